@@ -1,0 +1,112 @@
+//! The one error type of the program: what went wrong, what kind of thing it is, what to do next.
+//!
+//! A `kind` is for scripts that handle errors, the `message` names verb, object and place, the `hint` says what to do.
+//! Printing happens in `cli` only.
+
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a script may want to tell apart; see `Kind::name` for the spelling in scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An argument or option makes no sense.
+    BadArgument,
+    /// A file, tensor, model or field does not exist.
+    NotFound,
+    /// A file is damaged, truncated or not what its name says.
+    Corrupt,
+    /// The model or a setting of it is outside what the engine computes exactly.
+    Unsupported,
+    /// Weights or activations hold NaN or infinity where a number must be.
+    NonFinite,
+    /// The memory budget is too small for a single sequence.
+    Oom,
+    /// The hub or a provider refused the credentials.
+    Auth,
+    /// The user pressed Ctrl-C.
+    Interrupted,
+    /// The operating system refused: disk full, no permission.
+    Io,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::BadArgument => "bad_argument",
+            Kind::NotFound => "not_found",
+            Kind::Corrupt => "corrupt",
+            Kind::Unsupported => "unsupported",
+            Kind::NonFinite => "non_finite",
+            Kind::Oom => "oom",
+            Kind::Auth => "auth",
+            Kind::Interrupted => "interrupted",
+            Kind::Io => "io",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub fn bad_argument(message: impl Into<String>) -> Self {
+        Self::new(Kind::BadArgument, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, message)
+    }
+
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported, message)
+    }
+
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted")
+    }
+
+    /// An operating-system error while doing `what` ("reading FILE", "writing FILE").
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => Kind::NotFound,
+            _ => Kind::Io,
+        };
+        Self::new(kind, format!("{what}: {error}"))
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds where it happened, outermost first: "loading model X: reading Y: …".
+    pub fn context(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,251 @@
+//! Reads a checkpoint's `config.json` key by key, and refuses what nobody read.
+//!
+//! A setting the engine ignores gives wrong numbers that look right, so every key is either read by the architecture,
+//! known to have no effect on a forward pass, or an error that names it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Keys without effect on a prefill in evaluation mode, whatever their value.
+const WITHOUT_EFFECT: &[&str] = &[
+    "architectures",
+    "auto_map",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "sep_token_id",
+    "decoder_start_token_id",
+    "unk_token_id",
+    "model_type",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "use_cache",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "aux_loss_alpha",
+    "seq_aux",
+    "initializer_range",
+    "init_std",
+    "initializer_factor",
+    "attention_dropout",
+    "hidden_dropout",
+    "activation_dropout",
+    "attn_pdrop",
+    "embd_pdrop",
+    "resid_pdrop",
+    "dropout",
+    "layerdrop",
+    "pretraining_tp",
+    "max_window_layers",
+    "use_bfloat16",
+    "torchscript",
+    "gradient_checkpointing",
+    "task_specific_params",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "prefix",
+    "is_decoder",
+    "is_encoder_decoder",
+    "cross_attention_hidden_size",
+    "add_cross_attention",
+    "attn_implementation",
+    "chunk_size_feed_forward",
+    "tokenizer_class",
+    "unsloth_version",
+    "unsloth_fixed",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "reorder_and_upcast_attn",
+    "mlp_dropout",
+];
+
+pub struct Config {
+    map: Map<String, Value>,
+    read: RefCell<BTreeSet<String>>,
+    /// Where it came from, for messages.
+    place: String,
+}
+
+impl Config {
+    pub fn parse(text: &str, place: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).map_err(|e| {
+            Error::corrupt(format!("reading {place}: not valid JSON: {e}")).hint("download the file again")
+        })?;
+        match value {
+            Value::Object(map) => Ok(Self {
+                map,
+                read: RefCell::default(),
+                place: place.to_string(),
+            }),
+            _ => Err(Error::corrupt(format!("reading {place}: not a JSON object"))),
+        }
+    }
+
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The value of `key`; JSON null counts as absent.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.read.borrow_mut().insert(key.to_string());
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn typed<T>(&self, key: &str, what: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match convert(value) {
+                Some(converted) => Ok(Some(converted)),
+                None => Err(self.wrong(key, &format!("is {value}, expected {what}"))),
+            },
+        }
+    }
+
+    /// An error about one key.
+    pub fn wrong(&self, key: &str, problem: &str) -> Error {
+        Error::unsupported(format!("{}: `{key}` {problem}", self.place))
+    }
+
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| {
+            Error::corrupt(format!("{}: `{key}` is missing", self.place))
+                .hint("is this the config.json of the model, and complete?")
+        })
+    }
+
+    pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "a whole number", |v| v.as_u64().map(|n| n as usize))
+    }
+
+    pub fn usize(&self, key: &str) -> Result<usize> {
+        self.required(key, self.opt_usize(key)?)
+    }
+
+    /// A whole number that cannot be 0: sizes and counts.
+    pub fn size(&self, key: &str) -> Result<usize> {
+        match self.usize(key)? {
+            0 => Err(self.wrong(key, "is 0")),
+            n => Ok(n),
+        }
+    }
+
+    pub fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    pub fn f64(&self, key: &str) -> Result<f64> {
+        self.required(key, self.opt_f64(key)?)
+    }
+
+    pub fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    pub fn opt_str(&self, key: &str) -> Result<Option<String>> {
+        self.typed(key, "a string", |v| v.as_str().map(str::to_string))
+    }
+
+    pub fn opt_list_usize(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(key, "a list of whole numbers", |v| {
+            v.as_array()?
+                .iter()
+                .map(|item| item.as_u64().map(|n| n as usize))
+                .collect()
+        })
+    }
+
+    pub fn opt_list_str(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.typed(key, "a list of strings", |v| {
+            v.as_array()?
+                .iter()
+                .map(|item| item.as_str().map(str::to_string))
+                .collect()
+        })
+    }
+
+    /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
+    pub fn only(&self, key: &str, value: Value) -> Result<()> {
+        match self.get(key) {
+            None => Ok(()),
+            Some(found) if *found == value => Ok(()),
+            Some(found) if found.as_f64().is_some() && found.as_f64() == value.as_f64() => Ok(()),
+            Some(found) => Err(self.wrong(key, &format!("is {found}; only {value} is supported"))),
+        }
+    }
+
+    /// Marks keys of this architecture that do not change a prefill.
+    pub fn without_effect(&self, keys: &[&str]) {
+        self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
+    }
+
+    /// Call when the architecture has read what it knows: what is left is not understood.
+    pub fn finish(&self) -> Result<()> {
+        let read = self.read.borrow();
+        let left = self.map.iter().filter(|(key, value)| {
+            !value.is_null() && !read.contains(*key) && !key.starts_with('_') && !WITHOUT_EFFECT.contains(&key.as_str())
+        });
+        let left: Vec<_> = left.map(|(key, value)| format!("`{key}`: {value}")).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!("{}: setting not understood: {}", self.place, left.join(", "))).hint(
+            "a setting that is ignored can give wrong numbers that look right; if you know that it has no effect on the \
+             forward pass, remove it from a copy of config.json",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, "config.json").unwrap()
+    }
+
+    #[test]
+    fn unread_keys_are_named() {
+        let c = config(r#"{"hidden_size": 4, "attention_sinkhorn": 3, "use_cache": true, "_x": 1, "gone": null}"#);
+        c.usize("hidden_size").unwrap();
+        let error = c.finish().unwrap_err();
+        assert!(
+            error.message.contains("`attention_sinkhorn`: 3") && !error.message.contains("gone"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn wrong_types_are_named() {
+        let error = config(r#"{"hidden_size": "4"}"#).usize("hidden_size").unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("`hidden_size` is \"4\", expected a whole number"),
+            "{error}"
+        );
+        assert!(
+            config("{}")
+                .usize("hidden_size")
+                .unwrap_err()
+                .message
+                .contains("`hidden_size` is missing")
+        );
+    }
+}

@@ -1,0 +1,563 @@
+//! The layer-streamed forward pass: the only loop over layers in the program.
+//!
+//! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
+//! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use candle_core::{DType, Tensor};
+
+use super::attention::{self, Batch};
+use super::inventory::{self, Part};
+use super::load::{Loader, tensor_error};
+use super::open::OpenModel;
+use super::reader::{Portion, Reader, Weights, resident_bytes};
+use super::routing::Assignment;
+use super::spec::{Ffn, Layer, Mixer, Moe};
+use super::tap::Tap;
+use super::workspace::Cut;
+use super::{head, linear, moe, ops};
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::progress::{Event, Progress};
+use crate::record::{
+    Activations, DEFAULT_LADDER, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens,
+};
+use crate::results::FullActivations;
+
+/// Bytes of weights that may always wait, however small the layers.
+const MIN_READ_AHEAD: usize = 16 << 20;
+
+/// Runs all of `tokens` through the model and folds the norm outputs.
+pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
+    memory::reset_peak();
+    let start = Instant::now();
+    let already_read = model.checkpoint.bytes_read();
+    let mut run = Run::new(model, tokens, args, progress)?;
+    run.layers()?;
+    let head = run.head()?;
+    let mut needed = run.needed;
+    if args.logits {
+        needed += head_bytes(model)?;
+    }
+    let (all, without_first, non_finite) = run.tap.finish();
+    for entry in &non_finite {
+        let norm = entry.norm.name();
+        progress.event(Event::Warning(format!(
+            "{norm}, sequence {}: {} NaN and {} infinite values, left out of the statistics",
+            entry.sequence, entry.nan, entry.infinite
+        )));
+    }
+    if let Some(mut full) = run.full {
+        if let Some(head) = &head {
+            for (s, logits) in head.last_logits.iter().enumerate() {
+                full.write("final_logits_last", s * logits.len(), logits)?;
+            }
+            full.write("mean_nll", 0, &head.mean_nll)?;
+        }
+        full.finish()?;
+    }
+    let wall = start.elapsed().as_secs_f64();
+    let count = (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+    Ok(Activations {
+        model: model.info.clone(),
+        tokens: tokens.info.clone(),
+        norms: norms(model),
+        num_layers: model.spec.layers.len(),
+        hidden_size: model.spec.hidden_size,
+        num_sequences: tokens.info.num_sequences,
+        sequence_length: tokens.info.sequence_length,
+        ladder: run.ladder,
+        all,
+        without_first,
+        non_finite,
+        expert_coverage: run.coverage,
+        mean_nll: head.map(|head| head.mean_nll).filter(|nll| !nll.is_empty()),
+        full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
+        measurements: Measurements {
+            wall_seconds: wall,
+            waited_for_weights_seconds: run.reader.waited().as_secs_f64(),
+            bytes_read: model.checkpoint.bytes_read() - already_read,
+            bytes_needed: needed,
+            tokens_per_second: count / wall,
+            peak_memory_bytes: memory::peak(),
+            completion_time: String::new(),
+        },
+    })
+}
+
+fn norms(model: &OpenModel) -> Vec<NormId> {
+    (0..model.spec.layers.len())
+        .flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }))
+        .collect()
+}
+
+/// Ascending union of the default rungs and those asked for.
+pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
+    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
+        return Err(Error::bad_argument(format!(
+            "thresholds: {bad} is not a positive number"
+        )));
+    }
+    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
+    ladder.sort_by(f32::total_cmp);
+    ladder.dedup();
+    Ok(ladder)
+}
+
+fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
+    part.tensors().into_iter().try_fold(0, |sum, tensor| {
+        let bytes = model.checkpoint.expect(tensor)?.bytes;
+        Ok(sum
+            + if matches!(part, Part::Whole { .. }) {
+                bytes
+            } else {
+                bytes / tensor.shape[0] as u64
+            })
+    })
+}
+
+fn head_bytes(model: &OpenModel) -> Result<u64> {
+    let mut bytes = model.checkpoint.expect(&model.spec.head)?.bytes;
+    for part in inventory::final_norm(&model.spec) {
+        bytes += stored_bytes(model, &part)?;
+    }
+    Ok(bytes)
+}
+
+struct Run<'a> {
+    model: &'a OpenModel,
+    tokens: &'a Tokens,
+    args: &'a ExtractArgs,
+    progress: &'a dyn Progress,
+    cut: Cut,
+    ladder: Vec<f32>,
+    tap: Tap,
+    full: Option<FullActivations>,
+    reader: Reader,
+    /// The residual stream [sequences * positions, hidden], f32.
+    hidden: Tensor,
+    coverage: Vec<ExpertCoverage>,
+    /// Bytes of tensor data this analysis needs.
+    needed: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        model: &'a OpenModel,
+        tokens: &'a Tokens,
+        args: &'a ExtractArgs,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        check_tokens(model, tokens)?;
+        let cut = Cut::new(&model.spec, sequences, positions, model.dtype, args.memory_budget)?;
+        let ladder = ladder(&args.thresholds)?;
+        let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
+        let loader = Loader {
+            checkpoint: &model.checkpoint,
+            dtype: model.dtype,
+            device: &model.device,
+        };
+        let mut needed = 0;
+        let hidden = embed(model, tokens, &loader, &mut needed)?;
+        let layer_bytes = model
+            .spec
+            .layers
+            .iter()
+            .map(|layer| layer_resident_bytes(layer, model.dtype))
+            .max();
+        let read_ahead = layer_bytes
+            .unwrap_or(0)
+            .saturating_mul(model.info.chunk_layers.saturating_sub(1));
+        let budget = read_ahead.max(MIN_READ_AHEAD);
+        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
+        let full = match (args.keep, &args.out) {
+            (Keep::Stats, _) => None,
+            (Keep::Full, Some(folder)) => Some(FullActivations::create(folder, &full_tensors(model, tokens, args))?),
+            (Keep::Full, None) => {
+                return Err(Error::bad_argument("keep: \"full\" needs a folder to write to")
+                    .hint("add out: \"results/NAME\" to the options"));
+            }
+        };
+        let coverage = Vec::new();
+        Ok(Self {
+            model,
+            tokens,
+            args,
+            progress,
+            cut,
+            ladder,
+            tap,
+            full,
+            reader,
+            hidden,
+            coverage,
+            needed,
+        })
+    }
+
+    fn positions(&self) -> usize {
+        self.tokens.info.sequence_length
+    }
+
+    /// The FFN of the last layer feeds nothing but the logits.
+    fn needs_ffn(&self, layer: usize) -> bool {
+        self.args.logits || layer + 1 < self.model.spec.layers.len()
+    }
+
+    fn ask_core(&mut self, layer: usize) -> Result<()> {
+        if let Some(spec) = self.model.spec.layers.get(layer) {
+            let parts = inventory::core(spec, self.needs_ffn(layer));
+            self.ask(Portion::Core(layer), parts)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
+        for part in &parts {
+            self.needed += stored_bytes(self.model, part)?;
+        }
+        self.reader.ask(portion, parts);
+        Ok(())
+    }
+
+    fn layers(&mut self) -> Result<()> {
+        let layers = &self.model.spec.layers;
+        let ahead = self.model.info.chunk_layers.max(1) - 1;
+        self.progress.event(Event::Begin {
+            what: self.model.info.id.clone(),
+            total: layers.len() as u64,
+        });
+        for layer in 0..=ahead.min(layers.len() - 1) {
+            self.ask_core(layer)?;
+        }
+        let mut rotary = RotaryTables::default();
+        for (i, layer) in layers.iter().enumerate() {
+            if self.progress.interrupted() {
+                return Err(Error::interrupted());
+            }
+            let weights = self.reader.take(Portion::Core(i))?;
+            if i > 0 && ahead > 0 {
+                self.ask_core(i + ahead)?;
+            }
+            rotary
+                .prepare(&layer.mixer, self.positions(), &self.model.device)
+                .map_err(tensor_error)?;
+            self.mix(i, layer, &weights, rotary.get())?;
+            match &layer.ffn {
+                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
+                _ => self.dense(i, layer, &weights)?,
+            }
+            if ahead == 0 {
+                self.ask_core(i + 1)?;
+            }
+            let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
+            let bytes = self.model.checkpoint.bytes_read();
+            self.progress.event(Event::Step {
+                done: i as u64 + 1,
+                bytes,
+                tokens,
+            });
+        }
+        self.progress.event(Event::End);
+        Ok(())
+    }
+
+    /// First sequence and count of each batch.
+    fn batches(&self) -> Vec<(usize, usize)> {
+        let all = self.tokens.info.num_sequences;
+        (0..all)
+            .step_by(self.cut.sequences)
+            .map(|first| (first, self.cut.sequences.min(all - first)))
+            .collect()
+    }
+
+    /// The rows of the residual stream that belong to some sequences.
+    fn residual(&self, first: usize, count: usize) -> candle_core::Result<Tensor> {
+        self.hidden
+            .narrow(0, first * self.positions(), count * self.positions())
+    }
+
+    /// Norm `site` of layer `i` for one batch, seen by the tap.
+    fn normed(
+        &mut self,
+        i: usize,
+        site: Site,
+        layer: &Layer,
+        weights: &Weights,
+        batch: (usize, usize),
+    ) -> Result<Tensor> {
+        let spec = match site {
+            Site::InputLayernorm => &layer.input_norm,
+            Site::PostAttentionLayernorm => &layer.ffn_norm,
+        };
+        let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
+        let normed = linear::norm(spec, weights, &residual, self.model.dtype).map_err(tensor_error)?;
+        self.tap
+            .see(2 * i + site as usize, batch.0, &normed)
+            .map_err(tensor_error)?;
+        if let Some(full) = &mut self.full {
+            let values = normed
+                .to_dtype(DType::F32)
+                .and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+            let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
+            full.write(
+                &NormId { layer: i, site }.name(),
+                batch.0 * per_sequence,
+                &values.map_err(tensor_error)?,
+            )?;
+        }
+        Ok(normed)
+    }
+
+    /// x += mixer(input_norm(x))
+    fn mix(&mut self, i: usize, layer: &Layer, weights: &Weights, rotary: Option<&(Tensor, Tensor)>) -> Result<()> {
+        for (first, count) in self.batches() {
+            let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
+            let batch = Batch {
+                sequences: count,
+                positions: self.positions(),
+                rotary,
+                score_budget: self.cut.score_budget,
+            };
+            let mixed = match &layer.mixer {
+                Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
+                Mixer::DeltaNet(_) => Err(candle_core::Error::Msg("gated DeltaNet".into())),
+            };
+            mixed
+                .and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed))
+                .map_err(tensor_error)?;
+        }
+        Ok(())
+    }
+
+    /// x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
+    fn dense(&mut self, i: usize, layer: &Layer, weights: &Weights) -> Result<()> {
+        for (first, count) in self.batches() {
+            let x = self.normed(i, Site::PostAttentionLayernorm, layer, weights, (first, count))?;
+            if let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) {
+                let residual = self.residual(first, count).map_err(tensor_error)?;
+                let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
+                let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner, self.model.dtype);
+                in_pieces(&x, &residual, rows, |x, residual| {
+                    ops::add(residual, &linear::mlp(mlp, weights, x)?)
+                })
+                .map_err(tensor_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
+    fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Weights) -> Result<()> {
+        let (hidden_size, positions, dtype) = (self.model.spec.hidden_size, self.positions(), self.model.dtype);
+        let tokens = self.tokens.info.num_sequences * positions;
+        let all = Tensor::zeros((tokens, hidden_size), dtype, &self.model.device).map_err(tensor_error)?;
+        let correction = moe.router.correction_bias.as_ref();
+        let correction = correction
+            .map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>())
+            .transpose();
+        let correction = correction.map_err(tensor_error)?;
+        let mut assignment = Assignment::new(moe.num_experts);
+        let rows = self.cut.ffn_rows(hidden_size, moe.intermediate, dtype);
+        for (first, count) in self.batches() {
+            let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
+            let mut step = || -> candle_core::Result<()> {
+                let logits = moe::router_logits(moe, &weights, &x)?;
+                assignment.route(
+                    first * positions,
+                    &logits,
+                    moe.top_k,
+                    &moe.router.scoring,
+                    correction.as_deref(),
+                );
+                let residual = self.residual(first, count)?;
+                in_pieces(&x, &residual, rows, |x, residual| {
+                    moe::shared_expert(moe, &weights, x, residual)
+                })?;
+                all.slice_set(&x, 0, first * positions)
+            };
+            step().map_err(tensor_error)?;
+        }
+        drop(weights);
+        let used = assignment.used();
+        for &expert in &used {
+            self.ask(
+                Portion::Expert { layer: i, expert },
+                inventory::expert(&moe.experts, expert),
+            )?;
+        }
+        for &expert in &used {
+            let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
+            moe::routed_expert(moe, &weights, expert, &assignment, &all, &self.hidden, rows).map_err(tensor_error)?;
+        }
+        let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
+        self.coverage.push(ExpertCoverage {
+            layer: i,
+            tokens_per_expert,
+        });
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<Option<head::HeadOutput>> {
+        if !self.args.logits {
+            return Ok(None);
+        }
+        self.reader
+            .ask(Portion::FinalNorm, inventory::final_norm(&self.model.spec));
+        let weights = self.reader.take(Portion::FinalNorm)?;
+        let loader = Loader {
+            checkpoint: &self.model.checkpoint,
+            dtype: self.model.dtype,
+            device: &self.model.device,
+        };
+        head::head(
+            &self.model.spec,
+            &loader,
+            &weights,
+            &self.hidden,
+            &self.tokens.ids,
+            self.progress,
+        )
+        .map(Some)
+    }
+}
+
+/// Calls `f` on matching pieces of at most `rows` rows.
+fn in_pieces(
+    x: &Tensor,
+    residual: &Tensor,
+    rows: usize,
+    f: impl Fn(&Tensor, &Tensor) -> candle_core::Result<()>,
+) -> candle_core::Result<()> {
+    let all = x.dim(0)?;
+    for start in (0..all).step_by(rows) {
+        let count = rows.min(all - start);
+        f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
+    }
+    Ok(())
+}
+
+/// Cosines and sines of the rotary embedding last used; layers share them where they agree.
+#[derive(Default)]
+struct RotaryTables(Option<(super::rope::Rope, (Tensor, Tensor))>);
+
+impl RotaryTables {
+    fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &candle_core::Device) -> candle_core::Result<()> {
+        let Mixer::Attention(attention) = mixer else {
+            return Ok(());
+        };
+        let Some(rope) = &attention.rope else {
+            self.0 = None;
+            return Ok(());
+        };
+        if self.0.as_ref().is_none_or(|(cached, _)| cached != rope) {
+            let tables = rope.tables(positions);
+            let shape = (positions, rope.dim / 2);
+            let cos = Tensor::from_vec(tables.cos, shape, device)?;
+            self.0 = Some((rope.clone(), (cos, Tensor::from_vec(tables.sin, shape, device)?)));
+        }
+        Ok(())
+    }
+
+    fn get(&self) -> Option<&(Tensor, Tensor)> {
+        self.0.as_ref().map(|(_, tables)| tables)
+    }
+}
+
+/// Loaded weights of one whole layer, bytes.
+pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
+    let core: usize = inventory::core(layer, true)
+        .iter()
+        .map(|part| resident_bytes(part, dtype))
+        .sum();
+    let experts = match &layer.ffn {
+        Ffn::Dense(_) => 0,
+        Ffn::Moe(moe) => {
+            let one = inventory::expert(&moe.experts, 0);
+            moe.num_experts * one.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>()
+        }
+    };
+    core + experts
+}
+
+fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
+    let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
+    let mut tensors: Vec<_> = norms(model)
+        .iter()
+        .map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size]))
+        .collect();
+    if args.logits {
+        tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
+        tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
+    }
+    tensors
+}
+
+fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
+    let vocab = model.spec.vocab_size;
+    for (s, ids) in tokens.ids.iter().enumerate() {
+        if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+            return Err(Error::bad_argument(format!(
+                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
+            ))
+            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+        }
+    }
+    if let Some(max) = model
+        .spec
+        .max_positions
+        .filter(|max| tokens.info.sequence_length > *max)
+    {
+        let length = tokens.info.sequence_length;
+        return Err(Error::bad_argument(format!(
+            "sequences of {length} tokens exceed the model's {max} positions"
+        ))
+        .hint(format!("use sequence_length: {max} or less")));
+    }
+    Ok(())
+}
+
+/// Token (and learned position) embeddings; only rows that occur are read.
+fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) -> Result<Tensor> {
+    let width = model.spec.hidden_size;
+    let table = &model.spec.embedding;
+    let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
+    let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
+    let used: Vec<u32> = used.into_iter().collect();
+    *needed += used.len() as u64 * row_bytes;
+    let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
+    for run in used.chunk_by(|a, b| a + 1 == *b) {
+        let values = loader.rows(table, run[0] as usize, run.len(), DType::F32)?;
+        rows.extend(
+            values
+                .flatten_all()
+                .and_then(|x| x.to_vec1::<f32>())
+                .map_err(tensor_error)?,
+        );
+    }
+    let mut hidden = Vec::with_capacity(tokens.ids.len() * tokens.info.sequence_length * width);
+    for id in tokens.ids.iter().flatten() {
+        let row = used.binary_search(id).expect("every id is among those used");
+        hidden.extend_from_slice(&rows[row * width..][..width]);
+    }
+    if let Some(positions) = &model.spec.positions {
+        let length = tokens.info.sequence_length;
+        let values = loader.rows(&positions.weight, positions.offset, length, DType::F32)?;
+        let values = values
+            .flatten_all()
+            .and_then(|x| x.to_vec1::<f32>())
+            .map_err(tensor_error)?;
+        *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
+        for sequence in hidden.chunks_exact_mut(length * width) {
+            sequence
+                .iter_mut()
+                .zip(&values)
+                .for_each(|(hidden, position)| *hidden += position);
+        }
+    }
+    let shape = (tokens.ids.len() * tokens.info.sequence_length, width);
+    Tensor::from_vec(hidden, shape, &model.device).map_err(tensor_error)
+}

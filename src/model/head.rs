@@ -1,0 +1,113 @@
+//! Next-token loss and last logits, with the head read in blocks of vocabulary rows and never whole.
+//!
+//! The log of the sum of exponentials runs along the blocks, so logits of all positions never exist at once.
+
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::linear;
+use super::load::{Loader, tensor_error};
+use super::reader::Weights;
+use super::spec::Model;
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// Bytes of head weights, and of logits, held at once.
+const BLOCK_BYTES: usize = 64 << 20;
+
+pub struct HeadOutput {
+    /// [sequences][vocab]
+    pub last_logits: Vec<Vec<f32>>,
+    /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]), nats; empty for sequences of one token.
+    pub mean_nll: Vec<f32>,
+}
+
+/// `hidden` [sequences * positions, hidden] before the final norm; `weights` holds that norm.
+pub fn head(
+    model: &Model,
+    loader: &Loader,
+    weights: &Weights,
+    hidden: &Tensor,
+    ids: &[Vec<u32>],
+    progress: &dyn Progress,
+) -> Result<HeadOutput> {
+    let (sequences, positions) = (ids.len(), ids[0].len());
+    let vocab = model.vocab_size;
+    let normed = linear::norm(&model.final_norm, weights, hidden, loader.dtype).map_err(tensor_error)?;
+    let block = (BLOCK_BYTES / (model.hidden_size * 4)).clamp(1, vocab);
+    let rows = (BLOCK_BYTES / (block * 4)).max(1);
+    let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
+    // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
+    let mut running = vec![
+        Running {
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+            target: 0.0
+        };
+        sequences * positions
+    ];
+    for first in (0..vocab).step_by(block) {
+        if progress.interrupted() {
+            return Err(crate::error::Error::interrupted());
+        }
+        let count = block.min(vocab - first);
+        let part = loader.rows(&model.head, first, count, loader.dtype)?;
+        for start in (0..sequences * positions).step_by(rows) {
+            let taken = rows.min(sequences * positions - start);
+            let logits = || -> candle_core::Result<Vec<f32>> {
+                let x = normed.narrow(0, start, taken)?;
+                x.matmul(&part.t()?)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+            };
+            let logits = logits().map_err(tensor_error)?;
+            running[start..start + taken]
+                .par_iter_mut()
+                .zip(logits.par_chunks_exact(count))
+                .enumerate()
+                .for_each(|(i, (running, logits))| {
+                    let (s, t) = ((start + i) / positions, (start + i) % positions);
+                    running.block(logits, first, ids[s].get(t + 1).map(|id| *id as usize));
+                });
+            for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
+                if token % positions == positions - 1 {
+                    last_logits[token / positions].extend_from_slice(logits);
+                }
+            }
+        }
+    }
+    let mean = |s: usize| {
+        let losses = running[s * positions..][..positions - 1].iter().map(Running::loss);
+        (losses.sum::<f64>() / (positions - 1) as f64) as f32
+    };
+    let mean_nll = if positions > 1 {
+        (0..sequences).map(mean).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(HeadOutput { last_logits, mean_nll })
+}
+
+#[derive(Clone)]
+struct Running {
+    max: f32,
+    sum: f64,
+    target: f32,
+}
+
+impl Running {
+    fn block(&mut self, logits: &[f32], first: usize, target: Option<usize>) {
+        let max = logits.iter().fold(self.max, |max, logit| max.max(*logit));
+        self.sum *= ((self.max - max) as f64).exp();
+        self.sum += logits.iter().map(|logit| ((logit - max) as f64).exp()).sum::<f64>();
+        self.max = max;
+        if let Some(logit) = target
+            .and_then(|target| target.checked_sub(first))
+            .and_then(|i| logits.get(i))
+        {
+            self.target = *logit;
+        }
+    }
+
+    fn loss(&self) -> f64 {
+        self.sum.ln() + (self.max - self.target) as f64
+    }
+}

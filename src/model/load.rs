@@ -1,0 +1,211 @@
+//! From bytes of a checkpoint to tensors of the compute dtype: widening, narrowing, dequantising, and refusing NaN.
+
+use bytemuck::Pod;
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+use super::checkpoint::{Checkpoint, Entry};
+use super::inventory::Part;
+use super::mxfp4;
+use super::spec;
+use crate::error::{Error, Kind, Result};
+
+/// Values per parallel piece of a conversion.
+const PIECE: usize = 1 << 16;
+
+/// Dtype, device and source of everything that is loaded.
+pub struct Loader<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub dtype: DType,
+    pub device: &'a Device,
+}
+
+/// Errors of the tensor library say too little by themselves; they are faults of the program, not of the user.
+pub fn tensor_error(error: candle_core::Error) -> Error {
+    Error::new(Kind::Unsupported, format!("tensor operation failed: {error}"))
+}
+
+impl Loader<'_> {
+    pub fn part(&self, part: &Part) -> Result<Tensor> {
+        let dtype = if part.role().in_f32() { DType::F32 } else { self.dtype };
+        match part {
+            Part::Whole { tensor, .. } => {
+                let entry = self.checkpoint.expect(tensor)?;
+                self.values(tensor, entry, 0, tensor.shape.clone(), dtype)
+            }
+            Part::Slice { tensor, index, .. } => {
+                let entry = self.checkpoint.expect(tensor)?;
+                let shape = tensor.shape[1..].to_vec();
+                let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
+                self.values(tensor, entry, *index as u64 * length, shape, dtype)
+            }
+            Part::Mxfp4 {
+                blocks, scales, index, ..
+            } => {
+                let codes = self.raw_slice(blocks, *index)?;
+                let exponents = self.raw_slice(scales, *index)?;
+                let (out, groups) = (blocks.shape[1], blocks.shape[2]);
+                let shape = (out, groups * mxfp4::BLOCK);
+                let tensor = match dtype {
+                    DType::BF16 => Tensor::from_vec(mxfp4::dequantise::<bf16>(&codes, &exponents), shape, self.device),
+                    _ => Tensor::from_vec(mxfp4::dequantise::<f32>(&codes, &exponents), shape, self.device),
+                };
+                tensor.map_err(tensor_error)
+            }
+        }
+    }
+
+    /// Rows `first..first + count` of a [rows, width] tensor.
+    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: DType) -> Result<Tensor> {
+        let entry = self.checkpoint.expect(tensor)?;
+        let row = tensor.shape[1] as u64 * element_bytes(entry)?;
+        self.values(tensor, entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
+    }
+
+    fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
+        let entry = self.checkpoint.expect(tensor)?;
+        if entry.dtype != Dtype::U8 {
+            return Err(self.wrong_dtype(tensor, entry, "U8"));
+        }
+        let mut bytes = vec![0u8; tensor.shape[1..].iter().product()];
+        self.checkpoint
+            .read_into(entry, (index * bytes.len()) as u64, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn wrong_dtype(&self, tensor: &spec::Tensor, entry: &Entry, expected: &str) -> Error {
+        let place = self.checkpoint.place(entry);
+        Error::unsupported(format!(
+            "{place}: tensor `{}` is {:?}, expected {expected}",
+            tensor.name, entry.dtype
+        ))
+    }
+
+    fn values(
+        &self,
+        tensor: &spec::Tensor,
+        entry: &Entry,
+        offset: u64,
+        shape: Vec<usize>,
+        to: DType,
+    ) -> Result<Tensor> {
+        let count = shape.iter().product();
+        let place = || format!("{}: tensor `{}`", self.checkpoint.place(entry), tensor.name);
+        let converted = match entry.dtype {
+            Dtype::F32 => self.convert::<f32>(entry, offset, count, to, shape),
+            Dtype::BF16 => self.convert::<bf16>(entry, offset, count, to, shape),
+            Dtype::F16 => self.convert::<f16>(entry, offset, count, to, shape),
+            _ => return Err(self.wrong_dtype(tensor, entry, "F32, BF16 or F16")),
+        };
+        match converted? {
+            Converted::Finite(tensor) => Ok(tensor),
+            Converted::NotFinite { index, value } => Err(Error::new(
+                Kind::NonFinite,
+                format!("{}: element {index} is {value}", place()),
+            )
+            .hint("the weights are damaged: every result computed from them would be meaningless")),
+        }
+    }
+
+    fn convert<T: Stored>(
+        &self,
+        entry: &Entry,
+        offset: u64,
+        count: usize,
+        to: DType,
+        shape: Vec<usize>,
+    ) -> Result<Converted> {
+        let mut stored = vec![T::zeroed(); count];
+        self.checkpoint
+            .read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
+        if let Some(index) = stored
+            .par_chunks(PIECE)
+            .position_first(|piece| !piece.iter().all(|v| v.finite()))
+        {
+            let index = (index * PIECE..)
+                .zip(&stored[index * PIECE..])
+                .find(|(_, v)| !v.finite())
+                .expect("found")
+                .0;
+            return Ok(Converted::NotFinite {
+                index,
+                value: stored[index].to_f32(),
+            });
+        }
+        let tensor = match to {
+            DType::BF16 => Tensor::from_vec(T::into_bf16(stored), shape, self.device),
+            _ => Tensor::from_vec(T::into_f32(stored), shape, self.device),
+        };
+        tensor.map(Converted::Finite).map_err(tensor_error)
+    }
+}
+
+enum Converted {
+    Finite(Tensor),
+    NotFinite { index: usize, value: f32 },
+}
+
+fn element_bytes(entry: &Entry) -> Result<u64> {
+    let elements = entry.shape.iter().product::<usize>().max(1) as u64;
+    Ok(entry.bytes / elements)
+}
+
+/// A floating-point type weights are stored in.
+trait Stored: Pod + Send + Sync {
+    fn to_f32(self) -> f32;
+    fn finite(self) -> bool;
+    fn into_f32(values: Vec<Self>) -> Vec<f32> {
+        collect(&values, Self::to_f32)
+    }
+    fn into_bf16(values: Vec<Self>) -> Vec<bf16> {
+        collect(&values, |v| bf16::from_f32(v.to_f32()))
+    }
+}
+
+fn collect<T: Stored, U: Pod + Send + Sync>(values: &[T], convert: impl Fn(T) -> U + Sync) -> Vec<U> {
+    let mut converted = vec![U::zeroed(); values.len()];
+    converted
+        .par_chunks_mut(PIECE)
+        .zip(values.par_chunks(PIECE))
+        .for_each(|(to, from)| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = convert(*from);
+            }
+        });
+    converted
+}
+
+impl Stored for f32 {
+    fn to_f32(self) -> f32 {
+        self
+    }
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+    fn into_f32(values: Vec<Self>) -> Vec<f32> {
+        values
+    }
+}
+
+impl Stored for bf16 {
+    fn to_f32(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    fn finite(self) -> bool {
+        self.to_bits() & 0x7f80 != 0x7f80
+    }
+    fn into_bf16(values: Vec<Self>) -> Vec<bf16> {
+        values
+    }
+}
+
+impl Stored for f16 {
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+    fn finite(self) -> bool {
+        self.to_bits() & 0x7c00 != 0x7c00
+    }
+}

@@ -1,0 +1,28 @@
+//! The engine: a model streams through layer by layer, every weight is read once, norm outputs are folded where they are
+//! made. The only floor that knows tensors.
+
+pub mod arch;
+mod attention;
+mod checkpoint;
+pub mod config;
+mod forward;
+mod head;
+mod inventory;
+mod linear;
+mod load;
+mod moe;
+mod mxfp4;
+mod open;
+mod ops;
+mod reader;
+mod rope;
+mod routing;
+mod spec;
+mod tap;
+mod tokenize;
+mod workspace;
+
+pub use checkpoint::hex;
+pub use forward::extract;
+pub use open::{OpenModel, SYNTHETIC_KEY, open};
+pub use tokenize::load_tokens;

@@ -1,0 +1,97 @@
+//! Opens a model folder: config to spec, headers checked against it, provenance gathered. No weights are read.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+
+use super::arch::{self, Names};
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::{inventory, spec};
+use crate::error::{Error, Result};
+use crate::record::{ComputeDtype, LoadArgs, ModelInfo};
+
+/// The mark that the program's own synthetic models carry in config.json.
+pub const SYNTHETIC_KEY: &str = "_outlier_synthetic";
+
+/// A model that is ready to stream.
+pub struct OpenModel {
+    pub info: ModelInfo,
+    pub spec: spec::Model,
+    pub checkpoint: Arc<Checkpoint>,
+    pub dtype: DType,
+    pub device: Device,
+}
+
+impl Names for Checkpoint {
+    fn has(&self, tensor: &str) -> bool {
+        self.contains(tensor)
+    }
+}
+
+/// Reads and parses `config.json` of a folder.
+pub fn read_config(folder: &Path) -> Result<Config> {
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Error::io(format!("reading {}", path.display()), &e)
+            .hint("a model folder holds config.json and safetensors weights")
+    })?;
+    Config::parse(&text, &path.display().to_string())
+}
+
+pub fn device(name: &str) -> Result<Device> {
+    match name {
+        "cpu" | "auto" => Ok(Device::Cpu),
+        _ => Err(
+            Error::unsupported(format!("device \"{name}\" is not available in this build")).hint("use device: \"cpu\""),
+        ),
+    }
+}
+
+/// `folder` is where the files are, `revision` the hub's commit when they came from there.
+pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<OpenModel> {
+    let config = read_config(folder)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    let spec = arch::model(&config, &checkpoint)?;
+    let (mut parameters, mut weight_bytes) = (0, 0);
+    for (tensor, _) in inventory::tensors(&spec) {
+        let entry = checkpoint.expect(&tensor)?;
+        // A u8 tensor of blocks holds two parameters per byte; its scales hold none.
+        parameters += match tensor.name.ends_with("_blocks") {
+            true => 2 * tensor.shape.iter().product::<usize>(),
+            false if tensor.name.ends_with("_scales") => 0,
+            false => tensor.shape.iter().product(),
+        };
+        weight_bytes += entry.bytes;
+    }
+    let (num_experts, num_experts_per_tok) = spec.experts();
+    let info = ModelInfo {
+        id: args.id.clone(),
+        revision,
+        model_type: spec.model_type.clone(),
+        num_layers: spec.layers.len(),
+        hidden_size: spec.hidden_size,
+        vocab_size: spec.vocab_size,
+        num_experts,
+        num_experts_per_tok,
+        parameters: parameters as u64,
+        weight_bytes,
+        dtype: args.dtype,
+        device: "cpu".to_string(),
+        chunk_layers: args.chunk_layers,
+        synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
+        files: checkpoint.hashes.clone(),
+    };
+    let dtype = match args.dtype {
+        ComputeDtype::F32 => DType::F32,
+        ComputeDtype::Bf16 => DType::BF16,
+    };
+    Ok(OpenModel {
+        info,
+        spec,
+        checkpoint: Arc::new(checkpoint),
+        dtype,
+        device: device(&args.device)?,
+    })
+}

@@ -1,0 +1,308 @@
+//! Folds every norm output where it is made: extremes, ladder counts and position unions, in one pass.
+//!
+//! The fold is over `record::Fold`'s definitions. Values that are not finite are counted and otherwise left out.
+
+use candle_core::{CpuStorage, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+use super::ops::{Element, values};
+use crate::error::{Error, Result};
+use crate::record::{Fold, Ladder, NonFinite, NormFold, NormId};
+
+/// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
+const BLOCK: usize = 512;
+/// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
+pub const MAX_RUNGS: usize = 254;
+
+pub struct Tap {
+    ladder: Vec<f32>,
+    norms: Vec<NormId>,
+    sequences: usize,
+    positions: usize,
+    hidden: usize,
+    /// Highest rung any norm reached, plus one: [sequences][blocks of features][positions][features of the block].
+    levels: Vec<u8>,
+    /// [norms][sequences]
+    all: Vec<Vec<NormFold>>,
+    without_first: Vec<Vec<NormFold>>,
+    non_finite: Vec<NonFinite>,
+}
+
+impl Tap {
+    /// `ladder` is ascending and positive; every norm will be seen once per sequence.
+    pub fn new(ladder: &[f32], norms: &[NormId], sequences: usize, positions: usize, hidden: usize) -> Result<Self> {
+        if ladder.len() > MAX_RUNGS {
+            let problem = format!(
+                "{} thresholds are more than the {MAX_RUNGS} a record can hold",
+                ladder.len()
+            );
+            return Err(Error::bad_argument(problem));
+        }
+        let empty = || vec![vec![NormFold::default(); sequences]; norms.len()];
+        Ok(Self {
+            ladder: ladder.to_vec(),
+            norms: norms.to_vec(),
+            sequences,
+            positions,
+            hidden,
+            levels: vec![0; sequences * positions * hidden],
+            all: empty(),
+            without_first: empty(),
+            non_finite: Vec::new(),
+        })
+    }
+
+    /// Takes the output of norm `n` for sequences `first_sequence..`: `x` [sequences * positions, hidden].
+    pub fn see(&mut self, n: usize, first_sequence: usize, x: &Tensor) -> candle_core::Result<()> {
+        let (storage, layout) = x.storage_and_layout();
+        match &*storage {
+            Storage::Cpu(storage @ CpuStorage::F32(_)) => self.fold(n, first_sequence, values::<f32>(storage, layout)?),
+            Storage::Cpu(storage @ CpuStorage::BF16(_)) => {
+                self.fold(n, first_sequence, values::<half::bf16>(storage, layout)?)
+            }
+            _ => bail!("the tap reads f32 and bf16 in CPU memory"),
+        }
+        Ok(())
+    }
+
+    fn fold<T: Element>(&mut self, n: usize, first_sequence: usize, x: &[T]) {
+        let (hidden, positions) = (self.hidden, self.positions);
+        let per_sequence = positions * hidden;
+        let ladder = &self.ladder;
+        let levels = &mut self.levels[first_sequence * per_sequence..][..x.len()];
+        let pieces: Vec<(&[T], usize, &mut [u8])> = x
+            .chunks_exact(per_sequence)
+            .zip(levels.chunks_exact_mut(per_sequence))
+            .flat_map(|(x, levels)| {
+                levels
+                    .chunks_mut(positions * BLOCK)
+                    .enumerate()
+                    .map(move |(block, levels)| (x, block * BLOCK, levels))
+            })
+            .collect();
+        let folded: Vec<Piece> = pieces
+            .into_par_iter()
+            .map(|(x, first, levels)| Piece::fold(x, hidden, first, levels, positions, ladder))
+            .collect();
+        let blocks = hidden.div_ceil(BLOCK);
+        for (s, pieces) in (first_sequence..).zip(folded.chunks_exact(blocks)) {
+            let (nan, infinite) = pieces
+                .iter()
+                .fold((0, 0), |sum, piece| (sum.0 + piece.nan, sum.1 + piece.infinite));
+            if nan + infinite > 0 {
+                self.non_finite.push(NonFinite {
+                    norm: self.norms[n],
+                    sequence: s,
+                    nan,
+                    infinite,
+                });
+            }
+            self.all[n][s] = joined(pieces.iter().map(|piece| &piece.all));
+            self.without_first[n][s] = joined(pieces.iter().map(|piece| &piece.without_first));
+        }
+    }
+
+    /// The finished folds over all positions and without position 0, and where values were not finite.
+    pub fn finish(self) -> (Fold, Fold, Vec<NonFinite>) {
+        let unions: Vec<(Vec<Ladder>, Vec<Ladder>)> = self
+            .levels
+            .par_chunks_exact(self.positions * self.hidden)
+            .map(|levels| self.union(levels))
+            .collect();
+        debug_assert_eq!(unions.len(), self.sequences);
+        let (any_all, any_without): (Vec<_>, Vec<_>) = unions.into_iter().unzip();
+        let all = Fold {
+            norms: self.all,
+            any_norm: any_all,
+        };
+        let without_first = Fold {
+            norms: self.without_first,
+            any_norm: any_without,
+        };
+        let mut non_finite = self.non_finite;
+        non_finite.sort_by_key(|entry| (entry.norm, entry.sequence));
+        (all, without_first, non_finite)
+    }
+
+    /// Positions of one sequence per feature and rung, from the levels of all norms.
+    fn union(&self, levels: &[u8]) -> (Vec<Ladder>, Vec<Ladder>) {
+        let (mut all, mut without_first) = (Vec::new(), Vec::new());
+        for (block, levels) in levels.chunks(self.positions * BLOCK).enumerate() {
+            let width = levels.len() / self.positions;
+            let mut counts = Histogram::new(width, self.ladder.len());
+            let add = |row: &[u8], counts: &mut Histogram| {
+                for (feature, level) in row.iter().enumerate() {
+                    if *level > 0 {
+                        counts.hit(feature, *level as usize - 1);
+                    }
+                }
+            };
+            for row in levels.chunks_exact(width).skip(1) {
+                add(row, &mut counts);
+            }
+            without_first.extend(counts.ladders(block * BLOCK));
+            add(&levels[..width], &mut counts);
+            all.extend(counts.ladders(block * BLOCK));
+        }
+        (all, without_first)
+    }
+}
+
+fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
+    let mut whole = NormFold::default();
+    for part in parts {
+        whole.max.extend(&part.max);
+        whole.min.extend(&part.min);
+        whole.positive.extend_from_slice(&part.positive);
+        whole.negative.extend_from_slice(&part.negative);
+    }
+    whole
+}
+
+/// Hits per feature and highest rung reached.
+struct Histogram {
+    rungs: usize,
+    counts: Vec<u32>,
+    touched: Vec<bool>,
+}
+
+impl Histogram {
+    fn new(features: usize, rungs: usize) -> Self {
+        Self {
+            rungs,
+            counts: vec![0; features * rungs],
+            touched: vec![false; features],
+        }
+    }
+
+    fn hit(&mut self, feature: usize, rung: usize) {
+        self.counts[feature * self.rungs + rung] += 1;
+        self.touched[feature] = true;
+    }
+
+    /// Counts at or beyond each rung, for features with any; features number from `first`.
+    fn ladders(&self, first: usize) -> Vec<Ladder> {
+        let touched = self.touched.iter().enumerate().filter(|(_, touched)| **touched);
+        let ladder = |feature: usize| {
+            let mut counts = self.counts[feature * self.rungs..][..self.rungs].to_vec();
+            for rung in (1..self.rungs).rev() {
+                counts[rung - 1] += counts[rung];
+            }
+            counts.truncate(counts.iter().position(|count| *count == 0).unwrap_or(self.rungs));
+            counts.shrink_to_fit();
+            Ladder {
+                feature: (first + feature) as u32,
+                counts,
+            }
+        };
+        touched.map(|(feature, _)| ladder(feature)).collect()
+    }
+}
+
+/// The fold of one block of features of one sequence.
+struct Piece {
+    all: NormFold,
+    without_first: NormFold,
+    nan: u64,
+    infinite: u64,
+}
+
+impl Piece {
+    fn fold<T: Element>(
+        x: &[T],
+        hidden: usize,
+        first: usize,
+        levels: &mut [u8],
+        positions: usize,
+        ladder: &[f32],
+    ) -> Self {
+        let width = levels.len() / positions;
+        let mut running = Running {
+            max: vec![f32::NEG_INFINITY; width],
+            min: vec![f32::INFINITY; width],
+            positive: Histogram::new(width, ladder.len()),
+            negative: Histogram::new(width, ladder.len()),
+            ladder,
+            nan: 0,
+            infinite: 0,
+        };
+        let mut rows = x
+            .chunks_exact(hidden)
+            .map(|row| &row[first..first + width])
+            .zip(levels.chunks_exact_mut(width));
+        let position_0 = rows.next();
+        for (row, levels) in rows {
+            running.row(row, levels);
+        }
+        let without_first = running.norm_fold(first);
+        if let Some((row, levels)) = position_0 {
+            running.row(row, levels);
+        }
+        Self {
+            all: running.norm_fold(first),
+            without_first,
+            nan: running.nan,
+            infinite: running.infinite,
+        }
+    }
+}
+
+struct Running<'a> {
+    max: Vec<f32>,
+    min: Vec<f32>,
+    positive: Histogram,
+    negative: Histogram,
+    ladder: &'a [f32],
+    nan: u64,
+    infinite: u64,
+}
+
+impl Running<'_> {
+    fn row<T: Element>(&mut self, row: &[T], levels: &mut [u8]) {
+        // The bits of |x| order like |x| itself, with infinity and NaN on top.
+        let largest = row
+            .iter()
+            .fold(0u32, |largest, x| largest.max(x.load().to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(largest);
+        if largest.is_finite() {
+            for ((max, min), x) in self.max.iter_mut().zip(&mut self.min).zip(row) {
+                let x = x.load();
+                *max = if x > *max { x } else { *max };
+                *min = if x < *min { x } else { *min };
+            }
+            if largest < self.ladder[0] {
+                return;
+            }
+        }
+        for (feature, x) in row.iter().enumerate() {
+            let x = x.load();
+            if !largest.is_finite() {
+                if !x.is_finite() {
+                    *(if x.is_nan() { &mut self.nan } else { &mut self.infinite }) += 1;
+                    continue;
+                }
+                self.max[feature] = self.max[feature].max(x);
+                self.min[feature] = self.min[feature].min(x);
+            }
+            if x.abs() >= self.ladder[0] {
+                let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
+                let side = if x > 0.0 {
+                    &mut self.positive
+                } else {
+                    &mut self.negative
+                };
+                side.hit(feature, rung);
+                levels[feature] = levels[feature].max(rung as u8 + 1);
+            }
+        }
+    }
+
+    fn norm_fold(&self, first: usize) -> NormFold {
+        NormFold {
+            max: self.max.clone(),
+            min: self.min.clone(),
+            positive: self.positive.ladders(first),
+            negative: self.negative.ladders(first),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How the work is cut to fit a memory budget: sequences per batch, rows per product, bytes for attention scores.
+//!
+//! The same numbers drive the forward pass and the estimate, so that one announces what the other does.
+
+use candle_core::DType;
+
+use super::spec::{Attention, DeltaNet, Ffn, Mixer, Model};
+use crate::error::{Error, Kind, Result};
+
+/// Share of the budget that attention scores may take; projections take the rest.
+const SCORE_SHARE: u64 = 4;
+
+/// How one analysis is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut {
+    /// Sequences per batch through the token mixers.
+    pub sequences: usize,
+    /// Bytes that scores of one chunk of queries may take.
+    pub score_budget: usize,
+    /// Bytes for the intermediate activations of a feed-forward product.
+    pub ffn_budget: usize,
+}
+
+impl Cut {
+    pub fn new(model: &Model, num_sequences: usize, positions: usize, dtype: DType, budget: u64) -> Result<Self> {
+        let per_sequence = model
+            .layers
+            .iter()
+            .map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype))
+            .max();
+        let per_sequence = per_sequence.unwrap_or(1) as u64;
+        let for_projections = budget - budget / SCORE_SHARE;
+        if per_sequence > for_projections {
+            let needed = per_sequence * SCORE_SHARE / (SCORE_SHARE - 1) + 1;
+            return Err(Error::new(
+                Kind::Oom,
+                format!("memory_budget of {budget} bytes is too small for one sequence of {positions} tokens"),
+            )
+            .hint(format!(
+                "this model needs at least {needed} bytes; or use shorter sequences"
+            )));
+        }
+        Ok(Self {
+            sequences: ((for_projections / per_sequence) as usize).clamp(1, num_sequences),
+            score_budget: (budget / SCORE_SHARE) as usize,
+            ffn_budget: for_projections as usize,
+        })
+    }
+
+    /// Rows per feed-forward product whose inner width is `intermediate`.
+    pub fn ffn_rows(&self, hidden: usize, intermediate: usize, dtype: DType) -> usize {
+        (self.ffn_budget / ffn_row_bytes(hidden, intermediate, dtype)).max(1)
+    }
+
+    /// Largest rows-per-product of any layer, for the estimate.
+    pub fn ffn_bytes(&self, model: &Model, rows: usize, dtype: DType) -> usize {
+        let inner = model.layers.iter().map(|layer| match &layer.ffn {
+            Ffn::Dense(mlp) => mlp.up.weight.shape.iter().copied().max().unwrap_or(0),
+            Ffn::Moe(moe) => moe.intermediate,
+        });
+        let inner = inner.max().unwrap_or(0);
+        rows.min(self.ffn_rows(model.hidden_size, inner, dtype)) * ffn_row_bytes(model.hidden_size, inner, dtype)
+    }
+}
+
+/// Input, gate, up, their product and the output of one row.
+fn ffn_row_bytes(hidden: usize, intermediate: usize, dtype: DType) -> usize {
+    (2 * hidden + 3 * intermediate) * dtype.size_in_bytes()
+}
+
+/// Workspace of a token mixer for one sequence, without attention scores.
+pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType) -> usize {
+    let bytes = dtype.size_in_bytes();
+    let io = 2 * hidden * bytes;
+    let inner = match mixer {
+        Mixer::Attention(attention) => {
+            let Attention {
+                heads,
+                kv_heads,
+                head_dim,
+                gated,
+                ..
+            } = **attention;
+            let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+            // q as projected and in f32, the chunks of the output and their concatenation, the gate; k and v twice each.
+            q * (3 * bytes + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * (bytes + 4)
+        }
+        Mixer::DeltaNet(net) => {
+            let DeltaNet {
+                key_heads,
+                value_heads,
+                key_dim,
+                value_dim,
+                ..
+            } = **net;
+            let channels = 2 * key_heads * key_dim + value_heads * value_dim;
+            // Projection and z, then everything once more in f32 with keys repeated per value head, and the output.
+            (channels + value_heads * value_dim) * bytes
+                + (channels + 2 * value_heads * key_dim + 2 * value_heads * value_dim) * 4
+        }
+    };
+    positions * (io + inner)
+}

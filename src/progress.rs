@@ -1,0 +1,48 @@
+//! How long work tells what it does and is told to stop: a trait the lower floors call and the terminal implements.
+//!
+//! Events are plain data, so that they can cross a wire as well as drive a progress bar.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One thing worth showing. `done` and `total` count layers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Begin {
+        what: String,
+        total: u64,
+    },
+    /// `bytes` read and `tokens` pushed through a layer since the beginning.
+    Step {
+        done: u64,
+        bytes: u64,
+        tokens: u64,
+    },
+    End,
+    /// Something the user should know although the work goes on.
+    Warning(String),
+}
+
+pub trait Progress: Send + Sync {
+    fn event(&self, event: Event);
+
+    /// True once the user has asked to stop; work stops at its next safe point with `Error::interrupted`.
+    fn interrupted(&self) -> bool;
+}
+
+/// Shows nothing and is never interrupted: for tests and for work nobody watches.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&self, _: Event) {}
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// The process-wide wish to stop, set by the signal handler.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+pub fn interrupt_requested() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}

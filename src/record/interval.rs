@@ -1,0 +1,80 @@
+//! Bootstrap intervals: what was resampled, how, and between which bounds the quantity lies.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Classification, Criterion};
+
+/// How an interval is read off the bootstrap distribution; SciPy's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Quantiles of the resampled values.
+    Percentile,
+    /// Bias-corrected and accelerated: Efron 1987.
+    Bca,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootstrapArgs {
+    pub n_resamples: usize,
+    pub confidence_level: f64,
+    pub method: Method,
+    pub seed: u64,
+}
+
+impl Default for BootstrapArgs {
+    fn default() -> Self {
+        Self {
+            n_resamples: 10_000,
+            confidence_level: 0.95,
+            method: Method::Bca,
+            seed: 0,
+        }
+    }
+}
+
+/// A point estimate and its interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+    /// The method that gave these bounds: BCa falls back to percentile where it is undefined (a quantity that does not
+    /// vary between sequences).
+    pub method: Method,
+}
+
+/// The intervals of one passing feature of the full sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureIntervals {
+    pub feature_dim: usize,
+    /// In the unit of the criterion.
+    pub layer_percentage: Interval,
+    pub seq_percentage: Interval,
+    pub max_magnitude: Interval,
+    /// Share of resamples in which the feature passed.
+    pub passed: f64,
+    /// Share of resamples in which it passed with the class it has in the full sample.
+    pub classification_held: f64,
+    pub classification: Classification,
+}
+
+/// What `bootstrap_ci` returns. Sequences are resampled, never tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    pub args: BootstrapArgs,
+    /// Always pooled: the sequences are what is resampled.
+    pub criterion: Criterion,
+    pub num_sequences: usize,
+    pub num_features: Interval,
+    /// Mean over the features that pass in the full sample; absent when none does.
+    pub mean_layer_percentage: Option<Interval>,
+    pub mean_seq_percentage: Option<Interval>,
+    /// Largest |x| over everything.
+    pub max_magnitude: Interval,
+    pub classification: Classification,
+    /// Share of resamples in which the model had the class of the full sample.
+    pub classification_held: f64,
+    /// In the order of the detection.
+    pub features: Vec<FeatureIntervals>,
+}

@@ -1,0 +1,99 @@
+//! What a loaded model and a set of token sequences are called and where they came from, and what a run measured.
+
+use serde::{Deserialize, Serialize};
+
+/// Arithmetic of the forward pass. The residual stream and every sum are f32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeDtype {
+    F32,
+    Bf16,
+}
+
+impl ComputeDtype {
+    pub fn name(self) -> &'static str {
+        match self {
+            ComputeDtype::F32 => "f32",
+            ComputeDtype::Bf16 => "bf16",
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        match self {
+            ComputeDtype::F32 => 4,
+            ComputeDtype::Bf16 => 2,
+        }
+    }
+}
+
+/// One file of a checkpoint, for provenance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHash {
+    pub name: String,
+    pub bytes: u64,
+    /// What `digest` is of: `"sha256"` of the whole file, or `"sha256 of header"` for large weight files.
+    pub kind: String,
+    pub digest: String,
+}
+
+/// A model as loaded: enough to open it again and to say in a result what was run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// As the user wrote it: a hub id or a folder.
+    pub id: String,
+    /// The hub's commit, when it came from the hub.
+    pub revision: Option<String>,
+    pub model_type: String,
+    pub num_layers: usize,
+    pub hidden_size: usize,
+    pub vocab_size: usize,
+    /// Routed experts per layer, 0 for a dense model.
+    pub num_experts: usize,
+    pub num_experts_per_tok: usize,
+    /// Parameters in the tensors the model uses.
+    pub parameters: u64,
+    /// Bytes of those tensors as stored.
+    pub weight_bytes: u64,
+    pub dtype: ComputeDtype,
+    pub device: String,
+    /// How many layers of weights may be in memory at once.
+    pub chunk_layers: usize,
+    /// True for the program's own synthetic models.
+    pub synthetic: bool,
+    pub files: Vec<FileHash>,
+}
+
+/// Token sequences of equal length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// `[num_sequences][sequence_length]`
+    pub ids: Vec<Vec<u32>>,
+    pub info: TokensInfo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensInfo {
+    /// File (or "script") the sequences came from.
+    pub source: String,
+    pub num_sequences: usize,
+    pub sequence_length: usize,
+    /// SHA-256 over the ids as little-endian u32, row by row.
+    pub sha256: String,
+}
+
+/// What a run measured of itself. The only part of a result that may differ between two equal runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measurements {
+    pub wall_seconds: f64,
+    /// Seconds the forward pass stood still because weights had not arrived.
+    pub waited_for_weights_seconds: f64,
+    /// Bytes of tensor data read from the checkpoint.
+    pub bytes_read: u64,
+    /// Bytes of the tensors (and embedding rows) that this analysis needs.
+    pub bytes_needed: u64,
+    pub tokens_per_second: f64,
+    /// Peak resident memory of the process during the run, bytes.
+    pub peak_memory_bytes: u64,
+    /// RFC 3339, UTC.
+    pub completion_time: String,
+}

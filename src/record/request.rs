@@ -1,0 +1,102 @@
+//! What can be asked of the engine, as plain data: the option maps of scripts end here.
+
+use serde::{Deserialize, Serialize};
+
+use super::ComputeDtype;
+
+/// Default workspace beside weights and hidden states.
+pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
+/// The layer at work and the one being read.
+pub const DEFAULT_CHUNK_LAYERS: usize = 2;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadArgs {
+    /// A folder, or a hub id `owner/name`.
+    pub id: String,
+    /// Branch, tag or commit on the hub.
+    pub revision: Option<String>,
+    pub dtype: ComputeDtype,
+    pub device: String,
+    pub chunk_layers: usize,
+}
+
+/// Where token ids come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum TokenSource {
+    /// A JSON file holding an array of arrays of ids.
+    IdsJson {
+        path: String,
+    },
+    /// An integer tensor [sequences, positions] of a safetensors file.
+    IdsSafetensors {
+        path: String,
+        tensor: String,
+    },
+    /// Ids given by the script.
+    Ids {
+        ids: Vec<Vec<u32>>,
+    },
+    Text(TextArgs),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextArgs {
+    /// File name, for provenance.
+    pub path: String,
+    /// The text itself, when it is not read from `path`.
+    pub text: Option<String>,
+    /// Folder that holds `tokenizer.json`.
+    pub tokenizer: String,
+    pub num_sequences: usize,
+    pub sequence_length: usize,
+    /// Share of a window that the next one repeats, 0 to below 1.
+    pub overlap: f64,
+    /// Splits the text into documents; each then gives one sequence, its first tokens.
+    pub separator: Option<String>,
+    /// Typographic quotes become ASCII ones before tokenising.
+    pub straight_quotes: bool,
+    /// Whether each sequence gets the special tokens that tokenizer.json adds (such as `<s>` in front).
+    pub add_special_tokens: bool,
+}
+
+/// What stays of the norm outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The folded record only.
+    Stats,
+    /// Also `activations.safetensors`, every value.
+    Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExtractArgs {
+    /// Rungs of the ladder beside the default ones; all positive.
+    pub thresholds: Vec<f32>,
+    pub keep: Keep,
+    /// Folder for `activations.safetensors`.
+    pub out: Option<String>,
+    pub logits: bool,
+    /// Bytes of workspace beside weights and hidden states.
+    pub memory_budget: u64,
+}
+
+impl Default for ExtractArgs {
+    fn default() -> Self {
+        let memory_budget = DEFAULT_MEMORY_BUDGET;
+        Self {
+            thresholds: Vec::new(),
+            keep: Keep::Stats,
+            out: None,
+            logits: false,
+            memory_budget,
+        }
+    }
+}
+
+/// Rungs every record has, so that another threshold needs no second run: fine where thresholds are usually chosen, then
+/// by factors of about 1.4.
+pub const DEFAULT_LADDER: [f32; 22] = [
+    3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 256.0,
+    512.0, 1024.0,
+];

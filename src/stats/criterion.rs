@@ -1,0 +1,285 @@
+//! A criterion applied to a record: is it well formed, can this record answer it, and what does it say of given counts.
+//!
+//! The criterion is that of LLM.int8(), section 4.1 (Dettmers et al. 2022). Every share in a result is computed by
+//! `share` and compared as reported, inclusively, so that no feature passes with a printed share below the limit.
+
+use crate::error::{Error, Result};
+use crate::record::{Activations, Classification, Criterion, Fold};
+
+use super::check_record;
+
+/// Rungs named one by one in an error message; of a longer ladder only the ends and the nearest ones are.
+const RUNGS_LISTED: usize = 16;
+
+/// A valid criterion together with the part of a sound record that it is about.
+pub struct Applied<'a> {
+    pub acts: &'a Activations,
+    pub criterion: &'a Criterion,
+    /// Over the positions that count.
+    pub fold: &'a Fold,
+    /// Index of the threshold in the ladder.
+    pub rung: usize,
+    /// Positions that count in one sequence.
+    pub positions: u64,
+}
+
+/// What is known of a feature on some sequences; layers in the unit of the criterion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub layers_hit: usize,
+    pub num_layers: usize,
+    pub positions_hit: u64,
+    pub num_positions: u64,
+}
+
+impl<'a> Applied<'a> {
+    pub fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+        check_numbers(criterion)?;
+        let skip = criterion.skip_positions;
+        let fold = acts.fold(skip).ok_or_else(|| {
+            Error::bad_argument(format!("`skip_positions` is {skip}, and only 0 and 1 are recorded"))
+                .hint("0 takes all positions, 1 leaves out position 0 of each sequence")
+        })?;
+        check_record(acts, fold)?;
+        let positions = acts.sequence_length.saturating_sub(skip) as u64;
+        if acts.num_sequences == 0 || positions == 0 {
+            return Err(Error::bad_argument(format!(
+                "no positions to count: {} sequences of {} tokens, `skip_positions` {skip}",
+                acts.num_sequences, acts.sequence_length
+            ))
+            .hint("extract again with more or longer sequences"));
+        }
+        let rung = acts
+            .rung(criterion.magnitude_threshold)
+            .ok_or_else(|| no_rung(acts, criterion))?;
+        Ok(Self {
+            acts,
+            criterion,
+            fold,
+            rung,
+            positions,
+        })
+    }
+
+    /// Positions that count in all sequences together.
+    pub fn num_positions(&self) -> u64 {
+        self.positions * self.acts.num_sequences as u64
+    }
+
+    /// The class of a feature; `None` when it does not pass. A feature without a hit never passes, whatever the limits.
+    pub fn classify(&self, counts: &Counts) -> Classification {
+        let layer_percentage = share(counts.layers_hit as u64, counts.num_layers as u64);
+        let seq_percentage = share(counts.positions_hit, counts.num_positions);
+        let passes = counts.layers_hit > 0
+            && layer_percentage >= self.criterion.min_layer_percentage
+            && seq_percentage >= self.criterion.min_seq_percentage;
+        match passes {
+            false => Classification::None,
+            true if layer_percentage >= self.criterion.systematic_layers => Classification::Systematic,
+            true => Classification::Probabilistic,
+        }
+    }
+}
+
+/// The one expression for every share, compared and reported; 0 of 0 is 0.
+pub fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// The class of a model with so many passing features, so many of them systematic.
+pub fn classify_model(passing: usize, systematic: usize) -> Classification {
+    match (passing, systematic) {
+        (0, _) => Classification::None,
+        (_, 0) => Classification::Probabilistic,
+        _ => Classification::Systematic,
+    }
+}
+
+fn check_numbers(criterion: &Criterion) -> Result<()> {
+    let threshold = criterion.magnitude_threshold;
+    if !(threshold.is_finite() && threshold > 0.0) {
+        return Err(Error::bad_argument(format!("`magnitude_threshold` is {threshold:?}"))
+            .hint("give a positive number; LLM.int8() uses 6.0"));
+    }
+    let shares = [
+        ("min_layer_percentage", criterion.min_layer_percentage),
+        ("min_seq_percentage", criterion.min_seq_percentage),
+        ("systematic_layers", criterion.systematic_layers),
+    ];
+    match shares.into_iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
+        None => Ok(()),
+        Some((name, value)) => Err(Error::bad_argument(format!("`{name}` is {value:?}, outside 0 to 1"))
+            .hint("shares are fractions: write 0.25 for 25 %")),
+    }
+}
+
+fn no_rung(acts: &Activations, criterion: &Criterion) -> Error {
+    let threshold = criterion.magnitude_threshold;
+    let ladder = &acts.ladder;
+    let known = if ladder.len() <= RUNGS_LISTED {
+        format!("its rungs are {ladder:?}")
+    } else {
+        let above = ladder.partition_point(|&rung| rung < threshold);
+        let nearest = &ladder[above.saturating_sub(1)..(above + 1).min(ladder.len())];
+        let (first, last) = (ladder[0], ladder[ladder.len() - 1]);
+        format!(
+            "its {} rungs go from {first:?} to {last:?}, nearest are {nearest:?}",
+            ladder.len()
+        )
+    };
+    Error::bad_argument(format!(
+        "`magnitude_threshold` {threshold:?} is not in the ladder of this record: {known}"
+    ))
+    .hint(format!(
+        "choose one of the rungs, or extract again with `thresholds: [{threshold:?}]`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dense::Dense;
+    use super::*;
+    use crate::error::Kind;
+
+    fn error(ladder: &[f32], criterion: Criterion) -> Error {
+        let acts = Dense::filled(1, 2, 3, 4, 0.0).activations(ladder);
+        Applied::new(&acts, &criterion)
+            .err()
+            .expect("this criterion must be refused")
+    }
+
+    #[test]
+    fn shares_are_compared_inclusively() {
+        let acts = Dense::filled(1, 1, 1, 1, 0.0).activations(&[6.0]);
+        let criterion = Criterion {
+            systematic_layers: 0.75,
+            ..Criterion::default()
+        };
+        let applied = Applied::new(&acts, &criterion).unwrap();
+        let class = |layers_hit, positions_hit| {
+            applied.classify(&Counts {
+                layers_hit,
+                num_layers: 4,
+                positions_hit,
+                num_positions: 100,
+            })
+        };
+        assert_eq!(class(1, 6), Classification::Probabilistic);
+        assert_eq!(class(1, 5), Classification::None);
+        assert_eq!(class(0, 100), Classification::None);
+        assert_eq!(class(3, 6), Classification::Systematic);
+    }
+
+    #[test]
+    fn every_percent_limit_is_met_by_that_many_in_a_hundred() {
+        for percent in 0..=100u64 {
+            let limit: f64 = format!("{}.{:02}", percent / 100, percent % 100).parse().unwrap();
+            assert!(share(percent, 100) >= limit && share(percent * 3, 300) >= limit);
+            assert!(percent == 0 || share(percent - 1, 100) < limit);
+        }
+    }
+
+    #[test]
+    fn a_threshold_off_the_ladder_names_the_rungs() {
+        let criterion = Criterion {
+            magnitude_threshold: 0.1,
+            ..Criterion::default()
+        };
+        let refused = error(&[3.0, 4.5, 6.0], criterion);
+        assert_eq!(refused.kind, Kind::BadArgument);
+        assert_eq!(
+            refused.message,
+            "`magnitude_threshold` 0.1 is not in the ladder of this record: its rungs are [3.0, 4.5, 6.0]"
+        );
+        assert_eq!(
+            refused.hint.unwrap(),
+            "choose one of the rungs, or extract again with `thresholds: [0.1]`"
+        );
+    }
+
+    #[test]
+    fn a_long_ladder_is_summarised() {
+        let ladder: Vec<f32> = (1..=64).map(|rung| rung as f32).collect();
+        for (threshold, nearest) in [(6.5, "[6.0, 7.0]"), (0.5, "[1.0]"), (70.0, "[64.0]")] {
+            let refused = error(
+                &ladder,
+                Criterion {
+                    magnitude_threshold: threshold,
+                    ..Criterion::default()
+                },
+            );
+            let tail = format!("its 64 rungs go from 1.0 to 64.0, nearest are {nearest}");
+            assert!(refused.message.ends_with(&tail), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let good = Criterion::default();
+        for threshold in [f32::NAN, f32::INFINITY, 0.0, -6.0] {
+            let refused = error(
+                &[6.0],
+                Criterion {
+                    magnitude_threshold: threshold,
+                    ..good.clone()
+                },
+            );
+            assert!(
+                refused.message.contains("magnitude_threshold") && refused.hint.is_some(),
+                "{refused}"
+            );
+        }
+        for bad in [-0.1, 1.1, 25.0, f64::NAN] {
+            for (name, criterion) in [
+                (
+                    "min_layer_percentage",
+                    Criterion {
+                        min_layer_percentage: bad,
+                        ..good.clone()
+                    },
+                ),
+                (
+                    "min_seq_percentage",
+                    Criterion {
+                        min_seq_percentage: bad,
+                        ..good.clone()
+                    },
+                ),
+                (
+                    "systematic_layers",
+                    Criterion {
+                        systematic_layers: bad,
+                        ..good.clone()
+                    },
+                ),
+            ] {
+                let refused = error(&[6.0], criterion);
+                assert!(
+                    refused.message.contains(name) && refused.kind == Kind::BadArgument,
+                    "{refused}"
+                );
+            }
+        }
+        let refused = error(
+            &[6.0],
+            Criterion {
+                skip_positions: 2,
+                ..good.clone()
+            },
+        );
+        assert!(refused.message.contains("skip_positions") && refused.hint.is_some());
+    }
+
+    #[test]
+    fn a_record_without_positions_is_refused() {
+        let acts = Dense::filled(1, 2, 1, 4, 7.0).activations(&[6.0]);
+        let criterion = Criterion {
+            skip_positions: 1,
+            ..Criterion::default()
+        };
+        let refused = Applied::new(&acts, &criterion)
+            .err()
+            .expect("nothing is left without position 0");
+        assert_eq!(refused.kind, Kind::BadArgument);
+    }
+}

@@ -1,0 +1,134 @@
+//! Is an activations record what its shape says? Asked before any statistic, since a record may come from a file.
+//!
+//! A damaged record is an error of kind `corrupt` that names the place; nothing here repairs one.
+
+use crate::error::{Error, Result};
+use crate::record::{Activations, Fold, Ladder, NormFold};
+
+/// Checks lengths, order and ranges of `fold`, which is one of the two of `acts`.
+pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
+    check(acts, fold).map_err(|error| {
+        let place = format!("checking the activations of {}", acts.model.id);
+        error
+            .context(place)
+            .hint("the record is damaged or from another version of this program: extract again")
+    })
+}
+
+fn check(acts: &Activations, fold: &Fold) -> Result<()> {
+    let rungs_climb = acts.ladder.windows(2).all(|pair| pair[0] < pair[1]);
+    if !rungs_climb || !acts.ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0) {
+        return Err(Error::corrupt(format!(
+            "the ladder {:?} is not positive and ascending",
+            acts.ladder
+        )));
+    }
+    expect("norms", fold.norms.len(), acts.norms.len())?;
+    for (norm, sequences) in acts.norms.iter().zip(&fold.norms) {
+        let name = norm.name();
+        expect(&format!("sequences of {name}"), sequences.len(), acts.num_sequences)?;
+        for (sequence, cell) in sequences.iter().enumerate() {
+            check_cell(acts, cell).map_err(|error| error.context(format!("{name}, sequence {sequence}")))?;
+        }
+    }
+    expect(
+        "sequences of the union over norms",
+        fold.any_norm.len(),
+        acts.num_sequences,
+    )?;
+    for (sequence, ladders) in fold.any_norm.iter().enumerate() {
+        let place = |error: Error| error.context(format!("union over norms, sequence {sequence}"));
+        check_ladders(acts, ladders).map_err(place)?;
+    }
+    Ok(())
+}
+
+fn check_cell(acts: &Activations, cell: &NormFold) -> Result<()> {
+    expect("maxima", cell.max.len(), acts.hidden_size)?;
+    expect("minima", cell.min.len(), acts.hidden_size)?;
+    check_ladders(acts, &cell.positive)?;
+    check_ladders(acts, &cell.negative)
+}
+
+fn check_ladders(acts: &Activations, ladders: &[Ladder]) -> Result<()> {
+    if let Some(pair) = ladders.windows(2).find(|pair| pair[0].feature >= pair[1].feature) {
+        let (before, after) = (pair[0].feature, pair[1].feature);
+        return Err(Error::corrupt(format!(
+            "feature {after} stands behind feature {before}"
+        )));
+    }
+    for Ladder { feature, counts } in ladders {
+        let fits = (*feature as usize) < acts.hidden_size && counts.len() <= acts.ladder.len();
+        let first_fits = counts
+            .first()
+            .is_none_or(|&first| first as usize <= acts.sequence_length);
+        if !fits || !first_fits || counts.windows(2).any(|pair| pair[0] < pair[1]) {
+            return Err(Error::corrupt(format!(
+                "feature {feature} of {} has counts {counts:?}",
+                acts.hidden_size
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn expect(what: &str, found: usize, expected: usize) -> Result<()> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("{found} {what}, expected {expected}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dense::Dense;
+    use super::*;
+    use crate::error::Kind;
+
+    fn record() -> Activations {
+        Dense::filled(2, 2, 3, 4, 7.0).activations(&[3.0, 6.0])
+    }
+
+    fn refused(damage: fn(&mut Activations)) -> String {
+        let mut acts = record();
+        damage(&mut acts);
+        let error = check_record(&acts, &acts.all).expect_err("this damage must be found");
+        assert_eq!(error.kind, Kind::Corrupt);
+        error.message
+    }
+
+    #[test]
+    fn a_sound_record_passes() {
+        let acts = record();
+        assert_eq!(check_record(&acts, &acts.all), Ok(()));
+        assert_eq!(check_record(&acts, &acts.without_first), Ok(()));
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place() {
+        let found = refused(|acts| acts.all.norms[3][1].max.truncate(3));
+        assert!(
+            found.ends_with("layers.1.post_attention_layernorm, sequence 1: 3 maxima, expected 4"),
+            "{found}"
+        );
+        let found = refused(|acts| acts.all.any_norm[1][2].counts = vec![1, 2]);
+        assert!(
+            found.ends_with("union over norms, sequence 1: feature 2 of 4 has counts [1, 2]"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn every_other_damage_is_found() {
+        refused(|acts| acts.ladder = vec![6.0, 3.0]);
+        refused(|acts| acts.ladder[0] = f32::NAN);
+        refused(|acts| acts.all.norms.truncate(1));
+        refused(|acts| acts.all.norms[0].truncate(1));
+        refused(|acts| acts.all.norms[0][0].min.push(0.0));
+        refused(|acts| acts.all.any_norm.truncate(1));
+        refused(|acts| acts.all.norms[0][0].positive.swap(0, 1));
+        refused(|acts| acts.all.norms[0][0].positive[3].feature = 4);
+        refused(|acts| acts.all.norms[0][0].positive[0].counts = vec![3, 3, 3]);
+        refused(|acts| acts.all.norms[0][0].positive[0].counts = vec![4]);
+    }
+}

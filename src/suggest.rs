@@ -1,0 +1,37 @@
+//! "Did you mean …": the nearest of some known names to one that was not found.
+
+/// Words further apart than this (0 to 1, Jaro-Winkler) are not offered.
+const NEAR: f64 = 0.75;
+
+/// The nearest known name, if one is near enough to be a likely misspelling.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// A hint: the nearest name when there is one, else all of them.
+pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => {
+            let all: Vec<_> = known.into_iter().map(|name| format!("`{name}`")).collect();
+            format!("known are {}", all.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn misspellings_find_their_word() {
+        let known = ["magnitude_threshold", "min_layer_percentage", "scope"];
+        assert_eq!(super::nearest("magnitude_treshold", known), Some("magnitude_threshold"));
+        assert_eq!(super::nearest("scop", known), Some("scope"));
+        assert_eq!(super::nearest("zebra", known), None);
+        assert!(super::hint("zebra", known).contains("`scope`"));
+    }
+}

@@ -1,0 +1,3 @@
+//! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
+
+mod oracle;

@@ -1,0 +1,184 @@
+//! Every norm output, the last logits and the loss against Hugging Face transformers, on the fixtures of each
+//! architecture; and exactly the outlier features that plain numpy finds in those activations.
+//!
+//! `OUTLIER_FIXTURES=DIR` runs the same checks over other folders made by the same generator.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use outlier::model::{extract, load_tokens, open};
+use outlier::progress::Silent;
+use outlier::record::{
+    Activations, ComputeDtype, Criterion, ExtractArgs, Keep, LayerUnit, LoadArgs, Scope, TokenSource,
+};
+use outlier::stats;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// ‖a − b‖ / ‖b‖ per tensor allowed in f32.
+const F32_TOLERANCE: f64 = 1e-4;
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
+    LoadArgs {
+        id: id.display().to_string(),
+        revision: None,
+        dtype,
+        device: "cpu".into(),
+        chunk_layers: 2,
+    }
+}
+
+/// All floating-point tensors of a file.
+pub fn tensors(path: &Path) -> HashMap<String, Vec<f32>> {
+    let data = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&data).unwrap();
+    let floats = file.iter().filter(|(_, view)| view.dtype() == Dtype::F32);
+    let values = |bytes: &[u8]| {
+        bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    floats
+        .map(|(name, view)| (name.to_string(), values(view.data())))
+        .collect()
+}
+
+pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (a, b) in got.iter().zip(expected) {
+        difference += (*a as f64 - *b as f64).powi(2);
+        norm += (*b as f64).powi(2);
+    }
+    (difference / norm).sqrt()
+}
+
+/// Runs a fixture and returns its record and full activations.
+pub fn run(folder: &Path, dtype: ComputeDtype) -> (Activations, HashMap<String, Vec<f32>>) {
+    let ids = TokenSource::IdsSafetensors {
+        path: folder.join("reference.safetensors").display().to_string(),
+        tensor: "input_ids".into(),
+    };
+    let tokens = load_tokens(&ids).unwrap();
+    let model = open(folder, &load_args(folder, dtype), None).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let out = tempfile::tempdir().unwrap();
+    let args = ExtractArgs {
+        keep: Keep::Full,
+        out: Some(out.path().display().to_string()),
+        logits: true,
+        ..ExtractArgs::default()
+    };
+    let acts = extract(&model, &tokens, &args, &Silent).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    (acts, tensors(&out.path().join("activations.safetensors")))
+}
+
+/// The worst relative error over all tensors of the reference.
+pub fn compare(folder: &Path, got: &HashMap<String, Vec<f32>>) -> (f64, String) {
+    let reference = tensors(&folder.join("reference.safetensors"));
+    let name = |name: &str| {
+        name.replace("attn_norm", "input_layernorm")
+            .replace("ffn_norm", "post_attention_layernorm")
+            .replace("last_logits", "final_logits_last")
+    };
+    let errors = reference.iter().map(|(key, expected)| {
+        let got = got
+            .get(&name(key))
+            .unwrap_or_else(|| panic!("{}: {key} is missing", folder.display()));
+        (relative_error(got, expected), key.clone())
+    });
+    errors.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+}
+
+/// The dims, layer counts and position counts of expected.json, whose layers are blocks.
+pub fn check_features(folder: &Path, acts: &Activations) {
+    let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_str(&text).unwrap();
+    let everything = Criterion {
+        min_layer_percentage: 0.0,
+        min_seq_percentage: 0.0,
+        layer_unit: LayerUnit::Block,
+        scope: Scope::Pooled,
+        ..Criterion::default()
+    };
+    let mut got: Vec<_> = stats::detect(acts, &everything)
+        .unwrap()
+        .features
+        .iter()
+        .filter(|f| f.seq_positions > 0)
+        .map(|f| (f.feature_dim as u64, f.blocks_hit as u64, f.seq_positions))
+        .collect();
+    got.sort();
+    let features = expected["features"].as_array().unwrap();
+    let count = |f: &Value, key: &str| f[key].as_u64().unwrap();
+    let want: Vec<_> = features
+        .iter()
+        .map(|f| (count(f, "dim"), count(f, "layer_count"), count(f, "position_count")))
+        .collect();
+    assert_eq!(got, want, "{}: (dim, layers, positions)", folder.display());
+    let passing = stats::detect(
+        acts,
+        &Criterion {
+            layer_unit: LayerUnit::Block,
+            ..Criterion::default()
+        },
+    )
+    .unwrap();
+    let mut dims: Vec<_> = passing.features.iter().map(|f| f.feature_dim as u64).collect();
+    dims.sort();
+    let want: Vec<_> = expected["outlier_dims"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d.as_u64().unwrap())
+        .collect();
+    assert_eq!(dims, want, "{}: outlier dims", folder.display());
+}
+
+/// Folders with a reference run, sorted.
+pub fn references(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
+    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|folder| folder.join("reference.safetensors").exists());
+    folders.sort();
+    assert!(!folders.is_empty(), "{}: no fixtures", root.display());
+    folders
+}
+
+fn check_all(root: &Path, only: Option<&str>) {
+    let mut wrong = Vec::new();
+    for folder in references(root) {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let outcome = std::panic::catch_unwind(|| {
+            let (acts, full) = run(&folder, ComputeDtype::F32);
+            let (worst, at) = compare(&folder, &full);
+            println!("{name}: worst relative error {worst:.2e} at {at}");
+            assert!(worst <= F32_TOLERANCE, "{name}: relative error {worst:.2e} at {at}");
+            check_features(&folder, &acts);
+        });
+        if outcome.is_err() {
+            wrong.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "fixtures that differ: {wrong:?}");
+}
+
+#[test]
+fn every_architecture_agrees_with_transformers() {
+    check_all(&fixtures(), None);
+}
+
+/// Not part of the suite's own data: more variants, or other seeds.
+#[test]
+fn other_fixtures_agree_with_transformers() {
+    if let Some(root) = std::env::var_os("OUTLIER_FIXTURES") {
+        check_all(Path::new(&root), std::env::var("OUTLIER_ONLY").ok().as_deref());
+    }
+}
