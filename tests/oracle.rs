@@ -23,13 +23,7 @@ pub fn fixtures() -> PathBuf {
 }
 
 pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
-    LoadArgs {
-        id: id.display().to_string(),
-        revision: None,
-        dtype,
-        device: "cpu".into(),
-        chunk_layers: 2,
-    }
+    LoadArgs { id: id.display().to_string(), revision: None, dtype, device: "cpu".into(), chunk_layers: 2 }
 }
 
 /// All floating-point tensors of a file.
@@ -37,15 +31,8 @@ pub fn tensors(path: &Path) -> HashMap<String, Vec<f32>> {
     let data = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&data).unwrap();
     let floats = file.iter().filter(|(_, view)| view.dtype() == Dtype::F32);
-    let values = |bytes: &[u8]| {
-        bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect()
-    };
-    floats
-        .map(|(name, view)| (name.to_string(), values(view.data())))
-        .collect()
+    let values = |bytes: &[u8]| bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    floats.map(|(name, view)| (name.to_string(), values(view.data()))).collect()
 }
 
 pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
@@ -86,9 +73,7 @@ pub fn compare(folder: &Path, got: &HashMap<String, Vec<f32>>) -> (f64, String) 
             .replace("last_logits", "final_logits_last")
     };
     let errors = reference.iter().map(|(key, expected)| {
-        let got = got
-            .get(&name(key))
-            .unwrap_or_else(|| panic!("{}: {key} is missing", folder.display()));
+        let got = got.get(&name(key)).unwrap_or_else(|| panic!("{}: {key} is missing", folder.display()));
         (relative_error(got, expected), key.clone())
     });
     errors.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
@@ -115,27 +100,13 @@ pub fn check_features(folder: &Path, acts: &Activations) {
     got.sort();
     let features = expected["features"].as_array().unwrap();
     let count = |f: &Value, key: &str| f[key].as_u64().unwrap();
-    let want: Vec<_> = features
-        .iter()
-        .map(|f| (count(f, "dim"), count(f, "layer_count"), count(f, "position_count")))
-        .collect();
+    let want: Vec<_> =
+        features.iter().map(|f| (count(f, "dim"), count(f, "layer_count"), count(f, "position_count"))).collect();
     assert_eq!(got, want, "{}: (dim, layers, positions)", folder.display());
-    let passing = stats::detect(
-        acts,
-        &Criterion {
-            layer_unit: LayerUnit::Block,
-            ..Criterion::default()
-        },
-    )
-    .unwrap();
+    let passing = stats::detect(acts, &Criterion { layer_unit: LayerUnit::Block, ..Criterion::default() }).unwrap();
     let mut dims: Vec<_> = passing.features.iter().map(|f| f.feature_dim as u64).collect();
     dims.sort();
-    let want: Vec<_> = expected["outlier_dims"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|d| d.as_u64().unwrap())
-        .collect();
+    let want: Vec<_> = expected["outlier_dims"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
     assert_eq!(dims, want, "{}: outlier dims", folder.display());
 }
 

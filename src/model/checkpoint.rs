@@ -54,9 +54,7 @@ impl Checkpoint {
         };
         for name in ["config.json", INDEX, "tokenizer.json"] {
             if let Ok(data) = std::fs::read(folder.join(name)) {
-                checkpoint
-                    .hashes
-                    .push(file_hash(name, data.len() as u64, "sha256", &data));
+                checkpoint.hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
         for name in names {
@@ -74,25 +72,19 @@ impl Checkpoint {
             Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged or incomplete; download it again")
         };
         let mut size = [0u8; 8];
-        file.read_exact_at(&mut size, 0)
-            .map_err(|_| damaged(format!("{length} bytes are too few for safetensors")))?;
+        file.read_exact_at(&mut size, 0).map_err(|_| damaged(format!("{length} bytes are too few for safetensors")))?;
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER || 8 + size > length {
-            return Err(damaged(format!(
-                "a header of {size} bytes does not fit a file of {length} bytes"
-            )));
+            return Err(damaged(format!("a header of {size} bytes does not fit a file of {length} bytes")));
         }
         let mut header = vec![0u8; 8 + size as usize];
-        file.read_exact_at(&mut header, 0)
-            .map_err(|e| Error::io(&reading, &e))?;
+        file.read_exact_at(&mut header, 0).map_err(|e| Error::io(&reading, &e))?;
         let metadata: Metadata =
             serde_json::from_slice(&header[8..]).map_err(|e| damaged(format!("bad header: {e}")))?;
         let data = 8 + size;
         if data + metadata.data_len() as u64 != length {
             let expected = data + metadata.data_len() as u64;
-            return Err(damaged(format!(
-                "the header describes {expected} bytes, the file has {length}"
-            )));
+            return Err(damaged(format!("the header describes {expected} bytes, the file has {length}")));
         }
         let index = self.files.len();
         for (tensor, info) in metadata.tensors() {
@@ -127,12 +119,8 @@ impl Checkpoint {
     /// The entry of a tensor the model needs, with the shape it must have.
     pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
         let entry = self.entries.get(&tensor.name).ok_or_else(|| {
-            Error::not_found(format!(
-                "{}: tensor `{}` is missing",
-                self.folder.display(),
-                tensor.name
-            ))
-            .hint("the checkpoint is incomplete, or its config.json describes another model")
+            Error::not_found(format!("{}: tensor `{}` is missing", self.folder.display(), tensor.name))
+                .hint("the checkpoint is incomplete, or its config.json describes another model")
         })?;
         if entry.shape != tensor.shape {
             let file = &self.files[entry.file].0;
@@ -170,12 +158,7 @@ impl Checkpoint {
 }
 
 fn file_hash(name: &str, bytes: u64, kind: &str, data: &[u8]) -> FileHash {
-    FileHash {
-        name: name.to_string(),
-        bytes,
-        kind: kind.to_string(),
-        digest: hex(&Sha256::digest(data)),
-    }
+    FileHash { name: name.to_string(), bytes, kind: kind.to_string(), digest: hex(&Sha256::digest(data)) }
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -189,10 +172,8 @@ fn shard_names(folder: &Path) -> Result<Vec<String>> {
         if folder.join(SINGLE).exists() {
             return Ok(vec![SINGLE.to_string()]);
         }
-        return Err(
-            Error::not_found(format!("{}: neither {SINGLE} nor {INDEX}", folder.display()))
-                .hint("a model folder holds config.json and safetensors weights"),
-        );
+        return Err(Error::not_found(format!("{}: neither {SINGLE} nor {INDEX}", folder.display()))
+            .hint("a model folder holds config.json and safetensors weights"));
     }
     let reading = format!("reading {}", path.display());
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&reading, &e))?;
@@ -200,15 +181,10 @@ fn shard_names(folder: &Path) -> Result<Vec<String>> {
         serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("{reading}: not valid JSON: {e}")))?;
     let map = index["weight_map"].as_object();
     let map = map.ok_or_else(|| Error::corrupt(format!("{reading}: `weight_map` is missing")))?;
-    let names: BTreeSet<_> = map
-        .values()
-        .filter_map(|value| value.as_str().map(str::to_string))
-        .collect();
+    let names: BTreeSet<_> = map.values().filter_map(|value| value.as_str().map(str::to_string)).collect();
     for name in &names {
         if name.contains('/') || name.starts_with('.') {
-            return Err(Error::corrupt(format!(
-                "{reading}: `{name}` is not a file of this folder"
-            )));
+            return Err(Error::corrupt(format!("{reading}: `{name}` is not a file of this folder")));
         }
     }
     Ok(names.into_iter().collect())

@@ -85,11 +85,7 @@ impl Config {
             Error::corrupt(format!("reading {place}: not valid JSON: {e}")).hint("download the file again")
         })?;
         match value {
-            Value::Object(map) => Ok(Self {
-                map,
-                read: RefCell::default(),
-                place: place.to_string(),
-            }),
+            Value::Object(map) => Ok(Self { map, read: RefCell::default(), place: place.to_string() }),
             _ => Err(Error::corrupt(format!("reading {place}: not a JSON object"))),
         }
     }
@@ -164,19 +160,13 @@ impl Config {
 
     pub fn opt_list_usize(&self, key: &str) -> Result<Option<Vec<usize>>> {
         self.typed(key, "a list of whole numbers", |v| {
-            v.as_array()?
-                .iter()
-                .map(|item| item.as_u64().map(|n| n as usize))
-                .collect()
+            v.as_array()?.iter().map(|item| item.as_u64().map(|n| n as usize)).collect()
         })
     }
 
     pub fn opt_list_str(&self, key: &str) -> Result<Option<Vec<String>>> {
         self.typed(key, "a list of strings", |v| {
-            v.as_array()?
-                .iter()
-                .map(|item| item.as_str().map(str::to_string))
-                .collect()
+            v.as_array()?.iter().map(|item| item.as_str().map(str::to_string)).collect()
         })
     }
 
@@ -225,27 +215,13 @@ mod tests {
         let c = config(r#"{"hidden_size": 4, "attention_sinkhorn": 3, "use_cache": true, "_x": 1, "gone": null}"#);
         c.usize("hidden_size").unwrap();
         let error = c.finish().unwrap_err();
-        assert!(
-            error.message.contains("`attention_sinkhorn`: 3") && !error.message.contains("gone"),
-            "{error}"
-        );
+        assert!(error.message.contains("`attention_sinkhorn`: 3") && !error.message.contains("gone"), "{error}");
     }
 
     #[test]
     fn wrong_types_are_named() {
         let error = config(r#"{"hidden_size": "4"}"#).usize("hidden_size").unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("`hidden_size` is \"4\", expected a whole number"),
-            "{error}"
-        );
-        assert!(
-            config("{}")
-                .usize("hidden_size")
-                .unwrap_err()
-                .message
-                .contains("`hidden_size` is missing")
-        );
+        assert!(error.message.contains("`hidden_size` is \"4\", expected a whole number"), "{error}");
+        assert!(config("{}").usize("hidden_size").unwrap_err().message.contains("`hidden_size` is missing"));
     }
 }

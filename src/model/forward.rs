@@ -31,7 +31,6 @@ const MIN_READ_AHEAD: usize = 16 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
-    memory::reset_peak();
     let start = Instant::now();
     let already_read = model.checkpoint.bytes_read();
     let mut run = Run::new(model, tokens, args, progress)?;
@@ -88,17 +87,13 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
 }
 
 fn norms(model: &OpenModel) -> Vec<NormId> {
-    (0..model.spec.layers.len())
-        .flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }))
-        .collect()
+    (0..model.spec.layers.len()).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
 }
 
 /// Ascending union of the default rungs and those asked for.
 pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!(
-            "thresholds: {bad} is not a positive number"
-        )));
+        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number")));
     }
     let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
     ladder.sort_by(f32::total_cmp);
@@ -109,12 +104,7 @@ pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
 fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
     part.tensors().into_iter().try_fold(0, |sum, tensor| {
         let bytes = model.checkpoint.expect(tensor)?.bytes;
-        Ok(sum
-            + if matches!(part, Part::Whole { .. }) {
-                bytes
-            } else {
-                bytes / tensor.shape[0] as u64
-            })
+        Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
     })
 }
 
@@ -155,23 +145,11 @@ impl<'a> Run<'a> {
         let cut = Cut::new(&model.spec, sequences, positions, model.dtype, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
         let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
-        let loader = Loader {
-            checkpoint: &model.checkpoint,
-            dtype: model.dtype,
-            device: &model.device,
-        };
+        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
         let mut needed = 0;
         let hidden = embed(model, tokens, &loader, &mut needed)?;
-        let layer_bytes = model
-            .spec
-            .layers
-            .iter()
-            .map(|layer| layer_resident_bytes(layer, model.dtype))
-            .max();
-        let read_ahead = layer_bytes
-            .unwrap_or(0)
-            .saturating_mul(model.info.chunk_layers.saturating_sub(1));
-        let budget = read_ahead.max(MIN_READ_AHEAD);
+        let layer_bytes = model.spec.layers.iter().map(|layer| layer_resident_bytes(layer, model.dtype)).max();
+        let budget = read_ahead(layer_bytes.unwrap_or(0), model.info.chunk_layers);
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let full = match (args.keep, &args.out) {
             (Keep::Stats, _) => None,
@@ -182,20 +160,7 @@ impl<'a> Run<'a> {
             }
         };
         let coverage = Vec::new();
-        Ok(Self {
-            model,
-            tokens,
-            args,
-            progress,
-            cut,
-            ladder,
-            tap,
-            full,
-            reader,
-            hidden,
-            coverage,
-            needed,
-        })
+        Ok(Self { model, tokens, args, progress, cut, ladder, tap, full, reader, hidden, coverage, needed })
     }
 
     fn positions(&self) -> usize {
@@ -226,10 +191,7 @@ impl<'a> Run<'a> {
     fn layers(&mut self) -> Result<()> {
         let layers = &self.model.spec.layers;
         let ahead = self.model.info.chunk_layers.max(1) - 1;
-        self.progress.event(Event::Begin {
-            what: self.model.info.id.clone(),
-            total: layers.len() as u64,
-        });
+        self.progress.event(Event::Begin { what: self.model.info.id.clone(), total: layers.len() as u64 });
         for layer in 0..=ahead.min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
@@ -242,9 +204,7 @@ impl<'a> Run<'a> {
             if i > 0 && ahead > 0 {
                 self.ask_core(i + ahead)?;
             }
-            rotary
-                .prepare(&layer.mixer, self.positions(), &self.model.device)
-                .map_err(tensor_error)?;
+            rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
             self.mix(i, layer, &weights, rotary.get())?;
             match &layer.ffn {
                 Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
@@ -255,11 +215,7 @@ impl<'a> Run<'a> {
             }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read();
-            self.progress.event(Event::Step {
-                done: i as u64 + 1,
-                bytes,
-                tokens,
-            });
+            self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
         }
         self.progress.event(Event::End);
         Ok(())
@@ -268,16 +224,12 @@ impl<'a> Run<'a> {
     /// First sequence and count of each batch.
     fn batches(&self) -> Vec<(usize, usize)> {
         let all = self.tokens.info.num_sequences;
-        (0..all)
-            .step_by(self.cut.sequences)
-            .map(|first| (first, self.cut.sequences.min(all - first)))
-            .collect()
+        (0..all).step_by(self.cut.sequences).map(|first| (first, self.cut.sequences.min(all - first))).collect()
     }
 
     /// The rows of the residual stream that belong to some sequences.
     fn residual(&self, first: usize, count: usize) -> candle_core::Result<Tensor> {
-        self.hidden
-            .narrow(0, first * self.positions(), count * self.positions())
+        self.hidden.narrow(0, first * self.positions(), count * self.positions())
     }
 
     /// Norm `site` of layer `i` for one batch, seen by the tap.
@@ -295,19 +247,11 @@ impl<'a> Run<'a> {
         };
         let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
         let normed = linear::norm(spec, weights, &residual, self.model.dtype).map_err(tensor_error)?;
-        self.tap
-            .see(2 * i + site as usize, batch.0, &normed)
-            .map_err(tensor_error)?;
+        self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
         if let Some(full) = &mut self.full {
-            let values = normed
-                .to_dtype(DType::F32)
-                .and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+            let values = normed.to_dtype(DType::F32).and_then(|x| x.flatten_all()?.to_vec1::<f32>());
             let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
-            full.write(
-                &NormId { layer: i, site }.name(),
-                batch.0 * per_sequence,
-                &values.map_err(tensor_error)?,
-            )?;
+            full.write(&NormId { layer: i, site }.name(), batch.0 * per_sequence, &values.map_err(tensor_error)?)?;
         }
         Ok(normed)
     }
@@ -316,19 +260,13 @@ impl<'a> Run<'a> {
     fn mix(&mut self, i: usize, layer: &Layer, weights: &Weights, rotary: Option<&(Tensor, Tensor)>) -> Result<()> {
         for (first, count) in self.batches() {
             let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
-            let batch = Batch {
-                sequences: count,
-                positions: self.positions(),
-                rotary,
-                score_budget: self.cut.score_budget,
-            };
+            let batch =
+                Batch { sequences: count, positions: self.positions(), rotary, score_budget: self.cut.score_budget };
             let mixed = match &layer.mixer {
                 Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
                 Mixer::DeltaNet(_) => Err(candle_core::Error::Msg("gated DeltaNet".into())),
             };
-            mixed
-                .and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed))
-                .map_err(tensor_error)?;
+            mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)?;
         }
         Ok(())
     }
@@ -341,10 +279,8 @@ impl<'a> Run<'a> {
                 let residual = self.residual(first, count).map_err(tensor_error)?;
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
                 let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner, self.model.dtype);
-                in_pieces(&x, &residual, rows, |x, residual| {
-                    ops::add(residual, &linear::mlp(mlp, weights, x)?)
-                })
-                .map_err(tensor_error)?;
+                in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
+                    .map_err(tensor_error)?;
             }
         }
         Ok(())
@@ -356,9 +292,7 @@ impl<'a> Run<'a> {
         let tokens = self.tokens.info.num_sequences * positions;
         let all = Tensor::zeros((tokens, hidden_size), dtype, &self.model.device).map_err(tensor_error)?;
         let correction = moe.router.correction_bias.as_ref();
-        let correction = correction
-            .map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>())
-            .transpose();
+        let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>()).transpose();
         let correction = correction.map_err(tensor_error)?;
         let mut assignment = Assignment::new(moe.num_experts);
         let rows = self.cut.ffn_rows(hidden_size, moe.intermediate, dtype);
@@ -366,17 +300,9 @@ impl<'a> Run<'a> {
             let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
             let mut step = || -> candle_core::Result<()> {
                 let logits = moe::router_logits(moe, &weights, &x)?;
-                assignment.route(
-                    first * positions,
-                    &logits,
-                    moe.top_k,
-                    &moe.router.scoring,
-                    correction.as_deref(),
-                );
+                assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
                 let residual = self.residual(first, count)?;
-                in_pieces(&x, &residual, rows, |x, residual| {
-                    moe::shared_expert(moe, &weights, x, residual)
-                })?;
+                in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
                 all.slice_set(&x, 0, first * positions)
             };
             step().map_err(tensor_error)?;
@@ -384,20 +310,14 @@ impl<'a> Run<'a> {
         drop(weights);
         let used = assignment.used();
         for &expert in &used {
-            self.ask(
-                Portion::Expert { layer: i, expert },
-                inventory::expert(&moe.experts, expert),
-            )?;
+            self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
         }
         for &expert in &used {
             let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
             moe::routed_expert(moe, &weights, expert, &assignment, &all, &self.hidden, rows).map_err(tensor_error)?;
         }
         let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
-        self.coverage.push(ExpertCoverage {
-            layer: i,
-            tokens_per_expert,
-        });
+        self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
         Ok(())
     }
 
@@ -405,23 +325,10 @@ impl<'a> Run<'a> {
         if !self.args.logits {
             return Ok(None);
         }
-        self.reader
-            .ask(Portion::FinalNorm, inventory::final_norm(&self.model.spec));
+        self.reader.ask(Portion::FinalNorm, inventory::final_norm(&self.model.spec));
         let weights = self.reader.take(Portion::FinalNorm)?;
-        let loader = Loader {
-            checkpoint: &self.model.checkpoint,
-            dtype: self.model.dtype,
-            device: &self.model.device,
-        };
-        head::head(
-            &self.model.spec,
-            &loader,
-            &weights,
-            &self.hidden,
-            &self.tokens.ids,
-            self.progress,
-        )
-        .map(Some)
+        let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
+        head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress).map(Some)
     }
 }
 
@@ -467,12 +374,14 @@ impl RotaryTables {
     }
 }
 
+/// Bytes of weights that may wait for their turn when the largest layer has `layer_bytes`.
+pub fn read_ahead(layer_bytes: usize, chunk_layers: usize) -> usize {
+    layer_bytes.saturating_mul(chunk_layers.saturating_sub(1)).max(MIN_READ_AHEAD)
+}
+
 /// Loaded weights of one whole layer, bytes.
 pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
-    let core: usize = inventory::core(layer, true)
-        .iter()
-        .map(|part| resident_bytes(part, dtype))
-        .sum();
+    let core: usize = inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum();
     let experts = match &layer.ffn {
         Ffn::Dense(_) => 0,
         Ffn::Moe(moe) => {
@@ -485,10 +394,8 @@ pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
     let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
-    let mut tensors: Vec<_> = norms(model)
-        .iter()
-        .map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size]))
-        .collect();
+    let mut tensors: Vec<_> =
+        norms(model).iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
     if args.logits {
         tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
         tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
@@ -506,16 +413,10 @@ fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
             .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }
     }
-    if let Some(max) = model
-        .spec
-        .max_positions
-        .filter(|max| tokens.info.sequence_length > *max)
-    {
+    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {
         let length = tokens.info.sequence_length;
-        return Err(Error::bad_argument(format!(
-            "sequences of {length} tokens exceed the model's {max} positions"
-        ))
-        .hint(format!("use sequence_length: {max} or less")));
+        return Err(Error::bad_argument(format!("sequences of {length} tokens exceed the model's {max} positions"))
+            .hint(format!("use sequence_length: {max} or less")));
     }
     Ok(())
 }
@@ -531,12 +432,7 @@ fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) 
     let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
     for run in used.chunk_by(|a, b| a + 1 == *b) {
         let values = loader.rows(table, run[0] as usize, run.len(), DType::F32)?;
-        rows.extend(
-            values
-                .flatten_all()
-                .and_then(|x| x.to_vec1::<f32>())
-                .map_err(tensor_error)?,
-        );
+        rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);
     }
     let mut hidden = Vec::with_capacity(tokens.ids.len() * tokens.info.sequence_length * width);
     for id in tokens.ids.iter().flatten() {
@@ -546,16 +442,10 @@ fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) 
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, DType::F32)?;
-        let values = values
-            .flatten_all()
-            .and_then(|x| x.to_vec1::<f32>())
-            .map_err(tensor_error)?;
+        let values = values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?;
         *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
-            sequence
-                .iter_mut()
-                .zip(&values)
-                .for_each(|(hidden, position)| *hidden += position);
+            sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
     let shape = (tokens.ids.len() * tokens.info.sequence_length, width);

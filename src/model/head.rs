@@ -38,14 +38,7 @@ pub fn head(
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
-    let mut running = vec![
-        Running {
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-            target: 0.0
-        };
-        sequences * positions
-    ];
+    let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
     for first in (0..vocab).step_by(block) {
         if progress.interrupted() {
             return Err(crate::error::Error::interrupted());
@@ -59,14 +52,12 @@ pub fn head(
                 x.matmul(&part.t()?)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
             };
             let logits = logits().map_err(tensor_error)?;
-            running[start..start + taken]
-                .par_iter_mut()
-                .zip(logits.par_chunks_exact(count))
-                .enumerate()
-                .for_each(|(i, (running, logits))| {
+            running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
+                |(i, (running, logits))| {
                     let (s, t) = ((start + i) / positions, (start + i) % positions);
                     running.block(logits, first, ids[s].get(t + 1).map(|id| *id as usize));
-                });
+                },
+            );
             for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
                 if token % positions == positions - 1 {
                     last_logits[token / positions].extend_from_slice(logits);
@@ -78,11 +69,7 @@ pub fn head(
         let losses = running[s * positions..][..positions - 1].iter().map(Running::loss);
         (losses.sum::<f64>() / (positions - 1) as f64) as f32
     };
-    let mean_nll = if positions > 1 {
-        (0..sequences).map(mean).collect()
-    } else {
-        Vec::new()
-    };
+    let mean_nll = if positions > 1 { (0..sequences).map(mean).collect() } else { Vec::new() };
     Ok(HeadOutput { last_logits, mean_nll })
 }
 
@@ -99,10 +86,7 @@ impl Running {
         self.sum *= ((self.max - max) as f64).exp();
         self.sum += logits.iter().map(|logit| ((logit - max) as f64).exp()).sum::<f64>();
         self.max = max;
-        if let Some(logit) = target
-            .and_then(|target| target.checked_sub(first))
-            .and_then(|i| logits.get(i))
-        {
+        if let Some(logit) = target.and_then(|target| target.checked_sub(first)).and_then(|i| logits.get(i)) {
             self.target = *logit;
         }
     }

@@ -97,10 +97,7 @@ struct Parts(Vec<Part>);
 
 impl Parts {
     fn whole(&mut self, tensor: &Tensor, role: Role) {
-        self.0.push(Part::Whole {
-            tensor: tensor.clone(),
-            role,
-        });
+        self.0.push(Part::Whole { tensor: tensor.clone(), role });
     }
 
     fn norm(&mut self, norm: &Norm, role: Role) {
@@ -193,26 +190,13 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
             parts.mlp(&mlps[e]);
             parts.0
         }
-        Experts::Stacked {
-            gate_up,
-            gate_up_bias,
-            down,
-            down_bias,
-            ..
-        } => {
-            let slice = |tensor: &Tensor, role| Part::Slice {
-                tensor: tensor.clone(),
-                index: e,
-                role,
-            };
+        Experts::Stacked { gate_up, gate_up_bias, down, down_bias, .. } => {
+            let slice = |tensor: &Tensor, role| Part::Slice { tensor: tensor.clone(), index: e, role };
             let weight = |weight: &StackedWeight, role| match weight {
                 StackedWeight::Dense(tensor) => slice(tensor, role),
-                StackedWeight::Mxfp4 { blocks, scales } => Part::Mxfp4 {
-                    blocks: blocks.clone(),
-                    scales: scales.clone(),
-                    index: e,
-                    role,
-                },
+                StackedWeight::Mxfp4 { blocks, scales } => {
+                    Part::Mxfp4 { blocks: blocks.clone(), scales: scales.clone(), index: e, role }
+                }
             };
             vec![
                 weight(gate_up, Role::FromFfnNorm),
@@ -238,25 +222,15 @@ pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
     for layer in &model.layers {
         let mut parts = core(layer, true);
         if let Ffn::Moe(moe) = &layer.ffn {
-            let count = if matches!(moe.experts, Experts::Separate(_)) {
-                moe.num_experts
-            } else {
-                1
-            };
+            let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
             parts.extend((0..count).flat_map(|e| expert(&moe.experts, e)));
         }
         for part in &parts {
-            all.extend(
-                part.tensors()
-                    .into_iter()
-                    .map(|tensor| (tensor.clone(), Some(part.role()))),
-            );
+            all.extend(part.tensors().into_iter().map(|tensor| (tensor.clone(), Some(part.role()))));
         }
     }
     all.extend(
-        final_norm(model)
-            .iter()
-            .flat_map(|part| part.tensors().into_iter().cloned().map(|t| (t, Some(part.role())))),
+        final_norm(model).iter().flat_map(|part| part.tensors().into_iter().cloned().map(|t| (t, Some(part.role())))),
     );
     if model.head != model.embedding {
         all.push((model.head.clone(), None));

@@ -41,9 +41,7 @@ impl Loader<'_> {
                 let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
                 self.values(tensor, entry, *index as u64 * length, shape, dtype)
             }
-            Part::Mxfp4 {
-                blocks, scales, index, ..
-            } => {
+            Part::Mxfp4 { blocks, scales, index, .. } => {
                 let codes = self.raw_slice(blocks, *index)?;
                 let exponents = self.raw_slice(scales, *index)?;
                 let (out, groups) = (blocks.shape[1], blocks.shape[2]);
@@ -70,17 +68,13 @@ impl Loader<'_> {
             return Err(self.wrong_dtype(tensor, entry, "U8"));
         }
         let mut bytes = vec![0u8; tensor.shape[1..].iter().product()];
-        self.checkpoint
-            .read_into(entry, (index * bytes.len()) as u64, &mut bytes)?;
+        self.checkpoint.read_into(entry, (index * bytes.len()) as u64, &mut bytes)?;
         Ok(bytes)
     }
 
     fn wrong_dtype(&self, tensor: &spec::Tensor, entry: &Entry, expected: &str) -> Error {
         let place = self.checkpoint.place(entry);
-        Error::unsupported(format!(
-            "{place}: tensor `{}` is {:?}, expected {expected}",
-            tensor.name, entry.dtype
-        ))
+        Error::unsupported(format!("{place}: tensor `{}` is {:?}, expected {expected}", tensor.name, entry.dtype))
     }
 
     fn values(
@@ -101,11 +95,10 @@ impl Loader<'_> {
         };
         match converted? {
             Converted::Finite(tensor) => Ok(tensor),
-            Converted::NotFinite { index, value } => Err(Error::new(
-                Kind::NonFinite,
-                format!("{}: element {index} is {value}", place()),
-            )
-            .hint("the weights are damaged: every result computed from them would be meaningless")),
+            Converted::NotFinite { index, value } => {
+                Err(Error::new(Kind::NonFinite, format!("{}: element {index} is {value}", place()))
+                    .hint("the weights are damaged: every result computed from them would be meaningless"))
+            }
         }
     }
 
@@ -118,21 +111,10 @@ impl Loader<'_> {
         shape: Vec<usize>,
     ) -> Result<Converted> {
         let mut stored = vec![T::zeroed(); count];
-        self.checkpoint
-            .read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
-        if let Some(index) = stored
-            .par_chunks(PIECE)
-            .position_first(|piece| !piece.iter().all(|v| v.finite()))
-        {
-            let index = (index * PIECE..)
-                .zip(&stored[index * PIECE..])
-                .find(|(_, v)| !v.finite())
-                .expect("found")
-                .0;
-            return Ok(Converted::NotFinite {
-                index,
-                value: stored[index].to_f32(),
-            });
+        self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
+        if let Some(index) = stored.par_chunks(PIECE).position_first(|piece| !piece.iter().all(|v| v.finite())) {
+            let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;
+            return Ok(Converted::NotFinite { index, value: stored[index].to_f32() });
         }
         let tensor = match to {
             DType::BF16 => Tensor::from_vec(T::into_bf16(stored), shape, self.device),
@@ -166,14 +148,11 @@ trait Stored: Pod + Send + Sync {
 
 fn collect<T: Stored, U: Pod + Send + Sync>(values: &[T], convert: impl Fn(T) -> U + Sync) -> Vec<U> {
     let mut converted = vec![U::zeroed(); values.len()];
-    converted
-        .par_chunks_mut(PIECE)
-        .zip(values.par_chunks(PIECE))
-        .for_each(|(to, from)| {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = convert(*from);
-            }
-        });
+    converted.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(to, from)| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = convert(*from);
+        }
+    });
     converted
 }
 

@@ -5,6 +5,7 @@ pub mod arch;
 mod attention;
 mod checkpoint;
 pub mod config;
+mod estimate;
 mod forward;
 mod head;
 mod inventory;
@@ -23,6 +24,7 @@ mod tokenize;
 mod workspace;
 
 pub use checkpoint::hex;
+pub use estimate::estimate;
 pub use forward::extract;
 pub use open::{OpenModel, SYNTHETIC_KEY, open};
 pub use tokenize::load_tokens;

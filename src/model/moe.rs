@@ -13,9 +13,7 @@ use super::spec::{Activation, Experts, Moe, Order, StackedWeight};
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
 pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::Result<Vec<f32>> {
     let x = x.to_dtype(candle_core::DType::F32)?;
-    linear::linear(&moe.router.linear, weights, &x)?
-        .flatten_all()?
-        .to_vec1()
+    linear::linear(&moe.router.linear, weights, &x)?.flatten_all()?.to_vec1()
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].
@@ -38,9 +36,7 @@ pub fn routed_expert(
     residual: &Tensor,
     rows_per_product: usize,
 ) -> candle_core::Result<()> {
-    let pieces = assignment.rows[e]
-        .chunks(rows_per_product)
-        .zip(assignment.weights[e].chunks(rows_per_product));
+    let pieces = assignment.rows[e].chunks(rows_per_product).zip(assignment.weights[e].chunks(rows_per_product));
     for (rows, routed) in pieces {
         let chosen = x.index_select(&Tensor::new(rows, x.device())?, 0)?;
         let y = expert(moe, weights, e, &chosen)?;
@@ -52,13 +48,7 @@ pub fn routed_expert(
 fn expert(moe: &Moe, weights: &Weights, e: usize, x: &Tensor) -> candle_core::Result<Tensor> {
     match &moe.experts {
         Experts::Separate(mlps) => linear::mlp(&mlps[e], weights, x),
-        Experts::Stacked {
-            gate_up,
-            gate_up_bias,
-            down,
-            down_bias,
-            activation,
-        } => {
+        Experts::Stacked { gate_up, gate_up_bias, down, down_bias, activation } => {
             let Activation::ClampedSwiglu { limit } = *activation else {
                 bail!("stacked experts interleave gate and up")
             };

@@ -13,9 +13,7 @@ pub const BLOCK_BYTES: usize = BLOCK / 2;
 const SCALE_BIAS: i32 = 127;
 
 /// E2M1 by code: sign in bit 3.
-const VALUES: [f32; 16] = [
-    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
-];
+const VALUES: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 pub trait Float: Copy + Send + Sync + Default {
     fn from_f32(value: f32) -> Self;
@@ -36,12 +34,8 @@ impl Float for bf16 {
 /// `codes` holds `scales.len()` blocks of 16 bytes; gives 32 values per block.
 pub fn dequantise<F: Float>(codes: &[u8], scales: &[u8]) -> Vec<F> {
     let mut values = vec![F::default(); scales.len() * BLOCK];
-    values
-        .par_chunks_mut(BLOCK)
-        .zip(codes.par_chunks(BLOCK_BYTES))
-        .zip(scales)
-        .with_min_len(256)
-        .for_each(|((values, codes), scale)| {
+    values.par_chunks_mut(BLOCK).zip(codes.par_chunks(BLOCK_BYTES)).zip(scales).with_min_len(256).for_each(
+        |((values, codes), scale)| {
             // f64 holds 6 * 2^128; the products are then exact or overflow to infinity as in the reference.
             let scale = 2f64.powi(*scale as i32 - SCALE_BIAS);
             let table = VALUES.map(|value| F::from_f32((value as f64 * scale) as f32));
@@ -49,7 +43,8 @@ pub fn dequantise<F: Float>(codes: &[u8], scales: &[u8]) -> Vec<F> {
                 pair[0] = table[(code & 15) as usize];
                 pair[1] = table[(code >> 4) as usize];
             }
-        });
+        },
+    );
     values
 }
 
@@ -67,12 +62,7 @@ mod tests {
                 assert_eq!(value.to_bits(), expected.to_bits(), "code {i} scale {scale}");
             }
             let halves: Vec<bf16> = dequantise(&codes, &[scale]);
-            assert!(
-                halves
-                    .iter()
-                    .zip(&values)
-                    .all(|(h, v)| h.to_f32() == *v || v.abs() < f32::MIN_POSITIVE)
-            );
+            assert!(halves.iter().zip(&values).all(|(h, v)| h.to_f32() == *v || v.abs() < f32::MIN_POSITIVE));
         }
     }
 }

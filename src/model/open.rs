@@ -24,6 +24,13 @@ pub struct OpenModel {
     pub device: Device,
 }
 
+impl OpenModel {
+    /// Where the files are.
+    pub fn checkpoint_folder(&self) -> String {
+        self.checkpoint.folder.display().to_string()
+    }
+}
+
 impl Names for Checkpoint {
     fn has(&self, tensor: &str) -> bool {
         self.contains(tensor)
@@ -43,9 +50,10 @@ pub fn read_config(folder: &Path) -> Result<Config> {
 pub fn device(name: &str) -> Result<Device> {
     match name {
         "cpu" | "auto" => Ok(Device::Cpu),
-        _ => Err(
-            Error::unsupported(format!("device \"{name}\" is not available in this build")).hint("use device: \"cpu\""),
-        ),
+        _ => {
+            Err(Error::unsupported(format!("device \"{name}\" is not available in this build"))
+                .hint("use device: \"cpu\""))
+        }
     }
 }
 
@@ -87,11 +95,5 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,
     };
-    Ok(OpenModel {
-        info,
-        spec,
-        checkpoint: Arc::new(checkpoint),
-        dtype,
-        device: device(&args.device)?,
-    })
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(&args.device)? })
 }

@@ -32,9 +32,7 @@ pub struct Weights(HashMap<String, Tensor>);
 
 impl Weights {
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.0
-            .get(name)
-            .ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
+        self.0.get(name).ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
     }
 }
 
@@ -76,24 +74,14 @@ impl Reader {
     pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, device: Device, budget: usize) -> Self {
         let (requests, asked) = channel::<(Portion, Vec<Part>)>();
         let (deliver, loaded) = channel();
-        let queue = Arc::new(Queue {
-            waiting: Mutex::new(0),
-            taken: Condvar::new(),
-            budget,
-        });
+        let queue = Arc::new(Queue { waiting: Mutex::new(0), taken: Condvar::new(), budget });
         let gate = queue.clone();
         let thread = std::thread::spawn(move || {
-            let loader = Loader {
-                checkpoint: &checkpoint,
-                dtype,
-                device: &device,
-            };
+            let loader = Loader { checkpoint: &checkpoint, dtype, device: &device };
             for (portion, parts) in asked {
                 let bytes = parts.iter().map(|part| resident_bytes(part, dtype)).sum();
                 gate.enter(bytes);
-                let weights = parts
-                    .iter()
-                    .map(|part| Ok((part.key().to_string(), loader.part(part)?)));
+                let weights = parts.iter().map(|part| Ok((part.key().to_string(), loader.part(part)?)));
                 let weights = weights.collect::<Result<HashMap<_, _>>>().map(Weights);
                 if deliver.send((portion, bytes, weights)).is_err() {
                     return; // the run has ended
@@ -101,14 +89,7 @@ impl Reader {
             }
         });
         let early = HashMap::new();
-        Self {
-            requests: Some(requests),
-            loaded,
-            early,
-            queue,
-            thread: Some(thread),
-            waited: Duration::ZERO,
-        }
+        Self { requests: Some(requests), loaded, early, queue, thread: Some(thread), waited: Duration::ZERO }
     }
 
     /// Asks for a portion; it will be read after all that were asked for before.

@@ -61,10 +61,7 @@ impl Rope {
                 ("rope_parameters", parameters.as_object().unwrap_or(&empty))
             }
             (Some(_), Some(_)) => {
-                return Err(c.wrong(
-                    "rope_scaling",
-                    "and `rope_parameters` are both present and differ; remove one",
-                ));
+                return Err(c.wrong("rope_scaling", "and `rope_parameters` are both present and differ; remove one"));
             }
             (None, Some(Value::Object(map))) => ("rope_scaling", map),
             (None, None) => ("rope_scaling", &empty),
@@ -72,20 +69,11 @@ impl Rope {
             (None, Some(other)) => return Err(c.wrong("rope_scaling", &format!("is {other}, expected an object"))),
         };
         let section = Section { c, key, params };
-        let theta = section
-            .number("rope_theta")?
-            .or(c.opt_f64("rope_theta")?)
-            .unwrap_or(default_theta);
-        let share = section
-            .number("partial_rotary_factor")?
-            .or(c.opt_f64("partial_rotary_factor")?)
-            .unwrap_or(1.0);
+        let theta = section.number("rope_theta")?.or(c.opt_f64("rope_theta")?).unwrap_or(default_theta);
+        let share = section.number("partial_rotary_factor")?.or(c.opt_f64("partial_rotary_factor")?).unwrap_or(1.0);
         let dim = (head_dim as f64 * share) as usize;
         if dim == 0 || dim % 2 != 0 || dim > head_dim {
-            return Err(c.wrong(
-                "partial_rotary_factor",
-                &format!("gives {dim} rotary dimensions of {head_dim}"),
-            ));
+            return Err(c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
         }
         let scaling = section.scaling(c)?;
         Ok(Self { theta, dim, scaling })
@@ -105,12 +93,7 @@ impl Rope {
         let scaled = plain.enumerate().map(|(j, frequency)| match self.scaling {
             Scaling::None | Scaling::Dynamic { .. } => frequency,
             Scaling::Linear { factor } => frequency / factor,
-            Scaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original,
-            } => {
+            Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let wavelength = 2.0 * std::f64::consts::PI / frequency;
                 if wavelength > original / low_freq_factor {
                     frequency / factor
@@ -121,14 +104,7 @@ impl Rope {
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
-            Scaling::Yarn {
-                factor,
-                original,
-                beta_fast,
-                beta_slow,
-                truncate,
-                ..
-            } => {
+            Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => {
                 // The dimension at which `rotations` full turns fit into the original context.
                 let correction = |rotations: f64| {
                     dim * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln())
@@ -167,11 +143,7 @@ impl Rope {
 
 /// YaRN's magnitude correction for a context stretched by `scale`.
 fn yarn_mscale(scale: f64, mscale: f64) -> f64 {
-    if scale <= 1.0 {
-        1.0
-    } else {
-        0.1 * mscale * scale.ln() + 1.0
-    }
+    if scale <= 1.0 { 1.0 } else { 0.1 * mscale * scale.ln() + 1.0 }
 }
 
 /// The `rope_scaling` or `rope_parameters` object, with errors that name the key inside it.
@@ -210,17 +182,9 @@ impl Section<'_> {
         };
         let (scaling, known): (Scaling, &[&str]) = match kind {
             "default" => (Scaling::None, &[]),
-            "linear" => (
-                Scaling::Linear {
-                    factor: self.required("factor")?,
-                },
-                &["factor"],
-            ),
+            "linear" => (Scaling::Linear { factor: self.required("factor")? }, &["factor"]),
             "dynamic" => {
-                let scaling = Scaling::Dynamic {
-                    factor: self.required("factor")?,
-                    original: original()?,
-                };
+                let scaling = Scaling::Dynamic { factor: self.required("factor")?, original: original()? };
                 (scaling, &["factor", "original_max_position_embeddings"])
             }
             "llama3" => {
@@ -230,15 +194,7 @@ impl Section<'_> {
                     high_freq_factor: self.required("high_freq_factor")?,
                     original: self.required("original_max_position_embeddings")?,
                 };
-                (
-                    scaling,
-                    &[
-                        "factor",
-                        "low_freq_factor",
-                        "high_freq_factor",
-                        "original_max_position_embeddings",
-                    ],
-                )
+                (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
             }
             "yarn" => (
                 self.yarn(original()?)?,
@@ -276,17 +232,14 @@ impl Section<'_> {
             Some(Value::Bool(value)) => *value,
             Some(other) => return Err(self.wrong("truncate", &format!("is {other}, expected {}", json!(true)))),
         };
-        let attention_factor = match (
-            self.number("attention_factor")?,
-            self.number("mscale")?,
-            self.number("mscale_all_dim")?,
-        ) {
-            (Some(given), _, _) => given,
-            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
-                yarn_mscale(factor, mscale) / yarn_mscale(factor, all)
-            }
-            _ => yarn_mscale(factor, 1.0),
-        };
+        let attention_factor =
+            match (self.number("attention_factor")?, self.number("mscale")?, self.number("mscale_all_dim")?) {
+                (Some(given), _, _) => given,
+                (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                    yarn_mscale(factor, mscale) / yarn_mscale(factor, all)
+                }
+                _ => yarn_mscale(factor, 1.0),
+            };
         Ok(Scaling::Yarn {
             factor,
             original,
@@ -329,10 +282,7 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_an_error_that_names_it() {
         let error = rope(r#"{"rope_scaling": {"rope_type": "longrope", "factor": 2}}"#).unwrap_err();
-        assert!(
-            error.message.contains("`rope_scaling.rope_type` is \"longrope\""),
-            "{error}"
-        );
+        assert!(error.message.contains("`rope_scaling.rope_type` is \"longrope\""), "{error}");
         let error = rope(r#"{"rope_scaling": {"rope_type": "linear", "factor": 2, "betta": 1}}"#).unwrap_err();
         assert!(error.message.contains("`rope_scaling.betta`"), "{error}");
     }

@@ -17,10 +17,7 @@ pub struct Assignment {
 
 impl Assignment {
     pub fn new(experts: usize) -> Self {
-        Self {
-            rows: vec![Vec::new(); experts],
-            weights: vec![Vec::new(); experts],
-        }
+        Self { rows: vec![Vec::new(); experts], weights: vec![Vec::new(); experts] }
     }
 
     /// Adds the tokens `first_row..` whose router logits are `logits` [tokens, experts].
@@ -33,10 +30,8 @@ impl Assignment {
         correction: Option<&[f32]>,
     ) {
         let experts = self.rows.len();
-        let chosen: Vec<Vec<(usize, f32)>> = logits
-            .par_chunks_exact(experts)
-            .map(|logits| choose(logits, top_k, scoring, correction))
-            .collect();
+        let chosen: Vec<Vec<(usize, f32)>> =
+            logits.par_chunks_exact(experts).map(|logits| choose(logits, top_k, scoring, correction)).collect();
         for (row, chosen) in (first_row..).zip(chosen) {
             for (expert, weight) in chosen {
                 self.rows[expert].push(row as u32);
@@ -76,11 +71,7 @@ fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]
         Scoring::Softmax { renormalise } => {
             let shares = softmax(logits.iter().copied());
             let experts = top(&shares, k);
-            let sum: f32 = if renormalise {
-                experts.iter().map(|e| shares[*e]).sum()
-            } else {
-                1.0
-            };
+            let sum: f32 = if renormalise { experts.iter().map(|e| shares[*e]).sum() } else { 1.0 };
             experts.into_iter().map(|e| (e, shares[e] / sum)).collect()
         }
         Scoring::TopKSoftmax => {
@@ -88,22 +79,15 @@ fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]
             let weights = softmax(experts.iter().map(|e| logits[*e]));
             experts.into_iter().zip(weights).collect()
         }
-        Scoring::Sigmoid {
-            groups,
-            top_groups,
-            renormalise,
-            factor,
-        } => {
+        Scoring::Sigmoid { groups, top_groups, renormalise, factor } => {
             let scores: Vec<f32> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
             let mut choice = scores.clone();
             for (choice, correction) in choice.iter_mut().zip(correction.unwrap_or(&[])) {
                 *choice += correction;
             }
             let size = choice.len() / groups;
-            let group_scores: Vec<f32> = choice
-                .chunks(size)
-                .map(|group| top(group, 2).iter().map(|e| group[*e]).sum())
-                .collect();
+            let group_scores: Vec<f32> =
+                choice.chunks(size).map(|group| top(group, 2).iter().map(|e| group[*e]).sum()).collect();
             let kept = top(&group_scores, top_groups);
             for (group, choice) in choice.chunks_mut(size).enumerate() {
                 if !kept.contains(&group) {
@@ -111,11 +95,7 @@ fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]
                 }
             }
             let experts = top(&choice, k);
-            let sum = if renormalise {
-                experts.iter().map(|e| scores[*e]).sum::<f32>() + SIGMOID_EPS
-            } else {
-                1.0
-            };
+            let sum = if renormalise { experts.iter().map(|e| scores[*e]).sum::<f32>() + SIGMOID_EPS } else { 1.0 };
             experts.into_iter().map(|e| (e, scores[e] / sum * factor)).collect()
         }
     }
@@ -134,22 +114,12 @@ mod tests {
         let whole = choose(&logits, 2, &Scoring::Softmax { renormalise: true }, None);
         let top_k = choose(&logits, 2, &Scoring::TopKSoftmax, None);
         assert!((whole[0].1 + whole[1].1 - 1.0).abs() < 1e-6);
-        assert!(
-            whole
-                .iter()
-                .zip(&top_k)
-                .all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6)
-        );
+        assert!(whole.iter().zip(&top_k).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6));
     }
 
     #[test]
     fn correction_bias_chooses_but_does_not_weigh() {
-        let scoring = Scoring::Sigmoid {
-            groups: 2,
-            top_groups: 1,
-            renormalise: true,
-            factor: 2.5,
-        };
+        let scoring = Scoring::Sigmoid { groups: 2, top_groups: 1, renormalise: true, factor: 2.5 };
         // Without the bias the second group wins; with it the first.
         let logits = [0.0, 0.0, 1.0, 1.0];
         let chosen = choose(&logits, 2, &scoring, Some(&[1.0, 0.9, 0.0, 0.0]));

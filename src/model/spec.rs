@@ -14,10 +14,7 @@ pub struct Tensor {
 
 impl Tensor {
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
-        Self {
-            name: name.into(),
-            shape: shape.into(),
-        }
+        Self { name: name.into(), shape: shape.into() }
     }
 }
 
@@ -195,12 +192,7 @@ pub enum Scoring {
     /// Top k of the logits, softmax over those (gpt-oss).
     TopKSoftmax,
     /// Sigmoid scores; chosen by score + correction bias within the best groups; weighted by the score alone.
-    Sigmoid {
-        groups: usize,
-        top_groups: usize,
-        renormalise: bool,
-        factor: f32,
-    },
+    Sigmoid { groups: usize, top_groups: usize, renormalise: bool, factor: f32 },
 }
 
 #[derive(Clone, Debug)]

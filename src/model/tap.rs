@@ -32,10 +32,7 @@ impl Tap {
     /// `ladder` is ascending and positive; every norm will be seen once per sequence.
     pub fn new(ladder: &[f32], norms: &[NormId], sequences: usize, positions: usize, hidden: usize) -> Result<Self> {
         if ladder.len() > MAX_RUNGS {
-            let problem = format!(
-                "{} thresholds are more than the {MAX_RUNGS} a record can hold",
-                ladder.len()
-            );
+            let problem = format!("{} thresholds are more than the {MAX_RUNGS} a record can hold", ladder.len());
             return Err(Error::bad_argument(problem));
         }
         let empty = || vec![vec![NormFold::default(); sequences]; norms.len()];
@@ -74,10 +71,7 @@ impl Tap {
             .chunks_exact(per_sequence)
             .zip(levels.chunks_exact_mut(per_sequence))
             .flat_map(|(x, levels)| {
-                levels
-                    .chunks_mut(positions * BLOCK)
-                    .enumerate()
-                    .map(move |(block, levels)| (x, block * BLOCK, levels))
+                levels.chunks_mut(positions * BLOCK).enumerate().map(move |(block, levels)| (x, block * BLOCK, levels))
             })
             .collect();
         let folded: Vec<Piece> = pieces
@@ -86,16 +80,9 @@ impl Tap {
             .collect();
         let blocks = hidden.div_ceil(BLOCK);
         for (s, pieces) in (first_sequence..).zip(folded.chunks_exact(blocks)) {
-            let (nan, infinite) = pieces
-                .iter()
-                .fold((0, 0), |sum, piece| (sum.0 + piece.nan, sum.1 + piece.infinite));
+            let (nan, infinite) = pieces.iter().fold((0, 0), |sum, piece| (sum.0 + piece.nan, sum.1 + piece.infinite));
             if nan + infinite > 0 {
-                self.non_finite.push(NonFinite {
-                    norm: self.norms[n],
-                    sequence: s,
-                    nan,
-                    infinite,
-                });
+                self.non_finite.push(NonFinite { norm: self.norms[n], sequence: s, nan, infinite });
             }
             self.all[n][s] = joined(pieces.iter().map(|piece| &piece.all));
             self.without_first[n][s] = joined(pieces.iter().map(|piece| &piece.without_first));
@@ -104,21 +91,12 @@ impl Tap {
 
     /// The finished folds over all positions and without position 0, and where values were not finite.
     pub fn finish(self) -> (Fold, Fold, Vec<NonFinite>) {
-        let unions: Vec<(Vec<Ladder>, Vec<Ladder>)> = self
-            .levels
-            .par_chunks_exact(self.positions * self.hidden)
-            .map(|levels| self.union(levels))
-            .collect();
+        let unions: Vec<(Vec<Ladder>, Vec<Ladder>)> =
+            self.levels.par_chunks_exact(self.positions * self.hidden).map(|levels| self.union(levels)).collect();
         debug_assert_eq!(unions.len(), self.sequences);
         let (any_all, any_without): (Vec<_>, Vec<_>) = unions.into_iter().unzip();
-        let all = Fold {
-            norms: self.all,
-            any_norm: any_all,
-        };
-        let without_first = Fold {
-            norms: self.without_first,
-            any_norm: any_without,
-        };
+        let all = Fold { norms: self.all, any_norm: any_all };
+        let without_first = Fold { norms: self.without_first, any_norm: any_without };
         let mut non_finite = self.non_finite;
         non_finite.sort_by_key(|entry| (entry.norm, entry.sequence));
         (all, without_first, non_finite)
@@ -168,11 +146,7 @@ struct Histogram {
 
 impl Histogram {
     fn new(features: usize, rungs: usize) -> Self {
-        Self {
-            rungs,
-            counts: vec![0; features * rungs],
-            touched: vec![false; features],
-        }
+        Self { rungs, counts: vec![0; features * rungs], touched: vec![false; features] }
     }
 
     fn hit(&mut self, feature: usize, rung: usize) {
@@ -190,10 +164,7 @@ impl Histogram {
             }
             counts.truncate(counts.iter().position(|count| *count == 0).unwrap_or(self.rungs));
             counts.shrink_to_fit();
-            Ladder {
-                feature: (first + feature) as u32,
-                counts,
-            }
+            Ladder { feature: (first + feature) as u32, counts }
         };
         touched.map(|(feature, _)| ladder(feature)).collect()
     }
@@ -226,10 +197,7 @@ impl Piece {
             nan: 0,
             infinite: 0,
         };
-        let mut rows = x
-            .chunks_exact(hidden)
-            .map(|row| &row[first..first + width])
-            .zip(levels.chunks_exact_mut(width));
+        let mut rows = x.chunks_exact(hidden).map(|row| &row[first..first + width]).zip(levels.chunks_exact_mut(width));
         let position_0 = rows.next();
         for (row, levels) in rows {
             running.row(row, levels);
@@ -238,12 +206,7 @@ impl Piece {
         if let Some((row, levels)) = position_0 {
             running.row(row, levels);
         }
-        Self {
-            all: running.norm_fold(first),
-            without_first,
-            nan: running.nan,
-            infinite: running.infinite,
-        }
+        Self { all: running.norm_fold(first), without_first, nan: running.nan, infinite: running.infinite }
     }
 }
 
@@ -260,9 +223,7 @@ struct Running<'a> {
 impl Running<'_> {
     fn row<T: Element>(&mut self, row: &[T], levels: &mut [u8]) {
         // The bits of |x| order like |x| itself, with infinity and NaN on top.
-        let largest = row
-            .iter()
-            .fold(0u32, |largest, x| largest.max(x.load().to_bits() & 0x7fff_ffff));
+        let largest = row.iter().fold(0u32, |largest, x| largest.max(x.load().to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
         if largest.is_finite() {
             for ((max, min), x) in self.max.iter_mut().zip(&mut self.min).zip(row) {
@@ -286,11 +247,7 @@ impl Running<'_> {
             }
             if x.abs() >= self.ladder[0] {
                 let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
-                let side = if x > 0.0 {
-                    &mut self.positive
-                } else {
-                    &mut self.negative
-                };
+                let side = if x > 0.0 { &mut self.positive } else { &mut self.negative };
                 side.hit(feature, rung);
                 levels[feature] = levels[feature].max(rung as u8 + 1);
             }

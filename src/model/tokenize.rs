@@ -79,22 +79,14 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     let bad = || Error::bad_argument(format!("{reading}: `{tensor}` holds a negative or too large id"));
     let ids: Result<Vec<u32>> = match view.dtype() {
         Dtype::I64 | Dtype::U64 => {
-            let values = view
-                .data()
-                .chunks_exact(8)
-                .map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")));
+            let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")));
             values.map(|id| u32::try_from(id).map_err(|_| bad())).collect()
         }
         Dtype::I32 | Dtype::U32 => {
-            let values = view
-                .data()
-                .chunks_exact(4)
-                .map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")));
+            let values = view.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")));
             values.map(|id| u32::try_from(id).map_err(|_| bad())).collect()
         }
-        other => Err(Error::bad_argument(format!(
-            "{reading}: `{tensor}` is {other:?}, expected integers"
-        ))),
+        other => Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))),
     };
     if positions == 0 {
         return Ok(Vec::new());
@@ -103,28 +95,20 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
 }
 
 fn text(args: &TextArgs) -> Result<Vec<Vec<u32>>> {
-    for (name, value) in [
-        ("num_sequences", args.num_sequences),
-        ("sequence_length", args.sequence_length),
-    ] {
+    for (name, value) in [("num_sequences", args.num_sequences), ("sequence_length", args.sequence_length)] {
         if value == 0 {
             return Err(Error::bad_argument(format!("{name} is 0")).hint("it must be at least 1"));
         }
     }
     if !(0.0..1.0).contains(&args.overlap) {
-        return Err(Error::bad_argument(format!(
-            "overlap is {}, expected 0 to below 1",
-            args.overlap
-        )));
+        return Err(Error::bad_argument(format!("overlap is {}, expected 0 to below 1", args.overlap)));
     }
     let mut text = match &args.text {
         Some(text) => text.clone(),
         None => std::fs::read_to_string(&args.path).map_err(|e| Error::io(format!("reading {}", args.path), &e))?,
     };
     if args.straight_quotes {
-        text = text
-            .replace(['\u{201c}', '\u{201d}'], "\"")
-            .replace(['\u{2018}', '\u{2019}'], "'");
+        text = text.replace(['\u{201c}', '\u{201d}'], "\"").replace(['\u{2018}', '\u{2019}'], "'");
     }
     let tokenizer = Sequencer::open(&args.tokenizer, args.add_special_tokens)?;
     let content = tokenizer.content(args.sequence_length)?;
@@ -143,11 +127,7 @@ fn documents(
     content: usize,
     args: &TextArgs,
 ) -> Result<Vec<Vec<u32>>> {
-    let documents: Vec<&str> = text
-        .split(separator)
-        .map(str::trim)
-        .filter(|document| !document.is_empty())
-        .collect();
+    let documents: Vec<&str> = text.split(separator).map(str::trim).filter(|document| !document.is_empty()).collect();
     if documents.len() < args.num_sequences {
         return Err(Error::bad_argument(format!(
             "{}: {} documents between separators, num_sequences is {}",
@@ -170,12 +150,7 @@ fn documents(
         ids.truncate(content);
         Ok(ids)
     };
-    documents
-        .iter()
-        .take(args.num_sequences)
-        .enumerate()
-        .map(sequence)
-        .collect()
+    documents.iter().take(args.num_sequences).enumerate().map(sequence).collect()
 }
 
 /// Windows of `content` tokens, each starting `1 - overlap` of a window after the one before.
@@ -183,11 +158,7 @@ fn windows(ids: &[u32], content: usize, args: &TextArgs) -> Result<Vec<Vec<u32>>
     let step = ((content as f64 * (1.0 - args.overlap)).round() as usize).max(1);
     let needed = content + (args.num_sequences - 1) * step;
     if ids.len() < needed {
-        let fit = if ids.len() < content {
-            0
-        } else {
-            1 + (ids.len() - content) / step
-        };
+        let fit = if ids.len() < content { 0 } else { 1 + (ids.len() - content) / step };
         let hint = match fit {
             0 => format!("use a sequence_length of at most {} or more text", ids.len()),
             fit => format!("use num_sequences: {fit}, shorter sequences, an overlap, or more text"),
@@ -201,9 +172,7 @@ fn windows(ids: &[u32], content: usize, args: &TextArgs) -> Result<Vec<Vec<u32>>
         ))
         .hint(hint));
     }
-    Ok((0..args.num_sequences)
-        .map(|i| ids[i * step..i * step + content].to_vec())
-        .collect())
+    Ok((0..args.num_sequences).map(|i| ids[i * step..i * step + content].to_vec()).collect())
 }
 
 /// A tokenizer and the special tokens it puts round a sequence.
@@ -233,31 +202,20 @@ impl Sequencer {
             before = sample.get_ids()[..leading].to_vec();
             after = sample.get_ids()[mask.len() - trailing..].to_vec();
         }
-        Ok(Self {
-            tokenizer,
-            before,
-            after,
-        })
+        Ok(Self { tokenizer, before, after })
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false);
-        encoding
-            .map(|e| e.get_ids().to_vec())
-            .map_err(|e| Error::bad_argument(format!("tokenising: {e}")))
+        encoding.map(|e| e.get_ids().to_vec()).map_err(|e| Error::bad_argument(format!("tokenising: {e}")))
     }
 
     /// Tokens of text in a sequence of `length`.
     fn content(&self, length: usize) -> Result<usize> {
         let special = self.before.len() + self.after.len();
-        length
-            .checked_sub(special)
-            .filter(|content| *content > 0)
-            .ok_or_else(|| {
-                Error::bad_argument(format!(
-                    "sequence_length is {length}, of which special tokens take {special}"
-                ))
-            })
+        length.checked_sub(special).filter(|content| *content > 0).ok_or_else(|| {
+            Error::bad_argument(format!("sequence_length is {length}, of which special tokens take {special}"))
+        })
     }
 
     fn framed(&self, ids: &[u32]) -> Vec<u32> {

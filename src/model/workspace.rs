@@ -4,7 +4,7 @@
 
 use candle_core::DType;
 
-use super::spec::{Attention, DeltaNet, Ffn, Mixer, Model};
+use super::spec::{Attention, DeltaNet, Ffn, Layer, Mixer, Model};
 use crate::error::{Error, Kind, Result};
 
 /// Share of the budget that attention scores may take; projections take the rest.
@@ -23,11 +23,8 @@ pub struct Cut {
 
 impl Cut {
     pub fn new(model: &Model, num_sequences: usize, positions: usize, dtype: DType, budget: u64) -> Result<Self> {
-        let per_sequence = model
-            .layers
-            .iter()
-            .map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype))
-            .max();
+        let per_sequence =
+            model.layers.iter().map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype)).max();
         let per_sequence = per_sequence.unwrap_or(1) as u64;
         let for_projections = budget - budget / SCORE_SHARE;
         if per_sequence > for_projections {
@@ -36,9 +33,7 @@ impl Cut {
                 Kind::Oom,
                 format!("memory_budget of {budget} bytes is too small for one sequence of {positions} tokens"),
             )
-            .hint(format!(
-                "this model needs at least {needed} bytes; or use shorter sequences"
-            )));
+            .hint(format!("this model needs at least {needed} bytes; or use shorter sequences")));
         }
         Ok(Self {
             sequences: ((for_projections / per_sequence) as usize).clamp(1, num_sequences),
@@ -52,14 +47,26 @@ impl Cut {
         (self.ffn_budget / ffn_row_bytes(hidden, intermediate, dtype)).max(1)
     }
 
-    /// Largest rows-per-product of any layer, for the estimate.
-    pub fn ffn_bytes(&self, model: &Model, rows: usize, dtype: DType) -> usize {
-        let inner = model.layers.iter().map(|layer| match &layer.ffn {
-            Ffn::Dense(mlp) => mlp.up.weight.shape.iter().copied().max().unwrap_or(0),
-            Ffn::Moe(moe) => moe.intermediate,
-        });
-        let inner = inner.max().unwrap_or(0);
-        rows.min(self.ffn_rows(model.hidden_size, inner, dtype)) * ffn_row_bytes(model.hidden_size, inner, dtype)
+    /// Largest workspace of any step, bytes: a mixer with its scores, or a feed-forward product.
+    pub fn workspace(&self, model: &Model, num_sequences: usize, positions: usize, dtype: DType) -> usize {
+        let rows = num_sequences * positions;
+        let of_layer = |layer: &Layer| {
+            let scores = match &layer.mixer {
+                Mixer::Attention(attention) => {
+                    let span = attention.window.map_or(positions, |width| positions.min(2 * width));
+                    (self.sequences * attention.heads * positions * span * 4).min(self.score_budget)
+                }
+                Mixer::DeltaNet(_) => 0,
+            };
+            let mixer = self.sequences * mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype) + scores;
+            let inner = match &layer.ffn {
+                Ffn::Dense(mlp) => mlp.up.weight.shape.iter().product::<usize>() / model.hidden_size,
+                Ffn::Moe(moe) => moe.intermediate,
+            };
+            let rows = rows.min(self.ffn_rows(model.hidden_size, inner, dtype));
+            mixer.max(rows * ffn_row_bytes(model.hidden_size, inner, dtype))
+        };
+        model.layers.iter().map(of_layer).max().unwrap_or(0)
     }
 }
 
@@ -74,25 +81,13 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType)
     let io = 2 * hidden * bytes;
     let inner = match mixer {
         Mixer::Attention(attention) => {
-            let Attention {
-                heads,
-                kv_heads,
-                head_dim,
-                gated,
-                ..
-            } = **attention;
+            let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
             // q as projected and in f32, the chunks of the output and their concatenation, the gate; k and v twice each.
             q * (3 * bytes + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * (bytes + 4)
         }
         Mixer::DeltaNet(net) => {
-            let DeltaNet {
-                key_heads,
-                value_heads,
-                key_dim,
-                value_dim,
-                ..
-            } = **net;
+            let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
             let channels = 2 * key_heads * key_dim + value_heads * value_dim;
             // Projection and z, then everything once more in f32 with keys repeated per value head, and the output.
             (channels + value_heads * value_dim) * bytes

@@ -24,12 +24,7 @@ pub struct BootstrapArgs {
 
 impl Default for BootstrapArgs {
     fn default() -> Self {
-        Self {
-            n_resamples: 10_000,
-            confidence_level: 0.95,
-            method: Method::Bca,
-            seed: 0,
-        }
+        Self { n_resamples: 10_000, confidence_level: 0.95, method: Method::Bca, seed: 0 }
     }
 }
 

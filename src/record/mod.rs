@@ -5,6 +5,7 @@
 
 mod activations;
 mod criterion;
+mod estimate;
 mod finding;
 mod interval;
 mod model;
@@ -12,6 +13,7 @@ mod request;
 
 pub use activations::*;
 pub use criterion::*;
+pub use estimate::*;
 pub use finding::*;
 pub use interval::*;
 pub use model::*;

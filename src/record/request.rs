@@ -84,13 +84,7 @@ pub struct ExtractArgs {
 impl Default for ExtractArgs {
     fn default() -> Self {
         let memory_budget = DEFAULT_MEMORY_BUDGET;
-        Self {
-            thresholds: Vec::new(),
-            keep: Keep::Stats,
-            out: None,
-            logits: false,
-            memory_budget,
-        }
+        Self { thresholds: Vec::new(), keep: Keep::Stats, out: None, logits: false, memory_budget }
     }
 }
 

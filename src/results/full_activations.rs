@@ -47,12 +47,7 @@ impl FullActivations {
             place.0 += begin;
         }
         let file = atomic::create(&path)?;
-        let full = Self {
-            path,
-            file,
-            places,
-            missing: offset,
-        };
+        let full = Self { path, file, places, missing: offset };
         full.put(&(header.len() as u64).to_le_bytes(), 0)?;
         full.put(&header, 8)?;
         Ok(full)
@@ -60,20 +55,14 @@ impl FullActivations {
 
     fn put(&self, data: &[u8], offset: u64) -> Result<()> {
         let writing = || format!("writing {}", self.path.display());
-        self.file
-            .as_file()
-            .write_all_at(data, offset)
-            .map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))
+        self.file.as_file().write_all_at(data, offset).map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))
     }
 
     /// Writes `values` from element `start` of a tensor on.
     pub fn write(&mut self, tensor: &str, start: usize, values: &[f32]) -> Result<()> {
         let (offset, bytes) = *self.places.get(tensor).expect("announced at creation");
         let data: &[u8] = bytemuck::cast_slice(values);
-        assert!(
-            start as u64 * 4 + data.len() as u64 <= bytes,
-            "{tensor} is larger than announced"
-        );
+        assert!(start as u64 * 4 + data.len() as u64 <= bytes, "{tensor} is larger than announced");
         self.put(data, offset + start as u64 * 4)?;
         self.missing -= data.len() as u64;
         Ok(())

@@ -1,6 +1,11 @@
 //! Result folders: what is written, atomically, and read back.
 
+mod analysis;
 pub mod atomic;
+mod folder;
 mod full_activations;
+mod stats_file;
 
+pub use analysis::Analysis;
+pub use folder::{Stored, check_name, load, save};
 pub use full_activations::FullActivations;

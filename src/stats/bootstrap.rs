@@ -1,8 +1,9 @@
 //! How far a finding depends on the sequences that were drawn: intervals, and how often each class held.
 //!
-//! The sequences are resampled as a whole and the pooled criterion is applied to every resample. One feature at a time,
-//! in parallel; what is summed over features are integers, so that the result does not depend on the threads. The means
-//! over features are over those that pass in the full sample, a fixed set.
+//! The sequences are resampled as a whole and the pooled criterion is applied to every resample. What is summed over
+//! features are integers, so that the result does not depend on the threads. The means over features are over those that
+//! pass in the full sample, a fixed set. Layers and extremes are unions over sequences, and a resample holds fewer
+//! different sequences: such a quantity can only fall, and its interval may end at or below the value itself.
 
 use rayon::prelude::*;
 
@@ -11,12 +12,13 @@ use crate::record::{
     Activations, Bootstrap, BootstrapArgs, Classification, Criterion, FeatureIntervals, Interval, Scope,
 };
 
-use super::criterion::{Applied, Counts, classify_model, share};
+use super::criterion::{Applied, classify_model, share};
 use super::draws::Draws;
 use super::interval;
-use super::reach::{LayersHit, Reach, magnitude};
+use super::outcome::{Outcome, can_pass, outcomes};
+use super::reach::Reach;
 
-/// Beyond this a resample more changes no digit that is reported, and memory grows by about 100 bytes for each.
+/// Beyond this a resample more changes no digit anyone reads, and each takes a few hundred bytes per thread.
 const MAX_RESAMPLES: usize = 1_000_000;
 /// Features that one task works on, between which it sums: enough to make the summing cheap.
 const FEATURES_PER_TASK: usize = 16;
@@ -27,7 +29,6 @@ pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs
     let applied = Applied::new(acts, criterion)?;
     let reach = Reach::new(&applied);
     let run = Run {
-        layers: reach.layers(criterion.layer_unit),
         draws: Draws::new(acts.num_sequences, args.n_resamples, args.seed),
         applied: &applied,
         reach: &reach,
@@ -40,35 +41,23 @@ pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs
 }
 
 fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
-    let BootstrapArgs {
-        n_resamples,
-        confidence_level,
-        ..
-    } = *args;
+    let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
     if criterion.scope == Scope::PerSequence {
-        return Err(
-            Error::bad_argument("a bootstrap over sequences cannot have `scope: \"per_sequence\"`")
-                .hint("use `scope: \"pooled\"`: the sequences are what is resampled"),
-        );
+        return Err(Error::bad_argument("a bootstrap over sequences cannot have `scope: \"per_sequence\"`")
+            .hint("use `scope: \"pooled\"`: the sequences are what is resampled"));
     }
     if n_resamples == 0 || n_resamples > MAX_RESAMPLES {
-        return Err(
-            Error::bad_argument(format!("`n_resamples` is {n_resamples}, outside 1 to {MAX_RESAMPLES}"))
-                .hint("10000 is the usual choice"),
-        );
+        return Err(Error::bad_argument(format!("`n_resamples` is {n_resamples}, outside 1 to {MAX_RESAMPLES}"))
+            .hint("10000 is the usual choice"));
     }
     if !(confidence_level > 0.0 && confidence_level < 1.0) {
-        return Err(Error::bad_argument(format!(
-            "`confidence_level` is {confidence_level:?}, not between 0 and 1"
-        ))
-        .hint("write 0.95 for 95 %"));
+        return Err(Error::bad_argument(format!("`confidence_level` is {confidence_level:?}, not between 0 and 1"))
+            .hint("write 0.95 for 95 %"));
     }
     if acts.num_sequences < 2 {
-        return Err(Error::bad_argument(format!(
-            "a bootstrap over {} sequences says nothing",
-            acts.num_sequences
-        ))
-        .hint("extract with more sequences, 16 say: tokens of one sequence are not independent"));
+        let message = format!("a bootstrap needs 2 sequences, this record has {}", acts.num_sequences);
+        return Err(Error::bad_argument(message)
+            .hint("extract with more sequences, 16 say: tokens of one sequence are not independent"));
     }
     Ok(())
 }
@@ -77,7 +66,6 @@ fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Res
 struct Run<'a> {
     applied: &'a Applied<'a>,
     reach: &'a Reach,
-    layers: &'a LayersHit,
     draws: Draws,
     args: &'a BootstrapArgs,
 }
@@ -100,13 +88,6 @@ struct Sums {
     positions_hit: u64,
 }
 
-/// One feature on one sample.
-struct Outcome {
-    counts: Counts,
-    magnitude: f32,
-    class: Classification,
-}
-
 impl Part {
     fn join(mut self, other: Part) -> Part {
         for (sum, other) in self.sums.iter_mut().zip(&other.sums) {
@@ -122,12 +103,9 @@ impl Part {
 
 impl Run<'_> {
     fn part(&self, features: &[usize]) -> Part {
-        let mut part = Part {
-            sums: vec![Sums::default(); self.draws.num_samples()],
-            features: vec![],
-        };
-        for &feature in features.iter().filter(|&&feature| self.can_pass(feature)) {
-            let outcomes = self.outcomes(feature);
+        let mut part = Part { sums: vec![Sums::default(); self.draws.num_samples()], features: vec![] };
+        for &feature in features.iter().filter(|&&feature| can_pass(self.applied, self.reach, feature)) {
+            let outcomes = outcomes(self.applied, self.reach, &self.draws, feature);
             let in_full_sample = outcomes[0].class != Classification::None;
             for (sum, outcome) in part.sums.iter_mut().zip(&outcomes) {
                 sum.passing += usize::from(outcome.class != Classification::None);
@@ -144,73 +122,14 @@ impl Run<'_> {
         part
     }
 
-    /// No sample has more layers than all sequences together, nor a larger share of positions than the best sequence.
-    fn can_pass(&self, feature: usize) -> bool {
-        let sequences = 0..self.applied.acts.num_sequences;
-        let best = sequences
-            .clone()
-            .map(|sequence| self.reach.positions(feature, sequence))
-            .max();
-        let bound = Counts {
-            layers_hit: self.layers.union(feature, sequences).len(),
-            num_layers: self.layers.num_layers,
-            positions_hit: best.unwrap_or(0).into(),
-            num_positions: self.applied.positions,
-        };
-        self.applied.classify(&bound) != Classification::None
-    }
-
-    /// The feature on every sample. The inner loop of the program's statistics: 10,000 resamples of 16 sequences each.
-    fn outcomes(&self, feature: usize) -> Vec<Outcome> {
-        let sequences = 0..self.applied.acts.num_sequences;
-        let words = self.layers.words;
-        let bits = self.layers.cells(feature, sequences.clone());
-        let positions: Vec<u32> = sequences.clone().map(|s| self.reach.positions(feature, s)).collect();
-        let extremes = sequences.map(|s| self.reach.extremes(feature, s..s + 1));
-        let magnitudes: Vec<f32> = extremes.map(|(max, min)| magnitude(max, min)).collect();
-        let outcome = |sample: &[u32]| {
-            let union = |word: usize| {
-                sample
-                    .iter()
-                    .fold(0, |bits_hit, &s| bits_hit | bits[s as usize * words + word])
-            };
-            let counts = Counts {
-                layers_hit: (0..words).map(|word| union(word).count_ones() as usize).sum(),
-                num_layers: self.layers.num_layers,
-                positions_hit: sample.iter().map(|&s| u64::from(positions[s as usize])).sum(),
-                num_positions: self.num_positions(sample),
-            };
-            let magnitude = sample
-                .iter()
-                .fold(0.0, |largest: f32, &s| largest.max(magnitudes[s as usize]));
-            Outcome {
-                counts,
-                magnitude,
-                class: self.applied.classify(&counts),
-            }
-        };
-        self.draws.samples().map(outcome).collect()
-    }
-
-    fn num_positions(&self, sample: &[u32]) -> u64 {
-        self.applied.positions * sample.len() as u64
-    }
-
     fn interval(&self, values: Vec<f64>) -> Interval {
-        interval(
-            &self.draws.replicates(values),
-            self.args.confidence_level,
-            self.args.method,
-        )
+        interval(&self.draws.replicates(values), self.args.confidence_level, self.args.method)
     }
 
     /// Share of resamples whose value is such.
     fn held<T>(&self, values: &[T], such: impl Fn(&T) -> bool) -> f64 {
         let resampled = self.draws.resampled(values);
-        share(
-            resampled.iter().filter(|value| such(value)).count() as u64,
-            resampled.len() as u64,
-        )
+        share(resampled.iter().filter(|value| such(value)).count() as u64, resampled.len() as u64)
     }
 
     fn feature_intervals(&self, feature: usize, outcomes: &[Outcome]) -> FeatureIntervals {
@@ -231,25 +150,19 @@ impl Run<'_> {
         let Part { sums, mut features } = part;
         // As in a detection: largest magnitude first, ties by feature.
         features.sort_by(|a, b| {
-            b.max_magnitude
-                .value
-                .total_cmp(&a.max_magnitude.value)
-                .then(a.feature_dim.cmp(&b.feature_dim))
+            b.max_magnitude.value.total_cmp(&a.max_magnitude.value).then(a.feature_dim.cmp(&b.feature_dim))
         });
         let passing = features.len() as u64;
         let class = |sum: &Sums| classify_model(sum.passing, sum.systematic);
         let classification = class(&sums[0]);
-        let num_layers = passing * self.layers.num_layers as u64;
+        let layers = self.reach.layers(self.applied.criterion.layer_unit);
+        let num_layers = passing * layers.num_layers as u64;
         let mean_layers = sums.iter().map(|sum| share(sum.layers_hit, num_layers));
         let samples = sums.iter().zip(self.draws.samples());
-        let mean_positions =
-            samples.map(|(sum, sample)| share(sum.positions_hit, passing * self.num_positions(sample)));
+        let num_positions = |sample: &[u32]| passing * self.applied.positions * sample.len() as u64;
+        let mean_positions = samples.map(|(sum, sample)| share(sum.positions_hit, num_positions(sample)));
         let magnitudes = self.reach.max_magnitudes();
-        let largest = |sample: &[u32]| {
-            sample
-                .iter()
-                .fold(0.0, |largest: f32, &s| largest.max(magnitudes[s as usize]))
-        };
+        let largest = |sample: &[u32]| sample.iter().fold(0.0, |largest: f32, &s| largest.max(magnitudes[s as usize]));
         Bootstrap {
             args: self.args.clone(),
             criterion: self.applied.criterion.clone(),
@@ -280,10 +193,7 @@ mod tests {
     }
 
     fn args() -> BootstrapArgs {
-        BootstrapArgs {
-            n_resamples: 500,
-            ..BootstrapArgs::default()
-        }
+        BootstrapArgs { n_resamples: 500, ..BootstrapArgs::default() }
     }
 
     #[test]
@@ -307,16 +217,21 @@ mod tests {
         let acts = record();
         let found = super::super::detect(&acts, &Criterion::default()).unwrap();
         let got = bootstrap(&acts, &Criterion::default(), &args()).unwrap();
-        let dims = |dims: Vec<usize>| dims;
-        assert_eq!(
-            dims(got.features.iter().map(|f| f.feature_dim).collect()),
-            dims(found.features.iter().map(|f| f.feature_dim).collect())
-        );
-        assert_eq!(
-            (got.num_features.value, got.classification),
-            (found.num_features as f64, found.classification)
-        );
+        let found_dims: Vec<usize> = found.features.iter().map(|feature| feature.feature_dim).collect();
+        let dims: Vec<usize> = got.features.iter().map(|feature| feature.feature_dim).collect();
+        assert_eq!(dims, found_dims);
+        assert_eq!((got.num_features.value, got.classification), (found.num_features as f64, found.classification));
         assert_eq!(got.max_magnitude.value, f64::from(found.max_magnitude));
+    }
+
+    #[test]
+    fn one_systematic_feature_among_many_makes_the_model_systematic() {
+        let last = 2 * FEATURES_PER_TASK;
+        let dense = Dense::drawn([2, 3, 4, last + 1], |[n, _, _, d]| if n == 0 || d == last { 7.0 } else { 0.0 });
+        let got = bootstrap(&dense.activations(&[6.0]), &Criterion::default(), &args()).unwrap();
+        assert_eq!((got.classification, got.classification_held), (Classification::Systematic, 1.0));
+        assert_eq!((got.num_features.value, got.features.len()), ((last + 1) as f64, last + 1));
+        assert!(got.features.iter().all(|feature| feature.passed == 1.0 && feature.classification_held == 1.0));
     }
 
     #[test]
@@ -326,10 +241,7 @@ mod tests {
         assert_eq!((got.num_features.low, got.num_features.high), (0.0, 0.0));
         assert_eq!(got.num_features.method, Method::Percentile);
         assert_eq!((got.mean_layer_percentage, got.mean_seq_percentage), (None, None));
-        assert_eq!(
-            (got.classification, got.classification_held),
-            (Classification::None, 1.0)
-        );
+        assert_eq!((got.classification, got.classification_held), (Classification::None, 1.0));
         assert_eq!(got.max_magnitude.value, 1.0);
     }
 
@@ -338,15 +250,9 @@ mod tests {
         let acts = record();
         let one_sequence = Dense::filled(1, 1, 4, 2, 7.0).activations(&[6.0]);
         let pooled = Criterion::default();
-        let per_sequence = Criterion {
-            scope: Scope::PerSequence,
-            ..pooled.clone()
-        };
+        let per_sequence = Criterion { scope: Scope::PerSequence, ..pooled.clone() };
         let resamples = |n_resamples| BootstrapArgs { n_resamples, ..args() };
-        let level = |confidence_level| BootstrapArgs {
-            confidence_level,
-            ..args()
-        };
+        let level = |confidence_level| BootstrapArgs { confidence_level, ..args() };
         for (acts, criterion, args, word) in [
             (&acts, &per_sequence, args(), "per_sequence"),
             (&acts, &pooled, resamples(0), "n_resamples"),

@@ -49,16 +49,8 @@ impl<'a> Applied<'a> {
             ))
             .hint("extract again with more or longer sequences"));
         }
-        let rung = acts
-            .rung(criterion.magnitude_threshold)
-            .ok_or_else(|| no_rung(acts, criterion))?;
-        Ok(Self {
-            acts,
-            criterion,
-            fold,
-            rung,
-            positions,
-        })
+        let rung = acts.rung(criterion.magnitude_threshold).ok_or_else(|| no_rung(acts, criterion))?;
+        Ok(Self { acts, criterion, fold, rung, positions })
     }
 
     /// Positions that count in all sequences together.
@@ -122,17 +114,10 @@ fn no_rung(acts: &Activations, criterion: &Criterion) -> Error {
         let above = ladder.partition_point(|&rung| rung < threshold);
         let nearest = &ladder[above.saturating_sub(1)..(above + 1).min(ladder.len())];
         let (first, last) = (ladder[0], ladder[ladder.len() - 1]);
-        format!(
-            "its {} rungs go from {first:?} to {last:?}, nearest are {nearest:?}",
-            ladder.len()
-        )
+        format!("its {} rungs go from {first:?} to {last:?}, nearest are {nearest:?}", ladder.len())
     };
-    Error::bad_argument(format!(
-        "`magnitude_threshold` {threshold:?} is not in the ladder of this record: {known}"
-    ))
-    .hint(format!(
-        "choose one of the rungs, or extract again with `thresholds: [{threshold:?}]`"
-    ))
+    Error::bad_argument(format!("`magnitude_threshold` {threshold:?} is not in the ladder of this record: {known}"))
+        .hint(format!("choose one of the rungs, or extract again with `thresholds: [{threshold:?}]`"))
 }
 
 #[cfg(test)]
@@ -143,31 +128,29 @@ mod tests {
 
     fn error(ladder: &[f32], criterion: Criterion) -> Error {
         let acts = Dense::filled(1, 2, 3, 4, 0.0).activations(ladder);
-        Applied::new(&acts, &criterion)
-            .err()
-            .expect("this criterion must be refused")
+        Applied::new(&acts, &criterion).err().expect("this criterion must be refused")
     }
 
     #[test]
     fn shares_are_compared_inclusively() {
         let acts = Dense::filled(1, 1, 1, 1, 0.0).activations(&[6.0]);
-        let criterion = Criterion {
-            systematic_layers: 0.75,
-            ..Criterion::default()
-        };
+        let criterion = Criterion { systematic_layers: 0.75, ..Criterion::default() };
         let applied = Applied::new(&acts, &criterion).unwrap();
         let class = |layers_hit, positions_hit| {
-            applied.classify(&Counts {
-                layers_hit,
-                num_layers: 4,
-                positions_hit,
-                num_positions: 100,
-            })
+            applied.classify(&Counts { layers_hit, num_layers: 4, positions_hit, num_positions: 100 })
         };
         assert_eq!(class(1, 6), Classification::Probabilistic);
         assert_eq!(class(1, 5), Classification::None);
         assert_eq!(class(0, 100), Classification::None);
         assert_eq!(class(3, 6), Classification::Systematic);
+    }
+
+    #[test]
+    fn limits_of_zero_still_ask_for_a_hit() {
+        let acts = Dense::filled(1, 1, 1, 1, 0.0).activations(&[6.0]);
+        let criterion = Criterion { min_layer_percentage: 0.0, min_seq_percentage: 0.0, ..Criterion::default() };
+        let none = Counts { layers_hit: 0, num_layers: 4, positions_hit: 0, num_positions: 100 };
+        assert_eq!(Applied::new(&acts, &criterion).unwrap().classify(&none), Classification::None);
     }
 
     #[test]
@@ -181,33 +164,21 @@ mod tests {
 
     #[test]
     fn a_threshold_off_the_ladder_names_the_rungs() {
-        let criterion = Criterion {
-            magnitude_threshold: 0.1,
-            ..Criterion::default()
-        };
+        let criterion = Criterion { magnitude_threshold: 0.1, ..Criterion::default() };
         let refused = error(&[3.0, 4.5, 6.0], criterion);
         assert_eq!(refused.kind, Kind::BadArgument);
         assert_eq!(
             refused.message,
             "`magnitude_threshold` 0.1 is not in the ladder of this record: its rungs are [3.0, 4.5, 6.0]"
         );
-        assert_eq!(
-            refused.hint.unwrap(),
-            "choose one of the rungs, or extract again with `thresholds: [0.1]`"
-        );
+        assert_eq!(refused.hint.unwrap(), "choose one of the rungs, or extract again with `thresholds: [0.1]`");
     }
 
     #[test]
     fn a_long_ladder_is_summarised() {
         let ladder: Vec<f32> = (1..=64).map(|rung| rung as f32).collect();
         for (threshold, nearest) in [(6.5, "[6.0, 7.0]"), (0.5, "[1.0]"), (70.0, "[64.0]")] {
-            let refused = error(
-                &ladder,
-                Criterion {
-                    magnitude_threshold: threshold,
-                    ..Criterion::default()
-                },
-            );
+            let refused = error(&ladder, Criterion { magnitude_threshold: threshold, ..Criterion::default() });
             let tail = format!("its 64 rungs go from 1.0 to 64.0, nearest are {nearest}");
             assert!(refused.message.ends_with(&tail), "{}", refused.message);
         }
@@ -217,69 +188,28 @@ mod tests {
     fn numbers_that_make_no_sense_are_refused() {
         let good = Criterion::default();
         for threshold in [f32::NAN, f32::INFINITY, 0.0, -6.0] {
-            let refused = error(
-                &[6.0],
-                Criterion {
-                    magnitude_threshold: threshold,
-                    ..good.clone()
-                },
-            );
-            assert!(
-                refused.message.contains("magnitude_threshold") && refused.hint.is_some(),
-                "{refused}"
-            );
+            let refused = error(&[6.0], Criterion { magnitude_threshold: threshold, ..good.clone() });
+            assert!(refused.message.contains("magnitude_threshold") && refused.hint.is_some(), "{refused}");
         }
         for bad in [-0.1, 1.1, 25.0, f64::NAN] {
             for (name, criterion) in [
-                (
-                    "min_layer_percentage",
-                    Criterion {
-                        min_layer_percentage: bad,
-                        ..good.clone()
-                    },
-                ),
-                (
-                    "min_seq_percentage",
-                    Criterion {
-                        min_seq_percentage: bad,
-                        ..good.clone()
-                    },
-                ),
-                (
-                    "systematic_layers",
-                    Criterion {
-                        systematic_layers: bad,
-                        ..good.clone()
-                    },
-                ),
+                ("min_layer_percentage", Criterion { min_layer_percentage: bad, ..good.clone() }),
+                ("min_seq_percentage", Criterion { min_seq_percentage: bad, ..good.clone() }),
+                ("systematic_layers", Criterion { systematic_layers: bad, ..good.clone() }),
             ] {
                 let refused = error(&[6.0], criterion);
-                assert!(
-                    refused.message.contains(name) && refused.kind == Kind::BadArgument,
-                    "{refused}"
-                );
+                assert!(refused.message.contains(name) && refused.kind == Kind::BadArgument, "{refused}");
             }
         }
-        let refused = error(
-            &[6.0],
-            Criterion {
-                skip_positions: 2,
-                ..good.clone()
-            },
-        );
+        let refused = error(&[6.0], Criterion { skip_positions: 2, ..good.clone() });
         assert!(refused.message.contains("skip_positions") && refused.hint.is_some());
     }
 
     #[test]
     fn a_record_without_positions_is_refused() {
         let acts = Dense::filled(1, 2, 1, 4, 7.0).activations(&[6.0]);
-        let criterion = Criterion {
-            skip_positions: 1,
-            ..Criterion::default()
-        };
-        let refused = Applied::new(&acts, &criterion)
-            .err()
-            .expect("nothing is left without position 0");
+        let criterion = Criterion { skip_positions: 1, ..Criterion::default() };
+        let refused = Applied::new(&acts, &criterion).err().expect("nothing is left without position 0");
         assert_eq!(refused.kind, Kind::BadArgument);
     }
 }

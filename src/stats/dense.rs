@@ -22,9 +22,7 @@ pub struct Dense {
 pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 11) as f64 / (1u64 << 53) as f64
     }
 }
@@ -48,13 +46,7 @@ impl IndexMut<[usize; 4]> for Dense {
 impl Dense {
     pub fn filled(layers: usize, sequences: usize, length: usize, hidden: usize, value: f32) -> Self {
         let values = vec![value; 2 * layers * sequences * length * hidden];
-        Self {
-            layers,
-            sequences,
-            length,
-            hidden,
-            values,
-        }
+        Self { layers, sequences, length, hidden, values }
     }
 
     /// Every value from `draw`, in the order norm, sequence, position, feature.
@@ -79,9 +71,7 @@ impl Dense {
     }
 
     pub fn norms(&self) -> Vec<NormId> {
-        (0..self.layers)
-            .flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }))
-            .collect()
+        (0..self.layers).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
     }
 
     pub fn activations(&self, ladder: &[f32]) -> Activations {
@@ -130,32 +120,15 @@ impl Dense {
     }
 
     fn fold(&self, ladder: &[f32], skip: usize) -> Fold {
-        let finite = |n, s, d| {
-            (skip..self.length)
-                .map(move |t| self[[n, s, t, d]])
-                .filter(|x| x.is_finite())
-        };
+        let finite = |n, s, d| (skip..self.length).map(move |t| self[[n, s, t, d]]).filter(|x| x.is_finite());
         let ladders = |count: &dyn Fn(usize, f32) -> usize| -> Vec<Ladder> {
-            let counts = |d| {
-                ladder
-                    .iter()
-                    .map(|&rung| count(d, rung) as u32)
-                    .take_while(|&n| n > 0)
-                    .collect()
-            };
-            let all = (0..self.hidden).map(|d| Ladder {
-                feature: d as u32,
-                counts: counts(d),
-            });
+            let counts = |d| ladder.iter().map(|&rung| count(d, rung) as u32).take_while(|&n| n > 0).collect();
+            let all = (0..self.hidden).map(|d| Ladder { feature: d as u32, counts: counts(d) });
             all.filter(|ladder| !ladder.counts.is_empty()).collect()
         };
         let norm_fold = |n, s| NormFold {
-            max: (0..self.hidden)
-                .map(|d| finite(n, s, d).fold(f32::NEG_INFINITY, f32::max))
-                .collect(),
-            min: (0..self.hidden)
-                .map(|d| finite(n, s, d).fold(f32::INFINITY, f32::min))
-                .collect(),
+            max: (0..self.hidden).map(|d| finite(n, s, d).fold(f32::NEG_INFINITY, f32::max)).collect(),
+            min: (0..self.hidden).map(|d| finite(n, s, d).fold(f32::INFINITY, f32::min)).collect(),
             positive: ladders(&|d, rung| finite(n, s, d).filter(|x| *x >= rung).count()),
             negative: ladders(&|d, rung| finite(n, s, d).filter(|x| *x <= -rung).count()),
         };
@@ -165,9 +138,7 @@ impl Dense {
         };
         let any_norm = |s| ladders(&|d, rung| (skip..self.length).filter(|&t| reaches(s, t, d, rung)).count());
         Fold {
-            norms: (0..2 * self.layers)
-                .map(|n| (0..self.sequences).map(|s| norm_fold(n, s)).collect())
-                .collect(),
+            norms: (0..2 * self.layers).map(|n| (0..self.sequences).map(|s| norm_fold(n, s)).collect()).collect(),
             any_norm: (0..self.sequences).map(any_norm).collect(),
         }
     }
@@ -181,12 +152,7 @@ impl Dense {
                 };
                 let nan = values().filter(|x| x.is_nan()).count() as u64;
                 let infinite = values().filter(|x| x.is_infinite()).count() as u64;
-                NonFinite {
-                    norm,
-                    sequence,
-                    nan,
-                    infinite,
-                }
+                NonFinite { norm, sequence, nan, infinite }
             })
         });
         cells.filter(|cell| cell.nan + cell.infinite > 0).collect()

@@ -17,23 +17,27 @@ use super::layer_stats::layer_stats;
 use super::reach::{Reach, magnitude, signs_hit};
 use super::signed_ladder::SignedLadder;
 
+/// The sequences one list of features is about.
+struct Group {
+    /// Its number, when it is one sequence by itself.
+    sequence: Option<usize>,
+    sequences: Range<usize>,
+}
+
 /// Applies `criterion` to every feature of the record. `num_features_hit` counts feature dimensions, and
 /// `num_non_finite` counts over all positions, whatever the scope and `skip_positions`.
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
     let applied = Applied::new(acts, criterion)?;
     let reach = Reach::new(&applied);
     let everything = 0..acts.num_sequences;
-    let features: Vec<Feature> = match criterion.scope {
-        Scope::Pooled => passing(&applied, &reach, None, everything.clone()),
-        Scope::PerSequence => everything
-            .clone()
-            .flat_map(|one| passing(&applied, &reach, Some(one), one..one + 1))
-            .collect(),
+    let groups: Vec<Group> = match criterion.scope {
+        Scope::Pooled => vec![Group { sequence: None, sequences: everything.clone() }],
+        Scope::PerSequence => {
+            everything.clone().map(|one| Group { sequence: Some(one), sequences: one..one + 1 }).collect()
+        }
     };
-    let systematic = features
-        .iter()
-        .filter(|feature| feature.classification == Classification::Systematic)
-        .count();
+    let features: Vec<Feature> = groups.iter().flat_map(|group| passing(&applied, &reach, group)).collect();
+    let systematic = features.iter().filter(|feature| feature.classification == Classification::Systematic).count();
     Ok(Detection {
         criterion: criterion.clone(),
         classification: classify_model(features.len(), systematic),
@@ -44,41 +48,24 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
         num_norms: reach.layers(LayerUnit::Norm).num_layers,
         num_blocks: reach.layers(LayerUnit::Block).num_layers,
         num_positions: applied.num_positions(),
-        num_non_finite: acts
-            .non_finite
-            .iter()
-            .map(|NonFinite { nan, infinite, .. }| nan + infinite)
-            .sum(),
+        num_non_finite: acts.non_finite.iter().map(|NonFinite { nan, infinite, .. }| nan + infinite).sum(),
         layer_stats: layer_stats(&applied),
     })
 }
 
-/// The features that pass over `sequences`, largest magnitude first.
-fn passing(applied: &Applied, reach: &Reach, sequence: Option<usize>, sequences: Range<usize>) -> Vec<Feature> {
-    let hit = reach.hit(sequences.clone());
-    let mut features: Vec<Feature> = hit
-        .filter_map(|feature| describe(applied, reach, feature, sequence, sequences.clone()))
-        .collect();
+/// The features that pass over the group, largest magnitude first.
+fn passing(applied: &Applied, reach: &Reach, group: &Group) -> Vec<Feature> {
+    let hit = reach.hit(group.sequences.clone());
+    let mut features: Vec<Feature> = hit.filter_map(|feature| describe(applied, reach, group, feature)).collect();
     // Magnitudes of hits are positive and finite, and the bits of such floats sort as the floats do.
     features.sort_by_key(|feature| (Reverse(feature.max_magnitude.to_bits()), feature.feature_dim));
     features
 }
 
-/// The feature's row in the result, if it passes over `sequences`.
-fn describe(
-    applied: &Applied,
-    reach: &Reach,
-    feature: usize,
-    sequence: Option<usize>,
-    sequences: Range<usize>,
-) -> Option<Feature> {
-    let Applied {
-        acts,
-        criterion,
-        fold,
-        rung,
-        ..
-    } = *applied;
+/// The feature's row in the result, if it passes over the group.
+fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Option<Feature> {
+    let sequences = group.sequences.clone();
+    let Applied { acts, criterion, fold, rung, .. } = *applied;
     let (norms, blocks) = (reach.layers(LayerUnit::Norm), reach.layers(LayerUnit::Block));
     let norms_hit = norms.union(feature, sequences.clone());
     let blocks_hit = blocks.union(feature, sequences.clone()).len();
@@ -88,12 +75,7 @@ fn describe(
     };
     let positions_hit = sequences.clone().map(|s| u64::from(reach.positions(feature, s))).sum();
     let num_positions = applied.positions * sequences.len() as u64;
-    let classification = applied.classify(&Counts {
-        layers_hit,
-        num_layers,
-        positions_hit,
-        num_positions,
-    });
+    let classification = applied.classify(&Counts { layers_hit, num_layers, positions_hit, num_positions });
     if classification == Classification::None {
         return None;
     }
@@ -101,7 +83,7 @@ fn describe(
     let signed = SignedLadder::new(fold, feature, sequences, acts.ladder.len());
     Some(Feature {
         feature_dim: feature,
-        sequence,
+        sequence: group.sequence,
         layer_percentage: share(norms_hit.len() as u64, norms.num_layers as u64),
         layer_percentage_blocks: share(blocks_hit as u64, blocks.num_layers as u64),
         norms_hit: norms_hit.len(),
@@ -145,21 +127,12 @@ mod tests {
     fn a_feature_exactly_at_all_three_limits_passes() {
         // |x| = 6, 1 of 4 norms = 25 %, 3 of 50 positions = 6 %.
         let detection = found(&one_feature(3, -6.0), &Criterion::default());
-        assert_eq!(
-            (detection.num_features, detection.classification),
-            (1, Classification::Probabilistic)
-        );
+        assert_eq!((detection.num_features, detection.classification), (1, Classification::Probabilistic));
         let feature = &detection.features[0];
         assert_eq!((feature.feature_dim, feature.sequence), (1, None));
         assert_eq!((feature.layer_percentage, feature.layer_percentage_blocks), (0.25, 0.5));
-        assert_eq!(
-            (feature.seq_percentage, feature.seq_positions, feature.total_occurrences),
-            (0.06, 3, 3)
-        );
-        assert_eq!(
-            (feature.max_magnitude, feature.max_value, feature.min_value),
-            (6.0, 0.5, -6.0)
-        );
+        assert_eq!((feature.seq_percentage, feature.seq_positions, feature.total_occurrences), (0.06, 3, 3));
+        assert_eq!((feature.max_magnitude, feature.max_value, feature.min_value), (6.0, 0.5, -6.0));
         assert_eq!((feature.sidedness, feature.quartiles), (Sidedness::Negative, [-6.0; 3]));
         assert_eq!(feature.layers_affected, ["layers.0.input_layernorm"]);
     }
@@ -169,18 +142,10 @@ mod tests {
         let below = f32::from_bits(6f32.to_bits() - 1);
         for dense in [one_feature(2, 6.0), one_feature(3, below)] {
             let detection = found(&dense, &Criterion::default());
-            assert_eq!(
-                (detection.num_features, detection.classification),
-                (0, Classification::None)
-            );
+            assert_eq!((detection.num_features, detection.classification), (0, Classification::None));
         }
-        let detection = found(
-            &one_feature(3, 6.0),
-            &Criterion {
-                min_layer_percentage: 0.2501,
-                ..Criterion::default()
-            },
-        );
+        let detection =
+            found(&one_feature(3, 6.0), &Criterion { min_layer_percentage: 0.2501, ..Criterion::default() });
         assert_eq!((detection.num_features, detection.num_features_hit), (0, 1));
     }
 
@@ -190,21 +155,12 @@ mod tests {
         assert_eq!((detection.num_features, detection.num_features_hit), (0, 0));
         assert_eq!((detection.max_magnitude, detection.num_positions), (1.5, 12));
         assert_eq!((detection.num_norms, detection.num_blocks), (4, 2));
-        assert!(
-            detection
-                .layer_stats
-                .iter()
-                .all(|norm| norm.num_outliers == 0 && norm.max_magnitude == 1.5)
-        );
+        assert!(detection.layer_stats.iter().all(|norm| norm.num_outliers == 0 && norm.max_magnitude == 1.5));
     }
 
     #[test]
     fn limits_of_zero_still_ask_for_a_hit() {
-        let nothing = Criterion {
-            min_layer_percentage: 0.0,
-            min_seq_percentage: 0.0,
-            ..Criterion::default()
-        };
+        let nothing = Criterion { min_layer_percentage: 0.0, min_seq_percentage: 0.0, ..Criterion::default() };
         assert_eq!(found(&one_feature(1, 6.0), &nothing).num_features, 1);
     }
 
@@ -214,19 +170,10 @@ mod tests {
         let mut dense = one_feature(10, 8.0);
         (0..10).for_each(|t| dense[[3, 0, t, 1]] = 8.0);
         let norms = found(&dense, &Criterion::default());
-        let blocks = found(
-            &dense,
-            &Criterion {
-                layer_unit: LayerUnit::Block,
-                ..Criterion::default()
-            },
-        );
+        let blocks = found(&dense, &Criterion { layer_unit: LayerUnit::Block, ..Criterion::default() });
         assert_eq!(norms.classification, Classification::Probabilistic);
         assert_eq!(blocks.classification, Classification::Systematic);
-        assert_eq!(
-            norms.features[0].layer_percentage_blocks,
-            blocks.features[0].layer_percentage_blocks
-        );
+        assert_eq!(norms.features[0].layer_percentage_blocks, blocks.features[0].layer_percentage_blocks);
     }
 
     #[test]
@@ -234,21 +181,9 @@ mod tests {
         let mut dense = Dense::filled(1, 10, 2, 2, 0.0);
         (0..10).for_each(|s| dense[[1, s, 0, 0]] = 900.0);
         let with = found(&dense, &Criterion::default());
-        let without = found(
-            &dense,
-            &Criterion {
-                skip_positions: 1,
-                ..Criterion::default()
-            },
-        );
-        assert_eq!(
-            (with.num_features, with.max_magnitude, with.num_positions),
-            (1, 900.0, 20)
-        );
-        assert_eq!(
-            (without.num_features, without.max_magnitude, without.num_positions),
-            (0, 0.0, 10)
-        );
+        let without = found(&dense, &Criterion { skip_positions: 1, ..Criterion::default() });
+        assert_eq!((with.num_features, with.max_magnitude, with.num_positions), (1, 900.0, 20));
+        assert_eq!((without.num_features, without.max_magnitude, without.num_positions), (0, 0.0, 10));
     }
 
     #[test]
@@ -263,15 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_some_layers_counts_those_only() {
-        let mut acts = one_feature(3, 6.0).activations(&LADDER);
+    fn a_record_of_some_norms_counts_those_only() {
+        // Of layers 3 and 10, without the second norm of layer 3.
+        let mut dense = one_feature(3, 6.0);
+        dense[[2, 0, 0, 1]] = 6.0;
+        let mut acts = dense.activations(&LADDER);
         acts.norms.iter_mut().for_each(|norm| norm.layer = 7 * norm.layer + 3);
+        acts.norms.remove(1);
+        acts.all.norms.remove(1);
         acts.num_layers = 11;
         let detection = detect(&acts, &Criterion::default()).unwrap();
-        assert_eq!(
-            (detection.num_blocks, detection.features[0].layer_percentage_blocks),
-            (2, 0.5)
-        );
-        assert_eq!(detection.features[0].layers_affected, ["layers.3.input_layernorm"]);
+        assert_eq!((detection.num_norms, detection.num_blocks), (3, 2));
+        let feature = &detection.features[0];
+        assert_eq!((feature.layer_percentage, feature.layer_percentage_blocks), (2.0 / 3.0, 1.0));
+        assert_eq!(feature.layers_affected, ["layers.3.input_layernorm", "layers.10.input_layernorm"]);
     }
 }

@@ -26,21 +26,15 @@ impl Draws {
         Self {
             num_sequences,
             everything: (0..last).collect(),
-            leave_one_out: (0..last)
-                .flat_map(|out| (0..last).filter(move |&sequence| sequence != out))
-                .collect(),
-            resamples: (0..n_resamples * num_sequences)
-                .map(|_| generator.random_range(0..last))
-                .collect(),
+            leave_one_out: (0..last).flat_map(|out| (0..last).filter(move |&sequence| sequence != out)).collect(),
+            resamples: (0..n_resamples * num_sequences).map(|_| generator.random_range(0..last)).collect(),
         }
     }
 
     /// First the sample as it is, then those of the jackknife, then the resamples.
     pub fn samples(&self) -> impl Iterator<Item = &[u32]> {
         let jackknife = self.leave_one_out.chunks_exact(self.num_sequences - 1);
-        std::iter::once(&self.everything[..])
-            .chain(jackknife)
-            .chain(self.resamples.chunks_exact(self.num_sequences))
+        std::iter::once(&self.everything[..]).chain(jackknife).chain(self.resamples.chunks_exact(self.num_sequences))
     }
 
     pub fn num_samples(&self) -> usize {
@@ -72,17 +66,10 @@ mod tests {
         let samples: Vec<&[u32]> = draws.samples().collect();
         assert_eq!(samples[..4], [&[0u32, 1, 2][..], &[1, 2], &[0, 2], &[0, 1]]);
         assert_eq!((samples.len(), draws.num_samples()), (8, 8));
-        assert!(
-            samples[4..]
-                .iter()
-                .all(|sample| sample.len() == 3 && sample.iter().all(|&s| s < 3))
-        );
+        assert!(samples[4..].iter().all(|sample| sample.len() == 3 && sample.iter().all(|&s| s < 3)));
         let replicates = draws.replicates((0..8).map(f64::from).collect());
         assert_eq!(replicates.observed, 0.0);
-        assert_eq!(
-            (replicates.jackknife, replicates.resampled),
-            (vec![1.0, 2.0, 3.0], vec![4.0, 5.0, 6.0, 7.0])
-        );
+        assert_eq!((replicates.jackknife, replicates.resampled), (vec![1.0, 2.0, 3.0], vec![4.0, 5.0, 6.0, 7.0]));
     }
 
     #[test]
@@ -97,10 +84,7 @@ mod tests {
     #[test]
     fn every_sequence_is_drawn_equally_often() {
         let mut times = [0u32; 16];
-        Draws::new(16, 10_000, 3)
-            .resamples
-            .iter()
-            .for_each(|&sequence| times[sequence as usize] += 1);
+        Draws::new(16, 10_000, 3).resamples.iter().for_each(|&sequence| times[sequence as usize] += 1);
         // 10,000 expected, standard deviation 97.
         assert!(times.iter().all(|&n| n.abs_diff(10_000) < 500), "{times:?}");
     }

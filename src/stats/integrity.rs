@@ -9,19 +9,14 @@ use crate::record::{Activations, Fold, Ladder, NormFold};
 pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
     check(acts, fold).map_err(|error| {
         let place = format!("checking the activations of {}", acts.model.id);
-        error
-            .context(place)
-            .hint("the record is damaged or from another version of this program: extract again")
+        error.context(place).hint("the record is damaged or from another version of this program: extract again")
     })
 }
 
 fn check(acts: &Activations, fold: &Fold) -> Result<()> {
     let rungs_climb = acts.ladder.windows(2).all(|pair| pair[0] < pair[1]);
     if !rungs_climb || !acts.ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0) {
-        return Err(Error::corrupt(format!(
-            "the ladder {:?} is not positive and ascending",
-            acts.ladder
-        )));
+        return Err(Error::corrupt(format!("the ladder {:?} is not positive and ascending", acts.ladder)));
     }
     expect("norms", fold.norms.len(), acts.norms.len())?;
     for (norm, sequences) in acts.norms.iter().zip(&fold.norms) {
@@ -31,11 +26,7 @@ fn check(acts: &Activations, fold: &Fold) -> Result<()> {
             check_cell(acts, cell).map_err(|error| error.context(format!("{name}, sequence {sequence}")))?;
         }
     }
-    expect(
-        "sequences of the union over norms",
-        fold.any_norm.len(),
-        acts.num_sequences,
-    )?;
+    expect("sequences of the union over norms", fold.any_norm.len(), acts.num_sequences)?;
     for (sequence, ladders) in fold.any_norm.iter().enumerate() {
         let place = |error: Error| error.context(format!("union over norms, sequence {sequence}"));
         check_ladders(acts, ladders).map_err(place)?;
@@ -53,20 +44,13 @@ fn check_cell(acts: &Activations, cell: &NormFold) -> Result<()> {
 fn check_ladders(acts: &Activations, ladders: &[Ladder]) -> Result<()> {
     if let Some(pair) = ladders.windows(2).find(|pair| pair[0].feature >= pair[1].feature) {
         let (before, after) = (pair[0].feature, pair[1].feature);
-        return Err(Error::corrupt(format!(
-            "feature {after} stands behind feature {before}"
-        )));
+        return Err(Error::corrupt(format!("feature {after} stands behind feature {before}")));
     }
     for Ladder { feature, counts } in ladders {
         let fits = (*feature as usize) < acts.hidden_size && counts.len() <= acts.ladder.len();
-        let first_fits = counts
-            .first()
-            .is_none_or(|&first| first as usize <= acts.sequence_length);
+        let first_fits = counts.first().is_none_or(|&first| first as usize <= acts.sequence_length);
         if !fits || !first_fits || counts.windows(2).any(|pair| pair[0] < pair[1]) {
-            return Err(Error::corrupt(format!(
-                "feature {feature} of {} has counts {counts:?}",
-                acts.hidden_size
-            )));
+            return Err(Error::corrupt(format!("feature {feature} of {} has counts {counts:?}", acts.hidden_size)));
         }
     }
     Ok(())
@@ -107,15 +91,9 @@ mod tests {
     #[test]
     fn damage_is_named_with_its_place() {
         let found = refused(|acts| acts.all.norms[3][1].max.truncate(3));
-        assert!(
-            found.ends_with("layers.1.post_attention_layernorm, sequence 1: 3 maxima, expected 4"),
-            "{found}"
-        );
+        assert!(found.ends_with("layers.1.post_attention_layernorm, sequence 1: 3 maxima, expected 4"), "{found}");
         let found = refused(|acts| acts.all.any_norm[1][2].counts = vec![1, 2]);
-        assert!(
-            found.ends_with("union over norms, sequence 1: feature 2 of 4 has counts [1, 2]"),
-            "{found}"
-        );
+        assert!(found.ends_with("union over norms, sequence 1: feature 2 of 4 has counts [1, 2]"), "{found}");
     }
 
     #[test]

@@ -29,12 +29,7 @@ pub fn interval(replicates: &Replicates, confidence_level: f64, method: Method) 
         None => (Method::Percentile, (alpha, 1.0 - alpha)),
     };
     let quantile = |p| linear_quantile(sorted.len() as u64, p, |rank| sorted[rank as usize]);
-    Interval {
-        value: replicates.observed,
-        low: quantile(lower),
-        high: quantile(upper),
-        method,
-    }
+    Interval { value: replicates.observed, low: quantile(lower), high: quantile(upper), method }
 }
 
 /// The probabilities at which BCa reads the bootstrap distribution. `None` where SciPy answers NaN (all replicates on one
@@ -101,10 +96,7 @@ mod tests {
     fn assert_interval(replicates: &Replicates, confidence_level: f64, method: Method, low: f64, high: f64) {
         let got = interval(replicates, confidence_level, method);
         assert_eq!((got.value, got.method), (replicates.observed, method));
-        assert!(
-            (got.low - low).abs() < 1e-13 && (got.high - high).abs() < 1e-13,
-            "{got:?} is not {low} … {high}"
-        );
+        assert!((got.low - low).abs() < 1e-13 && (got.high - high).abs() < 1e-13, "{got:?} is not {low} … {high}");
     }
 
     // import numpy as np                                                    # NumPy 2.4.6, SciPy 1.17.1
@@ -133,22 +125,10 @@ mod tests {
     #[test]
     fn intervals_are_those_of_scipy() {
         let skewed = replicates(1, 16, mean, |u| u.powi(3));
-        assert_interval(
-            &skewed,
-            0.95,
-            Method::Percentile,
-            0.12507771664137984,
-            0.31498113562921126,
-        );
+        assert_interval(&skewed, 0.95, Method::Percentile, 0.12507771664137984, 0.31498113562921126);
         assert_interval(&skewed, 0.95, Method::Bca, 0.12750134585519082, 0.3188313970574962);
         let largest = replicates(2, 16, max, |u| u);
-        assert_interval(
-            &largest,
-            0.90,
-            Method::Percentile,
-            0.8582289998602459,
-            0.9503024640857918,
-        );
+        assert_interval(&largest, 0.90, Method::Percentile, 0.8582289998602459, 0.9503024640857918);
         assert_interval(&largest, 0.90, Method::Bca, 0.9171161254706482, 0.9503024640857918);
         let ties = replicates(3, 5, mean, |u| (4.0 * u).floor());
         assert_interval(&ties, 0.99, Method::Percentile, 0.4, 2.0);
@@ -165,11 +145,8 @@ mod tests {
 
     #[test]
     fn bca_with_all_replicates_on_one_side_is_percentile() {
-        let one_sided = Replicates {
-            observed: 5.0,
-            resampled: vec![1.0, 2.0, 3.0, 4.0],
-            jackknife: vec![4.0, 5.0, 5.0, 3.0],
-        };
+        let one_sided =
+            Replicates { observed: 5.0, resampled: vec![1.0, 2.0, 3.0, 4.0], jackknife: vec![4.0, 5.0, 5.0, 3.0] };
         let got = interval(&one_sided, 0.5, Method::Bca);
         assert_eq!((got.method, got.low, got.high), (Method::Percentile, 1.75, 3.25));
     }
@@ -180,11 +157,7 @@ mod tests {
         let mut resampled = vec![0.0; 100_000];
         resampled.extend([2.0, 3.0]);
         let jackknife = [vec![0.0], vec![1.0; 999]].concat();
-        let skewed = Replicates {
-            observed: 1.0,
-            resampled,
-            jackknife,
-        };
+        let skewed = Replicates { observed: 1.0, resampled, jackknife };
         assert_eq!(interval(&skewed, 0.999, Method::Bca).method, Method::Percentile);
         assert_eq!(interval(&skewed, 0.5, Method::Bca).method, Method::Bca);
     }

@@ -1,4 +1,6 @@
-//! Per-norm statistics over all features and sequences: the `layer_stats` of the original project's results.
+//! Per-norm statistics: the `layer_stats` of the original project's results.
+//!
+//! Over all features and sequences, whatever the scope; without position 0 where the criterion leaves it out.
 
 use crate::record::{LayerStats, NormFold, NormId};
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: records go in, records come out. No tensors, no files, no clock; every random step takes a seed. Definitions
 //! stand beside the fields in `record/`, their sources at the functions here. Reading order: `criterion` (what is
-//! asked), `reach` (what the record says per feature), `detect`, then `draws`, `interval` and `bootstrap`.
+//! asked), `reach` (what the record says per feature), `detect`, then `draws`, `outcome`, `interval` and `bootstrap`.
 
 mod bootstrap;
 mod criterion;
@@ -12,6 +12,7 @@ mod integrity;
 mod interval;
 mod layer_stats;
 mod normal;
+mod outcome;
 mod quantile;
 mod reach;
 mod signed_ladder;

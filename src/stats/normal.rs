@@ -113,11 +113,7 @@ pub fn normal_quantile(p: f64) -> f64 {
         return f64::INFINITY.copysign(q);
     }
     let r = (-tail.ln()).sqrt();
-    let x = if r <= FAR_TAIL {
-        NEAR.at(r - NEAR_TAIL_ORIGIN)
-    } else {
-        FAR.at(r - FAR_TAIL)
-    };
+    let x = if r <= FAR_TAIL { NEAR.at(r - NEAR_TAIL_ORIGIN) } else { FAR.at(r - FAR_TAIL) };
     x.copysign(q)
 }
 

@@ -15,11 +15,7 @@ pub fn linear_quantile(n: u64, p: f64, value: impl Fn(u64) -> f64) -> f64 {
     let lower = (rank.floor() as u64).saturating_sub(1).min(n - 1);
     let upper = (lower + 1).min(n - 1);
     let (low, high) = (value(lower), value(upper));
-    if low == high {
-        low
-    } else {
-        (1.0 - weight) * low + weight * high
-    }
+    if low == high { low } else { (1.0 - weight) * low + weight * high }
 }
 
 #[cfg(test)]

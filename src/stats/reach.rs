@@ -37,12 +37,7 @@ pub struct Reach {
 impl LayersHit {
     fn new(num_layers: usize, num_sequences: usize, num_features: usize) -> Self {
         let words = num_layers.div_ceil(WORD);
-        Self {
-            num_layers,
-            words,
-            num_sequences,
-            bits: vec![0; num_features * num_sequences * words],
-        }
+        Self { num_layers, words, num_sequences, bits: vec![0; num_features * num_sequences * words] }
     }
 
     fn set(&mut self, feature: usize, sequence: usize, layer: usize) {
@@ -120,12 +115,7 @@ impl Reach {
 
     /// Features with a hit in any of `sequences`, ascending.
     pub fn hit(&self, sequences: Range<usize>) -> impl Iterator<Item = usize> + '_ {
-        let any = move |feature: &usize| {
-            self.norms
-                .cells(*feature, sequences.clone())
-                .iter()
-                .any(|&word| word != 0)
-        };
+        let any = move |feature: &usize| self.norms.cells(*feature, sequences.clone()).iter().any(|&word| word != 0);
         (0..self.num_features).filter(any)
     }
 
@@ -137,9 +127,7 @@ impl Reach {
     pub fn extremes(&self, feature: usize, sequences: Range<usize>) -> (f32, f32) {
         sequences
             .map(|sequence| sequence * self.num_features + feature)
-            .fold((f32::NEG_INFINITY, f32::INFINITY), |(max, min), at| {
-                (max.max(self.max[at]), min.min(self.min[at]))
-            })
+            .fold((f32::NEG_INFINITY, f32::INFINITY), |(max, min), at| (max.max(self.max[at]), min.min(self.min[at])))
     }
 
     /// Largest |x| of every sequence over norms and features.
@@ -158,10 +146,7 @@ pub fn magnitude(max: f32, min: f32) -> f32 {
 
 /// Whether the extremes of a cell show a positive and a negative hit.
 pub fn signs_hit(max: f32, min: f32, threshold: f32) -> (bool, bool) {
-    (
-        max.is_finite() && max >= threshold,
-        min.is_finite() && min <= -threshold,
-    )
+    (max.is_finite() && max >= threshold, min.is_finite() && min <= -threshold)
 }
 
 /// For every norm the index of its decoder layer among the layers the record has.
@@ -192,10 +177,7 @@ mod tests {
         assert_eq!(reach.layers(LayerUnit::Norm).union(1, 1..2), [79]);
         assert_eq!(reach.layers(LayerUnit::Block).union(1, 0..2), [0, 39]);
         assert_eq!(reach.hit(0..2).collect::<Vec<_>>(), [1]);
-        assert_eq!(
-            (reach.positions(1, 0), reach.positions(1, 1), reach.positions(0, 0)),
-            (1, 1, 0)
-        );
+        assert_eq!((reach.positions(1, 0), reach.positions(1, 1), reach.positions(0, 0)), (1, 1, 0));
         assert_eq!(reach.extremes(1, 0..2), (9.0, -7.0));
         assert_eq!(reach.max_magnitudes(), [7.0, 9.0]);
     }
@@ -206,9 +188,6 @@ mod tests {
         assert_eq!((magnitude(-2.0, -5.0), magnitude(5.0, 2.0)), (5.0, 5.0));
         assert_eq!(signs_hit(f32::NEG_INFINITY, f32::INFINITY, 6.0), (false, false));
         assert_eq!(signs_hit(f32::INFINITY, f32::NEG_INFINITY, 6.0), (false, false));
-        assert_eq!(
-            (signs_hit(6.0, -5.9, 6.0), signs_hit(5.9, -6.0, 6.0)),
-            ((true, false), (false, true))
-        );
+        assert_eq!((signs_hit(6.0, -5.9, 6.0), signs_hit(5.9, -6.0, 6.0)), ((true, false), (false, true)));
     }
 }

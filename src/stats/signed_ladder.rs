@@ -31,10 +31,7 @@ struct Bin {
 
 impl SignedLadder {
     pub fn new(fold: &Fold, feature: usize, sequences: Range<usize>, num_rungs: usize) -> Self {
-        let mut sums = Self {
-            positive: vec![0; num_rungs],
-            negative: vec![0; num_rungs],
-        };
+        let mut sums = Self { positive: vec![0; num_rungs], negative: vec![0; num_rungs] };
         for cell in fold.norms.iter().flat_map(|norm| &norm[sequences.clone()]) {
             add(&mut sums.positive, &cell.positive, feature);
             add(&mut sums.negative, &cell.negative, feature);
@@ -52,9 +49,7 @@ impl SignedLadder {
         let edge = |rung: usize| ladder.get(rung).map_or(f64::INFINITY, |&value| f64::from(value));
         let within = |counts: &[u64], rung: usize| counts[rung] - counts.get(rung + 1).copied().unwrap_or(0);
         let (max, min) = (f64::from(max), f64::from(min));
-        let negative = (rung..ladder.len())
-            .rev()
-            .map(|r| (-edge(r + 1), -edge(r), within(&self.negative, r)));
+        let negative = (rung..ladder.len()).rev().map(|r| (-edge(r + 1), -edge(r), within(&self.negative, r)));
         let positive = (rung..ladder.len()).map(|r| (edge(r), edge(r + 1), within(&self.positive, r)));
         let bins: Vec<Bin> = negative
             .chain(positive)
@@ -73,9 +68,7 @@ impl SignedLadder {
 
 fn add(sums: &mut [u64], ladders: &[Ladder], feature: usize) {
     if let Ok(found) = ladders.binary_search_by_key(&feature, |ladder| ladder.feature as usize) {
-        sums.iter_mut()
-            .zip(&ladders[found].counts)
-            .for_each(|(sum, &count)| *sum += u64::from(count));
+        sums.iter_mut().zip(&ladders[found].counts).for_each(|(sum, &count)| *sum += u64::from(count));
     }
 }
 
@@ -97,11 +90,7 @@ impl Bin {
         let room = |attained: bool| if attained { 0.0 } else { 0.5 };
         let (below, above) = (room(self.low_attained), room(self.high_attained));
         let steps = (self.count - 1) as f64 + below + above;
-        if steps == 0.0 {
-            self.high
-        } else {
-            self.low + (self.high - self.low) * ((rank as f64 + below) / steps)
-        }
+        if steps == 0.0 { self.high } else { self.low + (self.high - self.low) * ((rank as f64 + below) / steps) }
     }
 }
 
@@ -111,10 +100,7 @@ mod tests {
     use super::*;
 
     fn quartiles(values: &[f32], ladder: &[f32], rung: usize) -> (u64, [f64; 3]) {
-        let dense = Dense::drawn(
-            [1, 1, values.len(), 1],
-            |[n, _, t, _]| if n == 0 { values[t] } else { 0.0 },
-        );
+        let dense = Dense::drawn([1, 1, values.len(), 1], |[n, _, t, _]| if n == 0 { values[t] } else { 0.0 });
         let acts = dense.activations(ladder);
         let sums = SignedLadder::new(&acts.all, 0, 0..1, ladder.len());
         let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -147,10 +133,7 @@ mod tests {
             let (hits, got) = quartiles(&values, &ladder, rung);
             assert_eq!(hits, 290);
             for (got, want) in got.into_iter().zip(numpy) {
-                assert!(
-                    (got - want).abs() < f64::from(step),
-                    "{got} is not {want} within {step}"
-                );
+                assert!((got - want).abs() < f64::from(step), "{got} is not {want} within {step}");
             }
         }
     }
@@ -167,14 +150,8 @@ mod tests {
     #[test]
     fn values_are_spread_evenly_between_rungs() {
         // Four of five values between 6 and 10, the fifth is the largest: 6.5, 7.5, 8.5, 9.5, 12.
-        assert_eq!(
-            quartiles(&[1.0, 6.1, 6.1, 6.1, 9.9, 12.0], &[6.0, 10.0], 0),
-            (5, [7.5, 8.5, 9.5])
-        );
-        assert_eq!(
-            quartiles(&[-1.0, -6.1, -6.1, -6.1, -9.9, -12.0], &[6.0, 10.0], 0),
-            (5, [-9.5, -8.5, -7.5])
-        );
+        assert_eq!(quartiles(&[1.0, 6.1, 6.1, 6.1, 9.9, 12.0], &[6.0, 10.0], 0), (5, [7.5, 8.5, 9.5]));
+        assert_eq!(quartiles(&[-1.0, -6.1, -6.1, -6.1, -9.9, -12.0], &[6.0, 10.0], 0), (5, [-9.5, -8.5, -7.5]));
     }
 
     #[test]

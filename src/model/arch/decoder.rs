@@ -24,19 +24,12 @@ impl Heads {
             None => c.size("hidden_size")? / heads,
         };
         if kv_heads == 0 || heads % kv_heads != 0 {
-            return Err(c.wrong(
-                "num_key_value_heads",
-                &format!("is {kv_heads}, which does not divide {heads} heads"),
-            ));
+            return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
         }
         if head_dim == 0 {
             return Err(c.wrong("head_dim", "is 0"));
         }
-        Ok(Self {
-            heads,
-            kv_heads,
-            head_dim,
-        })
+        Ok(Self { heads, kv_heads, head_dim })
     }
 }
 
@@ -55,11 +48,7 @@ impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, tied_by_default: bool) -> Result<Self> {
         let prefix = names.prefix(&["model.", "", "transformer."], "embed_tokens.weight");
         let tied = c.bool_or("tie_word_embeddings", tied_by_default)?;
-        let head = if tied {
-            format!("{prefix}embed_tokens.weight")
-        } else {
-            "lm_head.weight".to_string()
-        };
+        let head = if tied { format!("{prefix}embed_tokens.weight") } else { "lm_head.weight".to_string() };
         // The context length bounds nothing here: rotary positions can be computed for any length.
         c.without_effect(&["max_position_embeddings"]);
         Ok(Self {
@@ -81,12 +70,7 @@ impl Decoder {
     /// The two norms under their usual names, with `mixer` and `ffn` between.
     pub fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
-        Layer {
-            input_norm: norm("input_layernorm"),
-            mixer,
-            ffn_norm: norm("post_attention_layernorm"),
-            ffn,
-        }
+        Layer { input_norm: norm("input_layernorm"), mixer, ffn_norm: norm("post_attention_layernorm"), ffn }
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
@@ -105,11 +89,7 @@ impl Decoder {
 
     /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
     pub fn attention(&self, i: usize, heads: Heads, bias: bool, rope: Option<Rope>) -> Attention {
-        let Heads {
-            heads,
-            kv_heads,
-            head_dim,
-        } = heads;
+        let Heads { heads, kv_heads, head_dim } = heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
         Attention {
             heads,
@@ -134,19 +114,11 @@ impl Decoder {
     /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
     pub fn qk_norm(&self, i: usize, heads: Heads, per_head: bool) -> QkNorm {
         let size = |count: usize| {
-            if per_head {
-                heads.head_dim
-            } else {
-                count * heads.head_dim
-            }
+            if per_head { heads.head_dim } else { count * heads.head_dim }
         };
         let norm =
             |name: &str, size| Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
-        QkNorm {
-            q: norm("q_norm", size(heads.heads)),
-            k: norm("k_norm", size(heads.kv_heads)),
-            per_head,
-        }
+        QkNorm { q: norm("q_norm", size(heads.heads)), k: norm("k_norm", size(heads.kv_heads)), per_head }
     }
 }
 

@@ -18,15 +18,7 @@ pub fn separate(c: &Config, prefix: &str, hidden: usize, sizes: Sizes, scoring: 
         let problem = format!("is {}, more than the {} experts", sizes.top_k, sizes.num_experts);
         return Err(c.wrong("num_experts_per_tok", &problem));
     }
-    let expert = |e| {
-        Mlp::gated(
-            &format!("{prefix}experts.{e}."),
-            hidden,
-            sizes.intermediate,
-            sizes.activation,
-            false,
-        )
-    };
+    let expert = |e| Mlp::gated(&format!("{prefix}experts.{e}."), hidden, sizes.intermediate, sizes.activation, false);
     Ok(Moe {
         num_experts: sizes.num_experts,
         top_k: sizes.top_k,

@@ -24,18 +24,9 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let mut attention = decoder.attention(i, heads, false, Some(rope.clone()));
         attention.window = window;
         let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
-        let mut moe = experts::separate(
-            c,
-            &prefix,
-            decoder.hidden,
-            sizes,
-            Scoring::Softmax { renormalise: true },
-        )?;
-        moe.experts = Experts::Separate(
-            (0..sizes.num_experts)
-                .map(|e| expert(&prefix, e, decoder.hidden, sizes))
-                .collect(),
-        );
+        let mut moe = experts::separate(c, &prefix, decoder.hidden, sizes, Scoring::Softmax { renormalise: true })?;
+        moe.experts =
+            Experts::Separate((0..sizes.num_experts).map(|e| expert(&prefix, e, decoder.hidden, sizes)).collect());
         Ok(decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe))))
     });
     Ok(decoder.model("mixtral", layers.collect::<Result<_>>()?))

@@ -21,10 +21,7 @@ pub trait Names {
     /// The first of `prefixes` under which `tensor` is stored.
     fn prefix(&self, prefixes: &[&str], tensor: &str) -> String {
         let found = prefixes.iter().find(|prefix| self.has(&format!("{prefix}{tensor}")));
-        found
-            .or(prefixes.first())
-            .map(|prefix| prefix.to_string())
-            .unwrap_or_default()
+        found.or(prefixes.first()).map(|prefix| prefix.to_string()).unwrap_or_default()
     }
 }
 
@@ -40,11 +37,8 @@ impl Names for Released {
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// `model_type` as config.json spells it, and the function that reads the rest.
-const ARCHITECTURES: &[(&str, Build)] = &[
-    ("llama", llama::model),
-    ("mixtral", mixtral::model),
-    ("olmoe", olmoe::model),
-];
+const ARCHITECTURES: &[(&str, Build)] =
+    &[("llama", llama::model), ("mixtral", mixtral::model), ("olmoe", olmoe::model)];
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|(name, _)| *name)
@@ -57,17 +51,14 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
             .hint("is this a Hugging Face config.json?")
     })?;
     let Some((_, build)) = ARCHITECTURES.iter().find(|(name, _)| *name == model_type) else {
-        return Err(
-            Error::unsupported(format!("{}: unknown model_type \"{model_type}\"", config.place())).hint(
-                match suggest::nearest(&model_type, supported()) {
-                    Some(near) => format!(
-                        "did you mean `{near}`? supported are {}",
-                        supported().collect::<Vec<_>>().join(", ")
-                    ),
-                    None => format!("supported are {}", supported().collect::<Vec<_>>().join(", ")),
-                },
-            ),
-        );
+        return Err(Error::unsupported(format!("{}: unknown model_type \"{model_type}\"", config.place())).hint(
+            match suggest::nearest(&model_type, supported()) {
+                Some(near) => {
+                    format!("did you mean `{near}`? supported are {}", supported().collect::<Vec<_>>().join(", "))
+                }
+                None => format!("supported are {}", supported().collect::<Vec<_>>().join(", ")),
+            },
+        ));
     };
     let model = build(config, names)?;
     config.finish()?;
@@ -82,9 +73,6 @@ fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
         "relu" => Ok(Activation::Relu),
         "gelu" => Ok(Activation::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
-        _ => Err(c.wrong(
-            key,
-            &format!("is \"{name}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh"),
-        )),
+        _ => Err(c.wrong(key, &format!("is \"{name}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh"))),
     }
 }

@@ -22,9 +22,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         intermediate: c.size("intermediate_size")?,
         activation: activation(c, "hidden_act", "silu")?,
     };
-    let scoring = Scoring::Softmax {
-        renormalise: c.bool_or("norm_topk_prob", false)?,
-    };
+    let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", false)? };
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, heads, bias, Some(rope.clone()));
         attention.qk_norm = Some(decoder.qk_norm(i, heads, false));

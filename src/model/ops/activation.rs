@@ -32,19 +32,12 @@ fn function(activation: Activation) -> fn(f32) -> f32 {
 
 /// f(x), elementwise.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Map {
-        f: function(activation),
-    })
+    x.apply_op1_no_bwd(&Map { f: function(activation) })
 }
 
 /// f(gate) * up, elementwise.
 pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.apply_op2_no_bwd(
-        up,
-        &Product {
-            f: function(activation),
-        },
-    )
+    gate.apply_op2_no_bwd(up, &Product { f: function(activation) })
 }
 
 /// x * sigmoid(gate), elementwise; the gate may also be one number per row, [rows, 1].
@@ -98,24 +91,20 @@ impl Product {
         let mut out = vec![T::store(0.0); x.len()];
         let per_gate = x.len() / gate.len();
         if per_gate == 1 {
-            out.par_chunks_mut(PIECE)
-                .zip(gate.par_chunks(PIECE))
-                .zip(x.par_chunks(PIECE))
-                .for_each(|((out, gate), x)| {
+            out.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(x.par_chunks(PIECE)).for_each(
+                |((out, gate), x)| {
                     for ((out, gate), x) in out.iter_mut().zip(gate).zip(x) {
                         *out = T::store((self.f)(gate.load()) * x.load());
                     }
-                });
+                },
+            );
         } else {
-            out.par_chunks_mut(per_gate)
-                .zip(gate)
-                .zip(x.par_chunks(per_gate))
-                .for_each(|((out, gate), x)| {
-                    let factor = (self.f)(gate.load());
-                    for (out, x) in out.iter_mut().zip(x) {
-                        *out = T::store(factor * x.load());
-                    }
-                });
+            out.par_chunks_mut(per_gate).zip(gate).zip(x.par_chunks(per_gate)).for_each(|((out, gate), x)| {
+                let factor = (self.f)(gate.load());
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = T::store(factor * x.load());
+                }
+            });
         }
         out
     }
@@ -143,15 +132,13 @@ struct Interleaved {
 impl Interleaved {
     fn run<T: Element>(&self, x: &[T]) -> Vec<T> {
         let mut out = vec![T::store(0.0); x.len() / 2];
-        out.par_chunks_mut(PIECE)
-            .zip(x.par_chunks(2 * PIECE))
-            .for_each(|(out, x)| {
-                for (out, pair) in out.iter_mut().zip(x.chunks_exact(2)) {
-                    let gate = pair[0].load().min(self.limit);
-                    let up = pair[1].load().clamp(-self.limit, self.limit);
-                    *out = T::store((up + 1.0) * gate * sigmoid(GPT_OSS_ALPHA * gate));
-                }
-            });
+        out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
+            for (out, pair) in out.iter_mut().zip(x.chunks_exact(2)) {
+                let gate = pair[0].load().min(self.limit);
+                let up = pair[1].load().clamp(-self.limit, self.limit);
+                *out = T::store((up + 1.0) * gate * sigmoid(GPT_OSS_ALPHA * gate));
+            }
+        });
         out
     }
 }

@@ -15,11 +15,7 @@ struct Norm {
 
 /// `x` [.., size] in f32 or bf16, `weight` and `bias` [size] in f32; the result has dtype `to`.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, to: DType) -> Result<Tensor> {
-    let op = Norm {
-        kind,
-        eps: eps as f32,
-        to,
-    };
+    let op = Norm { kind, eps: eps as f32, to };
     // Only a LayerNorm looks at its third operand.
     x.apply_op3_no_bwd(weight, bias.unwrap_or(weight), &op)
 }
@@ -29,8 +25,7 @@ impl Norm {
         let size = weight.len();
         let mut out = vec![Y::store(0.0); x.len()];
         let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
-        rows.with_min_len(super::PIECE / size + 1)
-            .for_each(|(out, x)| self.row(x, weight, bias, out));
+        rows.with_min_len(super::PIECE / size + 1).for_each(|(out, x)| self.row(x, weight, bias, out));
         out
     }
 

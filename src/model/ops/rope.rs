@@ -15,36 +15,25 @@ struct Rotate {
 /// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
     let (_, positions, heads, head_dim) = x.dims4()?;
-    x.inplace_op3(
-        cos,
-        sin,
-        &Rotate {
-            heads,
-            head_dim,
-            positions,
-        },
-    )
+    x.inplace_op3(cos, sin, &Rotate { heads, head_dim, positions })
 }
 
 impl Rotate {
     fn run<T: Element>(&self, x: &mut [T], cos: &[f32], sin: &[f32]) {
         let half = cos.len() / self.positions;
         let row = self.heads * self.head_dim;
-        x.par_chunks_exact_mut(row)
-            .enumerate()
-            .with_min_len(super::PIECE / row + 1)
-            .for_each(|(token, row)| {
-                let t = token % self.positions;
-                let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
-                for head in row.chunks_exact_mut(self.head_dim) {
-                    let (low, high) = head[..2 * half].split_at_mut(half);
-                    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                        let (a, b) = (low.load(), high.load());
-                        *low = T::store(a * cos - b * sin);
-                        *high = T::store(b * cos + a * sin);
-                    }
+        x.par_chunks_exact_mut(row).enumerate().with_min_len(super::PIECE / row + 1).for_each(|(token, row)| {
+            let t = token % self.positions;
+            let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
+            for head in row.chunks_exact_mut(self.head_dim) {
+                let (low, high) = head[..2 * half].split_at_mut(half);
+                for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                    let (a, b) = (low.load(), high.load());
+                    *low = T::store(a * cos - b * sin);
+                    *high = T::store(b * cos + a * sin);
                 }
-            });
+            }
+        });
     }
 }
 

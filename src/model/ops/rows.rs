@@ -20,14 +20,11 @@ struct Add;
 
 impl Add {
     fn run<T: Element>(residual: &mut [f32], x: &[T]) {
-        residual
-            .par_chunks_mut(PIECE)
-            .zip(x.par_chunks(PIECE))
-            .for_each(|(residual, x)| {
-                for (residual, x) in residual.iter_mut().zip(x) {
-                    *residual += x.load();
-                }
-            });
+        residual.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(residual, x)| {
+            for (residual, x) in residual.iter_mut().zip(x) {
+                *residual += x.load();
+            }
+        });
     }
 }
 

@@ -23,11 +23,7 @@ pub struct Window {
 
 /// `scores` [sequences * kv_heads, group * queries, keys] in f32, rows ordered by head within the group, then query.
 pub fn masked_softmax(scores: &Tensor, window: &Window) -> Result<()> {
-    scores.inplace_op1(&Softmax {
-        keys: scores.dim(2)?,
-        group_rows: scores.dim(1)?,
-        window,
-    })
+    scores.inplace_op1(&Softmax { keys: scores.dim(2)?, group_rows: scores.dim(1)?, window })
 }
 
 struct Softmax<'a> {

@@ -1,0 +1,171 @@
+//! `final_analysis_results.json` and `batch_NNN_results.json`: the original project's keys, and ours beside them.
+//!
+//! The original's `systematic_outliers` are lists per sequence, concatenated; Dettmers' list of unique dimensions is
+//! `pooled`. What differs between equal runs (times, memory) stands under `measurements` and nowhere else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::Result;
+use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope};
+use crate::stats;
+
+/// Raised when a key changes its meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a script hands to `save_results`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Analysis {
+    pub name: String,
+    pub found: Detection,
+    pub intervals: Option<Bootstrap>,
+    /// The experiment's own settings and notes, written to config.json and repeated in the result.
+    pub settings: Map<String, Value>,
+}
+
+/// One sequence's outlier features in the original's form.
+fn original_feature(feature: &Feature) -> Value {
+    json!({
+        "feature_dim": feature.feature_dim,
+        "layer_percentage": feature.layer_percentage,
+        "seq_percentage": feature.seq_percentage,
+        "max_magnitude": feature.max_magnitude,
+        "total_occurrences": feature.total_occurrences,
+        "layers_affected": feature.layers_affected,
+        // The original shows the first five values; the fold keeps the extremes.
+        "example_values": [feature.max_value, feature.min_value],
+    })
+}
+
+/// The result files of one analysis, by name, but for the record itself.
+pub fn files(acts: &Activations, analysis: &Analysis) -> Result<Vec<(String, Value)>> {
+    let criterion = Criterion { scope: Scope::PerSequence, ..analysis.found.criterion.clone() };
+    let per_sequence = stats::detect(acts, &criterion)?;
+    let mut by_sequence: BTreeMap<usize, Vec<&Feature>> = BTreeMap::new();
+    for feature in &per_sequence.features {
+        by_sequence.entry(feature.sequence.unwrap_or(0)).or_default().push(feature);
+    }
+    let empty = Vec::new();
+    let batch = |s: usize| {
+        let features = by_sequence.get(&s).unwrap_or(&empty);
+        json!({
+            "batch_id": s,
+            "sequences_processed": 1,
+            "systematic_outliers": features.iter().map(|f| original_feature(f)).collect::<Vec<_>>(),
+            "outlier_summary": sequence_summary(acts, &criterion, s),
+        })
+    };
+    let batches: Vec<Value> = (0..acts.num_sequences).map(batch).collect();
+    let mut files: Vec<_> = (0..).zip(&batches).map(|(s, value): (usize, _)| (batch_file(s), value.clone())).collect();
+    files.push(("config.json".to_string(), config(acts, analysis)));
+    files.push((FINAL.to_string(), final_results(acts, analysis, &per_sequence, batches)));
+    Ok(files)
+}
+
+pub const FINAL: &str = "final_analysis_results.json";
+
+pub fn batch_file(sequence: usize) -> String {
+    format!("batch_{sequence:03}_results.json")
+}
+
+/// Hits and extremes per norm of one sequence.
+fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Value {
+    let (Some(fold), Some(rung)) = (acts.fold(criterion.skip_positions), acts.rung(criterion.magnitude_threshold))
+    else {
+        return Value::Null;
+    };
+    let positions = acts.sequence_length - criterion.skip_positions;
+    let layers = acts.norms.iter().zip(&fold.norms).map(|(norm, cells)| {
+        let cell = &cells[s];
+        let hits: u64 = cell.positive.iter().chain(&cell.negative).map(|ladder| ladder.at(rung) as u64).sum();
+        let magnitude = cell.max.iter().chain(&cell.min).filter(|v| v.is_finite()).fold(0f32, |m, v| m.max(v.abs()));
+        let stats = json!({
+            "num_outliers": hits,
+            "max_magnitude": magnitude,
+            "outlier_percentage": 100.0 * hits as f64 / (positions * acts.hidden_size) as f64,
+            "shape": [1, positions, acts.hidden_size],
+        });
+        (norm.name(), stats)
+    });
+    let layer_stats: Map<String, Value> = layers.collect();
+    let total = fold.any_norm[s].iter().filter(|ladder| ladder.at(rung) > 0).count();
+    json!({ "total_outlier_features": total, "layer_stats": layer_stats, "threshold": criterion.magnitude_threshold })
+}
+
+/// Everything that was chosen, so that the run can be repeated.
+fn config(acts: &Activations, analysis: &Analysis) -> Value {
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "experiment_name": analysis.name,
+        "model": { "id": acts.model.id, "revision": acts.model.revision, "dtype": acts.model.dtype,
+                   "device": acts.model.device, "chunk_layers": acts.model.chunk_layers },
+        "tokens": acts.tokens,
+        "criterion": analysis.found.criterion,
+        "bootstrap": analysis.intervals.as_ref().map(|intervals| &intervals.args),
+        "ladder": acts.ladder,
+        "keep": if acts.full_activations.is_some() { Keep::Full } else { Keep::Stats },
+        "settings": analysis.settings,
+    })
+}
+
+fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detection, batches: Vec<Value>) -> Value {
+    let mut top: BTreeMap<usize, (f32, usize)> = BTreeMap::new();
+    for feature in &per_sequence.features {
+        let entry = top.entry(feature.feature_dim).or_default();
+        *entry = (entry.0.max(feature.max_magnitude), entry.1 + 1);
+    }
+    let mut top: Vec<_> = top.into_iter().collect();
+    top.sort_by(|a, b| b.1.0.total_cmp(&a.1.0).then(a.0.cmp(&b.0)));
+    let top = top.iter().map(|(dim, (magnitude, occurrences))| {
+        json!({ "feature_dim": dim, "max_magnitude": magnitude, "occurrences": occurrences })
+    });
+    let mut measurements = acts.measurements.clone();
+    measurements.completion_time = now();
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "analysis_summary": {
+            "total_batches": acts.num_sequences,
+            "total_sequences": acts.num_sequences,
+            "total_systematic_outliers": per_sequence.features.len(),
+            "classification": analysis.found.classification,
+            "num_features": analysis.found.num_features,
+            "max_magnitude": analysis.found.max_magnitude,
+            "synthetic_model": acts.model.synthetic,
+        },
+        "run_config": {
+            "model": acts.model.id,
+            "dataset": acts.tokens.source,
+            "num_sequences": acts.num_sequences,
+            "sequence_length": acts.sequence_length,
+            "batch_size": 1,
+            "threshold": analysis.found.criterion.magnitude_threshold,
+            "layers": Value::Null,
+            "shard_range_inclusive": [0, acts.num_sequences - 1],
+            "experiment_name": analysis.name,
+        },
+        "pooled": analysis.found,
+        "intervals": analysis.intervals,
+        "mean_nll": acts.mean_nll,
+        "expert_coverage": acts.expert_coverage,
+        "non_finite": acts.non_finite,
+        "settings": analysis.settings,
+        "provenance": {
+            "program": concat!("outlier ", env!("CARGO_PKG_VERSION")),
+            "model": acts.model,
+            "tokens": acts.tokens,
+            "seed": analysis.intervals.as_ref().map(|intervals| intervals.args.seed),
+            "ladder": acts.ladder,
+        },
+        "top_features": top.collect::<Vec<_>>(),
+        "all_systematic_outliers": per_sequence.features.iter().map(original_feature).collect::<Vec<_>>(),
+        "batch_results": batches,
+        "measurements": measurements,
+    })
+}
+
+/// RFC 3339, UTC, whole seconds.
+fn now() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
+}

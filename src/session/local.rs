@@ -1,0 +1,53 @@
+//! This machine: requests are carried out in this process. The only place that matches on `Op`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::{Op, Reply};
+use crate::error::Result;
+use crate::model::{self, OpenModel};
+use crate::progress::Progress;
+use crate::record::LoadArgs;
+use crate::{hub, memory};
+
+/// Keeps opened models (headers, not weights) by what they were opened with.
+#[derive(Default)]
+pub struct Local {
+    models: Mutex<HashMap<String, Arc<OpenModel>>>,
+}
+
+impl Local {
+    pub fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+        match op {
+            Op::Load(args) => {
+                let model = self.open(&args, progress)?;
+                let folder = model.checkpoint_folder();
+                Ok(Reply::Model { info: model.info.clone(), folder })
+            }
+            Op::Tokens(source) => model::load_tokens(&source).map(Reply::Tokens),
+            Op::Extract { model, tokens, args } => {
+                let model = self.open(&model, progress)?;
+                memory::reset_peak();
+                model::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
+            }
+            Op::Estimate { model, args } => {
+                let located = hub::locate_config(&model.id, model.revision.as_deref())?;
+                model::estimate(&located.folder, &model, &args).map(Reply::Estimate)
+            }
+        }
+    }
+
+    fn open(&self, args: &LoadArgs, progress: &dyn Progress) -> Result<Arc<OpenModel>> {
+        let key = serde_json::to_string(args).expect("arguments are JSON");
+        let known = self.models.lock().expect("no panic under this lock").get(&key).cloned();
+        if let Some(model) = known {
+            return Ok(model);
+        }
+        let located = hub::locate(&args.id, args.revision.as_deref(), progress)?;
+        let model = model::open(&located.folder, args, located.revision)
+            .map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let model = Arc::new(model);
+        self.models.lock().expect("no panic under this lock").insert(key, model.clone());
+        Ok(model)
+    }
+}

@@ -1,0 +1,56 @@
+//! One feature on every sample of a bootstrap: how many layers and positions it is hit in, how far it goes, its class.
+//!
+//! The inner loop of the statistics: 500 features on 10,000 resamples of 16 sequences are 80 million cells to join, so
+//! layers are bit sets, and what one feature needs lies together in memory.
+
+use crate::record::Classification;
+
+use super::criterion::{Applied, Counts};
+use super::draws::Draws;
+use super::reach::{Reach, magnitude};
+
+/// One feature on one sample.
+pub struct Outcome {
+    pub counts: Counts,
+    pub magnitude: f32,
+    /// `None` where it does not pass.
+    pub class: Classification,
+}
+
+/// Whether the feature can pass on any sample: none has more layers than all sequences together, nor a larger share of
+/// positions than the best sequence.
+pub fn can_pass(applied: &Applied, reach: &Reach, feature: usize) -> bool {
+    let sequences = 0..applied.acts.num_sequences;
+    let best = sequences.clone().map(|sequence| reach.positions(feature, sequence)).max();
+    let layers = reach.layers(applied.criterion.layer_unit);
+    let bound = Counts {
+        layers_hit: layers.union(feature, sequences).len(),
+        num_layers: layers.num_layers,
+        positions_hit: best.unwrap_or(0).into(),
+        num_positions: applied.positions,
+    };
+    applied.classify(&bound) != Classification::None
+}
+
+/// The feature on every sample, in the order of `draws`.
+pub fn outcomes(applied: &Applied, reach: &Reach, draws: &Draws, feature: usize) -> Vec<Outcome> {
+    let sequences = 0..applied.acts.num_sequences;
+    let layers = reach.layers(applied.criterion.layer_unit);
+    let words = layers.words;
+    let bits = layers.cells(feature, sequences.clone()); // [sequence][word]
+    let positions: Vec<u32> = sequences.clone().map(|sequence| reach.positions(feature, sequence)).collect();
+    let extremes = sequences.map(|sequence| reach.extremes(feature, sequence..sequence + 1));
+    let magnitudes: Vec<f32> = extremes.map(|(max, min)| magnitude(max, min)).collect();
+    let outcome = |sample: &[u32]| {
+        let union = |word: usize| sample.iter().fold(0, |hit, &sequence| hit | bits[sequence as usize * words + word]);
+        let counts = Counts {
+            layers_hit: (0..words).map(|word| union(word).count_ones() as usize).sum(),
+            num_layers: layers.num_layers,
+            positions_hit: sample.iter().map(|&sequence| u64::from(positions[sequence as usize])).sum(),
+            num_positions: applied.positions * sample.len() as u64,
+        };
+        let reached = sample.iter().map(|&sequence| magnitudes[sequence as usize]);
+        Outcome { counts, magnitude: reached.fold(0.0, f32::max), class: applied.classify(&counts) }
+    };
+    draws.samples().map(outcome).collect()
+}
