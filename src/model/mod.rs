@@ -11,6 +11,7 @@ mod head;
 mod inventory;
 mod linear;
 mod load;
+pub mod miniature;
 mod moe;
 mod mxfp4;
 mod open;
