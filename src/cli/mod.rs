@@ -66,7 +66,7 @@ fn script_help_last(mut words: Vec<String>) -> Vec<String> {
 }
 
 fn run(script: PathBuf, flags: Vec<String>, quiet: bool) -> ExitCode {
-    let context = Arc::new(Context::new(PathBuf::from("."), script, flags, bars::watch(quiet)));
+    let context = Arc::new(Context::new(PathBuf::new(), script, flags, bars::watch(quiet)));
     let engine = host::engine(&context);
     match host::run(&engine, &context) {
         Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),

@@ -7,14 +7,14 @@ use rhai::{Array, Dynamic, Engine, Map};
 use super::context::Context;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
-use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, plain, to_dynamic};
+use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use crate::error::{Error, Result};
+use crate::model::miniature;
 use crate::record::{
     ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, EstimateArgs, ExtractArgs, Keep, LoadArgs, TextArgs,
-    TokenSource,
+    TokenSource, plain,
 };
 use crate::session::{Op, Reply};
-use crate::model::miniature;
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
@@ -33,16 +33,8 @@ const TOKENS: &[&str] = &[
     "add_special_tokens",
 ];
 const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget"];
-const ESTIMATE: &[&str] = &[
-    "dtype",
-    "device",
-    "revision",
-    "chunk_layers",
-    "num_sequences",
-    "sequence_length",
-    "memory_budget",
-    "logits",
-];
+const ESTIMATE: &[&str] =
+    &["dtype", "device", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();

@@ -96,11 +96,14 @@ fn parse(flags: &[Flag], words: &[String]) -> Result<Map> {
                 None | Some("true") => true.into(),
                 Some("false") => false.into(),
                 Some(other) => {
-                    return Err(Error::bad_argument(format!("{name} is a switch, `{other}` is neither true nor false")));
+                    return Err(Error::bad_argument(format!(
+                        "{name} is a switch, `{other}` is neither true nor false"
+                    )));
                 }
             }
         } else if flag.default.is_array() {
-            let mut list: Array = attached.iter().flat_map(|list| list.split(',')).map(|text| text.to_string().into()).collect();
+            let mut list: Array =
+                attached.iter().flat_map(|list| list.split(',')).map(|text| text.to_string().into()).collect();
             while let Some(value) = words.next_if(is_value) {
                 list.push(value.clone().into());
             }

@@ -12,9 +12,8 @@ use super::problem::{ScriptResult, as_map, throw, thrown};
 use crate::error::{Error, Kind};
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
-    engine.register_fn("parallel", |ctx: NativeCallContext, items: Array, f: FnPtr| {
-        parallel(&ctx, items, Map::new(), f)
-    });
+    engine
+        .register_fn("parallel", |ctx: NativeCallContext, items: Array, f: FnPtr| parallel(&ctx, items, Map::new(), f));
     engine.register_fn("parallel", |ctx: NativeCallContext, items: Array, options: Map, f: FnPtr| {
         parallel(&ctx, items, options, f)
     });
@@ -43,7 +42,9 @@ fn parallel(ctx: &NativeCallContext, items: Array, options: Map, f: FnPtr) -> Sc
     let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
     let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
     if !(0.0..=86_400.0).contains(&stagger) {
-        return Err(throw(Error::bad_argument(format!("parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"))));
+        return Err(throw(Error::bad_argument(format!(
+            "parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"
+        ))));
     }
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();
@@ -91,7 +92,8 @@ fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
         failed => {
             let error = match failed {
                 Ok(Err(error)) => thrown_value(&error),
-                _ => as_map(&Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program")).into(),
+                _ => as_map(&Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
+                    .into(),
             };
             map.insert("ok".into(), false.into());
             map.insert("error".into(), error);

@@ -20,6 +20,8 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("log", move |text: &str| c.watch.line(text));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
+    engine.register_fn("format_number", |value: FLOAT| short(value));
+    engine.register_fn("format_number", |value: INT| value.to_string());
     engine.register_fn("format_number", |value: Dynamic, digits: INT| match number(&value) {
         Some(value) => format!("{value:.*}", digits.clamp(0, 17) as usize),
         None => value.to_string(),
@@ -45,7 +47,7 @@ fn table(columns: &[String], rows: &Array) -> ScriptResult<()> {
     let keys = || maps.first().map(|row| row.keys().map(|key| key.to_string()).collect()).unwrap_or_default();
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(&columns);
     for row in &maps {
         table.add_row(columns.iter().map(|column| cell(row.get(column.as_str()))));
@@ -65,8 +67,14 @@ fn cell(value: Option<&Dynamic>) -> String {
         None => String::new(),
         Some(value) if value.is_unit() => "–".to_string(),
         Some(value) => match value.as_float() {
-            Ok(float) => format!("{float:.4}"),
+            Ok(float) => short(float),
             Err(_) => value.to_string(),
         },
     }
+}
+
+/// At most four decimals, no trailing zeros.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }

@@ -4,9 +4,9 @@ use rhai::{Dynamic, Engine, Map};
 
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
-use super::values::{ActivationsHandle, StoredHandle, activations, plain, to_dynamic};
+use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic};
 use crate::error::Result;
-use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
+use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
 use crate::stats;
 
 const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];

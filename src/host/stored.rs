@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::options::Options;
-use super::problem::{thrown};
+use super::problem::thrown;
 use super::values::{ActivationsHandle, StoredHandle};
 use crate::error::{Error, Result};
 use crate::results::{self, Analysis};
@@ -22,7 +22,9 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_results", move |path: &str| thrown(load(&c, path)));
     let c = context.clone();
-    engine.register_fn("has_results", move |path: &str| thrown(below_results(&c, path)).map(|f| f.join("final_analysis_results.json").exists()));
+    engine.register_fn("has_results", move |path: &str| {
+        thrown(below_results(&c, path)).map(|f| f.join("final_analysis_results.json").exists())
+    });
 }
 
 /// Writes `results/<name>/` and returns its path.

@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Position};
-use serde::Serialize;
 use serde_json::Value;
 
 use super::problem::{ScriptResult, throw};
 use crate::error::Error;
-use crate::record::{Activations, LoadArgs, ModelInfo, Tokens};
+use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, plain};
 use crate::results::Stored;
 use crate::suggest;
 
@@ -119,12 +118,6 @@ fn summary(acts: &Activations) -> Value {
         map.insert("norms".into(), acts.norms.iter().map(|norm| norm.name()).collect());
     }
     json
-}
-
-/// JSON with floats as short as they print: an f32 of 5.8 reads 5.8.
-pub fn plain(record: &impl Serialize) -> Value {
-    let text = serde_json::to_string(record).expect("records are JSON");
-    serde_json::from_str(&text).expect("just written")
 }
 
 /// JSON as script values.

@@ -28,10 +28,8 @@ impl Planted {
 
 /// The planted features that touch a tensor of `role` in `layer`.
 pub fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
-    let touched = matches!(
-        role,
-        Some(Role::InputNorm | Role::FfnNorm | Role::FromInputNorm | Role::FromFfnNorm | Role::Router)
-    );
+    let touched =
+        matches!(role, Some(Role::InputNorm | Role::FfnNorm | Role::FromInputNorm | Role::FromFfnNorm | Role::Router));
     match layer {
         Some(layer) if touched => planted.iter().copied().filter(|planted| planted.in_layer(layer)).collect(),
         _ => Vec::new(),

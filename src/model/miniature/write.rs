@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use super::plant::{self, ORDINARY, Planted};
 use crate::error::{Error, Result};
 use crate::model::inventory::{self, Role};
-use crate::model::spec::{Model, Tensor};
 use crate::model::mxfp4;
+use crate::model::spec::{Model, Tensor};
 use crate::results::atomic;
 
 const SHARDS: usize = 2;
@@ -151,7 +151,8 @@ pub fn byte_tokenizer() -> Value {
         };
         char::from_u32(code).expect("below the surrogates").to_string()
     });
-    let vocab: serde_json::Map<String, Value> = spelling.zip(0..).map(|(c, id): (String, u32)| (c, id.into())).collect();
+    let vocab: serde_json::Map<String, Value> =
+        spelling.zip(0..).map(|(c, id): (String, u32)| (c, id.into())).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [{ "id": 256, "content": "<|endoftext|>", "single_word": false, "lstrip": false,
