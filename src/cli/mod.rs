@@ -45,6 +45,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // Variables that are set win over the file.
+    let _ = dotenvy::from_filename(".env");
     interrupt::install();
     match cli.command {
         Command::Run { script, flags } => {

@@ -1,6 +1,6 @@
 //! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level tokenizer.json.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use half::bf16;
@@ -16,7 +16,7 @@ use super::plant::{self, ORDINARY, Planted};
 use crate::error::{Error, Result};
 use crate::model::inventory::{self, Role};
 use crate::model::mxfp4;
-use crate::model::spec::{Model, Tensor};
+use crate::model::spec::{Mixer, Model, NormKind, Tensor};
 use crate::results::atomic;
 
 const SHARDS: usize = 2;
@@ -32,8 +32,12 @@ struct Drawn {
 
 /// All tensors of `spec`, into `SHARDS` files and an index.
 pub fn checkpoint(folder: &Path, spec: &Model, planted: &[Planted], seed: u64, first_shard: usize) -> Result<()> {
-    let drawn: Vec<Drawn> =
-        inventory::tensors(spec).iter().map(|(tensor, role)| draw(tensor, *role, planted, seed)).collect();
+    let centred = zero_centred(spec);
+    let draw = |(tensor, role): &(Tensor, Option<Role>)| {
+        let offset = if centred.contains(tensor.name.as_str()) { -1.0 } else { 0.0 };
+        draw(tensor, *role, planted, seed, offset)
+    };
+    let drawn: Vec<Drawn> = inventory::tensors(spec).iter().map(draw).collect();
     let total: usize = drawn.iter().map(|tensor| tensor.data.len()).sum();
     let mut shards: Vec<Vec<&Drawn>> = vec![Vec::new()];
     let mut size = 0;
@@ -72,7 +76,21 @@ fn layer_of(name: &str) -> Option<usize> {
     name.split("layers.").nth(1)?.split('.').next()?.parse().ok()
 }
 
-fn draw(tensor: &Tensor, role: Option<Role>, planted: &[Planted], seed: u64) -> Drawn {
+/// Norms whose effective weight is 1 + what is stored.
+fn zero_centred(spec: &Model) -> HashSet<&str> {
+    let in_layers = spec.layers.iter().flat_map(|layer| {
+        let qk = match &layer.mixer {
+            Mixer::Attention(attention) => attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]).collect(),
+            Mixer::DeltaNet(_) => Vec::new(),
+        };
+        [&layer.input_norm, &layer.ffn_norm].into_iter().chain(qk)
+    });
+    let centred = in_layers.chain([&spec.final_norm]).filter(|norm| norm.kind == NormKind::RmsZeroCentred);
+    centred.map(|norm| norm.weight.name.as_str()).collect()
+}
+
+/// `offset` is added to norm weights before they are stored.
+fn draw(tensor: &Tensor, role: Option<Role>, planted: &[Planted], seed: u64, offset: f32) -> Drawn {
     let mut rng = stream(seed, &tensor.name);
     let count: usize = tensor.shape.iter().product();
     let planted = plant::touching(planted, role, layer_of(&tensor.name));
@@ -115,6 +133,7 @@ fn draw(tensor: &Tensor, role: Option<Role>, planted: &[Planted], seed: u64) -> 
             _ => (),
         }
     }
+    values.iter_mut().for_each(|value| *value += offset);
     match role {
         Some(Role::ALog | Role::DtBias | Role::CorrectionBias) => {
             done(Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
