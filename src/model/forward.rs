@@ -28,6 +28,8 @@ use crate::results::FullActivations;
 
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
+/// Per layer that is read ahead: a quarter of a second at 1 GB/s evens out a disk or link; more only takes memory.
+const MAX_READ_AHEAD: usize = 256 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -392,7 +394,8 @@ impl RotaryTables {
 
 /// Bytes of weights that may wait for their turn when the largest layer has `layer_bytes`.
 pub fn read_ahead(layer_bytes: usize, chunk_layers: usize) -> usize {
-    layer_bytes.saturating_mul(chunk_layers.saturating_sub(1)).max(MIN_READ_AHEAD)
+    let layers = chunk_layers.saturating_sub(1);
+    layer_bytes.min(MAX_READ_AHEAD).saturating_mul(layers).max(MIN_READ_AHEAD)
 }
 
 /// Loaded weights of one whole layer, bytes.

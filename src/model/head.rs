@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 
 /// Bytes of head weights, and of logits, held at once.
-const BLOCK_BYTES: usize = 64 << 20;
+pub const BLOCK_BYTES: usize = 64 << 20;
 
 pub struct HeadOutput {
     /// [sequences][vocab]
