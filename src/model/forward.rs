@@ -28,8 +28,8 @@ use crate::results::FullActivations;
 
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
-/// Per layer that is read ahead: a quarter of a second at 1 GB/s evens out a disk or link; more only takes memory.
-const MAX_READ_AHEAD: usize = 256 << 20;
+/// Per layer that is read ahead: enough to even out a disk or link; more only takes memory.
+const MAX_READ_AHEAD: usize = 64 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
