@@ -6,6 +6,27 @@ use crate::model::config::Config;
 use crate::model::rope::Rope;
 use crate::model::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, NormKind, QkNorm, Qkv, Tensor};
 
+/// What transformers takes for a key that a config.json leaves out.
+pub struct Defaults {
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
+    pub partial_rotary_factor: Option<f64>,
+    /// `None`: as many as query heads.
+    pub num_key_value_heads: Option<usize>,
+    /// `None`: hidden size / heads.
+    pub head_dim: Option<usize>,
+}
+
+/// Llama's own, which most relatives keep.
+pub const LLAMA: Defaults = Defaults {
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000.0,
+    partial_rotary_factor: None,
+    num_key_value_heads: None,
+    head_dim: None,
+};
+
 /// Head counts and sizes of grouped-query attention.
 #[derive(Clone, Copy)]
 pub struct Heads {
@@ -15,13 +36,20 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// `num_key_value_heads` defaults to the number of heads, `head_dim` to hidden / heads.
-    pub fn from_config(c: &Config) -> Result<Self> {
+    fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
         let heads = c.size("num_attention_heads")?;
-        let kv_heads = c.opt_usize("num_key_value_heads")?.unwrap_or(heads);
+        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
+        let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
+        let kv_heads = match c.opt_usize("num_key_value_heads")? {
+            Some(count) => count,
+            None => absent("num_key_value_heads", defaults.num_key_value_heads).unwrap_or(heads),
+        };
         let head_dim = match c.opt_usize("head_dim")? {
             Some(dim) => dim,
-            None => c.size("hidden_size")? / heads,
+            None => match absent("head_dim", defaults.head_dim) {
+                Some(dim) => dim,
+                None => c.size("hidden_size")? / heads,
+            },
         };
         if kv_heads == 0 || heads % kv_heads != 0 {
             return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
@@ -33,30 +61,38 @@ impl Heads {
     }
 }
 
-/// The norms and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
+/// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
 pub struct Decoder {
     pub prefix: String,
     pub hidden: usize,
     pub layers: usize,
     pub norm: NormKind,
     pub eps: f64,
+    pub heads: Heads,
+    pub rope: Rope,
     vocab: usize,
     head: String,
 }
 
 impl Decoder {
-    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, tied_by_default: bool) -> Result<Self> {
+    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
         let prefix = names.prefix(&["model.", "", "transformer."], "embed_tokens.weight");
-        let tied = c.bool_or("tie_word_embeddings", tied_by_default)?;
-        let head = if tied { format!("{prefix}embed_tokens.weight") } else { "lm_head.weight".to_string() };
+        let head = if c.bool_or("tie_word_embeddings", false)? {
+            format!("{prefix}embed_tokens.weight")
+        } else {
+            "lm_head.weight".to_string()
+        };
         // The context length bounds nothing here: rotary positions can be computed for any length.
         c.without_effect(&["max_position_embeddings"]);
+        let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
             hidden: c.size("hidden_size")?,
             layers: c.size("num_hidden_layers")?,
             norm,
-            eps: c.f64("rms_norm_eps")?,
+            eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+            heads,
+            rope: Rope::from_config(c, heads.head_dim, defaults.rope_theta, defaults.partial_rotary_factor)?,
             vocab: c.size("vocab_size")?,
             head,
         })
@@ -88,8 +124,8 @@ impl Decoder {
     }
 
     /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
-    pub fn attention(&self, i: usize, heads: Heads, bias: bool, rope: Option<Rope>) -> Attention {
-        let Heads { heads, kv_heads, head_dim } = heads;
+    pub fn attention(&self, i: usize, bias: bool) -> Attention {
+        let Heads { heads, kv_heads, head_dim } = self.heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
         Attention {
             heads,
@@ -103,7 +139,7 @@ impl Decoder {
             out: Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias),
             qk_norm: None,
             clip: None,
-            rope,
+            rope: Some(self.rope.clone()),
             window: None,
             sinks: None,
             scale: (head_dim as f64).powf(-0.5),
@@ -112,7 +148,8 @@ impl Decoder {
     }
 
     /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
-    pub fn qk_norm(&self, i: usize, heads: Heads, per_head: bool) -> QkNorm {
+    pub fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
+        let heads = self.heads;
         let size = |count: usize| {
             if per_head { heads.head_dim } else { count * heads.head_dim }
         };
@@ -122,12 +159,16 @@ impl Decoder {
     }
 }
 
-/// `sliding_window`, honoured when `use_sliding_window` is true or, by `default_use`, absent.
-pub fn sliding_window(c: &Config, default_use: bool) -> Result<Option<usize>> {
-    let window = c.opt_usize("sliding_window")?;
-    let used = c.bool_or("use_sliding_window", default_use)?;
-    match window {
+/// `sliding_window`: how many keys a query sees, itself included.
+pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
+    match c.opt_usize("sliding_window")? {
         Some(0) => Err(c.wrong("sliding_window", "is 0")),
-        window => Ok(window.filter(|_| used)),
+        window => Ok(window),
     }
+}
+
+/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
+pub fn switched_window(c: &Config) -> Result<Option<usize>> {
+    let used = c.bool_or("use_sliding_window", false)?;
+    Ok(sliding_window(c)?.filter(|_| used))
 }

@@ -13,13 +13,23 @@ pub struct Sizes {
     pub activation: Activation,
 }
 
-pub fn separate(c: &Config, prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Result<Moe> {
-    if sizes.top_k > sizes.num_experts {
-        let problem = format!("is {}, more than the {} experts", sizes.top_k, sizes.num_experts);
-        return Err(c.wrong("num_experts_per_tok", &problem));
+impl Sizes {
+    /// A token cannot visit more experts than there are.
+    pub fn check(&self, c: &Config) -> Result<()> {
+        if self.top_k <= self.num_experts {
+            return Ok(());
+        }
+        let problem = format!("is {}, more than the {} experts", self.top_k, self.num_experts);
+        Err(c.wrong("num_experts_per_tok", &problem))
     }
-    let expert = |e| Mlp::gated(&format!("{prefix}experts.{e}."), hidden, sizes.intermediate, sizes.activation, false);
-    Ok(Moe {
+}
+
+pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
+    let expert = |e| {
+        let prefix = format!("{prefix}experts.{e}.");
+        Mlp::gated(&prefix, hidden, sizes.intermediate, sizes.activation, false)
+    };
+    Moe {
         num_experts: sizes.num_experts,
         top_k: sizes.top_k,
         router: Router {
@@ -30,5 +40,5 @@ pub fn separate(c: &Config, prefix: &str, hidden: usize, sizes: Sizes, scoring: 
         experts: Experts::Separate((0..sizes.num_experts).map(expert).collect()),
         shared: None,
         intermediate: sizes.intermediate,
-    })
+    }
 }
