@@ -1,4 +1,4 @@
-//! The usual layout of a mixture of experts: a router `{prefix}gate` and one gated MLP per expert, `{prefix}experts.{e}.`.
+//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which layers have one.
 
 use crate::error::Result;
 use crate::model::config::Config;
@@ -24,6 +24,17 @@ impl Sizes {
     }
 }
 
+/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
+pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
+    let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();
+    let step = c.opt_usize("decoder_sparse_step")?.unwrap_or(1);
+    if step == 0 {
+        return Err(c.wrong("decoder_sparse_step", "is 0"));
+    }
+    Ok((0..layers).map(|i| !dense.contains(&i) && (i + 1) % step == 0).collect())
+}
+
+/// A router `{prefix}gate` and experts `{prefix}experts.{e}.{gate,up,down}_proj`.
 pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
     let expert = |e| {
         let prefix = format!("{prefix}experts.{e}.");

@@ -7,6 +7,7 @@ mod experts;
 mod llama;
 mod mixtral;
 mod olmoe;
+mod qwen3_moe;
 
 use super::config::Config;
 use super::spec::{Activation, Model};
@@ -37,8 +38,13 @@ impl Names for Released {
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// `model_type` as config.json spells it, and the function that reads the rest.
-const ARCHITECTURES: &[(&str, Build)] =
-    &[("llama", llama::model), ("mixtral", mixtral::model), ("olmoe", olmoe::model)];
+#[rustfmt::skip]
+const ARCHITECTURES: &[(&str, Build)] = &[
+    ("llama", llama::model),
+    ("mixtral", mixtral::model),
+    ("olmoe", olmoe::model),
+    ("qwen3_moe", qwen3_moe::model),
+];
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|(name, _)| *name)
