@@ -189,6 +189,17 @@ impl Config {
         })
     }
 
+    /// The object under `key`, to be read and finished like the whole.
+    pub fn section(&self, key: &str) -> Result<Option<Config>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                Ok(Some(Config { map: map.clone(), read: RefCell::default(), place: format!("{}: {key}", self.place) }))
+            }
+            Some(other) => Err(self.wrong(key, &format!("is {other}, expected an object"))),
+        }
+    }
+
     /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
     pub fn only(&self, key: &str, value: Value) -> Result<()> {
         match self.get(key) {

@@ -9,6 +9,10 @@ use serde_json::{Map, Value, json};
 use super::config::Config;
 use crate::error::{Error, Result};
 
+/// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
+const BETA_FAST: f64 = 32.0;
+const BETA_SLOW: f64 = 1.0;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
     None,
@@ -35,6 +39,14 @@ pub enum Scaling {
         truncate: bool,
         attention_factor: f64,
     },
+}
+
+impl Scaling {
+    /// YaRN with the usual parameters.
+    pub fn yarn(factor: f64, original: f64, truncate: bool) -> Self {
+        let attention_factor = yarn_mscale(factor, 1.0);
+        Self::Yarn { factor, original, beta_fast: BETA_FAST, beta_slow: BETA_SLOW, truncate, attention_factor }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -257,8 +269,8 @@ impl Section<'_> {
         Ok(Scaling::Yarn {
             factor,
             original,
-            beta_fast: beta("beta_fast", 32.0)?,
-            beta_slow: beta("beta_slow", 1.0)?,
+            beta_fast: beta("beta_fast", BETA_FAST)?,
+            beta_slow: beta("beta_slow", BETA_SLOW)?,
             truncate,
             attention_factor,
         })

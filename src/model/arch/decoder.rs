@@ -172,3 +172,33 @@ pub fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
     Ok(sliding_window(c)?.filter(|_| used))
 }
+
+/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
+pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    let Some(types) = c.opt_list_str("layer_types")? else {
+        return Ok((0..layers).map(pattern).collect());
+    };
+    if types.len() != layers {
+        return Err(c.wrong("layer_types", &format!("has {} entries for {layers} layers", types.len())));
+    }
+    let full = |name: &String| match name.as_str() {
+        "full_attention" => Ok(true),
+        name if name == other => Ok(false),
+        name => Err(c.wrong("layer_types", &format!("has \"{name}\"; supported are full_attention, {other}"))),
+    };
+    types.iter().map(full).collect()
+}
+
+/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where `pattern` is true).
+pub fn layer_windows(
+    c: &Config,
+    layers: usize,
+    window: Option<usize>,
+    pattern: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>> {
+    let full = full_attention(c, layers, "sliding_attention", |i| !pattern(i))?;
+    if window.is_none() && full.contains(&false) {
+        return Err(c.wrong("layer_types", "has \"sliding_attention\", but no `sliding_window` is in use"));
+    }
+    Ok(full.into_iter().map(|full| window.filter(|_| !full)).collect())
+}

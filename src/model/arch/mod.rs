@@ -4,6 +4,7 @@
 
 mod decoder;
 mod experts;
+mod gpt_oss;
 mod llama;
 mod mixtral;
 mod olmoe;
@@ -40,6 +41,7 @@ type Build = fn(&Config, &dyn Names) -> Result<Model>;
 /// `model_type` as config.json spells it, and the function that reads the rest.
 #[rustfmt::skip]
 const ARCHITECTURES: &[(&str, Build)] = &[
+    ("gpt_oss", gpt_oss::model),
     ("llama", llama::model),
     ("mixtral", mixtral::model),
     ("olmoe", olmoe::model),
