@@ -27,6 +27,9 @@ pub const LLAMA: Defaults = Defaults {
     head_dim: None,
 };
 
+/// Of `sliding_window` in the Qwen family.
+const QWEN_SLIDING_WINDOW: usize = 4096;
+
 /// Head counts and sizes of grouped-query attention.
 #[derive(Clone, Copy)]
 pub struct Heads {
@@ -170,7 +173,8 @@ pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
 /// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
 pub fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
-    Ok(sliding_window(c)?.filter(|_| used))
+    let window = sliding_window(c)?.or(Some(QWEN_SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
+    Ok(window.filter(|_| used))
 }
 
 /// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
