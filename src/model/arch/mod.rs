@@ -8,6 +8,7 @@ mod gpt_oss;
 mod llama;
 mod mixtral;
 mod olmoe;
+mod qwen3;
 mod qwen3_moe;
 
 use super::config::Config;
@@ -45,6 +46,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("llama", llama::model),
     ("mixtral", mixtral::model),
     ("olmoe", olmoe::model),
+    ("qwen3", qwen3::model),
     ("qwen3_moe", qwen3_moe::model),
 ];
 
