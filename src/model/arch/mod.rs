@@ -4,6 +4,7 @@
 
 mod decoder;
 mod experts;
+mod glm4_moe;
 mod gpt_oss;
 mod llama;
 mod mixtral;
@@ -42,6 +43,7 @@ type Build = fn(&Config, &dyn Names) -> Result<Model>;
 /// `model_type` as config.json spells it, and the function that reads the rest.
 #[rustfmt::skip]
 const ARCHITECTURES: &[(&str, Build)] = &[
+    ("glm4_moe", glm4_moe::model),
     ("gpt_oss", gpt_oss::model),
     ("llama", llama::model),
     ("mixtral", mixtral::model),
