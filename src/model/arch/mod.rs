@@ -11,6 +11,7 @@ mod mixtral;
 mod olmoe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 
 use super::config::Config;
 use super::spec::{Activation, Model};
@@ -50,6 +51,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("olmoe", olmoe::model),
     ("qwen3", qwen3::model),
     ("qwen3_moe", qwen3_moe::model),
+    ("qwen3_next", qwen3_next::model),
 ];
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
