@@ -120,7 +120,7 @@ impl Decoder {
             embedding: Tensor::new(format!("{}embed_tokens.weight", self.prefix), [self.vocab, self.hidden]),
             positions: None,
             layers,
-            final_norm: Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps),
+            final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),
             head: Tensor::new(self.head.clone(), [self.vocab, self.hidden]),
             max_positions: None,
         }
