@@ -1,6 +1,8 @@
 //! `outlier` measures outlier features in large language models, scripted in Rhai. See ARCHITECTURE.md.
 
+pub mod cli;
 pub mod error;
+pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;

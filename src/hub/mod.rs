@@ -114,7 +114,9 @@ impl<'a> Repository<'a> {
             }
             HFError::RepoNotFound { .. } => Error::not_found(format!("{doing}: no such model, or it is private"))
                 .hint("check the id; for a private model set HF_TOKEN"),
-            HFError::RevisionNotFound { revision, .. } => Error::not_found(format!("{doing}: no revision \"{revision}\"")),
+            HFError::RevisionNotFound { revision, .. } => {
+                Error::not_found(format!("{doing}: no revision \"{revision}\""))
+            }
             HFError::EntryNotFound { .. } => Error::not_found(format!("{doing}: the model has no such file"))
                 .hint("only safetensors checkpoints can be read; look for a converted copy of this model"),
             HFError::RateLimited { .. } => Error::new(Kind::Io, format!("{doing}: the hub limits the rate"))

@@ -32,7 +32,6 @@ const MIN_READ_AHEAD: usize = 16 << 20;
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
     let start = Instant::now();
-    let already_read = model.checkpoint.bytes_read();
     let mut run = Run::new(model, tokens, args, progress)?;
     run.layers()?;
     let head = run.head()?;
@@ -77,7 +76,7 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
         measurements: Measurements {
             wall_seconds: wall,
             waited_for_weights_seconds: run.reader.waited().as_secs_f64(),
-            bytes_read: model.checkpoint.bytes_read() - already_read,
+            bytes_read: model.checkpoint.bytes_read() - run.already_read,
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
@@ -131,6 +130,8 @@ struct Run<'a> {
     coverage: Vec<ExpertCoverage>,
     /// Bytes of tensor data this analysis needs.
     needed: u64,
+    /// Bytes this checkpoint had given to earlier runs.
+    already_read: u64,
 }
 
 impl<'a> Run<'a> {
@@ -141,6 +142,7 @@ impl<'a> Run<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        let already_read = model.checkpoint.bytes_read();
         check_tokens(model, tokens)?;
         let cut = Cut::new(&model.spec, sequences, positions, model.dtype, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
@@ -160,7 +162,21 @@ impl<'a> Run<'a> {
             }
         };
         let coverage = Vec::new();
-        Ok(Self { model, tokens, args, progress, cut, ladder, tap, full, reader, hidden, coverage, needed })
+        Ok(Self {
+            model,
+            tokens,
+            args,
+            progress,
+            cut,
+            ladder,
+            tap,
+            full,
+            reader,
+            hidden,
+            coverage,
+            needed,
+            already_read,
+        })
     }
 
     fn positions(&self) -> usize {
@@ -214,7 +230,7 @@ impl<'a> Run<'a> {
                 self.ask_core(i + 1)?;
             }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
-            let bytes = self.model.checkpoint.bytes_read();
+            let bytes = self.model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
         }
         self.progress.event(Event::End);

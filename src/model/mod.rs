@@ -12,6 +12,7 @@ mod head;
 mod inventory;
 mod linear;
 mod load;
+pub mod miniature;
 mod moe;
 mod mxfp4;
 mod open;

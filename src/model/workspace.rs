@@ -49,25 +49,35 @@ impl Cut {
 
     /// Largest workspace of any step, bytes: a mixer with its scores, or a feed-forward product.
     pub fn workspace(&self, model: &Model, num_sequences: usize, positions: usize, dtype: DType) -> usize {
-        let rows = num_sequences * positions;
+        let hidden = model.hidden_size;
         let of_layer = |layer: &Layer| {
-            let scores = match &layer.mixer {
+            let rows = self.sequences * positions;
+            let (scores, width) = match &layer.mixer {
                 Mixer::Attention(attention) => {
                     let span = attention.window.map_or(positions, |width| positions.min(2 * width));
-                    (self.sequences * attention.heads * positions * span * 4).min(self.score_budget)
+                    let scores = self.sequences * attention.heads * positions * span * 4;
+                    let gate = if attention.gated { 2 } else { 1 };
+                    (scores.min(self.score_budget), attention.heads * attention.head_dim * gate)
                 }
-                Mixer::DeltaNet(_) => 0,
+                Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
             };
-            let mixer = self.sequences * mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype) + scores;
+            let mixer = self.sequences * mixer_bytes(&layer.mixer, hidden, positions, dtype) + scores;
+            let mixer = mixer + widened(rows, hidden, width, dtype);
             let inner = match &layer.ffn {
-                Ffn::Dense(mlp) => mlp.up.weight.shape.iter().product::<usize>() / model.hidden_size,
+                Ffn::Dense(mlp) => mlp.up.weight.shape.iter().product::<usize>() / hidden,
                 Ffn::Moe(moe) => moe.intermediate,
             };
-            let rows = rows.min(self.ffn_rows(model.hidden_size, inner, dtype));
-            mixer.max(rows * ffn_row_bytes(model.hidden_size, inner, dtype))
+            let rows = (num_sequences * positions).min(self.ffn_rows(hidden, inner, dtype));
+            let ffn = rows * ffn_row_bytes(hidden, inner, dtype) + widened(rows, hidden, inner, dtype);
+            mixer.max(ffn)
         };
         model.layers.iter().map(of_layer).max().unwrap_or(0)
     }
+}
+
+/// What a bf16 product on the CPU adds: candle widens both operands and the result to f32.
+fn widened(rows: usize, input: usize, out: usize, dtype: DType) -> usize {
+    if dtype == DType::BF16 { (rows * input + input * out + rows * out) * 4 } else { 0 }
 }
 
 /// Input, gate, up, their product and the output of one row.

@@ -126,6 +126,24 @@ pub struct Activations {
 }
 
 impl Activations {
+    /// A copy without the folds, which are nearly all of its size.
+    pub fn clone_light(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            tokens: self.tokens.clone(),
+            norms: self.norms.clone(),
+            ladder: self.ladder.clone(),
+            all: Fold::default(),
+            without_first: Fold::default(),
+            non_finite: self.non_finite.clone(),
+            expert_coverage: self.expert_coverage.clone(),
+            mean_nll: self.mean_nll.clone(),
+            full_activations: self.full_activations.clone(),
+            measurements: self.measurements.clone(),
+            ..*self
+        }
+    }
+
     /// The fold over all positions (`skip_positions` 0) or without position 0 (1).
     pub fn fold(&self, skip_positions: usize) -> Option<&Fold> {
         match skip_positions {

@@ -18,3 +18,9 @@ pub use finding::*;
 pub use interval::*;
 pub use model::*;
 pub use request::*;
+
+/// A record as JSON, with floats as short as they print: an f32 of 5.8 reads 5.8.
+pub fn plain(record: &impl serde::Serialize) -> serde_json::Value {
+    let text = serde_json::to_string(record).expect("records are JSON");
+    serde_json::from_str(&text).expect("just written")
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
-use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope};
+use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, plain};
 use crate::stats;
 
 /// Raised when a key changes its meaning.
@@ -31,11 +31,11 @@ fn original_feature(feature: &Feature) -> Value {
         "feature_dim": feature.feature_dim,
         "layer_percentage": feature.layer_percentage,
         "seq_percentage": feature.seq_percentage,
-        "max_magnitude": feature.max_magnitude,
+        "max_magnitude": plain(&feature.max_magnitude),
         "total_occurrences": feature.total_occurrences,
         "layers_affected": feature.layers_affected,
         // The original shows the first five values; the fold keeps the extremes.
-        "example_values": [feature.max_value, feature.min_value],
+        "example_values": plain(&[feature.max_value, feature.min_value]),
     })
 }
 
@@ -83,7 +83,7 @@ fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Valu
         let magnitude = cell.max.iter().chain(&cell.min).filter(|v| v.is_finite()).fold(0f32, |m, v| m.max(v.abs()));
         let stats = json!({
             "num_outliers": hits,
-            "max_magnitude": magnitude,
+            "max_magnitude": plain(&magnitude),
             "outlier_percentage": 100.0 * hits as f64 / (positions * acts.hidden_size) as f64,
             "shape": [1, positions, acts.hidden_size],
         });
@@ -91,7 +91,7 @@ fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Valu
     });
     let layer_stats: Map<String, Value> = layers.collect();
     let total = fold.any_norm[s].iter().filter(|ladder| ladder.at(rung) > 0).count();
-    json!({ "total_outlier_features": total, "layer_stats": layer_stats, "threshold": criterion.magnitude_threshold })
+    json!({ "total_outlier_features": total, "layer_stats": layer_stats, "threshold": plain(&criterion.magnitude_threshold) })
 }
 
 /// Everything that was chosen, so that the run can be repeated.
@@ -102,9 +102,9 @@ fn config(acts: &Activations, analysis: &Analysis) -> Value {
         "model": { "id": acts.model.id, "revision": acts.model.revision, "dtype": acts.model.dtype,
                    "device": acts.model.device, "chunk_layers": acts.model.chunk_layers },
         "tokens": acts.tokens,
-        "criterion": analysis.found.criterion,
+        "criterion": plain(&analysis.found.criterion),
         "bootstrap": analysis.intervals.as_ref().map(|intervals| &intervals.args),
-        "ladder": acts.ladder,
+        "ladder": plain(&acts.ladder),
         "keep": if acts.full_activations.is_some() { Keep::Full } else { Keep::Stats },
         "settings": analysis.settings,
     })
@@ -119,7 +119,7 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
     let mut top: Vec<_> = top.into_iter().collect();
     top.sort_by(|a, b| b.1.0.total_cmp(&a.1.0).then(a.0.cmp(&b.0)));
     let top = top.iter().map(|(dim, (magnitude, occurrences))| {
-        json!({ "feature_dim": dim, "max_magnitude": magnitude, "occurrences": occurrences })
+        json!({ "feature_dim": dim, "max_magnitude": plain(&magnitude), "occurrences": occurrences })
     });
     let mut measurements = acts.measurements.clone();
     measurements.completion_time = now();
@@ -131,7 +131,7 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
             "total_systematic_outliers": per_sequence.features.len(),
             "classification": analysis.found.classification,
             "num_features": analysis.found.num_features,
-            "max_magnitude": analysis.found.max_magnitude,
+            "max_magnitude": plain(&analysis.found.max_magnitude),
             "synthetic_model": acts.model.synthetic,
         },
         "run_config": {
@@ -140,14 +140,14 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
             "num_sequences": acts.num_sequences,
             "sequence_length": acts.sequence_length,
             "batch_size": 1,
-            "threshold": analysis.found.criterion.magnitude_threshold,
+            "threshold": plain(&analysis.found.criterion.magnitude_threshold),
             "layers": Value::Null,
             "shard_range_inclusive": [0, acts.num_sequences - 1],
             "experiment_name": analysis.name,
         },
-        "pooled": analysis.found,
+        "pooled": plain(&analysis.found),
         "intervals": analysis.intervals,
-        "mean_nll": acts.mean_nll,
+        "mean_nll": plain(&acts.mean_nll),
         "expert_coverage": acts.expert_coverage,
         "non_finite": acts.non_finite,
         "settings": analysis.settings,
@@ -156,7 +156,7 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
             "model": acts.model,
             "tokens": acts.tokens,
             "seed": analysis.intervals.as_ref().map(|intervals| intervals.args.seed),
-            "ladder": acts.ladder,
+            "ladder": plain(&acts.ladder),
         },
         "top_features": top.collect::<Vec<_>>(),
         "all_systematic_outliers": per_sequence.features.iter().map(original_feature).collect::<Vec<_>>(),

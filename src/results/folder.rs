@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::analysis::{self, Analysis, FINAL, SCHEMA_VERSION};
-use super::{atomic, stats_file};
+use super::{atomic, features_csv, stats_file};
 use crate::error::{Error, Result};
 use crate::record::{Activations, Bootstrap, Detection};
 
@@ -49,6 +49,10 @@ pub fn save(root: &Path, acts: &Activations, analysis: &Analysis) -> Result<Path
     }
     remove_batches(&folder);
     stats_file::write(&folder.join(STATS), acts)?;
+    atomic::write(
+        &folder.join(features_csv::FILE),
+        &features_csv::encode(&analysis.found, analysis.intervals.as_ref())?,
+    )?;
     for (name, value) in files {
         let mut text = serde_json::to_vec_pretty(&value).expect("results are JSON");
         text.push(b'\n');

@@ -2,6 +2,7 @@
 
 mod analysis;
 pub mod atomic;
+mod features_csv;
 mod folder;
 mod full_activations;
 mod stats_file;

@@ -89,8 +89,7 @@ pub fn encode(acts: &Activations) -> Vec<u8> {
     let mut arrays = Arrays::default();
     arrays.fold("all", &acts.all, acts);
     arrays.fold("without_first", &acts.without_first, acts);
-    let mut plain = acts.clone();
-    (plain.all, plain.without_first, plain.measurements) = Default::default();
+    let plain = Activations { measurements: Default::default(), ..acts.clone_light() };
     let mut json = serde_json::to_value(&plain).expect("records are JSON");
     json["stats_version"] = VERSION.into();
     let metadata = HashMap::from([(KEY.to_string(), json.to_string())]);

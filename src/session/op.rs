@@ -9,14 +9,24 @@ pub enum Op {
     /// Fetches and opens a model; no weights are read.
     Load(LoadArgs),
     Tokens(TokenSource),
-    Extract { model: LoadArgs, tokens: Tokens, args: ExtractArgs },
-    Estimate { model: LoadArgs, args: EstimateArgs },
+    Extract {
+        model: LoadArgs,
+        tokens: Tokens,
+        args: ExtractArgs,
+    },
+    Estimate {
+        model: LoadArgs,
+        args: EstimateArgs,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The model and the folder its files are in.
-    Model { info: ModelInfo, folder: String },
+    Model {
+        info: ModelInfo,
+        folder: String,
+    },
     Tokens(Tokens),
     Activations(Box<Activations>),
     Estimate(Estimate),

@@ -1,0 +1,156 @@
+//! Progress on stderr: bars on a terminal, plain lines elsewhere, nothing with --quiet.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::host::Watch;
+use crate::progress::{Event, Progress, interrupt_requested};
+
+/// Between two plain lines about the same work.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+pub fn watch(quiet: bool) -> Arc<dyn Watch> {
+    match (quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Arc::new(Quiet),
+        (false, true) => Arc::new(Bars { all: MultiProgress::new() }),
+        (false, false) => Arc::new(Lines),
+    }
+}
+
+struct Quiet;
+
+impl Watch for Quiet {
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(QuietWork)
+    }
+
+    fn line(&self, text: &str) {
+        // Failures are told even when quiet; notes are not.
+        if text.starts_with("FAILED") {
+            eprintln!("{text}");
+        }
+    }
+}
+
+struct QuietWork;
+
+impl Progress for QuietWork {
+    fn event(&self, _: Event) {}
+
+    fn interrupted(&self) -> bool {
+        interrupt_requested()
+    }
+}
+
+struct Bars {
+    all: MultiProgress,
+}
+
+impl Watch for Bars {
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(BarWork { all: self.all.clone(), bar: Mutex::default() })
+    }
+
+    fn line(&self, text: &str) {
+        let _ = self.all.println(text);
+    }
+}
+
+struct BarWork {
+    all: MultiProgress,
+    bar: Mutex<Option<(ProgressBar, Instant)>>,
+}
+
+impl Progress for BarWork {
+    fn event(&self, event: Event) {
+        let mut bar = self.bar.lock().expect("no panic under this lock");
+        match event {
+            Event::Begin { what, total } => {
+                let style = ProgressStyle::with_template("{prefix:24.bold} {bar:24} layer {pos}/{len} {msg} ETA {eta}");
+                let new = self.all.add(ProgressBar::new(total));
+                new.set_style(style.expect("a valid template"));
+                new.set_prefix(what);
+                *bar = Some((new, Instant::now()));
+            }
+            Event::Step { done, bytes, tokens } => {
+                if let Some((bar, start)) = &*bar {
+                    bar.set_message(rates(bytes, tokens * done, start.elapsed()));
+                    bar.set_position(done);
+                }
+            }
+            Event::End => {
+                if let Some((bar, _)) = bar.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Warning(text) => {
+                let _ = self.all.println(format!("warning: {text}"));
+            }
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        interrupt_requested()
+    }
+}
+
+/// Read rate, and tokens through a layer per second.
+fn rates(bytes: u64, tokens: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64().max(1e-6);
+    format!("{:.2} GB/s {:.0} tokens/s/layer", bytes as f64 / 1e9 / seconds, tokens as f64 / seconds)
+}
+
+struct Lines;
+
+impl Watch for Lines {
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(LineWork::default())
+    }
+
+    fn line(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}
+
+#[derive(Default)]
+struct LineWork {
+    state: Mutex<Option<LineState>>,
+}
+
+struct LineState {
+    what: String,
+    total: u64,
+    start: Instant,
+    told: Instant,
+}
+
+impl Progress for LineWork {
+    fn event(&self, event: Event) {
+        let mut state = self.state.lock().expect("no panic under this lock");
+        match event {
+            Event::Begin { what, total } => {
+                let now = Instant::now();
+                *state = Some(LineState { what, total, start: now, told: now });
+            }
+            Event::Step { done, bytes, tokens } => {
+                let Some(state) = &mut *state else { return };
+                if state.told.elapsed() >= LINE_INTERVAL || done == state.total {
+                    let elapsed = state.start.elapsed();
+                    let eta = elapsed.mul_f64((state.total - done) as f64 / done.max(1) as f64).as_secs();
+                    let rates = rates(bytes, tokens * done, elapsed);
+                    eprintln!("{}: {done}/{} {rates} ETA {eta} s", state.what, state.total);
+                    state.told = Instant::now();
+                }
+            }
+            Event::End => *state = None,
+            Event::Warning(text) => eprintln!("warning: {text}"),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        interrupt_requested()
+    }
+}

@@ -1,0 +1,83 @@
+//! The command line: what can be started, and how it ends. Exit codes are documented in README.md.
+
+mod bars;
+mod interrupt;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::host::{self, Context, Diagnostic};
+
+/// Measures outlier features in large language models, scripted in Rhai.
+#[derive(Parser)]
+#[command(name = "outlier", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model failed, 130 interrupted.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// No progress and no notes on stderr, only errors.
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a script: outlier run scripts/quickstart.rhai [its flags]
+    Run {
+        script: PathBuf,
+        /// Flags of the script; `outlier run SCRIPT --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
+}
+
+/// The exit code when a script ended well but reported a failed model.
+const FAILED_MODEL: u8 = 3;
+
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(script_help_last(std::env::args().collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    // Variables that are set win over the file.
+    let _ = dotenvy::from_filename(".env");
+    interrupt::install();
+    match cli.command {
+        Command::Run { script, flags } => {
+            // The one flag that is ours wherever it stands.
+            let quiet = cli.quiet || flags.iter().any(|flag| flag == "--quiet");
+            run(script, flags.into_iter().filter(|flag| flag != "--quiet").collect(), quiet)
+        }
+    }
+}
+
+/// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
+fn script_help_last(mut words: Vec<String>) -> Vec<String> {
+    let run = words.iter().position(|word| word == "run");
+    let script = run.and_then(|run| (run + 1..words.len()).find(|i| !words[*i].starts_with('-')));
+    if let Some(script) = script.filter(|script| script + 1 < words.len()) {
+        words.insert(script + 1, "--".to_string());
+    }
+    words
+}
+
+fn run(script: PathBuf, flags: Vec<String>, quiet: bool) -> ExitCode {
+    let context = Arc::new(Context::new(PathBuf::new(), script, flags, bars::watch(quiet)));
+    let engine = host::engine(&context);
+    match host::run(&engine, &context) {
+        Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(diagnostic) => fail(&diagnostic),
+    }
+}
+
+fn fail(diagnostic: &Diagnostic) -> ExitCode {
+    eprintln!("{diagnostic}");
+    ExitCode::from(diagnostic.exit as u8)
+}

@@ -1,0 +1,167 @@
+//! Primitives of the engine: load_model, load_tokens, extract_layernorms, estimate_vram, miniature_model.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, Map};
+
+use super::context::Context;
+use super::options::Options;
+use super::problem::{ScriptResult, thrown};
+use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
+use crate::error::{Error, Result};
+use crate::model::miniature;
+use crate::record::{
+    ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, EstimateArgs, ExtractArgs, Keep, LoadArgs, TextArgs,
+    TokenSource, plain,
+};
+use crate::session::{Op, Reply};
+
+const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
+const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
+
+const LOAD: &[&str] = &["dtype", "device", "revision", "chunk_layers"];
+const TOKENS: &[&str] = &[
+    "ids",
+    "tensor",
+    "text",
+    "model",
+    "num_sequences",
+    "sequence_length",
+    "overlap",
+    "separator",
+    "straight_quotes",
+    "add_special_tokens",
+];
+const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget"];
+const ESTIMATE: &[&str] =
+    &["dtype", "device", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    let c = context.clone();
+    engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&c, id, options)));
+    let c = context.clone();
+    engine.register_fn("load_model", move |id: &str| thrown(load_model(&c, id, Map::new())));
+    let c = context.clone();
+    engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
+    let c = context.clone();
+    engine.register_fn("extract_layernorms", move |model: Model, tokens: TokensHandle, options: Map| {
+        thrown(extract(&c, &model, &tokens, options))
+    });
+    let c = context.clone();
+    engine.register_fn("extract_layernorms", move |model: Model, tokens: TokensHandle| {
+        thrown(extract(&c, &model, &tokens, Map::new()))
+    });
+    let c = context.clone();
+    engine.register_fn("estimate_vram", move |id: &str, options: Map| thrown(estimate(&c, id, options)));
+    let c = context.clone();
+    engine.register_fn("estimate_vram", move |id: &str| thrown(estimate(&c, id, Map::new())));
+    let c = context.clone();
+    engine.register_fn("miniature_model", move |name: &str| -> ScriptResult<Dynamic> {
+        let made = thrown(miniature::make(&c.results().join("miniature_models"), name))?;
+        Ok(to_dynamic(&plain(&made)))
+    });
+}
+
+fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
+    let chunk_layers = o.whole("chunk_layers")?.unwrap_or(DEFAULT_CHUNK_LAYERS);
+    if chunk_layers == 0 {
+        return Err(Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory"));
+    }
+    Ok(LoadArgs {
+        id: id.to_string(),
+        revision: o.string("revision")?,
+        dtype: o.choice("dtype", DTYPES)?.unwrap_or(ComputeDtype::F32),
+        device: o.string("device")?.unwrap_or_else(|| "auto".to_string()),
+        chunk_layers,
+    })
+}
+
+fn load_model(context: &Context, id: &str, options: Map) -> Result<Model> {
+    let args = load_args(id, &Options::new("load_model", options, LOAD)?)?;
+    let progress = context.watch.progress();
+    let reply = context.session.call(Op::Load(args.clone()), &*progress)?;
+    let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+    Ok(Model(Arc::new(ModelHandle { args, info, folder })))
+}
+
+fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
+    let o = Options::new("load_tokens", options, TOKENS)?;
+    let source = token_source(&o)?;
+    let reply = context.session.call(Op::Tokens(source), &*context.watch.progress())?;
+    let Reply::Tokens(tokens) = reply else { unreachable!("Tokens is answered by Tokens") };
+    Ok(TokensHandle(Arc::new(tokens)))
+}
+
+fn token_source(o: &Options) -> Result<TokenSource> {
+    match (o.has("ids"), o.has("text")) {
+        (true, true) => Err(Error::bad_argument("load_tokens: give `ids` or `text`, not both")),
+        (false, false) => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` is given")
+            .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
+        (true, false) => {
+            let text_only = ["model", "num_sequences", "sequence_length", "overlap", "separator", "straight_quotes"];
+            if let Some(key) = text_only.iter().find(|key| o.has(key)) {
+                return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with `text`, not with `ids`")));
+            }
+            if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
+                return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
+            }
+            let path = o.required("ids", o.string("ids")?)?;
+            match (o.string("tensor")?, path.ends_with(".safetensors")) {
+                (Some(tensor), _) => Ok(TokenSource::IdsSafetensors { path, tensor }),
+                (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: "input_ids".to_string() }),
+                (None, false) => Ok(TokenSource::IdsJson { path }),
+            }
+        }
+        (false, true) => {
+            let model: Option<Model> = o.host("model", "a model from load_model")?;
+            Ok(TokenSource::Text(TextArgs {
+                path: o.required("text", o.string("text")?)?,
+                text: None,
+                tokenizer: o.required("model", model)?.0.folder.clone(),
+                num_sequences: o.required("num_sequences", o.whole("num_sequences")?)?,
+                sequence_length: o.required("sequence_length", o.whole("sequence_length")?)?,
+                overlap: o.float("overlap")?.unwrap_or(0.0),
+                separator: o.string("separator")?,
+                straight_quotes: o.flag("straight_quotes")?.unwrap_or(false),
+                add_special_tokens: o.flag("add_special_tokens")?.unwrap_or(true),
+            }))
+        }
+    }
+}
+
+fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
+    let bad = || Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids");
+    let id = |value: &Dynamic| value.as_int().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
+    let row = |row: &Dynamic| row.read_lock::<Array>().ok_or_else(bad)?.iter().map(id).collect();
+    rows.iter().map(row).collect()
+}
+
+fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
+    let o = Options::new("extract_layernorms", options, EXTRACT)?;
+    let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
+    let args = ExtractArgs {
+        thresholds: single().map_or_else(|| o.floats("thresholds"), |t| Ok(Some(t)))?.unwrap_or_default(),
+        keep: o.choice("keep", KEEPS)?.unwrap_or(Keep::Stats),
+        out: o.string("out")?,
+        logits: o.flag("logits")?.unwrap_or(false),
+        memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
+    };
+    let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
+    let reply = context.session.call(op, &*context.watch.progress())?;
+    let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
+    Ok(ActivationsHandle(Arc::new(*acts)))
+}
+
+fn estimate(context: &Context, id: &str, options: Map) -> Result<Dynamic> {
+    let o = Options::new("estimate_vram", options, ESTIMATE)?;
+    let args = EstimateArgs {
+        num_sequences: o.whole("num_sequences")?.unwrap_or(16),
+        sequence_length: o.whole("sequence_length")?.unwrap_or(2048),
+        memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
+        logits: o.flag("logits")?.unwrap_or(false),
+    };
+    let op = Op::Estimate { model: load_args(id, &o)?, args };
+    let reply = context.session.call(op, &*context.watch.progress())?;
+    let Reply::Estimate(estimate) = reply else { unreachable!("Estimate is answered by Estimate") };
+    Ok(to_dynamic(&plain(&estimate)))
+}

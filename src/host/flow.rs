@@ -1,0 +1,118 @@
+//! Primitives that steer a script: parallel, is_main, report_failure.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, Map, NativeCallContext};
+
+use super::context::Context;
+use super::options::Options;
+use super::problem::{ScriptResult, as_map, throw, thrown};
+use crate::error::{Error, Kind};
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    engine
+        .register_fn("parallel", |ctx: NativeCallContext, items: Array, f: FnPtr| parallel(&ctx, items, Map::new(), f));
+    engine.register_fn("parallel", |ctx: NativeCallContext, items: Array, options: Map, f: FnPtr| {
+        parallel(&ctx, items, options, f)
+    });
+    let c = context.clone();
+    engine.register_fn("is_main", move |ctx: NativeCallContext| {
+        ctx.call_source() == Some(c.script.display().to_string().as_str())
+    });
+    let c = context.clone();
+    engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
+        c.mark_failed();
+        c.watch.line(&format!("FAILED {what}: {}", failure_text(&error)));
+    });
+}
+
+fn failure_text(error: &Dynamic) -> String {
+    let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
+    let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
+    let hint = text("hint").map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    format!("{}{hint}", text("message").unwrap_or_else(|| error.to_string()))
+}
+
+/// Calls `f` on every item, at most `max` at a time, `stagger` seconds apart at first. Returns, in order, one map per item:
+/// `#{ ok: true, value }` or `#{ ok: false, error }`. One failure leaves the others running.
+fn parallel(ctx: &NativeCallContext, items: Array, options: Map, f: FnPtr) -> ScriptResult<Array> {
+    let o = thrown(Options::new("parallel", options, &["max", "stagger"]))?;
+    let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
+    let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
+    if !(0.0..=86_400.0).contains(&stagger) {
+        return Err(throw(Error::bad_argument(format!(
+            "parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"
+        ))));
+    }
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..max.min(items.len()) {
+            let (next, results, items, f) = (&next, &results, &items, unshared(&f));
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_secs_f64(stagger * worker as f64));
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(i) else { return };
+                    let outcome = call(ctx, &f, item.clone());
+                    *results[i].lock().expect("written once") = Some(outcome);
+                }
+            });
+        }
+    });
+    let outcome = |result: Mutex<Option<Dynamic>>| result.into_inner().ok().flatten().unwrap_or(Dynamic::UNIT);
+    let outcomes: Array = results.into_iter().map(outcome).collect();
+    if crate::progress::interrupt_requested() {
+        return Err(throw(Error::interrupted()));
+    }
+    Ok(outcomes)
+}
+
+/// Captured variables are shared by default and would be locked by one thread for the whole of a host call: each thread
+/// gets copies instead, so writes to captured variables stay inside the closure.
+fn unshared(f: &FnPtr) -> FnPtr {
+    let mut f = f.clone();
+    for value in f.iter_curry_mut() {
+        *value = value.flatten_clone();
+    }
+    f
+}
+
+fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
+    let call = || f.call_within_context::<Dynamic>(ctx, (item,));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    let mut map = Map::new();
+    match outcome {
+        Ok(Ok(value)) => {
+            map.insert("ok".into(), true.into());
+            map.insert("value".into(), value);
+        }
+        failed => {
+            let error = match failed {
+                Ok(Err(error)) => thrown_value(&error),
+                _ => as_map(&Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
+                    .into(),
+            };
+            map.insert("ok".into(), false.into());
+            map.insert("error".into(), error);
+        }
+    }
+    map.into()
+}
+
+/// What `catch` would have bound.
+fn thrown_value(error: &EvalAltResult) -> Dynamic {
+    match error.unwrap_inner() {
+        EvalAltResult::ErrorRuntime(value, _) => value.clone(),
+        EvalAltResult::ErrorTerminated(..) => as_map(&Error::interrupted()).into(),
+        other => {
+            let mut plain = Map::new();
+            plain.insert("kind".into(), "script".into());
+            plain.insert("message".into(), other.to_string().into());
+            plain.insert("hint".into(), Dynamic::UNIT);
+            plain.into()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Where `import "name"` looks: beside the importing script, in the project's `stdlib/`, then in the program itself.
+//!
+//! The standard library is embedded, so that a binary alone is enough, and a file of the same name on disk wins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+
+/// Embedded modules: name and text.
+const EMBEDDED: &[(&str, &str)] = &[("dettmers", include_str!("../../stdlib/dettmers.rhai"))];
+/// How embedded files are called in messages.
+const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
+
+/// Which file each import path was resolved to, for messages.
+static RESOLVED: OnceLock<Mutex<BTreeMap<String, String>>> = OnceLock::new();
+
+pub struct Modules {
+    root: PathBuf,
+    cache: Mutex<BTreeMap<String, Shared<Module>>>,
+}
+
+impl Modules {
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, cache: Mutex::default() }
+    }
+
+    /// Name for messages, and text.
+    fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
+        let file = format!("{path}.rhai");
+        let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
+        let stdlib = self.root.join("stdlib").join(&file);
+        for candidate in beside.into_iter().chain([stdlib]) {
+            if let Ok(text) = std::fs::read_to_string(&candidate) {
+                return Some((candidate.display().to_string(), text));
+            }
+        }
+        let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
+        embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string()))
+    }
+}
+
+/// The file an import path was last resolved to.
+pub fn display_path(path: &str) -> Option<String> {
+    RESOLVED.get()?.lock().ok()?.get(path).cloned()
+}
+
+/// The text of a script file or embedded module, by its name in messages.
+pub fn source(file: &str) -> Option<String> {
+    if let Some(name) = file.strip_prefix(EMBEDDED_PREFIX) {
+        let name = name.strip_suffix(".rhai").unwrap_or(name);
+        return EMBEDDED.iter().find(|(embedded, _)| *embedded == name).map(|(_, text)| text.to_string());
+    }
+    std::fs::read_to_string(file).ok()
+}
+
+impl ModuleResolver for Modules {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        importer: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
+            let message = format!("import \"{path}\" leads out of the project");
+            return Err(Box::new(EvalAltResult::ErrorRuntime(message.into(), position)));
+        }
+        let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
+        let (name, text) = self.find(importer, path).ok_or_else(not_found)?;
+        let resolved = RESOLVED.get_or_init(Mutex::default);
+        resolved.lock().expect("no panic under this lock").insert(path.to_string(), name.clone());
+        if let Some(module) = self.cache.lock().expect("no panic under this lock").get(&name) {
+            return Ok(module.clone());
+        }
+        let in_module = |error| Box::new(EvalAltResult::ErrorInModule(path.to_string(), error, position));
+        let mut ast = engine.compile(&text).map_err(|e| in_module(e.into()))?;
+        ast.set_source(name.as_str());
+        let module = Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(in_module)?;
+        let module: Shared<Module> = module.into();
+        self.cache.lock().expect("no panic under this lock").insert(name, module.clone());
+        Ok(module)
+    }
+}

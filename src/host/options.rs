@@ -1,0 +1,133 @@
+//! The one reader of option maps: unknown keys are errors with a suggestion, whole numbers pass for floats.
+
+use std::collections::BTreeSet;
+
+use rhai::{Dynamic, Map};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::suggest;
+
+pub struct Options {
+    function: &'static str,
+    map: Map,
+    known: BTreeSet<&'static str>,
+}
+
+impl Options {
+    /// `known`: every key `function` understands.
+    pub fn new(function: &'static str, map: Map, known: &[&'static str]) -> Result<Self> {
+        if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str())) {
+            return Err(Error::bad_argument(format!("{function}: unknown option `{key}`"))
+                .hint(suggest::hint(key, known.iter().copied())));
+        }
+        Ok(Self { function, map, known: known.iter().copied().collect() })
+    }
+
+    fn get(&self, key: &str) -> Option<&Dynamic> {
+        debug_assert!(self.known.contains(key), "{key} is not announced by {}", self.function);
+        self.map.get(key).filter(|value| !value.is_unit())
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn wrong(&self, key: &str, value: &Dynamic, expected: &str) -> Error {
+        let shown = match value.is_string() {
+            true => format!("{:?}", value.to_string()),
+            false => value.to_string(),
+        };
+        Error::bad_argument(format!("{}: `{key}` is {shown}, expected {expected}", self.function))
+    }
+
+    fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>> {
+        let convert = |value: &Dynamic| convert(value).ok_or_else(|| self.wrong(key, value, expected));
+        self.get(key).map(convert).transpose()
+    }
+
+    pub fn float(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", number)
+    }
+
+    pub fn whole(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
+    }
+
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "true or false", |value| value.as_bool().ok())
+    }
+
+    pub fn string(&self, key: &str) -> Result<Option<String>> {
+        self.typed(key, "a string", |value| value.clone().into_string().ok())
+    }
+
+    pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| Error::bad_argument(format!("{}: option `{key}` is missing", self.function)))
+    }
+
+    /// One of a few spellings.
+    pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
+        let Some(word) = self.string(key)? else { return Ok(None) };
+        match choices.iter().find(|(name, _)| *name == word) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => Err(Error::bad_argument(format!("{}: `{key}` is {word:?}", self.function))
+                .hint(suggest::hint(&word, choices.iter().map(|(name, _)| *name)))),
+        }
+    }
+
+    pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.typed(key, "an array of numbers", |value| {
+            value.read_lock::<rhai::Array>()?.iter().map(|v| number(v).map(|n| n as f32)).collect()
+        })
+    }
+
+    /// Bytes: a number, or a string with a unit such as "2GB" or "512MiB".
+    pub fn bytes(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "a number of bytes or a string such as \"2GB\"", |value| match value.as_int() {
+            Ok(bytes) => bytes.try_into().ok(),
+            Err(_) => parse_bytes(&value.clone().into_string().ok()?),
+        })
+    }
+
+    /// The value under `key` when it is of a host type.
+    pub fn host<T: Clone + Send + Sync + 'static>(&self, key: &str, expected: &str) -> Result<Option<T>> {
+        self.typed(key, expected, |value| value.clone().try_cast::<T>())
+    }
+
+    /// The value under `key` as JSON.
+    pub fn json(&self, key: &str) -> Result<Option<Value>> {
+        self.typed(key, "plain values", |value| super::values::to_json(value).ok())
+    }
+}
+
+pub fn number(value: &Dynamic) -> Option<f64> {
+    value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
+    let (value, unit) = text.trim().split_at(digits);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1u64,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    Some((value.parse::<f64>().ok()? * scale as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(super::parse_bytes("2GB"), Some(2_000_000_000));
+        assert_eq!(super::parse_bytes("1.5 GiB"), Some(3 << 29));
+        assert_eq!(super::parse_bytes("77"), Some(77));
+        assert_eq!(super::parse_bytes("2 parsec"), None);
+    }
+}

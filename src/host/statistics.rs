@@ -1,0 +1,86 @@
+//! Primitives of the statistics: detect_outliers, bootstrap_ci. Both work on fresh and on stored activations.
+
+use rhai::{Dynamic, Engine, Map};
+
+use super::options::Options;
+use super::problem::{ScriptResult, thrown};
+use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic};
+use crate::error::Result;
+use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
+use crate::stats;
+
+const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
+const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
+const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
+
+const CRITERION: [&str; 7] = [
+    "magnitude_threshold",
+    "min_layer_percentage",
+    "min_seq_percentage",
+    "layer_unit",
+    "scope",
+    "skip_positions",
+    "systematic_layers",
+];
+const BOOTSTRAP: [&str; 11] = [
+    "magnitude_threshold",
+    "min_layer_percentage",
+    "min_seq_percentage",
+    "layer_unit",
+    "scope",
+    "skip_positions",
+    "systematic_layers",
+    "n_resamples",
+    "confidence_level",
+    "method",
+    "seed",
+];
+
+pub fn register(engine: &mut Engine) {
+    register_for::<ActivationsHandle>(engine);
+    register_for::<StoredHandle>(engine);
+}
+
+fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
+    engine.register_fn("detect_outliers", |acts: T, options: Map| detect(Dynamic::from(acts), options));
+    engine.register_fn("detect_outliers", |acts: T| detect(Dynamic::from(acts), Map::new()));
+    engine.register_fn("bootstrap_ci", |acts: T, options: Map| bootstrap(Dynamic::from(acts), options));
+    engine.register_fn("bootstrap_ci", |acts: T| bootstrap(Dynamic::from(acts), Map::new()));
+}
+
+fn criterion(o: &Options) -> Result<Criterion> {
+    let default = Criterion::default();
+    Ok(Criterion {
+        magnitude_threshold: o.float("magnitude_threshold")?.map_or(default.magnitude_threshold, |t| t as f32),
+        min_layer_percentage: o.float("min_layer_percentage")?.unwrap_or(default.min_layer_percentage),
+        min_seq_percentage: o.float("min_seq_percentage")?.unwrap_or(default.min_seq_percentage),
+        layer_unit: o.choice("layer_unit", UNITS)?.unwrap_or(default.layer_unit),
+        scope: o.choice("scope", SCOPES)?.unwrap_or(default.scope),
+        skip_positions: o.whole("skip_positions")?.unwrap_or(default.skip_positions),
+        systematic_layers: o.float("systematic_layers")?.unwrap_or(default.systematic_layers),
+    })
+}
+
+fn detect(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
+    let acts = activations(&acts)?;
+    let found = Options::new("detect_outliers", options, &CRITERION)
+        .and_then(|o| criterion(&o))
+        .and_then(|criterion| stats::detect(&acts, &criterion));
+    Ok(to_dynamic(&plain(&thrown(found)?)))
+}
+
+fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
+    let acts = activations(&acts)?;
+    let run = || {
+        let o = Options::new("bootstrap_ci", options, &BOOTSTRAP)?;
+        let default = BootstrapArgs::default();
+        let args = BootstrapArgs {
+            n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
+            confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
+            method: o.choice("method", METHODS)?.unwrap_or(default.method),
+            seed: o.whole("seed")?.map_or(default.seed, |seed| seed as u64),
+        };
+        stats::bootstrap(&acts, &criterion(&o)?, &args)
+    };
+    Ok(to_dynamic(&plain(&thrown(run())?)))
+}

@@ -1,0 +1,71 @@
+//! Primitives of results: save_results and load_results.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rhai::{Engine, Map};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::context::Context;
+use super::options::Options;
+use super::problem::thrown;
+use super::values::{ActivationsHandle, StoredHandle};
+use crate::error::{Error, Result};
+use crate::results::{self, Analysis};
+
+const SAVE: &[&str] = &["activations", "found", "intervals", "settings"];
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    let c = context.clone();
+    engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
+    let c = context.clone();
+    engine.register_fn("load_results", move |path: &str| thrown(load(&c, path)));
+    let c = context.clone();
+    engine.register_fn("has_results", move |path: &str| {
+        thrown(below_results(&c, path)).map(|f| f.join("final_analysis_results.json").exists())
+    });
+}
+
+/// Writes `results/<name>/` and returns its path.
+fn save(context: &Context, name: &str, options: Map) -> Result<String> {
+    let o = Options::new("save_results", options, SAVE)?;
+    let acts: Option<ActivationsHandle> = o.host("activations", "what extract_layernorms returned")?;
+    let acts = o.required("activations", acts)?;
+    let settings = match o.json("settings")? {
+        None => Default::default(),
+        Some(Value::Object(map)) => map,
+        Some(other) => return Err(Error::bad_argument(format!("save_results: `settings` is {other}, expected a map"))),
+    };
+    let analysis = Analysis {
+        name: name.to_string(),
+        found: record(o.required("found", o.json("found")?)?, "found", "what detect_outliers returned")?,
+        intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
+        settings,
+    };
+    let folder = results::save(&context.results(), &acts.0, &analysis)?;
+    Ok(folder.display().to_string())
+}
+
+fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {
+    serde_json::from_value(json)
+        .map_err(|e| Error::bad_argument(format!("save_results: `{key}` is not {expected}: {e}")))
+}
+
+fn load(context: &Context, path: &str) -> Result<StoredHandle> {
+    let folder = below_results(context, path)?;
+    results::load(&folder).map(|stored| StoredHandle(Arc::new(stored)))
+}
+
+/// A folder named as it is, or by its name below `results/`.
+fn below_results(context: &Context, path: &str) -> Result<PathBuf> {
+    let given = Path::new(path);
+    if given.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::bad_argument(format!("load_results: \"{path}\" leads out of the project"))
+            .hint("name a folder below results/"));
+    }
+    match given.is_dir() {
+        true => Ok(given.to_path_buf()),
+        false => Ok(context.results().join(given.strip_prefix("results").unwrap_or(given))),
+    }
+}
