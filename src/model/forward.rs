@@ -17,7 +17,7 @@ use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::Tap;
 use super::workspace::Cut;
-use super::{head, linear, moe, ops};
+use super::{deltanet, head, linear, moe, ops};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
                 Batch { sequences: count, positions: self.positions(), rotary, score_budget: self.cut.score_budget };
             let mixed = match &layer.mixer {
                 Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
-                Mixer::DeltaNet(_) => Err(candle_core::Error::Msg("gated DeltaNet".into())),
+                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
             };
             mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)?;
         }

@@ -91,10 +91,13 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType)
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
-            let channels = 2 * key_heads * key_dim + value_heads * value_dim;
-            // Projection and z, then everything once more in f32 with keys repeated per value head, and the output.
-            (channels + value_heads * value_dim) * bytes
-                + (channels + 2 * value_heads * key_dim + 2 * value_heads * value_dim) * 4
+            let (keys, values) = (value_heads * key_dim, value_heads * value_dim);
+            let projected = 2 * key_heads * key_dim + 2 * values;
+            // While the state runs: q, k (repeated per value head), v, result and gates in f32. After that: the result
+            // head by head and token by token in f32, its norm, z and their product.
+            let running = (2 * keys + 2 * values + 2 * value_heads) * 4;
+            let after = values * (2 * 4 + 3 * bytes);
+            projected * bytes + running.max(after)
         }
     };
     positions * (io + inner)
