@@ -38,6 +38,7 @@ enum Command {
 const FAILED_MODEL: u8 = 3;
 
 pub fn main() -> ExitCode {
+    crate::memory::return_freed_memory();
     let cli = match Cli::try_parse_from(script_help_last(std::env::args().collect())) {
         Ok(cli) => cli,
         Err(error) => {

@@ -20,7 +20,7 @@ pub use diagnostic::Diagnostic;
 
 use std::sync::Arc;
 
-use rhai::{AST, Dynamic, Engine, Scope, Token};
+use rhai::{AST, ASTNode, Dynamic, Engine, Expr, Scope, Stmt, Token};
 
 /// Deep enough for honest recursion, shallow enough to end a runaway before the stack does.
 const MAX_CALL_LEVELS: usize = 128;
@@ -71,8 +71,11 @@ pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Diagnostic> {
 fn calls_args(ast: &AST) -> bool {
     let mut found = false;
     ast.walk(&mut |nodes| {
-        let text = format!("{:?}", nodes.last());
-        found |= text.contains("name: \"args\"") || text.contains("Import(") || text.contains("args(");
+        found |= match nodes.last() {
+            Some(ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _))) => call.name == "args",
+            Some(ASTNode::Stmt(Stmt::Import(..))) => true,
+            _ => false,
+        };
         !found
     });
     found

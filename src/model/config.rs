@@ -45,7 +45,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "dropout",
     "layerdrop",
     "pretraining_tp",
-    "max_window_layers",
     "use_bfloat16",
     "torchscript",
     "gradient_checkpointing",
@@ -104,6 +103,11 @@ impl Config {
         self.get(key).is_some()
     }
 
+    /// Not there at all, not even as null.
+    pub fn missing(&self, key: &str) -> bool {
+        !self.map.contains_key(key)
+    }
+
     fn typed<T>(&self, key: &str, what: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
@@ -142,6 +146,21 @@ impl Config {
         }
     }
 
+    /// A size that goes by several names; where more than one is there they must agree.
+    pub fn size_by(&self, keys: &[&str]) -> Result<usize> {
+        let mut found: Option<(&str, usize)> = None;
+        for key in keys.iter().filter(|key| self.has(key)) {
+            let value = self.size(key)?;
+            match found {
+                Some((first, other)) if other != value => {
+                    return Err(self.wrong(key, &format!("is {value}, but `{first}` is {other}")));
+                }
+                _ => found = Some((key, value)),
+            }
+        }
+        self.required(keys[0], found.map(|(_, value)| value))
+    }
+
     pub fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", Value::as_f64)
     }
@@ -168,6 +187,17 @@ impl Config {
         self.typed(key, "a list of strings", |v| {
             v.as_array()?.iter().map(|item| item.as_str().map(str::to_string)).collect()
         })
+    }
+
+    /// The object under `key`, to be read and finished like the whole.
+    pub fn section(&self, key: &str) -> Result<Option<Config>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                Ok(Some(Config { map: map.clone(), read: RefCell::default(), place: format!("{}: {key}", self.place) }))
+            }
+            Some(other) => Err(self.wrong(key, &format!("is {other}, expected an object"))),
+        }
     }
 
     /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.

@@ -17,7 +17,7 @@ use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::Tap;
 use super::workspace::Cut;
-use super::{head, linear, moe, ops};
+use super::{deltanet, head, linear, moe, ops};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
@@ -28,6 +28,8 @@ use crate::results::FullActivations;
 
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
+/// Per layer that is read ahead: enough to even out a disk or link; more only takes memory.
+const MAX_READ_AHEAD: usize = 64 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -280,7 +282,7 @@ impl<'a> Run<'a> {
                 Batch { sequences: count, positions: self.positions(), rotary, score_budget: self.cut.score_budget };
             let mixed = match &layer.mixer {
                 Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
-                Mixer::DeltaNet(_) => Err(candle_core::Error::Msg("gated DeltaNet".into())),
+                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
             };
             mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)?;
         }
@@ -392,7 +394,8 @@ impl RotaryTables {
 
 /// Bytes of weights that may wait for their turn when the largest layer has `layer_bytes`.
 pub fn read_ahead(layer_bytes: usize, chunk_layers: usize) -> usize {
-    layer_bytes.saturating_mul(chunk_layers.saturating_sub(1)).max(MIN_READ_AHEAD)
+    let layers = chunk_layers.saturating_sub(1);
+    layer_bytes.min(MAX_READ_AHEAD).saturating_mul(layers).max(MIN_READ_AHEAD)
 }
 
 /// Loaded weights of one whole layer, bytes.

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 
 /// Bytes of head weights, and of logits, held at once.
-const BLOCK_BYTES: usize = 64 << 20;
+pub const BLOCK_BYTES: usize = 64 << 20;
 
 pub struct HeadOutput {
     /// [sequences][vocab]
@@ -33,7 +33,11 @@ pub fn head(
 ) -> Result<HeadOutput> {
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
-    let normed = linear::norm(&model.final_norm, weights, hidden, loader.dtype).map_err(tensor_error)?;
+    let normed = match &model.final_norm {
+        Some(norm) => linear::norm(norm, weights, hidden, loader.dtype),
+        None => hidden.to_dtype(loader.dtype),
+    };
+    let normed = normed.map_err(tensor_error)?;
     let block = (BLOCK_BYTES / (model.hidden_size * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];

@@ -211,7 +211,9 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
 /// The final norm, which only the logits need (the head itself is read in blocks of rows).
 pub fn final_norm(model: &Model) -> Vec<Part> {
     let mut parts = Parts::default();
-    parts.norm(&model.final_norm, Role::OtherNorm);
+    if let Some(norm) = &model.final_norm {
+        parts.norm(norm, Role::OtherNorm);
+    }
     parts.0
 }
 

@@ -5,6 +5,7 @@ pub mod arch;
 mod attention;
 mod checkpoint;
 pub mod config;
+mod deltanet;
 mod estimate;
 mod forward;
 mod head;

@@ -9,6 +9,10 @@ use serde_json::{Map, Value, json};
 use super::config::Config;
 use crate::error::{Error, Result};
 
+/// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
+const BETA_FAST: f64 = 32.0;
+const BETA_SLOW: f64 = 1.0;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
     None,
@@ -37,6 +41,14 @@ pub enum Scaling {
     },
 }
 
+impl Scaling {
+    /// YaRN with the usual parameters.
+    pub fn yarn(factor: f64, original: f64, truncate: bool) -> Self {
+        let attention_factor = yarn_mscale(factor, 1.0);
+        Self::Yarn { factor, original, beta_fast: BETA_FAST, beta_slow: BETA_SLOW, truncate, attention_factor }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     pub theta: f64,
@@ -53,7 +65,8 @@ pub struct Tables {
 
 impl Rope {
     /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`, which holds all three.
-    pub fn from_config(c: &Config, head_dim: usize, default_theta: f64) -> Result<Self> {
+    /// Without a `default_share` the architecture always turns whole heads.
+    pub fn from_config(c: &Config, head_dim: usize, default_theta: f64, default_share: Option<f64>) -> Result<Self> {
         let empty = Map::new();
         let (key, params) = match (c.get("rope_parameters"), c.get("rope_scaling")) {
             (Some(Value::Object(map)), None) => ("rope_parameters", map),
@@ -70,7 +83,11 @@ impl Rope {
         };
         let section = Section { c, key, params };
         let theta = section.number("rope_theta")?.or(c.opt_f64("rope_theta")?).unwrap_or(default_theta);
-        let share = section.number("partial_rotary_factor")?.or(c.opt_f64("partial_rotary_factor")?).unwrap_or(1.0);
+        let share = section.number("partial_rotary_factor")?.or(c.opt_f64("partial_rotary_factor")?);
+        if default_share.is_none() && share.is_some_and(|share| share != 1.0) {
+            return Err(c.wrong("partial_rotary_factor", "is not known to this architecture"));
+        }
+        let share = share.or(default_share).unwrap_or(1.0);
         let dim = (head_dim as f64 * share) as usize;
         if dim == 0 || dim % 2 != 0 || dim > head_dim {
             return Err(c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
@@ -184,7 +201,11 @@ impl Section<'_> {
             "default" => (Scaling::None, &[]),
             "linear" => (Scaling::Linear { factor: self.required("factor")? }, &["factor"]),
             "dynamic" => {
-                let scaling = Scaling::Dynamic { factor: self.required("factor")?, original: original()? };
+                let scaling = Scaling::Dynamic {
+                    factor: self.required("factor")?,
+                    // Not `original_max_position_embeddings`, which the reference does not read here.
+                    original: c.f64("max_position_embeddings")?,
+                };
                 (scaling, &["factor", "original_max_position_embeddings"])
             }
             "llama3" => {
@@ -192,7 +213,7 @@ impl Section<'_> {
                     factor: self.required("factor")?,
                     low_freq_factor: self.required("low_freq_factor")?,
                     high_freq_factor: self.required("high_freq_factor")?,
-                    original: self.required("original_max_position_embeddings")?,
+                    original: original()?,
                 };
                 (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
             }
@@ -226,7 +247,10 @@ impl Section<'_> {
     }
 
     fn yarn(&self, original: f64) -> Result<Scaling> {
-        let factor = self.required("factor")?;
+        let factor = match self.number("factor")? {
+            Some(factor) => factor,
+            None => self.c.f64("max_position_embeddings")? / original,
+        };
         let truncate = match self.params.get("truncate") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(value)) => *value,
@@ -240,11 +264,13 @@ impl Section<'_> {
                 }
                 _ => yarn_mscale(factor, 1.0),
             };
+        // As in the reference, 0 stands for the default.
+        let beta = |name, default| Ok(self.number(name)?.filter(|beta| *beta != 0.0).unwrap_or(default));
         Ok(Scaling::Yarn {
             factor,
             original,
-            beta_fast: self.number("beta_fast")?.unwrap_or(32.0),
-            beta_slow: self.number("beta_slow")?.unwrap_or(1.0),
+            beta_fast: beta("beta_fast", BETA_FAST)?,
+            beta_slow: beta("beta_slow", BETA_SLOW)?,
             truncate,
             attention_factor,
         })
@@ -256,7 +282,7 @@ mod tests {
     use super::*;
 
     fn rope(text: &str) -> Result<Rope> {
-        Rope::from_config(&Config::parse(text, "config.json").unwrap(), 64, 10_000.0)
+        Rope::from_config(&Config::parse(text, "config.json").unwrap(), 64, 10_000.0, Some(1.0))
     }
 
     #[test]

@@ -276,7 +276,8 @@ pub struct Model {
     pub embedding: Tensor,
     pub positions: Option<Positions>,
     pub layers: Vec<Layer>,
-    pub final_norm: Norm,
+    /// Before the head; some OPT checkpoints have none.
+    pub final_norm: Option<Norm>,
     /// [vocab, hidden]; the embedding itself when tied.
     pub head: Tensor,
     /// Sequences longer than this cannot be computed (learned positions).

@@ -4,7 +4,7 @@
 
 use candle_core::DType;
 
-use super::spec::{Attention, DeltaNet, Ffn, Layer, Mixer, Model};
+use super::spec::{Attention, DeltaNet, Layer, Mixer, Model};
 use crate::error::{Error, Kind, Result};
 
 /// Share of the budget that attention scores may take; projections take the rest.
@@ -47,27 +47,30 @@ impl Cut {
         (self.ffn_budget / ffn_row_bytes(hidden, intermediate, dtype)).max(1)
     }
 
-    /// Largest workspace of any step, bytes: a mixer with its scores, or a feed-forward product.
-    pub fn workspace(&self, model: &Model, num_sequences: usize, positions: usize, dtype: DType) -> usize {
-        let rows = num_sequences * positions;
-        let of_layer = |layer: &Layer| {
-            let scores = match &layer.mixer {
-                Mixer::Attention(attention) => {
-                    let span = attention.window.map_or(positions, |width| positions.min(2 * width));
-                    (self.sequences * attention.heads * positions * span * 4).min(self.score_budget)
-                }
-                Mixer::DeltaNet(_) => 0,
-            };
-            let mixer = self.sequences * mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype) + scores;
-            let inner = match &layer.ffn {
-                Ffn::Dense(mlp) => mlp.up.weight.shape.iter().product::<usize>() / model.hidden_size,
-                Ffn::Moe(moe) => moe.intermediate,
-            };
-            let rows = rows.min(self.ffn_rows(model.hidden_size, inner, dtype));
-            mixer.max(rows * ffn_row_bytes(model.hidden_size, inner, dtype))
+    /// Bytes beside weights and residual stream while a batch passes the mixer of `layer`.
+    pub fn mixer_workspace(&self, layer: &Layer, hidden: usize, positions: usize, dtype: DType) -> usize {
+        let (scores, width) = match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let span = attention.window.map_or(positions, |width| positions.min(2 * width));
+                let scores = self.sequences * attention.heads * positions * span * 4;
+                let gate = if attention.gated { 2 } else { 1 };
+                (scores.min(self.score_budget), attention.heads * attention.head_dim * gate)
+            }
+            Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
         };
-        model.layers.iter().map(of_layer).max().unwrap_or(0)
+        let projections = self.sequences * mixer_bytes(&layer.mixer, hidden, positions, dtype);
+        projections + scores + widened(self.sequences * positions, hidden, width, dtype)
     }
+
+    /// Bytes of one feed-forward product of `rows` tokens.
+    pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize, dtype: DType) -> usize {
+        rows * ffn_row_bytes(hidden, intermediate, dtype) + widened(rows, hidden, intermediate, dtype)
+    }
+}
+
+/// What a bf16 product on the CPU adds: candle widens both operands and the result to f32.
+fn widened(rows: usize, input: usize, out: usize, dtype: DType) -> usize {
+    if dtype == DType::BF16 { (rows * input + input * out + rows * out) * 4 } else { 0 }
 }
 
 /// Input, gate, up, their product and the output of one row.
@@ -88,10 +91,13 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType)
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
-            let channels = 2 * key_heads * key_dim + value_heads * value_dim;
-            // Projection and z, then everything once more in f32 with keys repeated per value head, and the output.
-            (channels + value_heads * value_dim) * bytes
-                + (channels + 2 * value_heads * key_dim + 2 * value_heads * value_dim) * 4
+            let (keys, values) = (value_heads * key_dim, value_heads * value_dim);
+            let projected = 2 * key_heads * key_dim + 2 * values;
+            // While the state runs: q, k (repeated per value head), v, result and gates in f32. After that: the result
+            // head by head and token by token in f32, its norm, z and their product.
+            let running = (2 * keys + 2 * values + 2 * value_heads) * 4;
+            let after = values * (2 * 4 + 3 * bytes);
+            projected * bytes + running.max(after)
         }
     };
     positions * (io + inner)

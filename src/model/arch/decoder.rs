@@ -6,6 +6,30 @@ use crate::model::config::Config;
 use crate::model::rope::Rope;
 use crate::model::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, NormKind, QkNorm, Qkv, Tensor};
 
+/// What transformers takes for a key that a config.json leaves out.
+pub struct Defaults {
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
+    pub partial_rotary_factor: Option<f64>,
+    /// `None`: as many as query heads.
+    pub num_key_value_heads: Option<usize>,
+    /// `None`: hidden size / heads.
+    pub head_dim: Option<usize>,
+}
+
+/// Llama's own, which most relatives keep.
+pub const LLAMA: Defaults = Defaults {
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000.0,
+    partial_rotary_factor: None,
+    num_key_value_heads: None,
+    head_dim: None,
+};
+
+/// Of `sliding_window` in the Qwen family.
+const QWEN_SLIDING_WINDOW: usize = 4096;
+
 /// Head counts and sizes of grouped-query attention.
 #[derive(Clone, Copy)]
 pub struct Heads {
@@ -15,13 +39,20 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// `num_key_value_heads` defaults to the number of heads, `head_dim` to hidden / heads.
-    pub fn from_config(c: &Config) -> Result<Self> {
+    fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
         let heads = c.size("num_attention_heads")?;
-        let kv_heads = c.opt_usize("num_key_value_heads")?.unwrap_or(heads);
+        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
+        let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
+        let kv_heads = match c.opt_usize("num_key_value_heads")? {
+            Some(count) => count,
+            None => absent("num_key_value_heads", defaults.num_key_value_heads).unwrap_or(heads),
+        };
         let head_dim = match c.opt_usize("head_dim")? {
             Some(dim) => dim,
-            None => c.size("hidden_size")? / heads,
+            None => match absent("head_dim", defaults.head_dim) {
+                Some(dim) => dim,
+                None => c.size("hidden_size")? / heads,
+            },
         };
         if kv_heads == 0 || heads % kv_heads != 0 {
             return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
@@ -33,30 +64,38 @@ impl Heads {
     }
 }
 
-/// The norms and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
+/// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
 pub struct Decoder {
     pub prefix: String,
     pub hidden: usize,
     pub layers: usize,
     pub norm: NormKind,
     pub eps: f64,
+    pub heads: Heads,
+    pub rope: Rope,
     vocab: usize,
     head: String,
 }
 
 impl Decoder {
-    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, tied_by_default: bool) -> Result<Self> {
+    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
         let prefix = names.prefix(&["model.", "", "transformer."], "embed_tokens.weight");
-        let tied = c.bool_or("tie_word_embeddings", tied_by_default)?;
-        let head = if tied { format!("{prefix}embed_tokens.weight") } else { "lm_head.weight".to_string() };
+        let head = if c.bool_or("tie_word_embeddings", false)? {
+            format!("{prefix}embed_tokens.weight")
+        } else {
+            "lm_head.weight".to_string()
+        };
         // The context length bounds nothing here: rotary positions can be computed for any length.
         c.without_effect(&["max_position_embeddings"]);
+        let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
             hidden: c.size("hidden_size")?,
             layers: c.size("num_hidden_layers")?,
             norm,
-            eps: c.f64("rms_norm_eps")?,
+            eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+            heads,
+            rope: Rope::from_config(c, heads.head_dim, defaults.rope_theta, defaults.partial_rotary_factor)?,
             vocab: c.size("vocab_size")?,
             head,
         })
@@ -81,15 +120,15 @@ impl Decoder {
             embedding: Tensor::new(format!("{}embed_tokens.weight", self.prefix), [self.vocab, self.hidden]),
             positions: None,
             layers,
-            final_norm: Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps),
+            final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),
             head: Tensor::new(self.head.clone(), [self.vocab, self.hidden]),
             max_positions: None,
         }
     }
 
     /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
-    pub fn attention(&self, i: usize, heads: Heads, bias: bool, rope: Option<Rope>) -> Attention {
-        let Heads { heads, kv_heads, head_dim } = heads;
+    pub fn attention(&self, i: usize, bias: bool) -> Attention {
+        let Heads { heads, kv_heads, head_dim } = self.heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
         Attention {
             heads,
@@ -103,7 +142,7 @@ impl Decoder {
             out: Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias),
             qk_norm: None,
             clip: None,
-            rope,
+            rope: Some(self.rope.clone()),
             window: None,
             sinks: None,
             scale: (head_dim as f64).powf(-0.5),
@@ -112,7 +151,8 @@ impl Decoder {
     }
 
     /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
-    pub fn qk_norm(&self, i: usize, heads: Heads, per_head: bool) -> QkNorm {
+    pub fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
+        let heads = self.heads;
         let size = |count: usize| {
             if per_head { heads.head_dim } else { count * heads.head_dim }
         };
@@ -122,12 +162,47 @@ impl Decoder {
     }
 }
 
-/// `sliding_window`, honoured when `use_sliding_window` is true or, by `default_use`, absent.
-pub fn sliding_window(c: &Config, default_use: bool) -> Result<Option<usize>> {
-    let window = c.opt_usize("sliding_window")?;
-    let used = c.bool_or("use_sliding_window", default_use)?;
-    match window {
+/// `sliding_window`: how many keys a query sees, itself included.
+pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
+    match c.opt_usize("sliding_window")? {
         Some(0) => Err(c.wrong("sliding_window", "is 0")),
-        window => Ok(window.filter(|_| used)),
+        window => Ok(window),
     }
+}
+
+/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
+pub fn switched_window(c: &Config) -> Result<Option<usize>> {
+    let used = c.bool_or("use_sliding_window", false)?;
+    let window = sliding_window(c)?.or(Some(QWEN_SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
+    Ok(window.filter(|_| used))
+}
+
+/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
+pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    let Some(types) = c.opt_list_str("layer_types")? else {
+        return Ok((0..layers).map(pattern).collect());
+    };
+    if types.len() != layers {
+        return Err(c.wrong("layer_types", &format!("has {} entries for {layers} layers", types.len())));
+    }
+    let full = |name: &String| match name.as_str() {
+        "full_attention" => Ok(true),
+        name if name == other => Ok(false),
+        name => Err(c.wrong("layer_types", &format!("has \"{name}\"; supported are full_attention, {other}"))),
+    };
+    types.iter().map(full).collect()
+}
+
+/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where `pattern` is true).
+pub fn layer_windows(
+    c: &Config,
+    layers: usize,
+    window: Option<usize>,
+    pattern: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>> {
+    let full = full_attention(c, layers, "sliding_attention", |i| !pattern(i))?;
+    if window.is_none() && full.contains(&false) {
+        return Err(c.wrong("layer_types", "has \"sliding_attention\", but no `sliding_window` is in use"));
+    }
+    Ok(full.into_iter().map(|full| window.filter(|_| !full)).collect())
 }

@@ -1,4 +1,4 @@
-//! The usual layout of a mixture of experts: a router `{prefix}gate` and one gated MLP per expert, `{prefix}experts.{e}.`.
+//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which layers have one.
 
 use crate::error::Result;
 use crate::model::config::Config;
@@ -13,13 +13,34 @@ pub struct Sizes {
     pub activation: Activation,
 }
 
-pub fn separate(c: &Config, prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Result<Moe> {
-    if sizes.top_k > sizes.num_experts {
-        let problem = format!("is {}, more than the {} experts", sizes.top_k, sizes.num_experts);
-        return Err(c.wrong("num_experts_per_tok", &problem));
+impl Sizes {
+    /// A token cannot visit more experts than there are.
+    pub fn check(&self, c: &Config) -> Result<()> {
+        if self.top_k <= self.num_experts {
+            return Ok(());
+        }
+        let problem = format!("is {}, more than the {} experts", self.top_k, self.num_experts);
+        Err(c.wrong("num_experts_per_tok", &problem))
     }
-    let expert = |e| Mlp::gated(&format!("{prefix}experts.{e}."), hidden, sizes.intermediate, sizes.activation, false);
-    Ok(Moe {
+}
+
+/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
+pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
+    let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();
+    let step = c.opt_usize("decoder_sparse_step")?.unwrap_or(1);
+    if step == 0 {
+        return Err(c.wrong("decoder_sparse_step", "is 0"));
+    }
+    Ok((0..layers).map(|i| !dense.contains(&i) && (i + 1) % step == 0).collect())
+}
+
+/// A router `{prefix}gate` and experts `{prefix}experts.{e}.{gate,up,down}_proj`.
+pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
+    let expert = |e| {
+        let prefix = format!("{prefix}experts.{e}.");
+        Mlp::gated(&prefix, hidden, sizes.intermediate, sizes.activation, false)
+    };
+    Moe {
         num_experts: sizes.num_experts,
         top_k: sizes.top_k,
         router: Router {
@@ -30,5 +51,5 @@ pub fn separate(c: &Config, prefix: &str, hidden: usize, sizes: Sizes, scoring: 
         experts: Experts::Separate((0..sizes.num_experts).map(expert).collect()),
         shared: None,
         intermediate: sizes.intermediate,
-    })
+    }
 }

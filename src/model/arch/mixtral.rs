@@ -2,37 +2,40 @@
 //!
 //! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
 
-use super::decoder::{Decoder, Heads, sliding_window};
-use super::{Names, activation, experts};
+use super::decoder::{Decoder, Defaults, LLAMA, sliding_window};
+use super::experts::{self, Sizes};
+use super::{Names, activation};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::rope::Rope;
 use crate::model::spec::{Experts, Ffn, Linear, Mixer, Mlp, Model, NormKind, Scoring};
 
+const DEFAULTS: Defaults =
+    Defaults { rms_norm_eps: 1e-5, rope_theta: 1_000_000.0, num_key_value_heads: Some(8), ..LLAMA };
+
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::Rms, false)?;
-    let heads = Heads::from_config(c)?;
-    let rope = Rope::from_config(c, heads.head_dim, 1_000_000.0)?;
-    let window = sliding_window(c, true)?;
-    let sizes = experts::Sizes {
-        num_experts: c.size("num_local_experts")?,
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let window = sliding_window(c)?;
+    let sizes = Sizes {
+        num_experts: c.size_by(&["num_local_experts", "num_experts"])?,
         top_k: c.size("num_experts_per_tok")?,
         intermediate: c.size("intermediate_size")?,
         activation: activation(c, "hidden_act", "silu")?,
     };
+    sizes.check(c)?;
     let layers = (0..decoder.layers).map(|i| {
-        let mut attention = decoder.attention(i, heads, false, Some(rope.clone()));
+        let mut attention = decoder.attention(i, false);
         attention.window = window;
         let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
-        let mut moe = experts::separate(c, &prefix, decoder.hidden, sizes, Scoring::Softmax { renormalise: true })?;
-        moe.experts =
-            Experts::Separate((0..sizes.num_experts).map(|e| expert(&prefix, e, decoder.hidden, sizes)).collect());
-        Ok(decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe))))
+        let scoring = Scoring::Softmax { renormalise: true };
+        let mut moe = experts::separate(&prefix, decoder.hidden, sizes, scoring);
+        let expert = |e| expert(&prefix, e, decoder.hidden, sizes);
+        moe.experts = Experts::Separate((0..sizes.num_experts).map(expert).collect());
+        decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe)))
     });
-    Ok(decoder.model("mixtral", layers.collect::<Result<_>>()?))
+    Ok(decoder.model("mixtral", layers.collect()))
 }
 
-fn expert(prefix: &str, e: usize, hidden: usize, sizes: experts::Sizes) -> Mlp {
+fn expert(prefix: &str, e: usize, hidden: usize, sizes: Sizes) -> Mlp {
     let name = |part: &str| format!("{prefix}experts.{e}.{part}");
     Mlp {
         gate: Some(Linear::new(&name("w1"), sizes.intermediate, hidden, false)),

@@ -4,9 +4,16 @@
 
 mod decoder;
 mod experts;
+mod glm4_moe;
+mod gpt2;
+mod gpt_oss;
 mod llama;
 mod mixtral;
 mod olmoe;
+mod opt;
+mod qwen3;
+mod qwen3_moe;
+mod qwen3_next;
 
 use super::config::Config;
 use super::spec::{Activation, Model};
@@ -37,8 +44,19 @@ impl Names for Released {
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// `model_type` as config.json spells it, and the function that reads the rest.
-const ARCHITECTURES: &[(&str, Build)] =
-    &[("llama", llama::model), ("mixtral", mixtral::model), ("olmoe", olmoe::model)];
+#[rustfmt::skip]
+const ARCHITECTURES: &[(&str, Build)] = &[
+    ("glm4_moe", glm4_moe::model),
+    ("gpt2", gpt2::model),
+    ("gpt_oss", gpt_oss::model),
+    ("llama", llama::model),
+    ("mixtral", mixtral::model),
+    ("olmoe", olmoe::model),
+    ("opt", opt::model),
+    ("qwen3", qwen3::model),
+    ("qwen3_moe", qwen3_moe::model),
+    ("qwen3_next", qwen3_next::model),
+];
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|(name, _)| *name)
@@ -71,8 +89,10 @@ fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
         "relu" => Ok(Activation::Relu),
-        "gelu" => Ok(Activation::GeluErf),
-        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
+            Ok(Activation::GeluTanh)
+        }
         _ => Err(c.wrong(key, &format!("is \"{name}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh"))),
     }
 }

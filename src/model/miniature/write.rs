@@ -85,7 +85,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
         };
         [&layer.input_norm, &layer.ffn_norm].into_iter().chain(qk)
     });
-    let centred = in_layers.chain([&spec.final_norm]).filter(|norm| norm.kind == NormKind::RmsZeroCentred);
+    let centred = in_layers.chain(&spec.final_norm).filter(|norm| norm.kind == NormKind::RmsZeroCentred);
     centred.map(|norm| norm.weight.name.as_str()).collect()
 }
 

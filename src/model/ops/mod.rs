@@ -3,15 +3,19 @@
 //! Each runs on contiguous rows of f32 or bf16 and on all cores; a device other than the CPU adds its own kernel here.
 
 mod activation;
+mod delta_rule;
 mod norm;
 mod rope;
 mod rows;
+mod short_conv;
 mod softmax;
 
 pub use activation::{activate, gated, interleaved_swiglu, sigmoid_gate};
+pub use delta_rule::{pairwise_decay, solve_unit_lower};
 pub use norm::norm;
 pub use rope::rotate;
 pub use rows::{add, add_rows};
+pub use short_conv::{ShortConv, Source, short_conv};
 pub use softmax::{Window, masked_softmax};
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};

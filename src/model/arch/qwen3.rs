@@ -1,0 +1,32 @@
+//! Qwen3 (`model_type` "qwen3"), dense. Facts: transformers `modeling_qwen3`; Qwen3 technical report 2025.
+//!
+//! Query and key norms run over each head. A sliding window holds for the layers that `layer_types` names or, without
+//! that list, from layer `max_window_layers` on.
+
+use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, switched_window};
+use super::{Names, activation};
+use crate::error::Result;
+use crate::model::config::Config;
+use crate::model::spec::{Ffn, Mixer, Mlp, Model, NormKind};
+
+const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), ..LLAMA };
+const MAX_WINDOW_LAYERS: usize = 28;
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let bias = c.bool_or("attention_bias", false)?;
+    let window = switched_window(c)?;
+    let first = c.opt_usize("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS);
+    let windows = layer_windows(c, decoder.layers, window, |i| window.is_some() && i >= first)?;
+    let intermediate = c.size("intermediate_size")?;
+    let act = activation(c, "hidden_act", "silu")?;
+    let layers = (0..decoder.layers).map(|i| {
+        let mut attention = decoder.attention(i, bias);
+        attention.qk_norm = Some(decoder.qk_norm(i, true));
+        attention.window = windows[i];
+        let prefix = format!("{}mlp.", decoder.layer(i));
+        let mlp = Mlp::gated(&prefix, decoder.hidden, intermediate, act, false);
+        decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
+    });
+    Ok(decoder.model("qwen3", layers.collect()))
+}
