@@ -28,8 +28,8 @@ use crate::results::FullActivations;
 
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
-/// Per layer that is read ahead: enough to even out a disk or link; more only takes memory.
-const MAX_READ_AHEAD: usize = 64 << 20;
+/// Experts that may wait: enough to even out a disk or link; more only takes memory.
+const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -152,8 +152,7 @@ impl<'a> Run<'a> {
         let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
         let mut needed = 0;
         let hidden = embed(model, tokens, &loader, &mut needed)?;
-        let layer_bytes = model.spec.layers.iter().map(|layer| layer_resident_bytes(layer, model.dtype)).max();
-        let budget = read_ahead(layer_bytes.unwrap_or(0), model.info.chunk_layers);
+        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let full = match (args.keep, &args.out) {
             (Keep::Stats, _) => None,
@@ -392,10 +391,14 @@ impl RotaryTables {
     }
 }
 
-/// Bytes of weights that may wait for their turn when the largest layer has `layer_bytes`.
-pub fn read_ahead(layer_bytes: usize, chunk_layers: usize) -> usize {
-    let layers = chunk_layers.saturating_sub(1);
-    layer_bytes.min(MAX_READ_AHEAD).saturating_mul(layers).max(MIN_READ_AHEAD)
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
+pub fn read_ahead(model: &super::spec::Model, dtype: DType, chunk_layers: usize) -> usize {
+    let core =
+        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
+    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
+    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
+    (cores + experts).max(MIN_READ_AHEAD)
 }
 
 /// Loaded weights of one whole layer, bytes.
