@@ -85,7 +85,7 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
 fn unread(spec: &Model, stored: &impl Fn(&str, u64) -> u64) -> u64 {
     let of = |tensor: &super::spec::Tensor| stored(&tensor.name, tensor.shape.iter().product::<usize>() as u64);
     let head = if spec.head == spec.embedding { 0 } else { of(&spec.head) };
-    let mut bytes = head + inventory::final_norm(spec).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
+    let mut bytes = head + inventory::before_head(spec).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
     if let Some(last) = spec.layers.last() {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
         bytes += with[without.len()..].iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
