@@ -9,6 +9,7 @@ mod tidy;
 
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model.
 mod oracle;
+mod precision;
 mod shakespeare;
 
 /// Text to token ids, against the Python package tokenizers.
@@ -28,6 +29,9 @@ mod bad_tokens;
 
 /// Result folders: written, replaced, read back, equal for equal runs.
 mod results;
+
+/// The result does not depend on how the work was cut.
+mod invariance;
 
 /// Ctrl-C.
 mod interrupt;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use outlier::error::Result;
 use outlier::model::{extract, load_tokens, open};
 use outlier::progress::Silent;
 use outlier::record::{
@@ -48,23 +49,28 @@ pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     (difference / norm).sqrt()
 }
 
-/// Runs a fixture and returns its record and full activations.
-pub fn run(folder: &Path, dtype: ComputeDtype) -> (Activations, Tensors) {
+/// A record and all activations by name.
+pub type Outcome = (Activations, Tensors);
+
+/// Runs a fixture as it comes.
+pub fn run(folder: &Path, dtype: ComputeDtype) -> Outcome {
+    let outcome = run_with(folder, &load_args(folder, dtype), ExtractArgs::default());
+    outcome.unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+}
+
+/// Runs a fixture with the given arguments, keeping everything.
+pub fn run_with(folder: &Path, load: &LoadArgs, args: ExtractArgs) -> Result<Outcome> {
     let ids = TokenSource::IdsSafetensors {
         path: folder.join("reference.safetensors").display().to_string(),
         tensor: "input_ids".into(),
     };
-    let tokens = load_tokens(&ids).unwrap();
-    let model = open(folder, &load_args(folder, dtype), None).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let tokens = load_tokens(&ids)?;
+    let model = open(folder, load, None)?;
     let out = tempfile::tempdir().unwrap();
-    let args = ExtractArgs {
-        keep: Keep::Full,
-        out: Some(out.path().display().to_string()),
-        logits: true,
-        ..ExtractArgs::default()
-    };
-    let acts = extract(&model, &tokens, &args, &Silent).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    (acts, tensors(&out.path().join("activations.safetensors")))
+    let out_path = Some(out.path().display().to_string());
+    let args = ExtractArgs { keep: Keep::Full, out: out_path, logits: true, ..args };
+    let acts = extract(&model, &tokens, &args, &Silent)?;
+    Ok((acts, tensors(&out.path().join("activations.safetensors"))))
 }
 
 /// The worst relative error over all tensors of the reference.

@@ -10,16 +10,14 @@ use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::forward::{layer_resident_bytes, read_ahead};
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
-use super::inventory;
+use super::inventory::{self, Role};
 use super::open::read_config;
 use super::reader::resident_bytes;
-use super::spec::{Experts, Ffn, Mixer, Model};
+use super::spec::{Experts, Ffn, Mixer, Model, Tensor};
 use super::workspace::Cut;
 use crate::error::Result;
 use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
 
-/// Bytes per value of a checkpoint whose headers are not at hand: released weights are bf16.
-const RELEASED_BYTES: u64 = 2;
 /// The program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 18 << 20;
 
@@ -32,20 +30,14 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         None => &Released,
     };
     let spec = arch::model(&config, names)?;
-    let stored = |name: &str, elements: u64| match &checkpoint {
-        Some(checkpoint) => checkpoint.entry(name).map_or(elements * RELEASED_BYTES, |entry| entry.bytes),
-        None if name.ends_with("_blocks") || name.ends_with("_scales") => elements,
-        None => elements * RELEASED_BYTES,
+    let stored = |tensor: &Tensor, role: Option<Role>| {
+        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&tensor.name));
+        entry.map_or_else(|| inventory::released_bytes(tensor, role), |entry| entry.bytes)
     };
     let (mut parameters, mut download) = (0, 0);
-    for (tensor, _) in inventory::tensors(&spec) {
-        let elements = tensor.shape.iter().product::<usize>() as u64;
-        parameters += match &tensor.name {
-            name if name.ends_with("_blocks") => 2 * elements,
-            name if name.ends_with("_scales") => 0,
-            _ => elements,
-        };
-        download += stored(&tensor.name, elements);
+    for (tensor, role) in inventory::tensors(&spec) {
+        parameters += inventory::parameters(&tensor);
+        download += stored(&tensor, role);
     }
     let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
     let dtype = match model.dtype {
@@ -82,18 +74,19 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
 }
 
 /// Stored bytes that an analysis without logits leaves out: the head, the final norm, the last layer's FFN.
-fn unread(spec: &Model, stored: &impl Fn(&str, u64) -> u64) -> u64 {
-    let of = |tensor: &super::spec::Tensor| stored(&tensor.name, tensor.shape.iter().product::<usize>() as u64);
-    let head = if spec.head == spec.embedding { 0 } else { of(&spec.head) };
-    let mut bytes = head + inventory::before_head(spec).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
+fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
+    let all = |parts: &[inventory::Part]| -> u64 {
+        let of = |part: &inventory::Part| part.tensors().into_iter().map(|t| stored(t, Some(part.role()))).sum::<u64>();
+        parts.iter().map(of).sum()
+    };
+    let head = if spec.head == spec.embedding { 0 } else { stored(&spec.head, None) };
+    let mut bytes = head + all(&inventory::before_head(spec));
     if let Some(last) = spec.layers.last() {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
-        bytes += with[without.len()..].iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
+        bytes += all(&with[without.len()..]);
         if let Ffn::Moe(moe) = &last.ffn {
             let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
-            for e in 0..count {
-                bytes += inventory::expert(&moe.experts, e).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
-            }
+            bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
         }
     }
     bytes

@@ -227,6 +227,26 @@ pub fn projection(linear: &Linear) -> Vec<Part> {
     parts.0
 }
 
+/// Weights that a stored tensor stands for: a byte of MXFP4 blocks holds two, their scales none.
+pub fn parameters(tensor: &Tensor) -> u64 {
+    let elements = tensor.shape.iter().product::<usize>() as u64;
+    match &tensor.name {
+        name if name.ends_with("_blocks") => 2 * elements,
+        name if name.ends_with("_scales") => 0,
+        _ => elements,
+    }
+}
+
+/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, MXFP4 in bytes.
+pub fn released_bytes(tensor: &Tensor, role: Option<Role>) -> u64 {
+    let elements = tensor.shape.iter().product::<usize>() as u64;
+    match &tensor.name {
+        name if name.ends_with("_blocks") || name.ends_with("_scales") => elements,
+        _ if role == Some(Role::CorrectionBias) => 4 * elements,
+        _ => 2 * elements,
+    }
+}
+
 /// Every tensor the model can need, each once, in the order of the layers.
 pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
     let mut all = vec![(model.embedding.clone(), None)];

@@ -64,14 +64,8 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
     let spec = arch::model(&config, &checkpoint)?;
     let (mut parameters, mut weight_bytes) = (0, 0);
     for (tensor, _) in inventory::tensors(&spec) {
-        let entry = checkpoint.expect(&tensor)?;
-        // A u8 tensor of blocks holds two parameters per byte; its scales hold none.
-        parameters += match tensor.name.ends_with("_blocks") {
-            true => 2 * tensor.shape.iter().product::<usize>(),
-            false if tensor.name.ends_with("_scales") => 0,
-            false => tensor.shape.iter().product(),
-        };
-        weight_bytes += entry.bytes;
+        parameters += inventory::parameters(&tensor);
+        weight_bytes += checkpoint.expect(&tensor)?.bytes;
     }
     let (num_experts, num_experts_per_tok) = spec.experts();
     let info = ModelInfo {
@@ -83,7 +77,7 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
         vocab_size: spec.vocab_size,
         num_experts,
         num_experts_per_tok,
-        parameters: parameters as u64,
+        parameters,
         weight_bytes,
         dtype: args.dtype,
         device: "cpu".to_string(),

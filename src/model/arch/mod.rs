@@ -14,6 +14,8 @@ mod opt;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
+#[cfg(test)]
+mod released;
 
 use super::config::Config;
 use super::spec::{Activation, Model};
