@@ -21,7 +21,7 @@ use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
 /// Bytes per value of a checkpoint whose headers are not at hand: released weights are bf16.
 const RELEASED_BYTES: u64 = 2;
 /// The program itself: code, script engine, headers. Measured on small models.
-const PROCESS_BYTES: u64 = 24 << 20;
+const PROCESS_BYTES: u64 = 18 << 20;
 
 /// `folder` holds config.json and, for exact sizes, the weights.
 pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
@@ -85,7 +85,7 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
 fn unread(spec: &Model, stored: &impl Fn(&str, u64) -> u64) -> u64 {
     let of = |tensor: &super::spec::Tensor| stored(&tensor.name, tensor.shape.iter().product::<usize>() as u64);
     let head = if spec.head == spec.embedding { 0 } else { of(&spec.head) };
-    let mut bytes = head + inventory::final_norm(spec).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
+    let mut bytes = head + inventory::before_head(spec).iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
     if let Some(last) = spec.layers.last() {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
         bytes += with[without.len()..].iter().flat_map(|part| part.tensors()).map(of).sum::<u64>();
@@ -147,9 +147,9 @@ impl Phases<'_> {
         parts.iter().map(|part| resident_bytes(part, self.dtype)).sum()
     }
 
-    /// Everything but routed experts of layer `i` and the layers read ahead of it.
-    fn cores(&self, i: usize) -> usize {
-        let layers = self.spec.layers.iter().skip(i).take(self.chunk_layers);
+    /// Everything but routed experts of `count` layers from `i` on.
+    fn cores(&self, i: usize, count: usize) -> usize {
+        let layers = self.spec.layers.iter().skip(i).take(count);
         layers.map(|layer| self.size(&inventory::core(layer, true))).sum()
     }
 
@@ -161,7 +161,7 @@ impl Phases<'_> {
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
         let workspace = self.cut.mixer_workspace(layer, self.spec.hidden_size, self.args.sequence_length, self.dtype);
-        Phase { weights: self.cores(i) as u64, hidden: self.residual(), workspace: workspace as u64 }
+        Phase { weights: self.cores(i, self.chunk_layers) as u64, hidden: self.residual(), workspace: workspace as u64 }
     }
 
     fn ffn(&self, i: usize) -> Phase {
@@ -172,13 +172,17 @@ impl Phases<'_> {
                 let rows =
                     (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner, self.dtype));
                 let workspace = self.cut.ffn_workspace(rows, hidden, inner, self.dtype);
-                Phase { weights: self.cores(i) as u64, hidden: self.residual(), workspace: workspace as u64 }
+                Phase {
+                    weights: self.cores(i, self.chunk_layers) as u64,
+                    hidden: self.residual(),
+                    workspace: workspace as u64,
+                }
             }
             Ffn::Moe(moe) => {
                 let expert = self.size(&inventory::expert(&moe.experts, 0));
-                let layer = layer_resident_bytes(&self.spec.layers[i], self.dtype);
-                let waiting = read_ahead(layer, self.chunk_layers).max(expert).min(expert * moe.num_experts);
-                let ahead = if self.chunk_layers > 1 { self.cores(i + 1) } else { 0 };
+                let queue = read_ahead(self.spec, self.dtype, self.chunk_layers);
+                let waiting = queue.max(expert).min(expert * moe.num_experts);
+                let ahead = self.cores(i + 1, self.chunk_layers - 1);
                 // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
                 let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
                 let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate, self.dtype));

@@ -86,8 +86,10 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType)
         Mixer::Attention(attention) => {
             let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-            // q as projected and in f32, the chunks of the output and their concatenation, the gate; k and v twice each.
-            q * (3 * bytes + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * (bytes + 4)
+            // q as projected and (in bf16) in f32, a chunk of it in f32, the chunks of the output and their
+            // concatenation, of which one is gone before the other is largest; the gate; k and v in f32.
+            let widened = if dtype == DType::BF16 { 4 } else { 0 };
+            q * (2 * bytes + widened + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * 4
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
