@@ -162,7 +162,7 @@ fn integer_weights() {
         *array = Array::new(Dtype::I32, &[32], vec![0; 4 * 32]);
     });
     let message = format!("{SHARD}: tensor `{name}` is I32, expected F32, BF16 or F16");
-    project.refuses(ANALYSIS, FAILED, &message, "look for a copy of this model in one of these");
+    project.refuses(ANALYSIS, FAILED, &message, "look for a copy of this model in one of these formats");
 }
 
 #[test]
@@ -187,11 +187,33 @@ fn nan_in_an_expert() {
     let project = Project::new();
     project.copy("tests/fixtures/mixtral", "model");
     let name = "model.layers.0.block_sparse_moe.experts.0.w2.weight";
-    checkpoint::change(&project.path(SHARD), |arrays| arrays.get_mut(name).unwrap().data[1..].fill(0x7f));
+    checkpoint::change(&project.path(SHARD), |arrays| arrays.get_mut(name).unwrap().data.fill(0xff));
+    // Every token once: each expert is chosen by some.
     let ids: Vec<u32> = (0..128).collect();
-    let script = ANALYSIS.replace("[7, 8, 9, 10, 11, 12]", "[1, 1, 1, 1, 1, 1]");
-    let script = script.replace("[[1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1]]", &format!("[{ids:?}]"));
+    let script = ANALYSIS.replace("[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]", &format!("[{ids:?}]"));
     project.refuses(&script, FAILED, &format!("tensor `{name}`: element"), "the weights are damaged");
+}
+
+/// Finite weights whose products are not: the numbers are counted and named, and the statistics go on without them.
+#[test]
+fn activations_that_overflow_are_reported() {
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    let name = "model.layers.0.block_sparse_moe.experts.0.w2.weight";
+    checkpoint::change(&project.path(SHARD), |arrays| {
+        let values = arrays.get_mut(name).unwrap();
+        *values = Array::bf16(&values.shape, vec![0x7f00; values.data.len() / 2]);
+    });
+    let ids: Vec<u32> = (0..128).collect();
+    let script = ANALYSIS.replace("[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]", &format!("[{ids:?}]"));
+    let stderr = project.script(&script).ends(0).stderr;
+    assert!(stderr.contains("warning: layers.1.input_layernorm, sequence 0: "), "{stderr}");
+    assert!(stderr.contains("infinite values, left out of the statistics"), "{stderr}");
+    let whole = project.json(&format!("results/analysis/{FINAL}"));
+    let first = &whole["non_finite"][0];
+    assert_eq!(first["norm"], json!({ "layer": 1, "site": "input_layernorm" }));
+    assert!(first["nan"].as_u64().unwrap() + first["infinite"].as_u64().unwrap() > 0);
+    assert!(whole["pooled"]["num_non_finite"].as_u64().unwrap() > 0);
 }
 
 #[test]
@@ -199,7 +221,7 @@ fn unknown_model_type() {
     let project = with_config(|config| config["model_type"] = "lama".into());
     project.refuses(ANALYSIS, FAILED, "model/config.json: unknown model_type \"lama\"", "did you mean `llama`?");
     let project = with_config(|config| config["model_type"] = "bert".into());
-    project.refuses(ANALYSIS, FAILED, "unknown model_type \"bert\"", "supported are llama, ");
+    project.refuses(ANALYSIS, FAILED, "unknown model_type \"bert\"", "supported are ");
     let project = with_config(|config| drop(config.as_object_mut().unwrap().remove("model_type")));
     project.refuses(ANALYSIS, FAILED, "`model_type` is missing", "is this a Hugging Face config.json?");
 }

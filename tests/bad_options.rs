@@ -77,8 +77,10 @@ fn options_of_the_wrong_type() {
         ("save_results(\"x\", #{ activations: acts, found: found, settings: #{ f: |x| x } })", "`settings` is"),
         ("parallel([1], #{ max: \"two\" }, |x| x)", "`max` is \"two\", expected a whole number"),
     ] {
-        refuses(call, SCRIPT, message, "README.md");
+        refuses(call, SCRIPT, message, "");
     }
+    let call = "load_model(\"model\", #{ dtype: 32 })";
+    refuses(call, SCRIPT, "expected a string", "README.md lists the options of load_model");
 }
 
 #[test]

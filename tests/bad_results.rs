@@ -2,6 +2,8 @@
 
 use outlier::record::Criterion;
 use outlier::{results, stats};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
 use crate::project::{FINAL, Project};
 
@@ -37,7 +39,7 @@ fn refuses(project: &Project, script: &str, code: i32, message: &str, hint: &str
 fn missing() {
     let project = project();
     let hint = "give the folder of a finished analysis";
-    refuses(&project, "load_results(\"dem\")", FILE, &format!("reading ./results/dem/{FINAL}: No such file"), hint);
+    refuses(&project, "load_results(\"dem\")", FILE, &format!("reading results/dem/{FINAL}: No such file"), hint);
     std::fs::remove_file(project.path(RECORD)).unwrap();
     refuses(&project, LOAD, FILE, "activations.stats: No such file", "was this analysis saved by save_results?");
     std::fs::remove_file(project.path(&format!("results/demo/{FINAL}"))).unwrap();
@@ -119,25 +121,37 @@ fn no_damage_to_a_record_is_a_crash() {
     assert!(refused > 10, "{refused} damages were noticed");
 }
 
-/// A header can say anything: sizes that overflow, or that are nothing.
+/// Rewrites the JSON in the record's header.
+fn with_header(whole: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let (_, metadata) = SafeTensors::read_metadata(whole).unwrap();
+    let text = &metadata.metadata().as_ref().unwrap()["outlier"];
+    let mut json: Value = serde_json::from_str(text).unwrap();
+    change(&mut json);
+    let file = SafeTensors::deserialize(whole).unwrap();
+    let tensors: Vec<_> = file.iter().collect();
+    safetensors::serialize(tensors, Some([("outlier".to_string(), json.to_string())].into())).unwrap()
+}
+
+/// A header can say anything: sizes that overflow, that are nothing, that do not fit the rest.
 #[test]
 fn impossible_sizes_are_refused() {
     let project = project();
     let whole = project.bytes(RECORD);
+    project.file(RECORD, with_header(&whole, |_| ()));
+    project.script("load_results(\"demo\").detect_outliers()").ok();
     for (key, value) in [
-        (r#"\"hidden_size\":32"#, r#"\"hidden_size\":0 "#),
-        (r#"\"num_sequences\":3"#, r#"\"num_sequences\":0"#),
-        (r#"\"sequence_length\":24"#, r#"\"sequence_length\":0 "#),
+        ("hidden_size", json!(0)),
+        ("hidden_size", json!(33)),
+        ("num_sequences", json!(0)),
+        ("num_sequences", json!(u64::MAX / 2)),
+        ("sequence_length", json!(0)),
+        ("ladder", json!([])),
+        ("ladder", json!([6.0, 3.0])),
+        ("norms", json!([])),
+        ("tokens", json!(null)),
     ] {
-        let header = String::from_utf8_lossy(&whole).into_owned();
-        assert!(header.contains(key), "{key}");
-        let mut record = whole.clone();
-        for at in 0..record.len() - key.len() {
-            if &record[at..at + key.len()] == key.as_bytes() {
-                record[at..at + key.len()].copy_from_slice(value.as_bytes());
-            }
-        }
-        project.file(RECORD, record);
-        refuses(&project, "load_results(\"demo\").detect_outliers()", FILE, "", "the file is damaged");
+        project.file(RECORD, with_header(&whole, |json| json[key] = value.clone()));
+        let script = "let stored = load_results(\"demo\"); stored.detect_outliers(); stored.bootstrap_ci();";
+        refuses(&project, script, FILE, "", "damaged");
     }
 }

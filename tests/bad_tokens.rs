@@ -86,7 +86,7 @@ fn files_that_are_not_ids() {
         let message = "`ids` is not an array of arrays of token ids";
         refuses(&project, &format!("#{{ ids: {ids} }}"), SCRIPT, message, "such as [[1, 2], [3, 4]]");
     }
-    refuses(&project, "#{ ids: 5 }", SCRIPT, "load_tokens: `ids` is 5, expected a", "load_tokens(#{ ids:");
+    refuses(&project, "#{ ids: 5 }", SCRIPT, "load_tokens: `ids` is 5, expected a", "README.md");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn safetensors_that_hold_no_sequences() {
     let arrays: Arrays = arrays.map(|(name, array)| (name.to_string(), array)).into();
     checkpoint::write(&project.path("ids.safetensors"), &arrays);
     for (tensor, message, hint) in [
-        ("flat", "`flat` has shape [4], expected [sequences, positions]", "[sequences, positions]"),
+        ("flat", "`flat` has shape [4], expected [sequences, positions]", "has the shape [1, n]"),
         ("negative", "`negative` holds a negative or too large id", "padding"),
         ("large", "`large` holds a negative or too large id", "padding"),
         ("none", "ids.safetensors: no tokens", "give at least one sequence"),

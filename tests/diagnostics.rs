@@ -43,11 +43,11 @@ fn an_error_in_a_function_of_a_module() {
         1,
         "
 error: no function `no_such (i64, i64)`
-  --> ./stdlib/lab.rhai:8:4
+  --> stdlib/lab.rhai:8:4
    |
  8 | \tx.no_such(1)
    | \t  ^
-  in inner, called at ./stdlib/lab.rhai:4:5
+  in inner, called at stdlib/lab.rhai:4:5
   in outer, called at script.rhai:3:6
   hint: see the list of primitives in README.md
 ",
@@ -60,11 +60,11 @@ fn an_error_while_a_module_is_imported() {
     project.file("stdlib/lab.rhai", "//! Lab.\nconst A = 1;\nlet b = A / 0;\n");
     project.file("script.rhai", "\nimport \"lab\" as lab;\n");
     let stderr = project.run(&["run", "script.rhai"]).ends(1).stderr;
-    assert!(stderr.contains("  --> ./stdlib/lab.rhai:3:11\n   |\n 3 | let b = A / 0;\n   |           ^"), "{stderr}");
-    assert!(stderr.contains("in module \"lab\", imported at script.rhai:2:1"), "{stderr}");
+    assert!(stderr.contains("  --> stdlib/lab.rhai:3:11\n   |\n 3 | let b = A / 0;\n   |           ^"), "{stderr}");
+    assert!(stderr.contains("in module \"lab\", imported at script.rhai:2:8"), "{stderr}");
     project.file("stdlib/lab.rhai", "//! Lab.\nfn f( { 1 }\n");
     let stderr = project.run(&["run", "script.rhai"]).ends(1).stderr;
-    assert!(stderr.contains("  --> ./stdlib/lab.rhai:2:7\n   |\n 2 | fn f( { 1 }\n   |       ^"), "{stderr}");
+    assert!(stderr.contains("  --> stdlib/lab.rhai:2:7\n   |\n 2 | fn f( { 1 }\n   |       ^"), "{stderr}");
 }
 
 #[test]

@@ -42,6 +42,17 @@ fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
     }
 }
 
+/// Enough tokens that ten layers take far longer than it takes to press a key.
+fn many_tokens(project: &Project) {
+    let ids: Vec<Vec<u32>> = (0..64).map(|s| (0..1024).map(|t| (s + t) % 256).collect()).collect();
+    project.file("ids.json", serde_json::to_string(&ids).unwrap());
+}
+
+/// Waits until norm outputs are being written.
+fn wait_for_work(child: &mut Child, project: &Project) {
+    wait_until(child, "the first activations", || !project.files("results/full").is_empty());
+}
+
 /// Starts a script, waits until it has printed a line, sends Ctrl-C and returns how it ended.
 fn interrupted_after_first_line(script: &str) -> Outcome {
     let project = Project::new();
@@ -71,6 +82,27 @@ fn a_script_cannot_catch_it() {
 }
 
 #[test]
+fn a_script_may_catch_the_interruption_of_a_model() {
+    let project = Project::new();
+    let script = r#"
+        let model = load_model(miniature_model("olmoe").path);
+        let tokens = load_tokens(#{ ids: "ids.json" });
+        try {
+            model.extract_layernorms(tokens, #{ keep: "full", out: "results/full" });
+        } catch (error) {
+            print(error.kind);
+        }
+        print("tidied up");
+    "#;
+    many_tokens(&project);
+    project.file("script.rhai", script);
+    let mut child = start(&project, &["run", "script.rhai"]);
+    wait_for_work(&mut child, &project);
+    interrupt(&child);
+    assert_eq!(ending(child).ends(INTERRUPTED).stdout, "interrupted\ntidied up\n");
+}
+
+#[test]
 fn parallel_work_stops() {
     let script = "print(\"started\"); parallel([1, 2, 3], |x| { loop {} }); print(\"after\");";
     assert_eq!(interrupted_after_first_line(script).ends(INTERRUPTED).stdout, "");
@@ -79,22 +111,20 @@ fn parallel_work_stops() {
 #[test]
 fn a_model_stops_at_the_next_layer() {
     let project = Project::new();
-    // Enough tokens that ten layers take far longer than it takes to press a key.
+    many_tokens(&project);
     project.file(
         "script.rhai",
         r#"
         let made = miniature_model("olmoe");
         let model = load_model(made.path);
-        let tokens = load_tokens(#{ ids: (0..64).map(|s| (0..1024).map(|t| (s + t) % 256)) });
+        let tokens = load_tokens(#{ ids: "ids.json" });
         print("started");
         let acts = model.extract_layernorms(tokens, #{ keep: "full", out: "results/full" });
         save_results("whole", #{ activations: acts, found: acts.detect_outliers() });
         "#,
     );
     let mut child = start(&project, &["run", "script.rhai"]);
-    wait_until(&mut child, "the first activations", || {
-        project.files("results").iter().any(|f| f.contains(".partial-"))
-    });
+    wait_for_work(&mut child, &project);
     interrupt(&child);
     ending(child).ends(INTERRUPTED);
     let left = project.files("results");
@@ -114,6 +144,8 @@ fn the_finished_models_of_a_sweep_are_kept() {
     assert_eq!(project.json(&first)["analysis_summary"]["synthetic_model"], true);
     assert!(!project.has(&format!("results/miniature_mixtral_8x7b/{FINAL}")), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("interrupted; 1 models are done and kept"), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("│ miniature_olmoe_1b_7b "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("results: results/miniature_olmoe_1b_7b"), "{}", outcome.stdout);
 }
 
 #[test]

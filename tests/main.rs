@@ -41,3 +41,6 @@ mod streaming;
 
 /// Miniature models end to end: scripts/sweep.rhai and one script per model.
 mod sweep;
+
+/// Models from the hub: a hub of our own on this machine.
+mod hub;

@@ -97,12 +97,12 @@ fn lists_and_counts_agree() {
 
 #[test]
 fn saving_again_leaves_nothing_of_before() {
-    let project = analysed("0..2");
-    assert_eq!(batches(&project).len(), 2);
-    project.script(&ANALYSIS.replace("$ROWS", "1..2")).ok();
-    assert_eq!(batches(&project), ["batch_000_results.json"]);
-    assert_eq!(project.json(&format!("results/demo/{FINAL}"))["analysis_summary"]["total_sequences"], 1);
-    project.script("print(load_results(\"demo\").activations.num_sequences)").ok();
+    let project = analysed("0..3");
+    assert_eq!(batches(&project).len(), 3);
+    project.script(&ANALYSIS.replace("$ROWS", "1..3")).ok();
+    assert_eq!(batches(&project), ["batch_000_results.json", "batch_001_results.json"]);
+    assert_eq!(project.json(&format!("results/demo/{FINAL}"))["analysis_summary"]["total_sequences"], 2);
+    assert_eq!(project.script("print(load_results(\"demo\").activations.num_sequences)").ok(), "2\n");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn what_was_saved_reads_back() {
         print(stored.path);
     "#;
     let text = project().script(&format!("{}{check}", ANALYSIS.replace("$ROWS", "0..2"))).ok();
-    assert_eq!(text, "true\ntrue\na test\ntrue\ntrue\n20\n./results/demo\n");
+    assert_eq!(text, "true\ntrue\na test\ntrue\ntrue\n20\nresults/demo\n");
 }
 
 /// Replaces what a run measured of itself.

@@ -106,7 +106,7 @@ fn the_first_script_of_the_readme() {
         assert_eq!(row[1], count.to_string(), "{text}");
         assert_eq!(row[3], if count == 0 { "NONE" } else { "PROBABILISTIC" }, "{text}");
     }
-    assert!(text.contains("largest norm output 5.80; results: ./results/quickstart"), "{text}");
+    assert!(text.contains("largest norm output 5.80; results: results/quickstart"), "{text}");
     let summary = &project.json(&format!("results/quickstart/{FINAL}"))["analysis_summary"];
     assert_eq!((&summary["num_features"], &summary["synthetic_model"]), (&Value::from(1), &Value::from(false)));
 }

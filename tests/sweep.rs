@@ -4,8 +4,16 @@ use serde_json::Value;
 
 use crate::project::{FINAL, Outcome, Project};
 
-/// Number, script and miniature of each model whose architecture the engine knows.
-const MODELS: &[(&str, &str, &str)] = &[("01", "olmoe_1b_7b", "olmoe"), ("04", "mixtral_8x7b", "mixtral")];
+/// Number, script and miniature of each model.
+const MODELS: &[(&str, &str, &str)] = &[
+    ("01", "olmoe_1b_7b", "olmoe"),
+    ("02", "gpt_oss_20b", "gpt_oss"),
+    ("03", "qwen3_30b", "qwen3_moe"),
+    ("04", "mixtral_8x7b", "mixtral"),
+    ("05", "qwen3_next_80b", "qwen3_next"),
+    ("06", "glm_45_air", "glm4_moe"),
+    ("07", "gpt_oss_120b", "gpt_oss_large"),
+];
 
 /// Fewer tokens than the sweep's own, where the outcome does not matter.
 const FEW: [&str; 4] = ["--num-sequences", "2", "--sequence-length", "64"];
@@ -44,7 +52,7 @@ fn every_miniature_has_the_features_that_were_planted() {
     for (row, (_, name, miniature)) in rows[1..].iter().zip(MODELS) {
         assert_eq!((row[0], row[column("expected")]), (format!("miniature_{name}").as_str(), "as planted"));
         let folder = format!("results/miniature_{name}");
-        assert!(outcome.stdout.contains(&format!("results: ./{folder}\n")), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains(&format!("results: {folder}\n")), "{}", outcome.stdout);
         assert_eq!(project.files(&folder).iter().filter(|file| file.starts_with("batch_")).count(), 16);
         let whole = project.json(&format!("{folder}/{FINAL}"));
         assert_eq!(whole["analysis_summary"]["synthetic_model"], true);
@@ -109,7 +117,7 @@ fn every_model_has_a_script_that_runs_alone() {
         let words = [&["run", script.as_str(), "--miniature"], &FEW[..]].concat();
         let text = project.run(&words).ok();
         assert_eq!(rows(&text)[1][0], format!("miniature_{name}"));
-        assert!(text.ends_with(&format!("results: ./results/miniature_{name}\n")), "{text}");
+        assert!(text.ends_with(&format!("results: results/miniature_{name}\n")), "{text}");
         let whole = project.json(&format!("results/miniature_{name}/{FINAL}"));
         assert_eq!(whole["settings"]["experiment"], *name);
         assert_eq!(whole["provenance"]["tokens"]["sequence_length"], 64);

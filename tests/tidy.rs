@@ -207,6 +207,22 @@ fn files_are_short() {
     none(long.collect(), "look for the second noun");
 }
 
+/// Records reach scripts as maps, which do not know what they might have held.
+#[test]
+fn every_field_of_a_record_can_be_suggested() {
+    let known = files("src/host", "rs").into_iter().find(|file| file.path.ends_with("values.rs")).unwrap();
+    let mut wrong = Vec::new();
+    for room in ["criterion", "estimate", "finding", "interval"] {
+        let record =
+            files("src/record", "rs").into_iter().find(|file| file.path.ends_with(&format!("{room}.rs"))).unwrap();
+        let fields = record.code.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let fields: Vec<_> = fields.map(|(name, _)| name.to_string()).collect();
+        assert!(fields.len() > 3, "{room}");
+        wrong.extend(fields.into_iter().filter(|name| !known.text.contains(&format!("    \"{name}\","))));
+    }
+    none(wrong, "add to FIELDS in src/host/values.rs");
+}
+
 #[test]
 fn dependencies_are_pinned() {
     // Outside a clone (a tarball) there is nothing to ask.

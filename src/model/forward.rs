@@ -93,7 +93,8 @@ fn norms(model: &OpenModel) -> Vec<NormId> {
 /// Ascending union of the default rungs and those asked for.
 pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number")));
+        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
+            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
     }
     let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
     ladder.sort_by(f32::total_cmp);
