@@ -3,3 +3,4 @@
 mod invariance;
 mod oracle;
 mod precision;
+mod second_opinion;
