@@ -10,6 +10,7 @@ mod tidy;
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model.
 mod oracle;
 mod precision;
+mod second_opinion;
 mod shakespeare;
 
 /// Text to token ids, against the Python package tokenizers.
