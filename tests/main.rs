@@ -40,6 +40,9 @@ mod interrupt;
 /// Memory that does not grow with the layers, and no byte read that is not needed.
 mod streaming;
 
+/// Announced and measured memory.
+mod estimate;
+
 /// Miniature models end to end: scripts/sweep.rhai and one script per model.
 mod sweep;
 

@@ -37,11 +37,11 @@ fn ones(shape: &[usize]) -> Array {
 }
 
 /// A model of the Llama family: widths of hidden and feed-forward layers, experts (0: dense) and layers.
-struct Shape {
-    hidden: usize,
-    inner: usize,
-    experts: usize,
-    layers: usize,
+pub struct Shape {
+    pub hidden: usize,
+    pub inner: usize,
+    pub experts: usize,
+    pub layers: usize,
 }
 
 /// Eight megabytes per layer: 4 * 512² in the attention and 3 * 512 * 2048 in the feed-forward network.
@@ -92,7 +92,7 @@ impl Shape {
     }
 
     /// The checkpoint as `model/`, one file per layer, as large models have them.
-    fn write(&self, project: &Project) {
+    pub fn write(&self, project: &Project) {
         project.file("model/config.json", self.config().to_string());
         let mut rest = Arrays::new();
         rest.insert("model.embed_tokens.weight".into(), noise("embed_tokens", &[VOCAB, self.hidden]));

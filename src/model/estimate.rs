@@ -189,8 +189,14 @@ impl Phases<'_> {
     }
 
     fn head(&self) -> Phase {
-        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace: 3 * HEAD_BLOCK_BYTES as u64 }
+        let width = self.spec.head.shape[1] * 4;
+        let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
+        let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
+        // Logits as a tensor, and copied out of it.
+        let workspace = (block * width + 2 * rows * block * 4) as u64;
+        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace }
     }
+}
 }
 
 /// Weights that one token multiplies with, without embeddings and head.

@@ -1,0 +1,77 @@
+//! `estimate_vram` against what is measured: memory at several sizes, bytes read, and what a change of the settings does.
+
+use serde_json::Value;
+
+use crate::project::Project;
+use crate::streaming::Shape;
+
+/// How far the estimate of memory may be from the measured peak, either way.
+const TOLERANCE: f64 = 0.15;
+
+/// The estimate, and the measurements of a run with the same settings in a process of its own.
+fn both(shape: &Shape, sequences: usize, length: usize, options: &str, extract: &str) -> (Value, Value) {
+    let project = Project::new();
+    shape.write(&project);
+    let row: Vec<usize> = (0..length).map(|t| (t * 7 + 3) % 256).collect();
+    project.file("ids.json", serde_json::to_string(&vec![row; sequences]).unwrap());
+    let script = format!(
+        "let model = load_model(\"model\", #{{ {options} }});
+         let acts = model.extract_layernorms(load_tokens(#{{ ids: \"ids.json\" }}), #{{ {extract} }});
+         let estimate = estimate_vram(\"model\", #{{
+             num_sequences: {sequences}, sequence_length: {length}, {options}{comma}{extract}
+         }});
+         print(#{{ e: estimate, m: acts.measurements }}.to_json());",
+        comma = if options.is_empty() || extract.is_empty() { "" } else { ", " },
+    );
+    let mut json = project.script(&script).json();
+    (json["e"].take(), json["m"].take())
+}
+
+#[track_caller]
+fn agree(shape: &Shape, sequences: usize, length: usize, options: &str, extract: &str) {
+    let (estimate, measured) = both(shape, sequences, length, options, extract);
+    let (estimated, peak) =
+        (estimate["total_bytes"].as_f64().unwrap(), measured["peak_memory_bytes"].as_f64().unwrap());
+    println!("estimated {estimated} bytes, measured {peak}: {:.2}", estimated / peak);
+    if cfg!(target_os = "linux") {
+        assert!((estimated / peak - 1.0).abs() <= TOLERANCE, "estimated {estimate}, measured {measured}");
+    }
+}
+
+#[test]
+fn weights_are_most_of_it() {
+    // Large layers, few tokens.
+    agree(&Shape { hidden: 1024, inner: 4096, experts: 0, layers: 4 }, 2, 64, "", "");
+}
+
+#[test]
+fn activations_are_most_of_it() {
+    agree(&Shape { hidden: 512, inner: 1024, experts: 0, layers: 3 }, 8, 512, "", "");
+}
+
+#[test]
+fn a_budget_bounds_the_workspace() {
+    agree(&Shape { hidden: 512, inner: 1024, experts: 0, layers: 3 }, 8, 512, "", "memory_budget: 40000000");
+}
+
+#[test]
+fn one_layer_at_a_time() {
+    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 4 }, 4, 256, "chunk_layers: 1", "");
+}
+
+#[test]
+fn experts_and_logits() {
+    agree(&Shape { hidden: 512, inner: 512, experts: 8, layers: 3 }, 8, 512, "", "logits: true");
+}
+
+#[test]
+fn bf16() {
+    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 4 }, 4, 512, "dtype: \"bf16\"", "");
+}
+
+#[test]
+fn what_is_read_is_what_was_announced_but_for_unused_embeddings() {
+    let shape = Shape { hidden: 64, inner: 96, experts: 0, layers: 3 };
+    let (estimate, measured) = both(&shape, 1, 256, "", "");
+    assert_eq!(estimate["read_bytes"], measured["bytes_read"]);
+}
