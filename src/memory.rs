@@ -1,4 +1,6 @@
-//! Peak resident memory of this process, as the kernel counts it (Linux; elsewhere 0, meaning not measured).
+//! Resident memory of this process: its peak, and giving freed memory back.
+//!
+//! The peak is as the kernel counts it (Linux; elsewhere 0, meaning not measured).
 
 /// Starts a new measurement: the peak is set back to what is resident now.
 pub fn reset_peak() {
@@ -12,4 +14,18 @@ pub fn peak() -> u64 {
     let kib =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|rest| rest.split_whitespace().next());
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Allocations from this size on are mapped by themselves and go back to the system when freed.
+const MAPPED_FROM: i32 = 1 << 20;
+
+/// Keeps freed weights and activations from staying resident: without it the allocator raises its own limit to 32 MB and
+/// keeps everything below. Call once, at the start.
+pub fn return_freed_memory() {
+    // SAFETY: sets two parameters of the allocator; no memory is touched.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
+    }
 }

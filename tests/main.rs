@@ -1,6 +1,48 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-mod invariance;
+/// Tools: safetensors files to damage, and a project folder in which the program runs.
+mod checkpoint;
+mod project;
+
+/// The rules of the house, read off the source.
+mod tidy;
+
+/// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
+/// candle-transformers.
 mod oracle;
 mod precision;
 mod second_opinion;
+mod shakespeare;
+
+/// Text to token ids, against the Python package tokenizers.
+mod text;
+
+/// What scripts can say, how they fail, how they run side by side.
+mod command_line;
+mod diagnostics;
+mod parallel;
+mod script_host;
+
+/// Bad input: each a clear error with a hint, no crash, no partial result that looks whole.
+mod bad_models;
+mod bad_options;
+mod bad_results;
+mod bad_tokens;
+
+/// Result folders: written, replaced, read back, equal for equal runs.
+mod results;
+
+/// The result does not depend on how the work was cut.
+mod invariance;
+
+/// Ctrl-C.
+mod interrupt;
+
+/// Memory that does not grow with the layers, and no byte read that is not needed.
+mod streaming;
+
+/// Miniature models end to end: scripts/sweep.rhai and one script per model.
+mod sweep;
+
+/// Models from the hub: a hub of our own on this machine.
+mod hub;

@@ -19,6 +19,9 @@ use serde_json::Value;
 /// ‖a − b‖ / ‖b‖ per tensor allowed in f32.
 const F32_TOLERANCE: f64 = 1e-4;
 
+/// Name and values.
+pub type Tensors = HashMap<String, Vec<f32>>;
+
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
@@ -28,7 +31,7 @@ pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
 }
 
 /// All floating-point tensors of a file.
-pub fn tensors(path: &Path) -> HashMap<String, Vec<f32>> {
+pub fn tensors(path: &Path) -> Tensors {
     let data = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&data).unwrap();
     let floats = file.iter().filter(|(_, view)| view.dtype() == Dtype::F32);
@@ -47,7 +50,7 @@ pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// A record and all activations by name.
-pub type Outcome = (Activations, HashMap<String, Vec<f32>>);
+pub type Outcome = (Activations, Tensors);
 
 /// Runs a fixture as it comes.
 pub fn run(folder: &Path, dtype: ComputeDtype) -> Outcome {
@@ -71,7 +74,7 @@ pub fn run_with(folder: &Path, load: &LoadArgs, args: ExtractArgs) -> Result<Out
 }
 
 /// The worst relative error over all tensors of the reference.
-pub fn compare(folder: &Path, got: &HashMap<String, Vec<f32>>) -> (f64, String) {
+pub fn compare(folder: &Path, got: &Tensors) -> (f64, String) {
     let reference = tensors(&folder.join("reference.safetensors"));
     let name = |name: &str| {
         name.replace("attn_norm", "input_layernorm")

@@ -4,14 +4,11 @@ use std::sync::atomic::Ordering;
 
 use crate::progress::INTERRUPTED;
 
-/// 128 + SIGINT, as shells report it.
-const EXIT_INTERRUPTED: i32 = 130;
-
 pub fn install() {
     // Fails only when a handler exists already, which is then ours.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(EXIT_INTERRUPTED);
+            std::process::exit(super::INTERRUPTED.into());
         }
         eprintln!("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
     });

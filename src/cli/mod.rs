@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::host::{self, Context, Diagnostic};
+use crate::progress::interrupt_requested;
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
@@ -36,8 +37,11 @@ enum Command {
 
 /// The exit code when a script ended well but reported a failed model.
 const FAILED_MODEL: u8 = 3;
+/// The exit code when a script ended well because it was told to stop; 128 + SIGINT, as shells report it.
+const INTERRUPTED: u8 = 130;
 
 pub fn main() -> ExitCode {
+    crate::memory::return_freed_memory();
     let cli = match Cli::try_parse_from(script_help_last(std::env::args().collect())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,6 +75,7 @@ fn run(script: PathBuf, flags: Vec<String>, quiet: bool) -> ExitCode {
     let context = Arc::new(Context::new(PathBuf::new(), script, flags, bars::watch(quiet)));
     let engine = host::engine(&context);
     match host::run(&engine, &context) {
+        Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
         Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => fail(&diagnostic),

@@ -120,6 +120,20 @@ fn describe(error: &EvalAltResult) -> (Exit, String, Option<String>) {
             };
             (Exit::Script, format!("no function `{signature}`"), Some(hint))
         }
+        EvalAltResult::ErrorPropertyNotFound(name, _) => {
+            let hint = crate::suggest::nearest(name, super::values::FIELDS.iter().copied());
+            let hint = hint.map_or("print(value.keys()) shows what there is".to_string(), |near| {
+                format!("did you mean `{near}`?")
+            });
+            (Exit::Script, format!("no field `{name}`"), Some(hint))
+        }
+        EvalAltResult::ErrorModuleNotFound(path, _) => {
+            let hint = match crate::suggest::nearest(path, super::modules::embedded()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),
+            };
+            (Exit::Script, format!("no module \"{path}\""), Some(hint))
+        }
         other => {
             let mut bare = other.unwrap_inner().to_string();
             if let Some(cut) = bare.rfind(" (line ") {

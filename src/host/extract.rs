@@ -94,13 +94,15 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
 
 fn token_source(o: &Options) -> Result<TokenSource> {
     match (o.has("ids"), o.has("text")) {
-        (true, true) => Err(Error::bad_argument("load_tokens: give `ids` or `text`, not both")),
+        (true, true) => Err(Error::bad_argument("load_tokens: give `ids` or `text`, not both")
+            .hint("ids are tokens already; text is tokenised by the model's tokenizer.json")),
         (false, false) => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` is given")
             .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
         (true, false) => {
             let text_only = ["model", "num_sequences", "sequence_length", "overlap", "separator", "straight_quotes"];
             if let Some(key) = text_only.iter().find(|key| o.has(key)) {
-                return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with `text`, not with `ids`")));
+                return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with `text`, not with `ids`"))
+                    .hint("ids are taken as they are: leave the option out"));
             }
             if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
                 return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
@@ -130,7 +132,10 @@ fn token_source(o: &Options) -> Result<TokenSource> {
 }
 
 fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
-    let bad = || Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids");
+    let bad = || {
+        Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids")
+            .hint("one array per sequence, such as [[1, 2], [3, 4]]")
+    };
     let id = |value: &Dynamic| value.as_int().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
     let row = |row: &Dynamic| row.read_lock::<Array>().ok_or_else(bad)?.iter().map(id).collect();
     rows.iter().map(row).collect()

@@ -35,7 +35,9 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         }
         match parse(&flags, &c.flags) {
             Ok(values) => Ok(values),
-            Err(error) => {
+            Err(mut error) => {
+                let help = || format!("`outlier run {} --help` lists the flags", c.script.display());
+                error.hint.get_or_insert_with(help);
                 let mut map = super::problem::as_map(&error);
                 map.insert("kind".into(), "usage".into());
                 Err(Box::new(EvalAltResult::ErrorRuntime(map.into(), Position::NONE)))

@@ -42,9 +42,8 @@ fn parallel(ctx: &NativeCallContext, items: Array, options: Map, f: FnPtr) -> Sc
     let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
     let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
     if !(0.0..=86_400.0).contains(&stagger) {
-        return Err(throw(Error::bad_argument(format!(
-            "parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"
-        ))));
+        let error = Error::bad_argument(format!("parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"));
+        return Err(throw(error.hint("seconds between the starts of the first items")));
     }
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();

@@ -18,12 +18,15 @@ mod values;
 pub use context::{Context, Watch};
 pub use diagnostic::Diagnostic;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rhai::{AST, ASTNode, Dynamic, Engine, Expr, Scope, Stmt, Token};
 
 /// Deep enough for honest recursion, shallow enough to end a runaway before the stack does.
 const MAX_CALL_LEVELS: usize = 128;
+/// After Ctrl-C a script may run so long: enough to catch the interruption of a primitive and say what is done.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// An engine with every primitive registered.
 pub fn engine(context: &Arc<Context>) -> Engine {
@@ -35,7 +38,11 @@ pub fn engine(context: &Arc<Context>) -> Engine {
         Token::Reserved(word) if matches!(&**word, "sync" | "default") => Token::Identifier(word),
         token => token,
     });
-    engine.on_progress(|_| crate::progress::interrupt_requested().then(|| Dynamic::from("interrupted")));
+    let noticed = OnceLock::new();
+    engine.on_progress(move |_| {
+        let over = || noticed.get_or_init(Instant::now).elapsed() > GRACE;
+        (crate::progress::interrupt_requested() && over()).then(|| Dynamic::from("interrupted"))
+    });
     engine.on_print(|text| println!("{text}"));
     engine.on_debug(|text, source, position| eprintln!("{}{position:?}: {text}", source.unwrap_or_default()));
     engine.set_module_resolver(modules::Modules::new(context.root.clone()));
@@ -53,8 +60,8 @@ pub fn engine(context: &Arc<Context>) -> Engine {
 pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Diagnostic> {
     let path = context.script.clone();
     let source = std::fs::read_to_string(&path).map_err(|e| {
-        let error = crate::error::Error::io(format!("reading {}", path.display()), &e);
-        Diagnostic::from_error(error.hint("give the path of a script, such as scripts/quickstart.rhai"))
+        let message = format!("reading {}: {e}", path.display());
+        Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai")
     })?;
     let name = path.display().to_string();
     let mut ast: AST = engine.compile(&source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;

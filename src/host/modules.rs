@@ -41,6 +41,11 @@ impl Modules {
     }
 }
 
+/// Names of the embedded modules.
+pub fn embedded() -> impl Iterator<Item = &'static str> + Clone {
+    EMBEDDED.iter().map(|(name, _)| *name)
+}
+
 /// The file an import path was last resolved to.
 pub fn display_path(path: &str) -> Option<String> {
     RESOLVED.get()?.lock().ok()?.get(path).cloned()

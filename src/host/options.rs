@@ -38,7 +38,11 @@ impl Options {
             true => format!("{:?}", value.to_string()),
             false => value.to_string(),
         };
-        Error::bad_argument(format!("{}: `{key}` is {shown}, expected {expected}", self.function))
+        Error::bad_argument(format!("{}: `{key}` is {shown}, expected {expected}", self.function)).hint(self.help())
+    }
+
+    fn help(&self) -> String {
+        format!("README.md lists the options of {}", self.function)
     }
 
     fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>> {
@@ -63,7 +67,8 @@ impl Options {
     }
 
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| Error::bad_argument(format!("{}: option `{key}` is missing", self.function)))
+        let missing = || Error::bad_argument(format!("{}: option `{key}` is missing", self.function));
+        value.ok_or_else(|| missing().hint(self.help()))
     }
 
     /// One of a few spellings.

@@ -43,7 +43,9 @@ pub fn format_bytes(bytes: f64) -> String {
 /// Prints rows (maps) as a table; `columns` chooses and orders, else all keys of the first row.
 fn table(columns: &[String], rows: &Array) -> ScriptResult<()> {
     let maps: Option<Vec<Map>> = rows.iter().map(|row| row.clone().try_cast::<Map>()).collect();
-    let maps = maps.ok_or_else(|| throw(Error::bad_argument("table: every row must be a map")))?;
+    let maps = maps.ok_or_else(|| {
+        throw(Error::bad_argument("table: every row must be a map").hint("table([#{ name: \"a\", count: 1 }])"))
+    })?;
     let keys = || maps.first().map(|row| row.keys().map(|key| key.to_string()).collect()).unwrap_or_default();
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
     let mut table = Table::new();

@@ -35,7 +35,10 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
     let settings = match o.json("settings")? {
         None => Default::default(),
         Some(Value::Object(map)) => map,
-        Some(other) => return Err(Error::bad_argument(format!("save_results: `settings` is {other}, expected a map"))),
+        Some(other) => {
+            return Err(Error::bad_argument(format!("save_results: `settings` is {other}, expected a map"))
+                .hint("settings are notes of your own: #{ note: \"first try\" }"));
+        }
     };
     let analysis = Analysis {
         name: name.to_string(),
@@ -48,8 +51,9 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
 }
 
 fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(json)
-        .map_err(|e| Error::bad_argument(format!("save_results: `{key}` is not {expected}: {e}")))
+    serde_json::from_value(json).map_err(|e| {
+        Error::bad_argument(format!("save_results: `{key}` is not {expected}: {e}")).hint("pass it unchanged")
+    })
 }
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {

@@ -3,6 +3,7 @@
 //! Hub models come through the Hugging Face cache, file by file: config, index, tokenizer, then the shards the index
 //! names. Token and endpoint are the hub client's own (`HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`).
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use hf_hub::{HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
@@ -34,8 +35,11 @@ pub fn locate(id: &str, revision: Option<&str>, progress: &dyn Progress) -> Resu
     if let Some(folder) = local(id) {
         return Ok(Located { folder, revision: None });
     }
-    let repository = Repository::open(id, revision)?;
+    let mut repository = Repository::open(id, revision)?;
     let config = repository.required("config.json")?;
+    let located = repository.located(&config);
+    // The other files are those of the same commit, whatever happens to a branch meanwhile.
+    repository.revision = located.revision.clone();
     repository.optional("tokenizer.json")?;
     let shards = match repository.optional(INDEX)? {
         Some(index) => shard_names(&index)?,
@@ -52,7 +56,7 @@ pub fn locate(id: &str, revision: Option<&str>, progress: &dyn Progress) -> Resu
         progress.event(Event::Step { done, bytes, tokens: 0 });
     }
     progress.event(Event::End);
-    Ok(repository.located(&config))
+    Ok(located)
 }
 
 fn local(id: &str) -> Option<PathBuf> {
@@ -62,15 +66,19 @@ fn local(id: &str) -> Option<PathBuf> {
 
 fn shard_names(index: &Path) -> Result<Vec<String>> {
     let reading = format!("reading {}", index.display());
+    let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint("is this model complete?");
     let text = std::fs::read_to_string(index).map_err(|e| Error::io(&reading, &e))?;
-    let index: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("{reading}: not valid JSON: {e}")))?;
+    let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(format!("not valid JSON: {e}")))?;
     let map = index["weight_map"].as_object();
-    let map = map.ok_or_else(|| Error::corrupt(format!("{reading}: `weight_map` is missing")))?;
+    let map = map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
     let mut names: Vec<_> = map.values().filter_map(|value| value.as_str().map(str::to_string)).collect();
     names.sort();
     names.dedup();
-    Ok(names)
+    // A name with a path could lead out of the cache.
+    match names.iter().find(|name| name.contains('/') || name.starts_with('.')) {
+        Some(name) => Err(damaged(format!("`{name}` is not a file of this model"))),
+        None => Ok(names),
+    }
 }
 
 struct Repository<'a> {
@@ -90,11 +98,33 @@ impl<'a> Repository<'a> {
     }
 
     fn file(&self, name: &str) -> std::result::Result<PathBuf, HFError> {
-        self.files.download_file().filename(name).maybe_revision(self.revision.clone()).send()
+        let fetch = |force| {
+            let request = self.files.download_file().filename(name).maybe_revision(self.revision.clone());
+            request.force_download(force).send()
+        };
+        let path = fetch(false)?;
+        // The client keeps an error page that a server sends in place of a file, and would give it to us for ever.
+        if is_plausible(&path) { Ok(path) } else { fetch(true) }
+    }
+
+    /// The hub answers alike when a model, a revision or a file does not exist: asks which it is.
+    fn missing(&self, error: HFError) -> HFError {
+        match error {
+            HFError::EntryNotFound { .. } => {
+                self.files.info().maybe_revision(self.revision.clone()).send().err().map_or(
+                    error,
+                    |other| match other {
+                        HFError::RevisionNotFound { .. } => self.files.info().send().err().unwrap_or(other),
+                        other => other,
+                    },
+                )
+            }
+            other => other,
+        }
     }
 
     fn required(&self, name: &str) -> Result<PathBuf> {
-        self.file(name).map_err(|e| self.error(name, e))
+        self.file(name).map_err(|e| self.error(name, self.missing(e)))
     }
 
     fn optional(&self, name: &str) -> Result<Option<PathBuf>> {
@@ -108,6 +138,15 @@ impl<'a> Repository<'a> {
     fn error(&self, file: &str, error: HFError) -> Error {
         let doing = format!("model \"{}\": fetching {file} from the hub", self.id);
         match error {
+            HFError::AuthRequired { context } if says(&context.server_message, "Invalid credentials") => {
+                Error::new(Kind::Auth, format!("{doing}: the token is not valid"))
+                    .hint("set HF_TOKEN to a valid token, or unset it: public models need none")
+            }
+            // To those who may not know, a private model does not exist.
+            HFError::AuthRequired { context } if !says(&context.error_code, "GatedRepo") => {
+                Error::not_found(format!("{doing}: no such model, or it is private"))
+                    .hint("check the id; for a private model set HF_TOKEN")
+            }
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
                 Error::new(Kind::Auth, format!("{doing}: access refused"))
                     .hint("accept the model's terms on the hub and set HF_TOKEN to a token that may read it")
@@ -116,6 +155,7 @@ impl<'a> Repository<'a> {
                 .hint("check the id; for a private model set HF_TOKEN"),
             HFError::RevisionNotFound { revision, .. } => {
                 Error::not_found(format!("{doing}: no revision \"{revision}\""))
+                    .hint("give a branch, tag or commit of this model, or leave `revision` out")
             }
             HFError::EntryNotFound { .. } => Error::not_found(format!("{doing}: the model has no such file"))
                 .hint("only safetensors checkpoints can be read; look for a converted copy of this model"),
@@ -131,6 +171,22 @@ impl<'a> Repository<'a> {
         let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
         let revision = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         Located { folder, revision }
+    }
+}
+
+fn says(field: &Option<String>, words: &str) -> bool {
+    field.as_ref().is_some_and(|text| text.contains(words))
+}
+
+/// Whether a file begins like what its name says.
+fn is_plausible(path: &Path) -> bool {
+    let mut begin = [0u8; 9];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut begin));
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => begin.trim_ascii_start().starts_with(b"{"),
+        // The length of the header, then the header.
+        Some("safetensors") => read.is_ok_and(|count| count == 9) && begin[8] == b'{',
+        _ => true,
     }
 }
 

@@ -29,11 +29,9 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
     let Attention { heads, kv_heads, head_dim, .. } = *spec;
     let group = heads / kv_heads;
     let (q, k, v, gate) = projections(spec, weights, x)?;
-    let q = q.reshape((s, t, heads, head_dim))?;
-    let k = k.reshape((s, t, kv_heads, head_dim))?;
     if let Some((cos, sin)) = batch.rotary {
-        ops::rotate(&q, cos, sin)?;
-        ops::rotate(&k, cos, sin)?;
+        ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin)?;
+        ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin)?;
     }
     // [sequences, kv_heads, group, positions, head_dim]
     let q = q.to_dtype(DType::F32)?.reshape((s, t, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?;
@@ -42,6 +40,7 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
         let x = x.to_dtype(DType::F32)?.reshape((s, t, kv_heads, head_dim))?.transpose(1, 2)?;
         x.contiguous()?.reshape((s * kv_heads, t, head_dim))
     };
+    // Taken by value, so that only one copy of keys and values stays in memory.
     let (k, v) = (by_head(k)?, by_head(v)?);
     let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)?.to_vec1::<f32>()).transpose()?;
     let mut window =

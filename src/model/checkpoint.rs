@@ -176,15 +176,15 @@ fn shard_names(folder: &Path) -> Result<Vec<String>> {
             .hint("a model folder holds config.json and safetensors weights"));
     }
     let reading = format!("reading {}", path.display());
+    let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint("download the file again");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&reading, &e))?;
-    let index: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("{reading}: not valid JSON: {e}")))?;
+    let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(format!("not valid JSON: {e}")))?;
     let map = index["weight_map"].as_object();
-    let map = map.ok_or_else(|| Error::corrupt(format!("{reading}: `weight_map` is missing")))?;
+    let map = map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
     let names: BTreeSet<_> = map.values().filter_map(|value| value.as_str().map(str::to_string)).collect();
     for name in &names {
         if name.contains('/') || name.starts_with('.') {
-            return Err(Error::corrupt(format!("{reading}: `{name}` is not a file of this folder")));
+            return Err(damaged(format!("`{name}` is not a file of this folder")));
         }
     }
     Ok(names.into_iter().collect())

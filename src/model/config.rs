@@ -114,7 +114,7 @@ impl Config {
         })?;
         match value {
             Value::Object(map) => Ok(Self { map, read: RefCell::default(), place: place.to_string() }),
-            _ => Err(Error::corrupt(format!("reading {place}: not a JSON object"))),
+            _ => Err(Error::corrupt(format!("reading {place}: not a JSON object")).hint("download the file again")),
         }
     }
 
@@ -150,6 +150,7 @@ impl Config {
     /// An error about one key.
     pub fn wrong(&self, key: &str, problem: &str) -> Error {
         Error::unsupported(format!("{}: `{key}` {problem}", self.place))
+            .hint("is this the config.json that belongs to the weights, unchanged?")
     }
 
     fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {

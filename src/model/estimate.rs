@@ -8,7 +8,8 @@ use candle_core::DType;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
-use super::forward::layer_resident_bytes;
+use super::forward::{layer_resident_bytes, read_ahead};
+use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
 use super::inventory::{self, Role};
 use super::open::read_config;
 use super::reader::resident_bytes;
@@ -16,6 +17,9 @@ use super::spec::{Experts, Ffn, Mixer, Model, Tensor};
 use super::workspace::Cut;
 use crate::error::Result;
 use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
+
+/// The program itself: code, script engine, headers. Measured on small models.
+const PROCESS_BYTES: u64 = 18 << 20;
 
 /// `folder` holds config.json and, for exact sizes, the weights.
 pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
@@ -41,16 +45,13 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         ComputeDtype::Bf16 => DType::BF16,
     };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
-    let hidden = spec.hidden_size as u64;
-    let cut = Cut::new(&spec, args.num_sequences, args.sequence_length, dtype, args.memory_budget)?;
-    let moe = spec.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
-    let hidden_bytes = tokens * hidden * (4 + if moe { dtype.size_in_bytes() as u64 } else { 0 });
     let layer_bytes = spec.layers.iter().map(|layer| layer_resident_bytes(layer, dtype)).max().unwrap_or(0) as u64;
-    let resident_weight_bytes = resident(&spec, dtype, model.chunk_layers) as u64;
+    let cut = Cut::new(&spec, args.num_sequences, args.sequence_length, dtype, args.memory_budget)?;
+    let peak = Phases { spec: &spec, cut: &cut, args, dtype, chunk_layers: model.chunk_layers.max(1) }.peak();
     let norms = 2 * spec.layers.len() as u64;
     // Levels of every position, and the extremes of both folds.
+    let hidden = spec.hidden_size as u64;
     let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
-    let workspace_bytes = cut.workspace(&spec, args.num_sequences, args.sequence_length, dtype) as u64;
     let (num_experts, num_experts_per_tok) = spec.experts();
     Ok(Estimate {
         id: model.id.clone(),
@@ -63,11 +64,11 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         download_bytes: download,
         read_bytes: download - skipped,
         layer_bytes,
-        resident_weight_bytes,
-        hidden_bytes,
+        resident_weight_bytes: peak.weights,
+        hidden_bytes: peak.hidden,
         tap_bytes,
-        workspace_bytes,
-        total_bytes: resident_weight_bytes + hidden_bytes + tap_bytes + workspace_bytes,
+        workspace_bytes: peak.workspace,
+        total_bytes: PROCESS_BYTES + tap_bytes + peak.total(),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
 }
@@ -79,7 +80,7 @@ fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
         parts.iter().map(of).sum()
     };
     let head = if spec.head == spec.embedding { 0 } else { stored(&spec.head, None) };
-    let mut bytes = head + all(&inventory::final_norm(spec));
+    let mut bytes = head + all(&inventory::before_head(spec));
     if let Some(last) = spec.layers.last() {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
         bytes += all(&with[without.len()..]);
@@ -91,23 +92,105 @@ fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
     bytes
 }
 
-/// Weights in memory at once: the core at work with those read ahead, or one expert at work with the queue full.
-fn resident(spec: &Model, dtype: DType, chunk_layers: usize) -> usize {
-    let size = |parts: &[inventory::Part]| parts.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
-    let cores: Vec<usize> = spec.layers.iter().map(|layer| size(&inventory::core(layer, true))).collect();
-    let chunk = chunk_layers.max(1);
-    let in_core = cores.windows(chunk.min(cores.len())).map(|window| window.iter().sum::<usize>()).max().unwrap_or(0);
-    let largest = spec.layers.iter().map(|layer| layer_resident_bytes(layer, dtype)).max().unwrap_or(0);
-    let in_experts = spec.layers.iter().filter_map(|layer| match &layer.ffn {
-        Ffn::Dense(_) => None,
-        Ffn::Moe(moe) => {
-            let one = size(&inventory::expert(&moe.experts, 0));
-            let queue = super::forward::read_ahead(layer_resident_bytes(layer, dtype), chunk);
-            let ahead = cores.iter().max().unwrap_or(&0) * (chunk - 1);
-            Some((one + queue + ahead).min(largest + ahead))
+/// What is in memory at one moment, bytes.
+struct Phase {
+    weights: u64,
+    /// Residual stream and other values of all tokens.
+    hidden: u64,
+    workspace: u64,
+}
+
+impl Phase {
+    fn total(&self) -> u64 {
+        self.weights + self.hidden + self.workspace
+    }
+}
+
+/// The moments at which memory can peak: embedding, a mixer, a dense FFN, the experts of a layer, the head.
+struct Phases<'a> {
+    spec: &'a Model,
+    cut: &'a Cut,
+    args: &'a EstimateArgs,
+    dtype: DType,
+    chunk_layers: usize,
+}
+
+impl Phases<'_> {
+    fn peak(&self) -> Phase {
+        let layers = (0..self.spec.layers.len()).flat_map(|i| [Some(self.mixer(i)), Some(self.ffn(i))]);
+        let head = self.args.logits.then(|| self.head());
+        let all = layers.chain([Some(self.embedding()), head]).flatten();
+        all.max_by_key(Phase::total).expect("the embedding is always there")
+    }
+
+    fn tokens(&self) -> usize {
+        self.args.num_sequences * self.args.sequence_length
+    }
+
+    fn residual(&self) -> u64 {
+        (self.tokens() * self.spec.hidden_size * 4) as u64
+    }
+
+    /// One copy of what a layer reads, all tokens in the compute dtype.
+    fn normed(&self) -> u64 {
+        (self.tokens() * self.spec.hidden_size * self.dtype.size_in_bytes()) as u64
+    }
+
+    fn size(&self, parts: &[inventory::Part]) -> usize {
+        parts.iter().map(|part| resident_bytes(part, self.dtype)).sum()
+    }
+
+    /// Everything but routed experts of `count` layers from `i` on.
+    fn cores(&self, i: usize, count: usize) -> usize {
+        let layers = self.spec.layers.iter().skip(i).take(count);
+        layers.map(|layer| self.size(&inventory::core(layer, true))).sum()
+    }
+
+    fn embedding(&self) -> Phase {
+        let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
+        Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
+    }
+
+    fn mixer(&self, i: usize) -> Phase {
+        let layer = &self.spec.layers[i];
+        let workspace = self.cut.mixer_workspace(layer, self.spec.hidden_size, self.args.sequence_length, self.dtype);
+        Phase { weights: self.cores(i, self.chunk_layers) as u64, hidden: self.residual(), workspace: workspace as u64 }
+    }
+
+    fn ffn(&self, i: usize) -> Phase {
+        let hidden = self.spec.hidden_size;
+        match &self.spec.layers[i].ffn {
+            Ffn::Dense(mlp) => {
+                let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
+                let rows =
+                    (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner, self.dtype));
+                let workspace = self.cut.ffn_workspace(rows, hidden, inner, self.dtype);
+                Phase {
+                    weights: self.cores(i, self.chunk_layers) as u64,
+                    hidden: self.residual(),
+                    workspace: workspace as u64,
+                }
+            }
+            Ffn::Moe(moe) => {
+                let expert = self.size(&inventory::expert(&moe.experts, 0));
+                let queue = read_ahead(self.spec, self.dtype, self.chunk_layers);
+                let waiting = queue.max(expert).min(expert * moe.num_experts);
+                let ahead = self.cores(i + 1, self.chunk_layers - 1);
+                // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
+                let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
+                let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate, self.dtype));
+                Phase {
+                    weights: (expert + waiting + ahead) as u64,
+                    hidden: self.residual() + self.normed(),
+                    workspace: self.cut.ffn_workspace(rows, hidden, moe.intermediate, self.dtype) as u64,
+                }
+            }
         }
-    });
-    in_core.max(in_experts.max().unwrap_or(0))
+    }
+
+    fn head(&self) -> Phase {
+        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace: 3 * HEAD_BLOCK_BYTES as u64 }
+    }
 }
 
 /// Weights that one token multiplies with, without embeddings and head.

@@ -3,7 +3,6 @@
 //! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
 //! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use candle_core::{DType, Tensor};
@@ -17,7 +16,7 @@ use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::Tap;
 use super::workspace::Cut;
-use super::{deltanet, head, linear, moe, ops};
+use super::{deltanet, embed, head, linear, moe, ops};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
@@ -28,6 +27,8 @@ use crate::results::FullActivations;
 
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
+/// Experts that may wait: enough to even out a disk or link; more only takes memory.
+const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -92,7 +93,8 @@ fn norms(model: &OpenModel) -> Vec<NormId> {
 /// Ascending union of the default rungs and those asked for.
 pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number")));
+        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
+            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
     }
     let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
     ladder.sort_by(f32::total_cmp);
@@ -100,7 +102,7 @@ pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     Ok(ladder)
 }
 
-fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
+pub fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
     part.tensors().into_iter().try_fold(0, |sum, tensor| {
         let bytes = model.checkpoint.expect(tensor)?.bytes;
         Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
@@ -109,7 +111,7 @@ fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
 
 fn head_bytes(model: &OpenModel) -> Result<u64> {
     let mut bytes = model.checkpoint.expect(&model.spec.head)?.bytes;
-    for part in inventory::final_norm(&model.spec) {
+    for part in inventory::before_head(&model.spec) {
         bytes += stored_bytes(model, &part)?;
     }
     Ok(bytes)
@@ -143,15 +145,14 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
-        check_tokens(model, tokens)?;
+        embed::check_tokens(model, tokens)?;
         let cut = Cut::new(&model.spec, sequences, positions, model.dtype, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
         let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
         let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
         let mut needed = 0;
-        let hidden = embed(model, tokens, &loader, &mut needed)?;
-        let layer_bytes = model.spec.layers.iter().map(|layer| layer_resident_bytes(layer, model.dtype)).max();
-        let budget = read_ahead(layer_bytes.unwrap_or(0), model.info.chunk_layers);
+        let hidden = embed::embed(model, tokens, &loader, &mut needed)?;
+        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let full = match (args.keep, &args.out) {
             (Keep::Stats, _) => None,
@@ -341,7 +342,7 @@ impl<'a> Run<'a> {
         if !self.args.logits {
             return Ok(None);
         }
-        self.reader.ask(Portion::FinalNorm, inventory::final_norm(&self.model.spec));
+        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec));
         let weights = self.reader.take(Portion::FinalNorm)?;
         let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
         head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress).map(Some)
@@ -390,9 +391,14 @@ impl RotaryTables {
     }
 }
 
-/// Bytes of weights that may wait for their turn when the largest layer has `layer_bytes`.
-pub fn read_ahead(layer_bytes: usize, chunk_layers: usize) -> usize {
-    layer_bytes.saturating_mul(chunk_layers.saturating_sub(1)).max(MIN_READ_AHEAD)
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
+pub fn read_ahead(model: &super::spec::Model, dtype: DType, chunk_layers: usize) -> usize {
+    let core =
+        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
+    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
+    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
+    (cores + experts).max(MIN_READ_AHEAD)
 }
 
 /// Loaded weights of one whole layer, bytes.
@@ -417,53 +423,4 @@ fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(
         tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
     }
     tensors
-}
-
-fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
-    let vocab = model.spec.vocab_size;
-    for (s, ids) in tokens.ids.iter().enumerate() {
-        if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(Error::bad_argument(format!(
-                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
-            ))
-            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
-        }
-    }
-    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {
-        let length = tokens.info.sequence_length;
-        return Err(Error::bad_argument(format!("sequences of {length} tokens exceed the model's {max} positions"))
-            .hint(format!("use sequence_length: {max} or less")));
-    }
-    Ok(())
-}
-
-/// Token (and learned position) embeddings; only rows that occur are read.
-fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) -> Result<Tensor> {
-    let width = model.spec.hidden_size;
-    let table = &model.spec.embedding;
-    let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
-    let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
-    let used: Vec<u32> = used.into_iter().collect();
-    *needed += used.len() as u64 * row_bytes;
-    let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
-    for run in used.chunk_by(|a, b| a + 1 == *b) {
-        let values = loader.rows(table, run[0] as usize, run.len(), DType::F32)?;
-        rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);
-    }
-    let mut hidden = Vec::with_capacity(tokens.ids.len() * tokens.info.sequence_length * width);
-    for id in tokens.ids.iter().flatten() {
-        let row = used.binary_search(id).expect("every id is among those used");
-        hidden.extend_from_slice(&rows[row * width..][..width]);
-    }
-    if let Some(positions) = &model.spec.positions {
-        let length = tokens.info.sequence_length;
-        let values = loader.rows(&positions.weight, positions.offset, length, DType::F32)?;
-        let values = values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?;
-        *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
-        for sequence in hidden.chunks_exact_mut(length * width) {
-            sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
-        }
-    }
-    let shape = (tokens.ids.len() * tokens.info.sequence_length, width);
-    Tensor::from_vec(hidden, shape, &model.device).map_err(tensor_error)
 }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 
 /// Bytes of head weights, and of logits, held at once.
-const BLOCK_BYTES: usize = 64 << 20;
+pub const BLOCK_BYTES: usize = 64 << 20;
 
 pub struct HeadOutput {
     /// [sequences][vocab]
@@ -37,8 +37,12 @@ pub fn head(
         Some(norm) => linear::norm(norm, weights, hidden, loader.dtype),
         None => hidden.to_dtype(loader.dtype),
     };
+    let normed = match &model.project_out {
+        Some(projection) => normed.and_then(|x| linear::linear(projection, weights, &x)),
+        None => normed,
+    };
     let normed = normed.map_err(tensor_error)?;
-    let block = (BLOCK_BYTES / (model.hidden_size * 4)).clamp(1, vocab);
+    let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.

@@ -208,12 +208,22 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
     }
 }
 
-/// The final norm, which only the logits need (the head itself is read in blocks of rows).
-pub fn final_norm(model: &Model) -> Vec<Part> {
+/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+pub fn before_head(model: &Model) -> Vec<Part> {
     let mut parts = Parts::default();
     if let Some(norm) = &model.final_norm {
         parts.norm(norm, Role::OtherNorm);
     }
+    if let Some(projection) = &model.project_out {
+        parts.linear(projection, Role::ToResidual);
+    }
+    parts.0
+}
+
+/// A projection outside the layers.
+pub fn projection(linear: &Linear) -> Vec<Part> {
+    let mut parts = Parts::default();
+    parts.linear(linear, Role::ToResidual);
     parts.0
 }
 
@@ -241,6 +251,9 @@ pub fn released_bytes(tensor: &Tensor, role: Option<Role>) -> u64 {
 pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
     let mut all = vec![(model.embedding.clone(), None)];
     all.extend(model.positions.iter().map(|positions| (positions.weight.clone(), None)));
+    for part in model.project_in.iter().flat_map(projection) {
+        all.extend(part.tensors().into_iter().map(|tensor| (tensor.clone(), Some(part.role()))));
+    }
     for layer in &model.layers {
         let mut parts = core(layer, true);
         if let Ffn::Moe(moe) = &layer.ffn {
@@ -252,7 +265,7 @@ pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
         }
     }
     all.extend(
-        final_norm(model).iter().flat_map(|part| part.tensors().into_iter().cloned().map(|t| (t, Some(part.role())))),
+        before_head(model).iter().flat_map(|part| part.tensors().into_iter().cloned().map(|t| (t, Some(part.role())))),
     );
     if model.head != model.embedding {
         all.push((model.head.clone(), None));

@@ -75,6 +75,7 @@ impl Loader<'_> {
     fn wrong_dtype(&self, tensor: &spec::Tensor, entry: &Entry, expected: &str) -> Error {
         let place = self.checkpoint.place(entry);
         Error::unsupported(format!("{place}: tensor `{}` is {:?}, expected {expected}", tensor.name, entry.dtype))
+            .hint("look for a copy of this model in one of these formats")
     }
 
     fn values(

@@ -6,6 +6,7 @@ mod attention;
 mod checkpoint;
 pub mod config;
 mod deltanet;
+mod embed;
 mod estimate;
 mod forward;
 mod head;

@@ -273,7 +273,11 @@ pub struct Model {
     pub model_type: String,
     pub vocab_size: usize,
     pub hidden_size: usize,
+    /// [vocab, hidden], or narrower where `project_in` widens it.
     pub embedding: Tensor,
+    /// From the width of the embedding to the hidden size, and back before the head (OPT).
+    pub project_in: Option<Linear>,
+    pub project_out: Option<Linear>,
     pub positions: Option<Positions>,
     pub layers: Vec<Layer>,
     /// Before the head; some OPT checkpoints have none.

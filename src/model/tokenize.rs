@@ -49,8 +49,15 @@ fn tokens(source: &str, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     Ok(Tokens { ids, info })
 }
 
+fn unreadable(path: &str, error: &std::io::Error) -> Error {
+    Error::io(format!("reading {path}"), error).hint(match error.kind() {
+        std::io::ErrorKind::InvalidData => "text must be UTF-8; convert the file first",
+        _ => "paths given to load_tokens start from the folder the program runs in",
+    })
+}
+
 fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("reading {path}"), &e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
     serde_json::from_str(&text).map_err(|e| {
         Error::corrupt(format!("reading {path}: {e}"))
             .hint("expected an array of arrays of token ids, such as [[1, 2], [3, 4]]")
@@ -59,7 +66,7 @@ fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
 
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     let reading = format!("reading {path}");
-    let file = File::open(path).map_err(|e| Error::io(&reading, &e))?;
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     // The file may hold gigabytes of activations beside the ids. Safety: a file that is cut short while it is read ends
     // the process; nothing of ours writes to inputs.
     let data = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(&reading, &e))?;
@@ -74,9 +81,13 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
         let shape = view.shape();
         return Err(Error::bad_argument(format!(
             "{reading}: `{tensor}` has shape {shape:?}, expected [sequences, positions]"
-        )));
+        ))
+        .hint("one sequence of n ids has the shape [1, n]"));
     };
-    let bad = || Error::bad_argument(format!("{reading}: `{tensor}` holds a negative or too large id"));
+    let bad = || {
+        Error::bad_argument(format!("{reading}: `{tensor}` holds a negative or too large id"))
+            .hint("are there padding marks such as -100? sequences must be complete")
+    };
     let ids: Result<Vec<u32>> = match view.dtype() {
         Dtype::I64 | Dtype::U64 => {
             let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")));
@@ -86,7 +97,8 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
             let values = view.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")));
             values.map(|id| u32::try_from(id).map_err(|_| bad())).collect()
         }
-        other => Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))),
+        other => Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
+            .hint("store token ids as I32 or I64")),
     };
     if positions == 0 {
         return Ok(Vec::new());
@@ -101,11 +113,12 @@ fn text(args: &TextArgs) -> Result<Vec<Vec<u32>>> {
         }
     }
     if !(0.0..1.0).contains(&args.overlap) {
-        return Err(Error::bad_argument(format!("overlap is {}, expected 0 to below 1", args.overlap)));
+        return Err(Error::bad_argument(format!("overlap is {}, expected 0 to below 1", args.overlap))
+            .hint("0.5 repeats half of each window in the next one"));
     }
     let mut text = match &args.text {
         Some(text) => text.clone(),
-        None => std::fs::read_to_string(&args.path).map_err(|e| Error::io(format!("reading {}", args.path), &e))?,
+        None => std::fs::read_to_string(&args.path).map_err(|e| unreadable(&args.path, &e))?,
     };
     if args.straight_quotes {
         text = text.replace(['\u{201c}', '\u{201d}'], "\"").replace(['\u{2018}', '\u{2019}'], "'");
@@ -189,7 +202,9 @@ impl Sequencer {
             return Err(Error::not_found(format!("{}: no such file", path.display()))
                 .hint("text needs the model's tokenizer.json; without it give token ids: load_tokens(#{ ids: \"file.json\" })"));
         }
-        let corrupt = |e: tokenizers::Error| Error::corrupt(format!("reading {}: {e}", path.display()));
+        let corrupt = |e: tokenizers::Error| {
+            Error::corrupt(format!("reading {}: {e}", path.display())).hint("download the file again")
+        };
         let mut tokenizer = Tokenizer::from_file(&path).map_err(corrupt)?;
         tokenizer.with_truncation(None).map_err(corrupt)?;
         tokenizer.with_padding(None);
@@ -215,6 +230,7 @@ impl Sequencer {
         let special = self.before.len() + self.after.len();
         length.checked_sub(special).filter(|content| *content > 0).ok_or_else(|| {
             Error::bad_argument(format!("sequence_length is {length}, of which special tokens take {special}"))
+                .hint("use longer sequences, or add_special_tokens: false")
         })
     }
 

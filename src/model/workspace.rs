@@ -4,7 +4,7 @@
 
 use candle_core::DType;
 
-use super::spec::{Attention, DeltaNet, Ffn, Layer, Mixer, Model};
+use super::spec::{Attention, DeltaNet, Layer, Mixer, Model};
 use crate::error::{Error, Kind, Result};
 
 /// Share of the budget that attention scores may take; projections take the rest.
@@ -47,31 +47,24 @@ impl Cut {
         (self.ffn_budget / ffn_row_bytes(hidden, intermediate, dtype)).max(1)
     }
 
-    /// Largest workspace of any step, bytes: a mixer with its scores, or a feed-forward product.
-    pub fn workspace(&self, model: &Model, num_sequences: usize, positions: usize, dtype: DType) -> usize {
-        let hidden = model.hidden_size;
-        let of_layer = |layer: &Layer| {
-            let rows = self.sequences * positions;
-            let (scores, width) = match &layer.mixer {
-                Mixer::Attention(attention) => {
-                    let span = attention.window.map_or(positions, |width| positions.min(2 * width));
-                    let scores = self.sequences * attention.heads * positions * span * 4;
-                    let gate = if attention.gated { 2 } else { 1 };
-                    (scores.min(self.score_budget), attention.heads * attention.head_dim * gate)
-                }
-                Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
-            };
-            let mixer = self.sequences * mixer_bytes(&layer.mixer, hidden, positions, dtype) + scores;
-            let mixer = mixer + widened(rows, hidden, width, dtype);
-            let inner = match &layer.ffn {
-                Ffn::Dense(mlp) => mlp.up.weight.shape.iter().product::<usize>() / hidden,
-                Ffn::Moe(moe) => moe.intermediate,
-            };
-            let rows = (num_sequences * positions).min(self.ffn_rows(hidden, inner, dtype));
-            let ffn = rows * ffn_row_bytes(hidden, inner, dtype) + widened(rows, hidden, inner, dtype);
-            mixer.max(ffn)
+    /// Bytes beside weights and residual stream while a batch passes the mixer of `layer`.
+    pub fn mixer_workspace(&self, layer: &Layer, hidden: usize, positions: usize, dtype: DType) -> usize {
+        let (scores, width) = match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let span = attention.window.map_or(positions, |width| positions.min(2 * width));
+                let scores = self.sequences * attention.heads * positions * span * 4;
+                let gate = if attention.gated { 2 } else { 1 };
+                (scores.min(self.score_budget), attention.heads * attention.head_dim * gate)
+            }
+            Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
         };
-        model.layers.iter().map(of_layer).max().unwrap_or(0)
+        let projections = self.sequences * mixer_bytes(&layer.mixer, hidden, positions, dtype);
+        projections + scores + widened(self.sequences * positions, hidden, width, dtype)
+    }
+
+    /// Bytes of one feed-forward product of `rows` tokens.
+    pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize, dtype: DType) -> usize {
+        rows * ffn_row_bytes(hidden, intermediate, dtype) + widened(rows, hidden, intermediate, dtype)
     }
 }
 
@@ -93,8 +86,10 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType)
         Mixer::Attention(attention) => {
             let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-            // q as projected and in f32, the chunks of the output and their concatenation, the gate; k and v twice each.
-            q * (3 * bytes + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * (bytes + 4)
+            // q as projected and (in bf16) in f32, a chunk of it in f32, the chunks of the output and their
+            // concatenation, of which one is gone before the other is largest; the gate; k and v in f32.
+            let widened = if dtype == DType::BF16 { 4 } else { 0 };
+            q * (2 * bytes + widened + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * 4
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;

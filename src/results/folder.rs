@@ -75,7 +75,9 @@ pub fn load(folder: &Path) -> Result<Stored> {
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Error::io(&reading, &e).hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })?;
-    let corrupt = |problem: String| Error::corrupt(format!("{reading}: {problem}"));
+    let corrupt = |problem: String| {
+        Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
+    };
     let mut json: Value = serde_json::from_str(&text).map_err(|e| corrupt(format!("not valid JSON: {e}")))?;
     if json["schema_version"] != SCHEMA_VERSION {
         let found = &json["schema_version"];

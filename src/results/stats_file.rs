@@ -157,9 +157,11 @@ fn ladders(file: &SafeTensors, prefix: &str, rows: usize) -> std::result::Result
 
 fn fold(file: &SafeTensors, name: &str, acts: &Activations) -> std::result::Result<Fold, String> {
     let (norms, sequences, hidden) = (acts.norms.len(), acts.num_sequences, acts.hidden_size);
+    let cells = norms.checked_mul(sequences).and_then(|rows| rows.checked_mul(hidden)).filter(|cells| *cells > 0);
+    let cells = cells.ok_or(format!("{norms} norms, {sequences} sequences and {hidden} features are no record"))?;
     let max: Vec<f32> = array(file, &format!("{name}.max"))?;
     let min: Vec<f32> = array(file, &format!("{name}.min"))?;
-    if max.len() != norms * sequences * hidden || min.len() != max.len() {
+    if max.len() != cells || min.len() != max.len() {
         return Err(format!("`{name}.max` has a wrong size"));
     }
     let positive = ladders(file, &format!("{name}.positive"), norms * sequences)?;

@@ -118,6 +118,8 @@ impl Decoder {
             vocab_size: self.vocab,
             hidden_size: self.hidden,
             embedding: Tensor::new(format!("{}embed_tokens.weight", self.prefix), [self.vocab, self.hidden]),
+            project_in: None,
+            project_out: None,
             positions: None,
             layers,
             final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),

@@ -67,6 +67,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         hidden_size: hidden,
         head: if tied { embedding.clone() } else { Tensor::new("lm_head.weight", [vocab, hidden]) },
         embedding,
+        project_in: None,
+        project_out: None,
         positions: Some(Positions {
             weight: Tensor::new(format!("{prefix}wpe.weight"), [max_positions, hidden]),
             offset: 0,

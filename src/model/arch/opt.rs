@@ -1,8 +1,8 @@
 //! OPT (`model_type` "opt"), the sizes that normalise before attention. Facts: transformers `modeling_opt`; Zhang et al.
 //! 2022.
 //!
-//! LayerNorms, learned positions whose table starts with two unused rows, ReLU. OPT-350m normalises after attention and
-//! projects its embeddings; it is refused.
+//! LayerNorms, learned positions whose table starts with two unused rows, ReLU; embeddings may be narrower than the
+//! hidden states. OPT-350m normalises after attention; it is refused.
 
 use super::{Names, activation};
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     }
     c.only("do_layer_norm_before", true.into())?;
     c.only("layer_norm_elementwise_affine", true.into())?;
-    c.only("word_embed_proj_dim", hidden.into())?;
+    let width = c.opt_usize("word_embed_proj_dim")?.unwrap_or(hidden);
     let bias = c.bool_or("enable_bias", true)?;
     let act = activation(c, "activation_function", "relu")?;
     let tied = c.bool_or("tie_word_embeddings", true)?;
@@ -69,13 +69,17 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             ffn: Ffn::Dense(Box::new(mlp)),
         }
     };
-    let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
+    let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, width]);
+    let between =
+        |name: &str, out, input| (width != hidden).then(|| Linear::new(&format!("{prefix}{name}"), out, input, false));
     Ok(Model {
         model_type: "opt".to_string(),
         vocab_size: vocab,
         hidden_size: hidden,
-        head: if tied { embedding.clone() } else { Tensor::new("lm_head.weight", [vocab, hidden]) },
+        head: if tied { embedding.clone() } else { Tensor::new("lm_head.weight", [vocab, width]) },
         embedding,
+        project_in: between("project_in", hidden, width),
+        project_out: between("project_out", width, hidden),
         positions: Some(Positions {
             weight: Tensor::new(format!("{prefix}embed_positions.weight"), [max_positions + POSITION_OFFSET, hidden]),
             offset: POSITION_OFFSET,

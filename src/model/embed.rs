@@ -1,0 +1,79 @@
+//! The residual stream before the first layer: token and position embeddings, of which only rows that occur are read.
+
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Tensor};
+
+use super::forward::stored_bytes;
+use super::load::{Loader, tensor_error};
+use super::open::OpenModel;
+use super::{inventory, linear};
+use crate::error::{Error, Result};
+use crate::record::Tokens;
+
+/// Ids within the vocabulary, sequences within the learned positions.
+pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
+    let vocab = model.spec.vocab_size;
+    for (s, ids) in tokens.ids.iter().enumerate() {
+        if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+            return Err(Error::bad_argument(format!(
+                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
+            ))
+            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+        }
+    }
+    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {
+        let length = tokens.info.sequence_length;
+        return Err(Error::bad_argument(format!("sequences of {length} tokens exceed the model's {max} positions"))
+            .hint(format!("use sequence_length: {max} or less")));
+    }
+    Ok(())
+}
+
+/// Token (and learned position) embeddings; only rows that occur are read.
+pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) -> Result<Tensor> {
+    let table = &model.spec.embedding;
+    let width = table.shape[1];
+    let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
+    let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
+    let used: Vec<u32> = used.into_iter().collect();
+    *needed += used.len() as u64 * row_bytes;
+    let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
+    for run in used.chunk_by(|a, b| a + 1 == *b) {
+        let values = loader.rows(table, run[0] as usize, run.len(), DType::F32)?;
+        rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);
+    }
+    let rows = project_in(model, loader, rows, used.len(), needed)?;
+    let width = model.spec.hidden_size;
+    let mut hidden = Vec::with_capacity(tokens.ids.len() * tokens.info.sequence_length * width);
+    for id in tokens.ids.iter().flatten() {
+        let row = used.binary_search(id).expect("every id is among those used");
+        hidden.extend_from_slice(&rows[row * width..][..width]);
+    }
+    if let Some(positions) = &model.spec.positions {
+        let length = tokens.info.sequence_length;
+        let values = loader.rows(&positions.weight, positions.offset, length, DType::F32)?;
+        let values = values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?;
+        *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
+        for sequence in hidden.chunks_exact_mut(length * width) {
+            sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
+        }
+    }
+    let shape = (tokens.ids.len() * tokens.info.sequence_length, width);
+    Tensor::from_vec(hidden, shape, &model.device).map_err(tensor_error)
+}
+
+/// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.
+fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, needed: &mut u64) -> Result<Vec<f32>> {
+    let Some(projection) = &model.spec.project_in else { return Ok(rows) };
+    let mut loaded = Vec::new();
+    for part in inventory::projection(projection) {
+        *needed += stored_bytes(model, &part)?;
+        loaded.push(loader.part(&part)?.to_dtype(DType::F32).map_err(tensor_error)?);
+    }
+    let project = || {
+        let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &model.device)?;
+        linear::project(&rows, &loaded[0], projection.order, loaded.get(1))?.flatten_all()?.to_vec1::<f32>()
+    };
+    project().map_err(tensor_error)
+}

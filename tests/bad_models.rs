@@ -1,0 +1,259 @@
+//! Models that cannot be analysed: missing, damaged, of another shape, of an unknown kind, with broken numbers. Each is
+//! refused with a reason and with what to do, and leaves no result that looks whole.
+
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{self, Array};
+use crate::project::{FINAL, FULL, Project};
+
+const SHARD: &str = "model/model-00001-of-00002.safetensors";
+
+/// An analysis that reads every weight and writes every kind of file.
+const ANALYSIS: &str = r#"
+let model = load_model("model");
+let tokens = load_tokens(#{ ids: [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]] });
+let acts = model.extract_layernorms(tokens, #{ keep: "full", out: "results/full", logits: true });
+save_results("analysis", #{ activations: acts, found: acts.detect_outliers() });
+"#;
+
+/// Exit code of a failed model.
+const FAILED: i32 = 3;
+
+fn llama() -> Project {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "model");
+    project
+}
+
+/// The llama fixture with its config changed.
+fn with_config(change: impl FnOnce(&mut Value)) -> Project {
+    let project = llama();
+    let mut config = project.json("model/config.json");
+    change(&mut config);
+    project.file("model/config.json", config.to_string());
+    project
+}
+
+/// The llama fixture with one tensor of its first shard replaced.
+fn with_tensor(name: &str, change: impl FnOnce(&mut Array)) -> Project {
+    let project = llama();
+    checkpoint::change(&project.path(SHARD), |arrays| change(arrays.get_mut(name).unwrap()));
+    project
+}
+
+/// Sets one bf16 value.
+fn with_value(name: &str, index: usize, bits: u16) -> Project {
+    with_tensor(name, |array| array.data[2 * index..2 * index + 2].copy_from_slice(&bits.to_le_bytes()))
+}
+
+#[test]
+fn the_undamaged_model_gives_all_files() {
+    let project = llama();
+    project.script(ANALYSIS).ok();
+    assert!(project.has(&format!("results/analysis/{FINAL}")) && project.has(&format!("results/full/{FULL}")));
+}
+
+#[test]
+fn missing_folder() {
+    let hint = "give a folder with config.json and safetensors files, or a hub id";
+    let project = Project::new();
+    for id in ["nowhere", "models/of/mine", "/nowhere/at/all", "owner/a model", "../model", ""] {
+        let script = ANALYSIS.replace("\"model\"", &format!("{id:?}"));
+        project.refuses(&script, FAILED, &format!("model {id:?}: no such folder, and not a hub id"), hint);
+    }
+    project.file("a_file", "");
+    let message = "model \"a_file\": no such folder, and not a hub id";
+    project.refuses(&ANALYSIS.replace("\"model\"", "\"a_file\""), FAILED, message, hint);
+}
+
+#[test]
+fn folder_without_weights() {
+    let project = Project::new();
+    project.file("model/README.md", "nothing here");
+    let hint = "a model folder holds config.json and safetensors weights";
+    project.refuses(ANALYSIS, FAILED, "reading model/config.json: No such file", hint);
+    project.copy("tests/fixtures/llama/config.json", "model/config.json");
+    project.refuses(ANALYSIS, FAILED, "model: neither model.safetensors nor model.safetensors.index.json", hint);
+}
+
+#[test]
+fn missing_shard() {
+    let project = llama();
+    std::fs::remove_file(project.path(SHARD)).unwrap();
+    project.refuses(ANALYSIS, FAILED, &format!("reading {SHARD}: No such file"), "download the missing file");
+}
+
+#[test]
+fn damaged_index() {
+    let index = "model/model.safetensors.index.json";
+    for (text, message, hint) in [
+        ("{\"weight_map\": {\"a\"", "not valid JSON", "download the file again"),
+        ("{\"weights\": {}}", "`weight_map` is missing", "download the file again"),
+        (
+            r#"{"weight_map": {"a": "../secret.safetensors"}}"#,
+            "`../secret.safetensors` is not a file of this folder",
+            "download",
+        ),
+    ] {
+        let project = llama();
+        project.file(index, text).refuses(ANALYSIS, FAILED, message, hint);
+    }
+}
+
+#[test]
+fn truncated_weights() {
+    let project = llama();
+    let whole = project.bytes(SHARD);
+    for (length, message) in [
+        (whole.len() - 1, format!("the header describes {} bytes, the file has {}", whole.len(), whole.len() - 1)),
+        (whole.len() / 2, format!("the header describes {} bytes", whole.len())),
+        (100, "does not fit a file of 100 bytes".to_string()),
+        (3, "3 bytes are too few for safetensors".to_string()),
+        (0, "0 bytes are too few for safetensors".to_string()),
+    ] {
+        project.file(SHARD, &whole[..length]);
+        project.refuses(ANALYSIS, FAILED, &format!("reading {SHARD}: "), "download it again");
+        project.refuses(ANALYSIS, FAILED, &message, "the file is damaged or incomplete");
+    }
+}
+
+#[test]
+fn garbage_header() {
+    let project = llama();
+    let mut data = project.bytes(SHARD);
+    data[8..40].fill(b'?');
+    project.file(SHARD, &data).refuses(ANALYSIS, FAILED, "bad header", "download it again");
+    data[..8].fill(0xff);
+    project.file(SHARD, &data).refuses(ANALYSIS, FAILED, "a header of 18446744073709551615 bytes", "download it again");
+    project.file(SHARD, "<html>404</html>".repeat(9)).refuses(ANALYSIS, FAILED, "a header of", "download it again");
+}
+
+#[test]
+fn wrong_shape() {
+    let name = "model.layers.1.mlp.gate_proj.weight";
+    let project = with_tensor(name, |array| array.shape = vec![32, 48]);
+    let message =
+        format!("tensor `{name}` in model-00001-of-00002.safetensors has shape [32, 48], config.json says [48, 32]");
+    project.refuses(ANALYSIS, FAILED, &message, "config.json and weights belong to different models");
+}
+
+#[test]
+fn missing_tensor() {
+    let project = llama();
+    checkpoint::change(&project.path(SHARD), |arrays| {
+        arrays.remove("model.layers.0.self_attn.q_proj.weight").unwrap();
+    });
+    let message = "tensor `model.layers.0.self_attn.q_proj.weight` is missing";
+    project.refuses(ANALYSIS, FAILED, message, "the checkpoint is incomplete");
+}
+
+#[test]
+fn more_layers_in_the_config_than_in_the_weights() {
+    let project = with_config(|config| config["num_hidden_layers"] = 5.into());
+    let message = "tensor `model.layers.4.input_layernorm.weight` is missing";
+    project.refuses(ANALYSIS, FAILED, message, "its config.json describes another model");
+}
+
+#[test]
+fn integer_weights() {
+    let name = "model.layers.0.input_layernorm.weight";
+    let project = with_tensor(name, |array| {
+        *array = Array::new(Dtype::I32, &[32], vec![0; 4 * 32]);
+    });
+    let message = format!("{SHARD}: tensor `{name}` is I32, expected F32, BF16 or F16");
+    project.refuses(ANALYSIS, FAILED, &message, "look for a copy of this model in one of these formats");
+}
+
+#[test]
+fn nan_and_infinite_weights() {
+    let hint = "the weights are damaged: every result computed from them would be meaningless";
+    for (name, index, bits, message) in [
+        ("model.layers.0.mlp.down_proj.weight", 77, 0x7fc0, "element 77 is NaN"),
+        ("model.layers.1.input_layernorm.weight", 3, 0x7f80, "element 3 is inf"),
+        ("model.layers.1.self_attn.v_proj.weight", 0, 0xff80, "element 0 is -inf"),
+    ] {
+        let message = format!("{SHARD}: tensor `{name}`: {message}");
+        with_value(name, index, bits).refuses(ANALYSIS, FAILED, &message, hint);
+    }
+    // Rows of the embedding that no token uses are not read: token 5 is used, token 100 is not.
+    let name = "model.embed_tokens.weight";
+    with_value(name, 5 * 32, 0x7fc0).refuses(ANALYSIS, FAILED, &format!("tensor `{name}`: element"), hint);
+    with_value(name, 100 * 32, 0x7fc0).script(ANALYSIS).ok();
+}
+
+#[test]
+fn nan_in_an_expert() {
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    let name = "model.layers.0.block_sparse_moe.experts.0.w2.weight";
+    checkpoint::change(&project.path(SHARD), |arrays| arrays.get_mut(name).unwrap().data.fill(0xff));
+    // Every token once: each expert is chosen by some.
+    let ids: Vec<u32> = (0..128).collect();
+    let script = ANALYSIS.replace("[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]", &format!("[{ids:?}]"));
+    project.refuses(&script, FAILED, &format!("tensor `{name}`: element"), "the weights are damaged");
+}
+
+/// Finite weights whose products are not: the numbers are counted and named, and the statistics go on without them.
+#[test]
+fn activations_that_overflow_are_reported() {
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    let name = "model.layers.0.block_sparse_moe.experts.0.w2.weight";
+    checkpoint::change(&project.path(SHARD), |arrays| {
+        let values = arrays.get_mut(name).unwrap();
+        *values = Array::bf16(&values.shape, vec![0x7f00; values.data.len() / 2]);
+    });
+    let ids: Vec<u32> = (0..128).collect();
+    let script = ANALYSIS.replace("[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]", &format!("[{ids:?}]"));
+    let stderr = project.script(&script).ends(0).stderr;
+    assert!(stderr.contains("warning: layers.1.input_layernorm, sequence 0: "), "{stderr}");
+    assert!(stderr.contains("infinite values, left out of the statistics"), "{stderr}");
+    let whole = project.json(&format!("results/analysis/{FINAL}"));
+    let first = &whole["non_finite"][0];
+    assert_eq!(first["norm"], json!({ "layer": 1, "site": "input_layernorm" }));
+    assert!(first["nan"].as_u64().unwrap() + first["infinite"].as_u64().unwrap() > 0);
+    assert!(whole["pooled"]["num_non_finite"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn unknown_model_type() {
+    let project = with_config(|config| config["model_type"] = "lama".into());
+    project.refuses(ANALYSIS, FAILED, "model/config.json: unknown model_type \"lama\"", "did you mean `llama`?");
+    let project = with_config(|config| config["model_type"] = "bert".into());
+    project.refuses(ANALYSIS, FAILED, "unknown model_type \"bert\"", "supported are ");
+    let project = with_config(|config| drop(config.as_object_mut().unwrap().remove("model_type")));
+    project.refuses(ANALYSIS, FAILED, "`model_type` is missing", "is this a Hugging Face config.json?");
+}
+
+#[test]
+fn settings_that_are_not_understood() {
+    let project = with_config(|config| config["attention_sinkhorn"] = 3.into());
+    let hint = "a setting that is ignored can give wrong numbers";
+    project.refuses(ANALYSIS, FAILED, "setting not understood: `attention_sinkhorn`: 3", hint);
+}
+
+#[test]
+fn settings_that_make_no_sense() {
+    for (key, value, message) in [
+        ("hidden_size", json!("32"), "`hidden_size` is \"32\", expected a whole number"),
+        ("hidden_size", Value::Null, "`hidden_size` is missing"),
+        ("num_hidden_layers", json!(0), "`num_hidden_layers` is 0"),
+        ("vocab_size", json!(-1), "`vocab_size` is -1, expected a whole number"),
+        ("num_key_value_heads", json!(3), "`num_key_value_heads` is 3, which does not divide 4 heads"),
+        ("hidden_act", json!("snake"), "`hidden_act` is \"snake\"; supported are silu"),
+        ("rms_norm_eps", json!(true), "`rms_norm_eps` is true, expected a number"),
+    ] {
+        let project = with_config(|config| config[key] = value);
+        project.refuses(ANALYSIS, FAILED, &format!("model/config.json: {message}"), "config.json");
+    }
+}
+
+#[test]
+fn config_that_is_not_json() {
+    let project = llama();
+    project.file("model/config.json", "{\"hidden_size\": 32,");
+    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not valid JSON", "download the file again");
+    project.file("model/config.json", "[]");
+    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not a JSON object", "download the file again");
+}

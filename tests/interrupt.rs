@@ -1,0 +1,168 @@
+//! Ctrl-C: scripts stop, models stop at the next layer, what was finished stays.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::project::{FINAL, FULL, Outcome, Project};
+
+/// Whatever is waited for takes seconds; this ends a test whose program hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const INTERRUPTED: i32 = 130;
+
+fn start(project: &Project, words: &[&str]) -> Child {
+    project.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits for the end of a program that may hang.
+fn ending(mut child: Child) -> Outcome {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("the program did not stop");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Outcome::of(child.wait_with_output().unwrap())
+}
+
+fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(child.try_wait().unwrap().is_none(), "the program ended before {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Enough tokens that ten layers take far longer than it takes to press a key.
+fn many_tokens(project: &Project) {
+    let ids: Vec<Vec<u32>> = (0..64).map(|s| (0..1024).map(|t| (s + t) % 256).collect()).collect();
+    project.file("ids.json", serde_json::to_string(&ids).unwrap());
+}
+
+/// Waits until norm outputs are being written.
+fn wait_for_work(child: &mut Child, project: &Project) {
+    wait_until(child, "the first activations", || !project.files("results/full").is_empty());
+}
+
+/// Starts a script, waits until it has printed a line, sends Ctrl-C and returns how it ended.
+fn interrupted_after_first_line(script: &str) -> Outcome {
+    let project = Project::new();
+    project.file("script.rhai", script);
+    let mut child = start(&project, &["run", "script.rhai"]);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    interrupt(&child);
+    let mut outcome = ending(child);
+    stdout.read_to_string(&mut outcome.stdout).unwrap();
+    outcome
+}
+
+#[test]
+fn an_endless_loop_stops() {
+    let outcome = interrupted_after_first_line("print(\"started\"); loop {}").ends(INTERRUPTED);
+    assert!(outcome.stderr.contains("press Ctrl-C again to stop now"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("error: interrupted"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_script_cannot_catch_it() {
+    let script = "print(\"started\"); try { loop {} } catch (e) { print(\"caught\"); } print(\"after\");";
+    assert_eq!(interrupted_after_first_line(script).ends(INTERRUPTED).stdout, "");
+}
+
+#[test]
+fn a_script_may_catch_the_interruption_of_a_model() {
+    let project = Project::new();
+    let script = r#"
+        let model = load_model(miniature_model("olmoe").path);
+        let tokens = load_tokens(#{ ids: "ids.json" });
+        try {
+            model.extract_layernorms(tokens, #{ keep: "full", out: "results/full" });
+        } catch (error) {
+            print(error.kind);
+        }
+        print("tidied up");
+    "#;
+    many_tokens(&project);
+    project.file("script.rhai", script);
+    let mut child = start(&project, &["run", "script.rhai"]);
+    wait_for_work(&mut child, &project);
+    interrupt(&child);
+    assert_eq!(ending(child).ends(INTERRUPTED).stdout, "interrupted\ntidied up\n");
+}
+
+#[test]
+fn parallel_work_stops() {
+    let script = "print(\"started\"); parallel([1, 2, 3], |x| { loop {} }); print(\"after\");";
+    assert_eq!(interrupted_after_first_line(script).ends(INTERRUPTED).stdout, "");
+}
+
+#[test]
+fn a_model_stops_at_the_next_layer() {
+    let project = Project::new();
+    many_tokens(&project);
+    project.file(
+        "script.rhai",
+        r#"
+        let made = miniature_model("olmoe");
+        let model = load_model(made.path);
+        let tokens = load_tokens(#{ ids: "ids.json" });
+        print("started");
+        let acts = model.extract_layernorms(tokens, #{ keep: "full", out: "results/full" });
+        save_results("whole", #{ activations: acts, found: acts.detect_outliers() });
+        "#,
+    );
+    let mut child = start(&project, &["run", "script.rhai"]);
+    wait_for_work(&mut child, &project);
+    interrupt(&child);
+    ending(child).ends(INTERRUPTED);
+    let left = project.files("results");
+    let whole = |file: &String| file.contains(FINAL) || file.contains(FULL) || file.contains(".partial-");
+    assert!(!left.iter().any(whole), "{left:?}");
+}
+
+#[test]
+fn the_finished_models_of_a_sweep_are_kept() {
+    let project = Project::new();
+    project.copy("scripts", "scripts");
+    let first = format!("results/miniature_olmoe_1b_7b/{FINAL}");
+    let mut child = start(&project, &["run", "scripts/sweep.rhai", "--miniature", "--models", "01", "04"]);
+    wait_until(&mut child, "the first model", || project.has(&first));
+    interrupt(&child);
+    let outcome = ending(child).ends(INTERRUPTED);
+    assert_eq!(project.json(&first)["analysis_summary"]["synthetic_model"], true);
+    assert!(!project.has(&format!("results/miniature_mixtral_8x7b/{FINAL}")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("interrupted; 1 models are done and kept"), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("│ miniature_olmoe_1b_7b "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("results: results/miniature_olmoe_1b_7b"), "{}", outcome.stdout);
+}
+
+#[test]
+fn twice_is_now() {
+    let project = Project::new();
+    // `sleep` is one long step: the first Ctrl-C waits for its end.
+    project.file("script.rhai", "print(\"started\"); sleep(3600);");
+    let mut child = start(&project, &["run", "script.rhai"]);
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    interrupt(&child);
+    // The handler says so when it has taken notice.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("again to stop now") {
+        assert_ne!(stderr.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    interrupt(&child);
+    ending(child).ends(INTERRUPTED);
+}

@@ -1,0 +1,167 @@
+//! A project in a temporary folder: write scripts and models into it, run the program there, look at what came out.
+//!
+//! Programs started here see no token, no cache and no hub of the machine the tests run on.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A finished analysis has one.
+pub const FINAL: &str = "final_analysis_results.json";
+/// What `keep: "full"` writes.
+pub const FULL: &str = "activations.safetensors";
+
+/// The folder of this package.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub struct Project {
+    folder: TempDir,
+}
+
+impl Project {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Writes a file, with its folders.
+    pub fn file(&self, path: &str, data: impl AsRef<[u8]>) -> &Self {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, data).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        self
+    }
+
+    /// Copies a file or folder of the repository.
+    pub fn copy(&self, from: &str, to: &str) -> &Self {
+        copy(&repository().join(from), &self.path(to));
+        self
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        let path = self.path(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        let path = self.path(path);
+        std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    /// All files below `folder`, relative to it, sorted.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let root = self.path(folder);
+        let mut files = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path.strip_prefix(&root).unwrap().display().to_string()),
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// The program, to be started in the project's folder.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlier"));
+        command.args(words).current_dir(self.folder.path());
+        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RAYON_NUM_THREADS"] {
+            command.env_remove(name);
+        }
+        command.env("RUST_BACKTRACE", "0").env("HF_HOME", self.path("hf"));
+        // Port 9 is "discard": nothing answers, so nothing is fetched from outside.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Outcome {
+        Outcome::of(self.command(words).output().unwrap())
+    }
+
+    /// Runs `text` as a script file.
+    pub fn script(&self, text: &str) -> Outcome {
+        self.file("script.rhai", text).run(&["run", "script.rhai"])
+    }
+
+    /// Runs a script that must be refused: with this exit code, message and hint, and without a result that looks whole.
+    #[track_caller]
+    pub fn refuses(&self, script: &str, code: i32, message: &str, hint: &str) {
+        let outcome = self.script(script).ends(code);
+        let error = outcome.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(error.contains(message), "expected {message:?} in\n{}", outcome.stderr);
+        let told = outcome.stderr.lines().find_map(|line| line.strip_prefix("  hint: "));
+        assert!(told.is_some_and(|told| told.contains(hint)), "expected the hint {hint:?} in\n{}", outcome.stderr);
+        let looks_whole = |file: &String| file.contains(FINAL) || file.contains(FULL) || file.contains(".partial-");
+        let left: Vec<_> = self.files("").into_iter().filter(looks_whole).collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// How a program ended and what it wrote.
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    #[track_caller]
+    pub fn of(output: Output) -> Self {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        let code = output.status.code().unwrap_or_else(|| panic!("{}\n{stderr}", output.status));
+        Self { code, stdout: String::from_utf8(output.stdout).unwrap(), stderr }
+    }
+
+    #[track_caller]
+    pub fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "exit code\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The output of a script that ended well.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        self.ends(0).stdout
+    }
+
+    /// The one JSON value that a script printed.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+    }
+}

@@ -1,0 +1,228 @@
+//! What a script can say: primitives as functions and methods, records as readable values, modules, names, errors as
+//! values, tables.
+
+use serde_json::{Value, json};
+
+use crate::project::Project;
+
+/// A small model on its own reference tokens, analysed.
+const BEFORE: &str = r#"
+let model = load_model("model");
+let tokens = load_tokens(#{ ids: "model/reference.safetensors" });
+let acts = extract_layernorms(model, tokens, #{ logits: true });
+let found = detect_outliers(acts, #{ layer_unit: "block" });
+"#;
+
+fn project() -> Project {
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    project
+}
+
+/// What a script prints behind `BEFORE`.
+#[track_caller]
+fn prints(script: &str) -> String {
+    project().script(&format!("{BEFORE}{script}")).ok()
+}
+
+#[test]
+fn functions_are_methods() {
+    let script = r#"
+        let method = model.extract_layernorms(tokens, #{ logits: true });
+        print(method.detect_outliers(#{ layer_unit: "block" }) == found);
+        print(method.detect_outliers() == detect_outliers(acts));
+        print(acts.bootstrap_ci(#{ n_resamples: 100, seed: 7 }) == bootstrap_ci(method, #{ n_resamples: 100, seed: 7 }));
+        print(acts.bootstrap_ci(#{ n_resamples: 100, seed: 7 }) == bootstrap_ci(acts, #{ n_resamples: 100, seed: 8 }));
+        print("model".load_model().num_layers == model.num_layers);
+        print("model".estimate_vram(#{ num_sequences: 4 }) == estimate_vram("model", #{ num_sequences: 4 }));
+        print("x".save_results(#{ activations: acts, found: found }) == save_results("x", #{ activations: acts, found: found }));
+        print("x".load_results().found == load_results("results/x").found);
+        print([3, 4].parallel(|x| x * x) == parallel([3, 4], |x| x * x));
+    "#;
+    assert_eq!(prints(script), "true\ntrue\ntrue\nfalse\ntrue\ntrue\ntrue\ntrue\ntrue\n");
+}
+
+#[test]
+fn records_have_readable_fields() {
+    let script = r#"
+        let f = found.features[0];
+        print([
+            f.feature_dim, f.layer_percentage, f.layer_percentage_blocks, f.seq_percentage, f.seq_positions, f.norms_hit,
+            f.blocks_hit, f.max_magnitude, f.max_value, f.min_value, f.sidedness, f.total_occurrences, f.quartiles,
+            f.layers_affected, f.classification,
+        ].to_json());
+    "#;
+    let fields: Vec<Value> = serde_json::from_str(&prints(script)).unwrap();
+    // The expectations are numpy's, over the activations of transformers.
+    let expected =
+        json!(Project::new().copy("tests/fixtures/mixtral/expected.json", "expected.json").json("expected.json"));
+    let dim = fields[0].as_u64().unwrap();
+    let row = expected["features"].as_array().unwrap().iter().find(|row| row["dim"] == dim).unwrap();
+    assert_eq!(fields[2], row["layer_percentage"]);
+    assert_eq!((&fields[4], &fields[6]), (&row["position_count"], &row["layer_count"]));
+    let norms = 2.0 * expected["num_layers"].as_f64().unwrap();
+    assert_eq!(fields[1].as_f64().unwrap(), fields[5].as_f64().unwrap() / norms);
+    assert_eq!(fields[3].as_f64().unwrap(), fields[4].as_f64().unwrap() / expected["num_positions"].as_f64().unwrap());
+    let (largest, max, min) = (fields[7].as_f64().unwrap(), fields[8].as_f64().unwrap(), fields[9].as_f64().unwrap());
+    assert!(largest >= 6.0 && largest == max.max(-min), "{fields:?}");
+    assert!(["positive", "negative", "two_sided"].contains(&fields[10].as_str().unwrap()));
+    assert!(fields[11].as_u64().unwrap() >= fields[4].as_u64().unwrap());
+    assert_eq!(fields[12].as_array().unwrap().len(), 3);
+    assert_eq!(fields[13].as_array().unwrap().len() as u64, fields[5].as_u64().unwrap());
+    assert_eq!(fields[14], if fields[2].as_f64() >= Some(0.9) { "SYSTEMATIC" } else { "PROBABILISTIC" });
+}
+
+#[test]
+fn handles_have_readable_fields() {
+    let script = r#"
+        print([
+            model.id, model.path, model.model_type, model.num_layers, model.hidden_size, model.vocab_size, model.num_experts,
+            model.num_experts_per_tok, model.dtype, model.revision, model.synthetic, model.files.len(),
+        ].to_json());
+        print([tokens.num_sequences, tokens.sequence_length, tokens.source, tokens.ids.len(), tokens.sha256.len()].to_json());
+        print([
+            acts.num_sequences, acts.sequence_length, acts.hidden_size, acts.norms.len(), acts.norms[1], acts.ladder[0],
+            acts.mean_nll.len(), acts.expert_coverage.len(), acts.non_finite, acts.measurements.bytes_read > 0,
+        ].to_json());
+    "#;
+    let lines: Vec<Value> = prints(script).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = Project::new().copy("tests/fixtures/mixtral/expected.json", "expected.json").json("expected.json");
+    let (layers, sequences) = (&expected["num_layers"], &expected["num_sequences"]);
+    let length = &expected["sequence_length"];
+    assert_eq!(lines[0], json!(["model", "model", "mixtral", layers, 32, 128, 8, 2, "f32", null, false, 4]));
+    assert_eq!(lines[1], json!([sequences, length, "model/reference.safetensors", sequences, 64]));
+    let norm = "layers.0.post_attention_layernorm";
+    assert_eq!(lines[2], json!([sequences, length, 32, 6, norm, 3.0, sequences, layers, [], true]));
+}
+
+#[test]
+fn every_record_is_json() {
+    let script = r#"
+        let path = save_results("x", #{ activations: acts, found: found, intervals: acts.bootstrap_ci(#{ n_resamples: 50 }) });
+        for record in [
+            model, tokens, acts, found, found.features, found.features[0], found.criterion, found.layer_stats,
+            acts.bootstrap_ci(#{ n_resamples: 50 }), estimate_vram("model"), load_results(path), acts.measurements,
+        ] {
+            print(record.to_json());
+        }
+    "#;
+    let lines: Vec<Value> = prints(script).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 12);
+    for (line, key) in [
+        (0, "vocab_size"),
+        (1, "ids"),
+        (2, "ladder"),
+        (3, "features"),
+        (5, "quartiles"),
+        (6, "scope"),
+        (8, "num_features"),
+        (9, "total_bytes"),
+        (10, "found"),
+        (11, "bytes_read"),
+    ] {
+        assert!(lines[line].get(key).is_some(), "{key} in {}", lines[line]);
+    }
+    // Numbers read as they were written.
+    assert_eq!(lines[6]["magnitude_threshold"].to_string(), "6.0");
+    assert_eq!(lines[10]["found"], lines[3]);
+}
+
+#[test]
+fn handles_print_as_themselves() {
+    let text = prints("print(model); print(tokens); print(acts); print(`${model}`);");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("model(id: \"model\", model_type: \"mixtral\", num_layers: 3,"), "{text}");
+    assert!(lines[1].starts_with("tokens(source: \"model/reference.safetensors\", num_sequences: "), "{text}");
+    assert!(lines[2].starts_with("activations(num_layers: 3, hidden_size: 32, num_sequences: "), "{text}");
+    assert_eq!(lines[0], lines[3]);
+}
+
+#[test]
+fn tables() {
+    let script = r#"
+        table([#{ name: "a", share: 0.25, count: 3, none: () }, #{ name: "long one", share: 12.0 }]);
+        table(["count", "name"], [#{ name: "a", count: 3 }, #{ name: "b", count: 12 }]);
+        table([]);
+    "#;
+    let text = Project::new().script(script).ok();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert!(rows.contains(&vec!["count", "name", "none", "share"]), "{text}");
+    assert!(rows.contains(&vec!["3", "a", "–", "0.25"]) && rows.contains(&vec!["long one", "12"]), "{text}");
+    assert!(rows.contains(&vec!["count", "name"]) && rows.contains(&vec!["12", "b"]), "{text}");
+    // Numbers stand at the right edge of their column.
+    assert!(text.contains("│     3 ┆ a    │"), "{text}");
+    Project::new().refuses("table([1, 2])", 1, "table: every row must be a map", "#{");
+}
+
+#[test]
+fn errors_are_values() {
+    let script = r#"
+        fn kind(f) {
+            try { f.call(); } catch (e) { return e.kind; }
+            "none"
+        }
+        print(kind(|| load_model("no such model")));
+        print(kind(|| load_model("model", #{ dtipe: 1 })));
+        print(kind(|| load_model("broken")));
+        print(kind(|| load_model("odd")));
+        print(kind(|| load_model("model").extract_layernorms(load_tokens(#{ ids: [[1, 2]] }), #{ memory_budget: 10 })));
+        print(kind(|| load_results("nothing")));
+        print(kind(|| load_model("model")));
+        try { load_model("model", #{ dtipe: 1 }) } catch (e) { print(e.message); print(e.hint); }
+    "#;
+    let project = project();
+    project.copy("tests/fixtures/olmoe", "broken").file("broken/model.safetensors", "short");
+    project.copy("tests/fixtures/olmoe", "odd").file("odd/config.json", "{\"model_type\": \"odd\"}");
+    let message = "load_model: unknown option `dtipe`\ndid you mean `dtype`?";
+    let kinds = "not_found\nbad_argument\ncorrupt\nunsupported\noom\nnot_found\nnone";
+    assert_eq!(project.script(script).ok(), format!("{kinds}\n{message}\n"));
+}
+
+/// Rhai reserves both words; here they are names like others.
+#[test]
+fn sync_and_default_are_names() {
+    assert_eq!(Project::new().script("let sync = 4; let m = #{ default: 5 }; print(sync + m.default);").ok(), "9\n");
+    for call in ["sync(1, 2)", "1.sync(2)"] {
+        // It parses, and is a function that nobody has written yet.
+        let stderr = Project::new().script(call).ends(1).stderr;
+        assert!(stderr.starts_with("error: no function `sync (i64, i64)`"), "{stderr}");
+    }
+}
+
+#[test]
+fn modules_are_found_beside_the_script_then_in_stdlib_then_in_the_program() {
+    let project = Project::new();
+    let script = "import \"dettmers\" as d; print(d::flags().keys());";
+    let embedded = project.script(script).ok();
+    assert!(embedded.contains("\"miniature\""), "{embedded}");
+    project.file("stdlib/dettmers.rhai", "fn flags() { #{ on_disk: 1 } }");
+    assert_eq!(project.script(script).ok(), "[\"on_disk\"]\n");
+    project.file("dettmers.rhai", "fn flags() { #{ beside: 1 } }");
+    assert_eq!(project.script(script).ok(), "[\"beside\"]\n");
+    project.file("lab/here.rhai", "fn who() { \"lab\" }").file("lab/s.rhai", "import \"here\" as h; print(h::who());");
+    assert_eq!(project.run(&["run", "lab/s.rhai"]).ok(), "lab\n");
+}
+
+#[test]
+fn modules_stay_in_the_project() {
+    let project = Project::new();
+    let outcome = project.script("import \"../secret\" as s;").ends(1);
+    assert!(outcome.stderr.contains("import \"../secret\" leads out of the project"), "{}", outcome.stderr);
+    let outcome = project.script("import \"detmers\" as d;").ends(1);
+    assert!(
+        outcome.stderr.contains("detmers") && outcome.stderr.contains("did you mean `dettmers`?"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn one_module_is_the_main_script_only_when_started_itself() {
+    let project = Project::new();
+    project.file("part.rhai", "if is_main() { print(\"main\"); } else { print(\"imported\"); }");
+    assert_eq!(project.run(&["run", "part.rhai"]).ok(), "main\n");
+    assert_eq!(project.script("import \"part\" as p;").ok(), "imported\n");
+}

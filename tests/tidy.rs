@@ -1,0 +1,233 @@
+//! Rules that hold the source together, read off its text: who may import whom, and what every file must have.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::project::repository;
+
+/// Every room of `src/` (a folder or a single file) and the floor it is on. A file imports from floors below its own and
+/// from its own room; rooms on one floor do not know each other.
+const FLOORS: &[(&str, u32)] = &[
+    ("cli", 6),
+    ("host", 5),
+    ("session", 4),
+    ("model", 3),
+    ("hub", 2),
+    ("results", 2),
+    ("stats", 1),
+    ("error", 0),
+    ("memory", 0),
+    ("progress", 0),
+    ("record", 0),
+    ("suggest", 0),
+];
+
+/// Lines after which a file has a second noun in it.
+const MAX_LINES: usize = 450;
+
+struct Source {
+    /// Relative to the repository.
+    path: String,
+    text: String,
+    /// The text without comments.
+    code: String,
+}
+
+impl Source {
+    /// `model` for `src/model/arch/llama.rs`, `error` for `src/error.rs`.
+    fn room(&self) -> &str {
+        let below = self.path.strip_prefix("src/").unwrap();
+        below.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+}
+
+/// All files below `folder` with this extension, sorted by path.
+fn files(folder: &str, extension: &str) -> Vec<Source> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![repository().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => paths.push(path),
+            }
+        }
+    }
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    assert!(!paths.is_empty(), "no .{extension} files in {folder}");
+    paths.iter().map(|path| source(path)).collect()
+}
+
+fn source(path: &Path) -> Source {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    Source { path: path.strip_prefix(repository()).unwrap().display().to_string(), text, code }
+}
+
+/// The rooms that a text names behind `crate::`, singly or in a group.
+fn rooms_named(code: &str) -> Vec<String> {
+    let word = |text: &str| text.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
+    let mut rooms = Vec::new();
+    for behind in code.split("crate::").skip(1) {
+        let Some(group) = behind.strip_prefix('{') else {
+            rooms.push(word(behind));
+            continue;
+        };
+        // The first word of every entry of the group.
+        let (mut depth, mut entry) = (1, String::new());
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => (),
+            }
+            if depth == 0 || (depth == 1 && c == ',') {
+                rooms.push(word(&entry));
+                entry.clear();
+            } else {
+                entry.push(c);
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    rooms.retain(|room| !room.is_empty());
+    rooms
+}
+
+fn floor(room: &str) -> u32 {
+    let row = FLOORS.iter().find(|(name, _)| *name == room);
+    row.unwrap_or_else(|| panic!("`{room}` has no floor: add it to FLOORS in tests/tidy.rs")).1
+}
+
+#[track_caller]
+fn none(wrong: Vec<String>, rule: &str) {
+    assert!(wrong.is_empty(), "{rule}:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn imports_go_down() {
+    let mut wrong = Vec::new();
+    for file in files("src", "rs") {
+        let room = file.room();
+        if matches!(room, "main" | "lib") {
+            continue;
+        }
+        // From a room's own file `super` is the crate: another way to the same rooms.
+        let above = FLOORS.iter().filter(|(other, _)| file.code.contains(&format!("super::{other}::")));
+        let named = rooms_named(&file.code).into_iter().chain(above.map(|(name, _)| name.to_string()));
+        for other in named.filter(|other| other != room) {
+            if floor(&other) >= floor(room) {
+                wrong.push(format!("{} (floor {}) imports {other} (floor {})", file.path, floor(room), floor(&other)));
+            }
+        }
+    }
+    none(wrong, "a file imports from lower floors only");
+}
+
+#[test]
+fn the_floors_are_those_of_the_source() {
+    for (room, _) in FLOORS {
+        let folder = repository().join("src").join(room);
+        assert!(folder.is_dir() || folder.with_extension("rs").is_file(), "FLOORS names {room}, src/ has none");
+    }
+    assert_eq!(
+        rooms_named("use crate::{\n    hub, model::{self, OpenModel}, stats::a::b,\n};\ncrate::record::X"),
+        ["hub", "model", "stats", "record"]
+    );
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let sources = files("src", "rs").into_iter().chain(files("tests", "rs"));
+    let all = sources.chain(files("scripts", "rhai")).chain(files("stdlib", "rhai"));
+    let wrong = all.filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
+    none(wrong, "a file opens with //!");
+}
+
+#[test]
+fn libraries_stay_in_their_rooms() {
+    let mut wrong = Vec::new();
+    for file in files("src", "rs") {
+        for (library, rooms) in [("candle_", &["model"][..]), ("rhai::", &["host", "cli"])] {
+            if file.code.contains(library) && !rooms.contains(&file.room()) {
+                wrong.push(format!("{} uses {library}, which belongs to {rooms:?}", file.path));
+            }
+        }
+    }
+    none(wrong, "only the engine knows tensors, only the host knows the script language");
+}
+
+/// Whether a text takes requests apart: `Op::Name … =>`, or the same behind `let`.
+fn matches_on_op(code: &str) -> bool {
+    code.match_indices("Op::").any(|(at, _)| {
+        let before = code[..at].trim_end();
+        if before.ends_with(|c: char| c.is_alphanumeric() || c == '_') && code[..at].ends_with(char::is_alphanumeric) {
+            return false; // the end of a longer name
+        }
+        let mut rest = code[at + 4..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start();
+        for (open, close) in [('(', ')'), ('{', '}')] {
+            if rest.starts_with(open) {
+                let mut depth = 0;
+                let end = rest.find(|c| {
+                    depth += (c == open) as i32 - (c == close) as i32;
+                    depth == 0
+                });
+                rest = rest[end.map_or(rest.len(), |end| end + 1)..].trim_start();
+            }
+        }
+        rest.starts_with("=>") || rest.starts_with("| ") || before.ends_with("let") || before.ends_with("matches!(")
+    })
+}
+
+#[test]
+fn one_place_takes_requests_apart() {
+    let matching = files("src", "rs").into_iter().filter(|file| matches_on_op(&file.code)).map(|file| file.path);
+    assert_eq!(matching.collect::<Vec<_>>(), ["src/session/local.rs"]);
+    assert!(
+        matches_on_op("match op { Op::Extract { model,\n tokens } => 1 }") && matches_on_op("if let Op::A(x) = op {}")
+    );
+    assert!(!matches_on_op("session.call(Op::Load(args.clone()), &*progress)") && !matches_on_op("MyOp::Load => 1"));
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    let unfinished = ["todo!(", "unimplemented!(", "dbg!("];
+    let wrong = files("src", "rs").into_iter().filter(|file| unfinished.iter().any(|mark| file.code.contains(mark)));
+    none(wrong.map(|file| file.path).collect(), "no todo!, unimplemented! or dbg!");
+}
+
+#[test]
+fn files_are_short() {
+    let long = files("src", "rs").into_iter().map(|file| (file.text.lines().count(), file.path));
+    let long = long.filter(|(lines, _)| *lines > MAX_LINES).map(|(lines, path)| format!("{path}: {lines} lines"));
+    none(long.collect(), "look for the second noun");
+}
+
+/// Records reach scripts as maps, which do not know what they might have held.
+#[test]
+fn every_field_of_a_record_can_be_suggested() {
+    let known = files("src/host", "rs").into_iter().find(|file| file.path.ends_with("values.rs")).unwrap();
+    let mut wrong = Vec::new();
+    for room in ["criterion", "estimate", "finding", "interval"] {
+        let record =
+            files("src/record", "rs").into_iter().find(|file| file.path.ends_with(&format!("{room}.rs"))).unwrap();
+        let fields = record.code.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let fields: Vec<_> = fields.map(|(name, _)| name.to_string()).collect();
+        assert!(fields.len() > 3, "{room}");
+        wrong.extend(fields.into_iter().filter(|name| !known.text.contains(&format!("    \"{name}\","))));
+    }
+    none(wrong, "add to FIELDS in src/host/values.rs");
+}
+
+#[test]
+fn dependencies_are_pinned() {
+    // Outside a clone (a tarball) there is nothing to ask.
+    if repository().join(".git").exists() {
+        let git = Command::new("git").args(["ls-files", "Cargo.lock"]).current_dir(repository()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&git.stdout).trim(), "Cargo.lock", "Cargo.lock must be committed");
+    }
+}
