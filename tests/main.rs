@@ -7,7 +7,8 @@ mod project;
 /// The rules of the house, read off the source.
 mod tidy;
 
-/// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model.
+/// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
+/// candle-transformers.
 mod oracle;
 mod precision;
 mod second_opinion;

@@ -212,7 +212,7 @@ mod tests {
             (0..rows).map(|row| -[0.001, 0.3, 8.0][row / POSITIONS] * rng.random_range(0.1..1.0f32)).collect();
         let beta = random(rng, rows, 0.0, 1.0);
         let mut log_decay = decay.clone();
-        for row in (0..rows).filter(|row| row % POSITIONS % CHUNK != 0) {
+        for row in (0..rows).filter(|row| !(row % POSITIONS).is_multiple_of(CHUNK)) {
             log_decay[row] += log_decay[row - 1];
         }
         let tensor = |x: &[f32], width| Tensor::from_slice(x, (HEADS, POSITIONS, width), &Device::Cpu).unwrap();

@@ -89,7 +89,7 @@ impl Rope {
         }
         let share = share.or(default_share).unwrap_or(1.0);
         let dim = (head_dim as f64 * share) as usize;
-        if dim == 0 || dim % 2 != 0 || dim > head_dim {
+        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             return Err(c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
         }
         let scaling = section.scaling(c)?;

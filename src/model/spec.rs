@@ -98,6 +98,7 @@ pub enum Activation {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
 pub enum Qkv {
     Separate {
         q: Linear,
@@ -205,6 +206,7 @@ pub struct Router {
 
 /// Where the weights of the experts are.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
 pub enum Experts {
     /// One set of tensors per expert.
     Separate(Vec<Mlp>),

@@ -59,7 +59,7 @@ fn scoring(c: &Config, sizes: Sizes) -> Result<Scoring> {
     let groups = c.opt_usize("n_group")?.unwrap_or(1);
     let top_groups = c.opt_usize("topk_group")?.unwrap_or(1);
     // A group is judged by the sum of its two best experts.
-    if groups == 0 || sizes.num_experts % groups != 0 || sizes.num_experts / groups < 2 {
+    if groups == 0 || !sizes.num_experts.is_multiple_of(groups) || sizes.num_experts / groups < 2 {
         let problem =
             format!("is {groups}, which does not split {} experts into groups of two or more", sizes.num_experts);
         return Err(c.wrong("n_group", &problem));

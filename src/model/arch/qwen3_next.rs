@@ -92,7 +92,7 @@ impl LinearAttention {
             value_dim: c.size("linear_value_head_dim")?,
             kernel: c.opt_usize("linear_conv_kernel_dim")?.unwrap_or(CONV_KERNEL),
         };
-        if linear.value_heads % linear.key_heads != 0 {
+        if !linear.value_heads.is_multiple_of(linear.key_heads) {
             let problem = format!("is {}, no multiple of the {} key heads", linear.value_heads, linear.key_heads);
             return Err(c.wrong("linear_num_value_heads", &problem));
         }
