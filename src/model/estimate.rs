@@ -197,7 +197,6 @@ impl Phases<'_> {
         Phase { weights: 0, hidden: self.residual() + self.normed(), workspace }
     }
 }
-}
 
 /// Weights that one token multiplies with, without embeddings and head.
 fn active_parameters(spec: &Model) -> u64 {
