@@ -57,7 +57,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
 }
 
 /// Compiles and runs a script file.
-pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Diagnostic> {
+pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic>> {
     let path = context.script.clone();
     let source = std::fs::read_to_string(&path).map_err(|e| {
         let message = format!("reading {}: {e}", path.display());
@@ -68,10 +68,10 @@ pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Diagnostic> {
     ast.set_source(name.as_str());
     if !context.flags.is_empty() && !calls_args(&ast) {
         let message = format!("{name} takes no flags, {:?} given", context.flags[0]);
-        return Err(Diagnostic::usage(message, "a script declares its flags with args(#{ name: default })"));
+        return Err(Box::new(Diagnostic::usage(message, "a script declares its flags with args(#{ name: default })")));
     }
     let outcome = engine.run_ast_with_scope(&mut Scope::new(), &ast);
-    outcome.map_err(|e| Diagnostic::from_runtime(*e, &name))
+    outcome.map_err(|e| Box::new(Diagnostic::from_runtime(*e, &name)))
 }
 
 /// Whether the script, or anything it imports, may read flags.
