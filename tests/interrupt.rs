@@ -44,7 +44,7 @@ fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
 
 /// Enough tokens that ten layers take far longer than it takes to press a key.
 fn many_tokens(project: &Project) {
-    let ids: Vec<Vec<u32>> = (0..64).map(|s| (0..1024).map(|t| (s + t) % 256).collect()).collect();
+    let ids: Vec<Vec<u32>> = (0..32).map(|s| (0..512).map(|t| (s + t) % 256).collect()).collect();
     project.file("ids.json", serde_json::to_string(&ids).unwrap());
 }
 

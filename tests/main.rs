@@ -1,7 +1,8 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, and a project folder in which the program runs.
+/// Tools: safetensors files to damage, a hub to fetch from, and a project folder in which the program runs.
 mod checkpoint;
+mod fake_hub;
 mod project;
 
 /// The rules of the house, read off the source.
@@ -47,5 +48,5 @@ mod estimate;
 /// Miniature models end to end: scripts/sweep.rhai and one script per model.
 mod sweep;
 
-/// Models from the hub: a hub of our own on this machine.
+/// Models from the hub.
 mod hub;

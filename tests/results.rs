@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::project::{FINAL, Project};
+use crate::project::{FINAL, Outcome, Project};
 
 /// Analyses a model on its reference tokens: `$ROWS` picks sequences.
 const ANALYSIS: &str = r#"
@@ -26,6 +26,15 @@ fn project() -> Project {
 fn analysed(rows: &str) -> Project {
     let project = project();
     project.script(&ANALYSIS.replace("$ROWS", rows)).ok();
+    project
+}
+
+/// The same, with so many threads.
+fn analysed_on(threads: &str) -> Project {
+    let project = project();
+    project.file("script.rhai", ANALYSIS.replace("$ROWS", "0..3"));
+    let mut command = project.command(&["run", "script.rhai"]);
+    Outcome::of(command.env("RAYON_NUM_THREADS", threads).output().unwrap()).ok();
     project
 }
 
@@ -169,13 +178,22 @@ fn without_measurements(project: &Project, name: &str) -> Vec<u8> {
 
 #[test]
 fn two_runs_give_the_same_bytes() {
-    let (one, two) = (analysed("0..2"), analysed("0..2"));
+    same_bytes(&analysed("0..2"), &analysed("0..2"), 6);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    same_bytes(&analysed_on("1"), &analysed_on("5"), 7);
+}
+
+#[track_caller]
+fn same_bytes(one: &Project, two: &Project, count: usize) {
     let files = one.files("results");
     assert_eq!(files, two.files("results"));
-    assert_eq!(files.len(), 6);
+    assert_eq!(files.len(), count, "{files:?}");
     for name in files {
         let name = format!("results/{name}");
-        assert!(without_measurements(&one, &name) == without_measurements(&two, &name), "{name} differs");
+        assert!(without_measurements(one, &name) == without_measurements(two, &name), "{name} differs");
     }
 }
 
@@ -186,7 +204,7 @@ fn intervals_do_not_depend_on_the_number_of_threads() {
         .file("script.rhai", "print(load_results(\"demo\").bootstrap_ci(#{ n_resamples: 3000, seed: 11 }).to_json());");
     let with = |threads: &str| {
         let output = project.command(&["run", "script.rhai"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
-        crate::project::Outcome::of(output).json()
+        Outcome::of(output).json()
     };
     let one = with("1");
     assert!(one["features"].as_array().is_some_and(|features| !features.is_empty()), "{one}");
