@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::model::inventory;
+use crate::model::spec::{Attention, Mixer};
 
 struct Release {
     name: &'static str,
@@ -142,4 +143,59 @@ fn both_spellings_of_a_config_give_the_same_model() {
         )
         .replace("\"num_experts\"", "\"num_local_experts\"");
     assert_eq!(format!("{old:?}"), format!("{:?}", spec(&new).unwrap()));
+}
+
+/// A small config of the dense Qwen3, to be varied.
+const QWEN3: &str = r#"{"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 32,
+    "num_hidden_layers": 2, "vocab_size": 100}"#;
+const OPT: &str = r#"{"model_type": "opt", "hidden_size": 64, "ffn_dim": 96, "num_attention_heads": 4,
+    "num_hidden_layers": 2, "max_position_embeddings": 32, "vocab_size": 100}"#;
+
+fn attention(config: &str, layer: usize) -> Attention {
+    match &spec(config).unwrap().layers[layer].mixer {
+        Mixer::Attention(attention) => (**attention).clone(),
+        Mixer::DeltaNet(_) => panic!("layer {layer} is linear"),
+    }
+}
+
+#[test]
+fn what_a_config_leaves_out_is_what_transformers_takes() {
+    let sizes = |config: &str| {
+        let attention = attention(config, 0);
+        (attention.kv_heads, attention.head_dim)
+    };
+    assert_eq!(sizes(QWEN3), (32, 128));
+    // A null is no missing key.
+    assert_eq!(sizes(&with(QWEN3, "head_dim", "null")), (32, 2));
+    let windowed = with(QWEN3, "use_sliding_window", "true");
+    assert_eq!(attention(&windowed, 1).window, None); // max_window_layers is 28
+    let windowed = with(&windowed, "max_window_layers", "1");
+    assert_eq!((attention(&windowed, 0).window, attention(&windowed, 1).window), (None, Some(4096)));
+    // Without `quantization_config` a gpt-oss is one that somebody unpacked.
+    let unpacked = RELEASES[2].config.replace(r#""quantization_config": {"quant_method": "mxfp4"},"#, "");
+    let tensors = inventory::tensors(&spec(&unpacked).unwrap());
+    let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
+    assert_eq!(bytes, 2 * RELEASES[2].parameters);
+}
+
+#[test]
+fn settings_that_cannot_be_computed_are_refused_by_name() {
+    for (config, key, value) in [
+        (QWEN3, "layer_types", r#"["sliding_attention", "full_attention"]"#),
+        (QWEN3, "layer_types", r#"["full_attention"]"#),
+        (QWEN3, "num_key_value_heads", "5"),
+        (QWEN3, "hidden_act", "\"xielu\""),
+        (QWEN3, "partial_rotary_factor", "0.5"),
+        (OPT, "do_layer_norm_before", "false"),
+        (OPT, "layer_norm_elementwise_affine", "false"),
+        (RELEASES[1].config, "swiglu_alpha", "1.5"),
+        (RELEASES[6].config, "use_sliding_window", "true"),
+    ] {
+        let error = spec(&with(config, key, value)).expect_err(key);
+        assert!(error.message.contains(&format!("`{key}`")), "{key}: {error}");
+    }
+    let groups = RELEASES[6].config.replace(r#""n_group": 1"#, r#""n_group": 3"#);
+    assert!(spec(&groups).unwrap_err().message.contains("`n_group` is 3"));
+    let narrow = RELEASES[1].config.replace(r#""hidden_size": 2880"#, r#""hidden_size": 2890"#);
+    assert!(spec(&narrow).unwrap_err().message.contains("`hidden_size` is 2890, not a multiple of the 32 values"));
 }
