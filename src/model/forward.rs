@@ -316,9 +316,11 @@ impl<'a> Run<'a> {
         for (first, count) in self.batches() {
             let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
             let mut step = || -> candle_core::Result<()> {
-                let logits = moe::router_logits(moe, &weights, &x)?;
-                assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
+                // Rounding the norm output would flip close choices: the router sees it in f32.
                 let residual = self.residual(first, count)?;
+                let exact = linear::norm(&layer.ffn_norm, &weights, &residual, DType::F32)?;
+                let logits = moe::router_logits(moe, &weights, &exact)?;
+                assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
                 in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
                 all.slice_set(&x, 0, first * positions)
             };
