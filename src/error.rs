@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a script may want to tell apart; see `Kind::name` for the spelling in scripts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// An argument or option makes no sense.
     BadArgument,
@@ -24,6 +26,20 @@ pub enum Kind {
     Oom,
     /// The hub or a provider refused the credentials.
     Auth,
+    /// No machine that fits is free, or none at this price.
+    NoCapacity,
+    /// The account cannot pay for the machine.
+    NoFunds,
+    /// A cost cap was reached or would be.
+    OverBudget,
+    /// Something did not answer in time.
+    Timeout,
+    /// A machine or the connection to it is gone.
+    Lost,
+    /// The program on a machine speaks another version of the protocol.
+    VersionMismatch,
+    /// A request was answered by a service with an error of its own.
+    Service,
     /// The user pressed Ctrl-C.
     Interrupted,
     /// The operating system refused: disk full, no permission.
@@ -40,13 +56,20 @@ impl Kind {
             Kind::NonFinite => "non_finite",
             Kind::Oom => "oom",
             Kind::Auth => "auth",
+            Kind::NoCapacity => "no_capacity",
+            Kind::NoFunds => "no_funds",
+            Kind::OverBudget => "over_budget",
+            Kind::Timeout => "timeout",
+            Kind::Lost => "lost",
+            Kind::VersionMismatch => "version_mismatch",
+            Kind::Service => "service",
             Kind::Interrupted => "interrupted",
             Kind::Io => "io",
         }
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Error {
     pub kind: Kind,
     pub message: String,

@@ -2,13 +2,16 @@
 
 pub mod cli;
 pub mod error;
+pub mod gpu;
 pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod progress;
 pub mod record;
+pub mod remote;
 pub mod results;
+pub mod secret;
 pub mod session;
 pub mod stats;
 pub mod suggest;

@@ -2,10 +2,11 @@
 //!
 //! Events are plain data, so that they can cross a wire as well as drive a progress bar.
 
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One thing worth showing. `done` and `total` count layers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     Begin {
         what: String,

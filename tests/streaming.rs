@@ -153,11 +153,15 @@ fn four_times_the_layers_in_the_same_memory() {
         let shape = Shape { layers, ..DENSE };
         let project = Project::new();
         shape.write(&project);
-        let (measurements, _) = run(&project, "#{}", "#{ memory_budget: \"8MiB\" }");
         let needed = shape.embedding_bytes() + layers * shape.attention_bytes() + (layers - 1) * shape.mlp_bytes();
-        reads(&measurements, needed);
         assert!(needed > layers * 6_000_000, "the layers are large: {needed} bytes");
-        measurements["peak_memory_bytes"].as_f64().unwrap()
+        // Whether the reader is as far ahead as it may be is a matter of timing: the largest of a few runs tells.
+        let once = |_| {
+            let (measurements, _) = run(&project, "#{}", "#{ memory_budget: \"8MiB\" }");
+            reads(&measurements, needed);
+            measurements["peak_memory_bytes"].as_f64().unwrap()
+        };
+        (0..4).map(once).fold(0.0, f64::max)
     };
     let (four, sixteen) = (peak(4), peak(16));
     println!("peak memory: {four} bytes with 4 layers, {sixteen} with 16");

@@ -11,14 +11,17 @@ const FLOORS: &[(&str, u32)] = &[
     ("cli", 6),
     ("host", 5),
     ("session", 4),
+    ("gpu", 3),
     ("model", 3),
     ("hub", 2),
+    ("remote", 2),
     ("results", 2),
     ("stats", 1),
     ("error", 0),
     ("memory", 0),
     ("progress", 0),
     ("record", 0),
+    ("secret", 0),
     ("suggest", 0),
 ];
 

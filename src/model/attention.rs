@@ -1,9 +1,9 @@
 //! Grouped-query attention over whole sequences, in chunks of queries so that scores stay small.
 //!
 //! A chunk multiplies only with the keys it can see: those up to its last query, and with a sliding window only those
-//! from its first query's window on. Scores and probabilities are f32.
+//! from its first query's window on.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::linear::{linear, norm, weight};
 use super::ops::{self, Window};
@@ -34,10 +34,10 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
         ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin)?;
     }
     // [sequences, kv_heads, group, positions, head_dim]
-    let q = q.to_dtype(DType::F32)?.reshape((s, t, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?;
+    let q = q.reshape((s, t, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?;
     // [sequences * kv_heads, positions, head_dim]
     let by_head = |x: Tensor| {
-        let x = x.to_dtype(DType::F32)?.reshape((s, t, kv_heads, head_dim))?.transpose(1, 2)?;
+        let x = x.reshape((s, t, kv_heads, head_dim))?.transpose(1, 2)?;
         x.contiguous()?.reshape((s * kv_heads, t, head_dim))
     };
     // Taken by value, so that only one copy of keys and values stays in memory.
@@ -60,7 +60,7 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
         let out = scores.matmul(&v.narrow(1, window.first_key, keys)?.contiguous()?)?;
         // [sequences, queries, heads * head_dim]
         let out = out.reshape((s, kv_heads, group, queries, head_dim))?.permute((0, 3, 1, 2, 4))?;
-        chunks.push(out.to_dtype(x.dtype())?.contiguous()?.reshape((s, queries, heads * head_dim))?);
+        chunks.push(out.contiguous()?.reshape((s, queries, heads * head_dim))?);
     }
     let mut out = Tensor::cat(&chunks, 1)?.reshape((s * t, heads * head_dim))?;
     if let Some(gate) = gate {
@@ -92,7 +92,7 @@ fn projections(spec: &Attention, weights: &Weights, x: &Tensor) -> Result<(Tenso
         let rows = x.dim(0)?;
         let apply = |spec_norm, x: &Tensor, size: usize| {
             let width = if *per_head { spec.head_dim } else { size };
-            norm(spec_norm, weights, &x.reshape((rows * size / width, width))?, x.dtype())?.reshape((rows, size))
+            norm(spec_norm, weights, &x.reshape((rows * size / width, width))?)?.reshape((rows, size))
         };
         (q, k) = (apply(q_norm, &q, q_size)?, apply(k_norm, &k, kv_size)?);
     }

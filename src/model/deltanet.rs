@@ -23,7 +23,7 @@ pub fn delta_net(spec: &DeltaNet, weights: &Weights, x: &Tensor, batch: &Batch) 
     let (s, t, heads) = (batch.sequences, batch.positions, spec.value_heads);
     // [rows, key_heads * (q | k | v of the group | z of the group)]
     let projected = linear(&spec.in_qkvz, weights, x)?;
-    let ba = linear(&spec.in_ba, weights, x)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let ba = linear(&spec.in_ba, weights, x)?.flatten_all()?.to_vec1::<f32>()?;
     let numbers = |name: &str| weight(weights, name)?.to_vec1::<f32>();
     let gates = Gates::new(spec, &ba, &numbers(&spec.a_log.name)?, &numbers(&spec.dt_bias.name)?, t);
     let log_decay = Tensor::from_vec(gates.log_decay, (s * heads, t), x.device())?;
@@ -38,7 +38,7 @@ pub fn delta_net(spec: &DeltaNet, weights: &Weights, x: &Tensor, batch: &Batch) 
     drop((q, k, v));
     // [rows, heads, value_dim]
     let y = y.reshape((s, heads, t, spec.value_dim))?.transpose(1, 2)?.contiguous()?;
-    let y = norm(&spec.norm, weights, &y, x.dtype())?.reshape((s * t, heads * spec.value_dim))?;
+    let y = norm(&spec.norm, weights, &y)?.reshape((s * t, heads * spec.value_dim))?;
     let (begin, width) = (2 * spec.key_dim + spec.group() * spec.value_dim, spec.group() * spec.value_dim);
     let z = projected.reshape((s * t, spec.key_heads, begin + width))?.narrow(2, begin, width)?.contiguous()?;
     let y = ops::gated(Activation::Silu, &z.reshape(y.shape())?, &y)?;

@@ -46,7 +46,7 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
     };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let layer_bytes = spec.layers.iter().map(|layer| layer_resident_bytes(layer, dtype)).max().unwrap_or(0) as u64;
-    let cut = Cut::new(&spec, args.num_sequences, args.sequence_length, dtype, args.memory_budget)?;
+    let cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
     let peak = Phases { spec: &spec, cut: &cut, args, dtype, chunk_layers: model.chunk_layers.max(1) }.peak();
     let norms = 2 * spec.layers.len() as u64;
     // Levels of every position, and the extremes of both folds.
@@ -131,9 +131,9 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
-    /// One copy of what a layer reads, all tokens in the compute dtype.
+    /// One copy of what a layer reads, all tokens in f32.
     fn normed(&self) -> u64 {
-        (self.tokens() * self.spec.hidden_size * self.dtype.size_in_bytes()) as u64
+        (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
     fn size(&self, parts: &[inventory::Part]) -> usize {
@@ -162,8 +162,7 @@ impl Phases<'_> {
         match &self.spec.layers[i].ffn {
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
-                let rows =
-                    (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner, self.dtype));
+                let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
                 let workspace = self.cut.ffn_workspace(rows, hidden, inner, self.dtype);
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
@@ -178,7 +177,7 @@ impl Phases<'_> {
                 let ahead = self.cores(i + 1, self.chunk_layers - 1);
                 // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
                 let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
-                let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate, self.dtype));
+                let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate));
                 Phase {
                     weights: (expert + waiting + ahead) as u64,
                     hidden: self.residual() + self.normed(),

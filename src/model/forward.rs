@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
         embed::check_tokens(model, tokens)?;
-        let cut = Cut::new(&model.spec, sequences, positions, model.dtype, args.memory_budget)?;
+        let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
         let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
         let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
@@ -263,10 +263,10 @@ impl<'a> Run<'a> {
             Site::PostAttentionLayernorm => &layer.ffn_norm,
         };
         let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
-        let normed = linear::norm(spec, weights, &residual, self.model.dtype).map_err(tensor_error)?;
+        let normed = linear::norm(spec, weights, &residual).map_err(tensor_error)?;
         self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
         if let Some(full) = &mut self.full {
-            let values = normed.to_dtype(DType::F32).and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+            let values = normed.flatten_all().and_then(|x| x.to_vec1::<f32>());
             let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
             full.write(&NormId { layer: i, site }.name(), batch.0 * per_sequence, &values.map_err(tensor_error)?)?;
         }
@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
             if let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) {
                 let residual = self.residual(first, count).map_err(tensor_error)?;
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
-                let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner, self.model.dtype);
+                let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
                 in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
                     .map_err(tensor_error)?;
             }
@@ -305,21 +305,19 @@ impl<'a> Run<'a> {
 
     /// x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
     fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Weights) -> Result<()> {
-        let (hidden_size, positions, dtype) = (self.model.spec.hidden_size, self.positions(), self.model.dtype);
+        let (hidden_size, positions) = (self.model.spec.hidden_size, self.positions());
         let tokens = self.tokens.info.num_sequences * positions;
-        let all = Tensor::zeros((tokens, hidden_size), dtype, &self.model.device).map_err(tensor_error)?;
+        let all = Tensor::zeros((tokens, hidden_size), DType::F32, &self.model.device).map_err(tensor_error)?;
         let correction = moe.router.correction_bias.as_ref();
         let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>()).transpose();
         let correction = correction.map_err(tensor_error)?;
         let mut assignment = Assignment::new(moe.num_experts);
-        let rows = self.cut.ffn_rows(hidden_size, moe.intermediate, dtype);
+        let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
         for (first, count) in self.batches() {
             let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
             let mut step = || -> candle_core::Result<()> {
-                // Rounding the norm output would flip close choices: the router sees it in f32.
                 let residual = self.residual(first, count)?;
-                let exact = linear::norm(&layer.ffn_norm, &weights, &residual, DType::F32)?;
-                let logits = moe::router_logits(moe, &weights, &exact)?;
+                let logits = moe::router_logits(moe, &weights, &x)?;
                 assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
                 in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
                 all.slice_set(&x, 0, first * positions)

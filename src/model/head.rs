@@ -2,13 +2,13 @@
 //!
 //! The log of the sum of exponentials runs along the blocks, so logits of all positions never exist at once.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::linear;
 use super::load::{Loader, tensor_error};
 use super::reader::Weights;
-use super::spec::Model;
+use super::spec::{Model, Order};
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -34,8 +34,8 @@ pub fn head(
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
     let normed = match &model.final_norm {
-        Some(norm) => linear::norm(norm, weights, hidden, loader.dtype),
-        None => hidden.to_dtype(loader.dtype),
+        Some(norm) => linear::norm(norm, weights, hidden),
+        None => Ok(hidden.clone()),
     };
     let normed = match &model.project_out {
         Some(projection) => normed.and_then(|x| linear::linear(projection, weights, &x)),
@@ -57,7 +57,7 @@ pub fn head(
             let taken = rows.min(sequences * positions - start);
             let logits = || -> candle_core::Result<Vec<f32>> {
                 let x = normed.narrow(0, start, taken)?;
-                x.matmul(&part.t()?)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+                linear::project(&x, &part, Order::OutIn, None)?.flatten_all()?.to_vec1()
             };
             let logits = logits().map_err(tensor_error)?;
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(

@@ -1,6 +1,10 @@
 //! Projections and feed-forward blocks on rows of tokens.
+//!
+//! Activations are f32 throughout; the compute dtype is that of the weights in memory. A bf16 weight is widened where it
+//! is used, so that what bf16 costs in accuracy is the rounding of the weights alone: mixtures choose their experts by
+//! margins that rounded activations would flip.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::ops;
 use super::reader::Weights;
@@ -11,14 +15,15 @@ pub fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
     weights.get(name).map_err(|e| candle_core::Error::Msg(e.message))
 }
 
-/// `x` [rows, in] times a weight stored in `order`, plus a bias [out] in f32.
+/// `x` [rows, in] in f32 times a weight in f32 or bf16, stored in `order`, plus a bias [out] in f32.
 pub fn project(x: &Tensor, weight: &Tensor, order: Order, bias: Option<&Tensor>) -> Result<Tensor> {
+    let weight = weight.to_dtype(DType::F32)?;
     let y = match order {
         Order::OutIn => x.matmul(&weight.t()?)?,
-        Order::InOut => x.matmul(weight)?,
+        Order::InOut => x.matmul(&weight)?,
     };
     match bias {
-        Some(bias) => y.broadcast_add(&bias.to_dtype(y.dtype())?),
+        Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
     }
 }
@@ -39,8 +44,8 @@ pub fn mlp(spec: &Mlp, weights: &Weights, x: &Tensor) -> Result<Tensor> {
     linear(&spec.down, weights, &inner)
 }
 
-/// The norm of `x` [.., size], in dtype `to`.
-pub fn norm(spec: &Norm, weights: &Weights, x: &Tensor, to: candle_core::DType) -> Result<Tensor> {
+/// The norm of `x` [.., size].
+pub fn norm(spec: &Norm, weights: &Weights, x: &Tensor) -> Result<Tensor> {
     let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
-    ops::norm(spec.kind, spec.eps, x, weight(weights, &spec.weight.name)?, bias, to)
+    ops::norm(spec.kind, spec.eps, x, weight(weights, &spec.weight.name)?, bias, DType::F32)
 }

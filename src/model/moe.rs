@@ -12,8 +12,7 @@ use super::spec::{Activation, Experts, Moe, Order, StackedWeight};
 
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
 pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::Result<Vec<f32>> {
-    let x = x.to_dtype(candle_core::DType::F32)?;
-    linear::linear(&moe.router.linear, weights, &x)?.flatten_all()?.to_vec1()
+    linear::linear(&moe.router.linear, weights, x)?.flatten_all()?.to_vec1()
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].

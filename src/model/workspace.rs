@@ -22,9 +22,9 @@ pub struct Cut {
 }
 
 impl Cut {
-    pub fn new(model: &Model, num_sequences: usize, positions: usize, dtype: DType, budget: u64) -> Result<Self> {
+    pub fn new(model: &Model, num_sequences: usize, positions: usize, budget: u64) -> Result<Self> {
         let per_sequence =
-            model.layers.iter().map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions, dtype)).max();
+            model.layers.iter().map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions)).max();
         let per_sequence = per_sequence.unwrap_or(1) as u64;
         let for_projections = budget - budget / SCORE_SHARE;
         if per_sequence > for_projections {
@@ -43,8 +43,8 @@ impl Cut {
     }
 
     /// Rows per feed-forward product whose inner width is `intermediate`.
-    pub fn ffn_rows(&self, hidden: usize, intermediate: usize, dtype: DType) -> usize {
-        (self.ffn_budget / ffn_row_bytes(hidden, intermediate, dtype)).max(1)
+    pub fn ffn_rows(&self, hidden: usize, intermediate: usize) -> usize {
+        (self.ffn_budget / ffn_row_bytes(hidden, intermediate)).max(1)
     }
 
     /// Bytes beside weights and residual stream while a batch passes the mixer of `layer`.
@@ -58,48 +58,46 @@ impl Cut {
             }
             Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
         };
-        let projections = self.sequences * mixer_bytes(&layer.mixer, hidden, positions, dtype);
-        projections + scores + widened(self.sequences * positions, hidden, width, dtype)
+        let projections = self.sequences * mixer_bytes(&layer.mixer, hidden, positions);
+        projections + scores + widened(hidden, width, dtype)
     }
 
     /// Bytes of one feed-forward product of `rows` tokens.
     pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize, dtype: DType) -> usize {
-        rows * ffn_row_bytes(hidden, intermediate, dtype) + widened(rows, hidden, intermediate, dtype)
+        rows * ffn_row_bytes(hidden, intermediate) + widened(hidden, intermediate, dtype)
     }
 }
 
-/// What a bf16 product on the CPU adds: candle widens both operands and the result to f32.
-fn widened(rows: usize, input: usize, out: usize, dtype: DType) -> usize {
-    if dtype == DType::BF16 { (rows * input + input * out + rows * out) * 4 } else { 0 }
+/// What a product adds with a weight in bf16: that weight in f32.
+fn widened(input: usize, out: usize, dtype: DType) -> usize {
+    if dtype == DType::BF16 { input * out * 4 } else { 0 }
 }
 
 /// Input, gate, up, their product and the output of one row.
-fn ffn_row_bytes(hidden: usize, intermediate: usize, dtype: DType) -> usize {
-    (2 * hidden + 3 * intermediate) * dtype.size_in_bytes()
+fn ffn_row_bytes(hidden: usize, intermediate: usize) -> usize {
+    (2 * hidden + 3 * intermediate) * 4
 }
 
 /// Workspace of a token mixer for one sequence, without attention scores.
-pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize, dtype: DType) -> usize {
-    let bytes = dtype.size_in_bytes();
-    let io = 2 * hidden * bytes;
+pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+    let io = 2 * hidden * 4;
     let inner = match mixer {
         Mixer::Attention(attention) => {
             let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-            // q as projected and (in bf16) in f32, a chunk of it in f32, the chunks of the output and their
-            // concatenation, of which one is gone before the other is largest; the gate; k and v in f32.
-            let widened = if dtype == DType::BF16 { 4 } else { 0 };
-            q * (2 * bytes + widened + 4 + if gated { 2 * bytes } else { 0 }) + 2 * kv * 4
+            // q as projected, a chunk of it, the chunks of the output and their concatenation, of which one is gone
+            // before the other is largest; the gate; k and v.
+            (q * (3 + if gated { 2 } else { 0 }) + 2 * kv) * 4
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
             let (keys, values) = (value_heads * key_dim, value_heads * value_dim);
             let projected = 2 * key_heads * key_dim + 2 * values;
-            // While the state runs: q, k (repeated per value head), v, result and gates in f32. After that: the result
-            // head by head and token by token in f32, its norm, z and their product.
-            let running = (2 * keys + 2 * values + 2 * value_heads) * 4;
-            let after = values * (2 * 4 + 3 * bytes);
-            projected * bytes + running.max(after)
+            // While the state runs: q, k (repeated per value head), v, result and gates. After that: the result head by
+            // head and token by token, its norm, z and their product.
+            let running = 2 * keys + 2 * values + 2 * value_heads;
+            let after = 5 * values;
+            (projected + running.max(after)) * 4
         }
     };
     positions * (io + inner)

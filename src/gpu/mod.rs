@@ -1,0 +1,108 @@
+//! Machines with a GPU, rented or lent: who offers them, how one is created, found again and given back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// What a script asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Want {
+    /// Names or parts of names, such as "A100" or "NVIDIA L40S"; any GPU when empty. Tried in this order.
+    pub gpus: Vec<String>,
+    pub gpu_count: usize,
+    /// GB per GPU.
+    pub min_vram_gb: Option<f64>,
+    /// Lowest CUDA version that the host's driver must support, such as "12.8".
+    pub min_cuda: Option<String>,
+    /// "secure", "community" or "any".
+    pub cloud: Option<String>,
+    /// USD per hour for all GPUs together.
+    pub max_price: Option<f64>,
+    /// USD that this machine may cost in all.
+    pub max_cost: Option<f64>,
+    /// The machine ends itself after so many hours.
+    pub max_hours: f64,
+    pub disk_gb: u64,
+    pub image: Option<String>,
+    /// Slurm only.
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    pub gres: Option<String>,
+    pub cpus: Option<usize>,
+    pub memory_gb: Option<u64>,
+}
+
+/// One way to get what is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    pub provider: String,
+    /// The provider's own id of the GPU type.
+    pub gpu: String,
+    pub gpu_count: usize,
+    /// GB per GPU.
+    pub vram_gb: f64,
+    pub cloud: String,
+    /// USD per hour for all GPUs together; 0 where nothing is charged.
+    pub price: f64,
+    /// "high", "medium", "low" or "".
+    pub stock: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Created, not reachable yet.
+    Starting,
+    Running,
+    /// Still there and still charged for its disk, but not running.
+    Stopped,
+    Failed,
+}
+
+/// Where sshd of a machine listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshAddress {
+    pub user: String,
+    pub host: String,
+    pub port: u16,
+}
+
+/// A machine as its provider describes it now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    pub id: String,
+    /// The unique name that it was created with.
+    pub name: String,
+    pub state: State,
+    pub gpu: String,
+    /// USD per hour now.
+    pub price: f64,
+    pub ssh: Option<SshAddress>,
+    /// RFC 3339, as the provider tells it.
+    pub created: String,
+}
+
+/// A service that lends machines. Every call is one exchange with it; waiting and retrying is done by the caller.
+pub trait Provider: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// What could be had now, best first.
+    fn offers(&self, want: &Want) -> Result<Vec<Offer>>;
+
+    /// Asks for a machine and returns at once. An error of kind `Timeout`, `Lost` or `Service` leaves open whether there
+    /// is one now: look for its name before anything else.
+    fn create(&self, name: &str, offer: &Offer, want: &Want, public_key: &str) -> Result<Description>;
+
+    /// None when there is no such machine (any more).
+    fn describe(&self, id: &str) -> Result<Option<Description>>;
+
+    /// All machines of the account, other people's work included: names tell which are ours.
+    fn list(&self) -> Result<Vec<Description>>;
+
+    /// Asks for its end; a machine that is gone already is no error.
+    fn terminate(&self, id: &str) -> Result<()>;
+
+    /// What the machine has written so far, for people and for the fingerprints of its host keys.
+    fn logs(&self, id: &str) -> Result<String>;
+}
