@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test packages lint
+.PHONY: demo test packages test-packages lint
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -9,12 +9,15 @@ demo: packages
 	./target/release/outlier run scripts/quickstart.rhai
 
 # All tests. They need no network, no GPU and no Python.
-test: packages
+test: test-packages
 	cargo test
 
 # What the build and the tests need from the system: installs it where that is possible, says which where it is not.
 packages:
 	@sh .ci/packages
+
+test-packages:
+	@sh .ci/packages tests
 
 lint:
 	cargo fmt --check

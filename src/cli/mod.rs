@@ -2,6 +2,7 @@
 
 mod bars;
 mod interrupt;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         flags: Vec<String>,
     },
+    /// Serves a client of another machine; started by that client.
+    #[command(hide = true)]
+    Worker {
+        #[command(subcommand)]
+        worker: worker::Worker,
+    },
 }
 
 /// The exit code when a script ended well but reported a failed model.
@@ -53,6 +60,13 @@ pub fn main() -> ExitCode {
     let _ = dotenvy::from_filename(".env");
     interrupt::install();
     match cli.command {
+        Command::Worker { worker } => match worker::run(&worker) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Run { script, flags } => {
             // The one flag that is ours wherever it stands.
             let quiet = cli.quiet || flags.iter().any(|flag| flag == "--quiet");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::progress::Progress;
-use crate::session::Local;
+use crate::session::{Local, Session};
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -21,14 +21,15 @@ pub struct Context {
     pub script: PathBuf,
     /// What stood after the script's name.
     pub flags: Vec<String>,
-    pub session: Local,
+    /// Where work runs that no machine is named for: here.
+    pub session: Arc<dyn Session>,
     pub watch: Arc<dyn Watch>,
     failed: AtomicBool,
 }
 
 impl Context {
     pub fn new(root: PathBuf, script: PathBuf, flags: Vec<String>, watch: Arc<dyn Watch>) -> Self {
-        Self { root, script, flags, session: Local::default(), watch, failed: AtomicBool::new(false) }
+        Self { root, script, flags, session: Arc::new(Local::default()), watch, failed: AtomicBool::new(false) }
     }
 
     pub fn results(&self) -> PathBuf {

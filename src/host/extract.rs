@@ -1,20 +1,21 @@
 //! Primitives of the engine: load_model, load_tokens, extract_layernorms, estimate_vram, miniature_model.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
 
-use super::context::Context;
+use super::context::{Context, Watch};
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use crate::error::{Error, Result};
-use crate::model::miniature;
+use crate::model;
 use crate::record::{
     ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, EstimateArgs, ExtractArgs, Keep, LoadArgs, TextArgs,
     TokenSource, plain,
 };
-use crate::session::{Op, Reply};
+use crate::session::{Op, Reply, Session};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
@@ -38,9 +39,9 @@ const ESTIMATE: &[&str] =
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&c, id, options)));
+    engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
     let c = context.clone();
-    engine.register_fn("load_model", move |id: &str| thrown(load_model(&c, id, Map::new())));
+    engine.register_fn("load_model", move |id: &str| thrown(load_model(&Place::here(&c), id, Map::new())));
     let c = context.clone();
     engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
     let c = context.clone();
@@ -52,13 +53,12 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         thrown(extract(&c, &model, &tokens, Map::new()))
     });
     let c = context.clone();
-    engine.register_fn("estimate_vram", move |id: &str, options: Map| thrown(estimate(&c, id, options)));
+    engine.register_fn("estimate_vram", move |id: &str, options: Map| thrown(estimate(&Place::here(&c), id, options)));
     let c = context.clone();
-    engine.register_fn("estimate_vram", move |id: &str| thrown(estimate(&c, id, Map::new())));
+    engine.register_fn("estimate_vram", move |id: &str| thrown(estimate(&Place::here(&c), id, Map::new())));
     let c = context.clone();
     engine.register_fn("miniature_model", move |name: &str| -> ScriptResult<Dynamic> {
-        let made = thrown(miniature::make(&c.results().join("miniature_models"), name))?;
-        Ok(to_dynamic(&plain(&made)))
+        thrown(miniature(&Place::here(&c), &c.results(), name))
     });
 }
 
@@ -76,19 +76,43 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
     })
 }
 
-fn load_model(context: &Context, id: &str, options: Map) -> Result<Model> {
-    let args = load_args(id, &Options::new("load_model", options, LOAD)?)?;
-    let progress = context.watch.progress();
-    let reply = context.session.call(Op::Load(args.clone()), &*progress)?;
-    let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
-    Ok(Model(Arc::new(ModelHandle { args, info, folder })))
+/// Somewhere to run, and somebody to watch: what each primitive of the engine needs.
+pub struct Place<'a> {
+    pub session: &'a Arc<dyn Session>,
+    pub watch: &'a dyn Watch,
 }
 
+impl<'a> Place<'a> {
+    /// This machine.
+    fn here(context: &'a Context) -> Self {
+        Self { session: &context.session, watch: &*context.watch }
+    }
+
+    fn call(&self, op: Op) -> Result<Reply> {
+        self.session.call(op, &*self.watch.progress())
+    }
+}
+
+pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
+    let args = load_args(id, &Options::new("load_model", options, LOAD)?)?;
+    let reply = place.call(Op::Load(args.clone()))?;
+    let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+    Ok(Model(Arc::new(ModelHandle { session: place.session.clone(), args, info, folder })))
+}
+
+/// Text is read here and cut where the model, and so its tokenizer, is; ids are read here.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let o = Options::new("load_tokens", options, TOKENS)?;
-    let source = token_source(&o)?;
-    let reply = context.session.call(Op::Tokens(source), &*context.watch.progress())?;
-    let Reply::Tokens(tokens) = reply else { unreachable!("Tokens is answered by Tokens") };
+    let model: Option<Model> = o.host("model", "a model from load_model")?;
+    let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
+    let mut source = token_source(&o)?;
+    if let TokenSource::Text(text) = &mut source
+        && !Arc::ptr_eq(session, &context.session)
+    {
+        text.text = Some(model::read_text(&text.path)?);
+    }
+    let place = Place { session, watch: &*context.watch };
+    let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
     Ok(TokensHandle(Arc::new(tokens)))
 }
 
@@ -152,12 +176,13 @@ fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
     };
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
-    let reply = context.session.call(op, &*context.watch.progress())?;
+    let place = Place { session: &model.0.session, watch: &*context.watch };
+    let reply = place.call(op)?;
     let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
     Ok(ActivationsHandle(Arc::new(*acts)))
 }
 
-fn estimate(context: &Context, id: &str, options: Map) -> Result<Dynamic> {
+pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
     let o = Options::new("estimate_vram", options, ESTIMATE)?;
     let args = EstimateArgs {
         num_sequences: o.whole("num_sequences")?.unwrap_or(16),
@@ -166,7 +191,14 @@ fn estimate(context: &Context, id: &str, options: Map) -> Result<Dynamic> {
         logits: o.flag("logits")?.unwrap_or(false),
     };
     let op = Op::Estimate { model: load_args(id, &o)?, args };
-    let reply = context.session.call(op, &*context.watch.progress())?;
-    let Reply::Estimate(estimate) = reply else { unreachable!("Estimate is answered by Estimate") };
+    let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
     Ok(to_dynamic(&plain(&estimate)))
+}
+
+/// The miniature `name`, made where `place` is, below its folder `results`.
+pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
+    let folder = results.join("miniature_models").display().to_string();
+    let reply = place.call(Op::Miniature { folder, name: name.to_string() })?;
+    let Reply::Miniature(made) = reply else { unreachable!("Miniature is answered by Miniature") };
+    Ok(to_dynamic(&plain(&made)))
 }

@@ -11,6 +11,7 @@ use super::problem::{ScriptResult, throw};
 use crate::error::Error;
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, plain};
 use crate::results::Stored;
+use crate::session::Session;
 use crate::suggest;
 
 /// Names of all primitives, for suggestions.
@@ -145,6 +146,8 @@ pub const FIELDS: &[&str] = &[
 pub struct Model(pub Arc<ModelHandle>);
 
 pub struct ModelHandle {
+    /// Where it was loaded, and so where its analyses run.
+    pub session: Arc<dyn Session>,
     pub args: LoadArgs,
     pub info: ModelInfo,
     pub folder: String,

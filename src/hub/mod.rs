@@ -5,14 +5,37 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use hf_hub::{HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
+use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
+use crate::secret::Secret;
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+
+/// A token that somebody else's client has given to this process.
+static TOKEN: Mutex<Option<Secret>> = Mutex::new(None);
+
+/// From now on the hub is asked with this token.
+pub fn use_token(token: Option<Secret>) {
+    *TOKEN.lock().expect("no panic under this lock") = token;
+}
+
+/// The token that this machine's user has, to be handed to another machine: `HF_TOKEN`, then the file of `hf auth login`.
+pub fn own_token() -> Option<Secret> {
+    let variable = |name| std::env::var(name).ok().and_then(|text| Secret::new(&text));
+    let home = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+        std::env::var_os("HF_HOME").map(PathBuf::from).or(cache.map(|cache| cache.join("huggingface")))
+    };
+    let file = || std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from).or(home().map(|home| home.join("token")));
+    let stored = || file().and_then(|path| std::fs::read_to_string(path).ok()).and_then(|text| Secret::new(&text));
+    variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored)
+}
 
 pub struct Located {
     pub folder: PathBuf,
@@ -93,7 +116,12 @@ impl<'a> Repository<'a> {
             return Err(Error::not_found(format!("model \"{id}\": no such folder, and not a hub id"))
                 .hint("give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\""));
         };
-        let client = HFClientSync::new().map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
+        let token = TOKEN.lock().expect("no panic under this lock").clone();
+        let client = match token {
+            Some(token) => HFClient::builder().token(token.expose()).build().and_then(HFClientSync::from_inner),
+            None => HFClientSync::new(),
+        };
+        let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
         Ok(Self { id, revision: revision.map(str::to_string), files: client.model(owner, name) })
     }
 

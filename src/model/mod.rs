@@ -30,4 +30,4 @@ pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
 pub use open::{OpenModel, SYNTHETIC_KEY, open};
-pub use tokenize::load_tokens;
+pub use tokenize::{load_tokens, read_text};

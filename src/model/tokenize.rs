@@ -56,6 +56,11 @@ fn unreadable(path: &str, error: &std::io::Error) -> Error {
     })
 }
 
+/// A text file, or an error that says what to do.
+pub fn read_text(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))
+}
+
 fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
     let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
     serde_json::from_str(&text).map_err(|e| {
@@ -118,7 +123,7 @@ fn text(args: &TextArgs) -> Result<Vec<Vec<u32>>> {
     }
     let mut text = match &args.text {
         Some(text) => text.clone(),
-        None => std::fs::read_to_string(&args.path).map_err(|e| unreadable(&args.path, &e))?,
+        None => read_text(&args.path)?,
     };
     if args.straight_quotes {
         text = text.replace(['\u{201c}', '\u{201d}'], "\"").replace(['\u{2018}', '\u{2019}'], "'");

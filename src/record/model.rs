@@ -97,3 +97,14 @@ pub struct Measurements {
     /// RFC 3339, UTC.
     pub completion_time: String,
 }
+
+/// Where a synthetic model with known answers is, and what was planted in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Miniature {
+    pub path: String,
+    /// The text that it reads.
+    pub text: String,
+    /// Feature dimensions that must pass the default criterion, ascending.
+    pub expected_dims: Vec<usize>,
+    pub expected_classification: String,
+}

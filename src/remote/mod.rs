@@ -1,10 +1,22 @@
 //! Machines that commands run on and files go to: this one, or one over SSH.
 
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+mod here;
+mod keys;
+mod pump;
+mod ssh;
+mod sync;
+mod transfer;
 
-use crate::error::Result;
-use crate::progress::Progress;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use crate::error::{Error, Kind, Result};
+
+pub use here::Here;
+pub use keys::key_pair;
+pub use ssh::{HostKey, Key, Login, Ssh, parse_target};
+pub use sync::{SyncReport, sync};
+pub use transfer::{download, upload};
 
 /// A piece of what a command wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,39 +25,63 @@ pub enum Output<'a> {
     Err(&'a [u8]),
 }
 
-/// Where commands run. Commands are lines for `/bin/sh -c`; paths on the machine may start with `~/`.
+/// Where commands run. Commands are lines for `/bin/sh -c`.
 pub trait Machine: Send + Sync {
     /// For messages: `root@203.0.113.7:22` or `this machine`.
     fn name(&self) -> String;
 
-    /// Runs `command` with `input` on its stdin; what it writes arrives as it comes. Gives its exit code.
-    fn run(&self, command: &str, input: &[u8], output: &mut dyn FnMut(Output)) -> Result<i32>;
+    /// Runs `command` with `input` on its stdin; what it writes arrives as it comes. Gives its exit code, 128 and the
+    /// signal when a signal ended it.
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32>;
 
     /// Starts `command` and gives its stdin and stdout as one stream: closing it ends the command's stdin, end of file
     /// means that the command or the connection has ended.
     fn open(&self, command: &str) -> Result<UnixStream>;
-
-    /// Copies one file to the machine: continues what an earlier attempt left, verifies the SHA-256, then renames.
-    fn upload(&self, from: &Path, to: &str, progress: &dyn Progress) -> Result<()>;
-
-    /// Copies one file from the machine, as `upload` does the other way.
-    fn download(&self, from: &str, to: &Path, progress: &dyn Progress) -> Result<()>;
 }
 
-/// Runs `command` and collects what it writes to stdout, or fails with what it wrote to stderr.
-pub fn output(machine: &dyn Machine, command: &str, input: &[u8]) -> Result<String> {
+/// What became of a command.
+pub struct Finished {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Finished {
+    /// The last line that says what went wrong.
+    pub fn complaint(&self) -> &str {
+        let last = |text: &str| text.trim().lines().next_back().is_some();
+        let text = if last(&self.err) { &self.err } else { &self.out };
+        text.trim().lines().next_back().unwrap_or("no message")
+    }
+}
+
+/// Runs `command` without input and collects what it writes.
+pub fn finish(machine: &dyn Machine, command: &str) -> Result<Finished> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = machine.run(command, input, &mut |piece| match piece {
+    let code = machine.run(command, &mut std::io::empty(), &mut |piece| match piece {
         Output::Out(bytes) => out.extend_from_slice(bytes),
         Output::Err(bytes) => err.extend_from_slice(bytes),
     })?;
-    if code == 0 {
-        return Ok(String::from_utf8_lossy(&out).into_owned());
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Finished { code, out: text(out), err: text(err) })
+}
+
+/// What `command` writes to stdout; an error when it fails.
+pub fn output(machine: &dyn Machine, command: &str) -> Result<String> {
+    let finished = finish(machine, command)?;
+    if finished.code == 0 {
+        return Ok(finished.out);
     }
-    let said = String::from_utf8_lossy(&err);
-    let last = said.trim().lines().next_back().unwrap_or("no message").to_string();
-    Err(crate::error::Error::new(
-        crate::error::Kind::Service,
-        format!("{}: a command failed with exit code {code}: {last}", machine.name()),
-    ))
+    let message =
+        format!("{}: a command failed with exit code {}: {}", machine.name(), finished.code, finished.complaint());
+    Err(Error::new(Kind::Service, message))
+}
+
+/// One word for the shell, whatever is in it; a leading `~/` stays the home folder.
+pub fn quoted(word: &str) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    match word.strip_prefix("~/") {
+        Some(rest) => format!("\"$HOME\"/{}", quote(rest)),
+        None => quote(word),
+    }
 }

@@ -1,9 +1,10 @@
 //! This machine: requests are carried out in this process. The only place that matches on `Op`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::{Op, Reply};
+use super::{Op, Reply, Session};
 use crate::error::Result;
 use crate::model::{self, OpenModel};
 use crate::progress::Progress;
@@ -16,8 +17,8 @@ pub struct Local {
     models: Mutex<HashMap<String, Arc<OpenModel>>>,
 }
 
-impl Local {
-    pub fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+impl Session for Local {
+    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
         match op {
             Op::Load(args) => {
                 let model = self.open(&args, progress)?;
@@ -34,9 +35,12 @@ impl Local {
                 let located = hub::locate_config(&model.id, model.revision.as_deref())?;
                 model::estimate(&located.folder, &model, &args).map(Reply::Estimate)
             }
+            Op::Miniature { folder, name } => model::miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
         }
     }
+}
 
+impl Local {
     fn open(&self, args: &LoadArgs, progress: &dyn Progress) -> Result<Arc<OpenModel>> {
         let key = serde_json::to_string(args).expect("arguments are JSON");
         let known = self.models.lock().expect("no panic under this lock").get(&key).cloned();

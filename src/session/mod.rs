@@ -1,7 +1,25 @@
 //! Where work runs: one plain request in, one plain reply out. Scripts never see which machine answered.
 
+mod attach;
+mod deploy;
 mod local;
 mod op;
+mod remote;
+mod wire;
+mod worker;
 
+pub use attach::{attach, start};
+pub use deploy::deploy;
 pub use local::Local;
 pub use op::{Op, Reply};
+pub use remote::{Remote, status};
+pub use wire::Status;
+pub use worker::{Limits, serve};
+
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// A place where requests are carried out.
+pub trait Session: Send + Sync {
+    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply>;
+}

@@ -2,22 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Activations, Estimate, EstimateArgs, ExtractArgs, LoadArgs, ModelInfo, TokenSource, Tokens};
+use crate::record::{
+    Activations, Estimate, EstimateArgs, ExtractArgs, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Fetches and opens a model; no weights are read.
     Load(LoadArgs),
     Tokens(TokenSource),
-    Extract {
-        model: LoadArgs,
-        tokens: Tokens,
-        args: ExtractArgs,
-    },
-    Estimate {
-        model: LoadArgs,
-        args: EstimateArgs,
-    },
+    Extract { model: LoadArgs, tokens: Tokens, args: ExtractArgs },
+    Estimate { model: LoadArgs, args: EstimateArgs },
+    /// Writes the miniature of a sweep model below `folder`.
+    Miniature { folder: String, name: String },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,4 +27,5 @@ pub enum Reply {
     Tokens(Tokens),
     Activations(Box<Activations>),
     Estimate(Estimate),
+    Miniature(Miniature),
 }

@@ -9,13 +9,13 @@ mod write;
 
 use std::path::Path;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::arch::{self, Released};
 use super::config::Config;
 use super::open::SYNTHETIC_KEY;
 use crate::error::{Error, Result};
+use crate::record::Miniature;
 use crate::results::atomic;
 use crate::suggest;
 
@@ -27,16 +27,6 @@ const SEED: u64 = 20_220_815; // the day LLM.int8() appeared
 
 /// The English text that miniature models read: written for this purpose.
 pub const TEXT: &str = include_str!("../../../stdlib/miniature_text.txt");
-
-/// Where a miniature is and what was planted in it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Miniature {
-    pub path: String,
-    pub text: String,
-    /// Feature dimensions that must pass the default criterion, ascending.
-    pub expected_dims: Vec<usize>,
-    pub expected_classification: &'static str,
-}
 
 pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     table::MINIATURES.iter().map(|miniature| miniature.name)
@@ -56,7 +46,7 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
         path: folder.display().to_string(),
         text: text.display().to_string(),
         expected_dims: planted,
-        expected_classification: recipe.classification(),
+        expected_classification: recipe.classification().to_string(),
     };
     let stamp = serde_json::json!({ "version": VERSION, "seed": SEED, "recipe": recipe.config });
     let current = std::fs::read(&mark).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());

@@ -1,0 +1,82 @@
+//! This machine, as one that commands run on.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+
+use super::{Machine, Output};
+use crate::error::{Error, Result};
+
+/// Commands run by `/bin/sh`, behind a prefix where there is one.
+#[derive(Default)]
+pub struct Here {
+    /// Words in front of every command, such as `srun --jobid=7 --overlap`.
+    prefix: Vec<String>,
+    name: Option<String>,
+}
+
+impl Here {
+    /// What `prefix` leads to from here.
+    pub fn behind(prefix: Vec<String>, name: String) -> Self {
+        Self { prefix, name: Some(name) }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut words = self.prefix.iter().map(String::as_str).chain(["/bin/sh", "-c", line]);
+        let mut command = Command::new(words.next().expect("at least the shell"));
+        command.args(words);
+        command
+    }
+}
+
+impl Machine for Here {
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| "this machine".to_string())
+    }
+
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32> {
+        let running = |e: std::io::Error| Error::io("running a command", &e);
+        let mut child = self.command(command);
+        child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().map_err(running)?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut stdin = stdin.expect("piped");
+                // A command that does not read its input has its reasons.
+                let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
+            });
+            let (sender, pieces) = channel();
+            let errors = sender.clone();
+            scope.spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
+            scope.spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
+            for (out, piece) in pieces {
+                output(if out { Output::Out(&piece) } else { Output::Err(&piece) });
+            }
+        });
+        let status = child.wait().map_err(running)?;
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+
+    fn open(&self, command: &str) -> Result<UnixStream> {
+        let opening = |e: std::io::Error| Error::io("starting a command", &e);
+        let (ours, theirs) = UnixStream::pair().map_err(opening)?;
+        let (input, output): (OwnedFd, OwnedFd) = (theirs.try_clone().map_err(opening)?.into(), theirs.into());
+        let mut child = self.command(command);
+        let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
+        std::thread::spawn(move || child.wait());
+        Ok(ours)
+    }
+}
+
+fn pass_on(mut from: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if !send(buffer[..count].to_vec()) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! A key pair for one run, so that nobody's own key has to be on a rented machine.
+
+use std::fs;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{LineEnding, PrivateKey};
+
+use crate::error::{Error, Kind, Result};
+
+/// The public line of the ed25519 key in `file`, which is made (mode 600) if it is not there.
+pub fn key_pair(file: &Path) -> Result<String> {
+    let failed = |what: &str, e: ssh_key::Error| {
+        Error::new(Kind::Io, format!("{what} the key {}: {e}", file.display())).hint("remove the file: a new one is made")
+    };
+    if !file.exists() {
+        let writing = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);
+        let pair = Ed25519Keypair::from_seed(&rand::random());
+        let key = PrivateKey::new(KeypairData::Ed25519(pair), "outlier").map_err(|e| failed("making", e))?;
+        let text = key.to_openssh(LineEnding::LF).map_err(|e| failed("making", e))?;
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).map_err(writing)?;
+            let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+        }
+        let mut out = fs::File::options().write(true).create_new(true).mode(0o600).open(file).map_err(writing)?;
+        std::io::Write::write_all(&mut out, text.as_bytes()).map_err(writing)?;
+    }
+    let key = PrivateKey::read_openssh_file(file).map_err(|e| failed("reading", e))?;
+    key.public_key().to_openssh().map_err(|e| failed("reading", e))
+}

@@ -1,0 +1,39 @@
+//! The program itself on another machine: sent once per build, found again by the hash of its content.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::remote::{self, Machine};
+
+/// Makes sure that the program `binary` is on `machine`, and gives its path there.
+pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<String> {
+    let reading = |e: std::io::Error| {
+        Error::io(format!("reading the worker {}", binary.display()), &e)
+            .hint("OUTLIER_WORKER names the program to send; without it this program sends itself")
+    };
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(binary).map_err(reading)?;
+    std::io::copy(&mut file, &mut hash).map_err(reading)?;
+    let path = format!("~/.outlier/bin/{}/outlier", &format!("{:x}", hash.finalize())[..16]);
+    // The name is given once the whole of it has arrived and been verified.
+    let there = remote::output(machine, &format!("test -x {path} && echo there || true"))?;
+    if there.trim() != "there" {
+        remote::upload(machine, binary, &path, progress)?;
+    }
+    let tried = remote::finish(machine, &format!("{path} --version"))?;
+    let expected = format!("outlier {}", env!("CARGO_PKG_VERSION"));
+    let said = tried.out.trim();
+    if tried.code != 0 {
+        let message = format!("{}: this program does not run there: {}", machine.name(), tried.complaint());
+        return Err(Error::new(Kind::Unsupported, message)
+            .hint("let OUTLIER_WORKER name a build for that system, made there with `cargo build --release`"));
+    }
+    if said != expected {
+        return Err(Error::new(Kind::VersionMismatch, format!("the worker says \"{said}\", this program is \"{expected}\""))
+            .hint("build the worker that OUTLIER_WORKER names from the same sources as this program"));
+    }
+    Ok(path)
+}

@@ -1,0 +1,161 @@
+//! The protocol between a client and `outlier worker`: one line of greeting each way, then length-prefixed frames that
+//! hold one `Request` or one `Answer` in MessagePack.
+
+use std::io::{Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Op, Reply};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Event;
+
+/// Raised with every change of the enums below or of what they hold.
+pub const PROTOCOL: u32 = 1;
+/// A frame that claims more is not one.
+const MAX_FRAME: usize = 4 << 30;
+const MAX_GREETING: usize = 200;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Starts `op` under an id that the client has made up. The same id again, on whatever connection, joins that call: what
+    /// happened after the first `seen` events, and its one outcome.
+    Call { id: String, op: Op, seen: usize },
+    /// The call stops at its next safe point.
+    Cancel { id: String },
+    /// The outcome has arrived and need not be kept.
+    Forget { id: String },
+    /// Somebody still wants this machine, for so many seconds from now.
+    Renew { seconds: f64 },
+    /// Access token for the hub; kept in memory only.
+    HubToken { token: String },
+    Status,
+    /// The worker ends; calls at work are cancelled.
+    End,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Event { id: String, event: Event },
+    Outcome { id: String, outcome: std::result::Result<Reply, Error> },
+    Status(Status),
+    /// To every other request.
+    Done,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// Seconds since it started.
+    pub age: f64,
+    /// Seconds until the lease runs out; none when it has none.
+    pub lease: Option<f64>,
+    /// Ids of calls that are at work.
+    pub at_work: Vec<String>,
+    /// Seconds since a call last made progress.
+    pub since_progress: f64,
+    /// What `Load` has opened, in that order.
+    pub models: Vec<String>,
+}
+
+fn greeting() -> String {
+    format!("outlier worker protocol {PROTOCOL} version {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// Says who we are and learns who the other side is.
+pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
+    let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("greeting the worker: {e}"));
+    stream.write_all(greeting().as_bytes()).and_then(|()| stream.flush()).map_err(lost)?;
+    let mut line = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(lost)?;
+        if byte[0] == b'\n' {
+            break;
+        }
+        line.push(byte[0]);
+        if line.len() > MAX_GREETING {
+            break;
+        }
+    }
+    let line = String::from_utf8_lossy(&line);
+    let other = line.strip_prefix("outlier worker protocol ").and_then(|rest| rest.split_once(" version "));
+    match other {
+        Some((protocol, _)) if protocol == PROTOCOL.to_string() => Ok(()),
+        Some((protocol, version)) => {
+            let message = format!(
+                "the worker is version {version} (protocol {protocol}), this program {} (protocol {PROTOCOL})",
+                env!("CARGO_PKG_VERSION")
+            );
+            Err(Error::new(Kind::VersionMismatch, message)
+                .hint("end it with `outlier gpus terminate ID` and provision again; OUTLIER_WORKER must name a worker of this version"))
+        }
+        None => Err(Error::new(Kind::Lost, format!("expected the greeting of a worker, got {line:?}"))
+            .hint("a login script that prints something can be the cause: it must be silent without a terminal")),
+    }
+}
+
+/// One frame, in one write.
+pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
+    let mut frame = vec![0; 8];
+    rmp_serde::encode::write_named(&mut frame, message)
+        .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
+    let length = (frame.len() - 8) as u64;
+    frame[..8].copy_from_slice(&length.to_le_bytes());
+    stream.write_all(&frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
+}
+
+/// The next frame; `Kind::Lost` when the other side has gone.
+pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T> {
+    let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
+    let mut length = [0; 8];
+    stream.read_exact(&mut length).map_err(lost)?;
+    let length = u64::from_le_bytes(length) as usize;
+    if length > MAX_FRAME {
+        return Err(Error::new(Kind::Lost, format!("receiving: a frame of {length} bytes")));
+    }
+    // Grows with what arrives, not with what is claimed.
+    let mut frame = Vec::new();
+    stream.take(length as u64).read_to_end(&mut frame).map_err(lost)?;
+    if frame.len() < length {
+        return Err(Error::new(Kind::Lost, "receiving: cut off in a frame"));
+    }
+    rmp_serde::from_slice(&frame).map_err(|e| Error::new(Kind::Lost, format!("receiving: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn frames_arrive_whole_or_not_at_all() {
+        let mut bytes = Vec::new();
+        send(&mut bytes, &Request::Renew { seconds: 1.5 }).unwrap();
+        let whole: Request = receive(&mut bytes.as_slice()).unwrap();
+        assert!(matches!(whole, Request::Renew { seconds: 1.5 }));
+        for cut in 0..bytes.len() {
+            let error = receive::<Request>(&mut &bytes[..cut]).unwrap_err();
+            assert_eq!(error.kind, Kind::Lost, "cut at {cut}");
+        }
+        let claim = [0xff; 20];
+        assert_eq!(receive::<Request>(&mut claim.as_slice()).unwrap_err().kind, Kind::Lost);
+    }
+
+    #[test]
+    fn another_protocol_is_told_from_noise() {
+        let other = |said: &str| {
+            let (mut here, mut there) = UnixStream::pair().unwrap();
+            there.write_all(said.as_bytes()).unwrap();
+            drop(there.shutdown(std::net::Shutdown::Write));
+            greet(&mut here).map_err(|e| e.kind)
+        };
+        assert_eq!(other(&greeting()), Ok(()));
+        assert_eq!(other("outlier worker protocol 999 version 9.9.9\n"), Err(Kind::VersionMismatch));
+        assert_eq!(other("Welcome to Ubuntu\n"), Err(Kind::Lost));
+        assert_eq!(other(""), Err(Kind::Lost));
+    }
+}
