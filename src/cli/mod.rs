@@ -16,7 +16,9 @@ use crate::progress::interrupt_requested;
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
 #[command(name = "outlier", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model failed, 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model failed, 4 a machine may be alive, 130 interrupted."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,6 +46,10 @@ enum Command {
 
 /// The exit code when a script ended well but reported a failed model.
 const FAILED_MODEL: u8 = 3;
+/// As Rust's own.
+const PANICKED: u8 = 101;
+/// The exit code when a machine is, or may be, still alive that should not be.
+const LEAKED: u8 = 4;
 /// The exit code when a script ended well because it was told to stop; 128 + SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
 
@@ -88,7 +94,21 @@ fn script_help_last(mut words: Vec<String>) -> Vec<String> {
 fn run(script: PathBuf, flags: Vec<String>, quiet: bool) -> ExitCode {
     let context = Arc::new(Context::new(PathBuf::new(), script, flags, bars::watch(quiet)));
     let engine = host::engine(&context);
-    match host::run(&engine, &context) {
+    let running = || host::run(&engine, &context);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(running));
+    // Whatever happened: no machine stays behind.
+    let ending = context.fleet.finish();
+    for line in &ending.lines {
+        eprintln!("{line}");
+    }
+    let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
+    if ending.leaked {
+        if let Err(diagnostic) = outcome {
+            eprintln!("{diagnostic}");
+        }
+        return ExitCode::from(LEAKED);
+    }
+    match outcome {
         Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
         Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,8 @@ use crate::session::{self, Limits};
 pub enum Worker {
     /// Serves requests on a socket until a limit is reached.
     Serve(Settings),
+    /// Ends the pod that it is called in.
+    EndPod,
     /// Passes requests from stdin to the worker and its answers to stdout; starts the worker if none serves.
     Attach(Settings),
 }
@@ -52,6 +54,7 @@ impl Settings {
 
 pub fn run(worker: &Worker) -> Result<()> {
     match worker {
+        Worker::EndPod => crate::gpu::runpod::end_self(),
         Worker::Attach(settings) => session::attach(session::start(&settings.folder, &settings.arguments())?),
         Worker::Serve(settings) => {
             let limits = Limits { lease: settings.lease, stall: settings.stall, lifetime: settings.lifetime };

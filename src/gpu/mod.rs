@@ -1,8 +1,17 @@
 //! Machines with a GPU, rented or lent: who offers them, how one is created, found again and given back.
 
+pub mod ledger;
+mod owner;
+pub mod rent;
+pub mod runpod;
+
+use std::path::Path;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::remote::Machine;
 
 /// What a script asks for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,6 +112,32 @@ pub trait Provider: Send + Sync {
     /// Asks for its end; a machine that is gone already is no error.
     fn terminate(&self, id: &str) -> Result<()>;
 
-    /// What the machine has written so far, for people and for the fingerprints of its host keys.
+    /// What the machine has written so far, for people.
     fn logs(&self, id: &str) -> Result<String>;
+
+    /// The way to a machine that runs; None while there is none yet. `key` is the private key of `public_key`.
+    fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>>;
+
+    /// The way to a machine that was reached before, by what was noted then.
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn Machine>;
+
+    /// The command that gives the machine back from inside; `worker` is the program there.
+    fn give_back_command(&self, worker: &str) -> Option<String>;
+}
+
+/// The way to a machine.
+pub struct Reached {
+    pub machine: Arc<dyn Machine>,
+    pub ssh: Option<SshAddress>,
+    /// Of its host keys.
+    pub fingerprints: Vec<String>,
+}
+
+/// The provider of this name that machines are rented from.
+pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
+    match name {
+        "runpod" => Ok(Arc::new(runpod::RunPod::new()?)),
+        other => Err(Error::bad_argument(format!("no provider \"{other}\""))
+            .hint("providers are \"local\", \"ssh\", \"slurm\" and \"runpod\"")),
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::progress::Progress;
-use crate::session::{Local, Session};
+use crate::session::{Fleet, Local, Session};
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -24,12 +24,16 @@ pub struct Context {
     /// Where work runs that no machine is named for: here.
     pub session: Arc<dyn Session>,
     pub watch: Arc<dyn Watch>,
+    /// The machines that this run has.
+    pub fleet: Fleet,
     failed: AtomicBool,
 }
 
 impl Context {
     pub fn new(root: PathBuf, script: PathBuf, flags: Vec<String>, watch: Arc<dyn Watch>) -> Self {
-        Self { root, script, flags, session: Arc::new(Local::default()), watch, failed: AtomicBool::new(false) }
+        let fleet = Fleet::new(root.join("results"));
+        let session = Arc::new(Local::default());
+        Self { root, script, flags, session, watch, fleet, failed: AtomicBool::new(false) }
     }
 
     pub fn results(&self) -> PathBuf {

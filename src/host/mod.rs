@@ -7,6 +7,7 @@ mod diagnostic;
 mod extract;
 mod flags;
 mod flow;
+mod machines;
 mod modules;
 mod options;
 mod problem;
@@ -48,6 +49,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     engine.set_module_resolver(modules::Modules::new(context.root.clone()));
     values::register(&mut engine);
     extract::register(&mut engine, context);
+    machines::register(&mut engine, context);
     statistics::register(&mut engine);
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);

@@ -66,6 +66,14 @@ impl Options {
         self.typed(key, "a string", |value| value.clone().into_string().ok())
     }
 
+    /// A string, or an array of strings.
+    pub fn string_or_strings(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.typed(key, "a string or an array of strings", |value| match value.read_lock::<rhai::Array>() {
+            Some(items) => items.iter().map(|item| item.clone().into_string().ok()).collect(),
+            None => Some(vec![value.clone().into_string().ok()?]),
+        })
+    }
+
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         let missing = || Error::bad_argument(format!("{}: option `{key}` is missing", self.function));
         value.ok_or_else(|| missing().hint(self.help()))

@@ -34,6 +34,12 @@ pub const FUNCTIONS: &[&str] = &[
     "to_json",
     "format_bytes",
     "format_number",
+    "provision_gpu",
+    "sync",
+    "run_command",
+    "terminate",
+    "upload",
+    "download",
     "print",
     "push",
     "len",
@@ -131,6 +137,16 @@ pub const FIELDS: &[&str] = &[
     "nan",
     "infinite",
     "tokens_per_expert",
+    "provider",
+    "price",
+    "cost",
+    "keep_running",
+    "code",
+    "out",
+    "err",
+    "files_sent",
+    "files_received",
+    "unchanged",
     "message",
     "hint",
     "ok",
@@ -275,7 +291,7 @@ fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
     }
 }
 
-fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
+pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_type_with_name::<T>(T::NAME);
     engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));
     engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());

@@ -12,7 +12,8 @@ use crate::error::{Error, Kind, Result};
 /// The public line of the ed25519 key in `file`, which is made (mode 600) if it is not there.
 pub fn key_pair(file: &Path) -> Result<String> {
     let failed = |what: &str, e: ssh_key::Error| {
-        Error::new(Kind::Io, format!("{what} the key {}: {e}", file.display())).hint("remove the file: a new one is made")
+        Error::new(Kind::Io, format!("{what} the key {}: {e}", file.display()))
+            .hint("remove the file: a new one is made")
     };
     if !file.exists() {
         let writing = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);

@@ -47,9 +47,8 @@ pub struct Ssh {
 
 /// `user@host:port`; the user is `root` and the port 22 where they are left out.
 pub fn parse_target(text: &str) -> Result<(String, String, u16)> {
-    let bad = || {
-        Error::bad_argument(format!("\"{text}\" is not an SSH address")).hint("write user@host or user@host:port")
-    };
+    let bad =
+        || Error::bad_argument(format!("\"{text}\" is not an SSH address")).hint("write user@host or user@host:port");
     let (user, place) = text.split_once('@').unwrap_or(("root", text));
     let (host, port) = match place.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
@@ -76,9 +75,9 @@ impl Ssh {
         let Login { user, host, port, key, timeout, .. } = &self.login;
         let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|e| self.lost("looking up its address", e))?;
         let mut failure = None;
-        let stream = addresses.into_iter().find_map(|address| {
-            TcpStream::connect_timeout(&address, *timeout).map_err(|e| failure = Some(e)).ok()
-        });
+        let stream = addresses
+            .into_iter()
+            .find_map(|address| TcpStream::connect_timeout(&address, *timeout).map_err(|e| failure = Some(e)).ok());
         let Some(stream) = stream else {
             let failure = failure.unwrap_or_else(|| std::io::Error::other("the host has no address"));
             let error = self.lost("connecting", &failure);
@@ -105,7 +104,9 @@ impl Ssh {
     fn refused(&self, error: &ssh2::Error) -> Error {
         let Login { user, key, .. } = &self.login;
         let (what, hint) = match key {
-            Key::File(file) if !file.exists() => (format!("the key {} does not exist", file.display()), "give `key`, the file of a private key"),
+            Key::File(file) if !file.exists() => {
+                (format!("the key {} does not exist", file.display()), "give `key`, the file of a private key")
+            }
             Key::File(file) => (
                 format!("the key {} is not accepted for {user}: {}", file.display(), error.message()),
                 "add its public line to ~/.ssh/authorized_keys there; a key with a passphrase needs ssh-agent (leave `key` out)",
@@ -129,9 +130,10 @@ impl Ssh {
         };
         match host_key {
             HostKey::Fingerprints(known) if known.contains(&found) => Ok(()),
-            HostKey::Fingerprints(known) => {
-                wrong(&known.join(" or "), "this is not the machine that was created, or somebody is in between: nothing was sent to it")
-            }
+            HostKey::Fingerprints(known) => wrong(
+                &known.join(" or "),
+                "this is not the machine that was created, or somebody is in between: nothing was sent to it",
+            ),
             HostKey::KnownHosts(file) => {
                 let mut hosts = session.known_hosts().map_err(|e| self.lost("starting SSH", e))?;
                 // Without the file nobody is known.

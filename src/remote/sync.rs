@@ -62,8 +62,9 @@ fn send(
         let before = files.len();
         collect(root, path, &mut files)?;
         if files.len() == before {
-            return Err(Error::not_found(format!("sync: there is nothing to send at \"{path}\""))
-                .hint("paths are relative to the folder the program runs in; .env, results/, target/ and keys are never sent"));
+            return Err(Error::not_found(format!("sync: there is nothing to send at \"{path}\"")).hint(
+                "paths are relative to the folder the program runs in; .env, results/, target/ and keys are never sent",
+            ));
         }
     }
     files.sort();
@@ -113,7 +114,11 @@ fn send(
     if code != 0 {
         let said = String::from_utf8_lossy(&said);
         let full = said.contains("No space left");
-        let hint = if full { "the machine's disk is full: ask for a larger one (`disk_gb`)" } else { "is tar installed there?" };
+        let hint = if full {
+            "the machine's disk is full: ask for a larger one (`disk_gb`)"
+        } else {
+            "is tar installed there?"
+        };
         let message = format!("{}: unpacking files: {}", machine.name(), said.trim());
         return Err(Error::new(if full { Kind::Io } else { Kind::Service }, message).hint(hint));
     }
@@ -132,7 +137,11 @@ fn receive(
     for path in down {
         inside(path)?;
         // The shell there expands `*`; names with line breaks are not ours.
-        let pattern: String = path.split('*').map(|text| if text.is_empty() { String::new() } else { quoted(text) }).collect::<Vec<_>>().join("*");
+        let pattern: String = path
+            .split('*')
+            .map(|text| if text.is_empty() { String::new() } else { quoted(text) })
+            .collect::<Vec<_>>()
+            .join("*");
         let list = format!("cd {} && find {pattern} -type f ! -name '*.part' 2>/dev/null || true", quoted(remote_root));
         let found = output(machine, &list)?;
         let before = names.len();

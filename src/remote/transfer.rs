@@ -48,7 +48,8 @@ pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progr
     check(machine, to, Finished { code: code?, out: String::new(), err: said })?;
     let mode = if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0 { "+x" } else { "-x" };
     let finish_up = format!("sha256sum < {part} && chmod {mode} {part} && mv -f {part} {path}");
-    let verify = format!("[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f {part}; exit 9; }}; {finish_up}");
+    let verify =
+        format!("[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f {part}; exit 9; }}; {finish_up}");
     let finished = finish(machine, &verify)?;
     if finished.code == 9 {
         return Err(Error::corrupt(format!("{}: {to} did not arrive as it was sent", machine.name())).hint("try again"));
@@ -98,7 +99,11 @@ pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Pro
     if let Some(e) = failure {
         return Err(writing(e));
     }
-    check(machine, from, Finished { code: code?, out: String::new(), err: String::from_utf8_lossy(&said).into_owned() })?;
+    check(
+        machine,
+        from,
+        Finished { code: code?, out: String::new(), err: String::from_utf8_lossy(&said).into_owned() },
+    )?;
     file.sync_all().map_err(writing)?;
     let arrived = sha256(&mut File::open(&part).map_err(writing)?, u64::MAX).map_err(writing)?;
     if arrived != whole {

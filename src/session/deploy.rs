@@ -32,8 +32,11 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
             .hint("let OUTLIER_WORKER name a build for that system, made there with `cargo build --release`"));
     }
     if said != expected {
-        return Err(Error::new(Kind::VersionMismatch, format!("the worker says \"{said}\", this program is \"{expected}\""))
-            .hint("build the worker that OUTLIER_WORKER names from the same sources as this program"));
+        return Err(Error::new(
+            Kind::VersionMismatch,
+            format!("the worker says \"{said}\", this program is \"{expected}\""),
+        )
+        .hint("build the worker that OUTLIER_WORKER names from the same sources as this program"));
     }
     Ok(path)
 }

@@ -2,6 +2,8 @@
 
 mod attach;
 mod deploy;
+mod fleet;
+mod lent;
 mod local;
 mod op;
 mod remote;
@@ -10,6 +12,8 @@ mod worker;
 
 pub use attach::{attach, start};
 pub use deploy::deploy;
+pub use fleet::{Ending, Fleet, Provision, SshTarget};
+pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
 pub use remote::{Remote, status};

@@ -11,10 +11,20 @@ pub enum Op {
     /// Fetches and opens a model; no weights are read.
     Load(LoadArgs),
     Tokens(TokenSource),
-    Extract { model: LoadArgs, tokens: Tokens, args: ExtractArgs },
-    Estimate { model: LoadArgs, args: EstimateArgs },
+    Extract {
+        model: LoadArgs,
+        tokens: Tokens,
+        args: ExtractArgs,
+    },
+    Estimate {
+        model: LoadArgs,
+        args: EstimateArgs,
+    },
     /// Writes the miniature of a sweep model below `folder`.
-    Miniature { folder: String, name: String },
+    Miniature {
+        folder: String,
+        name: String,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -113,7 +113,8 @@ impl Session for Remote {
             });
             if since.elapsed() > self.patience {
                 let message = format!("{name}: not reached for {} s: {}", since.elapsed().as_secs(), error.message);
-                let hint = "is the machine still there (`outlier gpus --all`)? run the script again: finished work is kept";
+                let hint =
+                    "is the machine still there (`outlier gpus --all`)? run the script again: finished work is kept";
                 return Err(Error::new(Kind::Lost, message).hint(hint));
             }
             let until = Instant::now() + pause;

@@ -20,15 +20,27 @@ const MAX_GREETING: usize = 200;
 pub enum Request {
     /// Starts `op` under an id that the client has made up. The same id again, on whatever connection, joins that call: what
     /// happened after the first `seen` events, and its one outcome.
-    Call { id: String, op: Op, seen: usize },
+    Call {
+        id: String,
+        op: Op,
+        seen: usize,
+    },
     /// The call stops at its next safe point.
-    Cancel { id: String },
+    Cancel {
+        id: String,
+    },
     /// The outcome has arrived and need not be kept.
-    Forget { id: String },
+    Forget {
+        id: String,
+    },
     /// Somebody still wants this machine, for so many seconds from now.
-    Renew { seconds: f64 },
+    Renew {
+        seconds: f64,
+    },
     /// Access token for the hub; kept in memory only.
-    HubToken { token: String },
+    HubToken {
+        token: String,
+    },
     Status,
     /// The worker ends; calls at work are cancelled.
     End,
@@ -36,8 +48,14 @@ pub enum Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    Event { id: String, event: Event },
-    Outcome { id: String, outcome: std::result::Result<Reply, Error> },
+    Event {
+        id: String,
+        event: Event,
+    },
+    Outcome {
+        id: String,
+        outcome: std::result::Result<Reply, Error>,
+    },
     Status(Status),
     /// To every other request.
     Done,

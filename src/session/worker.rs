@@ -202,7 +202,9 @@ impl Worker {
                     call.cancelled.store(true, Ordering::Relaxed);
                 }
             }
-            Request::Forget { id } => self.calls.lock().expect("no panic under this lock").retain(|(known, _)| *known != id),
+            Request::Forget { id } => {
+                self.calls.lock().expect("no panic under this lock").retain(|(known, _)| *known != id)
+            }
             Request::Renew { seconds } => {
                 let mut pulse = self.pulse.lock().expect("no panic under this lock");
                 pulse.leased_until = pulse.leased_until.map(|_| Instant::now() + Duration::from_secs_f64(seconds));

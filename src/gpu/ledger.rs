@@ -1,0 +1,296 @@
+//! What has been asked of providers, on disk before it is asked: no machine is paid for that stands nowhere.
+//!
+//! A row is opened with the machine's unique name, before the provider hears of it, and closed when the provider's own
+//! listing shows no such machine any more. Several processes share the file.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+
+use super::owner::Owner;
+use super::{Offer, SshAddress};
+use crate::error::{Error, Kind, Result};
+
+/// How long one process waits for another's write.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How far the life of a machine has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// About to be created; whether it was is known only by looking for its name.
+    Intended,
+    Created,
+    Ready,
+    /// Its end has been asked for and is not confirmed.
+    Ending,
+    /// The provider's listing shows it no more.
+    Closed,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Intended, Self::Created, Self::Ready, Self::Ending, Self::Closed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Created => "created",
+            Self::Ready => "ready",
+            Self::Ending => "ending",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// One machine that was ever wanted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Unique, given by us.
+    pub name: String,
+    /// The run that wanted it.
+    pub run: String,
+    pub provider: String,
+    /// The provider's id, once it has told one.
+    pub id: Option<String>,
+    pub gpu: String,
+    /// USD per hour.
+    pub price: f64,
+    pub stage: Stage,
+    /// Seconds since 1970, when it was asked for.
+    pub since: f64,
+    pub until: Option<f64>,
+    /// USD in all, once it is closed.
+    pub cost: Option<f64>,
+    /// Outlives its run on purpose.
+    pub keep_running: bool,
+    pub key_file: Option<PathBuf>,
+    pub ssh: Option<SshAddress>,
+    pub fingerprints: Vec<String>,
+    #[serde(skip)]
+    pub owner: Owner,
+}
+
+impl Entry {
+    /// USD until now, or in all.
+    pub fn cost_so_far(&self) -> f64 {
+        let hours = (self.until.unwrap_or_else(now) - self.since).max(0.0) / 3600.0;
+        self.cost.unwrap_or(if self.id.is_some() { hours * self.price } else { 0.0 })
+    }
+}
+
+pub struct Ledger {
+    path: PathBuf,
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Ledger {
+    /// Opens the file, which is made if it is not there.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+        }
+        let ledger = Self { path: path.to_path_buf() };
+        ledger.with(|db| {
+            db.execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 CREATE TABLE IF NOT EXISTS machines (
+                     name TEXT PRIMARY KEY, run TEXT NOT NULL, provider TEXT NOT NULL, id TEXT, gpu TEXT NOT NULL,
+                     price REAL NOT NULL, stage TEXT NOT NULL, since REAL NOT NULL, until REAL, cost REAL,
+                     keep_running INTEGER NOT NULL DEFAULT 0, key_file TEXT, ssh TEXT, fingerprints TEXT,
+                     owner TEXT NOT NULL
+                 );",
+            )
+        })?;
+        Ok(ledger)
+    }
+
+    /// A connection per use: threads and processes need not know of each other.
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let run = || {
+            let db = Connection::open(&self.path)?;
+            db.busy_timeout(PATIENCE)?;
+            // A row that says "asked for" must survive a power cut.
+            db.pragma_update(None, "synchronous", "FULL")?;
+            work(&db)
+        };
+        run().map_err(|e| {
+            Error::new(Kind::Io, format!("the ledger {}: {e}", self.path.display()))
+                .hint("no machine is created without it: is the disk full, or the file damaged?")
+        })
+    }
+
+    fn change(&self, name: &str, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<()> {
+        let changed = self.with(|db| {
+            let mut all: Vec<&dyn rusqlite::ToSql> = vec![&name];
+            all.extend_from_slice(values);
+            db.execute(&format!("UPDATE machines SET {sql} WHERE name = ?1"), all.as_slice())
+        })?;
+        match changed {
+            1 => Ok(()),
+            _ => Err(Error::not_found(format!("the ledger has no machine \"{name}\""))),
+        }
+    }
+
+    /// Opens a row, before the provider is asked.
+    pub fn intend(
+        &self,
+        name: &str,
+        run: &str,
+        offer: &Offer,
+        key_file: Option<&Path>,
+        keep_running: bool,
+    ) -> Result<()> {
+        let key_file = key_file.map(|path| path.display().to_string());
+        self.with(|db| {
+            db.execute(
+                "INSERT INTO machines (name, run, provider, gpu, price, stage, since, key_file, keep_running, owner)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'intended', ?6, ?7, ?8, ?9)",
+                params![
+                    name,
+                    run,
+                    offer.provider,
+                    offer.gpu,
+                    offer.price,
+                    now(),
+                    key_file,
+                    keep_running,
+                    Owner::this_process().text()
+                ],
+            )
+        })?;
+        Ok(())
+    }
+
+    pub fn created(&self, name: &str, id: &str, price: f64) -> Result<()> {
+        self.change(name, "stage = 'created', id = ?2, price = ?3", &[&id, &price])
+    }
+
+    pub fn ready(&self, name: &str, ssh: Option<&SshAddress>, fingerprints: &[String]) -> Result<()> {
+        let json = |value: serde_json::Value| value.to_string();
+        let ssh = ssh.map(|ssh| json(serde_json::json!(ssh)));
+        self.change(
+            name,
+            "stage = 'ready', ssh = ?2, fingerprints = ?3",
+            &[&ssh, &json(serde_json::json!(fingerprints))],
+        )
+    }
+
+    /// Another process takes care of it from now on.
+    pub fn adopt(&self, name: &str, keep_running: bool) -> Result<()> {
+        self.change(name, "owner = ?2, keep_running = ?3", &[&Owner::this_process().text(), &keep_running])
+    }
+
+    pub fn ending(&self, name: &str) -> Result<()> {
+        self.change(name, "stage = 'ending'", &[])
+    }
+
+    /// The listing has shown that it is gone.
+    pub fn closed(&self, name: &str) -> Result<()> {
+        let Some(entry) = self.find(name)? else { return Ok(()) };
+        let closed = Entry { until: entry.until.or(Some(now())), ..entry };
+        self.change(name, "stage = 'closed', until = ?2, cost = ?3", &[&closed.until, &closed.cost_so_far()])
+    }
+
+    pub fn find(&self, name_or_id: &str) -> Result<Option<Entry>> {
+        self.with(|db| {
+            db.query_row("SELECT * FROM machines WHERE name = ?1 OR id = ?1", [name_or_id], entry).optional()
+        })
+    }
+
+    /// All that are not closed, oldest first.
+    pub fn open_entries(&self) -> Result<Vec<Entry>> {
+        self.select("WHERE stage <> 'closed' ORDER BY since")
+    }
+
+    pub fn all(&self) -> Result<Vec<Entry>> {
+        self.select("ORDER BY since")
+    }
+
+    /// What the machines of a run have cost, USD.
+    pub fn cost_of_run(&self, run: &str) -> Result<f64> {
+        Ok(self.all()?.iter().filter(|entry| entry.run == run).map(Entry::cost_so_far).sum())
+    }
+
+    fn select(&self, which: &str) -> Result<Vec<Entry>> {
+        self.with(|db| {
+            let mut statement = db.prepare(&format!("SELECT * FROM machines {which}"))?;
+            statement.query_map([], entry)?.collect()
+        })
+    }
+}
+
+fn entry(row: &Row) -> rusqlite::Result<Entry> {
+    let json = |column| row.get::<_, Option<String>>(column);
+    let stage: String = row.get("stage")?;
+    Ok(Entry {
+        name: row.get("name")?,
+        run: row.get("run")?,
+        provider: row.get("provider")?,
+        id: row.get("id")?,
+        gpu: row.get("gpu")?,
+        price: row.get("price")?,
+        // What an unknown stage means is open: it is looked after.
+        stage: Stage::ALL.into_iter().find(|known| known.name() == stage).unwrap_or(Stage::Ending),
+        since: row.get("since")?,
+        until: row.get("until")?,
+        cost: row.get("cost")?,
+        keep_running: row.get("keep_running")?,
+        key_file: row.get::<_, Option<String>>("key_file")?.map(PathBuf::from),
+        ssh: json("ssh")?.and_then(|text| serde_json::from_str(&text).ok()),
+        fingerprints: json("fingerprints")?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        owner: Owner::parse(&row.get::<_, String>("owner")?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer() -> Offer {
+        Offer {
+            provider: "runpod".to_string(),
+            gpu: "NVIDIA A40".to_string(),
+            gpu_count: 1,
+            vram_gb: 48.0,
+            cloud: "secure".to_string(),
+            price: 3.6,
+            stock: "high".to_string(),
+        }
+    }
+
+    #[test]
+    fn a_row_follows_the_life_of_a_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results/gpus.sqlite");
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.intend("outlier-a-1", "a", &offer(), None, false).unwrap();
+        assert_eq!(ledger.find("outlier-a-1").unwrap().unwrap().cost_so_far(), 0.0, "nothing is created yet");
+        ledger.created("outlier-a-1", "pod1", 7.2).unwrap();
+        let ssh = SshAddress { user: "root".to_string(), host: "h".to_string(), port: 7 };
+        ledger.ready("outlier-a-1", Some(&ssh), &["SHA256:x".to_string()]).unwrap();
+        // As another process sees it.
+        let entry = Ledger::open(&path).unwrap().find("pod1").unwrap().unwrap();
+        assert_eq!((entry.stage, entry.price, entry.ssh), (Stage::Ready, 7.2, Some(ssh)));
+        assert_eq!(entry.fingerprints, ["SHA256:x"]);
+        assert!(entry.owner.is_alive());
+        ledger.closed("outlier-a-1").unwrap();
+        assert!(ledger.open_entries().unwrap().is_empty());
+        let closed = ledger.find("outlier-a-1").unwrap().unwrap();
+        assert_eq!(closed.cost, Some(closed.cost_so_far()));
+    }
+
+    #[test]
+    fn names_are_unique_and_unknown_ones_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("l")).unwrap();
+        ledger.intend("n", "a", &offer(), None, false).unwrap();
+        assert!(ledger.intend("n", "b", &offer(), None, false).is_err());
+        assert_eq!(ledger.created("m", "id", 1.0).unwrap_err().kind, Kind::NotFound);
+    }
+}

@@ -1,0 +1,335 @@
+//! The life of a rented machine: wanted, created, reached, given back; and what is left over by processes that died.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::ledger::{Entry, Ledger, Stage, now};
+use super::{Description, Offer, Provider, Reached, State, Want};
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+
+/// What all our machines are called.
+pub const PREFIX: &str = "outlier-";
+
+/// How long is waited for what.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    pub poll: Duration,
+    /// From creation until the provider says that it runs.
+    pub start: Duration,
+    /// From then until it can be reached.
+    pub reach: Duration,
+    /// A machine whose creation was left open appears in the listing within this time, or never.
+    pub appear: Duration,
+    /// A terminated machine leaves the listing within this time.
+    pub end: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        // What others wait for RunPod: secure machines take 1 to 4 minutes, large images longer; 5 s between questions
+        // stays far below the limit on requests.
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        Self {
+            poll: Duration::from_secs(5),
+            start: minutes(10),
+            reach: minutes(3),
+            appear: Duration::from_secs(20),
+            end: minutes(5),
+        }
+    }
+}
+
+impl Patience {
+    /// `OUTLIER_POLL_SECONDS` sets the pace, for services that are quicker; deadlines follow it.
+    pub fn from_environment() -> Self {
+        let default = Self::default();
+        let Some(poll) = std::env::var("OUTLIER_POLL_SECONDS").ok().and_then(|text| text.parse::<f64>().ok()) else {
+            return default;
+        };
+        let pace = poll.clamp(0.01, 60.0) / default.poll.as_secs_f64();
+        let scaled = |time: Duration| time.mul_f64(pace);
+        Self {
+            poll: scaled(default.poll),
+            // What does not depend on the service's pace keeps a floor.
+            start: scaled(default.start).max(Duration::from_secs(5)),
+            reach: scaled(default.reach).max(Duration::from_secs(15)),
+            appear: scaled(default.appear),
+            end: scaled(default.end).max(Duration::from_secs(15)),
+        }
+    }
+}
+
+/// A machine that is there and can be reached.
+pub struct Rented {
+    pub name: String,
+    pub id: String,
+    pub offer: Offer,
+    /// USD per hour.
+    pub price: f64,
+    pub reached: Reached,
+}
+
+/// What it takes to rent: who lends, where it is written down, for whom.
+pub struct Renting<'a> {
+    pub provider: &'a dyn Provider,
+    pub ledger: &'a Ledger,
+    pub patience: &'a Patience,
+    pub run: &'a str,
+    pub key_file: &'a Path,
+    pub public_key: &'a str,
+    pub keep_running: bool,
+    pub progress: &'a dyn Progress,
+}
+
+/// `outlier-<run>-<six characters>`, at most 60 characters.
+fn unique_name(run: &str) -> String {
+    let run: String =
+        run.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(40).collect();
+    format!("{PREFIX}{run}-{:06x}", rand::rng().random::<u32>() & 0xff_ffff)
+}
+
+impl Renting<'_> {
+    fn say(&self, text: String) {
+        self.progress.event(Event::Warning(text));
+    }
+
+    /// Tries what is on offer, best first, until a machine can be reached.
+    pub fn rent(&self, want: &Want) -> Result<Rented> {
+        let offers = self.provider.offers(want)?;
+        if offers.is_empty() {
+            let message = format!("{}: nothing on offer fits what is wanted", self.provider.name());
+            return Err(Error::new(Kind::NoCapacity, message).hint(
+                "name other GPUs, another `cloud` or a higher `max_price`; `outlier offers` lists what there is",
+            ));
+        }
+        let mut last = None;
+        for offer in offers {
+            if self.progress.interrupted() {
+                return Err(Error::interrupted());
+            }
+            affordable(&offer, want)?;
+            match self.one(&offer, want) {
+                Ok(rented) => return Ok(rented),
+                Err(error) if !is_next(error.kind) => return Err(error),
+                Err(error) => {
+                    self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.expect("at least one offer was tried"))
+    }
+
+    fn one(&self, offer: &Offer, want: &Want) -> Result<Rented> {
+        let name = unique_name(self.run);
+        self.ledger.intend(&name, self.run, offer, Some(self.key_file), self.keep_running)?;
+        let created = match self.provider.create(&name, offer, want, self.public_key) {
+            Ok(created) => created,
+            Err(error) if is_open(error.kind) => match self.by_name(&name) {
+                // Whatever went wrong: there is one.
+                Ok(Some(created)) => created,
+                Ok(None) => {
+                    self.ledger.closed(&name)?;
+                    return Err(Error::new(Kind::NoCapacity, error.message));
+                }
+                // Not known: the row stays open, and `reap` looks again.
+                Err(_) => return Err(error),
+            },
+            Err(error) => {
+                self.ledger.closed(&name)?;
+                return Err(error);
+            }
+        };
+        self.ledger.created(&name, &created.id, created.price)?;
+        let reached = self.expensive(&created, want).and_then(|()| self.wait(&created.id));
+        match reached {
+            Ok(reached) => {
+                self.ledger.ready(&name, reached.ssh.as_ref(), &reached.fingerprints)?;
+                Ok(Rented { name, id: created.id, offer: offer.clone(), price: created.price, reached })
+            }
+            Err(error) => {
+                self.end(&name)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The price that counts is the one in the answer.
+    fn expensive(&self, created: &Description, want: &Want) -> Result<()> {
+        match want.max_price {
+            Some(most) if created.price > most + 1e-9 => {
+                let message = format!("it costs ${:.2}/h, more than `max_price` (${most:.2}/h)", created.price);
+                Err(Error::new(Kind::NoCapacity, message).hint("raise `max_price`, or name other GPUs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks a while for a machine whose creation was left open.
+    fn by_name(&self, name: &str) -> Result<Option<Description>> {
+        let begin = Instant::now();
+        loop {
+            if let Some(found) = self.provider.list()?.into_iter().find(|machine| machine.name == name) {
+                return Ok(Some(found));
+            }
+            if begin.elapsed() > self.patience.appear {
+                return Ok(None);
+            }
+            std::thread::sleep(self.patience.poll);
+        }
+    }
+
+    fn wait(&self, id: &str) -> Result<Reached> {
+        let begin = Instant::now();
+        let mut running: Option<Instant> = None;
+        loop {
+            if self.progress.interrupted() {
+                return Err(Error::interrupted());
+            }
+            let Some(machine) = self.provider.describe(id)? else {
+                return Err(Error::new(Kind::NoCapacity, "the machine went away while it started"));
+            };
+            match machine.state {
+                State::Running => {
+                    let since = *running.get_or_insert_with(Instant::now);
+                    if let Some(reached) = self.provider.reach(&machine, self.key_file)? {
+                        return Ok(reached);
+                    }
+                    if since.elapsed() > self.patience.reach {
+                        return Err(Error::new(
+                            Kind::NoCapacity,
+                            format!("it runs, but could not be reached for {} s", since.elapsed().as_secs()),
+                        )
+                        .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
+                    }
+                }
+                State::Starting if begin.elapsed() > self.patience.start => {
+                    let message = format!("it has not started within {} s", begin.elapsed().as_secs());
+                    return Err(Error::new(Kind::NoCapacity, message).hint("this host is stuck: another may be had"));
+                }
+                State::Starting => (),
+                State::Stopped | State::Failed => {
+                    return Err(Error::new(Kind::NoCapacity, "it stopped while it started"));
+                }
+            }
+            std::thread::sleep(self.patience.poll);
+        }
+    }
+
+    fn end(&self, name: &str) -> Result<()> {
+        end(self.provider, self.ledger, self.patience, name)
+    }
+}
+
+/// Whether another offer may do better.
+fn is_next(kind: Kind) -> bool {
+    matches!(kind, Kind::NoCapacity)
+}
+
+/// Whether it is unknown if a machine was created.
+fn is_open(kind: Kind) -> bool {
+    matches!(kind, Kind::Timeout | Kind::Lost | Kind::Service)
+}
+
+fn affordable(offer: &Offer, want: &Want) -> Result<()> {
+    let most = offer.price * want.max_hours;
+    match want.max_cost {
+        Some(cap) if most > cap + 1e-9 => {
+            let message = format!(
+                "{} at ${:.2}/h for up to {} h may cost ${most:.2}, more than `max_cost` (${cap:.2})",
+                offer.gpu, offer.price, want.max_hours
+            );
+            Err(Error::new(Kind::OverBudget, message).hint("lower `max_hours`, raise `max_cost` or name a cheaper GPU"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives the machine `name` back, and returns when the provider's listing shows it no more.
+pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: &str) -> Result<()> {
+    let Some(entry) = ledger.find(name)?.filter(|entry| entry.stage != Stage::Closed) else { return Ok(()) };
+    ledger.ending(name)?;
+    let begin = Instant::now();
+    let mut asked: Option<Instant> = None;
+    loop {
+        let listed = provider.list();
+        let there = match &listed {
+            Ok(machines) => {
+                machines.iter().find(|machine| machine.name == name || Some(&machine.id) == entry.id.as_ref())
+            }
+            Err(_) => None,
+        };
+        match (&listed, there) {
+            // A listing may lag behind what was created: only after an end was asked for does absence count.
+            (Ok(_), None) if asked.is_some() || entry.id.is_none() => return ledger.closed(name),
+            (Ok(_), Some(machine)) if asked.is_none_or(|since| since.elapsed() > 4 * patience.poll) => {
+                if provider.terminate(&machine.id).is_ok() {
+                    asked = Some(Instant::now());
+                }
+            }
+            (_, None) if asked.is_none() => {
+                if let Some(id) = &entry.id
+                    && provider.terminate(id).is_ok()
+                {
+                    asked = Some(Instant::now());
+                }
+            }
+            _ => (),
+        }
+        if begin.elapsed() > patience.end {
+            let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
+            let id = entry.id.as_deref().unwrap_or(name);
+            let message = format!("{} may still be running and costing money: {reason}", id);
+            return Err(Error::new(Kind::Service, message).hint(format!(
+                "`outlier gpus terminate {id}` tries again; if that fails, end it in the provider's console"
+            )));
+        }
+        std::thread::sleep(patience.poll);
+    }
+}
+
+/// Gives back what processes that are no more have left behind. Says what it did, a line each.
+pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let left = ledger.open_entries()?.into_iter().filter(|entry| entry.provider == provider.name());
+    for entry in
+        left.filter(|entry| !entry.keep_running || entry.stage == Stage::Ending).filter(|entry| !entry.owner.is_alive())
+    {
+        // One that was only intended may appear a little later than its creation was asked for.
+        let young = now() - entry.since < patience.appear.as_secs_f64();
+        if entry.stage == Stage::Intended && young {
+            std::thread::sleep(patience.appear);
+        }
+        end(provider, ledger, patience, &entry.name)?;
+        let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
+        lines.push(format!("{} ({}) was left over by a run that died: given back, ${cost:.2}", entry.name, entry.gpu));
+    }
+    Ok(lines)
+}
+
+/// A machine with our prefix that the provider lists now, and what the ledger knows of it.
+pub struct Alive {
+    pub machine: Description,
+    pub entry: Option<Entry>,
+}
+
+/// All machines with our prefix, as the provider lists them.
+pub fn alive(provider: &dyn Provider, ledger: &Ledger) -> Result<Vec<Alive>> {
+    let ours = provider.list()?.into_iter().filter(|machine| machine.name.starts_with(PREFIX));
+    ours.map(|machine| Ok(Alive { entry: ledger.find(&machine.name)?, machine })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ours_unique_and_short() {
+        let name = unique_name("Sweep 2026-11-23T10:00:00.123456789+00:00 of all the models");
+        assert!(name.starts_with(PREFIX) && name.len() <= 60, "{name}");
+        assert_ne!(unique_name("a"), unique_name("a"));
+    }
+}

@@ -1,0 +1,205 @@
+//! The wire to RunPod's REST API v2 (`https://api.runpod.io/v2`): one exchange per call, errors by what they mean.
+
+use std::io::Read;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use serde_json::Value;
+
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+
+const BASE: &str = "https://api.runpod.io";
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Reading a log ends after this time: the stream itself never does.
+const LOG_TIME: Duration = Duration::from_secs(3);
+/// Attempts of an exchange that may be repeated, and the longest pause between them.
+const ATTEMPTS: u32 = 6;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Generic agents are turned away at the door.
+const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
+
+pub struct Client {
+    base: String,
+    key: Secret,
+    http: Http,
+}
+
+impl Client {
+    pub fn new(key: Secret) -> Result<Self> {
+        let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15)).build();
+        let http = http.map_err(|e| Error::new(Kind::Io, format!("starting the RunPod client: {e}")))?;
+        Ok(Self { base: base(), key, http })
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose())
+    }
+
+    /// A question without effect: repeated when the service is out of breath.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        let response = self.patiently(|| self.request(reqwest::Method::GET, path))?;
+        json(response)
+    }
+
+    /// As `get`; None where there is no such thing.
+    pub fn find(&self, path: &str) -> Result<Option<Value>> {
+        match self.get(path) {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Changes something, and so is never repeated but when the service says that it did nothing (429).
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        for attempt in 0.. {
+            let response = self.request(reqwest::Method::POST, path).json(body).send().map_err(unreachable)?;
+            match response.status() {
+                StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => std::thread::sleep(pause(&response, attempt)),
+                status if status.is_success() => return json(response),
+                _ => return Err(failure(response)),
+            }
+        }
+        unreachable!("the loop returns")
+    }
+
+    /// Asks for the end of something; what is gone already is no error.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        match self.patiently(|| self.request(reqwest::Method::DELETE, path)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The lines of a stream of server-sent events that are there by now.
+    pub fn lines(&self, path: &str) -> Result<Vec<String>> {
+        let mut response = self.request(reqwest::Method::GET, path).timeout(LOG_TIME).send().map_err(unreachable)?;
+        if !response.status().is_success() {
+            return Err(failure(response));
+        }
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = response.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let line = |data: &str| serde_json::from_str::<Value>(data).ok()?["line"].as_str().map(str::to_string);
+        Ok(text.lines().filter_map(|frame| frame.strip_prefix("data:")).filter_map(|data| line(data.trim())).collect())
+    }
+
+    fn patiently(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
+        for attempt in 0.. {
+            let sent = request().send();
+            let last = attempt + 1 >= ATTEMPTS;
+            match sent {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) if !last && passes(response.status()) => std::thread::sleep(pause(&response, attempt)),
+                Ok(response) => return Err(failure(response)),
+                Err(error) if last => return Err(unreachable(error)),
+                Err(_) => std::thread::sleep(backoff(attempt)),
+            }
+        }
+        unreachable!("the loop returns")
+    }
+}
+
+/// Where RunPod is; `OUTLIER_RUNPOD_URL` names another place that speaks its language.
+pub fn base() -> String {
+    let other = std::env::var("OUTLIER_RUNPOD_URL").ok().filter(|url| !url.is_empty());
+    other.map_or_else(|| BASE.to_string(), |url| url.trim_end_matches('/').to_string())
+}
+
+fn passes(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+fn backoff(attempt: u32) -> Duration {
+    (Duration::from_millis(500) * 2u32.pow(attempt.min(10))).min(LONGEST_PAUSE)
+}
+
+/// What the service asks for, or longer each time.
+fn pause(response: &Response, attempt: u32) -> Duration {
+    let asked = response.headers().get("Retry-After").and_then(|value| value.to_str().ok()?.parse().ok());
+    asked.map_or_else(|| backoff(attempt), Duration::from_secs).min(LONGEST_PAUSE)
+}
+
+fn unreachable(error: reqwest::Error) -> Error {
+    let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Lost };
+    // The address may stand in the message, the key never does: it travels in a header.
+    Error::new(kind, format!("RunPod does not answer: {}", root(&error)))
+        .hint("is the network reachable? try again in a minute")
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root)
+}
+
+fn json(response: Response) -> Result<Value> {
+    let text = response.text().map_err(unreachable)?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::new(Kind::Service, format!("RunPod sent an answer that is not JSON: {e}")))
+}
+
+/// Wordings for "no such machine is free", in lower case.
+const NO_CAPACITY: &[&str] = &[
+    "no longer any instances",
+    "no instances currently",
+    "not have the resources",
+    "not enough free gpus",
+    "unable to find a machine",
+];
+
+/// What an answer other than success means.
+fn failure(response: Response) -> Error {
+    let status = response.status();
+    let problem = response
+        .headers()
+        .get("Content-Type")
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+    let body = response.text().unwrap_or_default();
+    let parsed: Value = serde_json::from_str(&body).unwrap_or_default();
+    let mut detail = parsed["detail"].as_str().unwrap_or("no details").to_string();
+    if let Some(errors) = parsed["errors"].as_array() {
+        let errors: Vec<_> = errors.iter().filter_map(Value::as_str).collect();
+        detail = format!("{detail} {}", errors.join("; "));
+    }
+    let lower = detail.to_lowercase();
+    let error = |kind, message: &str, hint: &str| {
+        Error::new(kind, format!("RunPod: {message} ({status}): {detail}")).hint(hint)
+    };
+    match status.as_u16() {
+        401 => error(
+            Kind::Auth,
+            "the API key is not accepted",
+            "make a key at RunPod, Settings, API Keys, and set RUNPOD_API_KEY",
+        ),
+        402 => error(
+            Kind::NoFunds,
+            "the account cannot pay for this",
+            "add funds to the RunPod account; an hour's price must be there",
+        ),
+        // A door in front of the service, not the service.
+        403 if !problem => {
+            error(Kind::Service, "the request was turned away before it arrived", "try again in a minute")
+        }
+        403 => error(
+            Kind::Auth,
+            "the key may not do this",
+            "give the key read and write access to pods, or choose another `cloud`",
+        ),
+        404 if problem => error(Kind::NotFound, "there is no such thing", "`outlier gpus --all` lists what there is"),
+        400 | 409 if NO_CAPACITY.iter().any(|words| lower.contains(words)) => error(
+            Kind::NoCapacity,
+            "no such machine is free",
+            "name other GPUs, another `cloud` or a higher `max_price`; `outlier offers` lists what there is",
+        ),
+        400 | 409 | 413 | 422 => error(
+            Kind::BadArgument,
+            "the request was refused",
+            "is this program up to date? RunPod's rules may have changed",
+        ),
+        429 => error(Kind::Service, "too many requests", "wait a few minutes"),
+        _ => error(Kind::Service, "the service failed", "try again in a minute"),
+    }
+}

@@ -1,0 +1,33 @@
+//! Where a user's RunPod key is.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+
+const VARIABLE: &str = "RUNPOD_API_KEY";
+
+/// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.
+pub fn find() -> Result<Secret> {
+    let set = std::env::var(VARIABLE).ok().and_then(|text| Secret::new(&text));
+    let file = std::env::home_dir().map(|home| home.join(".runpod/config.toml"));
+    let key = set.or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
+        let file = file.map_or_else(String::new, |file| format!(" and {}", file.display()));
+        Error::new(Kind::Auth, format!("no RunPod API key: looked at {VARIABLE} in the environment, in .env{file}"))
+            .hint("make a key at RunPod, Settings, API Keys, and put RUNPOD_API_KEY=… into .env")
+    })?;
+    if key.expose().chars().any(|c| c.is_whitespace() || !c.is_ascii_graphic()) {
+        return Err(Error::new(Kind::Auth, format!("{VARIABLE} holds blanks or other characters that no key has"))
+            .hint("copy the key again, without quotes and line breaks"));
+    }
+    Ok(key)
+}
+
+/// The tool writes `apikey = "…"`, the Python package a table `[default]` with `api_key = "…"`.
+fn stored(file: PathBuf) -> Option<Secret> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    let flat = table.iter().find(|(key, _)| key.eq_ignore_ascii_case("apikey")).map(|(_, value)| value);
+    let value = flat.or_else(|| table.get("default")?.get("api_key"))?;
+    Secret::new(value.as_str()?)
+}

@@ -1,0 +1,282 @@
+//! RunPod, by its REST API v2 (openapi.json of docs.runpod.io, August 2026).
+
+mod client;
+mod key;
+
+use std::io::Read;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
+use crate::error::{Error, Kind, Result};
+use crate::remote::{HostKey, Key, Login, Ssh};
+
+use client::Client;
+pub use client::base;
+
+/// CUDA 12.8 with an sshd that starts when the environment holds a public key.
+const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
+const CUDA: &str = "12.8";
+const BANNER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Machines per page of a listing.
+const PAGE: usize = 1000;
+
+pub struct RunPod {
+    client: Client,
+}
+
+impl RunPod {
+    /// With the key that this user has for RunPod.
+    pub fn new() -> Result<Self> {
+        Ok(Self { client: Client::new(key::find()?)? })
+    }
+
+    fn pods(&self) -> Result<Vec<Value>> {
+        let mut pods = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let after = if cursor.is_empty() { String::new() } else { format!("&cursor={cursor}") };
+            let page = self.client.get(&format!("/v2/pods?limit={PAGE}{after}"))?;
+            let here = page["pods"].as_array().cloned();
+            pods.extend(here.ok_or_else(|| unexpected("the list of pods", &page))?);
+            match page["pagination"]["nextCursor"].as_str() {
+                Some(next) if page["pagination"]["hasNextPage"] == true => cursor = next.to_string(),
+                _ => return Ok(pods),
+            }
+        }
+    }
+}
+
+fn unexpected(what: &str, answer: &Value) -> Error {
+    // The answer itself may hold what must not be shown.
+    let keys = answer.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default();
+    Error::new(Kind::Service, format!("RunPod: {what} has an unexpected form (keys: {keys})"))
+}
+
+fn description(pod: &Value) -> Result<Description> {
+    let text = |key: &str| pod[key].as_str().map(str::to_string);
+    let (Some(id), Some(name), Some(status)) = (text("id"), text("name"), text("status")) else {
+        return Err(unexpected("a pod", pod));
+    };
+    let direct = &pod["ssh"]["direct"];
+    let ssh = direct["host"].as_str().zip(direct["port"].as_u64()).map(|(host, port)| SshAddress {
+        user: direct["username"].as_str().unwrap_or("root").to_string(),
+        host: host.to_string(),
+        port: port as u16,
+    });
+    Ok(Description {
+        id,
+        name,
+        state: match status.as_str() {
+            "PROVISIONING" | "STARTING" => State::Starting,
+            "RUNNING" => State::Running,
+            "EXITED" => State::Stopped,
+            _ => State::Failed,
+        },
+        gpu: pod["gpu"]["id"].as_str().unwrap_or("CPU").to_string(),
+        price: pod["cost"].as_f64().unwrap_or(0.0),
+        ssh,
+        created: text("createdAt").unwrap_or_default(),
+    })
+}
+
+/// Whether a GPU is one that was asked for: every word of the name stands in the id or the name of the type.
+fn is_named(gpu: &Value, name: &str) -> bool {
+    let full = format!("{} {}", gpu["id"].as_str().unwrap_or(""), gpu["name"].as_str().unwrap_or("")).to_lowercase();
+    let words: Vec<&str> = full.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    name.to_lowercase()
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .all(|word| words.contains(&word))
+}
+
+impl Provider for RunPod {
+    fn name(&self) -> &'static str {
+        "runpod"
+    }
+
+    fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
+        let cuda = want.min_cuda.as_deref().unwrap_or(CUDA);
+        let count = want.gpu_count.max(1);
+        let mut offers: Vec<(usize, Offer)> = Vec::new();
+        for cloud in ["secure", "community"] {
+            if want.cloud.as_deref().is_some_and(|wanted| wanted != "any" && wanted != cloud) {
+                continue;
+            }
+            let path = format!(
+                "/v2/catalog/gpus?include=AVAILABILITY&product=POD&count={count}&cloud={}&minCudaVersion={cuda}",
+                cloud.to_uppercase()
+            );
+            let catalogue = self.client.get(&path)?;
+            let gpus = catalogue["gpus"].as_array().ok_or_else(|| unexpected("the catalogue", &catalogue))?;
+            for gpu in gpus {
+                let rank =
+                    if want.gpus.is_empty() { Some(0) } else { want.gpus.iter().position(|name| is_named(gpu, name)) };
+                let price = gpu["price"][cloud].as_f64().unwrap_or(0.0) * count as f64;
+                let vram_gb = gpu["memory"].as_f64().unwrap_or(0.0);
+                let stock = gpu["availability"].as_str().unwrap_or("").to_lowercase();
+                let max = gpu["maxCount"][cloud].as_u64().unwrap_or(0);
+                let fits = price > 0.0
+                    && stock != "none"
+                    && max >= count as u64
+                    && gpu["manufacturer"] == "NVIDIA"
+                    && want.min_vram_gb.is_none_or(|least| vram_gb >= least)
+                    && want.max_price.is_none_or(|most| price <= most);
+                if let (Some(rank), true, Some(id)) = (rank, fits, gpu["id"].as_str()) {
+                    let (provider, gpu, cloud) = ("runpod".to_string(), id.to_string(), cloud.to_string());
+                    offers.push((rank, Offer { provider, gpu, gpu_count: count, vram_gb, cloud, price, stock }));
+                }
+            }
+        }
+        offers.sort_by(|(a_rank, a), (b_rank, b)| a_rank.cmp(b_rank).then(a.price.total_cmp(&b.price)));
+        Ok(offers.into_iter().map(|(_, offer)| offer).collect())
+    }
+
+    fn create(&self, name: &str, offer: &Offer, want: &Want, public_key: &str) -> Result<Description> {
+        let body = json!({
+            "name": name,
+            "image": want.image.as_deref().unwrap_or(IMAGE),
+            "cloud": offer.cloud.to_uppercase(),
+            "gpu": {
+                "id": offer.gpu,
+                "count": offer.gpu_count,
+                "minCudaVersion": want.min_cuda.as_deref().unwrap_or(CUDA),
+            },
+            "disk": want.disk_gb,
+            "ports": ["22/tcp"],
+            "startSsh": true,
+            "env": { "PUBLIC_KEY": public_key, "SSH_PUBLIC_KEY": public_key },
+        });
+        description(&self.client.post("/v2/pods", &body)?)
+    }
+
+    fn describe(&self, id: &str) -> Result<Option<Description>> {
+        let pod = self.client.find(&format!("/v2/pods/{id}"))?;
+        pod.filter(|pod| pod["status"] != "TERMINATED").map(|pod| description(&pod)).transpose()
+    }
+
+    fn list(&self) -> Result<Vec<Description>> {
+        let pods = self.pods()?;
+        pods.iter().filter(|pod| pod["status"] != "TERMINATED").map(description).collect()
+    }
+
+    fn terminate(&self, id: &str) -> Result<()> {
+        self.client.delete(&format!("/v2/pods/{id}"))
+    }
+
+    fn logs(&self, id: &str) -> Result<String> {
+        let mut lines = self.client.lines(&format!("/v2/pods/{id}/logs?source=system&tail=1000"))?;
+        lines.extend(self.client.lines(&format!("/v2/pods/{id}/logs?source=container&tail=5000"))?);
+        Ok(lines.join("\n"))
+    }
+
+    /// sshd answers later than the port is known, and the host key is known from what the container has logged.
+    fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>> {
+        let Some(address) = machine.ssh.clone().filter(|address| has_banner(address)) else { return Ok(None) };
+        let lines = self.client.lines(&format!("/v2/pods/{}/logs?source=container&tail=5000", machine.id))?;
+        let fingerprints = fingerprints(&lines.join("\n"));
+        if fingerprints.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Reached { machine: ssh(&address, key, &fingerprints), ssh: Some(address), fingerprints }))
+    }
+
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn crate::remote::Machine> {
+        ssh(address, key, fingerprints)
+    }
+
+    /// Inside a pod its id and a key for itself stand in the environment.
+    fn give_back_command(&self, worker: &str) -> Option<String> {
+        Some(format!("{worker} worker end-pod"))
+    }
+}
+
+fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn crate::remote::Machine> {
+    Arc::new(Ssh::new(Login {
+        user: address.user.clone(),
+        host: address.host.clone(),
+        port: address.port,
+        key: Key::File(key.to_path_buf()),
+        host_key: HostKey::Fingerprints(fingerprints.to_vec()),
+        timeout: CONNECT_TIMEOUT,
+    }))
+}
+
+fn has_banner(address: &SshAddress) -> bool {
+    let addresses = (address.host.as_str(), address.port).to_socket_addrs().into_iter().flatten();
+    let answers = |address| -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, BANNER_TIMEOUT)?;
+        stream.set_read_timeout(Some(BANNER_TIMEOUT))?;
+        let mut begin = [0; 4];
+        stream.read_exact(&mut begin)?;
+        Ok(&begin == b"SSH-")
+    };
+    addresses.into_iter().any(|address| answers(address).unwrap_or(false))
+}
+
+/// The fingerprints of host keys in the log of a container: lines as `ssh-keygen -lf` prints them.
+pub fn fingerprints(log: &str) -> Vec<String> {
+    let word = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next()?.parse::<u32>().ok()?;
+        words.next().filter(|word| word.starts_with("SHA256:")).map(str::to_string)
+    };
+    log.lines().filter_map(word).collect()
+}
+
+/// Ends the pod that this process runs in, by whichever way works. Errors when none did.
+pub fn end_self() -> Result<()> {
+    let variable =
+        |name: &str| std::env::var(name).ok().or_else(|| of_first_process(name)).filter(|text| !text.is_empty());
+    let id = variable("RUNPOD_POD_ID").ok_or_else(|| Error::not_found("RUNPOD_POD_ID is not set: this is no pod"))?;
+    let key = variable("RUNPOD_API_KEY").and_then(|key| crate::secret::Secret::new(&key));
+    let by_api = key
+        .ok_or_else(|| Error::new(Kind::Auth, "the pod has no key for itself"))
+        .and_then(|key| Client::new(key)?.delete(&format!("/v2/pods/{id}")));
+    let Err(error) = by_api else { return Ok(()) };
+    // The tool of the image, by its newer and its older grammar.
+    for words in [["pod", "delete"], ["remove", "pod"]] {
+        let status = std::process::Command::new("runpodctl").args(words).arg(&id).status();
+        if status.is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+    }
+    Err(error)
+}
+
+/// Sessions of sshd do not get the environment that the container was started with.
+fn of_first_process(name: &str) -> Option<String> {
+    let environment = std::fs::read("/proc/1/environ").ok()?;
+    let entries = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    entries
+        .into_iter()
+        .find_map(|entry| entry.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_found_by_parts_of_their_names() {
+        let gpu = json!({ "id": "NVIDIA A100-SXM4-80GB", "name": "A100 SXM" });
+        for name in ["A100", "a100 sxm", "NVIDIA A100-SXM4-80GB", "A100 80GB"] {
+            assert!(is_named(&gpu, name), "{name}");
+        }
+        for name in ["A10", "H100", "A100 PCIe"] {
+            assert!(!is_named(&gpu, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_read_from_a_log() {
+        let log =
+            "Generating keys\n256 SHA256:abcDEF root@pod (ED25519)\nSHA256:not-this\n3072 SHA256:xyz root@pod (RSA)\n";
+        assert_eq!(fingerprints(log), ["SHA256:abcDEF", "SHA256:xyz"]);
+    }
+}

@@ -1,0 +1,264 @@
+//! Primitives of machines: provision_gpu, and what a machine does: the engine's primitives, sync, run_command, terminate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhai::{Dynamic, Engine, Map};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::extract::{Place, estimate, load_model, miniature};
+use super::options::Options;
+use super::problem::{ScriptResult, thrown};
+use super::values::{Model, Readable, register_handle, to_dynamic};
+use crate::error::{Error, Result};
+use crate::gpu::Want;
+use crate::record::plain;
+use crate::remote::{self, Output};
+use crate::session::{Lent, Provision, Session, SshTarget, Terms};
+
+const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
+const PROVISION: &[&str] = &[
+    "provider",
+    "gpu",
+    "gpu_count",
+    "min_vram_gb",
+    "min_cuda",
+    "cloud",
+    "max_price",
+    "max_cost",
+    "max_hours",
+    "disk_gb",
+    "image",
+    "host",
+    "key",
+    "fingerprint",
+    "known_hosts",
+    "partition",
+    "account",
+    "qos",
+    "gres",
+    "cpus",
+    "memory_gb",
+    "lease_minutes",
+    "stall_minutes",
+    "patience_minutes",
+    "keep_running",
+];
+const SYNC: &[&str] = &["up", "down"];
+/// A machine is given up by its worker after so long without its client.
+const LEASE_MINUTES: f64 = 15.0;
+const STALL_MINUTES: f64 = 60.0;
+const PATIENCE_MINUTES: f64 = 10.0;
+const MAX_HOURS: f64 = 12.0;
+const DISK_GB: usize = 60;
+
+/// A machine that a script holds: another one, or this.
+#[derive(Clone)]
+pub struct Gpu(Arc<Held>);
+
+enum Held {
+    Here(Arc<dyn Session>),
+    Lent(Arc<Lent>),
+}
+
+impl Gpu {
+    fn session(&self) -> Arc<dyn Session> {
+        match &*self.0 {
+            Held::Here(session) => session.clone(),
+            Held::Lent(lent) => lent.clone(),
+        }
+    }
+
+    fn lent(&self, what: &str) -> Result<&Lent> {
+        match &*self.0 {
+            Held::Lent(lent) => Ok(lent),
+            Held::Here(_) => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))
+                .hint("it is for machines of provider \"ssh\", \"slurm\" or \"runpod\"")),
+        }
+    }
+}
+
+impl Readable for Gpu {
+    const NAME: &'static str = "gpu";
+    fn json(&self) -> Value {
+        match &*self.0 {
+            Held::Here(_) => {
+                json!({ "name": "local", "id": "local", "provider": "local", "gpu": "", "price": 0.0, "cost": 0.0 })
+            }
+            Held::Lent(lent) => {
+                let label = &lent.label;
+                json!({
+                    "name": label.name, "id": label.id, "provider": label.provider, "gpu": label.gpu,
+                    "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
+                })
+            }
+        }
+    }
+}
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    register_handle::<Gpu>(engine);
+    let c = context.clone();
+    engine.register_fn("provision_gpu", move |options: Map| thrown(provision(&c, options)));
+    let c = context.clone();
+    engine.register_fn("provision_gpu", move || thrown(provision(&c, Map::new())));
+    engine_primitives(engine, context);
+    let c = context.clone();
+    engine.register_fn("sync", move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
+    let c = context.clone();
+    engine.register_fn("upload", move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, true)));
+    let c = context.clone();
+    engine.register_fn("download", move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, false)));
+    let c = context.clone();
+    engine.register_fn("run_command", move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
+    let c = context.clone();
+    engine.register_fn("terminate", move |gpu: Gpu| {
+        thrown(match &*gpu.0 {
+            Held::Here(_) => Ok(()),
+            Held::Lent(lent) => c.fleet.end(lent),
+        })
+    });
+}
+
+/// What runs here runs there.
+fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
+    let on = |gpu: &Gpu, context: &Context, work: &dyn Fn(&Place) -> Result<Dynamic>| -> ScriptResult<Dynamic> {
+        thrown(work(&Place { session: &gpu.session(), watch: &*context.watch }))
+    };
+    let model = move |context: &Context, gpu: Gpu, id: &str, options: Map| {
+        on(&gpu, context, &|place| load_model(place, id, options.clone()).map(|model: Model| Dynamic::from(model)))
+    };
+    let c = context.clone();
+    engine.register_fn("load_model", move |gpu: Gpu, id: &str, options: Map| model(&c, gpu, id, options));
+    let c = context.clone();
+    engine.register_fn("load_model", move |gpu: Gpu, id: &str| model(&c, gpu, id, Map::new()));
+    let c = context.clone();
+    engine.register_fn("miniature_model", move |gpu: Gpu, name: &str| {
+        on(&gpu, &c, &|place| miniature(place, Path::new("results"), name))
+    });
+    let c = context.clone();
+    engine.register_fn("estimate_vram", move |gpu: Gpu, id: &str, options: Map| {
+        on(&gpu, &c, &|place| estimate(place, id, options.clone()))
+    });
+}
+
+fn provision(context: &Context, options: Map) -> Result<Gpu> {
+    let o = Options::new("provision_gpu", options, PROVISION)?;
+    let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
+    if provider == "local" {
+        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+    }
+    let positive = |key: &str, default: f64| match o.float(key)?.unwrap_or(default) {
+        value if value > 0.0 && value.is_finite() => Ok(value),
+        value => Err(Error::bad_argument(format!("provision_gpu: `{key}` is {value}")).hint("give a number above 0")),
+    };
+    let optional = |key: &str| if o.has(key) { positive(key, 0.0).map(Some) } else { Ok(None) };
+    let minutes =
+        |key: &str, default: f64| positive(key, default).map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    let max_hours = positive("max_hours", MAX_HOURS)?;
+    let keep_running = o.flag("keep_running")?.unwrap_or(false);
+    let lease = minutes("lease_minutes", LEASE_MINUTES)?;
+    let asked = Provision {
+        provider: provider.to_string(),
+        want: Want {
+            gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
+            gpu_count: o.whole("gpu_count")?.unwrap_or(1),
+            min_vram_gb: optional("min_vram_gb")?,
+            min_cuda: o.string("min_cuda")?,
+            cloud: o.string("cloud")?,
+            max_price: optional("max_price")?,
+            max_cost: optional("max_cost")?,
+            max_hours,
+            disk_gb: o.whole("disk_gb")?.unwrap_or(DISK_GB) as u64,
+            image: o.string("image")?,
+            partition: o.string("partition")?,
+            account: o.string("account")?,
+            qos: o.string("qos")?,
+            gres: o.string("gres")?,
+            cpus: o.whole("cpus")?,
+            memory_gb: o.whole("memory_gb")?.map(|gb| gb as u64),
+        },
+        ssh: o
+            .string("host")?
+            .map(|host| -> Result<SshTarget> {
+                let path = |key| Ok::<_, Error>(o.string(key)?.map(PathBuf::from));
+                Ok(SshTarget {
+                    host,
+                    key: path("key")?,
+                    fingerprint: o.string("fingerprint")?,
+                    known_hosts: path("known_hosts")?,
+                })
+            })
+            .transpose()?,
+        terms: Terms {
+            lease: (!keep_running).then_some(lease),
+            stall: minutes("stall_minutes", STALL_MINUTES)?,
+            lifetime: Duration::from_secs_f64(3600.0 * max_hours),
+            patience: minutes("patience_minutes", PATIENCE_MINUTES)?,
+        },
+        keep_running,
+    };
+    let lent = context.fleet.provision(&asked, &*context.watch.progress())?;
+    let label = &lent.label;
+    if label.price > 0.0 {
+        let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
+        context.watch.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
+    }
+    if keep_running {
+        context.watch.line(&format!(
+            "{} will be kept running after this run: ${:.2}/h until it is terminated",
+            label.id, label.price
+        ));
+    }
+    Ok(Gpu(Arc::new(Held::Lent(lent))))
+}
+
+fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
+    let o = Options::new("sync", options, SYNC)?;
+    let list = |key| Ok::<_, Error>(o.string_or_strings(key)?.unwrap_or_default());
+    let (up, down) = (list("up")?, list("down")?);
+    if up.is_empty() && down.is_empty() {
+        return Err(Error::bad_argument("sync: neither `up` nor `down` is given")
+            .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
+    }
+    let report = gpu.lent("sync")?.sync(&context.root, &up, &down, &*context.watch.progress())?;
+    Ok(to_dynamic(&plain(&report)))
+}
+
+fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
+    let lent = gpu.lent(if up { "upload" } else { "download" })?;
+    let (machine, progress) = (lent.machine()?, context.watch.progress());
+    match up {
+        true => remote::upload(machine, &context.root.join(from), &lent.path(to), &*progress),
+        false => remote::download(machine, &lent.path(from), &context.root.join(to), &*progress),
+    }
+}
+
+/// Runs a shell command in the project's folder there; what it writes is shown as it comes and returned.
+fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
+    let here = remote::Here::default();
+    let (machine, line): (&dyn remote::Machine, String) = match &*gpu.0 {
+        Held::Here(_) => (&here, command.to_string()),
+        Held::Lent(lent) => (lent.machine()?, lent.in_project(&format!("{{ {command}\n}}"))),
+    };
+    let (mut out, mut err, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+    let code = machine.run(&line, &mut std::io::empty(), &mut |piece| {
+        let (Output::Out(bytes) | Output::Err(bytes)) = piece;
+        match piece {
+            Output::Out(_) => out.extend_from_slice(bytes),
+            Output::Err(_) => err.extend_from_slice(bytes),
+        }
+        shown.extend_from_slice(bytes);
+        while let Some(end) = shown.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = shown.drain(..=end).collect();
+            context.watch.line(String::from_utf8_lossy(&line).trim_end());
+        }
+    })?;
+    if !shown.is_empty() {
+        context.watch.line(&String::from_utf8_lossy(&shown));
+    }
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(to_dynamic(&json!({ "code": code, "out": text(out), "err": text(err) })))
+}

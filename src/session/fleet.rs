@@ -1,0 +1,235 @@
+//! All machines of one run: how they are had, and that none is left when the run ends.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::lent::{Label, Lent, Terms, lend};
+use crate::error::{Error, Result};
+use crate::gpu::ledger::Ledger;
+use crate::gpu::rent::{self, Patience, Renting};
+use crate::gpu::{self, Provider, Want};
+use crate::progress::Progress;
+use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
+
+/// What `provision_gpu` asks for.
+#[derive(Clone, Debug)]
+pub struct Provision {
+    pub provider: String,
+    pub want: Want,
+    pub ssh: Option<SshTarget>,
+    pub terms: Terms,
+    pub keep_running: bool,
+}
+
+/// A machine that the user has.
+#[derive(Clone, Debug)]
+pub struct SshTarget {
+    /// `user@host:port`.
+    pub host: String,
+    /// The file of a private key; the agent where none is given.
+    pub key: Option<PathBuf>,
+    /// Of its host key; `~/.ssh/known_hosts` where none is given.
+    pub fingerprint: Option<String>,
+    pub known_hosts: Option<PathBuf>,
+}
+
+pub struct Fleet {
+    /// `results/` of the project.
+    results: PathBuf,
+    run: String,
+    machines: Mutex<Vec<Arc<Lent>>>,
+    /// Providers that this run has asked for machines.
+    used: Mutex<Vec<Arc<dyn Provider>>>,
+    reaped: Mutex<Vec<String>>,
+}
+
+/// The state of things at the end of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ending {
+    pub lines: Vec<String>,
+    /// A machine is alive that should not be, or may be.
+    pub leaked: bool,
+}
+
+impl Fleet {
+    pub fn new(results: PathBuf) -> Self {
+        let run = format!("{:08x}", rand::random::<u32>());
+        Self { results, run, machines: Mutex::default(), used: Mutex::default(), reaped: Mutex::default() }
+    }
+
+    pub fn ledger(&self) -> Result<Ledger> {
+        Ledger::open(&self.results.join("gpus.sqlite"))
+    }
+
+    /// A machine as asked for, with a worker on it.
+    pub fn provision(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
+        let lent = match asked.provider.as_str() {
+            "ssh" => self.own(asked, progress)?,
+            name => self.rented(asked, gpu::provider(name)?, progress)?,
+        };
+        self.machines.lock().expect("no panic under this lock").push(lent.clone());
+        Ok(lent)
+    }
+
+    fn own(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
+        let target = asked.ssh.as_ref().ok_or_else(|| {
+            Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
+        })?;
+        let machine: Arc<dyn Machine> = match target.host.as_str() {
+            // Everything as on another machine, but for the wire.
+            "localhost" => Arc::new(Here::default()),
+            host => {
+                let (user, host, port) = parse_target(host)?;
+                let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
+                let host_key = match &target.fingerprint {
+                    Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
+                    None => HostKey::KnownHosts(target.known_hosts.clone().unwrap_or_else(known)),
+                };
+                let key = target.key.clone().map_or(Key::Agent, Key::File);
+                Arc::new(Ssh::new(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) }))
+            }
+        };
+        let name = format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff);
+        let label = Label {
+            id: target.host.clone(),
+            provider: "ssh".to_string(),
+            gpu: String::new(),
+            price: 0.0,
+            max_cost: None,
+            keep_running: asked.keep_running,
+            name,
+        };
+        lend(label, machine, &asked.terms, |_| None, progress).map(Arc::new)
+    }
+
+    fn rented(&self, asked: &Provision, provider: Arc<dyn Provider>, progress: &dyn Progress) -> Result<Arc<Lent>> {
+        let ledger = self.ledger()?;
+        let patience = Patience::from_environment();
+        self.first_use(&provider, &ledger, &patience, progress);
+        let key_file = self.results.join(".keys").join(&self.run);
+        let public_key = {
+            // One pair per run, made by whoever comes first.
+            let _first = self.reaped.lock().expect("no panic under this lock");
+            key_pair(&key_file)?
+        };
+        let renting = Renting {
+            provider: &*provider,
+            ledger: &ledger,
+            patience: &patience,
+            run: &self.run,
+            key_file: &key_file,
+            public_key: &public_key,
+            keep_running: asked.keep_running,
+            progress,
+        };
+        let rented = renting.rent(&asked.want)?;
+        let label = Label {
+            name: rented.name.clone(),
+            id: rented.id,
+            provider: provider.name().to_string(),
+            gpu: rented.offer.gpu,
+            price: rented.price,
+            max_cost: asked.want.max_cost,
+            keep_running: asked.keep_running,
+        };
+        let give_back = |worker: &str| provider.give_back_command(worker);
+        match lend(label, rented.reached.machine, &asked.terms, give_back, progress) {
+            Ok(lent) => Ok(Arc::new(lent)),
+            Err(error) => {
+                rent::end(&*provider, &ledger, &patience, &rented.name)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Before a run asks a provider for its first machine, it clears up after those that died.
+    fn first_use(&self, provider: &Arc<dyn Provider>, ledger: &Ledger, patience: &Patience, progress: &dyn Progress) {
+        let mut used = self.used.lock().expect("no panic under this lock");
+        if used.iter().any(|known| known.name() == provider.name()) {
+            return;
+        }
+        match rent::reap(&**provider, ledger, patience) {
+            Ok(lines) => lines.into_iter().for_each(|line| progress.event(crate::progress::Event::Warning(line))),
+            Err(error) => {
+                progress.event(crate::progress::Event::Warning(format!("looking for leftovers: {}", error.message)))
+            }
+        }
+        used.push(provider.clone());
+    }
+
+    /// Gives one machine back. One that the user has only loses its worker.
+    pub fn end(&self, lent: &Lent) -> Result<()> {
+        let mut ended = lent.ended.lock().expect("no panic under this lock");
+        if *ended {
+            return Ok(());
+        }
+        lent.end_worker();
+        let used = self.used.lock().expect("no panic under this lock").clone();
+        if let Some(provider) = used.iter().find(|provider| provider.name() == lent.label.provider) {
+            rent::end(&**provider, &self.ledger()?, &Patience::from_environment(), &lent.label.name)?;
+        }
+        *ended = true;
+        Ok(())
+    }
+
+    /// Gives everything back that is not to be kept, then asks the providers what is alive.
+    pub fn finish(&self) -> Ending {
+        let mut ending = Ending::default();
+        let machines = self.machines.lock().expect("no panic under this lock").clone();
+        let failures = std::thread::scope(|scope| {
+            let ends: Vec<_> = machines
+                .iter()
+                .filter(|lent| !lent.label.keep_running)
+                .map(|lent| scope.spawn(move || self.end(lent)))
+                .collect();
+            ends.into_iter().filter_map(|end| end.join().expect("no panic in ending").err()).collect::<Vec<_>>()
+        });
+        ending.leaked = !failures.is_empty();
+        ending.lines.extend(failures.into_iter().map(|error| error.message));
+        let used = self.used.lock().expect("no panic under this lock").clone();
+        for provider in used {
+            self.look(&*provider, &mut ending);
+        }
+        ending
+    }
+
+    fn look(&self, provider: &dyn Provider, ending: &mut Ending) {
+        let name = provider.name();
+        let ledger = match self.ledger() {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                ending.leaked = true;
+                return ending.lines.push(error.message);
+            }
+        };
+        let mine = match rent::alive(provider, &ledger) {
+            Ok(alive) => alive
+                .into_iter()
+                .filter(|alive| alive.entry.as_ref().is_some_and(|entry| entry.run == self.run))
+                .collect::<Vec<_>>(),
+            Err(error) => {
+                ending.leaked = true;
+                ending.lines.push(format!("{name}: what is alive could not be verified: {}", error.message));
+                return;
+            }
+        };
+        let cost = ledger.cost_of_run(&self.run).unwrap_or(0.0);
+        ending
+            .lines
+            .push(format!("{name}: {} machines of this run alive, by its own listing; cost ${cost:.2}", mine.len()));
+        for alive in mine {
+            let entry = alive.entry.expect("filtered");
+            let (id, price) = (&alive.machine.id, alive.machine.price);
+            if entry.keep_running {
+                ending.lines.push(format!(
+                    "  {id} ({}) is kept running and costs ${price:.2}/h: `outlier gpus terminate {id}` ends it",
+                    entry.gpu
+                ));
+            } else {
+                ending.leaked = true;
+                ending.lines.push(format!("  {id} ({}) is still alive and costs ${price:.2}/h", entry.gpu));
+            }
+        }
+    }
+}

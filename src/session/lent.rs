@@ -1,0 +1,203 @@
+//! A machine that this run works on: reached, with a worker on it, and given back at the end.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::remote::Link;
+use super::{Op, Remote, Reply, Session, deploy};
+use crate::error::{Error, Kind, Result};
+use crate::hub;
+use crate::progress::Progress;
+use crate::remote::{self, Machine, SyncReport, quoted};
+
+/// How long a worker does without what, and what it does then.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The worker ends when no client has shown interest for so long; None: it stays.
+    pub lease: Option<Duration>,
+    /// … when a call makes no progress for so long.
+    pub stall: Duration,
+    /// … in any case.
+    pub lifetime: Duration,
+    /// How long a call tries to reach a silent machine.
+    pub patience: Duration,
+}
+
+/// What a machine is called and what it costs.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// Unique; also names the folder of the worker.
+    pub name: String,
+    /// The provider's id, or the name where the provider has none.
+    pub id: String,
+    pub provider: String,
+    pub gpu: String,
+    /// USD per hour.
+    pub price: f64,
+    /// USD that it may cost in all.
+    pub max_cost: Option<f64>,
+    pub keep_running: bool,
+}
+
+pub struct Lent {
+    pub label: Label,
+    machine: Arc<dyn Machine>,
+    remote: Remote,
+    /// The project's folder on the machine.
+    root: String,
+    since: Instant,
+    /// Held while its end is under way; true once it has ended.
+    pub(super) ended: Mutex<bool>,
+    ending: AtomicBool,
+}
+
+/// Brings the program to the machine and connects to its worker there.
+pub fn lend(
+    label: Label,
+    machine: Arc<dyn Machine>,
+    terms: &Terms,
+    give_back: impl FnOnce(&str) -> Option<String>,
+    progress: &dyn Progress,
+) -> Result<Lent> {
+    let own = std::env::current_exe().map_err(|e| Error::io("finding this program", &e))?;
+    let binary = std::env::var_os("OUTLIER_WORKER").filter(|path| !path.is_empty()).map_or(own, Into::into);
+    let program = deploy(&*machine, &binary, progress)?;
+    let root = format!("~/.outlier/projects/{}", project_name());
+    let mut attach = format!(
+        "mkdir -p {0} && cd {0} && exec {1} worker attach --folder \"$HOME\"/.outlier/w/{2} --stall {3} --lifetime {4}",
+        quoted(&root),
+        quoted(&program),
+        quoted(&label.name),
+        terms.stall.as_secs_f64(),
+        lifetime(&label, terms).as_secs_f64(),
+    );
+    if let Some(lease) = terms.lease {
+        attach += &format!(" --lease {}", lease.as_secs_f64());
+    }
+    if let Some(command) = give_back(&quoted(&program)) {
+        attach += &format!(" --on-end {}", quoted(&command));
+    }
+    let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
+    // The first word tells whether it works at all, before anything is entrusted to it.
+    super::status(&link)?;
+    let remote = Remote::new(link, terms.patience, terms.lease);
+    Ok(Lent {
+        label,
+        machine,
+        remote,
+        root,
+        since: Instant::now(),
+        ended: Mutex::new(false),
+        ending: AtomicBool::new(false),
+    })
+}
+
+/// A machine ends itself before it costs more than it may.
+fn lifetime(label: &Label, terms: &Terms) -> Duration {
+    match label.max_cost {
+        Some(cap) if label.price > 0.0 => terms.lifetime.min(Duration::from_secs_f64(3600.0 * cap / label.price)),
+        _ => terms.lifetime,
+    }
+}
+
+/// The folder of the project, by its name and where it is.
+fn project_name() -> String {
+    use sha2::Digest;
+    let folder = std::env::current_dir().unwrap_or_default();
+    let name: String = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(24)
+        .collect();
+    let hash = format!("{:x}", sha2::Sha256::digest(folder.display().to_string()));
+    format!("{name}-{}", &hash[..8])
+}
+
+impl Lent {
+    /// USD so far.
+    pub fn cost(&self) -> f64 {
+        self.since.elapsed().as_secs_f64() / 3600.0 * self.label.price
+    }
+
+    pub fn machine(&self) -> Result<&dyn Machine> {
+        self.usable()?;
+        Ok(&*self.machine)
+    }
+
+    /// The command, run in the project's folder there.
+    pub fn in_project(&self, command: &str) -> String {
+        format!("mkdir -p {0} && cd {0} && {command}", quoted(&self.root))
+    }
+
+    /// A path in the project's folder there.
+    pub fn path(&self, path: &str) -> String {
+        if path.starts_with('/') || path.starts_with("~/") { path.to_string() } else { format!("{}/{path}", self.root) }
+    }
+
+    pub fn sync(&self, root: &Path, up: &[String], down: &[String], progress: &dyn Progress) -> Result<SyncReport> {
+        remote::sync(self.machine()?, root, &self.root, up, down, progress)
+    }
+
+    fn usable(&self) -> Result<()> {
+        if self.ending.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Lost, format!("{} has been given back", self.label.name))
+                .hint("provision another one"));
+        }
+        Ok(())
+    }
+
+    fn over_budget(&self) -> Option<Error> {
+        let cap = self.label.max_cost?;
+        (self.cost() >= cap).then(|| {
+            let message = format!("{} has cost ${:.2}, `max_cost` is ${cap:.2}", self.label.name, self.cost());
+            Error::new(Kind::OverBudget, message)
+                .hint("finished work is kept and a checkpoint where one was asked for: raise `max_cost` and run again")
+        })
+    }
+
+    /// Ends the worker; the machine is its provider's affair.
+    pub(super) fn end_worker(&self) {
+        if !self.ending.swap(true, Ordering::Relaxed) {
+            self.remote.end();
+        }
+    }
+}
+
+impl Session for Lent {
+    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+        self.usable()?;
+        if let Some(error) = self.over_budget() {
+            return Err(error);
+        }
+        let budget = Budget { lent: self, progress };
+        let outcome = self.remote.call(op, &budget);
+        // A machine that ended itself when its money was spent looks lost.
+        match outcome {
+            Err(error) if matches!(error.kind, Kind::Lost | Kind::Interrupted) && !progress.interrupted() => {
+                Err(self.over_budget().unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Stops a call when the money is spent.
+struct Budget<'a> {
+    lent: &'a Lent,
+    progress: &'a dyn Progress,
+}
+
+impl Progress for Budget<'_> {
+    fn event(&self, event: crate::progress::Event) {
+        self.progress.event(event);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.progress.interrupted() || self.lent.over_budget().is_some()
+    }
+}
