@@ -100,7 +100,7 @@ pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
     Ok(Model(Arc::new(ModelHandle { session: place.session.clone(), args, info, folder })))
 }
 
-/// Text is read here and cut where the model, and so its tokenizer, is; ids are read here.
+/// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let o = Options::new("load_tokens", options, TOKENS)?;
     let model: Option<Model> = o.host("model", "a model from load_model")?;
@@ -108,6 +108,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let mut source = token_source(&o)?;
     if let TokenSource::Text(text) = &mut source
         && !Arc::ptr_eq(session, &context.session)
+        && context.root.join(&text.path).exists()
     {
         text.text = Some(model::read_text(&text.path)?);
     }
