@@ -36,6 +36,17 @@ impl Context {
         Self { root, script, flags, session, watch, fleet, failed: AtomicBool::new(false) }
     }
 
+    /// Something to report to, for work of this thread.
+    pub fn progress(&self) -> Arc<dyn Progress> {
+        super::logs::logged(self.watch.progress())
+    }
+
+    /// One line for the user that is not data, and for the log of this thread.
+    pub fn line(&self, text: &str) {
+        super::logs::line(text);
+        self.watch.line(text);
+    }
+
     pub fn results(&self) -> PathBuf {
         self.root.join("results")
     }

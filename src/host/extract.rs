@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
 
-use super::context::{Context, Watch};
+use super::context::Context;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
@@ -76,20 +76,20 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
     })
 }
 
-/// Somewhere to run, and somebody to watch: what each primitive of the engine needs.
+/// Somewhere to run, and somebody to report to: what each primitive of the engine needs.
 pub struct Place<'a> {
     pub session: &'a Arc<dyn Session>,
-    pub watch: &'a dyn Watch,
+    pub context: &'a Context,
 }
 
 impl<'a> Place<'a> {
     /// This machine.
     fn here(context: &'a Context) -> Self {
-        Self { session: &context.session, watch: &*context.watch }
+        Self { session: &context.session, context }
     }
 
     fn call(&self, op: Op) -> Result<Reply> {
-        self.session.call(op, &*self.watch.progress())
+        self.session.call(op, &*self.context.progress())
     }
 }
 
@@ -112,7 +112,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     {
         text.text = Some(model::read_text(&text.path)?);
     }
-    let place = Place { session, watch: &*context.watch };
+    let place = Place { session, context };
     let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
     Ok(TokensHandle(Arc::new(tokens)))
 }
@@ -177,7 +177,7 @@ fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
     };
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
-    let place = Place { session: &model.0.session, watch: &*context.watch };
+    let place = Place { session: &model.0.session, context };
     let reply = place.call(op)?;
     let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
     Ok(ActivationsHandle(Arc::new(*acts)))

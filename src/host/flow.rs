@@ -24,7 +24,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
         c.mark_failed();
-        c.watch.line(&format!("FAILED {what}: {}", failure_text(&error)));
+        c.line(&format!("FAILED {what}: {}", failure_text(&error)));
     });
 }
 
@@ -99,6 +99,11 @@ fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
         }
     }
     map.into()
+}
+
+/// An error in one line.
+pub fn told(error: &EvalAltResult) -> String {
+    failure_text(&thrown_value(error))
 }
 
 /// What `catch` would have bound.

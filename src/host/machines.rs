@@ -125,7 +125,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 /// What runs here runs there.
 fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     let on = |gpu: &Gpu, context: &Context, work: &dyn Fn(&Place) -> Result<Dynamic>| -> ScriptResult<Dynamic> {
-        thrown(work(&Place { session: &gpu.session(), watch: &*context.watch }))
+        thrown(work(&Place { session: &gpu.session(), context }))
     };
     let model = move |context: &Context, gpu: Gpu, id: &str, options: Map| {
         on(&gpu, context, &|place| load_model(place, id, options.clone()).map(|model: Model| Dynamic::from(model)))
@@ -200,14 +200,14 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         },
         keep_running,
     };
-    let lent = context.fleet.provision(&asked, &*context.watch.progress())?;
+    let lent = context.fleet.provision(&asked, &*context.progress())?;
     let label = &lent.label;
     if label.price > 0.0 {
         let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
-        context.watch.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
+        context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
     }
     if keep_running {
-        context.watch.line(&format!(
+        context.line(&format!(
             "{} will be kept running after this run: ${:.2}/h until it is terminated",
             label.id, label.price
         ));
@@ -223,13 +223,13 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
         return Err(Error::bad_argument("sync: neither `up` nor `down` is given")
             .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
     }
-    let report = gpu.lent("sync")?.sync(&context.root, &up, &down, &*context.watch.progress())?;
+    let report = gpu.lent("sync")?.sync(&context.root, &up, &down, &*context.progress())?;
     Ok(to_dynamic(&plain(&report)))
 }
 
 fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
     let lent = gpu.lent(if up { "upload" } else { "download" })?;
-    let (machine, progress) = (lent.machine()?, context.watch.progress());
+    let (machine, progress) = (lent.machine()?, context.progress());
     match up {
         true => remote::upload(machine, &context.root.join(from), &lent.path(to), &*progress),
         false => remote::download(machine, &lent.path(from), &context.root.join(to), &*progress),
@@ -253,11 +253,11 @@ fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
         shown.extend_from_slice(bytes);
         while let Some(end) = shown.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = shown.drain(..=end).collect();
-            context.watch.line(String::from_utf8_lossy(&line).trim_end());
+            context.line(String::from_utf8_lossy(&line).trim_end());
         }
     })?;
     if !shown.is_empty() {
-        context.watch.line(&String::from_utf8_lossy(&shown));
+        context.line(&String::from_utf8_lossy(&shown));
     }
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(to_dynamic(&json!({ "code": code, "out": text(out), "err": text(err) })))

@@ -7,6 +7,7 @@ mod diagnostic;
 mod extract;
 mod flags;
 mod flow;
+mod logs;
 mod machines;
 mod modules;
 mod options;
@@ -54,6 +55,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);
     flow::register(&mut engine, context);
+    logs::register(&mut engine, context);
     show::register(&mut engine, context);
     engine
 }

@@ -17,7 +17,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         table(&columns, &rows)
     });
     let c = context.clone();
-    engine.register_fn("log", move |text: &str| c.watch.line(text));
+    engine.register_fn("log", move |text: &str| c.line(text));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
     engine.register_fn("format_number", |value: FLOAT| short(value));

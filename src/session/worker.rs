@@ -243,20 +243,16 @@ impl Worker {
     }
 
     fn carry_out(&self, call: &Call, op: Op) {
-        let model = match &op {
-            Op::Load(args) => Some(args.id.clone()),
-            _ => None,
-        };
         let watcher = Watcher { worker: self, call };
         let work = || self.local.call(op, &watcher);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         let outcome = outcome.unwrap_or_else(|_| {
             Err(Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
         });
-        if let (Ok(_), Some(model)) = (&outcome, model) {
+        if let Ok(Reply::Model { info, .. }) = &outcome {
             let mut models = self.models.lock().expect("no panic under this lock");
-            models.retain(|known| *known != model);
-            models.push(model);
+            models.retain(|known| *known != info.id);
+            models.push(info.id.clone());
         }
         self.progressed();
         call.happened.lock().expect("no panic under this lock").outcome = Some(outcome);

@@ -1,0 +1,119 @@
+//! One log per piece of work: what its thread reports goes to a file of `logs/` as well. Primitives: with_log, last_logged.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
+
+use super::context::Context;
+use super::problem::{ScriptResult, thrown};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use crate::results::check_name;
+
+type Log = Arc<Mutex<File>>;
+
+thread_local! {
+    /// Where this thread's reports go as well.
+    static LOG: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    let c = context.clone();
+    engine.register_fn("with_log", move |ctx: NativeCallContext, name: &str, work: FnPtr| {
+        with_log(&ctx, &c, name, &work)
+    });
+    let c = context.clone();
+    engine.register_fn("last_logged", move |name: &str| thrown(last_logged(&c, name)));
+}
+
+fn path(context: &Context, name: &str) -> Result<PathBuf> {
+    check_name(name)?;
+    Ok(context.root.join("logs").join(format!("{name}.log")))
+}
+
+/// Calls `work` and adds everything it reports to `logs/<name>.log`.
+fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr) -> ScriptResult<Dynamic> {
+    let open = || -> Result<File> {
+        let path = path(context, name)?;
+        let opening = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(opening)?;
+        }
+        File::options().create(true).append(true).open(&path).map_err(opening)
+    };
+    let file = Arc::new(Mutex::new(thrown(open())?));
+    let before = LOG.replace(Some(file));
+    line("begins");
+    let outcome = work.call_within_context::<Dynamic>(ctx, ());
+    match &outcome {
+        Ok(_) => line("done"),
+        Err(error) => line(&format!("failed: {}", super::flow::told(error))),
+    }
+    LOG.set(before);
+    outcome
+}
+
+/// The time and text of the last line of a log: `#{ time, text }`, or () where there is none.
+fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
+    let text = std::fs::read_to_string(path(context, name)?).unwrap_or_default();
+    let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
+        return Ok(Dynamic::UNIT);
+    };
+    let mut map = Map::new();
+    map.insert("time".into(), time.into());
+    map.insert("text".into(), text.into());
+    Ok(map.into())
+}
+
+/// Adds a line to the log of this thread, if it has one.
+pub fn line(text: &str) {
+    LOG.with_borrow(|log| {
+        if let Some(log) = log {
+            write(log, text);
+        }
+    });
+}
+
+fn write(log: &Log, text: &str) {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    let _ = writeln!(log.lock().expect("no panic under this lock"), "{time} {text}");
+}
+
+/// Progress that is also written to the log of the thread that it is made in.
+pub fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
+    let log = LOG.with_borrow(Clone::clone);
+    match log {
+        Some(log) => Arc::new(Logged { progress, log, what: Mutex::default() }),
+        None => progress,
+    }
+}
+
+struct Logged {
+    progress: Arc<dyn Progress>,
+    log: Log,
+    /// What goes on, and of how many steps.
+    what: Mutex<(String, u64)>,
+}
+
+impl Progress for Logged {
+    fn event(&self, event: Event) {
+        let mut what = self.what.lock().expect("no panic under this lock");
+        match &event {
+            Event::Begin { what: name, total } => *what = (name.clone(), *total),
+            Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", what.0, what.1)),
+            Event::Warning(text) => write(&self.log, text),
+            Event::End => (),
+        }
+        drop(what);
+        self.progress.event(event);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.progress.interrupted()
+    }
+}

@@ -1,0 +1,172 @@
+//! A real OpenSSH server on loopback, with its own host key, home folder and environment.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Everything that runs in a server's sessions has this in its environment, and so is found again.
+const MARK: &str = "OUTLIER_TEST_SSHD";
+const PROGRAM: &str = "/usr/sbin/sshd";
+
+pub struct Sshd {
+    folder: TempDir,
+    pub port: u16,
+    mark: String,
+    environment: Vec<(String, String)>,
+    server: Option<Child>,
+}
+
+impl Sshd {
+    /// A server that lets the key in `key_file` in.
+    pub fn start() -> Self {
+        let mut sshd = Self::prepare("", &[]);
+        let public = sshd.make_key("client");
+        fs::write(sshd.path("authorized_keys"), public).unwrap();
+        sshd.up();
+        sshd
+    }
+
+    /// A server, not started yet, for this line of `authorized_keys`, with more variables in its sessions.
+    pub fn prepare(authorized: &str, environment: &[(&str, &str)]) -> Self {
+        assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: `sh .ci/packages tests` installs it");
+        let folder = tempfile::Builder::new().prefix("sshd").tempdir().unwrap();
+        let mark = format!("{:016x}", rand::random::<u64>());
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let home = folder.path().join("home");
+        fs::create_dir(&home).unwrap();
+        let mut environment: Vec<(String, String)> =
+            environment.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        environment.push((MARK.to_string(), mark.clone()));
+        environment.push(("HOME".to_string(), home.display().to_string()));
+        let sshd = Self { folder, port, mark, environment, server: None };
+        fs::write(sshd.path("authorized_keys"), format!("{authorized}\n")).unwrap();
+        sshd.make_key("host");
+        sshd
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// The private key that `start` lets in.
+    pub fn key_file(&self) -> PathBuf {
+        self.path("client")
+    }
+
+    /// `root@127.0.0.1:PORT`, with the user who runs the tests.
+    pub fn target(&self) -> String {
+        let user = Command::new("id").arg("-un").output().unwrap();
+        format!("{}@127.0.0.1:{}", String::from_utf8(user.stdout).unwrap().trim(), self.port)
+    }
+
+    /// A key pair in OpenSSH's format; gives the public line.
+    fn make_key(&self, name: &str) -> String {
+        let path = self.path(name);
+        let _ = fs::remove_file(&path);
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
+        assert!(made.success());
+        fs::read_to_string(path.with_extension("pub")).unwrap()
+    }
+
+    /// As `ssh-keygen -lf` prints it: `256 SHA256:… comment (ED25519)`.
+    pub fn fingerprint_line(&self) -> String {
+        let shown = Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")).output().unwrap();
+        String::from_utf8(shown.stdout).unwrap().trim().to_string()
+    }
+
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint_line().split(' ').nth(1).unwrap().to_string()
+    }
+
+    pub fn up(&mut self) {
+        // As root sshd wants its folder for the separation of privileges.
+        let _ = fs::create_dir_all("/run/sshd");
+        let quoted = |(key, value): &(String, String)| format!("\"{key}={value}\"");
+        let environment: Vec<_> = self.environment.iter().map(quoted).collect();
+        let config = format!(
+            "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\n\
+             MaxStartups 200\nMaxSessions 100\nSetEnv {}\n",
+            self.port,
+            self.path("host").display(),
+            self.path("authorized_keys").display(),
+            environment.join(" "),
+        );
+        fs::write(self.path("config"), config).unwrap();
+        fs::set_permissions(self.path("host"), fs::Permissions::from_mode(0o600)).unwrap();
+        let log = fs::File::create(self.path("log")).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["-D", "-e", "-f"]).arg(self.path("config")).env(MARK, &self.mark);
+        self.server = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "sshd: {}", fs::read_to_string(self.path("log")).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Cuts all connections; what was started through them goes on.
+    pub fn cut(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        // The processes of its connections are called sshd too.
+        kill(&self.mark, |name| name.starts_with("sshd"));
+    }
+
+    /// Ends everything, as when a machine is switched off.
+    pub fn down(&mut self) {
+        self.cut();
+        kill(&self.mark, |_| true);
+    }
+
+    pub fn new_host_key(&mut self) {
+        self.make_key("host");
+    }
+
+    /// The environment of every process that belongs to this machine, for looking whether secrets are in it.
+    pub fn processes(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        each(&self.mark, |pid, _| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            all.push(String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).replace('\0', " "));
+        });
+        all
+    }
+}
+
+fn each(mark: &str, mut act: impl FnMut(i32, &str)) {
+    let wanted = format!("{MARK}={mark}");
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            act(pid, name.trim());
+        }
+    }
+}
+
+fn kill(mark: &str, which: impl Fn(&str) -> bool) {
+    each(mark, |pid, name| {
+        if which(name) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+    });
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
