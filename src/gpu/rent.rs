@@ -11,6 +11,8 @@ use crate::progress::{Event, Progress};
 
 /// What all our machines are called.
 pub const PREFIX: &str = "outlier-";
+/// Machines of one kind that are tried when they do not come up.
+const HOSTS_PER_OFFER: usize = 2;
 /// A machine that cannot be paid for so long is not worth its start.
 const LEAST_HOURS: f64 = 0.1;
 
@@ -112,12 +114,20 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             affordable(&offer, want)?;
-            match self.one(&offer, want) {
-                Ok(rented) => return Ok(rented),
-                Err(error) if !is_next(error.kind) => return Err(error),
-                Err(error) => {
-                    self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
-                    last = Some(error);
+            for _ in 0..HOSTS_PER_OFFER {
+                let error = match self.one(&offer, want) {
+                    Ok(rented) => return Ok(rented),
+                    Err(error) => error,
+                };
+                // One host failed: another of the same kind may not.
+                let host = error.kind == Kind::Lost;
+                if !host && error.kind != Kind::NoCapacity {
+                    return Err(error);
+                }
+                self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
+                last = Some(error);
+                if !host {
+                    break;
                 }
             }
         }
@@ -137,7 +147,7 @@ impl Renting<'_> {
                     return Err(Error::new(Kind::NoCapacity, error.message));
                 }
                 // Not known: the row stays open, and `reap` looks again.
-                Err(_) => return Err(error),
+                Err(_) => return Err(Error { kind: Kind::Service, ..error }),
             },
             Err(error) => {
                 self.ledger.closed(&name)?;
@@ -191,17 +201,24 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             let Some(machine) = self.provider.describe(id)? else {
-                return Err(Error::new(Kind::NoCapacity, "the machine went away while it started"));
+                return Err(Error::new(Kind::Lost, "the machine went away while it started"));
             };
             match machine.state {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
-                        return Ok(reached);
+                        match crate::remote::output(&*reached.machine, "true") {
+                            Ok(_) => return Ok(reached),
+                            // It is not the one that was created, or does not know us: another may be had.
+                            Err(error) if error.kind == Kind::Auth => {
+                                return Err(Error { kind: Kind::Lost, ..error });
+                            }
+                            Err(_) => (),
+                        }
                     }
                     if since.elapsed() > self.patience.reach {
                         return Err(Error::new(
-                            Kind::NoCapacity,
+                            Kind::Lost,
                             format!("it runs, but could not be reached for {} s", since.elapsed().as_secs()),
                         )
                         .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
@@ -209,11 +226,11 @@ impl Renting<'_> {
                 }
                 State::Starting if begin.elapsed() > self.patience.start => {
                     let message = format!("it has not started within {} s", begin.elapsed().as_secs());
-                    return Err(Error::new(Kind::NoCapacity, message).hint("this host is stuck: another may be had"));
+                    return Err(Error::new(Kind::Lost, message).hint("this host is stuck: another may be had"));
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    return Err(Error::new(Kind::NoCapacity, "it stopped while it started"));
+                    return Err(Error::new(Kind::Lost, "it stopped while it started"));
                 }
             }
             std::thread::sleep(self.patience.poll);
@@ -223,11 +240,6 @@ impl Renting<'_> {
     fn end(&self, name: &str) -> Result<()> {
         end(self.provider, self.ledger, self.patience, name)
     }
-}
-
-/// Whether another offer may do better.
-fn is_next(kind: Kind) -> bool {
-    matches!(kind, Kind::NoCapacity)
 }
 
 /// Whether it is unknown if a machine was created.

@@ -333,6 +333,11 @@ impl Fleet {
                 .filter(|alive| alive.entry.as_ref().is_some_and(|entry| entry.run == self.run))
                 .collect::<Vec<_>>(),
             Err(error) => {
+                // Where none was ever created, none can be alive.
+                let open = ledger.open_entries();
+                if open.is_ok_and(|open| open.iter().all(|entry| entry.run != self.run)) {
+                    return;
+                }
                 ending.leaked = true;
                 ending.lines.push(format!("{name}: what is alive could not be verified: {}", error.message));
                 return;
