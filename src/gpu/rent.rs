@@ -185,13 +185,20 @@ impl Renting<'_> {
     fn wait(&self, id: &str) -> Result<Reached> {
         let begin = Instant::now();
         let mut running: Option<Instant> = None;
+        let mut told = Vec::new();
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
             }
             let Some(machine) = self.provider.describe(id)? else {
-                return Err(Error::new(Kind::NoCapacity, "the machine went away while it started"));
+                let log = self.provider.logs(id).unwrap_or_default();
+                let last = log.trim().lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
+                return Err(Error::new(Kind::NoCapacity, format!("the machine went away while it started{last}")));
             };
+            if machine.state == State::Starting && !machine.why.is_empty() && !told.contains(&machine.why) {
+                self.say(format!("{id}: {}", machine.why));
+                told.push(machine.why.clone());
+            }
             match machine.state {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
@@ -212,7 +219,8 @@ impl Renting<'_> {
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    return Err(Error::new(Kind::NoCapacity, "it stopped while it started"));
+                    let why = if machine.why.is_empty() { "it stopped while it started" } else { &machine.why };
+                    return Err(Error::new(Kind::NoCapacity, why));
                 }
             }
             std::thread::sleep(self.patience.poll);

@@ -238,7 +238,7 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
 
 /// Runs a shell command in the project's folder there; what it writes is shown as it comes and returned.
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
-    let here = remote::Here::default();
+    let here = remote::Here;
     let (machine, line): (&dyn remote::Machine, String) = match &*gpu.0 {
         Held::Here(_) => (&here, command.to_string()),
         Held::Lent(lent) => (lent.machine()?, lent.in_project(&format!("{{ {command}\n}}"))),

@@ -8,7 +8,7 @@ use super::lent::{Label, Lent, Terms, lend};
 use crate::error::{Error, Result};
 use crate::gpu::ledger::Ledger;
 use crate::gpu::rent::{self, Patience, Renting};
-use crate::gpu::{self, Provider, Want};
+use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::Progress;
 use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
 
@@ -32,6 +32,24 @@ pub struct SshTarget {
     /// Of its host key; `~/.ssh/known_hosts` where none is given.
     pub fingerprint: Option<String>,
     pub known_hosts: Option<PathBuf>,
+}
+
+impl SshTarget {
+    fn login(&self) -> Result<Login> {
+        let (user, host, port) = parse_target(&self.host)?;
+        let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
+        let host_key = match &self.fingerprint {
+            Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
+            None => HostKey::KnownHosts(self.known_hosts.clone().unwrap_or_else(known)),
+        };
+        let key = self.key.clone().map_or(Key::Agent, Key::File);
+        Ok(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) })
+    }
+}
+
+/// The name of the provider that hands jobs in: here, or on the login node that is named.
+fn cluster(asked: &Provision) -> Result<String> {
+    asked.ssh.as_ref().map_or(Ok("slurm".to_string()), |target| Ok(slurm::name_of(&target.login()?)))
 }
 
 pub struct Fleet {
@@ -66,6 +84,7 @@ impl Fleet {
     pub fn provision(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let lent = match asked.provider.as_str() {
             "ssh" => self.own(asked, progress)?,
+            "slurm" => self.rented(asked, gpu::provider(&cluster(asked)?)?, progress)?,
             name => self.rented(asked, gpu::provider(name)?, progress)?,
         };
         self.machines.lock().expect("no panic under this lock").push(lent.clone());
@@ -78,17 +97,8 @@ impl Fleet {
         })?;
         let machine: Arc<dyn Machine> = match target.host.as_str() {
             // Everything as on another machine, but for the wire.
-            "localhost" => Arc::new(Here::default()),
-            host => {
-                let (user, host, port) = parse_target(host)?;
-                let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
-                let host_key = match &target.fingerprint {
-                    Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
-                    None => HostKey::KnownHosts(target.known_hosts.clone().unwrap_or_else(known)),
-                };
-                let key = target.key.clone().map_or(Key::Agent, Key::File);
-                Arc::new(Ssh::new(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) }))
-            }
+            "localhost" => Arc::new(Here),
+            _ => Arc::new(Ssh::new(target.login()?)),
         };
         let name = format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff);
         let label = Label {
@@ -105,7 +115,7 @@ impl Fleet {
 
     fn rented(&self, asked: &Provision, provider: Arc<dyn Provider>, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
-        let patience = Patience::from_environment();
+        let patience = provider.patience();
         self.first_use(&provider, &ledger, &patience, progress);
         let key_file = self.results.join(".keys").join(&self.run);
         let public_key = {
@@ -167,7 +177,7 @@ impl Fleet {
         lent.end_worker();
         let used = self.used.lock().expect("no panic under this lock").clone();
         if let Some(provider) = used.iter().find(|provider| provider.name() == lent.label.provider) {
-            rent::end(&**provider, &self.ledger()?, &Patience::from_environment(), &lent.label.name)?;
+            rent::end(&**provider, &self.ledger()?, &provider.patience(), &lent.label.name)?;
         }
         *ended = true;
         Ok(())
