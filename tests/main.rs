@@ -4,6 +4,7 @@
 mod checkpoint;
 mod fake_hub;
 mod project;
+mod sshd;
 
 /// The rules of the house, read off the source.
 mod tidy;
@@ -50,3 +51,7 @@ mod sweep;
 
 /// Models from the hub.
 mod hub;
+
+/// The same work in jobs of a Slurm cluster; the cluster.
+mod slurm;
+mod slurm_cluster;

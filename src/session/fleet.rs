@@ -205,7 +205,8 @@ impl Fleet {
     }
 
     fn look(&self, provider: &dyn Provider, ending: &mut Ending) {
-        let name = provider.name();
+        // Behind it stands how one gets in there.
+        let name = provider.name().split(';').next().unwrap_or_default();
         let ledger = match self.ledger() {
             Ok(ledger) => ledger,
             Err(error) => {

@@ -92,7 +92,8 @@ impl Provider for Slurm {
         Patience { start: Duration::MAX, ..Patience::from_environment() }
     }
 
-    /// One for each GPU type that is named. What the cluster has of them, sbatch tells.
+    /// One for each GPU type that is named, as it is written and in small letters, as types mostly are. What the cluster
+    /// has of them, sbatch tells.
     fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
         let unknown = [
             ("min_vram_gb", want.min_vram_gb.is_some()),
@@ -104,14 +105,15 @@ impl Provider for Slurm {
             return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
                 .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
         }
-        let any = [String::new()];
-        let kinds = if want.gpus.is_empty() { &any[..] } else { &want.gpus[..] };
-        let with = |kind: &String| Offer {
-            gpu: job::gres(want, &kind.to_lowercase()).unwrap_or_default(),
-            gpu_count: want.gpu_count,
-            ..offer(&self.name)
-        };
-        Ok(kinds.iter().map(with).collect())
+        let mut kinds: Vec<String> = want.gpus.iter().flat_map(|kind| [kind.clone(), kind.to_lowercase()]).collect();
+        if kinds.is_empty() {
+            kinds.push(String::new());
+        }
+        let gres = kinds.iter().map(|kind| job::gres(want, kind).unwrap_or_default());
+        let mut offers: Vec<Offer> =
+            gres.map(|gpu| Offer { gpu, gpu_count: want.gpu_count, ..offer(&self.name) }).collect();
+        offers.dedup();
+        Ok(offers)
     }
 
     fn create(&self, name: &str, offer: &Offer, want: &Want, _: &str) -> Result<Description> {
