@@ -186,11 +186,24 @@ impl Renting<'_> {
         let begin = Instant::now();
         let mut running: Option<Instant> = None;
         let mut told = Vec::new();
+        let mut silent: Option<Instant> = None;
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
             }
-            let Some(machine) = self.provider.describe(id)? else {
+            let described = match self.provider.describe(id) {
+                // Nothing is lost by asking again, and perhaps a place in a queue by giving up.
+                Err(error)
+                    if is_open(error.kind)
+                        && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
+                {
+                    std::thread::sleep(self.patience.poll);
+                    continue;
+                }
+                described => described?,
+            };
+            silent = None;
+            let Some(machine) = described else {
                 let log = self.provider.logs(id).unwrap_or_default();
                 let last = log.trim().lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
                 return Err(Error::new(Kind::NoCapacity, format!("the machine went away while it started{last}")));
