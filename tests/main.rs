@@ -1,8 +1,10 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, a hub to fetch from, and a project folder in which the program runs.
+/// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, and a project
+/// folder in which the program runs.
 mod checkpoint;
 mod fake_hub;
+mod fake_runpod;
 mod project;
 mod sshd;
 
@@ -52,6 +54,8 @@ mod sweep;
 /// Models from the hub.
 mod hub;
 
-/// The same work in jobs of a Slurm cluster; the cluster.
+/// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
+mod runpod;
 mod slurm;
 mod slurm_cluster;
+mod ssh;

@@ -316,7 +316,7 @@ fn what_the_cluster_does_not_have_is_told() {
 fn options_of_other_providers_are_refused() {
     let cluster = Cluster::shared();
     let project = Project::new();
-    let outcome = run(&cluster, &project, "provision_gpu(#{ provider: \"slurm\", min_vram_gb: 24 });").ends(1);
+    let outcome = run(&cluster, &project, "provision_gpu(#{ provider: \"slurm\", min_vram_gb: 24.0 });").ends(1);
     assert!(outcome.stderr.contains("provider \"slurm\" cannot look after `min_vram_gb`"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("hint: choose nodes by `partition`, `gres` or `gpu`"), "{}", outcome.stderr);
 }

@@ -34,6 +34,8 @@ pub struct Want {
     pub max_cost: Option<f64>,
     /// The machine ends itself after so many hours.
     pub max_hours: f64,
+    /// How long the work is thought to take.
+    pub expected_hours: Option<f64>,
     pub disk_gb: u64,
     pub image: Option<String>,
     /// Slurm only.
@@ -141,6 +143,15 @@ pub struct Reached {
     pub ssh: Option<SshAddress>,
     /// Of its host keys.
     pub fingerprints: Vec<String>,
+}
+
+/// Names of the providers that there may be machines of: those everybody has, and those that open rows name.
+pub fn names(open: &[ledger::Entry]) -> Vec<String> {
+    let mut names = vec!["runpod".to_string(), "slurm".to_string()];
+    names.extend(open.iter().map(|entry| entry.provider.clone()));
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The provider of this name that machines are rented from.

@@ -81,7 +81,7 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
-            completion_time: String::new(),
+            ..Measurements::default()
         },
     })
 }

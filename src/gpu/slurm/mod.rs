@@ -95,16 +95,6 @@ impl Provider for Slurm {
     /// One for each GPU type that is named, as it is written and in small letters, as types mostly are. What the cluster
     /// has of them, sbatch tells.
     fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
-        let unknown = [
-            ("min_vram_gb", want.min_vram_gb.is_some()),
-            ("min_cuda", want.min_cuda.is_some()),
-            ("cloud", want.cloud.is_some()),
-            ("image", want.image.is_some()),
-        ];
-        if let Some((name, _)) = unknown.iter().find(|(_, given)| *given) {
-            return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
-                .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
-        }
         let mut kinds: Vec<String> = want.gpus.iter().flat_map(|kind| [kind.clone(), kind.to_lowercase()]).collect();
         if kinds.is_empty() {
             kinds.push(String::new());
