@@ -51,7 +51,8 @@ impl Cluster {
         }
         private(&cluster.path("munge"), 0o755);
         private(cluster.folder.path(), 0o755);
-        fs::write(cluster.path("munge/key"), (0..64).flat_map(|_| rand::random::<[u8; 16]>()).collect::<Vec<_>>()).unwrap();
+        fs::write(cluster.path("munge/key"), (0..64).flat_map(|_| rand::random::<[u8; 16]>()).collect::<Vec<_>>())
+            .unwrap();
         private(&cluster.path("munge/key"), 0o600);
         cluster.configure();
         let path = |name: &str| cluster.path(name).display().to_string();
@@ -170,7 +171,8 @@ impl Cluster {
         let home = format!("HOME={}", self.home().display());
         let inside = |environment: &str| {
             let mut variables = environment.split('\0');
-            variables.clone().any(|variable| variable == home) && variables.any(|word| word.starts_with("SLURM_JOB_ID="))
+            variables.clone().any(|variable| variable == home)
+                && variables.any(|word| word.starts_with("SLURM_JOB_ID="))
         };
         all_processes().into_iter().filter(|(_, _, environment)| inside(environment)).collect()
     }

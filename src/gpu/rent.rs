@@ -195,8 +195,7 @@ impl Renting<'_> {
             let described = match self.provider.describe(id) {
                 // Nothing is lost by asking again, and perhaps a place in a queue by giving up.
                 Err(error)
-                    if is_open(error.kind)
-                        && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
+                    if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
                 {
                     std::thread::sleep(self.patience.poll);
                     continue;

@@ -317,9 +317,8 @@ impl Fleet {
         ending.lines.extend(failures.into_iter().map(|error| error.message));
         let used = self.used.lock().expect("no panic under this lock").clone();
         for provider in used {
-            let reaped = self
-                .ledger()
-                .and_then(|ledger| rent::reap(&*provider, &ledger, &provider.patience(), Reap::All));
+            let reaped =
+                self.ledger().and_then(|ledger| rent::reap(&*provider, &ledger, &provider.patience(), Reap::All));
             match reaped {
                 Ok(lines) => ending.lines.extend(lines),
                 Err(error) => ending.lines.push(format!("looking for leftovers: {}", error.message)),

@@ -46,7 +46,8 @@ impl Machine for Allocation {
         if let Some(code) = errors.code {
             return Ok(code);
         }
-        let last = String::from_utf8_lossy(if errors.line.is_empty() { &errors.last } else { &errors.line }).into_owned();
+        let last =
+            String::from_utf8_lossy(if errors.line.is_empty() { &errors.last } else { &errors.line }).into_owned();
         let said = if last.trim().is_empty() { format!("exit code {code}") } else { last.trim().to_string() };
         Err(Error::new(Kind::Lost, format!("{}: the step ended before its command did: {said}", self.name()))
             .hint("does the job still run (`squeue --me`)? its log is ~/.outlier/jobs/ID.log"))

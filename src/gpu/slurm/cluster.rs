@@ -105,7 +105,10 @@ impl Cluster {
         // With several clusters the name of the cluster follows.
         let id = finished.out.trim().lines().next_back().unwrap_or_default().split(';').next().unwrap_or_default();
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_digit()) {
-            return Err(Error::new(Kind::Service, format!("sbatch answered {:?}, not with an id", finished.out.trim())));
+            return Err(Error::new(
+                Kind::Service,
+                format!("sbatch answered {:?}, not with an id", finished.out.trim()),
+            ));
         }
         Ok(id.to_string())
     }
@@ -136,7 +139,11 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
     ),
     ("not available now", Kind::NoCapacity, "the partition is down or too small for this: `sinfo -s` lists them"),
     ("artition", Kind::BadArgument, "`sinfo -s` lists the partitions; give `partition`"),
-    ("nvalid qos", Kind::BadArgument, "`sacctmgr show associations user=$USER format=account,qos` lists them; give `qos`"),
+    (
+        "nvalid qos",
+        Kind::BadArgument,
+        "`sacctmgr show associations user=$USER format=account,qos` lists them; give `qos`",
+    ),
     ("ermission denied", Kind::Auth, "ask those who run the cluster for an account on it"),
     ("not permitted", Kind::Auth, "ask those who run the cluster, or give another `partition` or `account`"),
     (
@@ -151,12 +158,12 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
         Kind::NoCapacity,
         "`sinfo -o '%P %G'` lists the GPUs; give `gres: \"gpu:TYPE:1\"`, or `gpu_count: 0` for none",
     ),
+    ("emory specification", Kind::NoCapacity, "lower `memory_gb`: `sinfo -o '%P %m'` lists the memory of nodes in MB"),
     (
         "not available",
         Kind::NoCapacity,
         "no node of the partition has all of it: `sinfo -o '%P %G %c %m'` lists GPUs, cores and memory",
     ),
-    ("emory specification", Kind::NoCapacity, "lower `memory_gb`: `sinfo -o '%P %m'` lists the memory of nodes in MB"),
 ];
 
 /// An error of kind `Service` leaves open whether the job was taken.

@@ -42,7 +42,8 @@ pub fn folder(name: &str) -> String {
 /// The script of the job `name`.
 pub fn script(name: &str) -> String {
     let folder = quoted(&folder(name));
-    let set = format!("folder={folder}\nmarker=\"$HOME/.outlier/jobs/$SLURM_JOB_ID.exit\"\nidle_seconds={IDLE_SECONDS}");
+    let set =
+        format!("folder={folder}\nmarker=\"$HOME/.outlier/jobs/$SLURM_JOB_ID.exit\"\nidle_seconds={IDLE_SECONDS}");
     format!("#!/bin/sh\n{set}\n{SCRIPT}")
 }
 
@@ -125,7 +126,8 @@ pub fn end(cluster: &Cluster, id: &str) -> Option<String> {
         text.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_string)
     };
     let code = || {
-        let marker = crate::remote::output(&**cluster.machine(), &format!("cat \"$HOME\"/.outlier/jobs/{}.exit", quoted(id)));
+        let marker =
+            crate::remote::output(&**cluster.machine(), &format!("cat \"$HOME\"/.outlier/jobs/{}.exit", quoted(id)));
         marker.ok().map(|code| format!("exit code {}", code.trim()))
     };
     let state = field("JobState=").or_else(code).unwrap_or_else(|| "it left the queue".to_string());
