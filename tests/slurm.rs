@@ -80,7 +80,7 @@ fn ledger(project: &Project) -> Vec<(String, String, String)> {
     let db = rusqlite::Connection::open(project.path("results/gpus.sqlite")).unwrap();
     let mut rows =
         db.prepare("SELECT name, id, stage FROM machines WHERE provider LIKE 'slurm%' ORDER BY since").unwrap();
-    let text = |row: &rusqlite::Row, column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let text = |row: &rusqlite::Row, column: usize| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     let rows = rows.query_map([], |row| Ok((text(row, 0)?, text(row, 1)?, text(row, 2)?))).unwrap();
     rows.map(Result::unwrap).collect()
 }
@@ -92,7 +92,7 @@ fn nothing_is_left(cluster: &Cluster, project: &Project, jobs: usize) {
     assert_eq!(rows.len(), jobs, "{rows:?}");
     for (name, _, stage) in &rows {
         assert_eq!(stage, "closed", "{name}");
-        assert_eq!(cluster.jobs(name), [], "it is in the queue");
+        assert!(cluster.jobs(name).is_empty(), "{name} is in the queue");
         // The queue is left first, then the job's script tidies up.
         let runs = || cluster.processes().iter().any(|(_, words, _)| words.contains(name));
         wait_for("the end of the job's processes", || !runs());
@@ -170,7 +170,7 @@ fn a_job_gives_the_same_results_as_this_machine() {
     nothing_is_left(&cluster, &there, 1);
     // What the job's script leaves in the home folder: that it ended well, and what its worker said.
     let jobs = cluster.home().join(".outlier/jobs");
-    let left = |extension| std::fs::read_to_string(jobs.join(format!("{}.{extension}", variables[0]))).unwrap();
+    let left = |extension: &str| std::fs::read_to_string(jobs.join(format!("{}.{extension}", variables[0]))).unwrap();
     assert_eq!(left("exit"), "0\n");
     assert!(left("log").contains("the worker ends: a client ended it"), "{}", left("log"));
     let folder = std::path::Path::new("/tmp").join(&ledger(&there)[0].0);
