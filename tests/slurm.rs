@@ -305,6 +305,23 @@ fn the_next_run_cancels_what_a_killed_one_left() {
 }
 
 #[test]
+fn the_job_of_a_killed_run_is_taken_over() {
+    let cluster = Cluster::shared();
+    let (here, there) = (Project::new(), Project::new());
+    let save = "save_results(\"x\", #{ activations: acts, found: acts.detect_outliers() });";
+    here.script(&format!("let gpu = provision_gpu();\n{LONG}{save}")).ok();
+    let gpu = GPU.replace("max_hours: 1", "max_hours: 1, task: \"work\"");
+    let mut child = start(&cluster, &there, &format!("{gpu}{LONG}{save}"));
+    wait_for_work(&there);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let outcome = run(&cluster, &there, &format!("{gpu}{LONG}{save}")).ends(0);
+    assert!(outcome.stderr.contains("taken over from a run that died"), "{}", outcome.stderr);
+    same_results(&here, &there);
+    nothing_is_left(&cluster, &there, 1);
+}
+
+#[test]
 fn what_the_cluster_does_not_have_is_told() {
     let cluster = Cluster::shared();
     refuses(&cluster, "partition: \"nope\"", 1, "sbatch: invalid partition specified: nope", "`sinfo -s` lists");
