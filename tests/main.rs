@@ -54,6 +54,8 @@ mod sweep;
 /// Models from the hub.
 mod hub;
 
-/// The same work on other machines: over SSH, and on rented ones.
+/// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod runpod;
+mod slurm;
+mod slurm_cluster;
 mod ssh;
