@@ -72,7 +72,8 @@ impl Sshd {
     fn make_key(&self, name: &str) -> String {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
         assert!(made.success());
         fs::read_to_string(path.with_extension("pub")).unwrap()
     }

@@ -86,7 +86,7 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
             peak_memory_bytes: memory::peak(),
             resumed_at_layer: (run.first > 0).then_some(run.first),
             bytes_read_before: run.read_before,
-            completion_time: String::new(),
+            ..Measurements::default()
         },
     })
 }
