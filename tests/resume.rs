@@ -134,15 +134,14 @@ fn killed_again_and_again_it_keeps_all_activations() {
         let whole = (project.bytes(stats), project.bytes(&full));
         std::fs::remove_dir_all(project.path("results/full")).unwrap();
         let again = script(miniature, &format!("{keep}, checkpoint: \"{CHECKPOINT}\", checkpoint_layers: 2"), "run");
-        let mut kills = Vec::new();
         for layer in [2, 4, 8] {
-            if killed(&project, &again, layer, random.random_range(0..LATEST_MS)) {
-                kills.push(saved(&project));
-            }
+            killed(&project, &again, layer, random.random_range(0..LATEST_MS));
         }
+        // Nothing, should the last one have been too quick for us.
+        let at = Some(saved(&project)).filter(|layer| *layer > 0);
+        println!("{miniature}: killed three times, at last after layer {at:?}");
         let measured = project.script(&again).json();
-        println!("{miniature}: killed after {kills:?}");
-        assert_eq!(measured["resumed_at_layer"].as_u64(), kills.last().copied(), "{miniature}");
+        assert_eq!(measured["resumed_at_layer"].as_u64(), at, "{miniature}");
         assert!((project.bytes(stats), project.bytes(&full)) == whole, "{miniature} differs");
         assert_eq!(project.files("results/full"), [FULL], "{miniature}");
         assert_eq!(project.files("checkpoints"), [""; 0], "{miniature}");
@@ -188,7 +187,7 @@ fn a_killed_script_of_the_sweep_goes_on_inside_its_model() {
     assert!(text.contains(option));
     let run = || start(&project, &["run", "scripts/04_mixtral_8x7b.rhai", "--miniature"]);
     let stats = "results/miniature_mixtral_8x7b/activations.stats";
-    assert!(ending(run()).ends(0).stderr.is_empty());
+    ending(run()).ends(0);
     let whole = project.bytes(stats);
     std::fs::remove_dir_all(project.path("results/miniature_mixtral_8x7b")).unwrap();
     project.file("stdlib/dettmers.rhai", text.replace(option, &format!("{option} checkpoint_layers: 1,")));
@@ -373,7 +372,7 @@ fn a_checkpoint_of_other_work_is_not_used() {
     let changes: &[(&str, Change)] = &[
         ("tokens", |work| {
             let mut ids = work.tokens.ids.clone();
-            ids[0][3] += 1;
+            ids[0][3] ^= 1;
             work.tokens = load_tokens(&TokenSource::Ids { ids }).unwrap();
         }),
         ("thresholds", |work| work.args.thresholds = vec![6.25]),

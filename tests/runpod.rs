@@ -338,7 +338,8 @@ fn secrets_stay_where_they_belong() {
     });
     let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(0);
     sender.send(()).unwrap();
-    let mut places = vec![("processes", watcher.join().unwrap()), ("output", outcome.stdout + &outcome.stderr)];
+    let mut places =
+        vec![("processes", watcher.join().unwrap()), ("output", format!("{}{}", outcome.stdout, outcome.stderr))];
     assert!(places[0].1.contains("worker"), "the worker was seen");
     places.push(("what was asked", format!("{:?} {}", fake.requests(), fake.bodies())));
     for file in project.files("") {
