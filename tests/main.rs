@@ -42,6 +42,9 @@ mod invariance;
 /// Ctrl-C.
 mod interrupt;
 
+/// Runs that are cut off inside a model, and the next one that goes on.
+mod resume;
+
 /// Memory that does not grow with the layers, and no byte read that is not needed.
 mod streaming;
 
