@@ -12,8 +12,8 @@ use crate::sshd::Sshd;
 
 const GPU: &str = "let gpu = provision_gpu(#{ provider: \"slurm\", gres: \"gpu:1\", max_hours: 1 });\n";
 const ALIVE: &str = "slurm: 0 machines of this run alive, by its own listing";
-/// Whatever is waited for takes seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Whatever is waited for takes seconds, sending the program among it.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An analysis on `gpu`, saved as `x`.
 fn analysis(miniature: &str) -> String {
@@ -67,8 +67,18 @@ fn steps(project: &Project) -> Vec<u64> {
     if project.has("logs/work.log") { project.text("logs/work.log").lines().filter_map(step).collect() } else { vec![] }
 }
 
-fn wait_for_work(project: &Project) {
-    wait_for("the first layers", || steps(project).len() > 1);
+#[track_caller]
+fn wait_for_work(child: &mut Child, project: &Project) {
+    let begin = Instant::now();
+    while steps(project).len() < 2 {
+        if child.try_wait().unwrap().is_some() || begin.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let mut said = String::new();
+            std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+            panic!("waited in vain for the first layers: {said}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn interrupt(child: &Child) {
@@ -194,8 +204,8 @@ fn the_job_ends_with_a_script_that_fails() {
 fn the_job_ends_with_ctrl_c() {
     let cluster = Cluster::shared();
     let project = Project::new();
-    let child = start(&cluster, &project, &format!("{GPU}{LONG}"));
-    wait_for_work(&project);
+    let mut child = start(&cluster, &project, &format!("{GPU}{LONG}"));
+    wait_for_work(&mut child, &project);
     interrupt(&child);
     let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(130);
     assert!(outcome.stderr.contains(ALIVE), "{}", outcome.stderr);
@@ -227,8 +237,8 @@ fn a_cut_connection_does_not_cost_a_layer() {
     let (here, there) = (Project::new(), Project::new());
     let save = "save_results(\"x\", #{ activations: acts, found: acts.detect_outliers() });";
     here.script(&format!("let gpu = provision_gpu();\n{LONG}{save}")).ok();
-    let child = start(&cluster, &there, &format!("{GPU}{LONG}{save}"));
-    wait_for_work(&there);
+    let mut child = start(&cluster, &there, &format!("{GPU}{LONG}{save}"));
+    wait_for_work(&mut child, &there);
     let (name, id, _) = ledger(&there).remove(0);
     let worker = || {
         let serving = |words: &str| words.contains("worker\0serve") && words.contains(&name);
@@ -263,8 +273,8 @@ fn a_job_that_somebody_cancels_is_lost() {
     let cluster = Cluster::shared();
     let project = Project::new();
     let script = format!("{GPU}try {{ {LONG} }} catch (error) {{ print(error.kind + \": \" + error.message); }}");
-    let child = start(&cluster, &project, &script);
-    wait_for_work(&project);
+    let mut child = start(&cluster, &project, &script);
+    wait_for_work(&mut child, &project);
     let (_, id, _) = ledger(&project).remove(0);
     cluster.command("scancel", &[&id]);
     let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(0);
@@ -278,8 +288,8 @@ fn a_job_that_dies_is_lost() {
     let cluster = Cluster::shared();
     let project = Project::new();
     let script = format!("{GPU}try {{ {LONG} }} catch (error) {{ print(error.kind + \": \" + error.message); }}");
-    let child = start(&cluster, &project, &script);
-    wait_for_work(&project);
+    let mut child = start(&cluster, &project, &script);
+    wait_for_work(&mut child, &project);
     let (_, id, _) = ledger(&project).remove(0);
     let inside = format!("SLURM_JOB_ID={id}");
     for (pid, _, environment) in cluster.processes() {
@@ -297,7 +307,7 @@ fn the_next_run_cancels_what_a_killed_one_left() {
     let cluster = Cluster::shared();
     let project = Project::new();
     let mut child = start(&cluster, &project, &format!("{GPU}{LONG}"));
-    wait_for_work(&project);
+    wait_for_work(&mut child, &project);
     child.kill().unwrap();
     child.wait().unwrap();
     let (name, _, stage) = ledger(&project).remove(0);
@@ -315,7 +325,7 @@ fn the_job_of_a_killed_run_is_taken_over() {
     here.script(&format!("let gpu = provision_gpu();\n{LONG}{save}")).ok();
     let gpu = GPU.replace("max_hours: 1", "max_hours: 1, task: \"work\"");
     let mut child = start(&cluster, &there, &format!("{gpu}{LONG}{save}"));
-    wait_for_work(&there);
+    wait_for_work(&mut child, &there);
     child.kill().unwrap();
     child.wait().unwrap();
     let outcome = run(&cluster, &there, &format!("{gpu}{LONG}{save}")).ends(0);
