@@ -11,7 +11,7 @@ use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
-use super::reader::{Portion, Reader, Weights, resident_bytes};
+use super::reader::{Portion, Reader, Weights};
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::Tap;
@@ -29,11 +29,42 @@ use crate::results::FullActivations;
 const MIN_READ_AHEAD: usize = 16 << 20;
 /// Experts that may wait: enough to even out a disk or link; more only takes memory.
 const EXPERTS_AHEAD: usize = 64 << 20;
+/// Parts of the sequences after each of which the experts they chose are asked for.
+pub const ROUNDS: usize = 4;
+
+/// What a benchmark changes to see what something costs; a run of its own has the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Every weight is in memory before the clock starts.
+    pub preload: bool,
+    /// Norm outputs are folded.
+    pub tap: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { preload: false, tap: true }
+    }
+}
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
-    let start = Instant::now();
-    let mut run = Run::new(model, tokens, args, progress)?;
+    extract_with(model, tokens, args, progress, Probe::default())
+}
+
+pub fn extract_with(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+    probe: Probe,
+) -> Result<Activations> {
+    let mut start = Instant::now();
+    let mut run = Run::new(model, tokens, args, progress, probe)?;
+    if probe.preload {
+        run.preload()?;
+        start = Instant::now();
+    }
     run.layers()?;
     let head = run.head()?;
     let mut needed = run.needed;
@@ -58,6 +89,8 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
         full.finish()?;
     }
     let wall = start.elapsed().as_secs_f64();
+    let times = run.reader.times();
+    let bytes_read = model.checkpoint.bytes_read() - run.already_read;
     let count = (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
     Ok(Activations {
         model: model.info.clone(),
@@ -76,8 +109,10 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
         full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
         measurements: Measurements {
             wall_seconds: wall,
-            waited_for_weights_seconds: run.reader.waited().as_secs_f64(),
-            bytes_read: model.checkpoint.bytes_read() - run.already_read,
+            waited_for_weights_seconds: times.waited_for_weights.as_secs_f64(),
+            waited_for_compute_seconds: times.waited_for_room.as_secs_f64(),
+            bytes_read,
+            read_bytes_per_second: bytes_read as f64 / times.reading.as_secs_f64().max(1e-9),
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
@@ -134,6 +169,7 @@ struct Run<'a> {
     needed: u64,
     /// Bytes this checkpoint had given to earlier runs.
     already_read: u64,
+    probe: Probe,
 }
 
 impl<'a> Run<'a> {
@@ -142,6 +178,7 @@ impl<'a> Run<'a> {
         tokens: &'a Tokens,
         args: &'a ExtractArgs,
         progress: &'a dyn Progress,
+        probe: Probe,
     ) -> Result<Self> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
@@ -151,9 +188,10 @@ impl<'a> Run<'a> {
         let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
         let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
         let mut needed = 0;
-        let hidden = embed::embed(model, tokens, &loader, &mut needed)?;
-        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
+        let size = |part: &Part| loader.resident_bytes(part);
+        let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
+        let hidden = embed::embed(model, tokens, &loader, &mut needed)?;
         let full = match (args.keep, &args.out) {
             (Keep::Stats, _) => None,
             (Keep::Full, Some(folder)) => Some(FullActivations::create(folder, &full_tensors(model, tokens, args))?),
@@ -177,6 +215,7 @@ impl<'a> Run<'a> {
             coverage,
             needed,
             already_read,
+            probe,
         })
     }
 
@@ -201,7 +240,20 @@ impl<'a> Run<'a> {
         for part in &parts {
             self.needed += stored_bytes(self.model, part)?;
         }
-        self.reader.ask(portion, parts);
+        self.reader.ask(portion, parts)
+    }
+
+    /// Everything a layer can need, for as long as the run lasts.
+    fn preload(&mut self) -> Result<()> {
+        for (i, layer) in self.model.spec.layers.iter().enumerate() {
+            self.ask_core(i)?;
+            if let (Ffn::Moe(moe), true) = (&layer.ffn, self.needs_ffn(i)) {
+                for expert in 0..moe.num_experts {
+                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+                }
+            }
+        }
+        self.reader.settle();
         Ok(())
     }
 
@@ -222,10 +274,14 @@ impl<'a> Run<'a> {
                 self.ask_core(i + ahead)?;
             }
             rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
-            self.mix(i, layer, &weights, rotary.get())?;
             match &layer.ffn {
-                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
-                _ => self.dense(i, layer, &weights)?,
+                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights, rotary.get())?,
+                _ => {
+                    for batch in self.batches() {
+                        self.mix(i, layer, &weights, batch, rotary.get())?;
+                    }
+                    self.dense(i, layer, &weights)?;
+                }
             }
             if ahead == 0 {
                 self.ask_core(i + 1)?;
@@ -238,10 +294,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// First sequence and count of each batch.
+    /// First sequence and count of each batch; none crosses the end of a round.
     fn batches(&self) -> Vec<(usize, usize)> {
-        let all = self.tokens.info.num_sequences;
-        (0..all).step_by(self.cut.sequences).map(|first| (first, self.cut.sequences.min(all - first))).collect()
+        let (all, round) = (self.tokens.info.num_sequences, self.round());
+        let size = self.cut.sequences.min(round);
+        let of_round = |start: usize| {
+            let end = (start + round).min(all);
+            (start..end).step_by(size).map(move |first| (first, size.min(end - first)))
+        };
+        (0..all).step_by(round).flat_map(of_round).collect()
+    }
+
+    /// Sequences after which the experts they chose are asked for: those are read while the others pass the mixer. The same
+    /// however the work is cut, and so the order of the experts, too.
+    fn round(&self) -> usize {
+        self.tokens.info.num_sequences.div_ceil(ROUNDS)
     }
 
     /// The rows of the residual stream that belong to some sequences.
@@ -264,7 +331,9 @@ impl<'a> Run<'a> {
         };
         let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
         let normed = linear::norm(spec, weights, &residual).map_err(tensor_error)?;
-        self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
+        if self.probe.tap {
+            self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
+        }
         if let Some(full) = &mut self.full {
             let values = normed.flatten_all().and_then(|x| x.to_vec1::<f32>());
             let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
@@ -273,19 +342,22 @@ impl<'a> Run<'a> {
         Ok(normed)
     }
 
-    /// x += mixer(input_norm(x))
-    fn mix(&mut self, i: usize, layer: &Layer, weights: &Weights, rotary: Option<&(Tensor, Tensor)>) -> Result<()> {
-        for (first, count) in self.batches() {
-            let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
-            let batch =
-                Batch { sequences: count, positions: self.positions(), rotary, score_budget: self.cut.score_budget };
-            let mixed = match &layer.mixer {
-                Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
-                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
-            };
-            mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)?;
-        }
-        Ok(())
+    /// x += mixer(input_norm(x)) for one batch
+    fn mix(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        weights: &Weights,
+        (first, count): (usize, usize),
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> Result<()> {
+        let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
+        let batch = Batch { sequences: count, positions: self.positions(), rotary };
+        let mixed = match &layer.mixer {
+            Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
+            Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
+        };
+        mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)
     }
 
     /// x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
@@ -303,8 +375,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
-    fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Weights) -> Result<()> {
+    /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
+    fn mixture(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        moe: &Moe,
+        weights: Weights,
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> Result<()> {
         let (hidden_size, positions) = (self.model.spec.hidden_size, self.positions());
         let tokens = self.tokens.info.num_sequences * positions;
         let all = Tensor::zeros((tokens, hidden_size), DType::F32, &self.model.device).map_err(tensor_error)?;
@@ -312,8 +391,10 @@ impl<'a> Run<'a> {
         let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>()).transpose();
         let correction = correction.map_err(tensor_error)?;
         let mut assignment = Assignment::new(moe.num_experts);
+        let mut asked: Vec<usize> = Vec::new();
         let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
         for (first, count) in self.batches() {
+            self.mix(i, layer, &weights, (first, count), rotary)?;
             let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
             let mut step = || -> candle_core::Result<()> {
                 let residual = self.residual(first, count)?;
@@ -323,15 +404,20 @@ impl<'a> Run<'a> {
                 all.slice_set(&x, 0, first * positions)
             };
             step().map_err(tensor_error)?;
+            let end = first + count;
+            if end == self.tokens.info.num_sequences || end.is_multiple_of(self.round()) {
+                for expert in assignment.used().into_iter().filter(|e| !asked.contains(e)).collect::<Vec<_>>() {
+                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+                    asked.push(expert);
+                }
+            }
         }
         drop(weights);
-        let used = assignment.used();
-        for &expert in &used {
-            self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
-        }
-        for &expert in &used {
+        let room = ops::Room::default();
+        for expert in asked {
             let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
-            moe::routed_expert(moe, &weights, expert, &assignment, &all, &self.hidden, rows).map_err(tensor_error)?;
+            let chosen = moe::Chosen { expert, assignment: &assignment, rows_per_product: rows, room: &room };
+            moe::routed_expert(moe, &weights, &chosen, &all, &self.hidden).map_err(tensor_error)?;
         }
         let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
         self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
@@ -342,7 +428,7 @@ impl<'a> Run<'a> {
         if !self.args.logits {
             return Ok(None);
         }
-        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec));
+        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
         let weights = self.reader.take(Portion::FinalNorm)?;
         let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
         head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress).map(Some)
@@ -391,27 +477,20 @@ impl RotaryTables {
     }
 }
 
-/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
-pub fn read_ahead(model: &super::spec::Model, dtype: DType, chunk_layers: usize) -> usize {
-    let core =
-        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
-    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts. `size` gives the
+/// bytes of a part once loaded.
+pub fn read_ahead(
+    model: &super::spec::Model,
+    chunk_layers: usize,
+    size: &impl Fn(&Part) -> Result<usize>,
+) -> Result<usize> {
+    let mut largest = 0;
+    for layer in &model.layers {
+        largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
+    }
     let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
     let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
-    (cores + experts).max(MIN_READ_AHEAD)
-}
-
-/// Loaded weights of one whole layer, bytes.
-pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
-    let core: usize = inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum();
-    let experts = match &layer.ffn {
-        Ffn::Dense(_) => 0,
-        Ffn::Moe(moe) => {
-            let one = inventory::expert(&moe.experts, 0);
-            moe.num_experts * one.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>()
-        }
-    };
-    core + experts
+    Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

@@ -18,6 +18,7 @@ mod moe;
 mod mxfp4;
 mod open;
 mod ops;
+mod product;
 mod reader;
 mod rope;
 mod routing;

@@ -1,0 +1,228 @@
+//! Brings operands into the order in which tiles read them: rows of x side by side, and outputs of a weight side by side.
+//!
+//! A weight in bf16 is widened here, block by block, and nowhere else; bf16 to f32 is exact.
+
+use half::bf16;
+
+use super::lanes::Lanes;
+use super::{Rows, Values, Weight};
+use crate::model::spec::Order;
+
+/// Two numbers as one word of bf16, the first in the low half.
+#[inline(always)]
+fn pair(low: f32, high: f32) -> f32 {
+    f32::from_bits(bf16::from_f32(low).to_bits() as u32 | (bf16::from_f32(high).to_bits() as u32) << 16)
+}
+
+/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
+///
+/// # Safety
+/// `to` has room for `depth * height` words.
+#[inline(always)]
+pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+    for r in 0..HEIGHT {
+        if first + r >= x.rows {
+            for k in 0..depth {
+                unsafe { *to.add(k * HEIGHT + r) = 0.0 };
+            }
+            continue;
+        }
+        let row = x.row(first + r);
+        if L::PAIRS {
+            let row = &row[2 * from..];
+            for k in 0..depth {
+                let high = row.get(2 * k + 1).copied().unwrap_or(0.0);
+                unsafe { *to.add(k * HEIGHT + r) = pair(row[2 * k], high) };
+            }
+        } else {
+            for (k, value) in row[from..from + depth].iter().enumerate() {
+                unsafe { *to.add(k * HEIGHT + r) = *value };
+            }
+        }
+    }
+}
+
+/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width]; outputs past the end are
+/// zeros.
+///
+/// # Safety
+/// `to` has room for `depth * width` words; `L` is available.
+#[inline(always)]
+pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: *mut f32) {
+    let columns = width.min(w.out - first);
+    if columns < width {
+        for k in 0..depth {
+            unsafe { to.add(k * width + columns).write_bytes(0, width - columns) };
+        }
+    }
+    unsafe {
+        match (w.order, w.values, L::PAIRS) {
+            (Order::OutIn, Values::F32(values), false) => out_in::<L, _>(Plain(values), w, first, from, depth, width, to),
+            (Order::OutIn, Values::Bf16(values), false) => {
+                out_in::<L, _>(Widened(values), w, first, from, depth, width, to)
+            }
+            (Order::OutIn, Values::Bf16(values), true) => {
+                let whole = depth.min((w.input - 2 * from) / 2);
+                out_in::<L, _>(Pairs(values), w, first, from, whole, width, to);
+                if whole < depth {
+                    // The last input of an odd number has no partner.
+                    for n in 0..columns {
+                        let value = values[(first + n) * w.stride + w.input - 1].to_bits() as u32;
+                        *to.add(whole * width + n) = f32::from_bits(value);
+                    }
+                }
+            }
+            (Order::InOut, Values::F32(values), false) => {
+                for k in 0..depth {
+                    let row = &values[(from + k) * w.stride + first..][..columns];
+                    to.add(k * width).copy_from_nonoverlapping(row.as_ptr(), columns);
+                }
+            }
+            (Order::InOut, Values::Bf16(values), false) => {
+                for k in 0..depth {
+                    let row = &values[(from + k) * w.stride + first..][..columns];
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for (to, value) in to.iter_mut().zip(row) {
+                        *to = f32::from_bits((value.to_bits() as u32) << 16);
+                    }
+                }
+            }
+            (Order::InOut, Values::Bf16(values), true) => {
+                for k in 0..depth {
+                    let low = &values[2 * (from + k) * w.stride + first..][..columns];
+                    let odd = 2 * (from + k) + 1 < w.input;
+                    let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
+                    let keep = if odd { u32::MAX } else { 0 };
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+                        *to = f32::from_bits(low.to_bits() as u32 | ((high.to_bits() as u32) << 16) & keep);
+                    }
+                }
+            }
+            (_, Values::F32(_), true) => unreachable!("pairs are made of bf16 weights only"),
+        }
+    }
+}
+
+/// How words are read from a row of stored values.
+trait Source: Copy {
+    /// Stored values per word.
+    const PER_WORD: usize;
+    /// Word that begins at value `at`.
+    unsafe fn word(self, at: usize) -> f32;
+    /// Eight such words.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256;
+}
+
+#[derive(Clone, Copy)]
+struct Plain<'a>(&'a [f32]);
+#[derive(Clone, Copy)]
+struct Widened<'a>(&'a [bf16]);
+#[derive(Clone, Copy)]
+struct Pairs<'a>(&'a [bf16]);
+
+impl Source for Plain<'_> {
+    const PER_WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        self.0[at]
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 8].as_ptr()) }
+    }
+}
+
+impl Source for Widened<'_> {
+    const PER_WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        f32::from_bits((self.0[at].to_bits() as u32) << 16)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        unsafe {
+            let values = _mm_loadu_si128(self.0[at..at + 8].as_ptr().cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(values)))
+        }
+    }
+}
+
+impl Source for Pairs<'_> {
+    const PER_WORD: usize = 2;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        f32::from_bits(self.0[at].to_bits() as u32 | (self.0[at + 1].to_bits() as u32) << 16)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 16].as_ptr().cast()) }
+    }
+}
+
+/// `weight` for rows of inputs: a transposition, in squares of eight where the CPU has AVX2.
+#[inline(always)]
+unsafe fn out_in<L: Lanes, S: Source>(
+    values: S,
+    w: &Weight,
+    first: usize,
+    from: usize,
+    depth: usize,
+    width: usize,
+    to: *mut f32,
+) {
+    let columns = width.min(w.out - first);
+    let start = |n: usize| (first + n) * w.stride + S::PER_WORD * from;
+    let mut n = 0;
+    #[cfg(target_arch = "x86_64")]
+    if L::TRANSPOSES {
+        let whole = depth / 8 * 8;
+        while n + 8 <= columns {
+            for k in (0..whole).step_by(8) {
+                unsafe {
+                    let rows = std::array::from_fn(|i| values.eight(start(n + i) + S::PER_WORD * k));
+                    transpose(rows, to.add(k * width + n), width);
+                }
+            }
+            for i in n..n + 8 {
+                for k in whole..depth {
+                    unsafe { *to.add(k * width + i) = values.word(start(i) + S::PER_WORD * k) };
+                }
+            }
+            n += 8;
+        }
+    }
+    while n < columns {
+        for k in 0..depth {
+            unsafe { *to.add(k * width + n) = values.word(start(n) + S::PER_WORD * k) };
+        }
+        n += 1;
+    }
+}
+
+/// Writes the columns of eight rows as rows that are `stride` apart.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose(r: [std::arch::x86_64::__m256; 8], to: *mut f32, stride: usize) {
+    use std::arch::x86_64::*;
+    unsafe {
+        let low = |i: usize| _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        let high = |i: usize| _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        let (l, h): ([__m256; 4], [__m256; 4]) = (std::array::from_fn(low), std::array::from_fn(high));
+        // Columns c and c + 4 of four rows each: [c of rows 0..4 | c + 4 of rows 0..4].
+        let quads = |x: [__m256; 4], i: usize| {
+            (_mm256_shuffle_ps::<0x44>(x[i], x[i + 1]), _mm256_shuffle_ps::<0xee>(x[i], x[i + 1]))
+        };
+        let ((t0, t1), (b0, b1)) = (quads(l, 0), quads(l, 2));
+        let ((t2, t3), (b2, b3)) = (quads(h, 0), quads(h, 2));
+        for (c, (top, bottom)) in [(t0, b0), (t1, b1), (t2, b2), (t3, b3)].into_iter().enumerate() {
+            _mm256_storeu_ps(to.add(c * stride), _mm256_permute2f128_ps::<0x20>(top, bottom));
+            _mm256_storeu_ps(to.add((c + 4) * stride), _mm256_permute2f128_ps::<0x31>(top, bottom));
+        }
+    }
+}
