@@ -18,6 +18,8 @@ mod moe;
 mod mxfp4;
 mod open;
 mod ops;
+#[doc(hidden)]
+pub mod probe;
 mod product;
 mod reader;
 mod rope;

@@ -19,6 +19,9 @@ pub trait Lanes: Copy + 'static {
     unsafe fn splat(from: *const f32) -> Self::Vector;
     unsafe fn store(to: *mut f32, vector: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Asks for what is at `from`, which will soon be read.
+    #[inline(always)]
+    fn prefetch(_from: *const f32) {}
     /// sum + a * b; with `PAIRS`, the sum of both products.
     unsafe fn multiply_add(sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 }
@@ -120,6 +123,11 @@ mod x86 {
             unsafe { _mm256_setzero_ps() }
         }
         #[inline(always)]
+        fn prefetch(from: *const f32) {
+            // SAFETY: a prefetch of any address does nothing but take time.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+        #[inline(always)]
         unsafe fn load(from: *const f32) -> __m256 {
             unsafe { _mm256_loadu_ps(from) }
         }
@@ -155,6 +163,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn zero() -> __m512 {
             unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const f32) {
+            // SAFETY: a prefetch of any address does nothing but take time.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m512 {
@@ -193,6 +206,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn zero() -> __m512 {
             unsafe { Avx512::zero() }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const f32) {
+            // SAFETY: a prefetch of any address does nothing but take time.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m512 {

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::lanes::Lanes;
-use super::{Rows, Values, Weight};
+use super::{DEPTH, Rows, Values, Weight};
 use crate::model::spec::Order;
 
 /// Two numbers as one word of bf16, the first in the low half.
@@ -17,26 +17,73 @@ fn pair(low: f32, high: f32) -> f32 {
 /// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
 ///
 /// # Safety
-/// `to` has room for `depth * height` words.
+/// `to` has room for `depth * height` words; `L` is available.
 #[inline(always)]
 pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
-    for r in 0..HEIGHT {
-        if first + r >= x.rows {
-            for k in 0..depth {
-                unsafe { *to.add(k * HEIGHT + r) = 0.0 };
+    let zeros = [0f32; DEPTH];
+    let mut pairs = [[0f32; DEPTH]; HEIGHT];
+    let sources: [&[f32]; HEIGHT] = if L::PAIRS {
+        for (r, pairs) in pairs.iter_mut().enumerate() {
+            if first + r < x.rows {
+                pair_up(&x.row(first + r)[2 * from..], &mut pairs[..depth]);
             }
-            continue;
         }
-        let row = x.row(first + r);
-        if L::PAIRS {
-            let row = &row[2 * from..];
-            for k in 0..depth {
-                let high = row.get(2 * k + 1).copied().unwrap_or(0.0);
-                unsafe { *to.add(k * HEIGHT + r) = pair(row[2 * k], high) };
+        std::array::from_fn(|r| &pairs[r][..depth])
+    } else {
+        std::array::from_fn(|r| if first + r < x.rows { &x.row(first + r)[from..from + depth] } else { &zeros[..depth] })
+    };
+    let mut whole = 0;
+    #[cfg(target_arch = "x86_64")]
+    if L::TRANSPOSES {
+        whole = depth / 8 * 8;
+        for k in (0..whole).step_by(8) {
+            for r in (0..HEIGHT).step_by(8) {
+                unsafe {
+                    let eight = |i: usize| std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
+                    let columns = turned(std::array::from_fn(eight));
+                    for (i, column) in columns.into_iter().enumerate() {
+                        store(column, (HEIGHT - r).min(8), to.add((k + i) * HEIGHT + r));
+                    }
+                }
             }
-        } else {
-            for (k, value) in row[from..from + depth].iter().enumerate() {
-                unsafe { *to.add(k * HEIGHT + r) = *value };
+        }
+    }
+    for (r, source) in sources.iter().enumerate() {
+        for (k, value) in source.iter().enumerate().skip(whole) {
+            unsafe { *to.add(k * HEIGHT + r) = *value };
+        }
+    }
+}
+
+/// Words of two neighbours each, rounded to bf16, half to even; an odd last one gets a zero beside it.
+#[inline(always)]
+fn pair_up(row: &[f32], words: &mut [f32]) {
+    let whole = words.len().min(row.len() / 2);
+    for (word, [low, high]) in words.iter_mut().zip(&row.as_chunks::<2>().0[..whole]) {
+        *word = pair(*low, *high);
+    }
+    if whole < words.len() {
+        words[whole] = pair(row[2 * whole], 0.0);
+    }
+}
+
+/// The first `lanes` of a register; 4, 6 and 8 occur.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
+    use std::arch::x86_64::*;
+    unsafe {
+        match lanes {
+            8 => _mm256_storeu_ps(to, vector),
+            6 => {
+                _mm_storeu_ps(to, _mm256_castps256_ps128(vector));
+                _mm_storel_pd(to.add(4).cast(), _mm_castps_pd(_mm256_extractf128_ps::<1>(vector)));
+            }
+            4 => _mm_storeu_ps(to, _mm256_castps256_ps128(vector)),
+            _ => {
+                let mut all = [0f32; 8];
+                _mm256_storeu_ps(all.as_mut_ptr(), vector);
+                to.copy_from_nonoverlapping(all.as_ptr(), lanes);
             }
         }
     }
@@ -186,7 +233,9 @@ unsafe fn out_in<L: Lanes, S: Source>(
             for k in (0..whole).step_by(8) {
                 unsafe {
                     let rows = std::array::from_fn(|i| values.eight(start(n + i) + S::PER_WORD * k));
-                    transpose(rows, to.add(k * width + n), width);
+                    for (i, column) in turned(rows).into_iter().enumerate() {
+                        std::arch::x86_64::_mm256_storeu_ps(to.add((k + i) * width + n), column);
+                    }
                 }
             }
             for i in n..n + 8 {
@@ -205,10 +254,10 @@ unsafe fn out_in<L: Lanes, S: Source>(
     }
 }
 
-/// Writes the columns of eight rows as rows that are `stride` apart.
+/// The columns of eight rows.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn transpose(r: [std::arch::x86_64::__m256; 8], to: *mut f32, stride: usize) {
+unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
     use std::arch::x86_64::*;
     unsafe {
         let low = |i: usize| _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
@@ -220,9 +269,13 @@ unsafe fn transpose(r: [std::arch::x86_64::__m256; 8], to: *mut f32, stride: usi
         };
         let ((t0, t1), (b0, b1)) = (quads(l, 0), quads(l, 2));
         let ((t2, t3), (b2, b3)) = (quads(h, 0), quads(h, 2));
-        for (c, (top, bottom)) in [(t0, b0), (t1, b1), (t2, b2), (t3, b3)].into_iter().enumerate() {
-            _mm256_storeu_ps(to.add(c * stride), _mm256_permute2f128_ps::<0x20>(top, bottom));
-            _mm256_storeu_ps(to.add((c + 4) * stride), _mm256_permute2f128_ps::<0x31>(top, bottom));
-        }
+        let (top, bottom) = ([t0, t1, t2, t3], [b0, b1, b2, b3]);
+        std::array::from_fn(|c| {
+            if c < 4 {
+                _mm256_permute2f128_ps::<0x20>(top[c], bottom[c])
+            } else {
+                _mm256_permute2f128_ps::<0x31>(top[c - 4], bottom[c - 4])
+            }
+        })
     }
 }

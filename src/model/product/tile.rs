@@ -155,6 +155,10 @@ impl Chunk<'_> {
                     for tile in group.clone() {
                         unsafe {
                             let (x, w) = (packed.add(tile * depth * ROWS), scratch.add(panel * width * depth));
+                            let (row, column) = (self.first + tile * ROWS, self.columns.start + panel * width);
+                            for r in 0..ROWS {
+                                L::prefetch(y.wrapping_add((row + r) * stride + column));
+                            }
                             let sums = sums::<L, ROWS>(depth, x, w);
                             self.store::<L, ROWS>(sums, tile, panel, from > 0, y, stride);
                         }
