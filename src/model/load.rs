@@ -12,6 +12,7 @@ use super::mxfp4;
 use super::ops::vectorised;
 use super::spec;
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
@@ -126,7 +127,7 @@ impl Loader<'_> {
         to: DType,
         shape: Vec<usize>,
     ) -> Result<Converted> {
-        let mut stored = vec![T::zeroed(); count];
+        let mut stored: Vec<T> = memory::zeroed(count);
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
         if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised(|| all_finite(piece))) {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;

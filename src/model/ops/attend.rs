@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::values;
 use super::vector::{exp, sum, vectorised};
+use crate::memory;
 use crate::model::product::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
 use crate::model::spec::Order;
 
@@ -65,7 +66,7 @@ impl Attend {
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
             .flat_map(|(first, sequence)| (0..self.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
-        let mut out = vec![0f32; q.len()];
+        let mut out: Vec<f32> = memory::zeroed(q.len());
         let to = Shared(out.as_mut_ptr());
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();

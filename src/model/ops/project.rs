@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use half::bf16;
 
 use super::values;
+use crate::memory;
 use crate::model::product::{self, Factor, Out, Rows, Values, Weight};
 use crate::model::spec::Order;
 
@@ -72,7 +73,7 @@ pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<
         if expected != input {
             bail!("a projection of {expected} inputs meets rows of {input}");
         }
-        outs.push(vec![0f32; rows * out]);
+        outs.push(memory::zeroed::<f32>(rows * out));
     }
     {
         let (storage, layout) = x.storage_and_layout();
