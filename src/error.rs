@@ -47,6 +47,29 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 16] = [
+        Self::BadArgument,
+        Self::NotFound,
+        Self::Corrupt,
+        Self::Unsupported,
+        Self::NonFinite,
+        Self::Oom,
+        Self::Auth,
+        Self::NoCapacity,
+        Self::NoFunds,
+        Self::OverBudget,
+        Self::Timeout,
+        Self::Lost,
+        Self::VersionMismatch,
+        Self::Service,
+        Self::Interrupted,
+        Self::Io,
+    ];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::BadArgument => "bad_argument",

@@ -1,9 +1,12 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, a hub to fetch from, and a project folder in which the program runs.
+/// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, and a project
+/// folder in which the program runs.
 mod checkpoint;
 mod fake_hub;
+mod fake_runpod;
 mod project;
+mod sshd;
 
 /// The rules of the house, read off the source.
 mod tidy;
@@ -50,3 +53,7 @@ mod sweep;
 
 /// Models from the hub.
 mod hub;
+
+/// The same work on other machines: over SSH, and on rented ones.
+mod runpod;
+mod ssh;

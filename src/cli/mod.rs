@@ -1,7 +1,9 @@
 //! The command line: what can be started, and how it ends. Exit codes are documented in README.md.
 
 mod bars;
+mod gpus;
 mod interrupt;
+mod table;
 mod worker;
 
 use std::path::PathBuf;
@@ -36,6 +38,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         flags: Vec<String>,
     },
+    /// Lists rented machines: outlier gpus [--all], outlier gpus terminate ID…, reap, ssh ID, logs ID
+    Gpus(gpus::Gpus),
+    /// Lists GPUs that could be rented now, with prices.
+    Offers(gpus::Offers),
     /// Serves a client of another machine; started by that client.
     #[command(hide = true)]
     Worker {
@@ -66,19 +72,22 @@ pub fn main() -> ExitCode {
     let _ = dotenvy::from_filename(".env");
     interrupt::install();
     match cli.command {
-        Command::Worker { worker } => match worker::run(&worker) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
+        Command::Gpus(asked) => done(gpus::gpus(&asked)),
+        Command::Offers(asked) => done(gpus::offers(&asked)),
         Command::Run { script, flags } => {
             // The one flag that is ours wherever it stands.
             let quiet = cli.quiet || flags.iter().any(|flag| flag == "--quiet");
             run(script, flags.into_iter().filter(|flag| flag != "--quiet").collect(), quiet)
         }
     }
+}
+
+fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        gpus::tell(&error);
+        ExitCode::FAILURE
+    })
 }
 
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.

@@ -51,6 +51,8 @@ pub struct Entry {
     pub name: String,
     /// The run that wanted it.
     pub run: String,
+    /// What it works on: a run that takes up the same task again takes the machine over.
+    pub task: Option<String>,
     pub provider: String,
     /// The provider's id, once it has told one.
     pub id: Option<String>,
@@ -80,6 +82,15 @@ impl Entry {
     }
 }
 
+/// For whom and for what a machine is wanted.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    pub run: String,
+    pub task: Option<String>,
+    pub key_file: PathBuf,
+    pub keep_running: bool,
+}
+
 pub struct Ledger {
     path: PathBuf,
 }
@@ -100,7 +111,7 @@ impl Ledger {
             db.execute_batch(
                 "PRAGMA journal_mode = WAL;
                  CREATE TABLE IF NOT EXISTS machines (
-                     name TEXT PRIMARY KEY, run TEXT NOT NULL, provider TEXT NOT NULL, id TEXT, gpu TEXT NOT NULL,
+                     name TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT, provider TEXT NOT NULL, id TEXT, gpu TEXT NOT NULL,
                      price REAL NOT NULL, stage TEXT NOT NULL, since REAL NOT NULL, until REAL, cost REAL,
                      keep_running INTEGER NOT NULL DEFAULT 0, key_file TEXT, ssh TEXT, fingerprints TEXT,
                      owner TEXT NOT NULL
@@ -138,33 +149,45 @@ impl Ledger {
     }
 
     /// Opens a row, before the provider is asked.
-    pub fn intend(
-        &self,
-        name: &str,
-        run: &str,
-        offer: &Offer,
-        key_file: Option<&Path>,
-        keep_running: bool,
-    ) -> Result<()> {
-        let key_file = key_file.map(|path| path.display().to_string());
+    pub fn intend(&self, name: &str, offer: &Offer, purpose: &Purpose) -> Result<()> {
+        let key_file = purpose.key_file.display().to_string();
+        let owner = Owner::this_process().text();
         self.with(|db| {
             db.execute(
-                "INSERT INTO machines (name, run, provider, gpu, price, stage, since, key_file, keep_running, owner)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'intended', ?6, ?7, ?8, ?9)",
+                "INSERT INTO machines
+                 (name, run, task, provider, gpu, price, stage, since, key_file, keep_running, owner)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intended', ?7, ?8, ?9, ?10)",
                 params![
                     name,
-                    run,
+                    purpose.run,
+                    purpose.task,
                     offer.provider,
                     offer.gpu,
                     offer.price,
                     now(),
                     key_file,
-                    keep_running,
-                    Owner::this_process().text()
+                    purpose.keep_running,
+                    owner
                 ],
             )
         })?;
         Ok(())
+    }
+
+    /// Machines that are ready for `task` and whose process is no more.
+    pub fn left_over(&self, provider: &str, task: &str) -> Result<Vec<Entry>> {
+        let mut entries = self.open_entries()?;
+        entries.retain(|entry| entry.provider == provider && entry.task.as_deref() == Some(task));
+        entries.retain(|entry| entry.stage == Stage::Ready && !entry.owner.is_alive());
+        Ok(entries)
+    }
+
+    /// This process takes care of a machine from now on; false when another one was quicker.
+    pub fn take_over(&self, entry: &Entry, run: &str) -> Result<bool> {
+        let (owner, before) = (Owner::this_process().text(), entry.owner.text());
+        let sql = "UPDATE machines SET owner = ?2, run = ?3 WHERE name = ?1 AND owner = ?4 AND stage = 'ready'";
+        let changed = self.with(|db| db.execute(sql, params![entry.name, owner, run, before]))?;
+        Ok(changed == 1)
     }
 
     pub fn created(&self, name: &str, id: &str, price: f64) -> Result<()> {
@@ -179,11 +202,6 @@ impl Ledger {
             "stage = 'ready', ssh = ?2, fingerprints = ?3",
             &[&ssh, &json(serde_json::json!(fingerprints))],
         )
-    }
-
-    /// Another process takes care of it from now on.
-    pub fn adopt(&self, name: &str, keep_running: bool) -> Result<()> {
-        self.change(name, "owner = ?2, keep_running = ?3", &[&Owner::this_process().text(), &keep_running])
     }
 
     pub fn ending(&self, name: &str) -> Result<()> {
@@ -231,6 +249,7 @@ fn entry(row: &Row) -> rusqlite::Result<Entry> {
     Ok(Entry {
         name: row.get("name")?,
         run: row.get("run")?,
+        task: row.get("task")?,
         provider: row.get("provider")?,
         id: row.get("id")?,
         gpu: row.get("gpu")?,
@@ -264,12 +283,17 @@ mod tests {
         }
     }
 
+    fn purpose(task: Option<&str>) -> Purpose {
+        let task = task.map(str::to_string);
+        Purpose { run: "a".to_string(), task, key_file: PathBuf::from("k"), keep_running: false }
+    }
+
     #[test]
     fn a_row_follows_the_life_of_a_machine() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results/gpus.sqlite");
         let ledger = Ledger::open(&path).unwrap();
-        ledger.intend("outlier-a-1", "a", &offer(), None, false).unwrap();
+        ledger.intend("outlier-a-1", &offer(), &purpose(None)).unwrap();
         assert_eq!(ledger.find("outlier-a-1").unwrap().unwrap().cost_so_far(), 0.0, "nothing is created yet");
         ledger.created("outlier-a-1", "pod1", 7.2).unwrap();
         let ssh = SshAddress { user: "root".to_string(), host: "h".to_string(), port: 7 };
@@ -286,11 +310,27 @@ mod tests {
     }
 
     #[test]
+    fn only_one_takes_over_and_only_from_the_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("l")).unwrap();
+        ledger.intend("n", &offer(), &purpose(Some("t"))).unwrap();
+        ledger.created("n", "id", 1.0).unwrap();
+        ledger.ready("n", None, &[]).unwrap();
+        assert_eq!(ledger.left_over("runpod", "t").unwrap(), [], "its process, this one, is alive");
+        ledger.change("n", "owner = ?2", &[&"0 gone"]).unwrap();
+        assert_eq!(ledger.left_over("runpod", "other").unwrap(), []);
+        let left = ledger.left_over("runpod", "t").unwrap();
+        assert!(ledger.take_over(&left[0], "b").unwrap());
+        assert!(!ledger.take_over(&left[0], "c").unwrap());
+        assert_eq!(ledger.find("n").unwrap().unwrap().run, "b");
+    }
+
+    #[test]
     fn names_are_unique_and_unknown_ones_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("l")).unwrap();
-        ledger.intend("n", "a", &offer(), None, false).unwrap();
-        assert!(ledger.intend("n", "b", &offer(), None, false).is_err());
+        ledger.intend("n", &offer(), &purpose(None)).unwrap();
+        assert!(ledger.intend("n", &offer(), &purpose(None)).is_err());
         assert_eq!(ledger.created("m", "id", 1.0).unwrap_err().kind, Kind::NotFound);
     }
 }

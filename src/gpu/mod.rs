@@ -31,6 +31,8 @@ pub struct Want {
     pub max_cost: Option<f64>,
     /// The machine ends itself after so many hours.
     pub max_hours: f64,
+    /// How long the work is thought to take.
+    pub expected_hours: Option<f64>,
     pub disk_gb: u64,
     pub image: Option<String>,
     /// Slurm only.
@@ -132,6 +134,9 @@ pub struct Reached {
     /// Of its host keys.
     pub fingerprints: Vec<String>,
 }
+
+/// Names of the providers that machines are rented from.
+pub const PROVIDERS: &[&str] = &["runpod"];
 
 /// The provider of this name that machines are rented from.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {

@@ -1,17 +1,20 @@
 //! The life of a rented machine: wanted, created, reached, given back; and what is left over by processes that died.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::ledger::{Entry, Ledger, Stage, now};
+use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::{Description, Offer, Provider, Reached, State, Want};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 
 /// What all our machines are called.
 pub const PREFIX: &str = "outlier-";
+/// Machines of one kind that are tried when they do not come up.
+const HOSTS_PER_OFFER: usize = 2;
+/// A machine that cannot be paid for so long is not worth its start.
+const LEAST_HOURS: f64 = 0.1;
 
 /// How long is waited for what.
 #[derive(Clone, Debug)]
@@ -69,6 +72,8 @@ pub struct Rented {
     pub offer: Offer,
     /// USD per hour.
     pub price: f64,
+    /// Seconds since 1970, when it was asked for.
+    pub since: f64,
     pub reached: Reached,
 }
 
@@ -77,10 +82,8 @@ pub struct Renting<'a> {
     pub provider: &'a dyn Provider,
     pub ledger: &'a Ledger,
     pub patience: &'a Patience,
-    pub run: &'a str,
-    pub key_file: &'a Path,
+    pub purpose: &'a Purpose,
     pub public_key: &'a str,
-    pub keep_running: bool,
     pub progress: &'a dyn Progress,
 }
 
@@ -111,12 +114,20 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             affordable(&offer, want)?;
-            match self.one(&offer, want) {
-                Ok(rented) => return Ok(rented),
-                Err(error) if !is_next(error.kind) => return Err(error),
-                Err(error) => {
-                    self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
-                    last = Some(error);
+            for _ in 0..HOSTS_PER_OFFER {
+                let error = match self.one(&offer, want) {
+                    Ok(rented) => return Ok(rented),
+                    Err(error) => error,
+                };
+                // One host failed: another of the same kind may not.
+                let host = error.kind == Kind::Lost;
+                if !host && error.kind != Kind::NoCapacity {
+                    return Err(error);
+                }
+                self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
+                last = Some(error);
+                if !host {
+                    break;
                 }
             }
         }
@@ -124,8 +135,8 @@ impl Renting<'_> {
     }
 
     fn one(&self, offer: &Offer, want: &Want) -> Result<Rented> {
-        let name = unique_name(self.run);
-        self.ledger.intend(&name, self.run, offer, Some(self.key_file), self.keep_running)?;
+        let (name, since) = (unique_name(&self.purpose.run), now());
+        self.ledger.intend(&name, offer, self.purpose)?;
         let created = match self.provider.create(&name, offer, want, self.public_key) {
             Ok(created) => created,
             Err(error) if is_open(error.kind) => match self.by_name(&name) {
@@ -136,7 +147,7 @@ impl Renting<'_> {
                     return Err(Error::new(Kind::NoCapacity, error.message));
                 }
                 // Not known: the row stays open, and `reap` looks again.
-                Err(_) => return Err(error),
+                Err(_) => return Err(Error { kind: Kind::Service, ..error }),
             },
             Err(error) => {
                 self.ledger.closed(&name)?;
@@ -148,7 +159,7 @@ impl Renting<'_> {
         match reached {
             Ok(reached) => {
                 self.ledger.ready(&name, reached.ssh.as_ref(), &reached.fingerprints)?;
-                Ok(Rented { name, id: created.id, offer: offer.clone(), price: created.price, reached })
+                Ok(Rented { name, id: created.id, offer: offer.clone(), price: created.price, since, reached })
             }
             Err(error) => {
                 self.end(&name)?;
@@ -190,17 +201,24 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             let Some(machine) = self.provider.describe(id)? else {
-                return Err(Error::new(Kind::NoCapacity, "the machine went away while it started"));
+                return Err(Error::new(Kind::Lost, "the machine went away while it started"));
             };
             match machine.state {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
-                    if let Some(reached) = self.provider.reach(&machine, self.key_file)? {
-                        return Ok(reached);
+                    if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
+                        match crate::remote::output(&*reached.machine, "true") {
+                            Ok(_) => return Ok(reached),
+                            // It is not the one that was created, or does not know us: another may be had.
+                            Err(error) if error.kind == Kind::Auth => {
+                                return Err(Error { kind: Kind::Lost, ..error });
+                            }
+                            Err(_) => (),
+                        }
                     }
                     if since.elapsed() > self.patience.reach {
                         return Err(Error::new(
-                            Kind::NoCapacity,
+                            Kind::Lost,
                             format!("it runs, but could not be reached for {} s", since.elapsed().as_secs()),
                         )
                         .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
@@ -208,11 +226,11 @@ impl Renting<'_> {
                 }
                 State::Starting if begin.elapsed() > self.patience.start => {
                     let message = format!("it has not started within {} s", begin.elapsed().as_secs());
-                    return Err(Error::new(Kind::NoCapacity, message).hint("this host is stuck: another may be had"));
+                    return Err(Error::new(Kind::Lost, message).hint("this host is stuck: another may be had"));
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    return Err(Error::new(Kind::NoCapacity, "it stopped while it started"));
+                    return Err(Error::new(Kind::Lost, "it stopped while it started"));
                 }
             }
             std::thread::sleep(self.patience.poll);
@@ -224,25 +242,22 @@ impl Renting<'_> {
     }
 }
 
-/// Whether another offer may do better.
-fn is_next(kind: Kind) -> bool {
-    matches!(kind, Kind::NoCapacity)
-}
-
 /// Whether it is unknown if a machine was created.
 fn is_open(kind: Kind) -> bool {
     matches!(kind, Kind::Timeout | Kind::Lost | Kind::Service)
 }
 
+/// Whether the money lasts for the work. The machine ends itself when it is spent, whatever happens.
 fn affordable(offer: &Offer, want: &Want) -> Result<()> {
-    let most = offer.price * want.max_hours;
+    let needed = offer.price * want.expected_hours.unwrap_or(LEAST_HOURS);
     match want.max_cost {
-        Some(cap) if most > cap + 1e-9 => {
+        Some(cap) if needed > cap + 1e-9 => {
+            let hours = want.expected_hours.unwrap_or(LEAST_HOURS);
             let message = format!(
-                "{} at ${:.2}/h for up to {} h may cost ${most:.2}, more than `max_cost` (${cap:.2})",
-                offer.gpu, offer.price, want.max_hours
+                "{} at ${:.2}/h for about {hours:.2} h costs ${needed:.2}, more than `max_cost` leaves (${cap:.2})",
+                offer.gpu, offer.price
             );
-            Err(Error::new(Kind::OverBudget, message).hint("lower `max_hours`, raise `max_cost` or name a cheaper GPU"))
+            Err(Error::new(Kind::OverBudget, message).hint("raise `max_cost`, or name a cheaper GPU"))
         }
         _ => Ok(()),
     }
@@ -291,13 +306,39 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
     }
 }
 
+/// Gives back a machine that no ledger here knows, and returns when the provider lists it no more.
+pub fn end_unknown(provider: &dyn Provider, patience: &Patience, id: &str) -> Result<()> {
+    let begin = Instant::now();
+    provider.terminate(id)?;
+    while provider.list()?.iter().any(|machine| machine.id == id) {
+        if begin.elapsed() > patience.end {
+            return Err(
+                Error::new(Kind::Service, format!("{id} is still listed")).hint("end it in the provider's console")
+            );
+        }
+        std::thread::sleep(patience.poll);
+        provider.terminate(id)?;
+    }
+    Ok(())
+}
+
+/// Which leftovers are given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reap {
+    /// Those that nobody will take over.
+    Useless,
+    All,
+}
+
 /// Gives back what processes that are no more have left behind. Says what it did, a line each.
-pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience) -> Result<Vec<String>> {
+pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which: Reap) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    let left = ledger.open_entries()?.into_iter().filter(|entry| entry.provider == provider.name());
-    for entry in
-        left.filter(|entry| !entry.keep_running || entry.stage == Stage::Ending).filter(|entry| !entry.owner.is_alive())
-    {
+    let mut left = ledger.open_entries()?;
+    left.retain(|entry| entry.provider == provider.name() && !entry.owner.is_alive());
+    left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending);
+    // One that is ready for a task may still be taken over.
+    left.retain(|entry| which == Reap::All || entry.task.is_none() || entry.stage != Stage::Ready);
+    for entry in left {
         // One that was only intended may appear a little later than its creation was asked for.
         let young = now() - entry.since < patience.appear.as_secs_f64();
         if entry.stage == Stage::Intended && young {

@@ -11,8 +11,19 @@ use crate::error::{Error, Kind};
 pub enum Exit {
     Script = 1,
     Usage = 2,
-    Model = 3,
+    /// A model or a machine.
+    Failure = 3,
     Interrupted = 130,
+}
+
+impl Exit {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::BadArgument => Exit::Script,
+            Kind::Interrupted => Exit::Interrupted,
+            _ => Exit::Failure,
+        }
+    }
 }
 
 pub struct Diagnostic {
@@ -33,12 +44,7 @@ struct Place {
 
 impl Diagnostic {
     pub fn from_error(error: Error) -> Self {
-        let exit = match error.kind {
-            Kind::BadArgument => Exit::Script,
-            Kind::Interrupted => Exit::Interrupted,
-            _ => Exit::Model,
-        };
-        Self { exit, message: error.message, hint: error.hint, place: None, calls: Vec::new() }
+        Self { exit: Exit::of(error.kind), message: error.message, hint: error.hint, place: None, calls: Vec::new() }
     }
 
     pub fn usage(message: String, hint: &str) -> Self {
@@ -151,10 +157,9 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     };
     let text = |key: &str| map.get(key).filter(|v| v.is_string()).map(|v| v.to_string());
     let exit = match text("kind").as_deref() {
-        Some("interrupted") => Exit::Interrupted,
         Some("usage") => Exit::Usage,
-        Some("corrupt" | "not_found" | "unsupported" | "non_finite" | "oom" | "auth" | "io") => Exit::Model,
-        _ => Exit::Script,
+        Some(kind) => Kind::from_name(kind).map_or(Exit::Script, Exit::of),
+        None => Exit::Script,
     };
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }

@@ -10,12 +10,12 @@ use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use crate::error::{Error, Result};
-use crate::model;
 use crate::record::{
-    ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, EstimateArgs, ExtractArgs, Keep, LoadArgs, TextArgs,
-    TokenSource, plain,
+    ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs, Keep, LoadArgs,
+    TextArgs, TokenSource, plain,
 };
 use crate::session::{Op, Reply, Session};
+use crate::{model, results};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
@@ -180,10 +180,18 @@ fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map
     let place = Place { session: &model.0.session, context };
     let reply = place.call(op)?;
     let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
+    if let Some(folder) = &acts.full_activations {
+        let file = format!("{folder}/{}", results::FULL_ACTIVATIONS);
+        place.session.fetch(&context.root, &file, &*context.progress())?;
+    }
     Ok(ActivationsHandle(Arc::new(*acts)))
 }
 
 pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
+    estimated(place, id, options).map(|estimate| to_dynamic(&plain(&estimate)))
+}
+
+pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     let o = Options::new("estimate_vram", options, ESTIMATE)?;
     let args = EstimateArgs {
         num_sequences: o.whole("num_sequences")?.unwrap_or(16),
@@ -193,7 +201,7 @@ pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
     };
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
-    Ok(to_dynamic(&plain(&estimate)))
+    Ok(estimate)
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.

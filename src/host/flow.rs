@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, Map, NativeCallContext, Position};
 
 use super::context::Context;
 use super::options::Options;
@@ -55,7 +55,10 @@ fn parallel(ctx: &NativeCallContext, items: Array, options: Map, f: FnPtr) -> Sc
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(i) else { return };
-                    let outcome = call(ctx, &f, item.clone());
+                    let outcome = match crate::progress::interrupt_requested() {
+                        true => failure(as_map(&Error::interrupted()).into()),
+                        false => call(ctx, &f, item.clone()),
+                    };
                     *results[i].lock().expect("written once") = Some(outcome);
                 }
             });
@@ -64,7 +67,10 @@ fn parallel(ctx: &NativeCallContext, items: Array, options: Map, f: FnPtr) -> Sc
     let outcome = |result: Mutex<Option<Dynamic>>| result.into_inner().ok().flatten().unwrap_or(Dynamic::UNIT);
     let outcomes: Array = results.into_iter().map(outcome).collect();
     if crate::progress::interrupt_requested() {
-        return Err(throw(Error::interrupted()));
+        // Whoever catches this may still tell what is finished.
+        let mut error = as_map(&Error::interrupted());
+        error.insert("outcomes".into(), outcomes.into());
+        return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), Position::NONE)));
     }
     Ok(outcomes)
 }
@@ -82,22 +88,25 @@ fn unshared(f: &FnPtr) -> FnPtr {
 fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
     let call = || f.call_within_context::<Dynamic>(ctx, (item,));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-    let mut map = Map::new();
     match outcome {
         Ok(Ok(value)) => {
+            let mut map = Map::new();
             map.insert("ok".into(), true.into());
             map.insert("value".into(), value);
+            map.into()
         }
-        failed => {
-            let error = match failed {
-                Ok(Err(error)) => thrown_value(&error),
-                _ => as_map(&Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
-                    .into(),
-            };
-            map.insert("ok".into(), false.into());
-            map.insert("error".into(), error);
+        Ok(Err(error)) => failure(thrown_value(&error)),
+        Err(_) => {
+            let error = Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program");
+            failure(as_map(&error).into())
         }
     }
+}
+
+fn failure(error: Dynamic) -> Dynamic {
+    let mut map = Map::new();
+    map.insert("ok".into(), false.into());
+    map.insert("error".into(), error);
     map.into()
 }
 

@@ -58,13 +58,15 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
     outcome
 }
 
-/// The time and text of the last line of a log: `#{ time, text }`, or () where there is none.
+/// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     let text = std::fs::read_to_string(path(context, name)?).unwrap_or_default();
     let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
         return Ok(Dynamic::UNIT);
     };
+    let since = humantime::parse_rfc3339_weak(time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
     let mut map = Map::new();
+    map.insert("age".into(), since.as_secs_f64().into());
     map.insert("time".into(), time.into());
     map.insert("text".into(), text.into());
     Ok(map.into())

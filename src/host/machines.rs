@@ -8,13 +8,13 @@ use rhai::{Dynamic, Engine, Map};
 use serde_json::{Value, json};
 
 use super::context::Context;
-use super::extract::{Place, estimate, load_model, miniature};
-use super::options::Options;
+use super::extract::{Place, estimate, estimated, load_model, miniature};
+use super::options::{Options, number};
 use super::problem::{ScriptResult, thrown};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
-use crate::record::plain;
+use crate::record::{Estimate, plain};
 use crate::remote::{self, Output};
 use crate::session::{Lent, Provision, Session, SshTarget, Terms};
 
@@ -45,7 +45,15 @@ const PROVISION: &[&str] = &[
     "stall_minutes",
     "patience_minutes",
     "keep_running",
+    "expected_hours",
+    "task",
+    "model",
 ];
+/// Of `model`: what will run, in the words of `estimate_vram`.
+const MODEL: &[&str] =
+    &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
+/// GB of disk beside a model's files.
+const DISK_BESIDE: u64 = 20;
 const SYNC: &[&str] = &["up", "down"];
 /// A machine is given up by its worker after so long without its client.
 const LEASE_MINUTES: f64 = 15.0;
@@ -106,6 +114,10 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("provision_gpu", move || thrown(provision(&c, Map::new())));
     engine_primitives(engine, context);
     let c = context.clone();
+    engine.register_fn("limit_cost", move |most: Dynamic| thrown(limit_cost(&c, &most)));
+    let c = context.clone();
+    engine.register_fn("terminate_left_over", move |task: &str| thrown(c.fleet.give_back(task)));
+    let c = context.clone();
     engine.register_fn("sync", move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
     let c = context.clone();
     engine.register_fn("upload", move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, true)));
@@ -144,6 +156,25 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
+/// USD that all machines of this run may cost together.
+fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
+    match number(most) {
+        Some(most) if most > 0.0 && most.is_finite() => Ok(context.fleet.limit_cost(most)),
+        _ => Err(Error::bad_argument(format!("limit_cost: {most} is no sum of money"))
+            .hint("give USD, such as limit_cost(25.0)")),
+    }
+}
+
+/// What the model of option `model` will need; an error when it is not there or may not be read. Nothing is paid for yet.
+fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
+    let Some(model) = o.map_of("model", "id")? else { return Ok(None) };
+    let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
+    let id = m.required("id", m.string("id")?)?;
+    let options = model.into_iter().filter(|(key, _)| key != "id").collect();
+    let place = Place { session: &context.session, context };
+    estimated(&place, &id, options).map(Some)
+}
+
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
     let o = Options::new("provision_gpu", options, PROVISION)?;
     let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
@@ -159,19 +190,28 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         |key: &str, default: f64| positive(key, default).map(|minutes| Duration::from_secs_f64(60.0 * minutes));
     let max_hours = positive("max_hours", MAX_HOURS)?;
     let keep_running = o.flag("keep_running")?.unwrap_or(false);
+    let looked_at = looked_at(context, &o)?;
+    let disk_for = |estimate: &Estimate| (estimate.download_bytes / 1_000_000_000 + DISK_BESIDE).max(DISK_GB as u64);
+    let disk_gb = match o.whole("disk_gb")? {
+        Some(given) => given as u64,
+        None => looked_at.as_ref().map_or(DISK_GB as u64, disk_for),
+    };
+    let vram_for = |estimate: &Estimate| (estimate.total_bytes as f64 / 1e9).ceil();
+    let min_vram_gb = optional("min_vram_gb")?.or(looked_at.as_ref().map(vram_for));
     let lease = minutes("lease_minutes", LEASE_MINUTES)?;
     let asked = Provision {
         provider: provider.to_string(),
         want: Want {
             gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
             gpu_count: o.whole("gpu_count")?.unwrap_or(1),
-            min_vram_gb: optional("min_vram_gb")?,
+            min_vram_gb,
             min_cuda: o.string("min_cuda")?,
             cloud: o.string("cloud")?,
             max_price: optional("max_price")?,
             max_cost: optional("max_cost")?,
             max_hours,
-            disk_gb: o.whole("disk_gb")?.unwrap_or(DISK_GB) as u64,
+            expected_hours: optional("expected_hours")?,
+            disk_gb,
             image: o.string("image")?,
             partition: o.string("partition")?,
             account: o.string("account")?,
@@ -199,6 +239,10 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             patience: minutes("patience_minutes", PATIENCE_MINUTES)?,
         },
         keep_running,
+        task: o
+            .string("task")?
+            .map(|task| crate::results::check_name(&task).map(|()| task.replace('/', "-")))
+            .transpose()?,
     };
     let lent = context.fleet.provision(&asked, &*context.progress())?;
     let label = &lent.label;

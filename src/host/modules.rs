@@ -9,7 +9,8 @@ use std::sync::{Mutex, OnceLock};
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
 /// Embedded modules: name and text.
-const EMBEDDED: &[(&str, &str)] = &[("dettmers", include_str!("../../stdlib/dettmers.rhai"))];
+const EMBEDDED: &[(&str, &str)] =
+    &[("deploy", include_str!("../../stdlib/deploy.rhai")), ("dettmers", include_str!("../../stdlib/dettmers.rhai"))];
 /// How embedded files are called in messages.
 const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
 

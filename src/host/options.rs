@@ -108,6 +108,14 @@ impl Options {
         self.typed(key, expected, |value| value.clone().try_cast::<T>())
     }
 
+    /// The map under `key`; a string stands for a map with just `short`.
+    pub fn map_of(&self, key: &str, short: &str) -> Result<Option<Map>> {
+        self.typed(key, "a string or a map", |value| match value.read_lock::<Map>() {
+            Some(map) => Some(map.clone()),
+            None => Some(Map::from([(short.into(), value.clone().into_string().ok()?.into())])),
+        })
+    }
+
     /// The value under `key` as JSON.
     pub fn json(&self, key: &str) -> Result<Option<Value>> {
         self.typed(key, "plain values", |value| super::values::to_json(value).ok())

@@ -116,7 +116,7 @@ pub fn extract_with(
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
-            completion_time: String::new(),
+            ..Measurements::default()
         },
     })
 }

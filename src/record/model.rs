@@ -102,6 +102,12 @@ pub struct Measurements {
     pub peak_memory_bytes: u64,
     /// RFC 3339, UTC.
     pub completion_time: String,
+    /// Provider and GPU of the machine it ran on; empty here.
+    #[serde(default)]
+    pub machine: String,
+    /// What the machine had cost when the run was done, its start included, USD.
+    #[serde(default)]
+    pub machine_cost_usd: f64,
 }
 
 /// Where a synthetic model with known answers is, and what was planted in it.

@@ -40,6 +40,13 @@ pub struct Login {
     pub timeout: Duration,
 }
 
+/// What `ssh` needs to trust a machine as we do.
+pub struct KnownHost {
+    pub line: String,
+    /// Such as `ssh-ed25519`.
+    pub algorithm: String,
+}
+
 /// Each command has a connection of its own: there is no state to lose, and threads do not wait for each other.
 pub struct Ssh {
     login: Login,
@@ -151,6 +158,19 @@ impl Ssh {
                 }
             }
         }
+    }
+
+    /// The machine's host key, after it has proved itself, as a line for `known_hosts`.
+    pub fn known_host(&self) -> Result<KnownHost> {
+        let session = self.connect()?;
+        let missing = || self.lost("starting SSH", "it has no host key");
+        let (key, _) = session.host_key().ok_or_else(missing)?;
+        let key = PublicKey::from_bytes(key).map_err(|e| self.lost("reading its host key", e))?;
+        let text = key.to_openssh().map_err(|e| self.lost("reading its host key", e))?;
+        let line = format!("[{}]:{} {text}", self.login.host, self.login.port);
+        // ssh writes the address of port 22 without brackets.
+        let line = if self.login.port == 22 { format!("{} {text}", self.login.host) } else { line };
+        Ok(KnownHost { line, algorithm: key.algorithm().to_string() })
     }
 
     fn start(&self, session: &Session, command: &str) -> Result<ssh2::Channel> {

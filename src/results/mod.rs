@@ -9,4 +9,4 @@ mod stats_file;
 
 pub use analysis::Analysis;
 pub use folder::{Stored, check_name, load, save};
-pub use full_activations::FullActivations;
+pub use full_activations::{FILE as FULL_ACTIVATIONS, FullActivations};

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::lent::{Label, Lent, Terms, lend};
-use crate::error::{Error, Result};
-use crate::gpu::ledger::Ledger;
-use crate::gpu::rent::{self, Patience, Renting};
+use super::lent::{Label, Lent, Terms, lend, project_name};
+use crate::error::{Error, Kind, Result};
+use crate::gpu::ledger::{Entry, Ledger, Purpose, now};
+use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
 
 /// What `provision_gpu` asks for.
@@ -20,6 +20,8 @@ pub struct Provision {
     pub ssh: Option<SshTarget>,
     pub terms: Terms,
     pub keep_running: bool,
+    /// What the machine is for: a later run that asks for the same takes it over where this one died.
+    pub task: Option<String>,
 }
 
 /// A machine that the user has.
@@ -41,7 +43,10 @@ pub struct Fleet {
     machines: Mutex<Vec<Arc<Lent>>>,
     /// Providers that this run has asked for machines.
     used: Mutex<Vec<Arc<dyn Provider>>>,
-    reaped: Mutex<Vec<String>>,
+    /// USD that all machines of this run together may cost.
+    cap: Mutex<Option<f64>>,
+    /// Held while the run's key pair is made.
+    key: Mutex<()>,
 }
 
 /// The state of things at the end of a run.
@@ -55,11 +60,38 @@ pub struct Ending {
 impl Fleet {
     pub fn new(results: PathBuf) -> Self {
         let run = format!("{:08x}", rand::random::<u32>());
-        Self { results, run, machines: Mutex::default(), used: Mutex::default(), reaped: Mutex::default() }
+        Self {
+            results,
+            run,
+            machines: Mutex::default(),
+            used: Mutex::default(),
+            cap: Mutex::default(),
+            key: Mutex::default(),
+        }
+    }
+
+    /// All machines of this run together may cost so much, USD. Each gets what is left when it is asked for, and ends
+    /// itself when that is spent.
+    pub fn limit_cost(&self, most: f64) {
+        *self.cap.lock().expect("no panic under this lock") = Some(most);
+    }
+
+    /// What the run may still spend: less what its machines have cost, and what those alive may yet cost.
+    fn left(&self, ledger: &Ledger) -> Result<Option<f64>> {
+        let Some(cap) = *self.cap.lock().expect("no panic under this lock") else { return Ok(None) };
+        let machines = self.machines.lock().expect("no panic under this lock");
+        let alive = |entry: &&Entry| machines.iter().find(|lent| lent.label.name == entry.name && !lent.has_ended());
+        let entries = ledger.all()?.into_iter().filter(|entry| entry.run == self.run);
+        let promised = |entry: Entry| alive(&&entry).map_or(entry.cost_so_far(), |lent| lent.most());
+        Ok(Some(cap - entries.map(promised).sum::<f64>()))
     }
 
     pub fn ledger(&self) -> Result<Ledger> {
-        Ledger::open(&self.results.join("gpus.sqlite"))
+        Ledger::open(&self.ledger_file())
+    }
+
+    fn ledger_file(&self) -> PathBuf {
+        self.results.join("gpus.sqlite")
     }
 
     /// A machine as asked for, with a worker on it.
@@ -90,7 +122,11 @@ impl Fleet {
                 Arc::new(Ssh::new(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) }))
             }
         };
-        let name = format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff);
+        // The worker of a task is found again by its name.
+        let name = match &asked.task {
+            Some(task) => format!("{}{}-{task}", rent::PREFIX, project_name()),
+            None => format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff),
+        };
         let label = Label {
             id: target.host.clone(),
             provider: "ssh".to_string(),
@@ -98,6 +134,7 @@ impl Fleet {
             price: 0.0,
             max_cost: None,
             keep_running: asked.keep_running,
+            since: now(),
             name,
         };
         lend(label, machine, &asked.terms, |_| None, progress).map(Arc::new)
@@ -107,31 +144,39 @@ impl Fleet {
         let ledger = self.ledger()?;
         let patience = Patience::from_environment();
         self.first_use(&provider, &ledger, &patience, progress);
+        if let Some(lent) = self.taken_over(asked, &*provider, &ledger, progress)? {
+            return Ok(lent);
+        }
+        let mut want = asked.want.clone();
+        if let Some(left) = self.left(&ledger)? {
+            want.max_cost = Some(want.max_cost.map_or(left, |cap| cap.min(left)));
+        }
         let key_file = self.results.join(".keys").join(&self.run);
         let public_key = {
             // One pair per run, made by whoever comes first.
-            let _first = self.reaped.lock().expect("no panic under this lock");
+            let _first = self.key.lock().expect("no panic under this lock");
             key_pair(&key_file)?
         };
+        let (run, task, keep_running) = (self.run.clone(), asked.task.clone(), asked.keep_running);
+        let purpose = Purpose { run, task, key_file, keep_running };
         let renting = Renting {
             provider: &*provider,
             ledger: &ledger,
             patience: &patience,
-            run: &self.run,
-            key_file: &key_file,
+            purpose: &purpose,
             public_key: &public_key,
-            keep_running: asked.keep_running,
             progress,
         };
-        let rented = renting.rent(&asked.want)?;
+        let rented = renting.rent(&want)?;
         let label = Label {
             name: rented.name.clone(),
             id: rented.id,
             provider: provider.name().to_string(),
             gpu: rented.offer.gpu,
             price: rented.price,
-            max_cost: asked.want.max_cost,
+            max_cost: want.max_cost,
             keep_running: asked.keep_running,
+            since: rented.since,
         };
         let give_back = |worker: &str| provider.give_back_command(worker);
         match lend(label, rented.reached.machine, &asked.terms, give_back, progress) {
@@ -143,19 +188,91 @@ impl Fleet {
         }
     }
 
+    /// A machine that a run which died left at work on the same task.
+    fn taken_over(
+        &self,
+        asked: &Provision,
+        provider: &dyn Provider,
+        ledger: &Ledger,
+        progress: &dyn Progress,
+    ) -> Result<Option<Arc<Lent>>> {
+        let Some(task) = &asked.task else { return Ok(None) };
+        for entry in ledger.left_over(provider.name(), task)? {
+            if !ledger.take_over(&entry, &self.run)? {
+                continue;
+            }
+            match self.again(asked, &entry, provider, progress) {
+                Ok(lent) => {
+                    let text = format!("{}: taken over from a run that died, with what it was doing", lent.label.id);
+                    progress.event(Event::Warning(text));
+                    return Ok(Some(lent));
+                }
+                Err(error) => {
+                    let text = format!("{} cannot be taken over: {}", entry.name, error.message);
+                    progress.event(Event::Warning(text));
+                    rent::end(provider, ledger, &Patience::from_environment(), &entry.name)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The way to a machine that was ready before.
+    fn again(
+        &self,
+        asked: &Provision,
+        entry: &Entry,
+        provider: &dyn Provider,
+        progress: &dyn Progress,
+    ) -> Result<Arc<Lent>> {
+        let gone = || Error::new(Kind::Lost, "it does not run any more");
+        let id = entry.id.clone().ok_or_else(gone)?;
+        let key = entry.key_file.clone().unwrap_or_default();
+        let described = provider.describe(&id)?.filter(|machine| machine.state == gpu::State::Running);
+        let described = described.ok_or_else(gone)?;
+        let machine = match &entry.ssh {
+            Some(address) => provider.again(address, &key, &entry.fingerprints),
+            None => provider.reach(&described, &key)?.ok_or_else(gone)?.machine,
+        };
+        let label = Label {
+            name: entry.name.clone(),
+            id,
+            provider: provider.name().to_string(),
+            gpu: entry.gpu.clone(),
+            price: entry.price,
+            max_cost: asked.want.max_cost,
+            keep_running: entry.keep_running,
+            since: entry.since,
+        };
+        let give_back = |worker: &str| provider.give_back_command(worker);
+        lend(label, machine, &asked.terms, give_back, progress).map(Arc::new)
+    }
+
     /// Before a run asks a provider for its first machine, it clears up after those that died.
     fn first_use(&self, provider: &Arc<dyn Provider>, ledger: &Ledger, patience: &Patience, progress: &dyn Progress) {
         let mut used = self.used.lock().expect("no panic under this lock");
         if used.iter().any(|known| known.name() == provider.name()) {
             return;
         }
-        match rent::reap(&**provider, ledger, patience) {
-            Ok(lines) => lines.into_iter().for_each(|line| progress.event(crate::progress::Event::Warning(line))),
-            Err(error) => {
-                progress.event(crate::progress::Event::Warning(format!("looking for leftovers: {}", error.message)))
-            }
+        match rent::reap(&**provider, ledger, patience, Reap::Useless) {
+            Ok(lines) => lines.into_iter().for_each(|line| progress.event(Event::Warning(line))),
+            Err(error) => progress.event(Event::Warning(format!("looking for leftovers: {}", error.message))),
         }
         used.push(provider.clone());
+    }
+
+    /// Gives back what runs that died have left at work on `task`: it is done.
+    pub fn give_back(&self, task: &str) -> Result<()> {
+        if !self.ledger_file().exists() {
+            return Ok(());
+        }
+        let ledger = self.ledger()?;
+        for name in gpu::PROVIDERS {
+            for entry in ledger.left_over(name, task)? {
+                rent::end(&*gpu::provider(name)?, &ledger, &Patience::from_environment(), &entry.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives one machine back. One that the user has only loses its worker.
@@ -189,6 +306,13 @@ impl Fleet {
         ending.lines.extend(failures.into_iter().map(|error| error.message));
         let used = self.used.lock().expect("no panic under this lock").clone();
         for provider in used {
+            let reaped = self
+                .ledger()
+                .and_then(|ledger| rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All));
+            match reaped {
+                Ok(lines) => ending.lines.extend(lines),
+                Err(error) => ending.lines.push(format!("looking for leftovers: {}", error.message)),
+            }
             self.look(&*provider, &mut ending);
         }
         ending
@@ -209,6 +333,11 @@ impl Fleet {
                 .filter(|alive| alive.entry.as_ref().is_some_and(|entry| entry.run == self.run))
                 .collect::<Vec<_>>(),
             Err(error) => {
+                // Where none was ever created, none can be alive.
+                let open = ledger.open_entries();
+                if open.is_ok_and(|open| open.iter().all(|entry| entry.run != self.run)) {
+                    return;
+                }
                 ending.leaked = true;
                 ending.lines.push(format!("{name}: what is alive could not be verified: {}", error.message));
                 return;

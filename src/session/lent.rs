@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::remote::Link;
 use super::{Op, Remote, Reply, Session, deploy};
 use crate::error::{Error, Kind, Result};
+use crate::gpu::ledger::now;
 use crate::hub;
 use crate::progress::Progress;
 use crate::remote::{self, Machine, SyncReport, quoted};
@@ -39,6 +40,8 @@ pub struct Label {
     /// USD that it may cost in all.
     pub max_cost: Option<f64>,
     pub keep_running: bool,
+    /// Seconds since 1970, from when it is charged.
+    pub since: f64,
 }
 
 pub struct Lent {
@@ -47,7 +50,8 @@ pub struct Lent {
     remote: Remote,
     /// The project's folder on the machine.
     root: String,
-    since: Instant,
+    /// When it ends itself at the latest, seconds since 1970.
+    until: f64,
     /// Held while its end is under way; true once it has ended.
     pub(super) ended: Mutex<bool>,
     ending: AtomicBool,
@@ -79,31 +83,27 @@ pub fn lend(
     if let Some(command) = give_back(&quoted(&program)) {
         attach += &format!(" --on-end {}", quoted(&command));
     }
+    let until = now() + lifetime(&label, terms).as_secs_f64();
     let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
     // The first word tells whether it works at all, before anything is entrusted to it.
     super::status(&link)?;
     let remote = Remote::new(link, terms.patience, terms.lease);
-    Ok(Lent {
-        label,
-        machine,
-        remote,
-        root,
-        since: Instant::now(),
-        ended: Mutex::new(false),
-        ending: AtomicBool::new(false),
-    })
+    Ok(Lent { label, machine, remote, root, until, ended: Mutex::new(false), ending: AtomicBool::new(false) })
 }
 
 /// A machine ends itself before it costs more than it may.
 fn lifetime(label: &Label, terms: &Terms) -> Duration {
     match label.max_cost {
-        Some(cap) if label.price > 0.0 => terms.lifetime.min(Duration::from_secs_f64(3600.0 * cap / label.price)),
+        Some(cap) if label.price > 0.0 => {
+            let paid_for = label.since + 3600.0 * cap / label.price - now();
+            terms.lifetime.min(Duration::from_secs_f64(paid_for.max(1.0)))
+        }
         _ => terms.lifetime,
     }
 }
 
 /// The folder of the project, by its name and where it is.
-fn project_name() -> String {
+pub(super) fn project_name() -> String {
     use sha2::Digest;
     let folder = std::env::current_dir().unwrap_or_default();
     let name: String = folder
@@ -121,7 +121,16 @@ fn project_name() -> String {
 impl Lent {
     /// USD so far.
     pub fn cost(&self) -> f64 {
-        self.since.elapsed().as_secs_f64() / 3600.0 * self.label.price
+        (now() - self.label.since) / 3600.0 * self.label.price
+    }
+
+    /// USD that it may cost in all.
+    pub(super) fn most(&self) -> f64 {
+        (self.until - self.label.since) / 3600.0 * self.label.price
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     pub fn machine(&self) -> Result<&dyn Machine> {
@@ -175,7 +184,11 @@ impl Session for Lent {
             return Err(error);
         }
         let budget = Budget { lent: self, progress };
-        let outcome = self.remote.call(op, &budget);
+        let mut outcome = self.remote.call(op, &budget);
+        if let Ok(Reply::Activations(acts)) = &mut outcome {
+            acts.measurements.machine = format!("{} {}", self.label.provider, self.label.gpu).trim().to_string();
+            acts.measurements.machine_cost_usd = self.cost();
+        }
         // A machine that ended itself when its money was spent looks lost.
         match outcome {
             Err(error) if matches!(error.kind, Kind::Lost | Kind::Interrupted) && !progress.interrupted() => {
@@ -183,6 +196,10 @@ impl Session for Lent {
             }
             other => other,
         }
+    }
+
+    fn fetch(&self, root: &Path, path: &str, progress: &dyn Progress) -> Result<()> {
+        remote::download(self.machine()?, &self.path(path), &root.join(path), progress)
     }
 }
 

@@ -20,10 +20,18 @@ pub use remote::{Remote, status};
 pub use wire::Status;
 pub use worker::{Limits, serve};
 
+use std::path::Path;
+
 use crate::error::Result;
 use crate::progress::Progress;
 
 /// A place where requests are carried out.
 pub trait Session: Send + Sync {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply>;
+
+    /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`.
+    /// Where calls run in this process it is there already.
+    fn fetch(&self, _root: &Path, _path: &str, _progress: &dyn Progress) -> Result<()> {
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! The one enum of requests and the one enum of replies.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::record::{
     Activations, Estimate, EstimateArgs, ExtractArgs, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens,
@@ -25,6 +26,14 @@ pub enum Op {
         folder: String,
         name: String,
     },
+}
+
+impl Op {
+    /// Equal for equal requests.
+    pub fn id(&self) -> String {
+        let bytes = rmp_serde::to_vec(self).expect("requests can be sent");
+        format!("{:x}", Sha256::digest(bytes))[..32].to_string()
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,8 +8,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
 use super::wire::{self, Answer, Request, Status};
 use super::{Op, Reply, Session};
 use crate::error::{Error, Kind, Result};
@@ -92,7 +90,8 @@ impl Remote {
 
 impl Session for Remote {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
-        let id = format!("{:032x}", rand::rng().random::<u128>());
+        // The same work has the same id, so that a client which takes a machine over finds what goes on there.
+        let id = op.id();
         let mut seen = 0;
         let mut lost_since: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
@@ -143,7 +142,8 @@ impl Remote {
         if again {
             progress.event(Event::Warning(format!("{}: connected again", self.link.machine.name())));
         }
-        wire::send(&mut stream, &Request::Call { id: id.to_string(), op: op.clone(), seen: *seen })?;
+        let (id, op, seen_before) = (id.to_string(), op.clone(), *seen);
+        wire::send(&mut stream, &Request::Call { id: id.clone(), op, seen: seen_before, fresh: !again })?;
         let answers = answers(&stream)?;
         let mut last_word = Instant::now();
         let mut asked = false;
@@ -158,7 +158,7 @@ impl Remote {
                             progress.event(event);
                         }
                         Answer::Outcome { outcome, .. } => {
-                            let _ = wire::send(&mut stream, &Request::Forget { id: id.to_string() });
+                            let _ = wire::send(&mut stream, &Request::Forget { id: id.clone() });
                             let _ = answers.recv_timeout(TICK);
                             let _ = stream.shutdown(std::net::Shutdown::Both);
                             return Ok(outcome);
@@ -182,7 +182,7 @@ impl Remote {
                 match cancelled {
                     None => {
                         cancelled = Some(Instant::now());
-                        wire::send(&mut stream, &Request::Cancel { id: id.to_string() })?;
+                        wire::send(&mut stream, &Request::Cancel { id: id.clone() })?;
                     }
                     Some(since) if since.elapsed() > CANCELLED => return Ok(Err(Error::interrupted())),
                     Some(_) => (),

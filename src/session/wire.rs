@@ -18,12 +18,13 @@ const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Starts `op` under an id that the client has made up. The same id again, on whatever connection, joins that call: what
-    /// happened after the first `seen` events, and its one outcome.
+    /// Starts `op` under its id. The same id again, on whatever connection, joins that call: what happened after the first
+    /// `seen` events, and its one outcome. A `fresh` call joins no call that has failed or is being stopped.
     Call {
         id: String,
         op: Op,
         seen: usize,
+        fresh: bool,
     },
     /// The call stops at its next safe point.
     Cancel {

@@ -179,8 +179,8 @@ impl Worker {
         let writer = Arc::new(Mutex::new(writer));
         while let Ok(request) = wire::receive(&mut stream) {
             let answer = match request {
-                Request::Call { id, op, seen } => {
-                    let call = self.call(&id, op);
+                Request::Call { id, op, seen, fresh } => {
+                    let call = self.call(&id, op, fresh);
                     let writer = writer.clone();
                     std::thread::spawn(move || call.tell(&id, seen, &writer));
                     continue;
@@ -222,8 +222,11 @@ impl Worker {
     }
 
     /// The call with this id, started now if it is new.
-    fn call(self: &Arc<Self>, id: &str, op: Op) -> Arc<Call> {
+    fn call(self: &Arc<Self>, id: &str, op: Op, fresh: bool) -> Arc<Call> {
         let mut calls = self.calls.lock().expect("no panic under this lock");
+        if fresh {
+            calls.retain(|(known, call)| known != id || !call.is_spoilt());
+        }
         if let Some((_, call)) = calls.iter().find(|(known, _)| known == id) {
             return call.clone();
         }
@@ -277,6 +280,13 @@ impl Worker {
 impl Call {
     fn is_done(&self) -> bool {
         self.happened.lock().expect("no panic under this lock").outcome.is_some()
+    }
+
+    /// Whether whoever asks now would not get what was asked for.
+    fn is_spoilt(&self) -> bool {
+        let failed = |outcome: &std::result::Result<Reply, Error>| outcome.is_err();
+        let failed = self.happened.lock().expect("no panic under this lock").outcome.as_ref().is_some_and(failed);
+        failed || self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Sends everything that happens after the first `seen` events, the outcome last; ends with the connection.

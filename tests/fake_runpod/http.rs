@@ -53,7 +53,8 @@ impl Answer {
 
     /// A body that does not keep to the contract.
     pub fn refused(error: &str) -> Self {
-        let body = json!({ "title": title(422), "status": 422, "detail": "Request validation failed.", "errors": [error] });
+        let body =
+            json!({ "title": title(422), "status": 422, "detail": "Request validation failed.", "errors": [error] });
         Self::new(422, "application/problem+json", body.to_string().into_bytes())
     }
 

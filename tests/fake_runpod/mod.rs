@@ -6,6 +6,7 @@ mod pod;
 
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub enum Fault {
     ListedLate(u64),
     /// The first request to end it fails.
     EndFailsOnce,
+    /// Every request to end it fails.
+    EndAlwaysFails,
 }
 
 pub const FAULTS: &[Fault] = &[
@@ -69,11 +72,18 @@ struct State {
     faults: VecDeque<Fault>,
     /// Method, path and status of every request.
     requests: Vec<(String, String, u16)>,
+    /// Bodies of what was to be created.
+    bodies: String,
     created: usize,
+    most_at_once: usize,
+    ended_by_themselves: usize,
     /// USD of pods that are gone.
     billed: f64,
+    /// Where programs that were sent to one pod are found by all, as in an image.
+    programs: Option<PathBuf>,
 }
 
+#[derive(Clone)]
 pub struct FakeRunPod {
     pub url: String,
     state: Arc<Mutex<State>>,
@@ -91,11 +101,26 @@ impl FakeRunPod {
                 std::thread::spawn(move || serve(stream, &state, &base));
             }
         });
+        // Pods live and die whether anybody asks or not.
+        let pods = Arc::downgrade(&state);
+        std::thread::spawn(move || {
+            while let Some(state) = pods.upgrade() {
+                state.lock().unwrap().pods.iter_mut().for_each(Pod::advance);
+                drop(state);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
         Self { url, state }
     }
 
     pub fn with_faults(self, faults: &[Fault]) -> Self {
         self.state.lock().unwrap().faults.extend(faults);
+        self
+    }
+
+    /// The program need not be sent to each pod.
+    pub fn with_programs(self, folder: &Path) -> Self {
+        self.state.lock().unwrap().programs = Some(folder.to_path_buf());
         self
     }
 
@@ -108,6 +133,24 @@ impl FakeRunPod {
     /// How many pods there ever were.
     pub fn created(&self) -> usize {
         self.state.lock().unwrap().created
+    }
+
+    pub fn most_at_once(&self) -> usize {
+        self.state.lock().unwrap().most_at_once
+    }
+
+    /// How many pods were ended with the key that they have for themselves.
+    pub fn ended_by_themselves(&self) -> usize {
+        self.state.lock().unwrap().ended_by_themselves
+    }
+
+    /// How many pods are alive whose sshd answers.
+    pub fn reached(&self) -> usize {
+        self.state.lock().unwrap().pods.iter().filter(|pod| pod.is_up() && !pod.is_gone()).count()
+    }
+
+    pub fn bodies(&self) -> String {
+        self.state.lock().unwrap().bodies.clone()
     }
 
     pub fn requests(&self) -> Vec<(String, String, u16)> {
@@ -164,11 +207,13 @@ fn answer(request: &Request, state: &Mutex<State>, base: &str) -> Answer {
             let pod = &mut state.pods[index];
             match (method, rest) {
                 ("GET", []) => Answer::json(200, pod.json()),
+                ("DELETE", []) if pod.fault == Some(Fault::EndAlwaysFails) => Answer::problem(500, "internal error"),
                 ("DELETE", []) if pod.fault == Some(Fault::EndFailsOnce) => {
                     pod.fault = None;
                     Answer::problem(500, "internal error")
                 }
                 ("DELETE", []) => {
+                    state.ended_by_themselves += (key != KEY) as usize;
                     state.billed += pod.cost();
                     pod.end();
                     Answer { status: 204, ..Answer::json(204, Value::Null) }
@@ -196,7 +241,9 @@ const GPUS: &[(&str, u32, f64, f64, &str)] = &[
 
 fn catalogue(request: &Request) -> Answer {
     let filtered = ["count", "cloud", "minCudaVersion"].iter().any(|key| request.query(key).is_some());
-    if request.query("include").is_none() && filtered || request.query("include").is_some() && request.query("product").is_none() {
+    if request.query("include").is_none() && filtered
+        || request.query("include").is_some() && request.query("product").is_none()
+    {
         return Answer::problem(400, "filters need include=AVAILABILITY and a product");
     }
     let gpus: Vec<Value> = GPUS
@@ -232,12 +279,30 @@ fn list(request: &Request, state: &State) -> Answer {
 }
 
 const CREATE_KEYS: &[&str] = &[
-    "name", "image", "gpu", "cpu", "cloud", "dataCenterIds", "disk", "mounts", "ports", "env", "cmd", "entrypoint", "args",
-    "startSsh", "startJupyter", "globalNetworking", "registry", "templateId",
+    "name",
+    "image",
+    "gpu",
+    "cpu",
+    "cloud",
+    "dataCenterIds",
+    "disk",
+    "mounts",
+    "ports",
+    "env",
+    "cmd",
+    "entrypoint",
+    "args",
+    "startSsh",
+    "startJupyter",
+    "globalNetworking",
+    "registry",
+    "templateId",
 ];
-const GPU_KEYS: &[&str] = &["id", "count", "allowedCudaVersions", "minCudaVersion", "minRamPerGpu", "minVcpuCountPerGpu"];
+const GPU_KEYS: &[&str] =
+    &["id", "count", "allowedCudaVersions", "minCudaVersion", "minRamPerGpu", "minVcpuCountPerGpu"];
 
 fn create(request: &Request, state: &mut State, base: &str) -> Answer {
+    state.bodies += &String::from_utf8_lossy(&request.body);
     if request.body.len() > 102_400 {
         return Answer::problem(413, "request body too large");
     }
@@ -270,7 +335,8 @@ fn create(request: &Request, state: &mut State, base: &str) -> Answer {
     if !["SECURE", "COMMUNITY"].contains(&cloud) {
         return Answer::refused("$.cloud: must be SECURE or COMMUNITY");
     }
-    let no_capacity = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+    let no_capacity =
+        "There are no longer any instances available with the requested specifications. Please refresh and try again.";
     let kind = GPUS.iter().find(|kind| gpu["id"] == kind.0);
     let Some(kind) = kind.filter(|kind| kind.4 != "NONE" && (cloud == "SECURE" || kind.3 > 0.0)) else {
         return Answer::problem(400, no_capacity);
@@ -279,7 +345,10 @@ fn create(request: &Request, state: &mut State, base: &str) -> Answer {
     match fault {
         Some(Fault::NoCapacity) => return Answer::problem(400, no_capacity),
         Some(Fault::NoFunds) => {
-            return Answer::problem(402, "Your account balance is too low to rent a pod. Please add funds to your account.");
+            return Answer::problem(
+                402,
+                "Your account balance is too low to rent a pod. Please add funds to your account.",
+            );
         }
         Some(Fault::TooManyRequests) => {
             let mut answer = Answer::problem(429, "rate limit exceeded for the minute window");
@@ -293,8 +362,12 @@ fn create(request: &Request, state: &mut State, base: &str) -> Answer {
     let dearer = if fault == Some(Fault::Dearer) { 10.0 } else { 1.0 };
     state.created += 1;
     let pod = Pod::create(state.created, &body, price * dearer, fault, base, Instant::now());
+    if let Some(folder) = &state.programs {
+        pod.share_programs(folder);
+    }
     let created = Answer::json(201, pod.json());
     state.pods.push(pod);
+    state.most_at_once = state.most_at_once.max(state.pods.iter().filter(|pod| !pod.is_gone()).count());
     match fault {
         Some(Fault::FailsAfterCreating) => Answer::problem(500, "create pod: something went wrong"),
         Some(Fault::DropsAfterCreating) => Answer { cut_to: Some(0), ..created },

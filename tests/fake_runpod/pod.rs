@@ -1,5 +1,6 @@
 //! One pod: a state that follows the clock, and behind it a real sshd.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -29,7 +30,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub fn create(number: usize, body: &Map<String, Value>, price: f64, fault: Option<Fault>, base: &str, now: Instant) -> Self {
+    pub fn create(
+        number: usize,
+        body: &Map<String, Value>,
+        price: f64,
+        fault: Option<Fault>,
+        base: &str,
+        now: Instant,
+    ) -> Self {
         let id = format!("pod{number}x{:06x}", rand::random::<u32>() & 0xff_ffff);
         let key = format!("rpa_pod_{:032x}", rand::random::<u128>());
         let variable = |name: &str| body.get("env").and_then(|env| env[name].as_str()).unwrap_or_default().to_string();
@@ -38,6 +46,12 @@ impl Pod {
         let name = body["name"].as_str().unwrap_or_default().to_string();
         let (body, sshd) = (body.clone(), Some(sshd));
         Self { id, name, key, fault, body, price, created: now, sshd, up: false, gone: false }
+    }
+
+    pub fn share_programs(&self, folder: &Path) {
+        let home = self.sshd.as_ref().map(Sshd::home).unwrap_or_default().join(".outlier");
+        std::fs::create_dir_all(&home).unwrap();
+        std::os::unix::fs::symlink(folder, home.join("bin")).unwrap();
     }
 
     fn age(&self) -> Duration {
@@ -59,6 +73,10 @@ impl Pod {
 
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up
     }
 
     pub fn is_listed(&self) -> bool {
@@ -94,7 +112,9 @@ impl Pod {
         if source == Some("container") && self.up {
             let line = self.sshd.as_ref().map(Sshd::fingerprint_line).unwrap_or_default();
             let told = match self.fault {
-                Some(Fault::WrongHostKey) => "256 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA root@pod (ED25519)".to_string(),
+                Some(Fault::WrongHostKey) => {
+                    "256 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA root@pod (ED25519)".to_string()
+                }
                 _ => line,
             };
             lines = vec!["Setting up SSH".to_string(), told, "Start script finished".to_string()];
@@ -114,7 +134,8 @@ impl Pod {
         let port = self.sshd.as_ref().map_or(0, |sshd| sshd.port);
         let user = self.sshd.as_ref().map(|sshd| sshd.target().split('@').next().unwrap().to_string());
         let direct = json!({ "host": "127.0.0.1", "port": port, "username": user, "command": format!("ssh root@127.0.0.1 -p {port}") });
-        let proxy = json!({ "host": "ssh.runpod.io", "port": 22, "username": format!("{}-64411eb2", self.id), "command": "" });
+        let proxy =
+            json!({ "host": "ssh.runpod.io", "port": 22, "username": format!("{}-64411eb2", self.id), "command": "" });
         let ports = json!([{ "private": 22, "public": port, "type": "tcp", "ip": "127.0.0.1" }]);
         json!({
             "id": self.id, "name": self.name, "status": status, "actions": ["stop", "restart", "terminate"],

@@ -21,6 +21,8 @@ pub use client::base;
 /// CUDA 12.8 with an sshd that starts when the environment holds a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
 const CUDA: &str = "12.8";
+/// A pod on which no worker has begun after this time ends itself: its client died before it could bring one.
+const GUARD_SECONDS: u64 = 40 * 60;
 const BANNER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Machines per page of a listing.
@@ -138,7 +140,7 @@ impl Provider for RunPod {
     }
 
     fn create(&self, name: &str, offer: &Offer, want: &Want, public_key: &str) -> Result<Description> {
-        let body = json!({
+        let mut body = json!({
             "name": name,
             "image": want.image.as_deref().unwrap_or(IMAGE),
             "cloud": offer.cloud.to_uppercase(),
@@ -152,6 +154,10 @@ impl Provider for RunPod {
             "startSsh": true,
             "env": { "PUBLIC_KEY": public_key, "SSH_PUBLIC_KEY": public_key },
         });
+        // Of another image it is not known what it starts.
+        if want.image.is_none() {
+            body["cmd"] = json!(["bash", "-c", guard(GUARD_SECONDS)]);
+        }
         description(&self.client.post("/v2/pods", &body)?)
     }
 
@@ -194,6 +200,21 @@ impl Provider for RunPod {
     fn give_back_command(&self, worker: &str) -> Option<String> {
         Some(format!("{worker} worker end-pod"))
     }
+}
+
+/// The start of our pods: first what ends them if nobody comes, then what the image would have started.
+fn guard(seconds: u64) -> String {
+    let api = "${OUTLIER_RUNPOD_URL:-https://api.runpod.io}";
+    // The key travels through a pipe: arguments are seen by everybody in the pod.
+    let delete = format!(
+        "printf 'Authorization: Bearer %s' \"$RUNPOD_API_KEY\" | \
+         curl -fsS -A outlier -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
+    );
+    format!(
+        "(sleep {seconds}; until [ -e ~/.outlier/w ]; do \
+         {delete} || runpodctl pod delete \"$RUNPOD_POD_ID\" || runpodctl remove pod \"$RUNPOD_POD_ID\"; \
+         sleep 30; done) & exec /start.sh"
+    )
 }
 
 fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn crate::remote::Machine> {
@@ -271,6 +292,31 @@ mod tests {
         for name in ["A10", "H100", "A100 PCIe"] {
             assert!(!is_named(&gpu, name), "{name}");
         }
+    }
+
+    /// As the pod runs it, but without the image's own start.
+    #[test]
+    fn a_pod_that_nobody_comes_to_ends_itself() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let script = guard(0).replace("exec /start.sh", "true");
+        let mut pod = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .env("OUTLIER_RUNPOD_URL", format!("http://{}", listener.local_addr().unwrap()))
+            .envs([("RUNPOD_POD_ID", "pod7"), ("RUNPOD_API_KEY", "rpa_own")])
+            .env("HOME", home.path())
+            .spawn()
+            .unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        // Whoever comes in the meantime keeps it.
+        std::fs::create_dir_all(home.path().join(".outlier/w")).unwrap();
+        let mut request = [0; 4096];
+        let count = stream.read(&mut request).unwrap();
+        let request = String::from_utf8_lossy(&request[..count]).to_string();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("Authorization: Bearer rpa_own\r\n"), "{request}");
+        pod.wait().unwrap();
     }
 
     #[test]

@@ -1,0 +1,323 @@
+//! `outlier gpus` and `outlier offers`: what is rented, what it costs, and its end; what could be rented.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use super::table::{age, dollars, print_table};
+use crate::error::{Error, Kind, Result};
+use crate::gpu::ledger::{Entry, Ledger, Stage, now};
+use crate::gpu::rent::{self, Patience, Reap};
+use crate::gpu::{self, PROVIDERS, Provider, Want};
+use crate::remote::{HostKey, Key, Login, Ssh};
+
+#[derive(Args)]
+pub struct Gpus {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Asks the providers as well: machines of other projects and computers, and those that nobody knows of.
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Gives machines back and waits until the provider's listing shows them no more.
+    Terminate {
+        /// Ids or names, as `outlier gpus` lists them.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Gives back what runs that died have left behind.
+    Reap,
+    /// Opens a shell on a machine, its host key checked: outlier gpus ssh ID [COMMAND…]
+    Ssh {
+        id: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Prints what a machine has written since it was created.
+    Logs { id: String },
+}
+
+#[derive(Args)]
+pub struct Offers {
+    #[arg(long, default_value = "runpod")]
+    provider: String,
+    /// Names or parts of names, such as A100; any GPU where none is given.
+    #[arg(long)]
+    gpu: Vec<String>,
+    #[arg(long, default_value_t = 1)]
+    gpu_count: usize,
+    /// GB per GPU, at least.
+    #[arg(long)]
+    min_vram_gb: Option<f64>,
+    /// CUDA version that the host must support, such as 12.8.
+    #[arg(long)]
+    min_cuda: Option<String>,
+    /// USD per hour for all GPUs together, at most.
+    #[arg(long)]
+    max_price: Option<f64>,
+    /// secure, community or any.
+    #[arg(long)]
+    cloud: Option<String>,
+}
+
+fn ledger() -> Result<Ledger> {
+    Ledger::open(&PathBuf::from("results").join("gpus.sqlite"))
+}
+
+pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+    match &gpus.action {
+        None if gpus.all => list_all(),
+        None => list_known(),
+        Some(Action::Terminate { ids }) => terminate(ids),
+        Some(Action::Reap) => reap(),
+        Some(Action::Ssh { id, command }) => ssh(id, command),
+        Some(Action::Logs { id }) => {
+            let (provider, id) = find(id)?;
+            println!("{}", provider.logs(&id)?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+const COLUMNS: &[&str] = &["id", "name", "provider", "gpu", "$/h", "age", "$ so far", "state", "task"];
+
+fn row(entry: &Entry, state: &str) -> Vec<String> {
+    vec![
+        entry.id.clone().unwrap_or_else(|| "–".to_string()),
+        entry.name.clone(),
+        entry.provider.clone(),
+        entry.gpu.clone(),
+        dollars(entry.price),
+        age(now() - entry.since),
+        dollars(entry.cost_so_far()),
+        state.to_string(),
+        entry.task.clone().unwrap_or_default(),
+    ]
+}
+
+/// The stage, and whether anybody looks after the machine.
+fn state(entry: &Entry) -> String {
+    match (entry.stage, entry.owner.is_alive(), entry.keep_running) {
+        (Stage::Closed | Stage::Ending, ..) | (_, true, _) => entry.stage.name().to_string(),
+        (stage, false, true) => format!("{}, kept running", stage.name()),
+        (stage, false, false) => format!("{}, its run has died", stage.name()),
+    }
+}
+
+/// What the ledger of this project knows.
+fn list_known() -> Result<ExitCode> {
+    let open = ledger()?.open_entries()?;
+    if open.is_empty() {
+        println!("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
+    } else {
+        print_table(COLUMNS, open.iter().map(|entry| row(entry, &state(entry))).collect());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the providers list under our names.
+fn list_all() -> Result<ExitCode> {
+    let ledger = ledger()?;
+    let mut rows = Vec::new();
+    for provider in reachable(&ledger)? {
+        for alive in rent::alive(&*provider, &ledger)? {
+            let machine = &alive.machine;
+            rows.push(match &alive.entry {
+                Some(entry) => {
+                    let closed = entry.stage == Stage::Closed;
+                    row(entry, &if closed { "ALIVE, though closed here".to_string() } else { state(entry) })
+                }
+                None => {
+                    let created = humantime::parse_rfc3339_weak(&machine.created).ok();
+                    let since = created.and_then(|time| time.elapsed().ok()).map(|since| since.as_secs_f64());
+                    vec![
+                        machine.id.clone(),
+                        machine.name.clone(),
+                        provider.name().to_string(),
+                        machine.gpu.clone(),
+                        dollars(machine.price),
+                        since.map_or_else(|| "–".to_string(), age),
+                        since.map_or_else(|| "–".to_string(), |since| dollars(since / 3600.0 * machine.price)),
+                        "ORPHAN or of another project".to_string(),
+                        String::new(),
+                    ]
+                }
+            });
+        }
+    }
+    match rows.is_empty() {
+        true => println!("no provider lists a machine of ours"),
+        false => print_table(COLUMNS, rows),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Providers that this user has an account with, or that the ledger has open rows of.
+fn reachable(ledger: &Ledger) -> Result<Vec<Arc<dyn Provider>>> {
+    let open = ledger.open_entries()?;
+    let mut providers = Vec::new();
+    for name in PROVIDERS {
+        match gpu::provider(name) {
+            Ok(provider) => providers.push(provider),
+            Err(error) if open.iter().any(|entry| entry.provider == *name) => return Err(error),
+            Err(error) => eprintln!("{name}: left out: {error}"),
+        }
+    }
+    Ok(providers)
+}
+
+/// The provider and its id of a machine: one the ledger knows, or one of ours that a provider lists.
+fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
+    let ledger = ledger()?;
+    if let Some(entry) = ledger.find(id_or_name)?
+        && let Some(id) = entry.id
+    {
+        return Ok((gpu::provider(&entry.provider)?, id));
+    }
+    for provider in reachable(&ledger)? {
+        let mut listed = provider.list()?.into_iter();
+        if let Some(machine) = listed.find(|machine| machine.id == id_or_name || machine.name == id_or_name) {
+            if !machine.name.starts_with(rent::PREFIX) {
+                let message = format!("{id_or_name} is called \"{}\": it was not made by this program", machine.name);
+                return Err(Error::bad_argument(message).hint("it is left alone; use its provider's own tools"));
+            }
+            return Ok((provider, machine.id));
+        }
+    }
+    Err(Error::not_found(format!("no machine \"{id_or_name}\"")).hint("`outlier gpus --all` lists what there is"))
+}
+
+fn terminate(ids: &[String]) -> Result<ExitCode> {
+    let (ledger, patience) = (ledger()?, Patience::from_environment());
+    let mut failed = false;
+    for id in ids {
+        let ended = match ledger.find(id)? {
+            Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
+            Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
+                rent::end(&*provider, &ledger, &patience, &entry.name)?;
+                let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
+                Ok(format!("{id} is given back: {} in all", dollars(cost)))
+            }),
+            None => find(id).and_then(|(provider, id)| {
+                rent::end_unknown(&*provider, &patience, &id)?;
+                Ok(format!("{id} is given back"))
+            }),
+        };
+        match ended {
+            Ok(line) => println!("{line}"),
+            Err(error) => {
+                failed = true;
+                tell(&error);
+            }
+        }
+    }
+    Ok(ExitCode::from(if failed { super::LEAKED } else { 0 }))
+}
+
+fn reap() -> Result<ExitCode> {
+    let ledger = ledger()?;
+    let mut nothing = true;
+    for provider in reachable(&ledger)? {
+        for line in rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All)? {
+            nothing = false;
+            println!("{line}");
+        }
+        let unknown = rent::alive(&*provider, &ledger)?.into_iter().filter(|alive| alive.entry.is_none());
+        for alive in unknown {
+            println!(
+                "{} ({}) is not known to this project and left alone: `outlier gpus terminate {0}` ends it",
+                alive.machine.id, alive.machine.name
+            );
+        }
+    }
+    if nothing {
+        println!("nothing is left over");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ssh(id: &str, command: &[String]) -> Result<ExitCode> {
+    let entry = ledger()?.find(id)?.ok_or_else(|| {
+        Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
+    })?;
+    let (Some(address), Some(key)) = (&entry.ssh, &entry.key_file) else {
+        return Err(Error::new(Kind::NotFound, format!("{id} has not been reached over SSH")));
+    };
+    let (user, host) = (address.user.clone(), address.host.clone());
+    let host_key = HostKey::Fingerprints(entry.fingerprints.clone());
+    let login = Login {
+        user,
+        host,
+        port: address.port,
+        key: Key::File(key.clone()),
+        host_key,
+        timeout: std::time::Duration::from_secs(30),
+    };
+    let line = Ssh::new(login).known_host()?;
+    let known = key.with_file_name(format!("{}.known_hosts", entry.name));
+    let writing = |e: std::io::Error| Error::io(format!("writing {}", known.display()), &e);
+    std::fs::File::create(&known).and_then(|mut file| writeln!(file, "{}", line.line)).map_err(writing)?;
+    let error = client(&known, key, &line.algorithm, address.port)
+        .arg(format!("{}@{}", address.user, address.host))
+        .args(command)
+        .exec();
+    Err(Error::io("starting ssh", &error).hint("is the OpenSSH client installed?"))
+}
+
+fn client(known: &Path, key: &Path, algorithm: &str, port: u16) -> Command {
+    let mut ssh = Command::new("ssh");
+    for option in [
+        format!("UserKnownHostsFile={}", known.display()),
+        "GlobalKnownHostsFile=/dev/null".to_string(),
+        "StrictHostKeyChecking=yes".to_string(),
+        "IdentitiesOnly=yes".to_string(),
+        format!("HostKeyAlgorithms={algorithm}"),
+    ] {
+        ssh.args(["-o", &option]);
+    }
+    ssh.arg("-i").arg(key).args(["-p", &port.to_string()]);
+    ssh
+}
+
+pub fn offers(asked: &Offers) -> Result<ExitCode> {
+    let want = Want {
+        gpus: asked.gpu.clone(),
+        gpu_count: asked.gpu_count,
+        min_vram_gb: asked.min_vram_gb,
+        min_cuda: asked.min_cuda.clone(),
+        cloud: asked.cloud.clone(),
+        max_price: asked.max_price,
+        ..Want::default()
+    };
+    let offers = gpu::provider(&asked.provider)?.offers(&want)?;
+    if offers.is_empty() {
+        return Err(Error::new(Kind::NoCapacity, "nothing on offer fits").hint("ask for less, or for another cloud"));
+    }
+    let row = |offer: &gpu::Offer| {
+        vec![
+            offer.gpu.clone(),
+            offer.gpu_count.to_string(),
+            format!("{:.0}", offer.vram_gb),
+            offer.cloud.clone(),
+            dollars(offer.price),
+            offer.stock.clone(),
+        ]
+    };
+    print_table(&["gpu", "count", "GB each", "cloud", "$/h in all", "stock"], offers.iter().map(row).collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An error on stderr, as everywhere.
+pub fn tell(error: &Error) {
+    eprintln!("error: {error}");
+    if let Some(hint) = &error.hint {
+        eprintln!("  hint: {hint}");
+    }
+}
