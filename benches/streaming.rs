@@ -47,10 +47,13 @@ fn main() {
         LoadArgs { id: args.model.display().to_string(), revision: None, dtype, device: "cpu".into(), chunk_layers: 2 };
     let model = open(&args.model, &load, None).expect("a model");
     let vocabulary = model.info.vocab_size;
-    let ids = (0..args.sequences).map(|s| (0..args.length).map(|t| ((s * 7919 + t * 104_729) % vocabulary) as u32).collect());
+    let ids =
+        (0..args.sequences).map(|s| (0..args.length).map(|t| ((s * 7919 + t * 104_729) % vocabulary) as u32).collect());
     let tokens = load_tokens(&TokenSource::Ids { ids: ids.collect() }).expect("tokens");
     println!("{}, {}, {} x {} tokens", args.model.display(), args.dtype, args.sequences, args.length);
-    println!("| page cache | plain reads | in memory | without tap | streamed | streamed / floor | tap | waited for weights |");
+    println!(
+        "| page cache | plain reads | in memory | without tap | streamed | streamed / floor | tap | waited for weights |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for cold in [false, true] {
         let mut times: [Vec<f64>; 5] = Default::default();

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
 
-use super::forward::stored_bytes;
+use super::inventory;
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
-use super::inventory;
 use crate::error::{Error, Result};
 use crate::record::Tokens;
 
@@ -69,7 +68,7 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
     let Some(projection) = &model.spec.project_in else { return Ok(rows) };
     let mut loaded = Vec::new();
     for part in inventory::projection(projection) {
-        *needed += stored_bytes(model, &part)?;
+        *needed += model.stored_bytes(&part)?;
         loaded.push(loader.part(&part)?);
     }
     let project = || {

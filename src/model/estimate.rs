@@ -9,13 +9,13 @@ use safetensors::Dtype;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
-use super::forward::{ROUNDS, read_ahead};
+use super::forward::ROUNDS;
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
 use super::inventory::{self, Part, Role};
-use super::open::read_config;
 use super::load::resident_dtype;
+use super::open::read_config;
 use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
-use super::workspace::Cut;
+use super::workspace::{Cut, read_ahead};
 use crate::error::Result;
 use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
 
@@ -177,8 +177,11 @@ impl Phases<'_> {
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
         let workspace = self.cut.mixer_workspace(&layer.mixer, self.spec.hidden_size, self.args.sequence_length);
-        let mut phase =
-            Phase { weights: self.cores(i, self.chunk_layers) as u64, hidden: self.residual(), workspace: workspace as u64 };
+        let mut phase = Phase {
+            weights: self.cores(i, self.chunk_layers) as u64,
+            hidden: self.residual(),
+            workspace: workspace as u64,
+        };
         if let Ffn::Moe(moe) = &layer.ffn {
             // What the experts will read, and those that the first sequences have chosen.
             phase.hidden += self.normed();

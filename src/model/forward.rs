@@ -12,23 +12,18 @@ use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::reader::{Portion, Reader, Weights};
+use super::rope::Rotary;
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
-use super::tap::Tap;
-use super::workspace::Cut;
+use super::tap::{Tap, ladder};
+use super::workspace::{Cut, read_ahead};
 use super::{deltanet, embed, head, linear, moe, ops};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
-use crate::record::{
-    Activations, DEFAULT_LADDER, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens,
-};
+use crate::record::{Activations, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens};
 use crate::results::FullActivations;
 
-/// Bytes of weights that may always wait, however small the layers.
-const MIN_READ_AHEAD: usize = 16 << 20;
-/// Experts that may wait: enough to even out a disk or link; more only takes memory.
-const EXPERTS_AHEAD: usize = 64 << 20;
 /// Parts of the sequences after each of which the experts they chose are asked for.
 pub const ROUNDS: usize = 4;
 
@@ -69,7 +64,7 @@ pub fn extract_with(
     let head = run.head()?;
     let mut needed = run.needed;
     if args.logits {
-        needed += head_bytes(model)?;
+        needed += model.head_bytes()?;
     }
     let (all, without_first, non_finite) = run.tap.finish();
     for entry in &non_finite {
@@ -123,33 +118,6 @@ pub fn extract_with(
 
 fn norms(model: &OpenModel) -> Vec<NormId> {
     (0..model.spec.layers.len()).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
-}
-
-/// Ascending union of the default rungs and those asked for.
-pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
-    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
-            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
-    }
-    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
-    ladder.sort_by(f32::total_cmp);
-    ladder.dedup();
-    Ok(ladder)
-}
-
-pub fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
-    part.tensors().into_iter().try_fold(0, |sum, tensor| {
-        let bytes = model.checkpoint.expect(tensor)?.bytes;
-        Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
-    })
-}
-
-fn head_bytes(model: &OpenModel) -> Result<u64> {
-    let mut bytes = model.checkpoint.expect(&model.spec.head)?.bytes;
-    for part in inventory::before_head(&model.spec) {
-        bytes += stored_bytes(model, &part)?;
-    }
-    Ok(bytes)
 }
 
 struct Run<'a> {
@@ -238,7 +206,7 @@ impl<'a> Run<'a> {
 
     fn ask(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
         for part in &parts {
-            self.needed += stored_bytes(self.model, part)?;
+            self.needed += self.model.stored_bytes(part)?;
         }
         self.reader.ask(portion, parts)
     }
@@ -264,7 +232,7 @@ impl<'a> Run<'a> {
         for layer in 0..=ahead.min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
-        let mut rotary = RotaryTables::default();
+        let mut rotary = Rotary::default();
         for (i, layer) in layers.iter().enumerate() {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
@@ -448,49 +416,6 @@ fn in_pieces(
         f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
     }
     Ok(())
-}
-
-/// Cosines and sines of the rotary embedding last used; layers share them where they agree.
-#[derive(Default)]
-struct RotaryTables(Option<(super::rope::Rope, (Tensor, Tensor))>);
-
-impl RotaryTables {
-    fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &candle_core::Device) -> candle_core::Result<()> {
-        let Mixer::Attention(attention) = mixer else {
-            return Ok(());
-        };
-        let Some(rope) = &attention.rope else {
-            self.0 = None;
-            return Ok(());
-        };
-        if self.0.as_ref().is_none_or(|(cached, _)| cached != rope) {
-            let tables = rope.tables(positions);
-            let shape = (positions, rope.dim / 2);
-            let cos = Tensor::from_vec(tables.cos, shape, device)?;
-            self.0 = Some((rope.clone(), (cos, Tensor::from_vec(tables.sin, shape, device)?)));
-        }
-        Ok(())
-    }
-
-    fn get(&self) -> Option<&(Tensor, Tensor)> {
-        self.0.as_ref().map(|(_, tables)| tables)
-    }
-}
-
-/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts. `size` gives the
-/// bytes of a part once loaded.
-pub fn read_ahead(
-    model: &super::spec::Model,
-    chunk_layers: usize,
-    size: &impl Fn(&Part) -> Result<usize>,
-) -> Result<usize> {
-    let mut largest = 0;
-    for layer in &model.layers {
-        largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
-    }
-    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
-    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
-    Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

@@ -35,7 +35,13 @@ pub struct Chosen<'a> {
 }
 
 /// residual += routed weight * the expert of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].
-pub fn routed_expert(moe: &Moe, weights: &Weights, of: &Chosen, x: &Tensor, residual: &Tensor) -> candle_core::Result<()> {
+pub fn routed_expert(
+    moe: &Moe,
+    weights: &Weights,
+    of: &Chosen,
+    x: &Tensor,
+    residual: &Tensor,
+) -> candle_core::Result<()> {
     let network = network(&moe.experts, weights, of.expert)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {

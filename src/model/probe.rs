@@ -70,8 +70,7 @@ pub fn attention(
 pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
     let of = || tensor(&[heads, positions, dim]);
     let (q, k, v) = (of()?, of()?, of()?);
-    let log_decay =
-        (0..heads * positions).map(|i| -0.01 * (i % positions % ops::DELTA_CHUNK + 1) as f32).collect();
+    let log_decay = (0..heads * positions).map(|i| -0.01 * (i % positions % ops::DELTA_CHUNK + 1) as f32).collect();
     let op = DeltaRule { heads, positions, log_decay, beta: vec![0.5; heads * positions] };
     Ok(Box::new(move || {
         ops::delta_rule(&q, &k, &v, &op).expect("sizes fit");

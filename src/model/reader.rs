@@ -267,3 +267,78 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::inventory::Role;
+    use super::super::spec;
+    use super::*;
+
+    const VALUES: usize = 1000;
+    const BYTES: usize = 4 * VALUES;
+
+    /// A checkpoint of f32 tensors `t0`, `t1`, …, each full of its number; the last one of NaN.
+    fn checkpoint(folder: &std::path::Path, count: usize) -> Arc<Checkpoint> {
+        let value = |i: usize| if i + 1 == count { f32::NAN } else { i as f32 };
+        let data: Vec<Vec<u8>> = (0..count).map(|i| value(i).to_le_bytes().repeat(VALUES)).collect();
+        let view = |data| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![VALUES], data).unwrap();
+        let views = data.iter().enumerate().map(|(i, data)| (format!("t{i}"), view(data)));
+        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+        Arc::new(Checkpoint::open(folder).unwrap())
+    }
+
+    fn parts(numbers: std::ops::Range<usize>) -> Vec<Part> {
+        let tensor = |i| spec::Tensor::new(format!("t{i}"), [VALUES]);
+        numbers.map(|i| Part::Whole { tensor: tensor(i), role: Role::ToResidual }).collect()
+    }
+
+    fn first(weights: &Weights, i: usize) -> f32 {
+        weights.get(&format!("t{i}")).unwrap().to_vec1::<f32>().unwrap()[0]
+    }
+
+    #[test]
+    fn portions_arrive_whatever_the_budget_and_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        // Room for nothing, for one portion of three tensors, for all.
+        for budget in [1, 3 * BYTES, usize::MAX] {
+            let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, budget);
+            for portion in 0..6 {
+                reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+            }
+            // The last before the others: it lies behind a queue that may be full.
+            for portion in [5, 0, 1, 2, 3, 4] {
+                let weights = reader.take(Portion::Core(portion)).unwrap();
+                assert!((3 * portion..3 * portion + 3).all(|i| first(&weights, i) == i as f32), "budget {budget}");
+                assert!(weights.get("t20").is_err());
+            }
+            assert!(reader.take(Portion::Core(0)).is_err(), "taken before");
+        }
+    }
+
+    #[test]
+    fn what_waits_stays_within_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, 6 * BYTES);
+        for portion in 0..6 {
+            reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+        }
+        for portion in 0..6 {
+            reader.take(Portion::Core(portion)).unwrap();
+            let read = checkpoint.bytes_read() as usize;
+            assert!(read <= (portion + 3) * 3 * BYTES, "{read} bytes read when {} portions were taken", portion + 1);
+        }
+    }
+
+    #[test]
+    fn damage_is_told_and_a_full_queue_can_be_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, Device::Cpu, 1);
+        reader.ask(Portion::Core(0), parts(18..21)).unwrap();
+        reader.ask(Portion::Core(1), parts(0..3)).unwrap();
+        reader.ask(Portion::Core(2), parts(3..6)).unwrap();
+        let Err(error) = reader.take(Portion::Core(0)) else { panic!("NaN was accepted") };
+        assert!(error.kind == Kind::NonFinite && error.message.contains("t20"), "{error}");
+    }
+}

@@ -7,12 +7,24 @@ use rayon::prelude::*;
 
 use super::ops::{values, vectorised};
 use crate::error::{Error, Result};
-use crate::record::{Fold, Ladder, NonFinite, NormFold, NormId};
+use crate::record::{DEFAULT_LADDER, Fold, Ladder, NonFinite, NormFold, NormId};
 
 /// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
 const BLOCK: usize = 512;
 /// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
 pub const MAX_RUNGS: usize = 254;
+
+/// Ascending union of the default rungs and those asked for.
+pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
+    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
+        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
+            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
+    }
+    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
+    ladder.sort_by(f32::total_cmp);
+    ladder.dedup();
+    Ok(ladder)
+}
 
 pub struct Tap {
     ladder: Vec<f32>,
@@ -176,14 +188,7 @@ struct Piece {
 }
 
 impl Piece {
-    fn fold(
-        x: &[f32],
-        hidden: usize,
-        first: usize,
-        levels: &mut [u8],
-        positions: usize,
-        ladder: &[f32],
-    ) -> Self {
+    fn fold(x: &[f32], hidden: usize, first: usize, levels: &mut [u8], positions: usize, ladder: &[f32]) -> Self {
         let width = levels.len() / positions;
         let mut running = Running {
             max: vec![f32::NEG_INFINITY; width],

@@ -2,12 +2,18 @@
 //!
 //! The same numbers drive the forward pass and the estimate, so that one announces what the other does.
 
-use super::spec::{Attention, DeltaNet, Mixer, Model};
+use super::inventory::{self, Part};
+use super::spec::{Attention, DeltaNet, Ffn, Mixer, Model};
 use super::{ops, product};
 use crate::error::{Error, Kind, Result};
 
 /// One part in so many of the budget is for attention scores and packed operands; projections take the rest.
 const SCORE_SHARE: u64 = 4;
+
+/// Bytes of weights that may always wait, however small the layers.
+const MIN_READ_AHEAD: usize = 16 << 20;
+/// Experts that may wait: enough to even out a disk or link; more only takes memory.
+const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// How one analysis is cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +72,18 @@ impl Cut {
         let packed = product::kept_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
         rows * ffn_row_bytes(hidden, intermediate) + packed
     }
+}
+
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts. `size` gives the
+/// bytes of a part once loaded.
+pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
+    let mut largest = 0;
+    for layer in &model.layers {
+        largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
+    }
+    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
+    Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
 
 /// Input, gate, up and the output of one row.

@@ -1,6 +1,6 @@
 //! Activation functions of feed-forward networks, alone and fused with the product of a gate. All f32, in one pass.
 
-use candle_core::{InplaceOp1, InplaceOp2, CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::vector::{exp, sigmoid, vectorised};
@@ -48,9 +48,9 @@ pub(crate) fn combine(activation: Activation, gate: Option<&[f32]>, values: &mut
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + tanh(inner))
         }),
-        Activation::GeluErf => map(values, gate, |x| {
-            0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
-        }),
+        Activation::GeluErf => {
+            map(values, gate, |x| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2)))
+        }
         Activation::ClampedSwiglu { limit } => {
             values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
                 vectorised(|| {
@@ -144,7 +144,9 @@ impl CustomOp1 for Interleaved {
         let mut out = vec![0f32; x.len() / 2];
         out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
             let pairs = x.as_chunks::<2>().0;
-            vectorised(|| out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, self.limit)));
+            vectorised(|| {
+                out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, self.limit))
+            });
         });
         let mut dims = layout.dims().to_vec();
         *dims.last_mut().expect("at least one dimension") /= 2;

@@ -76,7 +76,14 @@ impl Attend {
         out
     }
 
-    fn chunk(&self, task: &Task, queries: usize, (q, k, v): (&[f32], &[f32], &[f32]), to: Shared, buffers: &mut [Buffer; 2]) {
+    fn chunk(
+        &self,
+        task: &Task,
+        queries: usize,
+        (q, k, v): (&[f32], &[f32], &[f32]),
+        to: Shared,
+        buffers: &mut [Buffer; 2],
+    ) {
         let Attend { heads, kv_heads, head_dim, .. } = *self;
         let group = heads / kv_heads;
         let queries = queries.min(self.positions - task.first);
@@ -97,7 +104,8 @@ impl Attend {
         let [scores, sums] = buffers;
         let scores = scores.room(head_rows.len() * keys);
         let kind = Kind::best(false);
-        let rows = Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
+        let rows =
+            Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
         let w = Weight { values: of_head(k), stride, order: Order::OutIn, input: head_dim, out: keys };
         multiply_here(kind, &rows, &w, Out { values: scores, stride: keys });
         let mut factors = vec![0f32; head_rows.len()];
@@ -170,5 +178,64 @@ impl CustomOp3 for Attend {
         let (q, k) = (values::<f32>(q, q_layout)?, values::<f32>(k, k_layout)?);
         let out = self.run(q, k, values::<f32>(v, v_layout)?);
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const POSITIONS: usize = 2 * CHUNK_ROWS + 7;
+    const HEADS: usize = 4;
+    const HEAD_DIM: usize = 6;
+
+    /// The definition, one number at a time.
+    fn plainly(op: &Attend, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+        let (group, kv) = (op.heads / op.kv_heads, op.kv_heads * op.head_dim);
+        let mut out = vec![0f64; q.len()];
+        for (row, head) in (0..q.len() / (op.heads * op.head_dim)).flat_map(|row| (0..op.heads).map(move |h| (row, h)))
+        {
+            let (start, query) = (row / op.positions * op.positions, row % op.positions);
+            let first = op.window.map_or(0, |width| (query + 1).saturating_sub(width));
+            let at = (row * op.heads + head) * op.head_dim;
+            let score = |key: usize| {
+                let k = &k[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
+                k.iter().zip(&q[at..]).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>() * op.scale as f64
+            };
+            let weights: Vec<f64> = (first..=query).map(|key| score(key).exp()).collect();
+            let sink = op.sinks.as_ref().map_or(0.0, |sinks| (sinks[head] as f64).exp());
+            let sum = weights.iter().sum::<f64>() + sink;
+            for (key, weight) in (first..=query).zip(&weights) {
+                let v = &v[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
+                out[at..][..op.head_dim].iter_mut().zip(v).for_each(|(out, v)| *out += weight / sum * *v as f64);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn chunks_windows_groups_and_sinks_follow_the_definition() {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let sinks: Vec<f32> = (0..HEADS).map(|_| rng.random_range(-1.0..2.0)).collect();
+        for (kv_heads, window, sinks) in
+            [(4, None, None), (2, Some(5), None), (1, Some(60), Some(sinks)), (2, Some(500), None)]
+        {
+            let op =
+                Attend { positions: POSITIONS, heads: HEADS, kv_heads, head_dim: HEAD_DIM, window, scale: 0.7, sinks };
+            let mut random = |heads| -> Vec<f32> {
+                (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
+            };
+            let (q, k, v) = (random(HEADS), random(kv_heads), random(kv_heads));
+            let tensor =
+                |x: &[f32], heads| Tensor::from_slice(x, (2 * POSITIONS, heads * HEAD_DIM), &Device::Cpu).unwrap();
+            let y = attend(&tensor(&q, HEADS), &tensor(&k, kv_heads), &tensor(&v, kv_heads), &op).unwrap();
+            let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let expected = plainly(&op, &q, &k, &v);
+            let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-6, "{kv_heads} key heads, window {window:?}: {worst:e}");
+        }
     }
 }

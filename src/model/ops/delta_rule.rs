@@ -47,7 +47,13 @@ struct Head<'a> {
 }
 
 /// y = x · w on this thread; `x` rows of `columns` values, `stride` apart.
-fn times(x: &[f32], (rows, columns, stride): (usize, usize, usize), w: &[f32], (order, out): (Order, usize), y: &mut [f32]) {
+fn times(
+    x: &[f32],
+    (rows, columns, stride): (usize, usize, usize),
+    w: &[f32],
+    (order, out): (Order, usize),
+    y: &mut [f32],
+) {
     let x = Rows { values: x, stride, rows, columns, chosen: None };
     let row = if order == Order::OutIn { columns } else { out };
     let w = Weight { values: Values::F32(w), stride: row, order, input: columns, out };
@@ -70,7 +76,8 @@ impl Head<'_> {
         let mut rest = room.room(size);
         let rest = &mut rest;
         let (state, added) = (part(rest, dk * dv), part(rest, dk * dv));
-        let (between, system, scores) = (part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK));
+        let (between, system, scores) =
+            (part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK));
         let (k_beta, q_decayed, k_turned) = (part(rest, CHUNK * dk), part(rest, CHUNK * dk), part(rest, CHUNK * dk));
         let (corrections, values, read) = (part(rest, CHUNK * both), part(rest, CHUNK * dv), part(rest, CHUNK * dv));
         let (y, old) = (part(rest, CHUNK * dv), part(rest, CHUNK * dv));
@@ -183,7 +190,8 @@ impl CustomOp3 for DeltaRule {
                 &x[i * positions * width..(i + 1) * positions * width]
             };
             let (log_decay, beta) = (of(&self.log_decay, 1), of(&self.beta, 1));
-            let head = Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
+            let head =
+                Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
             let mut room = ROOM.take();
             head.run(&mut room, |t, y| {
                 let row = (i / heads * positions + t) * heads + i % heads;

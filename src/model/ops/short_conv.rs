@@ -4,8 +4,8 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::vector::{exp, sum, vectorised};
 use super::values;
+use super::vector::{exp, sum, vectorised};
 
 /// Added to the sum of squares before the root (transformers `l2norm`).
 const UNIT_EPS: f32 = 1e-6;

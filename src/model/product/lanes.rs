@@ -230,7 +230,13 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b)) }
+            unsafe {
+                _mm512_dpbf16_ps(
+                    sum,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                )
+            }
         }
     }
 }

@@ -121,7 +121,8 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
             let (tiles, columns) = cut.task(task);
             let Factor { w, bias, y } = factor;
             let all_tiles = cut.tiles;
-            let chunk = tile::Chunk { packed: from.get(), first, rows, all_tiles, tiles, words, w, columns, bias: *bias };
+            let chunk =
+                tile::Chunk { packed: from.get(), first, rows, all_tiles, tiles, words, w, columns, bias: *bias };
             let mut scratch = PANELS.take();
             // SAFETY: the tasks' outputs are disjoint, and all lie within `y`.
             unsafe { kind.chunk(&chunk, to.get(), y.stride, &mut scratch) };
@@ -226,7 +227,8 @@ impl Buffer {
         if self.lines.is_none_or(|(_, layout)| layout.size() < bytes) {
             self.free();
             let align = if bytes < HUGE_PAGE { 64 } else { HUGE_PAGE };
-            let layout = Layout::from_size_align(bytes.next_multiple_of(align), align).expect("a size that fits memory");
+            let layout =
+                Layout::from_size_align(bytes.next_multiple_of(align), align).expect("a size that fits memory");
             // SAFETY: the size is not zero; the advice changes no content.
             let memory = unsafe { alloc_zeroed(layout) };
             if memory.is_null() {

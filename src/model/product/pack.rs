@@ -8,10 +8,19 @@ use super::lanes::Lanes;
 use super::{DEPTH, Rows, Values, Weight};
 use crate::model::spec::Order;
 
+/// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide registers.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Rounding up could make an infinity, or zero, of NaN.
+    if x.is_nan() { bits >> 16 | 0x40 } else { nearest }
+}
+
 /// Two numbers as one word of bf16, the first in the low half.
 #[inline(always)]
 fn pair(low: f32, high: f32) -> f32 {
-    f32::from_bits(bf16::from_f32(low).to_bits() as u32 | (bf16::from_f32(high).to_bits() as u32) << 16)
+    f32::from_bits(rounded(low) | rounded(high) << 16)
 }
 
 /// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
@@ -30,7 +39,9 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
         }
         std::array::from_fn(|r| &pairs[r][..depth])
     } else {
-        std::array::from_fn(|r| if first + r < x.rows { &x.row(first + r)[from..from + depth] } else { &zeros[..depth] })
+        std::array::from_fn(
+            |r| if first + r < x.rows { &x.row(first + r)[from..from + depth] } else { &zeros[..depth] },
+        )
     };
     let mut whole = 0;
     #[cfg(target_arch = "x86_64")]
@@ -39,7 +50,8 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
         for k in (0..whole).step_by(8) {
             for r in (0..HEIGHT).step_by(8) {
                 unsafe {
-                    let eight = |i: usize| std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
+                    let eight =
+                        |i: usize| std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
                     let columns = turned(std::array::from_fn(eight));
                     for (i, column) in columns.into_iter().enumerate() {
                         store(column, (HEIGHT - r).min(8), to.add((k + i) * HEIGHT + r));
@@ -104,7 +116,9 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
     }
     unsafe {
         match (w.order, w.values, L::PAIRS) {
-            (Order::OutIn, Values::F32(values), false) => out_in::<L, _>(Plain(values), w, first, from, depth, width, to),
+            (Order::OutIn, Values::F32(values), false) => {
+                out_in::<L, _>(Plain(values), w, first, from, depth, width, to)
+            }
             (Order::OutIn, Values::Bf16(values), false) => {
                 out_in::<L, _>(Widened(values), w, first, from, depth, width, to)
             }
@@ -277,5 +291,19 @@ unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m25
                 _mm256_permute2f128_ps::<0x31>(top[c - 4], bottom[c - 4])
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_bf16() {
+        let bits =
+            (0..=u16::MAX).flat_map(|high| [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| (high as u32) << 16 | low));
+        for x in bits.map(f32::from_bits) {
+            assert_eq!(rounded(x), bf16::from_f32(x).to_bits() as u32, "{x:e}");
+        }
     }
 }

@@ -5,7 +5,8 @@ use rand::{Rng, SeedableRng};
 use super::*;
 
 /// Sizes that end within a tile, a panel, a block of depth, and on an odd input.
-const SIZES: [(usize, usize, usize); 6] = [(1, 1, 1), (7, 33, 17), (13, 257, 40), (100, 515, 65), (3, 1024, 300), (70, 64, 7)];
+const SIZES: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (7, 33, 17), (13, 257, 40), (100, 515, 65), (3, 1024, 300), (70, 64, 7)];
 
 struct Case {
     x: Vec<f32>,
@@ -69,7 +70,11 @@ fn every_kind_of_tile_gives_the_sums() {
         if !kind.pairs() {
             let (wide, turned) = (case.widened(), transposed(&case.widened(), input));
             assert_eq!(first, case.product(kind, Values::F32(&wide), Order::OutIn), "{kind:?} {sizes:?}, f32");
-            assert_eq!(first, case.product(kind, Values::F32(&turned), Order::InOut), "{kind:?} {sizes:?}, f32 [in, out]");
+            assert_eq!(
+                first,
+                case.product(kind, Values::F32(&turned), Order::InOut),
+                "{kind:?} {sizes:?}, f32 [in, out]"
+            );
         }
     }
 }
@@ -82,7 +87,11 @@ fn rows_outputs_and_threads_may_be_divided_anyhow() {
         let all = case.product(kind, Values::Bf16(&case.w), Order::OutIn);
         for threads in [1, 3, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(all, pool.install(|| case.product(kind, Values::Bf16(&case.w), Order::OutIn)), "{threads} threads");
+            assert_eq!(
+                all,
+                pool.install(|| case.product(kind, Values::Bf16(&case.w), Order::OutIn)),
+                "{threads} threads"
+            );
         }
         // Some rows, by themselves, on one thread, into a wider matrix.
         let chosen = [3u32, 50, 99];
@@ -100,7 +109,8 @@ fn rows_outputs_and_threads_may_be_divided_anyhow() {
 
 #[test]
 fn wide_registers_agree_bit_for_bit() {
-    let kinds: Vec<Kind> = Kind::available().into_iter().filter(|kind| !kind.pairs() && *kind != Kind::Portable).collect();
+    let kinds: Vec<Kind> =
+        Kind::available().into_iter().filter(|kind| !kind.pairs() && *kind != Kind::Portable).collect();
     let case = Case::new((70, 300, 50));
     let results: Vec<_> = kinds.iter().map(|kind| case.product(*kind, Values::Bf16(&case.w), Order::OutIn)).collect();
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{kinds:?}");

@@ -193,7 +193,8 @@ impl Chunk<'_> {
             if columns == width {
                 for (i, sum) in sums.iter().enumerate() {
                     let to = unsafe { to.add(i * L::WIDTH) };
-                    let before = if again { Some(to.cast_const()) } else { bias.map(|bias| unsafe { bias.add(i * L::WIDTH) }) };
+                    let before =
+                        if again { Some(to.cast_const()) } else { bias.map(|bias| unsafe { bias.add(i * L::WIDTH) }) };
                     unsafe { L::store(to, before.map_or(*sum, |before| L::add(L::load(before), *sum))) };
                 }
             } else {
@@ -214,7 +215,11 @@ impl Chunk<'_> {
 
 /// Sums over `depth` words of packed rows and a packed panel.
 #[inline(always)]
-unsafe fn sums<L: Lanes, const ROWS: usize>(depth: usize, x: *const f32, w: *const f32) -> [[L::Vector; COLUMNS]; ROWS] {
+unsafe fn sums<L: Lanes, const ROWS: usize>(
+    depth: usize,
+    x: *const f32,
+    w: *const f32,
+) -> [[L::Vector; COLUMNS]; ROWS] {
     unsafe {
         let mut sums = [[L::zero(); COLUMNS]; ROWS];
         for k in 0..depth {
