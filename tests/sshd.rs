@@ -24,7 +24,12 @@ pub struct Sshd {
 impl Sshd {
     /// A server that lets the key in `key_file` in.
     pub fn start() -> Self {
-        let mut sshd = Self::prepare("", &[]);
+        Self::start_with(&[])
+    }
+
+    /// The same, with more variables in its sessions.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let mut sshd = Self::prepare("", environment);
         let public = sshd.make_key("client");
         fs::write(sshd.path("authorized_keys"), public).unwrap();
         sshd.up();

@@ -11,8 +11,6 @@ use crate::progress::{Event, Progress};
 
 /// What all our machines are called.
 pub const PREFIX: &str = "outlier-";
-/// Machines of one kind that are tried when they do not come up.
-const HOSTS_PER_OFFER: usize = 2;
 /// A machine that cannot be paid for so long is not worth its start.
 const LEAST_HOURS: f64 = 0.1;
 
@@ -28,6 +26,8 @@ pub struct Patience {
     pub appear: Duration,
     /// A terminated machine leaves the listing within this time.
     pub end: Duration,
+    /// So many machines of one kind are tried when they do not come up.
+    pub hosts: usize,
 }
 
 impl Default for Patience {
@@ -41,6 +41,7 @@ impl Default for Patience {
             reach: minutes(3),
             appear: Duration::from_secs(20),
             end: minutes(5),
+            hosts: 2,
         }
     }
 }
@@ -60,6 +61,7 @@ impl Patience {
             start: scaled(default.start).max(Duration::from_secs(5)),
             reach: scaled(default.reach).max(Duration::from_secs(15)),
             appear: scaled(default.appear),
+            hosts: default.hosts,
             end: scaled(default.end).max(Duration::from_secs(15)),
         }
     }
@@ -114,7 +116,7 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             affordable(&offer, want)?;
-            for _ in 0..HOSTS_PER_OFFER {
+            for _ in 0..self.patience.hosts {
                 let error = match self.one(&offer, want) {
                     Ok(rented) => return Ok(rented),
                     Err(error) => error,
@@ -196,13 +198,32 @@ impl Renting<'_> {
     fn wait(&self, id: &str) -> Result<Reached> {
         let begin = Instant::now();
         let mut running: Option<Instant> = None;
+        let mut told = Vec::new();
+        let mut silent: Option<Instant> = None;
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
             }
-            let Some(machine) = self.provider.describe(id)? else {
-                return Err(Error::new(Kind::Lost, "the machine went away while it started"));
+            let described = match self.provider.describe(id) {
+                // Nothing is lost by asking again, and perhaps a place in a queue by giving up.
+                Err(error)
+                    if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
+                {
+                    std::thread::sleep(self.patience.poll);
+                    continue;
+                }
+                described => described?,
             };
+            silent = None;
+            let Some(machine) = described else {
+                let log = self.provider.logs(id).unwrap_or_default();
+                let last = log.trim().lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
+                return Err(Error::new(Kind::Lost, format!("the machine went away while it started{last}")));
+            };
+            if machine.state == State::Starting && !machine.why.is_empty() && !told.contains(&machine.why) {
+                self.say(format!("{id}: {}", machine.why));
+                told.push(machine.why.clone());
+            }
             match machine.state {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
@@ -230,7 +251,8 @@ impl Renting<'_> {
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    return Err(Error::new(Kind::Lost, "it stopped while it started"));
+                    let why = if machine.why.is_empty() { "it stopped while it started" } else { &machine.why };
+                    return Err(Error::new(Kind::Lost, why));
                 }
             }
             std::thread::sleep(self.patience.poll);

@@ -138,6 +138,8 @@ pub const FIELDS: &[&str] = &[
     "read_bytes_per_second",
     "tokens_per_second",
     "peak_memory_bytes",
+    "resumed_at_layer",
+    "bytes_read_before",
     "completion_time",
     "layer",
     "site",

@@ -2,6 +2,7 @@
 //!
 //! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
 //! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+//! Between two layers a run can leave a checkpoint, and another can take over (`resume`).
 
 use std::time::Instant;
 
@@ -11,14 +12,16 @@ use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
+use super::probe::Probe;
 use super::reader::{Portion, Reader, Weights};
+use super::resume::{self, Resume, State};
 use super::rope::Rotary;
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::{Tap, ladder};
 use super::workspace::{Cut, read_ahead};
 use super::{deltanet, embed, head, linear, moe, ops};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
 use crate::record::{Activations, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens};
@@ -26,21 +29,6 @@ use crate::results::FullActivations;
 
 /// Parts of the sequences after each of which the experts they chose are asked for.
 pub const ROUNDS: usize = 4;
-
-/// What a benchmark changes to see what something costs; a run of its own has the default.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// Every weight is in memory before the clock starts.
-    pub preload: bool,
-    /// Norm outputs are folded.
-    pub tap: bool,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self { preload: false, tap: true }
-    }
-}
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -83,10 +71,16 @@ pub fn extract_with(
         }
         full.finish()?;
     }
+    if let Some(resume) = run.resume {
+        resume.remove();
+    }
     let wall = start.elapsed().as_secs_f64();
     let times = run.reader.times();
     let bytes_read = model.checkpoint.bytes_read() - run.already_read;
-    let count = (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+    // Of all layers' tokens those that this run has pushed through.
+    let layers = model.spec.layers.len() as f64;
+    let share = (layers - run.first as f64) / layers;
+    let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
     Ok(Activations {
         model: model.info.clone(),
         tokens: tokens.info.clone(),
@@ -111,6 +105,8 @@ pub fn extract_with(
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
+            resumed_at_layer: (run.first > 0).then_some(run.first),
+            bytes_read_before: run.read_before,
             ..Measurements::default()
         },
     })
@@ -133,9 +129,14 @@ struct Run<'a> {
     /// The residual stream [sequences * positions, hidden], f32.
     hidden: Tensor,
     coverage: Vec<ExpertCoverage>,
-    /// Bytes of tensor data this analysis needs.
+    resume: Option<Resume>,
+    /// The layer this run begins with.
+    first: usize,
+    /// Bytes that the runs before this one have read.
+    read_before: u64,
+    /// Bytes of tensor data this run needs.
     needed: u64,
-    /// Bytes this checkpoint had given to earlier runs.
+    /// Bytes this checkpoint had given to earlier analyses.
     already_read: u64,
     probe: Probe,
 }
@@ -153,22 +154,19 @@ impl<'a> Run<'a> {
         embed::check_tokens(model, tokens)?;
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
-        let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
-        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
+        let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
+        let mut resume = Resume::new(model, tokens, args, &ladder)?;
+        let (found, full) =
+            resume::take_over(&mut resume, model, &mut tap, args, &full_tensors(model, tokens, args), progress)?;
         let mut needed = 0;
+        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
         let size = |part: &Part| loader.resident_bytes(part);
         let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
-        let hidden = embed::embed(model, tokens, &loader, &mut needed)?;
-        let full = match (args.keep, &args.out) {
-            (Keep::Stats, _) => None,
-            (Keep::Full, Some(folder)) => Some(FullActivations::create(folder, &full_tensors(model, tokens, args))?),
-            (Keep::Full, None) => {
-                return Err(Error::bad_argument("keep: \"full\" needs a folder to write to")
-                    .hint("add out: \"results/NAME\" to the options"));
-            }
+        let (first, read_before, hidden, coverage) = match found {
+            Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
+            None => (0, 0, embed::embed(model, tokens, &loader, &mut needed)?, Vec::new()),
         };
-        let coverage = Vec::new();
         Ok(Self {
             model,
             tokens,
@@ -181,6 +179,9 @@ impl<'a> Run<'a> {
             reader,
             hidden,
             coverage,
+            resume,
+            first,
+            read_before,
             needed,
             already_read,
             probe,
@@ -229,16 +230,19 @@ impl<'a> Run<'a> {
         let layers = &self.model.spec.layers;
         let ahead = self.model.info.chunk_layers.max(1) - 1;
         self.progress.event(Event::Begin { what: self.model.info.id.clone(), total: layers.len() as u64 });
-        for layer in 0..=ahead.min(layers.len() - 1) {
+        if let (Some(resume), 1..) = (&self.resume, self.first) {
+            self.progress.event(Event::Resumed { path: resume.name.clone(), layer: self.first as u64 });
+        }
+        for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
         let mut rotary = Rotary::default();
-        for (i, layer) in layers.iter().enumerate() {
+        for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
-                return Err(Error::interrupted());
+                return Err(self.interrupted(i));
             }
             let weights = self.reader.take(Portion::Core(i))?;
-            if i > 0 && ahead > 0 {
+            if i > self.first && ahead > 0 {
                 self.ask_core(i + ahead)?;
             }
             rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
@@ -251,15 +255,36 @@ impl<'a> Run<'a> {
                     self.dense(i, layer, &weights)?;
                 }
             }
-            if ahead == 0 {
-                self.ask_core(i + 1)?;
-            }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
+            // After the last layer there may be nothing left to lose.
+            if (i + 1 < layers.len() || self.args.logits) && self.resume.as_ref().is_some_and(|r| r.is_due(i + 1)) {
+                self.save(i + 1);
+            }
+            if ahead == 0 {
+                self.ask_core(i + 1)?;
+            }
         }
         self.progress.event(Event::End);
         Ok(())
+    }
+
+    /// Leaves a checkpoint: `layer` layers are done, and no other has begun.
+    fn save(&mut self, layer: usize) {
+        let Some(resume) = &mut self.resume else { return };
+        let (hidden, tap, coverage) = (&self.hidden, &self.tap, &self.coverage);
+        let bytes_read = self.read_before + self.model.checkpoint.bytes_read() - self.already_read;
+        resume.save(&State { layer, hidden, tap, coverage, bytes_read }, self.full.as_mut(), self.progress);
+    }
+
+    /// The end of a run that was told to stop after `layer` layers.
+    fn interrupted(&mut self, layer: usize) -> Error {
+        self.save(layer);
+        match self.resume.as_ref().map(Resume::saved) {
+            Some(saved @ 1..) => Error::interrupted().hint(format!("run it again: it will go on after layer {saved}")),
+            _ => Error::interrupted(),
+        }
     }
 
     /// First sequence and count of each batch; none crosses the end of a round.
@@ -336,7 +361,7 @@ impl<'a> Run<'a> {
                 let residual = self.residual(first, count).map_err(tensor_error)?;
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
                 let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
-                in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
+                ops::in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
                     .map_err(tensor_error)?;
             }
         }
@@ -368,7 +393,7 @@ impl<'a> Run<'a> {
                 let residual = self.residual(first, count)?;
                 let logits = moe::router_logits(moe, &weights, &x)?;
                 assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
-                in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
+                ops::in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
                 all.slice_set(&x, 0, first * positions)
             };
             step().map_err(tensor_error)?;
@@ -399,23 +424,11 @@ impl<'a> Run<'a> {
         self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
         let weights = self.reader.take(Portion::FinalNorm)?;
         let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
-        head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress).map(Some)
+        match head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress) {
+            Err(error) if error.kind == Kind::Interrupted => Err(self.interrupted(self.model.spec.layers.len())),
+            outcome => outcome.map(Some),
+        }
     }
-}
-
-/// Calls `f` on matching pieces of at most `rows` rows.
-fn in_pieces(
-    x: &Tensor,
-    residual: &Tensor,
-    rows: usize,
-    f: impl Fn(&Tensor, &Tensor) -> candle_core::Result<()>,
-) -> candle_core::Result<()> {
-    let all = x.dim(0)?;
-    for start in (0..all).step_by(rows) {
-        let count = rows.min(all - start);
-        f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
-    }
-    Ok(())
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

@@ -22,6 +22,7 @@ mod ops;
 pub mod probe;
 mod product;
 mod reader;
+mod resume;
 mod rope;
 mod routing;
 mod spec;

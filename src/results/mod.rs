@@ -5,6 +5,7 @@ pub mod atomic;
 mod features_csv;
 mod folder;
 mod full_activations;
+pub mod sealed;
 mod stats_file;
 
 pub use analysis::Analysis;
