@@ -253,6 +253,8 @@ impl<'a> Run<'a> {
                         self.mix(i, layer, &weights, batch, rotary.get())?;
                     }
                     self.dense(i, layer, &weights)?;
+                    // Before others are asked for.
+                    drop(weights);
                 }
             }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
