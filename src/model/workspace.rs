@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 
 /// One part in so many of the budget is for attention scores and packed operands; projections take the rest.
 const SCORE_SHARE: u64 = 4;
+
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
 /// Experts that may wait: enough to even out a disk or link; more only takes memory.
