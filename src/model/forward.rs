@@ -12,6 +12,7 @@ use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
+use super::probe::Probe;
 use super::reader::{Portion, Reader, Weights};
 use super::resume::{self, Resume, State};
 use super::rope::Rotary;
@@ -28,21 +29,6 @@ use crate::results::FullActivations;
 
 /// Parts of the sequences after each of which the experts they chose are asked for.
 pub const ROUNDS: usize = 4;
-
-/// What a benchmark changes to see what something costs; a run of its own has the default.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// Every weight is in memory before the clock starts.
-    pub preload: bool,
-    /// Norm outputs are folded.
-    pub tap: bool,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self { preload: false, tap: true }
-    }
-}
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -89,12 +75,12 @@ pub fn extract_with(
         resume.remove();
     }
     let wall = start.elapsed().as_secs_f64();
+    let times = run.reader.times();
+    let bytes_read = model.checkpoint.bytes_read() - run.already_read;
     // Of all layers' tokens those that this run has pushed through.
     let layers = model.spec.layers.len() as f64;
     let share = (layers - run.first as f64) / layers;
     let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
-    let times = run.reader.times();
-    let bytes_read = model.checkpoint.bytes_read() - run.already_read;
     Ok(Activations {
         model: model.info.clone(),
         tokens: tokens.info.clone(),
@@ -267,6 +253,8 @@ impl<'a> Run<'a> {
                         self.mix(i, layer, &weights, batch, rotary.get())?;
                     }
                     self.dense(i, layer, &weights)?;
+                    // Before others are asked for.
+                    drop(weights);
                 }
             }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
@@ -375,7 +363,7 @@ impl<'a> Run<'a> {
                 let residual = self.residual(first, count).map_err(tensor_error)?;
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
                 let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
-                in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
+                ops::in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
                     .map_err(tensor_error)?;
             }
         }
@@ -407,7 +395,7 @@ impl<'a> Run<'a> {
                 let residual = self.residual(first, count)?;
                 let logits = moe::router_logits(moe, &weights, &x)?;
                 assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
-                in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
+                ops::in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
                 all.slice_set(&x, 0, first * positions)
             };
             step().map_err(tensor_error)?;
@@ -443,21 +431,6 @@ impl<'a> Run<'a> {
             outcome => outcome.map(Some),
         }
     }
-}
-
-/// Calls `f` on matching pieces of at most `rows` rows.
-fn in_pieces(
-    x: &Tensor,
-    residual: &Tensor,
-    rows: usize,
-    f: impl Fn(&Tensor, &Tensor) -> candle_core::Result<()>,
-) -> candle_core::Result<()> {
-    let all = x.dim(0)?;
-    for start in (0..all).step_by(rows) {
-        let count = rows.min(all - start);
-        f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
-    }
-    Ok(())
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

@@ -4,13 +4,28 @@
 use candle_core::{Device, Tensor};
 use half::bf16;
 
-pub use super::forward::{Probe, extract_with};
+pub use super::forward::extract_with;
 use super::load::tensor_error;
 use super::ops::{self, Attend, DeltaRule, FeedForward, Projection};
 use super::spec::{Activation, Order};
 use super::{mxfp4, tap};
 use crate::error::Result;
 use crate::record::{DEFAULT_LADDER, NormId, Site};
+
+/// What a benchmark changes to see what something costs; a run of its own has the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Every weight is in memory before the clock starts.
+    pub preload: bool,
+    /// Norm outputs are folded.
+    pub tap: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { preload: false, tap: true }
+    }
+}
 
 /// Something to time.
 pub type Work = Box<dyn FnMut()>;

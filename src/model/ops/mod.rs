@@ -20,7 +20,7 @@ pub use expert::{FeedForward, Room, add_expert};
 pub use norm::norm;
 pub use project::{Projection, project};
 pub use rope::rotate;
-pub use rows::add;
+pub use rows::{add, in_pieces};
 pub use short_conv::{ShortConv, Source, short_conv};
 pub(crate) use vector::vectorised;
 
