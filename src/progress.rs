@@ -19,6 +19,16 @@ pub enum Event {
         tokens: u64,
     },
     End,
+    /// The work so far has been written to `path`, relative to the project where the work runs: `layer` layers are done.
+    Checkpoint {
+        path: String,
+        layer: u64,
+    },
+    /// The work goes on where an earlier run was: `layer` layers were done.
+    Resumed {
+        path: String,
+        layer: u64,
+    },
     /// Something the user should know although the work goes on.
     Warning(String),
 }

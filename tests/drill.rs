@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use fake_runpod::{FAULTS, FakeRunPod, KEY};
-use project::{FINAL, Project};
+use project::{FINAL, Project, stripped};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -45,6 +45,7 @@ const WORK: &str = r#"
 fn command(project: &Project, fake: &FakeRunPod) -> Command {
     let mut command = project.command(&["run", "work.rhai"]);
     command.env("OUTLIER_RUNPOD_URL", &fake.url).env("RUNPOD_API_KEY", KEY).env("OUTLIER_POLL_SECONDS", "0.1");
+    command.env("OUTLIER_WORKER", stripped());
     let log = std::fs::File::options().create(true).append(true).open(project.path("terminal.log")).unwrap();
     command.stdout(Stdio::null()).stderr(log);
     command

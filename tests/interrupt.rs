@@ -9,19 +9,19 @@ use crate::project::{FINAL, FULL, Outcome, Project};
 /// Whatever is waited for takes seconds; this ends a test whose program hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: i32 = 130;
 
-fn start(project: &Project, words: &[&str]) -> Child {
+pub fn start(project: &Project, words: &[&str]) -> Child {
     project.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn interrupt(child: &Child) {
+pub fn interrupt(child: &Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
 /// Waits for the end of a program that may hang.
-fn ending(mut child: Child) -> Outcome {
+pub fn ending(mut child: Child) -> Outcome {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > PATIENCE {
@@ -33,7 +33,7 @@ fn ending(mut child: Child) -> Outcome {
     Outcome::of(child.wait_with_output().unwrap())
 }
 
-fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
+pub fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
     let start = Instant::now();
     while !ready() {
         assert!(child.try_wait().unwrap().is_none(), "the program ended before {what}");
@@ -43,7 +43,7 @@ fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
 }
 
 /// Enough tokens that ten layers take far longer than it takes to press a key.
-fn many_tokens(project: &Project) {
+pub fn many_tokens(project: &Project) {
     let ids: Vec<Vec<u32>> = (0..32).map(|s| (0..512).map(|t| (s + t) % 256).collect()).collect();
     project.file("ids.json", serde_json::to_string(&ids).unwrap());
 }

@@ -48,6 +48,9 @@ mod invariance;
 /// Ctrl-C.
 mod interrupt;
 
+/// Runs that are cut off inside a model, and the next one that goes on.
+mod resume;
+
 /// Memory that does not grow with the layers, and no byte read that is not needed.
 mod streaming;
 
@@ -60,6 +63,8 @@ mod sweep;
 /// Models from the hub.
 mod hub;
 
-/// The same work on other machines: over SSH, and on rented ones.
+/// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod runpod;
+mod slurm;
+mod slurm_cluster;
 mod ssh;

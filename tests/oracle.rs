@@ -129,36 +129,36 @@ pub fn references(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
-fn check_all(root: &Path, only: Option<&str>) {
-    let mut wrong = Vec::new();
-    for folder in references(root) {
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        if only.is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
-        let outcome = std::panic::catch_unwind(|| {
-            let (acts, full) = run(&folder, ComputeDtype::F32);
-            let (worst, at) = compare(&folder, &full);
-            println!("{name}: worst relative error {worst:.2e} at {at}");
-            assert!(worst <= F32_TOLERANCE, "{name}: relative error {worst:.2e} at {at}");
-            check_features(&folder, &acts);
-        });
-        if outcome.is_err() {
-            wrong.push(name);
-        }
-    }
+/// Runs a check on all fixtures, or those whose name contains `only`, and fails with the names of those that fail.
+pub fn check_all(root: &Path, only: Option<&str>, check: fn(&Path)) {
+    let folders = references(root).into_iter();
+    let folders = folders.filter(|folder| only.is_none_or(|only| name(folder).contains(only)));
+    let wrong: Vec<_> = folders.filter(|folder| std::panic::catch_unwind(|| check(folder)).is_err()).collect();
     assert!(wrong.is_empty(), "fixtures that differ: {wrong:?}");
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn check(folder: &Path) {
+    let name = name(folder);
+    let (acts, full) = run(folder, ComputeDtype::F32);
+    let (worst, at) = compare(folder, &full);
+    println!("{name}: worst relative error {worst:.2e} at {at}");
+    assert!(worst <= F32_TOLERANCE, "{name}: relative error {worst:.2e} at {at}");
+    check_features(folder, &acts);
 }
 
 #[test]
 fn every_architecture_agrees_with_transformers() {
-    check_all(&fixtures(), None);
+    check_all(&fixtures(), None, check);
 }
 
 /// Not part of the suite's own data: more variants, or other seeds.
 #[test]
 fn other_fixtures_agree_with_transformers() {
     if let Some(root) = std::env::var_os("OUTLIER_FIXTURES") {
-        check_all(Path::new(&root), std::env::var("OUTLIER_ONLY").ok().as_deref());
+        check_all(Path::new(&root), std::env::var("OUTLIER_ONLY").ok().as_deref(), check);
     }
 }

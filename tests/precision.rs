@@ -1,6 +1,7 @@
 //! bf16 against the f32 reference: the same fixtures, the same outlier features but for those at the edge of a criterion.
 //!
 //! A feature is at the edge when the reference itself changes its verdict if the threshold moves by `EDGE`.
+//! `OUTLIER_FIXTURES=DIR` runs the same checks over other folders.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::path::Path;
 use outlier::record::{ComputeDtype, Criterion, LayerUnit};
 use outlier::stats;
 
-use crate::oracle::{compare, fixtures, references, run, tensors};
+use crate::oracle::{check_all, compare, fixtures, run, tensors};
 
 /// ‖a − b‖ / ‖b‖ per tensor: bf16 keeps 8 bits, and its rounding errors add up over the layers.
 const BF16_TOLERANCE: f64 = 5e-2;
@@ -64,7 +65,13 @@ fn check(folder: &Path) {
 
 #[test]
 fn every_architecture_keeps_its_outlier_features_in_bf16() {
-    for folder in references(&fixtures()) {
-        check(&folder);
+    check_all(&fixtures(), None, check);
+}
+
+/// Not part of the suite's own data: more variants, or other seeds.
+#[test]
+fn other_fixtures_keep_their_outlier_features_in_bf16() {
+    if let Some(root) = std::env::var_os("OUTLIER_FIXTURES") {
+        check_all(Path::new(&root), std::env::var("OUTLIER_ONLY").ok().as_deref(), check);
     }
 }

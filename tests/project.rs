@@ -18,6 +18,24 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The program without its debug information: a tenth to send to machines.
+pub fn stripped() -> &'static Path {
+    static STRIPPED: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    STRIPPED.get_or_init(|| {
+        let program = Path::new(env!("CARGO_BIN_EXE_outlier"));
+        let modified = program.metadata().unwrap().modified().unwrap();
+        let age = modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let made = program.with_file_name(format!("outlier-stripped-{age}"));
+        if !made.exists() {
+            let part = made.with_extension(std::process::id().to_string());
+            let strip = Command::new("strip").arg("-o").arg(&part).arg(program).status();
+            assert!(strip.expect("strip comes with the C compiler").success());
+            std::fs::rename(&part, &made).unwrap();
+        }
+        made
+    })
+}
+
 pub struct Project {
     folder: TempDir,
 }

@@ -1,17 +1,19 @@
 //! Rented machines, with a RunPod on this machine whose pods are real sshds: nothing leaks, nothing is lost, whatever the
 //! service does.
 
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fake_runpod::{FAULTS, FakeRunPod, Fault, KEY};
-use crate::project::{FINAL, Outcome, Project, repository};
+use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::ssh::{same, steps};
 
 /// The program, with an account at `fake`.
 pub fn command(project: &Project, fake: &FakeRunPod, words: &[&str]) -> Command {
     let mut command = project.command(words);
     command.env("OUTLIER_RUNPOD_URL", &fake.url).env("RUNPOD_API_KEY", KEY).env("OUTLIER_POLL_SECONDS", "0.1");
+    command.env("OUTLIER_WORKER", stripped());
     command
 }
 
@@ -118,7 +120,7 @@ fn failures_say_what_to_do() {
     let dear = FakeRunPod::start().with_faults(&[Fault::Dearer]);
     told(&dear, &options("gpu: \"A40\", max_price: 1.0"), "more than `max_price`", "raise `max_price`");
     assert_eq!(dear.created(), 1, "it was given back at once");
-    let deaf = FakeRunPod::start().with_faults(&[Fault::NeverReachable]);
+    let deaf = FakeRunPod::start().with_faults(&[Fault::NeverReachable; 2]);
     told(&deaf, &options("gpu: \"A40\""), "could not be reached", "outlier gpus logs");
     assert_eq!(fake.created() + poor.created() + full.created(), 0, "nothing was paid for");
 }
@@ -186,6 +188,13 @@ fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a script has printed its first line.
+fn wait_for_line(child: &mut Child) {
+    let stdout = child.stdout.as_mut().unwrap();
+    let mut byte = [0];
+    while stdout.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {}
+}
+
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
@@ -203,15 +212,21 @@ fn however_a_run_ends_its_machine_is_given_back() {
     ];
     for (text, code, name) in endings {
         project.file("script.rhai", format!("{PROVISION}{text}"));
-        let child = spawn(&project, &fake);
+        let mut child = spawn(&project, &fake);
         if let Some(name) = name {
-            wait_for("the machine", || fake.reached() > 0);
-            std::thread::sleep(Duration::from_millis(1500));
+            wait_for_line(&mut child);
             signal(&child, name);
         }
         let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(code);
         clean(&fake, &outcome);
     }
+    // While it is being made ready.
+    project.file("script.rhai", PROVISION);
+    let child = spawn(&project, &fake);
+    wait_for("the machine", || fake.reached() > 0);
+    signal(&child, "-INT");
+    let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(130);
+    clean(&fake, &outcome);
 }
 
 #[test]
@@ -284,7 +299,7 @@ fn what_a_killed_run_leaves_is_taken_over_or_given_back() {
     // One that nobody takes over is given back by whoever comes next.
     project.file("script.rhai", format!("{provision}print(\"up\"); loop {{}}"));
     let mut child = spawn(&project, &fake);
-    wait_for("the machine", || fake.alive().len() == 1 && gpus(&project, &fake, &[]).ok().contains(" ready"));
+    wait_for_line(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
     let said = gpus(&project, &fake, &["reap"]).ok();
@@ -300,7 +315,7 @@ fn a_machine_ends_itself_when_nobody_wants_it() {
     // Its client dies: the lease runs out.
     project.file("script.rhai", format!("{}print(\"up\"); loop {{}}", provision("lease_minutes: 0.05")));
     let mut child = spawn(&project, &fake);
-    wait_for("the machine", || gpus(&project, &fake, &[]).ok().contains(" ready"));
+    wait_for_line(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
     wait_for("its end", || fake.alive().is_empty());
@@ -338,7 +353,8 @@ fn secrets_stay_where_they_belong() {
     });
     let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(0);
     sender.send(()).unwrap();
-    let mut places = vec![("processes", watcher.join().unwrap()), ("output", outcome.stdout + &outcome.stderr)];
+    let mut places =
+        vec![("processes", watcher.join().unwrap()), ("output", format!("{}{}", outcome.stdout, outcome.stderr))];
     assert!(places[0].1.contains("worker"), "the worker was seen");
     places.push(("what was asked", format!("{:?} {}", fake.requests(), fake.bodies())));
     for file in project.files("") {
@@ -350,7 +366,6 @@ fn secrets_stay_where_they_belong() {
             assert!(!text.contains(secret), "{place} holds {secret}: {}", &text[..text.len().min(200)]);
         }
     }
-    assert!(repository().exists());
 }
 
 #[test]

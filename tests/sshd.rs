@@ -24,7 +24,12 @@ pub struct Sshd {
 impl Sshd {
     /// A server that lets the key in `key_file` in.
     pub fn start() -> Self {
-        let mut sshd = Self::prepare("", &[]);
+        Self::start_with(&[])
+    }
+
+    /// The same, with more variables in its sessions.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let mut sshd = Self::prepare("", environment);
         let public = sshd.make_key("client");
         fs::write(sshd.path("authorized_keys"), public).unwrap();
         sshd.up();
@@ -118,17 +123,23 @@ impl Sshd {
     /// Cuts all connections; what was started through them goes on.
     pub fn cut(&mut self) {
         if let Some(mut server) = self.server.take() {
+            // The processes of its connections are called sshd too. They write their title over their environment.
+            let mut connections = children(server.id());
+            connections.extend(connections.clone().into_iter().flat_map(children));
             let _ = server.kill();
             let _ = server.wait();
+            for pid in connections {
+                if name_of(pid).starts_with("sshd") {
+                    kill(pid);
+                }
+            }
         }
-        // The processes of its connections are called sshd too.
-        kill(&self.mark, |name| name.starts_with("sshd"));
     }
 
     /// Ends everything, as when a machine is switched off.
     pub fn down(&mut self) {
         self.cut();
-        kill(&self.mark, |_| true);
+        each(&self.mark, |pid| kill(pid));
     }
 
     pub fn new_host_key(&mut self) {
@@ -138,7 +149,7 @@ impl Sshd {
     /// The environment of every process that belongs to this machine, for looking whether secrets are in it.
     pub fn processes(&self) -> Vec<String> {
         let mut all = Vec::new();
-        each(&self.mark, |pid, _| {
+        each(&self.mark, |pid| {
             let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             all.push(String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).replace('\0', " "));
         });
@@ -146,24 +157,38 @@ impl Sshd {
     }
 }
 
-fn each(mark: &str, mut act: impl FnMut(i32, &str)) {
+/// Every process that has the mark in its environment.
+fn each(mark: &str, mut act: impl FnMut(u32)) {
     let wanted = format!("{MARK}={mark}");
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+    for pid in processes() {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            act(pid, name.trim());
+            act(pid);
         }
     }
 }
 
-fn kill(mark: &str, which: impl Fn(&str) -> bool) {
-    each(mark, |pid, name| {
-        if which(name) {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
-        }
-    });
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let of = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in brackets may hold anything; the parent is the second field after it.
+        let rest = stat.rsplit_once(')').map(|(_, rest)| rest.to_string()).unwrap_or_default();
+        rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+    };
+    processes().into_iter().filter(of).collect()
+}
+
+fn name_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+}
+
+fn kill(pid: u32) {
+    let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 impl Drop for Sshd {

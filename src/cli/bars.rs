@@ -61,7 +61,14 @@ impl Watch for Bars {
 
 struct BarWork {
     all: MultiProgress,
-    bar: Mutex<Option<(ProgressBar, Instant)>>,
+    bar: Mutex<Option<Bar>>,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    start: Instant,
+    /// Steps that were done before the start.
+    before: u64,
 }
 
 impl Progress for BarWork {
@@ -73,16 +80,25 @@ impl Progress for BarWork {
                 let new = self.all.add(ProgressBar::new(total));
                 new.set_style(style.expect("a valid template"));
                 new.set_prefix(what);
-                *bar = Some((new, Instant::now()));
+                *bar = Some(Bar { bar: new, start: Instant::now(), before: 0 });
+            }
+            Event::Resumed { path, layer } => {
+                if let Some(bar) = &mut *bar {
+                    bar.before = layer;
+                    bar.bar.set_position(layer);
+                    bar.bar.reset_eta();
+                }
+                let _ = self.all.println(resumed(&path, layer));
             }
             Event::Step { done, bytes, tokens } => {
-                if let Some((bar, start)) = &*bar {
-                    bar.set_message(rates(bytes, tokens * done, start.elapsed()));
+                if let Some(Bar { bar, start, before }) = &*bar {
+                    bar.set_message(rates(bytes, tokens * (done - before), start.elapsed()));
                     bar.set_position(done);
                 }
             }
+            Event::Checkpoint { .. } => (),
             Event::End => {
-                if let Some((bar, _)) = bar.take() {
+                if let Some(Bar { bar, .. }) = bar.take() {
                     bar.finish_and_clear();
                 }
             }
@@ -95,6 +111,10 @@ impl Progress for BarWork {
     fn interrupted(&self) -> bool {
         interrupt_requested()
     }
+}
+
+fn resumed(path: &str, layer: u64) -> String {
+    format!("going on after layer {layer}, from {path}")
 }
 
 /// Read rate, and tokens through a layer per second.
@@ -123,6 +143,8 @@ struct LineWork {
 struct LineState {
     what: String,
     total: u64,
+    /// Steps that were done before the start.
+    before: u64,
     start: Instant,
     told: Instant,
 }
@@ -133,18 +155,26 @@ impl Progress for LineWork {
         match event {
             Event::Begin { what, total } => {
                 let now = Instant::now();
-                *state = Some(LineState { what, total, start: now, told: now });
+                *state = Some(LineState { what, total, before: 0, start: now, told: now });
             }
             Event::Step { done, bytes, tokens } => {
                 let Some(state) = &mut *state else { return };
                 if state.told.elapsed() >= LINE_INTERVAL || done == state.total {
                     let elapsed = state.start.elapsed();
-                    let eta = elapsed.mul_f64((state.total - done) as f64 / done.max(1) as f64).as_secs();
-                    let rates = rates(bytes, tokens * done, elapsed);
+                    let own = done - state.before;
+                    let eta = elapsed.mul_f64((state.total - done) as f64 / own.max(1) as f64).as_secs();
+                    let rates = rates(bytes, tokens * own, elapsed);
                     eprintln!("{}: {done}/{} {rates} ETA {eta} s", state.what, state.total);
                     state.told = Instant::now();
                 }
             }
+            Event::Resumed { path, layer } => {
+                if let Some(state) = &mut *state {
+                    state.before = layer;
+                }
+                eprintln!("{}", resumed(&path, layer));
+            }
+            Event::Checkpoint { .. } => (),
             Event::End => *state = None,
             Event::Warning(text) => eprintln!("warning: {text}"),
         }

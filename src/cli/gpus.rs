@@ -12,7 +12,7 @@ use super::table::{age, dollars, print_table};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap};
-use crate::gpu::{self, PROVIDERS, Provider, Want};
+use crate::gpu::{self, Provider, Want};
 use crate::remote::{HostKey, Key, Login, Ssh};
 
 #[derive(Args)]
@@ -163,10 +163,12 @@ fn list_all() -> Result<ExitCode> {
 fn reachable(ledger: &Ledger) -> Result<Vec<Arc<dyn Provider>>> {
     let open = ledger.open_entries()?;
     let mut providers = Vec::new();
-    for name in PROVIDERS {
-        match gpu::provider(name) {
+    for name in gpu::names(&open) {
+        match gpu::provider(&name) {
             Ok(provider) => providers.push(provider),
-            Err(error) if open.iter().any(|entry| entry.provider == *name) => return Err(error),
+            Err(error) if open.iter().any(|entry| entry.provider == name) => return Err(error),
+            // Not a cluster, and nobody said that it is one.
+            Err(error) if error.kind == Kind::NotFound => (),
             Err(error) => eprintln!("{name}: left out: {error}"),
         }
     }

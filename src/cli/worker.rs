@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::error::Result;
-use crate::session::{self, Limits};
+use crate::session::{self, Limits, Starter};
 
 #[derive(Subcommand)]
 pub enum Worker {
@@ -34,6 +34,9 @@ pub struct Settings {
     /// A shell command that gives the machine back, run at the end.
     #[arg(long, value_name = "COMMAND")]
     on_end: Option<String>,
+    /// Whoever watches the folder starts the worker.
+    #[arg(long)]
+    kept: bool,
 }
 
 impl Settings {
@@ -55,7 +58,10 @@ impl Settings {
 pub fn run(worker: &Worker) -> Result<()> {
     match worker {
         Worker::EndPod => crate::gpu::runpod::end_self(),
-        Worker::Attach(settings) => session::attach(session::start(&settings.folder, &settings.arguments())?),
+        Worker::Attach(settings) => {
+            let starter = if settings.kept { Starter::Keeper } else { Starter::Oneself };
+            session::attach(session::start(&settings.folder, &settings.arguments(), starter)?)
+        }
         Worker::Serve(settings) => {
             let limits = Limits { lease: settings.lease, stall: settings.stall, lifetime: settings.lifetime };
             let reason = session::serve(&settings.folder, &limits)?;

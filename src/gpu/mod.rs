@@ -4,6 +4,7 @@ pub mod ledger;
 mod owner;
 pub mod rent;
 pub mod runpod;
+pub mod slurm;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::remote::Machine;
+
+use rent::Patience;
 
 /// What a script asks for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -92,11 +95,18 @@ pub struct Description {
     pub ssh: Option<SshAddress>,
     /// RFC 3339, as the provider tells it.
     pub created: String,
+    /// Why it has not started, or not stayed; empty where the provider does not tell.
+    pub why: String,
 }
 
 /// A service that lends machines. Every call is one exchange with it; waiting and retrying is done by the caller.
 pub trait Provider: Send + Sync {
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// How long it takes there for things to happen.
+    fn patience(&self) -> Patience {
+        Patience::from_environment()
+    }
 
     /// What could be had now, best first.
     fn offers(&self, want: &Want) -> Result<Vec<Offer>>;
@@ -135,13 +145,20 @@ pub struct Reached {
     pub fingerprints: Vec<String>,
 }
 
-/// Names of the providers that machines are rented from.
-pub const PROVIDERS: &[&str] = &["runpod"];
+/// Names of the providers that there may be machines of: those everybody has, and those that open rows name.
+pub fn names(open: &[ledger::Entry]) -> Vec<String> {
+    let mut names = vec!["runpod".to_string(), "slurm".to_string()];
+    names.extend(open.iter().map(|entry| entry.provider.clone()));
+    names.sort();
+    names.dedup();
+    names
+}
 
 /// The provider of this name that machines are rented from.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
     match name {
         "runpod" => Ok(Arc::new(runpod::RunPod::new()?)),
+        name if name == "slurm" || name.starts_with("slurm:") => Ok(Arc::new(slurm::Slurm::new(name)?)),
         other => Err(Error::bad_argument(format!("no provider \"{other}\""))
             .hint("providers are \"local\", \"ssh\", \"slurm\" and \"runpod\"")),
     }

@@ -26,6 +26,8 @@ pub struct Patience {
     pub appear: Duration,
     /// A terminated machine leaves the listing within this time.
     pub end: Duration,
+    /// So many machines of one kind are tried when they do not come up.
+    pub hosts: usize,
 }
 
 impl Default for Patience {
@@ -39,6 +41,7 @@ impl Default for Patience {
             reach: minutes(3),
             appear: Duration::from_secs(20),
             end: minutes(5),
+            hosts: 2,
         }
     }
 }
@@ -58,6 +61,7 @@ impl Patience {
             start: scaled(default.start).max(Duration::from_secs(5)),
             reach: scaled(default.reach).max(Duration::from_secs(15)),
             appear: scaled(default.appear),
+            hosts: default.hosts,
             end: scaled(default.end).max(Duration::from_secs(15)),
         }
     }
@@ -112,12 +116,20 @@ impl Renting<'_> {
                 return Err(Error::interrupted());
             }
             affordable(&offer, want)?;
-            match self.one(&offer, want) {
-                Ok(rented) => return Ok(rented),
-                Err(error) if !is_next(error.kind) => return Err(error),
-                Err(error) => {
-                    self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
-                    last = Some(error);
+            for _ in 0..self.patience.hosts {
+                let error = match self.one(&offer, want) {
+                    Ok(rented) => return Ok(rented),
+                    Err(error) => error,
+                };
+                // One host failed: another of the same kind may not.
+                let host = error.kind == Kind::Lost;
+                if !host && error.kind != Kind::NoCapacity {
+                    return Err(error);
+                }
+                self.say(format!("{} ({}, ${:.2}/h): {}", offer.gpu, offer.cloud, offer.price, error.message));
+                last = Some(error);
+                if !host {
+                    break;
                 }
             }
         }
@@ -137,7 +149,7 @@ impl Renting<'_> {
                     return Err(Error::new(Kind::NoCapacity, error.message));
                 }
                 // Not known: the row stays open, and `reap` looks again.
-                Err(_) => return Err(error),
+                Err(_) => return Err(Error { kind: Kind::Service, ..error }),
             },
             Err(error) => {
                 self.ledger.closed(&name)?;
@@ -186,22 +198,48 @@ impl Renting<'_> {
     fn wait(&self, id: &str) -> Result<Reached> {
         let begin = Instant::now();
         let mut running: Option<Instant> = None;
+        let mut told = Vec::new();
+        let mut silent: Option<Instant> = None;
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
             }
-            let Some(machine) = self.provider.describe(id)? else {
-                return Err(Error::new(Kind::NoCapacity, "the machine went away while it started"));
+            let described = match self.provider.describe(id) {
+                // Nothing is lost by asking again, and perhaps a place in a queue by giving up.
+                Err(error)
+                    if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
+                {
+                    std::thread::sleep(self.patience.poll);
+                    continue;
+                }
+                described => described?,
             };
+            silent = None;
+            let Some(machine) = described else {
+                let log = self.provider.logs(id).unwrap_or_default();
+                let last = log.trim().lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
+                return Err(Error::new(Kind::Lost, format!("the machine went away while it started{last}")));
+            };
+            if machine.state == State::Starting && !machine.why.is_empty() && !told.contains(&machine.why) {
+                self.say(format!("{id}: {}", machine.why));
+                told.push(machine.why.clone());
+            }
             match machine.state {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
-                        return Ok(reached);
+                        match crate::remote::output(&*reached.machine, "true") {
+                            Ok(_) => return Ok(reached),
+                            // It is not the one that was created, or does not know us: another may be had.
+                            Err(error) if error.kind == Kind::Auth => {
+                                return Err(Error { kind: Kind::Lost, ..error });
+                            }
+                            Err(_) => (),
+                        }
                     }
                     if since.elapsed() > self.patience.reach {
                         return Err(Error::new(
-                            Kind::NoCapacity,
+                            Kind::Lost,
                             format!("it runs, but could not be reached for {} s", since.elapsed().as_secs()),
                         )
                         .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
@@ -209,11 +247,12 @@ impl Renting<'_> {
                 }
                 State::Starting if begin.elapsed() > self.patience.start => {
                     let message = format!("it has not started within {} s", begin.elapsed().as_secs());
-                    return Err(Error::new(Kind::NoCapacity, message).hint("this host is stuck: another may be had"));
+                    return Err(Error::new(Kind::Lost, message).hint("this host is stuck: another may be had"));
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    return Err(Error::new(Kind::NoCapacity, "it stopped while it started"));
+                    let why = if machine.why.is_empty() { "it stopped while it started" } else { &machine.why };
+                    return Err(Error::new(Kind::Lost, why));
                 }
             }
             std::thread::sleep(self.patience.poll);
@@ -223,11 +262,6 @@ impl Renting<'_> {
     fn end(&self, name: &str) -> Result<()> {
         end(self.provider, self.ledger, self.patience, name)
     }
-}
-
-/// Whether another offer may do better.
-fn is_next(kind: Kind) -> bool {
-    matches!(kind, Kind::NoCapacity)
 }
 
 /// Whether it is unknown if a machine was created.

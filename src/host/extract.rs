@@ -1,6 +1,6 @@
 //! Primitives of the engine: load_model, load_tokens, extract_layernorms, estimate_vram, miniature_model.
 
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
@@ -11,8 +11,8 @@ use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::record::{
-    ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs, Keep, LoadArgs,
-    TextArgs, TokenSource, plain,
+    CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
+    Keep, LoadArgs, TextArgs, TokenSource, plain,
 };
 use crate::session::{Op, Reply, Session};
 use crate::{model, results};
@@ -33,7 +33,7 @@ const TOKENS: &[&str] = &[
     "straight_quotes",
     "add_special_tokens",
 ];
-const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget"];
+const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget", "checkpoint", "checkpoint_layers"];
 const ESTIMATE: &[&str] =
     &["dtype", "device", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
 
@@ -175,6 +175,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         out: o.string("out")?,
         logits: o.flag("logits")?.unwrap_or(false),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
+        checkpoint: checkpoint(&o)?,
     };
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
@@ -185,6 +186,31 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         place.session.fetch(&context.root, &file, &*context.progress())?;
     }
     Ok(ActivationsHandle(Arc::new(*acts)))
+}
+
+/// The file for checkpoints: below the project's folder, wherever that is.
+fn checkpoint(o: &Options) -> Result<Option<CheckpointArgs>> {
+    let layers = o.whole("checkpoint_layers")?;
+    let Some(path) = o.string("checkpoint")? else {
+        return match layers {
+            None => Ok(None),
+            Some(_) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
+                .hint("add checkpoint: \"checkpoints/NAME\"")),
+        };
+    };
+    if layers == Some(0) {
+        return Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
+            .hint("1 is after every layer; leave it out to let time decide"));
+    }
+    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    let parts = Path::new(&path).components();
+    if !parts.clone().all(inside) || Path::new(&path).file_name().is_none() || path.ends_with('/') {
+        return Err(Error::bad_argument(format!(
+            "extract_layernorms: `checkpoint` is {path:?}, not a file in the project"
+        ))
+        .hint("name it relative to the folder the program runs in, such as \"checkpoints/olmoe\""));
+    }
+    Ok(Some(CheckpointArgs { path, layers }))
 }
 
 pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {

@@ -109,7 +109,8 @@ impl Progress for Logged {
             Event::Begin { what: name, total } => *what = (name.clone(), *total),
             Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", what.0, what.1)),
             Event::Warning(text) => write(&self.log, text),
-            Event::End => (),
+            Event::Resumed { path, layer } => write(&self.log, &format!("goes on after layer {layer}, from {path}")),
+            Event::Checkpoint { .. } | Event::End => (),
         }
         drop(what);
         self.progress.event(event);

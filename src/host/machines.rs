@@ -54,6 +54,8 @@ const MODEL: &[&str] =
     &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
 /// GB of disk beside a model's files.
 const DISK_BESIDE: u64 = 20;
+/// What a cluster is not asked for: its nodes are what they are.
+const NOT_OF_SLURM: &[&str] = &["min_vram_gb", "min_cuda", "cloud", "disk_gb", "image"];
 const SYNC: &[&str] = &["up", "down"];
 /// A machine is given up by its worker after so long without its client.
 const LEASE_MINUTES: f64 = 15.0;
@@ -181,6 +183,10 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
     if provider == "local" {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
     }
+    if let Some(name) = NOT_OF_SLURM.iter().find(|name| provider == "slurm" && o.has(name)) {
+        return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
+            .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
+    }
     let positive = |key: &str, default: f64| match o.float(key)?.unwrap_or(default) {
         value if value > 0.0 && value.is_finite() => Ok(value),
         value => Err(Error::bad_argument(format!("provision_gpu: `{key}` is {value}")).hint("give a number above 0")),
@@ -282,7 +288,7 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
 
 /// Runs a shell command in the project's folder there; what it writes is shown as it comes and returned.
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
-    let here = remote::Here::default();
+    let here = remote::Here;
     let (machine, line): (&dyn remote::Machine, String) = match &*gpu.0 {
         Held::Here(_) => (&here, command.to_string()),
         Held::Lent(lent) => (lent.machine()?, lent.in_project(&format!("{{ {command}\n}}"))),

@@ -164,6 +164,8 @@ pub const FIELDS: &[&str] = &[
     "bytes_needed",
     "tokens_per_second",
     "peak_memory_bytes",
+    "resumed_at_layer",
+    "bytes_read_before",
     "completion_time",
     "layer",
     "site",

@@ -8,13 +8,12 @@ use candle_core::DType;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
-use super::forward::{layer_resident_bytes, read_ahead};
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
 use super::inventory::{self, Role};
 use super::open::read_config;
 use super::reader::resident_bytes;
 use super::spec::{Experts, Ffn, Mixer, Model, Tensor};
-use super::workspace::Cut;
+use super::workspace::{Cut, layer_resident_bytes, read_ahead};
 use crate::error::Result;
 use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
 

@@ -2,6 +2,7 @@
 //!
 //! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
 //! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+//! Between two layers a run can leave a checkpoint, and another can take over (`resume`).
 
 use std::time::Instant;
 
@@ -11,24 +12,20 @@ use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
-use super::reader::{Portion, Reader, Weights, resident_bytes};
+use super::reader::{Portion, Reader, Weights};
+use super::resume::{self, Resume, State};
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::Tap;
-use super::workspace::Cut;
+use super::workspace::{Cut, read_ahead};
 use super::{deltanet, embed, head, linear, moe, ops};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
 use crate::record::{
     Activations, DEFAULT_LADDER, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens,
 };
 use crate::results::FullActivations;
-
-/// Bytes of weights that may always wait, however small the layers.
-const MIN_READ_AHEAD: usize = 16 << 20;
-/// Experts that may wait: enough to even out a disk or link; more only takes memory.
-const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -57,8 +54,14 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
         }
         full.finish()?;
     }
+    if let Some(resume) = run.resume {
+        resume.remove();
+    }
     let wall = start.elapsed().as_secs_f64();
-    let count = (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+    // Of all layers' tokens those that this run has pushed through.
+    let layers = model.spec.layers.len() as f64;
+    let share = (layers - run.first as f64) / layers;
+    let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
     Ok(Activations {
         model: model.info.clone(),
         tokens: tokens.info.clone(),
@@ -81,6 +84,8 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
+            resumed_at_layer: (run.first > 0).then_some(run.first),
+            bytes_read_before: run.read_before,
             ..Measurements::default()
         },
     })
@@ -130,9 +135,14 @@ struct Run<'a> {
     /// The residual stream [sequences * positions, hidden], f32.
     hidden: Tensor,
     coverage: Vec<ExpertCoverage>,
-    /// Bytes of tensor data this analysis needs.
+    resume: Option<Resume>,
+    /// The layer this run begins with.
+    first: usize,
+    /// Bytes that the runs before this one have read.
+    read_before: u64,
+    /// Bytes of tensor data this run needs.
     needed: u64,
-    /// Bytes this checkpoint had given to earlier runs.
+    /// Bytes this checkpoint had given to earlier analyses.
     already_read: u64,
 }
 
@@ -148,21 +158,20 @@ impl<'a> Run<'a> {
         embed::check_tokens(model, tokens)?;
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
-        let tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
-        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
+        let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
+        let mut resume = Resume::new(model, tokens, args, &ladder)?;
+        let (found, full) =
+            resume::take_over(&mut resume, model, &mut tap, args, &full_tensors(model, tokens, args), progress)?;
         let mut needed = 0;
-        let hidden = embed::embed(model, tokens, &loader, &mut needed)?;
-        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
-        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
-        let full = match (args.keep, &args.out) {
-            (Keep::Stats, _) => None,
-            (Keep::Full, Some(folder)) => Some(FullActivations::create(folder, &full_tensors(model, tokens, args))?),
-            (Keep::Full, None) => {
-                return Err(Error::bad_argument("keep: \"full\" needs a folder to write to")
-                    .hint("add out: \"results/NAME\" to the options"));
+        let (first, read_before, hidden, coverage) = match found {
+            Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
+            None => {
+                let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
+                (0, 0, embed::embed(model, tokens, &loader, &mut needed)?, Vec::new())
             }
         };
-        let coverage = Vec::new();
+        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
+        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         Ok(Self {
             model,
             tokens,
@@ -175,6 +184,9 @@ impl<'a> Run<'a> {
             reader,
             hidden,
             coverage,
+            resume,
+            first,
+            read_before,
             needed,
             already_read,
         })
@@ -209,16 +221,19 @@ impl<'a> Run<'a> {
         let layers = &self.model.spec.layers;
         let ahead = self.model.info.chunk_layers.max(1) - 1;
         self.progress.event(Event::Begin { what: self.model.info.id.clone(), total: layers.len() as u64 });
-        for layer in 0..=ahead.min(layers.len() - 1) {
+        if let (Some(resume), 1..) = (&self.resume, self.first) {
+            self.progress.event(Event::Resumed { path: resume.name.clone(), layer: self.first as u64 });
+        }
+        for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
         let mut rotary = RotaryTables::default();
-        for (i, layer) in layers.iter().enumerate() {
+        for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
-                return Err(Error::interrupted());
+                return Err(self.interrupted(i));
             }
             let weights = self.reader.take(Portion::Core(i))?;
-            if i > 0 && ahead > 0 {
+            if i > self.first && ahead > 0 {
                 self.ask_core(i + ahead)?;
             }
             rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
@@ -227,15 +242,36 @@ impl<'a> Run<'a> {
                 Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
                 _ => self.dense(i, layer, &weights)?,
             }
-            if ahead == 0 {
-                self.ask_core(i + 1)?;
-            }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
+            // After the last layer there may be nothing left to lose.
+            if (i + 1 < layers.len() || self.args.logits) && self.resume.as_ref().is_some_and(|r| r.is_due(i + 1)) {
+                self.save(i + 1);
+            }
+            if ahead == 0 {
+                self.ask_core(i + 1)?;
+            }
         }
         self.progress.event(Event::End);
         Ok(())
+    }
+
+    /// Leaves a checkpoint: `layer` layers are done, and no other has begun.
+    fn save(&mut self, layer: usize) {
+        let Some(resume) = &mut self.resume else { return };
+        let (hidden, tap, coverage) = (&self.hidden, &self.tap, &self.coverage);
+        let bytes_read = self.read_before + self.model.checkpoint.bytes_read() - self.already_read;
+        resume.save(&State { layer, hidden, tap, coverage, bytes_read }, self.full.as_mut(), self.progress);
+    }
+
+    /// The end of a run that was told to stop after `layer` layers.
+    fn interrupted(&mut self, layer: usize) -> Error {
+        self.save(layer);
+        match self.resume.as_ref().map(Resume::saved) {
+            Some(saved @ 1..) => Error::interrupted().hint(format!("run it again: it will go on after layer {saved}")),
+            _ => Error::interrupted(),
+        }
     }
 
     /// First sequence and count of each batch.
@@ -345,7 +381,10 @@ impl<'a> Run<'a> {
         self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec));
         let weights = self.reader.take(Portion::FinalNorm)?;
         let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
-        head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress).map(Some)
+        match head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress) {
+            Err(error) if error.kind == Kind::Interrupted => Err(self.interrupted(self.model.spec.layers.len())),
+            outcome => outcome.map(Some),
+        }
     }
 }
 
@@ -389,29 +428,6 @@ impl RotaryTables {
     fn get(&self) -> Option<&(Tensor, Tensor)> {
         self.0.as_ref().map(|(_, tables)| tables)
     }
-}
-
-/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
-pub fn read_ahead(model: &super::spec::Model, dtype: DType, chunk_layers: usize) -> usize {
-    let core =
-        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
-    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
-    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
-    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
-    (cores + experts).max(MIN_READ_AHEAD)
-}
-
-/// Loaded weights of one whole layer, bytes.
-pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
-    let core: usize = inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum();
-    let experts = match &layer.ffn {
-        Ffn::Dense(_) => 0,
-        Ffn::Moe(moe) => {
-            let one = inventory::expert(&moe.experts, 0);
-            moe.num_experts * one.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>()
-        }
-    };
-    core + experts
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

@@ -19,6 +19,7 @@ mod mxfp4;
 mod open;
 mod ops;
 mod reader;
+mod resume;
 mod rope;
 mod routing;
 mod spec;

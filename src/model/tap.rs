@@ -2,8 +2,11 @@
 //!
 //! The fold is over `record::Fold`'s definitions. Values that are not finite are counted and otherwise left out.
 
+use std::borrow::Cow;
+
 use candle_core::{CpuStorage, Storage, Tensor, bail};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::ops::{Element, values};
 use crate::error::{Error, Result};
@@ -26,6 +29,14 @@ pub struct Tap {
     all: Vec<Vec<NormFold>>,
     without_first: Vec<Vec<NormFold>>,
     non_finite: Vec<NonFinite>,
+}
+
+/// What has been folded of the first norms, to be continued by another tap; its levels go with it.
+#[derive(Serialize, Deserialize)]
+pub struct Folds<'a> {
+    all: Cow<'a, [Vec<NormFold>]>,
+    without_first: Cow<'a, [Vec<NormFold>]>,
+    non_finite: Cow<'a, [NonFinite]>,
 }
 
 impl Tap {
@@ -87,6 +98,46 @@ impl Tap {
             self.all[n][s] = joined(pieces.iter().map(|piece| &piece.all));
             self.without_first[n][s] = joined(pieces.iter().map(|piece| &piece.without_first));
         }
+    }
+
+    /// Of the first `norms` norms, all that have been seen.
+    pub fn folds(&self, norms: usize) -> Folds<'_> {
+        Folds {
+            all: self.all[..norms].into(),
+            without_first: self.without_first[..norms].into(),
+            non_finite: self.non_finite.as_slice().into(),
+        }
+    }
+
+    /// One byte per token and feature.
+    pub fn levels(&self) -> &[u8] {
+        &self.levels
+    }
+
+    pub fn levels_mut(&mut self) -> &mut [u8] {
+        &mut self.levels
+    }
+
+    /// Of what has been seen, only folds stay, which are replaced when their norms are seen again.
+    pub fn begin_again(&mut self) {
+        self.levels.fill(0);
+        self.non_finite.clear();
+    }
+
+    /// Goes on where another tap was after its first `norms` norms; false, and nothing is changed, if it saw something else.
+    pub fn resume(&mut self, norms: usize, folds: Folds<'static>) -> bool {
+        let fits = |folds: &[Vec<NormFold>]| {
+            let whole = |fold: &NormFold| fold.max.len() == self.hidden && fold.min.len() == self.hidden;
+            folds.len() == norms && folds.iter().all(|row| row.len() == self.sequences && row.iter().all(whole))
+        };
+        if norms > self.norms.len() || !fits(&folds.all) || !fits(&folds.without_first) {
+            return false;
+        }
+        for (mine, theirs) in [(&mut self.all, folds.all), (&mut self.without_first, folds.without_first)] {
+            mine.iter_mut().zip(theirs.into_owned()).for_each(|(mine, theirs)| *mine = theirs);
+        }
+        self.non_finite = folds.non_finite.into_owned();
+        true
     }
 
     /// The finished folds over all positions and without position 0, and where values were not finite.

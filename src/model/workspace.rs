@@ -1,14 +1,21 @@
-//! How the work is cut to fit a memory budget: sequences per batch, rows per product, bytes for attention scores.
+//! How the work is cut to fit a memory budget: sequences per batch, rows per product, bytes for attention scores and for
+//! weights that wait.
 //!
 //! The same numbers drive the forward pass and the estimate, so that one announces what the other does.
 
 use candle_core::DType;
 
-use super::spec::{Attention, DeltaNet, Layer, Mixer, Model};
+use super::inventory;
+use super::reader::resident_bytes;
+use super::spec::{Attention, DeltaNet, Ffn, Layer, Mixer, Model};
 use crate::error::{Error, Kind, Result};
 
 /// Share of the budget that attention scores may take; projections take the rest.
 const SCORE_SHARE: u64 = 4;
+/// Bytes of weights that may always wait, however small the layers.
+const MIN_READ_AHEAD: usize = 16 << 20;
+/// Experts that may wait: enough to even out a disk or link; more only takes memory.
+const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// How one analysis is cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,4 +108,27 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
         }
     };
     positions * (io + inner)
+}
+
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
+pub fn read_ahead(model: &Model, dtype: DType, chunk_layers: usize) -> usize {
+    let core =
+        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
+    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
+    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
+    (cores + experts).max(MIN_READ_AHEAD)
+}
+
+/// Loaded weights of one whole layer, bytes.
+pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
+    let core: usize = inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum();
+    let experts = match &layer.ffn {
+        Ffn::Dense(_) => 0,
+        Ffn::Moe(moe) => {
+            let one = inventory::expert(&moe.experts, 0);
+            moe.num_experts * one.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>()
+        }
+    };
+    core + experts
 }

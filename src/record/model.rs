@@ -97,6 +97,12 @@ pub struct Measurements {
     pub tokens_per_second: f64,
     /// Peak resident memory of the process during the run, bytes.
     pub peak_memory_bytes: u64,
+    /// Layers that were done when this run took over from one that had been cut off. Everything else here is of this run.
+    #[serde(default)]
+    pub resumed_at_layer: Option<usize>,
+    /// Bytes of tensor data that the runs before this one had read for the layers they had done.
+    #[serde(default)]
+    pub bytes_read_before: u64,
     /// RFC 3339, UTC.
     pub completion_time: String,
     /// Provider and GPU of the machine it ran on; empty here.

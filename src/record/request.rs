@@ -79,12 +79,23 @@ pub struct ExtractArgs {
     pub logits: bool,
     /// Bytes of workspace beside weights and hidden states.
     pub memory_budget: u64,
+    /// None: a run that is cut off starts again.
+    pub checkpoint: Option<CheckpointArgs>,
+}
+
+/// How a run that is cut off is to be continued by the next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointArgs {
+    /// The file, relative to the project's folder on the machine where the work runs.
+    pub path: String,
+    /// Layers between two checkpoints; None: often enough to lose little, seldom enough to cost little.
+    pub layers: Option<usize>,
 }
 
 impl Default for ExtractArgs {
     fn default() -> Self {
         let memory_budget = DEFAULT_MEMORY_BUDGET;
-        Self { thresholds: Vec::new(), keep: Keep::Stats, out: None, logits: false, memory_budget }
+        Self { thresholds: Vec::new(), keep: Keep::Stats, out: None, logits: false, memory_budget, checkpoint: None }
     }
 }
 

@@ -10,36 +10,24 @@ use std::sync::mpsc::channel;
 use super::{Machine, Output};
 use crate::error::{Error, Result};
 
-/// Commands run by `/bin/sh`, behind a prefix where there is one.
+/// Commands run by `/bin/sh`.
 #[derive(Default)]
-pub struct Here {
-    /// Words in front of every command, such as `srun --jobid=7 --overlap`.
-    prefix: Vec<String>,
-    name: Option<String>,
-}
+pub struct Here;
 
-impl Here {
-    /// What `prefix` leads to from here.
-    pub fn behind(prefix: Vec<String>, name: String) -> Self {
-        Self { prefix, name: Some(name) }
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut words = self.prefix.iter().map(String::as_str).chain(["/bin/sh", "-c", line]);
-        let mut command = Command::new(words.next().expect("at least the shell"));
-        command.args(words);
-        command
-    }
+fn shell(line: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", line]);
+    command
 }
 
 impl Machine for Here {
     fn name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| "this machine".to_string())
+        "this machine".to_string()
     }
 
     fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32> {
         let running = |e: std::io::Error| Error::io("running a command", &e);
-        let mut child = self.command(command);
+        let mut child = shell(command);
         child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().map_err(running)?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -65,7 +53,7 @@ impl Machine for Here {
         let opening = |e: std::io::Error| Error::io("starting a command", &e);
         let (ours, theirs) = UnixStream::pair().map_err(opening)?;
         let (input, output): (OwnedFd, OwnedFd) = (theirs.try_clone().map_err(opening)?.into(), theirs.into());
-        let mut child = self.command(command);
+        let mut child = shell(command);
         let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
         std::thread::spawn(move || child.wait());
         Ok(ours)

@@ -37,6 +37,17 @@ pub trait Machine: Send + Sync {
     /// Starts `command` and gives its stdin and stdout as one stream: closing it ends the command's stdin, end of file
     /// means that the command or the connection has ended.
     fn open(&self, command: &str) -> Result<UnixStream>;
+
+    /// Where nothing that a connection starts outlives it: a folder there that somebody watches who starts what appears in
+    /// it as `start`, a script for `/bin/sh`.
+    fn keeper(&self) -> Option<String> {
+        None
+    }
+
+    /// How it ended, when it is known to be no more. None while it may only be out of reach.
+    fn ended(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What became of a command.

@@ -44,6 +44,9 @@ pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progr
         said.extend_from_slice(bytes);
     });
     progress.event(Event::End);
+    if code.is_err() && progress.interrupted() {
+        return Err(Error::interrupted());
+    }
     let said = String::from_utf8_lossy(&said).into_owned();
     check(machine, to, Finished { code: code?, out: String::new(), err: said })?;
     let mode = if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0 { "+x" } else { "-x" };

@@ -1,14 +1,16 @@
 //! `activations.safetensors`: every norm output, written as it is made and never held in memory.
 //!
 //! All shapes are known beforehand, so the header comes first and each piece goes to its place. The file gets its name
-//! only when all tensors are complete.
+//! only when all tensors are complete. Of a run that can be resumed the unfinished file has a name that says whose it is,
+//! `.activations-MARK.partial`, so that the run that continues finds it and no other takes it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::atomic;
 use crate::error::{Error, Result};
@@ -23,34 +25,109 @@ pub struct FullActivations {
     missing: u64,
 }
 
+/// The first bytes of the file and where everything goes.
+struct Plan {
+    head: Vec<u8>,
+    places: HashMap<String, (u64, u64)>,
+    /// Bytes of all tensors.
+    data: u64,
+}
+
+/// `tensors`: name and shape of each f32 tensor, in file order.
+fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut offset = 0u64;
+    let mut places = HashMap::new();
+    for (name, shape) in tensors {
+        let bytes = shape.iter().product::<usize>() as u64 * 4;
+        header
+            .insert(name.clone(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, offset + bytes] }));
+        places.insert(name.clone(), (offset, bytes));
+        offset += bytes;
+    }
+    let mut header = serde_json::to_vec(&header).expect("a JSON object");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut head = (header.len() as u64).to_le_bytes().to_vec();
+    head.extend(header);
+    for place in places.values_mut() {
+        place.0 += head.len() as u64;
+    }
+    Plan { head, places, data: offset }
+}
+
+const PREFIX: &str = ".activations-";
+const SUFFIX: &str = ".partial";
+
+fn partial(folder: &Path, mark: &str) -> PathBuf {
+    folder.join(format!("{PREFIX}{mark}{SUFFIX}"))
+}
+
 impl FullActivations {
     /// `tensors`: name and shape of each f32 tensor, in file order.
     pub fn create(folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let path = PathBuf::from(folder).join(FILE);
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".into(), json!({ "format": "pt" }));
-        let mut offset = 0u64;
-        let mut places = HashMap::new();
-        for (name, shape) in tensors {
-            let bytes = shape.iter().product::<usize>() as u64 * 4;
-            header.insert(
-                name.clone(),
-                json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, offset + bytes] }),
-            );
-            places.insert(name.clone(), (offset, bytes));
-            offset += bytes;
-        }
-        let mut header = serde_json::to_vec(&header).expect("a JSON object");
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let begin = 8 + header.len() as u64;
-        for place in places.values_mut() {
-            place.0 += begin;
-        }
         let file = atomic::create(&path)?;
-        let full = Self { path, file, places, missing: offset };
-        full.put(&(header.len() as u64).to_le_bytes(), 0)?;
-        full.put(&header, 8)?;
+        Self::begin(path, file, plan(tensors))
+    }
+
+    /// The same for a run that may be resumed: `mark` is what such runs have in common. What runs with other marks have
+    /// left in the folder is removed.
+    pub fn create_for(mark: &str, folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
+        let folder = Path::new(folder);
+        let unfinished = partial(folder, mark);
+        let creating = |e: std::io::Error| {
+            Error::io(format!("writing {}", unfinished.display()), &e).hint("is the folder writable?")
+        };
+        std::fs::create_dir_all(folder).map_err(creating)?;
+        for entry in std::fs::read_dir(folder).map_err(creating)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.path() != unfinished {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let file = File::create(&unfinished).map_err(creating)?;
+        let file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(creating)?);
+        Self::begin(folder.join(FILE), file, plan(tensors))
+    }
+
+    /// The unfinished file of an earlier run with this mark, which has written all tensors named in `finished`; nothing
+    /// where there is none that can have them.
+    pub fn resume(
+        mark: &str,
+        folder: &str,
+        tensors: &[(String, Vec<usize>)],
+        finished: &[String],
+    ) -> Result<Option<Self>> {
+        let folder = Path::new(folder);
+        let unfinished = partial(folder, mark);
+        let Ok(file) = File::options().read(true).write(true).open(&unfinished) else { return Ok(None) };
+        let reading = |e: std::io::Error| Error::io(format!("reading {}", unfinished.display()), &e);
+        let plan = plan(tensors);
+        let mut head = vec![0; plan.head.len()];
+        let length = file.metadata().map_err(reading)?.len();
+        let ends = finished.iter().map(|name| plan.places[name].0 + plan.places[name].1);
+        if length < ends.max().unwrap_or(0) || file.read_exact_at(&mut head, 0).is_err() || head != plan.head {
+            return Ok(None);
+        }
+        let missing = plan.data - finished.iter().map(|name| plan.places[name].1).sum::<u64>();
+        let mut file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(reading)?);
+        file.disable_cleanup(true);
+        Ok(Some(Self { path: folder.join(FILE), file, places: plan.places, missing }))
+    }
+
+    fn begin(path: PathBuf, file: NamedTempFile, plan: Plan) -> Result<Self> {
+        let full = Self { path, file, places: plan.places, missing: plan.data };
+        full.put(&plan.head, 0)?;
         Ok(full)
+    }
+
+    /// What has been written so far outlives this run, and the machine's power.
+    pub fn keep(&mut self) -> Result<()> {
+        let writing = |e: std::io::Error| Error::io(format!("writing {}", self.path.display()), &e);
+        self.file.as_file().sync_data().map_err(writing)?;
+        self.file.disable_cleanup(true);
+        Ok(())
     }
 
     fn put(&self, data: &[u8], offset: u64) -> Result<()> {

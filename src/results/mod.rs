@@ -6,6 +6,7 @@ mod features_csv;
 mod folder;
 mod full_activations;
 mod packed;
+pub mod sealed;
 mod stats_file;
 mod table;
 mod tables;

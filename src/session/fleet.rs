@@ -8,7 +8,7 @@ use super::lent::{Label, Lent, Terms, lend, project_name};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Purpose, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
-use crate::gpu::{self, Provider, Want};
+use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
 use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
 
@@ -34,6 +34,24 @@ pub struct SshTarget {
     /// Of its host key; `~/.ssh/known_hosts` where none is given.
     pub fingerprint: Option<String>,
     pub known_hosts: Option<PathBuf>,
+}
+
+impl SshTarget {
+    fn login(&self) -> Result<Login> {
+        let (user, host, port) = parse_target(&self.host)?;
+        let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
+        let host_key = match &self.fingerprint {
+            Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
+            None => HostKey::KnownHosts(self.known_hosts.clone().unwrap_or_else(known)),
+        };
+        let key = self.key.clone().map_or(Key::Agent, Key::File);
+        Ok(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) })
+    }
+}
+
+/// The name of the provider that hands jobs in: here, or on the login node that is named.
+fn cluster(asked: &Provision) -> Result<String> {
+    asked.ssh.as_ref().map_or(Ok("slurm".to_string()), |target| Ok(slurm::name_of(&target.login()?)))
 }
 
 pub struct Fleet {
@@ -98,6 +116,7 @@ impl Fleet {
     pub fn provision(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let lent = match asked.provider.as_str() {
             "ssh" => self.own(asked, progress)?,
+            "slurm" => self.rented(asked, gpu::provider(&cluster(asked)?)?, progress)?,
             name => self.rented(asked, gpu::provider(name)?, progress)?,
         };
         self.machines.lock().expect("no panic under this lock").push(lent.clone());
@@ -110,17 +129,8 @@ impl Fleet {
         })?;
         let machine: Arc<dyn Machine> = match target.host.as_str() {
             // Everything as on another machine, but for the wire.
-            "localhost" => Arc::new(Here::default()),
-            host => {
-                let (user, host, port) = parse_target(host)?;
-                let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
-                let host_key = match &target.fingerprint {
-                    Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
-                    None => HostKey::KnownHosts(target.known_hosts.clone().unwrap_or_else(known)),
-                };
-                let key = target.key.clone().map_or(Key::Agent, Key::File);
-                Arc::new(Ssh::new(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) }))
-            }
+            "localhost" => Arc::new(Here),
+            _ => Arc::new(Ssh::new(target.login()?)),
         };
         // The worker of a task is found again by its name.
         let name = match &asked.task {
@@ -142,7 +152,7 @@ impl Fleet {
 
     fn rented(&self, asked: &Provision, provider: Arc<dyn Provider>, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
-        let patience = Patience::from_environment();
+        let patience = provider.patience();
         self.first_use(&provider, &ledger, &patience, progress);
         if let Some(lent) = self.taken_over(asked, &*provider, &ledger, progress)? {
             return Ok(lent);
@@ -210,7 +220,7 @@ impl Fleet {
                 Err(error) => {
                     let text = format!("{} cannot be taken over: {}", entry.name, error.message);
                     progress.event(Event::Warning(text));
-                    rent::end(provider, ledger, &Patience::from_environment(), &entry.name)?;
+                    rent::end(provider, ledger, &provider.patience(), &entry.name)?;
                 }
             }
         }
@@ -267,9 +277,10 @@ impl Fleet {
             return Ok(());
         }
         let ledger = self.ledger()?;
-        for name in gpu::PROVIDERS {
-            for entry in ledger.left_over(name, task)? {
-                rent::end(&*gpu::provider(name)?, &ledger, &Patience::from_environment(), &entry.name)?;
+        for name in gpu::names(&ledger.open_entries()?) {
+            for entry in ledger.left_over(&name, task)? {
+                let provider = gpu::provider(&name)?;
+                rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
             }
         }
         Ok(())
@@ -284,7 +295,7 @@ impl Fleet {
         lent.end_worker();
         let used = self.used.lock().expect("no panic under this lock").clone();
         if let Some(provider) = used.iter().find(|provider| provider.name() == lent.label.provider) {
-            rent::end(&**provider, &self.ledger()?, &Patience::from_environment(), &lent.label.name)?;
+            rent::end(&**provider, &self.ledger()?, &provider.patience(), &lent.label.name)?;
         }
         *ended = true;
         Ok(())
@@ -306,9 +317,8 @@ impl Fleet {
         ending.lines.extend(failures.into_iter().map(|error| error.message));
         let used = self.used.lock().expect("no panic under this lock").clone();
         for provider in used {
-            let reaped = self
-                .ledger()
-                .and_then(|ledger| rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All));
+            let reaped =
+                self.ledger().and_then(|ledger| rent::reap(&*provider, &ledger, &provider.patience(), Reap::All));
             match reaped {
                 Ok(lines) => ending.lines.extend(lines),
                 Err(error) => ending.lines.push(format!("looking for leftovers: {}", error.message)),
@@ -319,7 +329,8 @@ impl Fleet {
     }
 
     fn look(&self, provider: &dyn Provider, ending: &mut Ending) {
-        let name = provider.name();
+        // Behind it stands how one gets in there.
+        let name = provider.name().split(';').next().unwrap_or_default();
         let ledger = match self.ledger() {
             Ok(ledger) => ledger,
             Err(error) => {
@@ -333,6 +344,11 @@ impl Fleet {
                 .filter(|alive| alive.entry.as_ref().is_some_and(|entry| entry.run == self.run))
                 .collect::<Vec<_>>(),
             Err(error) => {
+                // Where none was ever created, none can be alive.
+                let open = ledger.open_entries();
+                if open.is_ok_and(|open| open.iter().all(|entry| entry.run != self.run)) {
+                    return;
+                }
                 ending.leaked = true;
                 ending.lines.push(format!("{name}: what is alive could not be verified: {}", error.message));
                 return;

@@ -69,11 +69,14 @@ pub fn lend(
     let binary = std::env::var_os("OUTLIER_WORKER").filter(|path| !path.is_empty()).map_or(own, Into::into);
     let program = deploy(&*machine, &binary, progress)?;
     let root = format!("~/.outlier/projects/{}", project_name());
+    let folder = match machine.keeper() {
+        Some(folder) => format!("{} --kept", quoted(&folder)),
+        None => quoted(&format!("~/.outlier/w/{}", label.name)),
+    };
     let mut attach = format!(
-        "mkdir -p {0} && cd {0} && exec {1} worker attach --folder \"$HOME\"/.outlier/w/{2} --stall {3} --lifetime {4}",
+        "mkdir -p {0} && cd {0} && exec {1} worker attach --folder {folder} --stall {2} --lifetime {3}",
         quoted(&root),
         quoted(&program),
-        quoted(&label.name),
         terms.stall.as_secs_f64(),
         lifetime(&label, terms).as_secs_f64(),
     );
@@ -169,6 +172,16 @@ impl Lent {
         })
     }
 
+    /// Nobody here wanted it to stop.
+    fn stopped(&self, error: Error) -> Error {
+        if error.kind != Kind::Interrupted {
+            return error;
+        }
+        let why = self.machine.ended().map_or_else(String::new, |why| format!(": {why}"));
+        Error::new(Kind::Lost, format!("{}: its worker was told to stop{why}", self.machine.name()))
+            .hint("its time was over, or somebody else ended it: run the script again, finished work is kept")
+    }
+
     /// Ends the worker; the machine is its provider's affair.
     pub(super) fn end_worker(&self) {
         if !self.ending.swap(true, Ordering::Relaxed) {
@@ -192,7 +205,7 @@ impl Session for Lent {
         // A machine that ended itself when its money was spent looks lost.
         match outcome {
             Err(error) if matches!(error.kind, Kind::Lost | Kind::Interrupted) && !progress.interrupted() => {
-                Err(self.over_budget().unwrap_or(error))
+                Err(self.over_budget().unwrap_or_else(|| self.stopped(error)))
             }
             other => other,
         }

@@ -10,7 +10,7 @@ mod remote;
 mod wire;
 mod worker;
 
-pub use attach::{attach, start};
+pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use fleet::{Ending, Fleet, Provision, SshTarget};
 pub use lent::{Label, Lent, Terms};

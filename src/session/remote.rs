@@ -106,6 +106,10 @@ impl Session for Remote {
                 (lost_since, pause) = (None, FIRST_PAUSE);
             }
             let name = self.link.machine.name();
+            if let Some(why) = self.link.machine.ended() {
+                return Err(Error::new(Kind::Lost, format!("{name}: {why}"))
+                    .hint("run the script again: finished work is kept"));
+            }
             let since = *lost_since.get_or_insert_with(|| {
                 progress.event(Event::Warning(format!("{name}: {} — connecting again", error.message)));
                 Instant::now()

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 
 /// Raised with every change of the enums below or of what they hold.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// A frame that claims more is not one.
 const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;

@@ -101,6 +101,15 @@ impl FakeRunPod {
                 std::thread::spawn(move || serve(stream, &state, &base));
             }
         });
+        // Pods live and die whether anybody asks or not.
+        let pods = Arc::downgrade(&state);
+        std::thread::spawn(move || {
+            while let Some(state) = pods.upgrade() {
+                state.lock().unwrap().pods.iter_mut().for_each(Pod::advance);
+                drop(state);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
         Self { url, state }
     }
 

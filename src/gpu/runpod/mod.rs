@@ -84,6 +84,7 @@ fn description(pod: &Value) -> Result<Description> {
         price: pod["cost"].as_f64().unwrap_or(0.0),
         ssh,
         created: text("createdAt").unwrap_or_default(),
+        why: String::new(),
     })
 }
 

@@ -1,0 +1,225 @@
+//! The commands of Slurm, run on a machine that has them: this one, or a login node over SSH.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::remote::{Finished, Machine, Output};
+
+/// Ahead of every command. What a job around this process has set would be taken for options, and what is secret has no
+/// place in the environment of a job.
+const CLEAN: &str = r#"for v in $(env | sed -n 's/^\(SLURM_[A-Za-z0-9_]*\)=.*/\1/p'); do
+case $v in SLURM_CONF*|SLURM_JWT|SLURM_CLUSTERS) ;; *) unset "$v" ;; esac; done
+unset HF_TOKEN HUGGING_FACE_HUB_TOKEN RUNPOD_API_KEY
+"#;
+/// Ctrl-C at the terminal reaches every process of its session; how these end is decided here.
+pub const OWN_SESSION: &str = "setsid -w";
+/// A shell that is no login shell may lack what the site adds to the path.
+const PROFILE: &str = "command -v sbatch >/dev/null 2>&1 || . /etc/profile >/dev/null 2>&1\n";
+/// What is needed of Slurm.
+const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scontrol", "scancel", "srun"];
+/// The controller does not answer now, which says nothing about the request.
+const BUSY: &[&str] = &[
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Connection reset",
+    "Communication connection failure",
+    "Transport endpoint",
+    "Zero Bytes were transmitted",
+    "Unexpected message received",
+];
+/// A question is asked so often before the controller counts as gone.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A cluster, as its users see it.
+#[derive(Clone)]
+pub struct Cluster {
+    commands: Arc<dyn Machine>,
+    far: bool,
+}
+
+impl Cluster {
+    /// Errors when a command of Slurm is missing on `commands`; `far` for a machine that is not this one.
+    pub fn new(commands: Arc<dyn Machine>, far: bool) -> Result<Self> {
+        let cluster = Self { commands, far };
+        let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
+        let missing = cluster.run(&test, "")?.out;
+        let missing: Vec<&str> = missing.split_whitespace().collect();
+        if missing.is_empty() {
+            return Ok(cluster);
+        }
+        let message = format!("Slurm is not there: {} has no command {}", cluster.commands.name(), missing.join(", "));
+        Err(Error::not_found(message).hint(
+            "run this on a login node of the cluster (after `module load slurm` where that is needed), or name one: host: \"user@login\"",
+        ))
+    }
+
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        &self.commands
+    }
+
+    /// A line for the shell there.
+    pub fn line(&self, command: &str) -> String {
+        format!("{}{CLEAN}{command}", if self.far { PROFILE } else { "" })
+    }
+
+    fn run(&self, command: &str, input: &str) -> Result<Finished> {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = self.commands.run(&self.line(command), &mut input.as_bytes(), &mut |piece| match piece {
+            Output::Out(bytes) => out.extend_from_slice(bytes),
+            Output::Err(bytes) => err.extend_from_slice(bytes),
+        })?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Finished { code, out: text(out), err: text(err) })
+    }
+
+    /// Asks something that can be asked again when the controller is busy.
+    pub fn ask(&self, command: &str) -> Result<Finished> {
+        let mut tries = 1;
+        loop {
+            let finished = self.run(&format!("exec {OWN_SESSION} {command}"), "")?;
+            if finished.code == 0 || !is_busy(&finished.err) {
+                return Ok(finished);
+            }
+            if tries == TRIES {
+                let message = format!("the controller of Slurm does not answer: {}", complaint(&finished));
+                return Err(Error::new(Kind::Service, message).hint("is `squeue` slow or silent too? try again later"));
+            }
+            std::thread::sleep(PAUSE * tries);
+            tries += 1;
+        }
+    }
+
+    /// Hands a job in, once. Gives its id.
+    pub fn submit(&self, options: &str, script: &str) -> Result<String> {
+        let command = format!(
+            "mkdir -p \"$HOME\"/.outlier/jobs && cd && exec {OWN_SESSION} sbatch --parsable \
+             --output=\"$HOME\"/.outlier/jobs/%j.log {options}"
+        );
+        let finished = self.run(&command, script)?;
+        if finished.code != 0 {
+            return Err(refused(&finished));
+        }
+        // With several clusters the name of the cluster follows.
+        let id = finished.out.trim().lines().next_back().unwrap_or_default().split(';').next().unwrap_or_default();
+        if id.is_empty() || !id.chars().all(|c| c.is_ascii_digit()) {
+            return Err(Error::new(
+                Kind::Service,
+                format!("sbatch answered {:?}, not with an id", finished.out.trim()),
+            ));
+        }
+        Ok(id.to_string())
+    }
+}
+
+pub fn is_busy(said: &str) -> bool {
+    BUSY.iter().any(|busy| said.contains(busy))
+}
+
+/// What the command complained about, in one line, without its own name.
+pub fn complaint(finished: &Finished) -> String {
+    let plain = |line: &str| {
+        let line = line.trim();
+        let said = line.split_once(": error: ").or_else(|| line.split_once(": fatal: ")).map_or(line, |(_, said)| said);
+        said.trim_start_matches("Batch job submission failed: ").to_string()
+    };
+    let mut lines: Vec<String> = finished.err.lines().map(plain).filter(|line| !line.is_empty()).collect();
+    lines.dedup();
+    if lines.is_empty() { format!("exit code {}", finished.code) } else { lines.join("; ") }
+}
+
+/// What sbatch says when it refuses (part of its message), what kind of refusal it is, and what to do.
+const REFUSALS: &[(&str, Kind, &str)] = &[
+    (
+        "nvalid account",
+        Kind::Auth,
+        "`sacctmgr show associations user=$USER` lists the accounts and partitions you may use; give `account`",
+    ),
+    ("not available now", Kind::NoCapacity, "the partition is down or too small for this: `sinfo -s` lists them"),
+    ("artition", Kind::BadArgument, "`sinfo -s` lists the partitions; give `partition`"),
+    (
+        "nvalid qos",
+        Kind::BadArgument,
+        "`sacctmgr show associations user=$USER format=account,qos` lists them; give `qos`",
+    ),
+    ("ermission denied", Kind::Auth, "ask those who run the cluster for an account on it"),
+    ("not permitted", Kind::Auth, "ask those who run the cluster, or give another `partition` or `account`"),
+    (
+        "olicy",
+        Kind::NoCapacity,
+        "a limit of the account: wait for your other jobs, ask for less, or give another `account` or `qos`",
+    ),
+    ("--time", Kind::BadArgument, "`max_hours` becomes the time limit of the job"),
+    ("ime limit", Kind::BadArgument, "lower `max_hours`: `sinfo -o '%P %l'` lists what partitions allow"),
+    (
+        "resource (gres)",
+        Kind::NoCapacity,
+        "`sinfo -o '%P %G'` lists the GPUs; give `gres: \"gpu:TYPE:1\"`, or `gpu_count: 0` for none",
+    ),
+    ("emory specification", Kind::NoCapacity, "lower `memory_gb`: `sinfo -o '%P %m'` lists the memory of nodes in MB"),
+    (
+        "not available",
+        Kind::NoCapacity,
+        "no node of the partition has all of it: `sinfo -o '%P %G %c %m'` lists GPUs, cores and memory",
+    ),
+];
+
+/// An error of kind `Service` leaves open whether the job was taken.
+fn refused(finished: &Finished) -> Error {
+    let message = format!("sbatch: {}", complaint(finished));
+    if is_busy(&finished.err) || !finished.err.contains("sbatch: ") {
+        return Error::new(Kind::Service, message);
+    }
+    match REFUSALS.iter().find(|(part, ..)| message.contains(part)) {
+        Some((_, kind, hint)) => Error::new(*kind, message).hint(*hint),
+        None => Error::bad_argument(message).hint("`man sbatch` tells what it means"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(err: &str) -> Error {
+        refused(&Finished { code: 1, out: String::new(), err: err.to_string() })
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let error = said(
+            "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
+        );
+        assert_eq!(error.kind, Kind::BadArgument);
+        assert_eq!(error.message, "sbatch: invalid partition specified: nope; Invalid partition name specified");
+        assert!(error.hint.unwrap().contains("sinfo -s"));
+        let cases = [
+            ("Batch job submission failed: Requested node configuration is not available", Kind::NoCapacity),
+            ("Invalid generic resource (gres) specification", Kind::NoCapacity),
+            ("Batch job submission failed: Invalid account or account/partition combination specified", Kind::Auth),
+            ("Batch job submission failed: Invalid qos specification", Kind::BadArgument),
+            (
+                "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+                Kind::NoCapacity,
+            ),
+            ("Invalid --time specification", Kind::BadArgument),
+        ];
+        for (text, kind) in cases {
+            let error = said(&format!("sbatch: error: {text}\n"));
+            assert_eq!(error.kind, kind, "{text}");
+            assert!(error.hint.is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_open_stays_open() {
+        for err in [
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            "",
+        ] {
+            assert_eq!(said(err).kind, Kind::Service, "{err}");
+        }
+    }
+}

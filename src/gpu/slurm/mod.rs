@@ -1,0 +1,204 @@
+//! Slurm: a machine is a job on a cluster that one has an account on, reached by the cluster's own commands, `sbatch`,
+//! `squeue`, `scontrol`, `scancel` and `srun` (20.11 or later), here or on a login node over SSH.
+//!
+//! What the queue shows is alive, what it shows no more is gone. Nothing is charged that we know of.
+
+mod allocation;
+mod cluster;
+mod job;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rent::Patience;
+use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
+use crate::error::{Error, Kind, Result};
+use crate::remote::{self, Here, HostKey, Key, Login, Machine, Ssh, parse_target, quoted};
+
+use allocation::Allocation;
+use cluster::{Cluster, complaint};
+
+const NAME: &str = "slurm";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub struct Slurm {
+    name: String,
+    cluster: Cluster,
+}
+
+/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there, so that a later
+/// process finds the way from the name alone.
+pub fn name_of(login: &Login) -> String {
+    let mut name = format!("{NAME}:{}@{}:{}", login.user, login.host, login.port);
+    if let Key::File(key) = &login.key {
+        name += &format!(";key={}", key.display());
+    }
+    match &login.host_key {
+        HostKey::Fingerprints(known) => known.iter().for_each(|known| name += &format!(";fingerprint={known}")),
+        HostKey::KnownHosts(file) => name += &format!(";known_hosts={}", file.display()),
+    }
+    name
+}
+
+fn login(name: &str) -> Result<Login> {
+    let mut words = name.split(';');
+    let (user, host, port) = parse_target(words.next().unwrap_or_default())?;
+    let mut key = Key::Agent;
+    let (mut fingerprints, mut known_hosts) = (Vec::new(), None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("key", file)) => key = Key::File(file.into()),
+            Some(("fingerprint", known)) => fingerprints.push(known.to_string()),
+            Some(("known_hosts", file)) => known_hosts = Some(file.into()),
+            _ => return Err(Error::bad_argument(format!("\"{word}\" is not a way into a cluster"))),
+        }
+    }
+    let host_key = known_hosts.map_or(HostKey::Fingerprints(fingerprints), HostKey::KnownHosts);
+    Ok(Login { user, host, port, key, host_key, timeout: CONNECT_TIMEOUT })
+}
+
+impl Slurm {
+    /// The cluster of this name, as `name_of` makes it. Errors when it is not there.
+    pub fn new(name: &str) -> Result<Self> {
+        let (commands, far): (Arc<dyn Machine>, bool) = match name.strip_prefix("slurm:") {
+            Some(way) => (Arc::new(Ssh::new(login(way)?)), true),
+            None => (Arc::new(Here), false),
+        };
+        Ok(Self { name: name.to_string(), cluster: Cluster::new(commands, far)? })
+    }
+}
+
+/// An offer of GPUs, as sbatch takes them.
+fn offer(provider: &str) -> Offer {
+    Offer {
+        provider: provider.to_string(),
+        gpu: String::new(),
+        gpu_count: 0,
+        vram_gb: 0.0,
+        cloud: String::new(),
+        price: 0.0,
+        stock: String::new(),
+    }
+}
+
+impl Provider for Slurm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A job may wait for days, and that is nobody's fault.
+    fn patience(&self) -> Patience {
+        // The cluster has chosen, and whoever ended a job meant it.
+        Patience { start: Duration::MAX, hosts: 1, ..Patience::from_environment() }
+    }
+
+    /// One for each GPU type that is named, as it is written and in small letters, as types mostly are. What the cluster
+    /// has of them, sbatch tells.
+    fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
+        let mut kinds: Vec<String> = want.gpus.iter().flat_map(|kind| [kind.clone(), kind.to_lowercase()]).collect();
+        if kinds.is_empty() {
+            kinds.push(String::new());
+        }
+        let gres = kinds.iter().map(|kind| job::gres(want, kind).unwrap_or_default());
+        let mut offers: Vec<Offer> =
+            gres.map(|gpu| Offer { gpu, gpu_count: want.gpu_count, ..offer(&self.name) }).collect();
+        offers.dedup();
+        Ok(offers)
+    }
+
+    fn create(&self, name: &str, offer: &Offer, want: &Want, _: &str) -> Result<Description> {
+        let id = self.cluster.submit(&job::options(name, offer, want), &job::script(name))?;
+        Ok(Description {
+            id,
+            name: name.to_string(),
+            state: State::Starting,
+            gpu: offer.gpu.clone(),
+            price: 0.0,
+            ssh: None,
+            created: String::new(),
+            why: String::new(),
+        })
+    }
+
+    fn describe(&self, id: &str) -> Result<Option<Description>> {
+        job::find(&self.cluster, id)
+    }
+
+    /// Of this user only: a cluster has thousands of others.
+    fn list(&self) -> Result<Vec<Description>> {
+        let finished =
+            self.cluster.ask(&format!("squeue --noheader --user=\"$(id -u)\" --format='{}'", job::COLUMNS))?;
+        if finished.code != 0 {
+            return Err(Error::new(Kind::Service, format!("squeue: {}", complaint(&finished))));
+        }
+        finished.out.lines().filter(|line| !line.trim().is_empty()).map(job::description).collect()
+    }
+
+    fn terminate(&self, id: &str) -> Result<()> {
+        let finished = self.cluster.ask(&format!("scancel {}", quoted(id)))?;
+        match finished.code {
+            0 => Ok(()),
+            _ if finished.err.contains("Invalid job id") || finished.err.contains("already completing") => Ok(()),
+            _ => Err(Error::new(Kind::Service, format!("scancel: {}", complaint(&finished)))),
+        }
+    }
+
+    /// What the job has written, and the log of its worker, which joins the job's at the end.
+    fn logs(&self, id: &str) -> Result<String> {
+        let path = format!("\"$HOME\"/.outlier/jobs/{}.log", quoted(id));
+        let mut text = remote::output(&**self.cluster.machine(), &format!("cat {path}"))?;
+        if let Some(machine) = self.describe(id)?.filter(|machine| machine.state == State::Running) {
+            let log = quoted(&format!("{}/worker.log", job::folder(&machine.name)));
+            let step = Allocation::new(self.cluster.clone(), id, &machine.name);
+            text += &remote::output(&step, &format!("cat {log} 2>/dev/null || true"))?;
+        }
+        Ok(text)
+    }
+
+    /// The first step may have to wait for the node to be made ready, and for the job's script.
+    fn reach(&self, machine: &Description, _: &Path) -> Result<Option<Reached>> {
+        let step = Allocation::new(self.cluster.clone(), &machine.id, &machine.name);
+        let ready = remote::finish(&step, &format!("test -d {}", quoted(&job::folder(&machine.name))));
+        match ready {
+            Ok(finished) if finished.code == 0 => {
+                Ok(Some(Reached { machine: Arc::new(step), ssh: None, fingerprints: Vec::new() }))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind == Kind::Lost => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Nothing is noted of a job but its id, and `reach` is asked; an address leads to the machine at it.
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn Machine> {
+        Arc::new(Ssh::new(Login {
+            user: address.user.clone(),
+            host: address.host.clone(),
+            port: address.port,
+            key: Key::File(key.to_path_buf()),
+            host_key: HostKey::Fingerprints(fingerprints.to_vec()),
+            timeout: CONNECT_TIMEOUT,
+        }))
+    }
+
+    /// The job ends with its worker.
+    fn give_back_command(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_cluster_is_in_its_name() {
+        let known = login("me@login.cluster:2222;key=/k;fingerprint=SHA256:a+b=").unwrap();
+        assert_eq!(name_of(&known), "slurm:me@login.cluster:2222;key=/k;fingerprint=SHA256:a+b=");
+        let known = login("me@login;known_hosts=/h").unwrap();
+        assert_eq!(name_of(&known), "slurm:me@login:22;known_hosts=/h");
+        assert!(matches!(known.key, Key::Agent));
+        assert!(login("me@login;password=x").is_err());
+    }
+}

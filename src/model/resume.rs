@@ -1,0 +1,282 @@
+//! Checkpoints of a run: what one layer leaves to the next goes to a file, and a run that was cut off goes on from there.
+//!
+//! The file holds the residual stream (4 bytes per token and feature), the tap's levels (1 byte) and, of the norms so far,
+//! folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
+//! 4,096 features in 46 layers. There is one file, replaced each time and removed when the run is complete. It says what it
+//! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work, or a damaged one, is
+//! reported and not used. Equal bytes at the end can be had where the arithmetic is equal: the same program, and processors
+//! with the same vector instructions.
+
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::hex;
+use super::load::tensor_error;
+use super::open::OpenModel;
+use super::tap::{Folds, Tap};
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+use crate::record::{ExpertCoverage, ExtractArgs, Keep, NormId, Site, Tokens};
+use crate::results::{FullActivations, sealed};
+
+/// Time between two checkpoints: what a cut may cost.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two checkpoints, in times that writing one takes: they cost at most 3 % of a run.
+const INTERVAL_PER_COST: u32 = 33;
+/// The residual stream passes through memory in pieces of so many bytes.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// The checkpoint of one run.
+pub struct Resume {
+    /// As the user wrote it.
+    pub name: String,
+    path: PathBuf,
+    /// What the run computes: two runs with the same one end with the same bytes.
+    identity: Map<String, Value>,
+    every: Option<usize>,
+    /// Layers whose work is in the file.
+    saved: usize,
+    last: Instant,
+    cost: Duration,
+    /// The last attempt to write has failed, and the user has been told.
+    failing: bool,
+}
+
+/// What one layer leaves to the next.
+pub struct State<'a> {
+    /// Layers done.
+    pub layer: usize,
+    /// [tokens, hidden], f32
+    pub hidden: &'a Tensor,
+    pub tap: &'a Tap,
+    pub coverage: &'a [ExpertCoverage],
+    /// Bytes of tensor data read for it, by all runs.
+    pub bytes_read: u64,
+}
+
+/// The same, read back; the tap has been told.
+pub struct Found {
+    pub layer: usize,
+    pub hidden: Tensor,
+    pub coverage: Vec<ExpertCoverage>,
+    pub bytes_read: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rest<'a> {
+    folds: Folds<'a>,
+    coverage: Cow<'a, [ExpertCoverage]>,
+}
+
+impl Resume {
+    /// None where no checkpoint is asked for.
+    pub fn new(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, ladder: &[f32]) -> Result<Option<Self>> {
+        let Some(asked) = &args.checkpoint else { return Ok(None) };
+        Ok(Some(Self {
+            name: asked.path.clone(),
+            path: PathBuf::from(&asked.path),
+            identity: identity(model, tokens, args, ladder)?,
+            every: asked.layers,
+            saved: 0,
+            last: Instant::now(),
+            cost: Duration::ZERO,
+            failing: false,
+        }))
+    }
+
+    /// What files of this work have in common.
+    fn mark(&self) -> String {
+        let identity = serde_json::to_string(&self.identity).expect("JSON");
+        hex(&Sha256::digest(identity)[..8])
+    }
+
+    /// Layers whose work can be taken up by another run.
+    pub fn saved(&self) -> usize {
+        self.saved
+    }
+
+    /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
+    fn find(&mut self, model: &OpenModel, tap: &mut Tap, progress: &dyn Progress) -> Result<Option<Found>> {
+        let unused = |why: &str| {
+            progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
+            Ok(None)
+        };
+        let damaged = |error: &Error| unused(&format!("is not used ({})", error.message));
+        let (header, reader) = match sealed::Reader::open(&self.path) {
+            Ok(None) => return Ok(None),
+            Ok(Some(opened)) => opened,
+            Err(error) if error.kind == Kind::BadArgument => return Err(error),
+            Err(error) => return damaged(&error),
+        };
+        let other: Vec<&str> = self
+            .identity
+            .iter()
+            .filter(|(key, value)| header["identity"][*key] != **value)
+            .map(|(key, _)| &**key)
+            .collect();
+        if !other.is_empty() {
+            return unused(&format!("is of other work (its {} differ)", other.join(", ")));
+        }
+        match read(&header, reader, model, tap) {
+            Ok(found) => {
+                self.saved = found.layer;
+                Ok(Some(found))
+            }
+            Err(error) => {
+                tap.begin_again();
+                damaged(&error)
+            }
+        }
+    }
+
+    /// Gives up what `find` gave.
+    fn forget(&mut self, why: &str, tap: &mut Tap, progress: &dyn Progress) {
+        self.saved = 0;
+        tap.begin_again();
+        progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
+    }
+
+    /// Whether it is time for a checkpoint after `layer` layers.
+    pub fn is_due(&self, layer: usize) -> bool {
+        match self.every {
+            Some(layers) => layer.is_multiple_of(layers),
+            None => self.last.elapsed() >= INTERVAL.max(INTERVAL_PER_COST * self.cost),
+        }
+    }
+
+    /// Writes the state unless it is in the file already. A failure is reported, and the run goes on.
+    pub fn save(&mut self, state: &State, full: Option<&mut FullActivations>, progress: &dyn Progress) {
+        if state.layer <= self.saved {
+            return;
+        }
+        let start = Instant::now();
+        let header = json!({ "identity": self.identity, "layer": state.layer, "bytes_read": state.bytes_read });
+        // What the checkpoint says is finished must be on the disk before it.
+        let kept = full.map_or(Ok(()), FullActivations::keep);
+        let written = kept.and_then(|()| write(sealed::Writer::create(&self.path, &header)?, state));
+        self.cost = start.elapsed();
+        self.last = Instant::now();
+        match written {
+            Ok(()) => {
+                self.saved = state.layer;
+                self.failing = false;
+                progress.event(Event::Checkpoint { path: self.name.clone(), layer: state.layer as u64 });
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                let text = format!("no checkpoint after layer {}: {}; the run goes on", state.layer, error.message);
+                progress.event(Event::Warning(text));
+            }
+            Err(_) => (),
+        }
+    }
+
+    /// The work is complete.
+    pub fn remove(self) {
+        sealed::remove(&self.path);
+    }
+}
+
+/// Finds what a run can take over, and the file for all activations where they are kept.
+pub fn take_over(
+    resume: &mut Option<Resume>,
+    model: &OpenModel,
+    tap: &mut Tap,
+    args: &ExtractArgs,
+    tensors: &[(String, Vec<usize>)],
+    progress: &dyn Progress,
+) -> Result<(Option<Found>, Option<FullActivations>)> {
+    let found = match resume {
+        Some(resume) => resume.find(model, tap, progress)?,
+        None => None,
+    };
+    let folder = match (args.keep, &args.out) {
+        (Keep::Stats, _) => return Ok((found, None)),
+        (Keep::Full, Some(folder)) => folder,
+        (Keep::Full, None) => {
+            return Err(Error::bad_argument("keep: \"full\" needs a folder to write to")
+                .hint("add out: \"results/NAME\" to the options"));
+        }
+    };
+    let Some(resume) = resume else { return Ok((None, Some(FullActivations::create(folder, tensors)?))) };
+    if let Some(found) = found {
+        if let Some(full) = FullActivations::resume(&resume.mark(), folder, tensors, &finished(found.layer))? {
+            return Ok((Some(found), Some(full)));
+        }
+        resume.forget("belongs to activations that are gone", tap, progress);
+    }
+    Ok((None, Some(FullActivations::create_for(&resume.mark(), folder, tensors)?)))
+}
+
+/// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot.
+fn identity(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, ladder: &[f32]) -> Result<Map<String, Value>> {
+    let files = model.info.files.iter().filter(|file| file.name != "tokenizer.json");
+    let identity = json!({
+        "program": env!("CARGO_PKG_VERSION"),
+        "model": { "files": files.collect::<Vec<_>>(), "samples": model.checkpoint.sample()? },
+        "dtype": model.info.dtype,
+        "device": model.info.device,
+        "tokens": [tokens.info.sha256, tokens.info.num_sequences, tokens.info.sequence_length],
+        "thresholds": ladder.iter().map(|rung| rung.to_bits()).collect::<Vec<_>>(),
+        "keep": args.keep,
+        "logits": args.logits,
+        "memory_budget": args.memory_budget,
+    });
+    let Value::Object(identity) = identity else { unreachable!("made as an object") };
+    Ok(identity)
+}
+
+/// Tensors that are complete after `layer` layers.
+fn finished(layer: usize) -> Vec<String> {
+    (0..layer).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }.name())).collect()
+}
+
+/// First row and number of rows of each piece.
+fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
+    let (rows, width) = hidden.dims2()?;
+    let step = (PIECE_BYTES / 4 / width).max(1);
+    Ok((0..rows).step_by(step).map(|first| (first, step.min(rows - first))).collect())
+}
+
+fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
+    let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
+    for (first, count) in pieces(state.hidden).map_err(tensor_error)? {
+        let piece = state.hidden.narrow(0, first, count).and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+        writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
+    }
+    writer.write_all(state.tap.levels()).map_err(writing)?;
+    let rest = Rest { folds: state.tap.folds(2 * state.layer), coverage: state.coverage.into() };
+    rmp_serde::encode::write(&mut writer, &rest)
+        .map_err(|e| Error::new(Kind::Io, format!("writing the checkpoint: {e}")).hint("is the disk full?"))?;
+    writer.finish()
+}
+
+fn read(header: &Value, mut reader: sealed::Reader, model: &OpenModel, tap: &mut Tap) -> Result<Found> {
+    let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
+    let inconsistent = || Error::corrupt("its parts do not fit");
+    let width = model.spec.hidden_size;
+    let hidden = Tensor::zeros((tap.levels().len() / width, width), DType::F32, &model.device).map_err(tensor_error)?;
+    for (first, count) in pieces(&hidden).map_err(tensor_error)? {
+        let mut piece = vec![0f32; count * width];
+        reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
+        let piece = Tensor::from_vec(piece, (count, width), &model.device);
+        piece.and_then(|piece| hidden.slice_set(&piece, 0, first)).map_err(tensor_error)?;
+    }
+    reader.read_exact(tap.levels_mut()).map_err(reading)?;
+    let rest: Rest<'static> =
+        rmp_serde::from_read(&mut reader).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
+    reader.finish()?;
+    let number = |key: &str| header[key].as_u64().ok_or_else(inconsistent);
+    let layer = number("layer")? as usize;
+    if layer > model.spec.layers.len() || !tap.resume(2 * layer, rest.folds) {
+        return Err(inconsistent());
+    }
+    Ok(Found { layer, hidden, coverage: rest.coverage.into_owned(), bytes_read: number("bytes_read")? })
+}

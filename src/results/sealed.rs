@@ -1,0 +1,298 @@
+//! A file that can tell whether it is whole: a mark, a JSON header, any payload, and SHA-256 of both.
+//!
+//! ```text
+//! mark (24 bytes) | header length u64 LE | header | SHA-256 of all before | payload | SHA-256 of all before
+//! ```
+//! Written beside its place under one fixed name, flushed, then renamed: however often writing is cut off, there is at most
+//! one unfinished file. Reading and writing stream; nothing is held but a buffer.
+
+use std::fs::{File, TryLockError};
+use std::io::{BufReader, BufWriter, Read, Take, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Raised when the layout changes, of this file or of what its only user writes into it.
+const MARK: &[u8; 24] = b"outlier checkpoint  v 1\n";
+const DIGEST: u64 = 32;
+/// A header that claims more is damage.
+const MAX_HEADER: u64 = 16 << 20;
+const BUFFER: usize = 1 << 20;
+/// What an unfinished file is called: the name of the finished one with this behind it.
+const PARTIAL: &str = ".partial";
+
+/// Passes everything on and hashes it on the way.
+struct Hashing<T> {
+    inner: T,
+    digest: Sha256,
+}
+
+impl<T> Hashing<T> {
+    fn so_far(&self) -> [u8; DIGEST as usize] {
+        self.digest.clone().finalize().into()
+    }
+}
+
+impl<T: Write> Write for Hashing<T> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(data)?;
+        self.digest.update(&data[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashing<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.digest.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Takes the payload as `std::io::Write`. What is not finished is removed.
+pub struct Writer {
+    path: PathBuf,
+    file: Option<BufWriter<Hashing<File>>>,
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PARTIAL);
+    name.into()
+}
+
+impl Writer {
+    /// Creates the folder of `path` if need be.
+    pub fn create(path: &Path, header: &Value) -> Result<Self> {
+        let writing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(writing)?;
+        }
+        let file = File::options().create(true).truncate(false).write(true).open(partial(path)).map_err(writing)?;
+        // Some network file systems have no locks; then nobody looks.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let message = format!("writing {}: another run writes it at this moment", path.display());
+            return Err(Error::bad_argument(message).hint("give each run a checkpoint of its own"));
+        }
+        let mut writer = Self {
+            path: path.to_path_buf(),
+            file: Some(BufWriter::with_capacity(BUFFER, Hashing { inner: file, digest: Sha256::new() })),
+        };
+        writer.begin(header).map_err(writing)?;
+        Ok(writer)
+    }
+
+    fn open(&mut self) -> &mut BufWriter<Hashing<File>> {
+        self.file.as_mut().expect("open until finished")
+    }
+
+    fn begin(&mut self, header: &Value) -> std::io::Result<()> {
+        self.open().get_ref().inner.set_len(0)?;
+        let header = serde_json::to_vec(header).expect("JSON");
+        self.write_all(MARK)?;
+        self.write_all(&(header.len() as u64).to_le_bytes())?;
+        self.write_all(&header)?;
+        self.seal()
+    }
+
+    fn seal(&mut self) -> std::io::Result<()> {
+        let file = self.open();
+        file.flush()?;
+        let digest = file.get_ref().so_far();
+        file.write_all(&digest)?;
+        file.flush()
+    }
+
+    /// Seals the file and gives it its name.
+    pub fn finish(mut self) -> Result<()> {
+        let sealed = self.seal().and_then(|()| {
+            self.open().get_ref().inner.sync_all()?;
+            std::fs::rename(partial(&self.path), &self.path)
+        });
+        sealed.map_err(|e| Error::io(format!("writing {}", self.path.display()), &e))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.open().write(data)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.open().flush()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // What is still buffered is of no use.
+            drop(file.into_parts());
+            let _ = std::fs::remove_file(partial(&self.path));
+        }
+    }
+}
+
+/// Gives the payload as `std::io::Read`. It may be believed once `finish` has agreed.
+pub struct Reader {
+    place: String,
+    file: BufReader<Hashing<Take<File>>>,
+}
+
+impl Reader {
+    /// The header and what reads the payload, or nothing where there is no file. `Kind::Corrupt` where it is damaged,
+    /// `Kind::BadArgument` where it is something else altogether.
+    pub fn open(path: &Path) -> Result<Option<(Value, Self)>> {
+        let place = path.display().to_string();
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("reading {place}"), &e)),
+        };
+        let metadata = file.metadata().map_err(|e| Error::io(format!("reading {place}"), &e))?;
+        let mut reader = Hashing { inner: file.take(metadata.len().saturating_sub(DIGEST)), digest: Sha256::new() };
+        let mut mark = Vec::new();
+        let begin = (&mut reader).take(MARK.len() as u64).read_to_end(&mut mark);
+        if metadata.is_dir() || (begin.is_ok() && !MARK.starts_with(&mark)) {
+            return Err(Error::bad_argument(format!("{place} exists and is not a checkpoint"))
+                .hint("it would be overwritten: name another file"));
+        }
+        let damaged = |problem: &str| Error::corrupt(format!("reading {place}: {problem}"));
+        let header = begin.and_then(|_| header(&mut reader)).map_err(|e| damaged(&e.to_string()))?;
+        Ok(Some((header, Self { place, file: BufReader::with_capacity(BUFFER, reader) })))
+    }
+
+    /// Checks that the payload has been read to its end and is what was written.
+    pub fn finish(mut self) -> Result<()> {
+        let damaged = |problem: &str| Error::corrupt(format!("reading {}: {problem}", self.place));
+        let rest = self.file.buffer().len() as u64 + self.file.get_ref().inner.limit();
+        if rest > 0 {
+            return Err(damaged("it is longer than it should be"));
+        }
+        let reader = self.file.get_mut();
+        let digest = reader.so_far();
+        let mut stored = Vec::new();
+        reader.inner.set_limit(DIGEST + 1);
+        let read = reader.inner.read_to_end(&mut stored);
+        if read.is_err() || stored != digest {
+            return Err(damaged("its checksum is wrong"));
+        }
+        Ok(())
+    }
+}
+
+fn header(reader: &mut Hashing<Take<File>>) -> std::io::Result<Value> {
+    let damaged = |problem: &'static str| std::io::Error::other(problem);
+    let mut length = [0; 8];
+    reader.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER {
+        return Err(damaged("its header is damaged"));
+    }
+    let mut header = vec![0; length as usize];
+    reader.read_exact(&mut header)?;
+    let digest = reader.so_far();
+    let mut stored = [0; DIGEST as usize];
+    reader.read_exact(&mut stored)?;
+    if stored != digest {
+        return Err(damaged("its header is damaged"));
+    }
+    serde_json::from_slice(&header).map_err(|_| damaged("its header is damaged"))
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+/// Removes the file and what is left of writing it. It need not be there.
+pub fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_file(partial(path));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn written(folder: &Path) -> (PathBuf, Value, Vec<u8>) {
+        let path = folder.join("made/here");
+        let header = serde_json::json!({ "layer": 3 });
+        let payload: Vec<u8> = (0..1000u32).map(|i| (i * i) as u8).collect();
+        let mut writer = Writer::create(&path, &header).unwrap();
+        payload.chunks(7).for_each(|piece| writer.write_all(piece).unwrap());
+        writer.finish().unwrap();
+        (path, header, payload)
+    }
+
+    fn read(path: &Path) -> Result<Option<(Value, Vec<u8>)>> {
+        let Some((header, mut reader)) = Reader::open(path)? else { return Ok(None) };
+        // As users do: exactly what they expect.
+        let mut payload = vec![0; 1000];
+        let got = reader.read_exact(&mut payload).map_err(|e| Error::corrupt(e.to_string()));
+        got.and_then(|()| reader.finish()).map(|()| Some((header, payload)))
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, header, payload) = written(folder.path());
+        assert_eq!(read(&path).unwrap(), Some((header, payload)));
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        remove(&path);
+        assert_eq!(read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn damage_is_found_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, ..) = written(folder.path());
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x10;
+            std::fs::write(&path, &flipped).unwrap();
+            // Damage to the mark cannot be told from a file of another kind, which is not to be overwritten.
+            let kind = if at < MARK.len() { Kind::BadArgument } else { Kind::Corrupt };
+            assert_eq!(read(&path).unwrap_err().kind, kind, "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(read(&path).unwrap_err().kind, Kind::Corrupt, "cut at {at}");
+        }
+        std::fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind, Kind::Corrupt);
+    }
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing_and_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, header, payload) = written(folder.path());
+        let mut writer = Writer::create(&path, &Value::Null).unwrap();
+        writer.write_all(&[7; 3 << 20]).unwrap();
+        assert!(partial(&path).exists());
+        let second = Writer::create(&path, &Value::Null).map(drop).unwrap_err();
+        assert!(second.message.contains("another run writes it"), "{second}");
+        drop(writer);
+        assert!(!partial(&path).exists());
+        assert_eq!(read(&path).unwrap(), Some((header, payload)));
+    }
+
+    #[test]
+    fn other_files_are_safe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "years of work").unwrap();
+        assert_eq!(Reader::open(&path).map(drop).unwrap_err().kind, Kind::BadArgument);
+        assert_eq!(Reader::open(folder.path()).map(drop).unwrap_err().kind, Kind::BadArgument);
+    }
+}
