@@ -172,7 +172,7 @@ fn the_newest_analysis_of_a_model_speaks_for_it() {
     earlier["measurements"]["completion_time"] = "2020-01-01T00:00:00Z".into();
     project.file(path, earlier.to_string());
     let names = |words: &[&str]| {
-        project.run(&[&["run", "scripts/analyze.rhai"], words].concat()).ok();
+        project.run(&[&["run", "scripts/analyze.rhai"][..], words].concat()).ok();
         let summary = project.json("results/summary.json");
         summary["models"]
             .as_array()

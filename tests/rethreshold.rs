@@ -107,7 +107,7 @@ fn a_stored_record_answers_as_a_fresh_run_would() {
 #[test]
 fn on_the_command_line() {
     let project = project();
-    let found = |words: &[&str]| project.run(&[&["rethreshold", "results/demo"], words].concat());
+    let found = |words: &[&str]| project.run(&[&["rethreshold", "results/demo"][..], words].concat());
     let exact = found(&["--magnitude", "4", "--resamples", "200"]).ok();
     assert!(exact.contains("|x| >= 4, exact: ") && exact.contains("95 % interval over sequences"), "{exact}");
     let between = found(&["--magnitude", "4.2"]).ok();
@@ -132,7 +132,7 @@ fn bad_questions_are_refused() {
         (&["demo", "--magnitude", "-1"], "`magnitude_threshold` is -1.0"),
         (&["demo", "--layers", "25"], "`min_layer_percentage` is 25.0, outside 0 to 1"),
     ] {
-        let outcome = project.run(&[&["rethreshold"], words].concat());
+        let outcome = project.run(&[&["rethreshold"][..], words].concat());
         assert_ne!(outcome.code, 0);
         assert!(outcome.stderr.contains(message) && outcome.stderr.contains("hint: "), "{}", outcome.stderr);
     }

@@ -16,7 +16,7 @@ pub struct Rethreshold {
     results: PathBuf,
     /// |x| from which a value is a hit; between two rungs of the record's ladder the answer has bounds. The other options
     /// are those of the stored analysis where they are left out.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     magnitude: Option<f32>,
     /// Least share of layers, 0 to 1.
     #[arg(long, value_name = "SHARE")]

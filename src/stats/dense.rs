@@ -123,7 +123,7 @@ impl Dense {
     fn fold(&self, ladder: &[f32], skip: usize) -> Fold {
         let finite = |n, s, d| (skip..self.length).map(move |t| self[[n, s, t, d]]).filter(|x| x.is_finite());
         let ladders = |count: &dyn Fn(usize, f32) -> usize| -> Ladders {
-            let counts = |d| ladder.iter().map(|&rung| count(d, rung) as u32).take_while(|&n| n > 0);
+            let counts = |d| ladder.iter().map(move |&rung| count(d, rung) as u32).take_while(|&n| n > 0);
             let all = (0..self.hidden).map(|d| (d as u32, counts(d).collect::<Vec<_>>()));
             all.filter(|(_, counts)| !counts.is_empty()).collect()
         };
