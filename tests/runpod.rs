@@ -307,6 +307,43 @@ fn what_a_killed_run_leaves_is_taken_over_or_given_back() {
     assert_eq!(fake.alive(), [""; 0]);
 }
 
+/// The machine is gone in the midst of a model; the next one goes on at the layer that the first had reached.
+#[test]
+fn a_lost_machine_costs_few_layers() {
+    let fake = FakeRunPod::start();
+    let (project, whole) = (Project::new(), Project::new());
+    let work = |gpu: &str| {
+        format!(
+            r#"
+            import "deploy" as deploy;
+            deploy::with_machine(#{{ {gpu} }}, |gpu| {{
+                let made = miniature_model(gpu, "qwen3_next");
+                let model = load_model(gpu, made.path);
+                let tokens = load_tokens(#{{
+                    text: made.text, model: model, num_sequences: 32, sequence_length: 384, overlap: 0.9,
+                }});
+                let options = #{{ checkpoint: "checkpoints/x", checkpoint_layers: 1 }};
+                let acts = with_log("work", || extract_layernorms(model, tokens, options));
+                save_results("x", #{{ activations: acts, found: detect_outliers(acts) }});
+                print(acts.measurements.resumed_at_layer);
+            }});
+            "#
+        )
+    };
+    project.file("script.rhai", work("provider: \"runpod\", gpu: \"A40\", patience_minutes: 0.02"));
+    let child = spawn(&project, &fake);
+    wait_for("a few layers", || project.has("checkpoints/x") && steps(&project, "work").len() > 3);
+    fake.switch_off();
+    let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(0);
+    clean(&fake, &outcome);
+    assert_eq!(fake.created(), 2);
+    let resumed: usize = outcome.stdout.trim().parse().unwrap();
+    assert!(resumed > 0, "{}", outcome.stderr);
+    assert!(!project.has("checkpoints/x"), "it is not needed any more");
+    whole.script(&work("provider: \"local\"")).ok();
+    same(&whole, &project, "x");
+}
+
 #[test]
 fn a_machine_ends_itself_when_nobody_wants_it() {
     let fake = FakeRunPod::start();

@@ -1,12 +1,16 @@
 //! The program itself on another machine: sent once per build, found again by the hash of its content.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::remote::{self, Machine};
+
+/// Held while the program is brought to a home folder that several machines have.
+static SHARED: Mutex<()> = Mutex::new(());
 
 /// Makes sure that the program `binary` is on `machine`, and gives its path there.
 pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<String> {
@@ -18,9 +22,16 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
     let mut file = std::fs::File::open(binary).map_err(reading)?;
     std::io::copy(&mut file, &mut hash).map_err(reading)?;
     let path = format!("~/.outlier/bin/{}/outlier", &format!("{:x}", hash.finalize())[..16]);
+    // Jobs of a cluster have one home folder: one of them gets the program, and other processes do not get in its way.
+    let shared = machine.keeper().is_some();
+    let _one = shared.then(|| SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     // The name is given once the whole of it has arrived and been verified.
     let there = remote::output(machine, &format!("test -x {path} && echo there || true"))?;
-    if there.trim() != "there" {
+    if there.trim() != "there" && shared {
+        let own = format!("{path}.{:06x}", rand::random::<u32>() & 0xff_ffff);
+        remote::upload(machine, binary, &own, progress)?;
+        remote::output(machine, &format!("mv -f {own} {path}"))?;
+    } else if there.trim() != "there" {
         remote::upload(machine, binary, &path, progress)?;
     }
     let tried = remote::finish(machine, &format!("{path} --version"))?;

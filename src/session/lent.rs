@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::Scope;
 use std::time::Duration;
 
 use super::remote::Link;
@@ -10,7 +11,7 @@ use super::{Op, Remote, Reply, Session, deploy};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
-use crate::progress::Progress;
+use crate::progress::{Event, Progress, Silent};
 use crate::remote::{self, Machine, SyncReport, quoted};
 
 /// How long a worker does without what, and what it does then.
@@ -196,8 +197,18 @@ impl Session for Lent {
         if let Some(error) = self.over_budget() {
             return Err(error);
         }
-        let budget = Budget { lent: self, progress };
-        let mut outcome = self.remote.call(op, &budget);
+        let checkpoint = op.checkpoint().map(str::to_string);
+        if let Some(path) = &checkpoint {
+            self.bring(path, progress)?;
+        }
+        let courier = AtomicBool::new(false);
+        let mut outcome = std::thread::scope(|scope| {
+            let watch = Watch { lent: self, progress, courier: &courier, scope };
+            self.remote.call(op, &watch)
+        });
+        if let (Ok(_), Some(path)) = (&outcome, &checkpoint) {
+            let _ = std::fs::remove_file(path);
+        }
         if let Ok(Reply::Activations(acts)) = &mut outcome {
             acts.measurements.machine = format!("{} {}", self.label.provider, self.label.gpu).trim().to_string();
             acts.measurements.machine_cost_usd = self.cost();
@@ -216,14 +227,40 @@ impl Session for Lent {
     }
 }
 
-/// Stops a call when the money is spent.
-struct Budget<'a> {
-    lent: &'a Lent,
-    progress: &'a dyn Progress,
+impl Lent {
+    /// Sends a checkpoint that another machine has left here, unless this one has its own.
+    fn bring(&self, checkpoint: &str, progress: &dyn Progress) -> Result<()> {
+        let (here, there) = (Path::new(checkpoint), self.path(checkpoint));
+        if !here.exists() {
+            return Ok(());
+        }
+        let own = remote::finish(&*self.machine, &format!("test -e {}", quoted(&there)))?;
+        if own.code == 0 { Ok(()) } else { remote::upload(&*self.machine, here, &there, progress) }
+    }
 }
 
-impl Progress for Budget<'_> {
-    fn event(&self, event: crate::progress::Event) {
+/// Stops a call when the money is spent, and has its checkpoints fetched, so that another machine can go on when this one
+/// is lost.
+struct Watch<'scope, 'env> {
+    lent: &'env Lent,
+    progress: &'env dyn Progress,
+    /// One fetches at a time.
+    courier: &'env AtomicBool,
+    scope: &'scope Scope<'scope, 'env>,
+}
+
+impl Progress for Watch<'_, '_> {
+    fn event(&self, event: Event) {
+        if let Event::Checkpoint { path, .. } = &event
+            && !self.courier.swap(true, Ordering::Relaxed)
+        {
+            let (lent, courier, path) = (self.lent, self.courier, path.clone());
+            self.scope.spawn(move || {
+                // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
+                let _ = remote::download(&*lent.machine, &lent.path(&path), Path::new(&path), &Silent);
+                courier.store(false, Ordering::Relaxed);
+            });
+        }
         self.progress.event(event);
     }
 

@@ -40,6 +40,16 @@ impl Session for Local {
     }
 }
 
+impl Op {
+    /// The file, relative to the project, from which the work goes on when it is cut off.
+    pub fn checkpoint(&self) -> Option<&str> {
+        match self {
+            Op::Extract { args, .. } => args.checkpoint.as_ref().map(|checkpoint| checkpoint.path.as_str()),
+            _ => None,
+        }
+    }
+}
+
 impl Local {
     fn open(&self, args: &LoadArgs, progress: &dyn Progress) -> Result<Arc<OpenModel>> {
         let key = serde_json::to_string(args).expect("arguments are JSON");

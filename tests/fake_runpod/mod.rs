@@ -169,6 +169,11 @@ impl FakeRunPod {
         self.state.lock().unwrap().pods.iter_mut().for_each(Pod::reopen);
     }
 
+    /// All pods go away, with everything on them.
+    pub fn switch_off(&self) {
+        self.state.lock().unwrap().pods.iter_mut().for_each(Pod::end);
+    }
+
     /// USD until now.
     pub fn billed(&self) -> f64 {
         let state = self.state.lock().unwrap();

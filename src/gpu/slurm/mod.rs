@@ -7,9 +7,10 @@ mod allocation;
 mod cluster;
 mod job;
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::rent::Patience;
 use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
@@ -21,10 +22,15 @@ use cluster::{Cluster, complaint};
 
 const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The queue's first word on a new job may be another than its last: one that is hopeless counts when it has stood for so
+/// many looks.
+const LOOKS: u32 = 12;
 
 pub struct Slurm {
     name: String,
     cluster: Cluster,
+    /// Jobs that can never start, by the reason they have, since when.
+    hopeless: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 /// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there, so that a later
@@ -65,7 +71,18 @@ impl Slurm {
             Some(way) => (Arc::new(Ssh::new(login(way)?)), true),
             None => (Arc::new(Here), false),
         };
-        Ok(Self { name: name.to_string(), cluster: Cluster::new(commands, far)? })
+        Ok(Self { name: name.to_string(), cluster: Cluster::new(commands, far)?, hopeless: Mutex::default() })
+    }
+
+    /// Whether a job has been hopeless for this reason long enough.
+    fn is_final(&self, id: &str, why: &str) -> bool {
+        let mut hopeless = self.hopeless.lock().expect("no panic under this lock");
+        let new = || (why.to_string(), Instant::now());
+        let (reason, since) = hopeless.entry(id.to_string()).or_insert_with(new);
+        if reason.as_str() != why {
+            (*reason, *since) = new();
+        }
+        since.elapsed() > LOOKS * self.patience().poll
     }
 }
 
@@ -122,7 +139,14 @@ impl Provider for Slurm {
     }
 
     fn describe(&self, id: &str) -> Result<Option<Description>> {
-        job::find(&self.cluster, id)
+        let mut found = job::find(&self.cluster, id)?;
+        if let Some(machine) = &mut found
+            && machine.state == State::Failed
+            && !self.is_final(id, &machine.why)
+        {
+            (machine.state, machine.why) = (State::Starting, String::new());
+        }
+        Ok(found)
     }
 
     /// Of this user only: a cluster has thousands of others.
