@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn is_the_exponential_of_the_mean_loss() {
-        let args = BootstrapArgs::default();
+        let args = BootstrapArgs { method: Method::Percentile, ..BootstrapArgs::default() };
         let got = perplexity(&record(Some(vec![1.0, 2.0, 3.0, 2.5])), &args).unwrap();
         assert_eq!((got.mean_nll.value, got.num_tokens), (2.125, 16));
         assert_eq!(got.perplexity.value, 2.125f64.exp());
