@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill browser-test export-test packages test-packages lint
+.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -43,3 +43,29 @@ test-packages:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+# Races this program against Hugging Face transformers with forward hooks: benches/README.md.
+#   make race-model SHAPE=olmoe MODEL=target/race/olmoe
+#   make race MODEL=target/race/olmoe DTYPE=bf16 [SEQUENCES=4] [LENGTH=512] [RUNS=5] [TRUNK=1]
+DTYPE ?= bf16
+SEQUENCES ?= 4
+LENGTH ?= 512
+RUNS ?= 5
+SHAPE ?= olmoe
+RACE_PYTHON = target/race-environment/bin/python
+
+race: race-environment
+	@test -n "$(MODEL)" || { echo "give a model folder: make race MODEL=DIR (make race-model makes one)" >&2; exit 2; }
+	cargo build --release
+	$(RACE_PYTHON) benches/race.py --model "$(MODEL)" --dtype $(DTYPE) --sequences $(SEQUENCES) --length $(LENGTH) --runs $(RUNS) $(if $(TRUNK),--trunk-only)
+
+race-model: race-environment
+	@test -n "$(MODEL)" || { echo "say where: make race-model SHAPE=olmoe MODEL=target/race/olmoe" >&2; exit 2; }
+	$(RACE_PYTHON) benches/race_model.py $(SHAPE) "$(MODEL)"
+
+race-environment: target/race-environment/done
+
+target/race-environment/done: benches/requirements.txt
+	python3 -m venv target/race-environment
+	$(RACE_PYTHON) -m pip install -q -r benches/requirements.txt
+	touch $@

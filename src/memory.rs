@@ -22,10 +22,30 @@ const MAPPED_FROM: i32 = 1 << 20;
 /// Keeps freed weights and activations from staying resident: without it the allocator raises its own limit to 32 MB and
 /// keeps everything below. Call once, at the start.
 pub fn return_freed_memory() {
-    // SAFETY: sets two parameters of the allocator; no memory is touched.
+    // SAFETY: sets parameters of the allocator; no memory is touched.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
         libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
+        // One pool for all threads: each of them would keep what it has freed for itself.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// `count` zeros in memory that is there when first written to: asking for all pages at once costs half of what it costs
+/// to come upon them one by one.
+pub fn zeroed<T: bytemuck::Zeroable>(count: usize) -> Vec<T> {
+    let values = bytemuck::zeroed_vec::<T>(count);
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let bytes = count * size_of::<T>();
+        let begin = (values.as_ptr() as usize).next_multiple_of(PAGE);
+        let end = (values.as_ptr() as usize + bytes) / PAGE * PAGE;
+        if bytes >= MAPPED_FROM as usize {
+            // SAFETY: whole pages of this allocation, whose content stays; a kernel that does not know the advice refuses.
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+    values
 }

@@ -1,12 +1,9 @@
-//! Grouped-query attention over whole sequences, in chunks of queries so that scores stay small.
-//!
-//! A chunk multiplies only with the keys it can see: those up to its last query, and with a sliding window only those
-//! from its first query's window on.
+//! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
 
 use candle_core::{D, Result, Tensor};
 
-use super::linear::{linear, norm, weight};
-use super::ops::{self, Window};
+use super::linear::{linear, linears, norm, weight};
+use super::ops::{self, Attend};
 use super::reader::Weights;
 use super::spec::{Attention, QkNorm, Qkv};
 
@@ -16,55 +13,23 @@ pub struct Batch<'a> {
     pub positions: usize,
     /// Rotary tables [positions, dim / 2] in f32, where the mixer uses them.
     pub rotary: Option<&'a (Tensor, Tensor)>,
-    /// Bytes that scores may take.
-    pub score_budget: usize,
 }
-
-/// Fewest queries per chunk, however small the budget: below this the products get too thin.
-const MIN_QUERIES: usize = 16;
 
 /// `x` [sequences * positions, hidden] to the same shape.
 pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t) = (batch.sequences, batch.positions);
     let Attention { heads, kv_heads, head_dim, .. } = *spec;
-    let group = heads / kv_heads;
     let (q, k, v, gate) = projections(spec, weights, x)?;
     if let Some((cos, sin)) = batch.rotary {
         ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin)?;
         ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin)?;
     }
-    // [sequences, kv_heads, group, positions, head_dim]
-    let q = q.reshape((s, t, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?;
-    // [sequences * kv_heads, positions, head_dim]
-    let by_head = |x: Tensor| {
-        let x = x.reshape((s, t, kv_heads, head_dim))?.transpose(1, 2)?;
-        x.contiguous()?.reshape((s * kv_heads, t, head_dim))
-    };
-    // Taken by value, so that only one copy of keys and values stays in memory.
-    let (k, v) = (by_head(k)?, by_head(v)?);
     let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)?.to_vec1::<f32>()).transpose()?;
-    let mut window =
-        Window { first_query: 0, first_key: 0, queries: 0, width: spec.window, scale: spec.scale as f32, sinks };
-    let span = spec.window.map_or(t, |width| t.min(2 * width));
-    let chunk = (batch.score_budget / (s * heads * span * 4)).clamp(MIN_QUERIES.min(t), t);
-    let mut chunks = Vec::new();
-    for first in (0..t).step_by(chunk) {
-        let queries = chunk.min(t - first);
-        window.first_query = first;
-        window.first_key = spec.window.map_or(0, |width| (first + 1).saturating_sub(width));
-        window.queries = queries;
-        let keys = first + queries - window.first_key;
-        let q = q.narrow(3, first, queries)?.contiguous()?.reshape((s * kv_heads, group * queries, head_dim))?;
-        let scores = q.matmul(&k.narrow(1, window.first_key, keys)?.t()?)?;
-        ops::masked_softmax(&scores, &window)?;
-        let out = scores.matmul(&v.narrow(1, window.first_key, keys)?.contiguous()?)?;
-        // [sequences, queries, heads * head_dim]
-        let out = out.reshape((s, kv_heads, group, queries, head_dim))?.permute((0, 3, 1, 2, 4))?;
-        chunks.push(out.contiguous()?.reshape((s, queries, heads * head_dim))?);
-    }
-    let mut out = Tensor::cat(&chunks, 1)?.reshape((s * t, heads * head_dim))?;
+    let (window, scale) = (spec.window, spec.scale as f32);
+    let out = ops::attend(&q, &k, &v, &Attend { positions: t, heads, kv_heads, head_dim, window, scale, sinks })?;
+    drop((q, k, v));
     if let Some(gate) = gate {
-        out = ops::sigmoid_gate(&out, &gate)?;
+        ops::sigmoid_gate(&out, &gate)?;
     }
     linear(&spec.out, weights, &out)
 }
@@ -73,7 +38,7 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
 fn projections(spec: &Attention, weights: &Weights, x: &Tensor) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
     let (q_size, kv_size) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
     let (mut q, mut k, mut v) = match &spec.qkv {
-        Qkv::Separate { q, k, v } => (linear(q, weights, x)?, linear(k, weights, x)?, linear(v, weights, x)?),
+        Qkv::Separate { q, k, v } => linears([q, k, v], weights, x)?.into(),
         Qkv::Fused(fused) => {
             let all = linear(fused, weights, x)?;
             let part = |start, size| all.narrow(D::Minus1, start, size)?.contiguous();

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
 
-use super::forward::stored_bytes;
+use super::inventory;
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
-use super::{inventory, linear};
+use super::ops::{self, Projection};
 use crate::error::{Error, Result};
 use crate::record::Tokens;
 
@@ -40,7 +40,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u
     *needed += used.len() as u64 * row_bytes;
     let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
     for run in used.chunk_by(|a, b| a + 1 == *b) {
-        let values = loader.rows(table, run[0] as usize, run.len(), DType::F32)?;
+        let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?;
         rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);
     }
     let rows = project_in(model, loader, rows, used.len(), needed)?;
@@ -52,7 +52,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u
     }
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
-        let values = loader.rows(&positions.weight, positions.offset, length, DType::F32)?;
+        let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?;
         let values = values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?;
         *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
@@ -68,12 +68,13 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
     let Some(projection) = &model.spec.project_in else { return Ok(rows) };
     let mut loaded = Vec::new();
     for part in inventory::projection(projection) {
-        *needed += stored_bytes(model, &part)?;
-        loaded.push(loader.part(&part)?.to_dtype(DType::F32).map_err(tensor_error)?);
+        *needed += model.stored_bytes(&part)?;
+        loaded.push(loader.part(&part)?);
     }
     let project = || {
         let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &model.device)?;
-        linear::project(&rows, &loaded[0], projection.order, loaded.get(1))?.flatten_all()?.to_vec1::<f32>()
+        let projection = Projection { weight: &loaded[0], order: projection.order, bias: loaded.get(1) };
+        ops::project(&rows, &[projection], false)?.remove(0).flatten_all()?.to_vec1::<f32>()
     };
     project().map_err(tensor_error)
 }

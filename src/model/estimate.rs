@@ -5,15 +5,17 @@
 use std::path::Path;
 
 use candle_core::DType;
+use safetensors::Dtype;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
+use super::forward::ROUNDS;
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
-use super::inventory::{self, Role};
+use super::inventory::{self, Part, Role};
+use super::load::resident_dtype;
 use super::open::read_config;
-use super::reader::resident_bytes;
-use super::spec::{Experts, Ffn, Mixer, Model, Tensor};
-use super::workspace::{Cut, layer_resident_bytes, read_ahead};
+use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
+use super::workspace::{Cut, read_ahead};
 use crate::error::Result;
 use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
 
@@ -44,9 +46,18 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         ComputeDtype::Bf16 => DType::BF16,
     };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
-    let layer_bytes = spec.layers.iter().map(|layer| layer_resident_bytes(layer, dtype)).max().unwrap_or(0) as u64;
-    let cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
-    let peak = Phases { spec: &spec, cut: &cut, args, dtype, chunk_layers: model.chunk_layers.max(1) }.peak();
+    let size = |part: &Part| {
+        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.tensors()[0].name));
+        // Models are released in bf16.
+        let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
+        part.elements() * resident_dtype(part.role(), stored, dtype).size_in_bytes()
+    };
+    let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
+    let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
+    cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
+    let chunk_layers = model.chunk_layers.max(1);
+    let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
+    let peak = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue }.peak();
     let norms = 2 * spec.layers.len() as u64;
     // Levels of every position, and the extremes of both folds.
     let hidden = spec.hidden_size as u64;
@@ -70,6 +81,16 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         total_bytes: PROCESS_BYTES + tap_bytes + peak.total(),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
+}
+
+/// Loaded weights of one whole layer.
+fn layer_bytes(layer: &Layer, size: &impl Fn(&Part) -> usize) -> usize {
+    let core: usize = inventory::core(layer, true).iter().map(size).sum();
+    let experts = match &layer.ffn {
+        Ffn::Dense(_) => 0,
+        Ffn::Moe(moe) => moe.num_experts * inventory::expert(&moe.experts, 0).iter().map(size).sum::<usize>(),
+    };
+    core + experts
 }
 
 /// Stored bytes that an analysis without logits leaves out: the head, the final norm, the last layer's FFN.
@@ -110,8 +131,11 @@ struct Phases<'a> {
     spec: &'a Model,
     cut: &'a Cut,
     args: &'a EstimateArgs,
-    dtype: DType,
+    /// Bytes of a part once loaded.
+    size: &'a dyn Fn(&Part) -> usize,
     chunk_layers: usize,
+    /// Bytes of weights that may wait.
+    queue: usize,
 }
 
 impl Phases<'_> {
@@ -136,7 +160,7 @@ impl Phases<'_> {
     }
 
     fn size(&self, parts: &[inventory::Part]) -> usize {
-        parts.iter().map(|part| resident_bytes(part, self.dtype)).sum()
+        parts.iter().map(self.size).sum()
     }
 
     /// Everything but routed experts of `count` layers from `i` on.
@@ -152,8 +176,24 @@ impl Phases<'_> {
 
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
-        let workspace = self.cut.mixer_workspace(layer, self.spec.hidden_size, self.args.sequence_length, self.dtype);
-        Phase { weights: self.cores(i, self.chunk_layers) as u64, hidden: self.residual(), workspace: workspace as u64 }
+        let workspace = self.cut.mixer_workspace(&layer.mixer, self.spec.hidden_size, self.args.sequence_length);
+        let mut phase = Phase {
+            weights: self.cores(i, self.chunk_layers) as u64,
+            hidden: self.residual(),
+            workspace: workspace as u64,
+        };
+        if let Ffn::Moe(moe) = &layer.ffn {
+            // What the experts will read, and those that the first sequences have chosen.
+            phase.hidden += self.normed();
+            phase.weights += self.waiting(moe);
+        }
+        phase
+    }
+
+    /// Experts that may wait to be used.
+    fn waiting(&self, moe: &Moe) -> u64 {
+        let expert = self.size(&inventory::expert(&moe.experts, 0));
+        self.queue.max(expert).min(expert * moe.num_experts) as u64
     }
 
     fn ffn(&self, i: usize) -> Phase {
@@ -162,7 +202,7 @@ impl Phases<'_> {
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
                 let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
-                let workspace = self.cut.ffn_workspace(rows, hidden, inner, self.dtype);
+                let workspace = self.cut.ffn_workspace(rows, hidden, inner);
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
                     hidden: self.residual(),
@@ -170,17 +210,15 @@ impl Phases<'_> {
                 }
             }
             Ffn::Moe(moe) => {
-                let expert = self.size(&inventory::expert(&moe.experts, 0));
-                let queue = read_ahead(self.spec, self.dtype, self.chunk_layers);
-                let waiting = queue.max(expert).min(expert * moe.num_experts);
-                let ahead = self.cores(i + 1, self.chunk_layers - 1);
+                let expert = self.size(&inventory::expert(&moe.experts, 0)) as u64;
+                let ahead = self.cores(i + 1, self.chunk_layers - 1) as u64;
                 // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
                 let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
                 let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate));
                 Phase {
-                    weights: (expert + waiting + ahead) as u64,
+                    weights: expert + self.waiting(moe) + ahead,
                     hidden: self.residual() + self.normed(),
-                    workspace: self.cut.ffn_workspace(rows, hidden, moe.intermediate, self.dtype) as u64,
+                    workspace: self.cut.ffn_workspace(rows, hidden, moe.intermediate) as u64,
                 }
             }
         }

@@ -14,28 +14,59 @@ use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::reader::{Portion, Reader, Weights};
 use super::resume::{self, Resume, State};
+use super::rope::Rotary;
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
-use super::tap::Tap;
+use super::tap::{Tap, ladder};
 use super::workspace::{Cut, read_ahead};
 use super::{deltanet, embed, head, linear, moe, ops};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
-use crate::record::{
-    Activations, DEFAULT_LADDER, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens,
-};
+use crate::record::{Activations, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens};
 use crate::results::FullActivations;
+
+/// Parts of the sequences after each of which the experts they chose are asked for.
+pub const ROUNDS: usize = 4;
+
+/// What a benchmark changes to see what something costs; a run of its own has the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Every weight is in memory before the clock starts.
+    pub preload: bool,
+    /// Norm outputs are folded.
+    pub tap: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { preload: false, tap: true }
+    }
+}
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
-    let start = Instant::now();
-    let mut run = Run::new(model, tokens, args, progress)?;
+    extract_with(model, tokens, args, progress, Probe::default())
+}
+
+pub fn extract_with(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+    probe: Probe,
+) -> Result<Activations> {
+    let mut start = Instant::now();
+    let mut run = Run::new(model, tokens, args, progress, probe)?;
+    if probe.preload {
+        run.preload()?;
+        start = Instant::now();
+    }
     run.layers()?;
     let head = run.head()?;
     let mut needed = run.needed;
     if args.logits {
-        needed += head_bytes(model)?;
+        needed += model.head_bytes()?;
     }
     let (all, without_first, non_finite) = run.tap.finish();
     for entry in &non_finite {
@@ -62,6 +93,8 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
     let layers = model.spec.layers.len() as f64;
     let share = (layers - run.first as f64) / layers;
     let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+    let times = run.reader.times();
+    let bytes_read = model.checkpoint.bytes_read() - run.already_read;
     Ok(Activations {
         model: model.info.clone(),
         tokens: tokens.info.clone(),
@@ -79,8 +112,10 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
         full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
         measurements: Measurements {
             wall_seconds: wall,
-            waited_for_weights_seconds: run.reader.waited().as_secs_f64(),
-            bytes_read: model.checkpoint.bytes_read() - run.already_read,
+            waited_for_weights_seconds: times.waited_for_weights.as_secs_f64(),
+            waited_for_compute_seconds: times.waited_for_room.as_secs_f64(),
+            bytes_read,
+            read_bytes_per_second: bytes_read as f64 / times.reading.as_secs_f64().max(1e-9),
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
@@ -93,33 +128,6 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
 
 fn norms(model: &OpenModel) -> Vec<NormId> {
     (0..model.spec.layers.len()).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
-}
-
-/// Ascending union of the default rungs and those asked for.
-pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
-    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
-            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
-    }
-    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
-    ladder.sort_by(f32::total_cmp);
-    ladder.dedup();
-    Ok(ladder)
-}
-
-pub fn stored_bytes(model: &OpenModel, part: &Part) -> Result<u64> {
-    part.tensors().into_iter().try_fold(0, |sum, tensor| {
-        let bytes = model.checkpoint.expect(tensor)?.bytes;
-        Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
-    })
-}
-
-fn head_bytes(model: &OpenModel) -> Result<u64> {
-    let mut bytes = model.checkpoint.expect(&model.spec.head)?.bytes;
-    for part in inventory::before_head(&model.spec) {
-        bytes += stored_bytes(model, &part)?;
-    }
-    Ok(bytes)
 }
 
 struct Run<'a> {
@@ -144,6 +152,7 @@ struct Run<'a> {
     needed: u64,
     /// Bytes this checkpoint had given to earlier analyses.
     already_read: u64,
+    probe: Probe,
 }
 
 impl<'a> Run<'a> {
@@ -152,6 +161,7 @@ impl<'a> Run<'a> {
         tokens: &'a Tokens,
         args: &'a ExtractArgs,
         progress: &'a dyn Progress,
+        probe: Probe,
     ) -> Result<Self> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
@@ -163,15 +173,14 @@ impl<'a> Run<'a> {
         let (found, full) =
             resume::take_over(&mut resume, model, &mut tap, args, &full_tensors(model, tokens, args), progress)?;
         let mut needed = 0;
+        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
+        let size = |part: &Part| loader.resident_bytes(part);
+        let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
+        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let (first, read_before, hidden, coverage) = match found {
             Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
-            None => {
-                let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
-                (0, 0, embed::embed(model, tokens, &loader, &mut needed)?, Vec::new())
-            }
+            None => (0, 0, embed::embed(model, tokens, &loader, &mut needed)?, Vec::new()),
         };
-        let budget = read_ahead(&model.spec, model.dtype, model.info.chunk_layers);
-        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         Ok(Self {
             model,
             tokens,
@@ -189,6 +198,7 @@ impl<'a> Run<'a> {
             read_before,
             needed,
             already_read,
+            probe,
         })
     }
 
@@ -211,9 +221,22 @@ impl<'a> Run<'a> {
 
     fn ask(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
         for part in &parts {
-            self.needed += stored_bytes(self.model, part)?;
+            self.needed += self.model.stored_bytes(part)?;
         }
-        self.reader.ask(portion, parts);
+        self.reader.ask(portion, parts)
+    }
+
+    /// Everything a layer can need, for as long as the run lasts.
+    fn preload(&mut self) -> Result<()> {
+        for (i, layer) in self.model.spec.layers.iter().enumerate() {
+            self.ask_core(i)?;
+            if let (Ffn::Moe(moe), true) = (&layer.ffn, self.needs_ffn(i)) {
+                for expert in 0..moe.num_experts {
+                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+                }
+            }
+        }
+        self.reader.settle();
         Ok(())
     }
 
@@ -227,7 +250,7 @@ impl<'a> Run<'a> {
         for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
-        let mut rotary = RotaryTables::default();
+        let mut rotary = Rotary::default();
         for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
                 return Err(self.interrupted(i));
@@ -237,10 +260,14 @@ impl<'a> Run<'a> {
                 self.ask_core(i + ahead)?;
             }
             rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
-            self.mix(i, layer, &weights, rotary.get())?;
             match &layer.ffn {
-                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
-                _ => self.dense(i, layer, &weights)?,
+                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights, rotary.get())?,
+                _ => {
+                    for batch in self.batches() {
+                        self.mix(i, layer, &weights, batch, rotary.get())?;
+                    }
+                    self.dense(i, layer, &weights)?;
+                }
             }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read() - self.already_read;
@@ -274,10 +301,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// First sequence and count of each batch.
+    /// First sequence and count of each batch; none crosses the end of a round.
     fn batches(&self) -> Vec<(usize, usize)> {
-        let all = self.tokens.info.num_sequences;
-        (0..all).step_by(self.cut.sequences).map(|first| (first, self.cut.sequences.min(all - first))).collect()
+        let (all, round) = (self.tokens.info.num_sequences, self.round());
+        let size = self.cut.sequences.min(round);
+        let of_round = |start: usize| {
+            let end = (start + round).min(all);
+            (start..end).step_by(size).map(move |first| (first, size.min(end - first)))
+        };
+        (0..all).step_by(round).flat_map(of_round).collect()
+    }
+
+    /// Sequences after which the experts they chose are asked for: those are read while the others pass the mixer. The same
+    /// however the work is cut, and so the order of the experts, too.
+    fn round(&self) -> usize {
+        self.tokens.info.num_sequences.div_ceil(ROUNDS)
     }
 
     /// The rows of the residual stream that belong to some sequences.
@@ -300,7 +338,9 @@ impl<'a> Run<'a> {
         };
         let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
         let normed = linear::norm(spec, weights, &residual).map_err(tensor_error)?;
-        self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
+        if self.probe.tap {
+            self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
+        }
         if let Some(full) = &mut self.full {
             let values = normed.flatten_all().and_then(|x| x.to_vec1::<f32>());
             let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
@@ -309,19 +349,22 @@ impl<'a> Run<'a> {
         Ok(normed)
     }
 
-    /// x += mixer(input_norm(x))
-    fn mix(&mut self, i: usize, layer: &Layer, weights: &Weights, rotary: Option<&(Tensor, Tensor)>) -> Result<()> {
-        for (first, count) in self.batches() {
-            let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
-            let batch =
-                Batch { sequences: count, positions: self.positions(), rotary, score_budget: self.cut.score_budget };
-            let mixed = match &layer.mixer {
-                Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
-                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
-            };
-            mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)?;
-        }
-        Ok(())
+    /// x += mixer(input_norm(x)) for one batch
+    fn mix(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        weights: &Weights,
+        (first, count): (usize, usize),
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> Result<()> {
+        let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
+        let batch = Batch { sequences: count, positions: self.positions(), rotary };
+        let mixed = match &layer.mixer {
+            Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
+            Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
+        };
+        mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)
     }
 
     /// x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
@@ -339,8 +382,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
-    fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Weights) -> Result<()> {
+    /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
+    fn mixture(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        moe: &Moe,
+        weights: Weights,
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> Result<()> {
         let (hidden_size, positions) = (self.model.spec.hidden_size, self.positions());
         let tokens = self.tokens.info.num_sequences * positions;
         let all = Tensor::zeros((tokens, hidden_size), DType::F32, &self.model.device).map_err(tensor_error)?;
@@ -348,8 +398,10 @@ impl<'a> Run<'a> {
         let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>()).transpose();
         let correction = correction.map_err(tensor_error)?;
         let mut assignment = Assignment::new(moe.num_experts);
+        let mut asked: Vec<usize> = Vec::new();
         let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
         for (first, count) in self.batches() {
+            self.mix(i, layer, &weights, (first, count), rotary)?;
             let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
             let mut step = || -> candle_core::Result<()> {
                 let residual = self.residual(first, count)?;
@@ -359,15 +411,20 @@ impl<'a> Run<'a> {
                 all.slice_set(&x, 0, first * positions)
             };
             step().map_err(tensor_error)?;
+            let end = first + count;
+            if end == self.tokens.info.num_sequences || end.is_multiple_of(self.round()) {
+                for expert in assignment.used().into_iter().filter(|e| !asked.contains(e)).collect::<Vec<_>>() {
+                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+                    asked.push(expert);
+                }
+            }
         }
         drop(weights);
-        let used = assignment.used();
-        for &expert in &used {
-            self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
-        }
-        for &expert in &used {
+        let room = ops::Room::default();
+        for expert in asked {
             let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
-            moe::routed_expert(moe, &weights, expert, &assignment, &all, &self.hidden, rows).map_err(tensor_error)?;
+            let chosen = moe::Chosen { expert, assignment: &assignment, rows_per_product: rows, room: &room };
+            moe::routed_expert(moe, &weights, &chosen, &all, &self.hidden).map_err(tensor_error)?;
         }
         let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
         self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
@@ -378,7 +435,7 @@ impl<'a> Run<'a> {
         if !self.args.logits {
             return Ok(None);
         }
-        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec));
+        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
         let weights = self.reader.take(Portion::FinalNorm)?;
         let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
         match head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress) {
@@ -401,33 +458,6 @@ fn in_pieces(
         f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
     }
     Ok(())
-}
-
-/// Cosines and sines of the rotary embedding last used; layers share them where they agree.
-#[derive(Default)]
-struct RotaryTables(Option<(super::rope::Rope, (Tensor, Tensor))>);
-
-impl RotaryTables {
-    fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &candle_core::Device) -> candle_core::Result<()> {
-        let Mixer::Attention(attention) = mixer else {
-            return Ok(());
-        };
-        let Some(rope) = &attention.rope else {
-            self.0 = None;
-            return Ok(());
-        };
-        if self.0.as_ref().is_none_or(|(cached, _)| cached != rope) {
-            let tables = rope.tables(positions);
-            let shape = (positions, rope.dim / 2);
-            let cos = Tensor::from_vec(tables.cos, shape, device)?;
-            self.0 = Some((rope.clone(), (cos, Tensor::from_vec(tables.sin, shape, device)?)));
-        }
-        Ok(())
-    }
-
-    fn get(&self) -> Option<&(Tensor, Tensor)> {
-        self.0.as_ref().map(|(_, tables)| tables)
-    }
 }
 
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {

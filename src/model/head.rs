@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::linear;
 use super::load::{Loader, tensor_error};
+use super::ops::{self, Projection};
 use super::reader::Weights;
 use super::spec::{Model, Order};
 use crate::error::Result;
@@ -52,12 +53,13 @@ pub fn head(
             return Err(crate::error::Error::interrupted());
         }
         let count = block.min(vocab - first);
-        let part = loader.rows(&model.head, first, count, loader.dtype)?;
+        let part = loader.rows(&model.head, first, count, None)?;
         for start in (0..sequences * positions).step_by(rows) {
             let taken = rows.min(sequences * positions - start);
             let logits = || -> candle_core::Result<Vec<f32>> {
                 let x = normed.narrow(0, start, taken)?;
-                linear::project(&x, &part, Order::OutIn, None)?.flatten_all()?.to_vec1()
+                let projection = Projection { weight: &part, order: Order::OutIn, bias: None };
+                ops::project(&x, &[projection], weights.rounded())?.remove(0).flatten_all()?.to_vec1()
             };
             let logits = logits().map_err(tensor_error)?;
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(

@@ -1,51 +1,72 @@
 //! Projections and feed-forward blocks on rows of tokens.
 //!
-//! Activations are f32 throughout; the compute dtype is that of the weights in memory. A bf16 weight is widened where it
-//! is used, so that what bf16 costs in accuracy is the rounding of the weights alone: mixtures choose their experts by
-//! margins that rounded activations would flip.
+//! Activations are f32 throughout; weights are kept as they are stored and widened where they are used, so that what bf16
+//! costs in accuracy is the rounding of the weights alone: mixtures choose their experts by margins that rounded activations
+//! would flip. Where the CPU multiplies pairs of bf16 faster, large projections in bf16 mode do round what they read.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::ops;
+use super::ops::{self, FeedForward, Projection};
 use super::reader::Weights;
-use super::spec::{Activation, Linear, Mlp, Norm, Order};
+use super::spec::{Activation, Linear, Mlp, Norm};
 
 /// Looks a weight up; a missing one is a fault of the schedule and reads as such.
 pub fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
     weights.get(name).map_err(|e| candle_core::Error::Msg(e.message))
 }
 
-/// `x` [rows, in] in f32 times a weight in f32 or bf16, stored in `order`, plus a bias [out] in f32.
-pub fn project(x: &Tensor, weight: &Tensor, order: Order, bias: Option<&Tensor>) -> Result<Tensor> {
-    let weight = weight.to_dtype(DType::F32)?;
-    let y = match order {
-        Order::OutIn => x.matmul(&weight.t()?)?,
-        Order::InOut => x.matmul(&weight)?,
-    };
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
-    }
+pub fn projection<'a>(spec: &Linear, weights: &'a Weights) -> Result<Projection<'a>> {
+    let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
+    Ok(Projection { weight: weight(weights, &spec.weight.name)?, order: spec.order, bias })
+}
+
+/// `x` [rows, in] in f32 through several projections, [rows, out] each.
+pub fn linears<const N: usize>(specs: [&Linear; N], weights: &Weights, x: &Tensor) -> Result<[Tensor; N]> {
+    let projections = specs.iter().map(|spec| projection(spec, weights)).collect::<Result<Vec<_>>>()?;
+    let products = ops::project(x, &projections, weights.rounded())?;
+    Ok(products.try_into().expect("as many as were asked for"))
 }
 
 pub fn linear(spec: &Linear, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
-    project(x, weight(weights, &spec.weight.name)?, spec.order, bias)
+    linears([spec], weights, x).map(|[y]| y)
+}
+
+/// As `linear`, never rounding: for routers and gates, whose small outputs decide a lot.
+pub fn exact_linear(spec: &Linear, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+    Ok(ops::project(x, &[projection(spec, weights)?], false)?.remove(0))
 }
 
 /// `x` [rows, hidden] to [rows, hidden].
 pub fn mlp(spec: &Mlp, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    let up = linear(&spec.up, weights, x)?;
     let inner = match (&spec.gate, spec.activation) {
-        (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&up, limit)?,
-        (Some(gate), activation) => ops::gated(activation, &linear(gate, weights, x)?, &up)?,
-        (None, activation) => ops::activate(activation, &up)?,
+        (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&spec.up, weights, x)?, limit)?,
+        (Some(gate), activation) => {
+            let [gate, up] = linears([gate, &spec.up], weights, x)?;
+            ops::gate(activation, &gate, &up)?;
+            up
+        }
+        (None, activation) => {
+            let up = linear(&spec.up, weights, x)?;
+            ops::activate(activation, &up)?;
+            up
+        }
     };
     linear(&spec.down, weights, &inner)
+}
+
+/// The weights of `spec` as an operation on chosen rows takes them.
+pub fn feed_forward<'a>(spec: &Mlp, weights: &'a Weights) -> Result<FeedForward<'a>> {
+    Ok(FeedForward {
+        gate: spec.gate.as_ref().map(|gate| projection(gate, weights)).transpose()?,
+        up: projection(&spec.up, weights)?,
+        down: projection(&spec.down, weights)?,
+        activation: spec.activation,
+        rounded: weights.rounded(),
+    })
 }
 
 /// The norm of `x` [.., size].
 pub fn norm(spec: &Norm, weights: &Weights, x: &Tensor) -> Result<Tensor> {
     let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
-    ops::norm(spec.kind, spec.eps, x, weight(weights, &spec.weight.name)?, bias, DType::F32)
+    ops::norm(spec.kind, spec.eps, x, weight(weights, &spec.weight.name)?, bias)
 }

@@ -1,19 +1,31 @@
-//! From bytes of a checkpoint to tensors of the compute dtype: widening, narrowing, dequantising, and refusing NaN.
+//! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and refusing NaN. Runs on the
+//! threads that read.
 
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, Entry};
-use super::inventory::Part;
+use super::inventory::{Part, Role};
 use super::mxfp4;
+use super::ops::vectorised;
 use super::spec;
 use crate::error::{Error, Kind, Result};
+use crate::memory;
 
-/// Values per parallel piece of a conversion.
-const PIECE: usize = 1 << 16;
+/// Values that are checked at once.
+const PIECE: usize = 1 << 14;
+
+/// The dtype in which a weight stays in memory: that of the computation, except that bf16 stays bf16 (products widen it,
+/// exactly), four-bit floats become bf16 (exactly), and what decides routing or scales is f32.
+pub fn resident_dtype(role: Role, stored: Dtype, compute: DType) -> DType {
+    match stored {
+        _ if role.in_f32() => DType::F32,
+        Dtype::BF16 | Dtype::U8 => DType::BF16,
+        _ => compute,
+    }
+}
 
 /// Dtype, device and source of everything that is loaded.
 pub struct Loader<'a> {
@@ -29,14 +41,15 @@ pub fn tensor_error(error: candle_core::Error) -> Error {
 
 impl Loader<'_> {
     pub fn part(&self, part: &Part) -> Result<Tensor> {
-        let dtype = if part.role().in_f32() { DType::F32 } else { self.dtype };
         match part {
-            Part::Whole { tensor, .. } => {
+            Part::Whole { tensor, role } => {
                 let entry = self.checkpoint.expect(tensor)?;
+                let dtype = resident_dtype(*role, entry.dtype, self.dtype);
                 self.values(tensor, entry, 0, tensor.shape.clone(), dtype)
             }
-            Part::Slice { tensor, index, .. } => {
+            Part::Slice { tensor, index, role } => {
                 let entry = self.checkpoint.expect(tensor)?;
+                let dtype = resident_dtype(*role, entry.dtype, self.dtype);
                 let shape = tensor.shape[1..].to_vec();
                 let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
                 self.values(tensor, entry, *index as u64 * length, shape, dtype)
@@ -46,19 +59,22 @@ impl Loader<'_> {
                 let exponents = self.raw_slice(scales, *index)?;
                 let (out, groups) = (blocks.shape[1], blocks.shape[2]);
                 let shape = (out, groups * mxfp4::BLOCK);
-                let tensor = match dtype {
-                    DType::BF16 => Tensor::from_vec(mxfp4::dequantise::<bf16>(&codes, &exponents), shape, self.device),
-                    _ => Tensor::from_vec(mxfp4::dequantise::<f32>(&codes, &exponents), shape, self.device),
-                };
-                tensor.map_err(tensor_error)
+                Tensor::from_vec(mxfp4::dequantise(&codes, &exponents), shape, self.device).map_err(tensor_error)
             }
         }
     }
 
-    /// Rows `first..first + count` of a [rows, width] tensor.
-    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: DType) -> Result<Tensor> {
+    /// Bytes of a part once loaded.
+    pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
+        let entry = self.checkpoint.expect(part.tensors()[0])?;
+        Ok(part.elements() * resident_dtype(part.role(), entry.dtype, self.dtype).size_in_bytes())
+    }
+
+    /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
+    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Tensor> {
         let entry = self.checkpoint.expect(tensor)?;
         let row = tensor.shape[1] as u64 * element_bytes(entry)?;
+        let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype, self.dtype));
         self.values(tensor, entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
     }
 
@@ -111,9 +127,9 @@ impl Loader<'_> {
         to: DType,
         shape: Vec<usize>,
     ) -> Result<Converted> {
-        let mut stored = vec![T::zeroed(); count];
+        let mut stored: Vec<T> = memory::zeroed(count);
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
-        if let Some(index) = stored.par_chunks(PIECE).position_first(|piece| !piece.iter().all(|v| v.finite())) {
+        if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised(|| all_finite(piece))) {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;
             return Ok(Converted::NotFinite { index, value: stored[index].to_f32() });
         }
@@ -147,14 +163,14 @@ trait Stored: Pod + Send + Sync {
     }
 }
 
-fn collect<T: Stored, U: Pod + Send + Sync>(values: &[T], convert: impl Fn(T) -> U + Sync) -> Vec<U> {
-    let mut converted = vec![U::zeroed(); values.len()];
-    converted.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(to, from)| {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = convert(*from);
-        }
-    });
-    converted
+fn collect<T: Stored, U: Pod>(values: &[T], convert: impl Fn(T) -> U) -> Vec<U> {
+    vectorised(|| values.iter().map(|v| convert(*v)).collect())
+}
+
+/// Looks at every value, so that the loop has no exits.
+#[inline(always)]
+fn all_finite<T: Stored>(values: &[T]) -> bool {
+    values.iter().fold(true, |all, v| all & v.finite())
 }
 
 impl Stored for f32 {

@@ -18,6 +18,9 @@ mod moe;
 mod mxfp4;
 mod open;
 mod ops;
+#[doc(hidden)]
+pub mod probe;
+mod product;
 mod reader;
 mod resume;
 mod rope;

@@ -2,66 +2,73 @@
 //!
 //! Experts stream through one by one as their weights arrive; those that no token chose are never read.
 
-use candle_core::{Tensor, bail};
+use candle_core::Tensor;
 
-use super::linear::{self, project, weight};
-use super::ops;
+use super::linear::{self, weight};
+use super::ops::{self, FeedForward, Projection};
 use super::reader::Weights;
 use super::routing::Assignment;
-use super::spec::{Activation, Experts, Moe, Order, StackedWeight};
+use super::spec::{Experts, Moe, Order, StackedWeight};
 
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
 pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::Result<Vec<f32>> {
-    linear::linear(&moe.router.linear, weights, x)?.flatten_all()?.to_vec1()
+    linear::exact_linear(&moe.router.linear, weights, x)?.flatten_all()?.to_vec1()
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].
 pub fn shared_expert(moe: &Moe, weights: &Weights, x: &Tensor, residual: &Tensor) -> candle_core::Result<()> {
     let Some(shared) = &moe.shared else { return Ok(()) };
-    let mut y = linear::mlp(&shared.mlp, weights, x)?;
+    let y = linear::mlp(&shared.mlp, weights, x)?;
     if let Some(gate) = &shared.gate {
-        y = ops::sigmoid_gate(&y, &linear::linear(gate, weights, x)?)?;
+        ops::sigmoid_gate(&y, &linear::exact_linear(gate, weights, x)?)?;
     }
     ops::add(residual, &y)
 }
 
-/// residual += routed weight * expert `e` of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].
+/// An expert and who goes to it.
+pub struct Chosen<'a> {
+    pub expert: usize,
+    pub assignment: &'a Assignment,
+    pub rows_per_product: usize,
+    /// Memory for what is between the products, kept from expert to expert.
+    pub room: &'a ops::Room,
+}
+
+/// residual += routed weight * the expert of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].
 pub fn routed_expert(
     moe: &Moe,
     weights: &Weights,
-    e: usize,
-    assignment: &Assignment,
+    of: &Chosen,
     x: &Tensor,
     residual: &Tensor,
-    rows_per_product: usize,
 ) -> candle_core::Result<()> {
-    let pieces = assignment.rows[e].chunks(rows_per_product).zip(assignment.weights[e].chunks(rows_per_product));
-    for (rows, routed) in pieces {
-        let chosen = x.index_select(&Tensor::new(rows, x.device())?, 0)?;
-        let y = expert(moe, weights, e, &chosen)?;
-        ops::add_rows(residual, &y, rows, routed)?;
+    let network = network(&moe.experts, weights, of.expert)?;
+    let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
+    for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {
+        ops::add_expert(residual, x, &network, rows, routed, of.room)?;
     }
     Ok(())
 }
 
-fn expert(moe: &Moe, weights: &Weights, e: usize, x: &Tensor) -> candle_core::Result<Tensor> {
-    match &moe.experts {
-        Experts::Separate(mlps) => linear::mlp(&mlps[e], weights, x),
+fn network<'a>(experts: &Experts, weights: &'a Weights, e: usize) -> candle_core::Result<FeedForward<'a>> {
+    match experts {
+        Experts::Separate(mlps) => linear::feed_forward(&mlps[e], weights),
         Experts::Stacked { gate_up, gate_up_bias, down, down_bias, activation } => {
-            let Activation::ClampedSwiglu { limit } = *activation else {
-                bail!("stacked experts interleave gate and up")
-            };
-            let product = |x: &Tensor, stacked: &StackedWeight, bias: &str| {
+            let projection = |stacked: &StackedWeight, bias: &str| {
+                let (name, order) = match stacked {
+                    StackedWeight::Dense(tensor) => (&tensor.name, Order::InOut),
+                    StackedWeight::Mxfp4 { blocks, .. } => (&blocks.name, Order::OutIn),
+                };
                 let bias = Some(weight(weights, bias)?);
-                match stacked {
-                    StackedWeight::Dense(tensor) => project(x, weight(weights, &tensor.name)?, Order::InOut, bias),
-                    StackedWeight::Mxfp4 { blocks, .. } => {
-                        project(x, weight(weights, &blocks.name)?, Order::OutIn, bias)
-                    }
-                }
+                Ok::<_, candle_core::Error>(Projection { weight: weight(weights, name)?, order, bias })
             };
-            let inner = ops::interleaved_swiglu(&product(x, gate_up, &gate_up_bias.name)?, limit)?;
-            product(&inner, down, &down_bias.name)
+            Ok(FeedForward {
+                gate: None,
+                up: projection(gate_up, &gate_up_bias.name)?,
+                down: projection(down, &down_bias.name)?,
+                activation: *activation,
+                rounded: weights.rounded(),
+            })
         }
     }
 }

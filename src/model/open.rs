@@ -8,7 +8,8 @@ use candle_core::{DType, Device};
 use super::arch::{self, Names};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::{inventory, spec};
+use super::inventory::{self, Part};
+use super::spec;
 use crate::error::{Error, Result};
 use crate::record::{ComputeDtype, LoadArgs, ModelInfo};
 
@@ -28,6 +29,23 @@ impl OpenModel {
     /// Where the files are.
     pub fn checkpoint_folder(&self) -> String {
         self.checkpoint.folder.display().to_string()
+    }
+
+    /// Bytes of a part as stored.
+    pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
+        part.tensors().into_iter().try_fold(0, |sum, tensor| {
+            let bytes = self.checkpoint.expect(tensor)?.bytes;
+            Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
+        })
+    }
+
+    /// Bytes of the head and what stands before it.
+    pub fn head_bytes(&self) -> Result<u64> {
+        let mut bytes = self.checkpoint.expect(&self.spec.head)?.bytes;
+        for part in inventory::before_head(&self.spec) {
+            bytes += self.stored_bytes(&part)?;
+        }
+        Ok(bytes)
     }
 }
 

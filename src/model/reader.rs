@@ -1,11 +1,12 @@
-//! The thread that reads ahead: portions of weights are asked for by name and arrive, in that order, through a queue that
-//! is bounded in bytes.
+//! The threads that read ahead: portions of weights are asked for by name, read in that order with several tensors in flight,
+//! and wait in a queue that is bounded in bytes.
 //!
-//! What has been read and not yet taken never exceeds the budget, except that one portion may always wait.
+//! What has been read and not yet taken never exceeds the budget, except that one portion may always wait and that a portion
+//! somebody waits for is read whatever else is in the queue.
 
-use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
@@ -14,6 +15,9 @@ use super::checkpoint::Checkpoint;
 use super::inventory::Part;
 use super::load::Loader;
 use crate::error::{Error, Kind, Result};
+
+/// Tensors in flight: enough for a disk or a network link to be busy while one of them is being checked.
+pub const THREADS: usize = 4;
 
 /// Names a portion of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,118 +32,313 @@ pub enum Portion {
 }
 
 /// Loaded tensors by checkpoint name.
-pub struct Weights(HashMap<String, Tensor>);
+pub struct Weights {
+    tensors: HashMap<String, Tensor>,
+    rounded: bool,
+}
 
 impl Weights {
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.0.get(name).ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
+        let tensor = self.tensors.get(name);
+        tensor.ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
+    }
+
+    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    pub fn rounded(&self) -> bool {
+        self.rounded
     }
 }
 
-/// Bytes read and waiting.
-struct Queue {
-    waiting: Mutex<usize>,
-    taken: Condvar,
+/// How the time of a run divides, seen from the forward pass and from the threads that read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The forward pass stood still for weights.
+    pub waited_for_weights: Duration,
+    /// At least one read (or conversion) was in flight.
+    pub reading: Duration,
+    /// Something was asked for and nothing could be read, because the queue was full: reading was ahead of computing.
+    pub waited_for_room: Duration,
+}
+
+/// A portion that was asked for and not yet taken.
+struct Pending {
+    bytes: usize,
+    unfinished: usize,
+    tensors: HashMap<String, Tensor>,
+    failure: Option<Error>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Parts not yet begun, in order.
+    queue: VecDeque<(Portion, Part)>,
+    portions: HashMap<Portion, Pending>,
+    /// Bytes begun or read and not yet taken.
+    waiting: usize,
+    /// Parts being read.
+    in_flight: usize,
+    /// The portion whose parts may be begun, because there was room for all of it.
+    admitted: Option<Portion>,
+    /// Somebody waits for a portion.
+    wanted: bool,
+    closed: bool,
+    /// What went on since `since`.
+    phase: Phase,
+    since: Option<Instant>,
+    reading: Duration,
+    waited_for_room: Duration,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Phase {
+    /// Nothing to read.
+    #[default]
+    Idle,
+    Reading,
+    Full,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something was asked for or taken.
+    work: Condvar,
+    /// A portion is complete.
+    complete: Condvar,
     budget: usize,
 }
 
-impl Queue {
-    fn enter(&self, bytes: usize) {
-        let mut waiting = self.waiting.lock().expect("no panic under this lock");
-        while *waiting > 0 && *waiting + bytes > self.budget {
-            waiting = self.taken.wait(waiting).expect("no panic under this lock");
-        }
-        *waiting += bytes;
-    }
-
-    fn leave(&self, bytes: usize) {
-        *self.waiting.lock().expect("no panic under this lock") -= bytes;
-        self.taken.notify_one();
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
     }
 }
 
-type Loaded = (Portion, usize, Result<Weights>);
+impl State {
+    /// The next part, if there is one and room for its portion.
+    fn begin(&mut self, budget: usize) -> Option<(Portion, Part)> {
+        let portion = self.queue.front()?.0;
+        if self.admitted != Some(portion) {
+            let bytes = self.portions.get(&portion).map_or(0, |pending| pending.bytes);
+            let starved = self.wanted && self.in_flight == 0;
+            if self.waiting > 0 && self.waiting + bytes > budget && !starved {
+                return None;
+            }
+            self.waiting += bytes;
+            self.admitted = Some(portion);
+        }
+        self.in_flight += 1;
+        self.queue.pop_front()
+    }
+
+    /// Books the time since the last change to what went on then.
+    fn book(&mut self) {
+        let now = Instant::now();
+        let elapsed = self.since.map_or(Duration::ZERO, |since| now - since);
+        match self.phase {
+            Phase::Idle => (),
+            Phase::Reading => self.reading += elapsed,
+            Phase::Full => self.waited_for_room += elapsed,
+        }
+        self.since = Some(now);
+        self.phase = match (self.in_flight, self.queue.is_empty()) {
+            (0, true) => Phase::Idle,
+            (0, false) => Phase::Full,
+            _ => Phase::Reading,
+        };
+    }
+}
 
 pub struct Reader {
-    requests: Option<Sender<(Portion, Vec<Part>)>>,
-    loaded: Receiver<Loaded>,
-    early: HashMap<Portion, Result<Weights>>,
-    queue: Arc<Queue>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+    checkpoint: Arc<Checkpoint>,
+    dtype: DType,
+    device: Device,
+    threads: Vec<JoinHandle<()>>,
     waited: Duration,
 }
 
 impl Reader {
     /// `budget`: bytes of loaded weights that may wait to be taken.
     pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, device: Device, budget: usize) -> Self {
-        let (requests, asked) = channel::<(Portion, Vec<Part>)>();
-        let (deliver, loaded) = channel();
-        let queue = Arc::new(Queue { waiting: Mutex::new(0), taken: Condvar::new(), budget });
-        let gate = queue.clone();
-        let thread = std::thread::spawn(move || {
-            let loader = Loader { checkpoint: &checkpoint, dtype, device: &device };
-            for (portion, parts) in asked {
-                let bytes = parts.iter().map(|part| resident_bytes(part, dtype)).sum();
-                gate.enter(bytes);
-                let weights = parts.iter().map(|part| Ok((part.key().to_string(), loader.part(part)?)));
-                let weights = weights.collect::<Result<HashMap<_, _>>>().map(Weights);
-                if deliver.send((portion, bytes, weights)).is_err() {
-                    return; // the run has ended
-                }
-            }
-        });
-        let early = HashMap::new();
-        Self { requests: Some(requests), loaded, early, queue, thread: Some(thread), waited: Duration::ZERO }
+        let state = Mutex::new(State::default());
+        let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
+        let thread = |_| {
+            let (shared, checkpoint, device) = (shared.clone(), checkpoint.clone(), device.clone());
+            std::thread::spawn(move || {
+                read(&shared, &Loader { checkpoint: &checkpoint, dtype, device: &device });
+            })
+        };
+        let threads = (0..THREADS).map(thread).collect();
+        Self { shared, checkpoint, dtype, device, threads, waited: Duration::ZERO }
     }
 
-    /// Asks for a portion; it will be read after all that were asked for before.
-    pub fn ask(&self, portion: Portion, parts: Vec<Part>) {
-        let requests = self.requests.as_ref().expect("open until dropped");
-        // A reader that has died has left its reason in the queue; `take` will find it or say so.
-        let _ = requests.send((portion, parts));
+    /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
+    pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
+        let loader = Loader { checkpoint: &self.checkpoint, dtype: self.dtype, device: &self.device };
+        let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
+        let mut state = self.shared.lock();
+        if !state.portions.contains_key(&portion) {
+            let pending = Pending { bytes, unfinished: parts.len(), tensors: HashMap::new(), failure: None };
+            state.portions.insert(portion, pending);
+            state.queue.extend(parts.into_iter().map(|part| (portion, part)));
+            self.shared.work.notify_all();
+        }
+        Ok(())
     }
 
     /// Waits for a portion that was asked for.
     pub fn take(&mut self, wanted: Portion) -> Result<Weights> {
-        if let Some(weights) = self.early.remove(&wanted) {
-            return weights;
-        }
         let start = Instant::now();
+        let mut state = self.shared.lock();
         loop {
-            let (portion, bytes, weights) = self
-                .loaded
-                .recv()
-                .map_err(|_| Error::new(Kind::Io, format!("the reader thread ended before {wanted:?} arrived")))?;
-            self.queue.leave(bytes);
-            if portion == wanted {
-                self.waited += start.elapsed();
-                return weights;
+            match state.portions.get(&wanted) {
+                None => return Err(Error::new(Kind::Unsupported, format!("{wanted:?} was not asked for"))),
+                Some(pending) if pending.unfinished == 0 => break,
+                Some(_) => {
+                    state.wanted = true;
+                    self.shared.work.notify_all();
+                    state = self.shared.complete.wait(state).expect("no panic under this lock");
+                }
             }
-            self.early.insert(portion, weights);
+        }
+        state.wanted = false;
+        let pending = state.portions.remove(&wanted).expect("found above");
+        state.waiting = state.waiting.saturating_sub(pending.bytes);
+        self.shared.work.notify_all();
+        drop(state);
+        self.waited += start.elapsed();
+        match pending.failure {
+            Some(error) => Err(error),
+            None => Ok(Weights { tensors: pending.tensors, rounded: self.dtype == DType::BF16 }),
         }
     }
 
-    /// Time spent in `take` with nothing to compute.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// Waits until everything that was asked for has been read.
+    pub fn settle(&self) {
+        let mut state = self.shared.lock();
+        while state.portions.values().any(|pending| pending.unfinished > 0) {
+            state = self.shared.complete.wait(state).expect("no panic under this lock");
+        }
+    }
+
+    pub fn times(&self) -> Times {
+        let mut state = self.shared.lock();
+        state.book();
+        let State { reading, waited_for_room, .. } = *state;
+        Times { waited_for_weights: self.waited, reading, waited_for_room }
+    }
+}
+
+/// What each thread does until the reader is dropped.
+fn read(shared: &Shared, loader: &Loader) {
+    let mut state = shared.lock();
+    while !state.closed {
+        let next = state.begin(shared.budget);
+        state.book();
+        let Some((portion, part)) = next else {
+            state = shared.work.wait(state).expect("no panic under this lock");
+            continue;
+        };
+        drop(state);
+        let tensor = loader.part(&part);
+        state = shared.lock();
+        state.in_flight -= 1;
+        if let Some(pending) = state.portions.get_mut(&portion) {
+            pending.unfinished -= 1;
+            match tensor {
+                Ok(tensor) => _ = pending.tensors.insert(part.key().to_string(), tensor),
+                Err(error) => pending.failure = pending.failure.take().or(Some(error)),
+            }
+            if pending.unfinished == 0 {
+                shared.complete.notify_all();
+                // Whoever waits may have to be served from behind a full queue.
+                shared.work.notify_all();
+            }
+        }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.requests = None;
-        // Let a thread that waits at the gate or has deliveries left run to its end.
-        while let Ok((_, bytes, _)) = self.loaded.recv() {
-            self.queue.leave(bytes);
-        }
-        if let Some(thread) = self.thread.take() {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-/// Bytes of a part once loaded.
-pub fn resident_bytes(part: &Part, dtype: DType) -> usize {
-    let dtype = if part.role().in_f32() { DType::F32 } else { dtype };
-    part.elements() * dtype.size_in_bytes()
+#[cfg(test)]
+mod tests {
+    use super::super::inventory::Role;
+    use super::super::spec;
+    use super::*;
+
+    const VALUES: usize = 1000;
+    const BYTES: usize = 4 * VALUES;
+
+    /// A checkpoint of f32 tensors `t0`, `t1`, …, each full of its number; the last one of NaN.
+    fn checkpoint(folder: &std::path::Path, count: usize) -> Arc<Checkpoint> {
+        let value = |i: usize| if i + 1 == count { f32::NAN } else { i as f32 };
+        let data: Vec<Vec<u8>> = (0..count).map(|i| value(i).to_le_bytes().repeat(VALUES)).collect();
+        let view = |data| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![VALUES], data).unwrap();
+        let views = data.iter().enumerate().map(|(i, data)| (format!("t{i}"), view(data)));
+        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+        Arc::new(Checkpoint::open(folder).unwrap())
+    }
+
+    fn parts(numbers: std::ops::Range<usize>) -> Vec<Part> {
+        let tensor = |i| spec::Tensor::new(format!("t{i}"), [VALUES]);
+        numbers.map(|i| Part::Whole { tensor: tensor(i), role: Role::ToResidual }).collect()
+    }
+
+    fn first(weights: &Weights, i: usize) -> f32 {
+        weights.get(&format!("t{i}")).unwrap().to_vec1::<f32>().unwrap()[0]
+    }
+
+    #[test]
+    fn portions_arrive_whatever_the_budget_and_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        // Room for nothing, for one portion of three tensors, for all.
+        for budget in [1, 3 * BYTES, usize::MAX] {
+            let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, budget);
+            for portion in 0..6 {
+                reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+            }
+            // The last before the others: it lies behind a queue that may be full.
+            for portion in [5, 0, 1, 2, 3, 4] {
+                let weights = reader.take(Portion::Core(portion)).unwrap();
+                assert!((3 * portion..3 * portion + 3).all(|i| first(&weights, i) == i as f32), "budget {budget}");
+                assert!(weights.get("t20").is_err());
+            }
+            assert!(reader.take(Portion::Core(0)).is_err(), "taken before");
+        }
+    }
+
+    #[test]
+    fn what_waits_stays_within_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, 6 * BYTES);
+        for portion in 0..6 {
+            reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+        }
+        for portion in 0..6 {
+            reader.take(Portion::Core(portion)).unwrap();
+            let read = checkpoint.bytes_read() as usize;
+            assert!(read <= (portion + 3) * 3 * BYTES, "{read} bytes read when {} portions were taken", portion + 1);
+        }
+    }
+
+    #[test]
+    fn damage_is_told_and_a_full_queue_can_be_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, Device::Cpu, 1);
+        reader.ask(Portion::Core(0), parts(18..21)).unwrap();
+        reader.ask(Portion::Core(1), parts(0..3)).unwrap();
+        reader.ask(Portion::Core(2), parts(3..6)).unwrap();
+        let Err(error) = reader.take(Portion::Core(0)) else { panic!("NaN was accepted") };
+        assert!(error.kind == Kind::NonFinite && error.message.contains("t20"), "{error}");
+    }
 }

@@ -4,9 +4,11 @@
 //! and their parameters are those of Hugging Face `rope_scaling` / `rope_parameters`; YaRN after Peng et al. 2023.
 //! Frequencies are computed in f64 and rounded once to f32, angles in f32 as the reference does.
 
+use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::config::Config;
+use super::spec::Mixer;
 use crate::error::{Error, Result};
 
 /// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
@@ -274,6 +276,33 @@ impl Section<'_> {
             truncate,
             attention_factor,
         })
+    }
+}
+
+/// Cosines and sines of the rotary embedding last used; layers share them where they agree.
+#[derive(Default)]
+pub struct Rotary(Option<(Rope, (Tensor, Tensor))>);
+
+impl Rotary {
+    pub fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &Device) -> candle_core::Result<()> {
+        let Mixer::Attention(attention) = mixer else {
+            return Ok(());
+        };
+        let Some(rope) = &attention.rope else {
+            self.0 = None;
+            return Ok(());
+        };
+        if self.0.as_ref().is_none_or(|(cached, _)| cached != rope) {
+            let tables = rope.tables(positions);
+            let shape = (positions, rope.dim / 2);
+            let cos = Tensor::from_vec(tables.cos, shape, device)?;
+            self.0 = Some((rope.clone(), (cos, Tensor::from_vec(tables.sin, shape, device)?)));
+        }
+        Ok(())
+    }
+
+    pub fn get(&self) -> Option<&(Tensor, Tensor)> {
+        self.0.as_ref().map(|(_, tables)| tables)
     }
 }
 

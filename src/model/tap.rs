@@ -8,14 +8,26 @@ use candle_core::{CpuStorage, Storage, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::ops::{Element, values};
+use super::ops::{values, vectorised};
 use crate::error::{Error, Result};
-use crate::record::{Fold, Ladders, NonFinite, NormFold, NormId};
+use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, NormId};
 
 /// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
 const BLOCK: usize = 512;
 /// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
 pub const MAX_RUNGS: usize = 254;
+
+/// Ascending union of the default rungs and those asked for.
+pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
+    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
+        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
+            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
+    }
+    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
+    ladder.sort_by(f32::total_cmp);
+    ladder.dedup();
+    Ok(ladder)
+}
 
 pub struct Tap {
     ladder: Vec<f32>,
@@ -65,20 +77,17 @@ impl Tap {
         let (storage, layout) = x.storage_and_layout();
         match &*storage {
             Storage::Cpu(storage @ CpuStorage::F32(_)) => self.fold(n, first_sequence, values::<f32>(storage, layout)?),
-            Storage::Cpu(storage @ CpuStorage::BF16(_)) => {
-                self.fold(n, first_sequence, values::<half::bf16>(storage, layout)?)
-            }
-            _ => bail!("the tap reads f32 and bf16 in CPU memory"),
+            _ => bail!("the tap reads f32 in CPU memory"),
         }
         Ok(())
     }
 
-    fn fold<T: Element>(&mut self, n: usize, first_sequence: usize, x: &[T]) {
+    fn fold(&mut self, n: usize, first_sequence: usize, x: &[f32]) {
         let (hidden, positions) = (self.hidden, self.positions);
         let per_sequence = positions * hidden;
         let ladder = &self.ladder;
         let levels = &mut self.levels[first_sequence * per_sequence..][..x.len()];
-        let pieces: Vec<(&[T], usize, &mut [u8])> = x
+        let pieces: Vec<(&[f32], usize, &mut [u8])> = x
             .chunks_exact(per_sequence)
             .zip(levels.chunks_exact_mut(per_sequence))
             .flat_map(|(x, levels)| {
@@ -230,14 +239,7 @@ struct Piece {
 }
 
 impl Piece {
-    fn fold<T: Element>(
-        x: &[T],
-        hidden: usize,
-        first: usize,
-        levels: &mut [u8],
-        positions: usize,
-        ladder: &[f32],
-    ) -> Self {
+    fn fold(x: &[f32], hidden: usize, first: usize, levels: &mut [u8], positions: usize, ladder: &[f32]) -> Self {
         let width = levels.len() / positions;
         let mut running = Running {
             max: vec![f32::NEG_INFINITY; width],
@@ -272,22 +274,15 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn row<T: Element>(&mut self, row: &[T], levels: &mut [u8]) {
-        // The bits of |x| order like |x| itself, with infinity and NaN on top.
-        let largest = row.iter().fold(0u32, |largest, x| largest.max(x.load().to_bits() & 0x7fff_ffff));
-        let largest = f32::from_bits(largest);
+    fn row(&mut self, row: &[f32], levels: &mut [u8]) {
+        let largest = f32::from_bits(vectorised(|| largest_bits(row)));
         if largest.is_finite() {
-            for ((max, min), x) in self.max.iter_mut().zip(&mut self.min).zip(row) {
-                let x = x.load();
-                *max = if x > *max { x } else { *max };
-                *min = if x < *min { x } else { *min };
-            }
+            vectorised(|| extremes(row, &mut self.max, &mut self.min));
             if largest < self.ladder[0] {
                 return;
             }
         }
-        for (feature, x) in row.iter().enumerate() {
-            let x = x.load();
+        for (feature, &x) in row.iter().enumerate() {
             if !largest.is_finite() {
                 if !x.is_finite() {
                     *(if x.is_nan() { &mut self.nan } else { &mut self.infinite }) += 1;
@@ -312,5 +307,19 @@ impl Running<'_> {
             positive: self.positive.ladders(first),
             negative: self.negative.ladders(first),
         }
+    }
+}
+
+/// The bits of the largest |x|. They order like |x| itself, with infinity and NaN on top.
+#[inline(always)]
+fn largest_bits(row: &[f32]) -> u32 {
+    row.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
+}
+
+#[inline(always)]
+fn extremes(row: &[f32], max: &mut [f32], min: &mut [f32]) {
+    for ((max, min), &x) in max.iter_mut().zip(min).zip(row) {
+        *max = if x > *max { x } else { *max };
+        *min = if x < *min { x } else { *min };
     }
 }

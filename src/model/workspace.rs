@@ -1,17 +1,15 @@
-//! How the work is cut to fit a memory budget: sequences per batch, rows per product, bytes for attention scores and for
-//! weights that wait.
+//! How the work is cut to fit a memory budget: sequences per batch, rows per product.
 //!
 //! The same numbers drive the forward pass and the estimate, so that one announces what the other does.
 
-use candle_core::DType;
-
-use super::inventory;
-use super::reader::resident_bytes;
-use super::spec::{Attention, DeltaNet, Ffn, Layer, Mixer, Model};
+use super::inventory::{self, Part};
+use super::spec::{Attention, DeltaNet, Ffn, Mixer, Model};
+use super::{ops, product};
 use crate::error::{Error, Kind, Result};
 
-/// Share of the budget that attention scores may take; projections take the rest.
+/// One part in so many of the budget is for attention scores and packed operands; projections take the rest.
 const SCORE_SHARE: u64 = 4;
+
 /// Bytes of weights that may always wait, however small the layers.
 const MIN_READ_AHEAD: usize = 16 << 20;
 /// Experts that may wait: enough to even out a disk or link; more only takes memory.
@@ -22,8 +20,6 @@ const EXPERTS_AHEAD: usize = 64 << 20;
 pub struct Cut {
     /// Sequences per batch through the token mixers.
     pub sequences: usize,
-    /// Bytes that scores of one chunk of queries may take.
-    pub score_budget: usize,
     /// Bytes for the intermediate activations of a feed-forward product.
     pub ffn_budget: usize,
 }
@@ -44,7 +40,6 @@ impl Cut {
         }
         Ok(Self {
             sequences: ((for_projections / per_sequence) as usize).clamp(1, num_sequences),
-            score_budget: (budget / SCORE_SHARE) as usize,
             ffn_budget: for_projections as usize,
         })
     }
@@ -54,35 +49,46 @@ impl Cut {
         (self.ffn_budget / ffn_row_bytes(hidden, intermediate)).max(1)
     }
 
-    /// Bytes beside weights and residual stream while a batch passes the mixer of `layer`.
-    pub fn mixer_workspace(&self, layer: &Layer, hidden: usize, positions: usize, dtype: DType) -> usize {
-        let (scores, width) = match &layer.mixer {
+    /// Bytes beside weights and residual stream while a batch passes `mixer`.
+    pub fn mixer_workspace(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        let scores = match mixer {
             Mixer::Attention(attention) => {
-                let span = attention.window.map_or(positions, |width| positions.min(2 * width));
-                let scores = self.sequences * attention.heads * positions * span * 4;
-                let gate = if attention.gated { 2 } else { 1 };
-                (scores.min(self.score_budget), attention.heads * attention.head_dim * gate)
+                let Attention { heads, kv_heads, head_dim, window, .. } = **attention;
+                let queries = ops::chunk_queries(heads / kv_heads).min(positions);
+                let rows = queries * heads / kv_heads;
+                let keys = window.map_or(positions, |width| positions.min(width + queries));
+                // Scores, the same packed, and the sums.
+                threads * rows * (2 * keys + 2 * head_dim) * 4
             }
-            Mixer::DeltaNet(net) => (0, net.in_qkvz.weight.shape[0]),
+            Mixer::DeltaNet(net) => threads * (net.key_dim + net.value_dim) * ops::DELTA_CHUNK * 6 * 4,
         };
-        let projections = self.sequences * mixer_bytes(&layer.mixer, hidden, positions);
-        projections + scores + widened(hidden, width, dtype)
+        let rows = self.sequences * positions;
+        self.sequences * mixer_bytes(mixer, hidden, positions) + scores + product::kept_bytes(rows, hidden, threads)
     }
 
     /// Bytes of one feed-forward product of `rows` tokens.
-    pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize, dtype: DType) -> usize {
-        rows * ffn_row_bytes(hidden, intermediate) + widened(hidden, intermediate, dtype)
+    pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize) -> usize {
+        let packed = product::kept_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
+        rows * ffn_row_bytes(hidden, intermediate) + packed
     }
 }
 
-/// What a product adds with a weight in bf16: that weight in f32.
-fn widened(input: usize, out: usize, dtype: DType) -> usize {
-    if dtype == DType::BF16 { input * out * 4 } else { 0 }
+/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts. `size` gives the
+/// bytes of a part once loaded.
+pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
+    let mut largest = 0;
+    for layer in &model.layers {
+        largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
+    }
+    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
+    Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
 
-/// Input, gate, up, their product and the output of one row.
+/// Input, gate, up and the output of one row.
 fn ffn_row_bytes(hidden: usize, intermediate: usize) -> usize {
-    (2 * hidden + 3 * intermediate) * 4
+    (2 * hidden + 2 * intermediate) * 4
 }
 
 /// Workspace of a token mixer for one sequence, without attention scores.
@@ -92,43 +98,19 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
         Mixer::Attention(attention) => {
             let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-            // q as projected, a chunk of it, the chunks of the output and their concatenation, of which one is gone
-            // before the other is largest; the gate; k and v.
-            (q * (3 + if gated { 2 } else { 0 }) + 2 * kv) * 4
+            // q before and after its norm, or q and the result; the gate and what it is cut from; k likewise, and v.
+            (q * (2 + if gated { 2 } else { 0 }) + kv * 3) * 4
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;
             let (keys, values) = (value_heads * key_dim, value_heads * value_dim);
             let projected = 2 * key_heads * key_dim + 2 * values;
-            // While the state runs: q, k (repeated per value head), v, result and gates. After that: the result head by
-            // head and token by token, its norm, z and their product.
+            // While the state runs: q, k (repeated per value head), v, result and gates. After that: the result, its
+            // norm and z.
             let running = 2 * keys + 2 * values + 2 * value_heads;
-            let after = 5 * values;
+            let after = 3 * values;
             (projected + running.max(after)) * 4
         }
     };
     positions * (io + inner)
-}
-
-/// Bytes of weights that may wait for their turn: the cores of the layers read ahead, and some experts.
-pub fn read_ahead(model: &Model, dtype: DType, chunk_layers: usize) -> usize {
-    let core =
-        |layer: &Layer| inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum::<usize>();
-    let cores = model.layers.iter().map(core).max().unwrap_or(0) * chunk_layers.saturating_sub(1);
-    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
-    let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
-    (cores + experts).max(MIN_READ_AHEAD)
-}
-
-/// Loaded weights of one whole layer, bytes.
-pub fn layer_resident_bytes(layer: &Layer, dtype: DType) -> usize {
-    let core: usize = inventory::core(layer, true).iter().map(|part| resident_bytes(part, dtype)).sum();
-    let experts = match &layer.ffn {
-        Ffn::Dense(_) => 0,
-        Ffn::Moe(moe) => {
-            let one = inventory::expert(&moe.experts, 0);
-            moe.num_experts * one.iter().map(|part| resident_bytes(part, dtype)).sum::<usize>()
-        }
-    };
-    core + experts
 }

@@ -90,10 +90,16 @@ pub struct Measurements {
     pub wall_seconds: f64,
     /// Seconds the forward pass stood still because weights had not arrived.
     pub waited_for_weights_seconds: f64,
+    /// Seconds in which nothing was read because enough weights were waiting: reading was ahead of computing.
+    #[serde(default)]
+    pub waited_for_compute_seconds: f64,
     /// Bytes of tensor data read from the checkpoint.
     pub bytes_read: u64,
     /// Bytes of the tensors (and embedding rows) that this analysis needs.
     pub bytes_needed: u64,
+    /// Bytes read over the time in which a read was in flight.
+    #[serde(default)]
+    pub read_bytes_per_second: f64,
     pub tokens_per_second: f64,
     /// Peak resident memory of the process during the run, bytes.
     pub peak_memory_bytes: u64,

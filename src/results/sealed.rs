@@ -159,14 +159,15 @@ impl Reader {
             Err(e) => return Err(Error::io(format!("reading {place}"), &e)),
         };
         let metadata = file.metadata().map_err(|e| Error::io(format!("reading {place}"), &e))?;
-        let mut reader = Hashing { inner: file.take(metadata.len().saturating_sub(DIGEST)), digest: Sha256::new() };
         let mut mark = Vec::new();
-        let begin = (&mut reader).take(MARK.len() as u64).read_to_end(&mut mark);
+        let begin = (&file).take(MARK.len() as u64).read_to_end(&mut mark);
         if metadata.is_dir() || (begin.is_ok() && !MARK.starts_with(&mark)) {
             return Err(Error::bad_argument(format!("{place} exists and is not a checkpoint"))
                 .hint("it would be overwritten: name another file"));
         }
         let damaged = |problem: &str| Error::corrupt(format!("reading {place}: {problem}"));
+        let rest = metadata.len().saturating_sub(DIGEST + mark.len() as u64);
+        let mut reader = Hashing { inner: file.take(rest), digest: Sha256::new_with_prefix(&mark) };
         let header = begin.and_then(|_| header(&mut reader)).map_err(|e| damaged(&e.to_string()))?;
         Ok(Some((header, Self { place, file: BufReader::with_capacity(BUFFER, reader) })))
     }

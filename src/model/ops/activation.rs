@@ -1,48 +1,81 @@
-//! Activation functions of feed-forward networks, alone and fused with the product of a gate.
+//! Activation functions of feed-forward networks, alone and fused with the product of a gate. All f32, in one pass.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use half::bf16;
+use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Element, PIECE, values};
+use super::vector::{exp, sigmoid, vectorised};
+use super::{PIECE, values, values_mut};
 use crate::model::spec::Activation;
 
 /// gpt-oss: slope of the sigmoid in its SwiGLU (transformers `GptOssExperts.alpha`).
 const GPT_OSS_ALPHA: f32 = 1.702;
 
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+/// tanh by way of the exponential function; within 1e-7 of it.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    // For large |x| the exponential ends at e^-87 or e^88: the quotient is then 1.
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
-fn function(activation: Activation) -> fn(f32) -> f32 {
-    match activation {
-        Activation::Silu => |x| x * sigmoid(x),
-        Activation::Relu => |x| x.max(0.0),
-        Activation::GeluTanh => |x| {
-            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
-            0.5 * x * (1.0 + inner.tanh())
-        },
-        Activation::GeluErf => {
-            |x| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
-        }
-        // Needs both halves: see `interleaved_swiglu`.
-        Activation::ClampedSwiglu { .. } => |x| x,
+#[inline(always)]
+fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
+    // Comparisons that keep NaN.
+    let gate = if gate > limit { limit } else { gate };
+    let up = if up > limit { limit } else { up };
+    let up = if up < -limit { -limit } else { up };
+    (up + 1.0) * gate * sigmoid(GPT_OSS_ALPHA * gate)
+}
+
+/// values = f(gate) * values, or f(values) without a gate; elementwise.
+fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) {
+    match gate {
+        Some(gate) => values.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).for_each(|(values, gate)| {
+            vectorised(|| values.iter_mut().zip(gate).for_each(|(value, gate)| *value *= f(*gate)));
+        }),
+        None => values
+            .par_chunks_mut(PIECE)
+            .for_each(|values| vectorised(|| values.iter_mut().for_each(|value| *value = f(*value)))),
     }
 }
 
-/// f(x), elementwise.
-pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Map { f: function(activation) })
+/// values = f(gate) * values, or f(values) without a gate. Where gate and up are interleaved in rows of `width` values, the
+/// result is in the first half of each row.
+pub(crate) fn combine(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
+    match activation {
+        Activation::Silu => map(values, gate, |x| x * sigmoid(x)),
+        Activation::Relu => map(values, gate, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::GeluTanh => map(values, gate, |x| {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + tanh(inner))
+        }),
+        Activation::GeluErf => {
+            map(values, gate, |x| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2)))
+        }
+        Activation::ClampedSwiglu { limit } => {
+            values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
+                vectorised(|| {
+                    for i in 0..width / 2 {
+                        row[i] = swiglu(row[2 * i], row[2 * i + 1], limit);
+                    }
+                });
+            });
+        }
+    }
 }
 
-/// f(gate) * up, elementwise.
-pub fn gated(activation: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.apply_op2_no_bwd(up, &Product { f: function(activation) })
+/// x = f(x), elementwise and in place.
+pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
+    x.inplace_op1(&Activate(activation))
 }
 
-/// x * sigmoid(gate), elementwise; the gate may also be one number per row, [rows, 1].
-pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    gate.apply_op2_no_bwd(x, &Product { f: sigmoid })
+/// x = f(gate) * x, elementwise and in place.
+pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
+    x.inplace_op2(gate, &Activate(activation))
+}
+
+/// x = x * sigmoid(gate), elementwise and in place; the gate may also be one number per row, [rows, 1].
+pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
+    x.inplace_op2(gate, &SigmoidGate)
 }
 
 /// [rows, 2 * size] with gate and up interleaved to [rows, size]: (up + 1) * gate * sigmoid(1.702 gate), gate <= limit,
@@ -51,96 +84,54 @@ pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     x.apply_op1_no_bwd(&Interleaved { limit })
 }
 
-struct Map {
-    f: fn(f32) -> f32,
-}
+struct Activate(Activation);
 
-impl Map {
-    fn run<T: Element>(&self, x: &[T]) -> Vec<T> {
-        let mut out = vec![T::store(0.0); x.len()];
-        out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(out, x)| {
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = T::store((self.f)(x.load()));
-            }
-        });
-        out
-    }
-}
-
-impl CustomOp1 for Map {
+impl InplaceOp1 for Activate {
     fn name(&self) -> &'static str {
-        "activation"
+        "activate"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.run(values::<f32>(x, layout)?)),
-            CpuStorage::BF16(_) => CpuStorage::BF16(self.run(values::<bf16>(x, layout)?)),
-            _ => bail!("activation of an unexpected dtype"),
-        };
-        Ok((out, layout.shape().clone()))
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        combine(self.0, None, values_mut(x, layout)?, 1);
+        Ok(())
     }
 }
 
-struct Product {
-    f: fn(f32) -> f32,
+impl InplaceOp2 for Activate {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout, gate: &CpuStorage, gate_layout: &Layout) -> Result<()> {
+        combine(self.0, Some(values::<f32>(gate, gate_layout)?), values_mut(x, layout)?, 1);
+        Ok(())
+    }
 }
 
-impl Product {
-    fn run<T: Element>(&self, gate: &[T], x: &[T]) -> Vec<T> {
-        let mut out = vec![T::store(0.0); x.len()];
-        let per_gate = x.len() / gate.len();
+struct SigmoidGate;
+
+impl InplaceOp2 for SigmoidGate {
+    fn name(&self) -> &'static str {
+        "sigmoid_gate"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout, gate: &CpuStorage, gate_layout: &Layout) -> Result<()> {
+        let (x, gate) = (values_mut(x, layout)?, values::<f32>(gate, gate_layout)?);
+        let per_gate = x.len() / gate.len().max(1);
         if per_gate == 1 {
-            out.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(x.par_chunks(PIECE)).for_each(
-                |((out, gate), x)| {
-                    for ((out, gate), x) in out.iter_mut().zip(gate).zip(x) {
-                        *out = T::store((self.f)(gate.load()) * x.load());
-                    }
-                },
-            );
+            map(x, Some(gate), sigmoid);
         } else {
-            out.par_chunks_mut(per_gate).zip(gate).zip(x.par_chunks(per_gate)).for_each(|((out, gate), x)| {
-                let factor = (self.f)(gate.load());
-                for (out, x) in out.iter_mut().zip(x) {
-                    *out = T::store(factor * x.load());
-                }
+            x.par_chunks_exact_mut(per_gate).zip(gate).for_each(|(x, gate)| {
+                let factor = sigmoid(*gate);
+                x.iter_mut().for_each(|x| *x *= factor);
             });
         }
-        out
-    }
-}
-
-impl CustomOp2 for Product {
-    fn name(&self) -> &'static str {
-        "gated_product"
-    }
-
-    fn cpu_fwd(&self, gate: &CpuStorage, gl: &Layout, x: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.run(values::<f32>(gate, gl)?, values::<f32>(x, xl)?)),
-            CpuStorage::BF16(_) => CpuStorage::BF16(self.run(values::<bf16>(gate, gl)?, values::<bf16>(x, xl)?)),
-            _ => bail!("gated product of an unexpected dtype"),
-        };
-        Ok((out, xl.shape().clone()))
+        Ok(())
     }
 }
 
 struct Interleaved {
     limit: f32,
-}
-
-impl Interleaved {
-    fn run<T: Element>(&self, x: &[T]) -> Vec<T> {
-        let mut out = vec![T::store(0.0); x.len() / 2];
-        out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
-            for (out, pair) in out.iter_mut().zip(x.chunks_exact(2)) {
-                let gate = pair[0].load().min(self.limit);
-                let up = pair[1].load().clamp(-self.limit, self.limit);
-                *out = T::store((up + 1.0) * gate * sigmoid(GPT_OSS_ALPHA * gate));
-            }
-        });
-        out
-    }
 }
 
 impl CustomOp1 for Interleaved {
@@ -149,13 +140,16 @@ impl CustomOp1 for Interleaved {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(self.run(values::<f32>(x, layout)?)),
-            CpuStorage::BF16(_) => CpuStorage::BF16(self.run(values::<bf16>(x, layout)?)),
-            _ => bail!("activation of an unexpected dtype"),
-        };
+        let x = values::<f32>(x, layout)?;
+        let mut out = vec![0f32; x.len() / 2];
+        out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
+            let pairs = x.as_chunks::<2>().0;
+            vectorised(|| {
+                out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, self.limit))
+            });
+        });
         let mut dims = layout.dims().to_vec();
         *dims.last_mut().expect("at least one dimension") /= 2;
-        Ok((out, dims.into()))
+        Ok((CpuStorage::F32(out), dims.into()))
     }
 }

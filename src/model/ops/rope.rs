@@ -1,10 +1,9 @@
 //! Rotary embedding in place, half-split: see `model::rope`.
 
-use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
-use half::bf16;
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{Element, values, values_mut};
+use super::{values, values_mut, vectorised};
 
 struct Rotate {
     heads: usize,
@@ -19,20 +18,20 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
 }
 
 impl Rotate {
-    fn run<T: Element>(&self, x: &mut [T], cos: &[f32], sin: &[f32]) {
+    fn run(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         let half = cos.len() / self.positions;
         let row = self.heads * self.head_dim;
         x.par_chunks_exact_mut(row).enumerate().with_min_len(super::PIECE / row + 1).for_each(|(token, row)| {
             let t = token % self.positions;
             let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
-            for head in row.chunks_exact_mut(self.head_dim) {
-                let (low, high) = head[..2 * half].split_at_mut(half);
-                for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                    let (a, b) = (low.load(), high.load());
-                    *low = T::store(a * cos - b * sin);
-                    *high = T::store(b * cos + a * sin);
+            vectorised(|| {
+                for head in row.chunks_exact_mut(self.head_dim) {
+                    let (low, high) = head[..2 * half].split_at_mut(half);
+                    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                        (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
+                    }
                 }
-            }
+            });
         });
     }
 }
@@ -52,11 +51,7 @@ impl InplaceOp3 for Rotate {
         sin_layout: &Layout,
     ) -> Result<()> {
         let (cos, sin) = (values::<f32>(cos, cos_layout)?, values::<f32>(sin, sin_layout)?);
-        match x {
-            CpuStorage::F32(_) => self.run(values_mut::<f32>(x, layout)?, cos, sin),
-            CpuStorage::BF16(_) => self.run(values_mut::<bf16>(x, layout)?, cos, sin),
-            _ => bail!("rotary embedding of an unexpected dtype"),
-        }
+        self.run(values_mut(x, layout)?, cos, sin);
         Ok(())
     }
 }

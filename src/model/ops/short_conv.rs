@@ -1,11 +1,11 @@
 //! The short convolution of linear attention: depthwise and causal over positions, then SiLU, for chosen columns of a
 //! projection; head by head, so that what comes out is ready for products per head. Always f32.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use half::bf16;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Element, values};
+use super::values;
+use super::vector::{exp, sum, vectorised};
 
 /// Added to the sum of squares before the root (transformers `l2norm`).
 const UNIT_EPS: f32 = 1e-6;
@@ -33,7 +33,7 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 }
 
 impl ShortConv {
-    fn run<T: Element>(&self, x: &[T], columns: usize, weight: &[f32], kernel: usize) -> Vec<f32> {
+    fn run(&self, x: &[f32], columns: usize, weight: &[f32], kernel: usize) -> Vec<f32> {
         let (positions, width) = (self.positions, self.width);
         let sequences = x.len() / (columns * positions);
         let mut out = vec![0f32; sequences * self.heads.len() * positions * width];
@@ -44,18 +44,17 @@ impl ShortConv {
             let taps: Vec<f32> = (0..kernel).flat_map(|j| weight.iter().skip(j).step_by(kernel)).copied().collect();
             let first_row = i / self.heads.len() * positions;
             for (t, out) in out.chunks_exact_mut(width).enumerate() {
-                for (back, taps) in taps.chunks_exact(width).rev().enumerate().take(t + 1) {
-                    let x = &x[(first_row + t - back) * columns + source.first_column..][..width];
-                    for ((out, x), tap) in out.iter_mut().zip(x).zip(taps) {
-                        *out += tap * x.load();
+                vectorised(|| {
+                    for (back, taps) in taps.chunks_exact(width).rev().enumerate().take(t + 1) {
+                        let x = &x[(first_row + t - back) * columns + source.first_column..][..width];
+                        out.iter_mut().zip(x).zip(taps).for_each(|((out, x), tap)| *out += tap * x);
                     }
-                }
-                out.iter_mut().for_each(|y| *y /= 1.0 + (-*y).exp());
-                if let Some(length) = self.length {
-                    let square: f32 = out.iter().map(|y| y * y).sum();
-                    let factor = length / (square + UNIT_EPS).sqrt();
-                    out.iter_mut().for_each(|y| *y *= factor);
-                }
+                    out.iter_mut().for_each(|y| *y /= 1.0 + exp(-*y));
+                    if let Some(length) = self.length {
+                        let factor = length / (sum(out, |y| y * y) + UNIT_EPS).sqrt();
+                        out.iter_mut().for_each(|y| *y *= factor);
+                    }
+                });
             }
         });
         out
@@ -71,11 +70,7 @@ impl CustomOp2 for ShortConv {
         let (rows, columns) = xl.shape().dims2()?;
         let kernel = wl.dims()[2];
         let weight = values::<f32>(weight, wl)?;
-        let out = match x {
-            CpuStorage::F32(_) => self.run(values::<f32>(x, xl)?, columns, weight, kernel),
-            CpuStorage::BF16(_) => self.run(values::<bf16>(x, xl)?, columns, weight, kernel),
-            _ => bail!("short convolution of an unexpected dtype"),
-        };
+        let out = self.run(values::<f32>(x, xl)?, columns, weight, kernel);
         let shape = (rows / self.positions, self.heads.len(), self.positions, self.width);
         Ok((CpuStorage::F32(out), shape.into()))
     }

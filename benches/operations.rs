@@ -1,0 +1,77 @@
+//! Times of single operations: `cargo bench --bench operations [NAME]`. Sizes are those of the models that the sweep reads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use outlier::host::{self, Context, Watch};
+use outlier::model::probe;
+use outlier::progress::{Progress, Silent};
+
+fn main() {
+    divan::main();
+}
+
+/// Rows that an expert gets; OLMoE's expert, 2048 to 1024. Items are floating-point operations.
+#[divan::bench(args = [16, 64, 256, 1024])]
+fn expert(bencher: Bencher, rows: usize) {
+    let (hidden, inner) = (2048, 1024);
+    let mut work = probe::expert(rows, hidden, inner).unwrap();
+    bencher.counter(ItemsCount::new(2 * 3 * rows * hidden * inner)).bench_local(&mut work);
+}
+
+/// Positions of one sequence; Qwen3-30B's attention, 32 heads of 128 over 4 key heads. Items are floating-point operations.
+#[divan::bench(args = [512, 2048])]
+fn attention(bencher: Bencher, positions: usize) {
+    let mut work = probe::attention(positions, 32, 4, 128, None).unwrap();
+    bencher.counter(ItemsCount::new(2 * positions * positions * 32 * 128)).bench_local(&mut work);
+}
+
+/// The same with gpt-oss's window of 128 over 64 heads of 64.
+#[divan::bench(args = [2048])]
+fn attention_in_a_window(bencher: Bencher, positions: usize) {
+    let mut work = probe::attention(positions, 64, 8, 64, Some(128)).unwrap();
+    bencher.bench_local(&mut work);
+}
+
+/// Positions of one sequence; Qwen3-Next's Gated DeltaNet, 32 heads of 128. Items are positions.
+#[divan::bench(args = [512, 2048])]
+fn delta_net(bencher: Bencher, positions: usize) {
+    let mut work = probe::delta_rule(positions, 32, 128).unwrap();
+    bencher.counter(ItemsCount::new(positions)).bench_local(&mut work);
+}
+
+/// Gate and up of one gpt-oss expert, 5760 x 2880, on one thread. Bytes are those of bf16.
+#[divan::bench]
+fn mxfp4(bencher: Bencher) {
+    let values = 5760 * 2880;
+    let mut work = probe::mxfp4(values / 32);
+    bencher.counter(BytesCount::new(2 * values)).bench_local(&mut work);
+}
+
+/// One norm output, 4 sequences of 2048 positions and 2048 features. Bytes are those of f32.
+#[divan::bench]
+fn tap(bencher: Bencher) {
+    let mut work = probe::tap(4, 2048, 2048).unwrap();
+    bencher.counter(BytesCount::new(4usize * 2048 * 2048 * 4)).bench_local(&mut work);
+}
+
+struct Nobody;
+
+impl Watch for Nobody {
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(Silent)
+    }
+
+    fn line(&self, _: &str) {}
+}
+
+/// A thousand calls of a primitive from a script.
+#[divan::bench]
+fn rhai_calls(bencher: Bencher) {
+    let context = Arc::new(Context::new(PathBuf::new(), PathBuf::from("bench.rhai"), Vec::new(), Arc::new(Nobody)));
+    let engine = host::engine(&context);
+    let script = engine.compile("for i in 0..1000 { format_bytes(i); }").unwrap();
+    bencher.counter(ItemsCount::new(1000usize)).bench_local(|| engine.run_ast(&script).unwrap());
+}

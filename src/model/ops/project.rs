@@ -1,0 +1,86 @@
+//! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use half::bf16;
+
+use super::values;
+use crate::memory;
+use crate::model::product::{self, Factor, Out, Rows, Values, Weight};
+use crate::model::spec::Order;
+
+/// A weight, how it is stored, and its bias [out] in f32.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    pub weight: &'a Tensor,
+    pub order: Order,
+    pub bias: Option<&'a Tensor>,
+}
+
+impl Projection<'_> {
+    /// (input, out)
+    pub fn sizes(&self) -> Result<(usize, usize)> {
+        let (rows, columns) = self.weight.dims2()?;
+        Ok(match self.order {
+            Order::OutIn => (columns, rows),
+            Order::InOut => (rows, columns),
+        })
+    }
+}
+
+/// The operand of a product behind the storage of a weight.
+pub(crate) fn operand<'a>(storage: &'a CpuStorage, layout: &Layout, order: Order) -> Result<Weight<'a>> {
+    let (rows, columns) = layout.shape().dims2()?;
+    let (input, out) = if order == Order::OutIn { (columns, rows) } else { (rows, columns) };
+    let values = match storage {
+        CpuStorage::F32(_) => Values::F32(values::<f32>(storage, layout)?),
+        CpuStorage::BF16(_) => Values::Bf16(values::<bf16>(storage, layout)?),
+        _ => bail!("a weight is neither f32 nor bf16"),
+    };
+    Ok(Weight { values, stride: columns, order, input, out })
+}
+
+/// Products of `x` with each weight, into `outs` [rows, out].
+pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+    let stored: Vec<_> = projections.iter().map(|p| p.weight.storage_and_layout()).collect();
+    let biases: Vec<_> = projections.iter().map(|p| p.bias.map(|bias| bias.storage_and_layout())).collect();
+    let mut factors = Vec::new();
+    for (((p, (storage, layout)), bias), y) in projections.iter().zip(&stored).zip(&biases).zip(outs) {
+        let Storage::Cpu(storage) = &**storage else { bail!("a weight is not in CPU memory") };
+        let bias = match bias {
+            Some((storage, layout)) => match &**storage {
+                Storage::Cpu(storage) => Some(values::<f32>(storage, layout)?),
+                _ => bail!("a bias is not in CPU memory"),
+            },
+            None => None,
+        };
+        let w = operand(storage, layout, p.order)?;
+        let stride = w.out;
+        factors.push(Factor { w, bias, y: Out { values: y, stride } });
+    }
+    // Weights that are read together are stored alike.
+    let all_bf16 = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
+    product::multiply(product::Kind::best(rounded && all_bf16), x, &mut factors);
+    Ok(())
+}
+
+/// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
+/// weights are bf16 and the CPU multiplies that faster.
+pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
+    let (rows, input) = x.dims2()?;
+    let mut outs = Vec::new();
+    for p in projections {
+        let (expected, out) = p.sizes()?;
+        if expected != input {
+            bail!("a projection of {expected} inputs meets rows of {input}");
+        }
+        outs.push(memory::zeroed::<f32>(rows * out));
+    }
+    {
+        let (storage, layout) = x.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { bail!("projections run in CPU memory") };
+        let x = Rows::all(values::<f32>(storage, layout)?, input);
+        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+        multiply(&x, projections, rounded, &mut slices)?;
+    }
+    outs.into_iter().zip(projections).map(|(y, p)| Tensor::from_vec(y, (rows, p.sizes()?.1), x.device())).collect()
+}

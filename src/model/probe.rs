@@ -1,0 +1,96 @@
+//! Entrances for `benches/`: single operations on made-up values of given sizes, and runs with a part left out. Not an
+//! interface for users.
+
+use candle_core::{Device, Tensor};
+use half::bf16;
+
+pub use super::forward::{Probe, extract_with};
+use super::load::tensor_error;
+use super::ops::{self, Attend, DeltaRule, FeedForward, Projection};
+use super::spec::{Activation, Order};
+use super::{mxfp4, tap};
+use crate::error::Result;
+use crate::record::{DEFAULT_LADDER, NormId, Site};
+
+/// Something to time.
+pub type Work = Box<dyn FnMut()>;
+
+/// Numbers between -0.5 and 0.5.
+fn noise(count: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn tensor(shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(noise(shape.iter().product()), shape, &Device::Cpu).map_err(tensor_error)
+}
+
+fn weight(out: usize, input: usize) -> Result<Tensor> {
+    let values: Vec<bf16> = noise(out * input).into_iter().map(bf16::from_f32).collect();
+    Tensor::from_vec(values, (out, input), &Device::Cpu).map_err(tensor_error)
+}
+
+/// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many.
+pub fn expert(rows: usize, hidden: usize, inner: usize) -> Result<Work> {
+    let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
+    let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
+    let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
+    let (shares, room) = (vec![0.125; rows], ops::Room::default());
+    Ok(Box::new(move || {
+        fn projection(weight: &Tensor) -> Projection<'_> {
+            Projection { weight, order: Order::OutIn, bias: None }
+        }
+        let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
+        let network = FeedForward { gate, up, down, activation: Activation::Silu, rounded: false };
+        ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
+    }))
+}
+
+/// Causal attention of one sequence.
+pub fn attention(
+    positions: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+) -> Result<Work> {
+    let q = tensor(&[positions, heads * head_dim])?;
+    let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
+    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, sinks: None };
+    Ok(Box::new(move || {
+        ops::attend(&q, &k, &v, &op).expect("sizes fit");
+    }))
+}
+
+/// The gated delta rule of one sequence; key and value heads of `dim`.
+pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
+    let of = || tensor(&[heads, positions, dim]);
+    let (q, k, v) = (of()?, of()?, of()?);
+    let log_decay = (0..heads * positions).map(|i| -0.01 * (i % positions % ops::DELTA_CHUNK + 1) as f32).collect();
+    let op = DeltaRule { heads, positions, log_decay, beta: vec![0.5; heads * positions] };
+    Ok(Box::new(move || {
+        ops::delta_rule(&q, &k, &v, &op).expect("sizes fit");
+    }))
+}
+
+/// MXFP4 to bf16 on one thread, as a reader does it.
+pub fn mxfp4(blocks: usize) -> Work {
+    let codes: Vec<u8> = (0..blocks * mxfp4::BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
+    let scales: Vec<u8> = (0..blocks).map(|i| 120 + (i % 8) as u8).collect();
+    Box::new(move || {
+        std::hint::black_box(mxfp4::dequantise(&codes, &scales));
+    })
+}
+
+/// One norm output of some sequences, folded.
+pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
+    // Standard deviation 1, as norm outputs have.
+    let x = (tensor(&[sequences * positions, hidden])? * 3.46).map_err(tensor_error)?;
+    let norm = NormId { layer: 0, site: Site::InputLayernorm };
+    let mut tap = tap::Tap::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden)?;
+    Ok(Box::new(move || tap.see(0, 0, &x).expect("values in CPU memory")))
+}

@@ -1,0 +1,117 @@
+//! Products against plain sums in f64, for every kind of tile that this CPU has.
+
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+/// Sizes that end within a tile, a panel, a block of depth, and on an odd input.
+const SIZES: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (7, 33, 17), (13, 257, 40), (100, 515, 65), (3, 1024, 300), (70, 64, 7)];
+
+struct Case {
+    x: Vec<f32>,
+    w: Vec<bf16>,
+    bias: Vec<f32>,
+    sizes: (usize, usize, usize),
+}
+
+impl Case {
+    fn new((rows, input, out): (usize, usize, usize)) -> Self {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64((rows + input + out) as u64);
+        let mut random = |count| (0..count).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<_>>();
+        let w = random(input * out).into_iter().map(bf16::from_f32).collect();
+        Self { x: random(rows * input), w, bias: random(out), sizes: (rows, input, out) }
+    }
+
+    fn widened(&self) -> Vec<f32> {
+        self.w.iter().map(|w| w.to_f32()).collect()
+    }
+
+    /// `values` are the weight as stored, in either order.
+    fn product(&self, kind: Kind, values: Values, order: Order) -> Vec<f32> {
+        let (rows, input, out) = self.sizes;
+        let stride = if order == Order::OutIn { input } else { out };
+        let mut y = vec![f32::NAN; rows * out];
+        let w = Weight { values, stride, order, input, out };
+        let factor = Factor { w, bias: Some(&self.bias), y: Out { values: &mut y, stride: out } };
+        multiply(kind, &Rows::all(&self.x, input), &mut [factor]);
+        y
+    }
+
+    /// Largest difference from sums in f64, of x as a kind sees it.
+    fn error(&self, kind: Kind, y: &[f32]) -> f64 {
+        let (rows, input, out) = self.sizes;
+        let seen = |x: f32| if kind.pairs() { bf16::from_f32(x).to_f32() } else { x } as f64;
+        let w = self.widened();
+        let mut worst = 0f64;
+        for (m, n) in (0..rows).flat_map(|m| (0..out).map(move |n| (m, n))) {
+            let sum: f64 = (0..input).map(|k| seen(self.x[m * input + k]) * w[n * input + k] as f64).sum();
+            let difference = (sum + self.bias[n] as f64 - y[m * out + n] as f64).abs();
+            worst = if difference <= worst { worst } else { difference };
+        }
+        worst
+    }
+}
+
+fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|c| values.iter().skip(c).step_by(columns).copied()).collect()
+}
+
+#[test]
+fn every_kind_of_tile_gives_the_sums() {
+    for (kind, sizes) in Kind::available().into_iter().flat_map(|kind| SIZES.map(|sizes| (kind, sizes))) {
+        let case = Case::new(sizes);
+        let (narrow, input) = (case.w.clone(), sizes.1);
+        let turned = transposed(&narrow, input);
+        let first = case.product(kind, Values::Bf16(&narrow), Order::OutIn);
+        let error = case.error(kind, &first);
+        assert!(error < 2e-5, "{kind:?} {sizes:?}: {error:e}");
+        assert_eq!(first, case.product(kind, Values::Bf16(&turned), Order::InOut), "{kind:?} {sizes:?}, [in, out]");
+        if !kind.pairs() {
+            let (wide, turned) = (case.widened(), transposed(&case.widened(), input));
+            assert_eq!(first, case.product(kind, Values::F32(&wide), Order::OutIn), "{kind:?} {sizes:?}, f32");
+            assert_eq!(
+                first,
+                case.product(kind, Values::F32(&turned), Order::InOut),
+                "{kind:?} {sizes:?}, f32 [in, out]"
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_outputs_and_threads_may_be_divided_anyhow() {
+    for kind in Kind::available() {
+        let case = Case::new((100, 515, 65));
+        let (rows, input, out) = case.sizes;
+        let all = case.product(kind, Values::Bf16(&case.w), Order::OutIn);
+        for threads in [1, 3, 16] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(
+                all,
+                pool.install(|| case.product(kind, Values::Bf16(&case.w), Order::OutIn)),
+                "{threads} threads"
+            );
+        }
+        // Some rows, by themselves, on one thread, into a wider matrix.
+        let chosen = [3u32, 50, 99];
+        let x = Rows { values: &case.x, stride: input, rows: chosen.len(), columns: input, chosen: Some(&chosen) };
+        let w = Weight { values: Values::Bf16(&case.w), stride: input, order: Order::OutIn, input, out };
+        let mut y = vec![0f32; chosen.len() * (out + 5)];
+        multiply_here(kind, &x, &w, Out { values: &mut y, stride: out + 5 });
+        let without_bias = Case { bias: vec![0.0; out], ..Case::new((rows, input, out)) };
+        let all = without_bias.product(kind, Values::Bf16(&case.w), Order::OutIn);
+        for (y, row) in y.chunks(out + 5).zip(chosen) {
+            assert_eq!(&y[..out], &all[row as usize * out..][..out], "{kind:?} row {row}");
+        }
+    }
+}
+
+#[test]
+fn wide_registers_agree_bit_for_bit() {
+    let kinds: Vec<Kind> =
+        Kind::available().into_iter().filter(|kind| !kind.pairs() && *kind != Kind::Portable).collect();
+    let case = Case::new((70, 300, 50));
+    let results: Vec<_> = kinds.iter().map(|kind| case.product(*kind, Values::Bf16(&case.w), Order::OutIn)).collect();
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{kinds:?}");
+}
