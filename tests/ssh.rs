@@ -128,6 +128,32 @@ fn what_leads_out_of_the_project_is_refused() {
     project.refuses(&sync("results"), 3, "nothing to send at \"results\"", "are never sent");
 }
 
+/// The whole miniature sweep, on one machine after the other and on this one: the same results, and no worker is left.
+#[test]
+fn the_sweep() {
+    let sshd = Sshd::start();
+    let (here, there) = (Project::new(), Project::new());
+    let key = sshd.key_file().display().to_string();
+    let (target, fingerprint) = (sshd.target(), sshd.fingerprint());
+    let far = ["--provider", "ssh", "--host", &target, "--key", &key, "--fingerprint", &fingerprint, "--max", "2"];
+    let sweep = |project: &Project, more: &[&str]| {
+        project.copy("scripts", "scripts");
+        let few = ["run", "scripts/sweep.rhai", "--miniature", "--num-sequences", "2", "--sequence-length", "64"];
+        let mut command = project.command(&[&few[..], more].concat());
+        Outcome::of(command.env("OUTLIER_WORKER", stripped()).output().unwrap()).ends(0)
+    };
+    sweep(&here, &[]);
+    let outcome = sweep(&there, &far);
+    let results = |project: &Project| -> Vec<String> {
+        let files = project.files("results").into_iter();
+        files.filter_map(|file| Some(file.strip_suffix(FINAL)?.trim_end_matches('/').to_string())).collect()
+    };
+    assert_eq!(results(&there).len(), 7, "{}", outcome.stderr);
+    for name in results(&here) {
+        same(&here, &there, &name);
+    }
+}
+
 /// The layers of the log of a piece of work, in order.
 pub fn steps(project: &Project, log: &str) -> Vec<u64> {
     let step = |line: &str| line.rsplit_once(": ")?.1.split_once('/')?.0.parse().ok();

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use candle_core::DType;
 use safetensors::Dtype;
 
 use super::arch::{self, Names, Released};
@@ -17,7 +16,7 @@ use super::open::read_config;
 use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
 use super::workspace::{Cut, read_ahead};
 use crate::error::Result;
-use crate::record::{ComputeDtype, Estimate, EstimateArgs, LoadArgs};
+use crate::record::{Estimate, EstimateArgs, LoadArgs};
 
 /// The program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 18 << 20;
@@ -41,16 +40,12 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         download += stored(&tensor, role);
     }
     let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
-    let dtype = match model.dtype {
-        ComputeDtype::F32 => DType::F32,
-        ComputeDtype::Bf16 => DType::BF16,
-    };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let size = |part: &Part| {
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.tensors()[0].name));
         // Models are released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
-        part.elements() * resident_dtype(part.role(), stored, dtype).size_in_bytes()
+        part.elements() * resident_dtype(part.role(), stored).size_in_bytes()
     };
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;

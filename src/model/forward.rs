@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
         let (found, full) =
             resume::take_over(&mut resume, model, &mut tap, args, &full_tensors(model, tokens, args), progress)?;
         let mut needed = 0;
-        let loader = Loader { checkpoint: &model.checkpoint, dtype: model.dtype, device: &model.device };
+        let loader = Loader { checkpoint: &model.checkpoint, device: &model.device };
         let size = |part: &Part| loader.resident_bytes(part);
         let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
@@ -437,7 +437,7 @@ impl<'a> Run<'a> {
         }
         self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
         let weights = self.reader.take(Portion::FinalNorm)?;
-        let loader = Loader { checkpoint: &self.model.checkpoint, dtype: self.model.dtype, device: &self.model.device };
+        let loader = Loader { checkpoint: &self.model.checkpoint, device: &self.model.device };
         match head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress) {
             Err(error) if error.kind == Kind::Interrupted => Err(self.interrupted(self.model.spec.layers.len())),
             outcome => outcome.map(Some),

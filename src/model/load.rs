@@ -17,20 +17,19 @@ use crate::memory;
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
 
-/// The dtype in which a weight stays in memory: that of the computation, except that bf16 stays bf16 (products widen it,
-/// exactly), four-bit floats become bf16 (exactly), and what decides routing or scales is f32.
-pub fn resident_dtype(role: Role, stored: Dtype, compute: DType) -> DType {
+/// The dtype in which a weight stays in memory: bf16 stays bf16 (products widen it, exactly), four-bit floats become bf16
+/// (exactly), all else is f32. No weight is ever narrowed: a model with rounded weights is another model, whose router may
+/// choose other experts.
+pub fn resident_dtype(role: Role, stored: Dtype) -> DType {
     match stored {
-        _ if role.in_f32() => DType::F32,
-        Dtype::BF16 | Dtype::U8 => DType::BF16,
-        _ => compute,
+        Dtype::BF16 | Dtype::U8 if !role.in_f32() => DType::BF16,
+        _ => DType::F32,
     }
 }
 
-/// Dtype, device and source of everything that is loaded.
+/// Device and source of everything that is loaded.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
-    pub dtype: DType,
     pub device: &'a Device,
 }
 
@@ -44,12 +43,12 @@ impl Loader<'_> {
         match part {
             Part::Whole { tensor, role } => {
                 let entry = self.checkpoint.expect(tensor)?;
-                let dtype = resident_dtype(*role, entry.dtype, self.dtype);
+                let dtype = resident_dtype(*role, entry.dtype);
                 self.values(tensor, entry, 0, tensor.shape.clone(), dtype)
             }
             Part::Slice { tensor, index, role } => {
                 let entry = self.checkpoint.expect(tensor)?;
-                let dtype = resident_dtype(*role, entry.dtype, self.dtype);
+                let dtype = resident_dtype(*role, entry.dtype);
                 let shape = tensor.shape[1..].to_vec();
                 let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
                 self.values(tensor, entry, *index as u64 * length, shape, dtype)
@@ -67,14 +66,14 @@ impl Loader<'_> {
     /// Bytes of a part once loaded.
     pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
         let entry = self.checkpoint.expect(part.tensors()[0])?;
-        Ok(part.elements() * resident_dtype(part.role(), entry.dtype, self.dtype).size_in_bytes())
+        Ok(part.elements() * resident_dtype(part.role(), entry.dtype).size_in_bytes())
     }
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
     pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Tensor> {
         let entry = self.checkpoint.expect(tensor)?;
         let row = tensor.shape[1] as u64 * element_bytes(entry)?;
-        let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype, self.dtype));
+        let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype));
         self.values(tensor, entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
     }
 

@@ -165,7 +165,7 @@ impl Reader {
         let thread = |_| {
             let (shared, checkpoint, device) = (shared.clone(), checkpoint.clone(), device.clone());
             std::thread::spawn(move || {
-                read(&shared, &Loader { checkpoint: &checkpoint, dtype, device: &device });
+                read(&shared, &Loader { checkpoint: &checkpoint, device: &device });
             })
         };
         let threads = (0..THREADS).map(thread).collect();
@@ -174,7 +174,7 @@ impl Reader {
 
     /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
     pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
-        let loader = Loader { checkpoint: &self.checkpoint, dtype: self.dtype, device: &self.device };
+        let loader = Loader { checkpoint: &self.checkpoint, device: &self.device };
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
         let mut state = self.shared.lock();
         if !state.portions.contains_key(&portion) {
