@@ -9,7 +9,7 @@ use crate::stats;
 
 type Row = Map<String, Value>;
 
-/// Names and rows of all tables, with the criterion of the analysis.
+/// Names and rows of all tables that have any, with the criterion of the analysis.
 pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
     let acts = &*stored.activations;
     let criterion = &stored.found.criterion;
@@ -29,7 +29,8 @@ pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
         });
         tables.push(("experts", experts.collect()));
     }
-    Ok(tables.into_iter().map(|(name, rows)| (name, Table::new(&[], &rows))).collect())
+    let filled = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
+    Ok(filled.map(|(name, rows)| (name, Table::new(&[], &rows))).collect())
 }
 
 fn object(json: Value) -> Row {
