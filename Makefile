@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill packages test-packages lint race race-environment race-model
+.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -19,6 +19,19 @@ pods: test-packages
 # Kills clients at random instants while the service misbehaves, and looks what is left: make drill SEED=7 RUNS=200
 drill: test-packages
 	SEED=$(SEED) RUNS=$(RUNS) cargo test --quiet --test drill
+
+# Opens the report in headless Chromium, sorts a table, reads a heat map, and takes a picture (results/report.png).
+browser-test: demo
+	./target/release/outlier run scripts/report.rhai
+	sh tests/browser/run.sh results/report.html results/report.png
+
+# Reads exported tables back with pandas and pyarrow, in an environment of its own.
+export-test: demo
+	./target/release/outlier run scripts/analyze.rhai --tables csv
+	./target/release/outlier run scripts/analyze.rhai --tables parquet
+	python3 -m venv target/consumers
+	target/consumers/bin/pip install --quiet pandas pyarrow
+	target/consumers/bin/python tests/consumers/read_exports.py results/quickstart
 
 # What the build and the tests need from the system: installs it where that is possible, says which where it is not.
 packages:

@@ -7,6 +7,7 @@ pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;
+pub mod plot;
 pub mod progress;
 pub mod record;
 pub mod remote;

@@ -71,13 +71,13 @@ fn damaged_record() {
 fn other_versions() {
     let project = project();
     let text = String::from_utf8_lossy(&project.bytes(RECORD)).into_owned();
-    assert!(text.contains(r#"\"stats_version\":1"#));
+    assert!(text.contains(r#"\"stats_version\":2"#));
     let mut record = project.bytes(RECORD);
-    let key = br#"\"stats_version\":1"#;
+    let key = br#"\"stats_version\":2"#;
     let at = record.windows(key.len()).position(|window| window == key).unwrap();
     record[at + key.len() - 1] = b'9';
     project.file(RECORD, record);
-    refuses(&project, LOAD, FILE, "version 9 of the format, this program reads 1", "written by another version");
+    refuses(&project, LOAD, FILE, "version 9 of the format, this program reads 2", "written by another version");
 
     let path = format!("results/demo/{FINAL}");
     let mut json = project.json(&path);

@@ -1,11 +1,12 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
 /// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, and a project
-/// folder in which the program runs.
+/// folder in which the program runs; JSON schemas.
 mod checkpoint;
 mod fake_hub;
 mod fake_runpod;
 mod project;
+mod schema;
 mod sshd;
 
 /// The rules of the house, read off the source.
@@ -35,6 +36,11 @@ mod bad_tokens;
 
 /// Result folders: written, replaced, read back, equal for equal runs.
 mod results;
+
+/// Other questions to a stored record; tables, figures, reports and exports of all of them.
+mod perplexity;
+mod reports;
+mod rethreshold;
 
 /// The result does not depend on how the work was cut.
 mod invariance;

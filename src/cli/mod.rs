@@ -3,6 +3,7 @@
 mod bars;
 mod gpus;
 mod interrupt;
+mod rethreshold;
 mod table;
 mod worker;
 
@@ -42,6 +43,8 @@ enum Command {
     Gpus(gpus::Gpus),
     /// Lists GPUs that could be rented now, with prices.
     Offers(gpus::Offers),
+    /// Asks another criterion of a stored record: outlier rethreshold results/NAME --magnitude 7
+    Rethreshold(rethreshold::Rethreshold),
     /// Serves a client of another machine; started by that client.
     #[command(hide = true)]
     Worker {
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),
         Command::Offers(asked) => done(gpus::offers(&asked)),
+        Command::Rethreshold(asked) => done(rethreshold::run(&asked)),
         Command::Run { script, flags } => {
             // The one flag that is ours wherever it stands.
             let quiet = cli.quiet || flags.iter().any(|flag| flag == "--quiet");

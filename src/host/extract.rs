@@ -166,7 +166,7 @@ fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
     rows.iter().map(row).collect()
 }
 
-fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
+pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
     let o = Options::new("extract_layernorms", options, EXTRACT)?;
     let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {

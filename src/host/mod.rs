@@ -2,19 +2,24 @@
 //!
 //! One file per area of script-visible functions. Scripts reach the world through these primitives only.
 
+mod claims;
 mod context;
 mod diagnostic;
 mod extract;
+mod figures;
+mod files;
 mod flags;
 mod flow;
 mod logs;
 mod machines;
 mod modules;
 mod options;
+mod perplexity;
 mod problem;
 mod show;
 mod statistics;
 mod stored;
+mod sweeps;
 mod values;
 
 pub use context::{Context, Watch};
@@ -52,6 +57,11 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     extract::register(&mut engine, context);
     machines::register(&mut engine, context);
     statistics::register(&mut engine);
+    sweeps::register(&mut engine);
+    claims::register(&mut engine);
+    perplexity::register(&mut engine, context);
+    figures::register(&mut engine, context);
+    files::register(&mut engine, context);
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);
     flow::register(&mut engine, context);

@@ -9,8 +9,18 @@ use std::sync::{Mutex, OnceLock};
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
 /// Embedded modules: name and text.
-const EMBEDDED: &[(&str, &str)] =
-    &[("deploy", include_str!("../../stdlib/deploy.rhai")), ("dettmers", include_str!("../../stdlib/dettmers.rhai"))];
+const EMBEDDED: &[(&str, &str)] = &[
+    ("compare", include_str!("../../stdlib/compare.rhai")),
+    ("deploy", include_str!("../../stdlib/deploy.rhai")),
+    ("dettmers", include_str!("../../stdlib/dettmers.rhai")),
+    ("figures", include_str!("../../stdlib/figures.rhai")),
+    ("thresholds", include_str!("../../stdlib/thresholds.rhai")),
+];
+/// Embedded files that are no modules.
+const DATA: &[(&str, &str)] = &[
+    ("published.json", include_str!("../../stdlib/published.json")),
+    ("report.html", include_str!("../../stdlib/report.html")),
+];
 /// How embedded files are called in messages.
 const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
 
@@ -40,6 +50,17 @@ impl Modules {
         let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
         embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string()))
     }
+}
+
+/// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
+pub fn data(root: &Path, name: &str) -> Option<String> {
+    let embedded = DATA.iter().find(|(file, _)| *file == name)?;
+    Some(std::fs::read_to_string(root.join("stdlib").join(name)).unwrap_or_else(|_| embedded.1.to_string()))
+}
+
+/// Names of those files.
+pub fn data_names() -> impl Iterator<Item = &'static str> + Clone {
+    DATA.iter().map(|(name, _)| *name)
 }
 
 /// Names of the embedded modules.

@@ -89,6 +89,14 @@ impl Options {
         }
     }
 
+    /// A number, or an array of numbers.
+    pub fn number_or_numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        self.typed(key, "a number or an array of numbers", |value| match value.read_lock::<rhai::Array>() {
+            Some(items) => items.iter().map(number).collect(),
+            None => Some(vec![number(value)?]),
+        })
+    }
+
     pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.typed(key, "an array of numbers", |value| {
             value.read_lock::<rhai::Array>()?.iter().map(|v| number(v).map(|n| n as f32)).collect()

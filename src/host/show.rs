@@ -64,7 +64,7 @@ fn table(columns: &[String], rows: &Array) -> ScriptResult<()> {
     Ok(())
 }
 
-fn cell(value: Option<&Dynamic>) -> String {
+pub fn cell(value: Option<&Dynamic>) -> String {
     match value {
         None => String::new(),
         Some(value) if value.is_unit() => "–".to_string(),

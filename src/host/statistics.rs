@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
 use crate::stats;
 
-const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
+pub const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
 const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
-const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
+pub const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
 
-const CRITERION: [&str; 7] = [
+pub const CRITERION: [&str; 7] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -22,7 +22,7 @@ const CRITERION: [&str; 7] = [
     "skip_positions",
     "systematic_layers",
 ];
-const BOOTSTRAP: [&str; 11] = [
+pub const BOOTSTRAP: [&str; 11] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -48,7 +48,7 @@ fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_fn("bootstrap_ci", |acts: T| bootstrap(Dynamic::from(acts), Map::new()));
 }
 
-fn criterion(o: &Options) -> Result<Criterion> {
+pub fn criterion(o: &Options) -> Result<Criterion> {
     let default = Criterion::default();
     Ok(Criterion {
         magnitude_threshold: o.float("magnitude_threshold")?.map_or(default.magnitude_threshold, |t| t as f32),
@@ -58,6 +58,16 @@ fn criterion(o: &Options) -> Result<Criterion> {
         scope: o.choice("scope", SCOPES)?.unwrap_or(default.scope),
         skip_positions: o.whole("skip_positions")?.unwrap_or(default.skip_positions),
         systematic_layers: o.float("systematic_layers")?.unwrap_or(default.systematic_layers),
+    })
+}
+
+/// How to resample, of what is given.
+pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
+    Ok(BootstrapArgs {
+        n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
+        confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
+        method: o.choice("method", METHODS)?.unwrap_or(default.method),
+        seed: o.whole("seed")?.map_or(default.seed, |seed| seed as u64),
     })
 }
 
@@ -73,14 +83,7 @@ fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
     let acts = activations(&acts)?;
     let run = || {
         let o = Options::new("bootstrap_ci", options, &BOOTSTRAP)?;
-        let default = BootstrapArgs::default();
-        let args = BootstrapArgs {
-            n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
-            confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
-            method: o.choice("method", METHODS)?.unwrap_or(default.method),
-            seed: o.whole("seed")?.map_or(default.seed, |seed| seed as u64),
-        };
-        stats::bootstrap(&acts, &criterion(&o)?, &args)
+        stats::bootstrap(&acts, &criterion(&o)?, &resampling(&o, BootstrapArgs::default())?)
     };
     Ok(to_dynamic(&plain(&thrown(run())?)))
 }

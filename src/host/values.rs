@@ -17,7 +17,34 @@ use crate::suggest;
 /// Names of all primitives, for suggestions.
 pub const FUNCTIONS: &[&str] = &[
     "args",
+    "adjust_p_values",
+    "bar_chart",
     "bootstrap_ci",
+    "correlation_test",
+    "export_tables",
+    "group_test",
+    "heat_map",
+    "heat_map_data",
+    "html_table",
+    "escape_html",
+    "layer_agreement",
+    "layer_profile",
+    "list_results",
+    "magnitude_histogram",
+    "markdown_table",
+    "paired_test",
+    "per_sequence",
+    "perplexity",
+    "save_figure",
+    "sequences_needed",
+    "sparkline",
+    "stdlib_json",
+    "stdlib_text",
+    "svg",
+    "sweep_criteria",
+    "write_json",
+    "write_table",
+    "write_text",
     "detect_outliers",
     "estimate_vram",
     "extract_layernorms",
@@ -114,6 +141,7 @@ pub const FIELDS: &[&str] = &[
     "num_experts",
     "num_experts_per_tok",
     "parameters",
+    "active_parameters",
     "download_bytes",
     "read_bytes",
     "layer_bytes",
@@ -162,6 +190,43 @@ pub const FIELDS: &[&str] = &[
     "error",
     "path",
     "text",
+    "answer",
+    "bracket",
+    "rung_below",
+    "rung_above",
+    "num_features_high",
+    "classification_high",
+    "possible_features",
+    "num_systematic",
+    "perplexity",
+    "mean_nll",
+    "per_sequence",
+    "num_tokens",
+    "statistic",
+    "p_value",
+    "alternative",
+    "exact",
+    "n_permutations",
+    "effect",
+    "effect_size",
+    "sizes",
+    "agreement",
+    "sufficient",
+    "decides",
+    "undecided",
+    "same_classification",
+    "mean_features",
+    "standard_error",
+    "needed",
+    "norms",
+    "features_per_column",
+    "values",
+    "feature_dims",
+    "from",
+    "to",
+    "positive",
+    "negative",
+    "count",
     "expected_dims",
     "expected_classification",
 ];
@@ -320,9 +385,7 @@ pub fn register(engine: &mut Engine) {
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
     register_handle::<StoredHandle>(engine);
-    engine.register_get("activations", |stored: &mut StoredHandle| {
-        ActivationsHandle(Arc::new(stored.0.activations.clone()))
-    });
+    engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
     // Maps and arrays, for found.to_json(); Rhai's own writes floats and strings in its own way.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));
     engine.register_fn("to_json", |array: &mut rhai::Array| json_text(&array.clone().into()));
@@ -338,7 +401,7 @@ pub fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
         return Ok(handle.0.clone());
     }
     if let Some(stored) = value.read_lock::<StoredHandle>() {
-        return Ok(Arc::new(stored.0.activations.clone()));
+        return Ok(stored.0.activations.clone());
     }
     let actual = value.type_name().to_string();
     let expected = "activations or stored results".to_string();

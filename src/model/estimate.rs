@@ -230,7 +230,7 @@ impl Phases<'_> {
 }
 
 /// Weights that one token multiplies with, without embeddings and head.
-fn active_parameters(spec: &Model) -> u64 {
+pub fn active_parameters(spec: &Model) -> u64 {
     let elements = |parts: &[inventory::Part]| parts.iter().map(|part| part.elements() as u64).sum::<u64>();
     let layer = |layer: &super::spec::Layer| {
         let experts = match &layer.ffn {

@@ -96,6 +96,7 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
         num_experts,
         num_experts_per_tok,
         parameters,
+        active_parameters: super::estimate::active_parameters(&spec),
         weight_bytes,
         dtype: args.dtype,
         device: "cpu".to_string(),

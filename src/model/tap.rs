@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ops::{values, vectorised};
 use crate::error::{Error, Result};
-use crate::record::{DEFAULT_LADDER, Fold, Ladder, NonFinite, NormFold, NormId};
+use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, NormId};
 
 /// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
 const BLOCK: usize = 512;
@@ -151,7 +151,7 @@ impl Tap {
 
     /// The finished folds over all positions and without position 0, and where values were not finite.
     pub fn finish(self) -> (Fold, Fold, Vec<NonFinite>) {
-        let unions: Vec<(Vec<Ladder>, Vec<Ladder>)> =
+        let unions: Vec<(Ladders, Ladders)> =
             self.levels.par_chunks_exact(self.positions * self.hidden).map(|levels| self.union(levels)).collect();
         debug_assert_eq!(unions.len(), self.sequences);
         let (any_all, any_without): (Vec<_>, Vec<_>) = unions.into_iter().unzip();
@@ -163,8 +163,8 @@ impl Tap {
     }
 
     /// Positions of one sequence per feature and rung, from the levels of all norms.
-    fn union(&self, levels: &[u8]) -> (Vec<Ladder>, Vec<Ladder>) {
-        let (mut all, mut without_first) = (Vec::new(), Vec::new());
+    fn union(&self, levels: &[u8]) -> (Ladders, Ladders) {
+        let (mut all, mut without_first) = (Ladders::default(), Ladders::default());
         for (block, levels) in levels.chunks(self.positions * BLOCK).enumerate() {
             let width = levels.len() / self.positions;
             let mut counts = Histogram::new(width, self.ladder.len());
@@ -178,9 +178,9 @@ impl Tap {
             for row in levels.chunks_exact(width).skip(1) {
                 add(row, &mut counts);
             }
-            without_first.extend(counts.ladders(block * BLOCK));
+            without_first.append(&counts.ladders(block * BLOCK));
             add(&levels[..width], &mut counts);
-            all.extend(counts.ladders(block * BLOCK));
+            all.append(&counts.ladders(block * BLOCK));
         }
         (all, without_first)
     }
@@ -191,8 +191,8 @@ fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
     for part in parts {
         whole.max.extend(&part.max);
         whole.min.extend(&part.min);
-        whole.positive.extend_from_slice(&part.positive);
-        whole.negative.extend_from_slice(&part.negative);
+        whole.positive.append(&part.positive);
+        whole.negative.append(&part.negative);
     }
     whole
 }
@@ -215,18 +215,18 @@ impl Histogram {
     }
 
     /// Counts at or beyond each rung, for features with any; features number from `first`.
-    fn ladders(&self, first: usize) -> Vec<Ladder> {
-        let touched = self.touched.iter().enumerate().filter(|(_, touched)| **touched);
-        let ladder = |feature: usize| {
-            let mut counts = self.counts[feature * self.rungs..][..self.rungs].to_vec();
+    fn ladders(&self, first: usize) -> Ladders {
+        let mut ladders = Ladders::default();
+        let mut counts = vec![0; self.rungs];
+        for (feature, _) in self.touched.iter().enumerate().filter(|(_, touched)| **touched) {
+            counts.copy_from_slice(&self.counts[feature * self.rungs..][..self.rungs]);
             for rung in (1..self.rungs).rev() {
                 counts[rung - 1] += counts[rung];
             }
-            counts.truncate(counts.iter().position(|count| *count == 0).unwrap_or(self.rungs));
-            counts.shrink_to_fit();
-            Ladder { feature: (first + feature) as u32, counts }
-        };
-        touched.map(|(feature, _)| ladder(feature)).collect()
+            let reached = counts.iter().position(|count| *count == 0).unwrap_or(self.rungs);
+            ladders.push((first + feature) as u32, &counts[..reached]);
+        }
+        ladders
     }
 }
 

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Ladders;
+
 /// Which of a decoder layer's two norms: the names are those of Hugging Face module paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,21 +44,6 @@ impl NormId {
     }
 }
 
-/// Sparse ladder counts of one cell row: for feature `feature` the counts at rungs 0, 1, … (at or beyond that rung),
-/// strictly the leading non-zero ones. Counts never increase along the ladder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ladder {
-    pub feature: u32,
-    pub counts: Vec<u32>,
-}
-
-impl Ladder {
-    /// Number of positions at or beyond rung `rung`.
-    pub fn at(&self, rung: usize) -> u32 {
-        self.counts.get(rung).copied().unwrap_or(0)
-    }
-}
-
 /// One norm over one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NormFold {
@@ -64,10 +51,10 @@ pub struct NormFold {
     pub max: Vec<f32>,
     /// Smallest signed value per feature, `[hidden]`; +inf where every value is NaN.
     pub min: Vec<f32>,
-    /// Positions with x >= rung, sorted by feature.
-    pub positive: Vec<Ladder>,
-    /// Positions with x <= -rung, sorted by feature.
-    pub negative: Vec<Ladder>,
+    /// Positions with x >= rung.
+    pub positive: Ladders,
+    /// Positions with x <= -rung.
+    pub negative: Ladders,
 }
 
 /// The whole fold of one model over some sequences, for one choice of positions (all, or all but position 0).
@@ -75,8 +62,8 @@ pub struct NormFold {
 pub struct Fold {
     /// `norms[n][s]`, n in the order of `Activations::norms`.
     pub norms: Vec<Vec<NormFold>>,
-    /// `any_norm[s]`: positions at which any norm reaches each rung in magnitude, sorted by feature.
-    pub any_norm: Vec<Vec<Ladder>>,
+    /// `any_norm[s]`: positions at which any norm reaches each rung in magnitude.
+    pub any_norm: Vec<Ladders>,
 }
 
 /// Where NaN or infinity was seen in a norm output.
@@ -151,6 +138,11 @@ impl Activations {
             1 => Some(&self.without_first),
             _ => None,
         }
+    }
+
+    /// Index of the lowest rung that is not below `threshold`; the number of rungs where all are.
+    pub fn rung_at_or_above(&self, threshold: f32) -> usize {
+        self.ladder.partition_point(|&rung| rung < threshold)
     }
 
     /// Index of the rung equal to `threshold`, if the ladder has it.

@@ -80,10 +80,52 @@ pub struct LayerStats {
     pub outlier_percentage: f64,
 }
 
+/// Whether a threshold was a rung of the record's ladder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It was: every number is what a fresh run with this threshold would count.
+    #[default]
+    Exact,
+    /// It lies between two rungs: layer shares and extremes are exact, positions and hits are bounded.
+    Bracketed,
+}
+
+/// What a threshold between two rungs leaves open. The numbers beside it are the least they can be, these the most.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bracket {
+    /// The rungs next to the threshold; absent where it is below or above the whole ladder.
+    pub rung_below: Option<f32>,
+    pub rung_above: Option<f32>,
+    pub num_features_high: usize,
+    pub classification_high: Classification,
+    /// Features that may pass: those that do with the positions of the rung below.
+    pub possible_features: Vec<PossibleFeature>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PossibleFeature {
+    pub feature_dim: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<usize>,
+    /// In the unit of the criterion; exact.
+    pub layer_percentage: f64,
+    /// The most it can be.
+    pub seq_percentage: f64,
+    pub max_magnitude: f32,
+    /// The class it has if it passes.
+    pub classification: Classification,
+}
+
 /// What `detect_outliers` returns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     pub criterion: Criterion,
+    #[serde(default)]
+    pub answer: Answer,
+    /// Where the answer is bracketed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bracket: Option<Bracket>,
     pub classification: Classification,
     /// Sorted by `max_magnitude`, largest first, ties by `feature_dim`; per sequence: by sequence first.
     pub features: Vec<Feature>,

@@ -4,20 +4,30 @@
 //! at the fields.
 
 mod activations;
+mod claim;
 mod criterion;
 mod estimate;
 mod finding;
 mod interval;
+mod ladders;
 mod model;
+mod perplexity;
+mod profile;
 mod request;
+mod sweep;
 
 pub use activations::*;
+pub use claim::*;
 pub use criterion::*;
 pub use estimate::*;
 pub use finding::*;
 pub use interval::*;
+pub use ladders::*;
 pub use model::*;
+pub use perplexity::*;
+pub use profile::*;
 pub use request::*;
+pub use sweep::*;
 
 /// A record as JSON, with floats as short as they print: an f32 of 5.8 reads 5.8.
 pub fn plain(record: &impl serde::Serialize) -> serde_json::Value {

@@ -52,6 +52,9 @@ pub struct ModelInfo {
     pub num_experts_per_tok: usize,
     /// Parameters in the tensors the model uses.
     pub parameters: u64,
+    /// Of them those that one token multiplies with, without embeddings and head.
+    #[serde(default)]
+    pub active_parameters: u64,
     /// Bytes of those tensors as stored.
     pub weight_bytes: u64,
     pub dtype: ComputeDtype,

@@ -72,14 +72,13 @@ pub fn batch_file(sequence: usize) -> String {
 
 /// Hits and extremes per norm of one sequence.
 fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Value {
-    let (Some(fold), Some(rung)) = (acts.fold(criterion.skip_positions), acts.rung(criterion.magnitude_threshold))
-    else {
-        return Value::Null;
-    };
+    let Some(fold) = acts.fold(criterion.skip_positions) else { return Value::Null };
+    // Between two rungs: the hits that are certain.
+    let rung = acts.rung_at_or_above(criterion.magnitude_threshold);
     let positions = acts.sequence_length - criterion.skip_positions;
     let layers = acts.norms.iter().zip(&fold.norms).map(|(norm, cells)| {
         let cell = &cells[s];
-        let hits: u64 = cell.positive.iter().chain(&cell.negative).map(|ladder| ladder.at(rung) as u64).sum();
+        let hits: u64 = cell.positive.iter().chain(cell.negative.iter()).map(|ladder| ladder.at(rung) as u64).sum();
         let magnitude = cell.max.iter().chain(&cell.min).filter(|v| v.is_finite()).fold(0f32, |m, v| m.max(v.abs()));
         let stats = json!({
             "num_outliers": hits,
@@ -148,6 +147,7 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
         "pooled": plain(&analysis.found),
         "intervals": analysis.intervals,
         "mean_nll": plain(&acts.mean_nll),
+        "perplexity": perplexity(acts, analysis),
         "expert_coverage": acts.expert_coverage,
         "non_finite": acts.non_finite,
         "settings": analysis.settings,
@@ -163,6 +163,12 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
         "batch_results": batches,
         "measurements": measurements,
     })
+}
+
+/// Perplexity with intervals, where losses were measured on sequences enough.
+fn perplexity(acts: &Activations, analysis: &Analysis) -> Value {
+    let args = analysis.intervals.as_ref().map(|intervals| intervals.args.clone()).unwrap_or_default();
+    stats::perplexity(acts, &args).map_or(Value::Null, |perplexity| plain(&perplexity))
 }
 
 /// RFC 3339, UTC, whole seconds.

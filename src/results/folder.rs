@@ -3,6 +3,7 @@
 //! Where `final_analysis_results.json` exists, the analysis is complete.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ pub const STATS: &str = "activations.stats";
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub folder: PathBuf,
-    pub activations: Activations,
+    pub activations: Arc<Activations>,
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
     pub settings: Map<String, Value>,
@@ -92,6 +93,32 @@ pub fn load(folder: &Path) -> Result<Stored> {
         found: serde_json::from_value(take("pooled")).map_err(|e| corrupt(format!("`pooled`: {e}")))?,
         intervals: serde_json::from_value(take("intervals")).map_err(|e| corrupt(format!("`intervals`: {e}")))?,
         settings: serde_json::from_value(take("settings")).map_err(|e| corrupt(format!("`settings`: {e}")))?,
-        activations,
+        activations: Arc::new(activations),
     })
+}
+
+/// Folders with results are looked for so deep below `results/`.
+const DEPTH: usize = 3;
+
+/// Names of all finished analyses below `root`, sorted; whether they can be read is not asked.
+pub fn list(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut folders = vec![(root.to_path_buf(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.map_err(|e| Error::io(format!("reading {}", folder.display()), &e))?,
+        };
+        for entry in entries.filter_map(|entry| entry.ok()) {
+            let path = entry.path();
+            if path.join(FINAL).is_file() {
+                names.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
+            }
+            if path.is_dir() && depth < DEPTH {
+                folders.push((path, depth + 1));
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
 }

@@ -40,12 +40,17 @@ pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs
     Ok(run.finish(part))
 }
 
-fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
-    let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
+pub fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
     if criterion.scope == Scope::PerSequence {
         return Err(Error::bad_argument("a bootstrap over sequences cannot have `scope: \"per_sequence\"`")
             .hint("use `scope: \"pooled\"`: the sequences are what is resampled"));
     }
+    check_args(acts.num_sequences, args)
+}
+
+/// Whether so many sequences can be resampled in this way.
+pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
+    let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
     if n_resamples == 0 || n_resamples > MAX_RESAMPLES {
         return Err(Error::bad_argument(format!("`n_resamples` is {n_resamples}, outside 1 to {MAX_RESAMPLES}"))
             .hint("10000 is the usual choice"));
@@ -54,8 +59,8 @@ fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Res
         return Err(Error::bad_argument(format!("`confidence_level` is {confidence_level:?}, not between 0 and 1"))
             .hint("write 0.95 for 95 %"));
     }
-    if acts.num_sequences < 2 {
-        let message = format!("a bootstrap needs 2 sequences, this record has {}", acts.num_sequences);
+    if num_sequences < 2 {
+        let message = format!("a bootstrap needs 2 sequences, this record has {num_sequences}");
         return Err(Error::bad_argument(message)
             .hint("extract with more sequences, 16 say: tokens of one sequence are not independent"));
     }

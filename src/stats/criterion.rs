@@ -17,8 +17,10 @@ pub struct Applied<'a> {
     pub criterion: &'a Criterion,
     /// Over the positions that count.
     pub fold: &'a Fold,
-    /// Index of the threshold in the ladder.
+    /// The rung whose counts stand for the threshold; behind the last one they are 0.
     pub rung: usize,
+    /// The threshold is below the ladder, and any position may have a hit.
+    pub anywhere: bool,
     /// Positions that count in one sequence.
     pub positions: u64,
 }
@@ -33,7 +35,22 @@ pub struct Counts {
 }
 
 impl<'a> Applied<'a> {
+    /// Exactly as asked: the threshold must be a rung.
     pub fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+        let applied = Self::least(acts, criterion)?;
+        match applied.is_exact() {
+            true => Ok(applied),
+            false => Err(no_rung(acts, criterion)),
+        }
+    }
+
+    /// Whether the threshold is a rung, so that every count is known.
+    pub fn is_exact(&self) -> bool {
+        self.acts.rung(self.criterion.magnitude_threshold).is_some()
+    }
+
+    /// With any threshold. Where it is not a rung, positions and hits are counted at the rung above: the least they can be.
+    pub fn least(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
         check_numbers(criterion)?;
         let skip = criterion.skip_positions;
         let fold = acts.fold(skip).ok_or_else(|| {
@@ -49,8 +66,15 @@ impl<'a> Applied<'a> {
             ))
             .hint("extract again with more or longer sequences"));
         }
-        let rung = acts.rung(criterion.magnitude_threshold).ok_or_else(|| no_rung(acts, criterion))?;
-        Ok(Self { acts, criterion, fold, rung, positions })
+        let rung = acts.rung_at_or_above(criterion.magnitude_threshold);
+        Ok(Self { acts, criterion, fold, rung, anywhere: false, positions })
+    }
+
+    /// The same with the most that positions and hits can be: those at the rung below. `None` where all is exact.
+    pub fn most(&self) -> Option<Self> {
+        let below = self.rung.checked_sub(1);
+        let most = Self { rung: below.unwrap_or(0), anywhere: below.is_none(), ..*self };
+        (!self.is_exact()).then_some(most)
     }
 
     /// Positions that count in all sequences together.
@@ -87,7 +111,8 @@ pub fn classify_model(passing: usize, systematic: usize) -> Classification {
     }
 }
 
-fn check_numbers(criterion: &Criterion) -> Result<()> {
+/// Whether limits and threshold are numbers that make sense.
+pub fn check_numbers(criterion: &Criterion) -> Result<()> {
     let threshold = criterion.magnitude_threshold;
     if !(threshold.is_finite() && threshold > 0.0) {
         return Err(Error::bad_argument(format!("`magnitude_threshold` is {threshold:?}"))
@@ -117,7 +142,9 @@ fn no_rung(acts: &Activations, criterion: &Criterion) -> Error {
         format!("its {} rungs go from {first:?} to {last:?}, nearest are {nearest:?}", ladder.len())
     };
     Error::bad_argument(format!("`magnitude_threshold` {threshold:?} is not in the ladder of this record: {known}"))
-        .hint(format!("choose one of the rungs, or extract again with `thresholds: [{threshold:?}]`"))
+        .hint(format!(
+            "detect_outliers answers between rungs, with bounds; else choose a rung, or extract again with `thresholds: [{threshold:?}]`"
+        ))
 }
 
 #[cfg(test)]
@@ -171,7 +198,7 @@ mod tests {
             refused.message,
             "`magnitude_threshold` 0.1 is not in the ladder of this record: its rungs are [3.0, 4.5, 6.0]"
         );
-        assert_eq!(refused.hint.unwrap(), "choose one of the rungs, or extract again with `thresholds: [0.1]`");
+        assert!(refused.hint.unwrap().ends_with("or extract again with `thresholds: [0.1]`"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::ops::{Index, IndexMut};
 
 use crate::record::{
-    Activations, ComputeDtype, Fold, Ladder, Measurements, ModelInfo, NonFinite, NormFold, NormId, Site, TokensInfo,
+    Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, NormId, Site, TokensInfo,
 };
 
 /// Two norms per layer, in the order of computation.
@@ -86,6 +86,7 @@ impl Dense {
                 num_experts: 0,
                 num_experts_per_tok: 0,
                 parameters: 0,
+                active_parameters: 0,
                 weight_bytes: 0,
                 dtype: ComputeDtype::F32,
                 device: "cpu".into(),
@@ -121,10 +122,10 @@ impl Dense {
 
     fn fold(&self, ladder: &[f32], skip: usize) -> Fold {
         let finite = |n, s, d| (skip..self.length).map(move |t| self[[n, s, t, d]]).filter(|x| x.is_finite());
-        let ladders = |count: &dyn Fn(usize, f32) -> usize| -> Vec<Ladder> {
-            let counts = |d| ladder.iter().map(|&rung| count(d, rung) as u32).take_while(|&n| n > 0).collect();
-            let all = (0..self.hidden).map(|d| Ladder { feature: d as u32, counts: counts(d) });
-            all.filter(|ladder| !ladder.counts.is_empty()).collect()
+        let ladders = |count: &dyn Fn(usize, f32) -> usize| -> Ladders {
+            let counts = |d| ladder.iter().map(move |&rung| count(d, rung) as u32).take_while(|&n| n > 0);
+            let all = (0..self.hidden).map(|d| (d as u32, counts(d).collect::<Vec<_>>()));
+            all.filter(|(_, counts)| !counts.is_empty()).collect()
         };
         let norm_fold = |n, s| NormFold {
             max: (0..self.hidden).map(|d| finite(n, s, d).fold(f32::NEG_INFINITY, f32::max)).collect(),

@@ -1,33 +1,35 @@
 //! Which features pass a criterion, with everything a result file says about them.
 //!
 //! Definitions: LLM.int8(), section 4.1 and Table 4, and the original project's `analyze_activations.py`, whose choices
-//! are those of `LayerUnit::Norm` with `Scope::PerSequence`. Layer shares come from the signed extremes, position counts
-//! and hits from the ladders, so the threshold has to be a rung.
+//! are those of `LayerUnit::Norm` with `Scope::PerSequence`. Layer shares come from the signed extremes and are exact at any
+//! threshold; position counts and hits come from the ladders, and between two rungs there are bounds for them (`bracket`).
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::record::{
-    Activations, Classification, Criterion, Detection, Feature, LayerUnit, NonFinite, Scope, Sidedness,
+    Activations, Answer, Classification, Criterion, Detection, Feature, LayerUnit, NonFinite, Scope, Sidedness,
 };
 
+use super::bracket::bracket;
 use super::criterion::{Applied, Counts, classify_model, share};
 use super::layer_stats::layer_stats;
 use super::reach::{Reach, magnitude, signs_hit};
 use super::signed_ladder::SignedLadder;
 
 /// The sequences one list of features is about.
-struct Group {
+pub struct Group {
     /// Its number, when it is one sequence by itself.
-    sequence: Option<usize>,
-    sequences: Range<usize>,
+    pub sequence: Option<usize>,
+    pub sequences: Range<usize>,
 }
 
 /// Applies `criterion` to every feature of the record. `num_features_hit` counts feature dimensions, and
-/// `num_non_finite` counts over all positions, whatever the scope and `skip_positions`.
+/// `num_non_finite` counts over all positions, whatever the scope and `skip_positions`. With a threshold that is not a rung,
+/// `features` are those that pass for certain, with the least number of positions and hits they can have.
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
-    let applied = Applied::new(acts, criterion)?;
+    let applied = Applied::least(acts, criterion)?;
     let reach = Reach::new(&applied);
     let everything = 0..acts.num_sequences;
     let groups: Vec<Group> = match criterion.scope {
@@ -40,6 +42,8 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
     let systematic = features.iter().filter(|feature| feature.classification == Classification::Systematic).count();
     Ok(Detection {
         criterion: criterion.clone(),
+        answer: if applied.is_exact() { Answer::Exact } else { Answer::Bracketed },
+        bracket: applied.most().map(|most| bracket(&most, &reach, &groups, &features)),
         classification: classify_model(features.len(), systematic),
         num_features: features.len(),
         features,
@@ -62,23 +66,30 @@ fn passing(applied: &Applied, reach: &Reach, group: &Group) -> Vec<Feature> {
     features
 }
 
+/// What is known of a feature over the group.
+pub fn counts(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Counts {
+    let sequences = group.sequences.clone();
+    let layers = reach.layers(applied.criterion.layer_unit);
+    Counts {
+        layers_hit: layers.union(feature, sequences.clone()).len(),
+        num_layers: layers.num_layers,
+        positions_hit: sequences.clone().map(|s| u64::from(reach.positions(feature, s))).sum(),
+        num_positions: applied.positions * sequences.len() as u64,
+    }
+}
+
 /// The feature's row in the result, if it passes over the group.
 fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Option<Feature> {
+    let counts = counts(applied, reach, group, feature);
+    let classification = applied.classify(&counts);
+    if classification == Classification::None {
+        return None;
+    }
     let sequences = group.sequences.clone();
     let Applied { acts, criterion, fold, rung, .. } = *applied;
     let (norms, blocks) = (reach.layers(LayerUnit::Norm), reach.layers(LayerUnit::Block));
     let norms_hit = norms.union(feature, sequences.clone());
     let blocks_hit = blocks.union(feature, sequences.clone()).len();
-    let (layers_hit, num_layers) = match criterion.layer_unit {
-        LayerUnit::Norm => (norms_hit.len(), norms.num_layers),
-        LayerUnit::Block => (blocks_hit, blocks.num_layers),
-    };
-    let positions_hit = sequences.clone().map(|s| u64::from(reach.positions(feature, s))).sum();
-    let num_positions = applied.positions * sequences.len() as u64;
-    let classification = applied.classify(&Counts { layers_hit, num_layers, positions_hit, num_positions });
-    if classification == Classification::None {
-        return None;
-    }
     let (max, min) = reach.extremes(feature, sequences.clone());
     let signed = SignedLadder::new(fold, feature, sequences, acts.ladder.len());
     Some(Feature {
@@ -88,8 +99,8 @@ fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> 
         layer_percentage_blocks: share(blocks_hit as u64, blocks.num_layers as u64),
         norms_hit: norms_hit.len(),
         blocks_hit,
-        seq_percentage: share(positions_hit, num_positions),
-        seq_positions: positions_hit,
+        seq_percentage: share(counts.positions_hit, counts.num_positions),
+        seq_positions: counts.positions_hit,
         max_magnitude: magnitude(max, min),
         max_value: max,
         min_value: min,
@@ -98,7 +109,8 @@ fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> 
             (true, false) => Sidedness::Positive,
             _ => Sidedness::Negative,
         },
-        total_occurrences: signed.hits(rung),
+        // Between rungs: one hit at least in every norm that has any.
+        total_occurrences: signed.hits(rung).max(norms_hit.len() as u64),
         quartiles: signed.quartiles(&acts.ladder, rung, max, min),
         layers_affected: norms_hit.into_iter().map(|norm| acts.norms[norm].name()).collect(),
         classification,

@@ -3,7 +3,7 @@
 //! A damaged record is an error of kind `corrupt` that names the place; nothing here repairs one.
 
 use crate::error::{Error, Result};
-use crate::record::{Activations, Fold, Ladder, NormFold};
+use crate::record::{Activations, Fold, Ladder, Ladders, NormFold};
 
 /// Checks lengths, order and ranges of `fold`, which is one of the two of `acts`.
 pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
@@ -41,13 +41,16 @@ fn check_cell(acts: &Activations, cell: &NormFold) -> Result<()> {
     check_ladders(acts, &cell.negative)
 }
 
-fn check_ladders(acts: &Activations, ladders: &[Ladder]) -> Result<()> {
-    if let Some(pair) = ladders.windows(2).find(|pair| pair[0].feature >= pair[1].feature) {
-        let (before, after) = (pair[0].feature, pair[1].feature);
-        return Err(Error::corrupt(format!("feature {after} stands behind feature {before}")));
+fn check_ladders(acts: &Activations, ladders: &Ladders) -> Result<()> {
+    if !ladders.is_consistent() {
+        return Err(Error::corrupt("counts and features do not belong together"));
     }
-    for Ladder { feature, counts } in ladders {
-        let fits = (*feature as usize) < acts.hidden_size && counts.len() <= acts.ladder.len();
+    let mut before = None;
+    for Ladder { feature, counts } in ladders.iter() {
+        if let Some(before) = before.replace(feature).filter(|&before| before >= feature) {
+            return Err(Error::corrupt(format!("feature {feature} stands behind feature {before}")));
+        }
+        let fits = (feature as usize) < acts.hidden_size && counts.len() <= acts.ladder.len();
         let first_fits = counts.first().is_none_or(|&first| first as usize <= acts.sequence_length);
         if !fits || !first_fits || counts.windows(2).any(|pair| pair[0] < pair[1]) {
             return Err(Error::corrupt(format!("feature {feature} of {} has counts {counts:?}", acts.hidden_size)));
@@ -73,6 +76,12 @@ mod tests {
         Dense::filled(2, 2, 3, 4, 7.0).activations(&[3.0, 6.0])
     }
 
+    fn change(row: &mut Ladders, damage: fn(&mut Vec<(u32, Vec<u32>)>)) {
+        let mut ladders: Vec<_> = row.iter().map(|ladder| (ladder.feature, ladder.counts.to_vec())).collect();
+        damage(&mut ladders);
+        *row = ladders.into_iter().collect();
+    }
+
     fn refused(damage: fn(&mut Activations)) -> String {
         let mut acts = record();
         damage(&mut acts);
@@ -92,7 +101,7 @@ mod tests {
     fn damage_is_named_with_its_place() {
         let found = refused(|acts| acts.all.norms[3][1].max.truncate(3));
         assert!(found.ends_with("layers.1.post_attention_layernorm, sequence 1: 3 maxima, expected 4"), "{found}");
-        let found = refused(|acts| acts.all.any_norm[1][2].counts = vec![1, 2]);
+        let found = refused(|acts| change(&mut acts.all.any_norm[1], |row| row[2].1 = vec![1, 2]));
         assert!(found.ends_with("union over norms, sequence 1: feature 2 of 4 has counts [1, 2]"), "{found}");
     }
 
@@ -104,9 +113,9 @@ mod tests {
         refused(|acts| acts.all.norms[0].truncate(1));
         refused(|acts| acts.all.norms[0][0].min.push(0.0));
         refused(|acts| acts.all.any_norm.truncate(1));
-        refused(|acts| acts.all.norms[0][0].positive.swap(0, 1));
-        refused(|acts| acts.all.norms[0][0].positive[3].feature = 4);
-        refused(|acts| acts.all.norms[0][0].positive[0].counts = vec![3, 3, 3]);
-        refused(|acts| acts.all.norms[0][0].positive[0].counts = vec![4]);
+        refused(|acts| change(&mut acts.all.norms[0][0].positive, |row| row.swap(0, 1)));
+        refused(|acts| change(&mut acts.all.norms[0][0].positive, |row| row[3].0 = 4));
+        refused(|acts| change(&mut acts.all.norms[0][0].positive, |row| row[0].1 = vec![3, 3, 3]));
+        refused(|acts| change(&mut acts.all.norms[0][0].positive, |row| row[0].1 = vec![4]));
     }
 }

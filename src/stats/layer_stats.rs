@@ -25,7 +25,7 @@ fn one_norm(applied: &Applied, norm: NormId, cells: &[NormFold]) -> LayerStats {
             }
         }
     }
-    let ladders = cells.iter().flat_map(|cell| cell.positive.iter().chain(&cell.negative));
+    let ladders = cells.iter().flat_map(|cell| cell.positive.iter().chain(cell.negative.iter()));
     let num_outliers = ladders.map(|ladder| u64::from(ladder.at(applied.rung))).sum();
     LayerStats {
         norm,

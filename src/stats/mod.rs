@@ -2,9 +2,12 @@
 //!
 //! Pure: records go in, records come out. No tensors, no files, no clock; every random step takes a seed. Definitions
 //! stand beside the fields in `record/`, their sources at the functions here. Reading order: `criterion` (what is
-//! asked), `reach` (what the record says per feature), `detect`, then `draws`, `outcome`, `interval` and `bootstrap`.
+//! asked), `reach` (what the record says per feature), `detect`, then `draws`, `outcome`, `interval` and `bootstrap`; tests of
+//! claims over models are in `permutation` and `correction`.
 
 mod bootstrap;
+mod bracket;
+mod correction;
 mod criterion;
 mod detect;
 mod draws;
@@ -13,9 +16,14 @@ mod interval;
 mod layer_stats;
 mod normal;
 mod outcome;
+mod permutation;
+mod perplexity;
+mod profile;
 mod quantile;
 mod reach;
+mod sequences;
 mod signed_ladder;
+mod sweep;
 
 #[cfg(test)]
 mod brute_force;
@@ -23,8 +31,14 @@ mod brute_force;
 pub(crate) mod dense;
 
 pub use bootstrap::bootstrap;
+pub use correction::adjust;
 pub use detect::detect;
 pub use integrity::check_record;
 pub use interval::{Replicates, interval};
 pub use normal::{normal_cdf, normal_quantile};
+pub use permutation::{correlation_test, group_test, paired_test};
+pub use perplexity::{mean_interval, perplexity};
+pub use profile::{heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence};
 pub use quantile::linear_quantile;
+pub use sequences::sequences_needed;
+pub use sweep::sweep;

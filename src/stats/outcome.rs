@@ -34,6 +34,16 @@ pub fn can_pass(applied: &Applied, reach: &Reach, feature: usize) -> bool {
 
 /// The feature on every sample, in the order of `draws`.
 pub fn outcomes(applied: &Applied, reach: &Reach, draws: &Draws, feature: usize) -> Vec<Outcome> {
+    outcomes_on(applied, reach, draws.samples(), feature)
+}
+
+/// The feature on every one of `samples`, which are lists of sequence numbers.
+pub fn outcomes_on<'a>(
+    applied: &Applied,
+    reach: &Reach,
+    samples: impl Iterator<Item = &'a [u32]>,
+    feature: usize,
+) -> Vec<Outcome> {
     let sequences = 0..applied.acts.num_sequences;
     let layers = reach.layers(applied.criterion.layer_unit);
     let words = layers.words;
@@ -52,5 +62,5 @@ pub fn outcomes(applied: &Applied, reach: &Reach, draws: &Draws, feature: usize)
         let reached = sample.iter().map(|&sequence| magnitudes[sequence as usize]);
         Outcome { counts, magnitude: reached.fold(0.0, f32::max), class: applied.classify(&counts) }
     };
-    draws.samples().map(outcome).collect()
+    samples.map(outcome).collect()
 }

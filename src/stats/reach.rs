@@ -83,11 +83,28 @@ impl Reach {
             }
         }
         for (sequence, ladders) in applied.fold.any_norm.iter().enumerate() {
-            for ladder in ladders {
+            for ladder in ladders.iter() {
                 reach.positions[sequence * num_features + ladder.feature as usize] = ladder.at(applied.rung);
             }
         }
+        reach.bound_positions(applied);
         reach
+    }
+
+    /// What the extremes say of the number of positions with a hit: none, or one at least. At a rung that is known
+    /// already; between two of them the counts are those of another threshold.
+    fn bound_positions(&mut self, applied: &Applied) {
+        for sequence in 0..self.num_sequences {
+            for feature in 0..self.num_features {
+                let hit = self.norms.cells(feature, sequence..sequence + 1).iter().any(|&word| word != 0);
+                let positions = &mut self.positions[sequence * self.num_features + feature];
+                *positions = match hit {
+                    false => 0,
+                    true if applied.anywhere => applied.positions as u32,
+                    true => (*positions).max(1),
+                };
+            }
+        }
     }
 
     fn add(&mut self, cell: &NormFold, sequence: usize, norm: usize, block: usize, threshold: f32) {

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::record::{Fold, Ladder};
+use crate::record::{Fold, Ladders};
 
 use super::linear_quantile;
 
@@ -39,13 +39,18 @@ impl SignedLadder {
         sums
     }
 
-    /// Values at or beyond `rung`, of both signs.
+    /// Values at or beyond `rung`, of both signs; none behind the last rung.
     pub fn hits(&self, rung: usize) -> u64 {
-        self.positive[rung] + self.negative[rung]
+        let at = |counts: &[u64]| counts.get(rung).copied().unwrap_or(0);
+        at(&self.positive) + at(&self.negative)
     }
 
-    /// Quartiles of the signed values at or beyond `rung`; `max` and `min` are the signed extremes of the feature.
+    /// Quartiles of the signed values at or beyond `rung`; `max` and `min` are the signed extremes of the feature. Where
+    /// none is that far, the one that is known: the larger extreme.
     pub fn quartiles(&self, ladder: &[f32], rung: usize, max: f32, min: f32) -> [f64; 3] {
+        if self.hits(rung) == 0 {
+            return [f64::from(if max >= -min { max } else { min }); 3];
+        }
         let edge = |rung: usize| ladder.get(rung).map_or(f64::INFINITY, |&value| f64::from(value));
         let within = |counts: &[u64], rung: usize| counts[rung] - counts.get(rung + 1).copied().unwrap_or(0);
         let (max, min) = (f64::from(max), f64::from(min));
@@ -66,9 +71,9 @@ impl SignedLadder {
     }
 }
 
-fn add(sums: &mut [u64], ladders: &[Ladder], feature: usize) {
-    if let Ok(found) = ladders.binary_search_by_key(&feature, |ladder| ladder.feature as usize) {
-        sums.iter_mut().zip(&ladders[found].counts).for_each(|(sum, &count)| *sum += u64::from(count));
+fn add(sums: &mut [u64], ladders: &Ladders, feature: usize) {
+    if let Some(ladder) = ladders.of(feature) {
+        sums.iter_mut().zip(ladder.counts).for_each(|(sum, &count)| *sum += u64::from(count));
     }
 }
 

@@ -1,0 +1,174 @@
+//! Primitives that list results and write files below results/: list_results, write_json, write_table, write_text,
+//! export_tables; and what reports are made of: html_table, markdown_table, escape_html, stdlib_json, stdlib_text.
+
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, Map};
+use serde_json::Value;
+
+use super::context::Context;
+use super::modules;
+use super::options::number;
+use super::problem::thrown;
+use super::values::{StoredHandle, to_dynamic, to_json};
+use crate::error::{Error, Result};
+use crate::results::{self, Table, atomic};
+
+/// Where scripts may write.
+const FOLDERS: [&str; 2] = ["results", "logs"];
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    // Names of all finished analyses below results/, sorted.
+    // for name in list_results() { print(load_results(name).found.classification); }
+    let c = context.clone();
+    engine.register_fn("list_results", move || -> super::problem::ScriptResult<Array> {
+        let names = thrown(results::list(&c.results()))?;
+        Ok(names.into_iter().map(Dynamic::from).collect())
+    });
+    // Writes a value as JSON, whole or not at all, and returns the path.
+    // write_json("results/summary.json", #{ models: 7 });
+    let c = context.clone();
+    engine.register_fn("write_json", move |path: &str, value: Dynamic| thrown(write_json(&c, path, &value)));
+    // Writes a text.
+    // write_text("results/note.md", "# Notes");
+    let c = context.clone();
+    engine.register_fn("write_text", move |path: &str, text: &str| {
+        thrown(write(&c, "write_text", path, text.as_bytes()))
+    });
+    // Writes rows (maps) as a table: CSV, Parquet or JSON by the name of the file.
+    // write_table("results/summary.csv", [#{ model: "a", features: 3 }]);
+    let c = context.clone();
+    engine.register_fn("write_table", move |path: &str, rows: Array| thrown(write_table(&c, path, &[], &rows)));
+    let c = context.clone();
+    engine.register_fn("write_table", move |path: &str, columns: Array, rows: Array| {
+        let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
+        thrown(write_table(&c, path, &columns, &rows))
+    });
+    // Writes every table of a stored analysis beside it, as "csv" or "parquet"; returns the paths.
+    // export_tables(load_results("quickstart"), "parquet");
+    let c = context.clone();
+    engine.register_fn("export_tables", move |stored: StoredHandle, format: &str| thrown(export(&c, &stored, format)));
+    // A data file of the standard library; one in the project's stdlib/ wins.
+    // print(stdlib_json("published.json").source);
+    let c = context.clone();
+    engine.register_fn("stdlib_json", move |name: &str| thrown(stdlib_json(&c, name)));
+    let c = context.clone();
+    engine.register_fn("stdlib_text", move |name: &str| thrown(stdlib_text(&c, name)));
+    // Rows as a table for a web page or for Markdown.
+    // print(markdown_table(["model", "features"], [#{ model: "a", features: 3 }]));
+    engine.register_fn("html_table", |columns: Array, rows: Array| html_table(&columns, &rows));
+    engine.register_fn("markdown_table", |columns: Array, rows: Array| markdown_table(&columns, &rows));
+    engine.register_fn("escape_html", |text: &str| escape(text));
+}
+
+/// Writes below one of the project's folders and returns the path.
+pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
+    let given = Path::new(path);
+    let plain = given.components().all(|part| matches!(part, Component::Normal(_)));
+    let first = given.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let inside = first.is_some_and(|first| FOLDERS.contains(&first.as_str())) && given.components().count() > 1;
+    if !plain || !inside {
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" is not below results/ or logs/"))
+            .hint("name the file results/summary.json, say"));
+    }
+    atomic::write(&context.root.join(given), bytes)?;
+    Ok(path.to_string())
+}
+
+fn write_json(context: &Context, path: &str, value: &Dynamic) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(&to_json(value)?).expect("JSON is text");
+    text.push('\n');
+    write(context, "write_json", path, text.as_bytes())
+}
+
+fn write_table(context: &Context, path: &str, columns: &[String], rows: &Array) -> Result<String> {
+    let row = |row: &Dynamic| match to_json(row)? {
+        Value::Object(map) => Ok(map),
+        other => Err(Error::bad_argument(format!("write_table: {other} is not a row")).hint("every row is a map")),
+    };
+    let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+    let table = Table::new(columns, &rows);
+    let bytes = match path.rsplit('.').next() {
+        Some("csv") => table.csv()?,
+        Some("parquet") => table.parquet()?,
+        Some("json") => serde_json::to_vec_pretty(&rows).expect("JSON is text"),
+        _ => {
+            return Err(Error::bad_argument(format!("write_table: \"{path}\" is neither .csv, .parquet nor .json"))
+                .hint("the name of the file says the format"));
+        }
+    };
+    write(context, "write_table", path, &bytes)
+}
+
+fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Array> {
+    if !["csv", "parquet"].contains(&format) {
+        return Err(Error::bad_argument(format!("export_tables: no format {format:?}"))
+            .hint("formats are \"csv\" and \"parquet\""));
+    }
+    let folder = &stored.0.folder;
+    let mut paths = Array::new();
+    for (name, table) in results::tables(&stored.0)? {
+        let bytes = if format == "csv" { table.csv()? } else { table.parquet()? };
+        let path = folder.join("tables").join(format!("{name}.{format}"));
+        atomic::write(&context.root.join(&path), &bytes)?;
+        paths.push(path.display().to_string().into());
+    }
+    Ok(paths)
+}
+
+fn stdlib_text(context: &Context, name: &str) -> Result<String> {
+    modules::data(&context.root, name).ok_or_else(|| {
+        Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
+            .hint(crate::suggest::hint(name, modules::data_names()))
+    })
+}
+
+fn stdlib_json(context: &Context, name: &str) -> Result<Dynamic> {
+    let text = stdlib_text(context, name)?;
+    let json = serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("reading stdlib/{name}: {e}")))?;
+    Ok(to_dynamic(&json))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Texts of a row's cells, and whether each is a number.
+fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
+    let map = row.read_lock::<Map>();
+    let cell = |column: &Dynamic| {
+        let value = map.as_ref().and_then(|map| map.get(column.to_string().as_str()));
+        (super::show::cell(value), value.and_then(number))
+    };
+    columns.iter().map(cell).collect()
+}
+
+/// Numbers carry their value, so that a page can sort by it.
+fn html_table(columns: &Array, rows: &Array) -> String {
+    let mut html = String::from("<table class=\"sortable\"><thead><tr>");
+    columns.iter().for_each(|column| html += &format!("<th>{}</th>", escape(&column.to_string())));
+    html += "</tr></thead>\n<tbody>\n";
+    for row in rows {
+        html += "<tr>";
+        for (text, value) in cells(columns, row) {
+            match value {
+                Some(value) => html += &format!("<td class=\"number\" data-value=\"{value}\">{}</td>", escape(&text)),
+                None => html += &format!("<td>{}</td>", escape(&text)),
+            }
+        }
+        html += "</tr>\n";
+    }
+    html + "</tbody></table>\n"
+}
+
+fn markdown_table(columns: &Array, rows: &Array) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let safe = |text: String| text.replace('|', "\\|").replace('\n', " ");
+    let mut text = line(columns.iter().map(|column| safe(column.to_string())).collect());
+    text += &line(columns.iter().map(|_| "---".to_string()).collect());
+    for row in rows {
+        text += &line(cells(columns, row).into_iter().map(|(text, _)| safe(text)).collect());
+    }
+    text
+}

@@ -1,0 +1,50 @@
+//! Bars by category, groups side by side.
+
+use super::axis::{self, Scale};
+use super::canvas::{Anchor, Canvas, Frame, HEIGHT, SMALL, legend_width};
+use super::colour::{self, INK};
+use super::figure::{Axis, Bars, Figure};
+use super::{empty, font};
+use crate::error::Result;
+
+pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
+    let names: Vec<String> = bars.groups.iter().map(|group| group.name.clone()).collect();
+    let colours: Vec<_> = (0..names.len()).map(colour::series).collect();
+    let (mut canvas, top) = Canvas::new(figure, HEIGHT);
+    let right = canvas.width - 28.0 - legend_width(&names);
+    let frame = Frame { left: 92.0, top, right, bottom: canvas.height - 66.0 };
+    let values = || bars.groups.iter().flat_map(|group| group.values.iter().copied());
+    // Bars stand on zero; on a logarithmic axis, a little below the smallest.
+    let y_axis = if bars.y.log { bars.y.clone() } else { Axis { min: bars.y.min.or(Some(0.0)), ..bars.y.clone() } };
+    let y = Scale::new(&y_axis, values(), frame.bottom, frame.top).ok_or_else(|| empty(figure))?;
+    if bars.categories.is_empty() {
+        return Err(empty(figure));
+    }
+    canvas.y_axis(&frame, &y, &bars.y.label);
+    let step = (frame.right - frame.left) / bars.categories.len() as f32;
+    let width = (step * 0.8 / bars.groups.len().max(1) as f32).max(0.6);
+    let mut free = f32::NEG_INFINITY;
+    for (i, category) in bars.categories.iter().enumerate() {
+        let left = frame.left + step * (i as f32 + 0.1);
+        for (g, group) in bars.groups.iter().enumerate() {
+            let value = group.values.get(i).copied().unwrap_or(f64::NAN);
+            if value.is_finite() && !(bars.y.log && value <= 0.0) {
+                let name = if group.name.is_empty() { String::new() } else { format!("{}, ", group.name) };
+                let tip = format!("{name}{category}: {}", axis::text(value));
+                let at = y.at(value);
+                canvas.rect(left + width * g as f32, at, width, frame.bottom - at, colours[g], tip);
+            }
+        }
+        let (middle, half) = (frame.left + step * (i as f32 + 0.5), font::width(category, SMALL) / 2.0);
+        if middle - half > free {
+            canvas.text(middle, frame.bottom + 18.0, category, SMALL, INK, Anchor::Middle);
+            free = middle + half + 6.0;
+        }
+    }
+    canvas.x_label(&frame, &bars.x.label);
+    canvas.axes(&frame);
+    if legend_width(&names) > 0.0 {
+        canvas.legend(&frame, &names, &colours, false);
+    }
+    Ok(canvas)
+}

@@ -1,0 +1,55 @@
+//! Figures: data in, SVG text or PNG bytes out. Also charts in plain text, for a look in the terminal.
+//!
+//! A figure is laid out once as a list of shapes (`canvas`), which `svg` writes and `png` paints, so both look the same.
+//! Colours are those of Okabe & Ito (2008), told apart by people who are colour-blind, and series differ in marker and dash
+//! as well, for print without colour. The font is embedded: nothing of the machine is asked for.
+
+mod axis;
+mod bars;
+mod canvas;
+mod colour;
+mod figure;
+mod font;
+mod heat;
+mod intervals;
+mod png;
+mod svg;
+mod terminal;
+mod xy;
+
+pub use figure::{Axis, Bars, Figure, Group, HeatMap, Interval, Intervals, Kind, Point, Series, Xy};
+pub use terminal::{bar_chart, sparkline};
+
+use crate::error::{Error, Result};
+
+/// Pixels of a PNG per unit of a figure: sharp in print at a column's width.
+const SCALE: f32 = 2.0;
+
+/// The figure as SVG.
+pub fn svg(figure: &Figure) -> Result<String> {
+    Ok(svg::write(&layout(figure)?))
+}
+
+/// The figure as PNG.
+pub fn png(figure: &Figure) -> Result<Vec<u8>> {
+    png::paint(&layout(figure)?, SCALE)
+}
+
+fn layout(figure: &Figure) -> Result<canvas::Canvas> {
+    match &figure.kind {
+        Kind::Lines(xy) => xy::layout(figure, xy, true),
+        Kind::Points(xy) => xy::layout(figure, xy, false),
+        Kind::Bars(bars) => bars::layout(figure, bars),
+        Kind::Intervals(intervals) => intervals::layout(figure, intervals),
+        Kind::HeatMap(map) => heat::layout(figure, map),
+    }
+}
+
+/// Nothing to draw is a mistake of the caller, and not an empty picture.
+fn empty(figure: &Figure) -> Error {
+    Error::bad_argument(format!("figure \"{}\" has nothing to draw", figure.title))
+        .hint("give at least one finite value")
+}
+
+#[cfg(test)]
+mod tests;

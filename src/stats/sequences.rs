@@ -1,0 +1,188 @@
+//! How many sequences a classification takes: how it held on fewer of those that are there, and how many more would tell a
+//! position share from its limit.
+//!
+//! The first is a fact about the record: sequences are drawn without replacement. The second is advice: a normal
+//! approximation with the spread between sequences as it was seen. Layer shares are unions that only grow with more
+//! sequences, so nothing is promised about those.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::record::{
+    Activations, Agreement, BootstrapArgs, Classification, Criterion, SequencesNeeded, UndecidedFeature,
+};
+
+use super::criterion::{Applied, Counts, classify_model, share};
+use super::normal_quantile;
+use super::outcome::{can_pass, outcomes_on};
+use super::reach::Reach;
+
+/// Of `args`, `n_resamples` is the number of draws of each size.
+pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<SequencesNeeded> {
+    super::bootstrap::check(acts, criterion, args)?;
+    let applied = Applied::new(acts, criterion)?;
+    let reach = Reach::new(&applied);
+    let n = acts.num_sequences;
+    let candidates: Vec<usize> = reach.hit(0..n).filter(|&feature| can_pass(&applied, &reach, feature)).collect();
+    let samples = prefixes(n, args);
+    let zero = || vec![(0usize, 0usize); samples.len()];
+    let add = |mut sums: Vec<(usize, usize)>, &feature: &usize| {
+        for (sum, outcome) in
+            sums.iter_mut().zip(outcomes_on(&applied, &reach, samples.iter().map(Vec::as_slice), feature))
+        {
+            sum.0 += usize::from(outcome.class != Classification::None);
+            sum.1 += usize::from(outcome.class == Classification::Systematic);
+        }
+        sums
+    };
+    let join = |mut one: Vec<(usize, usize)>, other: Vec<(usize, usize)>| {
+        one.iter_mut().zip(other).for_each(|(one, other)| *one = (one.0 + other.0, one.1 + other.1));
+        one
+    };
+    let sums = candidates.par_iter().fold(zero, add).reduce(zero, join);
+    let class = |sum: &(usize, usize)| classify_model(sum.0, sum.1);
+    // The last sample of every order is all sequences.
+    let classification = class(&sums[n - 1]);
+    let of_size = |size: usize| sums.iter().skip(size - 1).step_by(n);
+    let agreement: Vec<Agreement> = (1..=n)
+        .map(|size| Agreement {
+            num_sequences: size,
+            same_classification: of_size(size).filter(|sum| class(sum) == classification).count() as f64
+                / args.n_resamples as f64,
+            mean_features: of_size(size).map(|sum| sum.0 as f64).sum::<f64>() / args.n_resamples as f64,
+        })
+        .collect();
+    let fails = agreement.iter().rposition(|a| a.same_classification < args.confidence_level);
+    let shares: Vec<Shares> = candidates.iter().map(|&feature| Shares::new(&applied, &reach, feature, args)).collect();
+    let mut undecided: Vec<UndecidedFeature> =
+        shares.iter().filter(|s| s.needed.is_none_or(|needed| needed > n)).map(Shares::undecided).collect();
+    undecided.sort_by_key(|feature| (feature.needed.is_none(), feature.needed, feature.feature_dim));
+    Ok(SequencesNeeded {
+        num_sequences: n,
+        classification,
+        confidence_level: args.confidence_level,
+        // Not met by all of them cannot be: those are the classification.
+        sufficient: fails.map_or(Some(1), |size| agreement.get(size + 1).map(|a| a.num_sequences)),
+        agreement,
+        decides: decides(&shares, classification, n),
+        undecided,
+    })
+}
+
+/// The first 1, 2, … sequences of every random order.
+fn prefixes(n: usize, args: &BootstrapArgs) -> Vec<Vec<u32>> {
+    let mut random = ChaCha8Rng::seed_from_u64(args.seed);
+    let mut order: Vec<u32> = (0..n as u32).collect();
+    let mut samples = Vec::with_capacity(n * args.n_resamples);
+    for _ in 0..args.n_resamples {
+        order.shuffle(&mut random);
+        samples.extend((1..=n).map(|size| order[..size].to_vec()));
+    }
+    samples
+}
+
+/// The position share of one feature that has layers enough.
+struct Shares {
+    feature: usize,
+    class: Classification,
+    layer_percentage: f64,
+    mean: f64,
+    standard_error: f64,
+    needed: Option<usize>,
+}
+
+impl Shares {
+    fn new(applied: &Applied, reach: &Reach, feature: usize, args: &BootstrapArgs) -> Self {
+        let sequences = 0..applied.acts.num_sequences;
+        let n = sequences.len() as f64;
+        let positions: Vec<u64> = sequences.clone().map(|s| u64::from(reach.positions(feature, s))).collect();
+        let layers = reach.layers(applied.criterion.layer_unit);
+        let counts = Counts {
+            layers_hit: layers.union(feature, sequences).len(),
+            num_layers: layers.num_layers,
+            positions_hit: positions.iter().sum(),
+            num_positions: applied.num_positions(),
+        };
+        let mean = share(counts.positions_hit, counts.num_positions);
+        let squares = positions.iter().map(|&hit| (share(hit, applied.positions) - mean).powi(2)).sum::<f64>();
+        let deviation = (squares / (n - 1.0)).sqrt();
+        let gap = (mean - applied.criterion.min_seq_percentage).abs();
+        let quantile = normal_quantile(0.5 + args.confidence_level / 2.0);
+        let needed = (quantile * deviation / gap).powi(2).ceil();
+        Self {
+            feature,
+            class: applied.classify(&counts),
+            layer_percentage: share(counts.layers_hit as u64, counts.num_layers as u64),
+            mean,
+            standard_error: deviation / n.sqrt(),
+            // Two at least: one sequence has no spread.
+            needed: (needed.is_finite() && needed < 1e9).then_some((needed as usize).max(2)),
+        }
+    }
+
+    fn undecided(&self) -> UndecidedFeature {
+        UndecidedFeature {
+            feature_dim: self.feature,
+            layer_percentage: self.layer_percentage,
+            seq_percentage: self.mean,
+            standard_error: self.standard_error,
+            needed: self.needed,
+        }
+    }
+}
+
+/// A class is decided by one feature of it that is told from the limit; none, by all that might pass being so.
+fn decides(shares: &[Shares], classification: Classification, n: usize) -> Option<usize> {
+    match classification {
+        Classification::None if shares.is_empty() => Some(n.min(2)),
+        Classification::None => shares.iter().map(|s| s.needed).collect::<Option<Vec<_>>>()?.into_iter().max(),
+        class => shares.iter().filter(|s| s.class == class).filter_map(|s| s.needed).min(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dense::Dense;
+    use super::*;
+
+    fn args() -> BootstrapArgs {
+        BootstrapArgs { n_resamples: 200, ..BootstrapArgs::default() }
+    }
+
+    /// One feature hit in every layer, at so many of 100 positions of each sequence.
+    fn needed(hits: &[usize]) -> SequencesNeeded {
+        let shape = [1, hits.len(), 100, 2];
+        let dense = Dense::drawn(shape, |[_, s, t, d]| if d == 1 && t < hits[s] { 7.0 } else { 0.0 });
+        sequences_needed(&dense.activations(&[6.0]), &Criterion::default(), &args()).unwrap()
+    }
+
+    #[test]
+    fn equal_sequences_decide_at_once() {
+        let got = needed(&[50; 8]);
+        assert_eq!((got.classification, got.sufficient, got.decides), (Classification::Systematic, Some(1), Some(2)));
+        assert!(got.undecided.is_empty() && got.agreement.iter().all(|a| a.same_classification == 1.0));
+        let none = needed(&[0; 4]);
+        assert_eq!((none.classification, none.sufficient, none.decides), (Classification::None, Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_share_near_its_limit_takes_more() {
+        // Mean 8 %, standard deviation over sequences 8.55 %, gap 2 %: (1.96 * 8.55 / 2)^2 = 70.2.
+        let got = needed(&[0, 16, 0, 16, 0, 16, 0, 16]);
+        assert_eq!((got.classification, got.decides), (Classification::Systematic, Some(71)));
+        assert_eq!((got.undecided.len(), got.undecided[0].needed), (1, Some(71)));
+        // Half of the single sequences pass.
+        assert!((got.agreement[0].same_classification - 0.5).abs() < 0.15, "{:?}", got.agreement[0]);
+        assert_eq!((got.agreement[7].same_classification, got.agreement[7].mean_features), (1.0, 1.0));
+        assert!(got.sufficient.is_some_and(|sufficient| sufficient > 2), "{:?}", got.sufficient);
+    }
+
+    #[test]
+    fn a_share_on_its_limit_is_never_decided() {
+        let got = needed(&[12, 0]);
+        assert_eq!((got.decides, got.undecided[0].needed), (None, None));
+    }
+}
