@@ -76,7 +76,7 @@ fn an_error_in_an_embedded_module() {
         stderr.starts_with("error: olmoe_1b_7b: no text to read\n  --> <embedded>/stdlib/dettmers.rhai:"),
         "{stderr}"
     );
-    assert!(stderr.contains("throw #{ kind: \"bad_argument\""), "{stderr}");
+    assert!(stderr.contains("throw #{\n"), "{stderr}");
     assert!(stderr.contains("called at scripts/01_olmoe_1b_7b.rhai:16:"), "{stderr}");
     assert!(stderr.ends_with("hint: give --text FILE, or --miniature\n"), "{stderr}");
 }

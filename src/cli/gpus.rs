@@ -127,7 +127,8 @@ fn list_all() -> Result<ExitCode> {
     let ledger = ledger()?;
     let mut rows = Vec::new();
     for provider in reachable(&ledger)? {
-        for alive in rent::alive(&*provider, &ledger)? {
+        let Some(listed) = listed(&*provider, &ledger)? else { continue };
+        for alive in listed {
             let machine = &alive.machine;
             rows.push(match &alive.entry {
                 Some(entry) => {
@@ -175,6 +176,18 @@ fn reachable(ledger: &Ledger) -> Result<Vec<Arc<dyn Provider>>> {
     Ok(providers)
 }
 
+/// What a provider lists under our names; None where it cannot be asked and need not be: it has no machine of this project.
+fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::Alive>>> {
+    match rent::alive(provider, ledger) {
+        Ok(alive) => Ok(Some(alive)),
+        Err(error) if ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) => Err(error),
+        Err(error) => {
+            eprintln!("{}: left out: {error}", provider.name());
+            Ok(None)
+        }
+    }
+}
+
 /// The provider and its id of a machine: one the ledger knows, or one of ours that a provider lists.
 fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     let ledger = ledger()?;
@@ -184,7 +197,8 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
         return Ok((gpu::provider(&entry.provider)?, id));
     }
     for provider in reachable(&ledger)? {
-        let mut listed = provider.list()?.into_iter();
+        let Ok(listed) = provider.list() else { continue };
+        let mut listed = listed.into_iter();
         if let Some(machine) = listed.find(|machine| machine.id == id_or_name || machine.name == id_or_name) {
             if !machine.name.starts_with(rent::PREFIX) {
                 let message = format!("{id_or_name} is called \"{}\": it was not made by this program", machine.name);
@@ -231,7 +245,8 @@ fn reap() -> Result<ExitCode> {
             nothing = false;
             println!("{line}");
         }
-        let unknown = rent::alive(&*provider, &ledger)?.into_iter().filter(|alive| alive.entry.is_none());
+        let listed = listed(&*provider, &ledger)?.unwrap_or_default();
+        let unknown = listed.into_iter().filter(|alive| alive.entry.is_none());
         for alive in unknown {
             println!(
                 "{} ({}) is not known to this project and left alone: `outlier gpus terminate {0}` ends it",

@@ -20,7 +20,7 @@ use crate::progress::interrupt_requested;
 #[derive(Parser)]
 #[command(name = "outlier", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model failed, 4 a machine may be alive, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model or machine failed, 4 a machine is left,\n130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
