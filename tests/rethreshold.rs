@@ -13,7 +13,7 @@ use crate::project::Project;
 const SETTINGS: usize = 50;
 const RUNGS: [f64; 8] = [3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 8.0, 12.0];
 
-/// A project with `results/demo`, of two sequences.
+/// A project with `results/demo`, of three sequences.
 fn project() -> Project {
     let project = Project::new();
     project.copy("tests/fixtures/mixtral", "model");
@@ -156,5 +156,5 @@ fn a_sweep_from_a_script_has_a_row_for_every_combination() {
         }
         print(stored.sequences_needed(#{ magnitude_threshold: 3.0, n_resamples: 50 }).agreement.len());
     "#;
-    assert_eq!(project().script(script).ok(), "12\n2\n");
+    assert_eq!(project().script(script).ok(), "12\n3\n");
 }

@@ -61,15 +61,14 @@ fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     results::load(&folder).map(|stored| StoredHandle(Arc::new(stored)))
 }
 
-/// A folder named as it is, or by its name below `results/`.
+/// A folder by its name below `results/`, or named as it is.
 fn below_results(context: &Context, path: &str) -> Result<PathBuf> {
     let given = Path::new(path);
     if given.components().any(|part| part == Component::ParentDir) {
         return Err(Error::bad_argument(format!("load_results: \"{path}\" leads out of the project"))
             .hint("name a folder below results/"));
     }
-    match given.is_dir() {
-        true => Ok(given.to_path_buf()),
-        false => Ok(context.results().join(given.strip_prefix("results").unwrap_or(given))),
-    }
+    let below = context.results().join(given.strip_prefix("results").unwrap_or(given));
+    // A folder of models may have the name of a result.
+    Ok(if below.is_dir() || !given.is_dir() { below } else { given.to_path_buf() })
 }

@@ -79,8 +79,8 @@ struct State {
     in_flight: usize,
     /// The portion whose parts may be begun, because there was room for all of it.
     admitted: Option<Portion>,
-    /// Somebody waits for a portion.
-    wanted: bool,
+    /// The portion that somebody waits for.
+    wanted: Option<Portion>,
     closed: bool,
     /// What went on since `since`.
     phase: Phase,
@@ -119,7 +119,8 @@ impl State {
         let portion = self.queue.front()?.0;
         if self.admitted != Some(portion) {
             let bytes = self.portions.get(&portion).map_or(0, |pending| pending.bytes);
-            let starved = self.wanted && self.in_flight == 0;
+            let waits = |wanted| self.portions.get(&wanted).is_some_and(|pending| pending.unfinished > 0);
+            let starved = self.in_flight == 0 && self.wanted.is_some_and(waits);
             if self.waiting > 0 && self.waiting + bytes > budget && !starved {
                 return None;
             }
@@ -195,13 +196,13 @@ impl Reader {
                 None => return Err(Error::new(Kind::Unsupported, format!("{wanted:?} was not asked for"))),
                 Some(pending) if pending.unfinished == 0 => break,
                 Some(_) => {
-                    state.wanted = true;
+                    state.wanted = Some(wanted);
                     self.shared.work.notify_all();
                     state = self.shared.complete.wait(state).expect("no panic under this lock");
                 }
             }
         }
-        state.wanted = false;
+        state.wanted = None;
         let pending = state.portions.remove(&wanted).expect("found above");
         state.waiting = state.waiting.saturating_sub(pending.bytes);
         self.shared.work.notify_all();

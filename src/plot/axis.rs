@@ -64,7 +64,7 @@ impl Scale {
     fn log_values(&self) -> Vec<f64> {
         let decades =
             (self.low / std::f64::consts::LN_10).floor() as i32..=(self.high / std::f64::consts::LN_10).ceil() as i32;
-        let few = decades.clone().count() <= 4;
+        let few = (self.high - self.low) / std::f64::consts::LN_10 <= 4.0;
         let every = (decades.clone().count() as i32 / 6).max(1);
         let steps: &[f64] = if few { &[1.0, 2.0, 5.0] } else { &[1.0] };
         decades.filter(|d| d % every == 0).flat_map(|d| steps.iter().map(move |m| m * 10f64.powi(d))).collect()
