@@ -61,7 +61,7 @@ fn main() {
         for _ in 0..args.runs {
             let before = |drop: bool| {
                 if drop {
-                    files.iter().for_each(|file| forget(file));
+                    files.iter().for_each(forget);
                 }
             };
             let bytes = run(&model, &tokens, Probe::default()).2 as usize;

@@ -139,7 +139,7 @@ impl Sshd {
     /// Ends everything, as when a machine is switched off.
     pub fn down(&mut self) {
         self.cut();
-        each(&self.mark, |pid| kill(pid));
+        each(&self.mark, kill);
     }
 
     pub fn new_host_key(&mut self) {

@@ -303,9 +303,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             // A listing may lag behind what was created: only after an end was asked for does absence count.
             (Ok(_), None) if asked.is_some() || entry.id.is_none() => return ledger.closed(name),
             (Ok(_), Some(machine)) if asked.is_none_or(|since| since.elapsed() > 4 * patience.poll) => {
-                if provider.terminate(&machine.id).is_ok() {
-                    asked = Some(Instant::now());
-                }
+                asked = provider.terminate(&machine.id).ok().map(|()| Instant::now()).or(asked);
             }
             (_, None) if asked.is_none() => {
                 if let Some(id) = &entry.id

@@ -161,7 +161,10 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
 /// USD that all machines of this run may cost together.
 fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
     match number(most) {
-        Some(most) if most > 0.0 && most.is_finite() => Ok(context.fleet.limit_cost(most)),
+        Some(most) if most > 0.0 && most.is_finite() => {
+            context.fleet.limit_cost(most);
+            Ok(())
+        }
         _ => Err(Error::bad_argument(format!("limit_cost: {most} is no sum of money"))
             .hint("give USD, such as limit_cost(25.0)")),
     }

@@ -4,6 +4,7 @@
 //! What has been read and not yet taken never exceeds the budget, except that one portion may always wait and that a portion
 //! somebody waits for is read whatever else is in the queue.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -178,9 +179,8 @@ impl Reader {
         let loader = Loader { checkpoint: &self.checkpoint, device: &self.device };
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
         let mut state = self.shared.lock();
-        if !state.portions.contains_key(&portion) {
-            let pending = Pending { bytes, unfinished: parts.len(), tensors: HashMap::new(), failure: None };
-            state.portions.insert(portion, pending);
+        if let Entry::Vacant(place) = state.portions.entry(portion) {
+            place.insert(Pending { bytes, unfinished: parts.len(), tensors: HashMap::new(), failure: None });
             state.queue.extend(parts.into_iter().map(|part| (portion, part)));
             self.shared.work.notify_all();
         }

@@ -93,7 +93,7 @@ fn trace(path: &mut PathBuilder, points: &[(f32, f32)]) {
 
 /// A dash has as many gaps as strokes.
 fn even(dash: &[f32]) -> Vec<f32> {
-    if dash.len() % 2 == 0 { dash.to_vec() } else { [dash, dash].concat() }
+    if dash.len().is_multiple_of(2) { dash.to_vec() } else { [dash, dash].concat() }
 }
 
 /// Text whose baseline goes through `at`, beginning `before` pixels ahead of it; upwards if `upright`.

@@ -146,7 +146,7 @@ impl Remote {
         if again {
             progress.event(Event::Warning(format!("{}: connected again", self.link.machine.name())));
         }
-        let (id, op, seen_before) = (id.to_string(), op.clone(), *seen);
+        let (id, op, seen_before) = (id.to_string(), Box::new(op.clone()), *seen);
         wire::send(&mut stream, &Request::Call { id: id.clone(), op, seen: seen_before, fresh: !again })?;
         let answers = answers(&stream)?;
         let mut last_word = Instant::now();

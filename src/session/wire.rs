@@ -22,7 +22,7 @@ pub enum Request {
     /// `seen` events, and its one outcome. A `fresh` call joins no call that has failed or is being stopped.
     Call {
         id: String,
-        op: Op,
+        op: Box<Op>,
         seen: usize,
         fresh: bool,
     },

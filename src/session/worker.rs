@@ -180,7 +180,7 @@ impl Worker {
         while let Ok(request) = wire::receive(&mut stream) {
             let answer = match request {
                 Request::Call { id, op, seen, fresh } => {
-                    let call = self.call(&id, op, fresh);
+                    let call = self.call(&id, *op, fresh);
                     let writer = writer.clone();
                     std::thread::spawn(move || call.tell(&id, seen, &writer));
                     continue;

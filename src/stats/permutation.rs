@@ -248,7 +248,7 @@ fn every_order(values: &mut [f64], n: usize, see: &mut dyn FnMut(&[f64])) {
     for i in 0..n {
         every_order(values, n - 1, see);
         if i + 1 < n {
-            values.swap(if n % 2 == 0 { i } else { 0 }, n - 1);
+            values.swap(if n.is_multiple_of(2) { i } else { 0 }, n - 1);
         }
     }
 }

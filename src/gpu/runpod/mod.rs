@@ -184,7 +184,7 @@ impl Provider for RunPod {
 
     /// sshd answers later than the port is known, and the host key is known from what the container has logged.
     fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>> {
-        let Some(address) = machine.ssh.clone().filter(|address| has_banner(address)) else { return Ok(None) };
+        let Some(address) = machine.ssh.clone().filter(has_banner) else { return Ok(None) };
         let lines = self.client.lines(&format!("/v2/pods/{}/logs?source=container&tail=5000", machine.id))?;
         let fingerprints = fingerprints(&lines.join("\n"));
         if fingerprints.is_empty() {

@@ -29,7 +29,7 @@ pub fn exp(x: f32) -> f32 {
     const HIGH: f32 = 88.0;
     /// Adding it rounds to an integer, which then stands in the low bits: 1.5 * 2^23.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = if x < LOW { LOW } else { x };
     let x = if x > HIGH { HIGH } else { x };
