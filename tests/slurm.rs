@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::project::{FINAL, Outcome, Project};
+use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::slurm_cluster::{Cluster, kill};
 use crate::sshd::Sshd;
 
@@ -191,6 +191,29 @@ fn a_job_gives_the_same_results_as_this_machine() {
     assert!(ends.iter().any(|end| left("log").contains(end)), "{}", left("log"));
     let folder = std::path::Path::new("/tmp").join(&ledger(&there)[0].0);
     assert!(!folder.exists(), "{} is removed", folder.display());
+}
+
+/// The whole miniature sweep, a job for each model, and on this machine: the same results, and no job is left.
+#[test]
+fn the_sweep() {
+    let cluster = Cluster::shared();
+    let (here, there) = (Project::new(), Project::new());
+    let few = ["run", "scripts/sweep.rhai", "--miniature", "--num-sequences", "2", "--sequence-length", "64"];
+    for project in [&here, &there] {
+        project.copy("scripts", "scripts");
+    }
+    here.run(&few).ok();
+    let far = ["--provider", "slurm", "--gres", "gpu:1", "--max", "3", "--stagger", "0.2", "--max-hours", "1"];
+    let mut command = there.command(&[&few[..], &far].concat());
+    cluster.log_in(&mut command).env("OUTLIER_POLL_SECONDS", "0.3").env("OUTLIER_WORKER", stripped());
+    let outcome = Outcome::of(command.output().unwrap()).ends(0);
+    assert!(outcome.stderr.contains(ALIVE), "{}", outcome.stderr);
+    let files = here.files("results").into_iter();
+    let names: Vec<String> = files.filter_map(|file| Some(file.strip_suffix(FINAL)?.to_string())).collect();
+    assert_eq!(names.len(), 7);
+    for name in names {
+        crate::ssh::same(&here, &there, name.trim_end_matches('/'));
+    }
 }
 
 #[test]
