@@ -27,8 +27,15 @@ mod text;
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
 mod diagnostics;
+mod mistakes;
 mod parallel;
 mod script_host;
+
+/// What surrounds scripts: documentation, check, test, plan, the prompt; and what scripts cannot do.
+mod plan;
+mod prompt;
+mod security;
+mod tools;
 
 /// Bad input: each a clear error with a hint, no crash, no partial result that looks whole.
 mod bad_models;

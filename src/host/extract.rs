@@ -20,23 +20,6 @@ use crate::{model, results};
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
 
-const LOAD: &[&str] = &["dtype", "device", "revision", "chunk_layers"];
-const TOKENS: &[&str] = &[
-    "ids",
-    "tensor",
-    "text",
-    "model",
-    "num_sequences",
-    "sequence_length",
-    "overlap",
-    "separator",
-    "straight_quotes",
-    "add_special_tokens",
-];
-const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget", "checkpoint", "checkpoint_layers"];
-const ESTIMATE: &[&str] =
-    &["dtype", "device", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
-
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
@@ -91,28 +74,39 @@ impl<'a> Place<'a> {
     fn call(&self, op: Op) -> Result<Reply> {
         self.session.call(op, &*self.context.progress())
     }
+
+    pub fn load(&self, args: LoadArgs) -> Result<Model> {
+        let reply = self.call(Op::Load(args.clone()))?;
+        let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+        Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
+    }
 }
 
 pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
-    let args = load_args(id, &Options::new("load_model", options, LOAD)?)?;
-    let reply = place.call(Op::Load(args.clone()))?;
-    let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
-    Ok(Model(Arc::new(ModelHandle { session: place.session.clone(), args, info, folder })))
+    let args = load_args(id, &Options::of("load_model", options)?)?;
+    place.context.may_fail("load_model")?;
+    place.load(args)
 }
 
 /// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
-    let o = Options::new("load_tokens", options, TOKENS)?;
+    let o = Options::of("load_tokens", options)?;
     let model: Option<Model> = o.host("model", "a model from load_model")?;
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
     let mut source = token_source(&o)?;
     if let TokenSource::Text(text) = &mut source
+        && context.plan().is_none()
         && !Arc::ptr_eq(session, &context.session)
         && context.root.join(&text.path).exists()
     {
         text.text = Some(model::read_text(&text.path)?);
     }
     let place = Place { session, context };
+    if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
+        && !std::path::Path::new(&text.path).exists()
+    {
+        stage.note(format!("{}: there is no such text here", text.path));
+    }
     let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
     Ok(TokensHandle(Arc::new(tokens)))
 }
@@ -167,7 +161,8 @@ fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
 }
 
 pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
-    let o = Options::new("extract_layernorms", options, EXTRACT)?;
+    let o = Options::of("extract_layernorms", options)?;
+    context.may_fail("extract_layernorms")?;
     let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {
         thresholds: single().map_or_else(|| o.floats("thresholds"), |t| Ok(Some(t)))?.unwrap_or_default(),
@@ -185,6 +180,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         let file = format!("{folder}/{}", results::FULL_ACTIVATIONS);
         place.session.fetch(&context.root, &file, &*context.progress())?;
     }
+    context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
     Ok(ActivationsHandle(Arc::new(*acts)))
 }
 
@@ -218,7 +214,7 @@ pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
 }
 
 pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
-    let o = Options::new("estimate_vram", options, ESTIMATE)?;
+    let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
         num_sequences: o.whole("num_sequences")?.unwrap_or(16),
         sequence_length: o.whole("sequence_length")?.unwrap_or(2048),

@@ -33,5 +33,5 @@ mod workspace;
 pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
-pub use open::{OpenModel, SYNTHETIC_KEY, open};
+pub use open::{OpenModel, SYNTHETIC_KEY, describe, open};
 pub use tokenize::{load_tokens, read_text};

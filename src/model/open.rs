@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::arch::{self, Names};
+use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::inventory::{self, Part};
 use super::spec;
 use crate::error::{Error, Result};
-use crate::record::{ComputeDtype, LoadArgs, ModelInfo};
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
 
 /// The mark that the program's own synthetic models carry in config.json.
 pub const SYNTHETIC_KEY: &str = "_outlier_synthetic";
@@ -75,6 +75,54 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
+pub fn describe(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<ModelInfo> {
+    device(&args.device)?;
+    let config = read_config(folder)?;
+    let checkpoint = Checkpoint::open(folder).ok();
+    let names: &dyn Names = match &checkpoint {
+        Some(checkpoint) => checkpoint,
+        None => &Released,
+    };
+    let spec = arch::model(&config, names)?;
+    let (mut parameters, mut weight_bytes) = (0, 0);
+    for (tensor, role) in inventory::tensors(&spec) {
+        parameters += inventory::parameters(&tensor);
+        weight_bytes += inventory::released_bytes(&tensor, role);
+    }
+    let sizes = (parameters, weight_bytes);
+    info(&config, &spec, args, revision, sizes, Vec::new())
+}
+
+fn info(
+    config: &Config,
+    spec: &spec::Model,
+    args: &LoadArgs,
+    revision: Option<String>,
+    (parameters, weight_bytes): (u64, u64),
+    files: Vec<FileHash>,
+) -> Result<ModelInfo> {
+    let (num_experts, num_experts_per_tok) = spec.experts();
+    Ok(ModelInfo {
+        id: args.id.clone(),
+        revision,
+        model_type: spec.model_type.clone(),
+        num_layers: spec.layers.len(),
+        hidden_size: spec.hidden_size,
+        vocab_size: spec.vocab_size,
+        num_experts,
+        num_experts_per_tok,
+        parameters,
+        active_parameters: super::estimate::active_parameters(spec),
+        weight_bytes,
+        dtype: args.dtype,
+        device: "cpu".to_string(),
+        chunk_layers: args.chunk_layers,
+        synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
+        files,
+    })
+}
+
 /// `folder` is where the files are, `revision` the hub's commit when they came from there.
 pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<OpenModel> {
     let config = read_config(folder)?;
@@ -85,25 +133,8 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
         parameters += inventory::parameters(&tensor);
         weight_bytes += checkpoint.expect(&tensor)?.bytes;
     }
-    let (num_experts, num_experts_per_tok) = spec.experts();
-    let info = ModelInfo {
-        id: args.id.clone(),
-        revision,
-        model_type: spec.model_type.clone(),
-        num_layers: spec.layers.len(),
-        hidden_size: spec.hidden_size,
-        vocab_size: spec.vocab_size,
-        num_experts,
-        num_experts_per_tok,
-        parameters,
-        active_parameters: super::estimate::active_parameters(&spec),
-        weight_bytes,
-        dtype: args.dtype,
-        device: "cpu".to_string(),
-        chunk_layers: args.chunk_layers,
-        synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
-        files: checkpoint.hashes.clone(),
-    };
+    let files = checkpoint.hashes.clone();
+    let info = info(&config, &spec, args, revision, (parameters, weight_bytes), files)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

@@ -1,6 +1,5 @@
 //! This machine: requests are carried out in this process. The only place that matches on `Op`.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -11,10 +10,10 @@ use crate::progress::Progress;
 use crate::record::LoadArgs;
 use crate::{hub, memory};
 
-/// Keeps opened models (headers, not weights) by what they were opened with.
+/// Keeps opened models (headers, not weights) by what they were opened with, in that order.
 #[derive(Default)]
 pub struct Local {
-    models: Mutex<HashMap<String, Arc<OpenModel>>>,
+    models: Mutex<Vec<(LoadArgs, Arc<OpenModel>)>>,
 }
 
 impl Session for Local {
@@ -38,6 +37,11 @@ impl Session for Local {
             Op::Miniature { folder, name } => model::miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
         }
     }
+
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        let models = self.models.lock().expect("no panic under this lock");
+        Ok(models.iter().map(|(args, _)| args.clone()).collect())
+    }
 }
 
 impl Op {
@@ -52,16 +56,20 @@ impl Op {
 
 impl Local {
     fn open(&self, args: &LoadArgs, progress: &dyn Progress) -> Result<Arc<OpenModel>> {
-        let key = serde_json::to_string(args).expect("arguments are JSON");
-        let known = self.models.lock().expect("no panic under this lock").get(&key).cloned();
-        if let Some(model) = known {
-            return Ok(model);
+        let models = || self.models.lock().expect("no panic under this lock");
+        if let Some((_, model)) = models().iter().find(|(known, _)| known == args) {
+            return Ok(model.clone());
         }
         let located = hub::locate(&args.id, args.revision.as_deref(), progress)?;
         let model = model::open(&located.folder, args, located.revision)
             .map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
         let model = Arc::new(model);
-        self.models.lock().expect("no panic under this lock").insert(key, model.clone());
+        // Another thread may have been quicker: then its model is the one.
+        let mut models = models();
+        if let Some((_, first)) = models.iter().find(|(known, _)| known == args) {
+            return Ok(first.clone());
+        }
+        models.push((args.clone(), model.clone()));
         Ok(model)
     }
 }
