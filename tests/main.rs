@@ -62,8 +62,12 @@ mod estimate;
 /// Miniature models end to end: scripts/sweep.rhai and one script per model.
 mod sweep;
 
-/// Models from the hub.
+/// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read
+/// without being downloaded; and datasets.
+mod dataset;
 mod hub;
+mod hub_download;
+mod hub_stream;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod runpod;

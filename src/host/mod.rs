@@ -20,6 +20,7 @@ mod show;
 mod statistics;
 mod stored;
 mod sweeps;
+mod tokens;
 mod values;
 
 pub use context::{Context, Watch};
@@ -55,6 +56,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     engine.set_module_resolver(modules::Modules::new(context.root.clone()));
     values::register(&mut engine);
     extract::register(&mut engine, context);
+    tokens::register(&mut engine, context);
     machines::register(&mut engine, context);
     statistics::register(&mut engine);
     sweeps::register(&mut engine);

@@ -1,6 +1,5 @@
-//! Opens a model folder: config to spec, headers checked against it, provenance gathered. No weights are read.
+//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -11,6 +10,7 @@ use super::config::Config;
 use super::inventory::{self, Part};
 use super::spec;
 use crate::error::{Error, Result};
+use crate::hub::{ByteSource, Opened};
 use crate::record::{ComputeDtype, LoadArgs, ModelInfo};
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -26,9 +26,9 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Where the files are.
-    pub fn checkpoint_folder(&self) -> String {
-        self.checkpoint.folder.display().to_string()
+    /// Where the files are: a folder, or an address on the hub.
+    pub fn place(&self) -> &str {
+        &self.checkpoint.place
     }
 
     /// Bytes of a part as stored.
@@ -55,14 +55,17 @@ impl Names for Checkpoint {
     }
 }
 
-/// Reads and parses `config.json` of a folder.
-pub fn read_config(folder: &Path) -> Result<Config> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| {
-        Error::io(format!("reading {}", path.display()), &e)
+/// Reads and parses `config.json`.
+pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
+    let path = format!("{}/config.json", source.place());
+    let missing = || {
+        Error::not_found(format!("reading {path}: No such file"))
             .hint("a model folder holds config.json and safetensors weights")
-    })?;
-    Config::parse(&text, &path.display().to_string())
+    };
+    let data = source.small("config.json")?.ok_or_else(missing)?;
+    let text = String::from_utf8(data)
+        .map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint("download the file again"))?;
+    Config::parse(&text, &path)
 }
 
 pub fn device(name: &str) -> Result<Device> {
@@ -75,10 +78,9 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
-/// `folder` is where the files are, `revision` the hub's commit when they came from there.
-pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<OpenModel> {
-    let config = read_config(folder)?;
-    let checkpoint = Checkpoint::open(folder)?;
+pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
+    let config = read_config(&*files.source)?;
+    let checkpoint = Checkpoint::open(files.source)?;
     let spec = arch::model(&config, &checkpoint)?;
     let (mut parameters, mut weight_bytes) = (0, 0);
     for (tensor, _) in inventory::tensors(&spec) {
@@ -88,7 +90,7 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
     let (num_experts, num_experts_per_tok) = spec.experts();
     let info = ModelInfo {
         id: args.id.clone(),
-        revision,
+        revision: files.revision,
         model_type: spec.model_type.clone(),
         num_layers: spec.layers.len(),
         hidden_size: spec.hidden_size,

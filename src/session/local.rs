@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use super::{Op, Reply, Session};
 use crate::error::Result;
+use crate::hub::{self, Access};
+use crate::memory;
 use crate::model::{self, OpenModel};
 use crate::progress::Progress;
 use crate::record::LoadArgs;
-use crate::{hub, memory};
 
 /// Keeps opened models (headers, not weights) by what they were opened with.
 #[derive(Default)]
@@ -22,7 +23,7 @@ impl Session for Local {
         match op {
             Op::Load(args) => {
                 let model = self.open(&args, progress)?;
-                let folder = model.checkpoint_folder();
+                let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
             Op::Tokens(source) => model::load_tokens(&source).map(Reply::Tokens),
@@ -32,8 +33,9 @@ impl Session for Local {
                 model::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
             }
             Op::Estimate { model, args } => {
-                let located = hub::locate_config(&model.id, model.revision.as_deref())?;
-                model::estimate(&located.folder, &model, &args).map(Reply::Estimate)
+                // Headers tell all that is asked: whatever the model's access, nothing is downloaded.
+                let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
+                model::estimate(files.source, &model, &args).map(Reply::Estimate)
             }
             Op::Miniature { folder, name } => model::miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
         }
@@ -57,9 +59,9 @@ impl Local {
         if let Some(model) = known {
             return Ok(model);
         }
-        let located = hub::locate(&args.id, args.revision.as_deref(), progress)?;
-        let model = model::open(&located.folder, args, located.revision)
-            .map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let access = if args.stream { Access::Stream } else { Access::Download };
+        let files = hub::open(&args.id, args.revision.as_deref(), access, progress)?;
+        let model = model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
         let model = Arc::new(model);
         self.models.lock().expect("no panic under this lock").insert(key, model.clone());
         Ok(model)
