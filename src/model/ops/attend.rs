@@ -9,6 +9,7 @@ use std::cell::Cell;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::shared::Shared;
 use super::values;
 use super::vector::{exp, sum, vectorised};
 use crate::memory;
@@ -148,17 +149,6 @@ fn softmax(scores: &mut [f32], begin: usize, end: usize, scale: f32, sink: Optio
     let largest = lanes.iter().fold(sink.unwrap_or(f32::NEG_INFINITY), |a, b| a.max(*b));
     seen.iter_mut().for_each(|score| *score = exp(*score - largest));
     1.0 / (sum(seen, |p| p) + sink.map_or(0.0, |sink| exp(sink - largest)))
-}
-
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: tasks write to distinct rows.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-impl Shared {
-    unsafe fn at(self, offset: usize) -> *mut f32 {
-        unsafe { self.0.add(offset) }
-    }
 }
 
 impl CustomOp3 for Attend {

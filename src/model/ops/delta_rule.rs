@@ -7,6 +7,7 @@ use std::cell::Cell;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::shared::Shared;
 use super::values;
 use super::vector::{exp, vectorised};
 use crate::model::product::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
@@ -150,17 +151,6 @@ fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize
         for (factor, solved) in system[i * length..][..i].iter().zip(solved.chunks_exact(width)) {
             row.iter_mut().zip(solved).for_each(|(y, solved)| *y -= factor * solved);
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: tasks write to distinct rows.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-impl Shared {
-    unsafe fn at(self, offset: usize) -> *mut f32 {
-        unsafe { self.0.add(offset) }
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::activation::combine;
 use super::project::{Projection, multiply};
+use super::shared::Shared;
 use super::{PIECE, values, values_mut};
 use crate::model::product::{Buffer, Rows};
 use crate::model::spec::Activation;
@@ -72,23 +73,12 @@ impl AddExpert<'_> {
         result.par_chunks(rows_per_piece * hidden).enumerate().for_each(|(piece, values)| {
             for (i, y) in (piece * rows_per_piece..).zip(values.chunks_exact(hidden)) {
                 // SAFETY: the caller has checked that all rows lie in `residual`; they are distinct.
-                let row = unsafe { std::slice::from_raw_parts_mut(to.row(self.rows[i] as usize * hidden), hidden) };
+                let row = unsafe { std::slice::from_raw_parts_mut(to.at(self.rows[i] as usize * hidden), hidden) };
                 let weight = self.weights[i];
                 super::vectorised(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
             }
         });
         Ok(())
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: tasks write to distinct rows.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-impl Shared {
-    unsafe fn row(&self, offset: usize) -> *mut f32 {
-        unsafe { self.0.add(offset) }
     }
 }
 

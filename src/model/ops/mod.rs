@@ -10,6 +10,7 @@ mod norm;
 mod project;
 mod rope;
 mod rows;
+mod shared;
 mod short_conv;
 mod vector;
 
