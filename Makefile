@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model
+.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model bench-hub
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -69,3 +69,7 @@ target/race-environment/done: benches/requirements.txt
 	python3 -m venv target/race-environment
 	$(RACE_PYTHON) -m pip install -q -r benches/requirements.txt
 	touch $@
+
+# Streams a model of 1.2 GB from a hub on this machine, over a link limited to 200 MB/s.
+bench-hub:
+	cargo bench --bench hub

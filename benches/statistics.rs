@@ -48,6 +48,7 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
         },
         tokens: TokensInfo {
             source: "simulated".into(),
+            revision: None,
             num_sequences: SEQUENCES,
             sequence_length: length,
             sha256: String::new(),

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use outlier::hub::{self, Access};
 use outlier::model::probe::{Probe, extract_with};
 use outlier::model::{OpenModel, load_tokens, open};
 use outlier::progress::Silent;
@@ -43,9 +44,16 @@ fn main() {
     outlier::memory::return_freed_memory();
     let args = Args::parse();
     let dtype = if args.dtype == "f32" { ComputeDtype::F32 } else { ComputeDtype::Bf16 };
-    let load =
-        LoadArgs { id: args.model.display().to_string(), revision: None, dtype, device: "cpu".into(), chunk_layers: 2 };
-    let model = open(&args.model, &load, None).expect("a model");
+    let load = LoadArgs {
+        id: args.model.display().to_string(),
+        revision: None,
+        dtype,
+        device: "cpu".into(),
+        chunk_layers: 2,
+        stream: false,
+    };
+    let files = hub::open(&load.id, None, Access::Download, &Silent).expect("a folder");
+    let model = open(files, &load).expect("a model");
     let vocabulary = model.info.vocab_size;
     let ids =
         (0..args.sequences).map(|s| (0..args.length).map(|t| ((s * 7919 + t * 104_729) % vocabulary) as u32).collect());

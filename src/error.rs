@@ -70,6 +70,10 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+        Self::ALL.into_iter().map(Self::name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::BadArgument => "bad_argument",

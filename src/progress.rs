@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// One thing worth showing. `done` and `total` count layers.
+/// One thing worth showing. `done` and `total` count layers; in a transfer, where `tokens` is 0, bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     Begin {

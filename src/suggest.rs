@@ -3,12 +3,24 @@
 /// Words further apart than this (0 to 1, Jaro-Winkler) are not offered.
 const NEAR: f64 = 0.75;
 
+/// Among many unrelated names only those so near are.
+const CLOSE: f64 = 0.88;
+
 /// The nearest known name, if one is near enough to be a likely misspelling.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(NEAR, word, known)
+}
+
+/// The nearest of many names of which most have nothing to do with the word.
+pub fn close<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(CLOSE, word, known)
+}
+
+fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), name))
-        .filter(|(likeness, _)| *likeness >= NEAR)
+        .filter(|(likeness, _)| *likeness >= least)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }

@@ -92,7 +92,7 @@ fn damaged_index() {
         ("{\"weights\": {}}", "`weight_map` is missing", "download the file again"),
         (
             r#"{"weight_map": {"a": "../secret.safetensors"}}"#,
-            "`../secret.safetensors` is not a file of this folder",
+            "`../secret.safetensors` is not a file of this model",
             "download",
         ),
     ] {

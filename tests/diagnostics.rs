@@ -42,14 +42,14 @@ fn an_error_in_a_function_of_a_module() {
         &project,
         1,
         "
-error: no function `no_such (i64, i64)`
+error: no function `no_such (int, int)`
   --> stdlib/lab.rhai:8:4
    |
  8 | \tx.no_such(1)
    | \t  ^
   in inner, called at stdlib/lab.rhai:4:5
   in outer, called at script.rhai:3:6
-  hint: see the list of primitives in README.md
+  hint: `outlier doc` lists what there is
 ",
     );
 }

@@ -27,8 +27,15 @@ mod text;
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
 mod diagnostics;
+mod mistakes;
 mod parallel;
 mod script_host;
+
+/// What surrounds scripts: documentation, check, test, plan, the prompt; and what scripts cannot do.
+mod plan;
+mod prompt;
+mod security;
+mod tools;
 
 /// Bad input: each a clear error with a hint, no crash, no partial result that looks whole.
 mod bad_models;
@@ -62,8 +69,12 @@ mod estimate;
 /// Miniature models end to end: scripts/sweep.rhai and one script per model.
 mod sweep;
 
-/// Models from the hub.
+/// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read
+/// without being downloaded; and datasets.
+mod dataset;
 mod hub;
+mod hub_download;
+mod hub_stream;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod runpod;

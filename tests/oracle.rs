@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use outlier::error::Result;
+use outlier::hub::{self, Access};
 use outlier::model::{extract, load_tokens, open};
 use outlier::progress::Silent;
 use outlier::record::{
@@ -27,7 +28,8 @@ pub fn fixtures() -> PathBuf {
 }
 
 pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
-    LoadArgs { id: id.display().to_string(), revision: None, dtype, device: "cpu".into(), chunk_layers: 2 }
+    let id = id.display().to_string();
+    LoadArgs { id, revision: None, dtype, device: "cpu".into(), chunk_layers: 2, stream: false }
 }
 
 /// All floating-point tensors of a file.
@@ -65,7 +67,8 @@ pub fn run_with(folder: &Path, load: &LoadArgs, args: ExtractArgs) -> Result<Out
         tensor: "input_ids".into(),
     };
     let tokens = load_tokens(&ids)?;
-    let model = open(folder, load, None)?;
+    let files = hub::open(&folder.display().to_string(), None, Access::Download, &Silent)?;
+    let model = open(files, load)?;
     let out = tempfile::tempdir().unwrap();
     let out_path = Some(out.path().display().to_string());
     let args = ExtractArgs { keep: Keep::Full, out: out_path, logits: true, ..args };

@@ -106,7 +106,7 @@ impl Project {
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RAYON_NUM_THREADS"] {
             command.env_remove(name);
         }
-        command.env("RUST_BACKTRACE", "0").env("HF_HOME", self.path("hf"));
+        command.env("RUST_BACKTRACE", "0").env("HF_HOME", self.path("hf")).env("XDG_CACHE_HOME", self.path("cache"));
         // Port 9 is "discard": nothing answers, so nothing is fetched from outside.
         command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
         command

@@ -8,8 +8,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use outlier::error::{Error, Kind};
+use outlier::hub::{self, Access};
 use outlier::model::{extract, load_tokens, open};
-use outlier::progress::{Event, Progress};
+use outlier::progress::{Event, Progress, Silent};
 use outlier::record::{
     Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, Measurements, TokenSource, Tokens,
 };
@@ -270,7 +271,8 @@ impl Work {
 
     fn stopped_after(&self, stop_after: Option<u64>) -> Result<Outcome, (Error, Vec<Event>)> {
         let watch = Watch { stop_after, ..Watch::default() };
-        let model = open(&self.model, &self.load, None).unwrap();
+        let files = hub::open(&self.model.display().to_string(), None, Access::Download, &Silent).unwrap();
+        let model = open(files, &self.load).unwrap();
         let outcome = extract(&model, &self.tokens, &self.args, &watch);
         let events = watch.events.into_inner().unwrap();
         let acts = outcome.map_err(|error| (error, events.clone()))?;

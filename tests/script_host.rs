@@ -188,7 +188,7 @@ fn sync_and_default_are_names() {
     for call in ["sync(1, 2)", "1.sync(2)"] {
         // It parses, and is a function that nobody has written yet.
         let stderr = Project::new().script(call).ends(1).stderr;
-        assert!(stderr.starts_with("error: no function `sync (i64, i64)`"), "{stderr}");
+        assert!(stderr.starts_with("error: no function `sync (int, int)`"), "{stderr}");
     }
 }
 

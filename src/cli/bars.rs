@@ -11,6 +11,9 @@ use crate::progress::{Event, Progress, interrupt_requested};
 
 /// Between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// The bar of a transfer.
+const TRANSFER: &str =
+    "{prefix:24.bold} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
 
 pub fn watch(quiet: bool) -> Arc<dyn Watch> {
     match (quiet, std::io::stderr().is_terminal()) {
@@ -92,7 +95,12 @@ impl Progress for BarWork {
             }
             Event::Step { done, bytes, tokens } => {
                 if let Some(Bar { bar, start, before }) = &*bar {
-                    bar.set_message(rates(bytes, tokens * (done - before), start.elapsed()));
+                    if tokens == 0 {
+                        // No layers: a transfer, which counts bytes.
+                        bar.set_style(ProgressStyle::with_template(TRANSFER).expect("a valid template"));
+                    } else {
+                        bar.set_message(rates(bytes, tokens * (done - before), start.elapsed()));
+                    }
                     bar.set_position(done);
                 }
             }
@@ -162,9 +170,17 @@ impl Progress for LineWork {
                 if state.told.elapsed() >= LINE_INTERVAL || done == state.total {
                     let elapsed = state.start.elapsed();
                     let own = done - state.before;
-                    let eta = elapsed.mul_f64((state.total - done) as f64 / own.max(1) as f64).as_secs();
-                    let rates = rates(bytes, tokens * own, elapsed);
-                    eprintln!("{}: {done}/{} {rates} ETA {eta} s", state.what, state.total);
+                    let left = state.total.saturating_sub(done);
+                    let eta = elapsed.mul_f64(left as f64 / own.max(1) as f64).as_secs();
+                    let what = &state.what;
+                    if tokens == 0 {
+                        let rate = bytes as f64 / 1e9 / elapsed.as_secs_f64().max(1e-6);
+                        let (done, total) = (done as f64 / 1e9, state.total as f64 / 1e9);
+                        eprintln!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s");
+                    } else {
+                        let rates = rates(bytes, tokens * own, elapsed);
+                        eprintln!("{what}: {done}/{} {rates} ETA {eta} s", state.total);
+                    }
                     state.told = Instant::now();
                 }
             }

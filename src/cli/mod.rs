@@ -1,20 +1,23 @@
 //! The command line: what can be started, and how it ends. Exit codes are documented in README.md.
 
 mod bars;
+mod check;
+mod doc;
 mod gpus;
 mod interrupt;
+mod new;
+mod repl;
 mod rethreshold;
+mod run;
 mod table;
+mod test;
 mod worker;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::host::{self, Context, Diagnostic};
-use crate::progress::interrupt_requested;
+use crate::host::Diagnostic;
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
@@ -33,12 +36,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs a script: outlier run scripts/quickstart.rhai [its flags]
-    Run {
-        script: PathBuf,
-        /// Flags of the script; `outlier run SCRIPT --help` lists them.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        flags: Vec<String>,
-    },
+    Run(run::Run),
+    /// Says what a script would do: machines, dollars, minutes, bytes, memory, files. Nothing is done.
+    Plan(run::Run),
+    /// Reads scripts and finds what would fail, without running anything.
+    Check(check::Check),
+    /// Runs tests written in scripts: outlier test scripts/tests
+    Test(test::Test),
+    /// Tells what scripts can call: outlier doc [NAME]
+    Doc(doc::Doc),
+    /// Experiments line by line, here or on a machine that is at work.
+    Repl(repl::Prompt),
+    /// Writes a commented script to start from.
+    New(new::New),
     /// Lists rented machines: outlier gpus [--all], outlier gpus terminate ID…, reap, ssh ID, logs ID
     Gpus(gpus::Gpus),
     /// Lists GPUs that could be rented now, with prices.
@@ -78,12 +88,14 @@ pub fn main() -> ExitCode {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),
         Command::Offers(asked) => done(gpus::offers(&asked)),
+        Command::Run(asked) => run::run(asked, cli.quiet),
+        Command::Plan(asked) => run::plan(asked, cli.quiet),
+        Command::Check(asked) => check::check(&asked),
+        Command::Test(asked) => done(test::test(&asked)),
+        Command::Doc(asked) => done(doc::doc(&asked)),
+        Command::Repl(asked) => repl::repl(&asked, cli.quiet),
+        Command::New(asked) => done(new::new(&asked)),
         Command::Rethreshold(asked) => done(rethreshold::run(&asked)),
-        Command::Run { script, flags } => {
-            // The one flag that is ours wherever it stands.
-            let quiet = cli.quiet || flags.iter().any(|flag| flag == "--quiet");
-            run(script, flags.into_iter().filter(|flag| flag != "--quiet").collect(), quiet)
-        }
     }
 }
 
@@ -96,37 +108,13 @@ fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
 
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
 fn script_help_last(mut words: Vec<String>) -> Vec<String> {
-    let run = words.iter().position(|word| word == "run");
-    let script = run.and_then(|run| (run + 1..words.len()).find(|i| !words[*i].starts_with('-')));
+    let run = words.iter().position(|word| word == "run" || word == "plan");
+    let is_value = |i: usize| matches!(words[i - 1].as_str(), "--max-steps" | "--max-minutes");
+    let script = run.and_then(|run| (run + 1..words.len()).find(|&i| !words[i].starts_with('-') && !is_value(i)));
     if let Some(script) = script.filter(|script| script + 1 < words.len()) {
         words.insert(script + 1, "--".to_string());
     }
     words
-}
-
-fn run(script: PathBuf, flags: Vec<String>, quiet: bool) -> ExitCode {
-    let context = Arc::new(Context::new(PathBuf::new(), script, flags, bars::watch(quiet)));
-    let engine = host::engine(&context);
-    let running = || host::run(&engine, &context);
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(running));
-    // Whatever happened: no machine stays behind.
-    let ending = context.fleet.finish();
-    for line in &ending.lines {
-        eprintln!("{line}");
-    }
-    let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
-    if ending.leaked {
-        if let Err(diagnostic) = outcome {
-            eprintln!("{diagnostic}");
-        }
-        return ExitCode::from(LEAKED);
-    }
-    match outcome {
-        Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
-        Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(diagnostic) => fail(&diagnostic),
-    }
 }
 
 fn fail(diagnostic: &Diagnostic) -> ExitCode {

@@ -208,6 +208,11 @@ impl Ledger {
         self.change(name, "stage = 'ending'", &[])
     }
 
+    /// It outlives its run from now on.
+    pub fn keep(&self, name: &str) -> Result<()> {
+        self.change(name, "keep_running = 1", &[])
+    }
+
     /// The listing has shown that it is gone.
     pub fn closed(&self, name: &str) -> Result<()> {
         let Some(entry) = self.find(name)? else { return Ok(()) };

@@ -1,11 +1,15 @@
 //! What one run of a script shares: where it runs, what was asked for, who watches, what has gone wrong.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::stage::{Play, Stage};
+use crate::error::Result;
 use crate::progress::Progress;
-use crate::session::{Fleet, Local, Session};
+use crate::record::Activations;
+use crate::session::{Fleet, Local, Planned, Session};
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -15,9 +19,31 @@ pub trait Watch: Send + Sync {
     fn line(&self, text: &str);
 }
 
+/// What a script may use up, and do.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Steps of the language.
+    pub operations: u64,
+    /// In all; looked at between two steps.
+    pub time: Option<Duration>,
+    /// Whether `run_command` may run commands on this machine.
+    pub commands_here: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { operations: MAX_OPERATIONS, time: None, commands_here: false }
+    }
+}
+
+/// A few minutes of nothing but script.
+pub const MAX_OPERATIONS: u64 = 1_000_000_000;
+
 pub struct Context {
-    /// The project: where `results/`, `logs/` and `stdlib/` are.
+    /// The project: where `results/` and `logs/` are.
     pub root: PathBuf,
+    /// The folder whose `stdlib/` modules come from.
+    pub library: PathBuf,
     pub script: PathBuf,
     /// What stood after the script's name.
     pub flags: Vec<String>,
@@ -26,14 +52,43 @@ pub struct Context {
     pub watch: Arc<dyn Watch>,
     /// The machines that this run has.
     pub fleet: Fleet,
+    pub bounds: Bounds,
+    /// Where effects go instead of the world, in a plan or a test.
+    pub stage: Option<Arc<Stage>>,
+    /// Every extraction of this run, without its folds.
+    pub measured: Mutex<Vec<Activations>>,
     failed: AtomicBool,
 }
 
 impl Context {
     pub fn new(root: PathBuf, script: PathBuf, flags: Vec<String>, watch: Arc<dyn Watch>) -> Self {
         let fleet = Fleet::new(root.join("results"));
-        let session = Arc::new(Local::default());
-        Self { root, script, flags, session, watch, fleet, failed: AtomicBool::new(false) }
+        Self {
+            library: root.clone(),
+            root,
+            script,
+            flags,
+            session: Arc::new(Local::default()),
+            watch,
+            fleet,
+            bounds: Bounds::default(),
+            stage: None,
+            measured: Mutex::default(),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, but nothing is done: what would be done is noted.
+    pub fn planned(self) -> Result<Self> {
+        let here = Arc::new(Planned::new()?);
+        let stage = Arc::new(Stage::new(Play::Plan { here: here.clone() }));
+        Ok(Self { session: here, stage: Some(stage), ..self })
+    }
+
+    /// The same, but results go below `root`, machines are played by this one, and time is a number.
+    pub fn played(self, root: PathBuf) -> Self {
+        let stage = Arc::new(Stage::new(Play::Test));
+        Self { fleet: Fleet::new(root.join("results")), root, stage: Some(stage), ..self }
     }
 
     /// Something to report to, for work of this thread.
@@ -44,7 +99,28 @@ impl Context {
     /// One line for the user that is not data, and for the log of this thread.
     pub fn line(&self, text: &str) {
         super::logs::line(text);
-        self.watch.line(text);
+        match &self.stage {
+            Some(stage) => stage.said(text),
+            None => self.watch.line(text),
+        }
+    }
+
+    /// Data for the user.
+    pub fn data(&self, text: &str) {
+        match &self.stage {
+            Some(stage) => stage.said(text),
+            None => println!("{text}"),
+        }
+    }
+
+    /// Whether effects are noted instead of done.
+    pub fn plan(&self) -> Option<&Stage> {
+        self.stage.as_deref().filter(|stage| stage.is_plan())
+    }
+
+    /// A failure that a test has put in the way of this primitive.
+    pub fn may_fail(&self, primitive: &str) -> Result<()> {
+        self.stage.as_ref().map_or(Ok(()), |stage| stage.may_fail(primitive))
     }
 
     pub fn results(&self) -> PathBuf {

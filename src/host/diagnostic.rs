@@ -4,6 +4,7 @@ use std::fmt;
 
 use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
 
+use super::{bounds, hints};
 use crate::error::{Error, Kind};
 
 /// Exit codes, documented in README: anything that went wrong has one.
@@ -55,14 +56,26 @@ impl Diagnostic {
         Self {
             exit: Exit::Script,
             message: error.err_type().to_string(),
-            hint: None,
+            hint: hints::of_syntax(error.err_type()),
             place: place(file, error.position(), Some(source)),
             calls: Vec::new(),
         }
     }
 
+    /// Something wrong at a place of a file, found without running it.
+    pub fn at(file: &str, position: Position, source: &str, message: String, hint: Option<String>) -> Self {
+        Self { exit: Exit::Script, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
+    }
+
     pub fn from_runtime(error: EvalAltResult, main: &str) -> Self {
+        Self::from_runtime_with(error, main, None)
+    }
+
+    /// `source`: the text of `main`, where it is no file.
+    pub fn from_runtime_with(error: EvalAltResult, main: &str, source: Option<&str>) -> Self {
         let mut calls = Vec::new();
+        let mut files = vec![main.to_string()];
+        let mut in_closure = false;
         let mut file = main.to_string();
         let mut error = error;
         // Positions of wrapped errors belong to the file of the function they wrap.
@@ -70,10 +83,13 @@ impl Diagnostic {
             match error {
                 EvalAltResult::ErrorInFunctionCall(function, source, inner, position) => {
                     if !position.is_none() {
+                        in_closure = function.contains('$');
+                        let function = if in_closure { "a closure" } else { function.as_str() };
                         calls.push(format!("in {function}, called at {}", at(&file, position)));
                     }
                     if !source.is_empty() {
                         file = source;
+                        files.push(file.clone());
                     }
                     error = *inner;
                 }
@@ -89,9 +105,21 @@ impl Diagnostic {
         }
         calls.reverse();
         let position = error.position();
+        // A closure runs where it is called and is told to be from there; its text may be elsewhere.
+        if in_closure && !is_word(&file, position) {
+            file = files.into_iter().rev().find(|other| is_word(other, position)).unwrap_or(file);
+        }
         let (exit, message, hint) = describe(&error);
-        Self { exit, message, hint, place: place(&file, position, None), calls }
+        Self { exit, message, hint, place: place(&file, position, source.filter(|_| file == main)), calls }
     }
+}
+
+/// Whether something stands at this place of a file.
+fn is_word(file: &str, position: Position) -> bool {
+    let (Some(line), Some(column)) = (position.line(), position.position()) else { return false };
+    let text = super::modules::source(file).unwrap_or_default();
+    let there = text.lines().nth(line - 1).and_then(|line| line.chars().nth(column - 1));
+    there.is_some_and(|c| !c.is_whitespace())
 }
 
 fn at(file: &str, position: Position) -> String {
@@ -106,46 +134,28 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
     let line = position.line()?;
     let read = || super::modules::source(file);
     let text = source.map(str::to_string).or_else(read);
-    let text = text.and_then(|text| text.lines().nth(line - 1).map(str::to_string));
-    Some(Place { file: file.to_string(), line, column: position.position().unwrap_or(1), text })
+    let lines: Vec<String> = text.iter().flat_map(|text| text.lines()).map(str::to_string).collect();
+    let column = position.position().unwrap_or(1);
+    // What is missing at the end of a file is missed behind its last line.
+    match lines.get(line - 1).or(lines.last()) {
+        Some(text) if line > lines.len() => {
+            let column = text.chars().count() + 1;
+            Some(Place { file: file.to_string(), line: lines.len(), column, text: Some(text.clone()) })
+        }
+        text => Some(Place { file: file.to_string(), line, column, text: text.cloned() }),
+    }
 }
 
 fn describe(error: &EvalAltResult) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorTerminated(..) => (Exit::Interrupted, "interrupted".to_string(), None),
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => {
-            let name = signature.split([' ', '(']).next().unwrap_or_default();
-            let names = super::values::FUNCTIONS;
-            let hint = match names.contains(&name) {
-                true => format!("`{name}` exists, but not with these arguments"),
-                false => match crate::suggest::nearest(name, names.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "see the list of primitives in README.md".to_string(),
-                },
-            };
-            (Exit::Script, format!("no function `{signature}`"), Some(hint))
-        }
-        EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let hint = crate::suggest::nearest(name, super::values::FIELDS.iter().copied());
-            let hint = hint.map_or("print(value.keys()) shows what there is".to_string(), |near| {
-                format!("did you mean `{near}`?")
-            });
-            (Exit::Script, format!("no field `{name}`"), Some(hint))
-        }
-        EvalAltResult::ErrorModuleNotFound(path, _) => {
-            let hint = match crate::suggest::nearest(path, super::modules::embedded()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),
-            };
-            (Exit::Script, format!("no module \"{path}\""), Some(hint))
+        EvalAltResult::ErrorParsing(kind, _) => (Exit::Script, kind.to_string(), hints::of_syntax(kind)),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() != bounds::OUT_OF_TIME => {
+            (Exit::Interrupted, "interrupted".to_string(), None)
         }
         other => {
-            let mut bare = other.unwrap_inner().to_string();
-            if let Some(cut) = bare.rfind(" (line ") {
-                bare.truncate(cut);
-            }
-            (Exit::Script, bare, None)
+            let (message, hint) = hints::of_run(other);
+            (Exit::Script, message, hint)
         }
     }
 }

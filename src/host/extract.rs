@@ -1,9 +1,9 @@
-//! Primitives of the engine: load_model, load_tokens, extract_layernorms, estimate_vram, miniature_model.
+//! Primitives of the engine: load_model, extract_layernorms, estimate_vram, miniature_model.
 
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
 use super::options::Options;
@@ -12,38 +12,19 @@ use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dyna
 use crate::error::{Error, Result};
 use crate::record::{
     CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
-    Keep, LoadArgs, TextArgs, TokenSource, plain,
+    Keep, LoadArgs, plain,
 };
+use crate::results;
 use crate::session::{Op, Reply, Session};
-use crate::{model, results};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
-
-const LOAD: &[&str] = &["dtype", "device", "revision", "chunk_layers"];
-const TOKENS: &[&str] = &[
-    "ids",
-    "tensor",
-    "text",
-    "model",
-    "num_sequences",
-    "sequence_length",
-    "overlap",
-    "separator",
-    "straight_quotes",
-    "add_special_tokens",
-];
-const EXTRACT: &[&str] = &["thresholds", "keep", "out", "logits", "memory_budget", "checkpoint", "checkpoint_layers"];
-const ESTIMATE: &[&str] =
-    &["dtype", "device", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
     let c = context.clone();
     engine.register_fn("load_model", move |id: &str| thrown(load_model(&Place::here(&c), id, Map::new())));
-    let c = context.clone();
-    engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
     let c = context.clone();
     engine.register_fn("extract_layernorms", move |model: Model, tokens: TokensHandle, options: Map| {
         thrown(extract(&c, &model, &tokens, options))
@@ -73,6 +54,7 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
         dtype: o.choice("dtype", DTYPES)?.unwrap_or(ComputeDtype::F32),
         device: o.string("device")?.unwrap_or_else(|| "auto".to_string()),
         chunk_layers,
+        stream: o.flag("stream")?.unwrap_or(false),
     })
 }
 
@@ -88,86 +70,26 @@ impl<'a> Place<'a> {
         Self { session: &context.session, context }
     }
 
-    fn call(&self, op: Op) -> Result<Reply> {
+    pub fn call(&self, op: Op) -> Result<Reply> {
         self.session.call(op, &*self.context.progress())
+    }
+
+    pub fn load(&self, args: LoadArgs) -> Result<Model> {
+        let reply = self.call(Op::Load(args.clone()))?;
+        let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+        Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
 
 pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
-    let args = load_args(id, &Options::new("load_model", options, LOAD)?)?;
-    let reply = place.call(Op::Load(args.clone()))?;
-    let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
-    Ok(Model(Arc::new(ModelHandle { session: place.session.clone(), args, info, folder })))
-}
-
-/// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
-fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
-    let o = Options::new("load_tokens", options, TOKENS)?;
-    let model: Option<Model> = o.host("model", "a model from load_model")?;
-    let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
-    let mut source = token_source(&o)?;
-    if let TokenSource::Text(text) = &mut source
-        && !Arc::ptr_eq(session, &context.session)
-        && context.root.join(&text.path).exists()
-    {
-        text.text = Some(model::read_text(&text.path)?);
-    }
-    let place = Place { session, context };
-    let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
-    Ok(TokensHandle(Arc::new(tokens)))
-}
-
-fn token_source(o: &Options) -> Result<TokenSource> {
-    match (o.has("ids"), o.has("text")) {
-        (true, true) => Err(Error::bad_argument("load_tokens: give `ids` or `text`, not both")
-            .hint("ids are tokens already; text is tokenised by the model's tokenizer.json")),
-        (false, false) => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` is given")
-            .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
-        (true, false) => {
-            let text_only = ["model", "num_sequences", "sequence_length", "overlap", "separator", "straight_quotes"];
-            if let Some(key) = text_only.iter().find(|key| o.has(key)) {
-                return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with `text`, not with `ids`"))
-                    .hint("ids are taken as they are: leave the option out"));
-            }
-            if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
-                return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
-            }
-            let path = o.required("ids", o.string("ids")?)?;
-            match (o.string("tensor")?, path.ends_with(".safetensors")) {
-                (Some(tensor), _) => Ok(TokenSource::IdsSafetensors { path, tensor }),
-                (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: "input_ids".to_string() }),
-                (None, false) => Ok(TokenSource::IdsJson { path }),
-            }
-        }
-        (false, true) => {
-            let model: Option<Model> = o.host("model", "a model from load_model")?;
-            Ok(TokenSource::Text(TextArgs {
-                path: o.required("text", o.string("text")?)?,
-                text: None,
-                tokenizer: o.required("model", model)?.0.folder.clone(),
-                num_sequences: o.required("num_sequences", o.whole("num_sequences")?)?,
-                sequence_length: o.required("sequence_length", o.whole("sequence_length")?)?,
-                overlap: o.float("overlap")?.unwrap_or(0.0),
-                separator: o.string("separator")?,
-                straight_quotes: o.flag("straight_quotes")?.unwrap_or(false),
-                add_special_tokens: o.flag("add_special_tokens")?.unwrap_or(true),
-            }))
-        }
-    }
-}
-
-fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
-    let bad = || {
-        Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids")
-            .hint("one array per sequence, such as [[1, 2], [3, 4]]")
-    };
-    let id = |value: &Dynamic| value.as_int().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
-    let row = |row: &Dynamic| row.read_lock::<Array>().ok_or_else(bad)?.iter().map(id).collect();
-    rows.iter().map(row).collect()
+    let args = load_args(id, &Options::of("load_model", options)?)?;
+    place.context.may_fail("load_model")?;
+    place.load(args)
 }
 
 pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
-    let o = Options::new("extract_layernorms", options, EXTRACT)?;
+    let o = Options::of("extract_layernorms", options)?;
+    context.may_fail("extract_layernorms")?;
     let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {
         thresholds: single().map_or_else(|| o.floats("thresholds"), |t| Ok(Some(t)))?.unwrap_or_default(),
@@ -185,6 +107,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         let file = format!("{folder}/{}", results::FULL_ACTIVATIONS);
         place.session.fetch(&context.root, &file, &*context.progress())?;
     }
+    context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
     Ok(ActivationsHandle(Arc::new(*acts)))
 }
 
@@ -218,7 +141,7 @@ pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
 }
 
 pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
-    let o = Options::new("estimate_vram", options, ESTIMATE)?;
+    let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
         num_sequences: o.whole("num_sequences")?.unwrap_or(16),
         sequence_length: o.whole("sequence_length")?.unwrap_or(2048),

@@ -72,7 +72,10 @@ pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Res
         return Err(Error::bad_argument(format!("{function}: \"{path}\" is not below results/ or logs/"))
             .hint("name the file results/summary.json, say"));
     }
-    atomic::write(&context.root.join(given), bytes)?;
+    match context.plan() {
+        Some(stage) => stage.writes(given),
+        None => atomic::write(&context.root.join(given), bytes)?,
+    }
     Ok(path.to_string())
 }
 
@@ -111,7 +114,10 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
     for (name, table) in results::tables(&stored.0)? {
         let bytes = if format == "csv" { table.csv()? } else { table.parquet()? };
         let path = folder.join("tables").join(format!("{name}.{format}"));
-        atomic::write(&context.root.join(&path), &bytes)?;
+        match context.plan() {
+            Some(stage) => stage.writes(&path),
+            None => atomic::write(&context.root.join(&path), &bytes)?,
+        }
         paths.push(path.display().to_string().into());
     }
     Ok(paths)

@@ -38,6 +38,10 @@ fn path(context: &Context, name: &str) -> Result<PathBuf> {
 
 /// Calls `work` and adds everything it reports to `logs/<name>.log`.
 fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr) -> ScriptResult<Dynamic> {
+    if let Some(stage) = context.plan() {
+        stage.writes(&thrown(path(context, name))?);
+        return work.call_within_context::<Dynamic>(ctx, ());
+    }
     let open = || -> Result<File> {
         let path = path(context, name)?;
         let opening = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);

@@ -1,16 +1,17 @@
 //! Primitives of machines: provision_gpu, and what a machine does: the engine's primitives, sync, run_command, terminate.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhai::{Dynamic, Engine, Map};
+use rhai::{Array, Dynamic, Engine, Map};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::options::{Options, number};
 use super::problem::{ScriptResult, thrown};
+use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
@@ -19,36 +20,6 @@ use crate::remote::{self, Output};
 use crate::session::{Lent, Provision, Session, SshTarget, Terms};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
-const PROVISION: &[&str] = &[
-    "provider",
-    "gpu",
-    "gpu_count",
-    "min_vram_gb",
-    "min_cuda",
-    "cloud",
-    "max_price",
-    "max_cost",
-    "max_hours",
-    "disk_gb",
-    "image",
-    "host",
-    "key",
-    "fingerprint",
-    "known_hosts",
-    "partition",
-    "account",
-    "qos",
-    "gres",
-    "cpus",
-    "memory_gb",
-    "lease_minutes",
-    "stall_minutes",
-    "patience_minutes",
-    "keep_running",
-    "expected_hours",
-    "task",
-    "model",
-];
 /// Of `model`: what will run, in the words of `estimate_vram`.
 const MODEL: &[&str] =
     &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
@@ -56,13 +27,16 @@ const MODEL: &[&str] =
 const DISK_BESIDE: u64 = 20;
 /// What a cluster is not asked for: its nodes are what they are.
 const NOT_OF_SLURM: &[&str] = &["min_vram_gb", "min_cuda", "cloud", "disk_gb", "image"];
-const SYNC: &[&str] = &["up", "down"];
 /// A machine is given up by its worker after so long without its client.
 const LEASE_MINUTES: f64 = 15.0;
 const STALL_MINUTES: f64 = 60.0;
 const PATIENCE_MINUTES: f64 = 10.0;
 const MAX_HOURS: f64 = 12.0;
 const DISK_GB: usize = 60;
+/// The host of provider "ssh" that is this machine.
+const LOCALHOST: &str = "localhost";
+/// Parts of paths that are not sent: account keys, the run's own, what a clone knows.
+const SECRET: &[&str] = &[".env", ".ssh", ".keys", ".git"];
 
 /// A machine that a script holds: another one, or this.
 #[derive(Clone)]
@@ -71,6 +45,8 @@ pub struct Gpu(Arc<Held>);
 enum Held {
     Here(Arc<dyn Session>),
     Lent(Arc<Lent>),
+    /// In a plan or a test; with this machine's session.
+    Played(Arc<Part>, Arc<Stage>, Arc<dyn Session>),
 }
 
 impl Gpu {
@@ -78,13 +54,14 @@ impl Gpu {
         match &*self.0 {
             Held::Here(session) => session.clone(),
             Held::Lent(lent) => lent.clone(),
+            Held::Played(part, stage, here) => stage.session(part, here),
         }
     }
 
     fn lent(&self, what: &str) -> Result<&Lent> {
         match &*self.0 {
             Held::Lent(lent) => Ok(lent),
-            Held::Here(_) => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))
+            _ => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))
                 .hint("it is for machines of provider \"ssh\", \"slurm\" or \"runpod\"")),
         }
     }
@@ -104,6 +81,7 @@ impl Readable for Gpu {
                     "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
                 })
             }
+            Held::Played(part, stage, _) => stage.json(part),
         }
     }
 }
@@ -118,7 +96,13 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("limit_cost", move |most: Dynamic| thrown(limit_cost(&c, &most)));
     let c = context.clone();
-    engine.register_fn("terminate_left_over", move |task: &str| thrown(c.fleet.give_back(task)));
+    engine.register_fn("terminate_left_over", move |task: &str| {
+        thrown(if c.stage.is_some() { Ok(()) } else { c.fleet.give_back(task) })
+    });
+    let c = context.clone();
+    engine.register_fn("attach_gpu", move |id: &str| thrown(attach(&c, id)));
+    let c = context.clone();
+    engine.register_fn("models", move |gpu: Gpu| thrown(models(&c, &gpu)));
     let c = context.clone();
     engine.register_fn("sync", move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
     let c = context.clone();
@@ -128,12 +112,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("run_command", move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
     let c = context.clone();
-    engine.register_fn("terminate", move |gpu: Gpu| {
-        thrown(match &*gpu.0 {
-            Held::Here(_) => Ok(()),
-            Held::Lent(lent) => c.fleet.end(lent),
-        })
-    });
+    engine.register_fn("terminate", move |gpu: Gpu| thrown(terminate(&c, &gpu)));
 }
 
 /// What runs here runs there.
@@ -150,7 +129,9 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("load_model", move |gpu: Gpu, id: &str| model(&c, gpu, id, Map::new()));
     let c = context.clone();
     engine.register_fn("miniature_model", move |gpu: Gpu, name: &str| {
-        on(&gpu, &c, &|place| miniature(place, Path::new("results"), name))
+        // There, the project is the folder that work is done in.
+        let results = if matches!(&*gpu.0, Held::Lent(_)) { PathBuf::from("results") } else { c.results() };
+        on(&gpu, &c, &|place| miniature(place, &results, name))
     });
     let c = context.clone();
     engine.register_fn("estimate_vram", move |gpu: Gpu, id: &str, options: Map| {
@@ -162,6 +143,9 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
 fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
     match number(most) {
         Some(most) if most > 0.0 && most.is_finite() => {
+            if let Some(stage) = context.plan() {
+                stage.does(format!("spend at most ${most:.2} on all machines together"));
+            }
             context.fleet.limit_cost(most);
             Ok(())
         }
@@ -181,7 +165,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
 }
 
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
-    let o = Options::new("provision_gpu", options, PROVISION)?;
+    let o = Options::of("provision_gpu", options)?;
     let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
     if provider == "local" {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
@@ -253,6 +237,11 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             .map(|task| crate::results::check_name(&task).map(|()| task.replace('/', "-")))
             .transpose()?,
     };
+    if let Some(stage) = &context.stage {
+        context.may_fail("provision_gpu")?;
+        let part = stage.provision(&asked)?;
+        return Ok(Gpu(Arc::new(Held::Played(part, stage.clone(), context.session.clone()))));
+    }
     let lent = context.fleet.provision(&asked, &*context.progress())?;
     let label = &lent.label;
     if label.price > 0.0 {
@@ -269,19 +258,40 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
 }
 
 fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
-    let o = Options::new("sync", options, SYNC)?;
+    let o = Options::of("sync", options)?;
     let list = |key| Ok::<_, Error>(o.string_or_strings(key)?.unwrap_or_default());
     let (up, down) = (list("up")?, list("down")?);
     if up.is_empty() && down.is_empty() {
         return Err(Error::bad_argument("sync: neither `up` nor `down` is given")
             .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
     }
+    context.may_fail("sync")?;
+    if let Held::Played(part, stage, _) = &*gpu.0 {
+        down.iter().for_each(|path| stage.writes(Path::new(path)));
+        stage.does(format!("sync with {}: {} up, {} down", part.id, up.join(" "), down.join(" ")));
+        return Ok(to_dynamic(&plain(&remote::SyncReport::default())));
+    }
     let report = gpu.lent("sync")?.sync(&context.root, &up, &down, &*context.progress())?;
     Ok(to_dynamic(&plain(&report)))
 }
 
+/// On this side files are those of the project.
 fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
-    let lent = gpu.lent(if up { "upload" } else { "download" })?;
+    let name = if up { "upload" } else { "download" };
+    let (here, there) = if up { (from, to) } else { (to, from) };
+    within_project(name, here)?;
+    context.may_fail(name)?;
+    if let Held::Played(part, stage, _) = &*gpu.0 {
+        if !up {
+            stage.writes(Path::new(to));
+        }
+        stage.does(format!("{name} {from} to {to}, {}", part.id));
+        return Ok(());
+    }
+    let lent = gpu.lent(name)?;
+    if lent.label.id == LOCALHOST {
+        within_project(name, there)?;
+    }
     let (machine, progress) = (lent.machine()?, context.progress());
     match up {
         true => remote::upload(machine, &context.root.join(from), &lent.path(to), &*progress),
@@ -289,12 +299,82 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
     }
 }
 
+/// A path of the project that holds no secret.
+fn within_project(name: &str, path: &str) -> Result<()> {
+    let outside = |part: Component| !matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.is_empty() || Path::new(path).components().any(outside) {
+        return Err(Error::bad_argument(format!("{name}: \"{path}\" leads out of the project"))
+            .hint("give a path relative to the folder the program runs in, without `..`"));
+    }
+    if Path::new(path).components().any(|part| SECRET.contains(&part.as_os_str().to_string_lossy().as_ref())) {
+        return Err(Error::bad_argument(format!("{name}: \"{path}\" may hold secrets, which stay where they are"))
+            .hint("keys and tokens are handed to machines by the program itself"));
+    }
+    Ok(())
+}
+
+/// On this machine a script runs no commands, unless its user has said so.
+fn may_run(context: &Context, gpu: &Gpu) -> Result<()> {
+    let here = match &*gpu.0 {
+        Held::Here(_) => true,
+        Held::Lent(lent) => lent.label.id == LOCALHOST,
+        Held::Played(..) => false,
+    };
+    if here && !context.bounds.commands_here {
+        return Err(Error::bad_argument("run_command: commands do not run on this machine")
+            .hint("`outlier run --allow-commands SCRIPT` lets them; on other machines they always may"));
+    }
+    Ok(())
+}
+
+fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
+    match &*gpu.0 {
+        Held::Here(_) => Ok(()),
+        Held::Lent(lent) => context.fleet.end(lent),
+        Held::Played(part, stage, _) => {
+            context.may_fail("terminate")?;
+            stage.end(part);
+            Ok(())
+        }
+    }
+}
+
+/// A machine that is at work already, left running when this run ends.
+pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
+    if id == "local" || context.stage.is_some() {
+        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+    }
+    let seconds = |minutes: f64| Duration::from_secs_f64(60.0 * minutes);
+    let terms = Terms {
+        lease: Some(seconds(LEASE_MINUTES)),
+        stall: seconds(STALL_MINUTES),
+        lifetime: seconds(60.0 * MAX_HOURS),
+        patience: seconds(PATIENCE_MINUTES),
+    };
+    let lent = context.fleet.attach(id, &terms, &*context.progress())?;
+    Ok(Gpu(Arc::new(Held::Lent(lent))))
+}
+
+/// What is loaded on a machine, as handles.
+pub fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
+    let session = gpu.session();
+    let place = Place { session: &session, context };
+    session.loaded()?.into_iter().map(|args| place.load(args).map(Dynamic::from)).collect()
+}
+
 /// Runs a shell command in the project's folder there; what it writes is shown as it comes and returned.
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
+    context.may_fail("run_command")?;
+    may_run(context, gpu)?;
     let here = remote::Here;
+    if let Held::Played(part, stage, _) = &*gpu.0 {
+        stage.does(format!("on {}: {command}", part.id));
+        return Ok(to_dynamic(&json!({ "code": 0, "out": "", "err": "" })));
+    }
     let (machine, line): (&dyn remote::Machine, String) = match &*gpu.0 {
         Held::Here(_) => (&here, command.to_string()),
         Held::Lent(lent) => (lent.machine()?, lent.in_project(&format!("{{ {command}\n}}"))),
+        Held::Played(..) => unreachable!("answered above"),
     };
     let (mut out, mut err, mut shown) = (Vec::new(), Vec::new(), Vec::new());
     let code = machine.run(&line, &mut std::io::empty(), &mut |piece| {

@@ -2,6 +2,8 @@
 //!
 //! One file per area of script-visible functions. Scripts reach the world through these primitives only.
 
+mod bounds;
+pub mod check;
 mod claims;
 mod context;
 mod diagnostic;
@@ -10,51 +12,61 @@ mod figures;
 mod files;
 mod flags;
 mod flow;
+mod hints;
 mod logs;
 mod machines;
 mod modules;
+mod names;
 mod options;
 mod perplexity;
+pub mod plan;
 mod problem;
+pub mod reference;
+pub mod repl;
 mod show;
+mod stage;
 mod statistics;
 mod stored;
 mod sweeps;
+pub mod testing;
+mod tokens;
 mod values;
 
-pub use context::{Context, Watch};
+pub use context::{Bounds, Context, MAX_OPERATIONS, Watch};
 pub use diagnostic::Diagnostic;
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
 
-use rhai::{AST, ASTNode, Dynamic, Engine, Expr, Scope, Stmt, Token};
+use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt, Token};
 
-/// Deep enough for honest recursion, shallow enough to end a runaway before the stack does.
-const MAX_CALL_LEVELS: usize = 128;
-/// After Ctrl-C a script may run so long: enough to catch the interruption of a primitive and say what is done.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// An engine with every primitive registered.
-pub fn engine(context: &Arc<Context>) -> Engine {
+/// An engine that reads scripts as they are written here, without any primitive.
+fn syntax() -> Engine {
     let mut engine = Engine::new();
-    engine.set_max_call_levels(MAX_CALL_LEVELS).set_max_expr_depths(256, 256).set_fail_on_invalid_map_property(true);
+    bounds::sizes(&mut engine);
+    engine.set_fail_on_invalid_map_property(true);
+    // A script is what is written in it.
+    engine.disable_symbol("eval");
     // Reserved by Rhai without a use of its own: `sync` is the natural name of a primitive, `default` of a flag's value.
     #[allow(deprecated)] // the hook is marked volatile, not going away
     engine.on_parse_token(|token, _, _| match token {
         Token::Reserved(word) if matches!(&**word, "sync" | "default") => Token::Identifier(word),
         token => token,
     });
-    let noticed = OnceLock::new();
-    engine.on_progress(move |_| {
-        let over = || noticed.get_or_init(Instant::now).elapsed() > GRACE;
-        (crate::progress::interrupt_requested() && over()).then(|| Dynamic::from("interrupted"))
-    });
-    engine.on_print(|text| println!("{text}"));
+    engine
+}
+
+/// An engine with every primitive registered.
+pub fn engine(context: &Arc<Context>) -> Engine {
+    let mut engine = syntax();
+    bounds::apply(&mut engine, &context.bounds);
+    let c = context.clone();
+    engine.on_print(move |text| c.data(text));
     engine.on_debug(|text, source, position| eprintln!("{}{position:?}: {text}", source.unwrap_or_default()));
-    engine.set_module_resolver(modules::Modules::new(context.root.clone()));
+    engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     values::register(&mut engine);
     extract::register(&mut engine, context);
+    tokens::register(&mut engine, context);
     machines::register(&mut engine, context);
     statistics::register(&mut engine);
     sweeps::register(&mut engine);
@@ -67,17 +79,36 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     flow::register(&mut engine, context);
     logs::register(&mut engine, context);
     show::register(&mut engine, context);
+    testing::register(&mut engine, context);
     engine
+}
+
+/// Name and number of arguments of every primitive that scripts can call.
+pub fn registered() -> Vec<(String, usize)> {
+    struct Nobody;
+    impl Watch for Nobody {
+        fn progress(&self) -> Arc<dyn crate::progress::Progress> {
+            Arc::new(crate::progress::Silent)
+        }
+
+        fn line(&self, _: &str) {}
+    }
+    let context = Context::new("".into(), "".into(), Vec::new(), Arc::new(Nobody));
+    names::registered(&engine(&Arc::new(context)))
+}
+
+/// The text of a script file.
+fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let message = format!("reading {}: {e}", path.display());
+        Box::new(Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai"))
+    })
 }
 
 /// Compiles and runs a script file.
 pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic>> {
-    let path = context.script.clone();
-    let source = std::fs::read_to_string(&path).map_err(|e| {
-        let message = format!("reading {}: {e}", path.display());
-        Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai")
-    })?;
-    let name = path.display().to_string();
+    let source = read(&context.script)?;
+    let name = context.script.display().to_string();
     let mut ast: AST = engine.compile(&source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
     ast.set_source(name.as_str());
     if !context.flags.is_empty() && !calls_args(&ast) {

@@ -8,6 +8,8 @@ use std::sync::{Mutex, OnceLock};
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
+use crate::error::Error;
+
 /// Embedded modules: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
     ("compare", include_str!("../../stdlib/compare.rhai")),
@@ -38,7 +40,7 @@ impl Modules {
     }
 
     /// Name for messages, and text.
-    fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
+    pub fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
         let file = format!("{path}.rhai");
         let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
         let stdlib = self.root.join("stdlib").join(&file);
@@ -50,6 +52,18 @@ impl Modules {
         let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
         embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string()))
     }
+}
+
+/// The embedded modules: name and text.
+pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EMBEDDED.iter().copied()
+}
+
+/// Names of the functions of an embedded module.
+pub fn functions(module: &str) -> Vec<String> {
+    let text = EMBEDDED.iter().find(|(name, _)| *name == module).map(|(_, text)| *text);
+    let ast = text.and_then(|text| super::syntax().compile(text).ok());
+    ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 
 /// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
@@ -91,8 +105,10 @@ impl ModuleResolver for Modules {
         position: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
         if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
-            let message = format!("import \"{path}\" leads out of the project");
-            return Err(Box::new(EvalAltResult::ErrorRuntime(message.into(), position)));
+            let error = Error::bad_argument(format!("import \"{path}\" leads out of the project"))
+                .hint("modules are looked for beside the script, in stdlib/ and in the program");
+            let error = super::problem::as_map(&error);
+            return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), position)));
         }
         let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
         let (name, text) = self.find(importer, path).ok_or_else(not_found)?;

@@ -1,31 +1,62 @@
 //! The one reader of option maps: unknown keys are errors with a suggestion, whole numbers pass for floats.
 
-use std::collections::BTreeSet;
-
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
+use super::reference::{self, Opt};
 use crate::error::{Error, Result};
 use crate::suggest;
 
 pub struct Options {
     function: &'static str,
     map: Map,
-    known: BTreeSet<&'static str>,
+    known: Known,
+}
+
+/// The keys that a function understands.
+enum Known {
+    /// Of a primitive: as they are documented.
+    Documented(&'static [Opt]),
+    /// Of a map inside an option.
+    Keys(Vec<&'static str>),
+}
+
+impl Known {
+    fn has(&self, key: &str) -> bool {
+        match self {
+            Self::Documented(options) => options.iter().any(|option| option.key == key),
+            Self::Keys(keys) => keys.contains(&key),
+        }
+    }
+
+    fn hint(&self, key: &str) -> String {
+        match self {
+            Self::Documented(options) => suggest::hint(key, options.iter().map(|option| option.key)),
+            Self::Keys(keys) => suggest::hint(key, keys.iter().copied()),
+        }
+    }
 }
 
 impl Options {
+    /// The options of a primitive: the keys that its documentation names.
+    pub fn of(function: &'static str, map: Map) -> Result<Self> {
+        Self::among(function, map, Known::Documented(reference::options(function)))
+    }
+
     /// `known`: every key `function` understands.
     pub fn new(function: &'static str, map: Map, known: &[&'static str]) -> Result<Self> {
-        if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(Error::bad_argument(format!("{function}: unknown option `{key}`"))
-                .hint(suggest::hint(key, known.iter().copied())));
+        Self::among(function, map, Known::Keys(known.to_vec()))
+    }
+
+    fn among(function: &'static str, map: Map, known: Known) -> Result<Self> {
+        if let Some(key) = map.keys().find(|key| !known.has(key)) {
+            return Err(Error::bad_argument(format!("{function}: unknown option `{key}`")).hint(known.hint(key)));
         }
-        Ok(Self { function, map, known: known.iter().copied().collect() })
+        Ok(Self { function, map, known })
     }
 
     fn get(&self, key: &str) -> Option<&Dynamic> {
-        debug_assert!(self.known.contains(key), "{key} is not announced by {}", self.function);
+        debug_assert!(self.known.has(key), "{key} is not announced by {}", self.function);
         self.map.get(key).filter(|value| !value.is_unit())
     }
 
@@ -42,7 +73,7 @@ impl Options {
     }
 
     fn help(&self) -> String {
-        format!("README.md lists the options of {}", self.function)
+        format!("`outlier doc {}` lists the options", self.function.split(':').next().unwrap_or_default())
     }
 
     fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>> {

@@ -11,10 +11,12 @@ use super::problem::{ScriptResult, throw};
 use crate::error::Error;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
-    engine.register_fn("table", |rows: Array| table(&[], &rows));
-    engine.register_fn("table", |columns: Array, rows: Array| {
+    let c = context.clone();
+    engine.register_fn("table", move |rows: Array| table(&[], &rows).map(|text| c.data(&text)));
+    let c = context.clone();
+    engine.register_fn("table", move |columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
-        table(&columns, &rows)
+        table(&columns, &rows).map(|text| c.data(&text))
     });
     let c = context.clone();
     engine.register_fn("log", move |text: &str| c.line(text));
@@ -40,8 +42,8 @@ pub fn format_bytes(bytes: f64) -> String {
     if unit == 0 { format!("{value:.0} B") } else { format!("{value:.2} {}", units[unit]) }
 }
 
-/// Prints rows (maps) as a table; `columns` chooses and orders, else all keys of the first row.
-fn table(columns: &[String], rows: &Array) -> ScriptResult<()> {
+/// Rows (maps) as a table; `columns` chooses and orders, else all keys of the first row.
+pub fn table(columns: &[String], rows: &Array) -> ScriptResult<String> {
     let maps: Option<Vec<Map>> = rows.iter().map(|row| row.clone().try_cast::<Map>()).collect();
     let maps = maps.ok_or_else(|| {
         throw(Error::bad_argument("table: every row must be a map").hint("table([#{ name: \"a\", count: 1 }])"))
@@ -60,8 +62,7 @@ fn table(columns: &[String], rows: &Array) -> ScriptResult<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}");
-    Ok(())
+    Ok(table.to_string())
 }
 
 pub fn cell(value: Option<&Dynamic>) -> String {
@@ -76,7 +77,7 @@ pub fn cell(value: Option<&Dynamic>) -> String {
 }
 
 /// At most four decimals, no trailing zeros.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }

@@ -73,7 +73,7 @@ pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> 
 
 fn detect(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
     let acts = activations(&acts)?;
-    let found = Options::new("detect_outliers", options, &CRITERION)
+    let found = Options::of("detect_outliers", options)
         .and_then(|o| criterion(&o))
         .and_then(|criterion| stats::detect(&acts, &criterion));
     Ok(to_dynamic(&plain(&thrown(found)?)))
@@ -82,7 +82,7 @@ fn detect(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
 fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
     let acts = activations(&acts)?;
     let run = || {
-        let o = Options::new("bootstrap_ci", options, &BOOTSTRAP)?;
+        let o = Options::of("bootstrap_ci", options)?;
         stats::bootstrap(&acts, &criterion(&o)?, &resampling(&o, BootstrapArgs::default())?)
     };
     Ok(to_dynamic(&plain(&thrown(run())?)))

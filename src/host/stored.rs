@@ -14,8 +14,6 @@ use super::values::{ActivationsHandle, StoredHandle};
 use crate::error::{Error, Result};
 use crate::results::{self, Analysis};
 
-const SAVE: &[&str] = &["activations", "found", "intervals", "settings"];
-
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
@@ -29,7 +27,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 /// Writes `results/<name>/` and returns its path.
 fn save(context: &Context, name: &str, options: Map) -> Result<String> {
-    let o = Options::new("save_results", options, SAVE)?;
+    let o = Options::of("save_results", options)?;
     let acts: Option<ActivationsHandle> = o.host("activations", "what extract_layernorms returned")?;
     let acts = o.required("activations", acts)?;
     let settings = match o.json("settings")? {
@@ -46,6 +44,11 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
         settings,
     };
+    if let Some(stage) = context.plan() {
+        results::check_name(name)?;
+        stage.stores(&context.results(), name, acts.0.num_sequences);
+        return Ok(context.results().join(name).display().to_string());
+    }
     let folder = results::save(&context.results(), &acts.0, &analysis)?;
     Ok(folder.display().to_string())
 }

@@ -14,76 +14,6 @@ use crate::results::Stored;
 use crate::session::Session;
 use crate::suggest;
 
-/// Names of all primitives, for suggestions.
-pub const FUNCTIONS: &[&str] = &[
-    "args",
-    "adjust_p_values",
-    "bar_chart",
-    "bootstrap_ci",
-    "correlation_test",
-    "export_tables",
-    "group_test",
-    "heat_map",
-    "heat_map_data",
-    "html_table",
-    "escape_html",
-    "layer_agreement",
-    "layer_profile",
-    "list_results",
-    "magnitude_histogram",
-    "markdown_table",
-    "paired_test",
-    "per_sequence",
-    "perplexity",
-    "save_figure",
-    "sequences_needed",
-    "sparkline",
-    "stdlib_json",
-    "stdlib_text",
-    "svg",
-    "sweep_criteria",
-    "write_json",
-    "write_table",
-    "write_text",
-    "detect_outliers",
-    "estimate_vram",
-    "extract_layernorms",
-    "is_main",
-    "load_model",
-    "load_results",
-    "load_tokens",
-    "has_results",
-    "with_log",
-    "last_logged",
-    "log",
-    "miniature_model",
-    "parallel",
-    "report_failure",
-    "save_results",
-    "table",
-    "to_json",
-    "format_bytes",
-    "format_number",
-    "provision_gpu",
-    "limit_cost",
-    "sync",
-    "run_command",
-    "terminate",
-    "terminate_left_over",
-    "upload",
-    "download",
-    "print",
-    "push",
-    "len",
-    "keys",
-    "values",
-    "contains",
-    "map",
-    "filter",
-    "sort",
-    "to_string",
-];
-
 /// Names of the fields of plain records, for suggestions.
 pub const FIELDS: &[&str] = &[
     "feature_dim",
@@ -308,6 +238,16 @@ fn summary(acts: &Activations) -> Value {
     json
 }
 
+/// The part of a handle that scripts see, whichever handle it is.
+pub fn handle_json(value: &Dynamic) -> Option<Value> {
+    fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic) -> Option<Value> {
+        value.read_lock::<T>().map(|handle| handle.json())
+    }
+    let stored = of::<Model>(value).or_else(|| of::<TokensHandle>(value));
+    let stored = stored.or_else(|| of::<ActivationsHandle>(value)).or_else(|| of::<StoredHandle>(value));
+    stored.or_else(|| of::<super::machines::Gpu>(value))
+}
+
 /// JSON as script values.
 pub fn to_dynamic(json: &Value) -> Dynamic {
     match json {
@@ -374,7 +314,7 @@ pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut
 }
 
 /// The scalar fields of a handle, for printing.
-fn short(json: &Value) -> String {
+pub fn short(json: &Value) -> String {
     let scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
     let fields = json.as_object().into_iter().flatten().filter(|(_, value)| scalar(value));
     fields.map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ")

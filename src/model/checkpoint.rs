@@ -1,24 +1,27 @@
-//! A checkpoint folder on disk: config.json and one or more safetensors files, read tensor by tensor at given offsets.
+//! A checkpoint, on disk or on the hub: config.json and one or more safetensors files, read tensor by tensor at given
+//! offsets.
 //!
-//! Opening reads headers only. Nothing is memory-mapped, so resident memory is what was asked for; every read is counted.
-//! Damage is found when the folder is opened (missing shards, truncated files, headers that do not fit).
+//! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened (missing shards,
+//! truncated files, headers that do not fit).
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
+use super::inventory::Part;
 use super::spec::Tensor;
 use crate::error::{Error, Result};
+use crate::hub::{Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::record::FileHash;
 
-const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Bytes in front of a safetensors header: its length.
+const LENGTH: u64 = 8;
 /// A header larger than this is taken for damage (the safetensors library's own limit).
 const MAX_HEADER: u64 = 100_000_000;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
@@ -36,60 +39,69 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+impl Entry {
+    /// Bytes `range` of the tensor's data, in the file.
+    pub fn part(&self, range: Range<u64>) -> FileRange {
+        FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
+    }
+}
+
 pub struct Checkpoint {
-    pub folder: PathBuf,
-    files: Vec<(String, File)>,
+    /// The folder, or the address on the hub.
+    pub place: String,
+    source: Arc<dyn ByteSource>,
     pub hashes: Vec<FileHash>,
     entries: HashMap<String, Entry>,
     bytes_read: AtomicU64,
 }
 
 impl Checkpoint {
-    /// Opens the folder and reads all headers; `config` is its config.json, hashed with the rest.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let names = shard_names(folder)?;
+    /// Reads all headers; config.json and what else is small is hashed with them.
+    pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        let files = source.files()?;
+        let sizes: Vec<u64> = headers(&source, files, |_| 0..LENGTH)?
+            .into_iter()
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were read")))
+            .collect();
+        for (file, size) in files.iter().zip(&sizes) {
+            if *size > MAX_HEADER || LENGTH + size > file.bytes {
+                let bytes = file.bytes;
+                return Err(damaged(
+                    &*source,
+                    file,
+                    format!("a header of {size} bytes does not fit a file of {bytes} bytes"),
+                ));
+            }
+        }
+        let headers = headers(&source, files, |i| LENGTH..LENGTH + sizes[i])?;
         let mut checkpoint = Self {
-            folder: folder.to_path_buf(),
-            files: Vec::new(),
+            place: source.place(),
+            source: source.clone(),
             hashes: Vec::new(),
             entries: HashMap::new(),
             bytes_read: AtomicU64::new(0),
         };
         for name in ["config.json", INDEX, "tokenizer.json"] {
-            if let Ok(data) = std::fs::read(folder.join(name)) {
+            if let Some(data) = source.small(name)? {
                 checkpoint.hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
-        for name in names {
-            checkpoint.add_file(&name)?;
+        for (index, header) in headers.iter().enumerate() {
+            checkpoint.add_file(index, header)?;
         }
         Ok(checkpoint)
     }
 
-    fn add_file(&mut self, name: &str) -> Result<()> {
-        let path = self.folder.join(name);
-        let reading = format!("reading {}", path.display());
-        let file = File::open(&path).map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
-        let length = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
-        let damaged = |problem: String| {
-            Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged or incomplete; download it again")
-        };
-        let mut size = [0u8; 8];
-        file.read_exact_at(&mut size, 0).map_err(|_| damaged(format!("{length} bytes are too few for safetensors")))?;
-        let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || 8 + size > length {
-            return Err(damaged(format!("a header of {size} bytes does not fit a file of {length} bytes")));
-        }
-        let mut header = vec![0u8; 8 + size as usize];
-        file.read_exact_at(&mut header, 0).map_err(|e| Error::io(&reading, &e))?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header[8..]).map_err(|e| damaged(format!("bad header: {e}")))?;
-        let data = 8 + size;
-        if data + metadata.data_len() as u64 != length {
+    fn add_file(&mut self, index: usize, header: &[u8]) -> Result<()> {
+        let source = self.source.clone();
+        let file = &source.files()?[index];
+        let damaged = |problem: String| damaged(&*source, file, problem);
+        let metadata: Metadata = serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {e}")))?;
+        let data = LENGTH + header.len() as u64;
+        if data + metadata.data_len() as u64 != file.bytes {
             let expected = data + metadata.data_len() as u64;
-            return Err(damaged(format!("the header describes {expected} bytes, the file has {length}")));
+            return Err(damaged(format!("the header describes {expected} bytes, the file has {}", file.bytes)));
         }
-        let index = self.files.len();
         for (tensor, info) in metadata.tensors() {
             let (begin, end) = info.data_offsets;
             let entry = Entry {
@@ -101,13 +113,24 @@ impl Checkpoint {
             };
             self.entries.insert(tensor, entry);
         }
-        if length <= HASH_WHOLE {
-            let whole = std::fs::read(&path).map_err(|e| Error::io(&reading, &e))?;
-            self.hashes.push(file_hash(name, length, "sha256", &whole));
-        } else {
-            self.hashes.push(file_hash(name, length, "sha256 of header", &header));
-        }
-        self.files.push((name.to_string(), file));
+        self.hashes.push(match &file.announced_sha256 {
+            // Whoever has the file can compare; here only parts of it were seen.
+            Some(digest) => FileHash {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                kind: "sha256 announced by the hub".to_string(),
+                digest: digest.clone(),
+            },
+            None if file.bytes <= HASH_WHOLE => {
+                let mut whole = vec![0; file.bytes as usize];
+                source.read(index, 0, &mut whole)?;
+                file_hash(&file.name, file.bytes, "sha256", &whole)
+            }
+            None => {
+                let with_length = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+                file_hash(&file.name, file.bytes, "sha256 of header", &with_length)
+            }
+        });
         Ok(())
     }
 
@@ -122,15 +145,15 @@ impl Checkpoint {
     /// The entry of a tensor the model needs, with the shape it must have.
     pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
         let entry = self.entries.get(&tensor.name).ok_or_else(|| {
-            Error::not_found(format!("{}: tensor `{}` is missing", self.folder.display(), tensor.name))
+            Error::not_found(format!("{}: tensor `{}` is missing", self.place, tensor.name))
                 .hint("the checkpoint is incomplete, or its config.json describes another model")
         })?;
         if entry.shape != tensor.shape {
-            let file = &self.files[entry.file].0;
             return Err(Error::corrupt(format!(
-                "{}: tensor `{}` in {file} has shape {:?}, config.json says {:?}",
-                self.folder.display(),
+                "{}: tensor `{}` in {} has shape {:?}, config.json says {:?}",
+                self.place,
                 tensor.name,
+                self.file_name(entry),
                 entry.shape,
                 tensor.shape
             ))
@@ -139,31 +162,50 @@ impl Checkpoint {
         Ok(entry)
     }
 
+    fn file_name(&self, entry: &Entry) -> &str {
+        self.source.files().map_or("a file", |files| &files[entry.file].name)
+    }
+
     /// Where a tensor lives, for messages: folder and file.
     pub fn place(&self, entry: &Entry) -> String {
-        self.folder.join(&self.files[entry.file].0).display().to_string()
+        format!("{}/{}", self.place, self.file_name(entry))
     }
 
     /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.
     pub fn read_into(&self, entry: &Entry, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let file = &self.files[entry.file].1;
-        file.read_exact_at(buffer, entry.begin + offset).map_err(|e| {
-            Error::io(format!("reading {}", self.place(entry)), &e).hint("was the file changed during the run?")
-        })?;
+        self.source.read(entry.file, entry.begin + offset, buffer)?;
         self.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// SHA-256 of pieces of the files that are too large to be hashed whole: tells other weights of the same shapes.
+    /// To announce what will be read.
+    pub fn ahead(&self) -> Ahead {
+        Ahead::new(self.source.clone())
+    }
+
+    /// Bytes of a part in the files.
+    pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
+        let index = match part {
+            Part::Whole { .. } => None,
+            Part::Slice { index, .. } | Part::Mxfp4 { index, .. } => Some(*index as u64),
+        };
+        let range = |tensor: &&Tensor| -> Result<FileRange> {
+            let entry = self.expect(tensor)?;
+            let slice = entry.bytes / tensor.shape.first().map_or(1, |count| (*count).max(1)) as u64;
+            Ok(entry.part(index.map_or(0..entry.bytes, |index| index * slice..(index + 1) * slice)))
+        };
+        part.tensors().iter().map(range).collect()
+    }
+
+    /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody announces: tells other
+    /// weights of the same shapes.
     pub fn sample(&self) -> Result<String> {
         let mut digest = Sha256::new();
         let mut piece = [0; SAMPLE_BYTES as usize];
-        for (name, file) in &self.files {
-            let reading = |e| Error::io(format!("reading {}", self.folder.join(name).display()), &e);
-            let length = file.metadata().map_err(reading)?.len();
-            if length > HASH_WHOLE {
+        for (file, described) in self.source.files()?.iter().enumerate() {
+            if described.bytes > HASH_WHOLE && described.announced_sha256.is_none() {
                 for i in 0..SAMPLES {
-                    file.read_exact_at(&mut piece, (length - SAMPLE_BYTES) / (SAMPLES - 1) * i).map_err(reading)?;
+                    self.source.read(file, (described.bytes - SAMPLE_BYTES) / (SAMPLES - 1) * i, &mut piece)?;
                     digest.update(piece);
                 }
             }
@@ -177,35 +219,38 @@ impl Checkpoint {
     }
 }
 
+/// The same range of every file.
+fn headers(
+    source: &Arc<dyn ByteSource>,
+    files: &[SourceFile],
+    range: impl Fn(usize) -> Range<u64>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut ahead = Ahead::new(source.clone());
+    for (file, described) in files.iter().enumerate() {
+        let range = range(file);
+        if range.end > described.bytes {
+            let problem = format!("{} bytes are too few for safetensors", described.bytes);
+            return Err(damaged(&**source, described, problem));
+        }
+        ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![FileRange { file, range }] });
+    }
+    let read = |file| {
+        let range = range(file);
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        source.read(file, range.start, &mut bytes).map(|()| bytes)
+    };
+    (0..files.len()).map(read).collect()
+}
+
+fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
+    Error::corrupt(format!("reading {}/{}: {problem}", source.place(), file.name))
+        .hint("the file is damaged or incomplete; download it again")
+}
+
 fn file_hash(name: &str, bytes: u64, kind: &str, data: &[u8]) -> FileHash {
     FileHash { name: name.to_string(), bytes, kind: kind.to_string(), digest: hex(&Sha256::digest(data)) }
 }
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The safetensors files of a folder, sorted: from the index where there is one.
-fn shard_names(folder: &Path) -> Result<Vec<String>> {
-    let path = folder.join(INDEX);
-    if !path.exists() {
-        if folder.join(SINGLE).exists() {
-            return Ok(vec![SINGLE.to_string()]);
-        }
-        return Err(Error::not_found(format!("{}: neither {SINGLE} nor {INDEX}", folder.display()))
-            .hint("a model folder holds config.json and safetensors weights"));
-    }
-    let reading = format!("reading {}", path.display());
-    let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint("download the file again");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&reading, &e))?;
-    let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(format!("not valid JSON: {e}")))?;
-    let map = index["weight_map"].as_object();
-    let map = map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
-    let names: BTreeSet<_> = map.values().filter_map(|value| value.as_str().map(str::to_string)).collect();
-    for name in &names {
-        if name.contains('/') || name.starts_with('.') {
-            return Err(damaged(format!("`{name}` is not a file of this folder")));
-        }
-    }
-    Ok(names.into_iter().collect())
 }

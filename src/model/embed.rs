@@ -9,7 +9,11 @@ use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
 use crate::error::{Error, Result};
+use crate::hub::Announcement;
 use crate::record::Tokens;
+
+/// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
+const ROW_GAP: u64 = 64 << 10;
 
 /// Ids within the vocabulary, sequences within the learned positions.
 pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
@@ -39,6 +43,11 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u
     let used: Vec<u32> = used.into_iter().collect();
     *needed += used.len() as u64 * row_bytes;
     let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
+    let entry = model.checkpoint.expect(table)?;
+    let range = |run: &[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
+    let mut ahead = model.checkpoint.ahead();
+    let ranges = used.chunk_by(|a, b| a + 1 == *b).map(range).collect();
+    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges });
     for run in used.chunk_by(|a, b| a + 1 == *b) {
         let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?;
         rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);

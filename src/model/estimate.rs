@@ -2,7 +2,7 @@
 //!
 //! The same lists and the same cut drive the forward pass (`inventory`, `workspace`), so the estimate is of what it does.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 
@@ -16,15 +16,16 @@ use super::open::read_config;
 use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
 use super::workspace::{Cut, read_ahead};
 use crate::error::Result;
+use crate::hub::{ByteSource, STREAM_BYTES};
 use crate::record::{Estimate, EstimateArgs, LoadArgs};
 
 /// The program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 18 << 20;
 
-/// `folder` holds config.json and, for exact sizes, the weights.
-pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
-    let config = read_config(folder)?;
-    let checkpoint = Checkpoint::open(folder).ok();
+/// `source` has config.json and, for exact sizes, the weights, of which headers are read.
+pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
+    let config = read_config(&*source)?;
+    let checkpoint = Checkpoint::open(source).ok();
     let names: &dyn Names = match &checkpoint {
         Some(checkpoint) => checkpoint,
         None => &Released,
@@ -53,6 +54,8 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
     let chunk_layers = model.chunk_layers.max(1);
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
     let peak = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue }.peak();
+    // What has arrived from the hub and waits to be read.
+    let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;
     // Levels of every position, and the extremes of both folds.
     let hidden = spec.hidden_size as u64;
@@ -69,11 +72,11 @@ pub fn estimate(folder: &Path, model: &LoadArgs, args: &EstimateArgs) -> Result<
         download_bytes: download,
         read_bytes: download - skipped,
         layer_bytes,
-        resident_weight_bytes: peak.weights,
+        resident_weight_bytes: peak.weights + in_flight,
         hidden_bytes: peak.hidden,
         tap_bytes,
         workspace_bytes: peak.workspace,
-        total_bytes: PROCESS_BYTES + tap_bytes + peak.total(),
+        total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
 }

@@ -12,6 +12,7 @@ use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
+use super::plan::Plan;
 use super::probe::Probe;
 use super::reader::{Portion, Reader, Weights};
 use super::resume::{self, Resume, State};
@@ -126,6 +127,7 @@ struct Run<'a> {
     tap: Tap,
     full: Option<FullActivations>,
     reader: Reader,
+    plan: Plan,
     /// The residual stream [sequences * positions, hidden], f32.
     hidden: Tensor,
     coverage: Vec<ExpertCoverage>,
@@ -176,6 +178,7 @@ impl<'a> Run<'a> {
             ladder,
             tap,
             full,
+            plan: Plan::new(model, tokens, args.logits, first)?,
             reader,
             hidden,
             coverage,
@@ -209,6 +212,7 @@ impl<'a> Run<'a> {
         for part in &parts {
             self.needed += self.model.stored_bytes(part)?;
         }
+        self.plan.announce(portion, &parts)?;
         self.reader.ask(portion, parts)
     }
 
@@ -408,6 +412,7 @@ impl<'a> Run<'a> {
             }
         }
         drop(weights);
+        self.plan.skip_other_experts(i, moe.num_experts, &asked);
         let room = ops::Room::default();
         for expert in asked {
             let weights = self.reader.take(Portion::Expert { layer: i, expert })?;

@@ -11,6 +11,7 @@ use super::ops::{self, Projection};
 use super::reader::Weights;
 use super::spec::{Model, Order};
 use crate::error::Result;
+use crate::hub::Announcement;
 use crate::progress::Progress;
 
 /// Bytes of head weights, and of logits, held at once.
@@ -48,6 +49,9 @@ pub fn head(
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
     let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
+    let mut ahead = loader.checkpoint.ahead();
+    let entry = loader.checkpoint.expect(&model.head)?;
+    ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: vec![entry.part(0..entry.bytes)] });
     for first in (0..vocab).step_by(block) {
         if progress.interrupted() {
             return Err(crate::error::Error::interrupted());

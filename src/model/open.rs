@@ -1,17 +1,17 @@
-//! Opens a model folder: config to spec, headers checked against it, provenance gathered. No weights are read.
+//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::arch::{self, Names};
+use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::inventory::{self, Part};
 use super::spec;
 use crate::error::{Error, Result};
-use crate::record::{ComputeDtype, LoadArgs, ModelInfo};
+use crate::hub::{ByteSource, Opened};
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
 
 /// The mark that the program's own synthetic models carry in config.json.
 pub const SYNTHETIC_KEY: &str = "_outlier_synthetic";
@@ -26,9 +26,9 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Where the files are.
-    pub fn checkpoint_folder(&self) -> String {
-        self.checkpoint.folder.display().to_string()
+    /// Where the files are: a folder, or an address on the hub.
+    pub fn place(&self) -> &str {
+        &self.checkpoint.place
     }
 
     /// Bytes of a part as stored.
@@ -55,14 +55,17 @@ impl Names for Checkpoint {
     }
 }
 
-/// Reads and parses `config.json` of a folder.
-pub fn read_config(folder: &Path) -> Result<Config> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| {
-        Error::io(format!("reading {}", path.display()), &e)
+/// Reads and parses `config.json`.
+pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
+    let path = format!("{}/config.json", source.place());
+    let missing = || {
+        Error::not_found(format!("reading {path}: No such file or directory"))
             .hint("a model folder holds config.json and safetensors weights")
-    })?;
-    Config::parse(&text, &path.display().to_string())
+    };
+    let data = source.small("config.json")?.ok_or_else(missing)?;
+    let text = String::from_utf8(data)
+        .map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint("download the file again"))?;
+    Config::parse(&text, &path)
 }
 
 pub fn device(name: &str) -> Result<Device> {
@@ -75,18 +78,35 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
-/// `folder` is where the files are, `revision` the hub's commit when they came from there.
-pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<OpenModel> {
-    let config = read_config(folder)?;
-    let checkpoint = Checkpoint::open(folder)?;
-    let spec = arch::model(&config, &checkpoint)?;
+/// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
+pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
+    device(&args.device)?;
+    let config = read_config(&*files.source)?;
+    let checkpoint = Checkpoint::open(files.source).ok();
+    let names: &dyn Names = match &checkpoint {
+        Some(checkpoint) => checkpoint,
+        None => &Released,
+    };
+    let spec = arch::model(&config, names)?;
     let (mut parameters, mut weight_bytes) = (0, 0);
-    for (tensor, _) in inventory::tensors(&spec) {
+    for (tensor, role) in inventory::tensors(&spec) {
         parameters += inventory::parameters(&tensor);
-        weight_bytes += checkpoint.expect(&tensor)?.bytes;
+        weight_bytes += inventory::released_bytes(&tensor, role);
     }
+    let sizes = (parameters, weight_bytes);
+    info(&config, &spec, args, files.revision, sizes, Vec::new())
+}
+
+fn info(
+    config: &Config,
+    spec: &spec::Model,
+    args: &LoadArgs,
+    revision: Option<String>,
+    (parameters, weight_bytes): (u64, u64),
+    files: Vec<FileHash>,
+) -> Result<ModelInfo> {
     let (num_experts, num_experts_per_tok) = spec.experts();
-    let info = ModelInfo {
+    Ok(ModelInfo {
         id: args.id.clone(),
         revision,
         model_type: spec.model_type.clone(),
@@ -96,14 +116,28 @@ pub fn open(folder: &Path, args: &LoadArgs, revision: Option<String>) -> Result<
         num_experts,
         num_experts_per_tok,
         parameters,
-        active_parameters: super::estimate::active_parameters(&spec),
+        active_parameters: super::estimate::active_parameters(spec),
         weight_bytes,
         dtype: args.dtype,
         device: "cpu".to_string(),
         chunk_layers: args.chunk_layers,
         synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
-        files: checkpoint.hashes.clone(),
-    };
+        files,
+    })
+}
+
+pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
+    let revision = files.revision;
+    let config = read_config(&*files.source)?;
+    let checkpoint = Checkpoint::open(files.source)?;
+    let spec = arch::model(&config, &checkpoint)?;
+    let (mut parameters, mut weight_bytes) = (0, 0);
+    for (tensor, _) in inventory::tensors(&spec) {
+        parameters += inventory::parameters(&tensor);
+        weight_bytes += checkpoint.expect(&tensor)?.bytes;
+    }
+    let hashes = checkpoint.hashes.clone();
+    let info = info(&config, &spec, args, revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

@@ -78,6 +78,9 @@ pub struct Tokens {
 pub struct TokensInfo {
     /// File (or "script") the sequences came from.
     pub source: String,
+    /// The hub's commit, when they came from a dataset there.
+    #[serde(default)]
+    pub revision: Option<String>,
     pub num_sequences: usize,
     pub sequence_length: usize,
     /// SHA-256 over the ids as little-endian u32, row by row.

@@ -18,6 +18,9 @@ pub struct LoadArgs {
     pub dtype: ComputeDtype,
     pub device: String,
     pub chunk_layers: usize,
+    /// Weights are read from the hub by ranges and not written to disk.
+    #[serde(default)]
+    pub stream: bool,
 }
 
 /// Where token ids come from.
@@ -39,24 +42,56 @@ pub enum TokenSource {
     Text(TextArgs),
 }
 
+/// A file of a dataset on the hub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetArgs {
+    /// `owner/name`
+    pub id: String,
+    pub config: Option<String>,
+    pub split: String,
+    /// Branch, tag or commit.
+    pub revision: Option<String>,
+    /// Path of a Parquet file within the dataset; the smallest one of config and split where none is named.
+    pub file: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextArgs {
-    /// File name, for provenance.
+    /// Name of a text, JSON Lines or Parquet file, or of the dataset.
     pub path: String,
-    /// The text itself, when it is not read from `path`.
-    pub text: Option<String>,
-    /// Folder that holds `tokenizer.json`.
+    pub dataset: Option<DatasetArgs>,
+    /// The documents themselves, in their order, when they are not read from `path`.
+    pub documents: Option<Vec<String>>,
+    /// Key of a JSON object, or column of a table, that holds the text.
+    pub column: String,
+    /// Place that has `tokenizer.json`: a folder, or an address on the hub.
     pub tokenizer: String,
     pub num_sequences: usize,
     pub sequence_length: usize,
+    /// Sequences passed over before the first one that is used.
+    pub skip_sequences: usize,
+    /// Seed of the random order of documents; in their own order without.
+    pub shuffle: Option<u64>,
     /// Share of a window that the next one repeats, 0 to below 1.
     pub overlap: f64,
-    /// Splits the text into documents; each then gives one sequence, its first tokens.
+    /// Splits a text file into documents.
     pub separator: Option<String>,
+    pub windows: Windows,
     /// Typographic quotes become ASCII ones before tokenising.
     pub straight_quotes: bool,
     /// Whether each sequence gets the special tokens that tokenizer.json adds (such as `<s>` in front).
     pub add_special_tokens: bool,
+}
+
+/// How documents become sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Windows {
+    /// All documents are one stream of tokens, which is cut.
+    Tokens,
+    /// As `Tokens`, but each window is turned back into text, the rest is cut as text, and both are tokenised again.
+    Text,
+    /// Each document gives one sequence, its first tokens.
+    Documents,
 }
 
 /// What stays of the norm outputs.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::lent::{Label, Lent, Terms, lend, project_name};
 use crate::error::{Error, Kind, Result};
-use crate::gpu::ledger::{Entry, Ledger, Purpose, now};
+use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
@@ -225,6 +225,64 @@ impl Fleet {
             }
         }
         Ok(None)
+    }
+
+    /// A machine that is at work already, by its id or name: reached again, not given back by this run.
+    pub fn attach(&self, id: &str, terms: &Terms, progress: &dyn Progress) -> Result<Arc<Lent>> {
+        let ledger = self.ledger()?;
+        let unknown = || {
+            Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
+        };
+        let entry = ledger.find(id)?.filter(|entry| entry.stage != Stage::Closed).ok_or_else(unknown)?;
+        if entry.stage != Stage::Ready {
+            let message = format!("{id} cannot be attached to: it is {}", entry.stage.name());
+            return Err(Error::new(Kind::Lost, message).hint("`outlier gpus` tells how far it is"));
+        }
+        let provider = gpu::provider(&entry.provider)?;
+        // Whoever looks for leftovers passes it by.
+        ledger.keep(&entry.name)?;
+        let entry = Entry { keep_running: true, ..entry };
+        let (want, keep_running) = (Want::default(), true);
+        let asked = Provision {
+            provider: entry.provider.clone(),
+            want,
+            ssh: None,
+            terms: terms.clone(),
+            keep_running,
+            task: None,
+        };
+        let lent = self.again(&asked, &entry, &*provider, progress)?;
+        self.machines.lock().expect("no panic under this lock").push(lent.clone());
+        let mut used = self.used.lock().expect("no panic under this lock");
+        if used.iter().all(|known| known.name() != provider.name()) {
+            used.push(provider);
+        }
+        Ok(lent)
+    }
+
+    /// The machines of this run are no affair of it any more.
+    pub fn forget(&self) {
+        self.machines.lock().expect("no panic under this lock").clear();
+        self.used.lock().expect("no panic under this lock").clear();
+    }
+
+    /// Leaves every machine of this run as it is; each as it was called, what it costs and how long it stays.
+    pub fn leave(&self) -> Vec<String> {
+        let machines = self.machines.lock().expect("no panic under this lock").clone();
+        let there = machines.iter().filter(|lent| !lent.has_ended());
+        there
+            .map(|lent| {
+                let label = &lent.label;
+                if let Err(error) = self.ledger().and_then(|ledger| ledger.keep(&label.name)) {
+                    return format!("{}: {}", label.id, error.message);
+                }
+                format!(
+                    "{} ({}) is left running: ${:.2}/h, ${:.2} so far; {}; `outlier repl --attach {}` takes it up again, \
+                     `outlier gpus terminate {}` ends it",
+                    label.id, label.gpu, label.price, lent.cost(), lent.stays(), label.id, label.id
+                )
+            })
+            .collect()
     }
 
     /// The way to a machine that was ready before.

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
 use crate::progress::{Event, Progress, Silent};
+use crate::record::LoadArgs;
 use crate::remote::{self, Machine, SyncReport, quoted};
 
 /// How long a worker does without what, and what it does then.
@@ -156,6 +157,15 @@ impl Lent {
         remote::sync(self.machine()?, root, &self.root, up, down, progress)
     }
 
+    /// Until when it stays when nobody renews anything, in words.
+    pub fn stays(&self) -> String {
+        match self.remote.status().map(|status| status.lease) {
+            Ok(Some(seconds)) => format!("it ends itself {:.0} min from now if nobody attaches to it", seconds / 60.0),
+            Ok(None) => "it stays until it is terminated".to_string(),
+            Err(error) => format!("it does not answer: {}", error.message),
+        }
+    }
+
     fn usable(&self) -> Result<()> {
         if self.ending.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Lost, format!("{} has been given back", self.label.name))
@@ -220,6 +230,11 @@ impl Session for Lent {
             }
             other => other,
         }
+    }
+
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        self.usable()?;
+        self.remote.loaded()
     }
 
     fn fetch(&self, root: &Path, path: &str, progress: &dyn Progress) -> Result<()> {

@@ -1,20 +1,20 @@
 //! This machine: requests are carried out in this process. The only place that matches on `Op`.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::{Op, Reply, Session};
 use crate::error::Result;
+use crate::hub::{self, Access};
+use crate::memory;
 use crate::model::{self, OpenModel};
 use crate::progress::Progress;
 use crate::record::LoadArgs;
-use crate::{hub, memory};
 
-/// Keeps opened models (headers, not weights) by what they were opened with.
+/// Keeps opened models (headers, not weights) by what they were opened with, in that order.
 #[derive(Default)]
 pub struct Local {
-    models: Mutex<HashMap<String, Arc<OpenModel>>>,
+    models: Mutex<Vec<(LoadArgs, Arc<OpenModel>)>>,
 }
 
 impl Session for Local {
@@ -22,7 +22,7 @@ impl Session for Local {
         match op {
             Op::Load(args) => {
                 let model = self.open(&args, progress)?;
-                let folder = model.checkpoint_folder();
+                let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
             Op::Tokens(source) => model::load_tokens(&source).map(Reply::Tokens),
@@ -32,11 +32,17 @@ impl Session for Local {
                 model::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
             }
             Op::Estimate { model, args } => {
-                let located = hub::locate_config(&model.id, model.revision.as_deref())?;
-                model::estimate(&located.folder, &model, &args).map(Reply::Estimate)
+                // Headers tell all that is asked: whatever the model's access, nothing is downloaded.
+                let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
+                model::estimate(files.source, &model, &args).map(Reply::Estimate)
             }
             Op::Miniature { folder, name } => model::miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
         }
+    }
+
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        let models = self.models.lock().expect("no panic under this lock");
+        Ok(models.iter().map(|(args, _)| args.clone()).collect())
     }
 }
 
@@ -52,16 +58,20 @@ impl Op {
 
 impl Local {
     fn open(&self, args: &LoadArgs, progress: &dyn Progress) -> Result<Arc<OpenModel>> {
-        let key = serde_json::to_string(args).expect("arguments are JSON");
-        let known = self.models.lock().expect("no panic under this lock").get(&key).cloned();
-        if let Some(model) = known {
-            return Ok(model);
+        let models = || self.models.lock().expect("no panic under this lock");
+        if let Some((_, model)) = models().iter().find(|(known, _)| known == args) {
+            return Ok(model.clone());
         }
-        let located = hub::locate(&args.id, args.revision.as_deref(), progress)?;
-        let model = model::open(&located.folder, args, located.revision)
-            .map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let access = if args.stream { Access::Stream } else { Access::Download };
+        let files = hub::open(&args.id, args.revision.as_deref(), access, progress)?;
+        let model = model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
         let model = Arc::new(model);
-        self.models.lock().expect("no panic under this lock").insert(key, model.clone());
+        // Another thread may have been quicker: then its model is the one.
+        let mut models = models();
+        if let Some((_, first)) = models.iter().find(|(known, _)| known == args) {
+            return Ok(first.clone());
+        }
+        models.push((args.clone(), model.clone()));
         Ok(model)
     }
 }

@@ -6,6 +6,7 @@ mod fleet;
 mod lent;
 mod local;
 mod op;
+mod planned;
 mod remote;
 mod wire;
 mod worker;
@@ -16,6 +17,7 @@ pub use fleet::{Ending, Fleet, Provision, SshTarget};
 pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
+pub use planned::{Planned, Step};
 pub use remote::{Remote, status};
 pub use wire::Status;
 pub use worker::{Limits, serve};
@@ -24,10 +26,16 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::record::LoadArgs;
 
 /// A place where requests are carried out.
 pub trait Session: Send + Sync {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply>;
+
+    /// What `Op::Load` has opened here, by any client, in that order.
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        Ok(Vec::new())
+    }
 
     /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`.
     /// Where calls run in this process it is there already.

@@ -12,6 +12,7 @@ use super::wire::{self, Answer, Request, Status};
 use super::{Op, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
+use crate::record::LoadArgs;
 use crate::remote::Machine;
 use crate::secret::Secret;
 
@@ -80,6 +81,11 @@ impl Remote {
         Self { link, patience, _keeper: keeper }
     }
 
+    /// What the worker says of itself.
+    pub fn status(&self) -> Result<Status> {
+        status(&self.link)
+    }
+
     /// Ends the worker, which need not be there any more.
     pub fn end(&self) {
         if let Ok(mut stream) = self.link.connect() {
@@ -129,6 +135,10 @@ impl Session for Remote {
             }
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
+    }
+
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        self.status().map(|status| status.models)
     }
 }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{Op, Reply};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+use crate::record::LoadArgs;
 
 /// Raised with every change of the enums below or of what they hold.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// A frame that claims more is not one.
 const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
@@ -76,7 +77,7 @@ pub struct Status {
     /// Seconds since a call last made progress.
     pub since_progress: f64,
     /// What `Load` has opened, in that order.
-    pub models: Vec<String>,
+    pub models: Vec<LoadArgs>,
 }
 
 fn greeting() -> String {

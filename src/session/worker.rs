@@ -88,7 +88,6 @@ struct Worker {
     limits: Limits,
     local: Local,
     calls: Mutex<Vec<(String, Arc<Call>)>>,
-    models: Mutex<Vec<String>>,
     started: Instant,
     pulse: Mutex<Pulse>,
     ended: AtomicBool,
@@ -120,7 +119,6 @@ impl Worker {
             limits,
             local: Local::default(),
             calls: Mutex::default(),
-            models: Mutex::default(),
             started: now,
             pulse: Mutex::new(Pulse { leased_until, progress: now }),
             ended: AtomicBool::new(false),
@@ -252,11 +250,6 @@ impl Worker {
         let outcome = outcome.unwrap_or_else(|_| {
             Err(Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
         });
-        if let Ok(Reply::Model { info, .. }) = &outcome {
-            let mut models = self.models.lock().expect("no panic under this lock");
-            models.retain(|known| *known != info.id);
-            models.push(info.id.clone());
-        }
         self.progressed();
         call.happened.lock().expect("no panic under this lock").outcome = Some(outcome);
         call.more.notify_all();
@@ -272,7 +265,7 @@ impl Worker {
             lease: pulse.leased_until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
             at_work,
             since_progress: pulse.progress.elapsed().as_secs_f64(),
-            models: self.models.lock().expect("no panic under this lock").clone(),
+            models: self.local.loaded().unwrap_or_default(),
         }
     }
 }

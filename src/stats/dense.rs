@@ -96,6 +96,7 @@ impl Dense {
             },
             tokens: TokensInfo {
                 source: "test".into(),
+                revision: None,
                 num_sequences: self.sequences,
                 sequence_length: self.length,
                 sha256: String::new(),

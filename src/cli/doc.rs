@@ -1,0 +1,43 @@
+//! `outlier doc`: what scripts can call, from the reference inside the program.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::host::reference;
+use crate::results::atomic;
+
+#[derive(Args)]
+pub struct Doc {
+    /// A primitive, a module, or module::function; everything in short where none is given.
+    name: Option<String>,
+    /// Prints docs/reference.md.
+    #[arg(long, conflicts_with = "name")]
+    markdown: bool,
+    /// Writes .d.rhai files for editors to this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "markdown"])]
+    definitions: Option<PathBuf>,
+}
+
+pub fn doc(asked: &Doc) -> Result<ExitCode> {
+    if let Some(folder) = &asked.definitions {
+        for (name, text) in reference::definitions() {
+            let path = folder.join(name);
+            atomic::write(&path, text.as_bytes())?;
+            println!("{}", path.display());
+        }
+    } else if asked.markdown {
+        shown(&reference::markdown());
+    } else {
+        shown(&format!("{}\n", reference::terminal(asked.name.as_deref())?.trim_end()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A pager that was left early is no failure.
+fn shown(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,37 @@
+//! `outlier new`: a commented script to start from, which runs as it stands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::error::{Error, Result};
+use crate::results::atomic;
+
+/// What a new experiment looks like.
+const TEMPLATE: &str = include_str!("new.rhai");
+
+#[derive(Args)]
+pub struct New {
+    /// Name of the experiment: the script is scripts/NAME.rhai, its results are in results/NAME/.
+    name: String,
+}
+
+pub fn new(asked: &New) -> Result<ExitCode> {
+    let name = asked.name.trim_end_matches(".rhai");
+    let bad = name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if bad {
+        return Err(Error::bad_argument(format!("\"{}\" is not a name for an experiment", asked.name))
+            .hint("use letters, digits, '-' and '_', such as my_thresholds"));
+    }
+    let path = PathBuf::from("scripts").join(format!("{name}.rhai"));
+    if path.exists() {
+        return Err(Error::bad_argument(format!("{} is there already", path.display())).hint("choose another name"));
+    }
+    atomic::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
+    println!("{}", path.display());
+    println!("run it:    outlier run {}", path.display());
+    println!("plan it:   outlier plan {}", path.display());
+    println!("check it:  outlier check {}", path.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,175 @@
+//! `outlier repl`: the terminal around a session of typing. With stdin from elsewhere it reads that, line by line.
+
+use std::cell::RefCell;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Editor, Helper};
+
+use super::{FAILED_MODEL, LEAKED, bars, done};
+use crate::host::Context;
+use crate::host::repl::{Outcome, Repl};
+use crate::progress::INTERRUPTED;
+
+const PROMPT: &str = "> ";
+
+#[derive(Args)]
+pub struct Prompt {
+    /// A machine that is at work, by its id or name as `outlier gpus` lists it: it is `gpu`, what is loaded there is `models`.
+    /// It stays when you leave.
+    #[arg(long, value_name = "ID")]
+    attach: Option<String>,
+}
+
+pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
+    let context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
+    let context = Arc::new(context);
+    let mut repl = Repl::new(context.clone());
+    if let Some(id) = &asked.attach {
+        match repl.attach(id) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return done(Err(error)),
+        }
+    }
+    let repl = Rc::new(RefCell::new(repl));
+    let failed = match std::io::stdin().is_terminal() {
+        true => typed(&repl),
+        false => piped(&repl),
+    };
+    if asked.attach.is_some() {
+        context.fleet.leave().iter().for_each(|line| eprintln!("{line}"));
+    }
+    INTERRUPTED.store(false, Ordering::Relaxed);
+    let ending = context.fleet.finish();
+    ending.lines.iter().for_each(|line| eprintln!("{line}"));
+    match (ending.leaked, failed) {
+        (true, _) => ExitCode::from(LEAKED),
+        (false, true) => ExitCode::from(FAILED_MODEL),
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+/// Runs one input and shows what came of it. False at the end.
+fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
+    let outcome = repl.borrow_mut().run(input);
+    // Ctrl-C was for the call that it ended.
+    INTERRUPTED.store(false, Ordering::Relaxed);
+    match outcome {
+        Outcome::Shown(text) if text.is_empty() => true,
+        Outcome::Shown(text) => {
+            println!("{text}");
+            true
+        }
+        Outcome::Failed(diagnostic) => {
+            *failed = true;
+            eprintln!("{diagnostic}");
+            true
+        }
+        Outcome::Quit(text) => {
+            if !text.is_empty() {
+                println!("{text}");
+            }
+            false
+        }
+    }
+}
+
+/// From a pipe or a file. An error does not end it, and shows in the exit code.
+fn piped(repl: &RefCell<Repl>) -> bool {
+    let mut failed = false;
+    let mut input = String::new();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        input.push_str(&line);
+        input.push('\n');
+        if repl.borrow().is_open(&input) {
+            continue;
+        }
+        if !one(repl, &std::mem::take(&mut input), &mut failed) {
+            return failed;
+        }
+    }
+    if !input.trim().is_empty() {
+        one(repl, &input, &mut failed);
+    }
+    failed
+}
+
+fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
+    println!("outlier {}. :help says what there is, Tab completes, :quit leaves.", env!("CARGO_PKG_VERSION"));
+    let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
+    let mut editor: Editor<Line, FileHistory> = match Editor::with_config(config) {
+        Ok(editor) => editor,
+        Err(_) => return piped(repl),
+    };
+    editor.set_helper(Some(Line { repl: repl.clone() }));
+    let history = std::env::home_dir().map(|home| home.join(".outlier").join("history"));
+    if let Some(history) = &history {
+        let _ = history.parent().map(std::fs::create_dir_all);
+        let _ = editor.load_history(history);
+    }
+    let mut failed = false;
+    loop {
+        match editor.readline(PROMPT) {
+            Ok(input) => {
+                if !one(repl, &input, &mut failed) {
+                    break;
+                }
+            }
+            // At the prompt there is nothing to end.
+            Err(ReadlineError::Interrupted) => println!("(:quit leaves)"),
+            Err(_) => break,
+        }
+        let _ = std::io::stdout().flush();
+    }
+    if let Some(history) = &history {
+        let _ = editor.save_history(history);
+    }
+    // At a terminal errors are part of the conversation.
+    false
+}
+
+/// What the line editor asks while a line is typed.
+struct Line {
+    repl: Rc<RefCell<Repl>>,
+}
+
+impl Helper for Line {}
+
+impl Completer for Line {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.repl.borrow().complete(&line[..position]))
+    }
+}
+
+impl Validator for Line {
+    fn validate(&self, ctx: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
+        Ok(match self.repl.borrow().is_open(ctx.input()) {
+            true => ValidationResult::Incomplete,
+            false => ValidationResult::Valid(None),
+        })
+    }
+}
+
+impl Hinter for Line {
+    type Hint = String;
+}
+
+impl Highlighter for Line {}

@@ -1,0 +1,52 @@
+//! `outlier test`: tests written in scripts, each in a world of its own. Exit code 1 when one fails.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{bars, fail};
+use crate::error::{Error, Result};
+use crate::host::testing;
+
+#[derive(Args)]
+pub struct Test {
+    /// A folder that is searched for *_test.rhai, or one such file.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Runs only tests whose name holds this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+pub fn test(asked: &Test) -> Result<ExitCode> {
+    let files = testing::files(&asked.path)?;
+    let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
+    let watch = bars::watch(true);
+    let (mut passed, mut failed) = (0, 0);
+    let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    for file in files {
+        println!("{}", file.display());
+        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &chosen) {
+            Ok(outcomes) => outcomes,
+            Err(diagnostic) => {
+                fail(&diagnostic);
+                failed += 1;
+                continue;
+            }
+        };
+        for outcome in outcomes {
+            let verdict = if outcome.failure.is_some() { "FAILED" } else { "ok" };
+            println!("  {:<60} {verdict} ({:.2} s)", outcome.name, outcome.seconds);
+            match outcome.failure {
+                Some(text) => {
+                    failed += 1;
+                    println!("{}", text.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_end());
+                }
+                None => passed += 1,
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(ExitCode::from(if failed == 0 { 0 } else { 1 }))
+}

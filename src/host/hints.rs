@@ -1,0 +1,141 @@
+//! What to do about an error of the language itself: syntax, types, values. Errors of primitives bring their own hints.
+
+use rhai::{EvalAltResult, LexError, ParseErrorType};
+
+use super::{bounds, modules, reference, values};
+use crate::suggest::{close, nearest};
+
+/// For an error of syntax.
+pub fn of_syntax(error: &ParseErrorType) -> Option<String> {
+    let hint = match error {
+        ParseErrorType::BadInput(LexError::UnterminatedString) => {
+            "a string ends with the mark it began with, on the same line".into()
+        }
+        ParseErrorType::BadInput(_) => "this is no part of the language: is it a character of another one?".into(),
+        ParseErrorType::UnexpectedEOF => "something is opened and not closed: a bracket, a brace or a string".into(),
+        ParseErrorType::MissingToken(token, _) => match token.as_str() {
+            ";" => "a statement ends with `;`; a map begins with `#{`, a function with `fn`".into(),
+            ")" | "]" | "}" => format!("something is opened and not closed with `{token}`, or a `,` is missing"),
+            "," => "a `,` is missing, or something that was opened is not closed before this".into(),
+            ":" => "an entry of a map is `key: value`".into(),
+            other => format!("`{other}` belongs here"),
+        },
+        ParseErrorType::ExprExpected(_) | ParseErrorType::MissingSymbol(_) => "a value is missing here".into(),
+        ParseErrorType::Reserved(word) => format!("`{word}` is a word of the language: choose another name"),
+        ParseErrorType::AssignmentToConstant(_) => "what changes is declared with `let`".into(),
+        ParseErrorType::VariableExpected => "a name belongs here".into(),
+        ParseErrorType::WrongFnDefinition => "functions are defined at the top of a file, not inside something".into(),
+        ParseErrorType::FnMissingParams(name) => format!("a function has brackets: fn {name}() {{ … }}"),
+        ParseErrorType::DuplicatedProperty(key) => format!("`{key}` stands twice in this map"),
+        _ => return None,
+    };
+    Some(hint)
+}
+
+/// Message and hint of an error while a script runs.
+pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
+    let told = |message: &str, hint: &str| (message.to_string(), Some(hint.to_string()));
+    match error {
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::OUT_OF_TIME => told(
+            "the script has run longer than it may",
+            "its time was given with `--max-minutes`; finished results are kept",
+        ),
+        EvalAltResult::ErrorTooManyOperations(_) => told(
+            "the script has taken more steps than it may: is there a loop without an end?",
+            "`outlier run --max-steps N SCRIPT` allows more",
+        ),
+        EvalAltResult::ErrorStackOverflow(_) => told(
+            "functions call each other too deeply: is there a recursion without an end?",
+            "128 levels are allowed; a loop needs none",
+        ),
+        EvalAltResult::ErrorDataTooLarge(what, _) => {
+            let hint = "a script may hold strings of 64 MiB, arrays of 4,000,000 items and maps of 1,000,000 entries";
+            (format!("a value is too large: {}", what.to_lowercase()), Some(hint.to_string()))
+        }
+        EvalAltResult::ErrorVariableNotFound(name, _) => (format!("no variable `{name}`"), Some(variable(name))),
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => {
+            (format!("no function `{}`", plain_types(signature)), Some(function(signature)))
+        }
+        EvalAltResult::ErrorPropertyNotFound(name, _) => {
+            let near = close(name, values::FIELDS.iter().copied());
+            let hint = near.map_or("print(value.keys()) shows what there is".to_string(), |near| {
+                format!("did you mean `{near}`?")
+            });
+            (format!("no field `{name}`"), Some(hint))
+        }
+        EvalAltResult::ErrorModuleNotFound(path, _) => (format!("no module \"{path}\""), Some(module(path))),
+        EvalAltResult::ErrorDotExpr(message, _) => {
+            let hint =
+                "handles such as models and activations are read, not written: options are given when they are made";
+            (message.clone(), Some(hint.to_string()))
+        }
+        other => {
+            let mut bare = other.unwrap_inner().to_string();
+            if let Some(cut) = bare.rfind(" (line ") {
+                bare.truncate(cut);
+            }
+            (bare, value(other).map(str::to_string))
+        }
+    }
+}
+
+/// Types by the names that scripts know.
+fn plain_types(signature: &str) -> String {
+    let known = [("&str | ImmutableString | String", "string"), ("i64", "int"), ("f64", "float")];
+    known.iter().fold(signature.to_string(), |text, (rust, plain)| text.replace(rust, plain))
+}
+
+/// For errors whose own words name the fault.
+fn value(error: &EvalAltResult) -> Option<&'static str> {
+    Some(match error {
+        EvalAltResult::ErrorArrayBounds(..) | EvalAltResult::ErrorStringBounds(..) => {
+            "the first item is [0], the last one [-1]; len() says how many there are"
+        }
+        EvalAltResult::ErrorArithmetic(..) => "numbers with a point divide without an error: 5 / 0.0 is infinite",
+        EvalAltResult::ErrorAssignmentToConstant(..) => "what changes is declared with `let`",
+        EvalAltResult::ErrorMismatchDataType(..) => "type_of(value) says what a value is",
+        EvalAltResult::ErrorMismatchOutputType(..) => "type_of(value) says what a value is",
+        EvalAltResult::ErrorIndexNotFound(..) => "print(value.keys()) shows what there is",
+        EvalAltResult::ErrorFor(..) => "`for` goes over arrays, ranges such as 0..4, and strings",
+        EvalAltResult::ErrorDataRace(..) => "inside `parallel` use copies: let mine = shared;",
+        _ => return None,
+    })
+}
+
+fn variable(name: &str) -> String {
+    match nearest(name, reference::all().map(|primitive| primitive.name)) {
+        Some(near) if near == name => format!("`{name}` is a function: {name}(…) calls it"),
+        _ => "is it misspelt? functions see their parameters, and constants as global::NAME".to_string(),
+    }
+}
+
+fn function(signature: &str) -> String {
+    let name = signature.split([' ', '(']).next().unwrap_or_default();
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        return "these types do not go together; text and numbers are joined in `… ${value} …`".to_string();
+    }
+    if let Some((module, function)) = name.split_once("::") {
+        let known = modules::functions(module);
+        return match nearest(function, known.iter().map(String::as_str)) {
+            Some(near) if near != function => format!("did you mean `{module}::{near}`?"),
+            Some(_) => format!("`{name}` exists, but not with these arguments"),
+            None => format!("`outlier doc {module}` lists the functions of the module"),
+        };
+    }
+    match reference::find(name) {
+        Some(primitive) => format!("it is called as {}", primitive.signatures.join(" or ")),
+        None => match nearest(name, reference::names()) {
+            Some(near) if near == name => format!("`{name}` exists, but not with these arguments"),
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`outlier doc` lists what there is".to_string(),
+        },
+    }
+}
+
+fn module(path: &str) -> String {
+    match nearest(path, modules::embedded()) {
+        Some(near) if near == path => format!("import \"{path}\" as {path}; brings it in"),
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),
+    }
+}

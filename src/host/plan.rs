@@ -1,0 +1,418 @@
+//! `outlier plan`: what a script would do, from a run in which effects are noted instead of done. Only configs, headers and
+//! price lists are read. The plan is stored; the next run with the same words is compared with it, and the plan after that
+//! uses what was measured.
+
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::context::Context;
+use super::show::format_bytes;
+use super::stage::{Part, START_SECONDS};
+use crate::error::Result;
+use crate::record::Activations;
+use crate::results::atomic;
+use crate::session::{Planned, Step};
+
+/// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
+/// operations per second of a few cores, and of a GPU.
+const HUB_HERE: f64 = 1e8;
+const HUB_RENTED: f64 = 1e9;
+const DISK: f64 = 1e9;
+const CORES: f64 = 1e11;
+const GPU: f64 = 1e13;
+
+/// Name of this machine in plans.
+const HERE: &str = "this machine";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub script: String,
+    pub flags: Vec<String>,
+    pub passes: Vec<Pass>,
+    pub machines: Vec<Machine>,
+    pub files: Vec<String>,
+    pub effects: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// One pass through a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pass {
+    pub model: String,
+    pub place: String,
+    pub num_sequences: usize,
+    pub sequence_length: usize,
+    pub download_bytes: u64,
+    pub read_bytes: u64,
+    pub memory_bytes: u64,
+    /// By the assumed rates.
+    pub assumed_minutes: f64,
+    pub minutes: f64,
+    /// What `minutes` rests on.
+    pub basis: String,
+    pub dollars: Option<f64>,
+    /// What really happened, once it has.
+    pub actual: Option<Actual>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Actual {
+    pub minutes: f64,
+    pub read_bytes: u64,
+    pub memory_bytes: u64,
+    pub dollars: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub id: String,
+    pub gpu: String,
+    /// USD per hour; None where it is not known.
+    pub price: Option<f64>,
+    pub minutes: f64,
+    pub dollars: Option<f64>,
+    /// It ends itself after so long.
+    pub max_hours: f64,
+    pub keep_running: bool,
+}
+
+impl Plan {
+    /// What `context` has noted. Earlier runs of this project tell how long things take.
+    pub fn of(context: &Context) -> Option<Self> {
+        let stage = context.plan()?;
+        let earlier = all(&context.results());
+        let mut passes = pass_list(stage.here()?, HERE, None, &earlier);
+        let mut machines = Vec::new();
+        for part in stage.machines() {
+            let planned = part.planned.as_ref()?;
+            let mut own = pass_list(planned, &place(&part), part.price, &earlier);
+            machines.push(machine(&part, &own));
+            passes.append(&mut own);
+        }
+        Some(Self {
+            script: context.script.display().to_string(),
+            flags: context.flags.clone(),
+            passes,
+            machines,
+            files: stage.files(),
+            effects: stage.effects(),
+            notes: stage.notes(),
+        })
+    }
+
+    fn file(&self, results: &Path) -> PathBuf {
+        path(results, &self.script, &self.flags)
+    }
+
+    /// Stores the plan, with what is known of the last time.
+    pub fn store(&mut self, results: &Path) -> Result<PathBuf> {
+        if let Some(before) = stored(results, &self.script, &self.flags) {
+            for pass in &mut self.passes {
+                let same = |other: &&Pass| other.key() == pass.key();
+                pass.actual = before.passes.iter().find(same).and_then(|other| other.actual.clone());
+            }
+        }
+        let file = self.file(results);
+        self.write(&file)?;
+        Ok(file)
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).expect("plans are JSON");
+        text.push(b'\n');
+        atomic::write(file, &text)
+    }
+
+    /// Minutes of all passes and starts, one after the other; and when all machines work at the same time.
+    fn minutes(&self) -> (f64, f64) {
+        let here: f64 = self.passes.iter().filter(|pass| pass.place == HERE).map(|pass| pass.minutes).sum();
+        let there = self.machines.iter().map(|machine| machine.minutes);
+        (here + there.clone().sum::<f64>(), there.fold(here, f64::max))
+    }
+
+    /// USD of all machines; None when a price is not known.
+    pub fn dollars(&self) -> Option<f64> {
+        self.machines.iter().try_fold(0.0, |sum, machine| Some(sum + machine.dollars?))
+    }
+
+    /// The plan as the terminal shows it.
+    pub fn text(&self) -> String {
+        let words = [&[self.script.clone()][..], &self.flags[..]].concat().join(" ");
+        let mut text = format!("Plan of {words}: nothing was done.\n");
+        if !self.passes.is_empty() {
+            text += &self.pass_table();
+        }
+        if !self.machines.is_empty() {
+            text += &self.machine_table();
+        }
+        let (all, longest) = self.minutes();
+        let read: u64 = self.passes.iter().map(|pass| pass.read_bytes).sum();
+        let memory = self.passes.iter().map(|pass| pass.memory_bytes).max().unwrap_or(0);
+        let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
+        text += &format!(
+            "Total: {} passes, {} read, {} of memory at most, {all:.1} min ({longest:.1} min when machines work at the same time), {dollars}\n",
+            self.passes.len(),
+            format_bytes(read as f64),
+            format_bytes(memory as f64),
+        );
+        text += &folders(&self.files);
+        for effect in &self.effects {
+            text += &format!("Would {effect}\n");
+        }
+        for note in &self.notes {
+            text += &format!("Note: {note}\n");
+        }
+        if let Some(compared) = self.compared() {
+            text += &format!("Last time:\n{compared}");
+        }
+        text
+    }
+
+    fn pass_table(&self) -> String {
+        let columns = ["model", "where", "tokens", "download", "read", "memory", "minutes", "by"];
+        let row = |pass: &Pass| {
+            let bytes = |bytes: u64| if bytes == 0 { "–".to_string() } else { format_bytes(bytes as f64) };
+            vec![
+                pass.model.clone(),
+                pass.place.clone(),
+                format!("{} x {}", pass.num_sequences, pass.sequence_length),
+                bytes(pass.download_bytes),
+                bytes(pass.read_bytes),
+                bytes(pass.memory_bytes),
+                format!("{:.2}", pass.minutes),
+                pass.basis.clone(),
+            ]
+        };
+        drawn(&columns, self.passes.iter().map(row).collect(), 2..7)
+    }
+
+    fn machine_table(&self) -> String {
+        let columns = ["machine", "gpu", "$/h", "minutes", "$", "ends itself after"];
+        let money = |amount: Option<f64>| amount.map_or("?".to_string(), |amount| format!("{amount:.2}"));
+        let row = |machine: &Machine| {
+            let end = if machine.keep_running { ", kept running" } else { "" };
+            vec![
+                machine.id.clone(),
+                machine.gpu.clone(),
+                money(machine.price),
+                format!("{:.2}", machine.minutes),
+                money(machine.dollars),
+                format!("{} h{end}", machine.max_hours),
+            ]
+        };
+        drawn(&columns, self.machines.iter().map(row).collect(), 2..5)
+    }
+
+    /// Planned and actual side by side, where something was measured.
+    pub fn compared(&self) -> Option<String> {
+        let row = |pass: &Pass| {
+            let actual = pass.actual.as_ref()?;
+            let pair = |planned: String, actual: String| format!("{planned} → {actual}");
+            let bytes = |planned: u64, actual: u64| pair(format_bytes(planned as f64), format_bytes(actual as f64));
+            let dollars = pass.dollars.unwrap_or(0.0);
+            Some(vec![
+                pass.model.clone(),
+                pair(format!("{:.2}", pass.minutes), format!("{:.2}", actual.minutes)),
+                bytes(pass.read_bytes, actual.read_bytes),
+                bytes(pass.memory_bytes, actual.memory_bytes),
+                pair(format!("{dollars:.2}"), format!("{:.2}", actual.dollars)),
+            ])
+        };
+        let rows: Vec<_> = self.passes.iter().filter_map(row).collect();
+        let columns = ["planned → actual", "minutes", "read", "memory", "$"];
+        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..5))
+    }
+}
+
+impl Pass {
+    fn key(&self) -> (&str, usize, usize) {
+        (&self.model, self.num_sequences, self.sequence_length)
+    }
+}
+
+/// Where a pass runs, in words.
+fn place(part: &Part) -> String {
+    format!("{} {}", part.provider, part.gpu).trim().to_string()
+}
+
+fn pass_list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Plan]) -> Vec<Pass> {
+    let measured = |key: (&str, usize, usize)| {
+        let same = |pass: &&Pass| pass.key() == key && pass.place == place;
+        let actual = |pass: &Pass| pass.actual.as_ref().map(|actual| actual.minutes);
+        earlier.iter().flat_map(|plan| &plan.passes).filter(same).find_map(actual)
+    };
+    let factor = factor(place, earlier);
+    let pass = |step: Step| {
+        let e = &step.estimate;
+        let here = place == HERE;
+        let (hub, compute) = if here { (HUB_HERE, CORES) } else { (HUB_RENTED, GPU) };
+        let download_bytes = if step.download { e.download_bytes } else { 0 };
+        let seconds = download_bytes as f64 / hub + (e.read_bytes as f64 / DISK).max(e.flops / compute);
+        let model = shown(&planned.shown(&step.model.id));
+        let assumed_minutes = seconds / 60.0;
+        let (minutes, basis) = match measured((&model, step.num_sequences, step.sequence_length)) {
+            Some(minutes) => (minutes, "measured".to_string()),
+            None => match factor {
+                Some(factor) => (assumed_minutes * factor, "earlier runs".to_string()),
+                None => (assumed_minutes, "assumed rates".to_string()),
+            },
+        };
+        Pass {
+            model,
+            place: place.to_string(),
+            num_sequences: step.num_sequences,
+            sequence_length: step.sequence_length,
+            download_bytes,
+            read_bytes: e.read_bytes,
+            memory_bytes: e.total_bytes,
+            assumed_minutes,
+            minutes,
+            basis,
+            dollars: price.map(|price| price * minutes / 60.0),
+            actual: None,
+        }
+    };
+    planned.take_steps().into_iter().map(pass).collect()
+}
+
+/// How much longer passes took here than the assumed rates say.
+fn factor(place: &str, earlier: &[Plan]) -> Option<f64> {
+    let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(|pass| pass.place == place);
+    let pairs = passes.filter_map(|pass| Some((pass.assumed_minutes, pass.actual.as_ref()?.minutes)));
+    let (assumed, actual) = pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+    (assumed > 0.0).then(|| actual / assumed)
+}
+
+/// A miniature by its name, wherever it lies.
+fn shown(id: &str) -> String {
+    match Path::new(id).parent().and_then(Path::file_name) {
+        Some(folder) if folder == "miniature_models" => {
+            format!("miniature {}", Path::new(id).file_name().unwrap_or_default().display())
+        }
+        _ => id.to_string(),
+    }
+}
+
+fn machine(part: &Part, passes: &[Pass]) -> Machine {
+    let start = if part.provider == "runpod" { START_SECONDS / 60.0 } else { 0.0 };
+    let minutes = start + passes.iter().map(|pass| pass.minutes).sum::<f64>();
+    Machine {
+        id: part.task.clone().unwrap_or_else(|| part.id.clone()),
+        gpu: part.gpu.clone(),
+        price: part.price,
+        minutes,
+        dollars: part.price.map(|price| price * minutes / 60.0),
+        max_hours: part.max_hours,
+        keep_running: part.keep_running,
+    }
+}
+
+/// "Would write results/x/ (20 files)", a line per folder.
+fn folders(files: &[String]) -> String {
+    let mut text = String::new();
+    let mut rest = files;
+    while let Some(first) = rest.first() {
+        let folder = Path::new(first).parent().unwrap_or(Path::new(""));
+        let count = rest.iter().take_while(|file| Path::new(file).parent() == Some(folder)).count();
+        text += &match count {
+            1 => format!("Would write {first}\n"),
+            count => format!("Would write {}/ ({count} files)\n", folder.display()),
+        };
+        rest = &rest[count..];
+    }
+    text
+}
+
+fn drawn(columns: &[&str], rows: Vec<Vec<String>>, right: std::ops::Range<usize>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{table}\n")
+}
+
+fn path(results: &Path, script: &str, flags: &[String]) -> PathBuf {
+    let words = format!("{script}\0{}", flags.join("\0"));
+    let hash = format!("{:x}", Sha256::digest(words));
+    let stem = Path::new(script).file_stem().unwrap_or_default().to_string_lossy();
+    results.join(".plans").join(format!("{stem}-{}.json", &hash[..8]))
+}
+
+fn read(file: &Path) -> Option<Plan> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+fn stored(results: &Path, script: &str, flags: &[String]) -> Option<Plan> {
+    read(&path(results, script, flags))
+}
+
+/// All stored plans, by name.
+fn all(results: &Path) -> Vec<Plan> {
+    let entries = std::fs::read_dir(results.join(".plans")).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.sort();
+    files.iter().filter_map(|file| read(file)).collect()
+}
+
+/// After a run: what was planned for it and what it did, side by side, where there is a plan.
+pub fn compare(context: &Context) -> Result<Option<String>> {
+    let results = context.results();
+    let script = context.script.display().to_string();
+    let Some(mut plan) = stored(&results, &script, &context.flags) else { return Ok(None) };
+    let measured = context.measured.lock().expect("no panic under this lock");
+    let mut any = false;
+    for acts in measured.iter() {
+        let model = shown(&acts.model.id);
+        let key = (model.as_str(), acts.num_sequences, acts.sequence_length);
+        if let Some(pass) = plan.passes.iter_mut().find(|pass| pass.key() == key) {
+            pass.actual = Some(actual(acts));
+            any = true;
+        }
+    }
+    if !any {
+        return Ok(None);
+    }
+    plan.write(&plan.file(&results))?;
+    Ok(plan.compared())
+}
+
+fn actual(acts: &Activations) -> Actual {
+    let measured = &acts.measurements;
+    Actual {
+        minutes: measured.wall_seconds / 60.0,
+        read_bytes: measured.bytes_read,
+        memory_bytes: measured.peak_memory_bytes,
+        dollars: measured.machine_cost_usd,
+    }
+}
+
+/// Whether a script, or a module it imports, has a dry run of its own.
+pub fn has_dry_run(script: &Path, project: &Path) -> bool {
+    let modules = super::modules::Modules::new(project.to_path_buf());
+    let engine = super::syntax();
+    let mut todo = vec![(script.display().to_string(), std::fs::read_to_string(script).unwrap_or_default())];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some((name, source)) = todo.pop() {
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        if source.contains("dry_run:") || source.contains("dry_run =") {
+            return true;
+        }
+        if let Ok(ast) = engine.compile(&source) {
+            let imports = super::check::import_statements(&ast);
+            todo.extend(imports.iter().filter_map(|(path, ..)| modules.find(Some(&name), path)));
+        }
+    }
+    false
+}

@@ -1,0 +1,119 @@
+//! Primitives of statistics and stored results, as scripts see them.
+
+use super::{Area, Opt, Primitive, opt};
+
+const MAGNITUDE: Opt =
+    opt("magnitude_threshold", "float", "6.0", "|x| from which a value is a hit; a rung of the ladder");
+const LAYERS: Opt = opt("min_layer_percentage", "float", "0.25", "share of layers that a feature must reach, 0 to 1");
+const POSITIONS: Opt =
+    opt("min_seq_percentage", "float", "0.06", "share of positions that a feature must reach, 0 to 1");
+const UNIT: Opt =
+    opt("layer_unit", "\"norm\" | \"block\"", "\"norm\"", "what a layer is: each norm, or each decoder layer");
+const SCOPE: Opt = opt(
+    "scope",
+    "\"pooled\" | \"per_sequence\"",
+    "\"pooled\"",
+    "all sequences together, or each by itself with lists joined",
+);
+const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position of each sequence out");
+const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");
+
+/// Of a criterion.
+pub const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
+/// Of resampling.
+pub const RESAMPLES: [Opt; 4] = [
+    opt("n_resamples", "int", "10000", "number of resamples"),
+    opt("confidence_level", "float", "0.95", "between 0 and 1"),
+    opt("method", "\"percentile\" | \"bca\"", "\"bca\"", "percentile is used where BCa is undefined"),
+    opt("seed", "int", "a fixed one", "equal seeds give equal intervals"),
+];
+/// Of both.
+pub const BOOTSTRAP: &[Opt] = &[
+    MAGNITUDE,
+    LAYERS,
+    POSITIONS,
+    UNIT,
+    SCOPE,
+    SKIP,
+    SYSTEMATIC,
+    RESAMPLES[0],
+    RESAMPLES[1],
+    RESAMPLES[2],
+    RESAMPLES[3],
+];
+
+/// Before something stored can be read, it is stored.
+pub const STORED: Area = Area {
+    title: "Results",
+    about: "Folders below results/: one per analysis.",
+    primitives: &[
+        Primitive {
+            name: "save_results",
+            signatures: &["save_results(name: string, options: map) -> string"],
+            summary: "Writes results/<name>/ and gives its path. Files appear whole or not at all, final_analysis_results.json last.",
+            options: &[
+                opt("activations", "activations", "", "what extract_layernorms returned"),
+                opt("found", "map", "", "what detect_outliers returned"),
+                opt("intervals", "map", "", "what bootstrap_ci returned"),
+                opt("settings", "map", "#{}", "notes of your own"),
+            ],
+            example: r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+print(save_results("first", #{ activations: acts, found: acts.detect_outliers() }));"#,
+        },
+        Primitive {
+            name: "load_results",
+            signatures: &["load_results(path: string) -> results"],
+            summary: "Reads a folder below results/ back. What it gives answers detect_outliers and bootstrap_ci without the model.",
+            options: &[],
+            example: r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+save_results("first", #{ activations: acts, found: acts.detect_outliers() });
+let stored = load_results("first");
+print(stored.detect_outliers(#{ magnitude_threshold: 3.0 }).num_features);"#,
+        },
+        Primitive {
+            name: "has_results",
+            signatures: &["has_results(path: string) -> bool"],
+            summary: "Whether a finished analysis of this name is stored.",
+            options: &[],
+            example: r#"if !has_results("not_made_yet") { print("not yet"); }"#,
+        },
+    ],
+};
+
+pub const STATISTICS: Area = Area {
+    title: "Statistics",
+    about: "On fresh and on stored activations. A new threshold needs no model.",
+    primitives: &[
+        Primitive {
+            name: "detect_outliers",
+            signatures: &[
+                "detect_outliers(acts: activations, options?: map) -> map",
+                "detect_outliers(stored: results, options?: map) -> map",
+            ],
+            summary: "The features that pass the criterion of Dettmers et al. 2022, with their shares of layers and positions, extremes, \
+                      and classes.",
+            options: CRITERION,
+            example: r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+for threshold in [3.0, 4.0, 6.0] {
+    let found = acts.detect_outliers(#{ magnitude_threshold: threshold });
+    print(`${threshold}: ${found.num_features} features, ${found.classification}`);
+}"#,
+        },
+        Primitive {
+            name: "bootstrap_ci",
+            signatures: &[
+                "bootstrap_ci(acts: activations, options?: map) -> map",
+                "bootstrap_ci(stored: results, options?: map) -> map",
+            ],
+            summary: "Intervals of what detect_outliers finds, by resampling whole sequences, and how often the class held.",
+            options: BOOTSTRAP,
+            example: r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] }));
+let ci = acts.bootstrap_ci(#{ magnitude_threshold: 3.0, n_resamples: 200 });
+print(`${ci.num_features.low} to ${ci.num_features.high} features`);"#,
+        },
+    ],
+};

@@ -1,0 +1,231 @@
+//! The reference as text: for the terminal, as Markdown, as definitions for editors.
+
+use std::fmt::Write;
+
+use super::super::modules;
+use super::{AREAS, Opt, Primitive, find, parameters};
+use crate::error::{Error, Result};
+use crate::suggest;
+
+/// Columns of the terminal.
+const WIDTH: usize = 100;
+
+/// A function of a module for scripts, from its doc comment.
+struct Described {
+    name: String,
+    parameters: Vec<String>,
+    comment: String,
+}
+
+struct ModuleText {
+    name: &'static str,
+    about: String,
+    functions: Vec<Described>,
+}
+
+/// The modules inside the program and their documented functions.
+fn module_texts() -> Vec<ModuleText> {
+    let engine = super::super::syntax();
+    let text = |(name, source): (&'static str, &'static str)| {
+        let ast = engine.compile(source).ok()?;
+        let about = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+        let about = about.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let described = |function: rhai::ScriptFnMetadata| {
+            let lines = function.comments.iter().flat_map(|comment| comment.lines());
+            let comment = lines.map(|line| line.trim_start_matches('/').trim()).collect::<Vec<_>>().join(" ");
+            Described {
+                name: function.name.to_string(),
+                parameters: function.params.iter().map(|name| name.to_string()).collect(),
+                comment,
+            }
+        };
+        let mut functions: Vec<_> =
+            ast.iter_functions().map(described).filter(|function| !function.comment.is_empty()).collect();
+        functions.sort_by(|a, b| a.name.cmp(&b.name));
+        Some(ModuleText { name, about, functions })
+    };
+    modules::texts().filter_map(text).collect()
+}
+
+/// Everything in short, or one primitive, area or module in full.
+pub fn terminal(name: Option<&str>) -> Result<String> {
+    let Some(name) = name else { return Ok(overview()) };
+    let name = name.trim_start_matches('?').trim_end_matches("()").trim();
+    if let Some(primitive) = find(name) {
+        return Ok(in_full(primitive));
+    }
+    let modules = module_texts();
+    if let Some((module, function)) = name.split_once("::")
+        && let Some(module) = modules.iter().find(|known| known.name == module)
+    {
+        let found: Vec<_> = module.functions.iter().filter(|known| known.name == function).collect();
+        if !found.is_empty() {
+            return Ok(found.into_iter().map(|f| module_function(module.name, f)).collect());
+        }
+        let names = module.functions.iter().map(|function| function.name.as_str());
+        return Err(Error::not_found(format!("module \"{}\" has no documented function `{function}`", module.name))
+            .hint(suggest::hint(function, names)));
+    }
+    if let Some(module) = modules.iter().find(|module| module.name == name) {
+        let functions: String = module.functions.iter().map(|function| module_function(name, function)).collect();
+        return Ok(format!("import \"{name}\" as {name};\n\n{}\n\n{functions}", wrapped(&module.about, 0)));
+    }
+    if super::language().iter().any(|(known, _)| known == name) {
+        let message = format!("`{name}` is a function of the language itself");
+        return Err(Error::not_found(message).hint("the Rhai book, rhai.rs/book, describes it"));
+    }
+    let known: Vec<&str> =
+        super::all().map(|primitive| primitive.name).chain(modules.iter().map(|module| module.name)).collect();
+    let hint = suggest::nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+    Err(Error::not_found(format!("no primitive and no module \"{name}\""))
+        .hint(hint.unwrap_or_else(|| "`outlier doc` lists them".to_string())))
+}
+
+fn overview() -> String {
+    let mut text = String::new();
+    for area in AREAS {
+        let _ = writeln!(text, "{}\n", area.title);
+        for primitive in area.primitives {
+            let first = primitive.summary.split_inclusive(". ").next().unwrap_or_default().trim();
+            let _ = writeln!(text, "  {:<20} {}", primitive.name, wrapped(first, 23));
+        }
+        text.push('\n');
+    }
+    text += "Modules\n\n";
+    for module in module_texts() {
+        let _ = writeln!(text, "  {:<20} {}", module.name, wrapped(&module.about, 23));
+    }
+    text + "\n`outlier doc NAME` tells more about one of them.\n"
+}
+
+fn in_full(primitive: &Primitive) -> String {
+    let mut text = String::new();
+    for signature in primitive.signatures {
+        let _ = writeln!(text, "{signature}");
+    }
+    let _ = writeln!(text, "\n{}", wrapped(primitive.summary, 0));
+    if !primitive.options.is_empty() {
+        text += "\nOptions:\n";
+        for option in primitive.options {
+            let _ = writeln!(text, "  {:<22} {}", option.key, wrapped(&meaning(option), 25));
+        }
+    }
+    let example = primitive.example.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
+    let _ = writeln!(text, "\nExample:\n{example}");
+    text
+}
+
+fn meaning(option: &Opt) -> String {
+    let default = if option.default.is_empty() { String::new() } else { format!(", default {}", option.default) };
+    format!("{} ({}{default})", option.meaning, option.kind)
+}
+
+fn module_function(module: &str, function: &Described) -> String {
+    let parameters = function.parameters.join(", ");
+    format!("{module}::{}({parameters})\n  {}\n\n", function.name, wrapped(&function.comment, 2))
+}
+
+/// Lines of at most `WIDTH` columns, those after the first indented.
+fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("never empty");
+        if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(word.to_string());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
+/// docs/reference.md.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# What scripts can call\n\nWritten by `outlier doc --markdown`; change `src/host/reference/` instead. The language itself is \
+         Rhai; its own functions are described in the Rhai book.\nEvery function also reads as a method of its first argument: \
+         `load_model(gpu, id)` is `gpu.load_model(id)`.\n",
+    );
+    for area in AREAS {
+        let _ = write!(text, "\n## {}\n\n{}\n", area.title, area.about);
+        for primitive in area.primitives {
+            let signatures = primitive.signatures.join("\n");
+            let _ = write!(text, "\n### {}\n\n```rhai\n{signatures}\n```\n\n{}\n", primitive.name, primitive.summary);
+            if !primitive.options.is_empty() {
+                text += "\n| option | type | default | meaning |\n|---|---|---|---|\n";
+            }
+            for Opt { key, kind, default, meaning } in primitive.options {
+                let escaped = |text: &str| text.replace('|', "\\|");
+                let default = if default.is_empty() { "–" } else { default };
+                let _ = writeln!(text, "| `{key}` | {} | {default} | {} |", escaped(kind), escaped(meaning));
+            }
+            let _ = write!(text, "\n```rhai\n{}\n```\n", primitive.example);
+        }
+    }
+    text += "\n## Modules\n\nInside the program; a file of the same name in the project's `stdlib/` replaces one.\n";
+    for module in module_texts() {
+        let _ = write!(text, "\n### import \"{}\"\n\n{}\n\n", module.name, module.about);
+        for function in &module.functions {
+            let parameters = function.parameters.join(", ");
+            let _ = writeln!(text, "- `{}({parameters})`: {}", function.name, function.comment);
+        }
+    }
+    text
+}
+
+/// Definition files for editors: name and text.
+pub fn definitions() -> Vec<(String, String)> {
+    let mut text = String::from("module static;\n");
+    for primitive in AREAS.iter().flat_map(|area| area.primitives) {
+        for signature in primitive.signatures {
+            for count in super::arities(signature) {
+                text += &definition(primitive, signature, count);
+            }
+        }
+    }
+    let engine = super::super::syntax();
+    let language = engine.definitions().include_standard_packages(true);
+    let mut files = vec![("outlier.d.rhai".to_string(), text), ("language.d.rhai".to_string(), language.single_file())];
+    for module in module_texts() {
+        let mut text = format!("module {};\n", module.name);
+        for function in &module.functions {
+            let parameters: Vec<_> = function.parameters.iter().map(|name| format!("{name}: ?")).collect();
+            let _ = write!(text, "\n/// {}\nfn {}({});\n", function.comment, function.name, parameters.join(", "));
+        }
+        files.push((format!("{}.d.rhai", module.name), text));
+    }
+    files
+}
+
+/// `signature` with its first `count` parameters that must be given or come first.
+fn definition(primitive: &Primitive, signature: &str, count: usize) -> String {
+    let all = parameters(signature);
+    let mut leave_out = all.len() - count;
+    let mut kept: Vec<String> = Vec::new();
+    for (name, kind, optional) in all.iter().rev() {
+        if *optional && leave_out > 0 {
+            leave_out -= 1;
+            continue;
+        }
+        let kind = match *kind {
+            "any" => "?",
+            "function" => "Fn",
+            "number" => "float",
+            other => other,
+        };
+        kept.push(format!("{name}: {kind}"));
+    }
+    kept.reverse();
+    let mut text = format!("\n/// {}\n", primitive.summary);
+    for option in primitive.options {
+        let _ = writeln!(text, "/// - `{}`: {}", option.key, meaning(option));
+    }
+    let _ = writeln!(text, "///\n/// ```\n/// {}\n/// ```", primitive.example.replace('\n', "\n/// "));
+    let returns = signature.rsplit_once(" -> ").map_or("?", |(_, returns)| returns);
+    let returns = if returns == "any" { "?" } else { returns };
+    let _ = writeln!(text, "fn {}({}) -> {returns};", primitive.name, kept.join(", "));
+    text
+}

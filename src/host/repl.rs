@@ -1,0 +1,354 @@
+//! A session of typing: lines go in, values come out, and what was typed can be saved as a script that runs.
+//!
+//! Variables live in a scope, functions in a growing tree of syntax. This file knows no terminal.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rhai::{AST, Dynamic, Engine, LexError, Map, ParseErrorType, Scope};
+
+use super::context::Context;
+use super::diagnostic::Diagnostic;
+use super::machines::{self, Gpu};
+use super::{reference, show, values};
+use crate::error::{Error, Result};
+use crate::results::atomic;
+
+/// Name of the session in messages.
+const NAME: &str = "repl";
+/// Longer values are cut when they are shown.
+const MOST_SHOWN: usize = 100;
+const MOST_ROWS: usize = 20;
+
+pub struct Repl {
+    engine: Engine,
+    context: Arc<Context>,
+    scope: Scope<'static>,
+    /// Functions so far.
+    functions: AST,
+    /// What ran without an error, as a script would say it.
+    said: Vec<String>,
+}
+
+/// What became of an input.
+pub enum Outcome {
+    /// What there is to show.
+    Shown(String),
+    Failed(Box<Diagnostic>),
+    /// The end, with a last word.
+    Quit(String),
+}
+
+/// Commands, as `:help` shows them.
+const COMMANDS: &[(&str, &str)] = &[
+    (":help", "this"),
+    ("?NAME", "what a primitive or a module does, with its options and an example"),
+    (":vars", "the variables so far"),
+    (":gpus", "the machines of this session"),
+    (":save FILE", "write the session as a script that runs"),
+    (":detach", "leave, and leave the machines running"),
+    (":quit", "leave, and give back what is not to be kept"),
+];
+
+impl Repl {
+    pub fn new(context: Arc<Context>) -> Self {
+        let engine = super::engine(&context);
+        Self { engine, context, scope: Scope::new(), functions: AST::empty(), said: Vec::new() }
+    }
+
+    /// Puts a machine that is at work into scope as `gpu`, and the models that are loaded there as `models`.
+    pub fn attach(&mut self, id: &str) -> Result<String> {
+        let gpu = machines::attach(&self.context, id)?;
+        let models = machines::models(&self.context, &gpu)?;
+        let short = |model: &Dynamic| values::handle_json(model).map(|json| values::short(&json));
+        let names: Vec<String> = models.iter().filter_map(short).collect();
+        let text = match names.is_empty() {
+            true => "no model is loaded there yet".to_string(),
+            false => {
+                let lines =
+                    names.iter().enumerate().map(|(i, name)| format!("  models[{i}]: {}", cut(name, MOST_SHOWN)));
+                format!("loaded there:\n{}", lines.collect::<Vec<_>>().join("\n"))
+            }
+        };
+        self.said.push(format!("let gpu = attach_gpu({id:?});"));
+        self.said.push("let models = gpu.models();".to_string());
+        self.scope.push("gpu", gpu.clone());
+        self.scope.push("models", models);
+        Ok(format!("attached to {}\n{text}", values::short(&values::Readable::json(&gpu))))
+    }
+
+    /// Whether an input is only the beginning of one.
+    pub fn is_open(&self, input: &str) -> bool {
+        if input.trim_start().starts_with([':', '?']) {
+            return false;
+        }
+        if input.trim_end().ends_with('\\') {
+            return true;
+        }
+        match self.engine.compile(input) {
+            Ok(_) => false,
+            Err(error) => match error.err_type() {
+                ParseErrorType::UnexpectedEOF => true,
+                ParseErrorType::BadInput(LexError::UnterminatedString) => input.matches('`').count() % 2 == 1,
+                // What is missing would stand behind the end.
+                ParseErrorType::MissingToken(..)
+                | ParseErrorType::MissingSymbol(_)
+                | ParseErrorType::ExprExpected(_) => {
+                    let lines = input.lines().count();
+                    let last = input.lines().next_back().unwrap_or_default().trim_end().chars().count();
+                    let position = error.position();
+                    position.is_none()
+                        || position.line().is_some_and(|line| {
+                            line > lines || (line == lines && position.position().unwrap_or(0) > last)
+                        })
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Runs one input: a command, a question or a piece of script.
+    pub fn run(&mut self, input: &str) -> Outcome {
+        let text = input.trim();
+        if let Some(name) = text.strip_prefix('?') {
+            let name = name.trim();
+            return shown(reference::terminal(if name.is_empty() { None } else { Some(name) }));
+        }
+        match text.strip_prefix(':') {
+            Some(command) => self.command(command),
+            None => self.evaluate(&text.replace("\\\n", "\n")),
+        }
+    }
+
+    fn command(&mut self, command: &str) -> Outcome {
+        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
+        match word {
+            "help" | "h" => {
+                let lines: Vec<_> = COMMANDS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
+                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call.";
+                Outcome::Shown(format!("{}\n{more}", lines.join("\n")))
+            }
+            "vars" => Outcome::Shown(self.variables()),
+            "gpus" => Outcome::Shown(self.machines()),
+            "save" => shown(self.save(rest.trim())),
+            "quit" | "q" | "exit" => Outcome::Quit(String::new()),
+            "detach" => {
+                let left = self.context.fleet.leave();
+                self.context.fleet.forget();
+                Outcome::Quit(if left.is_empty() {
+                    "there is no machine to leave".to_string()
+                } else {
+                    left.join("\n")
+                })
+            }
+            other => {
+                let names = COMMANDS.iter().filter_map(|(name, _)| name.strip_prefix(':')?.split(' ').next());
+                let error = Error::bad_argument(format!("no command `:{other}`"));
+                shown(Err(error.hint(crate::suggest::hint(other, names))))
+            }
+        }
+    }
+
+    fn evaluate(&mut self, text: &str) -> Outcome {
+        if text.is_empty() {
+            return Outcome::Shown(String::new());
+        }
+        let ast = match self.engine.compile_with_scope(&self.scope, text) {
+            Ok(ast) => ast,
+            Err(error) => return Outcome::Failed(Box::new(Diagnostic::from_parse(&error, NAME, text))),
+        };
+        let mut whole = self.functions.merge(&ast);
+        whole.set_source(NAME);
+        let outcome = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &whole);
+        // Whatever was typed stays known, as in a script that was run so far.
+        self.functions = whole;
+        self.functions.clear_statements();
+        match outcome {
+            Ok(value) => {
+                let shows = !value.is_unit() && !text.ends_with(';');
+                let is_expression = self.engine.compile_expression(text).is_ok();
+                self.said.push(match (shows && is_expression, text.ends_with(';')) {
+                    (true, _) => format!("print({text});"),
+                    (false, true) => text.to_string(),
+                    (false, false) => format!("{text};"),
+                });
+                Outcome::Shown(if shows { pretty(&value) } else { String::new() })
+            }
+            Err(error) => Outcome::Failed(Box::new(Diagnostic::from_runtime_with(*error, NAME, Some(text)))),
+        }
+    }
+
+    fn variables(&self) -> String {
+        let mut rows: Vec<String> = Vec::new();
+        for (name, _, value) in self.scope.iter() {
+            rows.retain(|row| !row.starts_with(&format!("  {name:<16} ")));
+            let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| values::short(&json));
+            rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN)));
+        }
+        let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
+        rows.extend(functions.map(|f| format!("  {:<16} function     ({})", f.name, f.params.join(", "))));
+        if rows.is_empty() { "no variables yet".to_string() } else { rows.join("\n") }
+    }
+
+    fn machines(&self) -> String {
+        let gpus: Vec<String> = self
+            .scope
+            .iter()
+            .filter_map(|(name, _, value)| {
+                let gpu = value.try_cast::<Gpu>()?;
+                Some(format!("  {name:<16} {}", values::short(&values::Readable::json(&gpu))))
+            })
+            .collect();
+        match gpus.is_empty() {
+            true => "this machine only; `let gpu = provision_gpu(#{ … })` gets another one".to_string(),
+            false => gpus.join("\n"),
+        }
+    }
+
+    /// The session as a script.
+    fn save(&self, file: &str) -> Result<String> {
+        if file.is_empty() {
+            return Err(Error::bad_argument(":save needs the name of a file").hint(":save my_experiment.rhai"));
+        }
+        let path = match file.ends_with(".rhai") {
+            true => file.to_string(),
+            false => format!("{file}.rhai"),
+        };
+        let text = format!("//! A session of `outlier repl`, saved.\n\n{}\n", self.said.join("\n"));
+        atomic::write(Path::new(&path), text.as_bytes())?;
+        Ok(format!("{path}: {} statements; `outlier run {path}` runs them", self.said.len()))
+    }
+
+    /// What could stand at the end of `line`: the beginning of the word, and words that begin so.
+    pub fn complete(&self, line: &str) -> (usize, Vec<String>) {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let start =
+            line.rfind(|c| !is_word(c)).map_or(0, |at| at + line[at..].chars().next().map_or(1, char::len_utf8));
+        let (before, word) = line.split_at(start);
+        let mut words: Vec<String> = Vec::new();
+        let line_start = before.trim_start();
+        if line_start == ":" {
+            words.extend(
+                COMMANDS.iter().filter_map(|(name, _)| name.strip_prefix(':')?.split(' ').next()).map(String::from),
+            );
+        } else if let Some(primitive) = open_options(before) {
+            words.extend(primitive.keys().map(|key| format!("{key}: ")));
+        } else if let Some(owner) = before.strip_suffix('.') {
+            words.extend(self.fields(owner));
+            let methods = reference::all().filter(|p| p.arities().first().is_some_and(|least| *least > 0));
+            words.extend(methods.map(|primitive| format!("{}(", primitive.name)));
+        } else {
+            let call = if line_start == "?" { "" } else { "(" };
+            words.extend(reference::all().map(|primitive| format!("{}{call}", primitive.name)));
+            words.extend(self.scope.iter().map(|(name, ..)| name.to_string()));
+            words.extend(["let ", "for ", "if ", "import ", "print(", "fn "].map(String::from));
+        }
+        words.retain(|known| known.starts_with(word) && known.len() > word.len());
+        words.sort();
+        words.dedup();
+        (start, words)
+    }
+
+    /// Fields of the variable that `text` ends with.
+    fn fields(&self, text: &str) -> Vec<String> {
+        let start = text.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+        let Some(value) = text.get(start..).and_then(|name| self.scope.get(name)) else { return Vec::new() };
+        match values::to_json(value).ok().or_else(|| values::handle_json(value)) {
+            Some(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn shown(text: Result<String>) -> Outcome {
+    match text {
+        Ok(text) => Outcome::Shown(text.trim_end().to_string()),
+        Err(error) => Outcome::Failed(Box::new(Diagnostic::from_error(error))),
+    }
+}
+
+/// The primitive whose option map is open at the end of `text` and expects a key.
+fn open_options(text: &str) -> Option<&'static reference::Primitive> {
+    let open = text.rfind("#{")?;
+    let inside = &text[open + 2..];
+    let expects_key = inside.trim_end().is_empty() || inside.trim_end().ends_with(',');
+    if !expects_key || inside.contains('}') {
+        return None;
+    }
+    let call = text[..open].rfind('(')?;
+    let name = text[..call].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    reference::find(name)
+}
+
+fn type_name(value: &Dynamic) -> &'static str {
+    match value.type_name() {
+        "i64" => "int",
+        "f64" => "float",
+        "string" => "string",
+        name if name.ends_with("Gpu") => "gpu",
+        name if name.ends_with("Model") => "model",
+        name if name.ends_with("TokensHandle") => "tokens",
+        name if name.ends_with("ActivationsHandle") => "activations",
+        name if name.ends_with("StoredHandle") => "results",
+        name => name,
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+/// A value for people: rows as a table, records as a table of their fields.
+pub fn pretty(value: &Dynamic) -> String {
+    if let Some(items) = value.read_lock::<rhai::Array>()
+        && !items.is_empty()
+        && items.iter().all(|item| item.is_map())
+    {
+        let shown: rhai::Array = items.iter().take(MOST_ROWS).map(flat).collect();
+        let more = items.len().saturating_sub(MOST_ROWS);
+        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+        return show::table(&[], &shown).map_or_else(|_| value.to_string(), |table| format!("{table}{more}"));
+    }
+    let map = match value.read_lock::<Map>() {
+        Some(map) => Some(map.clone()),
+        None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
+    };
+    let Some(map) = map else {
+        return value.to_string();
+    };
+    if map.is_empty() {
+        return "#{}".to_string();
+    }
+    let row = |(key, value): (&rhai::Identifier, &Dynamic)| {
+        let mut row = Map::new();
+        row.insert("field".into(), key.as_str().into());
+        row.insert("value".into(), cell(value));
+        Dynamic::from(row)
+    };
+    let rows: rhai::Array = map.iter().map(row).collect();
+    let columns = ["field".to_string(), "value".to_string()];
+    show::table(&columns, &rows).unwrap_or_else(|_| value.to_string())
+}
+
+/// A row whose cells are short.
+fn flat(row: &Dynamic) -> Dynamic {
+    match row.read_lock::<Map>() {
+        Some(map) => map.iter().map(|(key, value)| (key.clone(), cell(value))).collect::<Map>().into(),
+        None => row.clone(),
+    }
+}
+
+fn cell(value: &Dynamic) -> Dynamic {
+    if let Some(items) = value.read_lock::<rhai::Array>() {
+        let plain = items.len() <= 8 && items.iter().all(|item| !item.is_map() && !item.is_array());
+        return if plain { value.to_string().into() } else { format!("[{} items]", items.len()).into() };
+    }
+    if let Some(map) = value.read_lock::<Map>() {
+        let text: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", show::cell(Some(value)))).collect();
+        return cut(&text.join(", "), MOST_SHOWN).into();
+    }
+    value.clone()
+}

@@ -1,0 +1,174 @@
+//! The primitive load_tokens: ids, the text of a file, or a dataset on the hub.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, Map};
+
+use super::context::Context;
+use super::extract::Place;
+use super::options::Options;
+use super::problem::thrown;
+use super::values::{Model, TokensHandle};
+use crate::error::{Error, Result};
+use crate::hub::{Documents, Format};
+use crate::record::{DatasetArgs, TextArgs, TokenSource, Windows};
+use crate::session::{Op, Reply};
+
+/// What only text that is cut here can have.
+const CUTTING: &[&str] = &[
+    "model",
+    "num_sequences",
+    "sequence_length",
+    "skip_sequences",
+    "shuffle",
+    "seed",
+    "overlap",
+    "separator",
+    "windows",
+    "column",
+    "straight_quotes",
+    "add_special_tokens",
+];
+const DATASET: &[&str] = &["config", "split", "revision", "file"];
+const WINDOWS: &[(&str, Windows)] =
+    &[("tokens", Windows::Tokens), ("text", Windows::Text), ("documents", Windows::Documents)];
+
+/// Text that goes along to another machine, bytes: far more than a usual analysis reads.
+const SENT: usize = 32 << 20;
+
+pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+    let c = context.clone();
+    engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
+}
+
+/// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
+fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
+    let o = Options::of("load_tokens", options)?;
+    let model: Option<Model> = o.host("model", "a model from load_model")?;
+    let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
+    let mut source = token_source(&o)?;
+    if let TokenSource::Text(text) = &mut source
+        && text.dataset.is_none()
+        && context.plan().is_none()
+        && !Arc::ptr_eq(session, &context.session)
+        && context.root.join(&text.path).exists()
+    {
+        text.documents = Some(Documents::open(text)?.first(SENT)?);
+    }
+    let place = Place { session, context };
+    if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
+        && text.dataset.is_none()
+        && !std::path::Path::new(&text.path).exists()
+    {
+        stage.note(format!("{}: there is no such text here", text.path));
+    }
+    let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
+    Ok(TokensHandle(Arc::new(tokens)))
+}
+
+fn token_source(o: &Options) -> Result<TokenSource> {
+    let given: Vec<&str> = ["ids", "text", "dataset"].into_iter().filter(|key| o.has(key)).collect();
+    match given[..] {
+        ["ids"] => ids(o),
+        [_] => text(o).map(TokenSource::Text),
+        [] => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
+            .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
+        [first, second, ..] => Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))
+            .hint("ids are tokens already; text and datasets are tokenised by the model's tokenizer.json")),
+    }
+}
+
+/// An option that does not go with `what` is an error.
+fn only(o: &Options, what: &str, others: &[&str], hint: &str) -> Result<()> {
+    match others.iter().find(|key| o.has(key)) {
+        Some(key) => Err(Error::bad_argument(format!("load_tokens: `{key}` goes with {what}")).hint(hint)),
+        None => Ok(()),
+    }
+}
+
+fn ids(o: &Options) -> Result<TokenSource> {
+    let hint = "ids are taken as they are: leave the option out";
+    only(o, "`text`, not with `ids`", CUTTING, hint)?;
+    only(o, "`dataset`, not with `ids`", DATASET, hint)?;
+    if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
+        return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
+    }
+    let path = o.required("ids", o.string("ids")?)?;
+    match (o.string("tensor")?, path.ends_with(".safetensors")) {
+        (Some(tensor), _) => Ok(TokenSource::IdsSafetensors { path, tensor }),
+        (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: "input_ids".to_string() }),
+        (None, false) => Ok(TokenSource::IdsJson { path }),
+    }
+}
+
+fn text(o: &Options) -> Result<TextArgs> {
+    only(o, "`ids`", &["tensor"], "text is tokenised: leave the option out")?;
+    let dataset = dataset(o)?;
+    let path = match &dataset {
+        Some(dataset) => dataset.id.clone(),
+        None => o.required("text", o.string("text")?)?,
+    };
+    let separator = o.string("separator")?;
+    let plain = dataset.is_none() && Format::of(&path) == Format::Plain;
+    if !plain {
+        only(o, "a plain text", &["separator"], "JSON Lines, Parquet and datasets hold documents already")?;
+    }
+    let whole = plain && separator.is_none();
+    if whole {
+        let hint = "a plain text is one document; `separator` cuts it into several";
+        only(o, "several documents", &["shuffle", "seed"], hint)?;
+        only(o, "JSON Lines, Parquet or `dataset`", &["column"], hint)?;
+    }
+    let windows = o.choice("windows", WINDOWS)?;
+    let model: Option<Model> = o.host("model", "a model from load_model")?;
+    Ok(TextArgs {
+        path,
+        dataset,
+        documents: None,
+        column: o.string("column")?.unwrap_or_else(|| "text".to_string()),
+        tokenizer: o.required("model", model)?.0.folder.clone(),
+        num_sequences: o.required("num_sequences", o.whole("num_sequences")?)?,
+        sequence_length: o.required("sequence_length", o.whole("sequence_length")?)?,
+        skip_sequences: o.whole("skip_sequences")?.unwrap_or(0),
+        shuffle: shuffle(o)?,
+        overlap: o.float("overlap")?.unwrap_or(0.0),
+        windows: windows.unwrap_or(if separator.is_some() { Windows::Documents } else { Windows::Tokens }),
+        separator,
+        straight_quotes: o.flag("straight_quotes")?.unwrap_or(false),
+        add_special_tokens: o.flag("add_special_tokens")?.unwrap_or(true),
+    })
+}
+
+fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
+    let Some(id) = o.string("dataset")? else {
+        only(o, "`dataset`", DATASET, "a file of this machine has neither configs nor revisions")?;
+        return Ok(None);
+    };
+    let (file, config) = (o.string("file")?, o.string("config")?);
+    if file.is_some() {
+        only(o, "the choice of a file, which `file` makes already", &["config", "split"], "leave one of them out")?;
+    }
+    let split = o.string("split")?.unwrap_or_else(|| "train".to_string());
+    Ok(Some(DatasetArgs { id, config, split, revision: o.string("revision")?, file }))
+}
+
+/// The seed, where documents are shuffled.
+fn shuffle(o: &Options) -> Result<Option<u64>> {
+    let seed = o.whole("seed")?;
+    match o.flag("shuffle")?.unwrap_or(false) {
+        true => Ok(Some(seed.unwrap_or(0) as u64)),
+        false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
+            .hint("shuffle: true puts the documents in the random order of this seed")),
+        false => Ok(None),
+    }
+}
+
+fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
+    let bad = || {
+        Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids")
+            .hint("one array per sequence, such as [[1, 2], [3, 4]]")
+    };
+    let id = |value: &Dynamic| value.as_int().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
+    let row = |row: &Dynamic| row.read_lock::<Array>().ok_or_else(bad)?.iter().map(id).collect();
+    rows.iter().map(row).collect()
+}

@@ -1,0 +1,75 @@
+//! What the environment says about the hub: endpoint, token, time-out, whether it may be asked at all, and where what came
+//! from it is kept. Names and meanings are those of the Python package huggingface_hub.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// A connection that brings no byte for this long has stalled; `HF_HUB_DOWNLOAD_TIMEOUT`, seconds, changes it.
+const STALL: Duration = Duration::from_secs(10);
+
+/// A token that somebody else's client has given to this process.
+static TOKEN: Mutex<Option<Secret>> = Mutex::new(None);
+
+/// From now on the hub is asked with this token.
+pub fn use_token(token: Option<Secret>) {
+    *TOKEN.lock().expect("no panic under this lock") = token;
+}
+
+/// The token given to this process.
+pub fn given_token() -> Option<Secret> {
+    TOKEN.lock().expect("no panic under this lock").clone()
+}
+
+/// The token that this machine's user has, to be handed to another machine: `HF_TOKEN`, then the file of `hf auth login`.
+pub fn own_token() -> Option<Secret> {
+    let variable = |name| std::env::var(name).ok().and_then(|text| Secret::new(&text));
+    let home = || folder("HF_HOME").or(caches().map(|caches| caches.join("huggingface")));
+    let file = || folder("HF_TOKEN_PATH").or(home().map(|home| home.join("token")));
+    let stored = || file().and_then(|path| std::fs::read_to_string(path).ok()).and_then(|text| Secret::new(&text));
+    variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored)
+}
+
+/// The token to ask with. A stored one is not sent when the user says so.
+pub fn token() -> Option<Secret> {
+    let named = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().any(|name| std::env::var_os(name).is_some());
+    let own = || if flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") && !named { None } else { own_token() };
+    given_token().or_else(own)
+}
+
+/// Without a slash at the end.
+pub fn endpoint() -> String {
+    let given = std::env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty());
+    given.unwrap_or_else(|| "https://huggingface.co".to_string()).trim_end_matches('/').to_string()
+}
+
+/// Whether the hub must not be asked.
+pub fn offline() -> bool {
+    flag("HF_HUB_OFFLINE") || flag("TRANSFORMERS_OFFLINE")
+}
+
+pub fn stall_timeout() -> Duration {
+    let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse::<f64>().ok());
+    seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(STALL)
+}
+
+/// The user's folder for caches.
+pub fn caches() -> Option<PathBuf> {
+    folder("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+}
+
+fn flag(name: &str) -> bool {
+    let value = std::env::var(name).unwrap_or_default().to_ascii_uppercase();
+    ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
+}
+
+/// A folder named by a variable; `~` is the user's home.
+fn folder(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
+    match value.strip_prefix("~/") {
+        Some(below) => std::env::home_dir().map(|home| home.join(below)),
+        None => Some(PathBuf::from(value)),
+    }
+}

@@ -1,0 +1,127 @@
+//! A range of bytes of one file, whatever breaks on the way: after a cut or a stall only what is missing is asked for again.
+
+use std::ops::Range;
+
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, Response};
+use tokio::time::timeout;
+
+use super::http::{Attempt, Http, Patience, Trouble};
+use super::refusal::{self, Refusal};
+use super::resolve::RemoteFile;
+use crate::error::{Error, Kind, Result};
+
+/// How many bytes in front of a range are thrown away when a server ignores ranges and sends the whole file.
+const MAX_SKIPPED: u64 = 16 << 20;
+/// How often in a row the hub may name an address that refuses.
+const MAX_EXPIRED: u32 = 3;
+
+/// The bytes of a non-empty `range`.
+///
+/// # Errors
+/// `corrupt` when the file has changed since it was resolved, `io` when nothing arrives for several attempts in a row, and
+/// whatever the hub refuses with.
+pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
+    let length = (range.end - range.start) as usize;
+    let mut data = Vec::with_capacity(length);
+    let mut patience = Patience::default();
+    let mut expired = 0;
+    while data.len() < length {
+        let had = data.len();
+        let place = file.place().await;
+        let first = range.start + had as u64;
+        let attempt = async {
+            let response = http.send(Method::GET, &place.url, Some((first, range.end - 1))).await?;
+            let skip = accept(http, file, &response, first, &range)?;
+            file.check_version(place.generation, response.headers()).await.map_err(Trouble::Fatal)?;
+            receive(http, response, skip, length, &mut data).await
+        };
+        let outcome = attempt.await;
+        if data.len() > had {
+            patience.progress();
+            expired = 0;
+        }
+        match outcome {
+            Ok(()) => (),
+            Err(Trouble::Fatal(error)) => return Err(error),
+            Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, &file.doing()).await?,
+            Err(Trouble::Expired) => {
+                expired += 1;
+                if expired > MAX_EXPIRED {
+                    return Err(refusal::error(&file.doing(), Refusal::NoAccess));
+                }
+                file.resolve_again(http, place.generation).await?;
+            }
+        }
+    }
+    Ok(data)
+}
+
+/// Whether this is an answer to what was asked; how many bytes of it come before `first`.
+fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range: &Range<u64>) -> Attempt<u64> {
+    match response.status().as_u16() {
+        206 => {
+            let text = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let (start, end, total) = content_range(text).ok_or_else(|| {
+                let problem = format!("the answer's Content-Range is \"{text}\"");
+                Trouble::Passing { problem, after: None }
+            })?;
+            if total != file.bytes {
+                return Err(Trouble::Fatal(file.changed()));
+            }
+            if start != first || end > range.end {
+                let problem = format!("asked for bytes from {first}, got {start} to {end}");
+                return Err(Trouble::Passing { problem, after: None });
+            }
+            Ok(0)
+        }
+        200 if response.content_length().is_some_and(|length| length != file.bytes) => {
+            Err(Trouble::Fatal(file.changed()))
+        }
+        200 if first <= MAX_SKIPPED => Ok(first),
+        200 => Err(Trouble::Fatal(
+            Error::new(Kind::Io, format!("{}: the server does not serve ranges of a file", file.doing()))
+                .hint("a proxy may stand between; try another network, or put the files into a folder"),
+        )),
+        416 => Err(Trouble::Fatal(file.changed())),
+        300..=399 => Err(Trouble::Expired),
+        _ => Err(http.trouble(response, &file.doing())),
+    }
+}
+
+/// `bytes 5-9/100` as (5, 10, 100).
+fn content_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total.parse().ok()?))
+}
+
+/// Appends the body to `data` until that holds `length` bytes, leaving out the first `skip` of it.
+async fn receive(http: &Http, mut response: Response, skip: u64, length: usize, data: &mut Vec<u8>) -> Attempt<()> {
+    let mut skip = skip;
+    while data.len() < length {
+        let chunk = match timeout(http.stall, response.chunk()).await {
+            Err(_) => Err(format!("no byte for {} s", http.stall.as_secs_f32())),
+            Ok(Err(_)) => Err("the connection broke off".to_string()),
+            Ok(Ok(None)) => Err("the answer ended early".to_string()),
+            Ok(Ok(Some(chunk))) => Ok(chunk),
+        };
+        let chunk = chunk.map_err(|problem| Trouble::Passing { problem, after: None })?;
+        let skipped = skip.min(chunk.len() as u64);
+        skip -= skipped;
+        let chunk = &chunk[skipped as usize..];
+        data.extend_from_slice(&chunk[..chunk.len().min(length - data.len())]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn content_ranges() {
+        assert_eq!(super::content_range("bytes 5-9/100"), Some((5, 10, 100)));
+        for bad in ["", "bytes */100", "5-9/100", "bytes 5-/100", "bytes 0-18446744073709551615/9"] {
+            assert_eq!(super::content_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The files of a model in a folder of this machine.
+//!
+//! Nothing is memory-mapped, so resident memory is what was asked for.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::shards::{self, INDEX, SINGLE};
+use super::source::{Announcement, ByteSource, SourceFile, Tag};
+use crate::error::{Error, Result};
+
+pub struct Folder {
+    path: PathBuf,
+    opened: OnceLock<(Vec<SourceFile>, Vec<File>)>,
+}
+
+impl Folder {
+    /// Files are opened when they are first asked for.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), opened: OnceLock::new() }
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        if let Some(index) = self.small(INDEX)? {
+            return shards::names(&index, &self.place());
+        }
+        if self.path.join(SINGLE).exists() {
+            return Ok(vec![SINGLE.to_string()]);
+        }
+        Err(Error::not_found(format!("{}: neither {SINGLE} nor {INDEX}", self.path.display()))
+            .hint("a model folder holds config.json and safetensors weights"))
+    }
+
+    fn opened(&self) -> Result<&(Vec<SourceFile>, Vec<File>)> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let (mut described, mut files) = (Vec::new(), Vec::new());
+        for name in self.names()? {
+            let reading = format!("reading {}", self.path.join(&name).display());
+            let file = File::open(self.path.join(&name));
+            let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
+            let bytes = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
+            described.push(SourceFile { name, bytes, announced_sha256: None });
+            files.push(file);
+        }
+        Ok(self.opened.get_or_init(|| (described, files)))
+    }
+}
+
+impl ByteSource for Folder {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        match std::fs::read(&path) {
+            Ok(data) => Ok(Some(data)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("reading {}", path.display()), &e)),
+        }
+    }
+
+    fn files(&self) -> Result<&[SourceFile]> {
+        Ok(&self.opened()?.0)
+    }
+
+    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (described, files) = self.opened()?;
+        files[file].read_exact_at(buffer, offset).map_err(|e| {
+            let path = self.path.join(&described[file].name);
+            Error::io(format!("reading {}", path.display()), &e).hint("was the file changed during the run?")
+        })
+    }
+
+    fn expect(&self, _: Tag, _: Announcement) {}
+
+    fn forget(&self, _: &[Tag]) {}
+}

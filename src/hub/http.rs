@@ -1,0 +1,318 @@
+//! The hub over plain HTTP: one client and one small runtime per process, started at the first request; what an answer
+//! means; how long to wait before another attempt.
+//!
+//! The token goes to the hub's own address and nowhere else. Meanings follow huggingface_hub's `utils/_http.py`.
+
+use std::future::Future;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
+use reqwest::{Client, Method, Response, Url, redirect};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio::time::{sleep, timeout};
+
+use super::environment;
+use super::refusal::{self, Refusal};
+use crate::error::{Error, Kind, Result};
+use crate::progress::interrupt_requested;
+use crate::secret::Secret;
+
+/// Attempts without any progress before something is given up.
+const MAX_ATTEMPTS: u32 = 6;
+/// Wait before the second attempt; doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// The hub counts requests in windows of five minutes; it never asks for a longer wait than that and a little.
+const LONGEST_RATE_WAIT: Duration = Duration::from_secs(330);
+/// How many times in a row a server may say that it is asked too often.
+const MAX_RATE_WAITS: u32 = 8;
+const MAX_REDIRECTS: usize = 6;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Threads of the runtime: they move bytes and decrypt.
+const THREADS: usize = 2;
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
+
+/// Why a request has not brought what it should.
+pub enum Trouble {
+    /// Another attempt will not help.
+    Fatal(Error),
+    /// Another attempt may; the server may have said after how long.
+    Passing { problem: String, after: Option<Duration> },
+    /// A signed address is no longer good.
+    Expired,
+}
+
+/// What one attempt has brought.
+pub type Attempt<T> = std::result::Result<T, Trouble>;
+
+/// The process's runtime for everything that waits for the network.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(THREADS).thread_name("hub").enable_all().build().expect("threads can be started")
+    })
+}
+
+pub fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
+    runtime().spawn(work).abort_handle()
+}
+
+/// Runs `work` on the runtime and waits for it, or for the user's wish to stop.
+pub fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let (done, result) = channel();
+    let task = spawn(async move {
+        let _ = done.send(work.await);
+    });
+    loop {
+        match result.recv_timeout(INTERRUPT_POLL) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) if !interrupt_requested() => (),
+            Err(RecvTimeoutError::Timeout) => {
+                task.abort();
+                return Err(Error::interrupted());
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(Kind::Io, "a request to the hub ended without an answer"));
+            }
+        }
+    }
+}
+
+pub struct Http {
+    client: Client,
+    endpoint: Url,
+    token: Option<Secret>,
+    pub stall: Duration,
+}
+
+impl Http {
+    pub fn new() -> Result<Self> {
+        let text = environment::endpoint();
+        let endpoint = Url::parse(&text).ok().filter(|url| url.has_host());
+        let endpoint = endpoint.ok_or_else(|| {
+            Error::bad_argument(format!("HF_ENDPOINT is \"{text}\"")).hint("it is a URL such as https://huggingface.co")
+        })?;
+        // Many connections side by side, not many streams in one: ranges must not wait for each other.
+        let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
+        let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true).build();
+        let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
+        Ok(Self { client, endpoint, token: environment::token(), stall: environment::stall_timeout() })
+    }
+
+    /// An address of the hub itself; `path` begins with a slash.
+    pub fn url(&self, path: &str) -> Url {
+        let base = self.endpoint.as_str().trim_end_matches('/');
+        Url::parse(&format!("{base}{path}")).expect("a path behind a valid address is valid")
+    }
+
+    pub fn is_hub(&self, url: &Url) -> bool {
+        url.origin() == self.endpoint.origin()
+    }
+
+    /// One request and the head of its answer. Redirects are not followed.
+    pub async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
+        let mut request = self.client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some((first, last)) = range {
+            request = request.header(RANGE, format!("bytes={first}-{last}"));
+        }
+        if let Some(token) = self.token.as_ref().filter(|_| self.is_hub(url)) {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        let passing = |problem| Trouble::Passing { problem, after: None };
+        match timeout(self.stall, request.send()).await {
+            Err(_) => Err(passing(format!("no answer within {} s", self.stall.as_secs_f32()))),
+            Ok(Err(error)) => Err(passing(told(&error))),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// Follows redirects within the hub; an answer that leads to another host is returned as it is.
+    pub async fn send_within(&self, method: Method, url: Url, doing: &str) -> Attempt<Answer> {
+        let mut url = url;
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.send(method.clone(), &url, None).await?;
+            let status = response.status();
+            if status.is_redirection() {
+                let next = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+                let next = next.and_then(|next| url.join(next).ok());
+                let next =
+                    next.ok_or_else(|| Trouble::Passing { problem: "a redirect to nowhere".into(), after: None })?;
+                if !self.is_hub(&next) {
+                    return Ok(Answer { response, elsewhere: Some(next), url });
+                }
+                url = next;
+                continue;
+            }
+            return match status.is_success() {
+                true => Ok(Answer { response, elsewhere: None, url }),
+                false => Err(self.trouble(&response, doing)),
+            };
+        }
+        Err(Trouble::Passing { problem: "too many redirects".to_string(), after: None })
+    }
+
+    /// The JSON that the hub's API answers with; lists that come in pages are read to their end.
+    pub fn json(self: &Arc<Self>, path: &str, doing: &str) -> Result<Value> {
+        let (http, url, doing) = (self.clone(), self.url(path), doing.to_string());
+        wait(async move {
+            let (mut all, mut next) = (None, Some(url));
+            while let Some(url) = next {
+                let (page, behind) = http.json_page(url, &doing).await?;
+                next = behind;
+                match (&mut all, page) {
+                    (Some(Value::Array(all)), Value::Array(page)) => all.extend(page),
+                    (all, page) => *all = Some(page),
+                }
+            }
+            Ok(all.unwrap_or_default())
+        })
+    }
+
+    async fn json_page(&self, url: Url, doing: &str) -> Result<(Value, Option<Url>)> {
+        let mut patience = Patience::default();
+        loop {
+            let attempt = async {
+                let answer = self.send_within(Method::GET, url.clone(), doing).await?;
+                let next = answer.response.headers().get("Link").and_then(|value| value.to_str().ok());
+                let next =
+                    next.and_then(next_page).and_then(|next| url.join(&next).ok()).filter(|next| self.is_hub(next));
+                let body = timeout(self.stall, answer.response.bytes()).await;
+                let broken = || Trouble::Passing { problem: "the answer broke off".to_string(), after: None };
+                let body = body.map_err(|_| broken())?.map_err(|_| broken())?;
+                let page = serde_json::from_slice(&body).map_err(|e| {
+                    Trouble::Fatal(Error::new(Kind::Io, format!("{doing}: the answer is not JSON: {e}")))
+                })?;
+                Ok::<_, Trouble>((page, next))
+            };
+            match attempt.await {
+                Ok(page) => return Ok(page),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Expired) => return Err(refusal::error(doing, Refusal::NoAccess)),
+                Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, doing).await?,
+            }
+        }
+    }
+
+    /// What a status that is not a success means.
+    pub fn trouble(&self, response: &Response, doing: &str) -> Trouble {
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let hub = self.is_hub(response.url());
+        match status {
+            429 => Trouble::Passing { problem: "the rate is limited".to_string(), after: Some(rate_wait(headers)) },
+            408 | 500..=599 => Trouble::Passing { problem: format!("status {status}"), after: retry_after(headers) },
+            // Signed addresses expire; what refuses them is no judgement about the user.
+            400 | 401 | 403 | 404 | 410 if !hub => Trouble::Expired,
+            _ => Trouble::Fatal(refusal::error(doing, Refusal::of(status, headers))),
+        }
+    }
+}
+
+pub struct Answer {
+    pub response: Response,
+    /// The other host that a redirect names.
+    pub elsewhere: Option<Url>,
+    /// The address that answered, on the hub.
+    pub url: Url,
+}
+
+/// Errors of the HTTP library name their cause in a chain; the last link is the one that says something.
+fn told(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// The address in `Link: <ADDRESS>; rel="next"`.
+fn next_page(link: &str) -> Option<String> {
+    let next = link.split(',').find(|part| part.contains("rel=\"next\""))?;
+    Some(next.split_once('<')?.1.split_once('>')?.0.to_string())
+}
+
+/// `Retry-After` in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("Retry-After")?.to_str().ok()?.trim().parse::<u64>().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// How long a 429 asks to wait: `Retry-After`, or the `t` of a `RateLimit` header whose window is used up, and a second.
+fn rate_wait(headers: &HeaderMap) -> Duration {
+    let limit = headers.get("RateLimit").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let field = |name: &str| limit.split(';').find_map(|part| part.trim().strip_prefix(name)?.parse::<u64>().ok());
+    let window = || field("t=").filter(|_| field("r=") == Some(0)).map(|t| Duration::from_secs(t + 1));
+    retry_after(headers).or_else(window).unwrap_or(LONGEST_WAIT).min(LONGEST_RATE_WAIT)
+}
+
+/// Counts attempts without progress and waits between them, each time about twice as long.
+#[derive(Default)]
+pub struct Patience {
+    failures: u32,
+    rate_waits: u32,
+}
+
+impl Patience {
+    /// Something has arrived: what failed before is forgiven.
+    pub fn progress(&mut self) {
+        self.failures = 0;
+        self.rate_waits = 0;
+    }
+
+    /// Waits for the next attempt, or gives up.
+    ///
+    /// # Errors
+    /// `io` after `MAX_ATTEMPTS` attempts without progress.
+    pub async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
+        match after {
+            Some(after) if self.rate_waits < MAX_RATE_WAITS => {
+                self.rate_waits += 1;
+                sleep(jittered(after)).await;
+                return Ok(());
+            }
+            Some(_) => return Err(refusal::error(doing, Refusal::RateLimited)),
+            None => self.failures += 1,
+        }
+        if self.failures >= MAX_ATTEMPTS {
+            return Err(refusal::error(doing, Refusal::Other(format!("{problem}, {MAX_ATTEMPTS} times in a row"))));
+        }
+        sleep(jittered((FIRST_WAIT * 2u32.pow(self.failures - 1)).min(LONGEST_WAIT))).await;
+        Ok(())
+    }
+}
+
+/// Up to a quarter longer, so that those who failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let hash = nanos.wrapping_mul(0x9e37_79b9).rotate_left(13) % 1000;
+    wait + wait.mul_f64(0.25 * hash as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn how_long_a_server_asks_to_wait() {
+        let window = ("RateLimit", "\"resolvers\";r=0;t=55");
+        assert_eq!(rate_wait(&headers(&[window])), Duration::from_secs(56));
+        assert_eq!(rate_wait(&headers(&[window, ("Retry-After", "3")])), Duration::from_secs(3));
+        // Some other limit than the one the header tells about.
+        assert_eq!(rate_wait(&headers(&[("RateLimit", "\"api\";r=12;t=200")])), LONGEST_WAIT);
+        assert_eq!(rate_wait(&headers(&[("Retry-After", "100000")])), LONGEST_RATE_WAIT);
+        assert_eq!(rate_wait(&headers(&[])), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn jitter_only_lengthens() {
+        let wait = Duration::from_secs(4);
+        assert!((0..100).all(|_| (wait..=wait + wait / 4).contains(&jittered(wait))));
+    }
+}

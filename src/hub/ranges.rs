@@ -1,0 +1,321 @@
+//! Files of the hub as bytes at offsets, fetched ahead: many ranges in flight, bounded in number and in bytes.
+//!
+//! Announced ranges are joined where they touch, cut where they are large, and fetched in their order while there is
+//! room. A range that somebody waits for is fetched at once. Nothing is written to disk, and what has been read is dropped.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::fetch::fetch;
+use super::http::{self, Http};
+use super::resolve::RemoteFile;
+use super::source::{Announcement, FileRange, Tag};
+use crate::error::{Error, Result};
+use crate::progress::interrupt_requested;
+
+/// How much is asked for at once, and how much is on its way together.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one request at most. Small enough that the first of many arrives soon, large enough that a round trip does
+    /// not count.
+    piece: u64,
+    /// Requests in flight; as many pieces may be here and not yet read.
+    in_flight: usize,
+}
+
+impl Limits {
+    /// At 50 ms a round trip and 80 MB/s a connection, enough for a link of 1 GB/s and more.
+    pub const STREAM: Self = Self { piece: 8 << 20, in_flight: 24 };
+    /// What is in flight is lost when a download is stopped.
+    pub const DOWNLOAD: Self = Self { piece: 4 << 20, in_flight: 16 };
+
+    /// Bytes in flight, or here and not yet read.
+    pub const fn budget(self) -> u64 {
+        self.piece * self.in_flight as u64
+    }
+}
+
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
+/// The tag of what is read without having been announced.
+const UNANNOUNCED: Tag = Tag::MAX;
+
+type PieceId = u64;
+
+struct Piece {
+    tag: Tag,
+    order: u64,
+    file: usize,
+    range: Range<u64>,
+    /// Announced bytes that have not been read.
+    unread: u64,
+    state: State,
+}
+
+enum State {
+    Waiting,
+    Flying(AbortHandle),
+    Here(Arc<Vec<u8>>),
+    Failed(Error),
+}
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+#[derive(Default)]
+struct Board {
+    pieces: HashMap<PieceId, Piece>,
+    /// By file and first byte.
+    places: BTreeSet<(usize, u64, PieceId)>,
+    /// Not yet started, in the order of use.
+    queue: BTreeSet<(u64, PieceId)>,
+    tags: HashMap<Tag, Vec<PieceId>>,
+    /// Bytes of pieces that fly or are here.
+    held: u64,
+    flying: usize,
+    next: PieceId,
+}
+
+impl Board {
+    fn add(&mut self, tag: Tag, order: u64, file: usize, range: Range<u64>, unread: u64) -> PieceId {
+        let id = self.next;
+        self.next += 1;
+        self.places.insert((file, range.start, id));
+        self.queue.insert((order, id));
+        self.tags.entry(tag).or_default().push(id);
+        self.pieces.insert(id, Piece { tag, order, file, range, unread, state: State::Waiting });
+        id
+    }
+
+    fn remove(&mut self, id: PieceId) {
+        let Some(piece) = self.pieces.remove(&id) else { return };
+        self.places.remove(&(piece.file, piece.range.start, id));
+        let bytes = piece.bytes();
+        match piece.state {
+            State::Waiting => {
+                self.queue.remove(&(piece.order, id));
+            }
+            State::Flying(task) => {
+                task.abort();
+                self.flying -= 1;
+                self.held -= bytes;
+            }
+            State::Here(_) => self.held -= bytes,
+            State::Failed(_) => (),
+        }
+        if let Some(ids) = self.tags.get_mut(&piece.tag) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.tags.remove(&piece.tag);
+            }
+        }
+    }
+
+    /// A piece that holds this byte.
+    fn at(&self, file: usize, offset: u64, piece: u64) -> Option<PieceId> {
+        let before = self.places.range((file, 0, 0)..=(file, offset, PieceId::MAX)).rev();
+        // Pieces of different readers may overlap; each is at most `piece` long.
+        let near = before.take_while(|(_, start, _)| start + piece > offset);
+        near.map(|(_, _, id)| *id).find(|id| self.pieces[id].range.contains(&offset))
+    }
+}
+
+pub struct Ranges {
+    http: Arc<Http>,
+    files: Vec<Arc<RemoteFile>>,
+    limits: Limits,
+    board: Mutex<Board>,
+    changed: Condvar,
+}
+
+impl Ranges {
+    pub fn new(http: Arc<Http>, files: Vec<Arc<RemoteFile>>, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { http, files, limits, board: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().expect("no panic under this lock")
+    }
+
+    /// These ranges will be read, each once.
+    pub fn expect(self: &Arc<Self>, tag: Tag, announcement: Announcement) {
+        let Announcement { order, max_gap, ranges } = announcement;
+        let mut board = self.board();
+        for (file, range, announced) in joined(ranges, max_gap) {
+            // Bytes of gaps are nobody's: a piece is used up when all that was announced of it is read.
+            for piece in cut(&range, self.limits.piece) {
+                let unread = announced.iter().map(|part| overlap(part, &piece)).sum();
+                if unread > 0 {
+                    board.add(tag, order, file, piece, unread);
+                }
+            }
+        }
+        self.start_some(&mut board);
+    }
+
+    pub fn forget(self: &Arc<Self>, tags: &[Tag]) {
+        let mut board = self.board();
+        for tag in tags {
+            for id in board.tags.get(tag).cloned().unwrap_or_default() {
+                board.remove(id);
+            }
+        }
+        self.start_some(&mut board);
+    }
+
+    /// Starts pieces in their order while there is room.
+    fn start_some(self: &Arc<Self>, board: &mut Board) {
+        while board.flying < self.limits.in_flight
+            && let Some(&(_, id)) = board.queue.first()
+            && (board.held == 0 || board.held + board.pieces[&id].bytes() <= self.limits.budget())
+        {
+            self.start(board, id);
+        }
+    }
+
+    fn start(self: &Arc<Self>, board: &mut Board, id: PieceId) {
+        let piece = &board.pieces[&id];
+        let (order, file, range) = (piece.order, self.files[piece.file].clone(), piece.range.clone());
+        let ranges = self.clone();
+        let task = http::spawn(async move {
+            let outcome = fetch(&ranges.http, &file, range).await;
+            ranges.arrived(id, outcome);
+        });
+        board.queue.remove(&(order, id));
+        board.held += board.pieces[&id].bytes();
+        board.flying += 1;
+        board.pieces.get_mut(&id).expect("it is there").state = State::Flying(task);
+    }
+
+    fn arrived(self: &Arc<Self>, id: PieceId, outcome: Result<Vec<u8>>) {
+        let mut board = self.board();
+        // It may have been forgotten while it was on its way.
+        let Some(piece) = board.pieces.get_mut(&id) else { return };
+        let bytes = piece.bytes();
+        let failed = outcome.is_err();
+        piece.state = outcome.map_or_else(State::Failed, |data| State::Here(Arc::new(data)));
+        board.flying -= 1;
+        if failed {
+            board.held -= bytes;
+        }
+        self.start_some(&mut board);
+        drop(board);
+        self.changed.notify_all();
+    }
+
+    /// Fills `buffer` from byte `offset` of a file: what was announced, and at once what was not.
+    pub fn read(self: &Arc<Self>, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = offset + buffer.len() as u64;
+        if end > self.files[file].bytes {
+            return Err(self.files[file].changed());
+        }
+        let mut at = offset;
+        while at < end {
+            let (id, data, range) = self.piece(file, at, end)?;
+            let part = at..range.end.min(end);
+            let from = (part.start - range.start) as usize;
+            let bytes = (part.end - part.start) as usize;
+            buffer[(part.start - offset) as usize..][..bytes].copy_from_slice(&data[from..from + bytes]);
+            at = part.end;
+            let mut board = self.board();
+            if let Some(piece) = board.pieces.get_mut(&id) {
+                piece.unread = piece.unread.saturating_sub(bytes as u64);
+                if piece.unread == 0 {
+                    board.remove(id);
+                    self.start_some(&mut board);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the piece that holds byte `at`; where none was announced, one is made for what is missing up to `end`.
+    fn piece(self: &Arc<Self>, file: usize, at: u64, end: u64) -> Result<(PieceId, Arc<Vec<u8>>, Range<u64>)> {
+        let mut board = self.board();
+        loop {
+            let Some(id) = board.at(file, at, self.limits.piece) else {
+                let next = board.places.range((file, at, 0)..).next().filter(|(other, ..)| *other == file);
+                let missing = at..next.map_or(end, |(_, start, _)| *start).min(end);
+                for piece in cut(&missing, self.limits.piece) {
+                    let unread = piece.end - piece.start;
+                    board.add(UNANNOUNCED, 0, file, piece, unread);
+                }
+                self.start_some(&mut board);
+                continue;
+            };
+            let piece = &board.pieces[&id];
+            match &piece.state {
+                State::Here(data) => return Ok((id, data.clone(), piece.range.clone())),
+                State::Failed(error) => {
+                    let error = error.clone();
+                    board.remove(id);
+                    return Err(error);
+                }
+                // Who waits does not stand in the queue.
+                State::Waiting => self.start(&mut board, id),
+                State::Flying(_) => {
+                    board = self.changed.wait_timeout(board, INTERRUPT_POLL).expect("no panic under this lock").0;
+                    if interrupt_requested() {
+                        return Err(Error::interrupted());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ranges of one file without larger gaps between them, in file order, and what was announced of each.
+fn joined(ranges: Vec<FileRange>, max_gap: u64) -> Vec<(usize, Range<u64>, Vec<Range<u64>>)> {
+    let mut by_file: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+    for range in ranges.into_iter().filter(|range| !range.range.is_empty()) {
+        by_file.entry(range.file).or_default().push(range.range);
+    }
+    let mut joined = Vec::new();
+    for (file, mut ranges) in by_file {
+        ranges.sort_by_key(|range| range.start);
+        for group in ranges.chunk_by(|a, b| b.start <= a.end + max_gap) {
+            let end = group.iter().map(|range| range.end).max().expect("no group is empty");
+            joined.push((file, group[0].start..end, group.to_vec()));
+        }
+    }
+    joined
+}
+
+/// Pieces of equal size, none larger than `piece`.
+fn cut(range: &Range<u64>, piece: u64) -> Vec<Range<u64>> {
+    let bytes = range.end - range.start;
+    let count = bytes.div_ceil(piece).max(1);
+    let edge = |i: u64| range.start + (bytes as u128 * i as u128 / count as u128) as u64;
+    (0..count).map(|i| edge(i)..edge(i + 1)).collect()
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> u64 {
+    a.end.min(b.end).saturating_sub(a.start.max(b.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_joined_and_large_ranges_cut() {
+        let range = |file, range: Range<u64>| FileRange { file, range };
+        let ranges = || vec![range(1, 350..360), range(0, 7..9), range(1, 200..300), range(1, 0..200), range(1, 4..4)];
+        assert_eq!(
+            joined(ranges(), 0),
+            [(0, 7..9, vec![7..9]), (1, 0..300, vec![0..200, 200..300]), (1, 350..360, vec![350..360])]
+        );
+        assert_eq!(joined(ranges(), 50)[1], (1, 0..360, vec![0..200, 200..300, 350..360]));
+        let pieces = cut(&(10..260), 100);
+        assert_eq!(pieces.len(), 3);
+        assert!(pieces.iter().all(|piece| piece.end - piece.start <= 100));
+        assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!((pieces[0].start, pieces[2].end), (10, 260));
+    }
+}

@@ -1,0 +1,92 @@
+//! The hub's ways to say no, told apart by status and headers, and what they mean to the user.
+//!
+//! Order of checks: huggingface_hub, `utils/_http.py`.
+
+use hf_hub::HFError;
+use reqwest::header::HeaderMap;
+
+use crate::error::{Error, Kind};
+
+pub enum Refusal {
+    BadToken,
+    /// To those who may not know, a private repository does not exist.
+    NoRepository,
+    NoAccess,
+    NoRevision(Option<String>),
+    NoFile,
+    RateLimited,
+    /// `HF_HUB_OFFLINE` is set and the file is not there.
+    Offline,
+    Other(String),
+}
+
+impl Refusal {
+    pub fn of(status: u16, headers: &HeaderMap) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let message = header("X-Error-Message");
+        match (status, header("X-Error-Code")) {
+            (_, "RevisionNotFound") => Self::NoRevision(None),
+            (_, "EntryNotFound") => Self::NoFile,
+            (_, "GatedRepo") => Self::NoAccess,
+            (_, "RepoNotFound") => Self::NoRepository,
+            (401, _) if message.contains("Invalid credentials") => Self::BadToken,
+            (401, _) => Self::NoRepository,
+            (403, _) if message.is_empty() => Self::NoAccess,
+            (403, _) => Self::Other(message.to_string()),
+            (404, _) => Self::NoFile,
+            _ => Self::Other(match (message, header("X-Request-Id")) {
+                ("", "") => format!("status {status}"),
+                ("", request) => format!("status {status} (request {request})"),
+                (message, _) => format!("status {status}: {message}"),
+            }),
+        }
+    }
+
+    pub fn of_client(error: HFError) -> Self {
+        let says = |field: &Option<String>, words: &str| field.as_ref().is_some_and(|text| text.contains(words));
+        match error {
+            HFError::AuthRequired { context } if says(&context.server_message, "Invalid credentials") => Self::BadToken,
+            HFError::AuthRequired { context } if !says(&context.error_code, "GatedRepo") => Self::NoRepository,
+            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => Self::NoAccess,
+            HFError::RepoNotFound { .. } => Self::NoRepository,
+            HFError::RevisionNotFound { revision, .. } => Self::NoRevision(Some(revision)),
+            HFError::EntryNotFound { .. } => Self::NoFile,
+            HFError::LocalEntryNotFound { .. } => Self::Offline,
+            HFError::RateLimited { .. } => Self::RateLimited,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// `doing`: `model "owner/name": fetching FILE from the hub`.
+pub fn error(doing: &str, refusal: Refusal) -> Error {
+    let auth = |problem: &str| Error::new(Kind::Auth, format!("{doing}: {problem}"));
+    let missing = |problem: &str| Error::not_found(format!("{doing}: {problem}"));
+    let io = |problem: &str| Error::new(Kind::Io, format!("{doing}: {problem}"));
+    let kind = if doing.starts_with("dataset") { "dataset" } else { "model" };
+    match refusal {
+        Refusal::BadToken => auth("the token is not valid")
+            .hint(format!("set HF_TOKEN to a valid token, or unset it: public {kind}s need none")),
+        Refusal::NoRepository => missing(&format!("no such {kind}, or it is private"))
+            .hint(format!("check the id; for a private {kind} set HF_TOKEN")),
+        Refusal::NoAccess => auth("access refused")
+            .hint(format!("accept the {kind}'s terms on the hub and set HF_TOKEN to a token that may read it")),
+        Refusal::NoRevision(name) => {
+            missing(&name.map_or("no such revision".into(), |n| format!("no revision \"{n}\"")))
+                .hint(format!("give a branch, tag or commit of this {kind}, or leave `revision` out"))
+        }
+        Refusal::NoFile => missing(&format!("the {kind} has no such file")).hint(match kind {
+            "dataset" => "the files of a dataset are listed on its page on the hub, under \"Files\"",
+            _ => "only safetensors checkpoints can be read; look for a converted copy of this model",
+        }),
+        Refusal::RateLimited => {
+            io("the hub limits the rate").hint("wait a few minutes, or set HF_TOKEN for higher limits")
+        }
+        Refusal::Offline => missing("HF_HUB_OFFLINE is set and the file is not in the cache")
+            .hint("unset HF_HUB_OFFLINE, or download it before going offline"),
+        Refusal::Other(problem) => {
+            let other = if kind == "model" { "model that is already in a folder" } else { "text file" };
+            io(&problem).hint(format!("is the network reachable? a {other} can be given by its path"))
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Bytes of a model's files, wherever they are: a folder of this machine, or the hub.
+//!
+//! Readers say in advance what they will read (`Ahead`). A folder has no use for it; over a network it is what keeps the
+//! link full while others compute.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+
+/// A weight file of a model.
+pub struct SourceFile {
+    pub name: String,
+    pub bytes: u64,
+    /// SHA-256 that the hub announces for the whole file, 64 hexadecimal digits.
+    pub announced_sha256: Option<String>,
+}
+
+/// Bytes `range` of the weight file with this index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRange {
+    pub file: usize,
+    pub range: Range<u64>,
+}
+
+/// Names ranges that were announced together.
+pub type Tag = u64;
+
+/// What will be read soon, each byte once.
+pub struct Announcement {
+    /// Read after what has a smaller number, before what has a larger one.
+    pub order: u64,
+    /// Gaps between ranges, up to so many bytes, may be fetched along.
+    pub max_gap: u64,
+    pub ranges: Vec<FileRange>,
+}
+
+pub trait ByteSource: Send + Sync {
+    /// A folder, or `hf://owner/name@commit`.
+    fn place(&self) -> String;
+
+    /// A small file beside the weights, whole; `None` where there is none.
+    fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// The safetensors files, sorted by name.
+    ///
+    /// # Errors
+    /// `not_found` where there are none or one is missing, `corrupt` where the index is damaged.
+    fn files(&self) -> Result<&[SourceFile]>;
+
+    /// Fills `buffer` from byte `offset` of a file.
+    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()>;
+
+    /// These ranges will be read soon.
+    fn expect(&self, tag: Tag, announcement: Announcement);
+
+    /// What was announced under these tags and has not been read will not be read.
+    fn forget(&self, tags: &[Tag]);
+}
+
+/// What one reader has announced; what it has not read is forgotten when this is dropped.
+pub struct Ahead {
+    source: Arc<dyn ByteSource>,
+    tags: Vec<Tag>,
+}
+
+impl Ahead {
+    pub fn new(source: Arc<dyn ByteSource>) -> Self {
+        Self { source, tags: Vec::new() }
+    }
+
+    pub fn expect(&mut self, announcement: Announcement) -> Tag {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let tag = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.source.expect(tag, announcement);
+        self.tags.push(tag);
+        tag
+    }
+
+    pub fn forget(&self, tag: Tag) {
+        self.source.forget(&[tag]);
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.source.forget(&self.tags);
+    }
+}

@@ -1,0 +1,105 @@
+//! A model on the hub that is read without being downloaded: small files whole into memory, weights by ranges.
+
+use std::sync::{Arc, OnceLock};
+
+use super::fetch::fetch;
+use super::http::{self, Http};
+use super::ranges::{Limits, Ranges};
+use super::repository::resolve_all;
+use super::resolve::{Address, RemoteFile, RepositoryKind};
+use super::shards::{self, INDEX, SINGLE};
+use super::source::{Announcement, ByteSource, SourceFile, Tag};
+use crate::error::{Error, Kind, Result};
+
+/// What `place` begins with, for models on the hub.
+const SCHEME: &str = "hf://";
+
+pub struct Streamed {
+    address: Arc<Address>,
+    http: Arc<Http>,
+    pub commit: String,
+    opened: OnceLock<(Vec<SourceFile>, Arc<Ranges>)>,
+}
+
+impl Streamed {
+    /// Asks which commit `revision` is; everything is read from that one.
+    pub fn open(address: &Arc<Address>, revision: Option<&str>) -> Result<Self> {
+        let http = Arc::new(Http::new()?);
+        let revision = revision.unwrap_or("main");
+        let config = resolve_all(&http, address, revision, ["config.json"].into_iter())?.remove(0)?;
+        Ok(Self { address: address.clone(), http, commit: config.commit.clone(), opened: OnceLock::new() })
+    }
+
+    /// The model that a `place` names.
+    pub fn at(place: &str) -> Option<Result<Self>> {
+        let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@')?;
+        let address = Arc::new(Address::new(RepositoryKind::Model, id)?);
+        let model = |http| Self { address, http: Arc::new(http), commit: commit.to_string(), opened: OnceLock::new() };
+        Some(Http::new().map(model))
+    }
+
+    fn resolve(&self, names: &[String]) -> Result<Vec<Result<Arc<RemoteFile>>>> {
+        resolve_all(&self.http, &self.address, &self.commit, names.iter().map(String::as_str))
+    }
+
+    fn opened(&self) -> Result<&(Vec<SourceFile>, Arc<Ranges>)> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let names = match self.small(INDEX)? {
+            Some(index) => shards::names(&index, &self.place())?,
+            None => vec![SINGLE.to_string()],
+        };
+        let files: Vec<Arc<RemoteFile>> = self.resolve(&names)?.into_iter().collect::<Result<_>>()?;
+        let described = files.iter().map(|file| SourceFile {
+            name: file.name.clone(),
+            bytes: file.bytes,
+            announced_sha256: file.announced_sha256(),
+        });
+        Ok(self
+            .opened
+            .get_or_init(|| (described.collect(), Ranges::new(self.http.clone(), files.clone(), Limits::STREAM))))
+    }
+}
+
+impl ByteSource for Streamed {
+    fn place(&self) -> String {
+        format!("{SCHEME}{}@{}", self.address.id, self.commit)
+    }
+
+    fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let file = match self.resolve(&[name.to_string()])?.remove(0) {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            file => file?,
+        };
+        if file.bytes == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let http = self.http.clone();
+        http::wait(async move { fetch(&http, &file, 0..file.bytes).await }).map(Some)
+    }
+
+    fn files(&self) -> Result<&[SourceFile]> {
+        Ok(&self.opened()?.0)
+    }
+
+    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (files, ranges) = self.opened()?;
+        ranges.read(file, offset, buffer).map_err(|error| match error.kind {
+            Kind::Interrupted => error,
+            _ => Error { message: format!("streaming {}: {}", files[file].name, error.message), ..error },
+        })
+    }
+
+    fn expect(&self, tag: Tag, announcement: Announcement) {
+        if let Ok((_, ranges)) = self.opened() {
+            ranges.expect(tag, announcement);
+        }
+    }
+
+    fn forget(&self, tags: &[Tag]) {
+        if let Some((_, ranges)) = self.opened.get() {
+            ranges.forget(tags);
+        }
+    }
+}

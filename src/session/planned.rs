@@ -1,0 +1,154 @@
+//! A session that does nothing but read configs and headers: what would be asked is noted, and answered with values of the
+//! right shape that hold no measurement. The other place that takes requests apart is `local`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::{Local, Op, Reply, Session};
+use crate::error::{Error, Result};
+use crate::hub::{self, Access, Opened};
+use crate::model;
+use crate::progress::Progress;
+use crate::record::{
+    Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
+    NormFold, NormId, Site, TokenSource, Tokens, TokensInfo,
+};
+
+/// One pass through a model that would be made.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub model: LoadArgs,
+    pub num_sequences: usize,
+    pub sequence_length: usize,
+    pub estimate: Estimate,
+    /// Whether the weights must be fetched first.
+    pub download: bool,
+    /// `activations.safetensors`, when it would be written.
+    pub file: Option<PathBuf>,
+}
+
+pub struct Planned {
+    local: Local,
+    /// Where miniature models are made for the time of the plan, so that their headers can be read.
+    scratch: tempfile::TempDir,
+    steps: Mutex<Vec<Step>>,
+}
+
+impl Planned {
+    pub fn new() -> Result<Self> {
+        let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
+        Ok(Self { local: Local::default(), scratch, steps: Mutex::default() })
+    }
+
+    /// What was asked since the last time.
+    pub fn take_steps(&self) -> Vec<Step> {
+        std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
+    }
+
+    /// The folder of a miniature model, wherever it is, as scripts would name it.
+    pub fn shown(&self, id: &str) -> String {
+        match Path::new(id).strip_prefix(self.scratch.path()) {
+            Ok(name) => format!("miniature {}", name.display()),
+            Err(_) => id.to_string(),
+        }
+    }
+
+    fn estimate(&self, model: &LoadArgs, args: &EstimateArgs, progress: &dyn Progress) -> Result<Estimate> {
+        model::estimate(headers(model, progress)?.source, model, args)
+    }
+
+    fn extract(&self, model: LoadArgs, tokens: Tokens, args: ExtractArgs, progress: &dyn Progress) -> Result<Reply> {
+        let (num_sequences, sequence_length) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        let (memory_budget, logits) = (args.memory_budget, args.logits);
+        let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits };
+        let estimate = self.estimate(&model, &asked, progress)?;
+        let info = model::describe(headers(&model, progress)?, &model)?;
+        let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
+        let download = !Path::new(&model.id).exists();
+        let acts = shape(info, tokens.info, &args);
+        self.steps.lock().expect("no panic under this lock").push(Step {
+            model,
+            num_sequences,
+            sequence_length,
+            estimate,
+            download,
+            file,
+        });
+        Ok(Reply::Activations(Box::new(acts)))
+    }
+}
+
+impl Session for Planned {
+    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+        match op {
+            Op::Load(args) => {
+                let files = headers(&args, progress)?;
+                let folder = files.source.place();
+                Ok(Reply::Model { info: model::describe(files, &args)?, folder })
+            }
+            Op::Tokens(TokenSource::Text(text)) => {
+                let (num_sequences, sequence_length) = (text.num_sequences, text.sequence_length);
+                let info = TokensInfo {
+                    source: text.path,
+                    revision: text.dataset.and_then(|dataset| dataset.revision),
+                    num_sequences,
+                    sequence_length,
+                    sha256: String::new(),
+                };
+                Ok(Reply::Tokens(Tokens { ids: vec![vec![0; sequence_length]; num_sequences], info }))
+            }
+            Op::Extract { model, tokens, args } => self.extract(model, tokens, args, progress),
+            Op::Estimate { model, args } => self.estimate(&model, &args, progress).map(Reply::Estimate),
+            // Made where nothing stays, unless it is there already.
+            Op::Miniature { folder, name } => {
+                let known = Path::new(&folder).join(&name).join("miniature.json").exists();
+                let folder = if known { folder } else { self.scratch.path().display().to_string() };
+                self.local.call(Op::Miniature { folder, name }, progress)
+            }
+            // Ids are read from a file, or are there.
+            tokens => self.local.call(tokens, progress),
+        }
+    }
+}
+
+/// A model's files, of which only configs and headers are read: nothing is downloaded.
+fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
+    hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)
+}
+
+/// A record in which no value has reached anything.
+fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Activations {
+    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(&args.thresholds).copied().collect();
+    ladder.sort_by(f32::total_cmp);
+    ladder.dedup();
+    let norms: Vec<NormId> =
+        (0..info.num_layers).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect();
+    let hidden = info.hidden_size;
+    let fold = || Fold {
+        norms: vec![
+            vec![
+                NormFold { max: vec![0.0; hidden], min: vec![0.0; hidden], ..NormFold::default() };
+                tokens.num_sequences
+            ];
+            norms.len()
+        ],
+        any_norm: vec![Default::default(); tokens.num_sequences],
+    };
+    Activations {
+        num_layers: info.num_layers,
+        hidden_size: hidden,
+        num_sequences: tokens.num_sequences,
+        sequence_length: tokens.sequence_length,
+        all: fold(),
+        without_first: fold(),
+        model: info,
+        tokens: tokens.clone(),
+        norms,
+        ladder,
+        non_finite: Vec::new(),
+        expert_coverage: Vec::new(),
+        mean_nll: args.logits.then(|| vec![0.0; tokens.num_sequences]),
+        full_activations: None,
+        measurements: Measurements::default(),
+    }
+}

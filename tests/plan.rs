@@ -1,0 +1,157 @@
+//! `outlier plan`: what would be done, without doing it; and afterwards, what was planned beside what happened.
+
+use std::time::Instant;
+
+use crate::fake_runpod::FakeRunPod;
+use crate::project::{Outcome, Project, repository};
+use crate::runpod::command;
+
+const SWEEP: &[&str] = &["scripts/sweep.rhai", "--miniature", "--num-sequences", "2", "--sequence-length", "64"];
+
+fn project() -> Project {
+    let project = Project::new();
+    project.copy("scripts", "scripts");
+    project
+}
+
+#[test]
+fn nothing_is_done() {
+    let project = project();
+    let text = project.run(&[&["plan"], SWEEP].concat()).ok();
+    for part in
+        ["Plan of scripts/sweep.rhai --miniature", "nothing was done", "miniature gpt_oss_large", "Total: 7 passes"]
+    {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(text.contains("Would write results/miniature_olmoe_1b_7b/ (6 files)"), "{text}");
+    assert!(text.contains("Would write logs/ (7 files)"), "{text}");
+    let left = project.files("results");
+    assert!(left.iter().all(|file| file.starts_with(".plans/sweep-")) && left.len() == 1, "{left:?}");
+    assert_eq!(project.files("logs"), [""; 0]);
+}
+
+#[test]
+fn the_same_plan_twice() {
+    let (one, other) = (project(), project());
+    let words = [&["plan"], SWEEP].concat();
+    let first = one.run(&words).ok();
+    assert_eq!(first, one.run(&words).ok());
+    assert_eq!(first, other.run(&words).ok());
+}
+
+#[test]
+fn machines_have_prices() {
+    let fake = FakeRunPod::start();
+    let project = project();
+    let words = [&["plan"], SWEEP, &["--provider", "runpod", "--gpu", "A40", "--max-cost", "20"]].concat();
+    let text = Outcome::of(command(&project, &fake, &words).output().unwrap()).ok();
+    assert_eq!(text.matches("NVIDIA A40").count(), 14, "a pass and a machine each\n{text}");
+    assert!(text.contains("0.49") && text.contains("Would spend at most $20.00"), "{text}");
+    let total = text.lines().find(|line| line.starts_with("Total: ")).unwrap();
+    // Seven starts of 3 minutes at $0.49 an hour, and a little work.
+    let dollars: f64 = total.rsplit_once('$').unwrap().1.parse().unwrap();
+    assert!((0.17..0.19).contains(&dollars), "{total}");
+    assert_eq!(fake.created(), 0, "nothing was asked for");
+    // Without an account the price is not known, and the plan says so.
+    let text = project.run(&words).ok();
+    assert!(text.contains("$ not known") && text.contains("Note: runpod: prices are not known"), "{text}");
+}
+
+#[test]
+fn planned_and_actual_side_by_side() {
+    let project = project();
+    let words = [SWEEP, &["--models", "01", "02"]].concat();
+    let plan = |project: &Project| project.run(&[&["plan"], &words[..]].concat()).ok();
+    let before = plan(&project);
+    assert!(before.contains("assumed rates") && !before.contains("Last time"), "{before}");
+    let outcome = project.run(&[&["run"], &words[..]].concat()).ends(0);
+    assert!(
+        outcome.stderr.contains("planned → actual") && outcome.stderr.contains("miniature olmoe"),
+        "{}",
+        outcome.stderr
+    );
+    let mut forced = words.clone();
+    forced.push("--force");
+    let after = project.run(&[&["plan"], &forced[..]].concat()).ok();
+    assert!(after.contains(" measured "), "what was measured is used\n{after}");
+    // What is stored is not made again.
+    let done = plan(&project);
+    assert!(done.contains("Total: 0 passes"), "{done}");
+    let json = project.files("results/.plans");
+    assert_eq!(json.len(), 2, "{json:?}");
+}
+
+#[test]
+fn a_dry_run_of_any_script_is_a_plan() {
+    let project = project();
+    project.copy("examples", "examples");
+    for words in [["run", "--dry-run", "examples/01_hello.rhai"], ["run", "examples/01_hello.rhai", "--dry-run"]] {
+        let text = project.run(&words).ok();
+        assert!(text.contains("nothing was done") && text.contains("miniature olmoe"), "{text}");
+    }
+    assert!(!project.has("results/miniature_models"));
+    let broken =
+        project.file("broken.rhai", "let made = miniature_model(\"olmo\");").run(&["plan", "broken.rhai"]).ends(3);
+    assert!(broken.stderr.contains("did you mean `olmoe`?"), "{}", broken.stderr);
+}
+
+#[test]
+fn effects_are_told_and_not_done() {
+    let project = Project::new();
+    let script = r#"
+        let gpu = provision_gpu(#{ provider: "ssh", host: "user@nowhere.invalid", task: "t" });
+        gpu.sync(#{ up: "script.rhai", down: "out" });
+        gpu.run_command("make everything");
+        gpu.terminate();
+        sleep(100000);
+        print("not shown");
+    "#;
+    project.file("script.rhai", script);
+    let text = project.run(&["plan", "script.rhai"]).ok();
+    for part in
+        ["Would sync with ssh-1: script.rhai up, out down", "Would on ssh-1: make everything", "Would write out"]
+    {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(!text.contains("not shown"), "{text}");
+}
+
+/// Name and config.json of the models of the sweep, as the engine's own test has them.
+fn released() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(repository().join("src/model/arch/released.rs")).unwrap();
+    let entry = |part: &str| {
+        let (name, rest) = part.split_once('"')?;
+        let config = rest.split_once("r#\"")?.1.split_once("\"#")?.0;
+        Some((name.to_string(), config.to_string()))
+    };
+    text.split("name: \"").skip(1).filter_map(entry).collect()
+}
+
+/// The whole sweep from the configs alone: no weights, no hub.
+#[test]
+fn the_seven_models_from_their_configs() {
+    let project = Project::new();
+    let mut list = String::new();
+    for (name, config) in released() {
+        project.file(&format!("released/{name}/config.json"), config);
+        list += &format!("\"released/{name}\", ");
+    }
+    let script = format!(
+        "for id in [{list}] {{
+            let model = load_model(id, #{{ dtype: \"bf16\" }});
+            let tokens = load_tokens(#{{ text: \"corpus.txt\", model: model, num_sequences: 16, sequence_length: 2048 }});
+            let acts = model.extract_layernorms(tokens);
+            save_results(id.split(\"/\")[1], #{{ activations: acts, found: acts.detect_outliers(), intervals: acts.bootstrap_ci() }});
+        }}"
+    );
+    project.file("seven.rhai", script);
+    let start = Instant::now();
+    let text = project.run(&["plan", "seven.rhai"]).ok();
+    println!("{text}{:.1} s", start.elapsed().as_secs_f64());
+    assert!(
+        text.contains("Total: 7 passes") && text.contains("Note: corpus.txt: there is no such text here"),
+        "{text}"
+    );
+    // As in README.
+    assert!(text.contains("12.18 GB") && text.contains("208.00 GB"), "{text}");
+}

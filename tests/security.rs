@@ -1,0 +1,238 @@
+//! docs/security.md, line by line: each test carries the number of what it tries to break.
+
+use crate::project::{Project, repository};
+
+fn project() -> Project {
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    project
+}
+
+const ACTS: &str = "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));\n";
+
+/// Runs a script that must fail with this message, and gives what it left behind outside of the model.
+#[track_caller]
+fn refused(project: &Project, script: &str, message: &str) {
+    let outcome = project.script(script);
+    assert_ne!(outcome.code, 0, "{script}");
+    assert!(outcome.stderr.contains(message), "{message:?} in {}", outcome.stderr);
+    assert!(outcome.stderr.contains("\n  hint: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn every_line_has_a_test() {
+    let text = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
+    let tests = include_str!("security.rs");
+    let numbers = text.lines().filter_map(|line| line.split_once(". ")?.0.parse::<u32>().ok());
+    let missing: Vec<u32> = numbers.filter(|number| !tests.contains(&format!("fn line_{number}_"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn line_1_results_stay_below_results() {
+    let project = project();
+    for name in ["../x", "/tmp/x", "a/../../x", ".hidden", "a//b", "", "a b", "a\\b"] {
+        let name = name.replace('\\', "\\\\");
+        let script =
+            format!("{ACTS}save_results(\"{name}\", #{{ activations: acts, found: acts.detect_outliers() }});");
+        refused(&project, &script, "is not a name for results");
+    }
+    assert_eq!(project.files("results"), [""; 0]);
+}
+
+#[test]
+fn line_2_logs_stay_below_logs() {
+    let project = Project::new();
+    for name in ["../x", "/tmp/x", ".hidden"] {
+        refused(&project, &format!("with_log(\"{name}\", || 1);"), "is not a name for results");
+        refused(&project, &format!("last_logged(\"{name}\");"), "is not a name for results");
+    }
+    assert_eq!(project.files("logs"), [""; 0]);
+}
+
+/// A machine that is this one: paths on both sides are paths here.
+fn at_home(project: &Project, script: &str) -> crate::project::Outcome {
+    project.file(
+        "script.rhai",
+        format!("let gpu = provision_gpu(#{{ provider: \"ssh\", host: \"localhost\" }});\n{script}"),
+    );
+    let mut command = project.command(&["run", "script.rhai"]);
+    crate::project::Outcome::of(command.env("HOME", project.path("home")).output().unwrap())
+}
+
+/// Every call must be refused; what was said, a line each.
+#[track_caller]
+fn all_refused(project: &Project, calls: &[&str]) -> Vec<String> {
+    let tries =
+        calls.iter().map(|call| format!("try {{ {call}; print(\"DONE\"); }} catch (e) {{ print(e.message); }}\n"));
+    let text = at_home(project, &tries.collect::<String>()).ok();
+    assert!(!text.contains("DONE"), "{text}");
+    let lines: Vec<String> = text.lines().map(str::to_string).collect();
+    assert_eq!(lines.len(), calls.len(), "{text}");
+    lines
+}
+
+#[test]
+fn line_3_nothing_is_written_elsewhere() {
+    let project = Project::new();
+    project.file("a.txt", "a");
+    let lines = all_refused(
+        &project,
+        &[
+            "gpu.download(\"a.txt\", \"../b.txt\")",
+            "gpu.download(\"a.txt\", \"/tmp/outlier_security_test\")",
+            "gpu.download(\"/etc/hostname\", \"b.txt\")",
+            "gpu.upload(\"a.txt\", \"/tmp/outlier_security_test\")",
+            "gpu.upload(\"a.txt\", \"../../b.txt\")",
+            "gpu.sync(#{ down: \"../b.txt\" })",
+        ],
+    );
+    assert!(lines[..5].iter().all(|line| line.contains("leads out of the project")), "{lines:?}");
+    assert!(!project.has("b.txt") && !std::path::Path::new("/tmp/outlier_security_test").exists());
+}
+
+#[test]
+fn line_4_secrets_stay_here() {
+    let project = Project::new();
+    project.file(".env", "HF_TOKEN=x").file("results/.keys/run", "key").file(".ssh/id", "key");
+    let lines = all_refused(
+        &project,
+        &[
+            "gpu.upload(\".env\", \"x\")",
+            "gpu.upload(\"results/.keys/run\", \"x\")",
+            "gpu.upload(\".ssh/id\", \"x\")",
+            "gpu.upload(\"./.env\", \"x\")",
+            "gpu.upload(\"/etc/hostname\", \"x\")",
+            "gpu.upload(\"../x\", \"x\")",
+            "gpu.sync(#{ up: \"/etc/hostname\" })",
+            "gpu.sync(#{ up: \"../x\" })",
+            "gpu.sync(#{ up: \".env\" })",
+        ],
+    );
+    assert!(lines[..4].iter().all(|line| line.contains("may hold secrets")), "{lines:?}");
+    let there: Vec<String> =
+        project.files("home/.outlier").into_iter().filter(|file| file.contains("projects/")).collect();
+    assert!(there.iter().all(|file| !file.contains(".env") && !file.contains("hostname")), "{there:?}");
+}
+
+#[test]
+fn line_5_modules_stay_in_the_project() {
+    let project = Project::new();
+    project.file("outside.rhai", "let x = 1;");
+    for path in ["../outside", "/etc/outside", "a/../../outside", "..\\\\outside"] {
+        refused(&project, &format!("import \"{path}\" as m;"), "leads out of the project");
+    }
+}
+
+#[test]
+fn line_6_files_are_read_as_what_they_are() {
+    let project = Project::new();
+    project.file("secret.txt", "the password is swordfish");
+    for script in [
+        "load_tokens(#{ ids: \"secret.txt\" })",
+        "load_tokens(#{ ids: \"secret.txt\", tensor: \"x\" })",
+        "load_model(\"secret.txt\")",
+        "load_results(\"secret.txt\")",
+    ] {
+        let outcome = project.script(script);
+        assert_ne!(outcome.code, 0);
+        assert!(!outcome.stderr.contains("swordfish"), "{script}: {}", outcome.stderr);
+    }
+    refused(&project, "load_results(\"../elsewhere\")", "leads out of the project");
+    for function in ["open_file", "read_file", "read", "include_str", "File"] {
+        refused(&project, &format!("{function}(\"secret.txt\")"), "no function");
+    }
+}
+
+#[test]
+fn line_7_no_environment() {
+    for function in ["env", "getenv", "environ", "envs", "var"] {
+        let outcome = Project::new().script(&format!("print({function}(\"HOME\"));")).ends(1);
+        assert!(outcome.stdout.is_empty(), "{function}");
+    }
+    let names: Vec<String> = outlier::host::registered().into_iter().map(|(name, _)| name).collect();
+    assert!(names.iter().all(|name| !name.contains("env")), "{names:?}");
+}
+
+#[test]
+fn line_8_no_processes_here() {
+    let project = Project::new();
+    let message = "commands do not run on this machine";
+    refused(&project, "provision_gpu().run_command(\"touch made\")", message);
+    let outcome = at_home(&project, "gpu.run_command(\"touch made\")").ends(1);
+    assert!(outcome.stderr.contains(message), "{}", outcome.stderr);
+    assert!(!project.has("made"));
+    project.file("script.rhai", "print(provision_gpu().run_command(\"echo said so\").out);");
+    let allowed = project.run(&["run", "--allow-commands", "script.rhai"]).ok();
+    assert!(allowed.contains("said so"), "{allowed}");
+    for function in ["system", "exec", "spawn_process", "shell"] {
+        refused(&project, &format!("{function}(\"touch made\")"), "no function");
+    }
+}
+
+#[test]
+fn line_9_no_eval() {
+    let outcome = Project::new().script("eval(\"print(1)\")").ends(1);
+    assert!(outcome.stdout.is_empty() && outcome.stderr.contains("eval"), "{}", outcome.stderr);
+}
+
+#[test]
+fn line_10_secrets_are_no_values() {
+    let project = Project::new();
+    project.file(
+        "script.rhai",
+        "let gpu = provision_gpu(); print(gpu.to_json()); print(gpu.to_debug()); print(args(#{}));",
+    );
+    let mut command = project.command(&["run", "script.rhai"]);
+    command.env("HF_TOKEN", "hf_swordfish").env("RUNPOD_API_KEY", "rpa_swordfish");
+    let outcome = crate::project::Outcome::of(command.output().unwrap()).ends(0);
+    assert!(!format!("{}{}", outcome.stdout, outcome.stderr).contains("swordfish"));
+}
+
+#[test]
+fn line_11_steps_end() {
+    let project = Project::new();
+    project.file("script.rhai", "let n = 0;\nloop { n += 1; }");
+    let outcome = project.run(&["run", "--max-steps", "100000", "script.rhai"]).ends(1);
+    assert!(
+        outcome.stderr.contains("more steps than it may") && outcome.stderr.contains("--max-steps"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.contains("  --> script.rhai:2:"), "{}", outcome.stderr);
+}
+
+#[test]
+fn line_12_time_ends() {
+    let project = Project::new();
+    project.file("script.rhai", "loop { }");
+    let outcome = project.run(&["run", "--max-minutes", "0.005", "script.rhai"]).ends(1);
+    assert!(
+        outcome.stderr.contains("longer than it may") && outcome.stderr.contains("--max-minutes"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn line_13_depth_ends() {
+    let project = Project::new();
+    refused(&project, "fn f(x) { f(x + 1) } f(0)", "too deeply");
+    let deep = format!("let x = {}1{};", "(".repeat(400), ")".repeat(400));
+    let outcome = project.script(&deep).ends(1);
+    assert!(outcome.stderr.contains("error: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn line_14_values_stay_small() {
+    let project = Project::new();
+    for script in [
+        "let s = \"x\"; loop { s += s; }",
+        "let a = [1]; loop { a += a; }",
+        "let a = [1]; loop { a = [a, a]; }",
+        "let s = \"x\"; s.pad(1000000000, \"y\");",
+        "let a = []; a.pad(1000000000, 1);",
+    ] {
+        refused(&project, script, "too large");
+    }
+}
