@@ -70,7 +70,7 @@ fn token_source(o: &Options) -> Result<TokenSource> {
     let given: Vec<&str> = ["ids", "text", "dataset"].into_iter().filter(|key| o.has(key)).collect();
     match given[..] {
         ["ids"] => ids(o),
-        [_] => text(o).map(TokenSource::Text),
+        [_] => text(o).map(Box::new).map(TokenSource::Text),
         [] => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
             .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
         [first, second, ..] => Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))

@@ -84,7 +84,7 @@ impl Documents {
     pub fn first(mut self, bytes: usize) -> Result<Vec<String>> {
         let (mut documents, mut total) = (Vec::new(), 0);
         while total < bytes
-            && let Some(document) = self.next()?
+            && let Some(document) = self.next_document()?
         {
             total += document.len();
             documents.push(document);
@@ -111,7 +111,7 @@ impl Documents {
     }
 
     /// The next document that is not blank.
-    pub fn next(&mut self) -> Result<Option<String>> {
+    pub fn next_document(&mut self) -> Result<Option<String>> {
         loop {
             if let Some(document) = self.here.pop_front() {
                 if document.trim().is_empty() {

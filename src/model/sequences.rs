@@ -29,7 +29,7 @@ pub fn from_text(documents: &mut Documents, args: &TextArgs) -> Result<Vec<Vec<u
             .hint("0.5 repeats half of each window in the next one"));
     }
     // Text that is not there is told before a tokenizer that is not.
-    let mut source = Source { first: documents.next()?, documents, straight_quotes: args.straight_quotes };
+    let mut source = Source { first: documents.next_document()?, documents, straight_quotes: args.straight_quotes };
     let tokenizer = Sequencer::open(&args.tokenizer, args.add_special_tokens)?;
     let content = tokenizer.content(args.sequence_length)?;
     let sequences = match args.windows {
@@ -51,7 +51,7 @@ impl Source<'_> {
     fn next(&mut self) -> Result<Option<String>> {
         let document = match self.first.take() {
             Some(first) => Some(first),
-            None => self.documents.next()?,
+            None => self.documents.next_document()?,
         };
         let straight =
             |text: String| text.replace(['\u{201c}', '\u{201d}'], "\"").replace(['\u{2018}', '\u{2019}'], "'");

@@ -39,7 +39,7 @@ pub enum TokenSource {
     Ids {
         ids: Vec<Vec<u32>>,
     },
-    Text(TextArgs),
+    Text(Box<TextArgs>),
 }
 
 /// A file of a dataset on the hub.
