@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::fake_hub::{Hub, Model};
 use crate::fake_runpod::FakeRunPod;
 use crate::project::{Outcome, Project, repository};
 use crate::runpod::command;
@@ -125,6 +126,45 @@ fn released() -> Vec<(String, String)> {
         Some((name.to_string(), config.to_string()))
     };
     text.split("name: \"").skip(1).filter_map(entry).collect()
+}
+
+/// The sweep as a user would plan it: models on the hub, machines of RunPod, both on this machine. No weights are asked for.
+#[test]
+fn the_sweep_on_rented_machines() {
+    let (fake, project) = (FakeRunPod::start(), project());
+    let hub = Hub::start();
+    for (name, config) in released() {
+        project.file(&format!("released/{name}/config.json"), config);
+        let scripts: Vec<String> = ["01_olmoe_1b_7b", "02_gpt_oss_20b", "03_qwen3_30b", "04_mixtral_8x7b"]
+            .into_iter()
+            .chain(["05_qwen3_next_80b", "06_glm_45_air", "07_gpt_oss_120b"])
+            .map(|script| std::fs::read_to_string(repository().join(format!("scripts/{script}.rhai"))).unwrap())
+            .collect();
+        let ids = scripts.iter().filter_map(|text| text.split_once("model: \"")?.1.split_once('"')).map(|(id, _)| id);
+        let id = ids.into_iter().find(|id| id.split('/').nth(1).is_some_and(|last| last.starts_with(&name))).unwrap();
+        hub.set(id, Model::Folder(project.path(&format!("released/{name}"))));
+    }
+    let words = [
+        "plan",
+        "scripts/sweep.rhai",
+        "--text",
+        "corpus.txt",
+        "--provider",
+        "runpod",
+        "--gpu",
+        "A40",
+        "--max-cost",
+        "25",
+    ];
+    let start = Instant::now();
+    let mut planned = command(&project, &fake, &words);
+    let text = Outcome::of(planned.env("HF_ENDPOINT", &hub.address).output().unwrap()).ok();
+    println!("{text}{:.1} s", start.elapsed().as_secs_f64());
+    assert!(text.contains("Total: 7 passes") && !text.contains("not known"), "{text}");
+    assert_eq!(text.matches("NVIDIA A40").count(), 14, "a pass and a machine each\n{text}");
+    assert_eq!(fake.created(), 0, "nothing was asked for");
+    let asked = hub.asked();
+    assert!(asked.iter().all(|(method, file)| method == "HEAD" || !file.ends_with(".safetensors")), "{asked:?}");
 }
 
 /// The whole sweep from the configs alone: no weights, no hub.

@@ -13,6 +13,7 @@ mod files;
 mod flags;
 mod flow;
 mod hints;
+mod index;
 mod logs;
 mod machines;
 mod modules;
@@ -69,6 +70,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     tokens::register(&mut engine, context);
     machines::register(&mut engine, context);
     statistics::register(&mut engine);
+    index::register(&mut engine);
     sweeps::register(&mut engine);
     claims::register(&mut engine);
     perplexity::register(&mut engine, context);

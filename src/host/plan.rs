@@ -17,12 +17,13 @@ use crate::results::atomic;
 use crate::session::{Planned, Step};
 
 /// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
-/// operations per second of a few cores, and of a GPU.
+/// operations per second of a few cores here, and of the ten or so that come with a rented GPU: this program computes on
+/// processors.
 const HUB_HERE: f64 = 1e8;
 const HUB_RENTED: f64 = 1e9;
 const DISK: f64 = 1e9;
 const CORES: f64 = 1e11;
-const GPU: f64 = 1e13;
+const CORES_RENTED: f64 = 4e11;
 
 /// Name of this machine in plans.
 const HERE: &str = "this machine";
@@ -248,7 +249,7 @@ fn pass_list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Plan
     let pass = |step: Step| {
         let e = &step.estimate;
         let here = place == HERE;
-        let (hub, compute) = if here { (HUB_HERE, CORES) } else { (HUB_RENTED, GPU) };
+        let (hub, compute) = if here { (HUB_HERE, CORES) } else { (HUB_RENTED, CORES_RENTED) };
         let download_bytes = if step.download { e.download_bytes } else { 0 };
         let seconds = download_bytes as f64 / hub + (e.read_bytes as f64 / DISK).max(e.flops / compute);
         let model = shown(&planned.shown(&step.model.id));

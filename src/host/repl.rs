@@ -183,7 +183,7 @@ impl Repl {
         for (name, _, value) in self.scope.iter() {
             rows.retain(|row| !row.starts_with(&format!("  {name:<16} ")));
             let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| values::short(&json));
-            rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN)));
+            rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN - 32)));
         }
         let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
         rows.extend(functions.map(|f| format!("  {:<16} function     ({})", f.name, f.params.join(", "))));

@@ -10,7 +10,7 @@ use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
 use crate::stats;
 
 pub const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
-const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
+pub const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
 pub const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
 
 pub const CRITERION: [&str; 7] = [

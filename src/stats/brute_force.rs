@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dense::Dense;
 use super::draws::Draws;
-use super::{Replicates, bootstrap, detect, interval};
+use super::{Replicates, ThresholdIndex, bootstrap, detect, interval};
 use crate::record::{
     BootstrapArgs, Classification, Criterion, Detection, Feature, LayerUnit, Method, Scope, Sidedness,
 };
@@ -134,6 +134,43 @@ fn assert_same(got: &[Feature], want: &[Feature]) {
 
 fn detection(x: &Dense, criterion: &Criterion) -> Detection {
     detect(&x.activations(&LADDER), criterion).expect("a sound criterion and record")
+}
+
+/// At rungs and between them, one index answers every criterion as a fresh detection does.
+#[test]
+fn the_index_passes_what_detection_passes() {
+    let mut found = 0;
+    for case in 0..CASES {
+        let mut random = ChaCha8Rng::seed_from_u64(3000 + case);
+        let sequences = random.random_range(1..5);
+        let acts = random_dense(&mut random, sequences).activations(&LADDER);
+        let base = random_criterion(&mut random);
+        let index = ThresholdIndex::new(&acts, &base).unwrap();
+        for _ in 0..8 {
+            let drawn = random_criterion(&mut random);
+            let magnitude_threshold = match random.random_range(0..3) {
+                0 => random.random_range(0.5..10.0),
+                _ => drawn.magnitude_threshold,
+            };
+            let (layers, positions) = (drawn.min_layer_percentage, drawn.min_seq_percentage);
+            let criterion = Criterion {
+                magnitude_threshold,
+                min_layer_percentage: layers,
+                min_seq_percentage: positions,
+                ..base.clone()
+            };
+            let sorted = |dims: &mut dyn Iterator<Item = usize>| {
+                let mut dims: Vec<usize> = dims.collect();
+                dims.sort_unstable();
+                dims
+            };
+            let want = sorted(&mut detect(&acts, &criterion).unwrap().features.iter().map(|f| f.feature_dim));
+            let got = sorted(&mut index.passing(magnitude_threshold, layers, positions).unwrap());
+            assert_eq!(got, want, "case {case}: {criterion:?}");
+            found += want.len();
+        }
+    }
+    assert!(found > CASES as usize, "the cases are too poor: {found} features");
 }
 
 #[test]

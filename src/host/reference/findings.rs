@@ -18,6 +18,9 @@ const UNITS: Opt = opt("layer_unit", "string | array", "\"norm\"", "\"norm\", \"
 const SKIPS: Opt = opt("skip_positions", "int | array", "0", "0, 1 or both");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float | array", "0.9", "one value or several");
 
+/// What an index holds fixed: layer unit, scope, skipped positions.
+const FIXED: &[Opt] = &[CRITERION[3], CRITERION[4], CRITERION[5]];
+
 /// A record to look into.
 macro_rules! acts {
     ($rest:literal) => {
@@ -64,6 +67,39 @@ pub const LOOKING: Area = Area {
                 RESAMPLES[3],
             ],
             acts!("print(acts.sweep_criteria(#{ magnitude_threshold: [3.0, 4.0], n_resamples: 100 }).len());"),
+        ),
+        row(
+            "threshold_index",
+            &[
+                "threshold_index(acts: activations, options?: map) -> index",
+                "threshold_index(stored: results, options?: map) -> index",
+            ],
+            "The record arranged for loops over thresholds: count_features and feature_dims then take microseconds. Options fix \
+             what the loop does not change.",
+            FIXED,
+            acts!(
+                r#"let index = acts.threshold_index();
+for step in 0..100 {
+    let threshold = 2.0 + 0.05 * step;
+    if index.count_features(threshold, 0.25, 0.06) == 0 { print(`nothing passes at ${threshold}`); break; }
+}"#
+            ),
+        ),
+        row(
+            "count_features",
+            &["count_features(index: index, magnitude_threshold: float, min_layer_percentage: float, \
+               min_seq_percentage: float) -> int"],
+            "How many features pass at this criterion: `num_features` of detect_outliers.",
+            &[],
+            acts!("print(acts.threshold_index().count_features(3.0, 0.25, 0.06));"),
+        ),
+        row(
+            "feature_dims",
+            &["feature_dims(index: index, magnitude_threshold: float, min_layer_percentage: float, \
+               min_seq_percentage: float) -> array"],
+            "The dimensions that pass at this criterion, largest magnitude first.",
+            &[],
+            acts!("print(acts.threshold_index(#{ layer_unit: \"block\" }).feature_dims(3.0, 0.25, 0.06));"),
         ),
         row(
             "sequences_needed",
