@@ -97,9 +97,10 @@ fn measured(project: &Project, hub: &Hub, script: &str, local: &Value, what: &st
     let rate = bytes as f64 / seconds;
     let used = bandwidth.map_or(f64::NAN, |bandwidth| 100.0 * rate / bandwidth as f64);
     println!(
-        "{what} analysis {seconds:6.2} s, process {wall:6.2} s, {:.3} GB sent, {twice} bytes twice, {:.0} MB/s, link used {used:.1} %, peak {:.0} MB",
+        "{what} analysis {seconds:6.2} s, process {wall:6.2} s, {:.3} GB sent, {twice} bytes twice, {:.0} MB/s{}, peak {:.0} MB",
         bytes as f64 / 1e9,
         rate / 1e6,
+        if used.is_nan() { String::new() } else { format!(", link used {used:.1} %") },
         printed["m"]["peak_memory_bytes"].as_f64().unwrap() / 1e6,
     );
     used

@@ -93,7 +93,10 @@ fn fold(acts: &mut Activations, inner: f32, mut tail: impl FnMut(usize, usize, u
         for d in 0..hidden {
             let mut union = vec![0usize; length];
             for n in 0..norms {
-                let tail = tail(n, s, d);
+                // One value at a position.
+                let mut tail = tail(n, s, d);
+                tail.sort_by_key(|(t, _)| *t);
+                tail.dedup_by_key(|(t, _)| *t);
                 let (highest, lowest) = (within(), -within());
                 for (skip, fold) in folds.iter_mut().enumerate() {
                     let cell = &mut fold.norms[n][s];

@@ -171,6 +171,25 @@ fn the_hash_of_the_tokens_goes_into_the_result() {
     assert_eq!(again["tokens"]["revision"], COMMIT);
 }
 
+/// A script of the sweep with model and text from the hub: neither is written to disk, and the record names both.
+#[test]
+fn a_model_and_a_dataset_straight_from_the_hub() {
+    let (_origin, hub) = hub();
+    let (model, project) = (project(), Project::new());
+    hub.set("allenai/OLMoE-1B-7B-0125", Model::Folder(model.path("model")));
+    project.copy("scripts", "scripts");
+    let words =
+        ["--dataset", ID, "--config", "sample-10BT", "--stream", "--num-sequences", "2", "--sequence-length", "16"];
+    let mut command = project.command(&[&["run", "scripts/01_olmoe_1b_7b.rhai"], &words[..]].concat());
+    let outcome = crate::project::Outcome::of(command.env("HF_ENDPOINT", &hub.address).output().unwrap()).ends(0);
+    assert!(outcome.stdout.contains("olmoe_1b_7b"), "{}", outcome.stdout);
+    let kept = &project.json("results/olmoe_1b_7b/final_analysis_results.json")["provenance"];
+    assert_eq!(kept["tokens"]["source"], format!("{ID}/{SAMPLE}"));
+    assert_eq!(kept["tokens"]["revision"], COMMIT);
+    let weights = project.files("").into_iter().filter(|file| file.ends_with(".safetensors"));
+    assert_eq!(weights.count(), 0, "weights were written");
+}
+
 #[test]
 fn other_configs_splits_files_and_columns() {
     let (_origin, hub) = hub();

@@ -78,7 +78,7 @@ fn an_error_in_an_embedded_module() {
     );
     assert!(stderr.contains("throw #{\n"), "{stderr}");
     assert!(stderr.contains("called at scripts/01_olmoe_1b_7b.rhai:16:"), "{stderr}");
-    assert!(stderr.ends_with("hint: give --text FILE, or --miniature\n"), "{stderr}");
+    assert!(stderr.ends_with("hint: give --text FILE, --dataset OWNER/NAME, or --miniature\n"), "{stderr}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn models_that_do_not_exist_are_bad_usage() {
 fn real_models_need_a_text() {
     let outcome = project().run(&["run", "scripts/sweep.rhai", "--models", "01"]).ends(3);
     assert!(outcome.stderr.contains("FAILED olmoe_1b_7b: olmoe_1b_7b: no text to read"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("give --text FILE, or --miniature"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("give --text FILE, --dataset OWNER/NAME, or --miniature"), "{}", outcome.stderr);
 }
 
 #[test]

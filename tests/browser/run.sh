@@ -29,6 +29,6 @@ for word in 'data-ready="true"' 'data-sorted="true"' 'data-sorted-back="true"' '
     if grep -q "$word" "$work/dom.html"; then echo "ok      $word"; else echo "missing $word"; failed=1; fi
 done
 grep -o 'data-readout="[^"]*"' "$work/dom.html" || true
-chrome --window-size=1240,1500 --screenshot="$picture" "file://$(cd "$(dirname "$page")" && pwd)/$(basename "$page")"
+chrome --window-size=1400,1700 --screenshot="$picture" "file://$(cd "$(dirname "$page")" && pwd)/$(basename "$page")"
 [ -s "$picture" ] || { echo "no picture"; failed=1; }
 exit $failed
