@@ -69,7 +69,7 @@ impl ThresholdIndex {
             (0..num_layers).map(|layer| magnitude(sequence, layer, feature)).fold(0.0, f32::max)
         };
         let groups = match base.scope {
-            Scope::Pooled => vec![0..num_sequences],
+            Scope::Pooled => std::iter::once(0..num_sequences).collect::<Vec<_>>(),
             Scope::PerSequence => (0..num_sequences).map(|one| one..one + 1).collect(),
         };
         let mut entries = Vec::with_capacity(groups.len() * num_features);
