@@ -75,12 +75,3 @@ fn rhai_calls(bencher: Bencher) {
     let script = engine.compile("for i in 0..1000 { format_bytes(i); }").unwrap();
     bencher.counter(ItemsCount::new(1000usize)).bench_local(|| engine.run_ast(&script).unwrap());
 }
-
-/// The same loop without the call: what a call costs is the difference.
-#[divan::bench]
-fn rhai_loops(bencher: Bencher) {
-    let context = Arc::new(Context::new(PathBuf::new(), PathBuf::from("bench.rhai"), Vec::new(), Arc::new(Nobody)));
-    let engine = host::engine(&context);
-    let script = engine.compile("for i in 0..1000 { i; }").unwrap();
-    bencher.counter(ItemsCount::new(1000usize)).bench_local(|| engine.run_ast(&script).unwrap());
-}
