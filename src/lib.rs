@@ -1,6 +1,7 @@
 //! `outlier` measures outlier features in large language models, scripted in Rhai. See ARCHITECTURE.md.
 
 pub mod cli;
+pub mod cuda;
 pub mod error;
 pub mod gpu;
 pub mod host;

@@ -27,6 +27,7 @@ mod text;
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
 mod diagnostics;
+mod doctor;
 mod mistakes;
 mod parallel;
 mod script_host;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("hub", 2),
     ("remote", 2),
     ("results", 2),
+    ("cuda", 1),
     ("plot", 1),
     ("stats", 1),
     ("error", 0),

@@ -3,6 +3,7 @@
 mod bars;
 mod check;
 mod doc;
+mod doctor;
 mod gpus;
 mod interrupt;
 mod new;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Test),
     /// Tells what scripts can call: outlier doc [NAME]
     Doc(doc::Doc),
+    /// Says what this machine offers: processor, memory, GPU driver and GPUs, and what of it is used.
+    Doctor,
     /// Experiments line by line, here or on a machine that is at work.
     Repl(repl::Prompt),
     /// Writes a commented script to start from.
@@ -93,6 +96,10 @@ pub fn main() -> ExitCode {
         Command::Check(asked) => check::check(&asked),
         Command::Test(asked) => done(test::test(&asked)),
         Command::Doc(asked) => done(doc::doc(&asked)),
+        Command::Doctor => {
+            doctor::doctor();
+            ExitCode::SUCCESS
+        }
         Command::Repl(asked) => repl::repl(&asked, cli.quiet),
         Command::New(asked) => done(new::new(&asked)),
         Command::Rethreshold(asked) => done(rethreshold::run(&asked)),

@@ -32,6 +32,11 @@ mod tap;
 mod tokenize;
 mod workspace;
 
+/// The vector instructions that products in f32 and in bf16 use here.
+pub fn vector_instructions() -> (&'static str, &'static str) {
+    (product::Kind::best(false).name(), product::Kind::best(true).name())
+}
+
 pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;

@@ -9,6 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::inventory::{self, Part};
 use super::spec;
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, Opened};
 use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
@@ -71,10 +72,16 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
 pub fn device(name: &str) -> Result<Device> {
     match name {
         "cpu" | "auto" => Ok(Device::Cpu),
-        _ => {
-            Err(Error::unsupported(format!("device \"{name}\" is not available in this build"))
-                .hint("use device: \"cpu\""))
-        }
+        _ => match cuda::index(name) {
+            Some(index) => {
+                let gpu = cuda::gpu(index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+                let problem =
+                    format!("device \"{name}\" is a GPU ({}): this build computes on processors only", gpu.name);
+                Err(Error::unsupported(problem).hint("use device: \"cpu\" or \"auto\""))
+            }
+            None => Err(Error::bad_argument(format!("device \"{name}\" is unknown"))
+                .hint("device is \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")),
+        },
     }
 }
 

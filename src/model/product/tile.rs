@@ -111,6 +111,19 @@ impl Kind {
         Kind::Portable
     }
 
+    /// The vector instructions it is made of.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => "AVX512-BF16",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "AVX2",
+            _ => "those of any processor",
+        }
+    }
+
     /// Words of `input` numbers.
     pub fn words(self, input: usize) -> usize {
         if self.pairs() { input.div_ceil(2) } else { input }

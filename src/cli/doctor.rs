@@ -1,0 +1,41 @@
+//! `outlier doctor`: what this machine offers to the program, what of it is used, and what stands in the way.
+
+use crate::cuda::{Driver, Gpu};
+use crate::{memory, model};
+
+/// Bytes per GB, as vendors count them.
+const GB: f64 = 1e9;
+
+/// Prints a line per finding.
+pub fn doctor() {
+    let line = |what: &str, finding: &str| println!("{what:<12}{finding}");
+    line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let plural = if threads == 1 { "" } else { "s" };
+    let (f32, bf16) = model::vector_instructions();
+    line("processor", &format!("{threads} thread{plural}; products in f32 use {f32}, in bf16 {bf16}"));
+    if let Some((total, free)) = memory::of_machine() {
+        line("memory", &format!("{:.1} GB, {:.1} GB free", total as f64 / GB, free as f64 / GB));
+    }
+    match Driver::open() {
+        Ok(driver) => {
+            line("driver", &format!("NVIDIA, CUDA {}.{}", driver.version.0, driver.version.1));
+            for (i, gpu) in driver.gpus.iter().enumerate() {
+                line(&format!("cuda:{i}"), &described(gpu));
+            }
+            line("device", "\"cpu\" and \"auto\": the processor. GPUs here are seen, and not used by this build");
+        }
+        Err(missing) => {
+            let (problem, hint) = missing.explained();
+            line("driver", &problem);
+            line("", &format!("to change that: {hint}"));
+            line("device", "\"cpu\" and \"auto\": the processor");
+        }
+    }
+}
+
+fn described(gpu: &Gpu) -> String {
+    let Gpu { name, memory, compute_capability: (major, minor), multiprocessors } = gpu;
+    let memory = *memory as f64 / GB;
+    format!("{name}, {memory:.1} GB, compute capability {major}.{minor}, {multiprocessors} multiprocessors")
+}

@@ -1,0 +1,172 @@
+//! NVIDIA's driver, opened at run time, and the devices it knows. Names and numbers are those of the CUDA driver API.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+/// The library of the driver; it comes with the driver, not with a CUDA toolkit.
+const LIBRARY: &CStr = c"libcuda.so.1";
+
+/// Members of `CUdevice_attribute`.
+const MULTIPROCESSORS: c_int = 16;
+const CAPABILITY_MAJOR: c_int = 75;
+const CAPABILITY_MINOR: c_int = 76;
+
+/// `CUDA_ERROR_NO_DEVICE`.
+const NO_DEVICE: c_int = 100;
+
+/// A driver that works.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    /// The newest CUDA version it serves, (13, 0) say.
+    pub version: (u32, u32),
+    pub gpus: Vec<Gpu>,
+}
+
+/// A GPU as the driver describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpu {
+    pub name: String,
+    /// Bytes of its own memory.
+    pub memory: u64,
+    /// (9, 0) for Hopper.
+    pub compute_capability: (u32, u32),
+    pub multiprocessors: u32,
+}
+
+/// Why there is no CUDA.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Missing {
+    /// The library of the driver cannot be loaded: the loader's own words.
+    Library(String),
+    /// The library lacks a function.
+    Function(&'static str),
+    /// A function failed: the driver's number and name for it.
+    Failed { function: &'static str, code: i32, name: String },
+}
+
+impl Missing {
+    /// What is wrong, and what to do about it.
+    pub fn explained(&self) -> (String, &'static str) {
+        match self {
+            Missing::Library(why) => (
+                format!("NVIDIA's driver is not installed ({why})"),
+                "install the GPU's driver; a container gets it from its host (docker run --gpus all)",
+            ),
+            Missing::Function(name) => {
+                (format!("libcuda.so.1 has no function {name}"), "install a current driver of the GPU")
+            }
+            Missing::Failed { code: NO_DEVICE, name, .. } => (
+                format!("the driver is installed but sees no GPU ({name})"),
+                "look at nvidia-smi and CUDA_VISIBLE_DEVICES; on a cluster ask for a GPU (--gres=gpu:1)",
+            ),
+            Missing::Failed { function, code, name } => (
+                format!("the driver refuses to work: {function} gives error {code} ({name})"),
+                "look at nvidia-smi; after an update of the driver the machine may need a restart",
+            ),
+        }
+    }
+}
+
+/// The open library. It is never closed: the driver keeps threads of its own.
+struct Library(*mut c_void);
+
+impl Library {
+    fn open() -> Result<Self, Missing> {
+        // SAFETY: the name is a string; the loader runs the library's own initialisation.
+        let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW) };
+        if library.is_null() {
+            // SAFETY: after a failure the loader has a message, valid until this thread's next call.
+            let why = unsafe { text(libc::dlerror()) };
+            return Err(Missing::Library(why));
+        }
+        Ok(Self(library))
+    }
+
+    /// The function called `name`.
+    ///
+    /// # Safety
+    /// `F` is the type of that function, `extern "C"`.
+    unsafe fn function<F: Copy>(&self, name: &'static CStr) -> Result<F, Missing> {
+        assert_eq!(size_of::<F>(), size_of::<*mut c_void>(), "a pointer to a function");
+        // SAFETY: the library is open and the name a string.
+        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        if address.is_null() {
+            return Err(Missing::Function(name.to_str().expect("ASCII")));
+        }
+        // SAFETY: of one size, and of this type as the caller promises.
+        Ok(unsafe { std::mem::transmute_copy(&address) })
+    }
+
+    fn check(&self, function: &'static str, code: c_int) -> Result<(), Missing> {
+        if code == 0 {
+            return Ok(());
+        }
+        let mut name = std::ptr::null();
+        // SAFETY: the signature of cuGetErrorName; it leaves the pointer alone or makes it a constant string.
+        let name = unsafe {
+            let describe: extern "C" fn(c_int, *mut *const c_char) -> c_int = self.function(c"cuGetErrorName")?;
+            describe(code, &mut name);
+            text(name)
+        };
+        Err(Missing::Failed { function, code, name })
+    }
+}
+
+/// A string of C, which may be missing.
+///
+/// # Safety
+/// `from` is null or points to a string.
+unsafe fn text(from: *const c_char) -> String {
+    match from.is_null() {
+        true => "unknown".to_string(),
+        // SAFETY: as the caller promises.
+        false => unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned(),
+    }
+}
+
+impl Driver {
+    /// Loads and starts the driver, and asks it for its devices. No context is made: no GPU memory is taken.
+    pub fn open() -> Result<Self, Missing> {
+        let library = Library::open()?;
+        type Number = extern "C" fn(*mut c_int) -> c_int;
+        type OfDevice = extern "C" fn(*mut c_int, c_int) -> c_int;
+        type Attribute = extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
+        // SAFETY: the signatures of the driver API.
+        let (init, version, count, get, attribute): (extern "C" fn(u32) -> c_int, Number, Number, OfDevice, Attribute) = unsafe {
+            (
+                library.function(c"cuInit")?,
+                library.function(c"cuDriverGetVersion")?,
+                library.function(c"cuDeviceGetCount")?,
+                library.function(c"cuDeviceGet")?,
+                library.function(c"cuDeviceGetAttribute")?,
+            )
+        };
+        let (name, memory): (
+            extern "C" fn(*mut c_char, c_int, c_int) -> c_int,
+            extern "C" fn(*mut usize, c_int) -> c_int,
+        ) = unsafe { (library.function(c"cuDeviceGetName")?, library.function(c"cuDeviceTotalMem_v2")?) };
+        library.check("cuInit", init(0))?;
+        let (mut number, mut devices) = (0, 0);
+        library.check("cuDriverGetVersion", version(&mut number))?;
+        library.check("cuDeviceGetCount", count(&mut devices))?;
+        let describe = |ordinal| {
+            let (mut device, mut bytes, mut label) = (0, 0usize, [0 as c_char; 256]);
+            library.check("cuDeviceGet", get(&mut device, ordinal))?;
+            library.check("cuDeviceTotalMem", memory(&mut bytes, device))?;
+            library.check("cuDeviceGetName", name(label.as_mut_ptr(), label.len() as c_int - 1, device))?;
+            let number = |which| {
+                let mut value = 0;
+                library.check("cuDeviceGetAttribute", attribute(&mut value, which, device))?;
+                Ok(value as u32)
+            };
+            Ok(Gpu {
+                // SAFETY: the driver ends it with a zero, and the last byte was not its to write.
+                name: unsafe { text(label.as_ptr()) },
+                memory: bytes as u64,
+                compute_capability: (number(CAPABILITY_MAJOR)?, number(CAPABILITY_MINOR)?),
+                multiprocessors: number(MULTIPROCESSORS)?,
+            })
+        };
+        let gpus = (0..devices).map(describe).collect::<Result<_, Missing>>()?;
+        Ok(Self { version: ((number / 1000) as u32, (number % 1000 / 10) as u32), gpus })
+    }
+}

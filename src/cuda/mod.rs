@@ -1,0 +1,43 @@
+//! What CUDA there is on this machine, and what stands in the way of it. Nothing is linked: the program starts where there is
+//! neither driver nor GPU.
+
+mod driver;
+
+pub use driver::{Driver, Gpu, Missing};
+
+use crate::error::{Error, Result};
+
+/// Which GPU `name` asks for: "cuda" is the first, "cuda:1" the second. None where it asks for something else.
+pub fn index(name: &str) -> Option<usize> {
+    match name.strip_prefix("cuda")? {
+        "" => Some(0),
+        rest => rest.strip_prefix(':')?.parse().ok(),
+    }
+}
+
+/// GPU `index` of this machine, or an error that says which library, driver or device is missing.
+pub fn gpu(index: usize) -> Result<Gpu> {
+    let driver = Driver::open().map_err(|missing| {
+        let (problem, hint) = missing.explained();
+        Error::unsupported(format!("no CUDA: {problem}")).hint(hint)
+    })?;
+    let count = driver.gpus.len();
+    driver.gpus.into_iter().nth(index).ok_or_else(|| {
+        let there = match count {
+            1 => "this machine has one GPU, cuda:0".to_string(),
+            count => format!("this machine has {count} GPUs, cuda:0 to cuda:{}", count.saturating_sub(1)),
+        };
+        Error::bad_argument(format!("there is no cuda:{index}")).hint(there)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::index;
+
+    #[test]
+    fn names_of_gpus() {
+        assert_eq!([index("cuda"), index("cuda:0"), index("cuda:3")], [Some(0), Some(0), Some(3)]);
+        assert!(["cpu", "cuda:", "cuda:x", "cuda1", "gpu", ""].iter().all(|name| index(name).is_none()));
+    }
+}
