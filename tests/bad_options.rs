@@ -119,8 +119,8 @@ fn choices() {
     ] {
         refuses(call, SCRIPT, message, hint);
     }
-    let message = "device \"tpu\" is not available";
-    refuses("load_model(\"model\", #{ device: \"tpu\" })", FAILED, message, "use device: ");
+    let message = "device \"tpu\" is unknown";
+    refuses("load_model(\"model\", #{ device: \"tpu\" })", SCRIPT, message, "device is \"auto\"");
 }
 
 #[test]
