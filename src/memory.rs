@@ -1,4 +1,4 @@
-//! Resident memory of this process: its peak, and giving freed memory back.
+//! Memory of this process and this machine: the peak of what is resident, giving freed memory back, and what there is.
 //!
 //! The peak is as the kernel counts it (Linux; elsewhere 0, meaning not measured).
 

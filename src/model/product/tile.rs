@@ -120,7 +120,7 @@ impl Kind {
             Kind::Avx512 => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "AVX2",
-            _ => "those of any processor",
+            _ => "portable code",
         }
     }
 
