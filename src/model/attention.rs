@@ -1,11 +1,12 @@
 //! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::Result;
 
 use super::linear::{linear, linears, norm, weight};
 use super::ops::{self, Attend};
 use super::reader::Weights;
 use super::spec::{Attention, QkNorm, Qkv};
+use super::tensor::Tensor;
 
 /// What a token mixer needs to know of the batch.
 pub struct Batch<'a> {
@@ -24,9 +25,9 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
         ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin)?;
         ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin)?;
     }
-    let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)?.to_vec1::<f32>()).transpose()?;
+    let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)).transpose()?;
     let (window, scale) = (spec.window, spec.scale as f32);
-    let out = ops::attend(&q, &k, &v, &Attend { positions: t, heads, kv_heads, head_dim, window, scale, sinks })?;
+    let out = ops::attend(&q, &k, &v, sinks, Attend { positions: t, heads, kv_heads, head_dim, window, scale })?;
     drop((q, k, v));
     if let Some(gate) = gate {
         ops::sigmoid_gate(&out, &gate)?;
@@ -41,20 +42,20 @@ fn projections(spec: &Attention, weights: &Weights, x: &Tensor) -> Result<(Tenso
         Qkv::Separate { q, k, v } => linears([q, k, v], weights, x)?.into(),
         Qkv::Fused(fused) => {
             let all = linear(fused, weights, x)?;
-            let part = |start, size| all.narrow(D::Minus1, start, size)?.contiguous();
+            let part = |start, size| all.columns(start, size);
             (part(0, q_size)?, part(q_size, kv_size)?, part(q_size + kv_size, kv_size)?)
         }
     };
     let mut gate = None;
     if spec.gated {
-        let rows = x.dim(0)?;
+        let rows = x.dims()[0];
         let halves = q.reshape((rows, spec.heads, 2 * spec.head_dim))?;
-        let half = |i| halves.narrow(2, i * spec.head_dim, spec.head_dim)?.contiguous()?.reshape((rows, q_size));
+        let half = |i| halves.columns(i * spec.head_dim, spec.head_dim)?.reshape((rows, q_size));
         gate = Some(half(1)?);
         q = half(0)?;
     }
     if let Some(QkNorm { q: q_norm, k: k_norm, per_head }) = &spec.qk_norm {
-        let rows = x.dim(0)?;
+        let rows = x.dims()[0];
         let apply = |spec_norm, x: &Tensor, size: usize| {
             let width = if *per_head { spec.head_dim } else { size };
             norm(spec_norm, weights, &x.reshape((rows * size / width, width))?)?.reshape((rows, size))
@@ -62,7 +63,7 @@ fn projections(spec: &Attention, weights: &Weights, x: &Tensor) -> Result<(Tenso
         (q, k) = (apply(q_norm, &q, q_size)?, apply(k_norm, &k, kv_size)?);
     }
     if let Some(clip) = spec.clip {
-        (q, k, v) = (q.clamp(-clip, clip)?, k.clamp(-clip, clip)?, v.clamp(-clip, clip)?);
+        (q, k, v) = (q.clamp(clip)?, k.clamp(clip)?, v.clamp(clip)?);
     }
     Ok((q, k, v, gate))
 }

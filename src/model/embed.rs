@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use super::inventory;
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
 use crate::record::Tokens;
@@ -50,7 +51,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u
     ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges });
     for run in used.chunk_by(|a, b| a + 1 == *b) {
         let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?;
-        rows.extend(values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?);
+        rows.extend(values.values().map_err(tensor_error)?);
     }
     let rows = project_in(model, loader, rows, used.len(), needed)?;
     let width = model.spec.hidden_size;
@@ -62,7 +63,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?;
-        let values = values.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(tensor_error)?;
+        let values = values.values().map_err(tensor_error)?;
         *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
@@ -83,7 +84,7 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
     let project = || {
         let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &model.device)?;
         let projection = Projection { weight: &loaded[0], order: projection.order, bias: loaded.get(1) };
-        ops::project(&rows, &[projection], false)?.remove(0).flatten_all()?.to_vec1::<f32>()
+        ops::project(&rows, &[projection], false)?.remove(0).values()
     };
     project().map_err(tensor_error)
 }

@@ -6,8 +6,6 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Tensor};
-
 use super::attention::{self, Batch};
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
@@ -20,6 +18,7 @@ use super::rope::Rotary;
 use super::routing::Assignment;
 use super::spec::{Ffn, Layer, Mixer, Moe};
 use super::tap::{Tap, ladder};
+use super::tensor::Tensor;
 use super::workspace::{Cut, read_ahead};
 use super::{deltanet, embed, head, linear, moe, ops};
 use crate::error::{Error, Kind, Result};
@@ -312,7 +311,7 @@ impl<'a> Run<'a> {
 
     /// The rows of the residual stream that belong to some sequences.
     fn residual(&self, first: usize, count: usize) -> candle_core::Result<Tensor> {
-        self.hidden.narrow(0, first * self.positions(), count * self.positions())
+        self.hidden.rows(first * self.positions(), count * self.positions())
     }
 
     /// Norm `site` of layer `i` for one batch, seen by the tap.
@@ -334,7 +333,7 @@ impl<'a> Run<'a> {
             self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
         }
         if let Some(full) = &mut self.full {
-            let values = normed.flatten_all().and_then(|x| x.to_vec1::<f32>());
+            let values = normed.values();
             let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
             full.write(&NormId { layer: i, site }.name(), batch.0 * per_sequence, &values.map_err(tensor_error)?)?;
         }
@@ -385,9 +384,9 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let (hidden_size, positions) = (self.model.spec.hidden_size, self.positions());
         let tokens = self.tokens.info.num_sequences * positions;
-        let all = Tensor::zeros((tokens, hidden_size), DType::F32, &self.model.device).map_err(tensor_error)?;
+        let all = Tensor::zeros((tokens, hidden_size), &self.model.device).map_err(tensor_error)?;
         let correction = moe.router.correction_bias.as_ref();
-        let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.to_vec1::<f32>()).transpose();
+        let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.values()).transpose();
         let correction = correction.map_err(tensor_error)?;
         let mut assignment = Assignment::new(moe.num_experts);
         let mut asked: Vec<usize> = Vec::new();
@@ -400,7 +399,7 @@ impl<'a> Run<'a> {
                 let logits = moe::router_logits(moe, &weights, &x)?;
                 assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
                 ops::in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
-                all.slice_set(&x, 0, first * positions)
+                all.set_rows(&x, first * positions)
             };
             step().map_err(tensor_error)?;
             let end = first + count;

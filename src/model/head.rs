@@ -2,7 +2,6 @@
 //!
 //! The log of the sum of exponentials runs along the blocks, so logits of all positions never exist at once.
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::linear;
@@ -10,6 +9,7 @@ use super::load::{Loader, tensor_error};
 use super::ops::{self, Projection};
 use super::reader::Weights;
 use super::spec::{Model, Order};
+use super::tensor::Tensor;
 use crate::error::Result;
 use crate::hub::Announcement;
 use crate::progress::Progress;
@@ -61,9 +61,9 @@ pub fn head(
         for start in (0..sequences * positions).step_by(rows) {
             let taken = rows.min(sequences * positions - start);
             let logits = || -> candle_core::Result<Vec<f32>> {
-                let x = normed.narrow(0, start, taken)?;
+                let x = normed.rows(start, taken)?;
                 let projection = Projection { weight: &part, order: Order::OutIn, bias: None };
-                ops::project(&x, &[projection], weights.rounded())?.remove(0).flatten_all()?.to_vec1()
+                ops::project(&x, &[projection], weights.rounded())?.remove(0).values()
             };
             let logits = logits().map_err(tensor_error)?;
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(

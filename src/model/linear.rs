@@ -4,11 +4,12 @@
 //! costs in accuracy is the rounding of the weights alone: mixtures choose their experts by margins that rounded activations
 //! would flip. Where the CPU multiplies pairs of bf16 faster, large projections in bf16 mode do round what they read.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use super::ops::{self, FeedForward, Projection};
 use super::reader::Weights;
 use super::spec::{Activation, Linear, Mlp, Norm};
+use super::tensor::Tensor;
 
 /// Looks a weight up; a missing one is a fault of the schedule and reads as such.
 pub fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {

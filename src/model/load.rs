@@ -2,7 +2,7 @@
 //! threads that read.
 
 use bytemuck::Pod;
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -11,6 +11,7 @@ use super::inventory::{Part, Role};
 use super::mxfp4;
 use super::ops::vectorised;
 use super::spec;
+use super::tensor::{Device, Tensor};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
 

@@ -29,6 +29,7 @@ mod routing;
 mod sequences;
 mod spec;
 mod tap;
+mod tensor;
 mod tokenize;
 mod workspace;
 

@@ -2,17 +2,16 @@
 //!
 //! Experts stream through one by one as their weights arrive; those that no token chose are never read.
 
-use candle_core::Tensor;
-
 use super::linear::{self, weight};
 use super::ops::{self, FeedForward, Projection};
 use super::reader::Weights;
 use super::routing::Assignment;
 use super::spec::{Experts, Moe, Order, StackedWeight};
+use super::tensor::Tensor;
 
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
 pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::Result<Vec<f32>> {
-    linear::exact_linear(&moe.router.linear, weights, x)?.flatten_all()?.to_vec1()
+    linear::exact_linear(&moe.router.linear, weights, x)?.values()
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::inventory::{self, Part};
 use super::spec;
+use super::tensor::Device;
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, Opened};

@@ -1,13 +1,13 @@
 //! Entrances for `benches/`: single operations on made-up values of given sizes, and runs with a part left out. Not an
 //! interface for users.
 
-use candle_core::{Device, Tensor};
 use half::bf16;
 
 pub use super::forward::extract_with;
 use super::load::tensor_error;
-use super::ops::{self, Attend, DeltaRule, FeedForward, Projection};
+use super::ops::{self, Attend, FeedForward, Projection};
 use super::spec::{Activation, Order};
+use super::tensor::{Device, Tensor};
 use super::{mxfp4, tap};
 use crate::error::Result;
 use crate::record::{DEFAULT_LADDER, NormId, Site};
@@ -75,9 +75,9 @@ pub fn attention(
 ) -> Result<Work> {
     let q = tensor(&[positions, heads * head_dim])?;
     let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
-    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, sinks: None };
+    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125 };
     Ok(Box::new(move || {
-        ops::attend(&q, &k, &v, &op).expect("sizes fit");
+        ops::attend(&q, &k, &v, None, op).expect("sizes fit");
     }))
 }
 
@@ -85,10 +85,11 @@ pub fn attention(
 pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
     let of = || tensor(&[heads, positions, dim]);
     let (q, k, v) = (of()?, of()?, of()?);
-    let log_decay = (0..heads * positions).map(|i| -0.01 * (i % positions % ops::DELTA_CHUNK + 1) as f32).collect();
-    let op = DeltaRule { heads, positions, log_decay, beta: vec![0.5; heads * positions] };
+    let (beta_and_decay, per_head) = (tensor(&[positions, 2 * heads])?, tensor(&[heads])?);
     Ok(Box::new(move || {
-        ops::delta_rule(&q, &k, &v, &op).expect("sizes fit");
+        let (a_log, dt_bias) = (&per_head, &per_head);
+        let net = ops::DeltaNet { positions, heads, group: 1, beta_and_decay: &beta_and_decay, a_log, dt_bias };
+        ops::delta_rule(&q, &k, &v, &net).expect("sizes fit");
     }))
 }
 
@@ -104,7 +105,8 @@ pub fn mxfp4(blocks: usize) -> Work {
 /// One norm output of some sequences, folded.
 pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
     // Standard deviation 1, as norm outputs have.
-    let x = (tensor(&[sequences * positions, hidden])? * 3.46).map_err(tensor_error)?;
+    let values = noise(sequences * positions * hidden).into_iter().map(|x| 3.46 * x).collect();
+    let x = Tensor::from_vec(values, (sequences * positions, hidden), &Device::Cpu).map_err(tensor_error)?;
     let norm = NormId { layer: 0, site: Site::InputLayernorm };
     let mut tap = tap::Tap::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden)?;
     Ok(Box::new(move || tap.see(0, 0, &x).expect("values in CPU memory")))

@@ -10,11 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 
 use super::checkpoint::Checkpoint;
 use super::inventory::Part;
 use super::load::Loader;
+use super::tensor::{Device, Tensor};
 use crate::error::{Error, Kind, Result};
 
 /// Tensors in flight: enough for a disk or a network link to be busy while one of them is being checked.
@@ -295,7 +296,7 @@ mod tests {
     }
 
     fn first(weights: &Weights, i: usize) -> f32 {
-        weights.get(&format!("t{i}")).unwrap().to_vec1::<f32>().unwrap()[0]
+        weights.get(&format!("t{i}")).unwrap().values().unwrap()[0]
     }
 
     #[test]

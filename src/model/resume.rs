@@ -12,7 +12,6 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -21,6 +20,7 @@ use super::checkpoint::hex;
 use super::load::tensor_error;
 use super::open::OpenModel;
 use super::tap::{Folds, Tap};
+use super::tensor::Tensor;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, NormId, Site, Tokens};
@@ -248,7 +248,7 @@ fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
     for (first, count) in pieces(state.hidden).map_err(tensor_error)? {
-        let piece = state.hidden.narrow(0, first, count).and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+        let piece = state.hidden.rows(first, count).and_then(|x| x.values());
         writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
     }
     writer.write_all(state.tap.levels()).map_err(writing)?;
@@ -262,12 +262,12 @@ fn read(header: &Value, mut reader: sealed::Reader, model: &OpenModel, tap: &mut
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
     let inconsistent = || Error::corrupt("its parts do not fit");
     let width = model.spec.hidden_size;
-    let hidden = Tensor::zeros((tap.levels().len() / width, width), DType::F32, &model.device).map_err(tensor_error)?;
+    let hidden = Tensor::zeros((tap.levels().len() / width, width), &model.device).map_err(tensor_error)?;
     for (first, count) in pieces(&hidden).map_err(tensor_error)? {
         let mut piece = vec![0f32; count * width];
         reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
         let piece = Tensor::from_vec(piece, (count, width), &model.device);
-        piece.and_then(|piece| hidden.slice_set(&piece, 0, first)).map_err(tensor_error)?;
+        piece.and_then(|piece| hidden.set_rows(&piece, first)).map_err(tensor_error)?;
     }
     reader.read_exact(tap.levels_mut()).map_err(reading)?;
     let rest: Rest<'static> =

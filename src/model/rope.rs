@@ -4,11 +4,11 @@
 //! and their parameters are those of Hugging Face `rope_scaling` / `rope_parameters`; YaRN after Peng et al. 2023.
 //! Frequencies are computed in f64 and rounded once to f32, angles in f32 as the reference does.
 
-use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::config::Config;
 use super::spec::Mixer;
+use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
 
 /// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.

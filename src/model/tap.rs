@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 
-use candle_core::{CpuStorage, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Storage, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ops::{values, vectorised};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, NormId};
 
@@ -74,7 +75,7 @@ impl Tap {
 
     /// Takes the output of norm `n` for sequences `first_sequence..`: `x` [sequences * positions, hidden].
     pub fn see(&mut self, n: usize, first_sequence: usize, x: &Tensor) -> candle_core::Result<()> {
-        let (storage, layout) = x.storage_and_layout();
+        let (storage, layout) = x.cpu()?.storage_and_layout();
         match &*storage {
             Storage::Cpu(storage @ CpuStorage::F32(_)) => self.fold(n, first_sequence, values::<f32>(storage, layout)?),
             _ => bail!("the tap reads f32 in CPU memory"),

@@ -1,48 +1,143 @@
-//! Fused operations that the forward pass needs and the tensor library lacks: one pass over memory each, f32 inside.
-//!
-//! Each runs on contiguous rows and on all cores; a device other than the CPU adds its own kernel here.
+//! Fused operations that the forward pass needs and the tensor library lacks, each on the device where its operands are: one
+//! pass over memory each, f32 inside.
 
-mod activation;
-mod attend;
-mod delta_rule;
-mod expert;
-mod norm;
-mod project;
-mod rope;
-mod rows;
-mod shared;
-mod short_conv;
-mod vector;
+mod cpu;
 
-pub use activation::{activate, gate, interleaved_swiglu, sigmoid_gate};
-pub use attend::{Attend, attend, chunk_queries};
-pub use delta_rule::{CHUNK as DELTA_CHUNK, DeltaRule, delta_rule};
-pub use expert::{FeedForward, Room, add_expert};
-pub use norm::norm;
-pub use project::{Projection, project};
-pub use rope::rotate;
-pub use rows::{add, in_pieces};
-pub use short_conv::{ShortConv, Source, short_conv};
-pub(crate) use vector::vectorised;
+pub use cpu::{Attend, DELTA_CHUNK, FeedForward, Projection, Room, ShortConv, Source, chunk_queries};
+pub(crate) use cpu::{values, vectorised};
 
-use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
+use candle_core::Result;
 
-/// Values per parallel piece: small enough to balance, large enough not to notice.
-pub(crate) const PIECE: usize = 1 << 15;
+use super::spec::{Activation, NormKind};
+use super::tensor::Tensor;
 
-/// The values behind a contiguous tensor.
-pub(crate) fn values<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((begin, end)) => Ok(&storage.as_slice::<T>()?[begin..end]),
-        None => bail!("operand of a fused operation is not contiguous"),
+/// `x` [.., size], `weight` and `bias` [size], all f32.
+pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match x {
+        Tensor::Cpu(x) => {
+            let bias = bias.map(Tensor::cpu).transpose()?;
+            cpu::norm(kind, eps, x, weight.cpu()?, bias).map(Tensor::Cpu)
+        }
     }
 }
 
-/// The f32 values behind a contiguous tensor, to be changed in place.
-pub(crate) fn values_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let CpuStorage::F32(values) = storage else { bail!("expected f32") };
-    match layout.contiguous_offsets() {
-        Some((begin, end)) => Ok(&mut values[begin..end]),
-        None => bail!("operand of an in-place operation is not contiguous"),
+/// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
+/// weights are bf16 and the device multiplies that faster.
+pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
+    match x {
+        Tensor::Cpu(x) => Ok(cpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cpu).collect()),
     }
+}
+
+/// residual[rows[i]] += weights[i] * network(x[rows[i]]); the rows are distinct, `residual` and `x` are [tokens, hidden] in
+/// f32.
+pub fn add_expert(
+    residual: &Tensor,
+    x: &Tensor,
+    network: &FeedForward,
+    rows: &[u32],
+    weights: &[f32],
+    room: &Room,
+) -> Result<()> {
+    match residual {
+        Tensor::Cpu(residual) => cpu::add_expert(residual, x.cpu()?, network, rows, weights, room),
+    }
+}
+
+/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; rows are sequences after
+/// sequences, all f32. `sinks`: one logit per head, which takes part in the sum and is then dropped.
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: Attend) -> Result<Tensor> {
+    match q {
+        Tensor::Cpu(q) => {
+            let sinks = sinks.map(Tensor::values).transpose()?;
+            cpu::attend(q, k.cpu()?, v.cpu()?, sinks, op).map(Tensor::Cpu)
+        }
+    }
+}
+
+/// The heads of a gated delta rule and what decides how fast they forget.
+pub struct DeltaNet<'a> {
+    pub positions: usize,
+    pub heads: usize,
+    /// Heads that share a key.
+    pub group: usize,
+    /// [sequences * positions, 2 * heads]: for each key, beta of its group before the sigmoid, then what drives the decay.
+    pub beta_and_decay: &'a Tensor,
+    /// Logarithm of the rate of decay, [heads].
+    pub a_log: &'a Tensor,
+    /// Added to what drives the decay, [heads].
+    pub dt_bias: &'a Tensor,
+}
+
+/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
+/// [sequences * positions, heads, value_dim].
+pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<Tensor> {
+    match q {
+        Tensor::Cpu(q) => {
+            let DeltaNet { positions, heads, group, .. } = *net;
+            let (ba, a_log, dt_bias) = (net.beta_and_decay.values()?, net.a_log.values()?, net.dt_bias.values()?);
+            let op = cpu::DeltaRule::new(heads, group, positions, &ba, &a_log, &dt_bias);
+            cpu::delta_rule(q, k.cpu()?, v.cpu()?, &op).map(Tensor::Cpu)
+        }
+    }
+}
+
+/// `x` [sequences * positions, columns], `weight` [channels, 1, kernel] in f32, to [sequences, heads, positions, width].
+pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
+    match x {
+        Tensor::Cpu(x) => cpu::short_conv(x, weight.cpu()?, op).map(Tensor::Cpu),
+    }
+}
+
+/// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32, in place.
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => cpu::rotate(x, cos.cpu()?, sin.cpu()?),
+    }
+}
+
+/// residual += x, both [rows, size] in f32.
+pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
+    match residual {
+        Tensor::Cpu(residual) => cpu::add(residual, x.cpu()?),
+    }
+}
+
+/// x = f(x), elementwise and in place.
+pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => cpu::activate(activation, x),
+    }
+}
+
+/// x = f(gate) * x, elementwise and in place.
+pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => cpu::gate(activation, gate.cpu()?, x),
+    }
+}
+
+/// x = x * sigmoid(gate), elementwise and in place; the gate may also be one number per row, [rows, 1].
+pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => cpu::sigmoid_gate(x, gate.cpu()?),
+    }
+}
+
+/// [rows, 2 * size] with gate and up interleaved to [rows, size]: (up + 1) * gate * sigmoid(1.702 gate), gate <= limit,
+/// |up| <= limit.
+pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
+    match x {
+        Tensor::Cpu(x) => cpu::interleaved_swiglu(x, limit).map(Tensor::Cpu),
+    }
+}
+
+/// Calls `f` on matching pieces of at most `rows` rows.
+pub fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor, &Tensor) -> Result<()>) -> Result<()> {
+    let all = x.dims()[0];
+    for start in (0..all).step_by(rows) {
+        let count = rows.min(all - start);
+        f(&x.rows(start, count)?, &residual.rows(start, count)?)?;
+    }
+    Ok(())
 }

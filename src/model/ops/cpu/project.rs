@@ -1,12 +1,13 @@
 //! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, bail};
 use half::bf16;
 
 use super::values;
 use crate::memory;
 use crate::model::product::{self, Factor, Out, Rows, Values, Weight};
 use crate::model::spec::Order;
+use crate::model::tensor::Tensor;
 
 /// A weight, how it is stored, and its bias [out] in f32.
 #[derive(Clone, Copy)]
@@ -41,8 +42,9 @@ pub(crate) fn operand<'a>(storage: &'a CpuStorage, layout: &Layout, order: Order
 
 /// Products of `x` with each weight, into `outs` [rows, out].
 pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
-    let stored: Vec<_> = projections.iter().map(|p| p.weight.storage_and_layout()).collect();
-    let biases: Vec<_> = projections.iter().map(|p| p.bias.map(|bias| bias.storage_and_layout())).collect();
+    let stored: Vec<_> = projections.iter().map(|p| Ok(p.weight.cpu()?.storage_and_layout())).collect::<Result<_>>()?;
+    let biases = projections.iter().map(|p| p.bias.map(|bias| Ok(bias.cpu()?.storage_and_layout())).transpose());
+    let biases: Vec<_> = biases.collect::<Result<_>>()?;
     let mut factors = Vec::new();
     for (((p, (storage, layout)), bias), y) in projections.iter().zip(&stored).zip(&biases).zip(outs) {
         let Storage::Cpu(storage) = &**storage else { bail!("a weight is not in CPU memory") };
@@ -65,7 +67,7 @@ pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs
 
 /// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
 /// weights are bf16 and the CPU multiplies that faster.
-pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
+pub fn project(x: &candle_core::Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<candle_core::Tensor>> {
     let (rows, input) = x.dims2()?;
     let mut outs = Vec::new();
     for p in projections {
@@ -82,5 +84,6 @@ pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<
         let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
         multiply(&x, projections, rounded, &mut slices)?;
     }
-    outs.into_iter().zip(projections).map(|(y, p)| Tensor::from_vec(y, (rows, p.sizes()?.1), x.device())).collect()
+    let tensor = |y, p: &Projection| candle_core::Tensor::from_vec(y, (rows, p.sizes()?.1), x.device());
+    outs.into_iter().zip(projections).map(|(y, p)| tensor(y, p)).collect()
 }

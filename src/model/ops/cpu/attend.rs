@@ -22,6 +22,7 @@ const CHUNK_ROWS: usize = 96;
 /// Fewest queries per chunk, however large the group.
 const MIN_QUERIES: usize = 16;
 
+#[derive(Clone, Copy)]
 pub struct Attend {
     pub positions: usize,
     pub heads: usize,
@@ -31,8 +32,6 @@ pub struct Attend {
     pub window: Option<usize>,
     /// Factor on q·k.
     pub scale: f32,
-    /// One logit per head; takes part in the sum and is then dropped.
-    pub sinks: Option<Vec<f32>>,
 }
 
 /// Queries per chunk for a group of this many heads.
@@ -42,8 +41,8 @@ pub fn chunk_queries(group: usize) -> usize {
 
 /// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; rows are sequences after
 /// sequences, all f32.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, op: &Attend) -> Result<Tensor> {
-    q.apply_op3_no_bwd(k, v, op)
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<Vec<f32>>, op: Attend) -> Result<Tensor> {
+    q.apply_op3_no_bwd(k, v, &Chunked { op, sinks })
 }
 
 thread_local! {
@@ -57,15 +56,21 @@ struct Task {
     first: usize,
 }
 
-impl Attend {
+/// The operation with one logit per head that takes part in the sum and is then dropped.
+struct Chunked {
+    op: Attend,
+    sinks: Option<Vec<f32>>,
+}
+
+impl Chunked {
     fn run(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-        let (positions, queries) = (self.positions, chunk_queries(self.heads / self.kv_heads));
-        let sequences = q.len() / (positions * self.heads * self.head_dim);
+        let (positions, queries) = (self.op.positions, chunk_queries(self.op.heads / self.op.kv_heads));
+        let sequences = q.len() / (positions * self.op.heads * self.op.head_dim);
         // The longest first.
         let chunks = (0..positions).step_by(queries).rev();
         let tasks: Vec<Task> = chunks
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
-            .flat_map(|(first, sequence)| (0..self.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
+            .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
         let mut out: Vec<f32> = memory::zeroed(q.len());
         let to = Shared(out.as_mut_ptr());
@@ -85,12 +90,12 @@ impl Attend {
         to: Shared,
         buffers: &mut [Buffer; 2],
     ) {
-        let Attend { heads, kv_heads, head_dim, .. } = *self;
+        let Attend { heads, kv_heads, head_dim, .. } = self.op;
         let group = heads / kv_heads;
-        let queries = queries.min(self.positions - task.first);
-        let first_key = self.window.map_or(0, |width| (task.first + 1).saturating_sub(width));
+        let queries = queries.min(self.op.positions - task.first);
+        let first_key = self.op.window.map_or(0, |width| (task.first + 1).saturating_sub(width));
         let keys = task.first + queries - first_key;
-        let first_row = task.sequence * self.positions;
+        let first_row = task.sequence * self.op.positions;
         // Rows of scores are ordered by head within the group, then query; each is a row of [tokens * heads, head_dim].
         let head_rows: Vec<u32> = (0..group)
             .flat_map(|head| (0..queries).map(move |query| (head, query)))
@@ -112,9 +117,9 @@ impl Attend {
         let mut factors = vec![0f32; head_rows.len()];
         for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut factors).enumerate() {
             let query = task.first + row % queries;
-            let begin = self.window.map_or(0, |width| (query + 1).saturating_sub(width)) - first_key;
+            let begin = self.op.window.map_or(0, |width| (query + 1).saturating_sub(width)) - first_key;
             let sink = self.sinks.as_ref().map(|sinks| sinks[task.kv_head * group + row / queries]);
-            *factor = vectorised(|| softmax(scores, begin, query + 1 - first_key, self.scale, sink));
+            *factor = vectorised(|| softmax(scores, begin, query + 1 - first_key, self.op.scale, sink));
         }
         let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
         let w = Weight { values: of_head(v), stride, order: Order::InOut, input: keys, out: head_dim };
@@ -151,7 +156,7 @@ fn softmax(scores: &mut [f32], begin: usize, end: usize, scale: f32, sink: Optio
     1.0 / (sum(seen, |p| p) + sink.map_or(0.0, |sink| exp(sink - largest)))
 }
 
-impl CustomOp3 for Attend {
+impl CustomOp3 for Chunked {
     fn name(&self) -> &'static str {
         "attend"
     }
@@ -183,7 +188,7 @@ mod tests {
     const HEAD_DIM: usize = 6;
 
     /// The definition, one number at a time.
-    fn plainly(op: &Attend, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+    fn plainly(op: &Attend, sinks: Option<&[f32]>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
         let (group, kv) = (op.heads / op.kv_heads, op.kv_heads * op.head_dim);
         let mut out = vec![0f64; q.len()];
         for (row, head) in (0..q.len() / (op.heads * op.head_dim)).flat_map(|row| (0..op.heads).map(move |h| (row, h)))
@@ -196,7 +201,7 @@ mod tests {
                 k.iter().zip(&q[at..]).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>() * op.scale as f64
             };
             let weights: Vec<f64> = (first..=query).map(|key| score(key).exp()).collect();
-            let sink = op.sinks.as_ref().map_or(0.0, |sinks| (sinks[head] as f64).exp());
+            let sink = sinks.map_or(0.0, |sinks| (sinks[head] as f64).exp());
             let sum = weights.iter().sum::<f64>() + sink;
             for (key, weight) in (first..=query).zip(&weights) {
                 let v = &v[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
@@ -213,17 +218,17 @@ mod tests {
         for (kv_heads, window, sinks) in
             [(4, None, None), (2, Some(5), None), (1, Some(60), Some(sinks)), (2, Some(500), None)]
         {
-            let op =
-                Attend { positions: POSITIONS, heads: HEADS, kv_heads, head_dim: HEAD_DIM, window, scale: 0.7, sinks };
+            let op = Attend { positions: POSITIONS, heads: HEADS, kv_heads, head_dim: HEAD_DIM, window, scale: 0.7 };
             let mut random = |heads| -> Vec<f32> {
                 (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
             };
             let (q, k, v) = (random(HEADS), random(kv_heads), random(kv_heads));
             let tensor =
                 |x: &[f32], heads| Tensor::from_slice(x, (2 * POSITIONS, heads * HEAD_DIM), &Device::Cpu).unwrap();
-            let y = attend(&tensor(&q, HEADS), &tensor(&k, kv_heads), &tensor(&v, kv_heads), &op).unwrap();
+            let y =
+                attend(&tensor(&q, HEADS), &tensor(&k, kv_heads), &tensor(&v, kv_heads), sinks.clone(), op).unwrap();
             let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let expected = plainly(&op, &q, &k, &v);
+            let expected = plainly(&op, sinks.as_deref(), &q, &k, &v);
             let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
             assert!(worst < 1e-6, "{kv_heads} key heads, window {window:?}: {worst:e}");
         }

@@ -1,4 +1,4 @@
-//! Adding into the residual stream in place, all at once or in pieces.
+//! Adding into the residual stream in place.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
@@ -8,16 +8,6 @@ use super::{PIECE, values, values_mut, vectorised};
 /// residual += x, both [rows, size] in f32.
 pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
     residual.inplace_op2(x, &Add)
-}
-
-/// Calls `f` on matching pieces of at most `rows` rows.
-pub fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor, &Tensor) -> Result<()>) -> Result<()> {
-    let all = x.dim(0)?;
-    for start in (0..all).step_by(rows) {
-        let count = rows.min(all - start);
-        f(&x.narrow(0, start, count)?, &residual.narrow(0, start, count)?)?;
-    }
-    Ok(())
 }
 
 struct Add;

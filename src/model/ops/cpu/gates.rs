@@ -1,0 +1,30 @@
+//! Gates of the delta rule: how much of the state each position keeps, and how far it moves.
+
+use super::delta_rule::{CHUNK, DeltaRule};
+
+/// Above this ln(1 + exp(x)) is x in f32 (the reference's `softplus`).
+const SOFTPLUS_LINEAR: f32 = 20.0;
+
+impl DeltaRule {
+    /// `ba` [sequences * positions, key_heads * (b of the group | a of the group)], `a_log` and `dt_bias` [heads].
+    pub fn new(heads: usize, group: usize, positions: usize, ba: &[f32], a_log: &[f32], dt_bias: &[f32]) -> Self {
+        let sequences = ba.len() / (2 * heads * positions);
+        let (mut log_decay, mut beta) = (Vec::with_capacity(ba.len() / 2), Vec::with_capacity(ba.len() / 2));
+        for (s, head) in (0..sequences).flat_map(|s| (0..heads).map(move |head| (s, head))) {
+            let column = head / group * 2 * group + head % group;
+            let mut sum = 0.0;
+            for t in 0..positions {
+                let row = &ba[(s * positions + t) * 2 * heads..][..2 * heads];
+                beta.push(1.0 / (1.0 + (-row[column]).exp()));
+                let decay = -a_log[head].exp() * softplus(row[column + group] + dt_bias[head]);
+                sum = if t % CHUNK == 0 { decay } else { sum + decay };
+                log_decay.push(sum);
+            }
+        }
+        Self { heads, positions, log_decay, beta }
+    }
+}
+
+fn softplus(x: f32) -> f32 {
+    if x > SOFTPLUS_LINEAR { x } else { x.exp().ln_1p() }
+}
