@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model bench-hub
+.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model bench-hub cuda cuda-compiler gpu-test
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -73,3 +73,14 @@ target/race-environment/done: benches/requirements.txt
 # Streams a model of 1.2 GB from a hub on this machine, over a link limited to 200 MB/s.
 bench-hub:
 	cargo bench --bench hub
+
+# The program for NVIDIA GPUs (docs/gpu.md). No GPU is needed to build it; NVIDIA's compiler is fetched where there is none.
+cuda: packages cuda-compiler
+	cargo build --release --features cuda
+
+cuda-compiler:
+	@command -v nvcc > /dev/null || [ -n "$$CUDA_HOME" ] || sh .ci/cuda-compiler target/cuda-compiler
+
+# The engine's tests on a GPU that a C++ compiler makes of this processor and the program's own kernels.
+gpu-test: test-packages cuda-compiler
+	cargo test --features cuda --test outlier gpu::

@@ -14,6 +14,8 @@ mod sshd;
 /// The rules of the house, read off the source.
 mod tidy;
 
+#[cfg(feature = "cuda")]
+mod gpu;
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
 /// candle-transformers.
 mod oracle;

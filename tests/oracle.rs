@@ -27,9 +27,11 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
+/// How a fixture is loaded: on the CPU, or where `OUTLIER_TEST_DEVICE` says.
 pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
     let id = id.display().to_string();
-    LoadArgs { id, revision: None, dtype, device: "cpu".into(), chunk_layers: 2, stream: false }
+    let device = std::env::var("OUTLIER_TEST_DEVICE").unwrap_or("cpu".into());
+    LoadArgs { id, revision: None, dtype, device, chunk_layers: 2, stream: false }
 }
 
 /// All floating-point tensors of a file.

@@ -1,5 +1,7 @@
 //! `outlier doctor`: what this machine offers to the program, what of it is used, and what stands in the way.
 
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::cuda::{Driver, Gpu};
 use crate::{memory, model};
 
@@ -23,13 +25,30 @@ pub fn doctor() {
             for (i, gpu) in driver.gpus.iter().enumerate() {
                 line(&format!("cuda:{i}"), &described(gpu));
             }
-            line("device", "\"cpu\" and \"auto\": the processor. GPUs here are seen, and not used by this build");
+            line("device", &devices());
         }
         Err(missing) => {
             let (problem, hint) = missing.explained();
             line("driver", &problem);
             line("", &format!("to change that: {hint}"));
             line("device", "\"cpu\" and \"auto\": the processor");
+        }
+    }
+}
+
+/// What the names of devices mean here.
+#[cfg(not(feature = "cuda"))]
+fn devices() -> String {
+    "\"cpu\" and \"auto\": the processor. GPUs here are seen, and not used by this build: docs/gpu.md".to_string()
+}
+
+#[cfg(feature = "cuda")]
+fn devices() -> String {
+    match cuda::products_here() {
+        Ok(()) => "\"cuda\" and \"auto\": cuda:0; \"cpu\": the processor".to_string(),
+        Err(error) => {
+            let hint = error.hint.unwrap_or_default();
+            format!("\"cpu\" and \"auto\": the processor. {}\n{:12}to change that: {hint}", error.message, "")
         }
     }
 }

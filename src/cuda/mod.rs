@@ -1,11 +1,37 @@
 //! What CUDA there is on this machine, and what stands in the way of it. Nothing is linked: the program starts where there is
 //! neither driver nor GPU.
 
+#[cfg(feature = "cuda")]
+mod array;
+#[cfg(feature = "cuda")]
+mod blas;
+#[cfg(feature = "cuda")]
+mod context;
 mod driver;
+#[cfg(feature = "cuda")]
+mod staging;
 
+#[cfg(feature = "cuda")]
+pub use array::{Array, Element};
+#[cfg(feature = "cuda")]
+pub use blas::{Batch, Precision, Sizes, product, products};
+#[cfg(feature = "cuda")]
+pub use context::{Arg, Buffer, Context, Stream, THREADS};
 pub use driver::{Driver, Gpu, Missing};
 
 use crate::error::{Error, Result};
+
+/// Whether cuBLAS, which multiplies matrices, can be opened; it comes with a CUDA toolkit, and with PyTorch.
+#[cfg(feature = "cuda")]
+pub fn products_here() -> Result<()> {
+    if blas::is_here() {
+        return Ok(());
+    }
+    let problem = "no CUDA: the library libcublas.so is not found";
+    Err(Error::unsupported(problem).hint(
+        "install it (apt install libcublas-13-0, or pip install nvidia-cublas) and put its folder on LD_LIBRARY_PATH: docs/gpu.md",
+    ))
+}
 
 /// Which GPU `name` asks for: "cuda" is the first, "cuda:1" the second. None where it asks for something else.
 pub fn index(name: &str) -> Option<usize> {

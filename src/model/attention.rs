@@ -27,7 +27,13 @@ pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch)
     }
     let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)).transpose()?;
     let (window, scale) = (spec.window, spec.scale as f32);
-    let out = ops::attend(&q, &k, &v, sinks, Attend { positions: t, heads, kv_heads, head_dim, window, scale })?;
+    let out = ops::attend(
+        &q,
+        &k,
+        &v,
+        sinks,
+        Attend { positions: t, heads, kv_heads, head_dim, window, scale, rounded: weights.rounded() },
+    )?;
     drop((q, k, v));
     if let Some(gate) = gate {
         ops::sigmoid_gate(&out, &gate)?;

@@ -8,7 +8,7 @@ use super::inventory;
 use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
-use super::tensor::Tensor;
+use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
 use crate::record::Tokens;
@@ -36,7 +36,9 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
 }
 
 /// Token (and learned position) embeddings; only rows that occur are read.
-pub fn embed(model: &OpenModel, tokens: &Tokens, loader: &Loader, needed: &mut u64) -> Result<Tensor> {
+pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Tensor> {
+    // Few rows, made once: on the CPU, wherever they then go.
+    let loader = &Loader { checkpoint: &model.checkpoint, device: &Device::Cpu };
     let table = &model.spec.embedding;
     let width = table.shape[1];
     let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
@@ -82,7 +84,7 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
         loaded.push(loader.part(&part)?);
     }
     let project = || {
-        let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &model.device)?;
+        let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &Device::Cpu)?;
         let projection = Projection { weight: &loaded[0], order: projection.order, bias: loaded.get(1) };
         ops::project(&rows, &[projection], false)?.remove(0).values()
     };

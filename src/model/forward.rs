@@ -54,6 +54,7 @@ pub fn extract_with(
     if args.logits {
         needed += model.head_bytes()?;
     }
+    run.tap.settle().map_err(tensor_error)?;
     let (all, without_first, non_finite) = run.tap.finish();
     for entry in &non_finite {
         let norm = entry.norm.name();
@@ -112,7 +113,8 @@ pub fn extract_with(
     })
 }
 
-fn norms(model: &OpenModel) -> Vec<NormId> {
+/// All norms, in the order in which the tap counts them.
+pub(super) fn norms(model: &OpenModel) -> Vec<NormId> {
     (0..model.spec.layers.len()).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
 }
 
@@ -157,8 +159,7 @@ impl<'a> Run<'a> {
         let ladder = ladder(&args.thresholds)?;
         let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
         let mut resume = Resume::new(model, tokens, args, &ladder)?;
-        let (found, full) =
-            resume::take_over(&mut resume, model, &mut tap, args, &full_tensors(model, tokens, args), progress)?;
+        let (found, full) = resume::take_over(&mut resume, model, tokens, &mut tap, args, progress)?;
         let mut needed = 0;
         let loader = Loader { checkpoint: &model.checkpoint, device: &model.device };
         let size = |part: &Part| loader.resident_bytes(part);
@@ -166,7 +167,7 @@ impl<'a> Run<'a> {
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let (first, read_before, hidden, coverage) = match found {
             Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
-            None => (0, 0, embed::embed(model, tokens, &loader, &mut needed)?, Vec::new()),
+            None => (0, 0, embed::embed(model, tokens, &mut needed)?, Vec::new()),
         };
         Ok(Self {
             model,
@@ -260,6 +261,7 @@ impl<'a> Run<'a> {
                     drop(weights);
                 }
             }
+            self.model.device.pace()?;
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
@@ -278,6 +280,9 @@ impl<'a> Run<'a> {
     /// Leaves a checkpoint: `layer` layers are done, and no other has begun.
     fn save(&mut self, layer: usize) {
         let Some(resume) = &mut self.resume else { return };
+        if let Err(error) = self.tap.settle().map_err(tensor_error) {
+            return self.progress.event(Event::Warning(format!("no checkpoint after layer {layer}: {error}")));
+        }
         let (hidden, tap, coverage) = (&self.hidden, &self.tap, &self.coverage);
         let bytes_read = self.read_before + self.model.checkpoint.bytes_read() - self.already_read;
         resume.save(&State { layer, hidden, tap, coverage, bytes_read }, self.full.as_mut(), self.progress);
@@ -417,6 +422,8 @@ impl<'a> Run<'a> {
             let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
             let chosen = moe::Chosen { expert, assignment: &assignment, rows_per_product: rows, room: &room };
             moe::routed_expert(moe, &weights, &chosen, &all, &self.hidden).map_err(tensor_error)?;
+            drop(weights);
+            self.model.device.pace()?;
         }
         let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
         self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
@@ -435,15 +442,4 @@ impl<'a> Run<'a> {
             outcome => outcome.map(Some),
         }
     }
-}
-
-fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
-    let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
-    let mut tensors: Vec<_> =
-        norms(model).iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
-    if args.logits {
-        tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
-        tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
-    }
-    tensors
 }

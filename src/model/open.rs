@@ -70,25 +70,66 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     Config::parse(&text, &path)
 }
 
-pub fn device(name: &str) -> Result<Device> {
+/// The GPU that device `name` means here; none for the CPU.
+///
+/// # Errors
+/// When there is no such device, with what is missing.
+fn gpu(name: &str) -> Result<Option<usize>> {
     match name {
-        "cpu" | "auto" => Ok(Device::Cpu),
+        "cpu" => Ok(None),
+        "auto" => Ok(automatic()),
         _ => match cuda::index(name) {
-            Some(index) => {
-                let gpu = cuda::gpu(index).map_err(|error| error.context(format!("device \"{name}\"")))?;
-                let problem =
-                    format!("device \"{name}\" is a GPU ({}): this build computes on processors only", gpu.name);
-                Err(Error::unsupported(problem).hint("use device: \"cpu\" or \"auto\""))
-            }
+            Some(index) => usable(index).map_err(|error| error.context(format!("device \"{name}\""))).map(Some),
             None => Err(Error::bad_argument(format!("device \"{name}\" is unknown"))
                 .hint("device is \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")),
         },
     }
 }
 
+#[cfg(not(feature = "cuda"))]
+fn automatic() -> Option<usize> {
+    None
+}
+
+/// The first GPU, or the CPU and one line that says why.
+#[cfg(feature = "cuda")]
+fn automatic() -> Option<usize> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    match usable(0) {
+        Ok(index) => Some(index),
+        Err(error) => {
+            SAID.call_once(|| eprintln!("device \"auto\": the CPU computes; {}", error.message));
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn usable(index: usize) -> Result<usize> {
+    let gpu = cuda::gpu(index)?;
+    Err(Error::unsupported(format!("a GPU ({}), but this program was built for processors only", gpu.name))
+        .hint("build it with --features cuda (docs/gpu.md), or use device: \"cpu\" or \"auto\""))
+}
+
+#[cfg(feature = "cuda")]
+fn usable(index: usize) -> Result<usize> {
+    cuda::gpu(index)?;
+    cuda::products_here().map(|()| index)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device(_gpu: Option<usize>) -> Result<Device> {
+    Ok(Device::Cpu)
+}
+
+#[cfg(feature = "cuda")]
+fn device(gpu: Option<usize>) -> Result<Device> {
+    gpu.map_or(Ok(Device::Cpu), |index| cuda::Context::open(index).map(Device::Cuda))
+}
+
 /// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
 pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
-    device(&args.device)?;
+    let gpu = gpu(&args.device)?;
     let config = read_config(&*files.source)?;
     let checkpoint = Checkpoint::open(files.source).ok();
     let names: &dyn Names = match &checkpoint {
@@ -102,13 +143,13 @@ pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
         weight_bytes += inventory::released_bytes(&tensor, role);
     }
     let sizes = (parameters, weight_bytes);
-    info(&config, &spec, args, files.revision, sizes, Vec::new())
+    info(&config, &spec, (args, gpu), files.revision, sizes, Vec::new())
 }
 
 fn info(
     config: &Config,
     spec: &spec::Model,
-    args: &LoadArgs,
+    (args, gpu): (&LoadArgs, Option<usize>),
     revision: Option<String>,
     (parameters, weight_bytes): (u64, u64),
     files: Vec<FileHash>,
@@ -127,7 +168,7 @@ fn info(
         active_parameters: super::estimate::active_parameters(spec),
         weight_bytes,
         dtype: args.dtype,
-        device: "cpu".to_string(),
+        device: gpu.map_or("cpu".to_string(), |index| format!("cuda:{index}")),
         chunk_layers: args.chunk_layers,
         synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
         files,
@@ -136,6 +177,7 @@ fn info(
 
 pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let revision = files.revision;
+    let gpu = gpu(&args.device)?;
     let config = read_config(&*files.source)?;
     let checkpoint = Checkpoint::open(files.source)?;
     let spec = arch::model(&config, &checkpoint)?;
@@ -145,10 +187,10 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
         weight_bytes += checkpoint.expect(&tensor)?.bytes;
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, args, revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, gpu), revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,
     };
-    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(&args.device)? })
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(gpu)? })
 }

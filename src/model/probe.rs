@@ -75,7 +75,7 @@ pub fn attention(
 ) -> Result<Work> {
     let q = tensor(&[positions, heads * head_dim])?;
     let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
-    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125 };
+    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, rounded: false };
     Ok(Box::new(move || {
         ops::attend(&q, &k, &v, None, op).expect("sizes fit");
     }))

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::hex;
+use super::forward::norms;
 use super::load::tensor_error;
 use super::open::OpenModel;
 use super::tap::{Folds, Tap};
@@ -188,9 +189,9 @@ impl Resume {
 pub fn take_over(
     resume: &mut Option<Resume>,
     model: &OpenModel,
+    tokens: &Tokens,
     tap: &mut Tap,
     args: &ExtractArgs,
-    tensors: &[(String, Vec<usize>)],
     progress: &dyn Progress,
 ) -> Result<(Option<Found>, Option<FullActivations>)> {
     let found = match resume {
@@ -205,6 +206,7 @@ pub fn take_over(
                 .hint("add out: \"results/NAME\" to the options"));
         }
     };
+    let tensors = &full_tensors(model, tokens, args);
     let Some(resume) = resume else { return Ok((None, Some(FullActivations::create(folder, tensors)?))) };
     if let Some(found) = found {
         if let Some(full) = FullActivations::resume(&resume.mark(), folder, tensors, &finished(found.layer))? {
@@ -231,6 +233,18 @@ fn identity(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, ladder: &[f3
     });
     let Value::Object(identity) = identity else { unreachable!("made as an object") };
     Ok(identity)
+}
+
+/// The tensors of `activations.safetensors`, with their shapes.
+fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
+    let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
+    let mut tensors: Vec<_> =
+        norms(model).iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
+    if args.logits {
+        tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
+        tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
+    }
+    tensors
 }
 
 /// Tensors that are complete after `layer` layers.

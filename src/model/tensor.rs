@@ -1,18 +1,41 @@
-//! Tensors where the model computes: in the memory of the CPU, held by candle.
+//! Tensors where the model computes: in the memory of the CPU, held by candle, or in that of a GPU.
 //!
 //! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
 
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Shape, WithDType};
 
+#[cfg(feature = "cuda")]
+use super::ops::{gpu, wrapped};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Array, Context, Element};
+
 /// Where tensors are and operations run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Device {
     Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<Context>),
+}
+
+impl Device {
+    /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
+    pub fn pace(&self) -> crate::error::Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(context) => context.pace(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub enum Tensor {
     Cpu(candle_core::Tensor),
+    #[cfg(feature = "cuda")]
+    Cuda(Array),
 }
 
 impl Tensor {
@@ -22,6 +45,14 @@ impl Tensor {
         let shape = shape.into();
         match device {
             Device::Cpu => candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => {
+                let (bytes, element) = bytes_of(T::to_cpu_storage_owned(values))?;
+                if bytes.len() != shape.elem_count() * element.bytes() {
+                    candle_core::bail!("{} bytes do not fill {shape:?}", bytes.len());
+                }
+                Array::uploaded(context, &bytes, shape.dims(), element).map(Self::Cuda).map_err(wrapped)
+            }
         }
     }
 
@@ -29,6 +60,10 @@ impl Tensor {
     pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => {
+                Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda).map_err(wrapped)
+            }
         }
     }
 
@@ -39,6 +74,20 @@ impl Tensor {
     pub fn cpu(&self) -> Result<&candle_core::Tensor> {
         match self {
             Self::Cpu(x) => Ok(x),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => candle_core::bail!("expected a tensor in CPU memory, found one on a GPU"),
+        }
+    }
+
+    /// What is in the memory of a GPU.
+    ///
+    /// # Errors
+    /// When the tensor is not there.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(&self) -> Result<&Array> {
+        match self {
+            Self::Cuda(x) => Ok(x),
+            Self::Cpu(_) => candle_core::bail!("expected a tensor on a GPU, found one in CPU memory"),
         }
     }
 
@@ -46,12 +95,23 @@ impl Tensor {
     pub fn values(&self) -> Result<Vec<f32>> {
         match self {
             Self::Cpu(x) => x.flatten_all()?.to_vec1(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => {
+                let mut values = vec![0f32; x.len()];
+                if x.element() != Element::F32 {
+                    candle_core::bail!("expected f32, found {x:?}");
+                }
+                x.download(bytemuck::cast_slice_mut(&mut values)).map_err(wrapped)?;
+                Ok(values)
+            }
         }
     }
 
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Cpu(x) => x.dims(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => x.dims(),
         }
     }
 
@@ -68,6 +128,14 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.reshape(shape.into()).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => {
+                let shape = shape.into();
+                if shape.elem_count() != x.len() {
+                    candle_core::bail!("{:?} cannot become {shape:?}", x.dims());
+                }
+                Ok(Self::Cuda(x.reshaped(shape.dims())))
+            }
         }
     }
 
@@ -75,6 +143,12 @@ impl Tensor {
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.narrow(0, first, count).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) if first + count > x.dims()[0] => {
+                candle_core::bail!("rows {first}..{} of {:?}", first + count, x.dims())
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => Ok(Self::Cuda(x.rows(first, count))),
         }
     }
 
@@ -82,6 +156,8 @@ impl Tensor {
     pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.narrow(candle_core::D::Minus1, first, count)?.contiguous().map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
         }
     }
 
@@ -89,6 +165,8 @@ impl Tensor {
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
             Self::Cpu(x) => x.slice_set(rows.cpu()?, 0, first),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => x.set_rows(rows.cuda()?, first).map_err(wrapped),
         }
     }
 
@@ -96,6 +174,8 @@ impl Tensor {
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.clamp(-limit, limit).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
         }
     }
 }
@@ -104,4 +184,16 @@ impl From<candle_core::Tensor> for Tensor {
     fn from(x: candle_core::Tensor) -> Self {
         Self::Cpu(x)
     }
+}
+
+/// The bytes of values on their way to a GPU.
+#[cfg(feature = "cuda")]
+fn bytes_of(values: candle_core::CpuStorage) -> Result<(Vec<u8>, Element)> {
+    use candle_core::CpuStorage;
+    Ok(match values {
+        CpuStorage::F32(values) => (bytemuck::cast_slice(&values).to_vec(), Element::F32),
+        CpuStorage::BF16(values) => (bytemuck::cast_slice(&values).to_vec(), Element::Bf16),
+        CpuStorage::U8(values) => (values, Element::U8),
+        _ => candle_core::bail!("only f32, bf16 and u8 go to a GPU"),
+    })
 }

@@ -2,9 +2,13 @@
 //! pass over memory each, f32 inside.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(super) mod gpu;
 
 pub use cpu::{Attend, DELTA_CHUNK, FeedForward, Projection, Room, ShortConv, Source, chunk_queries};
 pub(crate) use cpu::{values, vectorised};
+#[cfg(feature = "cuda")]
+pub(crate) use gpu::wrapped;
 
 use candle_core::Result;
 
@@ -18,6 +22,11 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
             let bias = bias.map(Tensor::cpu).transpose()?;
             cpu::norm(kind, eps, x, weight.cpu()?, bias).map(Tensor::Cpu)
         }
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => {
+            let bias = bias.map(Tensor::cuda).transpose()?;
+            gpu::norm(kind, eps, x, weight.cuda()?, bias).map(Tensor::Cuda)
+        }
     }
 }
 
@@ -26,6 +35,8 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
 pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
     match x {
         Tensor::Cpu(x) => Ok(cpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cpu).collect()),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => Ok(gpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cuda).collect()),
     }
 }
 
@@ -41,6 +52,8 @@ pub fn add_expert(
 ) -> Result<()> {
     match residual {
         Tensor::Cpu(residual) => cpu::add_expert(residual, x.cpu()?, network, rows, weights, room),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(residual) => gpu::add_expert(residual, x.cuda()?, network, rows, weights),
     }
 }
 
@@ -51,6 +64,11 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
         Tensor::Cpu(q) => {
             let sinks = sinks.map(Tensor::values).transpose()?;
             cpu::attend(q, k.cpu()?, v.cpu()?, sinks, op).map(Tensor::Cpu)
+        }
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(q) => {
+            let sinks = sinks.map(Tensor::cuda).transpose()?;
+            gpu::attend(q, k.cuda()?, v.cuda()?, sinks, op).map(Tensor::Cuda)
         }
     }
 }
@@ -79,6 +97,8 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
             let op = cpu::DeltaRule::new(heads, group, positions, &ba, &a_log, &dt_bias);
             cpu::delta_rule(q, k.cpu()?, v.cpu()?, &op).map(Tensor::Cpu)
         }
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(q) => gpu::delta_rule(q, k.cuda()?, v.cuda()?, net).map(Tensor::Cuda),
     }
 }
 
@@ -86,6 +106,8 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
 pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => cpu::short_conv(x, weight.cpu()?, op).map(Tensor::Cpu),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::short_conv(x, weight.cuda()?, op).map(Tensor::Cuda),
     }
 }
 
@@ -93,6 +115,8 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::rotate(x, cos.cpu()?, sin.cpu()?),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?),
     }
 }
 
@@ -100,6 +124,8 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
 pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
     match residual {
         Tensor::Cpu(residual) => cpu::add(residual, x.cpu()?),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(residual) => gpu::add(residual, x.cuda()?),
     }
 }
 
@@ -107,6 +133,8 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
 pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::activate(activation, x),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::activate(activation, x),
     }
 }
 
@@ -114,6 +142,8 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
 pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::gate(activation, gate.cpu()?, x),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::gate(activation, gate.cuda()?, x),
     }
 }
 
@@ -121,6 +151,8 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::sigmoid_gate(x, gate.cpu()?),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::sigmoid_gate(x, gate.cuda()?),
     }
 }
 
@@ -129,6 +161,8 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
 pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => cpu::interleaved_swiglu(x, limit).map(Tensor::Cpu),
+        #[cfg(feature = "cuda")]
+        Tensor::Cuda(x) => gpu::interleaved_swiglu(x, limit).map(Tensor::Cuda),
     }
 }
 

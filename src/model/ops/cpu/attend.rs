@@ -32,6 +32,9 @@ pub struct Attend {
     pub window: Option<usize>,
     /// Factor on q·k.
     pub scale: f32,
+    /// Operands may be rounded where a device multiplies that faster; a CPU does not.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub rounded: bool,
 }
 
 /// Queries per chunk for a group of this many heads.
@@ -218,7 +221,15 @@ mod tests {
         for (kv_heads, window, sinks) in
             [(4, None, None), (2, Some(5), None), (1, Some(60), Some(sinks)), (2, Some(500), None)]
         {
-            let op = Attend { positions: POSITIONS, heads: HEADS, kv_heads, head_dim: HEAD_DIM, window, scale: 0.7 };
+            let op = Attend {
+                positions: POSITIONS,
+                heads: HEADS,
+                kv_heads,
+                head_dim: HEAD_DIM,
+                window,
+                scale: 0.7,
+                rounded: false,
+            };
             let mut random = |heads| -> Vec<f32> {
                 (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
             };

@@ -2,6 +2,9 @@
 //!
 //! The fold is over `record::Fold`'s definitions. Values that are not finite are counted and otherwise left out.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use std::borrow::Cow;
 
 use candle_core::{CpuStorage, Storage, bail};
@@ -42,6 +45,8 @@ pub struct Tap {
     all: Vec<Vec<NormFold>>,
     without_first: Vec<Vec<NormFold>>,
     non_finite: Vec<NonFinite>,
+    #[cfg(feature = "cuda")]
+    gpu: Option<gpu::OnGpu>,
 }
 
 /// What has been folded of the first norms, to be continued by another tap; its levels go with it.
@@ -70,11 +75,17 @@ impl Tap {
             all: empty(),
             without_first: empty(),
             non_finite: Vec::new(),
+            #[cfg(feature = "cuda")]
+            gpu: None,
         })
     }
 
     /// Takes the output of norm `n` for sequences `first_sequence..`: `x` [sequences * positions, hidden].
     pub fn see(&mut self, n: usize, first_sequence: usize, x: &Tensor) -> candle_core::Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Tensor::Cuda(x) = x {
+            return self.see_on_gpu(n, first_sequence, x);
+        }
         let (storage, layout) = x.cpu()?.storage_and_layout();
         match &*storage {
             Storage::Cpu(storage @ CpuStorage::F32(_)) => self.fold(n, first_sequence, values::<f32>(storage, layout)?),
@@ -102,12 +113,25 @@ impl Tap {
         let blocks = hidden.div_ceil(BLOCK);
         for (s, pieces) in (first_sequence..).zip(folded.chunks_exact(blocks)) {
             let (nan, infinite) = pieces.iter().fold((0, 0), |sum, piece| (sum.0 + piece.nan, sum.1 + piece.infinite));
-            if nan + infinite > 0 {
-                self.non_finite.push(NonFinite { norm: self.norms[n], sequence: s, nan, infinite });
-            }
-            self.all[n][s] = joined(pieces.iter().map(|piece| &piece.all));
-            self.without_first[n][s] = joined(pieces.iter().map(|piece| &piece.without_first));
+            let all = joined(pieces.iter().map(|piece| &piece.all));
+            let without_first = joined(pieces.iter().map(|piece| &piece.without_first));
+            self.keep(n, s, all, without_first, (nan, infinite));
         }
+    }
+
+    /// What norm `n` is over sequence `s`, and how many values were NaN and infinite.
+    fn keep(&mut self, n: usize, s: usize, all: NormFold, without_first: NormFold, (nan, infinite): (u64, u64)) {
+        if nan + infinite > 0 {
+            self.non_finite.push(NonFinite { norm: self.norms[n], sequence: s, nan, infinite });
+        }
+        self.all[n][s] = all;
+        self.without_first[n][s] = without_first;
+    }
+
+    /// Brings what is still on a GPU into this tap: before anything but `see` looks at it.
+    #[cfg(not(feature = "cuda"))]
+    pub fn settle(&mut self) -> candle_core::Result<()> {
+        Ok(())
     }
 
     /// Of the first `norms` norms, all that have been seen.

@@ -1,6 +1,9 @@
 //! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and refusing NaN. Runs on the
 //! threads that read.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use bytemuck::Pod;
 use candle_core::DType;
 use half::{bf16, f16};
@@ -36,7 +39,12 @@ pub struct Loader<'a> {
 
 /// Errors of the tensor library say too little by themselves; they are faults of the program, not of the user.
 pub fn tensor_error(error: candle_core::Error) -> Error {
-    Error::new(Kind::Unsupported, format!("tensor operation failed: {error}"))
+    let problem =
+        |error: &dyn std::fmt::Display| Error::new(Kind::Unsupported, format!("tensor operation failed: {error}"));
+    match error {
+        candle_core::Error::Cuda(error) => error.downcast::<Error>().map_or_else(|error| problem(&error), |own| *own),
+        error => problem(&error),
+    }
 }
 
 impl Loader<'_> {
@@ -55,6 +63,10 @@ impl Loader<'_> {
                 self.values(tensor, entry, *index as u64 * length, shape, dtype)
             }
             Part::Mxfp4 { blocks, scales, index, .. } => {
+                #[cfg(feature = "cuda")]
+                if let Device::Cuda(context) = self.device {
+                    return self.mxfp4_to_gpu(context, blocks, scales, *index).map(Tensor::Cuda);
+                }
                 let codes = self.raw_slice(blocks, *index)?;
                 let exponents = self.raw_slice(scales, *index)?;
                 let (out, groups) = (blocks.shape[1], blocks.shape[2]);
@@ -78,11 +90,16 @@ impl Loader<'_> {
         self.values(tensor, entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
     }
 
-    fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
-        let entry = self.checkpoint.expect(tensor)?;
-        if entry.dtype != Dtype::U8 {
-            return Err(self.wrong_dtype(tensor, entry, "U8"));
+    /// Where the bytes of a tensor are that is neither f32 nor of its halves.
+    fn raw(&self, tensor: &spec::Tensor) -> Result<&Entry> {
+        match self.checkpoint.expect(tensor)? {
+            entry if entry.dtype == Dtype::U8 => Ok(entry),
+            entry => Err(self.wrong_dtype(tensor, entry, "U8")),
         }
+    }
+
+    fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
+        let entry = self.raw(tensor)?;
         let mut bytes = vec![0u8; tensor.shape[1..].iter().product()];
         self.checkpoint.read_into(entry, (index * bytes.len()) as u64, &mut bytes)?;
         Ok(bytes)
@@ -104,11 +121,21 @@ impl Loader<'_> {
     ) -> Result<Tensor> {
         let count = shape.iter().product();
         let place = || format!("{}: tensor `{}`", self.checkpoint.place(entry), tensor.name);
+        if !matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+            return Err(self.wrong_dtype(tensor, entry, "F32, BF16 or F16"));
+        }
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(context) = self.device {
+            return match self.to_gpu(context, entry, offset, &shape, to)? {
+                Ok(array) => Ok(Tensor::Cuda(array)),
+                // Said in words by the same check on this side.
+                Err(_) => Loader { device: &Device::Cpu, ..*self }.values(tensor, entry, offset, shape, to),
+            };
+        }
         let converted = match entry.dtype {
             Dtype::F32 => self.convert::<f32>(entry, offset, count, to, shape),
             Dtype::BF16 => self.convert::<bf16>(entry, offset, count, to, shape),
-            Dtype::F16 => self.convert::<f16>(entry, offset, count, to, shape),
-            _ => return Err(self.wrong_dtype(tensor, entry, "F32, BF16 or F16")),
+            _ => self.convert::<f16>(entry, offset, count, to, shape),
         };
         match converted? {
             Converted::Finite(tensor) => Ok(tensor),

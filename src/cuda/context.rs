@@ -1,0 +1,441 @@
+//! A GPU at work: its memory, its two streams and its kernels.
+//!
+//! All threads share one stream that computes; another copies, so that the next weights arrive while this layer computes.
+//! Whoever copies waits until what was copied is complete before it passes it on.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use cudarc::cublas::sys::cublasHandle_t;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
+
+use super::staging::{Half, Pinned};
+use crate::error::{Error, Kind, Result};
+
+/// The kernels by file, as the compiler made them.
+const MODULES: &[(&str, &[&str])] = &[
+    (concat!(include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")), "\0"), &["addresses", "softmax"]),
+    (
+        concat!(include_str!(concat!(env!("OUT_DIR"), "/delta.ptx")), "\0"),
+        &["short_conv", "delta_rule", "delta_rule_64", "delta_rule_128"],
+    ),
+    (
+        concat!(include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")), "\0"),
+        &[
+            "add",
+            "add_bias",
+            "activate",
+            "gate",
+            "sigmoid_gate",
+            "interleaved_swiglu",
+            "rotate",
+            "columns",
+            "clamp",
+            "narrow_to_bf16",
+            "widen_bf16",
+            "widen_f16",
+            "finite_16",
+            "finite_32",
+            "mxfp4",
+        ],
+    ),
+    (concat!(include_str!(concat!(env!("OUT_DIR"), "/experts.ptx")), "\0"), &["gather", "gather_bf16", "scatter"]),
+    (concat!(include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")), "\0"), &["row_norm"]),
+    (concat!(include_str!(concat!(env!("OUT_DIR"), "/tap.ptx")), "\0"), &["tap"]),
+];
+
+/// Threads of a block; the kernels that sum are written for it.
+pub const THREADS: u32 = 256;
+/// Most blocks of an elementwise kernel, whose threads then take several numbers each.
+const MOST_BLOCKS: u64 = 1 << 14;
+/// Bytes of each piece that is uploaded for the computing stream.
+const UPLOAD_BYTES: usize = 1 << 20;
+/// Pieces in flight.
+const UPLOADS: usize = 8;
+
+/// Which stream work is put on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stream {
+    Compute,
+    Copy,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+pub enum Arg {
+    Address(u64),
+    U32(u32),
+    U64(u64),
+    F32(f32),
+}
+
+impl Arg {
+    pub fn size(value: usize) -> Self {
+        Self::U32(u32::try_from(value).expect("a dimension below 2^32"))
+    }
+
+    pub fn count(value: usize) -> Self {
+        Self::U64(value as u64)
+    }
+}
+
+/// A GPU that computes.
+pub struct Context {
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+    compute: CUstream,
+    copy: CUstream,
+    blas: Mutex<Blas>,
+    modules: Vec<sys::CUmodule>,
+    kernels: HashMap<&'static str, sys::CUfunction>,
+    uploads: Mutex<(Vec<Half>, usize)>,
+    /// Pairs of pinned halves that no thread is using.
+    idle: Mutex<Vec<[Half; 2]>>,
+    /// Where the computing stream was when `pace` was last called.
+    pace: Mutex<Option<Event>>,
+    /// Bytes of GPU memory in use, and the most there were.
+    live: AtomicUsize,
+    peak: AtomicUsize,
+    /// Bytes that may be in use.
+    limit: AtomicUsize,
+}
+
+/// cuBLAS's handle, for one thread at a time.
+pub(super) struct Blas(pub(super) cublasHandle_t);
+
+// SAFETY: the driver's objects may be used from any thread whose current context is theirs; `enter` sees to that, and the
+// cuBLAS handle is behind a lock.
+unsafe impl Send for Context {}
+unsafe impl Sync for Context {}
+unsafe impl Send for Blas {}
+
+/// An error of the driver in words.
+pub(super) fn failed(what: &str, error: DriverError) -> Error {
+    let name = error.error_name().map_or("unknown error".into(), CStr::to_string_lossy).into_owned();
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => out_of_memory(format!("{what}: the GPU's memory is full")),
+        _ => Error::new(Kind::Unsupported, format!("CUDA: {what}: {name}"))
+            .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere"),
+    }
+}
+
+fn out_of_memory(problem: String) -> Error {
+    Error::new(Kind::Oom, problem).hint("fewer or shorter sequences, a smaller memory_budget, or a larger GPU")
+}
+
+impl Context {
+    /// Opens GPU `index`, which `super::gpu` has found.
+    pub fn open(index: usize) -> Result<Arc<Self>> {
+        let opening = |error| failed(&format!("opening cuda:{index}"), error);
+        // SAFETY: the device is one the driver counts; what is made is freed when this is dropped.
+        unsafe {
+            result::init().map_err(opening)?;
+            let device = result::device::get(index as c_int).map_err(opening)?;
+            let context = result::primary_ctx::retain(device).map_err(opening)?;
+            result::ctx::set_current(context).map_err(opening)?;
+            keep_freed_memory(device).map_err(opening)?;
+            let stream = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(opening);
+            let (compute, copy) = (stream()?, stream()?);
+            let (mut modules, mut kernels) = (Vec::new(), HashMap::new());
+            for (text, names) in MODULES {
+                let module = result::module::load_data(text.as_ptr().cast()).map_err(opening)?;
+                modules.push(module);
+                for name in *names {
+                    let symbol = CString::new(*name).expect("no NUL");
+                    kernels.insert(*name, result::module::get_function(module, symbol).map_err(opening)?);
+                }
+            }
+            let blas = Mutex::new(Blas(super::blas::handle(compute)?));
+            let limit = AtomicUsize::new(usize::MAX);
+            let (live, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let (uploads, idle, pace) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
+            let context =
+                Self { context, device, compute, copy, blas, modules, kernels, uploads, idle, pace, live, peak, limit };
+            Ok(Arc::new(context))
+        }
+    }
+
+    /// Makes this context the calling thread's.
+    pub(super) fn enter(&self) -> Result<()> {
+        // SAFETY: the context lives as long as `self`.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("entering its context", error))
+    }
+
+    pub(super) fn blas(&self) -> MutexGuard<'_, Blas> {
+        self.blas.lock().expect("no panic under this lock")
+    }
+
+    fn stream(&self, stream: Stream) -> CUstream {
+        match stream {
+            Stream::Compute => self.compute,
+            Stream::Copy => self.copy,
+        }
+    }
+
+    /// Refuses to use more than `bytes` of GPU memory from now on.
+    pub fn limit(&self, bytes: usize) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The most bytes of GPU memory that were in use at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the GPU's memory that nobody uses, and all.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.enter()?;
+        result::mem_get_info().map_err(|error| failed("asking for free memory", error))
+    }
+
+    /// Memory with anything in it, in the order of `stream`.
+    ///
+    /// # Errors
+    /// Of kind `oom` when the GPU or the limit has no room for it.
+    pub fn allocate(self: &Arc<Self>, bytes: usize, stream: Stream) -> Result<Buffer> {
+        self.enter()?;
+        let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let limit = self.limit.load(Ordering::Relaxed);
+        let give_up = || self.live.fetch_sub(bytes, Ordering::Relaxed);
+        if live > limit {
+            give_up();
+            return Err(out_of_memory(format!("{live} bytes of GPU memory are more than the {limit} allowed")));
+        }
+        // SAFETY: the stream is this context's; what is allocated is freed by `Buffer`.
+        let address = unsafe { result::malloc_async(self.stream(stream), bytes.max(1)) };
+        let address = address.map_err(|error| {
+            give_up();
+            failed(&format!("allocating {bytes} bytes next to {}", live - bytes), error)
+        })?;
+        self.peak.fetch_max(live, Ordering::Relaxed);
+        Ok(Buffer { context: self.clone(), address, bytes, freed_on: stream })
+    }
+
+    /// Starts kernel `name` in `blocks` of `threads`.
+    pub fn launch(
+        &self,
+        stream: Stream,
+        name: &'static str,
+        blocks: (u32, u32),
+        threads: u32,
+        args: &[Arg],
+    ) -> Result<()> {
+        self.enter()?;
+        let kernel = self.kernels[name];
+        let pointer = |arg: &Arg| -> *mut c_void {
+            match arg {
+                Arg::Address(value) | Arg::U64(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::U32(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::F32(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            }
+        };
+        let mut pointers: Vec<*mut c_void> = args.iter().map(pointer).collect();
+        // SAFETY: `args` are what the kernel takes, in its order; the driver copies them before it returns. Buffers are freed
+        // in the order of the stream.
+        let launched = unsafe {
+            let (grid, block) = ((blocks.0, blocks.1, 1), (threads, 1, 1));
+            result::launch_kernel(kernel, grid, block, 0, self.stream(stream), &mut pointers)
+        };
+        launched.map_err(|error| failed(&format!("kernel {name}"), error))
+    }
+
+    /// Starts a kernel that meets `count` numbers, as many threads as are useful.
+    pub fn each(&self, stream: Stream, name: &'static str, count: usize, args: &[Arg]) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let blocks = (count as u64).div_ceil(THREADS as u64).min(MOST_BLOCKS);
+        self.launch(stream, name, (blocks as u32, 1), THREADS, args)
+    }
+
+    /// Copies `bytes` to `to` in the order of the computing stream, without waiting for it.
+    pub fn upload(&self, to: CUdeviceptr, bytes: &[u8]) -> Result<()> {
+        self.enter()?;
+        let mut uploads = self.uploads.lock().expect("no panic under this lock");
+        for (i, piece) in bytes.chunks(UPLOAD_BYTES).enumerate() {
+            let (halves, next) = &mut *uploads;
+            if halves.len() < UPLOADS {
+                halves.push(Half::new(UPLOAD_BYTES)?);
+            }
+            let half = &mut halves[*next];
+            *next = (*next + 1) % UPLOADS;
+            half.wait()?;
+            half.bytes()[..piece.len()].copy_from_slice(piece);
+            half.send(piece.len(), to + (i * UPLOAD_BYTES) as u64, self.compute)?;
+        }
+        Ok(())
+    }
+
+    /// Memory on the copying stream, filled by `fill` piece by piece: it gets the offset and where to put the bytes.
+    /// Complete only once `settle` has returned.
+    pub fn receive(
+        self: &Arc<Self>,
+        bytes: usize,
+        mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
+    ) -> Result<Buffer> {
+        let buffer = self.allocate(bytes, Stream::Copy)?;
+        let mut halves = match self.idle.lock().expect("no panic under this lock").pop() {
+            Some(halves) => halves,
+            None => [Half::new(Pinned::BYTES)?, Half::new(Pinned::BYTES)?],
+        };
+        for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
+            let length = Pinned::BYTES.min(bytes - start);
+            let half = &mut halves[i % 2];
+            half.wait()?;
+            fill(start, &mut half.bytes()[..length])?;
+            half.send(length, buffer.address + start as u64, self.copy)?;
+        }
+        self.idle.lock().expect("no panic under this lock").push(halves);
+        Ok(buffer)
+    }
+
+    /// Waits for what the calling thread has put on the copying stream.
+    pub fn settle(&self) -> Result<()> {
+        self.enter()?;
+        let event = Event::new()?;
+        event.record(self.copy)?;
+        event.wait()
+    }
+
+    /// Waits for what was on the computing stream at the last call: the host prepares one step while the GPU does another, and
+    /// memory that is freed on the stream is soon free indeed.
+    pub fn pace(&self) -> Result<()> {
+        self.enter()?;
+        let now = Event::new()?;
+        now.record(self.compute)?;
+        match self.pace.lock().expect("no panic under this lock").replace(now) {
+            Some(before) => before.wait(),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies from `from` once the stream has done what is before it.
+    pub fn download(&self, stream: Stream, from: CUdeviceptr, bytes: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        let stream = self.stream(stream);
+        // SAFETY: `from` has as many bytes; the copy is complete before this returns.
+        unsafe {
+            result::memcpy_dtoh_async(bytes, from, stream)
+                .and_then(|()| result::stream::synchronize(stream))
+                .map_err(|error| failed("copying from the GPU", error))
+        }
+    }
+
+    /// Copies within the GPU.
+    pub fn copy(&self, from: CUdeviceptr, to: CUdeviceptr, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's arrays have as many bytes, and do not overlap.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.compute) }
+            .map_err(|error| failed("copying on the GPU", error))
+    }
+
+    /// Makes `bytes` bytes zero.
+    pub fn clear(&self, stream: Stream, at: CUdeviceptr, value: u8, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's buffer has as many bytes.
+        unsafe { result::memset_d8_async(at, value, bytes, self.stream(stream)) }
+            .map_err(|error| failed("clearing GPU memory", error))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        // SAFETY: nothing uses the streams any more: every buffer holds this context.
+        unsafe {
+            _ = result::stream::synchronize(self.compute);
+            _ = result::stream::synchronize(self.copy);
+            self.pace.get_mut().expect("no panic under this lock").take();
+            self.idle.get_mut().expect("no panic under this lock").clear();
+            self.uploads.get_mut().expect("no panic under this lock").0.clear();
+            _ = cudarc::cublas::result::destroy_handle(self.blas().0);
+            for module in &self.modules {
+                _ = result::module::unload(*module);
+            }
+            _ = result::stream::destroy(self.compute);
+            _ = result::stream::destroy(self.copy);
+            _ = result::primary_ctx::release(self.device);
+        }
+    }
+}
+
+/// The driver keeps memory that is freed for what is allocated next.
+///
+/// # Safety
+/// The device's context is current.
+unsafe fn keep_freed_memory(device: sys::CUdevice) -> std::result::Result<(), DriverError> {
+    let mut all = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device)?;
+        result::mem_pool::set_attribute(pool, attribute, (&raw mut all).cast())
+    }
+}
+
+/// GPU memory, freed in the order of the stream that it was allocated on.
+pub struct Buffer {
+    context: Arc<Context>,
+    address: CUdeviceptr,
+    bytes: usize,
+    freed_on: Stream,
+}
+
+impl Buffer {
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub fn address(&self) -> CUdeviceptr {
+        self.address
+    }
+
+    /// From now on the computing stream alone uses this memory. What was copied into it must be complete.
+    pub fn hand_over(&mut self) {
+        self.freed_on = Stream::Compute;
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.context.live.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.context.enter().is_ok() {
+            // SAFETY: allocated by `allocate`; what still uses it is on this stream, before this.
+            _ = unsafe { result::free_async(self.address, self.context.stream(self.freed_on)) };
+        }
+    }
+}
+
+/// A mark on a stream.
+pub(super) struct Event(CUevent);
+
+// SAFETY: as for `Context`.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new() -> Result<Self> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        event.map(Self).map_err(|error| failed("making an event", error))
+    }
+
+    pub(super) fn record(&self, stream: CUstream) -> Result<()> {
+        // SAFETY: both belong to the current context.
+        unsafe { result::event::record(self.0, stream) }.map_err(|error| failed("recording an event", error))
+    }
+
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: the event was made by `new`.
+        unsafe { result::event::synchronize(self.0) }.map_err(|error| failed("waiting for the GPU", error))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and destroyed once.
+        _ = unsafe { result::event::destroy(self.0) };
+    }
+}

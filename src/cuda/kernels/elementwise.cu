@@ -1,0 +1,163 @@
+// Operations that meet every number once.
+
+#include "common.cuh"
+
+#define SILU 0
+#define RELU 1
+#define GELU_TANH 2
+#define GELU_ERF 3
+
+__device__ inline float swiglu_of(float gate, float up, float limit) {
+    // Comparisons that keep NaN.
+    gate = gate > limit ? limit : gate;
+    up = up > limit ? limit : up;
+    up = up < -limit ? -limit : up;
+    return (up + 1.0f) * gate * sigmoid(1.702f * gate);
+}
+
+__device__ inline float activated(float x, u32 kind) {
+    switch (kind) {
+    case SILU:
+        return x * sigmoid(x);
+    case RELU:
+        return x < 0.0f ? 0.0f : x;
+    case GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    default:
+        return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+    }
+}
+
+/// to += x
+extern "C" __global__ void add(float* to, const float* x, u64 count) {
+    EACH(i, count) {
+        to[i] += x[i];
+    }
+}
+
+/// y [rows, columns] += bias [columns]
+extern "C" __global__ void add_bias(float* y, const float* bias, u64 count, u32 columns) {
+    EACH(i, count) {
+        y[i] += bias[i % columns];
+    }
+}
+
+/// x = f(x)
+extern "C" __global__ void activate(float* x, u64 count, u32 kind) {
+    EACH(i, count) {
+        x[i] = activated(x[i], kind);
+    }
+}
+
+/// x *= f(gate)
+extern "C" __global__ void gate(float* x, const float* gates, u64 count, u32 kind) {
+    EACH(i, count) {
+        x[i] *= activated(gates[i], kind);
+    }
+}
+
+/// x *= sigmoid(gate), one gate for `per_gate` numbers in a row
+extern "C" __global__ void sigmoid_gate(float* x, const float* gates, u64 count, u64 per_gate) {
+    EACH(i, count) {
+        x[i] *= sigmoid(gates[i / per_gate]);
+    }
+}
+
+/// Pairs of gate and up in `x` to one number each.
+extern "C" __global__ void interleaved_swiglu(float* out, const float* x, u64 count, float limit) {
+    EACH(i, count) {
+        out[i] = swiglu_of(x[2 * i], x[2 * i + 1], limit);
+    }
+}
+
+/// Turns x [tokens, heads, head_dim] by tables [positions, half]; `count` = tokens * heads * half.
+extern "C" __global__ void rotate(
+    float* x, const float* cosines, const float* sines, u64 count, u32 positions, u32 heads, u32 head_dim, u32 half) {
+    EACH(i, count) {
+        u32 d = i % half;
+        u64 head = i / half;
+        u64 at = head / heads % positions * half + d;
+        float* low = x + head * head_dim + d;
+        float a = low[0], b = low[half];
+        low[0] = a * cosines[at] - b * sines[at];
+        low[half] = b * cosines[at] + a * sines[at];
+    }
+}
+
+/// `width` of the `from` columns of x, from `first` on; `count` numbers in all.
+extern "C" __global__ void columns(float* out, const float* x, u64 count, u32 from, u32 first, u32 width) {
+    EACH(i, count) {
+        out[i] = x[i / width * from + first + i % width];
+    }
+}
+
+/// No number outside -limit..limit; NaN stays.
+extern "C" __global__ void clamp(float* out, const float* x, u64 count, float limit) {
+    EACH(i, count) {
+        float value = x[i];
+        value = value > limit ? limit : value;
+        out[i] = value < -limit ? -limit : value;
+    }
+}
+
+extern "C" __global__ void narrow_to_bf16(bf16* out, const float* x, u64 count) {
+    EACH(i, count) {
+        out[i] = narrow(x[i]);
+    }
+}
+
+extern "C" __global__ void widen_bf16(float* out, const bf16* x, u64 count) {
+    EACH(i, count) {
+        out[i] = widen(x[i]);
+    }
+}
+
+/// IEEE half precision to f32.
+extern "C" __global__ void widen_f16(float* out, const unsigned short* x, u64 count) {
+    EACH(i, count) {
+        u32 sign = (u32)(x[i] & 0x8000) << 16, exponent = x[i] >> 10 & 31, mantissa = x[i] & 0x3ff;
+        if (exponent == 31) {
+            out[i] = from_bits(sign | 0x7f800000 | mantissa << 13);
+        } else if (exponent == 0) {
+            // Multiples of 2^-24, exact in f32.
+            float magnitude = mantissa * 5.9604644775390625e-8f;
+            out[i] = sign ? -magnitude : magnitude;
+        } else {
+            out[i] = from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+        }
+    }
+}
+
+/// The smallest index of a number that is not finite, if below `first`. `words` are halves of 16 bits; all bits of
+/// `exponent` set mean infinity or NaN.
+extern "C" __global__ void finite_16(const unsigned short* words, u64 count, u32 exponent, u64* first) {
+    EACH(i, count) {
+        if ((words[i] & exponent) == exponent) {
+            atomicMin(first, i);
+        }
+    }
+}
+
+extern "C" __global__ void finite_32(const u32* words, u64 count, u64* first) {
+    EACH(i, count) {
+        if ((words[i] & 0x7f800000) == 0x7f800000) {
+            atomicMin(first, i);
+        }
+    }
+}
+
+/// Blocks of 32 four-bit floats with one scale each to bf16, one thread per code byte.
+extern "C" __global__ void mxfp4(bf16* out, const u8* codes, const u8* scales, u64 bytes) {
+    const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+    EACH(i, bytes) {
+        u32 scale = scales[i / 16];
+        // 2^(scale - 127), or half of it where f32 does not reach: the last factor is 2 there.
+        float factor = from_bits(scale == 0 ? 0x00400000 : scale == 255 ? 254u << 23 : scale << 23);
+        float last = scale == 255 ? 2.0f : 1.0f;
+        for (u32 half = 0; half < 2; half++) {
+            u32 code = codes[i] >> (4 * half) & 15;
+            float magnitude = values[code & 7] * factor * last;
+            out[2 * i + half] = narrow(code & 8 ? -magnitude : magnitude);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Pinned host memory, from which the GPU copies while the host goes on.
+
+use cudarc::driver::result;
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::context::{Event, failed};
+use crate::error::Result;
+
+/// Host memory that stays where it is.
+pub(super) struct Pinned(*mut u8, usize);
+
+// SAFETY: plain memory with one owner.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    /// Bytes of each half that a reading thread fills.
+    pub(super) const BYTES: usize = 8 << 20;
+
+    fn new(bytes: usize) -> Result<Self> {
+        // SAFETY: freed when dropped.
+        let address = unsafe { result::malloc_host(bytes, 0) };
+        let address = address.map_err(|error| failed(&format!("pinning {bytes} bytes of host memory"), error))?;
+        // SAFETY: just allocated; reading it must not meet bytes that were never written.
+        unsafe { address.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Self(address.cast(), bytes))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new`.
+        _ = unsafe { result::free_host(self.0.cast()) };
+    }
+}
+
+/// Pinned memory and the mark behind the copy that last left it.
+pub(super) struct Half {
+    memory: Pinned,
+    sent: Event,
+    in_flight: bool,
+}
+
+impl Half {
+    /// In the current context.
+    pub(super) fn new(bytes: usize) -> Result<Self> {
+        Ok(Self { memory: Pinned::new(bytes)?, sent: Event::new()?, in_flight: false })
+    }
+
+    /// Waits until the memory may be written again.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.in_flight) {
+            self.sent.wait()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `new` allocated and wrote as many bytes, and they are borrowed with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.0, self.memory.1) }
+    }
+
+    /// Copies the first `length` bytes to the GPU, in the order of `stream`.
+    pub(super) fn send(&mut self, length: usize, to: CUdeviceptr, stream: CUstream) -> Result<()> {
+        let bytes = &self.bytes()[..length];
+        // SAFETY: the memory is pinned, lives as long as `self`, and is written again only after `wait`.
+        unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(|error| failed("copying to the GPU", error))?;
+        self.in_flight = true;
+        self.sent.record(stream)
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        _ = self.wait();
+    }
+}

@@ -1,0 +1,486 @@
+// A driver whose GPU is this processor. It knows NVIDIA's functions and numbers, and runs the project's own kernels.
+//
+// It is stricter than a GPU: work on a stream is put off until somebody waits for it, so that whoever does not wait reads what is
+// not there; fresh memory is NaN; what is written next to an array, and what is never freed, ends the program.
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+#include "device.h"
+
+#include "../../src/cuda/kernels/attention.cu"
+#include "../../src/cuda/kernels/delta.cu"
+#include "../../src/cuda/kernels/elementwise.cu"
+#include "../../src/cuda/kernels/experts.cu"
+#include "../../src/cuda/kernels/norm.cu"
+#include "../../src/cuda/kernels/tap.cu"
+
+Triple threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500 };
+
+[[noreturn]] void wrong(const std::string& what) {
+    std::fprintf(stderr, "emulated GPU: %s\n", what.c_str());
+    std::abort();
+}
+
+// Fibres
+
+constexpr size_t STACK = 64 << 10;
+
+/// `begin` is where it starts; from then on it is left and entered by jumps, which cost no call of the system.
+struct Fibre {
+    ucontext_t begin;
+    jmp_buf place;
+    std::vector<char> stack = std::vector<char>(STACK);
+    bool begun, done;
+};
+
+jmp_buf scheduler;
+std::vector<Fibre> fibres(1024);
+Fibre* running;
+std::function<void()> body;
+
+void fibre() {
+    body();
+    running->done = true;
+    _longjmp(scheduler, 1);
+}
+
+void run_block(bool takes_turns) {
+    if (!takes_turns) {
+        for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) {
+            body();
+        }
+        return;
+    }
+    for (unsigned i = 0; i < blockDim.x; i++) {
+        Fibre& next = fibres[i];
+        if (next.begin.uc_stack.ss_size == 0) {
+            getcontext(&next.begin);
+            next.begin.uc_stack.ss_sp = next.stack.data();
+            next.begin.uc_stack.ss_size = STACK;
+            makecontext(&next.begin, fibre, 0);
+        }
+        next.begun = next.done = false;
+    }
+    for (unsigned left = blockDim.x; left > 0;) {
+        for (unsigned i = 0; i < blockDim.x; i++) {
+            if (!fibres[i].done) {
+                threadIdx.x = i;
+                running = &fibres[i];
+                if (_setjmp(scheduler) == 0) {
+                    if (running->begun) {
+                        _longjmp(running->place, 1);
+                    }
+                    running->begun = true;
+                    setcontext(&running->begin);
+                }
+                left -= running->done;
+            }
+        }
+    }
+    running = nullptr;
+}
+
+// Kernels
+
+using Call = std::function<void()>;
+
+struct Kernel {
+    bool takes_turns;
+    std::function<Call(void**)> bind;
+};
+
+template <class... A, size_t... I> Kernel kernel(bool takes_turns, void (*f)(A...), std::index_sequence<I...>) {
+    auto bind = [f](void** p) -> Call {
+        auto args = std::make_tuple(*static_cast<A*>(p[I])...);
+        return [f, args] { std::apply(f, args); };
+    };
+    return {takes_turns, bind};
+}
+
+template <class... A> Kernel plain(void (*f)(A...)) {
+    return kernel(false, f, std::index_sequence_for<A...>());
+}
+
+template <class... A> Kernel in_turns(void (*f)(A...)) {
+    return kernel(true, f, std::index_sequence_for<A...>());
+}
+
+std::map<std::string, Kernel> kernels = {
+    {"addresses", plain(addresses)},
+    {"softmax", in_turns(softmax)},
+    {"short_conv", in_turns(short_conv)},
+    {"delta_rule", in_turns(delta_rule)},
+    {"delta_rule_64", in_turns(delta_rule_64)},
+    {"delta_rule_128", in_turns(delta_rule_128)},
+    {"add", plain(add)},
+    {"add_bias", plain(add_bias)},
+    {"activate", plain(activate)},
+    {"gate", plain(gate)},
+    {"sigmoid_gate", plain(sigmoid_gate)},
+    {"interleaved_swiglu", plain(interleaved_swiglu)},
+    {"rotate", plain(rotate)},
+    {"columns", plain(columns)},
+    {"clamp", plain(clamp)},
+    {"narrow_to_bf16", plain(narrow_to_bf16)},
+    {"widen_bf16", plain(widen_bf16)},
+    {"widen_f16", plain(widen_f16)},
+    {"finite_16", plain(finite_16)},
+    {"finite_32", plain(finite_32)},
+    {"mxfp4", plain(mxfp4)},
+    {"gather", plain(gather)},
+    {"gather_bf16", plain(gather_bf16)},
+    {"scatter", plain(scatter)},
+    {"row_norm", in_turns(row_norm)},
+    {"tap", in_turns(tap)},
+};
+
+// Memory
+
+constexpr size_t MARGIN = 64;
+constexpr unsigned char UNTOUCHED = 0xa5;
+
+struct Block {
+    size_t bytes;
+    char* memory;
+};
+
+std::recursive_mutex everything;
+std::map<uintptr_t, Block> blocks;
+std::map<uintptr_t, size_t> pinned;
+size_t used;
+thread_local bool current;
+
+size_t capacity() {
+    const char* set = std::getenv("EMULATED_GPU_BYTES");
+    return set ? std::strtoull(set, nullptr, 10) : (size_t)8 << 30;
+}
+
+template <class T> bool holds(const std::map<uintptr_t, T>& all, uintptr_t at, size_t bytes, size_t (*size)(const T&)) {
+    auto next = all.upper_bound(at);
+    if (next == all.begin()) {
+        return false;
+    }
+    auto& [start, block] = *std::prev(next);
+    return at + bytes <= start + size(block);
+}
+
+bool on_device(uintptr_t at, size_t bytes) {
+    return holds<Block>(blocks, at, bytes, [](const Block& block) { return block.bytes; });
+}
+
+bool is_pinned(const void* at, size_t bytes) {
+    return holds<size_t>(pinned, (uintptr_t)at, bytes, [](const size_t& size) { return size; });
+}
+
+void release(uintptr_t at) {
+    auto found = blocks.find(at);
+    if (found == blocks.end()) {
+        wrong("memory is freed that is not allocated");
+    }
+    Block block = found->second;
+    for (size_t i = 0; i < MARGIN; i++) {
+        if ((unsigned char)block.memory[i] != UNTOUCHED || (unsigned char)block.memory[MARGIN + block.bytes + i] != UNTOUCHED) {
+            wrong("something was written next to an array of " + std::to_string(block.bytes) + " bytes");
+        }
+    }
+    used -= block.bytes;
+    std::free(block.memory);
+    blocks.erase(found);
+}
+
+// Streams
+
+struct Stream {
+    std::vector<std::function<void()>> waiting;
+    size_t done = 0;
+
+    void run(size_t count) {
+        std::vector<std::function<void()>> first(waiting.begin(), waiting.begin() + count);
+        waiting.erase(waiting.begin(), waiting.begin() + count);
+        done += count;
+        for (auto& work : first) {
+            work();
+        }
+    }
+};
+
+std::vector<Stream*> streams;
+
+struct Event {
+    Stream* stream = nullptr;
+    size_t after = 0;
+};
+
+using Guard = std::lock_guard<std::recursive_mutex>;
+
+} // namespace
+
+void __syncthreads() {
+    if (!running) {
+        wrong("a kernel takes turns that is listed as plain");
+    }
+    unsigned index = threadIdx.x;
+    if (_setjmp(running->place) == 0) {
+        _longjmp(scheduler, 1);
+    }
+    threadIdx.x = index;
+}
+
+extern "C" {
+
+/// For cuBLAS: puts work on a stream.
+void emulated_enqueue(void* stream, std::function<void()>* work) {
+    Guard guard(everything);
+    static_cast<Stream*>(stream)->waiting.push_back(*work);
+}
+
+int cuInit(unsigned) { return SUCCESS; }
+
+int cuDriverGetVersion(int* version) {
+    *version = 13000;
+    return SUCCESS;
+}
+
+int cuDeviceGetCount(int* count) {
+    const char* set = std::getenv("EMULATED_GPUS");
+    *count = set ? std::atoi(set) : 1;
+    return SUCCESS;
+}
+
+int cuDeviceGet(int* device, int ordinal) {
+    *device = ordinal;
+    return SUCCESS;
+}
+
+int cuDeviceTotalMem_v2(size_t* bytes, int) {
+    *bytes = capacity();
+    return SUCCESS;
+}
+
+int cuDeviceGetName(char* name, int length, int) {
+    std::strncpy(name, "Emulated GPU", length);
+    return SUCCESS;
+}
+
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == 75 ? 8 : attribute == 76 ? 0 : 1;
+    return SUCCESS;
+}
+
+int cuGetErrorName(int code, const char** name) {
+    *name = code == OUT_OF_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : code == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
+                                      : "CUDA_ERROR_INVALID_VALUE";
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRetain(void** context, int) {
+    *context = (void*)1;
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int) {
+    Guard guard(everything);
+    if (!blocks.empty() || !pinned.empty()) {
+        wrong(std::to_string(blocks.size()) + " arrays and " + std::to_string(pinned.size()) + " pinned blocks were never freed");
+    }
+    return SUCCESS;
+}
+
+int cuCtxSetCurrent(void* context) {
+    current = context != nullptr;
+    return SUCCESS;
+}
+
+int cuDeviceGetDefaultMemPool(void** pool, int) {
+    *pool = (void*)1;
+    return SUCCESS;
+}
+
+int cuMemPoolSetAttribute(void*, int, void*) { return SUCCESS; }
+
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    Guard guard(everything);
+    *total = capacity();
+    *free = capacity() - used;
+    return current ? SUCCESS : INVALID_CONTEXT;
+}
+
+int cuStreamCreate(Stream** stream, unsigned) {
+    Guard guard(everything);
+    *stream = new Stream;
+    streams.push_back(*stream);
+    return current ? SUCCESS : INVALID_CONTEXT;
+}
+
+int cuStreamSynchronize(Stream* stream) {
+    Guard guard(everything);
+    stream->run(stream->waiting.size());
+    return SUCCESS;
+}
+
+int cuStreamDestroy_v2(Stream* stream) {
+    Guard guard(everything);
+    stream->run(stream->waiting.size());
+    streams.erase(std::find(streams.begin(), streams.end(), stream));
+    delete stream;
+    return SUCCESS;
+}
+
+int cuEventCreate(Event** event, unsigned) {
+    *event = new Event;
+    return current ? SUCCESS : INVALID_CONTEXT;
+}
+
+int cuEventRecord(Event* event, Stream* stream) {
+    Guard guard(everything);
+    *event = {stream, stream->done + stream->waiting.size()};
+    return SUCCESS;
+}
+
+int cuEventSynchronize(Event* event) {
+    Guard guard(everything);
+    if (event->stream && event->after > event->stream->done) {
+        event->stream->run(event->after - event->stream->done);
+    }
+    return SUCCESS;
+}
+
+int cuEventDestroy_v2(Event* event) {
+    delete event;
+    return SUCCESS;
+}
+
+int cuModuleLoadData(void** module, const char* image) {
+    *module = (void*)1;
+    return std::strstr(image, ".version") ? SUCCESS : INVALID_VALUE;
+}
+
+int cuModuleUnload(void*) { return SUCCESS; }
+
+int cuModuleGetFunction(Kernel** function, void*, const char* name) {
+    auto found = kernels.find(name);
+    if (found == kernels.end()) {
+        return NOT_FOUND;
+    }
+    *function = &found->second;
+    return SUCCESS;
+}
+
+int cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
+                   Stream* stream, void** params, void**) {
+    Guard guard(everything);
+    if (!current) {
+        return INVALID_CONTEXT;
+    }
+    if (gx == 0 || gy == 0 || gy > 65535 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1) {
+        return INVALID_VALUE;
+    }
+    Call call = kernel->bind(params);
+    stream->waiting.push_back([=] {
+        gridDim = {gx, gy, 1};
+        blockDim = {bx, 1, 1};
+        body = call;
+        for (blockIdx.y = 0; blockIdx.y < gy; blockIdx.y++) {
+            for (blockIdx.x = 0; blockIdx.x < gx; blockIdx.x++) {
+                run_block(kernel->takes_turns);
+            }
+        }
+    });
+    return SUCCESS;
+}
+
+int cuMemAllocAsync(uintptr_t* at, size_t bytes, Stream*) {
+    Guard guard(everything);
+    if (!current) {
+        return INVALID_CONTEXT;
+    }
+    if (bytes == 0) {
+        return INVALID_VALUE;
+    }
+    // What waits to be freed makes room.
+    for (size_t i = 0; used + bytes > capacity() && i < streams.size(); i++) {
+        streams[i]->run(streams[i]->waiting.size());
+    }
+    if (used + bytes > capacity()) {
+        return OUT_OF_MEMORY;
+    }
+    used += bytes;
+    char* memory = (char*)std::malloc(bytes + 2 * MARGIN);
+    std::memset(memory, UNTOUCHED, bytes + 2 * MARGIN);
+    std::memset(memory + MARGIN, 0xff, bytes);
+    *at = (uintptr_t)memory + MARGIN;
+    blocks[*at] = {bytes, memory};
+    return SUCCESS;
+}
+
+int cuMemFreeAsync(uintptr_t at, Stream* stream) {
+    Guard guard(everything);
+    stream->waiting.push_back([at] { release(at); });
+    return SUCCESS;
+}
+
+int cuMemHostAlloc(void** at, size_t bytes, unsigned) {
+    Guard guard(everything);
+    *at = std::malloc(bytes);
+    pinned[(uintptr_t)*at] = bytes;
+    return current ? SUCCESS : INVALID_CONTEXT;
+}
+
+int cuMemFreeHost(void* at) {
+    Guard guard(everything);
+    pinned.erase((uintptr_t)at);
+    std::free(at);
+    return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, Stream* stream) {
+    Guard guard(everything);
+    if (!current || !on_device(to, bytes) || !is_pinned(from, bytes)) {
+        return current ? INVALID_VALUE : INVALID_CONTEXT;
+    }
+    stream->waiting.push_back([=] { std::memcpy((void*)to, from, bytes); });
+    return SUCCESS;
+}
+
+int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, Stream* stream) {
+    Guard guard(everything);
+    if (!current || !on_device(from, bytes)) {
+        return current ? INVALID_VALUE : INVALID_CONTEXT;
+    }
+    stream->waiting.push_back([=] { std::memcpy(to, (const void*)from, bytes); });
+    return SUCCESS;
+}
+
+int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, Stream* stream) {
+    Guard guard(everything);
+    if (!current || !on_device(from, bytes) || !on_device(to, bytes)) {
+        return current ? INVALID_VALUE : INVALID_CONTEXT;
+    }
+    stream->waiting.push_back([=] { std::memcpy((void*)to, (const void*)from, bytes); });
+    return SUCCESS;
+}
+
+int cuMemsetD8Async(uintptr_t at, unsigned char value, size_t bytes, Stream* stream) {
+    Guard guard(everything);
+    if (!current || !on_device(at, bytes)) {
+        return current ? INVALID_VALUE : INVALID_CONTEXT;
+    }
+    stream->waiting.push_back([=] { std::memset((void*)at, value, bytes); });
+    return SUCCESS;
+}
+}

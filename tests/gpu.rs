@@ -1,0 +1,96 @@
+//! The engine on a GPU: other tests again, on a device that a C++ compiler makes of this processor and the project's own kernels
+//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test --features cuda oracle::` runs them on a real one.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::project::Project;
+
+/// Builds the libraries of the emulated GPU in `folder`.
+pub fn emulate(folder: &Path) {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_gpu");
+    let build = |source: &str, library: &str, more: &[&str]| {
+        let mut command = Command::new("c++");
+        command.args(["-std=c++17", "-O2", "-Wall", "-Werror", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-o"]);
+        let output = command.arg(folder.join(library)).arg(sources.join(source)).args(more).output();
+        let output = output.expect("a C++ compiler: sh .ci/packages tests installs one");
+        assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    build("driver.cc", "libcuda.so.1", &["-Wl,-Bsymbolic", "-Wl,-soname,libcuda.so.1"]);
+    let driver = folder.join("libcuda.so.1").display().to_string();
+    build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-rpath,$ORIGIN"]);
+}
+
+/// This program's own tests named `tests`, on the emulated GPU.
+fn again(tests: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(tests).args(["--exact", "--nocapture", "--test-threads", "1"]);
+    command.env("LD_LIBRARY_PATH", folder.path()).env("OUTLIER_TEST_DEVICE", "cuda:0").output().unwrap()
+}
+
+#[track_caller]
+fn pass(tests: &[&str]) {
+    let output = again(tests);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains(&format!("{} passed", tests.len())), "{out}");
+}
+
+#[test]
+fn every_architecture_agrees_with_transformers() {
+    pass(&["oracle::every_architecture_agrees_with_transformers"]);
+}
+
+#[test]
+fn outlier_features_are_the_same_in_bf16() {
+    pass(&["precision::every_architecture_keeps_its_outlier_features_in_bf16"]);
+}
+
+#[test]
+fn the_memory_budget_does_not_change_the_result() {
+    pass(&["invariance::the_memory_budget_does_not_change_the_result"]);
+}
+
+#[test]
+fn every_layer_can_be_the_last() {
+    pass(&["resume::every_layer_of_every_architecture_can_be_the_last"]);
+}
+
+const SCRIPT: &str = r#"
+    let model = load_model("model", #{ device: DEVICE });
+    let acts = model.extract_layernorms(load_tokens(#{ ids: [[1, 2, 3, 4, 5, 6, 7, 8]] }));
+    print(model.device);
+"#;
+
+/// What SCRIPT answers on `device` where the loader finds libraries in `folder`.
+fn on(device: &str, folder: &Path, gpu_bytes: &str) -> crate::project::Outcome {
+    let project = Project::new();
+    project.copy("tests/fixtures/olmoe", "model").file("run.rhai", SCRIPT.replace("DEVICE", &format!("{device:?}")));
+    let mut command = project.command(&["run", "run.rhai"]);
+    command.env("LD_LIBRARY_PATH", folder).env("EMULATED_GPU_BYTES", gpu_bytes);
+    crate::project::Outcome::of(command.output().unwrap())
+}
+
+#[test]
+fn auto_is_the_gpu_where_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = on("auto", folder.path(), "0");
+    assert_eq!(alone.stderr.matches("device \"auto\": the CPU computes").count(), 1, "{}", alone.stderr);
+    assert_eq!(alone.ok(), "cpu\n");
+    emulate(folder.path());
+    assert_eq!(on("auto", folder.path(), "100000000").ok(), "cuda:0\n");
+    assert_eq!(on("cuda", folder.path(), "100000000").ok(), "cuda:0\n");
+    std::fs::remove_file(folder.path().join("libcublas.so.13")).unwrap();
+    let outcome = on("cuda", folder.path(), "100000000");
+    assert!(outcome.stderr.contains("libcublas.so is not found"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_full_gpu_is_an_error_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let outcome = on("cuda", folder.path(), "20000");
+    assert!(outcome.stderr.contains("the GPU's memory is full"), "{}", outcome.stderr);
+}
