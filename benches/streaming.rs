@@ -51,6 +51,7 @@ fn main() {
         device: "cpu".into(),
         chunk_layers: 2,
         stream: false,
+        max_vram: None,
     };
     let files = hub::open(&load.id, None, Access::Download, &Silent).expect("a folder");
     let model = open(files, &load).expect("a model");

@@ -108,6 +108,11 @@ impl Error {
         Self { kind, message: message.into(), hint: None }
     }
 
+    /// Memory was short.
+    pub fn is_full(&self) -> bool {
+        self.kind == Kind::Oom
+    }
+
     pub fn bad_argument(message: impl Into<String>) -> Self {
         Self::new(Kind::BadArgument, message)
     }

@@ -1,15 +1,28 @@
 //! `estimate_vram` against what is measured: memory at several sizes, bytes read, and what a change of the settings does.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::project::Project;
+use crate::project::{Outcome, Project};
 use crate::streaming::Shape;
 
 /// How far the estimate of memory may be from the measured peak, either way.
-const TOLERANCE: f64 = 0.15;
+pub const TOLERANCE: f64 = 0.15;
 
-/// The estimate, and the measurements of a run with the same settings in a process of its own.
 fn both(shape: &Shape, sequences: usize, length: usize, options: &str, extract: &str) -> (Value, Value) {
+    both_with(shape, sequences, length, options, extract, &|_| ())
+}
+
+/// The estimate, and the measurements of a run with the same settings in a process of its own, which `with` prepares.
+pub fn both_with(
+    shape: &Shape,
+    sequences: usize,
+    length: usize,
+    options: &str,
+    extract: &str,
+    with: &dyn Fn(&mut Command),
+) -> (Value, Value) {
     let project = Project::new();
     shape.write(&project);
     let row: Vec<usize> = (0..length).map(|t| (t * 7 + 3) % 256).collect();
@@ -23,7 +36,9 @@ fn both(shape: &Shape, sequences: usize, length: usize, options: &str, extract: 
          print(#{{ e: estimate, m: acts.measurements }}.to_json());",
         comma = if options.is_empty() || extract.is_empty() { "" } else { ", " },
     );
-    let mut json = project.script(&script).json();
+    let mut command = project.file("run.rhai", script).command(&["run", "run.rhai"]);
+    with(&mut command);
+    let mut json = Outcome::of(command.output().unwrap()).json();
     (json["e"].take(), json["m"].take())
 }
 

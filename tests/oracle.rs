@@ -31,7 +31,7 @@ pub fn fixtures() -> PathBuf {
 pub fn load_args(id: &Path, dtype: ComputeDtype) -> LoadArgs {
     let id = id.display().to_string();
     let device = std::env::var("OUTLIER_TEST_DEVICE").unwrap_or("cpu".into());
-    LoadArgs { id, revision: None, dtype, device, chunk_layers: 2, stream: false }
+    LoadArgs { id, revision: None, dtype, device, chunk_layers: 2, stream: false, max_vram: None }
 }
 
 /// All floating-point tensors of a file.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::context::{Arg, Buffer, Context, Stream};
+use super::context::{Arg, Context, Stream};
+use super::memory::Buffer;
 use crate::error::Result;
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::cublas::sys::cublasHandle_t;
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
+use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 
-use super::staging::{Half, Pinned};
+use super::memory::{Account, Buffer};
+use super::staging::{Event, Half, Pinned};
 use crate::error::{Error, Kind, Result};
 
 /// The kernels by file, as the compiler made them.
@@ -53,6 +53,8 @@ pub const THREADS: u32 = 256;
 const MOST_BLOCKS: u64 = 1 << 14;
 /// Bytes of each piece that is uploaded for the computing stream.
 const UPLOAD_BYTES: usize = 1 << 20;
+/// One part in so many of the free memory stays free, for the driver and cuBLAS.
+const UNTOUCHED: usize = 20;
 /// Pieces in flight.
 const UPLOADS: usize = 8;
 
@@ -96,11 +98,7 @@ pub struct Context {
     idle: Mutex<Vec<[Half; 2]>>,
     /// Where the computing stream was when `pace` was last called.
     pace: Mutex<Option<Event>>,
-    /// Bytes of GPU memory in use, and the most there were.
-    live: AtomicUsize,
-    peak: AtomicUsize,
-    /// Bytes that may be in use.
-    limit: AtomicUsize,
+    account: Mutex<Account>,
 }
 
 /// cuBLAS's handle, for one thread at a time.
@@ -149,11 +147,10 @@ impl Context {
                 }
             }
             let blas = Mutex::new(Blas(super::blas::handle(compute)?));
-            let limit = AtomicUsize::new(usize::MAX);
-            let (live, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let (free, _) = result::mem_get_info().map_err(opening)?;
+            let account = Mutex::new(Account { limit: free - free / UNTOUCHED, ..Account::default() });
             let (uploads, idle, pace) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
-            let context =
-                Self { context, device, compute, copy, blas, modules, kernels, uploads, idle, pace, live, peak, limit };
+            let context = Self { context, device, compute, copy, blas, modules, kernels, uploads, idle, pace, account };
             Ok(Arc::new(context))
         }
     }
@@ -168,27 +165,47 @@ impl Context {
         self.blas.lock().expect("no panic under this lock")
     }
 
-    fn stream(&self, stream: Stream) -> CUstream {
+    pub(super) fn stream(&self, stream: Stream) -> CUstream {
         match stream {
             Stream::Compute => self.compute,
             Stream::Copy => self.copy,
         }
     }
 
-    /// Refuses to use more than `bytes` of GPU memory from now on.
+    pub(super) fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().expect("no panic under this lock")
+    }
+
+    /// Refuses to use more than `bytes` of GPU memory from now on, nor more than there are.
     pub fn limit(&self, bytes: usize) {
-        self.limit.store(bytes, Ordering::Relaxed);
+        let mut account = self.account();
+        account.limit = account.limit.min(bytes);
     }
 
-    /// The most bytes of GPU memory that were in use at once.
+    /// Keeps `bytes` for weights, in use or not.
+    ///
+    /// # Errors
+    /// Of kind `oom` when they are more than may be used.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        let mut account = self.account();
+        account.reserved = bytes;
+        account.peak = account.weights + account.work;
+        if bytes < account.limit {
+            return Ok(());
+        }
+        let problem = format!("{bytes} bytes of weights at once are more than the {} allowed", account.limit);
+        Err(out_of_memory(problem)
+            .hint("chunk_layers: 1 keeps the least; or allow more by max_vram, or take a larger GPU"))
+    }
+
+    /// The most bytes of GPU memory that were in use at once, since `reserve`.
     pub fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
+        self.account().peak
     }
 
-    /// Bytes of the GPU's memory that nobody uses, and all.
-    pub fn memory(&self) -> Result<(usize, usize)> {
-        self.enter()?;
-        result::mem_get_info().map_err(|error| failed("asking for free memory", error))
+    /// Whether something has been refused since the last call.
+    pub fn was_full(&self) -> bool {
+        std::mem::take(&mut self.account().full)
     }
 
     /// Memory with anything in it, in the order of `stream`.
@@ -197,21 +214,17 @@ impl Context {
     /// Of kind `oom` when the GPU or the limit has no room for it.
     pub fn allocate(self: &Arc<Self>, bytes: usize, stream: Stream) -> Result<Buffer> {
         self.enter()?;
-        let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let limit = self.limit.load(Ordering::Relaxed);
-        let give_up = || self.live.fetch_sub(bytes, Ordering::Relaxed);
-        if live > limit {
-            give_up();
-            return Err(out_of_memory(format!("{live} bytes of GPU memory are more than the {limit} allowed")));
-        }
+        let booked = self.account().book(bytes, stream);
+        booked.map_err(|limit| out_of_memory(format!("the GPU's memory is full: {limit} bytes are allowed")))?;
         // SAFETY: the stream is this context's; what is allocated is freed by `Buffer`.
         let address = unsafe { result::malloc_async(self.stream(stream), bytes.max(1)) };
         let address = address.map_err(|error| {
-            give_up();
-            failed(&format!("allocating {bytes} bytes next to {}", live - bytes), error)
+            let mut account = self.account();
+            *account.of(stream) -= bytes;
+            account.full = true;
+            failed(&format!("allocating {bytes} bytes"), error)
         })?;
-        self.peak.fetch_max(live, Ordering::Relaxed);
-        Ok(Buffer { context: self.clone(), address, bytes, freed_on: stream })
+        Ok(Buffer::new(self.clone(), address, bytes, stream))
     }
 
     /// Starts kernel `name` in `blocks` of `threads`.
@@ -286,7 +299,7 @@ impl Context {
             let half = &mut halves[i % 2];
             half.wait()?;
             fill(start, &mut half.bytes()[..length])?;
-            half.send(length, buffer.address + start as u64, self.copy)?;
+            half.send(length, buffer.address() + start as u64, self.copy)?;
         }
         self.idle.lock().expect("no panic under this lock").push(halves);
         Ok(buffer)
@@ -374,68 +387,5 @@ unsafe fn keep_freed_memory(device: sys::CUdevice) -> std::result::Result<(), Dr
     unsafe {
         let pool = result::device::get_default_mem_pool(device)?;
         result::mem_pool::set_attribute(pool, attribute, (&raw mut all).cast())
-    }
-}
-
-/// GPU memory, freed in the order of the stream that it was allocated on.
-pub struct Buffer {
-    context: Arc<Context>,
-    address: CUdeviceptr,
-    bytes: usize,
-    freed_on: Stream,
-}
-
-impl Buffer {
-    pub fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
-    pub fn address(&self) -> CUdeviceptr {
-        self.address
-    }
-
-    /// From now on the computing stream alone uses this memory. What was copied into it must be complete.
-    pub fn hand_over(&mut self) {
-        self.freed_on = Stream::Compute;
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.context.live.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.context.enter().is_ok() {
-            // SAFETY: allocated by `allocate`; what still uses it is on this stream, before this.
-            _ = unsafe { result::free_async(self.address, self.context.stream(self.freed_on)) };
-        }
-    }
-}
-
-/// A mark on a stream.
-pub(super) struct Event(CUevent);
-
-// SAFETY: as for `Context`.
-unsafe impl Send for Event {}
-
-impl Event {
-    pub(super) fn new() -> Result<Self> {
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        event.map(Self).map_err(|error| failed("making an event", error))
-    }
-
-    pub(super) fn record(&self, stream: CUstream) -> Result<()> {
-        // SAFETY: both belong to the current context.
-        unsafe { result::event::record(self.0, stream) }.map_err(|error| failed("recording an event", error))
-    }
-
-    pub(super) fn wait(&self) -> Result<()> {
-        // SAFETY: the event was made by `new`.
-        unsafe { result::event::synchronize(self.0) }.map_err(|error| failed("waiting for the GPU", error))
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, and destroyed once.
-        _ = unsafe { result::event::destroy(self.0) };
     }
 }

@@ -9,6 +9,8 @@ mod blas;
 mod context;
 mod driver;
 #[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
 mod staging;
 
 #[cfg(feature = "cuda")]
@@ -16,8 +18,10 @@ pub use array::{Array, Element};
 #[cfg(feature = "cuda")]
 pub use blas::{Batch, Precision, Sizes, product, products};
 #[cfg(feature = "cuda")]
-pub use context::{Arg, Buffer, Context, Stream, THREADS};
+pub use context::{Arg, Context, Stream, THREADS};
 pub use driver::{Driver, Gpu, Missing};
+#[cfg(feature = "cuda")]
+pub use memory::Buffer;
 
 use crate::error::{Error, Result};
 

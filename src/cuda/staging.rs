@@ -1,9 +1,9 @@
-//! Pinned host memory, from which the GPU copies while the host goes on.
+//! Pinned host memory, from which the GPU copies while the host goes on, and the marks that say how far it is.
 
 use cudarc::driver::result;
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
+use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
 
-use super::context::{Event, failed};
+use super::context::failed;
 use crate::error::Result;
 
 /// Host memory that stays where it is.
@@ -72,5 +72,35 @@ impl Half {
 impl Drop for Half {
     fn drop(&mut self) {
         _ = self.wait();
+    }
+}
+
+/// A mark on a stream.
+pub(super) struct Event(CUevent);
+
+// SAFETY: as for `Context`.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new() -> Result<Self> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        event.map(Self).map_err(|error| failed("making an event", error))
+    }
+
+    pub(super) fn record(&self, stream: CUstream) -> Result<()> {
+        // SAFETY: both belong to the current context.
+        unsafe { result::event::record(self.0, stream) }.map_err(|error| failed("recording an event", error))
+    }
+
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: the event was made by `new`.
+        unsafe { result::event::synchronize(self.0) }.map_err(|error| failed("waiting for the GPU", error))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and destroyed once.
+        _ = unsafe { result::event::destroy(self.0) };
     }
 }

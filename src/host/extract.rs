@@ -55,6 +55,7 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
         device: o.string("device")?.unwrap_or_else(|| "auto".to_string()),
         chunk_layers,
         stream: o.flag("stream")?.unwrap_or(false),
+        max_vram: o.bytes("max_vram")?,
     })
 }
 

@@ -14,10 +14,11 @@ use super::inventory::{self, Part, Role};
 use super::load::resident_dtype;
 use super::open::read_config;
 use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
-use super::workspace::{Cut, read_ahead};
+use super::tap;
+use super::workspace::{Cut, ffn_vram, read_ahead};
 use crate::error::Result;
 use crate::hub::{ByteSource, STREAM_BYTES};
-use crate::record::{Estimate, EstimateArgs, LoadArgs};
+use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs};
 
 /// The program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 18 << 20;
@@ -53,7 +54,8 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
     let chunk_layers = model.chunk_layers.max(1);
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
-    let peak = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue }.peak();
+    let on = |gpu| Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu }.peak();
+    let (peak, on_gpu) = (on(None), on(Some(model.dtype)));
     // What has arrived from the hub and waits to be read.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;
@@ -77,8 +79,18 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         tap_bytes,
         workspace_bytes: peak.workspace,
         total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
+        vram_bytes: on_gpu.total() + tap_vram(&spec, args),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
+}
+
+/// What the tap keeps on a GPU: levels, and records that wait to be fetched.
+fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
+    let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
+    let record = tap::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
+    // Those of half the norms, since memory can peak in any layer.
+    let waiting = (spec.layers.len() * record).min(tap::PENDING_BYTES + record.div_ceil(ROUNDS));
+    (sequences * args.sequence_length * hidden + waiting) as u64
 }
 
 /// Loaded weights of one whole layer.
@@ -134,6 +146,8 @@ struct Phases<'a> {
     chunk_layers: usize,
     /// Bytes of weights that may wait.
     queue: usize,
+    /// On a GPU that computes in this type, not on a CPU.
+    gpu: Option<ComputeDtype>,
 }
 
 impl Phases<'_> {
@@ -168,13 +182,23 @@ impl Phases<'_> {
     }
 
     fn embedding(&self) -> Phase {
+        if self.gpu.is_some() {
+            // Made on the CPU.
+            return Phase { weights: 0, hidden: self.residual(), workspace: 0 };
+        }
         let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
         Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
     }
 
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
-        let workspace = self.cut.mixer_workspace(&layer.mixer, self.spec.hidden_size, self.args.sequence_length);
+        let (hidden, positions) = (self.spec.hidden_size, self.args.sequence_length);
+        let workspace = match self.gpu {
+            None => self.cut.mixer_workspace(&layer.mixer, hidden, positions),
+            Some(_) => {
+                self.cut.mixer_vram(&layer.mixer, hidden, positions) + self.operands(&inventory::core(layer, false))
+            }
+        };
         let mut phase = Phase {
             weights: self.cores(i, self.chunk_layers) as u64,
             hidden: self.residual(),
@@ -200,7 +224,14 @@ impl Phases<'_> {
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
                 let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
-                let workspace = self.cut.ffn_workspace(rows, hidden, inner);
+                let workspace = match self.gpu {
+                    None => self.cut.ffn_workspace(rows, hidden, inner),
+                    Some(_) => {
+                        let all = self.cut.sequences * self.args.sequence_length * hidden * 4;
+                        let operands = self.operands(&inventory::core(&self.spec.layers[i], true));
+                        all + ffn_vram(rows, hidden, inner) + operands
+                    }
+                };
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
                     hidden: self.residual(),
@@ -213,12 +244,33 @@ impl Phases<'_> {
                 // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
                 let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
                 let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate));
+                let workspace = match self.gpu {
+                    None => self.cut.ffn_workspace(rows, hidden, moe.intermediate),
+                    Some(_) => {
+                        let gathered = rows * hidden * 4;
+                        gathered
+                            + ffn_vram(rows, hidden, moe.intermediate)
+                            + self.operands(&inventory::expert(&moe.experts, 0))
+                    }
+                };
                 Phase {
                     weights: expert + self.waiting(moe) + ahead,
                     hidden: self.residual() + self.normed(),
-                    workspace: self.cut.ffn_workspace(rows, hidden, moe.intermediate) as u64,
+                    workspace: workspace as u64,
                 }
             }
+        }
+    }
+
+    /// On a GPU: a weight widened for a product in f32.
+    fn operands(&self, parts: &[inventory::Part]) -> usize {
+        let widened = |part: &inventory::Part| {
+            let wide = part.elements() * 4;
+            if (self.size)(part) < wide { wide } else { 0 }
+        };
+        match self.gpu {
+            Some(ComputeDtype::F32) => parts.iter().map(widened).max().unwrap_or(0),
+            _ => 0,
         }
     }
 

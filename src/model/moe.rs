@@ -6,7 +6,7 @@ use super::linear::{self, weight};
 use super::ops::{self, FeedForward, Projection};
 use super::reader::Weights;
 use super::routing::Assignment;
-use super::spec::{Experts, Moe, Order, StackedWeight};
+use super::spec::{Experts, Moe, Order, SharedExpert, StackedWeight};
 use super::tensor::Tensor;
 
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
@@ -15,13 +15,12 @@ pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::R
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].
-pub fn shared_expert(moe: &Moe, weights: &Weights, x: &Tensor, residual: &Tensor) -> candle_core::Result<()> {
-    let Some(shared) = &moe.shared else { return Ok(()) };
+pub fn shared_expert(shared: &SharedExpert, weights: &Weights, x: &Tensor) -> candle_core::Result<Tensor> {
     let y = linear::mlp(&shared.mlp, weights, x)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, weights, x)?)?;
     }
-    ops::add(residual, &y)
+    Ok(y)
 }
 
 /// An expert and who goes to it.
@@ -44,7 +43,10 @@ pub fn routed_expert(
     let network = network(&moe.experts, weights, of.expert)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {
-        ops::add_expert(residual, x, &network, rows, routed, of.room)?;
+        ops::halving(0, rows.len(), &ops::is_full, &mut |first, count| {
+            let (rows, routed) = (&rows[first..][..count], &routed[first..][..count]);
+            ops::add_expert(residual, x, &network, rows, routed, of.room).map(Ok)
+        })?;
     }
     Ok(())
 }

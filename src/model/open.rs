@@ -118,13 +118,18 @@ fn usable(index: usize) -> Result<usize> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn device(_gpu: Option<usize>) -> Result<Device> {
+fn device(_gpu: Option<usize>, _max_vram: Option<u64>) -> Result<Device> {
     Ok(Device::Cpu)
 }
 
 #[cfg(feature = "cuda")]
-fn device(gpu: Option<usize>) -> Result<Device> {
-    gpu.map_or(Ok(Device::Cpu), |index| cuda::Context::open(index).map(Device::Cuda))
+fn device(gpu: Option<usize>, max_vram: Option<u64>) -> Result<Device> {
+    let Some(index) = gpu else { return Ok(Device::Cpu) };
+    let context = cuda::Context::open(index)?;
+    if let Some(bytes) = max_vram {
+        context.limit(bytes as usize);
+    }
+    Ok(Device::Cuda(context))
 }
 
 /// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
@@ -192,5 +197,5 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,
     };
-    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(gpu)? })
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(gpu, args.max_vram)? })
 }

@@ -20,14 +20,56 @@ pub enum Device {
     Cuda(Arc<Context>),
 }
 
+#[cfg(not(feature = "cuda"))]
 impl Device {
     /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
     pub fn pace(&self) -> crate::error::Result<()> {
+        Ok(())
+    }
+
+    /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
+    pub fn reserve(&self, _bytes: usize) -> crate::error::Result<()> {
+        Ok(())
+    }
+
+    /// The most bytes of a GPU's memory that were in use at once; 0 on a CPU.
+    pub fn peak(&self) -> u64 {
+        0
+    }
+
+    /// Whether a GPU has refused memory since the last call.
+    pub fn was_full(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Device {
+    fn context(&self) -> Option<&Arc<Context>> {
         match self {
-            Self::Cpu => Ok(()),
-            #[cfg(feature = "cuda")]
-            Self::Cuda(context) => context.pace(),
+            Self::Cpu => None,
+            Self::Cuda(context) => Some(context),
         }
+    }
+
+    /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
+    pub fn pace(&self) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.pace())
+    }
+
+    /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
+    pub fn reserve(&self, bytes: usize) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.reserve(bytes))
+    }
+
+    /// The most bytes of a GPU's memory that were in use at once; 0 on a CPU.
+    pub fn peak(&self) -> u64 {
+        self.context().map_or(0, |context| context.peak() as u64)
+    }
+
+    /// Whether a GPU has refused memory since the last call.
+    pub fn was_full(&self) -> bool {
+        self.context().is_some_and(|context| context.was_full())
     }
 }
 

@@ -67,6 +67,18 @@ impl Cut {
         self.sequences * mixer_bytes(mixer, hidden, positions) + scores + product::kept_bytes(rows, hidden, threads)
     }
 
+    /// The same on a GPU: scores exist while queries, keys, values and the result do.
+    pub fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+        let Mixer::Attention(attention) = mixer else { return self.sequences * mixer_bytes(mixer, hidden, positions) };
+        let Attention { heads, kv_heads, head_dim, gated, window, .. } = **attention;
+        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        let of_rows = |width: usize| self.sequences * positions * width * 4;
+        let scoring =
+            of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv) + ops::score_bytes(heads, positions, window);
+        let projecting = of_rows(hidden + q * if gated { 4 } else { 2 } + 2 * kv);
+        scoring.max(projecting).max(of_rows(2 * hidden + q))
+    }
+
     /// Bytes of one feed-forward product of `rows` tokens.
     pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize) -> usize {
         let packed = product::kept_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
@@ -86,9 +98,30 @@ pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> R
     Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
 
+/// Bytes of weights that can be on a device at once: of the layer at work, of what waits, and of experts at work.
+pub fn weights_at_once(model: &Model, queue: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
+    let (mut core, mut expert, mut total) = (0, 0, 0);
+    let all = |parts: &[Part]| parts.iter().map(size).sum::<Result<usize>>();
+    for layer in &model.layers {
+        let of_core = all(&inventory::core(layer, true))?;
+        (core, total) = (core.max(of_core), total + of_core);
+        if let Ffn::Moe(moe) = &layer.ffn {
+            let of_expert = all(&inventory::expert(&moe.experts, 0))?;
+            (expert, total) = (expert.max(of_expert), total + moe.num_experts * of_expert);
+        }
+    }
+    // One portion may wait however small the queue, and an expert is let go one step after its use.
+    Ok((core + queue.max(core).max(expert) + 2 * expert).min(total))
+}
+
 /// Input, gate, up and the output of one row.
 fn ffn_row_bytes(hidden: usize, intermediate: usize) -> usize {
     (2 * hidden + 2 * intermediate) * 4
+}
+
+/// Of a feed-forward product of some rows on a GPU, its input left out: gate and up, or one of them and the output.
+pub fn ffn_vram(rows: usize, hidden: usize, intermediate: usize) -> usize {
+    rows * (2 * intermediate).max(intermediate + hidden) * 4
 }
 
 /// Workspace of a token mixer for one sequence, without attention scores.

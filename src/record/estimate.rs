@@ -35,6 +35,9 @@ pub struct Estimate {
     pub workspace_bytes: u64,
     /// Sum of what is in memory at once.
     pub total_bytes: u64,
+    /// On a GPU: what is in its memory at once.
+    #[serde(default)]
+    pub vram_bytes: u64,
     /// Multiply-add operations of the prefill, times two.
     pub flops: f64,
 }

@@ -21,6 +21,9 @@ pub struct LoadArgs {
     /// Weights are read from the hub by ranges and not written to disk.
     #[serde(default)]
     pub stream: bool,
+    /// Bytes of a GPU's memory that may be used; all that is free where it is not given.
+    #[serde(default)]
+    pub max_vram: Option<u64>,
 }
 
 /// Where token ids come from.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <vector>
 
 extern "C" void emulated_enqueue(void* stream, std::function<void()>* work);
 
@@ -11,6 +12,9 @@ namespace {
 enum { SUCCESS = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
 enum { NOT_TURNED = 0, TURNED = 1 };
 enum { F32 = 0, BF16 = 14 };
+/// Sums that run side by side.
+constexpr int LANES = 16;
+
 enum { EXACT = 68, TENSOR32 = 77 };
 
 struct Handle {
@@ -48,17 +52,38 @@ struct Product {
     }
 
     void run(const void* a, const void* b, float* c) const {
-        for (int64_t j = 0; j < n; j++) {
-            for (int64_t i = 0; i < m; i++) {
-                float sum = 0;
-                for (int64_t l = 0; l < k; l++) {
-                    float x = operand(a, type_a, turn_a ? l + i * lda : i + l * lda, compute);
-                    float y = operand(b, type_b, turn_b ? j + l * ldb : l + j * ldb, compute);
-                    sum += x * y;
-                }
-                c[i + j * ldc] = sum;
+        // Rows of both as long as a sum, so that it runs along memory.
+        int64_t length = (k + LANES - 1) / LANES * LANES;
+        std::vector<float> rows(m * length), columns(n * length);
+        for (int64_t i = 0; i < m; i++) {
+            for (int64_t l = 0; l < k; l++) {
+                rows[i * length + l] = operand(a, type_a, turn_a ? l + i * lda : i + l * lda, compute);
             }
         }
+        for (int64_t j = 0; j < n; j++) {
+            for (int64_t l = 0; l < k; l++) {
+                columns[j * length + l] = operand(b, type_b, turn_b ? j + l * ldb : l + j * ldb, compute);
+            }
+        }
+        for (int64_t j = 0; j < n; j++) {
+            for (int64_t i = 0; i < m; i++) {
+                c[i + j * ldc] = sum(&rows[i * length], &columns[j * length], length);
+            }
+        }
+    }
+
+    static float sum(const float* x, const float* y, int64_t length) {
+        float lanes[LANES] = {};
+        for (int64_t l = 0; l < length; l += LANES) {
+            for (int lane = 0; lane < LANES; lane++) {
+                lanes[lane] += x[l + lane] * y[l + lane];
+            }
+        }
+        float all = 0;
+        for (float lane : lanes) {
+            all += lane;
+        }
+        return all;
     }
 };
 

@@ -4,7 +4,10 @@ use super::{Area, Opt, Primitive, opt};
 
 const DTYPE: Opt =
     opt("dtype", "\"f32\" | \"bf16\"", "\"f32\"", "type of the weights in memory; activations are f32 in both");
-const DEVICE: Opt = opt("device", "string", "\"auto\"", "where to compute: \"auto\" or \"cpu\"");
+const DEVICE: Opt =
+    opt("device", "string", "\"auto\"", "where to compute: \"auto\", \"cpu\", \"cuda\" or \"cuda:N\": docs/gpu.md");
+const MAX_VRAM: Opt =
+    opt("max_vram", "bytes", "what is free", "memory of a GPU that may be used; a number or \"24GB\"");
 const REVISION: Opt = opt("revision", "string", "", "branch, tag or commit on the hub");
 const CHUNK_LAYERS: Opt = opt("chunk_layers", "int", "2", "layers of weights in memory at once, at most");
 const STREAM: Opt =
@@ -26,7 +29,7 @@ pub const AREA: Area = Area {
             ],
             summary: "Opens a model: a folder with config.json and safetensors files, or a hub id. Only headers are read; weights are \
                       read when they are needed.",
-            options: &[DTYPE, DEVICE, REVISION, CHUNK_LAYERS, STREAM],
+            options: &[DTYPE, DEVICE, REVISION, CHUNK_LAYERS, STREAM, MAX_VRAM],
             example: r#"let model = load_model("examples/shakespeare-olmoe", #{ dtype: "f32" });
 print(`${model.num_layers} layers, ${model.num_experts} experts`);"#,
         },
@@ -116,6 +119,7 @@ print(acts.norms.len());"#,
                 REVISION,
                 CHUNK_LAYERS,
                 STREAM,
+                MAX_VRAM,
                 opt("num_sequences", "int", "16", "sequences of the analysis"),
                 opt("sequence_length", "int", "2048", "tokens per sequence"),
                 MEMORY_BUDGET,

@@ -1,7 +1,7 @@
 //! What one layer does to all sequences: norms, a token mixer, a feed-forward network or experts.
 
 use super::Run;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::attention::{self, Batch};
 use crate::model::inventory;
 use crate::model::load::tensor_error;
@@ -45,7 +45,7 @@ impl Run<'_> {
     }
 
     /// x += mixer(input_norm(x)) for one batch
-    pub(super) fn mix(
+    fn mix(
         &mut self,
         i: usize,
         layer: &Layer,
@@ -62,19 +62,44 @@ impl Run<'_> {
         mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)
     }
 
+    /// `mix`, on parts of the batch where the whole is too much for the device.
+    pub(super) fn mix_batch(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        weights: &Weights,
+        (first, count): (usize, usize),
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> Result<()> {
+        ops::halving(first, count, &Error::is_full, &mut |first, count| {
+            self.mix(i, layer, weights, (first, count), rotary).map(Ok)
+        })
+    }
+
     /// x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
     pub(super) fn dense(&mut self, i: usize, layer: &Layer, weights: &Weights) -> Result<()> {
         for (first, count) in self.batches() {
-            let x = self.normed(i, Site::PostAttentionLayernorm, layer, weights, (first, count))?;
-            if let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) {
-                let residual = self.residual(first, count).map_err(tensor_error)?;
-                let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
-                let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
-                ops::in_pieces(&x, &residual, rows, |x, residual| ops::add(residual, &linear::mlp(mlp, weights, x)?))
-                    .map_err(tensor_error)?;
-            }
+            ops::halving(first, count, &Error::is_full, &mut |first, count| {
+                let x = self.normed(i, Site::PostAttentionLayernorm, layer, weights, (first, count))?;
+                Ok(self.feed_forward(i, layer, weights, first, &x).map_err(tensor_error))
+            })?;
         }
         Ok(())
+    }
+
+    fn feed_forward(
+        &self,
+        i: usize,
+        layer: &Layer,
+        weights: &Weights,
+        first: usize,
+        x: &Tensor,
+    ) -> candle_core::Result<()> {
+        let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) else { return Ok(()) };
+        let residual = self.hidden.rows(first * self.positions(), x.dims()[0])?;
+        let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
+        let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
+        ops::in_pieces(x, &residual, rows, |x| linear::mlp(mlp, weights, x))
     }
 
     /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
@@ -96,16 +121,21 @@ impl Run<'_> {
         let mut asked: Vec<usize> = Vec::new();
         let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
         for (first, count) in self.batches() {
-            self.mix(i, layer, &weights, (first, count), rotary)?;
-            let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
-            let mut step = || -> candle_core::Result<()> {
-                let residual = self.residual(first, count)?;
-                let logits = moe::router_logits(moe, &weights, &x)?;
-                assignment.route(first * positions, &logits, moe.top_k, &moe.router.scoring, correction.as_deref());
-                ops::in_pieces(&x, &residual, rows, |x, residual| moe::shared_expert(moe, &weights, x, residual))?;
-                all.set_rows(&x, first * positions)
-            };
-            step().map_err(tensor_error)?;
+            self.mix_batch(i, layer, &weights, (first, count), rotary)?;
+            ops::halving(first, count, &Error::is_full, &mut |first, count| {
+                let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
+                let logits = moe::router_logits(moe, &weights, &x).map_err(tensor_error)?;
+                let (first, scoring) = (first * positions, &moe.router.scoring);
+                assignment.route(first, &logits, moe.top_k, scoring, correction.as_deref());
+                let rest = || {
+                    if let Some(shared) = &moe.shared {
+                        let residual = self.hidden.rows(first, count * positions)?;
+                        ops::in_pieces(&x, &residual, rows, |x| moe::shared_expert(shared, &weights, x))?;
+                    }
+                    all.set_rows(&x, first)
+                };
+                Ok(rest().map_err(tensor_error))
+            })?;
             let end = first + count;
             if end == self.tokens.info.num_sequences || end.is_multiple_of(self.round()) {
                 for expert in assignment.used().into_iter().filter(|e| !asked.contains(e)).collect::<Vec<_>>() {

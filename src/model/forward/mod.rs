@@ -19,7 +19,7 @@ use super::rope::Rotary;
 use super::spec::Ffn;
 use super::tap::{Tap, ladder};
 use super::tensor::Tensor;
-use super::workspace::{Cut, read_ahead};
+use super::workspace::{Cut, read_ahead, weights_at_once};
 use super::{embed, head};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
@@ -106,6 +106,7 @@ pub fn extract_with(
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
+            peak_vram_bytes: model.device.peak(),
             resumed_at_layer: (run.first > 0).then_some(run.first),
             bytes_read_before: run.read_before,
             ..Measurements::default()
@@ -124,6 +125,8 @@ struct Run<'a> {
     args: &'a ExtractArgs,
     progress: &'a dyn Progress,
     cut: Cut,
+    /// The device had no room for pieces of this size.
+    cut_further: bool,
     ladder: Vec<f32>,
     tap: Tap,
     full: Option<FullActivations>,
@@ -164,6 +167,9 @@ impl<'a> Run<'a> {
         let loader = Loader { checkpoint: &model.checkpoint, device: &model.device };
         let size = |part: &Part| loader.resident_bytes(part);
         let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
+        if !probe.preload {
+            model.device.reserve(weights_at_once(&model.spec, budget, &size)?)?;
+        }
         let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
         let (first, read_before, hidden, coverage) = match found {
             Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
@@ -175,6 +181,7 @@ impl<'a> Run<'a> {
             args,
             progress,
             cut,
+            cut_further: false,
             ladder,
             tap,
             full,
@@ -254,7 +261,7 @@ impl<'a> Run<'a> {
                 Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights, rotary.get())?,
                 _ => {
                     for batch in self.batches() {
-                        self.mix(i, layer, &weights, batch, rotary.get())?;
+                        self.mix_batch(i, layer, &weights, batch, rotary.get())?;
                     }
                     self.dense(i, layer, &weights)?;
                     // Before others are asked for.
@@ -262,6 +269,10 @@ impl<'a> Run<'a> {
                 }
             }
             self.model.device.pace()?;
+            if self.model.device.was_full() && !std::mem::replace(&mut self.cut_further, true) {
+                let what = "the GPU's memory is full: work is cut into smaller pieces";
+                self.progress.event(Event::Warning(what.to_string()));
+            }
             let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
             let bytes = self.model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });

@@ -2,14 +2,11 @@
 
 use candle_core::bail;
 
-use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv};
+use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries};
 use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
 use crate::error;
 use crate::model::spec::{Activation, NormKind, Order};
 use crate::model::tensor::Tensor;
-
-/// Bytes of scores that exist at once.
-const SCORE_BYTES: usize = 256 << 20;
 
 type Result<T> = candle_core::Result<T>;
 
@@ -134,10 +131,15 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
     let context = q.context();
     let out = done(q.like())?;
     let precision = if rounded { Precision::Tensor32 } else { Precision::Exact };
-    let chunk = (SCORE_BYTES / 4 / heads / positions).clamp(1, positions);
     let sequences = q.len() / (positions * heads * head_dim);
-    let most_keys = window.map_or(positions, |window| positions.min(window + chunk));
-    let scores = done(Array::new(context, &[heads * chunk * most_keys], Element::F32))?;
+    let mut chunk = score_queries(heads, positions);
+    let scores = loop {
+        let most_keys = window.map_or(positions, |window| positions.min(window + chunk));
+        match Array::new(context, &[heads * chunk * most_keys], Element::F32) {
+            Err(error) if error.is_full() && chunk > 1 => chunk = chunk.div_ceil(2),
+            scores => break done(scores)?,
+        }
+    };
     let lists = done(Array::new(context, &[5 * heads * 8], Element::U8))?;
     let list = |i: usize| lists.address() + (i * heads * 8) as u64;
     let (stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);

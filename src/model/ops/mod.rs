@@ -14,6 +14,21 @@ use candle_core::Result;
 
 use super::spec::{Activation, NormKind};
 use super::tensor::Tensor;
+use crate::error::{Error, Kind};
+
+/// Bytes of attention scores that exist at once on a GPU.
+const SCORE_BYTES: usize = 256 << 20;
+
+/// Queries whose scores exist at once on a GPU.
+pub fn score_queries(heads: usize, positions: usize) -> usize {
+    (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
+}
+
+/// Bytes of their scores.
+pub fn score_bytes(heads: usize, positions: usize, window: Option<usize>) -> usize {
+    let queries = score_queries(heads, positions);
+    heads * queries * window.map_or(positions, |window| positions.min(window + queries)) * 4
+}
 
 /// `x` [.., size], `weight` and `bias` [size], all f32.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -166,12 +181,41 @@ pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     }
 }
 
-/// Calls `f` on matching pieces of at most `rows` rows.
-pub fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor, &Tensor) -> Result<()>) -> Result<()> {
+/// Whether an operation found no room on its device: nothing has been changed then, and a smaller one may find it.
+pub fn is_full(error: &candle_core::Error) -> bool {
+    match error {
+        candle_core::Error::Cuda(error) => error.downcast_ref::<Error>().is_some_and(|error| error.kind == Kind::Oom),
+        _ => false,
+    }
+}
+
+/// Calls `f` on `count` rows or sequences from `first` on; where that is too much for the device, on halves of them.
+///
+/// `f` fails on the outside as long as it has changed nothing, on the inside from then on.
+pub fn halving<E>(
+    first: usize,
+    count: usize,
+    full: &impl Fn(&E) -> bool,
+    f: &mut impl FnMut(usize, usize) -> std::result::Result<std::result::Result<(), E>, E>,
+) -> std::result::Result<(), E> {
+    match f(first, count) {
+        Ok(done) => done,
+        Err(error) if count > 1 && full(&error) => {
+            halving(first, count / 2, full, f)?;
+            halving(first + count / 2, count - count / 2, full, f)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// residual += f(x) on matching pieces of at most `rows` rows.
+pub fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
     let all = x.dims()[0];
     for start in (0..all).step_by(rows) {
-        let count = rows.min(all - start);
-        f(&x.rows(start, count)?, &residual.rows(start, count)?)?;
+        halving(start, rows.min(all - start), &is_full, &mut |start, count| {
+            let y = f(&x.rows(start, count)?)?;
+            Ok(add(&residual.rows(start, count)?, &y))
+        })?;
     }
     Ok(())
 }

@@ -3,16 +3,13 @@
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::{Histogram, Running, Tap};
+use super::{Histogram, PENDING_BYTES, Running, Tap, sizes};
 use crate::cuda::{Arg, Array, Element, Stream, THREADS};
 use crate::model::ops::wrapped;
 use crate::record::NormFold;
 
 /// Features of a block of threads in the kernel.
 const FEATURES: usize = 32;
-/// Bytes of records that may wait on the GPU.
-const PENDING_BYTES: usize = 64 << 20;
-
 /// What a tap keeps on a GPU.
 pub(super) struct OnGpu {
     ladder: Array,
@@ -27,11 +24,6 @@ struct Pending {
     first_sequence: usize,
     sequences: usize,
     record: Array,
-}
-
-/// Numbers of four bytes in the record of `sequences` sequences, part by part.
-fn sizes(sequences: usize, hidden: usize, rungs: usize) -> [usize; 4] {
-    [2 * hidden, hidden, 2, 2 * hidden * rungs].map(|size| size * sequences)
 }
 
 impl Tap {

@@ -21,6 +21,20 @@ const BLOCK: usize = 512;
 /// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
 pub const MAX_RUNGS: usize = 254;
 
+/// Bytes of records that may wait on a GPU.
+pub const PENDING_BYTES: usize = 64 << 20;
+
+/// Numbers of four bytes in what a GPU records of a norm over some sequences: extremes, the row of position 0, counts of what
+/// is not finite, ladder counts.
+fn sizes(sequences: usize, hidden: usize, rungs: usize) -> [usize; 4] {
+    [2 * hidden, hidden, 2, 2 * hidden * rungs].map(|size| size * sequences)
+}
+
+/// Its bytes.
+pub fn record_bytes(sequences: usize, hidden: usize, rungs: usize) -> usize {
+    4 * sizes(sequences, hidden, rungs).iter().sum::<usize>()
+}
+
 /// Ascending union of the default rungs and those asked for.
 pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
