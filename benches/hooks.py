@@ -7,6 +7,7 @@ import time
 
 START = time.perf_counter()
 import argparse
+import importlib.util
 import json
 import os
 
@@ -17,6 +18,7 @@ parser.add_argument("--ids", required=True)
 parser.add_argument("--dtype", choices=["bf16", "f32"], required=True)
 parser.add_argument("--batch", type=int, required=True, help="sequences per forward")
 parser.add_argument("--threads", type=int, required=True)
+parser.add_argument("--device", default="cpu")
 parser.add_argument("--trunk-only", action="store_true", help="without the language-model head")
 args = parser.parse_args()
 
@@ -29,7 +31,13 @@ transformers.logging.set_verbosity_error()
 torch.set_num_threads(args.threads)
 imported = time.perf_counter()
 dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.dtype]
-model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, attn_implementation="sdpa").eval()
+with open(os.path.join(args.model, "config.json")) as file:
+    # The sinks of gpt-oss are not in sdpa.
+    attention = "eager" if json.load(file)["model_type"] == "gpt_oss" else "sdpa"
+# With accelerate the weights go there directly.
+direct = args.device != "cpu" and importlib.util.find_spec("accelerate")
+on_gpu = {"device_map": args.device} if direct else {}
+model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, attn_implementation=attention, **on_gpu).to(args.device).eval()
 ids = load_file(args.ids)["input_ids"]
 loaded = time.perf_counter()
 
@@ -46,7 +54,7 @@ for layer in model.model.layers:
 runner = model.model if args.trunk_only else model
 with torch.no_grad():
     for first in range(0, ids.shape[0], args.batch):
-        runner(input_ids=ids[first : first + args.batch], use_cache=False)
+        runner(input_ids=ids[first : first + args.batch].to(args.device), use_cache=False)
 computed = time.perf_counter()
 
 # Shares over norms and over positions, all sequences together.
@@ -62,5 +70,6 @@ done = time.perf_counter()
 print(json.dumps({
     "import": imported - START, "load": loaded - imported, "forward": computed - loaded, "detect": done - computed,
     "dims": torch.nonzero(passing).flatten().tolist(),
+    "vram": 0 if args.device == "cpu" else torch.cuda.max_memory_allocated(),
     "versions": f"transformers {transformers.__version__}, torch {torch.__version__}",
 }))

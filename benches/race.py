@@ -30,6 +30,7 @@ def measured(command):
         sys.exit(f"failed: {' '.join(command)}\n{output}")
     result = json.loads(output.strip().splitlines()[-1])
     # ru_maxrss is in kilobytes on Linux.
+    result["vram"] = result.get("vram", 0) / 1e6
     result.update(wall=wall, cpu=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss * 1024 / 1e6)
     return result
 
@@ -68,30 +69,32 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--trunk-only", action="store_true", help="transformers without the language-model head")
     parser.add_argument("--logits", action="store_true", help="this program with the head")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N, for both")
     parser.add_argument("--outlier", default=os.path.join(HERE, "../target/release/outlier"))
     a = parser.parse_args()
     ids = ids_file(a.model, a.sequences, a.length)
     model = os.path.abspath(a.model)
     peer = [sys.executable, os.path.join(HERE, "hooks.py"), "--model", model, "--ids", ids, "--dtype", a.dtype,
-            "--batch", str(a.batch), "--threads", str(a.threads)] + ["--trunk-only"] * a.trunk_only
+            "--batch", str(a.batch), "--threads", str(a.threads), "--device", a.device] + ["--trunk-only"] * a.trunk_only
     ours = [a.outlier, "run", os.path.join(HERE, "race.rhai"), "--quiet", "--model", model, "--ids",
-            os.path.abspath(ids), "--dtype", a.dtype] + ["--logits"] * a.logits
+            os.path.abspath(ids), "--dtype", a.dtype, "--device", a.device] + ["--logits"] * a.logits
     print(f"{a.model}, {a.dtype}, {a.sequences} x {a.length} tokens, {a.threads} threads, {a.runs} alternating runs, "
           f"page cache warm\n{cpu_name()}")
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(a.threads)
+    rows = ROWS + [("vram", "MB")] * (a.device != "cpu")
     runs = {"transformers": [], "outlier": []}
     for _ in range(a.runs):
         for name, command in (("transformers", peer), ("outlier", ours)):
             result = measured(command)
             runs[name].append(result)
-            print("  ".join([f"  {name:12}"] + [f"{row} {result[row]:.2f} {unit}" for row, unit in ROWS]), flush=True)
+            print("  ".join([f"  {name:12}"] + [f"{row} {result[row]:.2f} {unit}" for row, unit in rows]), flush=True)
     dims = {name: results[-1]["dims"] for name, results in runs.items()}
     if dims["transformers"] != dims["outlier"]:
         sys.exit(f"the two disagree on the outlier dimensions: {dims}")
     print(f"{runs['transformers'][0]['versions']}; both found dimensions {dims['outlier']}\n")
-    median = {name: {row: statistics.median(r[row] for r in results) for row, _ in ROWS} for name, results in runs.items()}
+    median = {name: {row: statistics.median(r[row] for r in results) for row, _ in rows} for name, results in runs.items()}
     print(f"| median of {a.runs} | transformers + hooks | outlier | ratio |\n|---|---|---|---|")
-    for row, unit in ROWS:
+    for row, unit in rows:
         theirs, mine = median["transformers"][row], median["outlier"][row]
         print(f"| {row} | {theirs:.2f} {unit} | {mine:.2f} {unit} | {theirs / max(mine, 1e-9):.2f} |")
 

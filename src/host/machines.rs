@@ -23,6 +23,8 @@ const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpo
 /// Of `model`: what will run, in the words of `estimate_vram`.
 const MODEL: &[&str] =
     &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
+/// GB of GPU memory that the driver and its libraries take.
+const VRAM_BESIDE_GB: f64 = 1.0;
 /// GB of disk beside a model's files.
 const DISK_BESIDE: u64 = 20;
 /// What a cluster is not asked for: its nodes are what they are.
@@ -189,7 +191,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         Some(given) => given as u64,
         None => looked_at.as_ref().map_or(DISK_GB as u64, disk_for),
     };
-    let vram_for = |estimate: &Estimate| (estimate.total_bytes as f64 / 1e9).ceil();
+    let vram_for = |estimate: &Estimate| (estimate.vram_bytes as f64 / 1e9 + VRAM_BESIDE_GB).ceil();
     let min_vram_gb = optional("min_vram_gb")?.or(looked_at.as_ref().map(vram_for));
     let lease = minutes("lease_minutes", LEASE_MINUTES)?;
     let asked = Provision {
