@@ -30,7 +30,7 @@ pub fn emulate(folder: &Path) {
     };
     build("driver.cc", "libcuda.so.1", &["-Wl,-Bsymbolic", "-Wl,-soname,libcuda.so.1"]);
     let driver = folder.join("libcuda.so.1").display().to_string();
-    build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-rpath,$ORIGIN"]);
+    build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-soname,libcublas.so.13"]);
 }
 
 /// This program's own tests named `tests`, on the emulated GPU.
@@ -146,7 +146,7 @@ fn on(device: &str, folder: &Path, gpu_bytes: &str) -> Outcome {
     let project = Project::new();
     project.copy("tests/fixtures/olmoe", "model").file("run.rhai", SCRIPT.replace("DEVICE", &format!("{device:?}")));
     let mut command = project.command(&["run", "run.rhai"]);
-    command.env("LD_LIBRARY_PATH", folder).env("EMULATED_GPU_BYTES", gpu_bytes);
+    command.env("LD_LIBRARY_PATH", folder).env("VIRTUAL_ENV", folder).env("EMULATED_GPU_BYTES", gpu_bytes);
     Outcome::of(command.output().unwrap())
 }
 
@@ -159,7 +159,18 @@ fn auto_is_the_gpu_where_there_is_one() {
     emulate(folder.path());
     assert_eq!(on("auto", folder.path(), "100000000").ok(), "cuda:0\n");
     assert_eq!(on("cuda", folder.path(), "100000000").ok(), "cuda:0\n");
-    std::fs::remove_file(folder.path().join("libcublas.so.13")).unwrap();
+}
+
+#[test]
+fn cublas_is_found_beside_pytorch_and_missed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let packages = folder.path().join("lib/python3.12/site-packages/nvidia/cublas/lib");
+    std::fs::create_dir_all(&packages).unwrap();
+    let beside = packages.join("libcublas.so.13");
+    std::fs::rename(folder.path().join("libcublas.so.13"), &beside).unwrap();
+    assert_eq!(on("cuda", folder.path(), "100000000").ok(), "cuda:0\n");
+    std::fs::remove_file(beside).unwrap();
     let outcome = on("cuda", folder.path(), "100000000");
     assert!(outcome.stderr.contains("libcublas.so is not found"), "{}", outcome.stderr);
 }

@@ -33,10 +33,16 @@ fn failed(what: &str, error: CublasError) -> Error {
         .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere")
 }
 
-/// Whether the library can be opened.
+/// Whether the library can be opened: from the loader's path, or from where toolkits and PyTorch keep it.
 pub fn is_here() -> bool {
+    static SEARCH: std::sync::Once = std::sync::Once::new();
     // SAFETY: opening the library runs its own initialisation only.
-    unsafe { sys::is_culib_present() }
+    let opens = || unsafe { sys::is_culib_present() };
+    if opens() {
+        return true;
+    }
+    SEARCH.call_once(super::library::load_cublas);
+    opens()
 }
 
 pub(super) fn handle(stream: CUstream) -> Result<sys::cublasHandle_t> {

@@ -9,6 +9,8 @@ mod blas;
 mod context;
 mod driver;
 #[cfg(feature = "cuda")]
+mod library;
+#[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
 mod staging;
@@ -33,7 +35,7 @@ pub fn products_here() -> Result<()> {
     }
     let problem = "no CUDA: the library libcublas.so is not found";
     Err(Error::unsupported(problem).hint(
-        "install it (apt install libcublas-13-0, or pip install nvidia-cublas) and put its folder on LD_LIBRARY_PATH: docs/gpu.md",
+        "install it (apt install libcublas-13-0, or pip install nvidia-cublas) or put its folder on LD_LIBRARY_PATH: docs/gpu.md",
     ))
 }
 
