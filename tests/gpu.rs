@@ -176,6 +176,20 @@ fn cublas_is_found_beside_pytorch_and_missed_by_name() {
 }
 
 #[test]
+fn an_old_gpu_is_told_from_none() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let project = Project::new();
+    let doctor = project.command(&["doctor"]).env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let doctor = Outcome::of(doctor).ok();
+    assert!(doctor.contains("Emulated GPU") && doctor.contains("\"cuda\" and \"auto\": cuda:0"), "{doctor}");
+    let mut command = project.command(&["doctor"]);
+    command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_CAPABILITY", "7");
+    let doctor = Outcome::of(command.output().unwrap()).ok();
+    assert!(doctor.contains("has compute capability 7.0") && doctor.contains("an A100, A10"), "{doctor}");
+}
+
+#[test]
 fn a_full_gpu_is_an_error_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());

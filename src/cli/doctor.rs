@@ -44,7 +44,7 @@ fn devices() -> String {
 
 #[cfg(feature = "cuda")]
 fn devices() -> String {
-    match cuda::products_here() {
+    match cuda::usable(0) {
         Ok(()) => "\"cuda\" and \"auto\": cuda:0; \"cpu\": the processor".to_string(),
         Err(error) => {
             let hint = error.hint.unwrap_or_default();

@@ -27,9 +27,28 @@ pub use memory::Buffer;
 
 use crate::error::{Error, Result};
 
+/// The oldest GPUs that the kernels are compiled for: A100. `build.rs` says the same.
+#[cfg(feature = "cuda")]
+const OLDEST: (u32, u32) = (8, 0);
+
+/// Whether GPU `index` of this machine can compute.
+///
+/// # Errors
+/// With what is missing: the driver, the device, a newer device, or cuBLAS.
+#[cfg(feature = "cuda")]
+pub fn usable(index: usize) -> Result<()> {
+    let Gpu { name, compute_capability: (major, minor), .. } = gpu(index)?;
+    if (major, minor) < OLDEST {
+        let problem = format!("cuda:{index} ({name}) has compute capability {major}.{minor}");
+        return Err(Error::unsupported(problem)
+            .hint(format!("the kernels need {}.{}: an A100, A10, RTX 30 or newer", OLDEST.0, OLDEST.1)));
+    }
+    products_here()
+}
+
 /// Whether cuBLAS, which multiplies matrices, can be opened; it comes with a CUDA toolkit, and with PyTorch.
 #[cfg(feature = "cuda")]
-pub fn products_here() -> Result<()> {
+fn products_here() -> Result<()> {
     if blas::is_here() {
         return Ok(());
     }

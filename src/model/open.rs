@@ -113,8 +113,7 @@ fn usable(index: usize) -> Result<usize> {
 
 #[cfg(feature = "cuda")]
 fn usable(index: usize) -> Result<usize> {
-    cuda::gpu(index)?;
-    cuda::products_here().map(|()| index)
+    cuda::usable(index).map(|()| index)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -277,7 +277,8 @@ int cuDeviceGetName(char* name, int length, int) {
 }
 
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 0 : 1;
+    const char* capability = std::getenv("EMULATED_CAPABILITY");
+    *value = attribute == 75 ? (capability ? std::atoi(capability) : 8) : attribute == 76 ? 0 : 1;
     return SUCCESS;
 }
 
