@@ -133,9 +133,10 @@ impl Tap {
         }
     }
 
-    /// What norm `n` is over sequence `s`, and how many values were NaN and infinite.
+    /// What norm `n` is over sequence `s`, and how many values were NaN and infinite. Seen once more, it replaces what it was.
     fn keep(&mut self, n: usize, s: usize, all: NormFold, without_first: NormFold, (nan, infinite): (u64, u64)) {
         if nan + infinite > 0 {
+            self.non_finite.retain(|entry| (entry.norm, entry.sequence) != (self.norms[n], s));
             self.non_finite.push(NonFinite { norm: self.norms[n], sequence: s, nan, infinite });
         }
         self.all[n][s] = all;
@@ -360,5 +361,24 @@ fn extremes(row: &[f32], max: &mut [f32], min: &mut [f32]) {
     for ((max, min), &x) in max.iter_mut().zip(min).zip(row) {
         *max = if x > *max { x } else { *max };
         *min = if x < *min { x } else { *min };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tensor::Device;
+    use super::*;
+    use crate::record::Site;
+
+    #[test]
+    fn a_norm_that_is_seen_again_counts_once() {
+        let norm = NormId { layer: 0, site: Site::InputLayernorm };
+        let mut tap = Tap::new(&[3.0], &[norm], 1, 2, 3).unwrap();
+        let x = Tensor::from_vec(vec![f32::NAN, 1.0, 4.0, 5.0, f32::INFINITY, 0.0], (2, 3), &Device::Cpu).unwrap();
+        tap.see(0, 0, &x).unwrap();
+        tap.see(0, 0, &x).unwrap();
+        let (all, _, non_finite) = tap.finish();
+        assert_eq!(non_finite, [NonFinite { norm, sequence: 0, nan: 1, infinite: 1 }]);
+        assert_eq!(all.norms[0][0].max, [5.0, 1.0, 4.0]);
     }
 }
