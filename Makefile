@@ -75,10 +75,11 @@ bench-hub:
 	cargo bench --bench hub
 
 # The program for NVIDIA GPUs (docs/gpu.md). No GPU is needed to build it; NVIDIA's compiler is fetched where there is none.
-cuda: packages cuda-compiler
+cuda: cuda-compiler
 	cargo build --release --features cuda
 
 cuda-compiler:
+	@sh .ci/packages cuda
 	@command -v nvcc > /dev/null || [ -n "$$CUDA_HOME" ] || sh .ci/cuda-compiler target/cuda-compiler
 
 # The engine's tests on a GPU that a C++ compiler makes of this processor and the program's own kernels.

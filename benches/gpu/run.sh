@@ -3,12 +3,15 @@
 #
 #   sh benches/gpu/run.sh [parity] [race] [memory]       all three without a word
 #
-# Needs one NVIDIA GPU, python3 with torch, transformers, accelerate and safetensors (or PYTHON=…), the program for GPUs (`make cuda`, or
+# Needs one NVIDIA GPU, Python with torch, transformers, accelerate and
+# safetensors (`make race-environment`, or PYTHON=…), the program for GPUs (`make cuda`, or
 # OUTLIER=…) and for parity its tests (TESTS=… is the test program; without it cargo builds it). Models are written to MODELS, in
 # memory as a rule, one after the other: up to 65 GB. RUNS alternating runs each.
 set -eu
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python3}
+own=target/race-environment/bin/python
+[ -x "$own" ] || own=python3
+python=${PYTHON:-$own}
 outlier=${OUTLIER:-target/release/outlier}
 models=${MODELS:-/dev/shm/outlier-models}
 runs=${RUNS:-3}
