@@ -96,4 +96,5 @@ def main():
     print(f"{folder}: {size / 1e6:.0f} M parameters, planted dimensions {[dim for dim, _, _ in PLANTED]}")
 
 
-main()
+if __name__ == "__main__":
+    main()

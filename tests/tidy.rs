@@ -157,13 +157,13 @@ fn every_file_says_what_it_is_for() {
 fn libraries_stay_in_their_rooms() {
     let mut wrong = Vec::new();
     for file in files("src", "rs") {
-        for (library, rooms) in [("candle_", &["model"][..]), ("rhai::", &["host", "cli"])] {
+        for (library, rooms) in [("candle_", &["model"][..]), ("cudarc", &["cuda"]), ("rhai::", &["host", "cli"])] {
             if file.code.contains(library) && !rooms.contains(&file.room()) {
                 wrong.push(format!("{} uses {library}, which belongs to {rooms:?}", file.path));
             }
         }
     }
-    none(wrong, "only the engine knows tensors, only the host knows the script language");
+    none(wrong, "only the engine knows tensors, only cuda/ the GPU's libraries, only the host the script language");
 }
 
 /// Whether a text takes requests apart: `Op::Name … =>`, or the same behind `let`.

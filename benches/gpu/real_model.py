@@ -9,14 +9,13 @@ A file per layer, in bf16, experts of gpt-oss in MXFP4. Weights are made on a GP
 import argparse
 import json
 import os
+import sys
 
 import torch
 from safetensors.torch import save_file
 
-SEED = 20
-STD = 0.02
-# Dimension, factor of the norm's weight, share of the layers that have it. All pass |x| >= 6 in 25 % of layers, 6 % of positions.
-PLANTED = [(100, 20.0, 1.0), (511, 12.0, 0.5), (700, 25.0, 0.25), (900, 14.0, 0.75)]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from race_model import PLANTED, SEED, STD
 
 COMMON = dict(attention_dropout=0.0, initializer_range=STD, tie_word_embeddings=False, torch_dtype="bfloat16", use_cache=True)
 SHAPES = {

@@ -73,8 +73,8 @@ impl Cut {
         let Attention { heads, kv_heads, head_dim, gated, window, .. } = **attention;
         let (q, kv) = (heads * head_dim, kv_heads * head_dim);
         let of_rows = |width: usize| self.sequences * positions * width * 4;
-        let scoring =
-            of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv) + ops::score_bytes(heads, positions, window);
+        let scoring = of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv)
+            + 4 * ops::scores(heads, ops::score_queries(heads, positions), positions, window);
         let projecting = of_rows(hidden + q * if gated { 4 } else { 2 } + 2 * kv);
         scoring.max(projecting).max(of_rows(2 * hidden + q))
     }

@@ -29,14 +29,14 @@ extern "C" __global__ void softmax(
     for (u32 i = begin + threadIdx.x; i < end; i += THREADS) {
         largest = fmaxf(largest, scale * row[i]);
     }
-    largest = block_max(largest, room);
+    largest = block_fold<Largest>(largest, room);
     float sum = 0.0f;
     for (u32 i = threadIdx.x; i < keys; i += THREADS) {
         float weight = i >= begin && i < end ? expf(scale * row[i] - largest) : 0.0f;
         row[i] = weight;
         sum += weight;
     }
-    sum = block_sum(sum, room) + (sinks ? expf(sinks[head] - largest) : 0.0f);
+    sum = block_fold<Sum>(sum, room) + (sinks ? expf(sinks[head] - largest) : 0.0f);
     for (u32 i = begin + threadIdx.x; i < end; i += THREADS) {
         row[i] /= sum;
     }

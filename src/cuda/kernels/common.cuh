@@ -44,28 +44,26 @@ __device__ inline float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
-/// The sum of one number per thread, for all of them. `room` holds THREADS numbers.
-__device__ inline float block_sum(float x, float* room) {
-    __syncthreads();
-    room[threadIdx.x] = x;
-    __syncthreads();
-    for (u32 half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) {
-            room[threadIdx.x] += room[threadIdx.x + half];
-        }
-        __syncthreads();
+struct Sum {
+    static __device__ float of(float a, float b) {
+        return a + b;
     }
-    return room[0];
-}
+};
 
-/// The largest number of all threads, for all of them.
-__device__ inline float block_max(float x, float* room) {
+struct Largest {
+    static __device__ float of(float a, float b) {
+        return fmaxf(a, b);
+    }
+};
+
+/// What F makes of one number per thread, for all of them. `room` holds THREADS numbers.
+template <class F> __device__ inline float block_fold(float x, float* room) {
     __syncthreads();
     room[threadIdx.x] = x;
     __syncthreads();
     for (u32 half = THREADS / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) {
-            room[threadIdx.x] = fmaxf(room[threadIdx.x], room[threadIdx.x + half]);
+            room[threadIdx.x] = F::of(room[threadIdx.x], room[threadIdx.x + half]);
         }
         __syncthreads();
     }

@@ -27,7 +27,7 @@ extern "C" __global__ void short_conv(
         squares += sum * sum;
     }
     if (length > 0.0f) {
-        float factor = length / sqrtf(block_sum(squares, room) + 1e-6f);
+        float factor = length / sqrtf(block_fold<Sum>(squares, room) + 1e-6f);
         for (u32 i = threadIdx.x; i < width; i += THREADS) {
             to[i] *= factor;
         }

@@ -18,13 +18,13 @@ extern "C" __global__ void row_norm(
         for (u32 i = threadIdx.x; i < size; i += THREADS) {
             sum += row[i];
         }
-        mean = block_sum(sum, room) / size;
+        mean = block_fold<Sum>(sum, room) / size;
     }
     float squares = 0.0f;
     for (u32 i = threadIdx.x; i < size; i += THREADS) {
         squares += (row[i] - mean) * (row[i] - mean);
     }
-    float scale = 1.0f / sqrtf(block_sum(squares, room) / size + eps);
+    float scale = 1.0f / sqrtf(block_fold<Sum>(squares, room) / size + eps);
     for (u32 i = threadIdx.x; i < size; i += THREADS) {
         float factor = kind == RMS_ZERO_CENTRED ? 1.0f + weight[i] : weight[i];
         to[i] = factor * ((row[i] - mean) * scale) + (bias ? bias[i] : 0.0f);

@@ -44,26 +44,8 @@ impl Run<'_> {
         Ok(normed)
     }
 
-    /// x += mixer(input_norm(x)) for one batch
-    fn mix(
-        &mut self,
-        i: usize,
-        layer: &Layer,
-        weights: &Weights,
-        (first, count): (usize, usize),
-        rotary: Option<&(Tensor, Tensor)>,
-    ) -> Result<()> {
-        let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
-        let batch = Batch { sequences: count, positions: self.positions(), rotary };
-        let mixed = match &layer.mixer {
-            Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
-            Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
-        };
-        mixed.and_then(|mixed| ops::add(&self.residual(first, count)?, &mixed)).map_err(tensor_error)
-    }
-
-    /// `mix`, on parts of the batch where the whole is too much for the device.
-    pub(super) fn mix_batch(
+    /// x += mixer(input_norm(x)) for one batch, or for parts of it where the whole is too much for the device.
+    pub(super) fn mix(
         &mut self,
         i: usize,
         layer: &Layer,
@@ -72,7 +54,14 @@ impl Run<'_> {
         rotary: Option<&(Tensor, Tensor)>,
     ) -> Result<()> {
         ops::halving(first, count, &Error::is_full, &mut |first, count| {
-            self.mix(i, layer, weights, (first, count), rotary).map(Ok)
+            let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
+            let batch = Batch { sequences: count, positions: self.positions(), rotary };
+            let mixed = match &layer.mixer {
+                Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
+                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
+            };
+            let mixed = mixed.map_err(tensor_error)?;
+            Ok(self.residual(first, count).and_then(|residual| ops::add(&residual, &mixed)).map_err(tensor_error))
         })
     }
 
@@ -81,7 +70,8 @@ impl Run<'_> {
         for (first, count) in self.batches() {
             ops::halving(first, count, &Error::is_full, &mut |first, count| {
                 let x = self.normed(i, Site::PostAttentionLayernorm, layer, weights, (first, count))?;
-                Ok(self.feed_forward(i, layer, weights, first, &x).map_err(tensor_error))
+                let residual = self.residual(first, count).map_err(tensor_error)?;
+                Ok(self.feed_forward(i, layer, weights, &x, &residual).map_err(tensor_error))
             })?;
         }
         Ok(())
@@ -92,14 +82,13 @@ impl Run<'_> {
         i: usize,
         layer: &Layer,
         weights: &Weights,
-        first: usize,
         x: &Tensor,
+        residual: &Tensor,
     ) -> candle_core::Result<()> {
         let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) else { return Ok(()) };
-        let residual = self.hidden.rows(first * self.positions(), x.dims()[0])?;
         let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
         let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
-        ops::in_pieces(x, &residual, rows, |x| linear::mlp(mlp, weights, x))
+        ops::in_pieces(x, residual, rows, |x| linear::mlp(mlp, weights, x))
     }
 
     /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
@@ -121,18 +110,18 @@ impl Run<'_> {
         let mut asked: Vec<usize> = Vec::new();
         let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
         for (first, count) in self.batches() {
-            self.mix_batch(i, layer, &weights, (first, count), rotary)?;
+            self.mix(i, layer, &weights, (first, count), rotary)?;
             ops::halving(first, count, &Error::is_full, &mut |first, count| {
                 let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
                 let logits = moe::router_logits(moe, &weights, &x).map_err(tensor_error)?;
-                let (first, scoring) = (first * positions, &moe.router.scoring);
-                assignment.route(first, &logits, moe.top_k, scoring, correction.as_deref());
+                let (first_row, scoring) = (first * positions, &moe.router.scoring);
+                assignment.route(first_row, &logits, moe.top_k, scoring, correction.as_deref());
                 let rest = || {
                     if let Some(shared) = &moe.shared {
-                        let residual = self.hidden.rows(first, count * positions)?;
+                        let residual = self.residual(first, count)?;
                         ops::in_pieces(&x, &residual, rows, |x| moe::shared_expert(shared, &weights, x))?;
                     }
-                    all.set_rows(&x, first)
+                    all.set_rows(&x, first_row)
                 };
                 Ok(rest().map_err(tensor_error))
             })?;

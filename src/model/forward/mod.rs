@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
                 Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights, rotary.get())?,
                 _ => {
                     for batch in self.batches() {
-                        self.mix_batch(i, layer, &weights, batch, rotary.get())?;
+                        self.mix(i, layer, &weights, batch, rotary.get())?;
                     }
                     self.dense(i, layer, &weights)?;
                     // Before others are asked for.

@@ -2,11 +2,10 @@
 
 use candle_core::bail;
 
-use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries};
+use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
 use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
 use crate::error;
 use crate::model::spec::{Activation, NormKind, Order};
-use crate::model::tensor::Tensor;
 
 type Result<T> = candle_core::Result<T>;
 
@@ -41,10 +40,6 @@ fn blocks(rows: usize) -> Result<(u32, u32)> {
     }
 }
 
-fn on_gpu(x: &Tensor) -> Result<&Array> {
-    x.cuda()
-}
-
 /// `x` as an operand next to `weight`: both in bf16 where that is allowed, both in f32 elsewhere.
 fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> {
     Ok(match (weight.element(), rounded) {
@@ -75,7 +70,7 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
         if expected != input {
             bail!("a projection of {expected} inputs meets rows of {input}");
         }
-        let weight = on_gpu(p.weight)?;
+        let weight = p.weight.cuda()?;
         let (x, weight) = operands(narrow.as_ref().filter(|_| rounded).unwrap_or(x), weight, rounded)?;
         if x.element() == Element::Bf16 {
             narrow = Some(x.clone());
@@ -83,7 +78,7 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
         let y = done(Array::new(x.context(), &[rows, out], Element::F32))?;
         done(product(&y, &x, &weight, p.order == Order::InOut, Precision::Exact))?;
         if let Some(bias) = p.bias {
-            let args = [y.arg(), on_gpu(bias)?.arg(), Arg::count(y.len()), Arg::size(out)];
+            let args = [y.arg(), bias.cuda()?.arg(), Arg::count(y.len()), Arg::size(out)];
             done(y.each("add_bias", y.len(), &args))?;
         }
         outs.push(y);
@@ -101,7 +96,7 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     let count = rows.len();
     let list = done(Array::uploaded(context, bytemuck::cast_slice(rows), &[count], Element::F32))?;
     let shares = done(Array::uploaded(context, bytemuck::cast_slice(weights), &[count], Element::F32))?;
-    let bf16 = *rounded && on_gpu(up.weight)?.element() == Element::Bf16;
+    let bf16 = *rounded && up.weight.cuda()?.element() == Element::Bf16;
     let (kernel, element) = if bf16 { ("gather_bf16", Element::Bf16) } else { ("gather", Element::F32) };
     let own = done(Array::new(context, &[count, hidden], element))?;
     let args = [own.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)];
@@ -134,10 +129,9 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
     let sequences = q.len() / (positions * heads * head_dim);
     let mut chunk = score_queries(heads, positions);
     let scores = loop {
-        let most_keys = window.map_or(positions, |window| positions.min(window + chunk));
-        match Array::new(context, &[heads * chunk * most_keys], Element::F32) {
+        match Array::new(context, &[scores(heads, chunk, positions, window)], Element::F32) {
             Err(error) if error.is_full() && chunk > 1 => chunk = chunk.div_ceil(2),
-            scores => break done(scores)?,
+            allocated => break done(allocated)?,
         }
     };
     let lists = done(Array::new(context, &[5 * heads * 8], Element::U8))?;
@@ -204,9 +198,9 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
         q.arg(),
         k.arg(),
         v.arg(),
-        on_gpu(net.beta_and_decay)?.arg(),
-        on_gpu(net.a_log)?.arg(),
-        on_gpu(net.dt_bias)?.arg(),
+        net.beta_and_decay.cuda()?.arg(),
+        net.a_log.cuda()?.arg(),
+        net.dt_bias.cuda()?.arg(),
         Arg::size(heads),
         Arg::size(group),
         Arg::size(positions),

@@ -24,10 +24,9 @@ pub fn score_queries(heads: usize, positions: usize) -> usize {
     (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
 }
 
-/// Bytes of their scores.
-pub fn score_bytes(heads: usize, positions: usize, window: Option<usize>) -> usize {
-    let queries = score_queries(heads, positions);
-    heads * queries * window.map_or(positions, |window| positions.min(window + queries)) * 4
+/// Most scores of so many queries: of all heads, with keys that one of the queries sees.
+pub fn scores(heads: usize, queries: usize, positions: usize, window: Option<usize>) -> usize {
+    heads * queries * window.map_or(positions, |window| positions.min(window + queries))
 }
 
 /// `x` [.., size], `weight` and `bias` [size], all f32.

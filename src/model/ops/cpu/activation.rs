@@ -63,23 +63,18 @@ pub(crate) fn combine(activation: Activation, gate: Option<&[f32]>, values: &mut
     }
 }
 
-/// x = f(x), elementwise and in place.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
     x.inplace_op1(&Activate(activation))
 }
 
-/// x = f(gate) * x, elementwise and in place.
 pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
     x.inplace_op2(gate, &Activate(activation))
 }
 
-/// x = x * sigmoid(gate), elementwise and in place; the gate may also be one number per row, [rows, 1].
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     x.inplace_op2(gate, &SigmoidGate)
 }
 
-/// [rows, 2 * size] with gate and up interleaved to [rows, size]: (up + 1) * gate * sigmoid(1.702 gate), gate <= limit,
-/// |up| <= limit.
 pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     x.apply_op1_no_bwd(&Interleaved { limit })
 }

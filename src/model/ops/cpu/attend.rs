@@ -42,8 +42,6 @@ pub fn chunk_queries(group: usize) -> usize {
     (CHUNK_ROWS / group).max(MIN_QUERIES)
 }
 
-/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; rows are sequences after
-/// sequences, all f32.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<Vec<f32>>, op: Attend) -> Result<Tensor> {
     q.apply_op3_no_bwd(k, v, &Chunked { op, sinks })
 }

@@ -26,8 +26,6 @@ pub struct DeltaRule {
     pub beta: Vec<f32>,
 }
 
-/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
-/// [sequences * positions, heads, value_dim].
 pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, op: &DeltaRule) -> Result<Tensor> {
     q.apply_op3_no_bwd(k, v, op)
 }

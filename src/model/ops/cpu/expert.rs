@@ -25,8 +25,6 @@ pub struct FeedForward<'a> {
 /// Memory for what is between the products of one network, kept for the next.
 pub type Room = Mutex<[Buffer; 3]>;
 
-/// residual[rows[i]] += weights[i] * network(x[rows[i]]); the rows are distinct, `residual` and `x` are [tokens, hidden] in
-/// f32.
 pub fn add_expert(
     residual: &Tensor,
     x: &Tensor,

@@ -1,4 +1,4 @@
-//! The operations in the memory of the CPU, on contiguous rows and on all cores.
+//! The operations of `ops`, which says what they do, in the memory of the CPU: on contiguous rows and on all cores.
 
 mod activation;
 mod attend;

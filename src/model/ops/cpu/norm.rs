@@ -16,7 +16,6 @@ struct Norm {
     eps: f32,
 }
 
-/// `x` [.., size], `weight` and `bias` [size], all f32.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let op = Norm { kind, eps: eps as f32 };
     // Only a LayerNorm looks at its third operand.

@@ -65,8 +65,6 @@ pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs
     Ok(())
 }
 
-/// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
-/// weights are bf16 and the CPU multiplies that faster.
 pub fn project(x: &candle_core::Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<candle_core::Tensor>> {
     let (rows, input) = x.dims2()?;
     let mut outs = Vec::new();

@@ -11,7 +11,6 @@ struct Rotate {
     positions: usize,
 }
 
-/// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
     let (_, positions, heads, head_dim) = x.dims4()?;
     x.inplace_op3(cos, sin, &Rotate { heads, head_dim, positions })

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 
 use super::{PIECE, values, values_mut, vectorised};
 
-/// residual += x, both [rows, size] in f32.
 pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
     residual.inplace_op2(x, &Add)
 }

@@ -27,7 +27,6 @@ pub struct ShortConv {
     pub length: Option<f32>,
 }
 
-/// `x` [sequences * positions, columns], `weight` [channels, 1, kernel] in f32, to [sequences, heads, positions, width].
 pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
     x.apply_op2_no_bwd(weight, op)
 }
