@@ -102,6 +102,6 @@ fn a_device_that_is_none_is_a_mistake() {
     for name in ["gpu", "cuda:x", "CPU"] {
         let answer = loading(folder.path(), name);
         assert!(answer.contains(&format!("device \"{name}\" is unknown")), "{answer}");
-        assert!(answer.contains("\"auto\", \"cpu\", \"cuda\" or \"cuda:N\""), "{answer}");
+        assert!(answer.contains("\"cuda\", \"cuda:N\" or \"cuda:N,M\""), "{answer}");
     }
 }

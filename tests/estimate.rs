@@ -31,7 +31,7 @@ pub fn both_with(
         "let model = load_model(\"model\", #{{ {options} }});
          let acts = model.extract_layernorms(load_tokens(#{{ ids: \"ids.json\" }}), #{{ {extract} }});
          let estimate = estimate_vram(\"model\", #{{
-             num_sequences: {sequences}, sequence_length: {length}, {options}{comma}{extract}
+             gpus: model.device.split(\",\").len(), num_sequences: {sequences}, sequence_length: {length}, {options}{comma}{extract}
          }});
          print(#{{ e: estimate, m: acts.measurements }}.to_json());",
         comma = if options.is_empty() || extract.is_empty() { "" } else { ", " },

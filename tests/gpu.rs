@@ -33,18 +33,19 @@ pub fn emulate(folder: &Path) {
     build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-soname,libcublas.so.13"]);
 }
 
-/// This program's own tests named `tests`, on the emulated GPU.
-fn again(tests: &[&str]) -> Output {
+/// This program's own tests named `tests`, on `device` of a machine with three emulated GPUs.
+fn again(device: &str, tests: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(tests).args(["--exact", "--nocapture", "--test-threads", "1"]);
-    command.env("LD_LIBRARY_PATH", folder.path()).env("OUTLIER_TEST_DEVICE", "cuda:0").output().unwrap()
+    command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", "3").env("OUTLIER_TEST_DEVICE", device);
+    command.output().unwrap()
 }
 
 #[track_caller]
-fn pass(tests: &[&str]) {
-    let output = again(tests);
+fn pass(device: &str, tests: &[&str]) {
+    let output = again(device, tests);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains(&format!("{} passed", tests.len())), "{out}");
@@ -52,22 +53,34 @@ fn pass(tests: &[&str]) {
 
 #[test]
 fn every_architecture_agrees_with_transformers() {
-    pass(&["oracle::every_architecture_agrees_with_transformers"]);
+    pass("cuda:0", &["oracle::every_architecture_agrees_with_transformers"]);
 }
 
 #[test]
 fn outlier_features_are_the_same_in_bf16() {
-    pass(&["precision::every_architecture_keeps_its_outlier_features_in_bf16"]);
+    pass("cuda:0", &["precision::every_architecture_keeps_its_outlier_features_in_bf16"]);
 }
 
 #[test]
 fn the_memory_budget_does_not_change_the_result() {
-    pass(&["invariance::the_memory_budget_does_not_change_the_result"]);
+    pass("cuda:0", &["invariance::the_memory_budget_does_not_change_the_result"]);
 }
 
 #[test]
 fn every_layer_can_be_the_last() {
-    pass(&["resume::every_layer_of_every_architecture_can_be_the_last"]);
+    pass("cuda:0", &["resume::every_layer_of_every_architecture_can_be_the_last"]);
+}
+
+#[test]
+fn several_gpus_agree_with_transformers_too() {
+    pass("cuda:2,0", &["oracle::every_architecture_agrees_with_transformers"]);
+    // More of them than most fixtures have sequences.
+    pass("cuda", &["oracle::every_architecture_agrees_with_transformers"]);
+}
+
+#[test]
+fn several_gpus_go_on_where_they_were_cut_off() {
+    pass("cuda:0,1", &["resume::every_layer_of_every_architecture_can_be_the_last"]);
 }
 
 /// One layer at a time: what has been read ahead at the peak would be a matter of luck.
@@ -77,15 +90,19 @@ fn the_estimate_of_its_memory_holds() {
     emulate(folder.path());
     let of = |experts| Shape { hidden: 128, inner: 384, experts, layers: 3 };
     let mut wrong = Vec::new();
-    for (shape, sequences, length, options, extract) in [
-        (Shape { hidden: 256, inner: 1024, experts: 0, layers: 3 }, 1, 32, "", ""),
-        (of(0), 8, 128, "", ""),
-        (of(0), 8, 128, "dtype: \"bf16\"", ""),
-        (of(0), 8, 128, "", "memory_budget: 800000"),
-        (Shape { inner: 128, ..of(4) }, 8, 128, "dtype: \"bf16\"", "logits: true"),
+    for (shape, sequences, length, options, extract, gpus) in [
+        (of(0), 9, 128, "", "", "2"),
+        (Shape { inner: 128, ..of(4) }, 8, 128, "", "", "3"),
+        (Shape { hidden: 256, inner: 1024, experts: 0, layers: 3 }, 1, 32, "", "", "1"),
+        (of(0), 8, 128, "", "", "1"),
+        (of(0), 8, 128, "dtype: \"bf16\"", "", "1"),
+        (of(0), 8, 128, "", "memory_budget: 800000", "1"),
+        (Shape { inner: 128, ..of(4) }, 8, 128, "dtype: \"bf16\"", "logits: true", "1"),
     ] {
         let options = format!("chunk_layers: 1{}{options}", if options.is_empty() { "" } else { ", " });
-        let with = |command: &mut Command| _ = command.env("LD_LIBRARY_PATH", folder.path());
+        let with = |command: &mut Command| {
+            command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", gpus);
+        };
         let (estimate, measured) = both_with(&shape, sequences, length, &options, extract, &with);
         let (estimated, peak) =
             (estimate["vram_bytes"].as_f64().unwrap(), measured["peak_vram_bytes"].as_f64().unwrap());
@@ -95,6 +112,35 @@ fn the_estimate_of_its_memory_holds() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn several_gpus_read_every_weight_once() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let project = Project::new();
+    Shape { hidden: 128, inner: 512, experts: 4, layers: 3 }.write(&project);
+    let row = |s: usize| (0..128).map(|t| (t * 7 + s) % 256).collect::<Vec<_>>();
+    project.file("ids.json", serde_json::to_string(&(0..7).map(row).collect::<Vec<_>>()).unwrap());
+    project.file(
+        "run.rhai",
+        r#"let model = load_model("model", #{ device: "cuda" });
+           let acts = model.extract_layernorms(load_tokens(#{ ids: "ids.json" }), #{ logits: true });
+           let m = acts.measurements;
+           print(#{ device: model.device, read: m.bytes_read, peak: m.peak_vram_bytes, coverage: acts.expert_coverage }.to_json());"#,
+    );
+    let on = |gpus: &str| {
+        let mut command = project.command(&["run", "run.rhai"]);
+        command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", gpus);
+        Outcome::of(command.output().unwrap()).json()
+    };
+    let (one, three) = (on("1"), on("3"));
+    assert_eq!((one["device"].as_str(), three["device"].as_str()), (Some("cuda:0"), Some("cuda:0,1,2")));
+    assert_eq!(one["coverage"].as_array().map(Vec::len), Some(3), "{one}");
+    for same in ["read", "coverage"] {
+        assert_eq!(one[same], three[same], "{same}");
+    }
+    assert!(three["peak"].as_u64() < one["peak"].as_u64(), "{one} {three}");
 }
 
 #[test]

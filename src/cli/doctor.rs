@@ -44,8 +44,8 @@ fn devices() -> String {
 
 #[cfg(feature = "cuda")]
 fn devices() -> String {
-    match cuda::usable(0) {
-        Ok(()) => "\"cuda\" and \"auto\": cuda:0; \"cpu\": the processor".to_string(),
+    match cuda::all() {
+        Ok(gpus) => format!("\"cuda\" and \"auto\": {}; \"cpu\": the processor", cuda::name(&gpus)),
         Err(error) => {
             let hint = error.hint.unwrap_or_default();
             format!("\"cpu\" and \"auto\": the processor. {}\n{:12}to change that: {hint}", error.message, "")

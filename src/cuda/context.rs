@@ -1,7 +1,8 @@
 //! A GPU at work: its memory, its two streams and its kernels.
 //!
 //! All threads share one stream that computes; another copies, so that the next weights arrive while this layer computes.
-//! Whoever copies waits until what was copied is complete before it passes it on.
+//! Whoever copies waits until what was copied is complete before it passes it on. Weights that several GPUs need are read once
+//! and copied to each.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -282,29 +283,6 @@ impl Context {
         Ok(())
     }
 
-    /// Memory on the copying stream, filled by `fill` piece by piece: it gets the offset and where to put the bytes.
-    /// Complete only once `settle` has returned.
-    pub fn receive(
-        self: &Arc<Self>,
-        bytes: usize,
-        mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
-    ) -> Result<Buffer> {
-        let buffer = self.allocate(bytes, Stream::Copy)?;
-        let mut halves = match self.idle.lock().expect("no panic under this lock").pop() {
-            Some(halves) => halves,
-            None => [Half::new(Pinned::BYTES)?, Half::new(Pinned::BYTES)?],
-        };
-        for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
-            let length = Pinned::BYTES.min(bytes - start);
-            let half = &mut halves[i % 2];
-            half.wait()?;
-            fill(start, &mut half.bytes()[..length])?;
-            half.send(length, buffer.address() + start as u64, self.copy)?;
-        }
-        self.idle.lock().expect("no panic under this lock").push(halves);
-        Ok(buffer)
-    }
-
     /// Waits for what the calling thread has put on the copying stream.
     pub fn settle(&self) -> Result<()> {
         self.enter()?;
@@ -352,6 +330,36 @@ impl Context {
         unsafe { result::memset_d8_async(at, value, bytes, self.stream(stream)) }
             .map_err(|error| failed("clearing GPU memory", error))
     }
+}
+
+/// Memory on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to put what
+/// is there, once for every piece. Complete when this returns.
+pub fn receive(
+    contexts: &[&Arc<Context>],
+    bytes: usize,
+    mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
+) -> Result<Vec<Buffer>> {
+    let buffers = contexts.iter().map(|context| context.allocate(bytes, Stream::Copy)).collect::<Result<Vec<_>>>()?;
+    // Where it is kept.
+    contexts[0].enter()?;
+    let idle = &contexts[0].idle;
+    let mut halves = match idle.lock().expect("no panic under this lock").pop() {
+        Some(halves) => halves,
+        None => [Half::new(Pinned::BYTES)?, Half::new(Pinned::BYTES)?],
+    };
+    for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
+        let length = Pinned::BYTES.min(bytes - start);
+        let half = &mut halves[i % 2];
+        half.wait()?;
+        fill(start, &mut half.bytes()[..length])?;
+        for (context, buffer) in contexts.iter().zip(&buffers) {
+            context.enter()?;
+            half.send(length, buffer.address() + start as u64, context.copy)?;
+        }
+    }
+    halves.iter_mut().try_for_each(Half::wait)?;
+    idle.lock().expect("no panic under this lock").push(halves);
+    Ok(buffers)
 }
 
 impl Drop for Context {

@@ -20,7 +20,7 @@ pub use array::{Array, Element};
 #[cfg(feature = "cuda")]
 pub use blas::{Batch, Precision, Sizes, product, products};
 #[cfg(feature = "cuda")]
-pub use context::{Arg, Context, Stream, THREADS};
+pub use context::{Arg, Context, Stream, THREADS, receive};
 pub use driver::{Driver, Gpu, Missing};
 #[cfg(feature = "cuda")]
 pub use memory::Buffer;
@@ -58,20 +58,45 @@ fn products_here() -> Result<()> {
     ))
 }
 
-/// Which GPU `name` asks for: "cuda" is the first, "cuda:1" the second. None where it asks for something else.
-pub fn index(name: &str) -> Option<usize> {
-    match name.strip_prefix("cuda")? {
-        "" => Some(0),
-        rest => rest.strip_prefix(':')?.parse().ok(),
+/// Which GPUs `name` asks for: "cuda:1" is the second, "cuda:0,2" the first and the third. None where it asks for something
+/// else, or for one of them twice.
+pub fn indices(name: &str) -> Option<Vec<usize>> {
+    let indices: Vec<usize> = name.strip_prefix("cuda:")?.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+    let twice = indices.iter().enumerate().any(|(i, index)| indices[..i].contains(index));
+    (!twice).then_some(indices)
+}
+
+fn driver() -> Result<Driver> {
+    Driver::open().map_err(|missing| {
+        let (problem, hint) = missing.explained();
+        Error::unsupported(format!("no CUDA: {problem}")).hint(hint)
+    })
+}
+
+/// The name of some GPUs, as `indices` reads it; none are the CPU.
+pub fn name(gpus: &[usize]) -> String {
+    match gpus {
+        [] => "cpu".to_string(),
+        gpus => format!("cuda:{}", gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")),
+    }
+}
+
+/// All GPUs of this machine that can compute.
+///
+/// # Errors
+/// When there is none, with what is missing or wrong with the first.
+#[cfg(feature = "cuda")]
+pub fn all() -> Result<Vec<usize>> {
+    let found: Vec<usize> = (0..driver()?.gpus.len()).filter(|index| usable(*index).is_ok()).collect();
+    match found.is_empty() {
+        true => usable(0).map(|()| found),
+        false => Ok(found),
     }
 }
 
 /// GPU `index` of this machine, or an error that says which library, driver or device is missing.
 pub fn gpu(index: usize) -> Result<Gpu> {
-    let driver = Driver::open().map_err(|missing| {
-        let (problem, hint) = missing.explained();
-        Error::unsupported(format!("no CUDA: {problem}")).hint(hint)
-    })?;
+    let driver = driver()?;
     let count = driver.gpus.len();
     driver.gpus.into_iter().nth(index).ok_or_else(|| {
         let there = match count {
@@ -84,11 +109,13 @@ pub fn gpu(index: usize) -> Result<Gpu> {
 
 #[cfg(test)]
 mod tests {
-    use super::index;
+    use super::{indices, name};
 
     #[test]
     fn names_of_gpus() {
-        assert_eq!([index("cuda"), index("cuda:0"), index("cuda:3")], [Some(0), Some(0), Some(3)]);
-        assert!(["cpu", "cuda:", "cuda:x", "cuda1", "gpu", ""].iter().all(|name| index(name).is_none()));
+        assert_eq!(["cuda:0", "cuda:3", "cuda:2,0"].map(indices), [Some(vec![0]), Some(vec![3]), Some(vec![2, 0])]);
+        let others = ["cpu", "cuda", "cuda:", "cuda:x", "cuda1", "cuda:0,", "cuda:1,1", "gpu", ""];
+        assert!(others.iter().all(|name| indices(name).is_none()));
+        assert_eq!([&[][..], &[1], &[0, 2]].map(name), ["cpu", "cuda:1", "cuda:0,2"]);
     }
 }

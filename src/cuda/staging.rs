@@ -6,7 +6,7 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
 use super::context::failed;
 use crate::error::Result;
 
-/// Host memory that stays where it is.
+/// Host memory that stays where it is, for all GPUs.
 pub(super) struct Pinned(*mut u8, usize);
 
 // SAFETY: plain memory with one owner.
@@ -18,7 +18,7 @@ impl Pinned {
 
     fn new(bytes: usize) -> Result<Self> {
         // SAFETY: freed when dropped.
-        let address = unsafe { result::malloc_host(bytes, 0) };
+        let address = unsafe { result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_PORTABLE) };
         let address = address.map_err(|error| failed(&format!("pinning {bytes} bytes of host memory"), error))?;
         // SAFETY: just allocated; reading it must not meet bytes that were never written.
         unsafe { address.cast::<u8>().write_bytes(0, bytes) };
@@ -33,25 +33,20 @@ impl Drop for Pinned {
     }
 }
 
-/// Pinned memory and the mark behind the copy that last left it.
+/// Pinned memory and the marks behind the copies that last left it.
 pub(super) struct Half {
     memory: Pinned,
-    sent: Event,
-    in_flight: bool,
+    in_flight: Vec<Event>,
 }
 
 impl Half {
-    /// In the current context.
     pub(super) fn new(bytes: usize) -> Result<Self> {
-        Ok(Self { memory: Pinned::new(bytes)?, sent: Event::new()?, in_flight: false })
+        Ok(Self { memory: Pinned::new(bytes)?, in_flight: Vec::new() })
     }
 
     /// Waits until the memory may be written again.
     pub(super) fn wait(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.in_flight) {
-            self.sent.wait()?;
-        }
-        Ok(())
+        self.in_flight.drain(..).try_for_each(|sent| sent.wait())
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
@@ -59,13 +54,15 @@ impl Half {
         unsafe { std::slice::from_raw_parts_mut(self.memory.0, self.memory.1) }
     }
 
-    /// Copies the first `length` bytes to the GPU, in the order of `stream`.
+    /// Copies the first `length` bytes to the GPU of the current context, in the order of its `stream`.
     pub(super) fn send(&mut self, length: usize, to: CUdeviceptr, stream: CUstream) -> Result<()> {
         let bytes = &self.bytes()[..length];
         // SAFETY: the memory is pinned, lives as long as `self`, and is written again only after `wait`.
         unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(|error| failed("copying to the GPU", error))?;
-        self.in_flight = true;
-        self.sent.record(stream)
+        let sent = Event::new()?;
+        sent.record(stream)?;
+        self.in_flight.push(sent);
+        Ok(())
     }
 }
 

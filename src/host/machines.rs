@@ -161,7 +161,10 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
     let Some(model) = o.map_of("model", "id")? else { return Ok(None) };
     let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
     let id = m.required("id", m.string("id")?)?;
-    let options = model.into_iter().filter(|(key, _)| key != "id").collect();
+    let mut options: Map = model.into_iter().filter(|(key, _)| key != "id").collect();
+    if let Some(count) = o.whole("gpu_count")? {
+        options.insert("gpus".into(), Dynamic::from(count as i64));
+    }
     let place = Place { session: &context.session, context };
     estimated(&place, &id, options).map(Some)
 }

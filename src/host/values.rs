@@ -81,6 +81,7 @@ pub const FIELDS: &[&str] = &[
     "workspace_bytes",
     "total_bytes",
     "vram_bytes",
+    "gpus",
     "flops",
     "name",
     "bytes",

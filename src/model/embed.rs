@@ -35,10 +35,10 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     Ok(())
 }
 
-/// Token (and learned position) embeddings; only rows that occur are read.
-pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Tensor> {
+/// Token (and learned position) embeddings, [tokens, hidden]; only rows that occur are read.
+pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec<f32>> {
     // Few rows, made once: on the CPU, wherever they then go.
-    let loader = &Loader { checkpoint: &model.checkpoint, device: &Device::Cpu };
+    let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let table = &model.spec.embedding;
     let width = table.shape[1];
     let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
@@ -52,7 +52,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Ten
     let ranges = used.chunk_by(|a, b| a + 1 == *b).map(range).collect();
     ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges });
     for run in used.chunk_by(|a, b| a + 1 == *b) {
-        let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?;
+        let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?.remove(0);
         rows.extend(values.values().map_err(tensor_error)?);
     }
     let rows = project_in(model, loader, rows, used.len(), needed)?;
@@ -64,15 +64,14 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Ten
     }
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
-        let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?;
+        let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);
         let values = values.values().map_err(tensor_error)?;
         *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
-    let shape = (tokens.ids.len() * tokens.info.sequence_length, width);
-    Tensor::from_vec(hidden, shape, &model.device).map_err(tensor_error)
+    Ok(hidden)
 }
 
 /// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.
@@ -81,7 +80,7 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
     let mut loaded = Vec::new();
     for part in inventory::projection(projection) {
         *needed += model.stored_bytes(&part)?;
-        loaded.push(loader.part(&part)?);
+        loaded.extend(loader.part(&part)?);
     }
     let project = || {
         let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &Device::Cpu)?;

@@ -54,8 +54,13 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
     let chunk_layers = model.chunk_layers.max(1);
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
-    let on = |gpu| Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu }.peak();
-    let (peak, on_gpu) = (on(None), on(Some(model.dtype)));
+    let phases = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu: None };
+    let peak = phases.peak();
+    // Of one GPU and its share of the sequences.
+    let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
+    let shared = EstimateArgs { num_sequences: share, ..args.clone() };
+    let cut_there = Cut { sequences: cut.sequences.min(share.div_ceil(ROUNDS)), ..cut.clone() };
+    let on_gpu = Phases { cut: &cut_there, args: &shared, gpu: Some(model.dtype), ..phases }.peak();
     // What has arrived from the hub and waits to be read.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;
@@ -79,7 +84,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         tap_bytes,
         workspace_bytes: peak.workspace,
         total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
-        vram_bytes: on_gpu.total() + tap_vram(&spec, args),
+        vram_bytes: on_gpu.total() + tap_vram(&spec, &shared),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
 }

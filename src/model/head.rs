@@ -24,26 +24,20 @@ pub struct HeadOutput {
     pub mean_nll: Vec<f32>,
 }
 
-/// `hidden` [sequences * positions, hidden] before the final norm; `weights` holds that norm.
+/// `hidden` [sequences * positions, hidden] of each share of the sequences, before the final norm; `weights` holds that norm
+/// for each.
 pub fn head(
     model: &Model,
     loader: &Loader,
-    weights: &Weights,
-    hidden: &Tensor,
+    weights: &[Weights],
+    hidden: &[&Tensor],
     ids: &[Vec<u32>],
     progress: &dyn Progress,
 ) -> Result<HeadOutput> {
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
-    let normed = match &model.final_norm {
-        Some(norm) => linear::norm(norm, weights, hidden),
-        None => Ok(hidden.clone()),
-    };
-    let normed = match &model.project_out {
-        Some(projection) => normed.and_then(|x| linear::linear(projection, weights, &x)),
-        None => normed,
-    };
-    let normed = normed.map_err(tensor_error)?;
+    let normed = weights.iter().zip(hidden).map(|(weights, hidden)| before(model, weights, hidden));
+    let normed = normed.collect::<candle_core::Result<Vec<_>>>().map_err(tensor_error)?;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
@@ -57,15 +51,15 @@ pub fn head(
             return Err(crate::error::Error::interrupted());
         }
         let count = block.min(vocab - first);
-        let part = loader.rows(&model.head, first, count, None)?;
-        for start in (0..sequences * positions).step_by(rows) {
-            let taken = rows.min(sequences * positions - start);
+        let parts = loader.rows(&model.head, first, count, None)?;
+        for (share, first_row, taken) in pieces(&normed, rows) {
             let logits = || -> candle_core::Result<Vec<f32>> {
-                let x = normed.rows(start, taken)?;
-                let projection = Projection { weight: &part, order: Order::OutIn, bias: None };
-                ops::project(&x, &[projection], weights.rounded())?.remove(0).values()
+                let x = normed[share].rows(first_row, taken)?;
+                let projection = Projection { weight: &parts[share], order: Order::OutIn, bias: None };
+                ops::project(&x, &[projection], weights[share].rounded())?.remove(0).values()
             };
             let logits = logits().map_err(tensor_error)?;
+            let start = first_row + normed[..share].iter().map(|x| x.dims()[0]).sum::<usize>();
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
                 |(i, (running, logits))| {
                     let (s, t) = ((start + i) / positions, (start + i) % positions);
@@ -85,6 +79,27 @@ pub fn head(
     };
     let mean_nll = if positions > 1 { (0..sequences).map(mean).collect() } else { Vec::new() };
     Ok(HeadOutput { last_logits, mean_nll })
+}
+
+/// What the head reads: `hidden` after the final norm.
+fn before(model: &Model, weights: &Weights, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    let normed = match &model.final_norm {
+        Some(norm) => linear::norm(norm, weights, hidden)?,
+        None => hidden.clone(),
+    };
+    match &model.project_out {
+        Some(projection) => linear::linear(projection, weights, &normed),
+        None => Ok(normed),
+    }
+}
+
+/// Pieces of at most `rows` rows: which share, its first row, how many.
+fn pieces(shares: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
+    let of = |(share, x): (usize, &Tensor)| {
+        let all = x.dims()[0];
+        (0..all).step_by(rows).map(move |first| (share, first, rows.min(all - first)))
+    };
+    shares.iter().enumerate().flat_map(of).collect()
 }
 
 #[derive(Clone)]

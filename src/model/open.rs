@@ -1,5 +1,6 @@
 //! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -24,13 +25,29 @@ pub struct OpenModel {
     pub spec: spec::Model,
     pub checkpoint: Arc<Checkpoint>,
     pub dtype: DType,
+    pub devices: Vec<Device>,
+}
+
+/// Sequences that one device computes.
+pub struct Share {
     pub device: Device,
+    pub sequences: Range<usize>,
 }
 
 impl OpenModel {
     /// Where the files are: a folder, or an address on the hub.
     pub fn place(&self) -> &str {
         &self.checkpoint.place
+    }
+
+    /// The sequences cut into pieces of about one size, for as many devices as they keep busy.
+    pub fn shares(&self, sequences: usize) -> Vec<Share> {
+        let count = self.devices.len().min(sequences).max(1);
+        let of = |(i, device): (usize, &Device)| Share {
+            device: device.clone(),
+            sequences: i * sequences / count..(i + 1) * sequences / count,
+        };
+        self.devices.iter().take(count).enumerate().map(of).collect()
     }
 
     /// Bytes of a part as stored.
@@ -70,70 +87,89 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     Config::parse(&text, &path)
 }
 
-/// The GPU that device `name` means here; none for the CPU.
+/// The GPUs that device `name` means here; none for the CPU.
 ///
 /// # Errors
 /// When there is no such device, with what is missing.
-fn gpu(name: &str) -> Result<Option<usize>> {
+fn gpus(name: &str) -> Result<Vec<usize>> {
     match name {
-        "cpu" => Ok(None),
+        "cpu" => Ok(Vec::new()),
         "auto" => Ok(automatic()),
-        _ => match cuda::index(name) {
-            Some(index) => usable(index).map_err(|error| error.context(format!("device \"{name}\""))).map(Some),
-            None => Err(Error::bad_argument(format!("device \"{name}\" is unknown"))
-                .hint("device is \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")),
-        },
-    }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn automatic() -> Option<usize> {
-    None
-}
-
-/// The first GPU, or the CPU and one line that says why.
-#[cfg(feature = "cuda")]
-fn automatic() -> Option<usize> {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    match usable(0) {
-        Ok(index) => Some(index),
-        Err(error) => {
-            SAID.call_once(|| eprintln!("device \"auto\": the CPU computes; {}", error.message));
-            None
+        "cuda" => all().map_err(|error| error.context("device \"cuda\"")),
+        _ => {
+            let unknown = || {
+                Error::bad_argument(format!("device \"{name}\" is unknown"))
+                    .hint("device is \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"cuda:N,M\"")
+            };
+            let indices = cuda::indices(name).ok_or_else(unknown)?;
+            for index in &indices {
+                usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+            }
+            Ok(indices)
         }
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn usable(index: usize) -> Result<usize> {
+fn automatic() -> Vec<usize> {
+    Vec::new()
+}
+
+/// All GPUs, or the CPU and one line that says why.
+#[cfg(feature = "cuda")]
+fn automatic() -> Vec<usize> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    cuda::all().unwrap_or_else(|error| {
+        SAID.call_once(|| eprintln!("device \"auto\": the CPU computes; {}", error.message));
+        Vec::new()
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn all() -> Result<Vec<usize>> {
+    usable(0).map(|()| Vec::new())
+}
+
+#[cfg(feature = "cuda")]
+fn all() -> Result<Vec<usize>> {
+    cuda::all()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn usable(index: usize) -> Result<()> {
     let gpu = cuda::gpu(index)?;
     Err(Error::unsupported(format!("a GPU ({}), but this program was built for processors only", gpu.name))
         .hint("build it with --features cuda (docs/gpu.md), or use device: \"cpu\" or \"auto\""))
 }
 
 #[cfg(feature = "cuda")]
-fn usable(index: usize) -> Result<usize> {
-    cuda::usable(index).map(|()| index)
+fn usable(index: usize) -> Result<()> {
+    cuda::usable(index)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn device(_gpu: Option<usize>, _max_vram: Option<u64>) -> Result<Device> {
-    Ok(Device::Cpu)
+fn devices(_gpus: &[usize], _max_vram: Option<u64>) -> Result<Vec<Device>> {
+    Ok(vec![Device::Cpu])
 }
 
 #[cfg(feature = "cuda")]
-fn device(gpu: Option<usize>, max_vram: Option<u64>) -> Result<Device> {
-    let Some(index) = gpu else { return Ok(Device::Cpu) };
-    let context = cuda::Context::open(index)?;
-    if let Some(bytes) = max_vram {
-        context.limit(bytes as usize);
+fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
+    let open = |index: &usize| {
+        let context = cuda::Context::open(*index)?;
+        if let Some(bytes) = max_vram {
+            context.limit(bytes as usize);
+        }
+        Ok(Device::Cuda(context))
+    };
+    match gpus {
+        [] => Ok(vec![Device::Cpu]),
+        gpus => gpus.iter().map(open).collect(),
     }
-    Ok(Device::Cuda(context))
 }
 
 /// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
 pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
-    let gpu = gpu(&args.device)?;
+    let gpus = gpus(&args.device)?;
     let config = read_config(&*files.source)?;
     let checkpoint = Checkpoint::open(files.source).ok();
     let names: &dyn Names = match &checkpoint {
@@ -147,13 +183,13 @@ pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
         weight_bytes += inventory::released_bytes(&tensor, role);
     }
     let sizes = (parameters, weight_bytes);
-    info(&config, &spec, (args, gpu), files.revision, sizes, Vec::new())
+    info(&config, &spec, (args, &gpus), files.revision, sizes, Vec::new())
 }
 
 fn info(
     config: &Config,
     spec: &spec::Model,
-    (args, gpu): (&LoadArgs, Option<usize>),
+    (args, gpus): (&LoadArgs, &[usize]),
     revision: Option<String>,
     (parameters, weight_bytes): (u64, u64),
     files: Vec<FileHash>,
@@ -172,7 +208,7 @@ fn info(
         active_parameters: super::estimate::active_parameters(spec),
         weight_bytes,
         dtype: args.dtype,
-        device: gpu.map_or("cpu".to_string(), |index| format!("cuda:{index}")),
+        device: cuda::name(gpus),
         chunk_layers: args.chunk_layers,
         synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
         files,
@@ -181,7 +217,7 @@ fn info(
 
 pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let revision = files.revision;
-    let gpu = gpu(&args.device)?;
+    let gpus = gpus(&args.device)?;
     let config = read_config(&*files.source)?;
     let checkpoint = Checkpoint::open(files.source)?;
     let spec = arch::model(&config, &checkpoint)?;
@@ -191,10 +227,11 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
         weight_bytes += checkpoint.expect(&tensor)?.bytes;
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, gpu), revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, &gpus), revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,
     };
-    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, device: device(gpu, args.max_vram)? })
+    let devices = devices(&gpus, args.max_vram)?;
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, devices })
 }

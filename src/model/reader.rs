@@ -66,7 +66,8 @@ pub struct Times {
 struct Pending {
     bytes: usize,
     unfinished: usize,
-    tensors: HashMap<String, Tensor>,
+    /// Of each device.
+    tensors: Vec<HashMap<String, Tensor>>,
     failure: Option<Error>,
 }
 
@@ -155,41 +156,42 @@ pub struct Reader {
     shared: Arc<Shared>,
     checkpoint: Arc<Checkpoint>,
     dtype: DType,
-    device: Device,
+    devices: Arc<[Device]>,
     threads: Vec<JoinHandle<()>>,
     waited: Duration,
 }
 
 impl Reader {
-    /// `budget`: bytes of loaded weights that may wait to be taken.
-    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, device: Device, budget: usize) -> Self {
+    /// `budget`: bytes of loaded weights that may wait to be taken, on each of `devices`.
+    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, devices: Arc<[Device]>, budget: usize) -> Self {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
         let thread = |_| {
-            let (shared, checkpoint, device) = (shared.clone(), checkpoint.clone(), device.clone());
+            let (shared, checkpoint, devices) = (shared.clone(), checkpoint.clone(), devices.clone());
             std::thread::spawn(move || {
-                read(&shared, &Loader { checkpoint: &checkpoint, device: &device });
+                read(&shared, &Loader { checkpoint: &checkpoint, devices: &devices });
             })
         };
         let threads = (0..THREADS).map(thread).collect();
-        Self { shared, checkpoint, dtype, device, threads, waited: Duration::ZERO }
+        Self { shared, checkpoint, dtype, devices, threads, waited: Duration::ZERO }
     }
 
     /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
     pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
-        let loader = Loader { checkpoint: &self.checkpoint, device: &self.device };
+        let loader = Loader { checkpoint: &self.checkpoint, devices: &self.devices };
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
         let mut state = self.shared.lock();
         if let Entry::Vacant(place) = state.portions.entry(portion) {
-            place.insert(Pending { bytes, unfinished: parts.len(), tensors: HashMap::new(), failure: None });
+            let tensors = vec![HashMap::new(); self.devices.len()];
+            place.insert(Pending { bytes, unfinished: parts.len(), tensors, failure: None });
             state.queue.extend(parts.into_iter().map(|part| (portion, part)));
             self.shared.work.notify_all();
         }
         Ok(())
     }
 
-    /// Waits for a portion that was asked for.
-    pub fn take(&mut self, wanted: Portion) -> Result<Weights> {
+    /// Waits for a portion that was asked for; gives it for each device, in their order.
+    pub fn take(&mut self, wanted: Portion) -> Result<Vec<Weights>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
         loop {
@@ -211,7 +213,10 @@ impl Reader {
         self.waited += start.elapsed();
         match pending.failure {
             Some(error) => Err(error),
-            None => Ok(Weights { tensors: pending.tensors, rounded: self.dtype == DType::BF16 }),
+            None => {
+                let rounded = self.dtype == DType::BF16;
+                Ok(pending.tensors.into_iter().map(|tensors| Weights { tensors, rounded }).collect())
+            }
         }
     }
 
@@ -242,13 +247,17 @@ fn read(shared: &Shared, loader: &Loader) {
             continue;
         };
         drop(state);
-        let tensor = loader.part(&part);
+        let tensors = loader.part(&part);
         state = shared.lock();
         state.in_flight -= 1;
         if let Some(pending) = state.portions.get_mut(&portion) {
             pending.unfinished -= 1;
-            match tensor {
-                Ok(tensor) => _ = pending.tensors.insert(part.key().to_string(), tensor),
+            match tensors {
+                Ok(tensors) => {
+                    for (on_device, tensor) in pending.tensors.iter_mut().zip(tensors) {
+                        on_device.insert(part.key().to_string(), tensor);
+                    }
+                }
                 Err(error) => pending.failure = pending.failure.take().or(Some(error)),
             }
             if pending.unfinished == 0 {
@@ -305,13 +314,13 @@ mod tests {
         let checkpoint = checkpoint(folder.path(), 21);
         // Room for nothing, for one portion of three tensors, for all.
         for budget in [1, 3 * BYTES, usize::MAX] {
-            let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, budget);
+            let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), budget);
             for portion in 0..6 {
                 reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
             }
             // The last before the others: it lies behind a queue that may be full.
             for portion in [5, 0, 1, 2, 3, 4] {
-                let weights = reader.take(Portion::Core(portion)).unwrap();
+                let weights = reader.take(Portion::Core(portion)).unwrap().remove(0);
                 assert!((3 * portion..3 * portion + 3).all(|i| first(&weights, i) == i as f32), "budget {budget}");
                 assert!(weights.get("t20").is_err());
             }
@@ -323,7 +332,7 @@ mod tests {
     fn what_waits_stays_within_the_budget() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = checkpoint(folder.path(), 21);
-        let mut reader = Reader::start(checkpoint.clone(), DType::F32, Device::Cpu, 6 * BYTES);
+        let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), 6 * BYTES);
         for portion in 0..6 {
             reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
         }
@@ -337,7 +346,7 @@ mod tests {
     #[test]
     fn damage_is_told_and_a_full_queue_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, Device::Cpu, 1);
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, [Device::Cpu].into(), 1);
         reader.ask(Portion::Core(0), parts(18..21)).unwrap();
         reader.ask(Portion::Core(1), parts(0..3)).unwrap();
         reader.ask(Portion::Core(2), parts(3..6)).unwrap();

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::hex;
 use super::forward::norms;
 use super::load::tensor_error;
-use super::open::OpenModel;
+use super::open::{OpenModel, Share};
 use super::tap::{Folds, Tap};
 use super::tensor::Tensor;
 use crate::error::{Error, Kind, Result};
@@ -54,8 +54,8 @@ pub struct Resume {
 pub struct State<'a> {
     /// Layers done.
     pub layer: usize,
-    /// [tokens, hidden], f32
-    pub hidden: &'a Tensor,
+    /// [tokens, hidden] of each share, f32
+    pub hidden: Vec<&'a Tensor>,
     pub tap: &'a Tap,
     pub coverage: &'a [ExpertCoverage],
     /// Bytes of tensor data read for it, by all runs.
@@ -65,7 +65,8 @@ pub struct State<'a> {
 /// The same, read back; the tap has been told.
 pub struct Found {
     pub layer: usize,
-    pub hidden: Tensor,
+    /// Of each share.
+    pub hidden: Vec<Tensor>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
 }
@@ -104,7 +105,13 @@ impl Resume {
     }
 
     /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
-    fn find(&mut self, model: &OpenModel, tap: &mut Tap, progress: &dyn Progress) -> Result<Option<Found>> {
+    fn find(
+        &mut self,
+        model: &OpenModel,
+        shares: &[Share],
+        tap: &mut Tap,
+        progress: &dyn Progress,
+    ) -> Result<Option<Found>> {
         let unused = |why: &str| {
             progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
             Ok(None)
@@ -125,7 +132,7 @@ impl Resume {
         if !other.is_empty() {
             return unused(&format!("is of other work (its {} differ)", other.join(", ")));
         }
-        match read(&header, reader, model, tap) {
+        match read(&header, reader, model, shares, tap) {
             Ok(found) => {
                 self.saved = found.layer;
                 Ok(Some(found))
@@ -188,14 +195,14 @@ impl Resume {
 /// Finds what a run can take over, and the file for all activations where they are kept.
 pub fn take_over(
     resume: &mut Option<Resume>,
-    model: &OpenModel,
+    (model, shares): (&OpenModel, &[Share]),
     tokens: &Tokens,
     tap: &mut Tap,
     args: &ExtractArgs,
     progress: &dyn Progress,
 ) -> Result<(Option<Found>, Option<FullActivations>)> {
     let found = match resume {
-        Some(resume) => resume.find(model, tap, progress)?,
+        Some(resume) => resume.find(model, shares, tap, progress)?,
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -261,9 +268,11 @@ fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
 
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
-    for (first, count) in pieces(state.hidden).map_err(tensor_error)? {
-        let piece = state.hidden.rows(first, count).and_then(|x| x.values());
-        writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
+    for hidden in &state.hidden {
+        for (first, count) in pieces(hidden).map_err(tensor_error)? {
+            let piece = hidden.rows(first, count).and_then(|x| x.values());
+            writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
+        }
     }
     writer.write_all(state.tap.levels()).map_err(writing)?;
     let rest = Rest { folds: state.tap.folds(2 * state.layer), coverage: state.coverage.into() };
@@ -272,16 +281,27 @@ fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     writer.finish()
 }
 
-fn read(header: &Value, mut reader: sealed::Reader, model: &OpenModel, tap: &mut Tap) -> Result<Found> {
+fn read(
+    header: &Value,
+    mut reader: sealed::Reader,
+    model: &OpenModel,
+    shares: &[Share],
+    tap: &mut Tap,
+) -> Result<Found> {
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
     let inconsistent = || Error::corrupt("its parts do not fit");
     let width = model.spec.hidden_size;
-    let hidden = Tensor::zeros((tap.levels().len() / width, width), &model.device).map_err(tensor_error)?;
-    for (first, count) in pieces(&hidden).map_err(tensor_error)? {
-        let mut piece = vec![0f32; count * width];
-        reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
-        let piece = Tensor::from_vec(piece, (count, width), &model.device);
-        piece.and_then(|piece| hidden.set_rows(&piece, first)).map_err(tensor_error)?;
+    let mut all = Vec::new();
+    for share in shares {
+        let rows = share.sequences.len() * tap.positions();
+        let hidden = Tensor::zeros((rows, width), &share.device).map_err(tensor_error)?;
+        for (first, count) in pieces(&hidden).map_err(tensor_error)? {
+            let mut piece = vec![0f32; count * width];
+            reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
+            let piece = Tensor::from_vec(piece, (count, width), &share.device);
+            piece.and_then(|piece| hidden.set_rows(&piece, first)).map_err(tensor_error)?;
+        }
+        all.push(hidden);
     }
     reader.read_exact(tap.levels_mut()).map_err(reading)?;
     let rest: Rest<'static> =
@@ -292,5 +312,5 @@ fn read(header: &Value, mut reader: sealed::Reader, model: &OpenModel, tap: &mut
     if layer > model.spec.layers.len() || !tap.resume(2 * layer, rest.folds) {
         return Err(inconsistent());
     }
-    Ok(Found { layer, hidden, coverage: rest.coverage.into_owned(), bytes_read: number("bytes_read")? })
+    Ok(Found { layer, hidden: all, coverage: rest.coverage.into_owned(), bytes_read: number("bytes_read")? })
 }

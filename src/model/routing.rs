@@ -40,9 +40,9 @@ impl Assignment {
         }
     }
 
-    /// Experts that got at least one token.
-    pub fn used(&self) -> Vec<usize> {
-        (0..self.rows.len()).filter(|e| !self.rows[*e].is_empty()).collect()
+    /// Whether an expert got at least one token.
+    pub fn uses(&self, expert: usize) -> bool {
+        !self.rows[expert].is_empty()
     }
 }
 
@@ -132,6 +132,6 @@ mod tests {
         let mut assignment = Assignment::new(4);
         assignment.route(10, &[0.0; 8], 2, &Scoring::TopKSoftmax, None);
         assert_eq!(assignment.rows, [vec![10, 11], vec![10, 11], vec![], vec![]]);
-        assert_eq!(assignment.used(), [0, 1]);
+        assert_eq!([0, 1, 2, 3].map(|expert| assignment.uses(expert)), [true, true, false, false]);
     }
 }

@@ -73,6 +73,12 @@ impl Device {
     }
 }
 
+/// The GPUs that `devices` are; none where they are the CPU.
+#[cfg(feature = "cuda")]
+pub fn gpus(devices: &[Device]) -> Option<Vec<&Arc<Context>>> {
+    devices.iter().map(Device::context).collect()
+}
+
 #[derive(Clone, Debug)]
 pub enum Tensor {
     Cpu(candle_core::Tensor),

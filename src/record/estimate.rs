@@ -8,6 +8,13 @@ pub struct EstimateArgs {
     pub sequence_length: usize,
     pub memory_budget: u64,
     pub logits: bool,
+    /// GPUs that share the sequences.
+    #[serde(default = "one")]
+    pub gpus: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// All sizes in bytes.
@@ -35,7 +42,7 @@ pub struct Estimate {
     pub workspace_bytes: u64,
     /// Sum of what is in memory at once.
     pub total_bytes: u64,
-    /// On a GPU: what is in its memory at once.
+    /// On GPUs: what is in the memory of each at once.
     #[serde(default)]
     pub vram_bytes: u64,
     /// Multiply-add operations of the prefill, times two.

@@ -106,7 +106,7 @@ pub struct Measurements {
     pub tokens_per_second: f64,
     /// Peak resident memory of the process during the run, bytes.
     pub peak_memory_bytes: u64,
-    /// The most memory of a GPU that was in use at once; 0 on a CPU.
+    /// The most memory of a GPU that was in use at once, of the fullest where there are several; 0 on a CPU.
     #[serde(default)]
     pub peak_vram_bytes: u64,
     /// Layers that were done when this run took over from one that had been cut off. Everything else here is of this run.

@@ -60,7 +60,7 @@ impl Planned {
     fn extract(&self, model: LoadArgs, tokens: Tokens, args: ExtractArgs, progress: &dyn Progress) -> Result<Reply> {
         let (num_sequences, sequence_length) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let (memory_budget, logits) = (args.memory_budget, args.logits);
-        let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits };
+        let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
         let estimate = self.estimate(&model, &asked, progress)?;
         let info = model::describe(headers(&model, progress)?, &model)?;
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));

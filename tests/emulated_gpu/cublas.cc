@@ -6,6 +6,7 @@
 #include <vector>
 
 extern "C" void emulated_enqueue(void* stream, std::function<void()>* work);
+extern "C" void emulated_check(const void* at, size_t bytes);
 
 namespace {
 
@@ -115,6 +116,9 @@ int cublasGemmEx(Handle* handle, int turn_a, int turn_b, int m, int n, int k, co
     Product product = {turn_a, turn_b, m, n, k, type_a, lda, type_b, ldb, ldc, compute};
     if (!plain(alpha, beta, type_c) || product.check()) {
         return NOT_SUPPORTED;
+    }
+    for (const void* operand : {a, b, static_cast<const void*>(c)}) {
+        emulated_check(operand, 1);
     }
     std::function<void()> work = [=] { product.run(a, b, static_cast<float*>(c)); };
     emulated_enqueue(handle->stream, &work);

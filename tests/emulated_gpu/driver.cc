@@ -12,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <ucontext.h>
 #include <vector>
 
@@ -25,6 +26,8 @@
 #include "../../src/cuda/kernels/tap.cu"
 
 Triple threadIdx, blockIdx, blockDim, gridDim;
+
+extern "C" void emulated_check(const void* at, size_t bytes);
 
 namespace {
 
@@ -98,6 +101,15 @@ void run_block(bool takes_turns) {
 
 using Call = std::function<void()>;
 
+/// Ends the program where a pointer leads to no array of the GPU that is current.
+template <class A> void check(A arg) {
+    if constexpr (std::is_pointer_v<A>) {
+        if (arg) {
+            emulated_check((const void*)arg, 1);
+        }
+    }
+}
+
 struct Kernel {
     bool takes_turns;
     std::function<Call(void**)> bind;
@@ -105,6 +117,7 @@ struct Kernel {
 
 template <class... A, size_t... I> Kernel kernel(bool takes_turns, void (*f)(A...), std::index_sequence<I...>) {
     auto bind = [f](void** p) -> Call {
+        (check<A>(*static_cast<A*>(p[I])), ...);
         auto args = std::make_tuple(*static_cast<A*>(p[I])...);
         return [f, args] { std::apply(f, args); };
     };
@@ -156,13 +169,18 @@ constexpr unsigned char UNTOUCHED = 0xa5;
 struct Block {
     size_t bytes;
     char* memory;
+    int gpu;
 };
 
 std::recursive_mutex everything;
 std::map<uintptr_t, Block> blocks;
 std::map<uintptr_t, size_t> pinned;
-size_t used;
-thread_local bool current;
+/// Bytes in use on each GPU.
+std::map<int, size_t> used;
+/// Number of the GPU whose context is current, from 1 on; 0 for none.
+thread_local int current;
+/// Contexts in use.
+std::map<int, int> retained;
 
 size_t capacity() {
     const char* set = std::getenv("EMULATED_GPU_BYTES");
@@ -179,7 +197,7 @@ template <class T> bool holds(const std::map<uintptr_t, T>& all, uintptr_t at, s
 }
 
 bool on_device(uintptr_t at, size_t bytes) {
-    return holds<Block>(blocks, at, bytes, [](const Block& block) { return block.bytes; });
+    return holds<Block>(blocks, at, bytes, [](const Block& block) { return block.gpu == current ? block.bytes : 0; });
 }
 
 bool is_pinned(const void* at, size_t bytes) {
@@ -197,7 +215,7 @@ void release(uintptr_t at) {
             wrong("something was written next to an array of " + std::to_string(block.bytes) + " bytes");
         }
     }
-    used -= block.bytes;
+    used[block.gpu] -= block.bytes;
     std::free(block.memory);
     blocks.erase(found);
 }
@@ -205,6 +223,7 @@ void release(uintptr_t at) {
 // Streams
 
 struct Stream {
+    int gpu;
     std::vector<std::function<void()>> waiting;
     size_t done = 0;
 
@@ -221,6 +240,7 @@ struct Stream {
 std::vector<Stream*> streams;
 
 struct Event {
+    int gpu;
     Stream* stream = nullptr;
     size_t after = 0;
 };
@@ -245,7 +265,18 @@ extern "C" {
 /// For cuBLAS: puts work on a stream.
 void emulated_enqueue(void* stream, std::function<void()>* work) {
     Guard guard(everything);
+    if (static_cast<Stream*>(stream)->gpu != current) {
+        wrong("cuBLAS is used in the context of another GPU");
+    }
     static_cast<Stream*>(stream)->waiting.push_back(*work);
+}
+
+/// Ends the program unless `bytes` bytes from `at` on are an array's, of the GPU that is current.
+void emulated_check(const void* at, size_t bytes) {
+    Guard guard(everything);
+    if (!on_device((uintptr_t)at, bytes)) {
+        wrong("an operand is not in the memory of this GPU");
+    }
 }
 
 int cuInit(unsigned) { return SUCCESS; }
@@ -289,21 +320,25 @@ int cuGetErrorName(int code, const char** name) {
     return SUCCESS;
 }
 
-int cuDevicePrimaryCtxRetain(void** context, int) {
-    *context = (void*)1;
+int cuDevicePrimaryCtxRetain(void** context, int gpu) {
+    Guard guard(everything);
+    *context = (void*)(uintptr_t)(gpu + 1);
+    retained[gpu + 1]++;
     return SUCCESS;
 }
 
-int cuDevicePrimaryCtxRelease_v2(int) {
+int cuDevicePrimaryCtxRelease_v2(int gpu) {
     Guard guard(everything);
-    if (!blocks.empty() || !pinned.empty()) {
+    retained[gpu + 1]--;
+    bool last = std::all_of(retained.begin(), retained.end(), [](auto& context) { return context.second == 0; });
+    if (last && (!blocks.empty() || !pinned.empty())) {
         wrong(std::to_string(blocks.size()) + " arrays and " + std::to_string(pinned.size()) + " pinned blocks were never freed");
     }
     return SUCCESS;
 }
 
 int cuCtxSetCurrent(void* context) {
-    current = context != nullptr;
+    current = (int)(uintptr_t)context;
     return SUCCESS;
 }
 
@@ -317,13 +352,13 @@ int cuMemPoolSetAttribute(void*, int, void*) { return SUCCESS; }
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
     Guard guard(everything);
     *total = capacity();
-    *free = capacity() - used;
+    *free = capacity() - used[current];
     return current ? SUCCESS : INVALID_CONTEXT;
 }
 
 int cuStreamCreate(Stream** stream, unsigned) {
     Guard guard(everything);
-    *stream = new Stream;
+    *stream = new Stream{current, {}};
     streams.push_back(*stream);
     return current ? SUCCESS : INVALID_CONTEXT;
 }
@@ -343,13 +378,16 @@ int cuStreamDestroy_v2(Stream* stream) {
 }
 
 int cuEventCreate(Event** event, unsigned) {
-    *event = new Event;
+    *event = new Event{current};
     return current ? SUCCESS : INVALID_CONTEXT;
 }
 
 int cuEventRecord(Event* event, Stream* stream) {
     Guard guard(everything);
-    *event = {stream, stream->done + stream->waiting.size()};
+    if (stream->gpu != event->gpu) {
+        return INVALID_VALUE;
+    }
+    *event = {event->gpu, stream, stream->done + stream->waiting.size()};
     return SUCCESS;
 }
 
@@ -385,7 +423,7 @@ int cuModuleGetFunction(Kernel** function, void*, const char* name) {
 int cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
                    Stream* stream, void** params, void**) {
     Guard guard(everything);
-    if (!current) {
+    if (!current || stream->gpu != current) {
         return INVALID_CONTEXT;
     }
     if (gx == 0 || gy == 0 || gy > 65535 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1) {
@@ -414,18 +452,18 @@ int cuMemAllocAsync(uintptr_t* at, size_t bytes, Stream*) {
         return INVALID_VALUE;
     }
     // What waits to be freed makes room.
-    for (size_t i = 0; used + bytes > capacity() && i < streams.size(); i++) {
+    for (size_t i = 0; used[current] + bytes > capacity() && i < streams.size(); i++) {
         streams[i]->run(streams[i]->waiting.size());
     }
-    if (used + bytes > capacity()) {
+    if (used[current] + bytes > capacity()) {
         return OUT_OF_MEMORY;
     }
-    used += bytes;
+    used[current] += bytes;
     char* memory = (char*)std::malloc(bytes + 2 * MARGIN);
     std::memset(memory, UNTOUCHED, bytes + 2 * MARGIN);
     std::memset(memory + MARGIN, 0xff, bytes);
     *at = (uintptr_t)memory + MARGIN;
-    blocks[*at] = {bytes, memory};
+    blocks[*at] = {bytes, memory, current};
     return SUCCESS;
 }
 

@@ -4,8 +4,12 @@ use super::{Area, Opt, Primitive, opt};
 
 const DTYPE: Opt =
     opt("dtype", "\"f32\" | \"bf16\"", "\"f32\"", "type of the weights in memory; activations are f32 in both");
-const DEVICE: Opt =
-    opt("device", "string", "\"auto\"", "where to compute: \"auto\", \"cpu\", \"cuda\" or \"cuda:N\": docs/gpu.md");
+const DEVICE: Opt = opt(
+    "device",
+    "string",
+    "\"auto\"",
+    "where to compute: \"auto\", \"cpu\", \"cuda\" (all GPUs), \"cuda:0\" or \"cuda:0,2\": docs/gpu.md",
+);
 const MAX_VRAM: Opt =
     opt("max_vram", "bytes", "what is free", "memory of a GPU that may be used; a number or \"24GB\"");
 const REVISION: Opt = opt("revision", "string", "", "branch, tag or commit on the hub");
@@ -124,6 +128,7 @@ print(acts.norms.len());"#,
                 opt("sequence_length", "int", "2048", "tokens per sequence"),
                 MEMORY_BUDGET,
                 LOGITS,
+                opt("gpus", "int", "1", "GPUs that share the sequences; vram_bytes is what each needs"),
             ],
             example: r#"let e = estimate_vram("examples/shakespeare-olmoe", #{ num_sequences: 4, sequence_length: 128 });
 print(`reads ${format_bytes(e.read_bytes)}, needs ${format_bytes(e.total_bytes)} of memory`);"#,

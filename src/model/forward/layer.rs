@@ -1,6 +1,7 @@
 //! What one layer does to all sequences: norms, a token mixer, a feed-forward network or experts.
 
-use super::Run;
+use super::shard::{Mixture, Shard, each};
+use super::{ROUNDS, Run, Work};
 use crate::error::{Error, Result};
 use crate::model::attention::{self, Batch};
 use crate::model::inventory;
@@ -12,138 +13,148 @@ use crate::model::tensor::Tensor;
 use crate::model::{deltanet, linear, moe, ops};
 use crate::record::{ExpertCoverage, NormId, Site};
 
-impl Run<'_> {
-    /// The rows of the residual stream that belong to some sequences.
-    fn residual(&self, first: usize, count: usize) -> candle_core::Result<Tensor> {
-        self.hidden.rows(first * self.positions(), count * self.positions())
-    }
+/// A layer at work, and its weights for each shard.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub work: &'a Work<'a>,
+    pub i: usize,
+    pub layer: &'a Layer,
+    pub weights: &'a [Weights],
+}
 
-    /// Norm `site` of layer `i` for one batch, seen by the tap.
-    fn normed(
-        &mut self,
-        i: usize,
-        site: Site,
-        layer: &Layer,
-        weights: &Weights,
-        batch: (usize, usize),
-    ) -> Result<Tensor> {
+impl At<'_> {
+    /// Norm `site` for one batch, seen by the tap.
+    fn normed(&self, shard: &Shard, site: Site, (first, count): (usize, usize)) -> Result<Tensor> {
         let spec = match site {
-            Site::InputLayernorm => &layer.input_norm,
-            Site::PostAttentionLayernorm => &layer.ffn_norm,
+            Site::InputLayernorm => &self.layer.input_norm,
+            Site::PostAttentionLayernorm => &self.layer.ffn_norm,
         };
-        let residual = self.residual(batch.0, batch.1).map_err(tensor_error)?;
-        let normed = linear::norm(spec, weights, &residual).map_err(tensor_error)?;
-        if self.probe.tap {
-            self.tap.see(2 * i + site as usize, batch.0, &normed).map_err(tensor_error)?;
+        let normed = linear::norm(spec, &self.weights[shard.index], &shard.residual(first, count)?);
+        let normed = normed.map_err(tensor_error)?;
+        let sequence = shard.sequences.start + first;
+        if self.work.probe.tap {
+            self.work.tap().see(2 * self.i + site as usize, sequence, &normed).map_err(tensor_error)?;
         }
-        if let Some(full) = &mut self.full {
-            let values = normed.values();
-            let per_sequence = self.tokens.info.sequence_length * self.model.spec.hidden_size;
-            full.write(&NormId { layer: i, site }.name(), batch.0 * per_sequence, &values.map_err(tensor_error)?)?;
+        if let Some(full) = &mut *self.work.full() {
+            let values = normed.values().map_err(tensor_error)?;
+            let per_sequence = shard.positions * self.work.model.spec.hidden_size;
+            full.write(&NormId { layer: self.i, site }.name(), sequence * per_sequence, &values)?;
         }
         Ok(normed)
     }
 
     /// x += mixer(input_norm(x)) for one batch, or for parts of it where the whole is too much for the device.
-    pub(super) fn mix(
-        &mut self,
-        i: usize,
-        layer: &Layer,
-        weights: &Weights,
-        (first, count): (usize, usize),
-        rotary: Option<&(Tensor, Tensor)>,
-    ) -> Result<()> {
+    fn mix(&self, shard: &Shard, (first, count): (usize, usize)) -> Result<()> {
+        let weights = &self.weights[shard.index];
         ops::halving(first, count, &Error::is_full, &mut |first, count| {
-            let x = self.normed(i, Site::InputLayernorm, layer, weights, (first, count))?;
-            let batch = Batch { sequences: count, positions: self.positions(), rotary };
-            let mixed = match &layer.mixer {
+            let x = self.normed(shard, Site::InputLayernorm, (first, count))?;
+            let batch = Batch { sequences: count, positions: shard.positions, rotary: shard.rotary.get() };
+            let mixed = match &self.layer.mixer {
                 Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch),
                 Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch),
             };
             let mixed = mixed.map_err(tensor_error)?;
-            Ok(self.residual(first, count).and_then(|residual| ops::add(&residual, &mixed)).map_err(tensor_error))
+            let residual = shard.residual(first, count)?;
+            Ok(ops::add(&residual, &mixed).map_err(tensor_error))
         })
     }
 
-    /// x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
-    pub(super) fn dense(&mut self, i: usize, layer: &Layer, weights: &Weights) -> Result<()> {
-        for (first, count) in self.batches() {
+    /// All batches through the mixer, then x += mlp(ffn_norm(x)); only the norm when nothing needs the rest.
+    pub fn dense(&self, shard: &Shard) -> Result<()> {
+        let batches = || (0..ROUNDS).flat_map(|round| shard.batches(round, self.work.cut.sequences));
+        for batch in batches() {
+            self.mix(shard, batch)?;
+        }
+        for (first, count) in batches() {
             ops::halving(first, count, &Error::is_full, &mut |first, count| {
-                let x = self.normed(i, Site::PostAttentionLayernorm, layer, weights, (first, count))?;
-                let residual = self.residual(first, count).map_err(tensor_error)?;
-                Ok(self.feed_forward(i, layer, weights, &x, &residual).map_err(tensor_error))
+                let x = self.normed(shard, Site::PostAttentionLayernorm, (first, count))?;
+                Ok(self.feed_forward(shard, &x, &shard.residual(first, count)?).map_err(tensor_error))
             })?;
         }
         Ok(())
     }
 
-    fn feed_forward(
-        &self,
-        i: usize,
-        layer: &Layer,
-        weights: &Weights,
-        x: &Tensor,
-        residual: &Tensor,
-    ) -> candle_core::Result<()> {
-        let (Ffn::Dense(mlp), true) = (&layer.ffn, self.needs_ffn(i)) else { return Ok(()) };
-        let inner = mlp.up.weight.shape.iter().product::<usize>() / self.model.spec.hidden_size;
-        let rows = self.cut.ffn_rows(self.model.spec.hidden_size, inner);
-        ops::in_pieces(x, residual, rows, |x| linear::mlp(mlp, weights, x))
+    fn feed_forward(&self, shard: &Shard, x: &Tensor, residual: &Tensor) -> candle_core::Result<()> {
+        let (Ffn::Dense(mlp), true) = (&self.layer.ffn, self.work.needs_ffn(self.i)) else { return Ok(()) };
+        let hidden_size = self.work.model.spec.hidden_size;
+        let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden_size;
+        let rows = self.work.cut.ffn_rows(hidden_size, inner);
+        ops::in_pieces(x, residual, rows, |x| linear::mlp(mlp, &self.weights[shard.index], x))
     }
 
-    /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
-    pub(super) fn mixture(
-        &mut self,
-        i: usize,
-        layer: &Layer,
-        moe: &Moe,
-        weights: Weights,
-        rotary: Option<&(Tensor, Tensor)>,
-    ) -> Result<()> {
-        let (hidden_size, positions) = (self.model.spec.hidden_size, self.positions());
-        let tokens = self.tokens.info.num_sequences * positions;
-        let all = Tensor::zeros((tokens, hidden_size), &self.model.device).map_err(tensor_error)?;
+    /// Makes room for what the experts will read.
+    fn begin_mixture(&self, shard: &mut Shard, moe: &Moe) -> candle_core::Result<()> {
+        let weights = &self.weights[shard.index];
         let correction = moe.router.correction_bias.as_ref();
-        let correction = correction.map(|bias| linear::weight(&weights, &bias.name)?.values()).transpose();
-        let correction = correction.map_err(tensor_error)?;
-        let mut assignment = Assignment::new(moe.num_experts);
-        let mut asked: Vec<usize> = Vec::new();
-        let rows = self.cut.ffn_rows(hidden_size, moe.intermediate);
-        for (first, count) in self.batches() {
-            self.mix(i, layer, &weights, (first, count), rotary)?;
-            ops::halving(first, count, &Error::is_full, &mut |first, count| {
-                let x = self.normed(i, Site::PostAttentionLayernorm, layer, &weights, (first, count))?;
-                let logits = moe::router_logits(moe, &weights, &x).map_err(tensor_error)?;
-                let (first_row, scoring) = (first * positions, &moe.router.scoring);
-                assignment.route(first_row, &logits, moe.top_k, scoring, correction.as_deref());
+        let correction = correction.map(|bias| linear::weight(weights, &bias.name)?.values()).transpose()?;
+        let x = Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device)?;
+        let assignment = Assignment::new(moe.num_experts);
+        shard.mixture = Some(Mixture { x, assignment, correction, room: ops::Room::default() });
+        Ok(())
+    }
+
+    /// One round through the mixer and to the router: x += mixer(input_norm(x)), then what the experts will read.
+    fn round(&self, shard: &mut Shard, moe: &Moe, round: usize) -> Result<()> {
+        let weights = &self.weights[shard.index];
+        let rows = self.work.ffn_rows(moe);
+        let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
+        for batch in shard.batches(round, self.work.cut.sequences) {
+            self.mix(shard, batch)?;
+            ops::halving(batch.0, batch.1, &Error::is_full, &mut |first, count| {
+                let x = self.normed(shard, Site::PostAttentionLayernorm, (first, count))?;
+                let logits = moe::router_logits(moe, weights, &x).map_err(tensor_error)?;
+                let (first_row, scoring) = (first * shard.positions, &moe.router.scoring);
+                mixture.assignment.route(first_row, &logits, moe.top_k, scoring, mixture.correction.as_deref());
+                let residual = shard.residual(first, count)?;
                 let rest = || {
                     if let Some(shared) = &moe.shared {
-                        let residual = self.residual(first, count)?;
-                        ops::in_pieces(&x, &residual, rows, |x| moe::shared_expert(shared, &weights, x))?;
+                        ops::in_pieces(&x, &residual, rows, |x| moe::shared_expert(shared, weights, x))?;
                     }
-                    all.set_rows(&x, first_row)
+                    mixture.x.set_rows(&x, first_row)
                 };
                 Ok(rest().map_err(tensor_error))
             })?;
-            let end = first + count;
-            if end == self.tokens.info.num_sequences || end.is_multiple_of(self.round()) {
-                for expert in assignment.used().into_iter().filter(|e| !asked.contains(e)).collect::<Vec<_>>() {
-                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+        }
+        shard.mixture = Some(mixture);
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// x += mixer(input_norm(x)), then x += experts(ffn_norm(x)), all tokens of all sequences grouped by expert.
+    pub(super) fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Vec<Weights>) -> Result<()> {
+        let (work, shards) = (&self.work, &mut self.shards);
+        let mut asked: Vec<usize> = Vec::new();
+        let at = At { work, i, layer, weights: &weights };
+        each(shards, |shard| at.begin_mixture(shard, moe).map_err(tensor_error))?;
+        for round in 0..ROUNDS {
+            each(shards, |shard| at.round(shard, moe, round))?;
+            for expert in (0..moe.num_experts).filter(|expert| !asked.contains(expert)).collect::<Vec<_>>() {
+                if shards.iter().flat_map(|shard| &shard.mixture).any(|mixture| mixture.assignment.uses(expert)) {
+                    let parts = inventory::expert(&moe.experts, expert);
+                    self.stream.ask(work.model, Portion::Expert { layer: i, expert }, parts)?;
                     asked.push(expert);
                 }
             }
         }
         drop(weights);
-        self.plan.skip_other_experts(i, moe.num_experts, &asked);
-        let room = ops::Room::default();
+        self.stream.plan.skip_other_experts(i, moe.num_experts, &asked);
+        let rows_per_product = work.ffn_rows(moe);
         for expert in asked {
-            let weights = self.reader.take(Portion::Expert { layer: i, expert })?;
-            let chosen = moe::Chosen { expert, assignment: &assignment, rows_per_product: rows, room: &room };
-            moe::routed_expert(moe, &weights, &chosen, &all, &self.hidden).map_err(tensor_error)?;
+            let weights = self.stream.reader.take(Portion::Expert { layer: i, expert })?;
+            for (shard, weights) in shards.iter().zip(&weights) {
+                let Some(Mixture { x, assignment, room, .. }) = &shard.mixture else { continue };
+                let chosen = moe::Chosen { expert, assignment, rows_per_product, room };
+                moe::routed_expert(moe, weights, &chosen, x, &shard.hidden).map_err(tensor_error)?;
+            }
             drop(weights);
-            self.model.device.pace()?;
+            shards.iter().try_for_each(|shard| shard.device.pace())?;
         }
-        let tokens_per_expert = assignment.rows.iter().map(|rows| rows.len() as u64).collect();
+        let mut tokens_per_expert = vec![0; moe.num_experts];
+        for mixture in shards.iter_mut().filter_map(|shard| shard.mixture.take()) {
+            let rows = mixture.assignment.rows.iter();
+            tokens_per_expert.iter_mut().zip(rows).for_each(|(sum, rows)| *sum += rows.len() as u64);
+        }
         self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
         Ok(())
     }

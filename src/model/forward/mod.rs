@@ -5,20 +5,21 @@
 //! Between two layers a run can leave a checkpoint, and another can take over (`resume`).
 
 mod layer;
+mod shard;
 
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::inventory::{self, Part};
 use super::load::{Loader, tensor_error};
-use super::open::OpenModel;
+use super::open::{OpenModel, Share};
 use super::plan::Plan;
 use super::probe::Probe;
 use super::reader::{Portion, Reader};
 use super::resume::{self, Resume, State};
-use super::rope::Rotary;
-use super::spec::Ffn;
+use super::spec::{Ffn, Moe};
 use super::tap::{Tap, ladder};
-use super::tensor::Tensor;
+use super::tensor::{Device, Tensor};
 use super::workspace::{Cut, read_ahead, weights_at_once};
 use super::{embed, head};
 use crate::error::{Error, Kind, Result};
@@ -26,6 +27,8 @@ use crate::memory;
 use crate::progress::{Event, Progress};
 use crate::record::{Activations, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens};
 use crate::results::FullActivations;
+use layer::At;
+use shard::{Shard, each};
 
 /// Parts of the sequences after each of which the experts they chose are asked for.
 pub const ROUNDS: usize = 4;
@@ -50,12 +53,15 @@ pub fn extract_with(
     }
     run.layers()?;
     let head = run.head()?;
-    let mut needed = run.needed;
+    let mut needed = run.stream.needed;
     if args.logits {
         needed += model.head_bytes()?;
     }
-    run.tap.settle().map_err(tensor_error)?;
-    let (all, without_first, non_finite) = run.tap.finish();
+    let times = run.stream.reader.times();
+    let Work { tap, full, .. } = run.work;
+    let mut tap = tap.into_inner().expect(UNHARMED);
+    tap.settle().map_err(tensor_error)?;
+    let (all, without_first, non_finite) = tap.finish();
     for entry in &non_finite {
         let norm = entry.norm.name();
         progress.event(Event::Warning(format!(
@@ -63,7 +69,7 @@ pub fn extract_with(
             entry.sequence, entry.nan, entry.infinite
         )));
     }
-    if let Some(mut full) = run.full {
+    if let Some(mut full) = full.into_inner().expect(UNHARMED) {
         if let Some(head) = &head {
             for (s, logits) in head.last_logits.iter().enumerate() {
                 full.write("final_logits_last", s * logits.len(), logits)?;
@@ -76,7 +82,6 @@ pub fn extract_with(
         resume.remove();
     }
     let wall = start.elapsed().as_secs_f64();
-    let times = run.reader.times();
     let bytes_read = model.checkpoint.bytes_read() - run.already_read;
     // Of all layers' tokens those that this run has pushed through.
     let layers = model.spec.layers.len() as f64;
@@ -106,7 +111,7 @@ pub fn extract_with(
             bytes_needed: needed,
             tokens_per_second: count / wall,
             peak_memory_bytes: memory::peak(),
-            peak_vram_bytes: model.device.peak(),
+            peak_vram_bytes: run.shards.iter().map(|shard| shard.device.peak()).max().unwrap_or(0),
             resumed_at_layer: (run.first > 0).then_some(run.first),
             bytes_read_before: run.read_before,
             ..Measurements::default()
@@ -119,32 +124,74 @@ pub(super) fn norms(model: &OpenModel) -> Vec<NormId> {
     (0..model.spec.layers.len()).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
 }
 
-struct Run<'a> {
+/// Nothing panics while it holds one of these locks.
+const UNHARMED: &str = "no panic under this lock";
+
+/// What all shards of a run look at.
+struct Work<'a> {
     model: &'a OpenModel,
-    tokens: &'a Tokens,
     args: &'a ExtractArgs,
-    progress: &'a dyn Progress,
     cut: Cut,
-    /// The device had no room for pieces of this size.
-    cut_further: bool,
-    ladder: Vec<f32>,
-    tap: Tap,
-    full: Option<FullActivations>,
+    probe: Probe,
+    tap: Mutex<Tap>,
+    full: Mutex<Option<FullActivations>>,
+}
+
+impl Work<'_> {
+    fn tap(&self) -> MutexGuard<'_, Tap> {
+        self.tap.lock().expect(UNHARMED)
+    }
+
+    fn full(&self) -> MutexGuard<'_, Option<FullActivations>> {
+        self.full.lock().expect(UNHARMED)
+    }
+
+    /// The FFN of the last layer feeds nothing but the logits.
+    fn needs_ffn(&self, layer: usize) -> bool {
+        self.args.logits || layer + 1 < self.model.spec.layers.len()
+    }
+
+    /// Tokens per product of an expert.
+    fn ffn_rows(&self, moe: &Moe) -> usize {
+        self.cut.ffn_rows(self.model.spec.hidden_size, moe.intermediate)
+    }
+}
+
+/// The weights on their way to the layers.
+struct Stream {
     reader: Reader,
     plan: Plan,
-    /// The residual stream [sequences * positions, hidden], f32.
-    hidden: Tensor,
+    /// Bytes of tensor data this run needs.
+    needed: u64,
+}
+
+impl Stream {
+    fn ask(&mut self, model: &OpenModel, portion: Portion, parts: Vec<Part>) -> Result<()> {
+        for part in &parts {
+            self.needed += model.stored_bytes(part)?;
+        }
+        self.plan.announce(portion, &parts)?;
+        self.reader.ask(portion, parts)
+    }
+}
+
+struct Run<'a> {
+    work: Work<'a>,
+    tokens: &'a Tokens,
+    progress: &'a dyn Progress,
+    /// A device had no room for pieces of this size.
+    cut_further: bool,
+    ladder: Vec<f32>,
+    shards: Vec<Shard>,
+    stream: Stream,
     coverage: Vec<ExpertCoverage>,
     resume: Option<Resume>,
     /// The layer this run begins with.
     first: usize,
     /// Bytes that the runs before this one have read.
     read_before: u64,
-    /// Bytes of tensor data this run needs.
-    needed: u64,
     /// Bytes this checkpoint had given to earlier analyses.
     already_read: u64,
-    probe: Probe,
 }
 
 impl<'a> Run<'a> {
@@ -160,124 +207,110 @@ impl<'a> Run<'a> {
         embed::check_tokens(model, tokens)?;
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
-        let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
-        let mut resume = Resume::new(model, tokens, args, &ladder)?;
-        let (found, full) = resume::take_over(&mut resume, model, tokens, &mut tap, args, progress)?;
-        let mut needed = 0;
-        let loader = Loader { checkpoint: &model.checkpoint, device: &model.device };
+        let shares = model.shares(sequences);
+        let devices: Arc<[Device]> = shares.iter().map(|share| share.device.clone()).collect();
+        let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
         let size = |part: &Part| loader.resident_bytes(part);
         let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
-        if !probe.preload {
-            model.device.reserve(weights_at_once(&model.spec, budget, &size)?)?;
+        let reserved = if probe.preload { 0 } else { weights_at_once(&model.spec, budget, &size)? };
+        devices.iter().try_for_each(|device| device.reserve(reserved))?;
+        let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
+        let mut resume = Resume::new(model, tokens, args, &ladder)?;
+        let (found, full) = resume::take_over(&mut resume, (model, &shares), tokens, &mut tap, args, progress)?;
+        for share in &shares {
+            tap.place(&share.device, share.sequences.clone())?;
         }
-        let reader = Reader::start(model.checkpoint.clone(), model.dtype, model.device.clone(), budget);
+        let reader = Reader::start(model.checkpoint.clone(), model.dtype, devices, budget);
+        let mut needed = 0;
         let (first, read_before, hidden, coverage) = match found {
             Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),
-            None => (0, 0, embed::embed(model, tokens, &mut needed)?, Vec::new()),
+            None => (0, 0, begin(model, &shares, tokens, &mut needed)?, Vec::new()),
         };
+        let shards = shares.into_iter().enumerate().zip(hidden);
         Ok(Self {
-            model,
+            work: Work { model, args, cut, probe, tap: Mutex::new(tap), full: Mutex::new(full) },
             tokens,
-            args,
             progress,
-            cut,
             cut_further: false,
             ladder,
-            tap,
-            full,
-            plan: Plan::new(model, tokens, args.logits, first)?,
-            reader,
-            hidden,
+            shards: shards.map(|(share, hidden)| Shard::new(share, positions, hidden)).collect(),
+            stream: Stream { reader, plan: Plan::new(model, tokens, args.logits, first)?, needed },
             coverage,
             resume,
             first,
             read_before,
-            needed,
             already_read,
-            probe,
         })
     }
 
-    fn positions(&self) -> usize {
-        self.tokens.info.sequence_length
-    }
-
-    /// The FFN of the last layer feeds nothing but the logits.
-    fn needs_ffn(&self, layer: usize) -> bool {
-        self.args.logits || layer + 1 < self.model.spec.layers.len()
-    }
-
     fn ask_core(&mut self, layer: usize) -> Result<()> {
-        if let Some(spec) = self.model.spec.layers.get(layer) {
-            let parts = inventory::core(spec, self.needs_ffn(layer));
-            self.ask(Portion::Core(layer), parts)?;
+        if let Some(spec) = self.work.model.spec.layers.get(layer) {
+            let parts = inventory::core(spec, self.work.needs_ffn(layer));
+            self.stream.ask(self.work.model, Portion::Core(layer), parts)?;
         }
         Ok(())
-    }
-
-    fn ask(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
-        for part in &parts {
-            self.needed += self.model.stored_bytes(part)?;
-        }
-        self.plan.announce(portion, &parts)?;
-        self.reader.ask(portion, parts)
     }
 
     /// Everything a layer can need, for as long as the run lasts.
     fn preload(&mut self) -> Result<()> {
-        for (i, layer) in self.model.spec.layers.iter().enumerate() {
+        let model = self.work.model;
+        for (i, layer) in model.spec.layers.iter().enumerate() {
             self.ask_core(i)?;
-            if let (Ffn::Moe(moe), true) = (&layer.ffn, self.needs_ffn(i)) {
+            if let (Ffn::Moe(moe), true) = (&layer.ffn, self.work.needs_ffn(i)) {
                 for expert in 0..moe.num_experts {
-                    self.ask(Portion::Expert { layer: i, expert }, inventory::expert(&moe.experts, expert))?;
+                    let parts = inventory::expert(&moe.experts, expert);
+                    self.stream.ask(model, Portion::Expert { layer: i, expert }, parts)?;
                 }
             }
         }
-        self.reader.settle();
+        self.stream.reader.settle();
         Ok(())
     }
 
     fn layers(&mut self) -> Result<()> {
-        let layers = &self.model.spec.layers;
-        let ahead = self.model.info.chunk_layers.max(1) - 1;
-        self.progress.event(Event::Begin { what: self.model.info.id.clone(), total: layers.len() as u64 });
+        let model = self.work.model;
+        let layers = &model.spec.layers;
+        let ahead = model.info.chunk_layers.max(1) - 1;
+        self.progress.event(Event::Begin { what: model.info.id.clone(), total: layers.len() as u64 });
         if let (Some(resume), 1..) = (&self.resume, self.first) {
             self.progress.event(Event::Resumed { path: resume.name.clone(), layer: self.first as u64 });
         }
         for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
-        let mut rotary = Rotary::default();
         for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
                 return Err(self.interrupted(i));
             }
-            let weights = self.reader.take(Portion::Core(i))?;
+            let weights = self.stream.reader.take(Portion::Core(i))?;
             if i > self.first && ahead > 0 {
                 self.ask_core(i + ahead)?;
             }
-            rotary.prepare(&layer.mixer, self.positions(), &self.model.device).map_err(tensor_error)?;
+            let positions = self.tokens.info.sequence_length;
+            for Shard { rotary, device, .. } in &mut self.shards {
+                rotary.prepare(&layer.mixer, positions, device).map_err(tensor_error)?;
+            }
             match &layer.ffn {
-                Ffn::Moe(moe) if self.needs_ffn(i) => self.mixture(i, layer, moe, weights, rotary.get())?,
+                Ffn::Moe(moe) if self.work.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
                 _ => {
-                    for batch in self.batches() {
-                        self.mix(i, layer, &weights, batch, rotary.get())?;
-                    }
-                    self.dense(i, layer, &weights)?;
+                    let at = At { work: &self.work, i, layer, weights: &weights };
+                    each(&mut self.shards, |shard| at.dense(shard))?;
                     // Before others are asked for.
                     drop(weights);
                 }
             }
-            self.model.device.pace()?;
-            if self.model.device.was_full() && !std::mem::replace(&mut self.cut_further, true) {
+            self.shards.iter().try_for_each(|shard| shard.device.pace())?;
+            let full = self.shards.iter().filter(|shard| shard.device.was_full()).count() > 0;
+            if full && !std::mem::replace(&mut self.cut_further, true) {
                 let what = "the GPU's memory is full: work is cut into smaller pieces";
                 self.progress.event(Event::Warning(what.to_string()));
             }
-            let tokens = (self.tokens.info.num_sequences * self.positions()) as u64;
-            let bytes = self.model.checkpoint.bytes_read() - self.already_read;
+            let tokens = (self.tokens.info.num_sequences * positions) as u64;
+            let bytes = model.checkpoint.bytes_read() - self.already_read;
             self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
             // After the last layer there may be nothing left to lose.
-            if (i + 1 < layers.len() || self.args.logits) && self.resume.as_ref().is_some_and(|r| r.is_due(i + 1)) {
+            if (i + 1 < layers.len() || self.work.args.logits) && self.resume.as_ref().is_some_and(|r| r.is_due(i + 1))
+            {
                 self.save(i + 1);
             }
             if ahead == 0 {
@@ -291,12 +324,14 @@ impl<'a> Run<'a> {
     /// Leaves a checkpoint: `layer` layers are done, and no other has begun.
     fn save(&mut self, layer: usize) {
         let Some(resume) = &mut self.resume else { return };
-        if let Err(error) = self.tap.settle().map_err(tensor_error) {
+        let mut tap = self.work.tap();
+        if let Err(error) = tap.settle().map_err(tensor_error) {
             return self.progress.event(Event::Warning(format!("no checkpoint after layer {layer}: {error}")));
         }
-        let (hidden, tap, coverage) = (&self.hidden, &self.tap, &self.coverage);
-        let bytes_read = self.read_before + self.model.checkpoint.bytes_read() - self.already_read;
-        resume.save(&State { layer, hidden, tap, coverage, bytes_read }, self.full.as_mut(), self.progress);
+        let hidden = self.shards.iter().map(|shard| &shard.hidden).collect();
+        let bytes_read = self.read_before + self.work.model.checkpoint.bytes_read() - self.already_read;
+        let state = State { layer, hidden, tap: &tap, coverage: &self.coverage, bytes_read };
+        resume.save(&state, self.work.full().as_mut(), self.progress);
     }
 
     /// The end of a run that was told to stop after `layer` layers.
@@ -308,33 +343,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// First sequence and count of each batch; none crosses the end of a round.
-    fn batches(&self) -> Vec<(usize, usize)> {
-        let (all, round) = (self.tokens.info.num_sequences, self.round());
-        let size = self.cut.sequences.min(round);
-        let of_round = |start: usize| {
-            let end = (start + round).min(all);
-            (start..end).step_by(size).map(move |first| (first, size.min(end - first)))
-        };
-        (0..all).step_by(round).flat_map(of_round).collect()
-    }
-
-    /// Sequences after which the experts they chose are asked for: those are read while the others pass the mixer. The same
-    /// however the work is cut, and so the order of the experts, too.
-    fn round(&self) -> usize {
-        self.tokens.info.num_sequences.div_ceil(ROUNDS)
-    }
-
     fn head(&mut self) -> Result<Option<head::HeadOutput>> {
-        if !self.args.logits {
+        let Work { model, args, .. } = &self.work;
+        if !args.logits {
             return Ok(None);
         }
-        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
-        let weights = self.reader.take(Portion::FinalNorm)?;
-        let loader = Loader { checkpoint: &self.model.checkpoint, device: &self.model.device };
-        match head::head(&self.model.spec, &loader, &weights, &self.hidden, &self.tokens.ids, self.progress) {
-            Err(error) if error.kind == Kind::Interrupted => Err(self.interrupted(self.model.spec.layers.len())),
+        self.stream.reader.ask(Portion::FinalNorm, inventory::before_head(&model.spec))?;
+        let weights = self.stream.reader.take(Portion::FinalNorm)?;
+        let devices: Vec<Device> = self.shards.iter().map(|shard| shard.device.clone()).collect();
+        let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
+        let hidden: Vec<&Tensor> = self.shards.iter().map(|shard| &shard.hidden).collect();
+        match head::head(&model.spec, &loader, &weights, &hidden, &self.tokens.ids, self.progress) {
+            Err(error) if error.kind == Kind::Interrupted => Err(self.interrupted(model.spec.layers.len())),
             outcome => outcome.map(Some),
         }
     }
+}
+
+/// The residual stream of each share before the first layer.
+fn begin(model: &OpenModel, shares: &[Share], tokens: &Tokens, needed: &mut u64) -> Result<Vec<Tensor>> {
+    let mut embedded = embed::embed(model, tokens, needed)?;
+    let width = model.spec.hidden_size;
+    let of = |share: &Share| {
+        let rows = share.sequences.len() * tokens.info.sequence_length;
+        let rest = embedded.split_off(rows * width);
+        let mine = std::mem::replace(&mut embedded, rest);
+        Tensor::from_vec(mine, (rows, width), &share.device).map_err(tensor_error)
+    };
+    shares.iter().map(of).collect()
 }

@@ -5,7 +5,7 @@
 mod gpu;
 
 use bytemuck::Pod;
-use candle_core::DType;
+use candle_core::{DType, Shape, WithDType};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -14,6 +14,8 @@ use super::inventory::{Part, Role};
 use super::mxfp4;
 use super::ops::vectorised;
 use super::spec;
+#[cfg(feature = "cuda")]
+use super::tensor::gpus;
 use super::tensor::{Device, Tensor};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
@@ -31,10 +33,10 @@ pub fn resident_dtype(role: Role, stored: Dtype) -> DType {
     }
 }
 
-/// Device and source of everything that is loaded.
+/// Source and devices of everything that is loaded: it is read once, and comes as one tensor for each device, in their order.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
-    pub device: &'a Device,
+    pub devices: &'a [Device],
 }
 
 /// Errors of the tensor library say too little by themselves; they are faults of the program, not of the user.
@@ -48,7 +50,7 @@ pub fn tensor_error(error: candle_core::Error) -> Error {
 }
 
 impl Loader<'_> {
-    pub fn part(&self, part: &Part) -> Result<Tensor> {
+    pub fn part(&self, part: &Part) -> Result<Vec<Tensor>> {
         match part {
             Part::Whole { tensor, role } => {
                 let entry = self.checkpoint.expect(tensor)?;
@@ -64,14 +66,14 @@ impl Loader<'_> {
             }
             Part::Mxfp4 { blocks, scales, index, .. } => {
                 #[cfg(feature = "cuda")]
-                if let Device::Cuda(context) = self.device {
-                    return self.mxfp4_to_gpu(context, blocks, scales, *index).map(Tensor::Cuda);
+                if let Some(gpus) = gpus(self.devices) {
+                    return Ok(on_gpus(self.mxfp4_to_gpus(&gpus, blocks, scales, *index)?));
                 }
                 let codes = self.raw_slice(blocks, *index)?;
                 let exponents = self.raw_slice(scales, *index)?;
                 let (out, groups) = (blocks.shape[1], blocks.shape[2]);
                 let shape = (out, groups * mxfp4::BLOCK);
-                Tensor::from_vec(mxfp4::dequantise(&codes, &exponents), shape, self.device).map_err(tensor_error)
+                self.in_memory(mxfp4::dequantise(&codes, &exponents), shape)
             }
         }
     }
@@ -83,7 +85,7 @@ impl Loader<'_> {
     }
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
-    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Tensor> {
+    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
         let entry = self.checkpoint.expect(tensor)?;
         let row = tensor.shape[1] as u64 * element_bytes(entry)?;
         let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype));
@@ -118,18 +120,18 @@ impl Loader<'_> {
         offset: u64,
         shape: Vec<usize>,
         to: DType,
-    ) -> Result<Tensor> {
+    ) -> Result<Vec<Tensor>> {
         let count = shape.iter().product();
         let place = || format!("{}: tensor `{}`", self.checkpoint.place(entry), tensor.name);
         if !matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
             return Err(self.wrong_dtype(tensor, entry, "F32, BF16 or F16"));
         }
         #[cfg(feature = "cuda")]
-        if let Device::Cuda(context) = self.device {
-            return match self.to_gpu(context, entry, offset, &shape, to)? {
-                Ok(array) => Ok(Tensor::Cuda(array)),
+        if let Some(gpus) = gpus(self.devices) {
+            return match self.to_gpus(&gpus, entry, offset, &shape, to)? {
+                Ok(arrays) => Ok(on_gpus(arrays)),
                 // Said in words by the same check on this side.
-                Err(_) => Loader { device: &Device::Cpu, ..*self }.values(tensor, entry, offset, shape, to),
+                Err(_) => Loader { devices: &[Device::Cpu], ..*self }.values(tensor, entry, offset, shape, to),
             };
         }
         let converted = match entry.dtype {
@@ -138,7 +140,7 @@ impl Loader<'_> {
             _ => self.convert::<f16>(entry, offset, count, to, shape),
         };
         match converted? {
-            Converted::Finite(tensor) => Ok(tensor),
+            Converted::Finite(tensors) => Ok(tensors),
             Converted::NotFinite { index, value } => {
                 Err(Error::new(Kind::NonFinite, format!("{}: element {index} is {value}", place()))
                     .hint("the weights are damaged: every result computed from them would be meaningless"))
@@ -160,16 +162,26 @@ impl Loader<'_> {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;
             return Ok(Converted::NotFinite { index, value: stored[index].to_f32() });
         }
-        let tensor = match to {
-            DType::BF16 => Tensor::from_vec(T::into_bf16(stored), shape, self.device),
-            _ => Tensor::from_vec(T::into_f32(stored), shape, self.device),
+        let tensors = match to {
+            DType::BF16 => self.in_memory(T::into_bf16(stored), shape),
+            _ => self.in_memory(T::into_f32(stored), shape),
         };
-        tensor.map(Converted::Finite).map_err(tensor_error)
+        tensors.map(Converted::Finite)
+    }
+
+    /// Values for a device that is alone, as the CPU is.
+    fn in_memory<U: WithDType>(&self, values: Vec<U>, shape: impl Into<Shape>) -> Result<Vec<Tensor>> {
+        Ok(vec![Tensor::from_vec(values, shape, &self.devices[0]).map_err(tensor_error)?])
     }
 }
 
+#[cfg(feature = "cuda")]
+fn on_gpus(arrays: Vec<crate::cuda::Array>) -> Vec<Tensor> {
+    arrays.into_iter().map(Tensor::Cuda).collect()
+}
+
 enum Converted {
-    Finite(Tensor),
+    Finite(Vec<Tensor>),
     NotFinite { index: usize, value: f32 },
 }
 

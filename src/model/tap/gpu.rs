@@ -1,19 +1,23 @@
-//! The tap's fold on a GPU: a kernel per norm output leaves a small record there, which is fetched some norms later.
+//! The tap's fold on GPUs: a kernel per norm output leaves a small record there, which is fetched some norms later.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Result;
 use rayon::prelude::*;
 
 use super::{Histogram, PENDING_BYTES, Running, Tap, sizes};
-use crate::cuda::{Arg, Array, Element, Stream, THREADS};
+use crate::cuda::{Arg, Array, Context, Element, Stream, THREADS};
 use crate::model::ops::wrapped;
 use crate::record::NormFold;
 
 /// Features of a block of threads in the kernel.
 const FEATURES: usize = 32;
-/// What a tap keeps on a GPU.
+/// What a tap keeps on a GPU that computes some of the sequences.
 pub(super) struct OnGpu {
     ladder: Array,
-    /// As `Tap::levels`.
+    first_sequence: usize,
+    /// As `Tap::levels`, of its sequences.
     levels: Array,
     pending: Vec<Pending>,
 }
@@ -31,14 +35,13 @@ impl Tap {
     pub(super) fn see_on_gpu(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
         let (hidden, positions, rungs) = (self.hidden, self.positions, self.ladder.len());
         let sequences = x.len() / (positions * hidden);
-        if self.gpu.is_none() {
-            self.gpu = Some(self.begin_on(x).map_err(wrapped)?);
-        }
-        let gpu = self.gpu.as_mut().expect("just made");
+        let gpu = self.gpus.iter_mut().find(|gpu| Arc::ptr_eq(gpu.levels.context(), x.context()));
+        let Some(gpu) = gpu else { candle_core::bail!("the tap was not told of this GPU") };
         let parts = sizes(sequences, hidden, rungs);
         let record = Array::zeros(x.context(), &[parts.iter().sum()], Element::F32).map_err(wrapped)?;
         let at = |part: usize| Arg::Address(record.address() + 4 * parts[..part].iter().sum::<usize>() as u64);
-        let levels = gpu.levels.rows(first_sequence * positions * hidden, sequences * positions * hidden);
+        let levels =
+            gpu.levels.rows((first_sequence - gpu.first_sequence) * positions * hidden, sequences * positions * hidden);
         let args = [
             x.arg(),
             gpu.ladder.arg(),
@@ -57,34 +60,40 @@ impl Tap {
         x.each("columns", sequences * hidden, &row).map_err(wrapped)?;
         gpu.pending.push(Pending { norm, first_sequence, sequences, record });
         if gpu.pending.iter().map(|pending| 4 * pending.record.len()).sum::<usize>() > PENDING_BYTES {
-            self.fetch_records()?;
+            let pending = std::mem::take(&mut gpu.pending);
+            self.fetch(pending)?;
         }
         Ok(())
     }
 
-    fn begin_on(&self, x: &Array) -> crate::error::Result<OnGpu> {
-        let (context, count) = (x.context(), self.levels.len());
+    /// The sequences from `sequences.start` on will be seen on the GPU of `context`; those of each GPU are one piece.
+    pub(super) fn place_on_gpu(&mut self, context: &Arc<Context>, sequences: Range<usize>) -> crate::error::Result<()> {
+        let of_sequence = self.positions * self.hidden;
+        let seen = &self.levels[sequences.start * of_sequence..sequences.end * of_sequence];
         let ladder = bytemuck::cast_slice(&self.ladder);
         let ladder = Array::uploaded(context, ladder, &[self.ladder.len()], Element::F32)?;
         // A run that goes on has seen something already.
-        let levels = match self.levels.iter().any(|level| *level > 0) {
-            true => Array::uploaded(context, &self.levels, &[count], Element::U8)?,
-            false => Array::zeros(context, &[count], Element::U8)?,
+        let levels = match seen.iter().any(|level| *level > 0) {
+            true => Array::uploaded(context, seen, &[seen.len()], Element::U8)?,
+            false => Array::zeros(context, &[seen.len()], Element::U8)?,
         };
-        Ok(OnGpu { ladder, levels, pending: Vec::new() })
+        self.gpus.push(OnGpu { ladder, first_sequence: sequences.start, levels, pending: Vec::new() });
+        Ok(())
     }
 
     /// Brings everything that is still on a GPU into this tap.
     pub fn settle(&mut self) -> Result<()> {
-        self.fetch_records()?;
-        match &self.gpu {
-            Some(gpu) => gpu.levels.download(&mut self.levels).map_err(wrapped),
-            None => Ok(()),
+        let of_sequence = self.positions * self.hidden;
+        let mut waiting = Vec::new();
+        for gpu in &mut self.gpus {
+            waiting.append(&mut gpu.pending);
+            let levels = &mut self.levels[gpu.first_sequence * of_sequence..];
+            gpu.levels.download(levels).map_err(wrapped)?;
         }
+        self.fetch(waiting)
     }
 
-    fn fetch_records(&mut self) -> Result<()> {
-        let pending = self.gpu.as_mut().map(|gpu| std::mem::take(&mut gpu.pending)).unwrap_or_default();
+    fn fetch(&mut self, pending: Vec<Pending>) -> Result<()> {
         for Pending { norm, first_sequence, sequences, record } in pending {
             let mut words = vec![0u32; record.len()];
             record.download(bytemuck::cast_slice_mut(&mut words)).map_err(wrapped)?;

@@ -6,13 +6,14 @@
 mod gpu;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, Storage, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ops::{values, vectorised};
-use super::tensor::Tensor;
+use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
 use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, NormId};
 
@@ -60,7 +61,7 @@ pub struct Tap {
     without_first: Vec<Vec<NormFold>>,
     non_finite: Vec<NonFinite>,
     #[cfg(feature = "cuda")]
-    gpu: Option<gpu::OnGpu>,
+    gpus: Vec<gpu::OnGpu>,
 }
 
 /// What has been folded of the first norms, to be continued by another tap; its levels go with it.
@@ -90,8 +91,18 @@ impl Tap {
             without_first: empty(),
             non_finite: Vec::new(),
             #[cfg(feature = "cuda")]
-            gpu: None,
+            gpus: Vec::new(),
         })
+    }
+
+    /// Sequences that will be seen on `device`: before any of them is.
+    pub fn place(&mut self, device: &Device, sequences: Range<usize>) -> Result<()> {
+        debug_assert!(sequences.end <= self.sequences);
+        match device {
+            Device::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(context) => self.place_on_gpu(context, sequences),
+        }
     }
 
     /// Takes the output of norm `n` for sequences `first_sequence..`: `x` [sequences * positions, hidden].
@@ -156,6 +167,10 @@ impl Tap {
             without_first: self.without_first[..norms].into(),
             non_finite: self.non_finite.as_slice().into(),
         }
+    }
+
+    pub fn positions(&self) -> usize {
+        self.positions
     }
 
     /// One byte per token and feature.
@@ -366,7 +381,6 @@ fn extremes(row: &[f32], max: &mut [f32], min: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tensor::Device;
     use super::*;
     use crate::record::Site;
 
