@@ -144,6 +144,35 @@ fn several_gpus_read_every_weight_once() {
 }
 
 #[test]
+fn a_timeline_accounts_for_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let project = Project::new();
+    let shape = Shape { hidden: 128, inner: 256, experts: 4, layers: 3 };
+    shape.write(&project);
+    let script = SCRIPT.replace("DEVICE", "\"cuda\"");
+    let mut command = project.file("run.rhai", script).command(&["run", "run.rhai"]);
+    command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", "2").env("OUTLIER_TIMELINE", "timeline.json");
+    Outcome::of(command.output().unwrap()).ok();
+    let text = std::fs::read_to_string(project.path("timeline.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |name: &str| events.iter().filter(|event| event["name"] == name).collect::<Vec<_>>();
+    // One sequence, so one of the GPUs: two norms in each of three layers.
+    assert_eq!(of("tap").len(), 6);
+    for layer in 0..3 {
+        assert_eq!(of(&format!("layer {layer}")).len(), 1);
+    }
+    assert!(events.iter().all(|event| event["dur"].as_f64().is_some_and(|took| took >= 0.0)), "{text}");
+    let sum = |name: &str, unit: &str| of(name).iter().filter_map(|event| event["args"][unit].as_f64()).sum::<f64>();
+    // More than what the router alone takes.
+    assert!(sum("product in f32", "operations") > 2.0 * 3.0 * 8.0 * 128.0 * 4.0, "{text}");
+    let copied: Vec<_> = of("to the GPU").into_iter().filter(|event| event["tid"] == "copy").collect();
+    let bytes: u64 = copied.iter().filter_map(|event| event["args"]["bytes"].as_u64()).sum();
+    assert!(bytes > 100_000 && copied.iter().all(|event| event["pid"] == 0), "{bytes}");
+}
+
+#[test]
 fn in_less_memory_the_work_is_cut_further() {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());

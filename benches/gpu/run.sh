@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything there is to show on a GPU, in one go: parity, the race against transformers, where the time goes, memory.
+# Everything there is to show on a GPU, in one go: parity, the race against transformers and where the time goes, memory.
 #
 #   sh benches/gpu/run.sh [parity] [race] [memory]       all three without a word
 #
@@ -35,13 +35,18 @@ parity() {
 
 race() {
     echo "## What the GPU and its bus can do"
-    "$python" benches/gpu/rates.py
+    rates=${TMPDIR:-/tmp}/outlier-rates.json
+    "$python" benches/gpu/rates.py | tee "$rates"
     for shape in ${SHAPES:-olmoe-1b-7b gpt-oss-20b qwen3-30b-a3b}; do
         echo "## Race: $shape"
         rm -rf "$models"
         "$python" benches/gpu/real_model.py "$shape" "$models/$shape"
-        "$python" benches/race.py --outlier "$outlier" --device cuda --model "$models/$shape" --dtype bf16 \
+        "$python" benches/race.py --outlier "$outlier" --device cuda:0 --model "$models/$shape" --dtype bf16 \
             --sequences "$sequences" --length "$length" --batch 2 --runs "$runs" --trunk-only
+        echo "## Where the time goes: $shape"
+        OUTLIER_TIMELINE="$models/timeline.json" "$outlier" run benches/gpu/memory.rhai --quiet --max-vram 1000GB \
+            --model "$models/$shape" --sequences "$sequences" --length "$length"
+        "$python" benches/gpu/timeline.py "$models/timeline.json" --rates "$rates"
     done
 }
 

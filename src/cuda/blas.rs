@@ -7,7 +7,8 @@ use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_
 use cudarc::driver::sys::CUstream;
 
 use super::array::{Array, Element};
-use super::context::Context;
+use super::context::{Context, Stream};
+use super::timeline::Amount;
 use crate::error::{Error, Kind, Result};
 
 /// How a product is rounded.
@@ -82,31 +83,35 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     let context = x.context();
     context.enter()?;
     let blas = context.blas();
-    // SAFETY: the sizes are those of the arrays, all on the GPU of the handle; its stream orders the work.
-    let done = unsafe {
-        result::gemm_ex(
-            blas.0,
-            turn,
-            Operation::CUBLAS_OP_N,
-            size(out)?,
-            size(rows)?,
-            size(input)?,
-            std::ptr::from_ref(&one).cast(),
-            w.address() as *const c_void,
-            data_type(w.element()),
-            size(w_stride)?,
-            x.address() as *const c_void,
-            data_type(x.element()),
-            size(input)?,
-            std::ptr::from_ref(&zero).cast(),
-            y.address() as *mut c_void,
-            Type::CUDA_R_32F,
-            size(out)?,
-            precision.compute(),
-            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-        )
-    };
-    done.map_err(|error| failed("a product", error))
+    let operations = 2.0 * (rows * input) as f64 * out as f64;
+    let name = if x.element() == Element::Bf16 { "product in bf16" } else { "product in f32" };
+    context.timed(Stream::Compute, name, Amount::Operations(operations), || {
+        // SAFETY: the sizes are those of the arrays, all on the GPU of the handle; its stream orders the work.
+        let done = unsafe {
+            result::gemm_ex(
+                blas.0,
+                turn,
+                Operation::CUBLAS_OP_N,
+                size(out)?,
+                size(rows)?,
+                size(input)?,
+                std::ptr::from_ref(&one).cast(),
+                w.address() as *const c_void,
+                data_type(w.element()),
+                size(w_stride)?,
+                x.address() as *const c_void,
+                data_type(x.element()),
+                size(input)?,
+                std::ptr::from_ref(&zero).cast(),
+                y.address() as *mut c_void,
+                Type::CUDA_R_32F,
+                size(out)?,
+                precision.compute(),
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        done.map_err(|error| failed("a product", error))
+    })
 }
 
 /// Addresses of a batch of matrices of f32 on the GPU, and the distance of their rows.
@@ -137,30 +142,33 @@ pub fn products(
     let (one, zero) = (1f32, 0f32);
     context.enter()?;
     let blas = context.blas();
-    // SAFETY: the caller's lists hold `count` addresses each, of matrices of these sizes.
-    let status = unsafe {
-        sys::cublasGemmBatchedEx(
-            blas.0,
-            turn,
-            Operation::CUBLAS_OP_N,
-            size(sizes.out)?,
-            size(sizes.rows)?,
-            size(sizes.input)?,
-            std::ptr::from_ref(&one).cast(),
-            w.list as *const *const c_void,
-            Type::CUDA_R_32F,
-            size(w.stride)?,
-            x.list as *const *const c_void,
-            Type::CUDA_R_32F,
-            size(x.stride)?,
-            std::ptr::from_ref(&zero).cast(),
-            y.list as *const *mut c_void,
-            Type::CUDA_R_32F,
-            size(y.stride)?,
-            size(sizes.count)?,
-            precision.compute(),
-            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-        )
-    };
-    status.result().map_err(|error| failed("a batch of products", error))
+    let operations = 2.0 * (sizes.count * sizes.rows * sizes.input) as f64 * sizes.out as f64;
+    context.timed(Stream::Compute, "batch of products", Amount::Operations(operations), || {
+        // SAFETY: the caller's lists hold `count` addresses each, of matrices of these sizes.
+        let status = unsafe {
+            sys::cublasGemmBatchedEx(
+                blas.0,
+                turn,
+                Operation::CUBLAS_OP_N,
+                size(sizes.out)?,
+                size(sizes.rows)?,
+                size(sizes.input)?,
+                std::ptr::from_ref(&one).cast(),
+                w.list as *const *const c_void,
+                Type::CUDA_R_32F,
+                size(w.stride)?,
+                x.list as *const *const c_void,
+                Type::CUDA_R_32F,
+                size(x.stride)?,
+                std::ptr::from_ref(&zero).cast(),
+                y.list as *const *mut c_void,
+                Type::CUDA_R_32F,
+                size(y.stride)?,
+                size(sizes.count)?,
+                precision.compute(),
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        status.result().map_err(|error| failed("a batch of products", error))
+    })
 }

@@ -14,6 +14,7 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 
 use super::memory::{Account, Buffer};
 use super::staging::{Event, Half, Pinned};
+use super::timeline::{Amount, Timeline};
 use crate::error::{Error, Kind, Result};
 
 /// The kernels by file, as the compiler made them.
@@ -100,6 +101,7 @@ pub struct Context {
     /// Where the computing stream was when `pace` was last called.
     pace: Mutex<Option<Event>>,
     account: Mutex<Account>,
+    pub(super) timeline: Option<Timeline>,
 }
 
 /// cuBLAS's handle, for one thread at a time.
@@ -151,7 +153,9 @@ impl Context {
             let (free, _) = result::mem_get_info().map_err(opening)?;
             let account = Mutex::new(Account { limit: free - free / UNTOUCHED, ..Account::default() });
             let (uploads, idle, pace) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
-            let context = Self { context, device, compute, copy, blas, modules, kernels, uploads, idle, pace, account };
+            let timeline = Timeline::wanted(compute)?;
+            let context =
+                Self { context, device, compute, copy, blas, modules, kernels, uploads, idle, pace, account, timeline };
             Ok(Arc::new(context))
         }
     }
@@ -249,11 +253,11 @@ impl Context {
         let mut pointers: Vec<*mut c_void> = args.iter().map(pointer).collect();
         // SAFETY: `args` are what the kernel takes, in its order; the driver copies them before it returns. Buffers are freed
         // in the order of the stream.
-        let launched = unsafe {
+        self.timed(stream, name, Amount::Uncounted, || {
             let (grid, block) = ((blocks.0, blocks.1, 1), (threads, 1, 1));
-            result::launch_kernel(kernel, grid, block, 0, self.stream(stream), &mut pointers)
-        };
-        launched.map_err(|error| failed(&format!("kernel {name}"), error))
+            let launched = unsafe { result::launch_kernel(kernel, grid, block, 0, self.stream(stream), &mut pointers) };
+            launched.map_err(|error| failed(&format!("kernel {name}"), error))
+        })
     }
 
     /// Starts a kernel that meets `count` numbers, as many threads as are useful.
@@ -278,7 +282,9 @@ impl Context {
             *next = (*next + 1) % UPLOADS;
             half.wait()?;
             half.bytes()[..piece.len()].copy_from_slice(piece);
-            half.send(piece.len(), to + (i * UPLOAD_BYTES) as u64, self.compute)?;
+            self.timed(Stream::Compute, "to the GPU", Amount::Bytes(piece.len()), || {
+                half.send(piece.len(), to + (i * UPLOAD_BYTES) as u64, self.compute)
+            })?;
         }
         Ok(())
     }
@@ -303,32 +309,45 @@ impl Context {
         }
     }
 
+    /// Waits for both streams. In the current context.
+    pub(super) fn finish(&self) -> Result<()> {
+        for stream in [self.compute, self.copy] {
+            // SAFETY: the streams are this context's.
+            unsafe { result::stream::synchronize(stream) }.map_err(|error| failed("waiting for the GPU", error))?;
+        }
+        Ok(())
+    }
+
     /// Copies from `from` once the stream has done what is before it.
     pub fn download(&self, stream: Stream, from: CUdeviceptr, bytes: &mut [u8]) -> Result<()> {
         self.enter()?;
-        let stream = self.stream(stream);
-        // SAFETY: `from` has as many bytes; the copy is complete before this returns.
-        unsafe {
-            result::memcpy_dtoh_async(bytes, from, stream)
-                .and_then(|()| result::stream::synchronize(stream))
-                .map_err(|error| failed("copying from the GPU", error))
-        }
+        let copying = |error| failed("copying from the GPU", error);
+        self.timed(stream, "from the GPU", Amount::Bytes(bytes.len()), || {
+            // SAFETY: `from` has as many bytes; the copy is complete before this returns.
+            unsafe { result::memcpy_dtoh_async(bytes, from, self.stream(stream)) }.map_err(copying)
+        })?;
+        // SAFETY: the stream is this context's.
+        unsafe { result::stream::synchronize(self.stream(stream)) }.map_err(copying)
     }
 
     /// Copies within the GPU.
     pub fn copy(&self, from: CUdeviceptr, to: CUdeviceptr, bytes: usize) -> Result<()> {
         self.enter()?;
-        // SAFETY: the caller's arrays have as many bytes, and do not overlap.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.compute) }
-            .map_err(|error| failed("copying on the GPU", error))
+        self.timed(Stream::Compute, "within the GPU", Amount::Bytes(bytes), || {
+            // SAFETY: the caller's arrays have as many bytes, and do not overlap.
+            unsafe { result::memcpy_dtod_async(to, from, bytes, self.compute) }
+                .map_err(|error| failed("copying on the GPU", error))
+        })
     }
 
     /// Makes `bytes` bytes zero.
     pub fn clear(&self, stream: Stream, at: CUdeviceptr, value: u8, bytes: usize) -> Result<()> {
         self.enter()?;
-        // SAFETY: the caller's buffer has as many bytes.
-        unsafe { result::memset_d8_async(at, value, bytes, self.stream(stream)) }
-            .map_err(|error| failed("clearing GPU memory", error))
+        self.timed(stream, "clear", Amount::Bytes(bytes), || {
+            // SAFETY: the caller's buffer has as many bytes.
+            unsafe { result::memset_d8_async(at, value, bytes, self.stream(stream)) }
+                .map_err(|error| failed("clearing GPU memory", error))
+        })
     }
 }
 
@@ -354,7 +373,9 @@ pub fn receive(
         fill(start, &mut half.bytes()[..length])?;
         for (context, buffer) in contexts.iter().zip(&buffers) {
             context.enter()?;
-            half.send(length, buffer.address() + start as u64, context.copy)?;
+            context.timed(Stream::Copy, "to the GPU", Amount::Bytes(length), || {
+                half.send(length, buffer.address() + start as u64, context.copy)
+            })?;
         }
     }
     halves.iter_mut().try_for_each(Half::wait)?;
@@ -369,8 +390,8 @@ impl Drop for Context {
         }
         // SAFETY: nothing uses the streams any more: every buffer holds this context.
         unsafe {
-            _ = result::stream::synchronize(self.compute);
-            _ = result::stream::synchronize(self.copy);
+            _ = self.finish();
+            self.timeline.take();
             self.pace.get_mut().expect("no panic under this lock").take();
             self.idle.get_mut().expect("no panic under this lock").clear();
             self.uploads.get_mut().expect("no panic under this lock").0.clear();

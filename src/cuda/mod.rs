@@ -14,6 +14,8 @@ mod library;
 mod memory;
 #[cfg(feature = "cuda")]
 mod staging;
+#[cfg(feature = "cuda")]
+mod timeline;
 
 #[cfg(feature = "cuda")]
 pub use array::{Array, Element};
@@ -24,6 +26,8 @@ pub use context::{Arg, Context, Stream, THREADS, receive};
 pub use driver::{Driver, Gpu, Missing};
 #[cfg(feature = "cuda")]
 pub use memory::Buffer;
+#[cfg(feature = "cuda")]
+pub use timeline::write_timeline;
 
 use crate::error::{Error, Result};
 

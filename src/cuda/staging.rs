@@ -84,6 +84,19 @@ impl Event {
         event.map(Self).map_err(|error| failed("making an event", error))
     }
 
+    /// One that knows when it was passed.
+    pub(super) fn timed() -> Result<Self> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        event.map(Self).map_err(|error| failed("making an event", error))
+    }
+
+    /// Microseconds from this mark to a later one; both are timed, and passed.
+    pub(super) fn until(&self, later: &Self) -> Result<f64> {
+        // SAFETY: both events live.
+        let milliseconds = unsafe { result::event::elapsed(self.0, later.0) };
+        milliseconds.map(|ms| ms as f64 * 1e3).map_err(|error| failed("reading the time of an event", error))
+    }
+
     pub(super) fn record(&self, stream: CUstream) -> Result<()> {
         // SAFETY: both belong to the current context.
         unsafe { result::event::record(self.0, stream) }.map_err(|error| failed("recording an event", error))

@@ -41,6 +41,23 @@ impl Device {
     pub fn was_full(&self) -> bool {
         false
     }
+
+    /// Marks where a layer begins, for a timeline.
+    pub fn begins(&self, _layer: usize) -> crate::error::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes down when GPUs did what, where somebody wants to know.
+#[cfg(not(feature = "cuda"))]
+pub fn write_timeline(_devices: &[Device]) -> crate::error::Result<()> {
+    Ok(())
+}
+
+/// Writes down when GPUs did what, where somebody wants to know.
+#[cfg(feature = "cuda")]
+pub fn write_timeline(devices: &[Device]) -> crate::error::Result<()> {
+    gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
 }
 
 #[cfg(feature = "cuda")]
@@ -70,6 +87,11 @@ impl Device {
     /// Whether a GPU has refused memory since the last call.
     pub fn was_full(&self) -> bool {
         self.context().is_some_and(|context| context.was_full())
+    }
+
+    /// Marks where a layer begins, for a timeline.
+    pub fn begins(&self, layer: usize) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.begins(layer))
     }
 }
 

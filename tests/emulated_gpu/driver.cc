@@ -4,12 +4,14 @@
 // not there; fresh memory is NaN; what is written next to an array, and what is never freed, ends the program.
 
 #include <algorithm>
+#include <chrono>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <type_traits>
@@ -241,6 +243,8 @@ std::vector<Stream*> streams;
 
 struct Event {
     int gpu;
+    /// Set when the stream gets there.
+    std::shared_ptr<std::chrono::steady_clock::time_point> passed;
     Stream* stream = nullptr;
     size_t after = 0;
 };
@@ -377,8 +381,11 @@ int cuStreamDestroy_v2(Stream* stream) {
     return SUCCESS;
 }
 
-int cuEventCreate(Event** event, unsigned) {
-    *event = new Event{current};
+int cuEventCreate(Event** event, unsigned flags) {
+    *event = new Event{current, {}};
+    if (flags == 0) {
+        (*event)->passed = std::make_shared<std::chrono::steady_clock::time_point>();
+    }
     return current ? SUCCESS : INVALID_CONTEXT;
 }
 
@@ -387,7 +394,11 @@ int cuEventRecord(Event* event, Stream* stream) {
     if (stream->gpu != event->gpu) {
         return INVALID_VALUE;
     }
-    *event = {event->gpu, stream, stream->done + stream->waiting.size()};
+    if (event->passed) {
+        auto passed = event->passed = std::make_shared<std::chrono::steady_clock::time_point>();
+        stream->waiting.push_back([=] { *passed = std::chrono::steady_clock::now(); });
+    }
+    *event = {event->gpu, event->passed, stream, stream->done + stream->waiting.size()};
     return SUCCESS;
 }
 
@@ -396,6 +407,15 @@ int cuEventSynchronize(Event* event) {
     if (event->stream && event->after > event->stream->done) {
         event->stream->run(event->after - event->stream->done);
     }
+    return SUCCESS;
+}
+
+int cuEventElapsedTime_v2(float* milliseconds, Event* begin, Event* end) {
+    Guard guard(everything);
+    if (!begin->passed || !end->passed || begin->after > begin->stream->done || end->after > end->stream->done) {
+        return INVALID_VALUE;
+    }
+    *milliseconds = std::chrono::duration<float, std::milli>(*end->passed - *begin->passed).count();
     return SUCCESS;
 }
 

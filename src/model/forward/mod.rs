@@ -19,7 +19,7 @@ use super::reader::{Portion, Reader};
 use super::resume::{self, Resume, State};
 use super::spec::{Ffn, Moe};
 use super::tap::{Tap, ladder};
-use super::tensor::{Device, Tensor};
+use super::tensor::{Device, Tensor, write_timeline};
 use super::workspace::{Cut, read_ahead, weights_at_once};
 use super::{embed, head};
 use crate::error::{Error, Kind, Result};
@@ -58,6 +58,7 @@ pub fn extract_with(
         needed += model.head_bytes()?;
     }
     let times = run.stream.reader.times();
+    write_timeline(&model.devices)?;
     let Work { tap, full, .. } = run.work;
     let mut tap = tap.into_inner().expect(UNHARMED);
     tap.settle().map_err(tensor_error)?;
@@ -288,6 +289,7 @@ impl<'a> Run<'a> {
             }
             let positions = self.tokens.info.sequence_length;
             for Shard { rotary, device, .. } in &mut self.shards {
+                device.begins(i)?;
                 rotary.prepare(&layer.mixer, positions, device).map_err(tensor_error)?;
             }
             match &layer.ffn {
