@@ -114,14 +114,20 @@ fn the_estimate_of_its_memory_holds() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-#[test]
-fn several_gpus_read_every_weight_once() {
+/// The libraries of the emulated GPU, and a project with a mixture of experts and tokens for it.
+fn experts_and_tokens(sequences: usize, length: usize) -> (tempfile::TempDir, Project) {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
     let project = Project::new();
     Shape { hidden: 128, inner: 512, experts: 4, layers: 3 }.write(&project);
-    let row = |s: usize| (0..128).map(|t| (t * 7 + s) % 256).collect::<Vec<_>>();
-    project.file("ids.json", serde_json::to_string(&(0..7).map(row).collect::<Vec<_>>()).unwrap());
+    let row = |s: usize| (0..length).map(|t| (t * 7 + s) % 256).collect::<Vec<_>>();
+    project.file("ids.json", serde_json::to_string(&(0..sequences).map(row).collect::<Vec<_>>()).unwrap());
+    (folder, project)
+}
+
+#[test]
+fn several_gpus_read_every_weight_once() {
+    let (folder, project) = experts_and_tokens(7, 128);
     project.file(
         "run.rhai",
         r#"let model = load_model("model", #{ device: "cuda" });
@@ -174,12 +180,7 @@ fn a_timeline_accounts_for_the_work() {
 
 #[test]
 fn in_less_memory_the_work_is_cut_further() {
-    let folder = tempfile::tempdir().unwrap();
-    emulate(folder.path());
-    let project = Project::new();
-    Shape { hidden: 128, inner: 512, experts: 4, layers: 3 }.write(&project);
-    let row = |s: usize| (0..256).map(|t| (t * 7 + s) % 256).collect::<Vec<_>>();
-    project.file("ids.json", serde_json::to_string(&(0..8).map(row).collect::<Vec<_>>()).unwrap());
+    let (folder, project) = experts_and_tokens(8, 256);
     let run = |name: &str, load: &str| {
         let script = format!(
             r#"let model = load_model("model", #{{ device: "cuda", {load} }});

@@ -148,7 +148,7 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
         sequence_length: o.whole("sequence_length")?.unwrap_or(2048),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         logits: o.flag("logits")?.unwrap_or(false),
-        gpus: o.whole("gpus")?.unwrap_or(1).max(1),
+        gpus: o.whole("gpus")?.unwrap_or(1),
     };
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };

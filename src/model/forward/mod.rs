@@ -302,6 +302,7 @@ impl<'a> Run<'a> {
                 }
             }
             self.shards.iter().try_for_each(|shard| shard.device.pace())?;
+            // All are asked, since the answer is given once.
             let full = self.shards.iter().filter(|shard| shard.device.was_full()).count() > 0;
             if full && !std::mem::replace(&mut self.cut_further, true) {
                 let what = "the GPU's memory is full: work is cut into smaller pieces";
