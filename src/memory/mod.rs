@@ -2,6 +2,13 @@
 //!
 //! The peak is as the kernel counts it (Linux; elsewhere 0, meaning not measured).
 
+#[cfg(target_os = "linux")]
+mod blocks;
+
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: blocks::Blocks = blocks::Blocks::new();
+
 /// Starts a new measurement: the peak is set back to what is resident now.
 pub fn reset_peak() {
     // Value 5 resets VmHWM: proc(5), /proc/pid/clear_refs. Where it is refused the peak is that of the whole process.
@@ -26,17 +33,17 @@ pub fn peak() -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Allocations from this size on are mapped by themselves and go back to the system when freed.
-const MAPPED_FROM: i32 = 1 << 20;
+/// Blocks from this size on are mapped by themselves.
+const LARGE: usize = 1 << 20;
 
-/// Keeps freed weights and activations from staying resident: without it the allocator raises its own limit to 32 MB and
-/// keeps everything below. Call once, at the start.
+/// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
+/// everything below. Call once, at the start.
 pub fn return_freed_memory() {
     // SAFETY: sets parameters of the allocator; no memory is touched.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as i32);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE as i32);
         // One pool for all threads: each of them would keep what it has freed for itself.
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
@@ -52,7 +59,7 @@ pub fn zeroed<T: bytemuck::Zeroable>(count: usize) -> Vec<T> {
         let bytes = count * size_of::<T>();
         let begin = (values.as_ptr() as usize).next_multiple_of(PAGE);
         let end = (values.as_ptr() as usize + bytes) / PAGE * PAGE;
-        if bytes >= MAPPED_FROM as usize {
+        if bytes >= LARGE {
             // SAFETY: whole pages of this allocation, whose content stays; a kernel that does not know the advice refuses.
             unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_POPULATE_WRITE) };
         }
