@@ -13,10 +13,6 @@ use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
 use crate::error::{Error, Result};
 
-/// Pieces below this size cost more in waiting than in reading.
-#[cfg(target_os = "linux")]
-const SMALL: u64 = 128 << 10;
-
 pub struct Folder {
     path: PathBuf,
     opened: OnceLock<(Vec<SourceFile>, Vec<File>)>,
@@ -82,21 +78,20 @@ impl ByteSource for Folder {
         })
     }
 
-    /// Small pieces are asked for at once: read one after the other, each would wait for the disk by itself. Large ones keep
-    /// the disk busy as they are.
+    /// Pieces so small that gaps between them do not matter are asked for at once: read one after the other, each would wait
+    /// for the disk by itself. Others keep the disk busy as they are.
     fn expect(&self, _: Tag, announcement: Announcement) {
         #[cfg(target_os = "linux")]
-        if let Ok((_, files)) = self.opened() {
+        if let (1.., Ok((_, files))) = (announcement.max_gap, self.opened()) {
             use std::os::fd::AsRawFd;
-            let small = announcement.ranges.iter().filter(|piece| piece.range.end - piece.range.start < SMALL);
-            for FileRange { file, range } in small {
+            for FileRange { file, range } in &announcement.ranges {
                 let (begin, length) = (range.start as i64, (range.end - range.start) as i64);
                 // SAFETY: advice on an open file; where it is refused, nothing is lost but time.
                 unsafe { libc::posix_fadvise(files[*file].as_raw_fd(), begin, length, libc::POSIX_FADV_WILLNEED) };
             }
         }
         #[cfg(not(target_os = "linux"))]
-        drop(announcement);
+        let _ = announcement;
     }
 
     fn forget(&self, _: &[Tag]) {}

@@ -9,15 +9,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Mutex, PoisonError};
 
-use super::LARGE;
+use super::{IDLE_BYTES, LARGE, PAGE, idle_bytes};
 
-/// Bytes of freed blocks that are kept at most.
-const IDLE_BYTES: usize = 32 << 20;
-
-/// Of what is in use, the share that may lie idle beside it.
-const IDLE_SHARE: usize = 8;
-
-const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// The allocator of the whole program.
@@ -42,9 +35,8 @@ struct Idle {
 }
 
 impl Idle {
-    /// What may be kept now: little beside little, so that an estimate of what a run needs holds.
     fn limit(&self) -> usize {
-        IDLE_BYTES.min(self.used / IDLE_SHARE)
+        idle_bytes(self.used)
     }
 
     /// The block of this size that was freed last: its pages are the likeliest to be in the processor's cache.
@@ -62,16 +54,22 @@ impl Idle {
         block
     }
 
-    fn keep(&mut self, block: Block) {
+    /// Keeps a freed block, or gives what has to go at once: the block itself or one that has been idle longer.
+    fn put(&mut self, block: Block) -> Option<Block> {
+        self.used -= block.bytes;
+        if block.bytes > self.limit() {
+            return Some(block);
+        }
+        let gone = (self.count == self.blocks.len()).then(|| self.remove(0));
         self.blocks[self.count] = block;
         self.count += 1;
         self.bytes += block.bytes;
+        gone.or_else(|| self.surplus())
     }
 
-    /// The block that has to go before more can be kept than `bytes` beside what is.
-    fn surplus(&mut self, bytes: usize) -> Option<Block> {
-        let over = self.bytes + bytes > self.limit() || self.count == self.blocks.len();
-        (over && self.count > 0).then(|| self.remove(0))
+    /// The next block that has to go, while there is more than may be kept.
+    fn surplus(&mut self) -> Option<Block> {
+        (self.bytes > self.limit()).then(|| self.remove(0))
     }
 }
 
@@ -169,26 +167,11 @@ unsafe impl GlobalAlloc for Blocks {
             return unsafe { System.dealloc(values, layout) };
         }
         let block = Block { address: values as usize, bytes: mapped(layout.size()) };
-        self.with_idle(|idle| idle.used -= block.bytes);
-        loop {
-            let gone = self.with_idle(|idle| {
-                let fits = block.bytes <= idle.limit();
-                let gone = idle.surplus(if fits { block.bytes } else { 0 });
-                match (gone, fits) {
-                    (None, true) => idle.keep(block),
-                    (None, false) => return Some(block),
-                    _ => (),
-                }
-                gone
-            });
-            // Outside the lock: to unmap takes as long as to map.
-            match gone {
-                Some(gone) => unsafe { unmap(gone) },
-                None => return,
-            }
-            if gone.is_some_and(|gone| gone.address == block.address) {
-                return;
-            }
+        let mut gone = self.with_idle(|idle| idle.put(block));
+        // Outside the lock: to unmap takes as long as to map.
+        while let Some(block) = gone {
+            unsafe { unmap(block) };
+            gone = self.with_idle(Idle::surplus);
         }
     }
 
@@ -263,7 +246,7 @@ mod tests {
             let mut most = 0;
             for (used, block) in (0..40).rev().zip(all) {
                 unsafe { blocks.dealloc(block, layout(size)) };
-                assert!(blocks.idle_bytes() <= IDLE_BYTES.min(used * mapped(size) / IDLE_SHARE));
+                assert!(blocks.idle_bytes() <= idle_bytes(used * mapped(size)));
                 most = most.max(blocks.idle_bytes());
             }
             assert_eq!(blocks.idle_bytes(), 0);

@@ -36,6 +36,21 @@ pub fn peak() -> u64 {
 /// Blocks from this size on are mapped by themselves.
 const LARGE: usize = 1 << 20;
 
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4096;
+
+/// Bytes of freed blocks that are kept for the next of their size, at most: none where the system's allocator has them all.
+const IDLE_BYTES: usize = if cfg!(target_os = "linux") { 32 << 20 } else { 0 };
+
+/// Of what is in use, the share that may lie idle beside it.
+const IDLE_SHARE: usize = 8;
+
+/// Bytes of freed memory that stay resident beside `used` bytes that are in use, at most: little beside little.
+pub const fn idle_bytes(used: usize) -> usize {
+    let share = used / IDLE_SHARE;
+    if share < IDLE_BYTES { share } else { IDLE_BYTES }
+}
+
 /// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
 /// everything below. Call once, at the start.
 pub fn return_freed_memory() {
@@ -55,7 +70,6 @@ pub fn zeroed<T: bytemuck::Zeroable>(count: usize) -> Vec<T> {
     let values = bytemuck::zeroed_vec::<T>(count);
     #[cfg(target_os = "linux")]
     {
-        const PAGE: usize = 4096;
         let bytes = count * size_of::<T>();
         let begin = (values.as_ptr() as usize).next_multiple_of(PAGE);
         let end = (values.as_ptr() as usize + bytes) / PAGE * PAGE;
