@@ -16,22 +16,42 @@ fn main() {
 /// Rows that an expert gets; OLMoE's expert, 2048 to 1024. Items are floating-point operations.
 #[divan::bench(args = [16, 64, 256, 1024])]
 fn expert(bencher: Bencher, rows: usize) {
+    time_expert(bencher, rows, false);
+}
+
+/// The same in the compute dtype bf16.
+#[divan::bench(args = [16, 64, 256, 1024])]
+fn expert_in_bf16(bencher: Bencher, rows: usize) {
+    time_expert(bencher, rows, true);
+}
+
+fn time_expert(bencher: Bencher, rows: usize, rounded: bool) {
     let (hidden, inner) = (2048, 1024);
-    let mut work = probe::expert(rows, hidden, inner).unwrap();
+    let mut work = probe::expert(rows, hidden, inner, rounded).unwrap();
     bencher.counter(ItemsCount::new(2 * 3 * rows * hidden * inner)).bench_local(&mut work);
 }
 
 /// Positions of one sequence; Qwen3-30B's attention, 32 heads of 128 over 4 key heads. Items are floating-point operations.
 #[divan::bench(args = [512, 2048])]
 fn attention(bencher: Bencher, positions: usize) {
-    let mut work = probe::attention(positions, 32, 4, 128, None).unwrap();
+    time_attention(bencher, positions, false);
+}
+
+/// The same in the compute dtype bf16.
+#[divan::bench(args = [512, 2048])]
+fn attention_in_bf16(bencher: Bencher, positions: usize) {
+    time_attention(bencher, positions, true);
+}
+
+fn time_attention(bencher: Bencher, positions: usize, rounded: bool) {
+    let mut work = probe::attention(positions, 32, 4, 128, None, rounded).unwrap();
     bencher.counter(ItemsCount::new(2 * positions * positions * 32 * 128)).bench_local(&mut work);
 }
 
-/// The same with gpt-oss's window of 128 over 64 heads of 64.
+/// gpt-oss's window of 128 over 64 heads of 64.
 #[divan::bench(args = [2048])]
 fn attention_in_a_window(bencher: Bencher, positions: usize) {
-    let mut work = probe::attention(positions, 64, 8, 64, Some(128)).unwrap();
+    let mut work = probe::attention(positions, 64, 8, 64, Some(128), false).unwrap();
     bencher.bench_local(&mut work);
 }
 

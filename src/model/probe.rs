@@ -49,8 +49,9 @@ fn weight(out: usize, input: usize) -> Result<Tensor> {
     Tensor::from_vec(values, (out, input), &Device::Cpu).map_err(tensor_error)
 }
 
-/// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many.
-pub fn expert(rows: usize, hidden: usize, inner: usize) -> Result<Work> {
+/// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many; `rounded`: in the compute
+/// dtype bf16.
+pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result<Work> {
     let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
     let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
     let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
@@ -60,7 +61,7 @@ pub fn expert(rows: usize, hidden: usize, inner: usize) -> Result<Work> {
             Projection { weight, order: Order::OutIn, bias: None }
         }
         let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
-        let network = FeedForward { gate, up, down, activation: Activation::Silu, rounded: false };
+        let network = FeedForward { gate, up, down, activation: Activation::Silu, rounded };
         ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
     }))
 }
@@ -72,10 +73,11 @@ pub fn attention(
     kv_heads: usize,
     head_dim: usize,
     window: Option<usize>,
+    rounded: bool,
 ) -> Result<Work> {
     let q = tensor(&[positions, heads * head_dim])?;
     let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
-    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, rounded: false };
+    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, rounded };
     Ok(Box::new(move || {
         ops::attend(&q, &k, &v, None, op).expect("sizes fit");
     }))

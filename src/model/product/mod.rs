@@ -6,6 +6,9 @@
 //! registers that the CPU at hand has. Every sum runs in the same order however rows, outputs and threads are divided, so
 //! results do not depend on that.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod kind;
 mod lanes;
 mod pack;
 #[cfg(test)]
@@ -19,7 +22,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::model::spec::Order;
-pub use tile::Kind;
+pub use kind::Kind;
 
 /// Words of the inner dimension per block: a panel of a weight then fits the first-level cache.
 const DEPTH: usize = 256;

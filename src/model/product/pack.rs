@@ -160,7 +160,26 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
                     }
                 }
             }
-            (_, Values::F32(_), true) => unreachable!("pairs are made of bf16 weights only"),
+            (Order::OutIn, Values::F32(values), true) => {
+                let whole = depth.min((w.input - 2 * from) / 2);
+                out_in::<L, _>(Rounded(values), w, first, from, whole, width, to);
+                if whole < depth {
+                    for n in 0..columns {
+                        *to.add(whole * width + n) = pair(values[(first + n) * w.stride + w.input - 1], 0.0);
+                    }
+                }
+            }
+            (Order::InOut, Values::F32(values), true) => {
+                for k in 0..depth {
+                    let low = &values[2 * (from + k) * w.stride + first..][..columns];
+                    let odd = 2 * (from + k) + 1 < w.input;
+                    let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+                        *to = pair(*low, if odd { *high } else { 0.0 });
+                    }
+                }
+            }
         }
     }
 }
@@ -182,6 +201,8 @@ struct Plain<'a>(&'a [f32]);
 struct Widened<'a>(&'a [bf16]);
 #[derive(Clone, Copy)]
 struct Pairs<'a>(&'a [bf16]);
+#[derive(Clone, Copy)]
+struct Rounded<'a>(&'a [f32]);
 
 impl Source for Plain<'_> {
     const PER_WORD: usize = 1;
@@ -223,6 +244,21 @@ impl Source for Pairs<'_> {
     #[inline(always)]
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
         unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 16].as_ptr().cast()) }
+    }
+}
+
+impl Source for Rounded<'_> {
+    const PER_WORD: usize = 2;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        pair(self.0[at], self.0[at + 1])
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        let mut words = [0f32; 8];
+        pair_up(&self.0[at..at + 16], &mut words);
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(words.as_ptr()) }
     }
 }
 

@@ -1,11 +1,54 @@
-//! The innermost loops of a product, once per kind of register.
+//! Part of a product as tiles, and tiles made of vector registers.
 
-use super::lanes::{Lanes, Portable};
+use std::marker::PhantomData;
+
+use super::lanes::Lanes;
 use super::pack;
 use super::{Buffer, DEPTH, GROUP_ROWS, Rows, Weight};
 
-/// Registers per row of a tile.
-const COLUMNS: usize = 2;
+/// What a tile is made of: how its operands are packed, and its innermost loop. Every function may be called only where
+/// `available` is true.
+pub trait Tile {
+    /// Rows of x, and outputs.
+    const ROWS: usize;
+    const COLUMNS: usize;
+    /// A word holds two bf16.
+    const PAIRS: bool;
+    /// The words of the inner dimension are a multiple of this, the last of them zeros.
+    const STEP: usize = 1;
+
+    fn available() -> bool;
+    /// Before the first tile of a chunk on a thread, and after the last.
+    #[inline(always)]
+    unsafe fn begin() {}
+    #[inline(always)]
+    unsafe fn end() {}
+    /// Packs `ROWS` rows of x from row `first`, words `from..from + depth`.
+    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32);
+    /// Packs `COLUMNS` outputs of a weight from output `first`, words `from..from + depth`.
+    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32);
+    /// Sums over `depth` words of packed rows and a packed panel.
+    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place);
+}
+
+/// Where the sums of a tile go: `rows` x `columns` values of y, rows `stride` apart.
+pub struct Place {
+    pub y: *mut f32,
+    pub stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// What they are added to; alone they begin y.
+    pub before: Before,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Before {
+    Nothing,
+    /// One value per column.
+    Bias(*const f32),
+    /// What y holds.
+    Sums,
+}
 
 /// Part of a product: some tiles of packed rows times some outputs.
 pub struct Chunk<'a> {
@@ -22,116 +65,9 @@ pub struct Chunk<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-macro_rules! kinds {
-    ($($(#[$cfg:meta])* $kind:ident($lanes:path, $rows:literal, $features:tt)),+ $(,)?) => {
-        /// A kind of tile.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Kind { $($(#[$cfg])* $kind),+ }
-
-        impl Kind {
-            /// All that this CPU can run.
-            #[cfg(test)]
-            pub fn available() -> Vec<Kind> {
-                let mut kinds = Vec::new();
-                $($(#[$cfg])* if <$lanes>::available() { kinds.push(Kind::$kind) })+
-                kinds
-            }
-
-            /// Rows of a tile.
-            pub fn rows(self) -> usize {
-                match self { $($(#[$cfg])* Kind::$kind => $rows),+ }
-            }
-
-            /// Outputs of a tile.
-            pub fn columns(self) -> usize {
-                match self { $($(#[$cfg])* Kind::$kind => COLUMNS * <$lanes>::WIDTH),+ }
-            }
-
-            pub fn pairs(self) -> bool {
-                match self { $($(#[$cfg])* Kind::$kind => <$lanes>::PAIRS),+ }
-            }
-
-            /// Packs tiles of `x`, whose row `first` begins the first of all tiles, to their places behind `to`.
-            ///
-            /// # Safety
-            /// `to` has room for all tiles of `rows` rows and `words` words.
-            pub unsafe fn pack(self, x: &Rows, first: usize, rows: usize, tiles: std::ops::Range<usize>, words: usize, to: *mut f32) {
-                match self { $($(#[$cfg])* Kind::$kind => {
-                    kinds!(@feature $features, unsafe fn run(x: &Rows, first: usize, rows: usize, tiles: std::ops::Range<usize>, words: usize, to: *mut f32) {
-                        unsafe { pack_tiles::<$lanes, $rows>(x, first, rows, tiles, words, to) }
-                    });
-                    unsafe { run(x, first, rows, tiles, words, to) }
-                })+ }
-            }
-
-            /// Computes a chunk into `y`, whose rows are `stride` apart; `scratch` is for panels of the weight.
-            ///
-            /// # Safety
-            /// `chunk.packed` holds what `pack` wrote, and `y` all outputs of the chunk.
-            pub unsafe fn chunk(self, chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Buffer) {
-                match self { $($(#[$cfg])* Kind::$kind => {
-                    kinds!(@feature $features, unsafe fn run(chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Buffer) {
-                        unsafe { chunk.run::<$lanes, $rows>(y, stride, scratch) }
-                    });
-                    unsafe { run(chunk, y, stride, scratch) }
-                })+ }
-            }
-        }
-    };
-    (@feature "", $($function:tt)+) => { $($function)+ };
-    (@feature $features:literal, $($function:tt)+) => { #[target_feature(enable = $features)] $($function)+ };
-}
-
-kinds! {
-    Portable(Portable, 4, ""),
-    #[cfg(test)]
-    PortablePairs(super::lanes::PortablePairs, 4, ""),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(super::lanes::Avx2, 6, "avx2,fma"),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(super::lanes::Avx512, 12, "avx512f,avx2,fma"),
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(super::lanes::Avx512Bf16, 12, "avx512bf16,avx512f,avx2,fma"),
-}
-
-impl Kind {
-    /// The widest that this CPU has; one that rounds x to bf16 only with `pairs`.
-    #[cfg(target_arch = "x86_64")]
-    pub fn best(pairs: bool) -> Kind {
-        match () {
-            _ if pairs && super::lanes::Avx512Bf16::available() => Kind::Avx512Bf16,
-            _ if super::lanes::Avx512::available() => Kind::Avx512,
-            _ if super::lanes::Avx2::available() => Kind::Avx2,
-            _ => Kind::Portable,
-        }
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn best(_pairs: bool) -> Kind {
-        Kind::Portable
-    }
-
-    /// The vector instructions it is made of.
-    pub fn name(self) -> &'static str {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16 => "AVX512-BF16",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => "AVX-512",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "AVX2",
-            _ => "portable code",
-        }
-    }
-
-    /// Words of `input` numbers.
-    pub fn words(self, input: usize) -> usize {
-        if self.pairs() { input.div_ceil(2) } else { input }
-    }
-}
-
+/// Packs tiles of `x` for all blocks of depth; see `Kind::pack`.
 #[inline(always)]
-unsafe fn pack_tiles<L: Lanes, const ROWS: usize>(
+pub unsafe fn pack_tiles<T: Tile>(
     x: &Rows,
     first: usize,
     rows: usize,
@@ -139,88 +75,117 @@ unsafe fn pack_tiles<L: Lanes, const ROWS: usize>(
     words: usize,
     to: *mut f32,
 ) {
-    let all_tiles = rows.div_ceil(ROWS);
+    let all_tiles = rows.div_ceil(T::ROWS);
     for from in (0..words).step_by(DEPTH) {
         let depth = DEPTH.min(words - from);
         for tile in tiles.clone() {
-            let to = unsafe { to.add(from * all_tiles * ROWS + tile * depth * ROWS) };
-            unsafe { pack::rows::<L, ROWS>(x, first + tile * ROWS, from, depth, to) };
+            let to = unsafe { to.add(from * all_tiles * T::ROWS + tile * depth * T::ROWS) };
+            unsafe { T::pack_rows(x, first + tile * T::ROWS, from, depth, to) };
         }
     }
 }
 
 impl Chunk<'_> {
+    /// See `Kind::chunk`.
     #[inline(always)]
-    unsafe fn run<L: Lanes, const ROWS: usize>(&self, y: *mut f32, stride: usize, scratch: &mut Buffer) {
-        let width = COLUMNS * L::WIDTH;
-        let panels = self.columns.len().div_ceil(width);
-        let scratch = scratch.room(panels * width * DEPTH).as_mut_ptr();
+    pub unsafe fn run<T: Tile>(&self, y: *mut f32, stride: usize, scratch: &mut Buffer) {
+        let panels = self.columns.len().div_ceil(T::COLUMNS);
+        let scratch = scratch.room(panels * T::COLUMNS * DEPTH).as_mut_ptr();
+        unsafe { T::begin() };
         for from in (0..self.words).step_by(DEPTH) {
             let depth = DEPTH.min(self.words - from);
             for panel in 0..panels {
-                let to = unsafe { scratch.add(panel * width * depth) };
-                unsafe { pack::weight::<L>(self.w, self.columns.start + panel * width, from, depth, width, to) };
+                let to = unsafe { scratch.add(panel * T::COLUMNS * depth) };
+                unsafe { T::pack_panel(self.w, self.columns.start + panel * T::COLUMNS, from, depth, to) };
             }
-            let packed = unsafe { self.packed.add(from * self.all_tiles * ROWS) };
-            for group in self.tiles.clone().step_by(GROUP_ROWS / ROWS) {
-                let group = group..(group + GROUP_ROWS / ROWS).min(self.tiles.end);
+            let packed = unsafe { self.packed.add(from * self.all_tiles * T::ROWS) };
+            for group in self.tiles.clone().step_by(GROUP_ROWS / T::ROWS) {
+                let group = group..(group + GROUP_ROWS / T::ROWS).min(self.tiles.end);
                 for panel in 0..panels {
+                    let column = self.columns.start + panel * T::COLUMNS;
                     for tile in group.clone() {
+                        let before = match self.bias {
+                            _ if from > 0 => Before::Sums,
+                            Some(bias) => Before::Bias(bias[column..].as_ptr()),
+                            None => Before::Nothing,
+                        };
+                        let place = Place {
+                            y: y.wrapping_add((self.first + tile * T::ROWS) * stride + column),
+                            stride,
+                            rows: T::ROWS.min(self.rows - tile * T::ROWS),
+                            columns: T::COLUMNS.min(self.columns.end - column),
+                            before,
+                        };
                         unsafe {
-                            let (x, w) = (packed.add(tile * depth * ROWS), scratch.add(panel * width * depth));
-                            let (row, column) = (self.first + tile * ROWS, self.columns.start + panel * width);
-                            for r in 0..ROWS {
-                                L::prefetch(y.wrapping_add((row + r) * stride + column));
-                            }
-                            let sums = sums::<L, ROWS>(depth, x, w);
-                            self.store::<L, ROWS>(sums, tile, panel, from > 0, y, stride);
+                            let (x, w) = (packed.add(tile * depth * T::ROWS), scratch.add(panel * T::COLUMNS * depth));
+                            T::compute(depth, x, w, place);
                         }
                     }
                 }
             }
         }
+        unsafe { T::end() };
     }
+}
 
-    /// Adds the sums of a tile to y, or begins y with them and the bias.
+/// Vector registers per row of a tile.
+const COLUMNS: usize = 2;
+
+/// A tile of `ROWS` rows of two vector registers.
+pub struct Registers<L, const ROWS: usize>(PhantomData<L>);
+
+impl<L: Lanes, const ROWS: usize> Tile for Registers<L, ROWS> {
+    const ROWS: usize = ROWS;
+    const COLUMNS: usize = COLUMNS * L::WIDTH;
+    const PAIRS: bool = L::PAIRS;
+
+    fn available() -> bool {
+        L::available()
+    }
     #[inline(always)]
-    unsafe fn store<L: Lanes, const ROWS: usize>(
-        &self,
-        sums: [[L::Vector; COLUMNS]; ROWS],
-        tile: usize,
-        panel: usize,
-        again: bool,
-        y: *mut f32,
-        stride: usize,
-    ) {
-        let width = COLUMNS * L::WIDTH;
-        let column = self.columns.start + panel * width;
-        let columns = width.min(self.columns.end - column);
-        let rows = ROWS.min(self.rows - tile * ROWS);
-        let bias = self.bias.filter(|_| !again).map(|bias| unsafe { bias.as_ptr().add(column) });
-        // A constant number of turns, so that the sums stay in registers.
-        for (r, sums) in sums.iter().enumerate() {
-            if r >= rows {
-                break;
+    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+        unsafe { pack::rows::<L, ROWS>(x, first, from, depth, to) }
+    }
+    #[inline(always)]
+    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32) {
+        unsafe { pack::weight::<L>(w, first, from, depth, COLUMNS * L::WIDTH, to) }
+    }
+    #[inline(always)]
+    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place) {
+        for r in 0..ROWS {
+            L::prefetch(place.y.wrapping_add(r * place.stride));
+        }
+        unsafe { store::<L, ROWS>(sums::<L, ROWS>(depth, x, w), &place) }
+    }
+}
+
+/// Adds the sums of a tile to what was before.
+#[inline(always)]
+unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS], place: &Place) {
+    let width = COLUMNS * L::WIDTH;
+    // A constant number of turns, so that the sums stay in registers.
+    for (r, sums) in sums.iter().enumerate() {
+        if r >= place.rows {
+            break;
+        }
+        let to = unsafe { place.y.add(r * place.stride) };
+        let before = match place.before {
+            Before::Nothing => None,
+            Before::Bias(bias) => Some(bias),
+            Before::Sums => Some(to.cast_const()),
+        };
+        if place.columns == width {
+            for (i, sum) in sums.iter().enumerate() {
+                let before = before.map(|before| unsafe { L::load(before.add(i * L::WIDTH)) });
+                unsafe { L::store(to.add(i * L::WIDTH), before.map_or(*sum, |before| L::add(before, *sum))) };
             }
-            let to = unsafe { y.add((self.first + tile * ROWS + r) * stride + column) };
-            if columns == width {
-                for (i, sum) in sums.iter().enumerate() {
-                    let to = unsafe { to.add(i * L::WIDTH) };
-                    let before =
-                        if again { Some(to.cast_const()) } else { bias.map(|bias| unsafe { bias.add(i * L::WIDTH) }) };
-                    unsafe { L::store(to, before.map_or(*sum, |before| L::add(L::load(before), *sum))) };
-                }
-            } else {
-                let mut whole = [0f32; 32];
-                for (i, sum) in sums.iter().enumerate() {
-                    unsafe { L::store(whole.as_mut_ptr().add(i * L::WIDTH), *sum) };
-                }
-                for (c, sum) in whole.iter().enumerate().take(columns) {
-                    unsafe {
-                        let before = if again { *to.add(c) } else { bias.map_or(0.0, |bias| *bias.add(c)) };
-                        *to.add(c) = if again || bias.is_some() { before + sum } else { *sum };
-                    }
-                }
+        } else {
+            let mut whole = [0f32; 32];
+            for (i, sum) in sums.iter().enumerate() {
+                unsafe { L::store(whole.as_mut_ptr().add(i * L::WIDTH), *sum) };
+            }
+            for (c, sum) in whole.iter().enumerate().take(place.columns) {
+                unsafe { *to.add(c) = before.map_or(*sum, |before| *before.add(c) + sum) };
             }
         }
     }

@@ -32,8 +32,7 @@ pub struct Attend {
     pub window: Option<usize>,
     /// Factor on q·k.
     pub scale: f32,
-    /// Operands may be rounded where a device multiplies that faster; a CPU does not.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    /// Operands may be rounded to bf16 where a device multiplies that faster.
     pub rounded: bool,
 }
 
@@ -110,7 +109,7 @@ impl Chunked {
         let stride = kv_heads * head_dim;
         let [scores, sums] = buffers;
         let scores = scores.room(head_rows.len() * keys);
-        let kind = Kind::best(false);
+        let kind = Kind::best(self.op.rounded);
         let rows =
             Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
         let w = Weight { values: of_head(k), stride, order: Order::OutIn, input: head_dim, out: keys };
