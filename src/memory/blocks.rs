@@ -1,15 +1,18 @@
-//! The allocator of large blocks, which weights and activations are: mapped in huge pages where the system has them, and kept
-//! for the next block of the same size once freed, within a bound. What is smaller is left to the system's allocator.
+//! The allocator of large blocks, which weights and activations are: mapped in huge pages where the system has them and, while
+//! a run keeps them, ready for the next block of the same size once freed. What is smaller is left to the system's allocator.
 //!
 //! A run frees and takes such blocks thousands of times. To map 1 GB anew in small pages takes a third of a second of
-//! processor time, as long as reading it from a fast disk; an allocator that keeps whatever was freed is as fast as this one
-//! but never gives back what a layer needed.
+//! processor time, as long as reading it from a fast disk. What lies idle and what is in use are together never more than
+//! was in use at once, so that keeping blocks does not raise the peak of a run.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Mutex, PoisonError};
 
-use super::{IDLE_BYTES, LARGE, PAGE, idle_bytes};
+use super::{LARGE, PAGE};
+
+/// Blocks that lie idle at most.
+const MAX_IDLE: usize = 1024;
 
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -27,23 +30,33 @@ struct Block {
 
 /// Freed blocks, the longest idle first.
 struct Idle {
-    blocks: [Block; IDLE_BYTES / LARGE],
+    blocks: [Block; MAX_IDLE],
     count: usize,
     bytes: usize,
     /// Bytes of the blocks that are not idle.
     used: usize,
+    /// The most of them at once since runs began.
+    most: usize,
+    /// Runs at work: without any, nothing is kept.
+    runs: usize,
 }
 
 impl Idle {
     fn limit(&self) -> usize {
-        idle_bytes(self.used)
+        if self.runs > 0 { self.most.saturating_sub(self.used) } else { 0 }
+    }
+
+    fn uses(&mut self, more: usize, less: usize) {
+        self.used = self.used + more - less;
+        self.most = self.most.max(self.used);
     }
 
     /// The block of this size that was freed last: its pages are the likeliest to be in the processor's cache.
     fn take(&mut self, bytes: usize) -> Option<Block> {
         let at = self.blocks[..self.count].iter().rposition(|block| block.bytes == bytes)?;
-        self.used += bytes;
-        Some(self.remove(at))
+        let block = self.remove(at);
+        self.uses(bytes, 0);
+        Some(block)
     }
 
     fn remove(&mut self, at: usize) -> Block {
@@ -56,7 +69,7 @@ impl Idle {
 
     /// Keeps a freed block, or gives what has to go at once: the block itself or one that has been idle longer.
     fn put(&mut self, block: Block) -> Option<Block> {
-        self.used -= block.bytes;
+        self.uses(0, block.bytes);
         if block.bytes > self.limit() {
             return Some(block);
         }
@@ -75,8 +88,32 @@ impl Idle {
 
 impl Blocks {
     pub const fn new() -> Self {
-        let none = Block { address: 0, bytes: 0 };
-        Self { idle: Mutex::new(Idle { blocks: [none; IDLE_BYTES / LARGE], count: 0, bytes: 0, used: 0 }) }
+        let blocks = [Block { address: 0, bytes: 0 }; MAX_IDLE];
+        Self { idle: Mutex::new(Idle { blocks, count: 0, bytes: 0, used: 0, most: 0, runs: 0 }) }
+    }
+
+    /// Keeps what is freed, until `end`.
+    pub fn begin(&self) {
+        self.with_idle(|idle| {
+            if idle.runs == 0 {
+                idle.most = idle.used;
+            }
+            idle.runs += 1;
+        });
+    }
+
+    /// Gives back what lies idle, unless others keep it.
+    pub fn end(&self) {
+        self.with_idle(|idle| idle.runs -= 1);
+        self.evict(None);
+    }
+
+    /// A block for a request that is large, and whether it is new: then it holds zeros, else what was there before.
+    pub fn block(&self, layout: Layout) -> Option<(NonNull<u8>, bool)> {
+        let bytes = mapped(layout.size());
+        let kept = self.with_idle(|idle| idle.take(bytes));
+        let block = kept.or_else(|| self.map(bytes))?;
+        NonNull::new(block.address as *mut u8).map(|values| (values, kept.is_none()))
     }
 
     fn with_idle<T>(&self, act: impl FnOnce(&mut Idle) -> T) -> T {
@@ -85,8 +122,18 @@ impl Blocks {
 
     fn map(&self, bytes: usize) -> Option<Block> {
         let block = map(bytes)?;
-        self.with_idle(|idle| idle.used += bytes);
+        self.with_idle(|idle| idle.uses(bytes, 0));
+        self.evict(None);
         Some(block)
+    }
+
+    /// Unmaps a block, and those that there is no longer room for. Outside the lock: to unmap takes as long as to map.
+    fn evict(&self, mut gone: Option<Block>) {
+        while let Some(block) = gone.or_else(|| self.with_idle(Idle::surplus)) {
+            // SAFETY: it was freed, and is no longer among those that are given out.
+            unsafe { unmap(block) };
+            gone = None;
+        }
     }
 
     /// Freed bytes that are still resident.
@@ -97,7 +144,7 @@ impl Blocks {
 }
 
 /// Whether this allocator serves such a request.
-fn is_large(size: usize, align: usize) -> bool {
+pub fn is_large(size: usize, align: usize) -> bool {
     size >= LARGE && align <= PAGE
 }
 
@@ -144,22 +191,18 @@ unsafe impl GlobalAlloc for Blocks {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.alloc(layout) };
         }
-        let bytes = mapped(layout.size());
-        let block = self.with_idle(|idle| idle.take(bytes)).or_else(|| self.map(bytes));
-        block.map_or(null_mut(), |block| block.address as *mut u8)
+        self.block(layout).map_or(null_mut(), |(values, _)| values.as_ptr())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.alloc_zeroed(layout) };
         }
-        let bytes = mapped(layout.size());
-        if let Some(block) = self.with_idle(|idle| idle.take(bytes)) {
-            let values = block.address as *mut u8;
+        let Some((values, new)) = self.block(layout) else { return null_mut() };
+        if !new {
             unsafe { values.write_bytes(0, layout.size()) };
-            return values;
         }
-        self.map(bytes).map_or(null_mut(), |block| block.address as *mut u8)
+        values.as_ptr()
     }
 
     unsafe fn dealloc(&self, values: *mut u8, layout: Layout) {
@@ -167,12 +210,8 @@ unsafe impl GlobalAlloc for Blocks {
             return unsafe { System.dealloc(values, layout) };
         }
         let block = Block { address: values as usize, bytes: mapped(layout.size()) };
-        let mut gone = self.with_idle(|idle| idle.put(block));
-        // Outside the lock: to unmap takes as long as to map.
-        while let Some(block) = gone {
-            unsafe { unmap(block) };
-            gone = self.with_idle(Idle::surplus);
-        }
+        let gone = self.with_idle(|idle| idle.put(block));
+        self.evict(gone);
     }
 
     unsafe fn realloc(&self, values: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -186,7 +225,8 @@ unsafe impl GlobalAlloc for Blocks {
                 if moved == libc::MAP_FAILED {
                     return null_mut();
                 }
-                self.with_idle(|idle| idle.used = idle.used + to - from);
+                self.with_idle(|idle| idle.uses(to, from));
+                self.evict(None);
                 moved.cast()
             },
             _ => unsafe {
@@ -203,6 +243,8 @@ unsafe impl GlobalAlloc for Blocks {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -214,44 +256,71 @@ mod tests {
     #[test]
     fn a_freed_block_is_the_next_of_its_size_and_zero_again() {
         let blocks = Blocks::new();
+        blocks.begin();
         unsafe {
-            let beside = blocks.alloc(layout(100 * MIB));
             let first = blocks.alloc(layout(3 * MIB));
             first.write_bytes(7, 3 * MIB);
             blocks.dealloc(first, layout(3 * MIB));
             assert_eq!(blocks.idle_bytes(), 3 * MIB);
-            let other = blocks.alloc_zeroed(layout(2 * MIB));
-            assert_ne!(other, first);
             // A little smaller: mapped alike.
             let second = blocks.alloc_zeroed(layout(3 * MIB - 5000));
-            assert_eq!(second, first);
+            assert_eq!((second, blocks.idle_bytes()), (first, 0));
             assert!(std::slice::from_raw_parts(second, 3 * MIB - 5000).iter().all(|&byte| byte == 0));
+            second.write_bytes(7, 3 * MIB - 5000);
             blocks.dealloc(second, layout(3 * MIB - 5000));
-            blocks.dealloc(other, layout(2 * MIB));
-            assert_eq!(blocks.idle_bytes(), 5 * MIB);
-            blocks.dealloc(beside, layout(100 * MIB));
-            assert_eq!(blocks.idle_bytes(), 0, "nothing lies idle beside nothing");
+            assert_eq!(blocks.block(layout(3 * MIB)), NonNull::new(first).map(|values| (values, false)));
+            assert!(std::slice::from_raw_parts(first, 3 * MIB - 5000).iter().all(|&byte| byte == 7));
+            blocks.dealloc(first, layout(3 * MIB));
         }
+        blocks.end();
+        assert_eq!(blocks.idle_bytes(), 0, "nothing is kept after a run");
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn idle_and_used_are_never_more_than_was_used_at_once() {
         let blocks = Blocks::new();
-        for size in [MIB, 3 * MIB, 8 * MIB, 5 * MIB, IDLE_BYTES + MIB] {
-            let all: Vec<*mut u8> = (0..40).map(|_| unsafe { blocks.alloc(layout(size)) }).collect();
-            for &block in &all {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(4);
+        let before = unsafe { blocks.alloc(layout(64 * MIB)) };
+        unsafe { blocks.dealloc(before, layout(64 * MIB)) };
+        assert_eq!(blocks.idle_bytes(), 0, "nothing is kept before a run");
+        blocks.begin();
+        let (mut taken, mut used, mut most, mut kept) = (Vec::new(), 0, 0, 0);
+        for _ in 0..2000 {
+            if taken.is_empty() || taken.len() < 40 && rng.random_bool(0.5) {
+                let size = rng.random_range(1..12) * MIB;
+                let block = unsafe { blocks.alloc(layout(size)) };
                 unsafe { block.write(1) };
                 assert_eq!(block as usize % if size >= HUGE_PAGE { HUGE_PAGE } else { PAGE }, 0);
-            }
-            let mut most = 0;
-            for (used, block) in (0..40).rev().zip(all) {
+                taken.push((block, size));
+                used += mapped(size);
+            } else {
+                let (block, size) = taken.swap_remove(rng.random_range(0..taken.len()));
                 unsafe { blocks.dealloc(block, layout(size)) };
-                assert!(blocks.idle_bytes() <= idle_bytes(used * mapped(size)));
-                most = most.max(blocks.idle_bytes());
+                used -= mapped(size);
             }
-            assert_eq!(blocks.idle_bytes(), 0);
-            assert_eq!(most > 0, size <= IDLE_BYTES, "{size}");
+            most = most.max(used);
+            kept = kept.max(blocks.idle_bytes());
+            assert!(used + blocks.idle_bytes() <= most);
         }
+        assert!(kept > 0);
+        for (block, size) in taken {
+            unsafe { blocks.dealloc(block, layout(size)) };
+        }
+        blocks.end();
+        assert_eq!(blocks.idle_bytes(), 0);
+    }
+
+    #[test]
+    fn more_blocks_than_are_kept_are_given_back() {
+        let blocks = Blocks::new();
+        blocks.begin();
+        let all: Vec<*mut u8> = (0..MAX_IDLE + 3).map(|_| unsafe { blocks.alloc(layout(MIB)) }).collect();
+        for block in all {
+            unsafe { blocks.dealloc(block, layout(MIB)) };
+        }
+        assert_eq!(blocks.idle_bytes(), MAX_IDLE * MIB);
+        blocks.end();
+        assert_eq!(blocks.idle_bytes(), 0);
     }
 
     #[test]

@@ -39,18 +39,6 @@ const LARGE: usize = 1 << 20;
 #[cfg(target_os = "linux")]
 const PAGE: usize = 4096;
 
-/// Bytes of freed blocks that are kept for the next of their size, at most: none where the system's allocator has them all.
-const IDLE_BYTES: usize = if cfg!(target_os = "linux") { 32 << 20 } else { 0 };
-
-/// Of what is in use, the share that may lie idle beside it.
-const IDLE_SHARE: usize = 8;
-
-/// Bytes of freed memory that stay resident beside `used` bytes that are in use, at most: little beside little.
-pub const fn idle_bytes(used: usize) -> usize {
-    let share = used / IDLE_SHARE;
-    if share < IDLE_BYTES { share } else { IDLE_BYTES }
-}
-
 /// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
 /// everything below. Call once, at the start.
 pub fn return_freed_memory() {
@@ -64,19 +52,39 @@ pub fn return_freed_memory() {
     }
 }
 
-/// `count` zeros in memory that is there when first written to: asking for all pages at once costs half of what it costs
-/// to come upon them one by one.
-pub fn zeroed<T: bytemuck::Zeroable>(count: usize) -> Vec<T> {
-    let values = bytemuck::zeroed_vec::<T>(count);
-    #[cfg(target_os = "linux")]
-    {
-        let bytes = count * size_of::<T>();
-        let begin = (values.as_ptr() as usize).next_multiple_of(PAGE);
-        let end = (values.as_ptr() as usize + bytes) / PAGE * PAGE;
-        if bytes >= LARGE {
-            // SAFETY: whole pages of this allocation, whose content stays; a kernel that does not know the advice refuses.
-            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_POPULATE_WRITE) };
-        }
+/// While it lives, large blocks that are freed stay for the next of their size, without raising the peak.
+pub struct Kept(());
+
+impl Kept {
+    pub fn begin() -> Self {
+        #[cfg(target_os = "linux")]
+        ALLOCATOR.begin();
+        Self(())
     }
-    values
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        ALLOCATOR.end();
+    }
+}
+
+/// `count` values that the caller will write: zeros, or what was in that memory before. New memory is there when first written
+/// to: asking for all pages at once costs half of what it costs to come upon them one by one.
+pub fn unset<T: bytemuck::Pod>(count: usize) -> Vec<T> {
+    #[cfg(target_os = "linux")]
+    if let Ok(layout) = std::alloc::Layout::array::<T>(count)
+        && blocks::is_large(layout.size(), layout.align())
+    {
+        use std::alloc::handle_alloc_error;
+        let Some((values, new)) = ALLOCATOR.block(layout) else { handle_alloc_error(layout) };
+        if new {
+            // SAFETY: whole pages of this block, whose content stays; a kernel that does not know the advice refuses.
+            unsafe { libc::madvise(values.as_ptr().cast(), layout.size() / PAGE * PAGE, libc::MADV_POPULATE_WRITE) };
+        }
+        // SAFETY: a block of the global allocator for this layout; mapped memory always holds something, and all bits are valid.
+        return unsafe { Vec::from_raw_parts(values.cast().as_ptr(), count, count) };
+    }
+    bytemuck::zeroed_vec(count)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::DType;
+use rayon::prelude::*;
 
 use super::inventory;
 use super::load::{Loader, tensor_error};
@@ -11,6 +12,7 @@ use super::ops::{self, Projection};
 use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
+use crate::memory;
 use crate::record::Tokens;
 
 /// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
@@ -45,23 +47,28 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
     let used: Vec<u32> = used.into_iter().collect();
     *needed += used.len() as u64 * row_bytes;
-    let mut rows: Vec<f32> = Vec::with_capacity(used.len() * width);
     let entry = model.checkpoint.expect(table)?;
-    let range = |run: &[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
+    let runs: Vec<&[u32]> = used.chunk_by(|a, b| a + 1 == *b).collect();
+    let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
     let mut ahead = model.checkpoint.ahead();
-    let ranges = used.chunk_by(|a, b| a + 1 == *b).map(range).collect();
-    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges });
-    for run in used.chunk_by(|a, b| a + 1 == *b) {
+    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges: runs.iter().map(range).collect() });
+    let mut rows: Vec<f32> = memory::unset(used.len() * width);
+    let mut rest = rows.as_mut_slice();
+    let places = runs.iter().map(|run| rest.split_off_mut(..run.len() * width).expect("a place for every row"));
+    let places: Vec<&mut [f32]> = places.collect();
+    runs.par_iter().zip(places).try_for_each(|(run, place)| {
         let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?.remove(0);
-        rows.extend(values.values().map_err(tensor_error)?);
-    }
+        place.copy_from_slice(&values.values().map_err(tensor_error)?);
+        Ok::<(), Error>(())
+    })?;
     let rows = project_in(model, loader, rows, used.len(), needed)?;
     let width = model.spec.hidden_size;
-    let mut hidden = Vec::with_capacity(tokens.ids.len() * tokens.info.sequence_length * width);
-    for id in tokens.ids.iter().flatten() {
-        let row = used.binary_search(id).expect("every id is among those used");
-        hidden.extend_from_slice(&rows[row * width..][..width]);
-    }
+    let ids: Vec<u32> = tokens.ids.iter().flatten().copied().collect();
+    let mut hidden: Vec<f32> = memory::unset(ids.len() * width);
+    hidden.par_chunks_exact_mut(width).zip(ids).for_each(|(hidden, id)| {
+        let row = used.binary_search(&id).expect("every id is among those used");
+        hidden.copy_from_slice(&rows[row * width..][..width]);
+    });
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);

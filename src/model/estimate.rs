@@ -67,8 +67,6 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     // Levels of every position, and the extremes of both folds.
     let hidden = spec.hidden_size as u64;
     let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
-    let used = tap_bytes + peak.total();
-    let idle = crate::memory::idle_bytes(used as usize) as u64;
     let (num_experts, num_experts_per_tok) = spec.experts();
     Ok(Estimate {
         id: model.id.clone(),
@@ -85,7 +83,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         hidden_bytes: peak.hidden,
         tap_bytes,
         workspace_bytes: peak.workspace,
-        total_bytes: PROCESS_BYTES + used + idle + in_flight,
+        total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
         vram_bytes: on_gpu.total() + tap_vram(&spec, &shared),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })

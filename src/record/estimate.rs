@@ -40,7 +40,7 @@ pub struct Estimate {
     /// The fold of norm outputs.
     pub tap_bytes: u64,
     pub workspace_bytes: u64,
-    /// Sum of what is in memory at once, with the program itself and what it keeps of freed memory.
+    /// Sum of what is in memory at once, with the program itself.
     pub total_bytes: u64,
     /// On GPUs: what is in the memory of each at once.
     #[serde(default)]

@@ -45,6 +45,18 @@ pub fn extract_with(
     progress: &dyn Progress,
     probe: Probe,
 ) -> Result<Activations> {
+    // On a thread of the pool: it shares the work out without being woken for every piece.
+    rayon::scope(|_| extract_here(model, tokens, args, progress, probe))
+}
+
+fn extract_here(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+    probe: Probe,
+) -> Result<Activations> {
+    let _kept = memory::Kept::begin();
     let mut start = Instant::now();
     let mut run = Run::new(model, tokens, args, progress, probe)?;
     if probe.preload {

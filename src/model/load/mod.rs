@@ -156,7 +156,7 @@ impl Loader<'_> {
         to: DType,
         shape: Vec<usize>,
     ) -> Result<Converted> {
-        let mut stored: Vec<T> = memory::zeroed(count);
+        let mut stored: Vec<T> = memory::unset(count);
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
         if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised(|| all_finite(piece))) {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;

@@ -15,12 +15,12 @@ mod pack;
 mod tests;
 mod tile;
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::memory;
 use crate::model::spec::Order;
 pub use kind::Kind;
 
@@ -32,7 +32,7 @@ const PACKED_BYTES: usize = 16 << 20;
 const MAX_PANELS: usize = 16;
 /// Tiles of x that stay in the second-level cache while the panels pass.
 const GROUP_ROWS: usize = 96;
-/// Tiles that a task packs.
+/// Tiles that a task packs at most.
 const TILES_PER_PACK: usize = 16;
 /// Tasks per thread, to even out what else runs on the machine.
 const TASKS_PER_THREAD: usize = 4;
@@ -109,12 +109,13 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
         let tiles = rows.div_ceil(kind.rows());
         let packed = buffer.room(tiles * kind.rows() * words);
         let from = Pointer(packed.as_mut_ptr());
+        let tiles_per_pack = (tiles / (TASKS_PER_THREAD * threads)).clamp(1, TILES_PER_PACK);
         let pack = |i: usize| {
-            let tiles = i * TILES_PER_PACK..(i * TILES_PER_PACK + TILES_PER_PACK).min(tiles);
+            let tiles = i * tiles_per_pack..(i * tiles_per_pack + tiles_per_pack).min(tiles);
             // SAFETY: every tile has its own places in the buffer, which has room for all.
             unsafe { kind.pack(x, first, rows, tiles, words, from.get()) }
         };
-        (0..tiles.div_ceil(TILES_PER_PACK)).into_par_iter().for_each(pack);
+        (0..tiles.div_ceil(tiles_per_pack)).into_par_iter().for_each(pack);
         let cuts: Vec<(Cut, Pointer, &Factor)> = factors
             .iter_mut()
             .map(|f| (Cut::new(kind, tiles, f.w.out, threads), Pointer(f.y.values.as_mut_ptr()), &*f))
@@ -213,55 +214,30 @@ impl Pointer {
     }
 }
 
+/// A cache line of words.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+// SAFETY: an array of f32, without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+unsafe impl bytemuck::Pod for Line {}
+
 /// Memory that a thread keeps for its next product, aligned to cache lines.
 #[derive(Default)]
 pub struct Buffer {
-    lines: Option<(*mut f32, Layout)>,
+    lines: Vec<Line>,
 }
-
-/// From this size on, memory is asked for in pages of this size where the system gives them: products touch all of it
-/// in an order that misses the translation of small pages.
-const HUGE_PAGE: usize = 2 << 20;
 
 impl Buffer {
     /// Room for `words`, of any content.
     pub fn room(&mut self, words: usize) -> &mut [f32] {
-        let bytes = (4 * words).max(1);
-        if self.lines.is_none_or(|(_, layout)| layout.size() < bytes) {
-            self.free();
-            let align = if bytes < HUGE_PAGE { 64 } else { HUGE_PAGE };
-            let layout =
-                Layout::from_size_align(bytes.next_multiple_of(align), align).expect("a size that fits memory");
-            // SAFETY: the size is not zero; the advice changes no content.
-            let memory = unsafe { alloc_zeroed(layout) };
-            if memory.is_null() {
-                handle_alloc_error(layout);
-            }
-            #[cfg(target_os = "linux")]
-            if align == HUGE_PAGE {
-                unsafe { libc::madvise(memory.cast(), layout.size(), libc::MADV_HUGEPAGE) };
-            }
-            self.lines = Some((memory.cast(), layout));
+        let lines = words.div_ceil(16);
+        if self.lines.len() < lines {
+            // The old block first, so that both are never there at once.
+            self.lines = Vec::new();
+            self.lines = memory::unset(lines);
         }
-        let (memory, _) = self.lines.expect("just made");
-        // SAFETY: it holds at least `words`, all of them initialised.
-        unsafe { std::slice::from_raw_parts_mut(memory, words) }
-    }
-
-    fn free(&mut self) {
-        if let Some((memory, layout)) = self.lines.take() {
-            // SAFETY: it was allocated with this layout.
-            unsafe { dealloc(memory.cast(), layout) };
-        }
-    }
-}
-
-// SAFETY: it owns its memory.
-unsafe impl Send for Buffer {}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.free();
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..words]
     }
 }
 

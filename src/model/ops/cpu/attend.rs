@@ -72,7 +72,7 @@ impl Chunked {
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
             .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
-        let mut out: Vec<f32> = memory::zeroed(q.len());
+        let mut out: Vec<f32> = memory::unset(q.len());
         let to = Shared(out.as_mut_ptr());
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();

@@ -87,7 +87,7 @@ impl CustomOp3 for Norm {
         let (w, b) = (values::<f32>(weight, weight_layout)?, values::<f32>(bias, bias_layout)?);
         let x = values::<f32>(x, x_layout)?;
         let size = w.len();
-        let mut out: Vec<f32> = memory::zeroed(x.len());
+        let mut out: Vec<f32> = memory::unset(x.len());
         let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
         rows.with_min_len(super::PIECE / size + 1).for_each(|(out, x)| vectorised(|| self.row(x, w, b, out)));
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))

@@ -73,7 +73,7 @@ pub fn project(x: &candle_core::Tensor, projections: &[Projection], rounded: boo
         if expected != input {
             bail!("a projection of {expected} inputs meets rows of {input}");
         }
-        outs.push(memory::zeroed::<f32>(rows * out));
+        outs.push(memory::unset::<f32>(rows * out));
     }
     {
         let (storage, layout) = x.storage_and_layout();
