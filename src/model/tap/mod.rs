@@ -19,6 +19,8 @@ use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, NormId};
 
 /// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
 const BLOCK: usize = 512;
+/// Features of a group: a block has one for each bit of a word.
+const GROUP: usize = BLOCK / u64::BITS as usize;
 /// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
 pub const MAX_RUNGS: usize = 254;
 
@@ -331,27 +333,40 @@ struct Running<'a> {
 impl Running<'_> {
     fn row(&mut self, row: &[f32], levels: &mut [u8]) {
         let largest = f32::from_bits(vectorised(|| largest_bits(row)));
-        if largest.is_finite() {
-            vectorised(|| extremes(row, &mut self.max, &mut self.min));
-            if largest < self.ladder[0] {
-                return;
+        if !largest.is_finite() {
+            for feature in 0..row.len() {
+                self.value(feature, row[feature], levels);
+            }
+            return;
+        }
+        vectorised(|| extremes(row, &mut self.max, &mut self.min));
+        let mut beyond = if largest < self.ladder[0] { 0 } else { vectorised(|| beyond(row, self.ladder[0])) };
+        while beyond != 0 {
+            let first = beyond.trailing_zeros() as usize * GROUP;
+            beyond &= beyond - 1;
+            for feature in first..(first + GROUP).min(row.len()) {
+                self.count(feature, row[feature], levels);
             }
         }
-        for (feature, &x) in row.iter().enumerate() {
-            if !largest.is_finite() {
-                if !x.is_finite() {
-                    *(if x.is_nan() { &mut self.nan } else { &mut self.infinite }) += 1;
-                    continue;
-                }
-                self.max[feature] = self.max[feature].max(x);
-                self.min[feature] = self.min[feature].min(x);
-            }
-            if x.abs() >= self.ladder[0] {
-                let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
-                let side = if x > 0.0 { &mut self.positive } else { &mut self.negative };
-                side.hit(feature, rung);
-                levels[feature] = levels[feature].max(rung as u8 + 1);
-            }
+    }
+
+    fn value(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
+        if !x.is_finite() {
+            *(if x.is_nan() { &mut self.nan } else { &mut self.infinite }) += 1;
+            return;
+        }
+        self.max[feature] = self.max[feature].max(x);
+        self.min[feature] = self.min[feature].min(x);
+        self.count(feature, x, levels);
+    }
+
+    /// Counts a finite value where it is on the ladder.
+    fn count(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
+        if x.abs() >= self.ladder[0] {
+            let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
+            let side = if x > 0.0 { &mut self.positive } else { &mut self.negative };
+            side.hit(feature, rung);
+            levels[feature] = levels[feature].max(rung as u8 + 1);
         }
     }
 
@@ -369,6 +384,13 @@ impl Running<'_> {
 #[inline(always)]
 fn largest_bits(row: &[f32]) -> u32 {
     row.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
+}
+
+/// The groups of features in which an |x| is at or beyond `threshold`, a bit each.
+#[inline(always)]
+fn beyond(row: &[f32], threshold: f32) -> u64 {
+    let any = |group: &[f32]| group.iter().fold(false, |any, x| any | (x.abs() >= threshold));
+    row.chunks(GROUP).enumerate().fold(0, |groups, (i, group)| groups | u64::from(any(group)) << i)
 }
 
 #[inline(always)]
