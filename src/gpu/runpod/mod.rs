@@ -295,12 +295,12 @@ mod tests {
         }
     }
 
-    /// As the pod runs it, but without the image's own start.
+    /// As the pod runs it, but without the image's own start, and with nothing left of it afterwards.
     #[test]
     fn a_pod_that_nobody_comes_to_ends_itself() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let home = tempfile::tempdir().unwrap();
-        let script = guard(0).replace("exec /start.sh", "true");
+        let script = guard(0).replace("exec /start.sh", "wait").replace("sleep 30", "sleep 0.1");
         let mut pod = std::process::Command::new("bash")
             .args(["-c", &script])
             .env("OUTLIER_RUNPOD_URL", format!("http://{}", listener.local_addr().unwrap()))
