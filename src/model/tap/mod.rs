@@ -334,8 +334,8 @@ impl Running<'_> {
     fn row(&mut self, row: &[f32], levels: &mut [u8]) {
         let largest = f32::from_bits(vectorised(|| largest_bits(row)));
         if !largest.is_finite() {
-            for feature in 0..row.len() {
-                self.value(feature, row[feature], levels);
+            for (feature, x) in row.iter().enumerate() {
+                self.value(feature, *x, levels);
             }
             return;
         }
@@ -344,8 +344,8 @@ impl Running<'_> {
         while beyond != 0 {
             let first = beyond.trailing_zeros() as usize * GROUP;
             beyond &= beyond - 1;
-            for feature in first..(first + GROUP).min(row.len()) {
-                self.count(feature, row[feature], levels);
+            for (feature, x) in row.iter().enumerate().skip(first).take(GROUP) {
+                self.count(feature, *x, levels);
             }
         }
     }
