@@ -46,89 +46,11 @@ pub fn extract_with(
     probe: Probe,
 ) -> Result<Activations> {
     // On a thread of the pool: it shares the work out without being woken for every piece.
-    rayon::scope(|_| extract_here(model, tokens, args, progress, probe))
-}
-
-fn extract_here(
-    model: &OpenModel,
-    tokens: &Tokens,
-    args: &ExtractArgs,
-    progress: &dyn Progress,
-    probe: Probe,
-) -> Result<Activations> {
-    let _kept = memory::Kept::begin();
-    let mut start = Instant::now();
-    let mut run = Run::new(model, tokens, args, progress, probe)?;
-    if probe.preload {
-        run.preload()?;
-        start = Instant::now();
-    }
-    run.layers()?;
-    let head = run.head()?;
-    let mut needed = run.stream.needed;
-    if args.logits {
-        needed += model.head_bytes()?;
-    }
-    let times = run.stream.reader.times();
-    write_timeline(&model.devices)?;
-    let Work { tap, full, .. } = run.work;
-    let mut tap = tap.into_inner().expect(UNHARMED);
-    tap.settle().map_err(tensor_error)?;
-    let (all, without_first, non_finite) = tap.finish();
-    for entry in &non_finite {
-        let norm = entry.norm.name();
-        progress.event(Event::Warning(format!(
-            "{norm}, sequence {}: {} NaN and {} infinite values, left out of the statistics",
-            entry.sequence, entry.nan, entry.infinite
-        )));
-    }
-    if let Some(mut full) = full.into_inner().expect(UNHARMED) {
-        if let Some(head) = &head {
-            for (s, logits) in head.last_logits.iter().enumerate() {
-                full.write("final_logits_last", s * logits.len(), logits)?;
-            }
-            full.write("mean_nll", 0, &head.mean_nll)?;
-        }
-        full.finish()?;
-    }
-    if let Some(resume) = run.resume {
-        resume.remove();
-    }
-    let wall = start.elapsed().as_secs_f64();
-    let bytes_read = model.checkpoint.bytes_read() - run.already_read;
-    // Of all layers' tokens those that this run has pushed through.
-    let layers = model.spec.layers.len() as f64;
-    let share = (layers - run.first as f64) / layers;
-    let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
-    Ok(Activations {
-        model: model.info.clone(),
-        tokens: tokens.info.clone(),
-        norms: norms(model),
-        num_layers: model.spec.layers.len(),
-        hidden_size: model.spec.hidden_size,
-        num_sequences: tokens.info.num_sequences,
-        sequence_length: tokens.info.sequence_length,
-        ladder: run.ladder,
-        all,
-        without_first,
-        non_finite,
-        expert_coverage: run.coverage,
-        mean_nll: head.map(|head| head.mean_nll).filter(|nll| !nll.is_empty()),
-        full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
-        measurements: Measurements {
-            wall_seconds: wall,
-            waited_for_weights_seconds: times.waited_for_weights.as_secs_f64(),
-            waited_for_compute_seconds: times.waited_for_room.as_secs_f64(),
-            bytes_read,
-            read_bytes_per_second: bytes_read as f64 / times.reading.as_secs_f64().max(1e-9),
-            bytes_needed: needed,
-            tokens_per_second: count / wall,
-            peak_memory_bytes: memory::peak(),
-            peak_vram_bytes: run.shards.iter().map(|shard| shard.device.peak()).max().unwrap_or(0),
-            resumed_at_layer: (run.first > 0).then_some(run.first),
-            bytes_read_before: run.read_before,
-            ..Measurements::default()
-        },
+    rayon::scope(|_| {
+        // Outlives all that the run has.
+        let _kept = memory::Kept::begin();
+        let start = Instant::now();
+        Run::new(model, tokens, args, progress, probe)?.complete(start)
     })
 }
 
@@ -253,6 +175,83 @@ impl<'a> Run<'a> {
             first,
             read_before,
             already_read,
+        })
+    }
+
+    /// All layers, the head where it is wanted, and what they left in the tap.
+    fn complete(mut self, mut start: Instant) -> Result<Activations> {
+        let Work { model, args, probe, .. } = self.work;
+        let (tokens, progress) = (self.tokens, self.progress);
+        if probe.preload {
+            self.preload()?;
+            start = Instant::now();
+        }
+        self.layers()?;
+        let head = self.head()?;
+        let mut needed = self.stream.needed;
+        if args.logits {
+            needed += model.head_bytes()?;
+        }
+        let times = self.stream.reader.times();
+        write_timeline(&model.devices)?;
+        let Work { tap, full, .. } = self.work;
+        let mut tap = tap.into_inner().expect(UNHARMED);
+        tap.settle().map_err(tensor_error)?;
+        let (all, without_first, non_finite) = tap.finish();
+        for entry in &non_finite {
+            let norm = entry.norm.name();
+            progress.event(Event::Warning(format!(
+                "{norm}, sequence {}: {} NaN and {} infinite values, left out of the statistics",
+                entry.sequence, entry.nan, entry.infinite
+            )));
+        }
+        if let Some(mut full) = full.into_inner().expect(UNHARMED) {
+            if let Some(head) = &head {
+                for (s, logits) in head.last_logits.iter().enumerate() {
+                    full.write("final_logits_last", s * logits.len(), logits)?;
+                }
+                full.write("mean_nll", 0, &head.mean_nll)?;
+            }
+            full.finish()?;
+        }
+        if let Some(resume) = self.resume {
+            resume.remove();
+        }
+        let wall = start.elapsed().as_secs_f64();
+        let bytes_read = model.checkpoint.bytes_read() - self.already_read;
+        // Of all layers' tokens those that this run has pushed through.
+        let layers = model.spec.layers.len() as f64;
+        let share = (layers - self.first as f64) / layers;
+        let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+        Ok(Activations {
+            model: model.info.clone(),
+            tokens: tokens.info.clone(),
+            norms: norms(model),
+            num_layers: model.spec.layers.len(),
+            hidden_size: model.spec.hidden_size,
+            num_sequences: tokens.info.num_sequences,
+            sequence_length: tokens.info.sequence_length,
+            ladder: self.ladder,
+            all,
+            without_first,
+            non_finite,
+            expert_coverage: self.coverage,
+            mean_nll: head.map(|head| head.mean_nll).filter(|nll| !nll.is_empty()),
+            full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
+            measurements: Measurements {
+                wall_seconds: wall,
+                waited_for_weights_seconds: times.waited_for_weights.as_secs_f64(),
+                waited_for_compute_seconds: times.waited_for_room.as_secs_f64(),
+                bytes_read,
+                read_bytes_per_second: bytes_read as f64 / times.reading.as_secs_f64().max(1e-9),
+                bytes_needed: needed,
+                tokens_per_second: count / wall,
+                peak_memory_bytes: memory::peak(),
+                peak_vram_bytes: self.shards.iter().map(|shard| shard.device.peak()).max().unwrap_or(0),
+                resumed_at_layer: (self.first > 0).then_some(self.first),
+                bytes_read_before: self.read_before,
+                ..Measurements::default()
+            },
         })
     }
 
