@@ -16,6 +16,7 @@ use super::memory::{Account, Buffer};
 use super::staging::{Event, Half, Pinned};
 use super::timeline::{Amount, Timeline};
 use crate::error::{Error, Kind, Result};
+use crate::memory::PAGE;
 
 /// The kernels by file, as the compiler made them.
 const MODULES: &[(&str, &[&str])] = &[
@@ -352,10 +353,11 @@ impl Context {
 }
 
 /// Memory on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to put what
-/// is there, once for every piece. Complete when this returns.
+/// is there, once for every piece: `phase` bytes (below `PAGE`) behind the beginning of a page. Complete when this returns.
 pub fn receive(
     contexts: &[&Arc<Context>],
     bytes: usize,
+    phase: usize,
     mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
 ) -> Result<Vec<Buffer>> {
     let buffers = contexts.iter().map(|context| context.allocate(bytes, Stream::Copy)).collect::<Result<Vec<_>>>()?;
@@ -364,17 +366,17 @@ pub fn receive(
     let idle = &contexts[0].idle;
     let mut halves = match idle.lock().expect("no panic under this lock").pop() {
         Some(halves) => halves,
-        None => [Half::new(Pinned::BYTES)?, Half::new(Pinned::BYTES)?],
+        None => [Half::new(Pinned::BYTES + PAGE)?, Half::new(Pinned::BYTES + PAGE)?],
     };
     for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
         let length = Pinned::BYTES.min(bytes - start);
         let half = &mut halves[i % 2];
         half.wait()?;
-        fill(start, &mut half.bytes()[..length])?;
+        fill(start, &mut half.bytes()[phase..phase + length])?;
         for (context, buffer) in contexts.iter().zip(&buffers) {
             context.enter()?;
             context.timed(Stream::Copy, "to the GPU", Amount::Bytes(length), || {
-                half.send(length, buffer.address() + start as u64, context.copy)
+                half.send(phase..phase + length, buffer.address() + start as u64, context.copy)
             })?;
         }
     }

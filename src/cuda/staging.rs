@@ -1,5 +1,7 @@
 //! Pinned host memory, from which the GPU copies while the host goes on, and the marks that say how far it is.
 
+use std::ops::Range;
+
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
 
@@ -54,9 +56,9 @@ impl Half {
         unsafe { std::slice::from_raw_parts_mut(self.memory.0, self.memory.1) }
     }
 
-    /// Copies the first `length` bytes to the GPU of the current context, in the order of its `stream`.
-    pub(super) fn send(&mut self, length: usize, to: CUdeviceptr, stream: CUstream) -> Result<()> {
-        let bytes = &self.bytes()[..length];
+    /// Copies a range of the bytes to the GPU of the current context, in the order of its `stream`.
+    pub(super) fn send(&mut self, range: Range<usize>, to: CUdeviceptr, stream: CUstream) -> Result<()> {
+        let bytes = &self.bytes()[range];
         // SAFETY: the memory is pinned, lives as long as `self`, and is written again only after `wait`.
         unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(|error| failed("copying to the GPU", error))?;
         let sent = Event::new()?;

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+#[cfg(target_os = "linux")]
+use super::direct::Direct;
 use super::shards::{self, INDEX, SINGLE};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
@@ -15,7 +17,14 @@ use crate::error::{Error, Result};
 
 pub struct Folder {
     path: PathBuf,
-    opened: OnceLock<(Vec<SourceFile>, Vec<File>)>,
+    opened: OnceLock<Opened>,
+}
+
+struct Opened {
+    described: Vec<SourceFile>,
+    files: Vec<File>,
+    #[cfg(target_os = "linux")]
+    direct: Direct,
 }
 
 impl Folder {
@@ -35,7 +44,7 @@ impl Folder {
             .hint("a model folder holds config.json and safetensors weights"))
     }
 
-    fn opened(&self) -> Result<&(Vec<SourceFile>, Vec<File>)> {
+    fn opened(&self) -> Result<&Opened> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
@@ -48,7 +57,16 @@ impl Folder {
             described.push(SourceFile { name, bytes, announced_sha256: None });
             files.push(file);
         }
-        Ok(self.opened.get_or_init(|| (described, files)))
+        #[cfg(target_os = "linux")]
+        let direct = {
+            let paths: Vec<PathBuf> = described.iter().map(|file: &SourceFile| self.path.join(&file.name)).collect();
+            Direct::open(paths.iter().map(|path| path.as_path()), described.iter().map(|file| file.bytes).sum())
+        };
+        #[cfg(target_os = "linux")]
+        let opened = Opened { described, files, direct };
+        #[cfg(not(target_os = "linux"))]
+        let opened = Opened { described, files };
+        Ok(self.opened.get_or_init(|| opened))
     }
 }
 
@@ -67,13 +85,17 @@ impl ByteSource for Folder {
     }
 
     fn files(&self) -> Result<&[SourceFile]> {
-        Ok(&self.opened()?.0)
+        Ok(&self.opened()?.described)
     }
 
-    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (described, files) = self.opened()?;
-        files[file].read_exact_at(buffer, offset).map_err(|e| {
-            let path = self.path.join(&described[file].name);
+    fn read(&self, file: usize, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        let opened = self.opened()?;
+        #[cfg(target_os = "linux")]
+        while let filled @ 1.. = opened.direct.read(file, offset, buffer) {
+            (offset, buffer) = (offset + filled as u64, &mut buffer[filled..]);
+        }
+        opened.files[file].read_exact_at(buffer, offset).map_err(|e| {
+            let path = self.path.join(&opened.described[file].name);
             Error::io(format!("reading {}", path.display()), &e).hint("was the file changed during the run?")
         })
     }
@@ -82,7 +104,7 @@ impl ByteSource for Folder {
     /// for the disk by itself. Others keep the disk busy as they are.
     fn expect(&self, _: Tag, announcement: Announcement) {
         #[cfg(target_os = "linux")]
-        if let (1.., Ok((_, files))) = (announcement.max_gap, self.opened()) {
+        if let (1.., Ok(Opened { files, .. })) = (announcement.max_gap, self.opened()) {
             use std::os::fd::AsRawFd;
             for FileRange { file, range } in &announcement.ranges {
                 let (begin, length) = (range.start as i64, (range.end - range.start) as i64);

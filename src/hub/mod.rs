@@ -5,6 +5,8 @@
 
 mod cache;
 mod dataset;
+#[cfg(target_os = "linux")]
+mod direct;
 mod documents;
 mod download;
 mod environment;

@@ -41,6 +41,14 @@ struct Idle {
     runs: usize,
 }
 
+impl Block {
+    /// The one in which so many bytes were given out here.
+    fn around(values: *mut u8, size: usize) -> Self {
+        let phase = values as usize % PAGE;
+        Self { address: values as usize - phase, bytes: mapped(phase + size) }
+    }
+}
+
 impl Idle {
     fn limit(&self) -> usize {
         if self.runs > 0 { self.most.saturating_sub(self.used) } else { 0 }
@@ -108,12 +116,13 @@ impl Blocks {
         self.evict(None);
     }
 
-    /// A block for a request that is large, and whether it is new: then it holds zeros, else what was there before.
-    pub fn block(&self, layout: Layout) -> Option<(NonNull<u8>, bool)> {
-        let bytes = mapped(layout.size());
+    /// Memory for a request that is large, from byte `phase` of its first page on, and whether it is new: then it holds zeros,
+    /// else what was there before.
+    pub fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
+        let bytes = mapped(phase + layout.size());
         let kept = self.with_idle(|idle| idle.take(bytes));
         let block = kept.or_else(|| self.map(bytes))?;
-        NonNull::new(block.address as *mut u8).map(|values| (values, kept.is_none()))
+        NonNull::new((block.address + phase) as *mut u8).map(|values| (values, kept.is_none()))
     }
 
     fn with_idle<T>(&self, act: impl FnOnce(&mut Idle) -> T) -> T {
@@ -184,21 +193,22 @@ unsafe fn unmap(block: Block) {
     }
 }
 
-// SAFETY: a block is one mapping of at least the size asked for, on a page's boundary, that nobody else has until it is
-// freed. Both `LARGE` and the sizes mapped depend on the layout alone, so that a block is freed as what it was mapped as.
+// SAFETY: a block is one mapping of at least the size asked for, that nobody else has until it is freed. Whether a request is
+// large depends on its layout alone, and the block on that and on where in a page its bytes begin, so that it is freed as what
+// it was mapped as.
 unsafe impl GlobalAlloc for Blocks {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.alloc(layout) };
         }
-        self.block(layout).map_or(null_mut(), |(values, _)| values.as_ptr())
+        self.block(layout, 0).map_or(null_mut(), |(values, _)| values.as_ptr())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.alloc_zeroed(layout) };
         }
-        let Some((values, new)) = self.block(layout) else { return null_mut() };
+        let Some((values, new)) = self.block(layout, 0) else { return null_mut() };
         if !new {
             unsafe { values.write_bytes(0, layout.size()) };
         }
@@ -209,8 +219,7 @@ unsafe impl GlobalAlloc for Blocks {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.dealloc(values, layout) };
         }
-        let block = Block { address: values as usize, bytes: mapped(layout.size()) };
-        let gone = self.with_idle(|idle| idle.put(block));
+        let gone = self.with_idle(|idle| idle.put(Block::around(values, layout.size())));
         self.evict(gone);
     }
 
@@ -218,16 +227,18 @@ unsafe impl GlobalAlloc for Blocks {
         let (was, is) = (is_large(layout.size(), layout.align()), is_large(size, layout.align()));
         match (was, is) {
             (false, false) => unsafe { System.realloc(values, layout, size) },
-            (true, true) if mapped(layout.size()) == mapped(size) => values,
             (true, true) => unsafe {
-                let (from, to) = (mapped(layout.size()), mapped(size));
-                let moved = libc::mremap(values.cast(), from, to, libc::MREMAP_MAYMOVE);
+                let (from, to) = (Block::around(values, layout.size()), Block::around(values, size).bytes);
+                if from.bytes == to {
+                    return values;
+                }
+                let moved = libc::mremap(from.address as *mut libc::c_void, from.bytes, to, libc::MREMAP_MAYMOVE);
                 if moved == libc::MAP_FAILED {
                     return null_mut();
                 }
-                self.with_idle(|idle| idle.uses(to, from));
+                self.with_idle(|idle| idle.uses(to, from.bytes));
                 self.evict(None);
-                moved.cast()
+                moved.cast::<u8>().add(values as usize - from.address)
             },
             _ => unsafe {
                 let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
@@ -268,7 +279,7 @@ mod tests {
             assert!(std::slice::from_raw_parts(second, 3 * MIB - 5000).iter().all(|&byte| byte == 0));
             second.write_bytes(7, 3 * MIB - 5000);
             blocks.dealloc(second, layout(3 * MIB - 5000));
-            assert_eq!(blocks.block(layout(3 * MIB)), NonNull::new(first).map(|values| (values, false)));
+            assert_eq!(blocks.block(layout(3 * MIB), 0), NonNull::new(first).map(|values| (values, false)));
             assert!(std::slice::from_raw_parts(first, 3 * MIB - 5000).iter().all(|&byte| byte == 7));
             blocks.dealloc(first, layout(3 * MIB));
         }

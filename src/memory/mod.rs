@@ -36,8 +36,8 @@ pub fn peak() -> u64 {
 /// Blocks from this size on are mapped by themselves.
 const LARGE: usize = 1 << 20;
 
-#[cfg(target_os = "linux")]
-const PAGE: usize = 4096;
+/// Of an ordinary page, bytes.
+pub const PAGE: usize = 4096;
 
 /// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
 /// everything below. Call once, at the start.
@@ -73,18 +73,27 @@ impl Drop for Kept {
 /// `count` values that the caller will write: zeros, or what was in that memory before. New memory is there when first written
 /// to: asking for all pages at once costs half of what it costs to come upon them one by one.
 pub fn unset<T: bytemuck::Pod>(count: usize) -> Vec<T> {
+    unset_at(count, 0)
+}
+
+/// The same, where many begin `phase` bytes (below `PAGE`) behind the beginning of a page if their alignment allows it: as they
+/// lie in a file, for reads that put them there without a copy.
+pub fn unset_at<T: bytemuck::Pod>(count: usize, phase: usize) -> Vec<T> {
     #[cfg(target_os = "linux")]
     if let Ok(layout) = std::alloc::Layout::array::<T>(count)
         && blocks::is_large(layout.size(), layout.align())
     {
         use std::alloc::handle_alloc_error;
-        let Some((values, new)) = ALLOCATOR.block(layout) else { handle_alloc_error(layout) };
+        let phase = if phase.is_multiple_of(layout.align()) { phase } else { 0 };
+        let Some((values, new)) = ALLOCATOR.block(layout, phase) else { handle_alloc_error(layout) };
         if new {
+            let (begin, whole) = (values.as_ptr().wrapping_sub(phase), (phase + layout.size()) / PAGE * PAGE);
             // SAFETY: whole pages of this block, whose content stays; a kernel that does not know the advice refuses.
-            unsafe { libc::madvise(values.as_ptr().cast(), layout.size() / PAGE * PAGE, libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(begin.cast(), whole, libc::MADV_POPULATE_WRITE) };
         }
         // SAFETY: a block of the global allocator for this layout; mapped memory always holds something, and all bits are valid.
         return unsafe { Vec::from_raw_parts(values.cast().as_ptr(), count, count) };
     }
+    let _ = phase;
     bytemuck::zeroed_vec(count)
 }

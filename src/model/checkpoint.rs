@@ -17,6 +17,7 @@ use super::inventory::Part;
 use super::spec::Tensor;
 use crate::error::{Error, Result};
 use crate::hub::{Ahead, Announcement, ByteSource, FileRange, SourceFile};
+use crate::memory::PAGE;
 use crate::record::FileHash;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -43,6 +44,11 @@ impl Entry {
     /// Bytes `range` of the tensor's data, in the file.
     pub fn part(&self, range: Range<u64>) -> FileRange {
         FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
+    }
+
+    /// Where in a page of the file byte `offset` of the tensor's data lies: memory that lies alike can be read into directly.
+    pub fn phase(&self, offset: u64) -> usize {
+        ((self.begin + offset) % PAGE as u64) as usize
     }
 }
 

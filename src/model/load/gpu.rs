@@ -74,7 +74,8 @@ impl Loader<'_> {
         offset: u64,
         bytes: usize,
     ) -> Result<Vec<Buffer>> {
-        cuda::receive(contexts, bytes, |start, piece| self.checkpoint.read_into(entry, offset + start as u64, piece))
+        let read = |start, piece: &mut [u8]| self.checkpoint.read_into(entry, offset + start as u64, piece);
+        cuda::receive(contexts, bytes, entry.phase(offset), read)
     }
 }
 

@@ -102,9 +102,15 @@ impl Loader<'_> {
 
     fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
         let entry = self.raw(tensor)?;
-        let mut bytes = vec![0u8; tensor.shape[1..].iter().product()];
-        self.checkpoint.read_into(entry, (index * bytes.len()) as u64, &mut bytes)?;
-        Ok(bytes)
+        let count = tensor.shape[1..].iter().product();
+        self.stored(entry, (index * count) as u64, count)
+    }
+
+    /// `count` numbers from byte `offset` of a tensor on.
+    fn stored<T: Pod>(&self, entry: &Entry, offset: u64, count: usize) -> Result<Vec<T>> {
+        let mut stored = memory::unset_at(count, entry.phase(offset));
+        self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
+        Ok(stored)
     }
 
     fn wrong_dtype(&self, tensor: &spec::Tensor, entry: &Entry, expected: &str) -> Error {
@@ -156,8 +162,7 @@ impl Loader<'_> {
         to: DType,
         shape: Vec<usize>,
     ) -> Result<Converted> {
-        let mut stored: Vec<T> = memory::unset(count);
-        self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
+        let stored: Vec<T> = self.stored(entry, offset, count)?;
         if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised(|| all_finite(piece))) {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;
             return Ok(Converted::NotFinite { index, value: stored[index].to_f32() });

@@ -1,0 +1,113 @@
+//! Large reads past the page cache, for weights that are not in it.
+//!
+//! A stream reads every byte once, so that a cache does nothing for it, and filling the cache costs more processor time than
+//! the reading: the kernel takes a page for every 4 KiB, copies it, and drops others. What is cached already is left to
+//! ordinary reads. So is all of a slow disk's model that fits in memory: there the next run gains more than this one loses.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use libc::{c_void, iovec};
+
+use crate::memory::{self, PAGE};
+
+/// Below this a read costs what its start costs, wherever it goes.
+const SMALLEST: usize = 256 << 10;
+/// Bytes per system call: less than the kernel's limit.
+const LARGEST: usize = 1 << 30;
+/// A disk is slow when a read, with others in flight, comes at less than so many bytes per second.
+const SLOW: f64 = 100e6;
+/// Time of reads from which on the pace is known.
+const KNOWN: Duration = Duration::from_millis(200);
+
+/// The files of one folder, for such reads.
+pub struct Direct {
+    /// None where the file system has nothing of the kind.
+    files: Vec<Option<File>>,
+    /// Its files and the memory of this machine are so that the page cache could keep them all.
+    cacheable: bool,
+    /// Bytes, and the time of the reads that brought them.
+    pace: Mutex<(usize, Duration)>,
+    /// Such a read has failed.
+    refused: AtomicBool,
+}
+
+/// One page, where the bytes in front of a buffer and behind it go.
+#[repr(align(4096))]
+struct Page([u8; PAGE]);
+
+impl Direct {
+    /// For files that have so many bytes together.
+    pub fn open<'a>(paths: impl Iterator<Item = &'a Path>, bytes: u64) -> Self {
+        let cacheable = memory::of_machine().is_some_and(|(_, available)| bytes <= available / 2);
+        let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
+        Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
+    }
+
+    /// Reads from byte `offset` of a file on and says how many bytes of the buffer are filled now: none where an ordinary read is
+    /// the better way, or the only one. The buffer has to lie to a page as the bytes do in the file.
+    pub fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
+        let Some(file) = &self.files[file] else { return 0 };
+        let length = buffer.len().min(LARGEST);
+        let before = (offset % PAGE as u64) as usize;
+        if length < SMALLEST
+            || buffer.as_ptr() as usize % PAGE != before
+            || self.refused.load(Ordering::Relaxed)
+            || self.cacheable && self.slow()
+            || cached(file, offset - before as u64, before + length)
+        {
+            return 0;
+        }
+        let start = Instant::now();
+        let (mut first, mut last) = (Page([0; PAGE]), Page([0; PAGE]));
+        // In the buffer: the end of a page, whole pages, the beginning of one.
+        let head = (PAGE - before) % PAGE;
+        let (whole, tail) = ((length - head) / PAGE * PAGE, (length - head) % PAGE);
+        let part = |bytes: &mut [u8]| iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut parts = [part(&mut first.0), part(&mut buffer[head..head + whole]), part(&mut last.0)];
+        let parts = &mut parts[usize::from(head == 0)..if tail == 0 { 2 } else { 3 }];
+        // SAFETY: the parts are exclusively borrowed, of the lengths told, and do not overlap.
+        let read = unsafe {
+            libc::preadv(file.as_raw_fd(), parts.as_ptr(), parts.len() as i32, (offset - before as u64) as libc::off_t)
+        };
+        if read < 0 {
+            // Of the file system, of the memory, of a place on the disk: an ordinary read works, or tells what is wrong.
+            self.refused.store(true, Ordering::Relaxed);
+            return 0;
+        }
+        let filled = (read as usize).saturating_sub(before).min(length);
+        buffer[..head].copy_from_slice(&first.0[before..before + head]);
+        buffer[head + whole..length].copy_from_slice(&last.0[..tail]);
+        let mut pace = self.pace.lock().expect("no panic under this lock");
+        *pace = (pace.0 + filled, pace.1 + start.elapsed());
+        filled
+    }
+
+    fn slow(&self) -> bool {
+        let (bytes, time) = *self.pace.lock().expect("no panic under this lock");
+        time > KNOWN && (bytes as f64) < SLOW * time.as_secs_f64()
+    }
+}
+
+/// Whether at least half of these bytes, from a page's beginning on, are in the page cache, as far as the kernel tells.
+fn cached(file: &File, offset: u64, bytes: usize) -> bool {
+    let mut pages = vec![0u8; bytes.div_ceil(PAGE)];
+    // SAFETY: a new mapping, never read from and gone before this returns; the vector has a byte for each of its pages.
+    let told = unsafe {
+        let start =
+            libc::mmap(null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset as libc::off_t);
+        if start == libc::MAP_FAILED {
+            return true;
+        }
+        let told = libc::mincore(start, bytes, pages.as_mut_ptr().cast());
+        libc::munmap(start as *mut c_void, bytes);
+        told
+    };
+    told != 0 || 2 * pages.iter().filter(|page| *page & 1 == 1).count() >= pages.len()
+}
