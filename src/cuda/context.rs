@@ -284,7 +284,7 @@ impl Context {
             half.wait()?;
             half.bytes()[..piece.len()].copy_from_slice(piece);
             self.timed(Stream::Compute, "to the GPU", Amount::Bytes(piece.len()), || {
-                half.send(piece.len(), to + (i * UPLOAD_BYTES) as u64, self.compute)
+                half.send(0..piece.len(), to + (i * UPLOAD_BYTES) as u64, self.compute)
             })?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use libc::{c_void, iovec};
+use libc::iovec;
 
 use crate::memory::{self, PAGE};
 
@@ -106,8 +106,106 @@ fn cached(file: &File, offset: u64, bytes: usize) -> bool {
             return true;
         }
         let told = libc::mincore(start, bytes, pages.as_mut_ptr().cast());
-        libc::munmap(start as *mut c_void, bytes);
+        libc::munmap(start, bytes);
         told
     };
     told != 0 || 2 * pages.iter().filter(|page| *page & 1 == 1).count() >= pages.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    use rand::{Rng, RngCore, SeedableRng};
+
+    use super::*;
+
+    const BYTES: usize = (3 << 20) + 1234;
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        file: File,
+        bytes: Vec<u8>,
+        direct: Direct,
+    }
+
+    /// Random bytes in a file, and the reader of it.
+    fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let mut bytes = vec![0; BYTES];
+        rand_chacha::ChaCha8Rng::seed_from_u64(5).fill_bytes(&mut bytes);
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(&bytes).unwrap();
+        file.sync_all().unwrap();
+        // However slow this disk is today.
+        let direct = Direct { cacheable: false, ..Direct::open([path.as_path()].into_iter(), BYTES as u64) };
+        Fixture { _folder: folder, file: File::open(&path).unwrap(), bytes, direct }
+    }
+
+    impl Fixture {
+        /// Whether the file is out of the page cache now: a file system in memory keeps it.
+        fn dropped(&self) -> bool {
+            // SAFETY: advice on an open file.
+            unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+            self.direct.files[0].is_some() && !cached(&self.file, 0, BYTES)
+        }
+    }
+
+    #[test]
+    fn what_is_not_cached_is_read_past_the_cache_to_the_byte() {
+        let fixture = fixture();
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(6);
+        let ends = [(0, BYTES), (0, 2 << 20), (PAGE, BYTES - PAGE), (1, BYTES - 1), (BYTES - 300_000, 300_000)];
+        let random = (0..20).map(|_| {
+            let from = rng.random_range(0..BYTES - SMALLEST);
+            (from, rng.random_range(SMALLEST..=BYTES - from))
+        });
+        for (from, length) in ends.into_iter().chain(random) {
+            let mut memory = vec![0u8; length + 3 * PAGE];
+            let first = memory.as_ptr().align_offset(PAGE) + from % PAGE;
+            let uncached = fixture.dropped();
+            let filled = fixture.direct.read(0, from as u64, &mut memory[first..first + length]);
+            assert_eq!(filled, if uncached { length } else { 0 }, "{length} bytes from {from}");
+            assert!(memory[first..first + filled] == fixture.bytes[from..from + filled], "{length} bytes from {from}");
+            assert!(
+                memory[..first].iter().chain(&memory[first + length..]).all(|&byte| byte == 0),
+                "beside the buffer"
+            );
+            assert!(!uncached || !cached(&fixture.file, 0, BYTES), "nothing was cached");
+        }
+    }
+
+    #[test]
+    fn ordinary_reads_are_left_what_they_do_better() {
+        let mut fixture = fixture();
+        fixture.direct.cacheable = true;
+        let mut memory = vec![0u8; (1 << 20) + 2 * PAGE];
+        let first = memory.as_ptr().align_offset(PAGE);
+        fixture.dropped();
+        let mut filled =
+            |from: usize, length, offset| fixture.direct.read(0, offset, &mut memory[first + from..][..length]);
+        assert_eq!(filled(64, 1 << 20, 0), 0, "it lies otherwise in the file");
+        assert_eq!(filled(0, SMALLEST - 1, 0), 0, "small");
+        *fixture.direct.pace.lock().unwrap() = (99_000_000, Duration::from_secs(1));
+        assert_eq!(filled(0, 1 << 20, 0), 0, "the next run gains from the cache");
+        *fixture.direct.pace.lock().unwrap() = (0, Duration::ZERO);
+        fixture.file.read_exact_at(&mut vec![0; BYTES], 0).unwrap();
+        assert_eq!(filled(0, 1 << 20, 0), 0, "cached");
+    }
+
+    #[test]
+    fn a_file_that_has_become_shorter_is_read_as_far_as_it_goes() {
+        let fixture = fixture();
+        let mut memory = vec![0u8; BYTES + 2 * PAGE];
+        let first = memory.as_ptr().align_offset(PAGE);
+        let path = fixture._folder.path().join("model.safetensors");
+        File::options().write(true).open(path).unwrap().set_len(1_000_000).unwrap();
+        let uncached = fixture.dropped();
+        let filled = fixture.direct.read(0, 0, &mut memory[first..first + BYTES]);
+        assert_eq!(filled, if uncached { 1_000_000 } else { 0 });
+        let end = fixture.direct.read(0, 1_000_000, &mut memory[first + 1_000_000..first + BYTES]);
+        assert_eq!(end, 0, "an ordinary read tells what is wrong");
+    }
 }

@@ -1,9 +1,10 @@
 //! The allocator of large blocks, which weights and activations are: mapped in huge pages where the system has them and, while
-//! a run keeps them, ready for the next block of the same size once freed. What is smaller is left to the system's allocator.
+//! a run keeps them, ready for what is asked for next once freed. What is smaller is left to the system's allocator.
 //!
 //! A run frees and takes such blocks thousands of times. To map 1 GB anew in small pages takes a third of a second of
 //! processor time, as long as reading it from a fast disk. What lies idle and what is in use are together never more than
-//! was in use at once, so that keeping blocks does not raise the peak of a run.
+//! was in use at once, so that keeping blocks does not raise the peak of a run. Idle neighbours become one: weights of
+//! many sizes make room for activations of others, and they for weights, without a new page.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
@@ -11,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{LARGE, PAGE};
 
-/// Blocks that lie idle at most.
+/// Stretches that lie idle at most.
 const MAX_IDLE: usize = 1024;
 
 const HUGE_PAGE: usize = 2 << 20;
@@ -21,32 +22,36 @@ pub struct Blocks {
     idle: Mutex<Idle>,
 }
 
-/// A mapping of its own.
+/// Whole pages, mapped.
 #[derive(Clone, Copy)]
 struct Block {
     address: usize,
     bytes: usize,
 }
 
-/// Freed blocks, the longest idle first.
+impl Block {
+    /// Those in which so many bytes were given out here.
+    fn around(values: *mut u8, size: usize) -> Self {
+        let phase = values as usize % PAGE;
+        Self { address: values as usize - phase, bytes: pages(phase + size) }
+    }
+
+    fn end(&self) -> usize {
+        self.address + self.bytes
+    }
+}
+
+/// What was freed, by address; none ends where another begins.
 struct Idle {
     blocks: [Block; MAX_IDLE],
     count: usize,
     bytes: usize,
-    /// Bytes of the blocks that are not idle.
+    /// Bytes that are not idle.
     used: usize,
     /// The most of them at once since runs began.
     most: usize,
     /// Runs at work: without any, nothing is kept.
     runs: usize,
-}
-
-impl Block {
-    /// The one in which so many bytes were given out here.
-    fn around(values: *mut u8, size: usize) -> Self {
-        let phase = values as usize % PAGE;
-        Self { address: values as usize - phase, bytes: mapped(phase + size) }
-    }
 }
 
 impl Idle {
@@ -59,38 +64,61 @@ impl Idle {
         self.most = self.most.max(self.used);
     }
 
-    /// The block of this size that was freed last: its pages are the likeliest to be in the processor's cache.
+    /// The smallest block that is large enough; what is left of it stays.
     fn take(&mut self, bytes: usize) -> Option<Block> {
-        let at = self.blocks[..self.count].iter().rposition(|block| block.bytes == bytes)?;
-        let block = self.remove(at);
+        let idle = self.blocks[..self.count].iter().enumerate();
+        let (at, _) = idle.filter(|(_, block)| block.bytes >= bytes).min_by_key(|(_, block)| block.bytes)?;
+        let taken = self.cut(at, bytes);
         self.uses(bytes, 0);
-        Some(block)
+        Some(taken)
     }
 
-    fn remove(&mut self, at: usize) -> Block {
-        let block = self.blocks[at];
-        self.blocks.copy_within(at + 1..self.count, at);
-        self.count -= 1;
-        self.bytes -= block.bytes;
-        block
+    /// The first `bytes` of a block.
+    fn cut(&mut self, at: usize, bytes: usize) -> Block {
+        let block = &mut self.blocks[at];
+        let first = Block { address: block.address, bytes };
+        *block = Block { address: first.end(), bytes: block.bytes - bytes };
+        if block.bytes == 0 {
+            self.blocks.copy_within(at + 1..self.count, at);
+            self.count -= 1;
+        }
+        self.bytes -= bytes;
+        first
     }
 
-    /// Keeps a freed block, or gives what has to go at once: the block itself or one that has been idle longer.
+    /// Keeps a freed block with its neighbours, or gives what has to go at once.
     fn put(&mut self, block: Block) -> Option<Block> {
         self.uses(0, block.bytes);
-        if block.bytes > self.limit() {
-            return Some(block);
+        let at = self.blocks[..self.count].partition_point(|other| other.address < block.address);
+        let before = at > 0 && self.blocks[at - 1].end() == block.address;
+        let behind = at < self.count && block.end() == self.blocks[at].address;
+        match (before, behind) {
+            (true, true) => {
+                self.blocks[at - 1].bytes += block.bytes + self.blocks[at].bytes;
+                self.blocks.copy_within(at + 1..self.count, at);
+                self.count -= 1;
+            }
+            (true, false) => self.blocks[at - 1].bytes += block.bytes,
+            (false, true) => {
+                self.blocks[at] = Block { address: block.address, bytes: block.bytes + self.blocks[at].bytes };
+            }
+            (false, false) if self.count == self.blocks.len() => return Some(block),
+            (false, false) => {
+                self.blocks.copy_within(at..self.count, at + 1);
+                self.blocks[at] = block;
+                self.count += 1;
+            }
         }
-        let gone = (self.count == self.blocks.len()).then(|| self.remove(0));
-        self.blocks[self.count] = block;
-        self.count += 1;
         self.bytes += block.bytes;
-        gone.or_else(|| self.surplus())
+        self.surplus()
     }
 
-    /// The next block that has to go, while there is more than may be kept.
+    /// What has to go next, while there is more than may be kept: of the smallest block, which is the least likely to be asked for.
     fn surplus(&mut self) -> Option<Block> {
-        (self.bytes > self.limit()).then(|| self.remove(0))
+        let more = self.bytes.checked_sub(self.limit()).filter(|more| *more > 0)?;
+        let (at, smallest) = self.blocks[..self.count].iter().enumerate().min_by_key(|(_, block)| block.bytes)?;
+        let bytes = smallest.bytes.min(more);
+        Some(self.cut(at, bytes))
     }
 }
 
@@ -119,7 +147,7 @@ impl Blocks {
     /// Memory for a request that is large, from byte `phase` of its first page on, and whether it is new: then it holds zeros,
     /// else what was there before.
     pub fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
-        let bytes = mapped(phase + layout.size());
+        let bytes = pages(phase + layout.size());
         let kept = self.with_idle(|idle| idle.take(bytes));
         let block = kept.or_else(|| self.map(bytes))?;
         NonNull::new((block.address + phase) as *mut u8).map(|values| (values, kept.is_none()))
@@ -134,6 +162,11 @@ impl Blocks {
         self.with_idle(|idle| idle.uses(bytes, 0));
         self.evict(None);
         Some(block)
+    }
+
+    fn free(&self, block: Block) {
+        let gone = self.with_idle(|idle| idle.put(block));
+        self.evict(gone);
     }
 
     /// Unmaps a block, and those that there is no longer room for. Outside the lock: to unmap takes as long as to map.
@@ -157,10 +190,9 @@ pub fn is_large(size: usize, align: usize) -> bool {
     size >= LARGE && align <= PAGE
 }
 
-/// Bytes mapped for a block: at most an eighth more than asked for, so that blocks of nearly the same size can follow one another.
-fn mapped(size: usize) -> usize {
-    let step = (1_usize << size.ilog2()) / 8;
-    size.checked_next_multiple_of(step).unwrap_or(size)
+/// Bytes of the pages that hold so many.
+fn pages(size: usize) -> usize {
+    size.next_multiple_of(PAGE)
 }
 
 /// Maps a block of zeros; from the size of a huge page on it begins where one can.
@@ -219,27 +251,20 @@ unsafe impl GlobalAlloc for Blocks {
         if !is_large(layout.size(), layout.align()) {
             return unsafe { System.dealloc(values, layout) };
         }
-        let gone = self.with_idle(|idle| idle.put(Block::around(values, layout.size())));
-        self.evict(gone);
+        self.free(Block::around(values, layout.size()));
     }
 
     unsafe fn realloc(&self, values: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let (was, is) = (is_large(layout.size(), layout.align()), is_large(size, layout.align()));
         match (was, is) {
             (false, false) => unsafe { System.realloc(values, layout, size) },
-            (true, true) => unsafe {
-                let (from, to) = (Block::around(values, layout.size()), Block::around(values, size).bytes);
-                if from.bytes == to {
-                    return values;
+            (true, true) if size <= layout.size() => {
+                let (whole, kept) = (Block::around(values, layout.size()), Block::around(values, size));
+                if kept.bytes < whole.bytes {
+                    self.free(Block { address: kept.end(), bytes: whole.bytes - kept.bytes });
                 }
-                let moved = libc::mremap(from.address as *mut libc::c_void, from.bytes, to, libc::MREMAP_MAYMOVE);
-                if moved == libc::MAP_FAILED {
-                    return null_mut();
-                }
-                self.with_idle(|idle| idle.uses(to, from.bytes));
-                self.evict(None);
-                moved.cast::<u8>().add(values as usize - from.address)
-            },
+                values
+            }
             _ => unsafe {
                 let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
                 if let Some(new) = NonNull::new(new) {
@@ -265,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_block_is_the_next_of_its_size_and_zero_again() {
+    fn a_freed_block_is_taken_again_and_zero_again() {
         let blocks = Blocks::new();
         blocks.begin();
         unsafe {
@@ -273,15 +298,20 @@ mod tests {
             first.write_bytes(7, 3 * MIB);
             blocks.dealloc(first, layout(3 * MIB));
             assert_eq!(blocks.idle_bytes(), 3 * MIB);
-            // A little smaller: mapped alike.
-            let second = blocks.alloc_zeroed(layout(3 * MIB - 5000));
-            assert_eq!((second, blocks.idle_bytes()), (first, 0));
-            assert!(std::slice::from_raw_parts(second, 3 * MIB - 5000).iter().all(|&byte| byte == 0));
-            second.write_bytes(7, 3 * MIB - 5000);
-            blocks.dealloc(second, layout(3 * MIB - 5000));
-            assert_eq!(blocks.block(layout(3 * MIB), 0), NonNull::new(first).map(|values| (values, false)));
-            assert!(std::slice::from_raw_parts(first, 3 * MIB - 5000).iter().all(|&byte| byte == 7));
-            blocks.dealloc(first, layout(3 * MIB));
+            let second = blocks.alloc_zeroed(layout(2 * MIB - 5000));
+            assert_eq!((second, blocks.idle_bytes()), (first, MIB + PAGE));
+            assert!(std::slice::from_raw_parts(second, 2 * MIB - 5000).iter().all(|&byte| byte == 0));
+            second.write_bytes(8, 2 * MIB - 5000);
+            blocks.dealloc(second, layout(2 * MIB - 5000));
+            // What was left of it is behind it again.
+            let (third, new) = blocks.block(layout(3 * MIB - 100), 64).unwrap();
+            assert_eq!((third.as_ptr(), new), (first.add(64), false));
+            let bytes = std::slice::from_raw_parts(first, 3 * MIB);
+            assert!(
+                bytes[..2 * MIB - 5000].iter().all(|&byte| byte == 8) && bytes[2 * MIB..].iter().all(|&byte| byte == 7)
+            );
+            blocks.dealloc(third.as_ptr(), layout(3 * MIB - 100));
+            assert_eq!(blocks.idle_bytes(), 3 * MIB);
         }
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0, "nothing is kept after a run");
@@ -295,27 +325,34 @@ mod tests {
         unsafe { blocks.dealloc(before, layout(64 * MIB)) };
         assert_eq!(blocks.idle_bytes(), 0, "nothing is kept before a run");
         blocks.begin();
-        let (mut taken, mut used, mut most, mut kept) = (Vec::new(), 0, 0, 0);
-        for _ in 0..2000 {
+        let (mut taken, mut used, mut most, mut kept, mut again) = (Vec::new(), 0, 0, 0, 0);
+        for number in 0..4000_u64 {
             if taken.is_empty() || taken.len() < 40 && rng.random_bool(0.5) {
-                let size = rng.random_range(1..12) * MIB;
-                let block = unsafe { blocks.alloc(layout(size)) };
-                unsafe { block.write(1) };
-                assert_eq!(block as usize % if size >= HUGE_PAGE { HUGE_PAGE } else { PAGE }, 0);
-                taken.push((block, size));
-                used += mapped(size);
+                let (size, phase) = (rng.random_range(MIB..12 * MIB), 64 * rng.random_range(0..64));
+                let (block, new) = blocks.block(layout(size), phase).unwrap();
+                assert_eq!(block.as_ptr() as usize % PAGE, phase);
+                again += usize::from(!new);
+                // Whoever else had a part of it would find this.
+                for at in (0..size - 8).step_by(MIB / 2).chain([size - 8]) {
+                    unsafe { block.add(at).cast::<u64>().write_unaligned(number) };
+                }
+                taken.push((block, size, number));
+                used += pages(phase + size);
             } else {
-                let (block, size) = taken.swap_remove(rng.random_range(0..taken.len()));
-                unsafe { blocks.dealloc(block, layout(size)) };
-                used -= mapped(size);
+                let (block, size, number) = taken.swap_remove(rng.random_range(0..taken.len()));
+                for at in (0..size - 8).step_by(MIB / 2).chain([size - 8]) {
+                    assert_eq!(unsafe { block.add(at).cast::<u64>().read_unaligned() }, number);
+                }
+                used -= pages(block.as_ptr() as usize % PAGE + size);
+                unsafe { blocks.dealloc(block.as_ptr(), layout(size)) };
             }
             most = most.max(used);
             kept = kept.max(blocks.idle_bytes());
             assert!(used + blocks.idle_bytes() <= most);
         }
-        assert!(kept > 0);
-        for (block, size) in taken {
-            unsafe { blocks.dealloc(block, layout(size)) };
+        assert!(kept > 0 && again > 1000, "{again} of some 2000 blocks were there before");
+        for (block, size, _) in taken {
+            unsafe { blocks.dealloc(block.as_ptr(), layout(size)) };
         }
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0);
@@ -325,11 +362,17 @@ mod tests {
     fn more_blocks_than_are_kept_are_given_back() {
         let blocks = Blocks::new();
         blocks.begin();
-        let all: Vec<*mut u8> = (0..MAX_IDLE + 3).map(|_| unsafe { blocks.alloc(layout(MIB)) }).collect();
-        for block in all {
+        let all: Vec<*mut u8> = (0..2 * MAX_IDLE + 6).map(|_| unsafe { blocks.alloc(layout(MIB)) }).collect();
+        let mut sorted = all.clone();
+        sorted.sort();
+        let (even, odd): (Vec<_>, Vec<_>) = sorted.chunks(2).map(|pair| (pair[0], pair[1])).unzip();
+        for block in even {
             unsafe { blocks.dealloc(block, layout(MIB)) };
         }
         assert_eq!(blocks.idle_bytes(), MAX_IDLE * MIB);
+        for block in odd {
+            unsafe { blocks.dealloc(block, layout(MIB)) };
+        }
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0);
     }
