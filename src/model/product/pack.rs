@@ -50,10 +50,11 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
         for k in (0..whole).step_by(8) {
             for r in (0..HEIGHT).step_by(8) {
                 unsafe {
-                    let eight =
-                        |i: usize| std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
-                    let columns = turned(std::array::from_fn(eight));
-                    for (i, column) in columns.into_iter().enumerate() {
+                    let mut eight = [std::arch::x86_64::_mm256_setzero_ps(); 8];
+                    for (i, row) in eight.iter_mut().enumerate() {
+                        *row = std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
+                    }
+                    for (i, column) in turned(eight).into_iter().enumerate() {
                         store(column, (HEIGHT - r).min(8), to.add((k + i) * HEIGHT + r));
                     }
                 }
@@ -282,7 +283,10 @@ unsafe fn out_in<L: Lanes, S: Source>(
         while n + 8 <= columns {
             for k in (0..whole).step_by(8) {
                 unsafe {
-                    let rows = std::array::from_fn(|i| values.eight(start(n + i) + S::PER_WORD * k));
+                    let mut rows = [std::arch::x86_64::_mm256_setzero_ps(); 8];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = values.eight(start(n + i) + S::PER_WORD * k);
+                    }
                     for (i, column) in turned(rows).into_iter().enumerate() {
                         std::arch::x86_64::_mm256_storeu_ps(to.add((k + i) * width + n), column);
                     }
@@ -310,23 +314,25 @@ unsafe fn out_in<L: Lanes, S: Source>(
 unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
     use std::arch::x86_64::*;
     unsafe {
-        let low = |i: usize| _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        let high = |i: usize| _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        let (l, h): ([__m256; 4], [__m256; 4]) = (std::array::from_fn(low), std::array::from_fn(high));
-        // Columns c and c + 4 of four rows each: [c of rows 0..4 | c + 4 of rows 0..4].
-        let quads = |x: [__m256; 4], i: usize| {
-            (_mm256_shuffle_ps::<0x44>(x[i], x[i + 1]), _mm256_shuffle_ps::<0xee>(x[i], x[i + 1]))
-        };
-        let ((t0, t1), (b0, b1)) = (quads(l, 0), quads(l, 2));
-        let ((t2, t3), (b2, b3)) = (quads(h, 0), quads(h, 2));
-        let (top, bottom) = ([t0, t1, t2, t3], [b0, b1, b2, b3]);
-        std::array::from_fn(|c| {
-            if c < 4 {
-                _mm256_permute2f128_ps::<0x20>(top[c], bottom[c])
-            } else {
-                _mm256_permute2f128_ps::<0x31>(top[c - 4], bottom[c - 4])
+        // No closures: they do not have the processor's features, and are called.
+        let (mut low, mut high) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
+        for i in 0..4 {
+            low[i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            high[i] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut columns = [_mm256_setzero_ps(); 8];
+        for (i, pairs) in [low, high].iter().enumerate() {
+            // Columns c and c + 4 of four rows each: [c of rows 0..4 | c + 4 of rows 0..4].
+            let (top, bottom) = (
+                [_mm256_shuffle_ps::<0x44>(pairs[0], pairs[1]), _mm256_shuffle_ps::<0xee>(pairs[0], pairs[1])],
+                [_mm256_shuffle_ps::<0x44>(pairs[2], pairs[3]), _mm256_shuffle_ps::<0xee>(pairs[2], pairs[3])],
+            );
+            for c in 0..2 {
+                columns[2 * i + c] = _mm256_permute2f128_ps::<0x20>(top[c], bottom[c]);
+                columns[2 * i + c + 4] = _mm256_permute2f128_ps::<0x31>(top[c], bottom[c]);
             }
-        })
+        }
+        columns
     }
 }
 
