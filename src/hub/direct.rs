@@ -145,11 +145,16 @@ mod tests {
     }
 
     impl Fixture {
-        /// Whether the file is out of the page cache now: a file system in memory keeps it.
-        fn dropped(&self) -> bool {
+        /// Drops the file from the page cache, and says whether these bytes are not in it now: a file system in memory keeps all.
+        fn dropped(&self, from: usize, length: usize) -> bool {
             // SAFETY: advice on an open file.
             unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-            self.direct.files[0].is_some() && !cached(&self.file, 0, BYTES)
+            self.uncached(from, length)
+        }
+
+        fn uncached(&self, from: usize, length: usize) -> bool {
+            let before = from % PAGE;
+            self.direct.files[0].is_some() && !cached(&self.file, (from - before) as u64, before + length)
         }
     }
 
@@ -165,7 +170,7 @@ mod tests {
         for (from, length) in ends.into_iter().chain(random) {
             let mut memory = vec![0u8; length + 3 * PAGE];
             let first = memory.as_ptr().align_offset(PAGE) + from % PAGE;
-            let uncached = fixture.dropped();
+            let uncached = fixture.dropped(from, length);
             let filled = fixture.direct.read(0, from as u64, &mut memory[first..first + length]);
             assert_eq!(filled, if uncached { length } else { 0 }, "{length} bytes from {from}");
             assert!(memory[first..first + filled] == fixture.bytes[from..from + filled], "{length} bytes from {from}");
@@ -173,7 +178,7 @@ mod tests {
                 memory[..first].iter().chain(&memory[first + length..]).all(|&byte| byte == 0),
                 "beside the buffer"
             );
-            assert!(!uncached || !cached(&fixture.file, 0, BYTES), "nothing was cached");
+            assert!(!uncached || fixture.uncached(from, length), "nothing was cached");
         }
     }
 
@@ -183,7 +188,7 @@ mod tests {
         fixture.direct.cacheable = true;
         let mut memory = vec![0u8; (1 << 20) + 2 * PAGE];
         let first = memory.as_ptr().align_offset(PAGE);
-        fixture.dropped();
+        fixture.dropped(0, BYTES);
         let mut filled =
             |from: usize, length, offset| fixture.direct.read(0, offset, &mut memory[first + from..][..length]);
         assert_eq!(filled(64, 1 << 20, 0), 0, "it lies otherwise in the file");
@@ -202,7 +207,7 @@ mod tests {
         let first = memory.as_ptr().align_offset(PAGE);
         let path = fixture._folder.path().join("model.safetensors");
         File::options().write(true).open(path).unwrap().set_len(1_000_000).unwrap();
-        let uncached = fixture.dropped();
+        let uncached = fixture.dropped(0, BYTES);
         let filled = fixture.direct.read(0, 0, &mut memory[first..first + BYTES]);
         assert_eq!(filled, if uncached { 1_000_000 } else { 0 });
         let end = fixture.direct.read(0, 1_000_000, &mut memory[first + 1_000_000..first + BYTES]);
