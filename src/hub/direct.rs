@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::ptr::null_mut;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +44,7 @@ struct Page([u8; PAGE]);
 
 impl Direct {
     /// For files that have so many bytes together.
-    pub fn open<'a>(paths: impl Iterator<Item = &'a Path>, bytes: u64) -> Self {
+    pub fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
         let cacheable = memory::of_machine().is_some_and(|(_, available)| bytes <= available / 2);
         let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
         Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
@@ -140,7 +140,7 @@ mod tests {
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
         // However slow this disk is today.
-        let direct = Direct { cacheable: false, ..Direct::open([path.as_path()].into_iter(), BYTES as u64) };
+        let direct = Direct { cacheable: false, ..Direct::open([path.clone()].into_iter(), BYTES as u64) };
         Fixture { _folder: folder, file: File::open(&path).unwrap(), bytes, direct }
     }
 

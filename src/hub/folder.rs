@@ -48,7 +48,7 @@ impl Folder {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let (mut described, mut files) = (Vec::new(), Vec::new());
+        let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
         for name in self.names()? {
             let reading = format!("reading {}", self.path.join(&name).display());
             let file = File::open(self.path.join(&name));
@@ -57,15 +57,15 @@ impl Folder {
             described.push(SourceFile { name, bytes, announced_sha256: None });
             files.push(file);
         }
-        #[cfg(target_os = "linux")]
-        let direct = {
-            let paths: Vec<PathBuf> = described.iter().map(|file: &SourceFile| self.path.join(&file.name)).collect();
-            Direct::open(paths.iter().map(|path| path.as_path()), described.iter().map(|file| file.bytes).sum())
+        let opened = Opened {
+            #[cfg(target_os = "linux")]
+            direct: Direct::open(
+                described.iter().map(|file| self.path.join(&file.name)),
+                described.iter().map(|file| file.bytes).sum(),
+            ),
+            described,
+            files,
         };
-        #[cfg(target_os = "linux")]
-        let opened = Opened { described, files, direct };
-        #[cfg(not(target_os = "linux"))]
-        let opened = Opened { described, files };
         Ok(self.opened.get_or_init(|| opened))
     }
 }
