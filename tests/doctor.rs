@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::project::program;
+
 /// A driver that answers `cuInit` with `INIT` and describes `COUNT` devices.
 const DRIVER: &str = r#"
 #include <stddef.h>
@@ -35,7 +37,7 @@ fn driver(folder: &Path, init: u32, count: u32) {
 
 /// The program's output on a machine whose libraries are in `folder`.
 fn doctor(folder: &Path) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outlier"));
+    let mut command = Command::new(program());
     let output = command.arg("doctor").env("LD_LIBRARY_PATH", folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -46,7 +48,7 @@ fn loading(folder: &Path, device: &str) -> String {
     let script = folder.join("load.rhai");
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shakespeare-olmoe");
     std::fs::write(&script, format!("load_model(\"{model}\", #{{ device: \"{device}\" }});")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outlier"));
+    let mut command = Command::new(program());
     let output = command.arg("run").arg(script).current_dir(folder).env("LD_LIBRARY_PATH", folder).output().unwrap();
     String::from_utf8(output.stderr).unwrap()
 }

@@ -18,14 +18,24 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The program under test: the one built with the tests, or the one that `OUTLIER_TEST_PROGRAM` names, such as an earlier
+/// release that a test is expected to fail on.
+pub fn program() -> &'static Path {
+    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os("OUTLIER_TEST_PROGRAM") {
+        Some(named) => PathBuf::from(named),
+        None => PathBuf::from(env!("CARGO_BIN_EXE_outlier")),
+    })
+}
+
 /// The program without its debug information: a tenth to send to machines.
 pub fn stripped() -> &'static Path {
     static STRIPPED: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     STRIPPED.get_or_init(|| {
-        let program = Path::new(env!("CARGO_BIN_EXE_outlier"));
+        let program = program();
         let modified = program.metadata().unwrap().modified().unwrap();
         let age = modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-        let made = program.with_file_name(format!("outlier-stripped-{age}"));
+        let made = Path::new(env!("CARGO_BIN_EXE_outlier")).with_file_name(format!("outlier-stripped-{age}"));
         if !made.exists() {
             let part = made.with_extension(std::process::id().to_string());
             let strip = Command::new("strip").arg("-o").arg(&part).arg(program).status();
@@ -101,7 +111,7 @@ impl Project {
 
     /// The program, to be started in the project's folder.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_outlier"));
+        let mut command = Command::new(program());
         command.args(words).current_dir(self.folder.path());
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RAYON_NUM_THREADS"] {
             command.env_remove(name);
