@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::host::Watch;
 use crate::progress::{Event, Progress, interrupt_requested};
+use crate::terminal;
 
 /// Between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ impl Watch for Quiet {
     fn line(&self, text: &str) {
         // Failures are told even when quiet; notes are not.
         if text.starts_with("FAILED") {
-            eprintln!("{text}");
+            terminal::note(text);
         }
     }
 }
@@ -139,7 +140,7 @@ impl Watch for Lines {
     }
 
     fn line(&self, text: &str) {
-        eprintln!("{text}");
+        terminal::note(text);
     }
 }
 
@@ -176,10 +177,10 @@ impl Progress for LineWork {
                     if tokens == 0 {
                         let rate = bytes as f64 / 1e9 / elapsed.as_secs_f64().max(1e-6);
                         let (done, total) = (done as f64 / 1e9, state.total as f64 / 1e9);
-                        eprintln!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s");
+                        terminal::note(format!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s"));
                     } else {
                         let rates = rates(bytes, tokens * own, elapsed);
-                        eprintln!("{what}: {done}/{} {rates} ETA {eta} s", state.total);
+                        terminal::note(format!("{what}: {done}/{} {rates} ETA {eta} s", state.total));
                     }
                     state.told = Instant::now();
                 }
@@ -188,11 +189,11 @@ impl Progress for LineWork {
                 if let Some(state) = &mut *state {
                     state.before = layer;
                 }
-                eprintln!("{}", resumed(&path, layer));
+                terminal::note(resumed(&path, layer));
             }
             Event::Checkpoint { .. } => (),
             Event::End => *state = None,
-            Event::Warning(text) => eprintln!("warning: {text}"),
+            Event::Warning(text) => terminal::note(format!("warning: {text}")),
         }
     }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::error::Result;
 use crate::host::reference;
 use crate::results::atomic;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Doc {
@@ -27,7 +28,7 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);
             atomic::write(&path, text.as_bytes())?;
-            println!("{}", path.display());
+            terminal::line(path.display());
         }
     } else if asked.markdown {
         shown(&reference::markdown());

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::progress::INTERRUPTED;
+use crate::terminal;
 
 pub fn install() {
     // Fails only when a handler exists already, which is then ours.
@@ -10,6 +11,6 @@ pub fn install() {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(super::INTERRUPTED.into());
         }
-        eprintln!("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
+        terminal::note("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
     });
 }

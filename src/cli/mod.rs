@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::host::Diagnostic;
+use crate::terminal;
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
@@ -125,6 +126,6 @@ fn script_help_last(mut words: Vec<String>) -> Vec<String> {
 }
 
 fn fail(diagnostic: &Diagnostic) -> ExitCode {
-    eprintln!("{diagnostic}");
+    terminal::note(diagnostic);
     ExitCode::from(diagnostic.exit as u8)
 }

@@ -11,6 +11,7 @@ use super::{FAILED_MODEL, INTERRUPTED, LEAKED, PANICKED, bars, fail, gpus};
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS};
 use crate::progress::interrupt_requested;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Run {
@@ -60,7 +61,7 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
     // Whatever happened: no machine stays behind.
     let ending = context.fleet.finish();
     for line in &ending.lines {
-        eprintln!("{line}");
+        terminal::note(line);
     }
     let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
     match plan::compare(&context) {
@@ -70,7 +71,7 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
     }
     if ending.leaked {
         if let Err(diagnostic) = outcome {
-            eprintln!("{diagnostic}");
+            terminal::note(diagnostic);
         }
         return ExitCode::from(LEAKED);
     }
@@ -97,7 +98,7 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
     let Some(mut plan) = Plan::of(&context) else { return ExitCode::from(PANICKED) };
     let stored = outcome.is_ok().then(|| plan.store(&context.results()));
-    print!("{}", plan.text());
+    terminal::out(plan.text());
     match stored {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))

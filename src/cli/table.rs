@@ -1,6 +1,7 @@
 //! Tables of the command line, drawn as those of scripts.
 
 use comfy_table::{Table, presets};
+use crate::terminal;
 
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
@@ -8,7 +9,7 @@ pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
     for row in rows {
         table.add_row(row);
     }
-    println!("{table}");
+    terminal::line(table);
 }
 
 pub fn dollars(amount: f64) -> String {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
 use crate::session::{Fleet, Local, Planned, Session};
+use crate::terminal;
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -109,7 +110,7 @@ impl Context {
     pub fn data(&self, text: &str) {
         match &self.stage {
             Some(stage) => stage.said(text),
-            None => println!("{text}"),
+            None => terminal::line(text),
         }
     }
 

@@ -40,6 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt, Token};
+use crate::terminal;
 
 /// An engine that reads scripts as they are written here, without any primitive.
 fn syntax() -> Engine {
@@ -63,7 +64,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     bounds::apply(&mut engine, &context.bounds);
     let c = context.clone();
     engine.on_print(move |text| c.data(text));
-    engine.on_debug(|text, source, position| eprintln!("{}{position:?}: {text}", source.unwrap_or_default()));
+    engine.on_debug(|text, source, position| terminal::note(format!("{}{position:?}: {text}", source.unwrap_or_default())));
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     values::register(&mut engine);
     extract::register(&mut engine, context);
