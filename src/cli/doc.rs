@@ -1,6 +1,5 @@
 //! `outlier doc`: what scripts can call, from the reference inside the program.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,14 +30,9 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
             terminal::line(path.display());
         }
     } else if asked.markdown {
-        shown(&reference::markdown());
+        terminal::out(reference::markdown());
     } else {
-        shown(&format!("{}\n", reference::terminal(asked.name.as_deref())?.trim_end()));
+        terminal::line(reference::terminal(asked.name.as_deref())?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A pager that was left early is no failure.
-fn shown(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

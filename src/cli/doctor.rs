@@ -3,8 +3,8 @@
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::cuda::{Driver, Gpu};
-use crate::{memory, model};
 use crate::terminal;
+use crate::{memory, model};
 
 /// Bytes per GB, as vendors count them.
 const GB: f64 = 1e9;

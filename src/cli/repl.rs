@@ -17,7 +17,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
-use super::{FAILED_MODEL, LEAKED, bars, done};
+use super::{FAILED, LEAKED, bars, done};
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
 use crate::progress::INTERRUPTED;
@@ -56,14 +56,19 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     ending.lines.iter().for_each(|line| terminal::note(line));
     match (ending.leaked, failed) {
         (true, _) => ExitCode::from(LEAKED),
-        (false, true) => ExitCode::from(FAILED_MODEL),
+        (false, true) => ExitCode::from(FAILED),
         (false, false) => ExitCode::SUCCESS,
     }
 }
 
 /// Runs one input and shows what came of it. False at the end.
 fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
-    let outcome = repl.borrow_mut().run(input);
+    let run = std::panic::AssertUnwindSafe(|| repl.borrow_mut().run(input));
+    let Ok(outcome) = std::panic::catch_unwind(run) else {
+        super::panicked();
+        *failed = true;
+        return true;
+    };
     // Ctrl-C was for the call that it ended.
     INTERRUPTED.store(false, Ordering::Relaxed);
     match outcome {
@@ -107,7 +112,10 @@ fn piped(repl: &RefCell<Repl>) -> bool {
 }
 
 fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
-    terminal::line(format!("outlier {}. :help says what there is, Tab completes, :quit leaves.", env!("CARGO_PKG_VERSION")));
+    terminal::line(format!(
+        "outlier {}. :help says what there is, Tab completes, :quit leaves.",
+        env!("CARGO_PKG_VERSION")
+    ));
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
     let mut editor: Editor<Line, FileHistory> = match Editor::with_config(config) {
         Ok(editor) => editor,

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use super::table::print_table;
 use crate::error::Result;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
-use crate::{results, stats};
 use crate::terminal;
+use crate::{results, stats};
 
 #[derive(Args)]
 pub struct Rethreshold {

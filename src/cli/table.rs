@@ -1,6 +1,7 @@
 //! Tables of the command line, drawn as those of scripts.
 
 use comfy_table::{Table, presets};
+
 use crate::terminal;
 
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{bars, fail};
 use crate::error::{Error, Result};
 use crate::host::testing;
+use crate::progress::interrupt_requested;
 use crate::terminal;
 
 #[derive(Args)]
@@ -27,6 +28,9 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
     let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for file in files {
+        if interrupt_requested() {
+            return Err(Error::interrupted());
+        }
         terminal::line(file.display());
         let outcomes = match testing::run_file(&file, scratch.path(), &watch, &chosen) {
             Ok(outcomes) => outcomes,

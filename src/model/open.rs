@@ -15,7 +15,6 @@ use crate::cuda;
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, Opened};
 use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
-use crate::terminal;
 
 /// The mark that the program's own synthetic models carry in config.json.
 pub const SYNTHETIC_KEY: &str = "_outlier_synthetic";
@@ -121,7 +120,7 @@ fn automatic() -> Vec<usize> {
 fn automatic() -> Vec<usize> {
     static SAID: std::sync::Once = std::sync::Once::new();
     cuda::all().unwrap_or_else(|error| {
-        SAID.call_once(|| terminal::note(format!("device \"auto\": the CPU computes; {}", error.message)));
+        SAID.call_once(|| crate::terminal::note(format!("device \"auto\": the CPU computes; {}", error.message)));
         Vec::new()
     })
 }

@@ -21,7 +21,6 @@ pub use figure::{Axis, Bars, Figure, Group, HeatMap, Interval, Intervals, Kind, 
 pub use terminal::{bar_chart, sparkline};
 
 use crate::error::{Error, Result};
-use crate::terminal;
 
 /// Pixels of a PNG per unit of a figure: sharp in print at a column's width.
 const SCALE: f32 = 2.0;
