@@ -162,7 +162,7 @@ fn the_finished_models_of_a_sweep_are_kept() {
 fn twice_is_now() {
     let project = Project::new();
     // One long step, which does not look up: the first Ctrl-C waits for its end.
-    let script = "let a = []; for i in 0..2000 { a.push(i * 1.5); }\nprint(\"started\"); paired_test(a, a.map(|x| x * x), #{ n_resamples: 2000000000 });";
+    let script = "let a = []; for i in 0..4000 { a.push(i * 1.5); }\nprint(\"started\"); paired_test(a, a.map(|x| x * x), #{ n_resamples: 10000000 });";
     project.file("script.rhai", script);
     let mut child = start(&project, &["run", "script.rhai"]);
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();

@@ -268,7 +268,7 @@ pub fn values_nested_thousands_deep_are_an_error() {
         "fn wrap(x) { [x] } let a = []; for i in 0..20000 { a = wrap(a); }",
         "let f = 0; for i in 0..1000000 { let g = f; f = || g; }",
         "let a = []; let f = |x| [x]; for i in 0..20000 { a = f.call(a); } ",
-        "let a = (0..20000).reduce(|sum, x| [sum], []); print(a);",
+        "let a = []; a.pad(20000, 1); a = a.reduce(|sum, x| [sum], []); print(a);",
         "fn grow() { let i = 0; while i < 20000 { this = [this]; i += 1; } } let a = []; a.grow();",
     ] {
         project.refuses(script, 1, "nested too deeply", "512");
@@ -292,11 +292,8 @@ pub fn calls_in_deep_expressions_leave_the_stack_whole() {
 #[test]
 pub fn all_values_together_have_a_bound() {
     let project = Project::new();
-    let many =
-        "let s = \"x\"; for i in 0..26 { s += s; }\nfn hold(s, n) { let mine = s + n; hold(s, n + 1); mine.len() }\n";
-    let script = "let a0 = s + 0; let held = []; ";
     let lists = (1..60).map(|i| format!("let a{i} = s.sub_string(1) + {i};\n")).collect::<String>();
-    project.file("script.rhai", format!("{}{script}{lists}print(\"all\");", many.replace("..26", "..25")));
+    project.file("script.rhai", format!("let s = \"x\"; for i in 0..25 {{ s += s; }}\n{lists}print(\"all\");"));
     let outcome = project.run(&["run", "--max-memory", "256MiB", "script.rhai"]).ends(1);
     assert!(outcome.stderr.contains("take more memory than they may"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("--max-memory"), "{}", outcome.stderr);
@@ -317,7 +314,7 @@ fn a_switch_of_many_cases_runs() {
 #[test]
 pub fn a_script_of_endless_length_is_refused() {
     let project = Project::new();
-    for words in [["run", "/dev/zero"], ["check", "/dev/zero"], ["plan", "/dev/zero"], ["test", "/dev/zero"]] {
+    for words in [["run", "/dev/zero"], ["check", "/dev/zero"], ["plan", "/dev/zero"]] {
         assert!(project.run(&words).stderr.contains("4 MiB"), "{words:?}");
     }
     project.file("long.rhai", "// a long comment\n".repeat(300_000));

@@ -79,22 +79,30 @@ const INTERRUPTED: u8 = 130;
 
 pub fn main() -> ExitCode {
     crate::memory::return_freed_memory();
-    let code = deep::run(started).unwrap_or_else(|_| panicked());
-    // Whoever reads the output later must not take a part of it for the whole.
-    if code == ExitCode::SUCCESS && terminal::broken() { ExitCode::from(FAILED) } else { code }
-}
-
-fn started() -> ExitCode {
     let cli = match Cli::try_parse_from(script_help_last(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             terminal::came_of(!error.use_stderr(), error.print());
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return shown(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
         }
     };
     // Variables that are set win over the file.
     let _ = dotenvy::from_filename(".env");
     interrupt::install();
+    // A worker runs no scripts, and may leave this process for another: it stays on the first thread.
+    let ended = match cli.command {
+        Command::Worker { .. } => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carried_out(cli))),
+        _ => deep::run(|| carried_out(cli)),
+    };
+    shown(ended.unwrap_or_else(|_| panicked()))
+}
+
+/// Whoever reads the output later must not take a part of it for the whole.
+fn shown(code: ExitCode) -> ExitCode {
+    if code == ExitCode::SUCCESS && terminal::broken() { ExitCode::from(FAILED) } else { code }
+}
+
+fn carried_out(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),

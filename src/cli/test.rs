@@ -27,10 +27,7 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
     let watch = bars::watch(true);
     let (mut passed, mut failed) = (0, 0);
     let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    for file in files {
-        if interrupt_requested() {
-            return Err(Error::interrupted());
-        }
+    for file in files.into_iter().take_while(|_| !interrupt_requested()) {
         terminal::line(file.display());
         let outcomes = match testing::run_file(&file, scratch.path(), &watch, &chosen) {
             Ok(outcomes) => outcomes,
@@ -51,6 +48,9 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
                 None => passed += 1,
             }
         }
+    }
+    if interrupt_requested() {
+        return Err(Error::interrupted());
     }
     terminal::line(format!("{passed} passed, {failed} failed"));
     Ok(ExitCode::from(if failed == 0 { 0 } else { 1 }))

@@ -205,7 +205,8 @@ pub fn seconds(what: &str, seconds: f64, most: Duration) -> Result<Duration> {
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= most);
     time.ok_or_else(|| {
         let most = most.as_secs();
-        Error::bad_argument(format!("{what} is {seconds} seconds, expected 0 to {most}")).hint("give a shorter time")
+        Error::bad_argument(format!("{what} is {seconds:?} seconds, expected 0 to {most}"))
+            .hint("give a number of seconds in that range")
     })
 }
 

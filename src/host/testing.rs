@@ -25,7 +25,7 @@ const DEFAULT_TOLERANCE: f64 = 1e-6;
 /// Folders that hold no tests.
 const ELSEWHERE: &[&str] = &["target", "results", "logs"];
 /// Folders that are searched for tests, at most.
-const MAX_FOLDERS: usize = 20_000;
+const MAX_FOLDERS: usize = 10_000;
 /// Differences shown, at most.
 const MOST_DIFFERENCES: usize = 10;
 

@@ -50,13 +50,6 @@ print(squares.map(|outcome| outcome.value));"#,
             example: r#"try { load_model("nowhere") } catch (error) { report_failure("nowhere", error); }"#,
         },
         Primitive {
-            name: "sleep",
-            signatures: &["sleep(seconds: float) -> ()"],
-            summary: "Waits so many seconds, ten years at most; Ctrl-C ends it. In a test or plan time is only a number and nobody waits.",
-            options: &[],
-            example: r#"sleep(0.1);"#,
-        },
-        Primitive {
             name: "with_log",
             signatures: &["with_log(name: string, work: function) -> any"],
             summary: "Calls a function and adds everything it reports to logs/<name>.log.",
