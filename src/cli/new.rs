@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::results::atomic;
 
 /// What a new experiment looks like.
 const TEMPLATE: &str = include_str!("new.rhai");
@@ -28,7 +28,7 @@ pub fn new(asked: &New) -> Result<ExitCode> {
     if path.exists() {
         return Err(Error::bad_argument(format!("{} is there already", path.display())).hint("choose another name"));
     }
-    atomic::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
+    disk::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
     println!("{}", path.display());
     println!("run it:    outlier run {}", path.display());
     println!("plan it:   outlier plan {}", path.display());
