@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod cuda;
+pub mod disk;
 pub mod error;
 pub mod gpu;
 pub mod host;

@@ -47,8 +47,11 @@ mod bad_options;
 mod bad_results;
 mod bad_tokens;
 
-/// Result folders: written, replaced, read back, equal for equal runs.
+/// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
+/// where anything may be written at all.
 mod results;
+mod saving;
+mod writing;
 
 /// Other questions to a stored record; tables, figures, reports and exports of all of them.
 mod perplexity;

@@ -272,3 +272,30 @@ fn line_46_signals_are_heard_and_ignored() {
     crate::interrupt::signals_that_are_ignored_stay_so();
     crate::tools::links_that_lead_back_are_searched_once();
 }
+
+#[test]
+fn line_32_results_are_of_one_run() {
+    crate::saving::a_record_of_another_run_is_not_believed();
+    crate::saving::a_full_disk_leaves_the_analysis_of_before();
+}
+
+#[test]
+fn line_33_sizes_are_not_believed() {
+    crate::bad_results::a_small_record_does_not_unpack_to_gigabytes();
+}
+
+#[test]
+fn line_34_links_lead_nowhere() {
+    crate::writing::a_link_does_not_lead_a_file_out();
+    crate::writing::tables_are_exported_below_results_only();
+}
+
+#[test]
+fn line_35_names_of_places() {
+    crate::writing::names_that_are_no_places_are_refused();
+}
+
+#[test]
+fn line_36_nothing_unfinished_stays() {
+    crate::saving::unfinished_files_of_killed_runs_are_removed_and_those_of_others_are_not();
+}

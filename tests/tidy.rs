@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("remote", 2),
     ("results", 2),
     ("cuda", 1),
+    ("disk", 1),
     ("plot", 1),
     ("stats", 1),
     ("error", 0),

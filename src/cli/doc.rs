@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::disk;
 use crate::error::Result;
 use crate::host::reference;
-use crate::results::atomic;
 use crate::terminal;
 
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
     if let Some(folder) = &asked.definitions {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);
-            atomic::write(&path, text.as_bytes())?;
+            disk::write(&path, text.as_bytes())?;
             terminal::line(path.display());
         }
     } else if asked.markdown {

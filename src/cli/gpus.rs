@@ -1,6 +1,5 @@
 //! `outlier gpus` and `outlier offers`: what is rented, what it costs, and its end; what could be rented.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::table::{age, dollars, print_table};
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap};
@@ -280,8 +280,7 @@ fn ssh(id: &str, command: &[String]) -> Result<ExitCode> {
     };
     let line = Ssh::new(login).known_host()?;
     let known = key.with_file_name(format!("{}.known_hosts", entry.name));
-    let writing = |e: std::io::Error| Error::io(format!("writing {}", known.display()), &e);
-    std::fs::File::create(&known).and_then(|mut file| writeln!(file, "{}", line.line)).map_err(writing)?;
+    disk::write(&known, format!("{}\n", line.line).as_bytes())?;
     let error = client(&known, key, &line.algorithm, address.port)
         .arg(format!("{}@{}", address.user, address.host))
         .args(command)

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::results::atomic;
 use crate::terminal;
 
 /// What a new experiment looks like.
@@ -29,7 +29,7 @@ pub fn new(asked: &New) -> Result<ExitCode> {
     if path.exists() {
         return Err(Error::bad_argument(format!("{} is there already", path.display())).hint("choose another name"));
     }
-    atomic::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
+    disk::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
     terminal::line(path.display());
     terminal::line(format!("run it:    outlier run {}", path.display()));
     terminal::line(format!("plan it:   outlier plan {}", path.display()));

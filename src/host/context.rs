@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::bounds::MAX_MEMORY;
 use super::stage::{Play, Stage};
@@ -54,6 +54,8 @@ pub struct Context {
     /// Where work runs that no machine is named for: here.
     pub session: Arc<dyn Session>,
     pub watch: Arc<dyn Watch>,
+    /// When this run began.
+    pub began: SystemTime,
     /// The machines that this run has.
     pub fleet: Fleet,
     pub bounds: Bounds,
@@ -74,6 +76,7 @@ impl Context {
             flags,
             session: Arc::new(Local::default()),
             watch,
+            began: SystemTime::now(),
             fleet,
             bounds: Bounds::default(),
             stage: None,

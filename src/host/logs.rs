@@ -2,18 +2,24 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
 
 use super::context::Context;
+use super::places;
 use super::problem::{ScriptResult, thrown};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
+
+/// The last line of a log is looked for in so many bytes.
+const LAST: u64 = 64 << 10;
 
 type Log = Arc<Mutex<File>>;
 
@@ -33,7 +39,9 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 fn path(context: &Context, name: &str) -> Result<PathBuf> {
     check_name(name)?;
-    Ok(context.root.join("logs").join(format!("{name}.log")))
+    let path = context.root.join("logs").join(format!("{name}.log"));
+    places::within(context, "logging", &path, "logs")?;
+    Ok(path)
 }
 
 /// Calls `work` and adds everything it reports to `logs/<name>.log`.
@@ -48,7 +56,9 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(opening)?;
         }
-        File::options().create(true).append(true).open(&path).map_err(opening)
+        // Lines are added to the file of this name, not to one that a link names, and never to a pipe without a reader.
+        let mut options = File::options();
+        options.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(opening)
     };
     let file = Arc::new(Mutex::new(thrown(open())?));
     let before = LOG.replace(Some(file));
@@ -64,7 +74,8 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
 
 /// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
-    let text = std::fs::read_to_string(path(context, name)?).unwrap_or_default();
+    let text = end(&path(context, name)?).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
         return Ok(Dynamic::UNIT);
     };
@@ -74,6 +85,16 @@ fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     map.insert("time".into(), time.into());
     map.insert("text".into(), text.into());
     Ok(map.into())
+}
+
+/// The last bytes of a log, which may be long.
+fn end(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = disk::open(path)?;
+    let length = file.metadata()?.len();
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(length.saturating_sub(LAST)))?;
+    file.take(LAST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Adds a line to the log of this thread, if it has one.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::options::{Options, number};
+use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
@@ -285,6 +286,9 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
     let name = if up { "upload" } else { "download" };
     let (here, there) = if up { (from, to) } else { (to, from) };
     within_project(name, here)?;
+    if !up {
+        places::within(context, name, &context.root.join(to), "")?;
+    }
     context.may_fail(name)?;
     if let Held::Played(part, stage, _) = &*gpu.0 {
         if !up {

@@ -21,6 +21,7 @@ mod modules;
 mod names;
 mod options;
 mod perplexity;
+mod places;
 pub mod plan;
 mod problem;
 pub mod reference;

@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 use super::arch::{self, Released};
 use super::config::Config;
 use super::open::SYNTHETIC_KEY;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::record::Miniature;
-use crate::results::atomic;
 use crate::suggest;
 
 pub use plant::Planted;
@@ -58,10 +58,10 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
     let config_text = serde_json::to_string_pretty(&config).expect("JSON");
     let spec = arch::model(&Config::parse(&config_text, &format!("miniature {name}"))?, &Released)?;
     write::checkpoint(&folder, &spec, recipe.planted, SEED, recipe.first_shard)?;
-    atomic::write(&folder.join("config.json"), config_text.as_bytes())?;
-    atomic::write(&folder.join("tokenizer.json"), write::byte_tokenizer().to_string().as_bytes())?;
-    atomic::write(&text, TEXT.as_bytes())?;
+    disk::write(&folder.join("config.json"), config_text.as_bytes())?;
+    disk::write(&folder.join("tokenizer.json"), write::byte_tokenizer().to_string().as_bytes())?;
+    disk::write(&text, TEXT.as_bytes())?;
     // Last: what is marked is complete.
-    atomic::write(&mark, stamp.to_string().as_bytes())?;
+    disk::write(&mark, stamp.to_string().as_bytes())?;
     Ok(made)
 }
