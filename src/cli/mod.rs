@@ -116,7 +116,7 @@ fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
 fn script_help_last(mut words: Vec<String>) -> Vec<String> {
     let run = words.iter().position(|word| word == "run" || word == "plan");
-    let is_value = |i: usize| matches!(words[i - 1].as_str(), "--max-steps" | "--max-minutes");
+    let is_value = |i: usize| matches!(words[i - 1].as_str(), "--max-steps" | "--max-minutes" | "--allow-read");
     let script = run.and_then(|run| (run + 1..words.len()).find(|&i| !words[i].starts_with('-') && !is_value(i)));
     if let Some(script) = script.filter(|script| script + 1 < words.len()) {
         words.insert(script + 1, "--".to_string());

@@ -20,6 +20,9 @@ pub struct Run {
     /// Lets run_command run commands on this machine.
     #[arg(long)]
     allow_commands: bool,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
     /// Steps of the script language that the script may take.
     #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
     max_steps: u64,
@@ -42,7 +45,8 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
     let time = asked.max_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6)));
-    let bounds = Bounds { operations: asked.max_steps, time, commands_here: asked.allow_commands };
+    let bounds =
+        Bounds { operations: asked.max_steps, time, commands_here: asked.allow_commands, reads: asked.allow_read };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));
     context.bounds = bounds;
     context

@@ -28,11 +28,13 @@ pub struct Bounds {
     pub time: Option<Duration>,
     /// Whether `run_command` may run commands on this machine.
     pub commands_here: bool,
+    /// Folders and files beside the project that texts and ids may come from.
+    pub reads: Vec<PathBuf>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { operations: MAX_OPERATIONS, time: None, commands_here: false }
+        Self { operations: MAX_OPERATIONS, time: None, commands_here: false, reads: Vec::new() }
     }
 }
 

@@ -22,6 +22,7 @@ mod options;
 mod perplexity;
 pub mod plan;
 mod problem;
+mod reads;
 pub mod reference;
 pub mod repl;
 mod show;

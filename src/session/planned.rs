@@ -45,6 +45,11 @@ impl Planned {
         std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
     }
 
+    /// Whether a file was made for the plan, such as the text of a miniature model.
+    pub fn made(&self, path: &Path) -> bool {
+        path.starts_with(self.scratch.path())
+    }
+
     /// The folder of a miniature model, wherever it is, as scripts would name it.
     pub fn shown(&self, id: &str) -> String {
         match Path::new(id).strip_prefix(self.scratch.path()) {
