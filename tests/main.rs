@@ -23,6 +23,8 @@ mod precision;
 mod second_opinion;
 mod shakespeare;
 
+/// Texts far longer than what is made of them.
+mod long_text;
 /// Text to token ids, against the Python package tokenizers.
 mod text;
 
@@ -45,6 +47,7 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod outside_files;
 
 /// Result folders: written, replaced, read back, equal for equal runs.
 mod results;

@@ -18,12 +18,8 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
             .hint("keys, tokens and passwords are read by no script; a text of such a name needs another one")
     };
     // A folder above the project may be called anything: of an absolute path inside it, only what follows counts.
-    let roots: Vec<PathBuf> = [Path::new("."), &context.root, &context.library]
-        .into_iter()
-        .map(|root| if root.as_os_str().is_empty() { Path::new(".") } else { root })
-        .filter_map(|root| root.canonicalize().ok())
-        .collect();
-    let inside = |path: &Path| roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_path_buf));
+    let roots = roots(context);
+    let inside = |path: &Path| within(&roots, path);
     if secret_name(&inside(given).unwrap_or(given.to_path_buf())) {
         return Err(secret());
     }
@@ -32,7 +28,7 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
     if let Some(relative) = inside(&target) {
         return if secret_name(&relative) { Err(secret()) } else { Ok(()) };
     }
-    if context.stage.as_ref().and_then(|stage| stage.here()).is_some_and(|here| here.made(given)) {
+    if context.stage.as_ref().and_then(|stage| stage.here()).is_some_and(|here| here.made(&target)) {
         return Ok(());
     }
     let folders = context.bounds.reads.iter().filter_map(|folder| folder.canonicalize().ok());
@@ -43,6 +39,23 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
             .hint(format!("`outlier run --allow-read {folder} SCRIPT` lets scripts read texts and ids there")));
     }
     if secret_name(&target) { Err(secret()) } else { Ok(()) }
+}
+
+/// Whether a file of the project, links followed, is in it and has no name that secrets have.
+pub fn inside(context: &Context, path: &Path) -> bool {
+    let target = path.canonicalize().ok().and_then(|target| within(&roots(context), &target));
+    target.is_some_and(|target| !secret_name(&target))
+}
+
+/// The project, and where a test has its results.
+fn roots(context: &Context) -> Vec<PathBuf> {
+    let folders = [Path::new(""), &context.root, &context.library].into_iter();
+    folders.filter_map(|root| Path::new(".").join(root).canonicalize().ok()).collect()
+}
+
+/// The path from the root that it is in.
+fn within(roots: &[PathBuf], path: &Path) -> Option<PathBuf> {
+    roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_path_buf))
 }
 
 /// Whether the user wrote this path among the flags of the script, word for word.

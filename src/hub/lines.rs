@@ -14,6 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::documents::{Texts, unreadable};
 use crate::error::{Error, Result};
 use crate::outside::{self, shown};
+use crate::progress::interrupt_requested;
 
 /// Bytes of one piece of a text.
 const SLICE: usize = 64 << 10;
@@ -176,6 +177,9 @@ fn split(
         if spots.len() == MAX_SHUFFLED {
             let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
             return Err(Error::unsupported(message).hint("cut the file into several, or store it as Parquet"));
+        }
+        if interrupt_requested() {
+            return Err(Error::interrupted());
         }
         spots.push(item?.0);
     }

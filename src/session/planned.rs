@@ -45,9 +45,9 @@ impl Planned {
         std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
     }
 
-    /// Whether a file was made for the plan, such as the text of a miniature model.
+    /// Whether a file, by its canonical path, was made for the plan, such as the text of a miniature model.
     pub fn made(&self, path: &Path) -> bool {
-        path.starts_with(self.scratch.path())
+        self.scratch.path().canonicalize().is_ok_and(|scratch| path.starts_with(scratch))
     }
 
     /// The folder of a miniature model, wherever it is, as scripts would name it.
