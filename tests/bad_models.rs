@@ -261,7 +261,7 @@ fn config_that_is_not_json() {
 /// Every fixture with each of its numbers, and each pair of neighbours, replaced by numbers that no model has.
 #[test]
 fn sizes_that_no_model_has() {
-    const NUMBERS: [u64; 6] = [1 << 20, 1 << 24, 1 << 31, 1 << 40, 1 << 63, u64::MAX];
+    const NUMBERS: [u64; 8] = [0, 3, 1 << 20, 1 << 24, 1 << 31, 1 << 40, 1 << 63, u64::MAX];
     for fixture in std::fs::read_dir(repository().join("tests/fixtures")).unwrap() {
         let fixture = fixture.unwrap().path();
         let Ok(config) = std::fs::read(fixture.join("config.json")) else { continue };

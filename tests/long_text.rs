@@ -175,6 +175,7 @@ fn measured(child: &Child) -> (ExitStatus, i64) {
 }
 
 #[test]
+#[allow(clippy::zombie_processes)] // `measured` waits
 fn a_long_text_costs_no_more_than_its_windows() {
     let project = project(&example());
     let line = "To be, or not to be, that is the question: whether it is nobler in the mind to suffer. ";

@@ -28,7 +28,7 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
     if let Some(relative) = inside(&target) {
         return if secret_name(&relative) { Err(secret()) } else { Ok(()) };
     }
-    if context.stage.as_ref().and_then(|stage| stage.here()).is_some_and(|here| here.made(&target)) {
+    if context.stage.as_ref().is_some_and(|stage| stage.made(&target)) {
         return Ok(());
     }
     let folders = context.bounds.reads.iter().filter_map(|folder| folder.canonicalize().ok());

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::outside;
 
 /// Bytes of a small file: several times those of the largest tokenizers.
-const MAX_SMALL: u64 = 256 << 20;
+const MAX_SMALL: u64 = 128 << 20;
 
 pub struct Folder {
     path: PathBuf,

@@ -21,7 +21,7 @@ const OVERLAP: usize = 4 << 10;
 /// Places that are tried in an overlap before the piece grows.
 const TRIES: usize = 6;
 /// Bytes of a tokenizer.json, several times those of the largest vocabularies.
-const MAX_TOKENIZER: usize = 256 << 20;
+const MAX_TOKENIZER: usize = 128 << 20;
 
 /// A tokenizer and the special tokens it puts round a sequence.
 pub struct Encoder {
