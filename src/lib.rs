@@ -9,6 +9,7 @@ pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;
+pub mod outside;
 pub mod plot;
 pub mod progress;
 pub mod record;

@@ -23,6 +23,8 @@ mod precision;
 mod second_opinion;
 mod shakespeare;
 
+/// Texts far longer than what is made of them.
+mod long_text;
 /// Text to token ids, against the Python package tokenizers.
 mod text;
 
@@ -46,6 +48,7 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod outside_files;
 
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
 /// where anything may be written at all.

@@ -299,3 +299,27 @@ fn line_35_names_of_places() {
 fn line_36_nothing_unfinished_stays() {
     crate::saving::unfinished_files_of_killed_runs_are_removed_and_those_of_others_are_not();
 }
+
+#[test]
+fn line_37_texts_come_from_the_project_and_from_where_the_user_says() {
+    crate::outside_files::texts_outside_the_project_are_read_by_no_script();
+    crate::outside_files::the_user_says_what_else_is_read();
+    crate::outside_files::files_with_names_of_secrets_are_read_by_no_script();
+}
+
+#[test]
+fn line_38_messages_quote_little() {
+    crate::outside_files::messages_quote_no_files_at_length();
+}
+
+#[test]
+fn line_39_only_files_are_read() {
+    crate::outside_files::what_is_no_file_is_not_read();
+}
+
+#[test]
+fn line_40_a_damaged_file_is_an_error() {
+    crate::outside_files::a_damaged_tokenizer_is_an_error();
+    crate::outside_files::a_damaged_parquet_file_is_an_error();
+    crate::bad_models::a_size_that_no_model_has_is_named();
+}

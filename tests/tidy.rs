@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("stats", 1),
     ("error", 0),
     ("memory", 0),
+    ("outside", 0),
     ("progress", 0),
     ("record", 0),
     ("secret", 0),

@@ -142,7 +142,7 @@ fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Flags of `run` that a value stands behind.
-const VALUED: [&str; 3] = ["--max-steps", "--max-minutes", "--max-memory"];
+const VALUED: [&str; 4] = ["--max-steps", "--max-minutes", "--max-memory", "--allow-read"];
 
 fn fail(diagnostic: &Diagnostic) -> ExitCode {
     terminal::note(diagnostic);

@@ -31,10 +31,14 @@ pub struct Prompt {
     /// It stays when you leave.
     #[arg(long, value_name = "ID")]
     attach: Option<String>,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
 }
 
 pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
-    let context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
+    let mut context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
+    context.bounds.reads = asked.allow_read.clone();
     let context = Arc::new(context);
     let mut repl = Repl::new(context.clone());
     if let Some(id) = &asked.attach {

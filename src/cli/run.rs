@@ -21,6 +21,9 @@ pub struct Run {
     /// Lets run_command run commands on this machine.
     #[arg(long)]
     allow_commands: bool,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
     /// Steps of the script language that the script may take.
     #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
     max_steps: u64,
@@ -58,7 +61,7 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
     let Run { max_steps: operations, max_minutes: time, max_memory: memory, allow_commands: commands_here, .. } = asked;
-    let bounds = Bounds { operations, time, memory, commands_here };
+    let bounds = Bounds { operations, time, memory, commands_here, reads: asked.allow_read };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));
     context.bounds = bounds;
     context

@@ -19,6 +19,9 @@ pub struct Test {
     /// Runs only tests whose name holds this.
     #[arg(long)]
     only: Option<String>,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
 }
 
 pub fn test(asked: &Test) -> Result<ExitCode> {
@@ -29,7 +32,7 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
     let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for file in files.into_iter().take_while(|_| !interrupt_requested()) {
         terminal::line(file.display());
-        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &chosen) {
+        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &asked.allow_read, &chosen) {
             Ok(outcomes) => outcomes,
             Err(diagnostic) => {
                 fail(&diagnostic);

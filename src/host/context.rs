@@ -32,11 +32,13 @@ pub struct Bounds {
     pub memory: u64,
     /// Whether `run_command` may run commands on this machine.
     pub commands_here: bool,
+    /// Folders and files beside the project that texts and ids may come from.
+    pub reads: Vec<PathBuf>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { operations: MAX_OPERATIONS, time: None, memory: MAX_MEMORY, commands_here: false }
+        Self { operations: MAX_OPERATIONS, time: None, memory: MAX_MEMORY, commands_here: false, reads: Vec::new() }
     }
 }
 

@@ -118,7 +118,7 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
 }
 
 fn stdlib_text(context: &Context, name: &str) -> Result<String> {
-    modules::data(&context.root, name).ok_or_else(|| {
+    modules::data(context, name).ok_or_else(|| {
         Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
             .hint(crate::suggest::hint(name, modules::data_names()))
     })

@@ -13,15 +13,17 @@ use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
 use super::context::Context;
 use super::places;
 use super::problem::{ScriptResult, thrown};
+use super::reads;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
 
-/// The last line of a log is looked for in so many bytes.
-const LAST: u64 = 64 << 10;
-
 type Log = Arc<Mutex<File>>;
+
+/// Bytes of the end of a log that hold its last line.
+const TAIL: u64 = 64 << 10;
 
 thread_local! {
     /// Where this thread's reports go as well.
@@ -74,9 +76,11 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
 
 /// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
-    let text = end(&path(context, name)?).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
+    let path = path(context, name)?;
+    // A log may be a link to anything: only what looks like one is told.
+    let text = if reads::inside(context, &path) { tail(&path).unwrap_or_default() } else { String::new() };
+    let last = text.lines().next_back().and_then(|line| line.split_once(' '));
+    let Some((time, text)) = last.filter(|(time, _)| humantime::parse_rfc3339_weak(time).is_ok()) else {
         return Ok(Dynamic::UNIT);
     };
     let since = humantime::parse_rfc3339_weak(time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
@@ -87,14 +91,14 @@ fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     Ok(map.into())
 }
 
-/// The last bytes of a log, which may be long.
-fn end(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut file = disk::open(path)?;
-    let length = file.metadata()?.len();
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(length.saturating_sub(LAST)))?;
-    file.take(LAST).read_to_end(&mut text)?;
-    Ok(text)
+/// The end of a log, more than its last line.
+fn tail(path: &Path) -> std::io::Result<String> {
+    let mut file = outside::open(path)?;
+    let begin = file.metadata()?.len().saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut end = Vec::new();
+    file.take(TAIL).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// Adds a line to the log of this thread, if it has one.

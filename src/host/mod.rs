@@ -24,6 +24,7 @@ mod perplexity;
 mod places;
 pub mod plan;
 mod problem;
+mod reads;
 pub mod reference;
 pub mod repl;
 mod show;

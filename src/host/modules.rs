@@ -9,7 +9,9 @@ use std::sync::{Mutex, OnceLock};
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
+use super::context::Context;
 use crate::error::Error;
+use crate::outside;
 
 /// Embedded modules: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
@@ -24,6 +26,8 @@ const DATA: &[(&str, &str)] = &[
     ("published.json", include_str!("../../stdlib/published.json")),
     ("report.html", include_str!("../../stdlib/report.html")),
 ];
+/// Bytes of one of those of a project's own.
+const MAX_DATA: u64 = 64 << 20;
 /// How embedded files are called in messages.
 const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
 
@@ -73,9 +77,13 @@ pub fn functions(module: &str) -> Vec<String> {
 }
 
 /// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
-pub fn data(root: &Path, name: &str) -> Option<String> {
+pub fn data(context: &Context, name: &str) -> Option<String> {
     let embedded = DATA.iter().find(|(file, _)| *file == name)?;
-    Some(std::fs::read_to_string(root.join("stdlib").join(name)).unwrap_or_else(|_| embedded.1.to_string()))
+    let own = context.root.join("stdlib").join(name);
+    let read = || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(data).ok());
+    // A link that leads out of the project gives nothing away.
+    let own = if super::reads::inside(context, &own) { read() } else { None };
+    Some(own.unwrap_or_else(|| embedded.1.to_string()))
 }
 
 /// Names of those files.

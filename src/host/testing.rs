@@ -198,13 +198,15 @@ pub fn run_file(
     file: &Path,
     scratch: &Path,
     watch: &Arc<dyn Watch>,
+    reads: &[PathBuf],
     chosen: &dyn Fn(&str) -> bool,
 ) -> std::result::Result<Vec<Outcome>, Box<Diagnostic>> {
     let name = file.display().to_string();
     let source = super::read(file)?;
     let world = || -> Arc<Context> {
         clear(scratch);
-        let context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
+        let mut context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
+        context.bounds.reads = reads.to_vec();
         Arc::new(context.played(scratch.to_path_buf()))
     };
     let parser = super::engine(&world());

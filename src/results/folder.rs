@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
 use super::replace::{self, Replacement};
 use super::{features_csv, stats_file};
-use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::progress::Progress;
 use crate::record::{Activations, Bootstrap, Detection, Measurements};
 use crate::stats;
@@ -161,7 +161,7 @@ fn read_final(folder: &Path) -> Result<Vec<u8>> {
         true => replace::recover(folder),
         false => recover(folder),
     }
-    disk::read(&path, MAX_FINAL).map_err(|e| {
+    outside::read(&path, MAX_FINAL).map_err(|e| {
         Error::io(format!("reading {}", path.display()), &e)
             .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })

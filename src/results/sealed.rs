@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 
 /// Raised when the layout changes, of this file or of what its only user writes into it.
 const MARK: &[u8; 24] = b"outlier checkpoint  v 1\n";
@@ -169,7 +170,7 @@ impl Reader {
             Error::bad_argument(format!("{place} exists and is not a checkpoint"))
                 .hint("it would be overwritten: name another file")
         };
-        let file = match disk::open(path) {
+        let file = match outside::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(_) if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) => return Err(other()),

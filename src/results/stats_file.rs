@@ -21,8 +21,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::packed::{self, Packed, Rows, Shape};
-use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::record::{Activations, Fold, Ladders, NormFold};
 
 /// Raised when the layout changes.
@@ -75,7 +75,7 @@ pub fn read(path: &Path) -> Result<Activations> {
 /// The record and all bytes of its file.
 pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
-    let data = disk::read(path, MAX_FILE)
+    let data = outside::read(path, MAX_FILE)
         .map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
     let acts = decode(&data).map_err(|problem| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")

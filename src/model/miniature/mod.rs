@@ -16,6 +16,7 @@ use super::config::Config;
 use super::open::SYNTHETIC_KEY;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::record::Miniature;
 use crate::suggest;
 
@@ -23,6 +24,8 @@ pub use plant::Planted;
 
 /// Raised when the same name would give other weights.
 const VERSION: u32 = 1;
+/// Bytes of the file that says how a miniature was made.
+const MAX_MARK: u64 = 1 << 20;
 const SEED: u64 = 20_220_815; // the day LLM.int8() appeared
 
 /// The English text that miniature models read: written for this purpose.
@@ -49,7 +52,7 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
         expected_classification: recipe.classification().to_string(),
     };
     let stamp = serde_json::json!({ "version": VERSION, "seed": SEED, "recipe": recipe.config });
-    let current = std::fs::read(&mark).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());
+    let current = outside::read(&mark, MAX_MARK).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());
     if current.as_ref() == Some(&stamp) {
         return Ok(made);
     }
