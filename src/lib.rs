@@ -8,6 +8,7 @@ pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;
+pub mod plain;
 pub mod plot;
 pub mod progress;
 pub mod record;

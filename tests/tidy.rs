@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("stats", 1),
     ("error", 0),
     ("memory", 0),
+    ("plain", 0),
     ("progress", 0),
     ("record", 0),
     ("secret", 0),

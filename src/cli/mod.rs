@@ -4,6 +4,7 @@ mod bars;
 mod check;
 mod doc;
 mod doctor;
+mod dotenv;
 mod gpus;
 mod interrupt;
 mod new;
@@ -14,6 +15,7 @@ mod table;
 mod test;
 mod worker;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -84,8 +86,16 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // Variables that are set win over the file.
-    let _ = dotenvy::from_filename(".env");
+    if !cli.quiet {
+        crate::progress::show_notes(|text| {
+            // A note that cannot be written is no reason to end.
+            let _ = writeln!(std::io::stderr(), "note: {text}");
+        });
+    }
+    // A worker is given what it needs by its client.
+    if !matches!(cli.command, Command::Worker { .. } | Command::Doc(_) | Command::Check(_) | Command::New(_)) {
+        dotenv::read();
+    }
     interrupt::install();
     match cli.command {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
