@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::repository::small;
 use super::shards::{self, INDEX, SINGLE};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 pub struct Folder {
     path: PathBuf,
@@ -51,7 +52,14 @@ impl Folder {
         let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
         for name in self.names()? {
             let reading = format!("reading {}", self.path.join(&name).display());
-            let file = File::open(self.path.join(&name));
+            // A pipe would be waited for without an end.
+            let path = self.path.join(&name);
+            if path.exists() && !path.is_file() {
+                return Err(
+                    Error::corrupt(format!("{reading}: it is not a file")).hint("is the folder that of a model?")
+                );
+            }
+            let file = File::open(path);
             let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
             let bytes = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
             described.push(SourceFile { name, bytes, announced_sha256: None });
@@ -77,10 +85,9 @@ impl ByteSource for Folder {
 
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        match std::fs::read(&path) {
-            Ok(data) => Ok(Some(data)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format!("reading {}", path.display()), &e)),
+        match small(&path) {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            data => data.map(Some),
         }
     }
 
