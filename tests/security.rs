@@ -236,3 +236,24 @@ fn line_14_values_stay_small() {
         refused(&project, script, "too large");
     }
 }
+
+#[test]
+fn line_28_a_hub_names_no_files() {
+    crate::hub_trust::what_a_hub_says_becomes_no_file_name();
+    crate::hub_trust::what_was_downloaded_is_believed_by_its_hash();
+}
+
+#[test]
+fn line_29_services_come_to_an_end() {
+    crate::hub_trust::a_server_that_asks_to_wait_for_ever();
+}
+
+#[test]
+fn line_30_dot_env_holds_keys() {
+    crate::hub_trust::a_dot_env_redirects_nothing();
+}
+
+#[test]
+fn line_31_secrets_go_where_the_user_says() {
+    crate::hub_trust::a_token_does_not_cross_a_network_in_clear();
+}
