@@ -10,6 +10,7 @@ pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod outside;
+pub mod plain;
 pub mod plot;
 pub mod progress;
 pub mod record;

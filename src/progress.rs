@@ -3,6 +3,7 @@
 //! Events are plain data, so that they can cross a wire as well as drive a progress bar.
 
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One thing worth showing. `done` and `total` count layers; in a transfer, where `tokens` is 0, bytes.
@@ -56,4 +57,19 @@ pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn interrupt_requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Where notes go for which no work's `Progress` is at hand.
+static NOTES: OnceLock<fn(&str)> = OnceLock::new();
+
+/// From now on notes are shown by this; before, and without it, they are not shown.
+pub fn show_notes(show: fn(&str)) {
+    let _ = NOTES.set(show);
+}
+
+/// Something the user should know, from a place that is told of nobody's progress: a line without control characters.
+pub fn note(text: &str) {
+    if let Some(show) = NOTES.get() {
+        show(text);
+    }
 }

@@ -80,11 +80,12 @@ mod estimate;
 mod sweep;
 
 /// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read
-/// without being downloaded; and datasets.
+/// without being downloaded; datasets; and hubs that mean ill.
 mod dataset;
 mod hub;
 mod hub_download;
 mod hub_stream;
+mod hub_trust;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod runpod;

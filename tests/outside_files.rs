@@ -185,7 +185,7 @@ pub fn what_is_no_file_is_not_read() {
     // Allowed or not, a device has no end.
     project.file("script.rhai", text("zero.txt"));
     let outcome = ending(start(&project, &["run", "--allow-read", "/dev", "script.rhai"])).ends(3);
-    assert!(outcome.stderr.contains("a pipe, socket or device, not a file"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("a pipe, socket or device, not a regular file"), "{}", outcome.stderr);
 }
 
 /// Ends as an error of a damaged file does.

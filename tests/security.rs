@@ -323,3 +323,24 @@ fn line_40_a_damaged_file_is_an_error() {
     crate::outside_files::a_damaged_parquet_file_is_an_error();
     crate::bad_models::a_size_that_no_model_has_is_named();
 }
+
+#[test]
+fn line_28_a_hub_names_no_files() {
+    crate::hub_trust::what_a_hub_says_becomes_no_file_name();
+    crate::hub_trust::what_was_downloaded_is_believed_by_its_hash();
+}
+
+#[test]
+fn line_29_services_come_to_an_end() {
+    crate::hub_trust::a_server_that_asks_to_wait_for_ever();
+}
+
+#[test]
+fn line_30_dot_env_holds_keys() {
+    crate::hub_trust::a_dot_env_redirects_nothing();
+}
+
+#[test]
+fn line_31_secrets_go_where_the_user_says() {
+    crate::hub_trust::a_token_does_not_cross_a_network_in_clear();
+}

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("error", 0),
     ("memory", 0),
     ("outside", 0),
+    ("plain", 0),
     ("progress", 0),
     ("record", 0),
     ("secret", 0),

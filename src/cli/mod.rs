@@ -4,6 +4,7 @@ mod bars;
 mod check;
 mod doc;
 mod doctor;
+mod dotenv;
 mod gpus;
 mod interrupt;
 mod new;
@@ -86,8 +87,13 @@ pub fn main() -> ExitCode {
             return shown(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
         }
     };
-    // Variables that are set win over the file.
-    let _ = dotenvy::from_filename(".env");
+    if !cli.quiet {
+        crate::progress::show_notes(|text| terminal::note(format!("note: {text}")));
+    }
+    // A worker is given what it needs by its client.
+    if !matches!(cli.command, Command::Worker { .. } | Command::Doc(_) | Command::Check(_) | Command::New(_)) {
+        dotenv::read();
+    }
     interrupt::install();
     // A worker runs no scripts, and may leave this process for another: it stays on the first thread.
     let ended = match cli.command {

@@ -14,7 +14,6 @@ use super::context::Context;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::reads;
-use crate::disk;
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};

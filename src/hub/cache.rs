@@ -1,77 +1,172 @@
 //! The cache folder of one repository, laid out as the Python package huggingface_hub does: `blobs/` by hash, `snapshots/`
-//! with relative links into them, locks beside the repositories.
+//! with relative links into them, `refs/` with the commits of branches, locks beside the repositories.
+//!
+//! What is found there may have been written by anybody's program, and torn by a loss of power: a commit and a hash are
+//! believed by their form, a link by where it leads, and a small file by its hash each time it is used. A large file is
+//! believed by its hash when it is linked into a snapshot, and not read again for that later.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use super::environment;
+use super::hash::Hash;
+use super::names::is_commit;
+use super::source::SMALL_FILE;
+use crate::disk;
+use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 
 /// Between two looks at a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(200);
+/// What a killed download has left, or a killed process on the way to a link, is given up after so long a time.
+const STALE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The ending of what has arrived of a blob so far, and of a link on its way to its name.
+const INCOMPLETE: &str = ".incomplete";
+const LINK: &str = ".link";
+
+/// A repository in the cache.
+pub struct Cache {
+    /// `…/hub/models--owner--name`
+    repository: PathBuf,
+}
 
 /// One commit of a repository in the cache.
 pub struct Snapshot {
-    /// `…/hub/models--owner--name`
     repository: PathBuf,
-    commit: String,
+    pub commit: String,
 }
 
 /// Held until dropped.
 pub struct Lock(#[allow(dead_code)] File);
 
+impl Cache {
+    /// Of the model `owner/name`, an id of letters that are checked.
+    ///
+    /// # Errors
+    /// `io` where this user has no folder for caches.
+    pub fn of(id: &str) -> Result<Self> {
+        let cache = environment::hub_cache().ok_or_else(|| {
+            Error::new(Kind::Io, "there is no folder for the cache of models").hint("set HF_HOME or HOME to a folder")
+        })?;
+        Ok(Self { repository: cache.join(format!("models--{}", id.replace('/', "--"))) })
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.repository.join("refs").join(revision)
+    }
+
+    /// The commit that a branch or tag was at when somebody last asked.
+    pub fn commit(&self, revision: &str) -> Option<String> {
+        let mut text = String::new();
+        File::open(self.reference(revision)).ok()?.take(64).read_to_string(&mut text).ok()?;
+        Some(text.trim().to_string()).filter(|commit| is_commit(commit))
+    }
+
+    /// Notes the commit of a branch or tag; `revision` is one that `names::is_revision` has passed.
+    pub fn note(&self, revision: &str, commit: &str) -> Result<()> {
+        if self.commit(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        disk::write(&self.reference(revision), commit.as_bytes())
+    }
+
+    pub fn snapshot(&self, commit: &str) -> Snapshot {
+        Snapshot { repository: self.repository.clone(), commit: commit.to_string() }
+    }
+
+    /// Removes what killed processes have left and nobody has gone on with for two weeks.
+    pub fn sweep(&self) {
+        let old = |path: &Path| {
+            let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > STALE))
+        };
+        let snapshots = std::fs::read_dir(self.repository.join("snapshots")).into_iter().flatten().flatten();
+        for folder in snapshots.map(|entry| entry.path()).chain([self.repository.join("blobs")]) {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if (name.ends_with(INCOMPLETE) || name.ends_with(LINK)) && old(&entry.path()) {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+}
+
 impl Snapshot {
-    /// From the folder of the snapshot, `…/models--owner--name/snapshots/<commit>`.
-    pub fn of(folder: &Path) -> Option<Self> {
-        let commit = folder.file_name()?.to_str()?.to_string();
-        let repository = folder.parent()?.parent()?.to_path_buf();
-        Some(Self { repository, commit })
+    /// `…/models--owner--name/snapshots/<commit>`
+    pub fn folder(&self) -> PathBuf {
+        self.repository.join("snapshots").join(&self.commit)
     }
 
     /// Where a file of this commit is, or will be.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.repository.join("snapshots").join(&self.commit).join(name)
+        self.folder().join(name)
     }
 
-    pub fn blob(&self, etag: &str) -> PathBuf {
-        self.repository.join("blobs").join(etag)
+    pub fn blob(&self, hash: &Hash) -> PathBuf {
+        self.repository.join("blobs").join(hash.digits())
     }
 
     /// What has arrived of a blob so far, from its first byte on.
-    pub fn incomplete(&self, etag: &str) -> PathBuf {
-        self.repository.join("blobs").join(format!("{etag}.incomplete"))
+    pub fn incomplete(&self, hash: &Hash) -> PathBuf {
+        self.repository.join("blobs").join(format!("{}{INCOMPLETE}", hash.digits()))
     }
 
-    /// Makes `name` a link to the blob, in one step.
-    pub fn link(&self, name: &str, etag: &str) -> Result<()> {
+    /// The hash of the blob that a file is a link to; None where there is no such link, or it leads elsewhere.
+    pub fn linked(&self, name: &str) -> Option<Hash> {
+        let file = self.file(name);
+        let target = std::fs::read_link(&file).ok()?;
+        let hash = Hash::parse(target.file_name()?.to_str()?)?;
+        let folder = file.parent()?.join(target.parent()?).canonicalize().ok()?;
+        (folder == self.repository.join("blobs").canonicalize().ok()?).then_some(hash)
+    }
+
+    /// Whether a file is there, is what it must be, and begins like what its name says.
+    pub fn has(&self, name: &str) -> bool {
+        let file = self.file(name);
+        let is_right = match std::fs::symlink_metadata(&file) {
+            Ok(metadata) if metadata.is_symlink() => self.linked(name).is_some_and(|hash| is_believable(&file, &hash)),
+            // A file system without links.
+            Ok(metadata) => metadata.is_file(),
+            Err(_) => false,
+        };
+        is_right && is_plausible(&file)
+    }
+
+    /// Makes `name` a link to the blob, in one step that a loss of power does not undo by halves.
+    pub fn link(&self, name: &str, hash: &Hash) -> Result<()> {
         let file = self.file(name);
         let linking = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);
         let up = "../".repeat(2 + name.matches('/').count());
-        let fresh = self.file(&format!("{name}.{}.link", std::process::id()));
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).map_err(linking)?;
-        }
+        let fresh = self.file(&format!("{name}.{}{LINK}", std::process::id()));
+        let folder = file.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(linking)?;
         let _ = std::fs::remove_file(&fresh);
-        match std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &fresh) {
-            Ok(()) => std::fs::rename(&fresh, &file).map_err(linking),
+        match std::os::unix::fs::symlink(format!("{up}blobs/{}", hash.digits()), &fresh) {
+            Ok(()) => std::fs::rename(&fresh, &file).map_err(linking)?,
             // A file system without links: the blob itself moves, as in the Python cache.
-            Err(_) => std::fs::rename(self.blob(etag), &file).map_err(linking),
+            Err(_) => std::fs::rename(self.blob(hash), &file).map_err(linking)?,
         }
+        disk::sync_folder(folder);
+        Ok(())
     }
 
     /// Waits until no other process downloads this blob. Python's lock is the same one.
-    pub fn lock(&self, etag: &str, name: &str, progress: &dyn Progress) -> Result<Lock> {
+    pub fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
         let missing = || Error::not_found(format!("{}: not a cache folder", self.repository.display()));
         let (Some(cache), Some(repository)) = (self.repository.parent(), self.repository.file_name()) else {
             return Err(missing());
         };
         let folder = cache.join(".locks").join(repository);
-        let path = folder.join(format!("{etag}.lock"));
+        let path = folder.join(format!("{}.lock", hash.digits()));
         let locking = |e: std::io::Error| Error::io(format!("locking {}", path.display()), &e);
         std::fs::create_dir_all(&folder).map_err(locking)?;
-        let file = File::options().create(true).append(true).open(&path).map_err(locking)?;
+        let options = File::options().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let file = options.map_err(locking)?;
         let mut told = false;
         // Safety: the descriptor is that of an open file.
         while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
@@ -90,5 +185,24 @@ impl Snapshot {
             std::thread::sleep(LOCK_POLL);
         }
         Ok(Lock(file))
+    }
+}
+
+/// Whether a blob is there and, where that costs nothing, has the content that its name promises.
+fn is_believable(path: &Path, hash: &Hash) -> bool {
+    let Ok(metadata) = std::fs::metadata(path) else { return false };
+    let small = metadata.len() <= SMALL_FILE;
+    metadata.is_file() && (!small || hash.is_of_file(path, |_| Ok::<_, ()>(())).unwrap_or(false))
+}
+
+/// Whether a file exists and begins like what its name says.
+pub fn is_plausible(path: &Path) -> bool {
+    let mut begin = [0u8; 9];
+    let Ok(read) = File::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => begin.trim_ascii_start().starts_with(b"{"),
+        // The length of the header, then the header.
+        Some("safetensors") => read == 9 && begin[8] == b'{',
+        _ => true,
     }
 }

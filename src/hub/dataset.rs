@@ -3,6 +3,8 @@
 //! The cache is below the user's cache folder, `outlier/datasets/<owner>--<name>/<commit>/<file>/<first byte>-<length>`, so
 //! that the same text is there again without a network.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +14,25 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::environment;
-use super::http::Http;
+use super::http::{Http, IS_IT_A_HUB};
+use super::names::{is_commit, is_file_path};
 use super::parquet_text::TextColumn;
 use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::resolve_all;
-use super::resolve::{Address, RepositoryKind};
+use super::resolve::{Address, RepositoryKind, check_revision};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::plain::plain;
 use crate::record::DatasetArgs;
 
 /// How file names of the usual layout begin: `train-00000-of-00010.parquet`.
 const SPLITS: &[&str] = &["train", "validation", "test"];
+/// Bytes of a file and of one range of it: more than any file of texts has, and any column of a group of its rows.
+const LARGEST_FILE: u64 = 1 << 40;
+const LARGEST_RANGE: u64 = 4 << 30;
+/// Bytes of a stored choice.
+const CHOICE: u64 = 64 << 10;
 
 /// A column of a file of a dataset.
 pub struct Found {
@@ -40,6 +49,13 @@ struct Choice {
     bytes: u64,
 }
 
+impl Choice {
+    /// As it becomes part of a path, whether it comes from the hub or from the cache.
+    fn is_harmless(&self) -> bool {
+        is_commit(&self.commit) && is_file_path(&self.file) && self.bytes <= LARGEST_FILE
+    }
+}
+
 /// Finds the file and opens the column `column` of it.
 ///
 /// # Errors
@@ -51,6 +67,13 @@ pub fn open(args: &DatasetArgs, column: &str) -> Result<Found> {
             .hint("an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`")
     })?;
     let address = Arc::new(address);
+    check_revision(&address, args.revision.as_deref().unwrap_or("main"))?;
+    for (option, path) in [("file", &args.file), ("config", &args.config)] {
+        if let Some(path) = path.as_ref().filter(|path| !is_file_path(path)) {
+            let message = format!("load_tokens: {option} \"{}\" leads out of the dataset", plain(path, 200));
+            return Err(Error::bad_argument(message).hint("give it as the dataset's page on the hub shows it"));
+        }
+    }
     let folder = environment::caches().map(|caches| caches.join("outlier/datasets").join(args.id.replace('/', "--")));
     let choice = choice(&address, args, folder.as_deref())?;
     let cache = folder.map(|folder| folder.join(&choice.commit).join(&choice.file));
@@ -67,8 +90,9 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     let digest: String = Sha256::digest(&question)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.map(|folder| folder.join(format!("choice-{digest}.json")));
     let known = || {
-        let text = std::fs::read(path.as_ref()?).ok()?;
-        serde_json::from_slice::<Choice>(&text).ok()
+        let (mut text, file) = (Vec::new(), File::open(path.as_ref()?).ok()?);
+        file.take(CHOICE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok().filter(Choice::is_harmless)
     };
     let pinned = args.revision.as_deref().is_some_and(is_commit);
     if (pinned || environment::offline())
@@ -94,23 +118,21 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     Ok(choice)
 }
 
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 fn ask(address: &Arc<Address>, args: &DatasetArgs) -> Result<Choice> {
     let http = Arc::new(Http::new()?);
     let revision = args.revision.as_deref().unwrap_or("main");
     let info = http.json(&address.api_path(revision), &address.doing("its description"))?;
-    let commit = info["sha"].as_str().map(str::to_string).ok_or_else(|| {
-        Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing("its description")))
+    let commit = info["sha"].as_str().filter(|commit| is_commit(commit)).map(str::to_string).ok_or_else(|| {
+        Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing("its description"))).hint(IS_IT_A_HUB)
     })?;
     let file = match &args.file {
         Some(file) => file.clone(),
         None => smallest(&http, address, &commit, args)?,
     };
     let found = resolve_all(&http, address, &commit, [file.as_str()].into_iter())?.remove(0)?;
-    Ok(Choice { commit, file, bytes: found.bytes })
+    let choice = Choice { commit, file, bytes: found.bytes };
+    // What was resolved has passed the same checks; they stand here too because a path is made of it.
+    choice.is_harmless().then_some(choice).ok_or_else(|| found.changed())
 }
 
 /// The smallest Parquet file of a config and split: as good a sample as any, and quick to open.
@@ -155,7 +177,7 @@ fn smallest(http: &Arc<Http>, address: &Address, commit: &str, args: &DatasetArg
 
 fn parquet_files(list: &Value) -> Vec<(String, u64)> {
     let file = |entry: &Value| {
-        let path = entry["path"].as_str().filter(|path| path.ends_with(".parquet"))?;
+        let path = entry["path"].as_str().filter(|path| path.ends_with(".parquet") && is_file_path(path))?;
         Some((path.to_string(), entry["size"].as_u64()?))
     };
     list.as_array().into_iter().flatten().filter_map(file).collect()
@@ -173,7 +195,12 @@ impl Cached {
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let bytes = range.end - range.start;
         let path = self.cache.as_ref().map(|cache| cache.join(format!("{}-{bytes}", range.start)));
-        let cached = path.as_ref().and_then(|path| std::fs::read(path).ok());
+        if bytes > LARGEST_RANGE {
+            let message = format!("reading {}: {bytes} bytes of it in one piece", self.choice.file);
+            return Err(Error::unsupported(message).hint("files whose rows are in smaller groups can be read"));
+        }
+        let is_whole = |path: &&PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes);
+        let cached = path.as_ref().filter(is_whole).and_then(|path| std::fs::read(path).ok());
         if let Some(data) = cached.filter(|data| data.len() as u64 == bytes) {
             return Ok(data);
         }

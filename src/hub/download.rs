@@ -1,16 +1,17 @@
-//! A large file of the hub into the cache: many ranges at once, written in order, checked against its SHA-256.
+//! A file of the hub into the cache: many ranges at once, written in order, checked against its hash, durable before it gets
+//! its name.
 //!
 //! `blobs/<etag>.incomplete` always holds the first bytes of the file and no others, so that a later attempt, of this program
-//! or of the Python package, can go on where this one ended.
+//! or of the Python package, can go on where this one ended. What nobody goes on with is removed after two weeks, by the next
+//! download of the same repository.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use sha2::{Digest, Sha256};
 
 use super::cache::Snapshot;
 use super::http::Http;
@@ -50,34 +51,34 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Downloads `file` into the snapshot unless it is there.
+/// Downloads `file` into the snapshot unless it is there. A blob that is there is read once and believed by its hash.
 ///
 /// # Errors
-/// `corrupt` when the bytes do not have the announced SHA-256; they are removed. After any other error what has arrived
+/// `corrupt` when the bytes do not have the announced hash; they are removed. After any other error what has arrived
 /// stays for the next attempt.
 pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
-    let blob = snapshot.blob(&file.etag);
-    let _lock = snapshot.lock(&file.etag, &file.name, tally.progress)?;
-    if std::fs::metadata(&blob).is_ok_and(|metadata| metadata.len() == file.bytes) {
-        tally.add(file.bytes)?;
-        return snapshot.link(&file.name, &file.etag);
+    let blob = snapshot.blob(&file.hash);
+    let _lock = snapshot.lock(&file.hash, &file.name, tally.progress)?;
+    if std::fs::metadata(&blob).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.bytes) {
+        let before = tally.done;
+        if file.hash.is_of_file(&blob, |bytes| tally.add(bytes))? {
+            return snapshot.link(&file.name, &file.hash);
+        }
+        tally.done = before;
+        let text = format!("{} is damaged: fetching {} again", blob.display(), file.name);
+        tally.progress.event(Event::Warning(text));
     }
-    let path = snapshot.incomplete(&file.etag);
-    let hash = fill(http, file, &path, tally)?;
-    if file.announced_sha256().is_some_and(|announced| announced != hash) {
+    let path = snapshot.incomplete(&file.hash);
+    let found = fill(http, file, &path, tally)?;
+    if found != file.hash.digits() {
         let _ = std::fs::remove_file(&path);
-        return Err(Error::corrupt(format!(
-            "{}: the bytes have the SHA-256 {hash}, the hub announces {}",
-            file.doing(),
-            file.etag
-        ))
-        .hint("what was downloaded has been removed; run again"));
+        return Err(file.damaged(&found, "what was downloaded has been removed; run again"));
     }
     disk::rename(&path, &blob).map_err(|e| Error::io(format!("writing {}", blob.display()), &e))?;
-    snapshot.link(&file.name, &file.etag)
+    snapshot.link(&file.name, &file.hash)
 }
 
-/// Completes the file at `path` and returns the SHA-256 of all its bytes.
+/// Completes the file at `path`, makes it durable, and returns the hash of all its bytes in digits.
 fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally) -> Result<String> {
     let writing = |e: std::io::Error| {
         let error = Error::io(format!("writing {}", path.display()), &e);
@@ -91,8 +92,9 @@ fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(writing)?;
     }
-    let mut output = File::options().create(true).read(true).append(true).open(path).map_err(writing)?;
-    let mut hash = Sha256::new();
+    let output = File::options().create(true).read(true).append(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    let mut output = output.map_err(writing)?;
+    let mut hash = file.hash.hasher(file.bytes);
     let mut have = output.metadata().map_err(writing)?.len();
     if have > file.bytes {
         output.set_len(0).map_err(writing)?;
@@ -103,7 +105,7 @@ fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally
     for part in parts(0..have) {
         let buffer = &mut buffer[..(part.end - part.start) as usize];
         output.read_exact(buffer).map_err(writing)?;
-        hash.update(&buffer);
+        hash.update(buffer);
         tally.add(buffer.len() as u64)?;
     }
     let ranges = Ranges::new(http.clone(), vec![file.clone()], Limits::DOWNLOAD);
@@ -114,7 +116,7 @@ fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally
             let buffer = &mut buffer[..(part.end - part.start) as usize];
             ranges.read(0, part.start, buffer)?;
             output.write_all(buffer).map_err(writing)?;
-            hash.update(&buffer);
+            hash.update(buffer);
             tally.add(buffer.len() as u64)?;
         }
         Ok(())
@@ -122,7 +124,8 @@ fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally
     let outcome = rest();
     ranges.forget(&[ALL]);
     outcome?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    output.sync_all().map_err(writing)?;
+    Ok(hash.digits())
 }
 
 fn parts(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {

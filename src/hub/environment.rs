@@ -1,14 +1,21 @@
 //! What the environment says about the hub: endpoint, token, time-out, whether it may be asked at all, and where what came
 //! from it is kept. Names and meanings are those of the Python package huggingface_hub.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// A connection that brings no byte for this long has stalled; `HF_HUB_DOWNLOAD_TIMEOUT`, seconds, changes it.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Bytes of a file that holds a token and nothing else.
+const TOKEN_FILE: u64 = 64 << 10;
+/// Said where a token stays here, and what to do about it.
+pub const UNCOVERED: &str = "no token is sent over plain http to another computer";
+pub const COVER: &str = "give HF_ENDPOINT an address that begins with https://";
 
 /// A token that somebody else's client has given to this process.
 static TOKEN: Mutex<Option<Secret>> = Mutex::new(None);
@@ -23,20 +30,35 @@ pub fn given_token() -> Option<Secret> {
     TOKEN.lock().expect("no panic under this lock").clone()
 }
 
+/// The variables that may hold a token, the first one first.
+const VARIABLES: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
+
 /// The token that this machine's user has, to be handed to another machine: `HF_TOKEN`, then the file of `hf auth login`.
 pub fn own_token() -> Option<Secret> {
-    let variable = |name| std::env::var(name).ok().and_then(|text| Secret::new(&text));
-    let home = || folder("HF_HOME").or(caches().map(|caches| caches.join("huggingface")));
     let file = || folder("HF_TOKEN_PATH").or(home().map(|home| home.join("token")));
-    let stored = || file().and_then(|path| std::fs::read_to_string(path).ok()).and_then(|text| Secret::new(&text));
-    variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored)
+    let stored = || {
+        let (mut text, file) = (String::new(), std::fs::File::open(file()?).ok()?);
+        file.take(TOKEN_FILE).read_to_string(&mut text).ok()?;
+        Secret::new(&text)
+    };
+    VARIABLES.into_iter().find_map(secret::named).or_else(stored)
 }
 
-/// The token to ask with. A stored one is not sent when the user says so.
+/// The token that there is. A stored one is not sent when the user says so.
 pub fn token() -> Option<Secret> {
-    let named = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().any(|name| std::env::var_os(name).is_some());
+    let named = VARIABLES.iter().any(|name| std::env::var_os(name).is_some() || secret::named(name).is_some());
     let own = || if flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") && !named { None } else { own_token() };
     given_token().or_else(own)
+}
+
+/// The token to ask with: none where it would cross a network for all to read.
+pub fn token_for_endpoint() -> Option<Secret> {
+    token().filter(|_| secret::may_travel(&endpoint()))
+}
+
+/// Whether there is a token that is not sent.
+pub fn withholds() -> bool {
+    !secret::may_travel(&endpoint()) && token().is_some()
 }
 
 /// Without a slash at the end.
@@ -53,6 +75,17 @@ pub fn offline() -> bool {
 pub fn stall_timeout() -> Duration {
     let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse::<f64>().ok());
     seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(STALL)
+}
+
+/// The folder that Hugging Face's tools share.
+fn home() -> Option<PathBuf> {
+    folder("HF_HOME").or_else(|| caches().map(|caches| caches.join("huggingface")))
+}
+
+/// The cache of repositories.
+pub fn hub_cache() -> Option<PathBuf> {
+    let named = folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
+    named.or_else(|| home().map(|home| home.join("hub")))
 }
 
 /// The user's folder for caches.

@@ -4,15 +4,21 @@ use std::ops::Range;
 
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response};
-use tokio::time::timeout;
 
+use super::body::Body;
 use super::http::{Attempt, Http, Patience, Trouble};
 use super::refusal::{self, Refusal};
 use super::resolve::RemoteFile;
 use crate::error::{Error, Kind, Result};
+use crate::plain::plain;
 
 /// How many bytes in front of a range are thrown away when a server ignores ranges and sends the whole file.
 const MAX_SKIPPED: u64 = 16 << 20;
+/// What a request must at least bring, or the rest, so that failures before it are forgiven: a server that sends a byte each
+/// time and breaks off would be asked for ever.
+const LEAST_PROGRESS: usize = 64 << 10;
+/// Memory that is set aside at once, before anything has arrived.
+const SET_ASIDE: usize = 8 << 20;
 /// How often in a row the hub may name an address that refuses.
 const MAX_EXPIRED: u32 = 3;
 
@@ -23,7 +29,7 @@ const MAX_EXPIRED: u32 = 3;
 /// whatever the hub refuses with.
 pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
     let length = (range.end - range.start) as usize;
-    let mut data = Vec::with_capacity(length);
+    let mut data = Vec::with_capacity(length.min(SET_ASIDE));
     let mut patience = Patience::default();
     let mut expired = 0;
     while data.len() < length {
@@ -37,13 +43,14 @@ pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<
             receive(http, response, skip, length, &mut data).await
         };
         let outcome = attempt.await;
-        if data.len() > had {
+        if data.len() - had >= LEAST_PROGRESS.min(length - had) {
             patience.progress();
             expired = 0;
         }
         match outcome {
             Ok(()) => (),
             Err(Trouble::Fatal(error)) => return Err(error),
+            Err(Trouble::Refused(refusal)) => return Err(refusal::error(&file.doing(), refusal)),
             Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, &file.doing()).await?,
             Err(Trouble::Expired) => {
                 expired += 1;
@@ -63,7 +70,7 @@ fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range
         206 => {
             let text = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let (start, end, total) = content_range(text).ok_or_else(|| {
-                let problem = format!("the answer's Content-Range is \"{text}\"");
+                let problem = format!("the answer's Content-Range is \"{}\"", plain(text, 100));
                 Trouble::Passing { problem, after: None }
             })?;
             if total != file.bytes {
@@ -85,7 +92,7 @@ fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range
         )),
         416 => Err(Trouble::Fatal(file.changed())),
         300..=399 => Err(Trouble::Expired),
-        _ => Err(http.trouble(response, &file.doing())),
+        _ => Err(http.trouble(response)),
     }
 }
 
@@ -97,16 +104,11 @@ fn content_range(text: &str) -> Option<(u64, u64, u64)> {
 }
 
 /// Appends the body to `data` until that holds `length` bytes, leaving out the first `skip` of it.
-async fn receive(http: &Http, mut response: Response, skip: u64, length: usize, data: &mut Vec<u8>) -> Attempt<()> {
-    let mut skip = skip;
+async fn receive(http: &Http, response: Response, skip: u64, length: usize, data: &mut Vec<u8>) -> Attempt<()> {
+    let (mut skip, mut body) = (skip, Body::new(response, http.stall));
     while data.len() < length {
-        let chunk = match timeout(http.stall, response.chunk()).await {
-            Err(_) => Err(format!("no byte for {} s", http.stall.as_secs_f32())),
-            Ok(Err(_)) => Err("the connection broke off".to_string()),
-            Ok(Ok(None)) => Err("the answer ended early".to_string()),
-            Ok(Ok(Some(chunk))) => Ok(chunk),
-        };
-        let chunk = chunk.map_err(|problem| Trouble::Passing { problem, after: None })?;
+        let early = || Trouble::Passing { problem: "the answer ended early".to_string(), after: None };
+        let chunk = body.chunk().await?.ok_or_else(early)?;
         let skipped = skip.min(chunk.len() as u64);
         skip -= skipped;
         let chunk = &chunk[skipped as usize..];

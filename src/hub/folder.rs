@@ -9,15 +9,13 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::repository::small;
 use super::shards::{self, INDEX, SINGLE};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::outside;
-
-/// Bytes of a small file: several times those of the largest tokenizers.
-const MAX_SMALL: u64 = 128 << 20;
 
 pub struct Folder {
     path: PathBuf,
@@ -81,10 +79,9 @@ impl ByteSource for Folder {
 
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        match outside::read(&path, MAX_SMALL) {
-            Ok(data) => Ok(Some(data)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format!("reading {}", path.display()), &e)),
+        match small(&path) {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            data => data.map(Some),
         }
     }
 

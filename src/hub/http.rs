@@ -1,12 +1,14 @@
 //! The hub over plain HTTP: one client and one small runtime per process, started at the first request; what an answer
 //! means; how long to wait before another attempt.
 //!
-//! The token goes to the hub's own address and nowhere else. Meanings follow huggingface_hub's `utils/_http.py`.
+//! The token goes to the hub's own address and nowhere else, and there only over https or inside this computer. Every answer
+//! is bounded in bytes and in time. Meanings follow huggingface_hub's `utils/_http.py`.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
 use reqwest::{Client, Method, Response, Url, redirect};
@@ -14,10 +16,12 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
+use super::body::Body;
 use super::environment;
 use super::refusal::{self, Refusal};
 use crate::error::{Error, Kind, Result};
-use crate::progress::interrupt_requested;
+use crate::plain::plain;
+use crate::progress::{interrupt_requested, note};
 use crate::secret::Secret;
 
 /// Attempts without any progress before something is given up.
@@ -27,18 +31,29 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// The hub counts requests in windows of five minutes; it never asks for a longer wait than that and a little.
 const LONGEST_RATE_WAIT: Duration = Duration::from_secs(330);
-/// How many times in a row a server may say that it is asked too often.
+/// How many times in a row a server may ask to wait, and how long in all.
 const MAX_RATE_WAITS: u32 = 8;
+const MOST_WAITED: Duration = Duration::from_secs(20 * 60);
+/// A wait of this length or longer is told, one in so long a time.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+const BETWEEN_NOTES: Duration = Duration::from_secs(20);
+/// Of a list of the API: its pages, and their bytes together.
+const MAX_PAGES: usize = 2000;
+const MAX_JSON_BYTES: usize = 64 << 20;
 const MAX_REDIRECTS: usize = 6;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Threads of the runtime: they move bytes and decrypt.
 const THREADS: usize = 2;
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
+/// What to ask oneself about an answer that makes no sense.
+pub const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
 
 /// Why a request has not brought what it should.
 pub enum Trouble {
     /// Another attempt will not help.
     Fatal(Error),
+    /// The hub says no.
+    Refused(Refusal),
     /// Another attempt may; the server may have said after how long.
     Passing { problem: String, after: Option<Duration> },
     /// A signed address is no longer good.
@@ -92,15 +107,22 @@ pub struct Http {
 impl Http {
     pub fn new() -> Result<Self> {
         let text = environment::endpoint();
-        let endpoint = Url::parse(&text).ok().filter(|url| url.has_host());
+        let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
         let endpoint = endpoint.ok_or_else(|| {
             Error::bad_argument(format!("HF_ENDPOINT is \"{text}\"")).hint("it is a URL such as https://huggingface.co")
         })?;
         // Many connections side by side, not many streams in one: ranges must not wait for each other.
         let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
+        // What is packed comes as it is, and is then not what was asked for: nothing here unpacks what an answer claims.
+        let client = client.no_gzip().no_brotli().no_deflate().no_zstd();
         let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true).build();
         let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
-        Ok(Self { client, endpoint, token: environment::token(), stall: environment::stall_timeout() })
+        let (held, token) = (environment::token(), environment::token_for_endpoint());
+        if held.is_some() && token.is_none() {
+            static TOLD: OnceLock<()> = OnceLock::new();
+            TOLD.get_or_init(|| note(&format!("HF_ENDPOINT is {}: {}", plain(&text, 200), environment::UNCOVERED)));
+        }
+        Ok(Self { client, endpoint, token, stall: environment::stall_timeout() })
     }
 
     /// An address of the hub itself; `path` begins with a slash.
@@ -131,7 +153,7 @@ impl Http {
     }
 
     /// Follows redirects within the hub; an answer that leads to another host is returned as it is.
-    pub async fn send_within(&self, method: Method, url: Url, doing: &str) -> Attempt<Answer> {
+    pub async fn send_within(&self, method: Method, url: Url) -> Attempt<Answer> {
         let mut url = url;
         for _ in 0..MAX_REDIRECTS {
             let response = self.send(method.clone(), &url, None).await?;
@@ -141,6 +163,9 @@ impl Http {
                 let next = next.and_then(|next| url.join(next).ok());
                 let next =
                     next.ok_or_else(|| Trouble::Passing { problem: "a redirect to nowhere".into(), after: None })?;
+                if self.endpoint.scheme() == "https" && next.scheme() != "https" {
+                    return Err(Trouble::Refused(Refusal::Other("a redirect leads from https to plain http".into())));
+                }
                 if !self.is_hub(&next) {
                     return Ok(Answer { response, elsewhere: Some(next), url });
                 }
@@ -149,20 +174,26 @@ impl Http {
             }
             return match status.is_success() {
                 true => Ok(Answer { response, elsewhere: None, url }),
-                false => Err(self.trouble(&response, doing)),
+                false => Err(self.trouble(&response)),
             };
         }
         Err(Trouble::Passing { problem: "too many redirects".to_string(), after: None })
     }
 
     /// The JSON that the hub's API answers with; lists that come in pages are read to their end.
+    ///
+    /// # Errors
+    /// `io` when there is no end: more pages or bytes than any list has, or a page that names an earlier one as the next.
     pub fn json(self: &Arc<Self>, path: &str, doing: &str) -> Result<Value> {
         let (http, url, doing) = (self.clone(), self.url(path), doing.to_string());
         wait(async move {
-            let (mut all, mut next) = (None, Some(url));
+            let (mut all, mut next, mut seen, mut room) = (None, Some(url), HashSet::new(), MAX_JSON_BYTES);
             while let Some(url) = next {
-                let (page, behind) = http.json_page(url, &doing).await?;
-                next = behind;
+                if seen.len() >= MAX_PAGES || !seen.insert(url.clone()) {
+                    return Err(Error::new(Kind::Io, format!("{doing}: the list has no end")).hint(IS_IT_A_HUB));
+                }
+                let (page, behind, bytes) = http.json_page(url, &doing, room).await?;
+                (next, room) = (behind, room - bytes);
                 match (&mut all, page) {
                     (Some(Value::Array(all)), Value::Array(page)) => all.extend(page),
                     (all, page) => *all = Some(page),
@@ -172,25 +203,32 @@ impl Http {
         })
     }
 
-    async fn json_page(&self, url: Url, doing: &str) -> Result<(Value, Option<Url>)> {
+    /// A page, the address of the next one, and the length of this one, which is at most `room` bytes.
+    async fn json_page(&self, url: Url, doing: &str, room: usize) -> Result<(Value, Option<Url>, usize)> {
         let mut patience = Patience::default();
         loop {
             let attempt = async {
-                let answer = self.send_within(Method::GET, url.clone(), doing).await?;
+                let answer = self.send_within(Method::GET, url.clone()).await?;
                 let next = answer.response.headers().get("Link").and_then(|value| value.to_str().ok());
                 let next =
                     next.and_then(next_page).and_then(|next| url.join(&next).ok()).filter(|next| self.is_hub(next));
-                let body = timeout(self.stall, answer.response.bytes()).await;
-                let broken = || Trouble::Passing { problem: "the answer broke off".to_string(), after: None };
-                let body = body.map_err(|_| broken())?.map_err(|_| broken())?;
-                let page = serde_json::from_slice(&body).map_err(|e| {
-                    Trouble::Fatal(Error::new(Kind::Io, format!("{doing}: the answer is not JSON: {e}")))
-                })?;
-                Ok::<_, Trouble>((page, next))
+                let fatal = |problem: String| {
+                    Trouble::Fatal(Error::new(Kind::Io, format!("{doing}: {problem}")).hint(IS_IT_A_HUB))
+                };
+                let (mut body, mut text) = (Body::new(answer.response, self.stall), Vec::new());
+                while let Some(chunk) = body.chunk().await? {
+                    if text.len() + chunk.len() > room {
+                        return Err(fatal(format!("the answer is longer than {} MB", MAX_JSON_BYTES >> 20)));
+                    }
+                    text.extend_from_slice(&chunk);
+                }
+                let page = serde_json::from_slice(&text).map_err(|e| fatal(format!("the answer is not JSON: {e}")))?;
+                Ok::<_, Trouble>((page, next, text.len()))
             };
             match attempt.await {
                 Ok(page) => return Ok(page),
                 Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Refused(refusal)) => return Err(refusal::error(doing, refusal)),
                 Err(Trouble::Expired) => return Err(refusal::error(doing, Refusal::NoAccess)),
                 Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, doing).await?,
             }
@@ -198,7 +236,7 @@ impl Http {
     }
 
     /// What a status that is not a success means.
-    pub fn trouble(&self, response: &Response, doing: &str) -> Trouble {
+    pub fn trouble(&self, response: &Response) -> Trouble {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let hub = self.is_hub(response.url());
         match status {
@@ -206,7 +244,7 @@ impl Http {
             408 | 500..=599 => Trouble::Passing { problem: format!("status {status}"), after: retry_after(headers) },
             // Signed addresses expire; what refuses them is no judgement about the user.
             400 | 401 | 403 | 404 | 410 if !hub => Trouble::Expired,
-            _ => Trouble::Fatal(refusal::error(doing, Refusal::of(status, headers))),
+            _ => Trouble::Refused(Refusal::of(status, headers)),
         }
     }
 }
@@ -234,53 +272,80 @@ fn next_page(link: &str) -> Option<String> {
     Some(next.split_once('<')?.1.split_once('>')?.0.to_string())
 }
 
-/// `Retry-After` in seconds.
+/// `Retry-After` in seconds, at most as long as anybody waits.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("Retry-After")?.to_str().ok()?.trim().parse::<u64>().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(LONGEST_RATE_WAIT))
 }
 
 /// How long a 429 asks to wait: `Retry-After`, or the `t` of a `RateLimit` header whose window is used up, and a second.
 fn rate_wait(headers: &HeaderMap) -> Duration {
     let limit = headers.get("RateLimit").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let field = |name: &str| limit.split(';').find_map(|part| part.trim().strip_prefix(name)?.parse::<u64>().ok());
-    let window = || field("t=").filter(|_| field("r=") == Some(0)).map(|t| Duration::from_secs(t + 1));
+    let window = || field("t=").filter(|_| field("r=") == Some(0)).map(|t| Duration::from_secs(t.saturating_add(1)));
     retry_after(headers).or_else(window).unwrap_or(LONGEST_WAIT).min(LONGEST_RATE_WAIT)
 }
 
 /// Counts attempts without progress and waits between them, each time about twice as long.
-#[derive(Default)]
 pub struct Patience {
+    attempts: u32,
+    /// What the server's own wishes to wait may come to.
+    most_waited: Duration,
     failures: u32,
     rate_waits: u32,
+    waited: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { attempts: MAX_ATTEMPTS, most_waited: MOST_WAITED, failures: 0, rate_waits: 0, waited: Duration::ZERO }
+    }
 }
 
 impl Patience {
+    /// For what is good to know and can be done without.
+    pub fn brief() -> Self {
+        Self { attempts: 3, most_waited: Duration::from_secs(30), ..Self::default() }
+    }
+
     /// Something has arrived: what failed before is forgiven.
     pub fn progress(&mut self) {
-        self.failures = 0;
-        self.rate_waits = 0;
+        (self.failures, self.rate_waits, self.waited) = (0, 0, Duration::ZERO);
     }
 
     /// Waits for the next attempt, or gives up.
     ///
     /// # Errors
-    /// `io` after `MAX_ATTEMPTS` attempts without progress.
+    /// `io` after so many attempts without progress, or when the server asks to wait longer than makes sense.
     pub async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
-        match after {
-            Some(after) if self.rate_waits < MAX_RATE_WAITS => {
-                self.rate_waits += 1;
-                sleep(jittered(after)).await;
-                return Ok(());
+        let Some(after) = after else {
+            self.failures += 1;
+            if self.failures >= self.attempts {
+                let problem = format!("{}, {} times in a row", plain(problem, 200), self.attempts);
+                return Err(refusal::error(doing, Refusal::Other(problem)));
             }
-            Some(_) => return Err(refusal::error(doing, Refusal::RateLimited)),
-            None => self.failures += 1,
+            sleep(jittered((FIRST_WAIT * 2u32.pow(self.failures - 1)).min(LONGEST_WAIT))).await;
+            return Ok(());
+        };
+        let after = jittered(after.min(LONGEST_RATE_WAIT));
+        self.rate_waits += 1;
+        self.waited += after;
+        if self.rate_waits > MAX_RATE_WAITS || self.waited > self.most_waited {
+            return Err(refusal::error(doing, Refusal::RateLimited(problem.to_string())));
         }
-        if self.failures >= MAX_ATTEMPTS {
-            return Err(refusal::error(doing, Refusal::Other(format!("{problem}, {MAX_ATTEMPTS} times in a row"))));
-        }
-        sleep(jittered((FIRST_WAIT * 2u32.pow(self.failures - 1)).min(LONGEST_WAIT))).await;
+        tell(after, problem, doing);
+        sleep(after).await;
         Ok(())
+    }
+}
+
+/// Says that a wait is long, once for all requests that wait together.
+fn tell(wait: Duration, problem: &str, doing: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().expect("no panic under this lock");
+    if wait >= LONG_WAIT && last.is_none_or(|last| last.elapsed() >= BETWEEN_NOTES) {
+        *last = Some(Instant::now());
+        note(&format!("{doing}: {problem}; the hub asks to wait {} s", wait.as_secs()));
     }
 }
 
@@ -308,6 +373,9 @@ mod tests {
         assert_eq!(rate_wait(&headers(&[("RateLimit", "\"api\";r=12;t=200")])), LONGEST_WAIT);
         assert_eq!(rate_wait(&headers(&[("Retry-After", "100000")])), LONGEST_RATE_WAIT);
         assert_eq!(rate_wait(&headers(&[])), LONGEST_WAIT);
+        let end = u64::MAX.to_string();
+        assert_eq!(retry_after(&headers(&[("Retry-After", &end)])), Some(LONGEST_RATE_WAIT));
+        assert_eq!(rate_wait(&headers(&[("RateLimit", &format!("\"x\";r=0;t={end}"))])), LONGEST_RATE_WAIT);
     }
 
     #[test]

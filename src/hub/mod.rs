@@ -3,6 +3,7 @@
 //!
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`).
 
+mod body;
 mod cache;
 mod dataset;
 #[cfg(target_os = "linux")]
@@ -12,8 +13,10 @@ mod download;
 mod environment;
 mod fetch;
 mod folder;
+mod hash;
 mod http;
 mod lines;
+mod names;
 mod parquet_checks;
 mod parquet_text;
 mod ranges;

@@ -2,10 +2,14 @@
 //!
 //! Order of checks: huggingface_hub, `utils/_http.py`.
 
-use hf_hub::HFError;
 use reqwest::header::HeaderMap;
 
+use super::environment;
 use crate::error::{Error, Kind};
+use crate::plain::plain;
+
+/// Characters of a hub's own words that are shown.
+const WORDS: usize = 300;
 
 pub enum Refusal {
     BadToken,
@@ -14,7 +18,8 @@ pub enum Refusal {
     NoAccess,
     NoRevision(Option<String>),
     NoFile,
-    RateLimited,
+    /// What the last answer said.
+    RateLimited(String),
     /// `HF_HUB_OFFLINE` is set and the file is not there.
     Offline,
     Other(String),
@@ -22,9 +27,10 @@ pub enum Refusal {
 
 impl Refusal {
     pub fn of(status: u16, headers: &HeaderMap) -> Self {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let message = header("X-Error-Message");
-        match (status, header("X-Error-Code")) {
+        let header =
+            |name: &str| plain(headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default(), WORDS);
+        let (message, code, request) = (header("X-Error-Message"), header("X-Error-Code"), header("X-Request-Id"));
+        match (status, code.as_str()) {
             (_, "RevisionNotFound") => Self::NoRevision(None),
             (_, "EntryNotFound") => Self::NoFile,
             (_, "GatedRepo") => Self::NoAccess,
@@ -32,28 +38,13 @@ impl Refusal {
             (401, _) if message.contains("Invalid credentials") => Self::BadToken,
             (401, _) => Self::NoRepository,
             (403, _) if message.is_empty() => Self::NoAccess,
-            (403, _) => Self::Other(message.to_string()),
+            (403, _) => Self::Other(message),
             (404, _) => Self::NoFile,
-            _ => Self::Other(match (message, header("X-Request-Id")) {
+            _ => Self::Other(match (message.as_str(), request.as_str()) {
                 ("", "") => format!("status {status}"),
                 ("", request) => format!("status {status} (request {request})"),
                 (message, _) => format!("status {status}: {message}"),
             }),
-        }
-    }
-
-    pub fn of_client(error: HFError) -> Self {
-        let says = |field: &Option<String>, words: &str| field.as_ref().is_some_and(|text| text.contains(words));
-        match error {
-            HFError::AuthRequired { context } if says(&context.server_message, "Invalid credentials") => Self::BadToken,
-            HFError::AuthRequired { context } if !says(&context.error_code, "GatedRepo") => Self::NoRepository,
-            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => Self::NoAccess,
-            HFError::RepoNotFound { .. } => Self::NoRepository,
-            HFError::RevisionNotFound { revision, .. } => Self::NoRevision(Some(revision)),
-            HFError::EntryNotFound { .. } => Self::NoFile,
-            HFError::LocalEntryNotFound { .. } => Self::Offline,
-            HFError::RateLimited { .. } => Self::RateLimited,
-            other => Self::Other(other.to_string()),
         }
     }
 }
@@ -64,7 +55,9 @@ pub fn error(doing: &str, refusal: Refusal) -> Error {
     let missing = |problem: &str| Error::not_found(format!("{doing}: {problem}"));
     let io = |problem: &str| Error::new(Kind::Io, format!("{doing}: {problem}"));
     let kind = if doing.starts_with("dataset") { "dataset" } else { "model" };
+    let withheld = || Error::new(Kind::Auth, format!("{doing}: {}", environment::UNCOVERED)).hint(environment::COVER);
     match refusal {
+        Refusal::NoRepository | Refusal::NoAccess if environment::withholds() => withheld(),
         Refusal::BadToken => auth("the token is not valid")
             .hint(format!("set HF_TOKEN to a valid token, or unset it: public {kind}s need none")),
         Refusal::NoRepository => missing(&format!("no such {kind}, or it is private"))
@@ -79,9 +72,8 @@ pub fn error(doing: &str, refusal: Refusal) -> Error {
             "dataset" => "the files of a dataset are listed on its page on the hub, under \"Files\"",
             _ => "only safetensors checkpoints can be read; look for a converted copy of this model",
         }),
-        Refusal::RateLimited => {
-            io("the hub limits the rate").hint("wait a few minutes, or set HF_TOKEN for higher limits")
-        }
+        Refusal::RateLimited(said) => io(&format!("the hub asks again and again to wait ({said})"))
+            .hint("wait a few minutes, or set HF_TOKEN for higher limits"),
         Refusal::Offline => missing("HF_HUB_OFFLINE is set and the file is not in the cache")
             .hint("unset HF_HUB_OFFLINE, or download it before going offline"),
         Refusal::Other(problem) => {

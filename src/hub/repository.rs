@@ -1,22 +1,27 @@
 //! A model of the hub in the Hugging Face cache: which files it needs, which are there, and those that are missing fetched.
-//!
-//! Small files come through the hub's own client; large ones through `download`, which can go on where it was stopped.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
+use tokio::sync::Semaphore;
 
-use super::cache::Snapshot;
+use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download};
 use super::environment;
-use super::http::{self, Http};
+use super::http::{self, Http, Patience};
+use super::names::is_commit;
 use super::refusal::{self, Refusal};
-use super::resolve::{Address, RemoteFile};
+use super::resolve::{Address, RemoteFile, check_revision};
 use super::shards::{self, INDEX, SINGLE};
+use super::source::{SMALL_FILE, too_large};
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
+
+/// Files that are asked for at the same time.
+const QUESTIONS: usize = 32;
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 
 /// The folder of a snapshot and its commit.
 pub struct Located {
@@ -25,47 +30,85 @@ pub struct Located {
 }
 
 /// All files of a model in the cache, downloaded where they are missing.
+///
+/// # Errors
+/// `not_found` where the model, the revision or a file that is needed does not exist; `corrupt` where what arrives is not what
+/// the hub announces; `io` where the hub does not answer, and the model is not in the cache.
 pub fn locate(address: &Arc<Address>, revision: Option<&str>, progress: &dyn Progress) -> Result<Located> {
-    let mut repository = Repository::open(address, revision)?;
-    let config = repository.required("config.json")?;
-    // The cache keeps files under `snapshots/<commit>/`.
-    let folder = config.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let commit = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let revision = revision.unwrap_or("main");
+    check_revision(address, revision)?;
+    let cache = Cache::of(&address.id)?;
+    let repository = Repository { address, progress, snapshot: commit(address, &cache, revision, progress)? };
+    let snapshot = &repository.snapshot;
     // The other files are those of the same commit, whatever happens to a branch meanwhile.
-    repository.revision = Some(commit.clone());
     let names = match repository.optional(INDEX)? {
-        Some(index) => {
-            let text = std::fs::read(&index).map_err(|e| Error::io(format!("reading {}", index.display()), &e))?;
-            shards::names(&text, &folder.display().to_string())?
-        }
+        Some(index) => shards::names(&small(&index)?, &snapshot.folder().display().to_string())?,
         None => vec![SINGLE.to_string()],
     };
-    let snapshot = Snapshot::of(&folder).ok_or_else(|| Error::not_found(format!("{}: no cache", folder.display())))?;
-    let missing = names.iter().map(|name| (name.clone(), true)).chain([("tokenizer.json".to_string(), false)]);
-    let missing: Vec<_> = missing.filter(|(name, _)| !is_plausible(&snapshot.file(name))).collect();
-    repository.fetch(&missing, &snapshot, progress)?;
-    Ok(Located { folder, revision: commit })
-}
-
-struct Repository {
-    address: Arc<Address>,
-    revision: Option<String>,
-    files: HFRepositorySync<RepoTypeModel>,
-}
-
-impl Repository {
-    fn open(address: &Arc<Address>, revision: Option<&str>) -> Result<Self> {
-        let client = match environment::given_token() {
-            Some(token) => HFClient::builder().token(token.expose()).build().and_then(HFClientSync::from_inner),
-            None => HFClientSync::new(),
-        };
-        let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
-        let (owner, name) = address.owner_and_name();
-        Ok(Self { address: address.clone(), revision: revision.map(str::to_string), files: client.model(owner, name) })
+    let missing = names.into_iter().map(|name| (name, true)).chain([(TOKENIZER.to_string(), false)]);
+    let missing: Vec<_> = missing.filter(|(name, _)| !snapshot.has(name)).collect();
+    if !missing.is_empty() && !environment::offline() {
+        cache.sweep();
     }
+    repository.fetch(&missing)?;
+    Ok(Located { folder: snapshot.folder(), revision: snapshot.commit.clone() })
+}
 
+/// The bytes of a small file of this computer.
+pub fn small(path: &Path) -> Result<Vec<u8>> {
+    outside::read(path, SMALL_FILE)
+        .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
+}
+
+/// The commit that a revision is, with its configuration in the cache. A commit never moves: what is there is not asked for.
+/// A branch is asked for, and is as it was last known where the hub does not answer.
+fn commit(address: &Arc<Address>, cache: &Cache, revision: &str, progress: &dyn Progress) -> Result<Snapshot> {
+    let known = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
+    let cached = known.map(|commit| cache.snapshot(&commit)).filter(|snapshot| snapshot.has(CONFIG));
+    let cached = match cached {
+        Some(snapshot) if is_commit(revision) || environment::offline() => return Ok(snapshot),
+        None if environment::offline() => return Err(refusal::error(&address.doing(CONFIG), Refusal::Offline)),
+        cached => cached,
+    };
+    let http = Arc::new(Http::new()?);
+    let patience = if cached.is_some() { Patience::brief } else { Patience::default };
+    let file = match ask_all(&http, address, revision, [CONFIG].into_iter(), patience)?.remove(0) {
+        Err(error) if error.kind == Kind::Io => return cached.ok_or(error),
+        file => file?,
+    };
+    let snapshot = cache.snapshot(&file.commit);
+    if !snapshot.has(CONFIG) || snapshot.linked(CONFIG).is_some_and(|hash| hash != file.hash) {
+        fetched(&http, &file, &snapshot, &mut Tally::new(progress))?;
+    }
+    if !is_commit(revision) {
+        cache.note(revision, &file.commit)?;
+    }
+    Ok(snapshot)
+}
+
+/// Downloads a file, which then begins like what its name says.
+fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
+    if file.bytes > SMALL_FILE && file.name.ends_with(".json") {
+        return Err(too_large(&file.doing(), file.bytes));
+    }
+    download(http, file, snapshot, tally)?;
+    // A page of apologies can have the size and the hash that are announced.
+    if snapshot.has(&file.name) {
+        return Ok(());
+    }
+    let problem = "what was sent does not begin like such a file";
+    Err(refusal::error(&file.doing(), Refusal::Other(problem.to_string())))
+}
+
+struct Repository<'a> {
+    address: &'a Arc<Address>,
+    progress: &'a dyn Progress,
+    snapshot: Snapshot,
+}
+
+impl Repository<'_> {
     /// Downloads files by name, of which some must exist.
-    fn fetch(&self, names: &[(String, bool)], snapshot: &Snapshot, progress: &dyn Progress) -> Result<()> {
+    fn fetch(&self, names: &[(String, bool)]) -> Result<()> {
         if names.is_empty() {
             return Ok(());
         }
@@ -73,9 +116,9 @@ impl Repository {
             let needed = names.iter().find(|(_, required)| *required);
             return needed.map_or(Ok(()), |(name, _)| Err(refusal::error(&self.address.doing(name), Refusal::Offline)));
         }
-        let commit = self.revision.as_deref().unwrap_or("main");
         let http = Arc::new(Http::new()?);
-        let found = resolve_all(&http, &self.address, commit, names.iter().map(|(name, _)| name.as_str()))?;
+        let found =
+            resolve_all(&http, self.address, &self.snapshot.commit, names.iter().map(|(name, _)| name.as_str()))?;
         let mut files = Vec::new();
         for (found, (_, required)) in found.into_iter().zip(names) {
             match found {
@@ -85,83 +128,59 @@ impl Repository {
         }
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         let what = format!("downloading {}, {} files, {:.2} GB", self.address.id, files.len(), total as f64 / 1e9);
-        progress.event(Event::Begin { what, total });
-        let mut tally = Tally::new(progress);
+        self.progress.event(Event::Begin { what, total });
+        let mut tally = Tally::new(self.progress);
         for file in &files {
-            if file.large {
-                download(&http, file, snapshot, &mut tally)?;
-            } else {
-                self.required(&file.name)?;
-                tally.add(file.bytes)?;
-            }
-            // A page of apologies can look like a file of the right size.
-            if !is_plausible(&snapshot.file(&file.name)) {
-                let problem = "what was sent does not begin like such a file";
-                return Err(refusal::error(&file.doing(), Refusal::Other(problem.to_string())));
-            }
+            fetched(&http, file, &self.snapshot, &mut tally)?;
         }
-        progress.event(Event::Step { done: total, bytes: total, tokens: 0 });
-        progress.event(Event::End);
+        self.progress.event(Event::Step { done: total, bytes: total, tokens: 0 });
+        self.progress.event(Event::End);
         Ok(())
     }
 
-    fn file(&self, name: &str) -> std::result::Result<PathBuf, HFError> {
-        let fetch = |force| {
-            let request = self.files.download_file().filename(name).maybe_revision(self.revision.clone());
-            request.local_files_only(environment::offline()).force_download(force).send()
-        };
-        let path = fetch(false)?;
-        // The client keeps an error page that a server sends in place of a file, and would give it to us for ever.
-        if is_plausible(&path) || environment::offline() { Ok(path) } else { fetch(true) }
-    }
-
-    /// The hub answers alike when a model, a revision or a file does not exist: asks which it is.
-    fn missing(&self, error: HFError) -> HFError {
-        match error {
-            HFError::EntryNotFound { .. } => {
-                self.files.info().maybe_revision(self.revision.clone()).send().err().map_or(
-                    error,
-                    |other| match other {
-                        HFError::RevisionNotFound { .. } => self.files.info().send().err().unwrap_or(other),
-                        other => other,
-                    },
-                )
-            }
-            other => other,
-        }
-    }
-
-    fn required(&self, name: &str) -> Result<PathBuf> {
-        self.file(name).map_err(|e| self.error(name, self.missing(e)))
-    }
-
+    /// Where a file of this commit is, fetched if it is missing; None where the commit has no such file.
     fn optional(&self, name: &str) -> Result<Option<PathBuf>> {
-        match self.file(name) {
-            Ok(path) => Ok(Some(path)),
-            Err(HFError::EntryNotFound { .. }) => Ok(None),
-            Err(HFError::LocalEntryNotFound { .. }) if environment::offline() => Ok(None),
-            Err(e) => Err(self.error(name, e)),
+        if !self.snapshot.has(name) {
+            if environment::offline() {
+                return Ok(None);
+            }
+            let http = Arc::new(Http::new()?);
+            match resolve_all(&http, self.address, &self.snapshot.commit, [name].into_iter())?.remove(0) {
+                Err(error) if error.kind == Kind::NotFound => return Ok(None),
+                file => fetched(&http, &file?, &self.snapshot, &mut Tally::new(self.progress))?,
+            }
         }
-    }
-
-    fn error(&self, file: &str, error: HFError) -> Error {
-        refusal::error(&self.address.doing(file), Refusal::of_client(error))
+        Ok(Some(self.snapshot.file(name)))
     }
 }
 
-/// Asks the hub for several files at once; one answer per name.
+/// Asks the hub for several files; one answer per name.
 pub fn resolve_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<Result<Arc<RemoteFile>>>> {
+    ask_all(http, address, revision, names, Patience::default)
+}
+
+fn ask_all<'a>(
+    http: &Arc<Http>,
+    address: &Arc<Address>,
+    revision: &str,
+    names: impl Iterator<Item = &'a str>,
+    patience: fn() -> Patience,
+) -> Result<Vec<Result<Arc<RemoteFile>>>> {
     let (http, address, revision) = (http.clone(), address.clone(), revision.to_string());
     let names: Vec<_> = names.map(str::to_string).collect();
     http::wait(async move {
+        let at_once = Arc::new(Semaphore::new(QUESTIONS));
         let ask = |name: String| {
-            let (http, address, revision) = (http.clone(), address.clone(), revision.clone());
-            tokio::spawn(async move { RemoteFile::resolve(&http, &address, &revision, &name).await.map(Arc::new) })
+            let (http, address, revision, at_once) = (http.clone(), address.clone(), revision.clone(), at_once.clone());
+            tokio::spawn(async move {
+                let _place = at_once.acquire().await;
+                RemoteFile::resolve(&http, &address, &revision, &name, patience()).await.map(Arc::new)
+            })
         };
         let tasks: Vec<_> = names.into_iter().map(ask).collect();
         let mut found = Vec::new();
@@ -170,16 +189,4 @@ pub fn resolve_all<'a>(
         }
         Ok(found)
     })
-}
-
-/// Whether a file exists and begins like what its name says.
-fn is_plausible(path: &Path) -> bool {
-    let mut begin = [0u8; 9];
-    let Ok(read) = std::fs::File::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => begin.trim_ascii_start().starts_with(b"{"),
-        // The length of the header, then the header.
-        Some("safetensors") => read == 9 && begin[8] == b'{',
-        _ => true,
-    }
 }

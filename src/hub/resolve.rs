@@ -9,9 +9,18 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 use reqwest::{Method, Url};
 use tokio::sync::Mutex;
 
-use super::http::{Http, Patience, Trouble};
+use super::hash::Hash;
+use super::http::{Answer, Http, IS_IT_A_HUB, Patience, Trouble};
+use super::names::{is_commit, is_file_path, is_revision};
 use super::refusal::{self, Refusal};
+use super::source::SMALL_FILE;
 use crate::error::{Error, Kind, Result};
+use crate::plain::plain;
+
+/// Bytes of a file at most: twice what the hub itself takes.
+const LARGEST_FILE: u64 = 1 << 40;
+/// Letters of a part of an id.
+const LONGEST_NAME: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryKind {
@@ -32,10 +41,6 @@ impl Address {
     pub fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
         let (owner, name) = id.split_once('/')?;
         (is_name(owner) && is_name(name)).then(|| Self { kind, id: id.to_string() })
-    }
-
-    pub fn owner_and_name(&self) -> (&str, &str) {
-        self.id.split_once('/').expect("checked when made")
     }
 
     fn resolve_path(&self, revision: &str, file: &str) -> String {
@@ -67,7 +72,10 @@ impl Address {
 }
 
 fn is_name(part: &str) -> bool {
-    !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    let length = 1..=LONGEST_NAME;
+    length.contains(&part.len())
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// Percent-encoded, but for letters, digits, `-._~` and `kept`.
@@ -81,9 +89,8 @@ pub struct RemoteFile {
     pub commit: String,
     pub name: String,
     pub bytes: u64,
-    pub etag: String,
-    /// Whether the hub keeps it as a large file.
-    pub large: bool,
+    /// What its bytes must be.
+    pub hash: Hash,
     place: Mutex<Place>,
 }
 
@@ -97,32 +104,40 @@ pub struct Place {
 }
 
 struct Resolved {
-    commit: Option<String>,
+    commit: String,
     bytes: u64,
-    etag: String,
-    large: bool,
+    hash: Hash,
     url: Url,
 }
 
 impl RemoteFile {
     /// Asks the hub for a file of a branch, tag or commit.
-    pub async fn resolve(http: &Http, address: &Arc<Address>, revision: &str, name: &str) -> Result<Self> {
-        let found = resolve(http, address, revision, name).await?;
-        let place = Place { url: found.url, generation: 0, version: None };
-        Ok(Self {
-            address: address.clone(),
-            commit: found.commit.unwrap_or_else(|| revision.to_string()),
-            name: name.to_string(),
-            bytes: found.bytes,
-            etag: found.etag,
-            large: found.large,
-            place: Mutex::new(place),
-        })
+    ///
+    /// # Errors
+    /// `bad_argument` where `revision` or `name` cannot be part of a path; `io` where the answer holds names that cannot be
+    /// what they should, and whatever the hub refuses with.
+    pub async fn resolve(
+        http: &Http,
+        address: &Arc<Address>,
+        revision: &str,
+        name: &str,
+        patience: Patience,
+    ) -> Result<Self> {
+        check_revision(address, revision)?;
+        if !is_file_path(name) {
+            let message =
+                format!("{}: \"{}\" is not the path of a file in a repository", address.told(), plain(name, 200));
+            return Err(Error::bad_argument(message).hint("such a path is relative and looks like data/train.parquet"));
+        }
+        let found = resolve(http, address, revision, name, patience).await?;
+        let (address, name, Resolved { commit, bytes, hash, url }) = (address.clone(), name.to_string(), found);
+        let place = Mutex::new(Place { url, generation: 0, version: None });
+        Ok(Self { address, commit, name, bytes, hash, place })
     }
 
     /// SHA-256 of the whole file as the hub announces it.
     pub fn announced_sha256(&self) -> Option<String> {
-        (self.large && self.etag.len() == 64).then(|| self.etag.clone())
+        matches!(self.hash, Hash::Sha256(_)).then(|| self.hash.digits().to_string())
     }
 
     pub fn doing(&self) -> String {
@@ -142,8 +157,8 @@ impl RemoteFile {
         if place.generation != generation {
             return Ok(());
         }
-        let found = resolve(http, &self.address, &self.commit, &self.name).await?;
-        if found.etag != self.etag || found.bytes != self.bytes {
+        let found = resolve(http, &self.address, &self.commit, &self.name, Patience::default()).await?;
+        if found.hash != self.hash || found.bytes != self.bytes {
             return Err(self.changed());
         }
         *place = Place { url: found.url, generation: generation + 1, version: None };
@@ -167,38 +182,77 @@ impl RemoteFile {
         }
     }
 
+    /// The error of bytes that have the hash `found` and not the one that the hub announces.
+    pub fn damaged(&self, found: &str, hint: &str) -> Error {
+        let (kind, announced) = (self.hash.kind(), self.hash.digits());
+        Error::corrupt(format!("{}: the bytes have the {kind} {found}, the hub announces {announced}", self.doing()))
+            .hint(hint)
+    }
+
     pub fn changed(&self) -> Error {
         Error::corrupt(format!("{}: the file has changed on the hub while it was read", self.doing()))
             .hint("run again; give `revision` a commit to read the same files every time")
     }
 }
 
-async fn resolve(http: &Http, address: &Address, revision: &str, name: &str) -> Result<Resolved> {
+/// Whether a revision may be asked for, and be a file name of the cache.
+pub fn check_revision(address: &Address, revision: &str) -> Result<()> {
+    if is_revision(revision) {
+        return Ok(());
+    }
+    let message = format!("{}: \"{}\" is not the name of a revision", address.told(), plain(revision, 200));
+    Err(Error::bad_argument(message).hint("give a branch, a tag or a commit of 40 hexadecimal digits"))
+}
+
+async fn resolve(
+    http: &Http,
+    address: &Address,
+    revision: &str,
+    name: &str,
+    mut patience: Patience,
+) -> Result<Resolved> {
     let doing = address.doing(name);
     let url = http.url(&address.resolve_path(revision, name));
-    let mut patience = Patience::default();
     loop {
-        match http.send_within(Method::HEAD, url.clone(), &doing).await {
+        match http.send_within(Method::HEAD, url.clone()).await {
             Ok(answer) => {
-                let headers = answer.response.headers();
-                let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
-                let linked = text("X-Linked-Etag").map(|etag| plain_etag(&etag));
-                let large = linked.is_some();
-                let etag = linked.or_else(|| text("ETag").map(|etag| plain_etag(&etag)));
-                let length = || text(CONTENT_LENGTH.as_str()).filter(|_| answer.elsewhere.is_none());
-                let bytes = text("X-Linked-Size").or_else(length).and_then(|text| text.parse().ok());
-                let (Some(etag), Some(bytes)) = (etag, bytes) else {
-                    let problem = "the answer names neither size nor version of the file; is HF_ENDPOINT a hub?";
-                    return Err(Error::new(Kind::Io, format!("{doing}: {problem}")));
-                };
-                let url = answer.elsewhere.unwrap_or(answer.url);
-                return Ok(Resolved { commit: text("X-Repo-Commit"), bytes, etag, large, url });
+                return described(answer, revision)
+                    .map_err(|problem| Error::new(Kind::Io, format!("{doing}: {problem}")).hint(IS_IT_A_HUB));
             }
             Err(Trouble::Fatal(error)) => return Err(error),
+            Err(Trouble::Refused(Refusal::NoRevision(None))) => {
+                return Err(refusal::error(&doing, Refusal::NoRevision(Some(revision.to_string()))));
+            }
+            Err(Trouble::Refused(refusal)) => return Err(refusal::error(&doing, refusal)),
             Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, &doing).await?,
             Err(Trouble::Expired) => return Err(refusal::error(&doing, Refusal::NoAccess)),
         }
     }
+}
+
+/// What the head of an answer says of a file, each part of it checked; or what is wrong with it.
+fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, String> {
+    let headers = answer.response.headers();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
+    let shown = |text: &str| plain(text, 100);
+    let length = || text(CONTENT_LENGTH.as_str()).filter(|_| answer.elsewhere.is_none());
+    let (Some(etag), Some(size)) =
+        (text("X-Linked-Etag").or_else(|| text("ETag")), text("X-Linked-Size").or_else(length))
+    else {
+        return Err("the answer names neither size nor version of the file".to_string());
+    };
+    let bytes = size.parse().ok().filter(|bytes| *bytes <= LARGEST_FILE);
+    let bytes: u64 = bytes.ok_or_else(|| format!("\"{}\" is not the size of a file", shown(&size)))?;
+    let hash =
+        Hash::parse(&plain_etag(&etag)).ok_or_else(|| format!("\"{}\" is not a hash of a file", shown(&etag)))?;
+    if matches!(hash, Hash::Git(_)) && (answer.elsewhere.is_some() || bytes > SMALL_FILE) {
+        return Err(format!("\"{}\" is not the SHA-256 of a large file", shown(&etag)));
+    }
+    let commit = text("X-Repo-Commit").unwrap_or_else(|| revision.to_string());
+    if !is_commit(&commit) || (is_commit(revision) && commit != revision) {
+        return Err(format!("\"{}\" is not the commit that was asked for", shown(&commit)));
+    }
+    Ok(Resolved { commit, bytes, hash, url: answer.elsewhere.unwrap_or(answer.url) })
 }
 
 /// An ETag without quotes and the mark of weakness.
@@ -219,5 +273,6 @@ mod tests {
         );
         assert!(Address::new(RepositoryKind::Model, "lab/../x").is_none());
         assert!(Address::new(RepositoryKind::Model, "llama").is_none());
+        assert!(Address::new(RepositoryKind::Model, &format!("lab/{}", "x".repeat(200))).is_none());
     }
 }

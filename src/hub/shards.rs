@@ -1,26 +1,74 @@
 //! Which safetensors files a model has: those its index names, or the single one.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::names::is_file_path;
 use crate::error::{Error, Result};
+use crate::plain::plain;
 
 pub const INDEX: &str = "model.safetensors.index.json";
 pub const SINGLE: &str = "model.safetensors";
 
+/// Files that a model has at most.
+const MOST: usize = 4096;
+
+/// As much of an index as is kept: the names of files, each once. The index of a large model has a line per tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Option<Files>,
+}
+
+struct Files(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = Files;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a map from tensors to files")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Files, A::Error> {
+                let mut files = BTreeSet::new();
+                while let Some((_, file)) = map.next_entry::<IgnoredAny, String>()? {
+                    if files.len() <= MOST {
+                        files.insert(file);
+                    }
+                }
+                Ok(Files(files))
+            }
+        }
+        deserializer.deserialize_map(Values)
+    }
+}
+
 /// The files that an index names, sorted; `place` is where the index was found.
+///
+/// # Errors
+/// `corrupt` where it is not an index, or names what is no file beside it, or more files than any model has.
 pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
     let damaged = |problem: String| {
         Error::corrupt(format!("reading {place}/{INDEX}: {problem}"))
             .hint("is this model complete? download the file again")
     };
-    let index: serde_json::Value =
-        serde_json::from_slice(index).map_err(|e| damaged(format!("not valid JSON: {e}")))?;
-    let map = index["weight_map"].as_object();
-    let map = map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
-    let names: BTreeSet<_> = map.values().filter_map(|value| value.as_str().map(str::to_string)).collect();
+    let index: Index = serde_json::from_slice(index).map_err(|e| {
+        let what = if e.is_data() { "not an index" } else { "not valid JSON" };
+        damaged(format!("{what}: {}", plain(&e.to_string(), 200)))
+    })?;
+    let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
+    if names.len() > MOST {
+        return Err(damaged(format!("it names more than {MOST} files")));
+    }
     // A name with a path could lead out of the folder.
-    match names.iter().find(|name| name.contains('/') || name.starts_with('.')) {
-        Some(name) => Err(damaged(format!("`{name}` is not a file of this model"))),
+    match names.iter().find(|name| name.contains('/') || name.starts_with('.') || !is_file_path(name)) {
+        Some(name) => Err(damaged(format!("`{}` is not a file of this model", plain(name, 200)))),
         None => Ok(names.into_iter().collect()),
     }
 }

@@ -7,7 +7,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Bytes of a file that is read whole: a configuration, an index, a tokenizer.
+pub const SMALL_FILE: u64 = 64 << 20;
+
+/// The error of a file that is larger; `what` is "reading FILE" or the like.
+pub fn too_large(what: &str, bytes: u64) -> Error {
+    let message = format!("{what}: {bytes} bytes, more than the {} MB that such a file may have", SMALL_FILE >> 20);
+    Error::corrupt(message).hint("is it what its name says? weights belong into safetensors files")
+}
 
 /// A weight file of a model.
 pub struct SourceFile {
@@ -41,6 +50,9 @@ pub trait ByteSource: Send + Sync {
     fn place(&self) -> String;
 
     /// A small file beside the weights, whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// `corrupt` where it is larger than `SMALL_FILE` or not what the hub announced.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
     /// The safetensors files, sorted by name.

@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::fetch::fetch;
 use super::http::{self, Http};
+use super::names::is_commit;
 use super::ranges::{Limits, Ranges};
 use super::repository::resolve_all;
 use super::resolve::{Address, RemoteFile, RepositoryKind};
 use super::shards::{self, INDEX, SINGLE};
-use super::source::{Announcement, ByteSource, SourceFile, Tag};
+use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use crate::error::{Error, Kind, Result};
 
 /// What `place` begins with, for models on the hub.
@@ -32,7 +33,7 @@ impl Streamed {
 
     /// The model that a `place` names.
     pub fn at(place: &str) -> Option<Result<Self>> {
-        let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@')?;
+        let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@').filter(|(_, commit)| is_commit(commit))?;
         let address = Arc::new(Address::new(RepositoryKind::Model, id)?);
         let model = |http| Self { address, http: Arc::new(http), commit: commit.to_string(), opened: OnceLock::new() };
         Some(Http::new().map(model))
@@ -62,6 +63,20 @@ impl Streamed {
     }
 }
 
+/// All bytes of a small file, which are what the hub announced.
+fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
+    if file.bytes > SMALL_FILE {
+        return Err(too_large(&file.doing(), file.bytes));
+    }
+    let (asked, asking) = (file.clone(), http.clone());
+    let data = match file.bytes {
+        0 => Vec::new(),
+        _ => http::wait(async move { fetch(&asking, &asked, 0..asked.bytes).await })?,
+    };
+    let found = file.hash.same_of(&data);
+    if found == file.hash.digits() { Ok(data) } else { Err(file.damaged(&found, "run again")) }
+}
+
 impl ByteSource for Streamed {
     fn place(&self) -> String {
         format!("{SCHEME}{}@{}", self.address.id, self.commit)
@@ -72,11 +87,7 @@ impl ByteSource for Streamed {
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
             file => file?,
         };
-        if file.bytes == 0 {
-            return Ok(Some(Vec::new()));
-        }
-        let http = self.http.clone();
-        http::wait(async move { fetch(&http, &file, 0..file.bytes).await }).map(Some)
+        whole(&self.http, &file).map(Some)
     }
 
     fn files(&self) -> Result<&[SourceFile]> {

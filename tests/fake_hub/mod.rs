@@ -4,6 +4,7 @@
 //! Answers follow huggingface_hub's `utils/_http.py`, which says how the hub's errors are told apart.
 
 pub mod cdn;
+pub mod hostile;
 mod http;
 
 use std::collections::HashMap;
@@ -11,10 +12,12 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::project::{Outcome, Project};
 use cdn::{Cdn, Network};
+use hostile::Hostile;
 pub use http::Request;
 use http::{Reply, decoded, serve, write};
 
@@ -48,6 +51,8 @@ pub struct Mood {
     pub xet: bool,
     /// The announced hash of large files that end so is another one.
     pub wrong_hash: Option<&'static str>,
+    /// What it does to those who trust it.
+    pub hostile: Vec<Hostile>,
 }
 
 /// The state that all connections share.
@@ -146,8 +151,12 @@ impl Shared {
         };
         let calm = mood.clone();
         drop(mood);
+        let hostile: Vec<_> = calm.hostile.iter().filter(|hostile| hostile.is_about(request)).collect();
+        if let Some(open) = hostile.iter().find_map(|hostile| hostile.instead(request, stream)) {
+            return open;
+        }
         let reply = refused.unwrap_or_else(|| self.reply(request, &calm));
-        write(stream, request, &reply)
+        write(stream, request, &hostile.iter().fold(reply, |reply, hostile| hostile.change(request, reply)))
     }
 
     /// `/owner/name/resolve/REVISION/FILE`, `/api/models/owner/name[/revision/REVISION]`, `/api/…/tree/COMMIT/FOLDER`, and
@@ -240,10 +249,10 @@ impl Shared {
         }
     }
 
-    /// Small files are sent by the hub itself, under a hash of 40 digits.
+    /// Small files are sent by the hub itself, under the hash that git has for them.
     fn small_file(&self, path: &Path, request: &Request) -> Reply {
         let Ok(body) = std::fs::read(path) else { return Reply::error("404 Not Found", "EntryNotFound", "") };
-        let etag = self.hash(path)[..40].to_string();
+        let etag = git_hash(&body);
         let known = request.header("if-none-match").is_some_and(|known| known.trim_matches('"') == etag);
         let size = body.len() as u64;
         let reply = match request.range().filter(|(first, _)| *first < size) {
@@ -266,6 +275,12 @@ impl Shared {
         self.hashes.lock().unwrap().insert(path.to_path_buf(), hash.clone());
         hash
     }
+}
+
+/// The name of a blob in git.
+pub fn git_hash(data: &[u8]) -> String {
+    let hash = Sha1::new_with_prefix(format!("blob {}\0", data.len())).chain_update(data).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Which files the hub keeps elsewhere.

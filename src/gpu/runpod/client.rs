@@ -1,14 +1,17 @@
-//! The wire to RunPod's REST API v2 (`https://api.runpod.io/v2`): one exchange per call, errors by what they mean.
+//! The wire to RunPod's REST API v2 (`https://api.runpod.io/v2`): one exchange per call, errors by what they mean. The key goes
+//! over https, or to this computer, and follows no redirect; every answer is bounded in bytes and in time.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
+use crate::plain::plain;
+use crate::progress::{interrupt_requested, note};
+use crate::secret::{self, Secret};
 
 const BASE: &str = "https://api.runpod.io";
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -17,6 +20,16 @@ const LOG_TIME: Duration = Duration::from_secs(3);
 /// Attempts of an exchange that may be repeated, and the longest pause between them.
 const ATTEMPTS: u32 = 6;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A pause of this length or longer is told.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
+/// Bytes of an answer, of one that tells an error, and of a log.
+const ANSWER: u64 = 32 << 20;
+const FAILURE: u64 = 64 << 10;
+const LOG: u64 = 16 << 20;
+/// Characters of the service's own words, and of a line of a log, that are shown.
+const WORDS: usize = 400;
+const LINE: usize = 2000;
 /// Generic agents are turned away at the door.
 const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
 
@@ -28,9 +41,17 @@ pub struct Client {
 
 impl Client {
     pub fn new(key: Secret) -> Result<Self> {
-        let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15)).build();
+        let base = base();
+        if !secret::may_travel(&base) {
+            let message = format!("{ELSEWHERE} is \"{}\": the key does not travel there", plain(&base, 200));
+            return Err(Error::new(Kind::Auth, message).hint(
+                "give an address that begins with https://, or one of this computer; unset it to ask RunPod itself",
+            ));
+        }
+        let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
+        let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd().build();
         let http = http.map_err(|e| Error::new(Kind::Io, format!("starting the RunPod client: {e}")))?;
-        Ok(Self { base: base(), key, http })
+        Ok(Self { base, key, http })
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
@@ -39,7 +60,7 @@ impl Client {
 
     /// A question without effect: repeated when the service is out of breath.
     pub fn get(&self, path: &str) -> Result<Value> {
-        let response = self.patiently(|| self.request(reqwest::Method::GET, path))?;
+        let response = self.patiently(true, || self.request(reqwest::Method::GET, path))?;
         json(response)
     }
 
@@ -56,7 +77,7 @@ impl Client {
         for attempt in 0.. {
             let response = self.request(reqwest::Method::POST, path).json(body).send().map_err(unreachable)?;
             match response.status() {
-                StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => std::thread::sleep(pause(&response, attempt)),
+                StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => sleep(pause(&response, attempt), true)?,
                 status if status.is_success() => return json(response),
                 _ => return Err(failure(response)),
             }
@@ -66,7 +87,7 @@ impl Client {
 
     /// Asks for the end of something; what is gone already is no error.
     pub fn delete(&self, path: &str) -> Result<()> {
-        match self.patiently(|| self.request(reqwest::Method::DELETE, path)) {
+        match self.patiently(false, || self.request(reqwest::Method::DELETE, path)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -75,38 +96,41 @@ impl Client {
 
     /// The lines of a stream of server-sent events that are there by now.
     pub fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let mut response = self.request(reqwest::Method::GET, path).timeout(LOG_TIME).send().map_err(unreachable)?;
+        let response = self.request(reqwest::Method::GET, path).timeout(LOG_TIME).send().map_err(unreachable)?;
         if !response.status().is_success() {
             return Err(failure(response));
         }
-        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-        while let Ok(count @ 1..) = response.read(&mut piece) {
-            bytes.extend_from_slice(&piece[..count]);
-        }
+        let mut bytes = Vec::new();
+        // The stream is over when the time is.
+        let _ = response.take(LOG).read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
-        let line = |data: &str| serde_json::from_str::<Value>(data).ok()?["line"].as_str().map(str::to_string);
+        let line = |data: &str| Some(plain(serde_json::from_str::<Value>(data).ok()?["line"].as_str()?, LINE));
         Ok(text.lines().filter_map(|frame| frame.strip_prefix("data:")).filter_map(|data| line(data.trim())).collect())
     }
 
-    fn patiently(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
+    /// `may_stop`: the user's wish to stop ends the waiting, and not only the pause.
+    fn patiently(&self, may_stop: bool, request: impl Fn() -> RequestBuilder) -> Result<Response> {
         for attempt in 0.. {
             let sent = request().send();
             let last = attempt + 1 >= ATTEMPTS;
             match sent {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if !last && passes(response.status()) => std::thread::sleep(pause(&response, attempt)),
+                Ok(response) if !last && passes(response.status()) => sleep(pause(&response, attempt), may_stop)?,
                 Ok(response) => return Err(failure(response)),
                 Err(error) if last => return Err(unreachable(error)),
-                Err(_) => std::thread::sleep(backoff(attempt)),
+                Err(_) => sleep(backoff(attempt), may_stop)?,
             }
         }
         unreachable!("the loop returns")
     }
 }
 
-/// Where RunPod is; `OUTLIER_RUNPOD_URL` names another place that speaks its language.
+/// The variable that names another place that speaks RunPod's language.
+const ELSEWHERE: &str = "OUTLIER_RUNPOD_URL";
+
+/// Where RunPod is.
 pub fn base() -> String {
-    let other = std::env::var("OUTLIER_RUNPOD_URL").ok().filter(|url| !url.is_empty());
+    let other = std::env::var(ELSEWHERE).ok().filter(|url| !url.is_empty());
     other.map_or_else(|| BASE.to_string(), |url| url.trim_end_matches('/').to_string())
 }
 
@@ -124,6 +148,25 @@ fn pause(response: &Response, attempt: u32) -> Duration {
     asked.map_or_else(|| backoff(attempt), Duration::from_secs).min(LONGEST_PAUSE)
 }
 
+/// Waits, but not past a wish to stop that comes meanwhile; an earlier one does not count: who ends machines afterwards is to
+/// be as patient as ever.
+///
+/// # Errors
+/// `interrupted` in that case, if the work may be stopped.
+fn sleep(time: Duration, may_stop: bool) -> Result<()> {
+    let (begin, before) = (Instant::now(), interrupt_requested());
+    if time >= LONG_PAUSE {
+        note(&format!("RunPod asks to wait {} s", time.as_secs()));
+    }
+    while begin.elapsed() < time {
+        if interrupt_requested() && !before {
+            return if may_stop { Err(Error::interrupted()) } else { Ok(()) };
+        }
+        std::thread::sleep(INTERRUPT_POLL.min(time));
+    }
+    Ok(())
+}
+
 fn unreachable(error: reqwest::Error) -> Error {
     let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Lost };
     // The address may stand in the message, the key never does: it travels in a header.
@@ -135,9 +178,24 @@ fn root(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), root)
 }
 
+/// The first bytes of a body; an answer that breaks off is an error.
+fn bytes(response: Response, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    response.take(most).read_to_end(&mut bytes).map_err(|e| {
+        let kind = if e.kind() == std::io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Lost };
+        Error::new(kind, format!("RunPod's answer broke off: {}", plain(&root(&e), WORDS)))
+            .hint("is the network reachable? try again in a minute")
+    })?;
+    Ok(bytes)
+}
+
 fn json(response: Response) -> Result<Value> {
-    let text = response.text().map_err(unreachable)?;
-    serde_json::from_str(&text)
+    let text = bytes(response, ANSWER + 1)?;
+    if text.len() as u64 > ANSWER {
+        let message = format!("RunPod sent an answer of more than {} MB", ANSWER >> 20);
+        return Err(Error::new(Kind::Service, message).hint("is OUTLIER_RUNPOD_URL an address that you trust?"));
+    }
+    serde_json::from_slice(&text)
         .map_err(|e| Error::new(Kind::Service, format!("RunPod sent an answer that is not JSON: {e}")))
 }
 
@@ -157,13 +215,14 @@ fn failure(response: Response) -> Error {
         .headers()
         .get("Content-Type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
-    let body = response.text().unwrap_or_default();
-    let parsed: Value = serde_json::from_str(&body).unwrap_or_default();
+    let body = bytes(response, FAILURE).unwrap_or_default();
+    let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut detail = parsed["detail"].as_str().unwrap_or("no details").to_string();
     if let Some(errors) = parsed["errors"].as_array() {
         let errors: Vec<_> = errors.iter().filter_map(Value::as_str).collect();
         detail = format!("{detail} {}", errors.join("; "));
     }
+    let detail = plain(&detail, WORDS);
     let lower = detail.to_lowercase();
     let error = |kind, message: &str, hint: &str| {
         Error::new(kind, format!("RunPod: {message} ({status}): {detail}")).hint(hint)
@@ -183,6 +242,11 @@ fn failure(response: Response) -> Error {
         403 if !problem => {
             error(Kind::Service, "the request was turned away before it arrived", "try again in a minute")
         }
+        300..=399 => error(
+            Kind::Service,
+            "the service is elsewhere",
+            "is OUTLIER_RUNPOD_URL the address itself? the key follows no redirect",
+        ),
         403 => error(
             Kind::Auth,
             "the key may not do this",

@@ -1,17 +1,19 @@
 //! Where a user's RunPod key is.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 const VARIABLE: &str = "RUNPOD_API_KEY";
+/// Bytes of a settings file.
+const SETTINGS: u64 = 64 << 10;
 
 /// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.
 pub fn find() -> Result<Secret> {
-    let set = std::env::var(VARIABLE).ok().and_then(|text| Secret::new(&text));
     let file = std::env::home_dir().map(|home| home.join(".runpod/config.toml"));
-    let key = set.or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
+    let key = secret::named(VARIABLE).or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
         let file = file.map_or_else(String::new, |file| format!(" and {}", file.display()));
         Error::new(Kind::Auth, format!("no RunPod API key: looked at {VARIABLE} in the environment, in .env{file}"))
             .hint("make a key at RunPod, Settings, API Keys, and put RUNPOD_API_KEY=… into .env")
@@ -25,7 +27,8 @@ pub fn find() -> Result<Secret> {
 
 /// The tool writes `apikey = "…"`, the Python package a table `[default]` with `api_key = "…"`.
 fn stored(file: PathBuf) -> Option<Secret> {
-    let text = std::fs::read_to_string(file).ok()?;
+    let (mut text, file) = (String::new(), std::fs::File::open(file).ok()?);
+    file.take(SETTINGS).read_to_string(&mut text).ok()?;
     let table: toml::Table = text.parse().ok()?;
     let flat = table.iter().find(|(key, _)| key.eq_ignore_ascii_case("apikey")).map(|(_, value)| value);
     let value = flat.or_else(|| table.get("default")?.get("api_key"))?;

@@ -1,8 +1,10 @@
 //! RunPod, by its REST API v2 (openapi.json of docs.runpod.io, August 2026).
 
+mod answer;
 mod client;
 mod key;
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -11,10 +13,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
+use super::rent::PREFIX;
+use super::{Description, Offer, Provider, Reached, SshAddress, Want};
 use crate::error::{Error, Kind, Result};
+use crate::plain::plain;
 use crate::remote::{HostKey, Key, Login, Ssh};
 
+pub use answer::fingerprints;
+use answer::{description, is_cursor, is_id, price, shown, unexpected};
 use client::Client;
 pub use client::base;
 
@@ -25,8 +31,11 @@ const CUDA: &str = "12.8";
 const GUARD_SECONDS: u64 = 40 * 60;
 const BANNER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Machines per page of a listing.
+/// Machines per page of a listing, and its pages.
 const PAGE: usize = 1000;
+const MAX_PAGES: usize = 1000;
+/// Addresses of one host that are tried.
+const ADDRESSES: usize = 4;
 
 pub struct RunPod {
     client: Client,
@@ -39,53 +48,37 @@ impl RunPod {
     }
 
     fn pods(&self) -> Result<Vec<Value>> {
-        let mut pods = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let after = if cursor.is_empty() { String::new() } else { format!("&cursor={cursor}") };
+        let (mut pods, mut cursor, mut seen) = (Vec::new(), String::new(), HashSet::new());
+        while seen.len() < MAX_PAGES && seen.insert(cursor.clone()) {
+            let after = if cursor.is_empty() { String::new() } else { format!("&cursor={}", encoded(&cursor)) };
             let page = self.client.get(&format!("/v2/pods?limit={PAGE}{after}"))?;
             let here = page["pods"].as_array().cloned();
             pods.extend(here.ok_or_else(|| unexpected("the list of pods", &page))?);
             match page["pagination"]["nextCursor"].as_str() {
-                Some(next) if page["pagination"]["hasNextPage"] == true => cursor = next.to_string(),
+                Some(next) if page["pagination"]["hasNextPage"] == true && is_cursor(next) => cursor = next.to_string(),
+                Some(_) if page["pagination"]["hasNextPage"] == true => {
+                    return Err(unexpected("a page of the list of pods", &page["pagination"]));
+                }
                 _ => return Ok(pods),
             }
+        }
+        Err(Error::new(Kind::Service, "RunPod: the list of pods has no end").hint("try again in a minute"))
+    }
+
+    /// The address of a pod, whose id may have stood in a ledger.
+    fn pod(&self, id: &str) -> Result<String> {
+        match is_id(id) {
+            true => Ok(format!("/v2/pods/{id}")),
+            false => Err(Error::bad_argument(format!("\"{}\" is not the id of a pod", plain(id, 100)))
+                .hint("`outlier gpus` lists the machines of this project")),
         }
     }
 }
 
-fn unexpected(what: &str, answer: &Value) -> Error {
-    // The answer itself may hold what must not be shown.
-    let keys = answer.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default();
-    Error::new(Kind::Service, format!("RunPod: {what} has an unexpected form (keys: {keys})"))
-}
-
-fn description(pod: &Value) -> Result<Description> {
-    let text = |key: &str| pod[key].as_str().map(str::to_string);
-    let (Some(id), Some(name), Some(status)) = (text("id"), text("name"), text("status")) else {
-        return Err(unexpected("a pod", pod));
-    };
-    let direct = &pod["ssh"]["direct"];
-    let ssh = direct["host"].as_str().zip(direct["port"].as_u64()).map(|(host, port)| SshAddress {
-        user: direct["username"].as_str().unwrap_or("root").to_string(),
-        host: host.to_string(),
-        port: port as u16,
-    });
-    Ok(Description {
-        id,
-        name,
-        state: match status.as_str() {
-            "PROVISIONING" | "STARTING" => State::Starting,
-            "RUNNING" => State::Running,
-            "EXITED" => State::Stopped,
-            _ => State::Failed,
-        },
-        gpu: pod["gpu"]["id"].as_str().unwrap_or("CPU").to_string(),
-        price: pod["cost"].as_f64().unwrap_or(0.0),
-        ssh,
-        created: text("createdAt").unwrap_or_default(),
-        why: String::new(),
-    })
+/// Percent-encoded for a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Whether a GPU is one that was asked for: every word of the name stands in the id or the name of the type.
@@ -112,17 +105,18 @@ impl Provider for RunPod {
                 continue;
             }
             let path = format!(
-                "/v2/catalog/gpus?include=AVAILABILITY&product=POD&count={count}&cloud={}&minCudaVersion={cuda}",
-                cloud.to_uppercase()
+                "/v2/catalog/gpus?include=AVAILABILITY&product=POD&count={count}&cloud={}&minCudaVersion={}",
+                cloud.to_uppercase(),
+                encoded(cuda)
             );
             let catalogue = self.client.get(&path)?;
             let gpus = catalogue["gpus"].as_array().ok_or_else(|| unexpected("the catalogue", &catalogue))?;
             for gpu in gpus {
                 let rank =
                     if want.gpus.is_empty() { Some(0) } else { want.gpus.iter().position(|name| is_named(gpu, name)) };
-                let price = gpu["price"][cloud].as_f64().unwrap_or(0.0) * count as f64;
+                let price = price(&gpu["price"][cloud]).unwrap_or(0.0) * count as f64;
                 let vram_gb = gpu["memory"].as_f64().unwrap_or(0.0);
-                let stock = gpu["availability"].as_str().unwrap_or("").to_lowercase();
+                let stock = shown(&gpu["availability"]).unwrap_or_default().to_lowercase();
                 let max = gpu["maxCount"][cloud].as_u64().unwrap_or(0);
                 let fits = price > 0.0
                     && stock != "none"
@@ -130,8 +124,8 @@ impl Provider for RunPod {
                     && gpu["manufacturer"] == "NVIDIA"
                     && want.min_vram_gb.is_none_or(|least| vram_gb >= least)
                     && want.max_price.is_none_or(|most| price <= most);
-                if let (Some(rank), true, Some(id)) = (rank, fits, gpu["id"].as_str()) {
-                    let (provider, gpu, cloud) = ("runpod".to_string(), id.to_string(), cloud.to_string());
+                if let (Some(rank), true, Some(gpu)) = (rank, fits, shown(&gpu["id"])) {
+                    let (provider, cloud) = ("runpod".to_string(), cloud.to_string());
                     offers.push((rank, Offer { provider, gpu, gpu_count: count, vram_gb, cloud, price, stock }));
                 }
             }
@@ -163,29 +157,35 @@ impl Provider for RunPod {
     }
 
     fn describe(&self, id: &str) -> Result<Option<Description>> {
-        let pod = self.client.find(&format!("/v2/pods/{id}"))?;
+        let pod = self.client.find(&self.pod(id)?)?;
         pod.filter(|pod| pod["status"] != "TERMINATED").map(|pod| description(&pod)).transpose()
     }
 
     fn list(&self) -> Result<Vec<Description>> {
         let pods = self.pods()?;
-        pods.iter().filter(|pod| pod["status"] != "TERMINATED").map(description).collect()
+        // A pod of other work that makes no sense to us must not hide ours.
+        let ours = |pod: &Value| pod["name"].as_str().is_some_and(|name| name.starts_with(PREFIX));
+        let read = |pod| match description(pod) {
+            Err(_) if !ours(pod) => None,
+            read => Some(read),
+        };
+        pods.iter().filter(|pod| pod["status"] != "TERMINATED").filter_map(read).collect()
     }
 
     fn terminate(&self, id: &str) -> Result<()> {
-        self.client.delete(&format!("/v2/pods/{id}"))
+        self.client.delete(&self.pod(id)?)
     }
 
     fn logs(&self, id: &str) -> Result<String> {
-        let mut lines = self.client.lines(&format!("/v2/pods/{id}/logs?source=system&tail=1000"))?;
-        lines.extend(self.client.lines(&format!("/v2/pods/{id}/logs?source=container&tail=5000"))?);
+        let mut lines = self.client.lines(&format!("{}/logs?source=system&tail=1000", self.pod(id)?))?;
+        lines.extend(self.client.lines(&format!("{}/logs?source=container&tail=5000", self.pod(id)?))?);
         Ok(lines.join("\n"))
     }
 
     /// sshd answers later than the port is known, and the host key is known from what the container has logged.
     fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>> {
         let Some(address) = machine.ssh.clone().filter(has_banner) else { return Ok(None) };
-        let lines = self.client.lines(&format!("/v2/pods/{}/logs?source=container&tail=5000", machine.id))?;
+        let lines = self.client.lines(&format!("{}/logs?source=container&tail=5000", self.pod(&machine.id)?))?;
         let fingerprints = fingerprints(&lines.join("\n"));
         if fingerprints.is_empty() {
             return Ok(None);
@@ -230,7 +230,7 @@ fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn cra
 }
 
 fn has_banner(address: &SshAddress) -> bool {
-    let addresses = (address.host.as_str(), address.port).to_socket_addrs().into_iter().flatten();
+    let addresses = (address.host.as_str(), address.port).to_socket_addrs().into_iter().flatten().take(ADDRESSES);
     let answers = |address| -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, BANNER_TIMEOUT)?;
         stream.set_read_timeout(Some(BANNER_TIMEOUT))?;
@@ -241,21 +241,12 @@ fn has_banner(address: &SshAddress) -> bool {
     addresses.into_iter().any(|address| answers(address).unwrap_or(false))
 }
 
-/// The fingerprints of host keys in the log of a container: lines as `ssh-keygen -lf` prints them.
-pub fn fingerprints(log: &str) -> Vec<String> {
-    let word = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next()?.parse::<u32>().ok()?;
-        words.next().filter(|word| word.starts_with("SHA256:")).map(str::to_string)
-    };
-    log.lines().filter_map(word).collect()
-}
-
 /// Ends the pod that this process runs in, by whichever way works. Errors when none did.
 pub fn end_self() -> Result<()> {
     let variable =
         |name: &str| std::env::var(name).ok().or_else(|| of_first_process(name)).filter(|text| !text.is_empty());
-    let id = variable("RUNPOD_POD_ID").ok_or_else(|| Error::not_found("RUNPOD_POD_ID is not set: this is no pod"))?;
+    let id = variable("RUNPOD_POD_ID").filter(|id| is_id(id));
+    let id = id.ok_or_else(|| Error::not_found("RUNPOD_POD_ID holds no id of a pod: this is no pod"))?;
     let key = variable("RUNPOD_API_KEY").and_then(|key| crate::secret::Secret::new(&key));
     let by_api = key
         .ok_or_else(|| Error::new(Kind::Auth, "the pod has no key for itself"))
@@ -318,12 +309,5 @@ mod tests {
         assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("Authorization: Bearer rpa_own\r\n"), "{request}");
         pod.wait().unwrap();
-    }
-
-    #[test]
-    fn fingerprints_are_read_from_a_log() {
-        let log =
-            "Generating keys\n256 SHA256:abcDEF root@pod (ED25519)\nSHA256:not-this\n3072 SHA256:xyz root@pod (RSA)\n";
-        assert_eq!(fingerprints(log), ["SHA256:abcDEF", "SHA256:xyz"]);
     }
 }

@@ -1,0 +1,114 @@
+//! `./.env`: the two secrets that a user may keep in a file beside the project, and nothing else.
+//!
+//! A file in the folder may have come with the folder, from anybody. So it is read only where its writer can have been
+//! nobody but this user, only here and not in the folders above, and only for keys: where they are sent is not its business.
+//! Nothing of it gets into the environment, which programs that are started inherit.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+use crate::plain::plain;
+use crate::progress::note;
+use crate::secret::{self, Secret};
+
+const NAME: &str = ".env";
+/// All that is taken from the file.
+const KEYS: &[&str] = &["HF_TOKEN", "RUNPOD_API_KEY"];
+const MOST_BYTES: u64 = 64 << 10;
+
+/// Reads the file where there is one. Variables that are set win over it. What is not taken is said.
+pub fn read() {
+    match text() {
+        Ok(None) => (),
+        Ok(Some(text)) => keep(&text),
+        Err(problem) => note(&format!("{NAME} is not read: {problem}")),
+    }
+}
+
+/// The text of the file; None where there is none; or why it is not read, and what to do.
+fn text() -> Result<Option<String>, String> {
+    // A pipe of this name must not be waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(NAME);
+    let file = match file {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err("it is a symbolic link; put the file itself here, or set the variables".to_string());
+        }
+        file => file.map_err(|error| error.to_string())?,
+    };
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    // Safety: asks for a number and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    match () {
+        () if !metadata.is_file() => return Err("it is not a file; remove it, or set the variables".to_string()),
+        () if metadata.uid() != user => {
+            return Err("it belongs to another user; write one of your own, or set the variables".to_string());
+        }
+        () if metadata.mode() & 0o022 != 0 => {
+            return Err("others may write to it; look at what it says and do `chmod 600 .env`".to_string());
+        }
+        () => (),
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("it is longer than {} KB; keep only keys in it", MOST_BYTES >> 10));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| "it is not text in UTF-8".to_string())
+}
+
+fn keep(text: &str) {
+    let (mut secrets, mut others) = (Vec::new(), Vec::new());
+    for (name, value) in entries(text) {
+        match (KEYS.contains(&name), Secret::new(value)) {
+            (true, Some(secret)) => {
+                // The last of several counts.
+                secrets.retain(|(other, _)| other != name);
+                secrets.push((name.to_string(), secret));
+            }
+            (false, Some(_)) if concerns_us(name) && !others.contains(&name) => others.push(name),
+            _ => (),
+        }
+    }
+    secret::keep(secrets);
+    if !others.is_empty() {
+        let (names, keys) = (plain(&others.join(", "), 200), KEYS.join(" and "));
+        note(&format!("{NAME} sets {names}, which is not read from it: only {keys} are; set it in the environment"));
+    }
+}
+
+/// Whether a variable would mean something to this program if it stood in the environment.
+fn concerns_us(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let begins = |prefix: &&str| upper.starts_with(prefix);
+    upper.ends_with("_PROXY")
+        || ["HF_", "HUGGING", "RUNPOD_", "OUTLIER_", "XDG_", "TRANSFORMERS_"].iter().any(|p| begins(p))
+}
+
+/// Names and values of lines `NAME=value` or `export NAME="value"`. Lines of other forms are passed over; nothing in a value
+/// is expanded, since a `$` may be part of a key.
+fn entries(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.trim_start_matches('\u{feff}').lines().filter_map(|line| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let quoted = |quote: char| Some(value.strip_prefix(quote)?.split_once(quote)?.0);
+        let bare = || value.split_once(" #").map_or(value, |(value, _)| value.trim_end());
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or_else(bare);
+        (!name.is_empty() && !name.starts_with('#')).then_some((name, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_usual_forms() {
+        let text =
+            "\u{feff}# HF_TOKEN=no\r\nHF_TOKEN = a$b#c # said\r\nexport X='q # r' # s\n\nY=\"z\"\nbad line\n =5\nZ=\n";
+        let all: Vec<_> = entries(text).collect();
+        assert_eq!(all, [("HF_TOKEN", "a$b#c"), ("X", "q # r"), ("Y", "z"), ("Z", "")]);
+    }
+}

@@ -1,0 +1,147 @@
+//! What RunPod's answers say, each word of them checked: ids become parts of addresses, of file names and of commands, names
+//! and reasons reach a terminal, prices are added up.
+
+use serde_json::Value;
+
+use super::super::{Description, SshAddress, State};
+use crate::error::{Error, Kind, Result};
+use crate::plain::plain;
+
+/// Letters of an id, of a host or user, and of text that is only shown.
+const ID: usize = 64;
+const HOST: usize = 253;
+const SHOWN: usize = 100;
+/// USD per hour: beyond it a price is a mistake.
+const DEAREST: f64 = 10_000.0;
+/// Host keys that one machine may have.
+const HOST_KEYS: usize = 16;
+/// Letters of a SHA-256 in base64.
+const FINGERPRINT: usize = 43;
+
+/// An answer that is not of the form that is documented.
+pub fn unexpected(what: &str, answer: &Value) -> Error {
+    // The answer itself may hold what must not be shown.
+    let keys = answer.as_object().into_iter().flatten().map(|(key, _)| plain(key, 40)).take(20);
+    let keys = keys.collect::<Vec<_>>().join(", ");
+    Error::new(Kind::Service, format!("RunPod: {what} has an unexpected form (keys: {keys})"))
+}
+
+/// The id of a pod: letters and digits, in a part of an address and a word of a command alike.
+pub fn is_id(text: &str) -> bool {
+    (1..=ID).contains(&text.len()) && of(text, "_-") && !text.starts_with('-')
+}
+
+/// A place in a listing, as the service gives it out.
+pub fn is_cursor(text: &str) -> bool {
+    (1..=512).contains(&text.len()) && of(text, "_-=.+/:")
+}
+
+fn of(text: &str, more: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+}
+
+/// A price in USD per hour.
+pub fn price(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|price| (0.0..=DEAREST).contains(price))
+}
+
+/// Text of the service's own, for people.
+pub fn shown(value: &Value) -> Option<String> {
+    value.as_str().map(|text| plain(text, SHOWN))
+}
+
+/// The address of a pod's sshd; None while there is none.
+fn address(direct: &Value) -> Option<std::result::Result<SshAddress, ()>> {
+    let (host, port) = direct["host"].as_str().zip(direct["port"].as_u64())?;
+    let user = direct["username"].as_str().unwrap_or("root");
+    let word = |text: &str, most, more| (1..=most).contains(&text.len()) && of(text, more) && !text.starts_with('-');
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port = port.filter(|_| word(host, HOST, "-.:") && word(user, ID, "_-."));
+    Some(port.map(|port| SshAddress { user: user.to_string(), host: host.to_string(), port }).ok_or(()))
+}
+
+/// A pod, as an answer describes it.
+///
+/// # Errors
+/// `service` when a part that is needed is missing or cannot be what it should.
+pub fn description(pod: &Value) -> Result<Description> {
+    let id = pod["id"].as_str().filter(|id| is_id(id));
+    let price = if pod["cost"].is_null() { Some(0.0) } else { price(&pod["cost"]) };
+    let ssh = address(&pod["ssh"]["direct"]).transpose();
+    let (Some(id), Some(name), Some(status), Some(price), Ok(ssh)) =
+        (id, shown(&pod["name"]), pod["status"].as_str(), price, ssh)
+    else {
+        return Err(unexpected("a pod", pod));
+    };
+    Ok(Description {
+        id: id.to_string(),
+        name,
+        state: match status {
+            "PROVISIONING" | "STARTING" => State::Starting,
+            "RUNNING" => State::Running,
+            "EXITED" => State::Stopped,
+            _ => State::Failed,
+        },
+        gpu: shown(&pod["gpu"]["id"]).unwrap_or_else(|| "CPU".to_string()),
+        price,
+        ssh,
+        created: shown(&pod["createdAt"]).unwrap_or_default(),
+        why: String::new(),
+    })
+}
+
+/// The fingerprints of host keys in the log of a container: lines as `ssh-keygen -lf` prints them.
+pub fn fingerprints(log: &str) -> Vec<String> {
+    let is_hash = |text: &str| text.len() == FINGERPRINT && of(text, "+/");
+    let word = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next()?.parse::<u32>().ok()?;
+        words.next().filter(|word| word.strip_prefix("SHA256:").is_some_and(is_hash)).map(str::to_string)
+    };
+    log.lines().filter_map(word).take(HOST_KEYS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let pod = |change: &dyn Fn(&mut Value)| {
+            let direct = json!({ "host": "195.26.233.3", "port": 34446, "username": "root" });
+            let mut pod = json!({ "id": "7h9k2m4n6p", "name": "n", "status": "RUNNING", "cost": 1.5,
+                                  "ssh": { "proxy": null, "direct": direct } });
+            change(&mut pod);
+            description(&pod)
+        };
+        let good = pod(&|_| ()).unwrap();
+        assert_eq!((good.id.as_str(), good.ssh.unwrap().port), ("7h9k2m4n6p", 34446));
+        assert!(pod(&|pod| pod["ssh"]["direct"] = Value::Null).unwrap().ssh.is_none());
+        for id in ["", "../../v2/account", "a b", "$(touch x)", "-f", "a\nb", &"x".repeat(65)] {
+            assert!(pod(&|pod| pod["id"] = json!(id)).is_err(), "{id}");
+        }
+        for host in ["", "-oProxyCommand=x", "a b", "a;b", "a\u{1b}[0m"] {
+            assert!(pod(&|pod| pod["ssh"]["direct"]["host"] = json!(host)).is_err(), "{host}");
+            assert!(pod(&|pod| pod["ssh"]["direct"]["username"] = json!(host)).is_err(), "{host}");
+        }
+        for port in [0u64, 65536, 1 << 40] {
+            assert!(pod(&|pod| pod["ssh"]["direct"]["port"] = json!(port)).is_err(), "{port}");
+        }
+        for cost in [-1.0, 1e9] {
+            assert!(pod(&|pod| pod["cost"] = json!(cost)).is_err(), "{cost}");
+        }
+        assert_eq!(pod(&|pod| pod["name"] = json!("\u{1b}[2Jx")).unwrap().name, "\u{fffd}[2Jx");
+    }
+
+    #[test]
+    fn fingerprints_are_read_from_a_log() {
+        let (a, b) = ("A".repeat(43), "+/b1".repeat(10) + "xyz");
+        let log = format!(
+            "Generating keys\n256 SHA256:{a} root@pod (ED25519)\nSHA256:{a}\n1 SHA256:no\n3072 SHA256:{b} root@pod (RSA)\n"
+        );
+        assert_eq!(fingerprints(&log), [format!("SHA256:{a}"), format!("SHA256:{b}")]);
+        assert_eq!(fingerprints(&log.repeat(100)).len(), HOST_KEYS);
+    }
+}

@@ -1,0 +1,48 @@
+//! The body of an answer, piece by piece: an answer that stands still, or comes so slowly that it would never end, is broken.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::Response;
+use tokio::time::timeout;
+
+use super::http::{Attempt, Trouble};
+
+/// Bytes per second that must come on the average of a window; a slow link that two dozen requests share brings more.
+const LEAST_RATE: f64 = 1024.0;
+/// The window, in times that a silent connection is waited for: a minute by default.
+const WINDOW: u32 = 6;
+
+pub struct Body {
+    response: Response,
+    /// How long no byte may come.
+    stall: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Body {
+    pub fn new(response: Response, stall: Duration) -> Self {
+        Self { response, stall, since: Instant::now(), bytes: 0 }
+    }
+
+    /// The next bytes, as many as there are; None at the end.
+    pub async fn chunk(&mut self) -> Attempt<Option<Bytes>> {
+        let passing = |problem| Trouble::Passing { problem, after: None };
+        let chunk = match timeout(self.stall, self.response.chunk()).await {
+            Err(_) => return Err(passing(format!("no byte for {} s", self.stall.as_secs_f32()))),
+            Ok(Err(_)) => return Err(passing("the connection broke off".to_string())),
+            Ok(Ok(chunk)) => chunk,
+        };
+        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let elapsed = self.since.elapsed();
+        if elapsed >= self.stall * WINDOW {
+            let rate = self.bytes as f64 / elapsed.as_secs_f64();
+            if rate < LEAST_RATE && chunk.is_some() {
+                return Err(passing(format!("no more than {rate:.0} bytes come in a second")));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        Ok(chunk)
+    }
+}

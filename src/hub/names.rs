@@ -1,0 +1,49 @@
+//! Names that come from a hub or a script, checked before they become parts of a path: by alphabet, form and length.
+
+use std::path::{Component, Path};
+
+/// Bytes of a path and of one part of it, as file systems have them.
+const PATH: usize = 1024;
+const PART: usize = 255;
+
+/// Digits of a hash in the spelling of git and the hub.
+pub fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A commit of a repository: 40 hexadecimal digits.
+pub fn is_commit(text: &str) -> bool {
+    is_hex(text, 40)
+}
+
+/// A path of a file inside a repository: relative, of ordinary parts only, so that behind a folder it stays in that folder.
+pub fn is_file_path(path: &str) -> bool {
+    let ordinary = |part: &str| {
+        let one = Path::new(part).components().eq([Component::Normal(part.as_ref())]);
+        one && part.len() <= PART && !part.chars().any(|c| c.is_control() || c == '\\')
+    };
+    path.len() <= PATH && path.split('/').all(ordinary)
+}
+
+/// A branch, tag, commit or reference such as `refs/pr/1`; it becomes a file name in the cache.
+pub fn is_revision(text: &str) -> bool {
+    text.len() <= PART && is_file_path(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_where_they_belong() {
+        for good in ["config.json", "data/CC-MAIN-2024-10/train-00000-of-00001.parquet", ".gitattributes", "a b/ü"] {
+            assert!(is_file_path(good), "{good}");
+        }
+        let long = "x".repeat(256);
+        for bad in ["", ".", "..", "/etc/passwd", "a/../b", "a//b", "a/", "./a", "a\nb", "a\u{1b}[0m", "a\\b", &long] {
+            assert!(!is_file_path(bad), "{bad}");
+        }
+        assert!(is_revision("refs/pr/1") && is_revision("v1.0") && !is_revision("../../x") && !is_revision(""));
+        assert!(is_commit(&"0a".repeat(20)) && !is_commit(&"0A".repeat(20)) && !is_commit("main"));
+    }
+}
