@@ -268,7 +268,7 @@ pub fn a_server_that_asks_to_wait_for_ever() {
 /// nothing outside of this machine.
 fn below(env: &str, command: &[&str]) -> (Project, Hub, impl Fn() -> Command) {
     let (listener, project) = (hub(), Project::new());
-    let env = env.replace("URL", &listener.address);
+    let env = env.replace("=URL", &format!("={}", listener.address));
     project.file(".env", env).file("sub/script.rhai", LOAD);
     let words: Vec<String> = command.iter().map(|word| word.to_string()).collect();
     let folder = project.path("");
@@ -397,11 +397,7 @@ fn a_provider_that_means_ill() {
     assert!(fine.code == 0 && fine.stdout.contains("abc123"), "{}{}", fine.stdout, fine.stderr);
     for id in ["../../x", "a;b", "-x", "a b", "a\u{1b}b"] {
         let outcome = answer(pod(id, "outlier-mine"));
-        assert!(
-            outcome.stderr.contains("a pod has an unexpected form"),
-            "{id}: {}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains("a pod has an unexpected form"), "{id}: {}", outcome.stderr);
     }
     let page = serde_json::json!({ "pods": [], "pagination": { "nextCursor": "again", "hasNextPage": true } });
     let outcome = answer(page);
