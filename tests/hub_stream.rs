@@ -209,7 +209,7 @@ fn what_does_not_exist_is_told_as_for_downloads() {
     hub.refuses(&script("lab/none", ""), None, "no such model, or it is private", "set HF_TOKEN");
     hub.refuses(&script("lab/none", ""), Some("hf_expired"), "the token is not valid", "unset it");
     let Both { hub, .. } = both(&SMALL);
-    hub.refuses(&script(ID, ", revision: \"v9\""), None, "no such revision", "give a branch, tag or commit");
+    hub.refuses(&script(ID, ", revision: \"v9\""), None, "no revision \"v9\"", "give a branch, tag or commit");
 }
 
 #[test]

@@ -268,7 +268,7 @@ pub fn a_server_that_asks_to_wait_for_ever() {
 /// nothing outside of this machine.
 fn below(env: &str, command: &[&str]) -> (Project, Hub, impl Fn() -> Command) {
     let (listener, project) = (hub(), Project::new());
-    let env = env.replace("URL", &listener.address);
+    let env = env.replace("=URL", &format!("={}", listener.address));
     project.file(".env", env).file("sub/script.rhai", LOAD);
     let words: Vec<String> = command.iter().map(|word| word.to_string()).collect();
     let folder = project.path("");

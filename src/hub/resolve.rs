@@ -243,8 +243,8 @@ fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, St
     };
     let bytes = size.parse().ok().filter(|bytes| *bytes <= LARGEST_FILE);
     let bytes: u64 = bytes.ok_or_else(|| format!("\"{}\" is not the size of a file", shown(&size)))?;
-    let hash =
-        Hash::parse(&plain_etag(&etag)).ok_or_else(|| format!("\"{}\" is not a hash of a file", shown(&etag)))?;
+    let etag = plain_etag(&etag);
+    let hash = Hash::parse(&etag).ok_or_else(|| format!("\"{}\" is not a hash of a file", shown(&etag)))?;
     if matches!(hash, Hash::Git(_)) && (answer.elsewhere.is_some() || bytes > SMALL_FILE) {
         return Err(format!("\"{}\" is not the SHA-256 of a large file", shown(&etag)));
     }
