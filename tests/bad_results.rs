@@ -106,7 +106,7 @@ fn damaged_final_results() {
 fn without_hash(project: &Project) {
     let path = format!("results/demo/{FINAL}");
     let mut json = project.json(&path);
-    json.as_object_mut().unwrap().remove("record").expect("the record has a hash");
+    json.as_object_mut().unwrap().remove("record");
     project.file(&path, json.to_string());
 }
 
