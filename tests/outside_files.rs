@@ -3,6 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::interrupt::{ending, start};
 use crate::project::{Outcome, Project};
 
@@ -216,6 +218,13 @@ pub fn a_damaged_tokenizer_is_an_error() {
             told(&project.script(&text("text.txt")), &format!("{part}: {wrong}"));
         }
     }
+    // Characters that become texts of characters that become texts.
+    let longer = json!({ "type": "Replace", "pattern": { "String": "o" }, "content": "o".repeat(1000) });
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    tokenizer["normalizer"] = json!({ "type": "Sequence", "normalizers": [longer, longer, longer, longer] });
+    project.file("model/tokenizer.json", tokenizer.to_string());
+    let outcome = project.script(&text("text.txt")).ends(3);
+    assert!(outcome.stderr.contains("grow without end"), "{}", outcome.stderr);
     let deep = format!(
         "{}\"type\": \"ByteLevel\"{}",
         "{\"type\": \"Sequence\", \"decoders\": [{".repeat(50_000),

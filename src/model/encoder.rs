@@ -7,6 +7,7 @@
 //!
 //! The only file that calls the library `tokenizers`, which panics on damaged files.
 
+use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -22,6 +23,9 @@ const OVERLAP: usize = 4 << 10;
 const TRIES: usize = 6;
 /// Bytes of a tokenizer.json, several times those of the largest vocabularies.
 const MAX_TOKENIZER: usize = 128 << 20;
+
+/// How many times longer a tokenizer may make a text; those at hand replace single characters by single ones.
+const MAX_GROWTH: f64 = 1000.0;
 
 /// A tokenizer and the special tokens it puts round a sequence.
 pub struct Encoder {
@@ -49,6 +53,11 @@ impl Encoder {
             let mut tokenizer = Tokenizer::from_bytes(&data)?;
             tokenizer.with_truncation(None)?;
             tokenizer.with_padding(None);
+            let parts =
+                [serde_json::to_value(tokenizer.get_normalizer())?, serde_json::to_value(tokenizer.get_decoder())?];
+            if parts.iter().map(growth).any(|growth| growth > MAX_GROWTH) {
+                return Err("it replaces characters by texts that grow without end".into());
+            }
             let sample = special.then(|| tokenizer.encode("a", true)).transpose()?;
             Ok((tokenizer, sample))
         };
@@ -124,6 +133,17 @@ fn refused(said: String) -> Error {
 /// Asks the library; what it says, or panics with, is cut short.
 fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     guarded(call)?.map_err(complaint)
+}
+
+/// How many times longer the replacements of a normalizer or decoder, one after the other, can make a text.
+fn growth(part: &Value) -> f64 {
+    let own = |key: &str| part[key].as_str().map_or(1.0, |text| text.chars().count().max(1) as f64);
+    let inner: f64 = match part {
+        Value::Object(map) => map.values().map(growth).product(),
+        Value::Array(list) => list.iter().map(growth).product(),
+        _ => 1.0,
+    };
+    own("content") * own("prepend") * inner
 }
 
 /// The special tokens before and after the text of a sample.
