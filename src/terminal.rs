@@ -104,7 +104,7 @@ pub fn came_of(to_stdout: bool, outcome: std::io::Result<()>) {
     match to_stdout {
         true => {
             let told = stdout().failed(&error);
-            told.iter().for_each(|told| err(told));
+            told.iter().for_each(err);
         }
         false => drop(stderr().failed(&error)),
     }

@@ -53,11 +53,11 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
         false => piped(&repl),
     };
     if asked.attach.is_some() {
-        context.fleet.leave().iter().for_each(|line| terminal::note(line));
+        context.fleet.leave().iter().for_each(terminal::note);
     }
     INTERRUPTED.store(false, Ordering::Relaxed);
     let ending = context.fleet.finish();
-    ending.lines.iter().for_each(|line| terminal::note(line));
+    ending.lines.iter().for_each(terminal::note);
     match (ending.leaked, failed) {
         (true, _) => ExitCode::from(LEAKED),
         (false, true) => ExitCode::from(FAILED),

@@ -63,7 +63,7 @@ pub fn apply(engine: &mut Engine, bounds: &Bounds) {
         if !deep::has_room() {
             return Some(TOO_DEEP.into());
         }
-        if weight::step() % WEIGH_EVERY == 0 && weight::too_heavy(memory) {
+        if weight::step().is_multiple_of(WEIGH_EVERY) && weight::too_heavy(memory) {
             return Some(TOO_HEAVY.into());
         }
         if interrupt_requested() {

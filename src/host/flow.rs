@@ -44,7 +44,8 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 /// Waits, but not for a user who wants to stop. Where nothing happens nobody waits.
 fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
-    let time = thrown(options::seconds("sleep", seconds.max(0.0), options::MAX_TIME))?;
+    let time =
+        thrown(options::seconds("sleep", seconds.max(0.0), options::MAX_TIME, "a script may wait for ten years"))?;
     match &context.stage {
         Some(stage) => stage.pass(time.as_secs_f64()),
         None => wait(time),
@@ -76,7 +77,12 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     let o = thrown(Options::of("parallel", options))?;
     let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
     let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
-    thrown(options::seconds("parallel: `stagger`", stagger, MAX_STAGGER))?;
+    thrown(options::seconds(
+        "parallel: `stagger`",
+        stagger,
+        MAX_STAGGER,
+        "seconds between the starts of the first items",
+    ))?;
     // Plans and tests are the same every time: one item after the other.
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);

@@ -49,18 +49,25 @@ impl Modules {
 
     /// Name for messages, and text.
     pub fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
+        self.look(importer, path).ok().flatten()
+    }
+
+    /// The same; an error where there is a file that is too long.
+    fn look(&self, importer: Option<&str>, path: &str) -> std::io::Result<Option<(String, String)>> {
         // One file has one name, whatever way leads to it.
         let plain: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
         let file = format!("{}.rhai", plain.display());
         let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
         let stdlib = self.root.join("stdlib").join(&file);
         for candidate in beside.into_iter().chain([stdlib]) {
-            if let Ok(text) = super::text_of(&candidate) {
-                return Some((candidate.display().to_string(), text));
+            match super::text_of(&candidate) {
+                Ok(text) => return Ok(Some((candidate.display().to_string(), text))),
+                Err(error) if error.kind() == std::io::ErrorKind::Other => return Err(error),
+                Err(_) => (),
             }
         }
         let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
-        embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string()))
+        Ok(embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string())))
     }
 }
 
@@ -125,7 +132,11 @@ impl ModuleResolver for Modules {
             return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), position)));
         }
         let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
-        let (name, text) = self.find(importer, path).ok_or_else(not_found)?;
+        let too_long = |error: std::io::Error| {
+            let error = Error::bad_argument(format!("import \"{path}\": {error}")).hint("cut it into several modules");
+            Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position))
+        };
+        let (name, text) = self.look(importer, path).map_err(too_long)?.ok_or_else(not_found)?;
         let resolved = RESOLVED.get_or_init(Mutex::default);
         resolved.lock().expect("no panic under this lock").insert(path.to_string(), name.clone());
         if let Some(module) = self.cache.lock().expect("no panic under this lock").get(&name) {

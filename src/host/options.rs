@@ -120,7 +120,7 @@ impl Options {
             let message = format!("{}: `{key}` is {given}", self.function);
             return Err(Error::bad_argument(message).hint(format!("give a number above 0, at most {most:.0}")));
         }
-        seconds(key, given * unit, MAX_TIME)
+        seconds(key, given * unit, MAX_TIME, "give a shorter time")
     }
 
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -201,12 +201,11 @@ pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const MAX_COUNT: usize = 1 << 31;
 
 /// A number of seconds as a time of at most `most`; `what` names it in the error.
-pub fn seconds(what: &str, seconds: f64, most: Duration) -> Result<Duration> {
+pub fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<Duration> {
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= most);
     time.ok_or_else(|| {
-        let most = most.as_secs();
-        Error::bad_argument(format!("{what} is {seconds:?} seconds, expected 0 to {most}"))
-            .hint("give a number of seconds in that range")
+        let shown = if seconds.abs() < 1e15 { seconds.to_string() } else { format!("{seconds:?}") };
+        Error::bad_argument(format!("{what} is {shown}, expected 0 to {} seconds", most.as_secs())).hint(hint)
     })
 }
 
