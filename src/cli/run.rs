@@ -11,6 +11,7 @@ use super::{FAILED_MODEL, INTERRUPTED, LEAKED, PANICKED, bars, fail, gpus};
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS};
 use crate::progress::interrupt_requested;
+use crate::remote::trust::{self, Named};
 
 #[derive(Args)]
 pub struct Run {
@@ -20,6 +21,9 @@ pub struct Run {
     /// Lets run_command run commands on this machine.
     #[arg(long)]
     allow_commands: bool,
+    /// A host key to trust, of one host or of any: what a script names is not trusted for that. Flags of the script count too.
+    #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
+    host_key: Vec<Named>,
     /// Steps of the script language that the script may take.
     #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
     max_steps: u64,
@@ -32,6 +36,10 @@ pub struct Run {
     flags: Vec<String>,
 }
 
+fn host_key(word: &str) -> Result<Named, String> {
+    trust::parse(word).ok_or_else(|| "write SHA256:… as `ssh-keygen -lf` prints it, or HOST=SHA256:…".to_string())
+}
+
 /// Takes out a flag that is ours wherever it stands.
 fn take(flags: &mut Vec<String>, flag: &str) -> bool {
     let before = flags.len();
@@ -41,6 +49,8 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 
 fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
+    let words = asked.flags.iter().filter_map(|word| trust::parse(word));
+    trust::trust(asked.host_key.into_iter().chain(words).collect());
     let time = asked.max_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6)));
     let bounds = Bounds { operations: asked.max_steps, time, commands_here: asked.allow_commands };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));

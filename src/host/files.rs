@@ -13,7 +13,9 @@ use super::options::number;
 use super::problem::thrown;
 use super::values::{StoredHandle, to_dynamic, to_json};
 use crate::error::{Error, Result};
+use crate::remote;
 use crate::results::{self, Table, atomic};
+use crate::secret::secret_name;
 
 /// Where scripts may write.
 const FOLDERS: [&str; 2] = ["results", "logs"];
@@ -70,6 +72,11 @@ pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Res
     let inside = first.is_some_and(|first| FOLDERS.contains(&first.as_str())) && given.components().count() > 1;
     if !plain || !inside {
         return Err(Error::bad_argument(format!("{function}: \"{path}\" is not below results/ or logs/"))
+            .hint("name the file results/summary.json, say"));
+    }
+    // Who believes the ledger, or a key beside it, believes that no script has written it.
+    if remote::is_ledger(given) || secret_name(given) {
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" is the program's own"))
             .hint("name the file results/summary.json, say"));
     }
     match context.plan() {
