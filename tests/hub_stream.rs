@@ -20,13 +20,15 @@ const SMALL: Shape = Shape { hidden: 64, inner: 96, experts: 0, layers: 3 };
 struct Both {
     project: Project,
     hub: Hub,
+    /// Seconds without a byte after which a connection is given up.
+    stall: &'static str,
 }
 
 fn both(shape: &Shape) -> Both {
     let project = Project::new();
     shape.write(&project);
     let hub = Hub::start().with(ID, Model::Folder(project.path("model")));
-    Both { project, hub }
+    Both { project, hub, stall: "120" }
 }
 
 fn analysis(id: &str, stream: bool, ids: &str, extract: &str) -> String {
@@ -50,7 +52,7 @@ impl Both {
 
     fn streamed(&self, ids: &str, extract: &str) -> Outcome {
         let mut command = self.hub.command(&self.project, &analysis(ID, true, ids, extract));
-        command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1").env("TMPDIR", self.project.path("tmp"));
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", self.stall).env("TMPDIR", self.project.path("tmp"));
         Outcome::of(command.output().unwrap())
     }
 
@@ -100,7 +102,7 @@ fn streamed_results_are_those_of_files_on_disk() {
 
 #[test]
 fn the_model_says_where_it_is() {
-    let Both { project, hub } = both(&SMALL);
+    let Both { project, hub, .. } = both(&SMALL);
     let script = format!("let m = load_model(\"{ID}\", #{{ stream: true }}); print(m.path); print(m.revision);");
     assert_eq!(hub.run(&project, &script, None).ok(), format!("hf://{ID}@{COMMIT}\n{COMMIT}\n"));
 }
@@ -137,7 +139,8 @@ fn a_bad_network_changes_nothing() {
 
 #[test]
 fn connections_that_fall_silent_are_given_up() {
-    let both = both(&LARGE);
+    // Long enough that a machine with much to do does not fall silent, shorter than the silence that is played.
+    let both = Both { stall: "6", ..both(&LARGE) };
     both.hub.network(Network { stall_every: Some(6), ..Network::default() });
     nothing_twice(&both.agree(IDS, "#{}"));
 }
@@ -151,7 +154,7 @@ fn signed_addresses_expire() {
 
 #[test]
 fn the_token_stays_with_the_hub() {
-    let Both { project, hub } = both(&SMALL);
+    let Both { project, hub, .. } = both(&SMALL);
     hub.network(Network { expire_after: Some(2), fail_every: Some(3), ..Network::default() });
     hub.run(&project, &analysis(ID, true, IDS, "#{}"), Some(TOKEN)).ok();
     let sent = format!("Bearer {TOKEN}");
@@ -237,7 +240,7 @@ fn header_bytes(path: &PathBuf) -> u64 {
 
 #[test]
 fn an_estimate_reads_headers_only() {
-    let Both { project, hub } = both(&LARGE);
+    let Both { project, hub, .. } = both(&LARGE);
     let estimate = |id: &str| format!("print(estimate_vram(\"{id}\").to_json());");
     let mut local = project.script(&estimate("model")).json();
     let before = project.files("");

@@ -92,3 +92,6 @@ mod runpod;
 mod slurm;
 mod slurm_cluster;
 mod ssh;
+
+/// What hostile machines and scripts cannot do, and what those who share a home folder or a ledger do not do to each other.
+mod trust;

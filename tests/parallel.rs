@@ -9,7 +9,7 @@ fn results_are_in_the_order_of_the_list() {
         let acts = load_model("model").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));
         let found = acts.detect_outliers();
         fn wait_for(name) {
-            for i in 0..400 {
+            for i in 0..6000 {
                 if has_results(name) { return; }
                 sleep(0.05);
             }

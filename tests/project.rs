@@ -48,11 +48,18 @@ pub fn stripped() -> &'static Path {
 
 pub struct Project {
     folder: TempDir,
+    /// Fingerprints of host keys that its user has vouched for.
+    host_keys: String,
 }
 
 impl Project {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), host_keys: String::new() }
+    }
+
+    /// A project whose user vouches for this host key.
+    pub fn trusting(fingerprint: &str) -> Self {
+        Self { host_keys: fingerprint.to_string(), ..Self::new() }
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -117,6 +124,7 @@ impl Project {
             command.env_remove(name);
         }
         command.env("RUST_BACKTRACE", "0").env("HF_HOME", self.path("hf")).env("XDG_CACHE_HOME", self.path("cache"));
+        command.env("OUTLIER_HOST_KEYS", &self.host_keys);
         // Port 9 is "discard": nothing answers, so nothing is fetched from outside.
         command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
         command

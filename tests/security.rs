@@ -87,7 +87,7 @@ fn line_3_nothing_is_written_elsewhere() {
             "gpu.sync(#{ down: \"../b.txt\" })",
         ],
     );
-    assert!(lines[..5].iter().all(|line| line.contains("leads out of the project")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("is not inside the project")), "{lines:?}");
     assert!(!project.has("b.txt") && !std::path::Path::new("/tmp/outlier_security_test").exists());
 }
 
@@ -187,6 +187,33 @@ fn line_10_secrets_are_no_values() {
     command.env("HF_TOKEN", "hf_swordfish").env("RUNPOD_API_KEY", "rpa_swordfish");
     let outcome = crate::project::Outcome::of(command.output().unwrap()).ends(0);
     assert!(!format!("{}{}", outcome.stdout, outcome.stderr).contains("swordfish"));
+}
+
+#[test]
+fn line_23_machines_write_what_was_asked_for() {
+    crate::trust::a_machine_writes_only_what_was_asked_for();
+    crate::trust::what_is_secret_or_run_here_is_not_fetched();
+}
+
+#[test]
+fn line_24_links_are_what_they_lead_to() {
+    crate::trust::links_are_judged_by_where_they_lead();
+    crate::trust::a_name_is_no_option();
+}
+
+#[test]
+fn line_25_the_user_vouches_for_machines() {
+    crate::trust::a_script_cannot_vouch_for_a_machine();
+}
+
+#[test]
+fn line_26_this_computer_is_this_computer() {
+    crate::trust::this_computer_is_this_computer_under_every_name();
+}
+
+#[test]
+fn line_27_neighbours_keep_their_machines() {
+    crate::trust::a_run_in_another_container_keeps_its_machine();
 }
 
 #[test]

@@ -36,8 +36,9 @@ const LONG: &str = r#"
     let acts = with_log("work", || extract_layernorms(model, tokens));
 "#;
 
+/// The nodes of this cluster are this computer.
 fn command(cluster: &Cluster, project: &Project) -> Command {
-    let mut command = project.command(&["run", "script.rhai"]);
+    let mut command = project.command(&["run", "--allow-commands", "script.rhai"]);
     cluster.log_in(&mut command).env("OUTLIER_POLL_SECONDS", "0.3");
     command
 }
@@ -435,7 +436,7 @@ fn from_elsewhere_over_a_login_node() {
     let cluster = Cluster::shared();
     let config = cluster.config().display().to_string();
     let login = Sshd::start_with(&[("SLURM_CONF", &config)]);
-    let (here, there) = (Project::new(), Project::new());
+    let (here, there) = (Project::new(), Project::trusting(&login.fingerprint()));
     here.script(&format!("let gpu = provision_gpu();\n{}", analysis("olmoe"))).ok();
     let (host, key, fingerprint) = (login.target(), login.key_file(), login.fingerprint());
     let gpu = format!(

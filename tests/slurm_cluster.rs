@@ -2,7 +2,6 @@
 //! are copies of /dev/null.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -10,16 +9,20 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::sshd::Port;
+
 /// More than any machine of the tests has: jobs of several tests run side by side.
 const CPUS: usize = 32;
 const GPUS: usize = 8;
 const MEMORY_MB: usize = 64_000;
 /// Everything that belongs to a cluster has this in its environment, and so is found again.
 const MARK: &str = "OUTLIER_TEST_SLURM";
-const STARTUP: Duration = Duration::from_secs(60);
+const STARTUP: Duration = Duration::from_secs(300);
 
 pub struct Cluster {
     folder: TempDir,
+    /// Of slurmctld and slurmd.
+    ports: [Port; 2],
     daemons: Vec<Child>,
 }
 
@@ -45,7 +48,7 @@ impl Cluster {
             assert!(found, "{program} is missing: `sh .ci/packages tests` installs it (slurm-wlm and munge)");
         }
         let folder = tempfile::Builder::new().prefix("slurm").tempdir().unwrap();
-        let mut cluster = Self { folder, daemons: Vec::new() };
+        let mut cluster = Self { folder, ports: [Port::reserve(), Port::reserve()], daemons: Vec::new() };
         for name in ["home", "state", "spool", "munge"] {
             fs::create_dir(cluster.path(name)).unwrap();
         }
@@ -78,7 +81,6 @@ impl Cluster {
     fn configure(&self) {
         let host = String::from_utf8(Command::new("hostname").arg("-s").output().unwrap().stdout).unwrap();
         let host = host.trim();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let root = self.folder.path().display();
         let mut devices = String::new();
         for index in 0..GPUS {
@@ -102,8 +104,7 @@ impl Cluster {
              PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP\n\
              PartitionName=short Nodes={host} MaxTime=10 State=UP\n\
              PartitionName=closed Nodes={host} MaxTime=INFINITE State=DOWN\n",
-            free(),
-            free(),
+            self.ports[0].number, self.ports[1].number,
         );
         fs::write(self.path("slurm.conf"), config).unwrap();
     }
@@ -217,7 +218,7 @@ impl Drop for Cluster {
             self.command("scancel", &[&id]);
         }
         let begin = Instant::now();
-        while !self.jobs("").is_empty() && begin.elapsed() < Duration::from_secs(10) {
+        while !self.jobs("").is_empty() && begin.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(100));
         }
         for daemon in self.daemons.iter_mut().rev() {

@@ -13,6 +13,11 @@ fn options(sshd: &Sshd) -> String {
     format!("provider: \"ssh\", host: \"{host}\", key: \"{}\", fingerprint: \"{fingerprint}\"", key.display())
 }
 
+/// A project whose user knows this server.
+fn project(sshd: &Sshd) -> Project {
+    Project::trusting(&sshd.fingerprint())
+}
+
 fn provision(sshd: &Sshd) -> String {
     format!("let gpu = provision_gpu(#{{ {} }});\n", options(sshd))
 }
@@ -57,7 +62,7 @@ pub fn same(one: &Project, other: &Project, name: &str) {
 #[test]
 fn the_same_as_here() {
     let sshd = Sshd::start();
-    let (here, there) = (Project::new(), Project::new());
+    let (here, there) = (Project::new(), project(&sshd));
     here.script(&format!("let gpu = provision_gpu();\n{}", analysis("gpt_oss", "x"))).ok();
     there.script(&format!("{}{}", provision(&sshd), analysis("gpt_oss", "x"))).ok();
     same(&here, &there, "x");
@@ -74,7 +79,7 @@ fn the_same_as_here() {
     // The worker ends with the run.
     let begin = Instant::now();
     while sshd.processes().iter().any(|process| process.contains("worker serve")) {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", sshd.processes());
+        assert!(begin.elapsed() < Duration::from_secs(120), "{:?}", sshd.processes());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -82,7 +87,7 @@ fn the_same_as_here() {
 #[test]
 fn files_go_there_and_back() {
     let sshd = Sshd::start();
-    let project = Project::new();
+    let project = project(&sshd);
     let large = vec![7u8; 9 << 20];
     project.file("data/a.txt", "one").file("data/deep/b.bin", &large).file(".env", "HF_TOKEN=hf_x");
     project.file("data/.env", "SECRET=1").file("data/id_ed25519", "key");
@@ -101,7 +106,8 @@ fn files_go_there_and_back() {
         "#,
         provision(&sshd)
     );
-    let said = project.script(&script).json();
+    project.file("script.rhai", script);
+    let said = project.run(&["run", "--allow-commands", "script.rhai"]).json();
     let counts = |step: &str| {
         let number = |key: &str| said[step][key].as_u64().unwrap();
         (number("files_sent"), number("files_received"), number("unchanged"))
@@ -120,7 +126,7 @@ fn files_go_there_and_back() {
 fn what_leads_out_of_the_project_is_refused() {
     let sshd = Sshd::start();
     let sync = |up: &str| format!("{}gpu.sync(#{{ up: [\"{up}\"] }});", provision(&sshd));
-    let project = Project::new();
+    let project = project(&sshd);
     project.refuses(&sync("../x"), 1, "is not inside the project", "only files below the folder");
     project.refuses(&sync("/etc/passwd"), 1, "is not inside the project", "only files below the folder");
     std::os::unix::fs::symlink("/etc", project.path("link")).unwrap();
@@ -163,7 +169,7 @@ pub fn steps(project: &Project, log: &str) -> Vec<u64> {
 #[test]
 fn a_cut_connection_does_not_cost_a_layer() {
     let mut sshd = Sshd::start();
-    let project = Project::new();
+    let project = project(&sshd);
     let script = format!(
         r#"{}
         let made = gpu.miniature_model("qwen3_next");
@@ -201,7 +207,7 @@ fn a_cut_connection_does_not_cost_a_layer() {
 #[test]
 fn strangers_are_told_nothing() {
     let sshd = Sshd::start();
-    let project = Project::new();
+    let project = project(&sshd);
     let other = Sshd::start();
     let with = |from: &str, to: &str| {
         assert!(options(&sshd).contains(from));
@@ -222,7 +228,7 @@ fn strangers_are_told_nothing() {
 #[test]
 fn another_version_is_not_talked_to() {
     let sshd = Sshd::start();
-    let project = Project::new();
+    let project = project(&sshd);
     project.file("other", "#!/bin/sh\necho outlier 0.0.1\n");
     std::fs::set_permissions(project.path("other"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     project.file("script.rhai", provision(&sshd));
@@ -240,7 +246,7 @@ fn another_version_is_not_talked_to() {
 #[test]
 fn a_full_disk_is_told() {
     let sshd = Sshd::start();
-    let project = Project::new();
+    let project = project(&sshd);
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(sshd.home()).status();
     assert!(mounted.unwrap().success(), "a small file system needs root");

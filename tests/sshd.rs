@@ -1,7 +1,8 @@
 //! A real OpenSSH server on loopback, with its own host key, home folder and environment.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,9 +14,38 @@ use tempfile::TempDir;
 const MARK: &str = "OUTLIER_TEST_SSHD";
 const PROGRAM: &str = "/usr/sbin/sshd";
 
+/// A port of loopback for a server that is started later: until it is dropped, nobody else is given it.
+pub struct Port {
+    pub number: u16,
+    _held: OwnedFd,
+}
+
+impl Port {
+    pub fn reserve() -> Self {
+        let mut address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: 0,
+            sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+            sin_zero: [0; 8],
+        };
+        let (one, mut length) = (1 as libc::c_int, size_of_val(&address) as libc::socklen_t);
+        // SAFETY: every pointer leads to a value that lives through the call and has the length given. It is bound and
+        // does not listen, so that a server which allows to reuse the address can listen there.
+        unsafe {
+            let held = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0));
+            let (fd, size) = (held.as_raw_fd(), size_of_val(&one) as libc::socklen_t);
+            assert_eq!(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const one).cast(), size), 0);
+            assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0);
+            assert_eq!(libc::getsockname(fd, (&raw mut address).cast(), &raw mut length), 0);
+            Self { number: u16::from_be(address.sin_port), _held: held }
+        }
+    }
+}
+
 pub struct Sshd {
     folder: TempDir,
     pub port: u16,
+    _reserved: Port,
     mark: String,
     environment: Vec<(String, String)>,
     server: Option<Child>,
@@ -41,14 +71,14 @@ impl Sshd {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: `sh .ci/packages tests` installs it");
         let folder = tempfile::Builder::new().prefix("sshd").tempdir().unwrap();
         let mark = format!("{:016x}", rand::random::<u64>());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reserved = Port::reserve();
         let home = folder.path().join("home");
         fs::create_dir(&home).unwrap();
         let mut environment: Vec<(String, String)> =
             environment.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         environment.push((MARK.to_string(), mark.clone()));
         environment.push(("HOME".to_string(), home.display().to_string()));
-        let sshd = Self { folder, port, mark, environment, server: None };
+        let sshd = Self { folder, port: reserved.number, _reserved: reserved, mark, environment, server: None };
         fs::write(sshd.path("authorized_keys"), format!("{authorized}\n")).unwrap();
         sshd.make_key("host");
         sshd
@@ -113,7 +143,7 @@ impl Sshd {
         let mut command = Command::new(PROGRAM);
         command.args(["-D", "-e", "-f"]).arg(self.path("config")).env(MARK, &self.mark);
         self.server = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < deadline, "sshd: {}", fs::read_to_string(self.path("log")).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(20));

@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use super::table::{age, dollars, print_table};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
-use crate::gpu::ledger::{Entry, Ledger, Stage, now};
+use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap};
 use crate::gpu::{self, Provider, Want};
-use crate::remote::{HostKey, Key, Login, Ssh};
+use crate::remote::{HostKey, Key, Login, Ssh, trust};
 use crate::terminal;
 
 #[derive(Args)]
@@ -68,11 +68,15 @@ pub struct Offers {
     cloud: Option<String>,
 }
 
+/// What has been asked for so long ago and is not listed will not appear any more, seconds.
+const GONE_SECONDS: f64 = 24.0 * 3600.0;
+
 fn ledger() -> Result<Ledger> {
     Ledger::open(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
 pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+    trust::no_script();
     match &gpus.action {
         None if gpus.all => list_all(),
         None => list_known(),
@@ -105,10 +109,12 @@ fn row(entry: &Entry, state: &str) -> Vec<String> {
 
 /// The stage, and whether anybody looks after the machine.
 fn state(entry: &Entry) -> String {
-    match (entry.stage, entry.owner.is_alive(), entry.keep_running) {
-        (Stage::Closed | Stage::Ending, ..) | (_, true, _) => entry.stage.name().to_string(),
-        (stage, false, true) => format!("{}, kept running", stage.name()),
-        (stage, false, false) => format!("{}, its run has died", stage.name()),
+    let stage = entry.stage.name();
+    match (entry.stage, entry.owner.life(), entry.keep_running) {
+        (Stage::Closed | Stage::Ending, ..) | (_, Life::Runs, _) => stage.to_string(),
+        (_, _, true) => format!("{stage}, kept running"),
+        (_, Life::Dead, false) => format!("{stage}, its run has died"),
+        (_, Life::Foreign, false) => format!("{stage}, of {}", entry.owner.place()),
     }
 }
 
@@ -220,7 +226,11 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
             Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
                 rent::end(&*provider, &ledger, &patience, &entry.name)?;
                 let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
-                Ok(format!("{id} is given back: {} in all", dollars(cost)))
+                let at_work = match entry.owner.life() {
+                    Life::Dead => String::new(),
+                    _ => format!("; it was in the care of {}", entry.owner.place()),
+                };
+                Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
             }),
             None => find(id).and_then(|(provider, id)| {
                 rent::end_unknown(&*provider, &patience, &id)?;
@@ -246,7 +256,11 @@ fn reap() -> Result<ExitCode> {
             nothing = false;
             terminal::line(line);
         }
-        let listed = listed(&*provider, &ledger)?.unwrap_or_default();
+        let Some(listed) = listed(&*provider, &ledger)? else { continue };
+        for line in foreign(&*provider, &ledger, &listed)? {
+            nothing = false;
+            terminal::line(line);
+        }
         let unknown = listed.into_iter().filter(|alive| alive.entry.is_none());
         for alive in unknown {
             terminal::line(format!(
@@ -259,6 +273,28 @@ fn reap() -> Result<ExitCode> {
         terminal::line("nothing is left over");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Machines of other computers and containers are told of and left alone; where the provider has had none for long, the
+/// row is closed.
+fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> Result<Vec<String>> {
+    let ours = |entry: &Entry| entry.provider == provider.name() && entry.owner.life() == Life::Foreign;
+    let open = ledger.open_entries()?.into_iter().filter(|entry| ours(entry) && !entry.keep_running);
+    let told = open.map(|entry| {
+        let (name, place) = (entry.id.as_ref().unwrap_or(&entry.name), entry.owner.place());
+        let there =
+            listed.iter().any(|alive| alive.machine.name == entry.name || Some(&alive.machine.id) == entry.id.as_ref());
+        if there || now() - entry.since < GONE_SECONDS {
+            return Ok(format!(
+                "{name} ({}) is in the care of {place}, which cannot be seen from here, and left alone: \
+                 `outlier gpus terminate {name}` ends it",
+                entry.gpu
+            ));
+        }
+        ledger.closed(&entry.name)?;
+        Ok(format!("{name} ({}) was in the care of {place} and is there no more", entry.gpu))
+    });
+    told.collect()
 }
 
 fn ssh(id: &str, command: &[String]) -> Result<ExitCode> {

@@ -148,7 +148,7 @@ fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Flags of `run` that a value stands behind.
-const VALUED: [&str; 4] = ["--max-steps", "--max-minutes", "--max-memory", "--allow-read"];
+const VALUED: [&str; 5] = ["--max-steps", "--max-minutes", "--max-memory", "--allow-read", "--host-key"];
 
 fn fail(diagnostic: &Diagnostic) -> ExitCode {
     terminal::note(diagnostic);

@@ -11,6 +11,7 @@ use super::{FAILED, INTERRUPTED, LEAKED, bars, fail, gpus};
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
+use crate::remote::trust::{self, Named};
 use crate::terminal;
 
 #[derive(Args)]
@@ -24,6 +25,9 @@ pub struct Run {
     /// Lets texts and ids come from this folder or file, too; may be given several times.
     #[arg(long, value_name = "DIR")]
     allow_read: Vec<PathBuf>,
+    /// A host key to trust, of one host or of any: what a script names is not trusted for that. Flags of the script count too.
+    #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
+    host_key: Vec<Named>,
     /// Steps of the script language that the script may take.
     #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
     max_steps: u64,
@@ -37,6 +41,10 @@ pub struct Run {
     /// Flags of the script; `outlier run SCRIPT --help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     flags: Vec<String>,
+}
+
+fn host_key(word: &str) -> Result<Named, String> {
+    trust::parse(word).ok_or_else(|| "write SHA256:… as `ssh-keygen -lf` prints it, or HOST=SHA256:…".to_string())
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {
@@ -60,6 +68,8 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 
 fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
+    let words = asked.flags.iter().filter_map(|word| trust::parse(word));
+    trust::trust(asked.host_key.into_iter().chain(words).collect());
     let Run { max_steps: operations, max_minutes: time, max_memory: memory, allow_commands: commands_here, .. } = asked;
     let bounds = Bounds { operations, time, memory, commands_here, reads: asked.allow_read };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::owner::Owner;
+pub use super::owner::{Life, Owner};
 use super::{Offer, SshAddress};
 use crate::error::{Error, Kind, Result};
 
@@ -109,8 +109,7 @@ impl Ledger {
         let ledger = Self { path: path.to_path_buf() };
         ledger.with(|db| {
             db.execute_batch(
-                "PRAGMA journal_mode = WAL;
-                 CREATE TABLE IF NOT EXISTS machines (
+                "CREATE TABLE IF NOT EXISTS machines (
                      name TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT, provider TEXT NOT NULL, id TEXT, gpu TEXT NOT NULL,
                      price REAL NOT NULL, stage TEXT NOT NULL, since REAL NOT NULL, until REAL, cost REAL,
                      keep_running INTEGER NOT NULL DEFAULT 0, key_file TEXT, ssh TEXT, fingerprints TEXT,
@@ -126,6 +125,8 @@ impl Ledger {
         let run = || {
             let db = Connection::open(&self.path)?;
             db.busy_timeout(PATIENCE)?;
+            // The other modes need memory that all who use the file share; computers do not. One that is in use stays as it is.
+            let _ = db.pragma_update(None, "journal_mode", "DELETE");
             // A row that says "asked for" must survive a power cut.
             db.pragma_update(None, "synchronous", "FULL")?;
             work(&db)
@@ -151,7 +152,8 @@ impl Ledger {
     /// Opens a row, before the provider is asked.
     pub fn intend(&self, name: &str, offer: &Offer, purpose: &Purpose) -> Result<()> {
         let key_file = purpose.key_file.display().to_string();
-        let owner = Owner::this_process().text();
+        let owner = Owner::this_process();
+        let owner = owner.text();
         self.with(|db| {
             db.execute(
                 "INSERT INTO machines
@@ -174,17 +176,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// Machines that are ready for `task` and whose process is no more.
+    /// Machines that are ready for `task` and whose process is known to be no more.
     pub fn left_over(&self, provider: &str, task: &str) -> Result<Vec<Entry>> {
         let mut entries = self.open_entries()?;
         entries.retain(|entry| entry.provider == provider && entry.task.as_deref() == Some(task));
-        entries.retain(|entry| entry.stage == Stage::Ready && !entry.owner.is_alive());
+        entries.retain(|entry| entry.stage == Stage::Ready && entry.owner.is_dead());
         Ok(entries)
     }
 
     /// This process takes care of a machine from now on; false when another one was quicker.
     pub fn take_over(&self, entry: &Entry, run: &str) -> Result<bool> {
-        let (owner, before) = (Owner::this_process().text(), entry.owner.text());
+        let this = Owner::this_process();
+        let (owner, before) = (this.text(), entry.owner.text());
         let sql = "UPDATE machines SET owner = ?2, run = ?3 WHERE name = ?1 AND owner = ?4 AND stage = 'ready'";
         let changed = self.with(|db| db.execute(sql, params![entry.name, owner, run, before]))?;
         Ok(changed == 1)
@@ -307,7 +310,7 @@ mod tests {
         let entry = Ledger::open(&path).unwrap().find("pod1").unwrap().unwrap();
         assert_eq!((entry.stage, entry.price, entry.ssh), (Stage::Ready, 7.2, Some(ssh)));
         assert_eq!(entry.fingerprints, ["SHA256:x"]);
-        assert!(entry.owner.is_alive());
+        assert_eq!(entry.owner.life(), Life::Runs);
         ledger.closed("outlier-a-1").unwrap();
         assert!(ledger.open_entries().unwrap().is_empty());
         let closed = ledger.find("outlier-a-1").unwrap().unwrap();
@@ -322,7 +325,9 @@ mod tests {
         ledger.created("n", "id", 1.0).unwrap();
         ledger.ready("n", None, &[]).unwrap();
         assert_eq!(ledger.left_over("runpod", "t").unwrap(), [], "its process, this one, is alive");
-        ledger.change("n", "owner = ?2", &[&"0 gone"]).unwrap();
+        ledger.change("n", "owner = ?2", &[&"17 99 elsewhere - another-boot -"]).unwrap();
+        assert_eq!(ledger.left_over("runpod", "t").unwrap(), [], "another computer's process cannot be seen from here");
+        ledger.change("n", "owner = ?2", &[&Owner::dead().text()]).unwrap();
         assert_eq!(ledger.left_over("runpod", "other").unwrap(), []);
         let left = ledger.left_over("runpod", "t").unwrap();
         assert!(ledger.take_over(&left[0], "b").unwrap());

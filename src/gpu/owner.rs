@@ -1,41 +1,106 @@
 //! Which process looks after a machine, told so that a later one can see whether it still runs.
+//!
+//! Computers and containers may share a ledger. A process of another one cannot be seen from here: it counts as alive.
 
-/// A process: its id, and when it started, since ids come round again.
+use crate::remote::{Identity, identity};
+
+/// A process, where it runs, and when it started, since ids come round again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    pid: u32,
-    /// Boot of the system and clock ticks since then; empty where the system does not tell.
-    started: String,
+    /// As it stands in the ledger: id, start, and the four words of the identity; `-` for what the system does not tell.
+    text: String,
+}
+
+/// What can be told of a process from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Runs,
+    Dead,
+    /// It belongs to another computer or container, or it is not told to which.
+    Foreign,
 }
 
 impl Owner {
     pub fn this_process() -> Self {
-        let pid = std::process::id();
-        Self { pid, started: started(pid) }
+        Self::of(std::process::id())
     }
 
-    pub fn text(&self) -> String {
-        format!("{} {}", self.pid, self.started)
+    fn of(pid: u32) -> Self {
+        let Identity { host, machine, boot, namespace } = identity();
+        let words = [&pid.to_string(), &started(pid).unwrap_or_default(), host, machine, boot, namespace];
+        let word = |word: &&String| if word.is_empty() { "-".to_string() } else { word.to_string() };
+        Self { text: words.iter().map(word).collect::<Vec<_>>().join(" ") }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     pub fn parse(text: &str) -> Self {
-        let (pid, started) = text.split_once(' ').unwrap_or((text, ""));
-        Self { pid: pid.parse().unwrap_or(0), started: started.to_string() }
+        Self { text: text.to_string() }
     }
 
-    pub fn is_alive(&self) -> bool {
-        // SAFETY: signal 0 only asks whether the process exists.
-        let exists = self.pid != 0 && unsafe { libc::kill(self.pid as libc::pid_t, 0) } == 0;
-        exists && started(self.pid) == self.started
+    /// Its process id, when it started, and where.
+    fn parts(&self) -> Option<(u32, &str, Identity)> {
+        let words: Vec<&str> = self.text.split(' ').collect();
+        let &[pid, start, host, machine, boot, namespace] = words.as_slice() else { return None };
+        let word = |word: &str| if word == "-" { String::new() } else { word.to_string() };
+        let identity =
+            Identity { host: word(host), machine: word(machine), boot: word(boot), namespace: word(namespace) };
+        Some((pid.parse().ok().filter(|pid| *pid > 0)?, start, identity))
+    }
+
+    pub fn life(&self) -> Life {
+        let Some((pid, start, theirs)) = self.parts() else { return Life::Foreign };
+        match identity() {
+            here if here.sees(&theirs) => {
+                match exists(pid) && started(pid).is_none_or(|now| now == start || start == "-") {
+                    true => Life::Runs,
+                    false => Life::Dead,
+                }
+            }
+            here if here.was(&theirs) => Life::Dead,
+            _ => Life::Foreign,
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.life() == Life::Dead
+    }
+
+    /// For people: `process 17 on HOST`.
+    pub fn place(&self) -> String {
+        match self.parts() {
+            Some((pid, _, identity)) if !identity.host.is_empty() => format!("process {pid} on {}", identity.host),
+            _ => "an unknown process".to_string(),
+        }
     }
 }
 
-fn started(pid: u32) -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+fn exists(pid: u32) -> bool {
+    // SAFETY: signal 0 only asks whether the process exists.
+    let answer = unsafe { libc::kill(pid as libc::pid_t, 0) };
+    // One that may not be asked exists.
+    answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Clock ticks from the start of the system to that of the process; None where the system does not tell.
+fn started(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in brackets, which may hold anything; the start is the 22nd.
-    let ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).unwrap_or_default();
-    format!("{}-{ticks}", boot.trim())
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_string)
+}
+
+#[cfg(test)]
+impl Owner {
+    /// A process of this computer that has ended.
+    pub fn dead() -> Self {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let owner = Self::of(child.id());
+        child.wait().unwrap();
+        owner
+    }
 }
 
 #[cfg(test)]
@@ -45,12 +110,29 @@ mod tests {
     #[test]
     fn a_process_is_known_again_and_a_dead_one_is_dead() {
         let here = Owner::this_process();
-        assert!(Owner::parse(&here.text()).is_alive());
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let other = Owner { pid: child.id(), started: started(child.id()) };
-        child.wait().unwrap();
-        assert!(!other.is_alive());
-        let impostor = Owner { started: "another boot".to_string(), ..here };
-        assert!(!impostor.is_alive());
+        assert_eq!(Owner::parse(here.text()).life(), Life::Runs);
+        assert_eq!(Owner::dead().life(), Life::Dead);
+        let mut words: Vec<&str> = here.text().split(' ').collect();
+        words[1] = "1";
+        assert_eq!(Owner::parse(&words.join(" ")).life(), Life::Dead, "another process has its id now");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_from_here_is_not_dead() {
+        let here = Owner::dead();
+        let words: Vec<&str> = here.text().split(' ').collect();
+        for (word, value) in [(2, "other"), (3, "other"), (5, "pid:[4026539999]"), (5, "-")] {
+            let mut words = words.clone();
+            words[word] = value;
+            assert_eq!(Owner::parse(&words.join(" ")).life(), Life::Foreign, "{value}");
+        }
+        for text in ["", "0 gone", "17 0b1946c1-5c2b-4ba2-a4dd-6fd1c7a7b1a4-99"] {
+            assert_eq!(Owner::parse(text).life(), Life::Foreign, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_of_another_user_exists() {
+        assert!(exists(1) && !exists(i32::MAX as u32));
     }
 }

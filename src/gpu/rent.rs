@@ -62,7 +62,7 @@ impl Patience {
             poll: scaled(default.poll),
             // What does not depend on the service's pace keeps a floor.
             start: scaled(default.start).max(Duration::from_secs(5)),
-            reach: scaled(default.reach).max(Duration::from_secs(15)),
+            reach: scaled(default.reach).max(Duration::from_secs(30)),
             appear: scaled(default.appear),
             hosts: default.hosts,
             end: scaled(default.end).max(Duration::from_secs(15)),
@@ -353,11 +353,12 @@ pub enum Reap {
     All,
 }
 
-/// Gives back what processes that are no more have left behind. Says what it did, a line each.
+/// Gives back what processes that are known to be no more have left behind. Those of other computers and containers may be
+/// at work: their machines end themselves when they are not. Says what it did, a line each.
 pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which: Reap) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut left = ledger.open_entries()?;
-    left.retain(|entry| entry.provider == provider.name() && !entry.owner.is_alive());
+    left.retain(|entry| entry.provider == provider.name() && entry.owner.is_dead());
     left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending);
     // One that is ready for a task may still be taken over.
     left.retain(|entry| which == Reap::All || entry.task.is_none() || entry.stage != Stage::Ready);

@@ -15,6 +15,7 @@ use super::values::{StoredHandle, to_dynamic, to_json};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::results::{self, Table};
+use crate::secret::secret_name;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
@@ -63,6 +64,11 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 /// Writes below one of the project's folders and returns the path.
 pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
     let file = places::below_results(context, function, path)?;
+    // Who believes a key believes that no script has written it.
+    if secret_name(path.as_ref()) {
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" is the program's own"))
+            .hint("name the file results/summary.json, say"));
+    }
     match context.plan() {
         Some(stage) => stage.writes(path.as_ref()),
         None => disk::write(&file, bytes)?,

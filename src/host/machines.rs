@@ -1,6 +1,6 @@
 //! Primitives of machines: provision_gpu, and what a machine does: the engine's primitives, sync, run_command, terminate.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +36,8 @@ const STALL_MINUTES: f64 = 60.0;
 const PATIENCE_MINUTES: f64 = 10.0;
 const MAX_HOURS: f64 = 12.0;
 const DISK_GB: usize = 60;
-/// The host of provider "ssh" that is this machine.
-const LOCALHOST: &str = "localhost";
-/// Parts of paths that are not sent: account keys, the run's own, what a clone knows.
-const SECRET: &[&str] = &[".env", ".ssh", ".keys", ".git"];
-
+/// Bytes of a command's output that are held back until their line ends.
+const LONGEST_LINE: usize = 1 << 20;
 /// A machine that a script holds: another one, or this.
 #[derive(Clone)]
 pub struct Gpu(Arc<Held>);
@@ -272,6 +269,7 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
             .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
     }
     context.may_fail("sync")?;
+    down.iter().try_for_each(|path| remote::accepted("sync", path))?;
     if let Held::Played(part, stage, _) = &*gpu.0 {
         down.iter().for_each(|path| stage.writes(Path::new(path)));
         stage.does(format!("sync with {}: {} up, {} down", part.id, up.join(" "), down.join(" ")));
@@ -285,11 +283,16 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
 fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
     let name = if up { "upload" } else { "download" };
     let (here, there) = if up { (from, to) } else { (to, from) };
-    within_project(name, here)?;
     if !up {
         places::within(context, name, &context.root.join(to), "")?;
     }
     context.may_fail(name)?;
+    // Names are judged before a machine is asked for anything.
+    if up {
+        remote::sendable(name, here)?
+    } else {
+        remote::accepted(name, here)?
+    }
     if let Held::Played(part, stage, _) = &*gpu.0 {
         if !up {
             stage.writes(Path::new(to));
@@ -298,35 +301,23 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
         return Ok(());
     }
     let lent = gpu.lent(name)?;
-    if lent.label.id == LOCALHOST {
-        within_project(name, there)?;
+    if lent.is_here() && !context.bounds.commands_here {
+        remote::inside(name, there)?;
     }
     let (machine, progress) = (lent.machine()?, context.progress());
     match up {
-        true => remote::upload(machine, &context.root.join(from), &lent.path(to), &*progress),
-        false => remote::download(machine, &lent.path(from), &context.root.join(to), &*progress),
+        true => remote::upload(machine, &remote::to_send(name, &context.root, here)?, &lent.path(to), &*progress),
+        false => {
+            remote::download(machine, &lent.path(from), &remote::to_receive(name, &context.root, here)?, &*progress)
+        }
     }
-}
-
-/// A path of the project that holds no secret.
-fn within_project(name: &str, path: &str) -> Result<()> {
-    let outside = |part: Component| !matches!(part, Component::Normal(_) | Component::CurDir);
-    if path.is_empty() || Path::new(path).components().any(outside) {
-        return Err(Error::bad_argument(format!("{name}: \"{path}\" leads out of the project"))
-            .hint("give a path relative to the folder the program runs in, without `..`"));
-    }
-    if Path::new(path).components().any(|part| SECRET.contains(&part.as_os_str().to_string_lossy().as_ref())) {
-        return Err(Error::bad_argument(format!("{name}: \"{path}\" may hold secrets, which stay where they are"))
-            .hint("keys and tokens are handed to machines by the program itself"));
-    }
-    Ok(())
 }
 
 /// On this machine a script runs no commands, unless its user has said so.
 fn may_run(context: &Context, gpu: &Gpu) -> Result<()> {
     let here = match &*gpu.0 {
         Held::Here(_) => true,
-        Held::Lent(lent) => lent.label.id == LOCALHOST,
+        Held::Lent(lent) => lent.is_here(),
         Held::Played(..) => false,
     };
     if here && !context.bounds.commands_here {
@@ -389,14 +380,18 @@ fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
     let code = machine.run(&line, &mut std::io::empty(), &mut |piece| {
         let (Output::Out(bytes) | Output::Err(bytes)) = piece;
         match piece {
-            Output::Out(_) => out.extend_from_slice(bytes),
-            Output::Err(_) => err.extend_from_slice(bytes),
+            Output::Out(_) => remote::keep(&mut out, bytes)?,
+            Output::Err(_) => remote::keep(&mut err, bytes)?,
         }
         shown.extend_from_slice(bytes);
-        while let Some(end) = shown.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = shown.drain(..=end).collect();
-            context.line(String::from_utf8_lossy(&line).trim_end());
+        // Whole lines, and what would become too long as one.
+        if let Some(end) =
+            shown.iter().rposition(|byte| *byte == b'\n').or((shown.len() > LONGEST_LINE).then_some(shown.len() - 1))
+        {
+            let lines: Vec<u8> = shown.drain(..=end).collect();
+            String::from_utf8_lossy(&lines).lines().for_each(|line| context.line(line.trim_end()));
         }
+        Ok(())
     })?;
     if !shown.is_empty() {
         context.line(&String::from_utf8_lossy(&shown));

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 
-use super::{Machine, Output};
+use super::{Listener, Machine, Output};
 use crate::error::{Error, Result};
 
 /// Commands run by `/bin/sh`.
@@ -25,13 +25,13 @@ impl Machine for Here {
         "this machine".to_string()
     }
 
-    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32> {
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
         let running = |e: std::io::Error| Error::io("running a command", &e);
         let mut child = shell(command);
         child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().map_err(running)?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        std::thread::scope(|scope| {
+        let heard = std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut stdin = stdin.expect("piped");
                 // A command that does not read its input has its reasons.
@@ -41,12 +41,21 @@ impl Machine for Here {
             let errors = sender.clone();
             scope.spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
             scope.spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
-            for (out, piece) in pieces {
-                output(if out { Output::Out(&piece) } else { Output::Err(&piece) });
+            let mut pieces = pieces.into_iter();
+            let heard =
+                pieces.try_for_each(|(out, piece)| output(if out { Output::Out(&piece) } else { Output::Err(&piece) }));
+            if heard.is_err() {
+                let _ = child.kill();
             }
+            heard
         });
         let status = child.wait().map_err(running)?;
+        heard?;
         Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+
+    fn is_here(&self) -> bool {
+        true
     }
 
     fn open(&self, command: &str) -> Result<UnixStream> {

@@ -2,10 +2,14 @@
 
 mod here;
 mod keys;
+mod names;
+mod part;
 mod pump;
 mod ssh;
 mod sync;
+mod this;
 mod transfer;
+pub mod trust;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -14,9 +18,17 @@ use crate::error::{Error, Kind, Result};
 
 pub use here::Here;
 pub use keys::key_pair;
+pub use names::{accepted, inside, sendable, to_receive, to_send};
 pub use ssh::{HostKey, Key, Login, Ssh, parse_target};
 pub use sync::{SyncReport, sync};
-pub use transfer::{download, upload};
+pub use this::{Identity, WHO, identity};
+pub use transfer::{again, download, upload};
+
+/// Bytes of what a command says that are kept in memory, each of stdout and stderr.
+pub const MOST_SAID: usize = 64 << 20;
+
+/// Takes what a command writes. An error ends the command.
+pub type Listener<'a> = dyn FnMut(Output) -> Result<()> + 'a;
 
 /// A piece of what a command wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +44,7 @@ pub trait Machine: Send + Sync {
 
     /// Runs `command` with `input` on its stdin; what it writes arrives as it comes. Gives its exit code, 128 and the
     /// signal when a signal ended it.
-    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32>;
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32>;
 
     /// Starts `command` and gives its stdin and stdout as one stream: closing it ends the command's stdin, end of file
     /// means that the command or the connection has ended.
@@ -42,6 +54,11 @@ pub trait Machine: Send + Sync {
     /// it as `start`, a script for `/bin/sh`.
     fn keeper(&self) -> Option<String> {
         None
+    }
+
+    /// Whether it is this computer under whatever name. Another that cannot be told from it counts as it.
+    fn is_here(&self) -> bool {
+        false
     }
 
     /// How it ended, when it is known to be no more. None while it may only be out of reach.
@@ -68,13 +85,28 @@ impl Finished {
 
 /// Runs `command` without input and collects what it writes.
 pub fn finish(machine: &dyn Machine, command: &str) -> Result<Finished> {
+    collect(machine, command, &mut std::io::empty())
+}
+
+/// Runs `command` and collects what it writes; an error when that is more than `MOST_SAID`.
+pub fn collect(machine: &dyn Machine, command: &str, input: &mut (dyn Read + Send)) -> Result<Finished> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = machine.run(command, &mut std::io::empty(), &mut |piece| match piece {
-        Output::Out(bytes) => out.extend_from_slice(bytes),
-        Output::Err(bytes) => err.extend_from_slice(bytes),
+    let code = machine.run(command, input, &mut |piece| match piece {
+        Output::Out(bytes) => keep(&mut out, bytes),
+        Output::Err(bytes) => keep(&mut err, bytes),
     })?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Finished { code, out: text(out), err: text(err) })
+}
+
+/// Adds what a command has written; an error when it is too much to keep.
+pub fn keep(said: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    if said.len() + bytes.len() > MOST_SAID {
+        let message = format!("a command wrote more than {} MiB and was ended", MOST_SAID >> 20);
+        return Err(Error::new(Kind::Service, message).hint("let it write into a file there, and fetch that"));
+    }
+    said.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// What `command` writes to stdout; an error when it fails.

@@ -74,13 +74,14 @@ impl Pending {
     }
 }
 
-/// Feeds and hears a command until it ends; gives its exit code.
+/// Feeds and hears a command until it ends, or until `output` is false; gives its exit code.
 pub fn exec(
     session: &Session,
     mut channel: Channel,
     input: &mut dyn Read,
-    output: &mut dyn FnMut(Output),
+    output: &mut dyn FnMut(Output) -> bool,
 ) -> io::Result<i32> {
+    let heard = |yes: bool| if yes { Ok(()) } else { Err(io::Error::other("nobody listens any more")) };
     let mut buffer = vec![0; PIECE];
     let mut pending = Pending::default();
     let (mut exhausted, mut eof_sent) = (false, false);
@@ -99,11 +100,11 @@ pub fn exec(
             eof_sent = done(channel.send_eof())?;
         }
         if let Some(count @ 1..) = ready(channel.read(&mut buffer))? {
-            output(Output::Out(&buffer[..count]));
+            heard(output(Output::Out(&buffer[..count])))?;
             moved = true;
         }
         if let Some(count @ 1..) = ready(channel.stderr().read(&mut buffer))? {
-            output(Output::Err(&buffer[..count]));
+            heard(output(Output::Err(&buffer[..count])))?;
             moved = true;
         }
         if !moved && channel.eof() {

@@ -4,14 +4,21 @@ use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use ssh_key::{HashAlg, PublicKey};
 use ssh2::{CheckResult, KnownHostFileKind, Session};
 
-use super::{Machine, Output, pump, quoted};
+use super::this::is_own_address;
+use super::{Listener, Machine, pump, quoted, trust};
 use crate::error::{Error, Kind, Result};
+
+/// Pauses before a machine is greeted again that took the connection and closed it: its sshd lets in so many at a time.
+const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
+/// One that is silent for longer is not greeted again.
+const QUICK: Duration = Duration::from_secs(2);
 
 /// How we prove who we are.
 #[derive(Clone, Debug)]
@@ -24,10 +31,10 @@ pub enum Key {
 /// How the machine proves who it is.
 #[derive(Clone, Debug)]
 pub enum HostKey {
-    /// One of these, as `ssh-keygen -lf` prints them: `SHA256:…`.
+    /// One of these, as `ssh-keygen -lf` prints them: `SHA256:…`. Whoever made the machine has told them.
     Fingerprints(Vec<String>),
-    /// A file in the format of `~/.ssh/known_hosts`.
-    KnownHosts(PathBuf),
+    /// One that the user has vouched for, and that is the one named here as well, in the file named here as well.
+    Known { fingerprint: Option<String>, known_hosts: Option<PathBuf> },
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +57,13 @@ pub struct KnownHost {
 /// Each command has a connection of its own: there is no state to lose, and threads do not wait for each other.
 pub struct Ssh {
     login: Login,
+    /// Whether it was on this computer when it was reached first.
+    here: OnceLock<bool>,
+}
+
+/// A word of an address that no command takes for an option or for more than one word.
+fn is_plain(word: &str) -> bool {
+    !word.is_empty() && !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || "._-:[]%@+".contains(c))
 }
 
 /// `user@host:port`; the user is `root` and the port 22 where they are left out.
@@ -61,8 +75,7 @@ pub fn parse_target(text: &str) -> Result<(String, String, u16)> {
         Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
         None => (place, 22),
     };
-    let plain = |word: &str| !word.is_empty() && !word.starts_with('-') && !word.contains(char::is_whitespace);
-    if !plain(user) || !plain(host) {
+    if !is_plain(user) || !is_plain(host) {
         return Err(bad());
     }
     Ok((user.to_string(), host.to_string(), port))
@@ -70,7 +83,7 @@ pub fn parse_target(text: &str) -> Result<(String, String, u16)> {
 
 impl Ssh {
     pub fn new(login: Login) -> Self {
-        Self { login }
+        Self { login, here: OnceLock::new() }
     }
 
     fn lost(&self, what: &str, error: impl std::fmt::Display) -> Error {
@@ -79,7 +92,42 @@ impl Ssh {
     }
 
     fn connect(&self) -> Result<Session> {
-        let Login { user, host, port, key, timeout, .. } = &self.login;
+        let Login { user, host, key, timeout, .. } = &self.login;
+        if !is_plain(user) || !is_plain(host) {
+            return Err(Error::bad_argument(format!("{:?} is not an SSH address", self.name())));
+        }
+        let mut pauses = PAUSES.into_iter();
+        let session = loop {
+            let stream = self.reach()?;
+            let mut session = Session::new().map_err(|e| self.lost("starting SSH", e))?;
+            session.set_timeout(timeout.as_millis() as u32);
+            session.set_tcp_stream(stream);
+            let begin = Instant::now();
+            match (session.handshake(), pauses.next()) {
+                (Ok(()), _) => break session,
+                (Err(_), Some(pause)) if begin.elapsed() < QUICK => std::thread::sleep(pause),
+                (Err(error), _) => return Err(self.lost("starting SSH", error)),
+            }
+        };
+        self.check_host(&session)?;
+        let authenticated = match key {
+            Key::File(file) => session.userauth_pubkey_file(user, None, file, None),
+            Key::Agent => session.userauth_agent(user),
+        };
+        authenticated.map_err(|e| self.refused(&e))?;
+        // What a command takes is its own affair.
+        session.set_timeout(0);
+        Ok(session)
+    }
+
+    /// Whether it is this computer that answers at the other end, or one of its containers.
+    fn is_own(stream: &TcpStream) -> bool {
+        let (Ok(peer), Ok(own)) = (stream.peer_addr(), stream.local_addr()) else { return true };
+        peer.ip() == own.ip() || is_own_address(peer.ip())
+    }
+
+    fn reach(&self) -> Result<TcpStream> {
+        let Login { host, port, timeout, .. } = &self.login;
         let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|e| self.lost("looking up its address", e))?;
         let mut failure = None;
         let stream = addresses
@@ -93,19 +141,12 @@ impl Ssh {
         };
         keep_alive(&stream);
         let _ = stream.set_nodelay(true);
-        let mut session = Session::new().map_err(|e| self.lost("starting SSH", e))?;
-        session.set_timeout(timeout.as_millis() as u32);
-        session.set_tcp_stream(stream);
-        session.handshake().map_err(|e| self.lost("starting SSH", e))?;
-        self.check_host(&session)?;
-        let authenticated = match key {
-            Key::File(file) => session.userauth_pubkey_file(user, None, file, None),
-            Key::Agent => session.userauth_agent(user),
-        };
-        authenticated.map_err(|e| self.refused(&e))?;
-        // What a command takes is its own affair.
-        session.set_timeout(0);
-        Ok(session)
+        // Whoever rules over a name must not send commands here that were meant for elsewhere.
+        let here = Self::is_own(&stream);
+        if *self.here.get_or_init(|| here) != here {
+            return Err(self.lost("connecting", "its name leads to another computer than before"));
+        }
+        Ok(stream)
     }
 
     fn refused(&self, error: &ssh2::Error) -> Error {
@@ -135,29 +176,55 @@ impl Ssh {
             let message = format!("{}: its host key is {found}, expected {expected}", self.name());
             Err(Error::new(Kind::Auth, message).hint(hint))
         };
-        match host_key {
-            HostKey::Fingerprints(known) if known.contains(&found) => Ok(()),
-            HostKey::Fingerprints(known) => wrong(
-                &known.join(" or "),
-                "this is not the machine that was created, or somebody is in between: nothing was sent to it",
-            ),
-            HostKey::KnownHosts(file) => {
-                let mut hosts = session.known_hosts().map_err(|e| self.lost("starting SSH", e))?;
-                // Without the file nobody is known.
-                let _ = hosts.read_file(file, KnownHostFileKind::OpenSSH);
-                match hosts.check_port(host, *port, key) {
-                    CheckResult::Match => Ok(()),
-                    CheckResult::Mismatch => wrong(
-                        &format!("another one by {}", file.display()),
-                        "if the machine was installed anew: `ssh-keygen -R HOST`, then log in once with ssh; else somebody is in between",
-                    ),
-                    _ => wrong(
-                        &format!("one that stands in {}", file.display()),
-                        "log in once with ssh and compare the fingerprint, or give `fingerprint`",
-                    ),
-                }
+        let another = "this is not the machine that was created, or somebody is in between: nothing was sent to it";
+        let (fingerprint, file) = match host_key {
+            HostKey::Fingerprints(known) if known.contains(&found) => return Ok(()),
+            HostKey::Fingerprints(known) => return wrong(&known.join(" or "), another),
+            HostKey::Known { fingerprint, known_hosts } => (fingerprint, known_hosts),
+        };
+        if let Some(fingerprint) = fingerprint.as_ref().filter(|fingerprint| **fingerprint != found) {
+            return wrong(fingerprint, another);
+        }
+        let mut stands = None;
+        if let Some(file) = file {
+            stands = self.stands_in(session, key, file)?;
+            if stands != Some(true) {
+                return wrong(
+                    &format!("one that stands in {}", file.display()),
+                    "log in once with ssh and compare the fingerprint",
+                );
             }
         }
+        // What a script names is trusted for that only where no script can have named it.
+        let noted = !trust::is_scripted() && (fingerprint.is_some() || stands.is_some());
+        if noted || trust::is_named(host, *port, &found) {
+            return Ok(());
+        }
+        let file = trust::known_hosts();
+        match self.stands_in(session, key, &file)? {
+            Some(true) => Ok(()),
+            Some(false) => wrong(
+                &format!("another one by {}", file.display()),
+                "if the machine was installed anew: `ssh-keygen -R HOST`, then log in once with ssh; else somebody is in between",
+            ),
+            None => wrong(
+                &format!("one that stands in {}", file.display()),
+                "log in once with ssh and compare the fingerprint; or name it yourself: `outlier run --host-key SHA256:… SCRIPT`. \
+                 What a script names is not trusted for that",
+            ),
+        }
+    }
+
+    /// Whether `file` knows this host by this key; None when it does not know the host.
+    fn stands_in(&self, session: &Session, key: &[u8], file: &Path) -> Result<Option<bool>> {
+        let mut hosts = session.known_hosts().map_err(|e| self.lost("starting SSH", e))?;
+        // Without the file nobody is known.
+        let _ = hosts.read_file(file, KnownHostFileKind::OpenSSH);
+        Ok(match hosts.check_port(&self.login.host, self.login.port, key) {
+            CheckResult::Match => Some(true),
+            CheckResult::Mismatch => Some(false),
+            _ => None,
+        })
     }
 
     /// The machine's host key, after it has proved itself, as a line for `known_hosts`.
@@ -187,10 +254,26 @@ impl Machine for Ssh {
         format!("{}@{}:{}", self.login.user, self.login.host, self.login.port)
     }
 
-    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32> {
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
         let session = self.connect()?;
         let channel = self.start(&session, command)?;
-        pump::exec(&session, channel, input, output).map_err(|e| self.lost("the connection broke", e))
+        let mut refused = None;
+        let code = pump::exec(&session, channel, input, &mut |piece| {
+            output(piece).map_err(|error| refused = Some(error)).is_ok()
+        });
+        match refused {
+            Some(error) => Err(error),
+            None => code.map_err(|e| self.lost("the connection broke", e)),
+        }
+    }
+
+    fn is_here(&self) -> bool {
+        // Not reached yet, it is where its name leads.
+        let resolved = || {
+            let addresses = (self.login.host.as_str(), self.login.port).to_socket_addrs();
+            addresses.is_ok_and(|mut addresses| addresses.any(|address| is_own_address(address.ip())))
+        };
+        self.here.get().copied().unwrap_or_else(resolved)
     }
 
     fn open(&self, command: &str) -> Result<UnixStream> {

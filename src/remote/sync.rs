@@ -8,15 +8,14 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::transfer::sha256;
-use super::{Machine, Output, download, output, quoted, upload};
+use super::names::{accepted, asked_for, inside, leads_out, matches, project, stays, to_receive, to_send};
+use super::transfer::{again, sha256};
+use super::{Finished, Machine, collect, download, output, quoted, upload};
 use crate::error::{Error, Kind, Result};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 
 /// From this size on a file travels by itself.
 const LARGE: u64 = 8 << 20;
-/// Never sent, whatever is asked for: secrets, what machines produce, what is built.
-const NEVER: &[&str] = &[".env", ".git", "results", "target", ".ssh"];
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SyncReport {
@@ -58,9 +57,9 @@ fn send(
 ) -> Result<()> {
     let mut files = Vec::new();
     for path in up {
-        inside(path)?;
+        inside("sync", path)?;
         let before = files.len();
-        collect(root, path, &mut files)?;
+        collect_files(root, path, &mut files)?;
         if files.len() == before {
             return Err(Error::not_found(format!("sync: there is nothing to send at \"{path}\"")).hint(
                 "paths are relative to the folder the program runs in; .env, results/, target/ and keys are never sent",
@@ -69,10 +68,11 @@ fn send(
     }
     files.sort();
     files.dedup();
-    let there = hashes(machine, remote_root, &files)?;
+    let there = again(progress, || hashes(machine, remote_root, &files))?;
     let mut small = Vec::new();
     for name in files {
-        let path = root.join(&name);
+        // What a link leads to is judged where it is opened.
+        let path = to_send("sync", root, &name)?;
         let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
         let mut file = File::open(&path).map_err(reading)?;
         let size = file.metadata().map_err(reading)?.len();
@@ -85,34 +85,31 @@ fn send(
         if size >= LARGE {
             upload(machine, &path, &format!("{remote_root}/{name}"), progress)?;
         } else {
-            small.push(name);
+            small.push((path, name));
         }
     }
-    if small.is_empty() {
-        return Ok(());
-    }
-    // One stream for all small files: written by a thread, read by the command.
+    if small.is_empty() { Ok(()) } else { again(progress, || stream(machine, remote_root, &small)) }
+}
+
+/// One stream for all small files (where each is, and its name): written by a thread, read by the command.
+fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)]) -> Result<()> {
     let (mut from, to) = std::os::unix::net::UnixStream::pair().map_err(|e| Error::io("sending files", &e))?;
-    let unpack = format!("mkdir -p {0} && tar -xf - -C {0}", quoted(remote_root));
+    let unpack = format!("mkdir -p -- {0} && tar -xf - -C {0}", quoted(remote_root));
     let (packed, unpacked) = std::thread::scope(|scope| {
         let packing = scope.spawn(move || -> std::io::Result<()> {
             let mut archive = tar::Builder::new(to);
-            for name in &small {
-                archive.append_path_with_name(root.join(name), name)?;
+            for (path, name) in small {
+                archive.append_path_with_name(path, name)?;
             }
             archive.into_inner()?.flush()
         });
-        let mut said = Vec::new();
-        let code = machine.run(&unpack, &mut from, &mut |piece| {
-            let (Output::Out(bytes) | Output::Err(bytes)) = piece;
-            said.extend_from_slice(bytes);
-        });
+        let finished = collect(machine, &unpack, &mut from);
         drop(from);
-        (packing.join().expect("no panic in packing"), code.map(|code| (code, said)))
+        (packing.join().expect("no panic in packing"), finished)
     });
-    let (code, said) = unpacked?;
+    let Finished { code, out, err } = unpacked?;
     if code != 0 {
-        let said = String::from_utf8_lossy(&said);
+        let said = format!("{out}{err}");
         let full = said.contains("No space left");
         let hint = if full {
             "the machine's disk is full: ask for a larger one (`disk_gb`)"
@@ -135,28 +132,40 @@ fn receive(
 ) -> Result<()> {
     let mut names = Vec::new();
     for path in down {
-        inside(path)?;
-        // The shell there expands `*`; names with line breaks are not ours.
+        accepted("sync", path)?;
+        // The shell there expands `*`. What stands before it is a name and no option.
         let pattern: String = path
             .split('*')
             .map(|text| if text.is_empty() { String::new() } else { quoted(text) })
             .collect::<Vec<_>>()
             .join("*");
-        let list = format!("cd {} && find {pattern} -type f ! -name '*.part' 2>/dev/null || true", quoted(remote_root));
-        let found = output(machine, &list)?;
-        let before = names.len();
-        names.extend(found.lines().map(|line| line.trim_start_matches("./").to_string()));
-        if names.len() == before {
+        let list =
+            format!("cd {} && find ./{pattern} -type f ! -name '*.part' 2>/dev/null || true", quoted(remote_root));
+        let found = again(progress, || output(machine, &list))?;
+        let mut any = false;
+        for name in found.lines().map(|line| line.trim_start_matches("./")) {
+            any = true;
+            // A machine causes nothing to be written that this call did not ask for.
+            if !asked_for(path, name) {
+                let message = format!("{}: it lists {name:?}, which is not at \"{path}\"", machine.name());
+                return Err(Error::new(Kind::Service, message)
+                    .hint("nothing was fetched; names with line breaks cannot be: rename them there"));
+            }
+            match accepted("sync", name) {
+                Ok(()) => names.push(name.to_string()),
+                Err(error) => progress.event(Event::Warning(format!("{}: left out", error.message))),
+            }
+        }
+        if !any {
             return Err(Error::not_found(format!("sync: {} has nothing at \"{path}\"", machine.name()))
                 .hint("paths are relative to the project's folder on the machine"));
         }
     }
     names.sort();
     names.dedup();
-    let there = hashes(machine, remote_root, &names)?;
+    let there = again(progress, || hashes(machine, remote_root, &names))?;
     for name in names {
-        inside(&name)?;
-        let path = root.join(&name);
+        let path = to_receive("sync", root, &name)?;
         let here = File::open(&path).and_then(|mut file| sha256(&mut file, u64::MAX)).ok();
         if here.is_some() && here.as_ref() == there.get(&name) {
             report.unchanged += 1;
@@ -169,27 +178,8 @@ fn receive(
     Ok(())
 }
 
-/// Refuses what leads out of the project.
-fn inside(path: &str) -> Result<()> {
-    let parts = Path::new(path).components();
-    let mut parts = parts.filter(|part| !matches!(part, Component::CurDir)).peekable();
-    if parts.peek().is_none() || parts.any(|part| !matches!(part, Component::Normal(_))) {
-        return Err(Error::bad_argument(format!("sync: \"{path}\" is not inside the project"))
-            .hint("only files below the folder the program runs in travel: name them relative to it"));
-    }
-    Ok(())
-}
-
-fn never(name: &str) -> bool {
-    let key = |name: &str| name.starts_with("id_") || name.ends_with(".pem") || name.starts_with(".env");
-    Path::new(name).components().any(|part| {
-        let part = part.as_os_str().to_string_lossy();
-        NEVER.contains(&&*part) || key(&part)
-    })
-}
-
 /// The files that `path` names, relative to `root`.
-fn collect(root: &Path, path: &str, files: &mut Vec<String>) -> Result<()> {
+fn collect_files(root: &Path, path: &str, files: &mut Vec<String>) -> Result<()> {
     let clean: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
     let mut candidates = vec![PathBuf::new()];
     for part in clean.components() {
@@ -206,78 +196,43 @@ fn collect(root: &Path, path: &str, files: &mut Vec<String>) -> Result<()> {
         }
         candidates = next;
     }
-    candidates.into_iter().try_for_each(|found| walk(root, &found, files))
+    let project = project(root)?;
+    candidates.into_iter().try_for_each(|found| walk(root, &project, &found, &mut Vec::new(), files))
 }
 
-fn walk(root: &Path, relative: &Path, files: &mut Vec<String>) -> Result<()> {
-    let name = relative.display().to_string();
-    if never(&name) {
-        return Ok(());
-    }
+/// Adds the files at or below `relative`; `above` are the folders that the walk is in, by where they really are.
+fn walk(root: &Path, project: &Path, relative: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<String>) -> Result<()> {
     let path = root.join(relative);
-    let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
-    let Ok(metadata) = fs::metadata(&path) else { return Ok(()) };
-    // A link may lead anywhere.
-    let project = fs::canonicalize(if root.as_os_str().is_empty() { Path::new(".") } else { root }).map_err(reading)?;
-    if !fs::canonicalize(&path).map_err(reading)?.starts_with(&project) {
-        return Err(Error::bad_argument(format!("sync: \"{name}\" is a link that leads out of the project"))
-            .hint("copy what it leads to into the project"));
-    }
-    if metadata.is_file() {
-        files.push(name);
+    // Nothing, or a link to nothing.
+    if stays(relative) || !path.exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(&path).map_err(reading)? {
-        walk(root, &relative.join(entry.map_err(reading)?.file_name()), files)?;
+    let name = relative.display().to_string();
+    let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
+    // A link may lead anywhere, and is what it leads to.
+    let real = fs::canonicalize(&path).map_err(reading)?;
+    let within = real.strip_prefix(project).map_err(|_| leads_out("sync", &name))?;
+    if stays(within) || above.contains(&real) {
+        return Ok(());
+    }
+    if real.is_file() {
+        files.push(name);
+    } else if real.is_dir() {
+        above.push(real);
+        for entry in fs::read_dir(&path).map_err(reading)? {
+            walk(root, project, &relative.join(entry.map_err(reading)?.file_name()), above, files)?;
+        }
+        above.pop();
     }
     Ok(())
-}
-
-/// `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((begin, rest)) => name.strip_prefix(begin).is_some_and(|name| {
-            (0..=name.len()).filter(|i| name.is_char_boundary(*i)).any(|i| matches(rest, &name[i..]))
-        }),
-    }
 }
 
 /// SHA-256 of those of `names` that exist below `remote_root`.
 fn hashes(machine: &dyn Machine, remote_root: &str, names: &[String]) -> Result<HashMap<String, String>> {
     let list = names.join("\0");
     let command = format!("cd {} 2>/dev/null && xargs -0 sha256sum -- 2>/dev/null", quoted(remote_root));
-    let mut out = Vec::new();
     // The exit code only says that some do not exist.
-    machine.run(&command, &mut list.as_bytes(), &mut |piece| {
-        if let Output::Out(bytes) = piece {
-            out.extend_from_slice(bytes);
-        }
-    })?;
-    let out = String::from_utf8_lossy(&out);
+    let out = collect(machine, &command, &mut list.as_bytes())?.out;
     let line = |line: &str| line.split_once("  ").map(|(hash, name)| (name.to_string(), hash.to_string()));
     Ok(out.lines().filter_map(line).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stars_stand_for_any_characters() {
-        assert!(matches("*.rhai", "sweep.rhai") && matches("0*_*", "01_olmoe") && matches("*", ""));
-        assert!(!matches("*.rhai", "sweep.rs") && !matches("a*b", "a") && !matches("ab", "abc"));
-    }
-
-    #[test]
-    fn nothing_leads_out_of_the_project() {
-        for path in ["../x", "/etc/passwd", "a/../../b", "", "."] {
-            assert!(inside(path).is_err(), "{path}");
-        }
-        assert!(inside("./scripts/a.rhai").is_ok());
-        for name in [".env", "sub/.env", ".git/config", "results/x", "keys/id_ed25519", "a.pem", "target/x"] {
-            assert!(never(name), "{name}");
-        }
-        assert!(!never("scripts/identity.rhai"));
-    }
 }

@@ -3,11 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Finished, Machine, Output, finish, output, quoted};
+use super::part::{Claim, Sending, beside, claim};
+use super::{Finished, Machine, Output, collect, finish, keep, output, quoted};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
@@ -16,14 +18,48 @@ const PIECE: usize = 1 << 20;
 /// A progress event per so many bytes.
 const STEP: u64 = 8 << 20;
 
+/// Pauses before a copy that broke off is tried again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+/// Bytes of an unfinished file that are copied before it is continued.
+const MOST_COPIED: u64 = 1 << 30;
+/// What earlier copies to the same place have left unfinished is removed after so many minutes, a day.
+const OLD_MINUTES: u32 = 24 * 60;
+
+/// Does something again that can be done again, while what stops it may pass.
+pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in PAUSES {
+        match work() {
+            Err(error) if matches!(error.kind, Kind::Lost | Kind::Corrupt) && !progress.interrupted() => {
+                progress.event(Event::Warning(format!("{}: trying again", error.message)));
+                std::thread::sleep(pause);
+            }
+            outcome => return outcome,
+        }
+    }
+    work()
+}
+
 /// Copies the file `from` to the path `to` on the machine (`~/` is its home folder), keeping whether it is executable.
 pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
+    again(progress, || send(machine, from, to, progress))
+}
+
+/// Until it is whole a file has a name of its own: nobody else who sends the same gets in its way.
+fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
     let reading = |e: std::io::Error| Error::io(format!("reading {}", from.display()), &e);
     let mut file = File::open(from).map_err(reading)?;
     let metadata = file.metadata().map_err(reading)?;
     let whole = sha256(&mut file.try_clone().map_err(reading)?, metadata.len()).map_err(reading)?;
-    let (path, part) = (quoted(to), quoted(&format!("{to}.part")));
-    let size = format!("mkdir -p \"$(dirname {path})\" && if [ -f {part} ]; then wc -c < {part}; else echo 0; fi");
+    let sending = Sending::new(&machine.name(), to, &whole);
+    let (folder, name) = to.rsplit_once('/').unwrap_or((".", to));
+    let folder = quoted(if folder.is_empty() { "/" } else { folder });
+    let (path, part) = (operand(to), operand(&format!("{to}.{}.part", sending.name)));
+    // What wrote the begin may be there still and hold the file open: a program could not be started then.
+    let own = operand(&format!("{to}.{}.own.part", sending.name));
+    let size = format!(
+        "mkdir -p -- {folder} || exit; [ -f {part} ] || {{ echo 0; exit; }}; size=$(wc -c < {part}); \
+         [ $size -gt {MOST_COPIED} ] || {{ cp -- {part} {own} && mv -f -- {own} {part}; }} || exit; echo $size"
+    );
     let mut there: u64 = output(machine, &size)?.trim().parse().unwrap_or(0);
     if there > 0 && there <= metadata.len() {
         let begin = output(machine, &format!("sha256sum < {part}"))?;
@@ -39,32 +75,49 @@ pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progr
     progress.event(Event::Begin { what: format!("sending {}", name_of(from)), total });
     let redirect = if there == 0 { ">" } else { ">>" };
     let mut source = Counted { inner: file, done: there, told: there, progress };
-    let mut said = Vec::new();
-    let code = machine.run(&format!("cat {redirect} {part}"), &mut source, &mut |piece| {
-        let (Output::Out(bytes) | Output::Err(bytes)) = piece;
-        said.extend_from_slice(bytes);
-    });
+    let sent = collect(machine, &format!("cat {redirect} {part}"), &mut source);
     progress.event(Event::End);
-    if code.is_err() && progress.interrupted() {
+    if sent.is_err() && progress.interrupted() {
         return Err(Error::interrupted());
     }
-    let said = String::from_utf8_lossy(&said).into_owned();
-    check(machine, to, Finished { code: code?, out: String::new(), err: said })?;
+    check(machine, to, sent?)?;
     let mode = if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0 { "+x" } else { "-x" };
-    let finish_up = format!("sha256sum < {part} && chmod {mode} {part} && mv -f {part} {path}");
-    let verify =
-        format!("[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f {part}; exit 9; }}; {finish_up}");
+    let old = format!(
+        "find {folder} -maxdepth 1 -type f -name {} -mmin +{OLD_MINUTES} -exec rm -f -- {{}} + 2>/dev/null",
+        quoted(&format!("{}.*part", literal(name)))
+    );
+    let verify = format!(
+        "[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f -- {part}; exit 9; }}; \
+         chmod {mode} {part} && mv -f -- {part} {path} || exit; {old}; true"
+    );
     let finished = finish(machine, &verify)?;
     if finished.code == 9 {
         return Err(Error::corrupt(format!("{}: {to} did not arrive as it was sent", machine.name())).hint("try again"));
     }
-    check(machine, to, finished)
+    check(machine, to, finished)?;
+    sending.done();
+    Ok(())
 }
 
-/// Copies the file `from` on the machine to `to`.
+/// A path as a word of a command that cannot be taken for an option.
+fn operand(path: &str) -> String {
+    let plain = path.starts_with('/') || path.starts_with("~/");
+    quoted(&if plain { path.to_string() } else { format!("./{path}") })
+}
+
+/// A name as a pattern of `find` that stands for itself.
+fn literal(name: &str) -> String {
+    name.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
+}
+
+/// Copies the file `from` on the machine to `to`, whose folder is there.
 pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) -> Result<()> {
+    again(progress, || fetch(machine, from, to, progress))
+}
+
+fn fetch(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) -> Result<()> {
     let writing = |e: std::io::Error| Error::io(format!("writing {}", to.display()), &e);
-    let path = quoted(from);
+    let path = operand(from);
     let facts = finish(machine, &format!("[ -f {path} ] || exit 8; wc -c < {path} && sha256sum < {path}"))?;
     if facts.code == 8 {
         return Err(Error::not_found(format!("{}: there is no file {from}", machine.name()))
@@ -76,40 +129,42 @@ pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Pro
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
-    let part = part(to);
-    let have = fs::metadata(&part).map_or(0, |metadata| metadata.len()).min(total);
-    let begin = || -> std::io::Result<String> { sha256(&mut File::open(&part)?, have) };
+    // Held until it has its name: no other run or thread writes the same unfinished file.
+    let Claim { mut file, path: part } = claim(beside(to)).map_err(writing)?;
+    let have = file.metadata().map_err(writing)?.len().min(total);
     let same = have > 0 && {
         let there = output(machine, &format!("head -c {have} {path} | sha256sum"))?;
-        begin().is_ok_and(|here| there.split_whitespace().next() == Some(&here))
+        sha256(&mut file, have).is_ok_and(|here| there.split_whitespace().next() == Some(&here))
     };
     let have = if same { have } else { 0 };
-    let mut file = File::options().create(true).write(true).truncate(false).open(&part).map_err(writing)?;
     file.set_len(have).and_then(|()| file.seek(SeekFrom::Start(have))).map_err(writing)?;
     progress.event(Event::Begin { what: format!("fetching {}", name_of(to)), total });
-    let (mut done, mut told, mut failure, mut said) = (have, have, None, Vec::new());
-    let code = machine.run(&format!("tail -c +{} {path}", have + 1), &mut std::io::empty(), &mut |piece| match piece {
-        Output::Out(bytes) => {
-            failure = failure.take().or(file.write_all(bytes).err());
-            done += bytes.len() as u64;
-            if done >= told + STEP {
-                told = done;
-                progress.event(Event::Step { done, bytes: done, tokens: 0 });
-            }
+    let (mut done, mut told, mut said) = (have, have, Vec::new());
+    let ended = machine.run(&format!("tail -c +{} {path}", have + 1), &mut std::io::empty(), &mut |piece| {
+        let bytes = match piece {
+            Output::Out(bytes) => bytes,
+            Output::Err(bytes) => return keep(&mut said, bytes),
+        };
+        if progress.interrupted() {
+            return Err(Error::interrupted());
         }
-        Output::Err(bytes) => said.extend_from_slice(bytes),
+        done += bytes.len() as u64;
+        if done > total {
+            let message = format!("{}: {from} is longer than the {total} bytes that were announced", machine.name());
+            return Err(Error::corrupt(message).hint("is something still writing it? try again"));
+        }
+        file.write_all(bytes).map_err(writing)?;
+        if done >= told + STEP {
+            told = done;
+            progress.event(Event::Step { done, bytes: done, tokens: 0 });
+        }
+        Ok(())
     });
     progress.event(Event::End);
-    if let Some(e) = failure {
-        return Err(writing(e));
-    }
-    check(
-        machine,
-        from,
-        Finished { code: code?, out: String::new(), err: String::from_utf8_lossy(&said).into_owned() },
-    )?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    check(machine, from, Finished { code: ended?, out: String::new(), err: said })?;
     file.sync_all().map_err(writing)?;
-    let arrived = sha256(&mut File::open(&part).map_err(writing)?, u64::MAX).map_err(writing)?;
+    let arrived = file.rewind().and_then(|()| sha256(&mut file, u64::MAX)).map_err(writing)?;
     if arrived != whole {
         let _ = fs::remove_file(&part);
         return Err(Error::corrupt(format!("{}: {from} did not arrive as it is there", machine.name()))
@@ -120,12 +175,6 @@ pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Pro
 
 fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-fn part(to: &Path) -> PathBuf {
-    let mut name = to.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
 }
 
 fn check(machine: &dyn Machine, path: &str, finished: Finished) -> Result<()> {

@@ -12,8 +12,15 @@ use crate::remote::{self, Machine};
 /// Held while the program is brought to a home folder that several machines have.
 static SHARED: Mutex<()> = Mutex::new(());
 
-/// Makes sure that the program `binary` is on `machine`, and gives its path there.
-pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<String> {
+/// The program on a machine.
+pub struct Deployed {
+    pub path: String,
+    /// The machine is this computer.
+    pub here: bool,
+}
+
+/// Makes sure that the program `binary` is on `machine`.
+pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<Deployed> {
     let reading = |e: std::io::Error| {
         Error::io(format!("reading the worker {}", binary.display()), &e)
             .hint("OUTLIER_WORKER names the program to send; without it this program sends itself")
@@ -22,19 +29,17 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
     let mut file = std::fs::File::open(binary).map_err(reading)?;
     std::io::copy(&mut file, &mut hash).map_err(reading)?;
     let path = format!("~/.outlier/bin/{}/outlier", &format!("{:x}", hash.finalize())[..16]);
-    // Jobs of a cluster have one home folder: one of them gets the program, and other processes do not get in its way.
+    // Jobs of a cluster have one home folder: one of them gets the program.
     let shared = machine.keeper().is_some();
     let _one = shared.then(|| SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     // The name is given once the whole of it has arrived and been verified.
-    let there = remote::output(machine, &format!("test -x {path} && echo there || true"))?;
-    if there.trim() != "there" && shared {
-        let own = format!("{path}.{:06x}", rand::random::<u32>() & 0xff_ffff);
-        remote::upload(machine, binary, &own, progress)?;
-        remote::output(machine, &format!("mv -f {own} {path}"))?;
-    } else if there.trim() != "there" {
+    let first = remote::output(machine, &format!("test -x {path} && echo there || echo missing; {}", remote::WHO))?;
+    let (there, who) = first.split_once('\n').unwrap_or((&first, ""));
+    let here = machine.is_here() || remote::identity().is(who);
+    if there.trim() != "there" {
         remote::upload(machine, binary, &path, progress)?;
     }
-    let tried = remote::finish(machine, &format!("{path} --version"))?;
+    let tried = remote::again(progress, || remote::finish(machine, &format!("{path} --version")))?;
     let expected = format!("outlier {}", env!("CARGO_PKG_VERSION"));
     let said = tried.out.trim();
     if tried.code != 0 {
@@ -49,5 +54,5 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
         )
         .hint("build the worker that OUTLIER_WORKER names from the same sources as this program"));
     }
-    Ok(path)
+    Ok(Deployed { path, here })
 }

@@ -31,7 +31,7 @@ pub struct SshTarget {
     pub host: String,
     /// The file of a private key; the agent where none is given.
     pub key: Option<PathBuf>,
-    /// Of its host key; `~/.ssh/known_hosts` where none is given.
+    /// That its host key must have, and a file that it must stand in, beside being one that the user has vouched for.
     pub fingerprint: Option<String>,
     pub known_hosts: Option<PathBuf>,
 }
@@ -39,11 +39,8 @@ pub struct SshTarget {
 impl SshTarget {
     fn login(&self) -> Result<Login> {
         let (user, host, port) = parse_target(&self.host)?;
-        let known = || std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
-        let host_key = match &self.fingerprint {
-            Some(fingerprint) => HostKey::Fingerprints(vec![fingerprint.clone()]),
-            None => HostKey::KnownHosts(self.known_hosts.clone().unwrap_or_else(known)),
-        };
+        let (fingerprint, known_hosts) = (self.fingerprint.clone(), self.known_hosts.clone());
+        let host_key = HostKey::Known { fingerprint, known_hosts };
         let key = self.key.clone().map_or(Key::Agent, Key::File);
         Ok(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) })
     }

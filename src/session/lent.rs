@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 use std::time::Duration;
 
+use super::deploy::{Deployed, deploy};
 use super::remote::Link;
-use super::{Op, Remote, Reply, Session, deploy};
+use super::{Op, Remote, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
@@ -50,6 +51,8 @@ pub struct Lent {
     pub label: Label,
     machine: Arc<dyn Machine>,
     remote: Remote,
+    /// It is this computer.
+    here: bool,
     /// The project's folder on the machine.
     root: String,
     /// When it ends itself at the latest, seconds since 1970.
@@ -69,7 +72,7 @@ pub fn lend(
 ) -> Result<Lent> {
     let own = std::env::current_exe().map_err(|e| Error::io("finding this program", &e))?;
     let binary = std::env::var_os("OUTLIER_WORKER").filter(|path| !path.is_empty()).map_or(own, Into::into);
-    let program = deploy(&*machine, &binary, progress)?;
+    let Deployed { path: program, here } = deploy(&*machine, &binary, progress)?;
     let root = format!("~/.outlier/projects/{}", project_name());
     let folder = match machine.keeper() {
         Some(folder) => format!("{} --kept", quoted(&folder)),
@@ -93,7 +96,7 @@ pub fn lend(
     // The first word tells whether it works at all, before anything is entrusted to it.
     super::status(&link)?;
     let remote = Remote::new(link, terms.patience, terms.lease);
-    Ok(Lent { label, machine, remote, root, until, ended: Mutex::new(false), ending: AtomicBool::new(false) })
+    Ok(Lent { label, machine, remote, here, root, until, ended: Mutex::new(false), ending: AtomicBool::new(false) })
 }
 
 /// A machine ends itself before it costs more than it may.
@@ -136,6 +139,11 @@ impl Lent {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is this computer, under whatever name or address.
+    pub fn is_here(&self) -> bool {
+        self.here
     }
 
     pub fn machine(&self) -> Result<&dyn Machine> {

@@ -168,7 +168,7 @@ impl Cdn {
         let last = end.min(network.ends_at.unwrap_or(end).max(first));
         while at < last {
             if stall_at.is_some_and(|stall| at >= stall) {
-                std::thread::sleep(Duration::from_secs(20));
+                std::thread::sleep(Duration::from_secs(60));
                 return false;
             }
             let mut length = BLOCK.min((last - at) as usize);

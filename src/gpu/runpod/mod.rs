@@ -302,9 +302,12 @@ mod tests {
         let (mut stream, _) = listener.accept().unwrap();
         // Whoever comes in the meantime keeps it.
         std::fs::create_dir_all(home.path().join(".outlier/w")).unwrap();
-        let mut request = [0; 4096];
-        let count = stream.read(&mut request).unwrap();
-        let request = String::from_utf8_lossy(&request[..count]).to_string();
+        let (mut request, mut piece) = (String::new(), [0; 4096]);
+        while !request.contains("\r\n\r\n") {
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "{request}");
+            request += &String::from_utf8_lossy(&piece[..count]);
+        }
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("Authorization: Bearer rpa_own\r\n"), "{request}");

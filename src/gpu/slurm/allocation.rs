@@ -7,10 +7,13 @@ use std::os::unix::net::UnixStream;
 use super::cluster::{Cluster, OWN_SESSION};
 use super::job;
 use crate::error::{Error, Kind, Result};
-use crate::remote::{Machine, Output, quoted};
+use crate::remote::{Listener, Machine, Output, quoted};
 
 /// srun tells its own failures and those of the command by one number. So the command's goes this way, on stderr.
 const MARK: &str = "outlier-exit-code:";
+
+/// Bytes of a line on stderr that are kept until it ends; what is longer is passed on in pieces.
+const LONGEST_LINE: usize = 1 << 20;
 
 pub struct Allocation {
     cluster: Cluster,
@@ -26,7 +29,7 @@ impl Allocation {
 
     /// `--overlap`: beside all other steps, on the same resources.
     fn step(&self, options: &str, command: &str) -> String {
-        let srun = format!("srun --quiet --jobid={} --overlap --nodes=1 --ntasks=1 --mpi=none", self.id);
+        let srun = format!("srun --quiet --jobid={} --overlap --nodes=1 --ntasks=1 --mpi=none", quoted(&self.id));
         self.cluster.line(&format!("exec {OWN_SESSION} {srun} {options} /bin/sh -c {}", quoted(command)))
     }
 }
@@ -36,7 +39,7 @@ impl Machine for Allocation {
         format!("Slurm job {}", self.id)
     }
 
-    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut dyn FnMut(Output)) -> Result<i32> {
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
         let told = format!("/bin/sh -c {}; printf '{MARK}%d\\n' $? >&2", quoted(command));
         let mut errors = Errors::default();
         let code = self.cluster.machine().run(&self.step("", &told), input, &mut |piece| match piece {
@@ -77,7 +80,7 @@ struct Errors {
 }
 
 impl Errors {
-    fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(Output)) {
+    fn take(&mut self, bytes: &[u8], output: &mut Listener) -> Result<()> {
         self.line.extend_from_slice(bytes);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
@@ -91,15 +94,20 @@ impl Errors {
                 Some((mark, code)) => {
                     self.code = Some(code);
                     if mark > 0 {
-                        output(Output::Err(&line[..mark]));
+                        output(Output::Err(&line[..mark]))?;
                     }
                 }
                 None => {
-                    output(Output::Err(&line));
+                    output(Output::Err(&line))?;
                     self.last = line;
                 }
             }
         }
+        if self.line.len() > LONGEST_LINE {
+            output(Output::Err(&self.line))?;
+            self.line.clear();
+        }
+        Ok(())
     }
 }
 
@@ -110,10 +118,11 @@ mod tests {
     fn taken(pieces: &[&str]) -> (String, Option<i32>) {
         let (mut errors, mut passed) = (Errors::default(), Vec::new());
         for piece in pieces {
-            errors.take(piece.as_bytes(), &mut |piece| match piece {
-                Output::Err(bytes) => passed.extend_from_slice(bytes),
+            let taken = errors.take(piece.as_bytes(), &mut |piece| match piece {
+                Output::Err(bytes) => crate::remote::keep(&mut passed, bytes),
                 Output::Out(_) => panic!("there is only stderr"),
             });
+            taken.unwrap();
         }
         (String::from_utf8(passed).unwrap(), errors.code)
     }

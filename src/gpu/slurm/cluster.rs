@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
-use crate::remote::{Finished, Machine, Output};
+use crate::remote::{self, Finished, Machine};
 
 /// Ahead of every command. What a job around this process has set would be taken for options, and what is secret has no
 /// place in the environment of a job.
@@ -66,13 +66,7 @@ impl Cluster {
     }
 
     fn run(&self, command: &str, input: &str) -> Result<Finished> {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = self.commands.run(&self.line(command), &mut input.as_bytes(), &mut |piece| match piece {
-            Output::Out(bytes) => out.extend_from_slice(bytes),
-            Output::Err(bytes) => err.extend_from_slice(bytes),
-        })?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Finished { code, out: text(out), err: text(err) })
+        remote::collect(&*self.commands, &self.line(command), &mut input.as_bytes())
     }
 
     /// Asks something that can be asked again when the controller is busy.

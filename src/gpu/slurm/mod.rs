@@ -42,7 +42,10 @@ pub fn name_of(login: &Login) -> String {
     }
     match &login.host_key {
         HostKey::Fingerprints(known) => known.iter().for_each(|known| name += &format!(";fingerprint={known}")),
-        HostKey::KnownHosts(file) => name += &format!(";known_hosts={}", file.display()),
+        HostKey::Known { fingerprint, known_hosts } => {
+            fingerprint.iter().for_each(|known| name += &format!(";fingerprint={known}"));
+            known_hosts.iter().for_each(|file| name += &format!(";known_hosts={}", file.display()));
+        }
     }
     name
 }
@@ -51,16 +54,16 @@ fn login(name: &str) -> Result<Login> {
     let mut words = name.split(';');
     let (user, host, port) = parse_target(words.next().unwrap_or_default())?;
     let mut key = Key::Agent;
-    let (mut fingerprints, mut known_hosts) = (Vec::new(), None);
+    let (mut fingerprint, mut known_hosts) = (None, None);
     for word in words {
         match word.split_once('=') {
             Some(("key", file)) => key = Key::File(file.into()),
-            Some(("fingerprint", known)) => fingerprints.push(known.to_string()),
+            Some(("fingerprint", known)) => fingerprint = Some(known.to_string()),
             Some(("known_hosts", file)) => known_hosts = Some(file.into()),
             _ => return Err(Error::bad_argument(format!("\"{word}\" is not a way into a cluster"))),
         }
     }
-    let host_key = known_hosts.map_or(HostKey::Fingerprints(fingerprints), HostKey::KnownHosts);
+    let host_key = HostKey::Known { fingerprint, known_hosts };
     Ok(Login { user, host, port, key, host_key, timeout: CONNECT_TIMEOUT })
 }
 

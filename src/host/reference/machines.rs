@@ -24,8 +24,18 @@ pub const AREA: Area = Area {
                 opt("image", "string", "", "container image with sshd"),
                 opt("host", "string", "", "ssh: user@machine:port, or \"localhost\""),
                 opt("key", "string", "the SSH agent", "ssh: file of the private key"),
-                opt("fingerprint", "string", "~/.ssh/known_hosts", "ssh: fingerprint of the host key"),
-                opt("known_hosts", "string", "~/.ssh/known_hosts", "ssh: file of known host keys"),
+                opt(
+                    "fingerprint",
+                    "string",
+                    "",
+                    "ssh: fingerprint that its host key must have; the user vouches for it with --host-key",
+                ),
+                opt(
+                    "known_hosts",
+                    "string",
+                    "",
+                    "ssh: file that its host key must stand in, beside ~/.ssh/known_hosts",
+                ),
                 opt("partition", "string", "", "slurm: partition"),
                 opt("account", "string", "", "slurm: account"),
                 opt("qos", "string", "", "slurm: quality of service"),
@@ -71,7 +81,8 @@ print(gpu.models().len());"#,
         Primitive {
             name: "sync",
             signatures: &["sync(gpu: gpu, options: map) -> map"],
-            summary: "Copies files and folders of the project there and back, only what differs. Secrets such as .env and keys stay here.",
+            summary: "Copies files and folders of the project there and back, only what differs. Secrets such as .env and keys stay here, and \
+                      neither they nor what is run here (stdlib/, scripts/, *.rhai, Makefile …) are fetched.",
             options: &[
                 opt("up", "string | array", "[]", "files and folders to send"),
                 opt("down", "string | array", "[]", "files and folders to fetch"),
@@ -90,7 +101,8 @@ gpu.upload("examples/README.md", "data/notes.md");"#,
         Primitive {
             name: "download",
             signatures: &["download(gpu: gpu, from: string, to: string) -> ()"],
-            summary: "Copies one file from the machine; a relative path is in the project's folder there.",
+            summary: "Copies one file from the machine; a relative path is in the project's folder there. Here it is neither hidden nor one \
+                      that is run here (stdlib/, scripts/, *.rhai, Makefile …).",
             options: &[],
             example: r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
 gpu.upload("examples/README.md", "data/notes.md");
@@ -99,8 +111,8 @@ gpu.download("data/notes.md", "results/notes.md");"#,
         Primitive {
             name: "run_command",
             signatures: &["run_command(gpu: gpu, command: string) -> map"],
-            summary: "Runs a shell command in the project's folder on the machine; gives code, out and err. On this machine only with \
-                      `outlier run --allow-commands`.",
+            summary: "Runs a shell command in the project's folder on the machine; gives code, out and err, 64 MiB of each at most. On this \
+                      machine, under whatever address, only with `outlier run --allow-commands`.",
             options: &[],
             example: r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
 let r = gpu.run_command("echo hello");

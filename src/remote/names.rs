@@ -1,0 +1,232 @@
+//! Which files of the project travel, and which names a machine may give to files here.
+//!
+//! What may never be sent is never accepted either. A machine, or a script that has made a file there, must not replace
+//! what people and this program run, believe or keep secret here.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::secret::secret_name;
+
+/// Never sent by `sync`, whatever is asked for, beside secrets: what machines produce, what is built.
+const NEVER_SENT: &[&str] = &["results", "target"];
+/// Folders of the project whose files are run.
+const RUN: &[&str] = &["stdlib", "scripts", "target"];
+/// Files that tools run when they are called in the folder where these are.
+const RECIPES: &[&str] = &[
+    "makefile",
+    "gnumakefile",
+    "justfile",
+    "cargo.toml",
+    "cargo.lock",
+    "build.rs",
+    "package.json",
+    "pyproject.toml",
+    "setup.py",
+    "conftest.py",
+    "sitecustomize.py",
+    "usercustomize.py",
+];
+
+/// Whether this is the record of rented machines, which only this program writes; files of SQLite beside it included.
+fn is_ledger(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.starts_with("gpus.sqlite")
+}
+
+/// Refuses what leads out of the project, for the primitive `verb`.
+pub fn inside(verb: &str, path: &str) -> Result<()> {
+    let mut parts = parts(Path::new(path)).peekable();
+    if parts.peek().is_none() || parts.any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(Error::bad_argument(format!("{verb}: \"{path}\" is not inside the project"))
+            .hint("only files below the folder the program runs in travel: name them relative to it"));
+    }
+    Ok(())
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = Component<'_>> {
+    path.components().filter(|part| !matches!(part, Component::CurDir))
+}
+
+/// Whether `sync` leaves this path of the project out.
+pub fn stays(path: &Path) -> bool {
+    secret_name(path) || is_ledger(path) || path.iter().any(|part| NEVER_SENT.iter().any(|never| part == *never))
+}
+
+/// Whether a machine may bring about a file of this name here.
+fn is_accepted(path: &Path) -> bool {
+    let lower = |part: &OsStr| part.to_string_lossy().to_lowercase();
+    let names: Vec<String> = parts(path).map(|part| lower(part.as_os_str())).collect();
+    let plain = |name: &String| !name.starts_with('.') && !name.chars().any(|c| c.is_control() || c == '\\');
+    let is_run = RUN.contains(&names[0].as_str()) && names.len() > 1;
+    let last = names.last().expect("a path inside the project has a name");
+    let is_script = last.ends_with(".rhai")
+        || RECIPES.contains(&last.as_str())
+        || (names.len() == 1 && RUN.contains(&last.as_str()));
+    names.iter().all(plain) && !is_run && !is_script && !secret_name(path) && !is_ledger(path)
+}
+
+/// Refuses a name of the project that a machine may not give to a file here.
+pub fn accepted(verb: &str, path: &str) -> Result<()> {
+    inside(verb, path)?;
+    if is_accepted(Path::new(path)) {
+        return Ok(());
+    }
+    let shown: String = path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    Err(Error::bad_argument(format!("{verb}: \"{shown}\" is not accepted from a machine")).hint(
+        "secrets, hidden files and what is run here (stdlib/, scripts/, *.rhai, Makefile …) stay as they are: fetch it \
+         under another name",
+    ))
+}
+
+/// Whether `name` is what `pattern` asks for, or lies below it. `*` stands for any characters of one name.
+pub fn asked_for(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<_>, Vec<_>) = (parts(Path::new(pattern)).collect(), Path::new(name).iter().collect());
+    let text = |part: &OsStr| part.to_string_lossy().into_owned();
+    name.len() >= pattern.len()
+        && pattern.iter().zip(&name).all(|(pattern, name)| matches(&text(pattern.as_os_str()), &text(name)))
+}
+
+/// `*` stands for any characters.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return rest.ends_with(piece);
+        }
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    true
+}
+
+/// The project's folder without links. `root` is empty where it is the current one.
+pub fn project(root: &Path) -> Result<PathBuf> {
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    fs::canonicalize(root).map_err(|e| Error::io(format!("reading {}", root.display()), &e))
+}
+
+/// What leads out of the project by a link, for the primitive `verb`.
+pub fn leads_out(verb: &str, name: &str) -> Error {
+    Error::bad_argument(format!("{verb}: \"{name}\" is a link that leads out of the project"))
+        .hint("copy what it leads to into the project")
+}
+
+fn secret(verb: &str, name: &str) -> Error {
+    Error::bad_argument(format!("{verb}: \"{name}\" may hold secrets, which stay where they are"))
+        .hint("keys and tokens are handed to machines by the program itself")
+}
+
+/// Refuses a name that leads out of the project, or that secrets have.
+pub fn sendable(verb: &str, name: &str) -> Result<()> {
+    inside(verb, name)?;
+    let path = Path::new(name);
+    if secret_name(path) || is_ledger(path) { Err(secret(verb, name)) } else { Ok(()) }
+}
+
+/// The file of the project that may be sent as `name`, links followed and judged by where they lead.
+pub fn to_send(verb: &str, root: &Path, name: &str) -> Result<PathBuf> {
+    sendable(verb, name)?;
+    let path = root.join(name);
+    let real = fs::canonicalize(&path).map_err(|e| Error::io(format!("reading {}", path.display()), &e))?;
+    let project = project(root)?;
+    let within = real.strip_prefix(&project).map_err(|_| leads_out(verb, name))?;
+    if secret_name(within) || is_ledger(within) { Err(secret(verb, name)) } else { Ok(real) }
+}
+
+/// Where the file `name` of the project may be written that a machine has sent, its folder made. Links on the way are judged
+/// by where they lead.
+pub fn to_receive(verb: &str, root: &Path, name: &str) -> Result<PathBuf> {
+    accepted(verb, name)?;
+    let project = project(root)?;
+    let path = project.join(parts(Path::new(name)).collect::<PathBuf>());
+    let folder = path.parent().unwrap_or(&project);
+    let there = folder.ancestors().find(|folder| fs::symlink_metadata(folder).is_ok()).unwrap_or(&project);
+    let reading = |e: std::io::Error| Error::io(format!("reading {}", there.display()), &e);
+    let real = fs::canonicalize(there).map_err(reading)?;
+    let missing = path.strip_prefix(there).map_err(|_| leads_out(verb, name))?;
+    let real = real.strip_prefix(&project).map_err(|_| leads_out(verb, name))?.join(missing);
+    accepted(verb, &real.to_string_lossy())?;
+    fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        assert!(
+            matches("*.rhai", "sweep.rhai")
+                && matches("0*_*", "01_olmoe")
+                && matches("*", "")
+                && matches("a*b*b", "abb")
+        );
+        assert!(
+            !matches("*.rhai", "sweep.rs") && !matches("a*b", "a") && !matches("ab", "abc") && !matches("a*bb", "ab")
+        );
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_asked_for() {
+        assert!(
+            asked_for("results", "results/a/b")
+                && asked_for("./results/*.json", "results/a.json")
+                && asked_for("a", "a")
+        );
+        assert!(!asked_for("results", "resultsx/a") && !asked_for("results/a", "results") && !asked_for("a/*", "b/c"));
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_project() {
+        for path in ["../x", "/etc/passwd", "a/../../b", "", "."] {
+            assert!(inside("sync", path).is_err(), "{path}");
+        }
+        assert!(inside("sync", "./scripts/a.rhai").is_ok());
+        for name in [".env", "sub/.env", ".git/config", "results/x", "keys/id_ed25519", "a.pem", "target/x"] {
+            assert!(stays(Path::new(name)), "{name}");
+        }
+        assert!(!stays(Path::new("scripts/identity.rhai")));
+    }
+
+    #[test]
+    fn what_is_run_or_secret_here_is_not_accepted() {
+        for name in [
+            ".env",
+            "a/.git/config",
+            "stdlib/deploy.rhai",
+            "./stdlib/published.json",
+            "STDLIB/x",
+            "scripts/x",
+            "stdlib",
+            "x.rhai",
+            "Makefile",
+            "a/Cargo.toml",
+            "target/release/outlier",
+            ".bashrc",
+            "results/.keys/1",
+            "results/gpus.sqlite",
+            "results/gpus.sqlite-wal",
+            "id_rsa",
+            "a\nb",
+            "a\\b",
+            "../x",
+            "/x",
+        ] {
+            assert!(accepted("sync", name).is_err(), "{name}");
+        }
+        for name in
+            ["results/a/b.json", "logs/x.log", "models/m/modeling.py", "e.txt", "figures/a.png", "-delete", "a b"]
+        {
+            assert!(accepted("sync", name).is_ok(), "{name}");
+        }
+    }
+}
