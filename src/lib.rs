@@ -17,3 +17,4 @@ pub mod secret;
 pub mod session;
 pub mod stats;
 pub mod suggest;
+pub mod terminal;

@@ -31,6 +31,7 @@ mod command_line;
 mod diagnostics;
 mod doctor;
 mod mistakes;
+mod output;
 mod parallel;
 mod script_host;
 

@@ -236,3 +236,39 @@ fn line_14_values_stay_small() {
         refused(&project, script, "too large");
     }
 }
+
+#[test]
+fn line_41_nesting_ends() {
+    crate::script_host::values_nested_thousands_deep_are_an_error();
+    crate::script_host::calls_in_deep_expressions_leave_the_stack_whole();
+    crate::parallel::deep_values_on_threads_are_an_error();
+}
+
+#[test]
+fn line_42_all_values_together_stay_small() {
+    crate::script_host::all_values_together_have_a_bound();
+}
+
+#[test]
+fn line_43_modules_end() {
+    crate::script_host::modules_that_import_each_other_are_an_error();
+    crate::script_host::a_script_of_endless_length_is_refused();
+}
+
+#[test]
+fn line_44_times_and_counts_are_bounded() {
+    crate::bad_options::times_and_counts_beyond_all_measure();
+    crate::command_line::minutes_that_are_no_time_are_bad_usage();
+}
+
+#[test]
+fn line_45_output_costs_no_result() {
+    crate::output::a_reader_that_leaves_costs_no_result();
+    crate::output::a_full_stdout_costs_no_result_and_is_told_once();
+}
+
+#[test]
+fn line_46_signals_are_heard_and_ignored() {
+    crate::interrupt::signals_that_are_ignored_stay_so();
+    crate::tools::links_that_lead_back_are_searched_once();
+}

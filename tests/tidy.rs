@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("record", 0),
     ("secret", 0),
     ("suggest", 0),
+    ("terminal", 0),
 ];
 
 /// Lines after which a file has a second noun in it.

@@ -1,6 +1,5 @@
 //! `outlier doc`: what scripts can call, from the reference inside the program.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use crate::error::Result;
 use crate::host::reference;
 use crate::results::atomic;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Doc {
@@ -27,17 +27,12 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);
             atomic::write(&path, text.as_bytes())?;
-            println!("{}", path.display());
+            terminal::line(path.display());
         }
     } else if asked.markdown {
-        shown(&reference::markdown());
+        terminal::out(reference::markdown());
     } else {
-        shown(&format!("{}\n", reference::terminal(asked.name.as_deref())?.trim_end()));
+        terminal::line(reference::terminal(asked.name.as_deref())?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A pager that was left early is no failure.
-fn shown(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::bounds::MAX_MEMORY;
 use super::stage::{Play, Stage};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
 use crate::session::{Fleet, Local, Planned, Session};
+use crate::terminal;
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -26,13 +28,15 @@ pub struct Bounds {
     pub operations: u64,
     /// In all; looked at between two steps.
     pub time: Option<Duration>,
+    /// Bytes that its values may take together.
+    pub memory: u64,
     /// Whether `run_command` may run commands on this machine.
     pub commands_here: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { operations: MAX_OPERATIONS, time: None, commands_here: false }
+        Self { operations: MAX_OPERATIONS, time: None, memory: MAX_MEMORY, commands_here: false }
     }
 }
 
@@ -109,7 +113,7 @@ impl Context {
     pub fn data(&self, text: &str) {
         match &self.stage {
             Some(stage) => stage.said(text),
-            None => println!("{text}"),
+            None => terminal::line(text),
         }
     }
 

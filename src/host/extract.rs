@@ -9,6 +9,7 @@ use super::context::Context;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
+use super::weight;
 use crate::error::{Error, Result};
 use crate::record::{
     CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
@@ -19,6 +20,9 @@ use crate::session::{Op, Reply, Session};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
+
+/// Tokens of an estimate: far more than any analysis reads, and few enough for every sum over them to fit into 64 bits.
+const MAX_TOKENS: usize = 1 << 36;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -72,7 +76,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn call(&self, op: Op) -> Result<Reply> {
-        self.session.call(op, &*self.context.progress())
+        weight::beside(|| self.session.call(op, &*self.context.progress()))
     }
 
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
@@ -144,12 +148,17 @@ pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
 pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
-        num_sequences: o.whole("num_sequences")?.unwrap_or(16),
-        sequence_length: o.whole("sequence_length")?.unwrap_or(2048),
+        num_sequences: o.positive("num_sequences")?.unwrap_or(16),
+        sequence_length: o.positive("sequence_length")?.unwrap_or(2048),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         logits: o.flag("logits")?.unwrap_or(false),
-        gpus: o.whole("gpus")?.unwrap_or(1),
+        gpus: o.positive("gpus")?.unwrap_or(1),
     };
+    let tokens = args.num_sequences.saturating_mul(args.sequence_length);
+    if tokens > MAX_TOKENS {
+        return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
+            .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
+    }
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
     Ok(estimate)

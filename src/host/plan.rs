@@ -401,7 +401,7 @@ fn actual(acts: &Activations) -> Actual {
 pub fn has_dry_run(script: &Path, project: &Path) -> bool {
     let modules = super::modules::Modules::new(project.to_path_buf());
     let engine = super::syntax();
-    let mut todo = vec![(script.display().to_string(), std::fs::read_to_string(script).unwrap_or_default())];
+    let mut todo = vec![(script.display().to_string(), super::text_of(script).unwrap_or_default())];
     let mut seen = std::collections::BTreeSet::new();
     while let Some((name, source)) = todo.pop() {
         if !seen.insert(name.clone()) {

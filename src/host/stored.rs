@@ -61,7 +61,7 @@ fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     let folder = below_results(context, path)?;
-    results::load(&folder).map(|stored| StoredHandle(Arc::new(stored)))
+    super::weight::beside(|| results::load(&folder)).map(|stored| StoredHandle(Arc::new(stored)))
 }
 
 /// A folder by its name below `results/`, or named as it is.

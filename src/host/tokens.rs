@@ -53,7 +53,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         && !Arc::ptr_eq(session, &context.session)
         && context.root.join(&text.path).exists()
     {
-        text.documents = Some(Documents::open(text)?.first(SENT)?);
+        text.documents = Some(super::weight::beside(|| Documents::open(text)?.first(SENT))?);
     }
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
@@ -127,8 +127,8 @@ fn text(o: &Options) -> Result<TextArgs> {
         documents: None,
         column: o.string("column")?.unwrap_or_else(|| "text".to_string()),
         tokenizer: o.required("model", model)?.0.folder.clone(),
-        num_sequences: o.required("num_sequences", o.whole("num_sequences")?)?,
-        sequence_length: o.required("sequence_length", o.whole("sequence_length")?)?,
+        num_sequences: o.required("num_sequences", o.positive("num_sequences")?)?,
+        sequence_length: o.required("sequence_length", o.positive("sequence_length")?)?,
         skip_sequences: o.whole("skip_sequences")?.unwrap_or(0),
         shuffle: shuffle(o)?,
         overlap: o.float("overlap")?.unwrap_or(0.0),
@@ -154,9 +154,9 @@ fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
 
 /// The seed, where documents are shuffled.
 fn shuffle(o: &Options) -> Result<Option<u64>> {
-    let seed = o.whole("seed")?;
+    let seed = o.seed("seed")?;
     match o.flag("shuffle")?.unwrap_or(false) {
-        true => Ok(Some(seed.unwrap_or(0) as u64)),
+        true => Ok(Some(seed.unwrap_or(0))),
         false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
             .hint("shuffle: true puts the documents in the random order of this seed")),
         false => Ok(None),

@@ -31,7 +31,12 @@ print(if flags.quick { 0.0 } else { flags.threshold });"#,
             summary: "Calls a function on every item, on threads. Gives, in order, #{ ok: true, value } or #{ ok: false, error } for each; \
                       one failure leaves the others running. Writes to captured variables stay inside.",
             options: &[
-                opt("max", "int", "all", "items at the same time"),
+                opt(
+                    "max",
+                    "int",
+                    "all",
+                    "items at the same time; 128 at most, those of a `parallel` inside another counted",
+                ),
                 opt("stagger", "float", "0.0", "seconds between the starts of the first items"),
             ],
             example: r#"let squares = parallel([3, 4], #{ max: 2 }, |x| x * x);
@@ -43,6 +48,13 @@ print(squares.map(|outcome| outcome.value));"#,
             summary: "Tells a failure at once and lets the run go on; it will end with exit code 3.",
             options: &[],
             example: r#"try { load_model("nowhere") } catch (error) { report_failure("nowhere", error); }"#,
+        },
+        Primitive {
+            name: "sleep",
+            signatures: &["sleep(seconds: float) -> ()"],
+            summary: "Waits so many seconds, ten years at most; Ctrl-C ends it. In a test or plan time is only a number and nobody waits.",
+            options: &[],
+            example: r#"sleep(0.1);"#,
         },
         Primitive {
             name: "with_log",
