@@ -14,6 +14,7 @@ use super::problem::{ScriptResult, thrown};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
+use crate::terminal::{one_line, visible};
 
 type Log = Arc<Mutex<File>>;
 
@@ -65,7 +66,9 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
 /// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     let text = std::fs::read_to_string(path(context, name)?).unwrap_or_default();
-    let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
+    // What follows a line break within a report is indented.
+    let last = text.lines().rev().find(|line| !line.starts_with(' '));
+    let Some((time, text)) = last.and_then(|line| line.split_once(' ')) else {
         return Ok(Dynamic::UNIT);
     };
     let since = humantime::parse_rfc3339_weak(time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
@@ -87,6 +90,8 @@ pub fn line(text: &str) {
 
 fn write(log: &Log, text: &str) {
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    // A report may come from a machine: it cannot look like another one, nor order a terminal about.
+    let text = visible(text).replace('\n', "\n  ");
     let _ = writeln!(log.lock().expect("no panic under this lock"), "{time} {text}");
 }
 
@@ -111,9 +116,11 @@ impl Progress for Logged {
         let mut what = self.what.lock().expect("no panic under this lock");
         match &event {
             Event::Begin { what: name, total } => *what = (name.clone(), *total),
-            Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", what.0, what.1)),
-            Event::Warning(text) => write(&self.log, text),
-            Event::Resumed { path, layer } => write(&self.log, &format!("goes on after layer {layer}, from {path}")),
+            Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", one_line(&what.0), what.1)),
+            Event::Warning(text) => write(&self.log, &one_line(text)),
+            Event::Resumed { path, layer } => {
+                write(&self.log, &format!("goes on after layer {layer}, from {}", one_line(path)))
+            }
             Event::Checkpoint { .. } | Event::End => (),
         }
         drop(what);
