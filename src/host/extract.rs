@@ -16,7 +16,8 @@ use crate::record::{
     Keep, LoadArgs, plain,
 };
 use crate::results;
-use crate::session::{Op, Reply, Session};
+use crate::secret::secret_name;
+use crate::session::{Op, Reply, Session, full_activations_bytes};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
@@ -80,8 +81,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
-        let reply = self.call(Op::Load(args.clone()))?;
-        let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+        let (info, folder) = self.call(Op::Load(args.clone()))?.model()?;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
@@ -104,16 +104,18 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         checkpoint: checkpoint(&o)?,
     };
+    // The file that is asked for here, and no other, whatever the reply says.
+    let full = args.out.as_ref().filter(|_| args.keep == Keep::Full);
+    let full = full.map(|folder| format!("{folder}/{}", results::FULL_ACTIVATIONS));
+    let most = full_activations_bytes(&model.0.info, &tokens.0.info);
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
-    let reply = place.call(op)?;
-    let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
-    if let Some(folder) = &acts.full_activations {
-        let file = format!("{folder}/{}", results::FULL_ACTIVATIONS);
-        place.session.fetch(&context.root, &file, &*context.progress())?;
+    let acts = place.call(op)?.activations()?;
+    if let Some(file) = full.filter(|_| acts.full_activations.is_some()) {
+        place.session.fetch(&context.root, &file, most, &*context.progress())?;
     }
     context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
-    Ok(ActivationsHandle(Arc::new(*acts)))
+    Ok(ActivationsHandle(Arc::new(acts)))
 }
 
 /// The file for checkpoints: below the project's folder, wherever that is.
@@ -138,6 +140,13 @@ fn checkpoint(o: &Options) -> Result<Option<CheckpointArgs>> {
         ))
         .hint("name it relative to the folder the program runs in, such as \"checkpoints/olmoe\""));
     }
+    // It travels to the machine that the work is done on, and back.
+    if secret_name(Path::new(&path)) {
+        return Err(Error::bad_argument(format!(
+            "extract_layernorms: \"{path}\" may hold secrets, and is no checkpoint"
+        ))
+        .hint("name a file of its own, such as \"checkpoints/olmoe\""));
+    }
     Ok(Some(CheckpointArgs { path, layers }))
 }
 
@@ -160,14 +169,12 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
     let op = Op::Estimate { model: load_args(id, &o)?, args };
-    let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
-    Ok(estimate)
+    place.call(op)?.estimate()
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
 pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     let folder = results.join("miniature_models").display().to_string();
-    let reply = place.call(Op::Miniature { folder, name: name.to_string() })?;
-    let Reply::Miniature(made) = reply else { unreachable!("Miniature is answered by Miniature") };
+    let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
     Ok(to_dynamic(&plain(&made)))
 }
