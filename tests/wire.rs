@@ -75,7 +75,14 @@ fn only_the_checkpoint_that_was_asked_for_comes() {
 #[test]
 fn a_checkpoint_larger_than_it_may_be_is_not_kept() {
     let project = Project::new();
-    let lie = |answer: &mut Answer| if answer.asks("Extract") { names_files(answer) } else { answer.faithful() };
+    let lie = |answer: &mut Answer| {
+        if !answer.asks("Extract") {
+            return answer.faithful();
+        }
+        answer.event(json!({ "Checkpoint": { "path": "checkpoints/x", "layer": 1 } }));
+        std::thread::sleep(Duration::from_secs(3));
+        answer.error("NotFound", "that was all")
+    };
     let there = "mkdir -p checkpoints; truncate -s 200M checkpoints/x";
     run(&project, there, &format!("{EXTRACT}, #{{ checkpoint: \"checkpoints/x\" }});"), lie).ends(3);
     let kept: Vec<_> = written(&project).into_iter().filter(|file| !file.ends_with(".part")).collect();
@@ -113,22 +120,22 @@ pub fn the_reply_does_not_say_where_all_values_are_put() {
     assert_eq!(written(&project), ["work/out/activations.safetensors"]);
 }
 
-/// Calls of every kind, each caught; what was caught is printed, a line each.
-const EVERY_CALL: &str = r#"
-    let calls = [
-        || gpu.estimate_vram("m"),
-        || gpu.miniature_model("olmoe"),
-        || load_tokens(#{ text: "t.txt", model: model, num_sequences: 1, sequence_length: 2 }),
-        || model.extract_layernorms(tokens),
-        || gpu.load_model("other"),
-    ];
-    for work in calls {
-        try { work.call(); print("done"); } catch (e) { print(`${e.kind}: ${e.message}`); }
-    }
-"#;
-
+/// A script with calls of every kind, each caught; what was caught is printed, a line each.
 fn every_call() -> String {
-    format!("let model = gpu.load_model(\"m\");\nlet tokens = load_tokens(#{{ ids: [[1, 2], [3, 4]] }});\n{EVERY_CALL}")
+    let calls = [
+        "gpu.estimate_vram(\"m\", #{})",
+        "gpu.miniature_model(\"olmoe\")",
+        "load_tokens(#{ text: \"t.txt\", model: model, num_sequences: 1, sequence_length: 2 })",
+        "model.extract_layernorms(tokens)",
+        "gpu.load_model(\"other\")",
+    ];
+    let tried = calls.map(|call| {
+        format!("try {{ {call}; print(\"done\"); }} catch (e) {{ print(`${{e.kind}}: ${{e.message}}`); }}\n")
+    });
+    format!(
+        "let model = gpu.load_model(\"m\");\nlet tokens = load_tokens(#{{ ids: [[1, 2], [3, 4]] }});\n{}",
+        tried.concat()
+    )
 }
 
 #[test]
