@@ -2,12 +2,18 @@
 //!
 //! A reader that has left (`| head -1`) is no failure: nothing is written to it any more. A stream that is full (`> disk`) is told
 //! once on stderr; what was said up to there stays, and `broken` makes the program end with an exit code of its own.
+//!
+//! Machines, hubs, files and scripts decide what is in the text: what goes to stderr, or to a terminal, is made `visible` here.
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+mod visible;
+
+pub use visible::{one_line, visible};
 
 /// A stream and what became of it.
 struct Stream {
@@ -74,9 +80,14 @@ fn wait_for(file: &File) {
     unsafe { libc::poll(&mut asked, 1, 1000) };
 }
 
-/// Writes text to stdout, as it is.
+/// Writes text to stdout: as it is where it goes to a file or another program, so that it can be data.
 pub fn out(text: impl Display) {
-    let told = stdout().write(text.to_string().as_bytes());
+    let text = text.to_string();
+    let mut stream = stdout();
+    let shown = stream.file.as_ref().is_some_and(|file| file.is_terminal());
+    let text = if shown { visible(&text) } else { text.as_str().into() };
+    let told = stream.write(text.as_bytes());
+    drop(stream);
     if let Some(told) = told {
         err(told);
     }
@@ -87,10 +98,10 @@ pub fn line(text: impl Display) {
     out(format!("{text}\n"));
 }
 
-/// Writes text to stderr, as it is.
+/// Writes text to stderr.
 pub fn err(text: impl Display) {
     // About stderr itself there is nowhere to tell.
-    let _ = stderr().write(text.to_string().as_bytes());
+    let _ = stderr().write(visible(&text.to_string()).as_bytes());
 }
 
 /// Writes text and the end of a line to stderr.

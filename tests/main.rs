@@ -1,11 +1,13 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, and a project
+/// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker that lies, and a project
 /// folder in which the program runs; JSON schemas.
 mod checkpoint;
 mod fake_hub;
 #[allow(dead_code)] // the drill uses the rest of it
 mod fake_runpod;
+#[allow(dead_code)] // fuzzers use the rest of it
+mod hostile_worker;
 mod project;
 mod schema;
 #[allow(dead_code)]
@@ -95,3 +97,5 @@ mod ssh;
 
 /// What hostile machines and scripts cannot do, and what those who share a home folder or a ledger do not do to each other.
 mod trust;
+/// What a machine that lies can do to the run that uses it.
+mod wire;

@@ -265,6 +265,28 @@ fn line_14_values_stay_small() {
 }
 
 #[test]
+fn line_15_machines_write_what_was_asked_for() {
+    crate::wire::a_machine_names_files_and_none_is_written();
+    crate::wire::the_reply_does_not_say_where_all_values_are_put();
+}
+
+#[test]
+fn line_16_machines_hold_nobody() {
+    crate::wire::one_interrupt_ends_the_wait_for_a_worker_that_stands_still();
+}
+
+#[test]
+fn line_17_machines_answer_what_was_asked() {
+    crate::wire::a_reply_of_the_wrong_kind_is_an_error();
+    crate::wire::a_frame_larger_than_the_answer_can_be_is_not_read();
+}
+
+#[test]
+fn line_18_terminals_are_not_ordered_about() {
+    crate::wire::a_machine_does_not_order_the_terminal_about();
+}
+
+#[test]
 fn line_41_nesting_ends() {
     crate::script_host::values_nested_thousands_deep_are_an_error();
     crate::script_host::calls_in_deep_expressions_leave_the_stack_whole();

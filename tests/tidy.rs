@@ -193,10 +193,11 @@ fn matches_on_op(code: &str) -> bool {
 }
 
 #[test]
-fn two_places_take_requests_apart() {
+fn three_places_take_requests_apart() {
     let matching = files("src", "rs").into_iter().filter(|file| matches_on_op(&file.code)).map(|file| file.path);
-    // The one that carries them out, and the one that notes them for a plan.
-    assert_eq!(matching.collect::<Vec<_>>(), ["src/session/local.rs", "src/session/planned.rs"]);
+    // The one that judges what came, the one that carries them out, and the one that notes them for a plan.
+    let places = ["src/session/answer.rs", "src/session/local.rs", "src/session/planned.rs"];
+    assert_eq!(matching.collect::<Vec<_>>(), places);
     assert!(
         matches_on_op("match op { Op::Extract { model,\n tokens } => 1 }") && matches_on_op("if let Op::A(x) = op {}")
     );

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::host::Watch;
 use crate::progress::{Event, Progress, interrupt_requested};
-use crate::terminal;
+use crate::terminal::{self, one_line, visible};
 
 /// Between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Watch for Bars {
     }
 
     fn line(&self, text: &str) {
-        let _ = self.all.println(text);
+        let _ = self.all.println(visible(text));
     }
 }
 
@@ -83,8 +83,10 @@ impl Progress for BarWork {
                 let style = ProgressStyle::with_template("{prefix:24.bold} {bar:24} layer {pos}/{len} {msg} ETA {eta}");
                 let new = self.all.add(ProgressBar::new(total));
                 new.set_style(style.expect("a valid template"));
-                new.set_prefix(what);
-                *bar = Some(Bar { bar: new, start: Instant::now(), before: 0 });
+                new.set_prefix(one_line(&what).into_owned());
+                if let Some(unfinished) = bar.replace(Bar { bar: new, start: Instant::now(), before: 0 }) {
+                    unfinished.bar.finish_and_clear();
+                }
             }
             Event::Resumed { path, layer } => {
                 if let Some(bar) = &mut *bar {
@@ -116,7 +118,7 @@ impl Progress for BarWork {
                 }
             }
             Event::Warning(text) => {
-                let _ = self.all.println(format!("warning: {text}"));
+                let _ = self.all.println(format!("warning: {}", one_line(&text)));
             }
         }
     }
@@ -127,7 +129,7 @@ impl Progress for BarWork {
 }
 
 fn resumed(path: &str, layer: u64) -> String {
-    format!("going on after layer {layer}, from {path}")
+    format!("going on after layer {layer}, from {}", one_line(path))
 }
 
 /// Read rate, and tokens through a layer per second.
@@ -177,7 +179,7 @@ impl Progress for LineWork {
                     let own = done.saturating_sub(state.before);
                     let left = state.total.saturating_sub(done);
                     let eta = (elapsed.as_secs_f64() * left as f64 / own.max(1) as f64) as u64;
-                    let what = &state.what;
+                    let what = one_line(&state.what);
                     if tokens == 0 {
                         let rate = bytes as f64 / 1e9 / elapsed.as_secs_f64().max(1e-6);
                         let (done, total) = (done as f64 / 1e9, state.total as f64 / 1e9);
@@ -197,7 +199,7 @@ impl Progress for LineWork {
             }
             Event::Checkpoint { .. } => (),
             Event::End => *state = None,
-            Event::Warning(text) => terminal::note(format!("warning: {text}")),
+            Event::Warning(text) => terminal::note(format!("warning: {}", one_line(&text))),
         }
     }
 

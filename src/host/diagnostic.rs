@@ -6,6 +6,7 @@ use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
 
 use super::{bounds, hints};
 use crate::error::{Error, Kind};
+use crate::terminal::visible;
 
 /// Exit codes, documented in README: anything that went wrong has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +175,17 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
+/// As it may be shown: messages and names come from anywhere.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.write(&mut text)?;
+        f.write_str(&visible(&text))
+    }
+}
+
+impl Diagnostic {
+    fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
         if let Some(Place { file, line, column, text }) = &self.place {
             write!(f, "\n  --> {file}:{line}:{column}")?;

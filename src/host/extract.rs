@@ -17,7 +17,8 @@ use crate::record::{
     Keep, LoadArgs, plain,
 };
 use crate::results::FULL_ACTIVATIONS as FULL;
-use crate::session::{Op, Reply, Session};
+use crate::secret::secret_name;
+use crate::session::{Op, Reply, Session, full_activations_bytes};
 use crate::stats;
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
@@ -82,8 +83,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
-        let reply = self.call(Op::Load(args.clone()))?;
-        let Reply::Model { info, folder } = reply else { unreachable!("Load is answered by Model") };
+        let (info, folder) = self.call(Op::Load(args.clone()))?.model()?;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
@@ -112,20 +112,20 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
     }
     // Only there are activations written, whatever the machine says.
     let out = args.out.clone().filter(|_| args.keep == Keep::Full);
+    let most = full_activations_bytes(&model.0.info, &tokens.0.info);
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
-    let reply = place.call(op)?;
-    let Reply::Activations(mut acts) = reply else { unreachable!("Extract is answered by Activations") };
+    let mut acts = place.call(op)?.activations()?;
     if context.plan().is_none() {
         stats::check_whole(&acts)?;
     }
     acts.full_activations = out;
     if let Some(folder) = &acts.full_activations {
         let file = format!("{folder}/{FULL}");
-        place.session.fetch(&context.root, &file, &*context.progress())?;
+        place.session.fetch(&context.root, &file, most, &*context.progress())?;
     }
     context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
-    Ok(ActivationsHandle(Arc::new(*acts)))
+    Ok(ActivationsHandle(Arc::new(acts)))
 }
 
 /// The file for checkpoints: below the project's folder, wherever that is.
@@ -143,6 +143,13 @@ fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> 
             .hint("1 is after every layer; leave it out to let time decide"));
     }
     places::in_project(context, "extract_layernorms: `checkpoint`", "file", &path)?;
+    // It travels to the machine that the work is done on, and back.
+    if secret_name(Path::new(&path)) {
+        return Err(Error::bad_argument(format!(
+            "extract_layernorms: \"{path}\" may hold secrets, and is no checkpoint"
+        ))
+        .hint("name a file of its own, such as \"checkpoints/olmoe\""));
+    }
     Ok(Some(CheckpointArgs { path, layers }))
 }
 
@@ -165,8 +172,7 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
     let op = Op::Estimate { model: load_args(id, &o)?, args };
-    let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
-    Ok(estimate)
+    place.call(op)?.estimate()
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
@@ -174,7 +180,6 @@ pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     let folder = results.join("miniature_models");
     places::within(place.context, "miniature_model", &folder.join("model"), "results")?;
     let folder = folder.display().to_string();
-    let reply = place.call(Op::Miniature { folder, name: name.to_string() })?;
-    let Reply::Miniature(made) = reply else { unreachable!("Miniature is answered by Miniature") };
+    let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
     Ok(to_dynamic(&plain(&made)))
 }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
+use crate::terminal::{one_line, visible};
 
 type Log = Arc<Mutex<File>>;
 
@@ -78,7 +79,8 @@ fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     let path = path(context, name)?;
     // A log may be a link to anything: only what looks like one is told.
     let text = if reads::inside(context, &path) { tail(&path).unwrap_or_default() } else { String::new() };
-    let last = text.lines().next_back().and_then(|line| line.split_once(' '));
+    // What follows a line break within a report is indented.
+    let last = text.lines().rev().find(|line| !line.starts_with(' ')).and_then(|line| line.split_once(' '));
     let Some((time, text)) = last.filter(|(time, _)| humantime::parse_rfc3339_weak(time).is_ok()) else {
         return Ok(Dynamic::UNIT);
     };
@@ -111,6 +113,8 @@ pub fn line(text: &str) {
 
 fn write(log: &Log, text: &str) {
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    // A report may come from a machine: it cannot look like another one, nor order a terminal about.
+    let text = visible(text).replace('\n', "\n  ");
     let _ = writeln!(log.lock().expect("no panic under this lock"), "{time} {text}");
 }
 
@@ -135,9 +139,11 @@ impl Progress for Logged {
         let mut what = self.what.lock().expect("no panic under this lock");
         match &event {
             Event::Begin { what: name, total } => *what = (name.clone(), *total),
-            Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", what.0, what.1)),
-            Event::Warning(text) => write(&self.log, text),
-            Event::Resumed { path, layer } => write(&self.log, &format!("goes on after layer {layer}, from {path}")),
+            Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", one_line(&what.0), what.1)),
+            Event::Warning(text) => write(&self.log, &one_line(text)),
+            Event::Resumed { path, layer } => {
+                write(&self.log, &format!("goes on after layer {layer}, from {}", one_line(path)))
+            }
             Event::Checkpoint { .. } | Event::End => (),
         }
         drop(what);

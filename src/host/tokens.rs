@@ -13,7 +13,7 @@ use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::hub::{Documents, Format};
 use crate::record::{DatasetArgs, MAX_TOKENS, TextArgs, TokenSource, Windows};
-use crate::session::{Op, Reply};
+use crate::session::Op;
 
 /// What only text that is cut here can have.
 const CUTTING: &[&str] = &[
@@ -72,7 +72,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     {
         stage.note(format!("{}: there is no such text here", text.path));
     }
-    let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
+    let tokens = place.call(Op::Tokens(source))?.tokens()?;
     Ok(TokensHandle(Arc::new(tokens)))
 }
 

@@ -43,4 +43,4 @@ pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
 pub use open::{OpenModel, SYNTHETIC_KEY, describe, open};
-pub use tokenize::load_tokens;
+pub use tokenize::{hash_of_ids, load_tokens};

@@ -48,16 +48,21 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
         ))
         .hint("all sequences must have the same length; cut them to the shortest"));
     }
-    let mut hash = Sha256::new();
-    ids.iter().flatten().for_each(|id| hash.update(id.to_le_bytes()));
     let info = TokensInfo {
         source: source.to_string(),
         revision,
         num_sequences: ids.len(),
         sequence_length: length,
-        sha256: hex(&hash.finalize()),
+        sha256: hash_of_ids(&ids),
     };
     Ok(Tokens { ids, info })
+}
+
+/// SHA-256 of all ids, each as four bytes, little endian.
+pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
+    let mut hash = Sha256::new();
+    ids.iter().flatten().for_each(|id| hash.update(id.to_le_bytes()));
+    hex(&hash.finalize())
 }
 
 fn unreadable(path: &str, error: &std::io::Error) -> Error {

@@ -4,15 +4,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::deploy::{Deployed, deploy};
-use super::remote::Link;
+use super::remote::{Link, status};
+use super::watched::{GiveUp, Watched};
 use super::{Op, Remote, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
-use crate::progress::{Event, Progress, Silent};
+use crate::progress::{Event, Progress, Silent, interrupt_requested};
 use crate::record::LoadArgs;
 use crate::remote::{self, Machine, SyncReport, quoted};
 
@@ -47,12 +48,25 @@ pub struct Label {
     pub since: f64,
 }
 
+/// Bytes that a machine may answer to a question that has a short answer, a few hashes included.
+const SHORT: u64 = 1 << 20;
+/// Hashing a large file takes long, and nothing moves meanwhile.
+const SHORTEST_STALL: Duration = Duration::from_secs(600);
+/// A machine ends itself when its time is over; who waits for it waits so much longer.
+const OVERTIME: f64 = 120.0;
+/// A checkpoint that is on its way when its call has ended gets so long to arrive.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
+
 pub struct Lent {
     pub label: Label,
     machine: Arc<dyn Machine>,
+    /// The same for work that a script asks for, which can be left.
+    watched: Watched<Box<GiveUp<'static>>>,
     remote: Remote,
     /// It is this computer.
     here: bool,
+    /// How long files that are fetched may stand still.
+    stall: Duration,
     /// The project's folder on the machine.
     root: String,
     /// When it ends itself at the latest, seconds since 1970.
@@ -72,7 +86,10 @@ pub fn lend(
 ) -> Result<Lent> {
     let own = std::env::current_exe().map_err(|e| Error::io("finding this program", &e))?;
     let binary = std::env::var_os("OUTLIER_WORKER").filter(|path| !path.is_empty()).map_or(own, Into::into);
-    let Deployed { path: program, here } = deploy(&*machine, &binary, progress)?;
+    let stall = terms.stall.max(SHORTEST_STALL);
+    let give_up = || progress.interrupted().then(Error::interrupted);
+    let watched = Watched::new(machine.clone(), SHORT, Some(stall), &give_up);
+    let Deployed { path: program, here } = deploy(&watched, &binary, progress)?;
     let root = format!("~/.outlier/projects/{}", project_name());
     let folder = match machine.keeper() {
         Some(folder) => format!("{} --kept", quoted(&folder)),
@@ -94,9 +111,17 @@ pub fn lend(
     let until = now() + lifetime(&label, terms).as_secs_f64();
     let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
     // The first word tells whether it works at all, before anything is entrusted to it.
-    super::status(&link)?;
+    status(&link, &|| progress.interrupted())?;
     let remote = Remote::new(link, terms.patience, terms.lease);
-    Ok(Lent { label, machine, remote, here, root, until, ended: Mutex::new(false), ending: AtomicBool::new(false) })
+    let (ended, ending) = (Mutex::new(false), AtomicBool::new(false));
+    let (name, wanted) = (label.name.clone(), machine.clone());
+    let give_up: Box<GiveUp<'static>> = Box::new(move || match interrupt_requested() {
+        true => Some(Error::interrupted()),
+        false => (now() > until + OVERTIME).then(|| Error::new(Kind::Lost, format!("{name}: its time is over"))),
+    });
+    // What a script asks for itself can be as long as it likes, and silent.
+    let watched = Watched::new(wanted, u64::MAX, None, give_up);
+    Ok(Lent { label, machine, watched, remote, stall, here, root, until, ended, ending })
 }
 
 /// A machine ends itself before it costs more than it may.
@@ -146,9 +171,10 @@ impl Lent {
         self.here
     }
 
+    /// It ends every wait for it on Ctrl-C, and when its time is over.
     pub fn machine(&self) -> Result<&dyn Machine> {
         self.usable()?;
-        Ok(&*self.machine)
+        Ok(&self.watched)
     }
 
     /// The command, run in the project's folder there.
@@ -191,6 +217,11 @@ impl Lent {
         })
     }
 
+    /// It should have ended itself by now.
+    fn over_time(&self) -> bool {
+        now() > self.until + OVERTIME
+    }
+
     /// Nobody here wanted it to stop.
     fn stopped(&self, error: Error) -> Error {
         if error.kind != Kind::Interrupted {
@@ -219,10 +250,16 @@ impl Session for Lent {
         if let Some(path) = &checkpoint {
             self.bring(path, progress)?;
         }
-        let courier = AtomicBool::new(false);
+        let most = op.checkpoint_bytes(self.remote.known(&op).as_ref());
+        let (courier, over) = (AtomicBool::new(false), Mutex::new(None));
         let mut outcome = std::thread::scope(|scope| {
-            let watch = Watch { lent: self, progress, courier: &courier, scope };
-            self.remote.call(op, &watch)
+            let sent = checkpoint.as_deref().zip(most);
+            let watch = Watch { lent: self, progress, checkpoint: sent, courier: &courier, over: &over, scope };
+            let outcome = self.remote.call(op, &watch);
+            // Of work that is done no checkpoint is needed.
+            let grace = if outcome.is_ok() { Duration::ZERO } else { LAST_CHECKPOINT };
+            *over.lock().expect("no panic under this lock") = Some(Instant::now() + grace);
+            outcome
         });
         if let (Ok(_), Some(path)) = (&outcome, &checkpoint) {
             let _ = std::fs::remove_file(path);
@@ -245,8 +282,10 @@ impl Session for Lent {
         self.remote.loaded()
     }
 
-    fn fetch(&self, root: &Path, path: &str, progress: &dyn Progress) -> Result<()> {
-        remote::download(self.machine()?, &self.path(path), &root.join(path), progress)
+    fn fetch(&self, root: &Path, path: &str, most: u64, progress: &dyn Progress) -> Result<()> {
+        self.usable()?;
+        let give_up = || self.given_up(progress);
+        remote::download(&self.within(most, &give_up), &self.path(path), &root.join(path), progress)
     }
 }
 
@@ -257,8 +296,23 @@ impl Lent {
         if !here.exists() {
             return Ok(());
         }
-        let own = remote::finish(&*self.machine, &format!("test -e {}", quoted(&there)))?;
-        if own.code == 0 { Ok(()) } else { remote::upload(&*self.machine, here, &there, progress) }
+        let give_up = || self.given_up(progress);
+        let machine = self.within(0, &give_up);
+        let own = remote::finish(&machine, &format!("test -e {}", quoted(&there)))?;
+        if own.code == 0 { Ok(()) } else { remote::upload(&machine, here, &there, progress) }
+    }
+
+    /// It, when it may send `most` bytes beside short answers.
+    fn within<'a>(&self, most: u64, give_up: &'a GiveUp<'a>) -> Watched<&'a GiveUp<'a>> {
+        Watched::new(self.machine.clone(), most.saturating_add(SHORT), Some(self.stall), give_up)
+    }
+
+    /// Why whoever waits for it stops waiting, if he does.
+    fn given_up(&self, progress: &dyn Progress) -> Option<Error> {
+        match progress.interrupted() {
+            true => Some(Error::interrupted()),
+            false => self.over_time().then(|| self.stopped(Error::interrupted())),
+        }
     }
 }
 
@@ -267,20 +321,26 @@ impl Lent {
 struct Watch<'scope, 'env> {
     lent: &'env Lent,
     progress: &'env dyn Progress,
+    /// The file that was asked for, and the bytes it may have.
+    checkpoint: Option<(&'env str, u64)>,
     /// One fetches at a time.
     courier: &'env AtomicBool,
+    /// When to stop fetching, once the call has ended.
+    over: &'env Mutex<Option<Instant>>,
     scope: &'scope Scope<'scope, 'env>,
 }
 
 impl Progress for Watch<'_, '_> {
     fn event(&self, event: Event) {
-        if let Event::Checkpoint { path, .. } = &event
+        if let (Event::Checkpoint { .. }, Some((path, most))) = (&event, self.checkpoint)
             && !self.courier.swap(true, Ordering::Relaxed)
         {
-            let (lent, courier, path) = (self.lent, self.courier, path.clone());
+            let (lent, courier, over) = (self.lent, self.courier, self.over);
             self.scope.spawn(move || {
                 // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
-                let _ = remote::download(&*lent.machine, &lent.path(&path), Path::new(&path), &Silent);
+                let until = || *over.lock().expect("no panic under this lock");
+                let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
+                let _ = remote::download(&lent.within(most, &give_up), &lent.path(path), Path::new(path), &Silent);
                 courier.store(false, Ordering::Relaxed);
             });
         }
@@ -288,6 +348,6 @@ impl Progress for Watch<'_, '_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.progress.interrupted() || self.lent.over_budget().is_some()
+        self.progress.interrupted() || self.lent.over_budget().is_some() || self.lent.over_time()
     }
 }

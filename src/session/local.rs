@@ -1,4 +1,4 @@
-//! This machine: requests are carried out in this process. The only place that matches on `Op`.
+//! This machine: requests are carried out in this process, each `Op` in its own way.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

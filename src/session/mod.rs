@@ -1,16 +1,20 @@
 //! Where work runs: one plain request in, one plain reply out. Scripts never see which machine answered.
 
+mod answer;
 mod attach;
 mod deploy;
 mod fleet;
 mod lent;
+mod line;
 mod local;
 mod op;
 mod planned;
 mod remote;
+mod watched;
 mod wire;
 mod worker;
 
+pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use fleet::{Ending, Fleet, Provision, SshTarget};
@@ -18,7 +22,7 @@ pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
 pub use planned::{Planned, Step};
-pub use remote::{Remote, status};
+pub use remote::Remote;
 pub use wire::Status;
 pub use worker::{Limits, serve};
 
@@ -37,9 +41,9 @@ pub trait Session: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`.
-    /// Where calls run in this process it is there already.
-    fn fetch(&self, _root: &Path, _path: &str, _progress: &dyn Progress) -> Result<()> {
+    /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`; it has
+    /// at most `most` bytes. Where calls run in this process it is there already.
+    fn fetch(&self, _root: &Path, _path: &str, _most: u64, _progress: &dyn Progress) -> Result<()> {
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::{Error, Result};
 use crate::record::{
     Activations, Estimate, EstimateArgs, ExtractArgs, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens,
 };
@@ -47,4 +48,58 @@ pub enum Reply {
     Activations(Box<Activations>),
     Estimate(Estimate),
     Miniature(Miniature),
+}
+
+/// What a reply holds, for whoever asked for it; an error when it holds something else.
+impl Reply {
+    /// The model and the folder its files are in.
+    pub fn model(self) -> Result<(ModelInfo, String)> {
+        match self {
+            Reply::Model { info, folder } => Ok((info, folder)),
+            other => Err(other.instead_of("a model")),
+        }
+    }
+
+    pub fn tokens(self) -> Result<Tokens> {
+        match self {
+            Reply::Tokens(tokens) => Ok(tokens),
+            other => Err(other.instead_of("tokens")),
+        }
+    }
+
+    pub fn activations(self) -> Result<Activations> {
+        match self {
+            Reply::Activations(acts) => Ok(*acts),
+            other => Err(other.instead_of("activations")),
+        }
+    }
+
+    pub fn estimate(self) -> Result<Estimate> {
+        match self {
+            Reply::Estimate(estimate) => Ok(estimate),
+            other => Err(other.instead_of("an estimate")),
+        }
+    }
+
+    pub fn miniature(self) -> Result<Miniature> {
+        match self {
+            Reply::Miniature(made) => Ok(made),
+            other => Err(other.instead_of("a miniature model")),
+        }
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Reply::Model { .. } => "a model",
+            Reply::Tokens(_) => "tokens",
+            Reply::Activations(_) => "activations",
+            Reply::Estimate(_) => "an estimate",
+            Reply::Miniature(_) => "a miniature model",
+        }
+    }
+
+    fn instead_of(&self, asked: &str) -> Error {
+        Error::corrupt(format!("{asked} was asked for, {} came", self.kind()))
+            .hint("the machine does not run this program as it was sent there: end it and take another one")
+    }
 }

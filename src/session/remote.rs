@@ -1,31 +1,40 @@
 //! A session on another machine: each call has a connection of its own to the worker there, and takes up a new one when
 //! it breaks.
 
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::wire::{self, Answer, Request, Status};
+use super::answer::{Told, told};
+use super::line::{Line, TICK, Wait, untrue};
+use super::wire::{Answer, Request, Status};
 use super::{Op, Reply, Session};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Progress};
-use crate::record::LoadArgs;
+use crate::progress::{Event, Progress, interrupt_requested};
+use crate::record::{LoadArgs, ModelInfo};
 use crate::remote::Machine;
 use crate::secret::Secret;
 
-/// How often a waiting call looks whether it should stop.
-const TICK: Duration = Duration::from_millis(200);
-/// A worker that is there greets within this time, its start included.
-const GREETING: Duration = Duration::from_secs(60);
+/// A worker that is there has greeted and answered within this time, its start included.
+const GREETING: Duration = Duration::from_secs(90);
 /// A silent connection is asked for a sign of life after this time, and given up after twice as long again.
 const SILENCE: Duration = Duration::from_secs(15);
 /// A cancelled call answers within this time, or is left to the worker.
 const CANCELLED: Duration = Duration::from_secs(20);
+/// A worker that is told to end has so long to say that it does; its machine has other ways to end.
+const ENDING: Duration = Duration::from_secs(20);
+/// What is said at the end of a call and need not arrive.
+const PARTING: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Models that a worker may say it holds.
+const MAX_LOADED: usize = 1000;
+
+fn never() -> bool {
+    false
+}
 
 /// The way to one worker.
 #[derive(Clone)]
@@ -38,32 +47,32 @@ pub struct Link {
 
 impl Link {
     /// A connection that has been greeted.
-    fn connect(&self) -> Result<UnixStream> {
-        let mut stream = self.machine.open(&self.attach)?;
-        let timeout = |stream: &UnixStream, limit| {
-            stream.set_read_timeout(limit).map_err(|e| Error::io("connecting to the worker", &e))
+    fn connect(&self, wait: &Wait) -> Result<Line> {
+        let (sender, opened) = channel();
+        let (machine, attach) = (self.machine.clone(), self.attach.clone());
+        // A machine that lets nobody in must not hold whoever asks: a thread of its own waits for it, and is left to it.
+        std::thread::spawn(move || sender.send(machine.open(&attach)));
+        let stream = loop {
+            match opened.recv_timeout(TICK) {
+                Ok(stream) => break stream?,
+                Err(RecvTimeoutError::Timeout) => wait.goes_on()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Lost, "no connection was opened")),
+            }
         };
-        timeout(&stream, Some(GREETING))?;
-        wire::greet(&mut stream).map_err(|e| e.context(self.machine.name()))?;
-        timeout(&stream, None)?;
+        let mut line = Line::greeted(stream, wait).map_err(|e| e.context(self.machine.name()))?;
         if let Some(token) = &self.hub_token {
-            ask(&mut stream, &Request::HubToken { token: token.expose().to_string() })?;
+            line.tell(&Request::HubToken { token: token.expose().to_string() }, wait)?;
         }
-        Ok(stream)
+        Ok(line)
     }
 }
 
-/// One request that is answered at once.
-fn ask(stream: &mut UnixStream, request: &Request) -> Result<Answer> {
-    wire::send(stream, request)?;
-    wire::receive(stream)
-}
-
-/// What the worker says of itself.
-pub fn status(link: &Link) -> Result<Status> {
-    match ask(&mut link.connect()?, &Request::Status)? {
+/// What the worker says of itself; an error at once when `stop` says so.
+pub fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
+    let wait = Wait::at_most(GREETING, stop);
+    match link.connect(&wait)?.ask(&Request::Status, &wait)? {
         Answer::Status(status) => Ok(status),
-        other => Err(Error::new(Kind::Lost, format!("expected the status of a worker, got {other:?}"))),
+        other => Err(untrue(format!("the status of a worker was asked for, {} came", other.kind()))),
     }
 }
 
@@ -71,6 +80,8 @@ pub struct Remote {
     link: Link,
     /// How long a call tries to reach a machine that has gone silent.
     patience: Duration,
+    /// What the worker has said of models that were loaded over this: it bounds what may come of them.
+    known: Mutex<Vec<(LoadArgs, ModelInfo)>>,
     _keeper: Option<Keeper>,
 }
 
@@ -78,18 +89,34 @@ impl Remote {
     /// With `lease`, a thread of its own renews the lease of the worker as long as this value lives.
     pub fn new(link: Link, patience: Duration, lease: Option<Duration>) -> Self {
         let keeper = lease.map(|lease| Keeper::start(link.clone(), lease));
-        Self { link, patience, _keeper: keeper }
+        Self { link, patience, known: Mutex::default(), _keeper: keeper }
     }
 
-    /// What the worker says of itself.
+    /// What the worker says of itself, also while the user wants to end everything.
     pub fn status(&self) -> Result<Status> {
-        status(&self.link)
+        status(&self.link, &never)
     }
 
     /// Ends the worker, which need not be there any more.
     pub fn end(&self) {
-        if let Ok(mut stream) = self.link.connect() {
-            let _ = ask(&mut stream, &Request::End);
+        let wait = Wait::at_most(ENDING, &never);
+        if let Ok(mut line) = self.link.connect(&wait) {
+            let _ = line.tell(&Request::End, &wait);
+        }
+    }
+
+    /// The model that `op` is about, as it was described when it was loaded.
+    pub(super) fn known(&self, op: &Op) -> Option<ModelInfo> {
+        let args = op.model()?;
+        let known = self.known.lock().expect("no panic under this lock");
+        known.iter().find(|(loaded, _)| loaded == args).map(|(_, info)| info.clone())
+    }
+
+    fn learn(&self, op: &Op, reply: &Reply) {
+        if let (Op::Load(args), Reply::Model { info, .. }) = (op, reply) {
+            let mut known = self.known.lock().expect("no panic under this lock");
+            known.retain(|(loaded, _)| loaded != args);
+            known.push((args.clone(), info.clone()));
         }
     }
 }
@@ -97,19 +124,21 @@ impl Remote {
 impl Session for Remote {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
         // The same work has the same id, so that a client which takes a machine over finds what goes on there.
-        let id = op.id();
-        let mut seen = 0;
+        let mut call = Call { id: op.id(), seen: 0, told: Told::new(&op), known: self.known(&op), op };
         let mut lost_since: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let before = seen;
-            let error = match self.attempt(&id, &op, &mut seen, progress, lost_since.is_some()) {
-                Ok(outcome) => return outcome,
+            let (before, begin) = (call.seen, Instant::now());
+            let error = match self.attempt(&mut call, progress, lost_since.is_some()) {
+                Ok(outcome) => {
+                    return outcome.inspect(|reply| self.learn(&call.op, reply));
+                }
                 Err(error) if !matches!(error.kind, Kind::Lost | Kind::Timeout) => return Err(error),
                 Err(error) => error,
             };
-            if seen > before {
-                (lost_since, pause) = (None, FIRST_PAUSE);
+            let mut since = begin;
+            if call.seen > before {
+                (lost_since, pause, since) = (None, FIRST_PAUSE, Instant::now());
             }
             let name = self.link.machine.name();
             if let Some(why) = self.link.machine.ended() {
@@ -118,7 +147,7 @@ impl Session for Remote {
             }
             let since = *lost_since.get_or_insert_with(|| {
                 progress.event(Event::Warning(format!("{name}: {} — connecting again", error.message)));
-                Instant::now()
+                since
             });
             if since.elapsed() > self.patience {
                 let message = format!("{name}: not reached for {} s: {}", since.elapsed().as_secs(), error.message);
@@ -138,65 +167,72 @@ impl Session for Remote {
     }
 
     fn loaded(&self) -> Result<Vec<LoadArgs>> {
-        self.status().map(|status| status.models)
+        let models = status(&self.link, &interrupt_requested)?.models;
+        match models.len() <= MAX_LOADED {
+            true => Ok(models),
+            false => Err(untrue(format!("{} models are said to be loaded", models.len()))),
+        }
     }
+}
+
+/// A call on its way through one connection after the other.
+struct Call {
+    id: String,
+    op: Op,
+    /// Events that have arrived.
+    seen: usize,
+    told: Told,
+    known: Option<ModelInfo>,
 }
 
 impl Remote {
     /// One connection's worth of a call: its outcome, or how the connection failed.
-    fn attempt(
-        &self,
-        id: &str,
-        op: &Op,
-        seen: &mut usize,
-        progress: &dyn Progress,
-        again: bool,
-    ) -> Result<Result<Reply>> {
-        let mut stream = self.link.connect()?;
+    fn attempt(&self, call: &mut Call, progress: &dyn Progress, again: bool) -> Result<Result<Reply>> {
+        let stop = || progress.interrupted();
+        let mut line = self.link.connect(&Wait::at_most(GREETING.min(self.patience.max(SILENCE)), &stop))?;
         if again {
             progress.event(Event::Warning(format!("{}: connected again", self.link.machine.name())));
         }
-        let (id, op, seen_before) = (id.to_string(), Box::new(op.clone()), *seen);
-        wire::send(&mut stream, &Request::Call { id: id.clone(), op, seen: seen_before, fresh: !again })?;
-        let answers = answers(&stream)?;
-        let mut last_word = Instant::now();
+        let (id, op) = (call.id.clone(), Box::new(call.op.clone()));
+        line.send(&Request::Call { id: id.clone(), op, seen: call.seen, fresh: !again }, &stop)?;
+        let most = call.op.answer_bytes(call.known.as_ref());
         let mut asked = false;
         let mut cancelled: Option<Instant> = None;
         loop {
-            match answers.recv_timeout(TICK) {
-                Ok(answer) => {
-                    (last_word, asked) = (Instant::now(), false);
-                    match answer? {
-                        Answer::Event { event, .. } => {
-                            *seen += 1;
-                            progress.event(event);
+            match line.next(most)? {
+                Some(answer) => {
+                    asked = false;
+                    match answer {
+                        Answer::Event { id: of, event } if of == id => {
+                            call.seen += 1;
+                            call.told.admit(event)?.into_iter().for_each(|event| progress.event(event));
                         }
-                        Answer::Outcome { outcome, .. } => {
-                            let _ = wire::send(&mut stream, &Request::Forget { id: id.clone() });
-                            let _ = answers.recv_timeout(TICK);
-                            let _ = stream.shutdown(std::net::Shutdown::Both);
-                            return Ok(outcome);
+                        Answer::Outcome { id: of, outcome } if of == id => {
+                            let _ = line.send_within(&Request::Forget { id }, PARTING, &never);
+                            let _ = line.next(most);
+                            return Ok(outcome.map_err(told).and_then(|reply| {
+                                call.op.check(&reply, call.known.as_ref())?;
+                                Ok(reply)
+                            }));
+                        }
+                        Answer::Event { .. } | Answer::Outcome { .. } => {
+                            return Err(untrue("the answer to a call that was not made here"));
                         }
                         Answer::Status(_) | Answer::Done => (),
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    if last_word.elapsed() > 3 * SILENCE {
-                        let _ = stream.shutdown(std::net::Shutdown::Both);
-                        return Err(Error::new(Kind::Timeout, "no sign of life"));
-                    }
-                    if last_word.elapsed() > SILENCE && !asked {
-                        asked = true;
-                        wire::send(&mut stream, &Request::Status)?;
-                    }
+                None if line.silent() > 3 * SILENCE => return Err(Error::new(Kind::Timeout, "no sign of life")),
+                None if line.silent() > SILENCE && !asked => {
+                    asked = true;
+                    line.send(&Request::Status, &stop)?;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Lost, "the connection broke")),
+                None => (),
             }
             if progress.interrupted() {
                 match cancelled {
                     None => {
                         cancelled = Some(Instant::now());
-                        wire::send(&mut stream, &Request::Cancel { id: id.clone() })?;
+                        line.send_within(&Request::Cancel { id: id.clone() }, PARTING, &never)?;
                     }
                     Some(since) if since.elapsed() > CANCELLED => return Ok(Err(Error::interrupted())),
                     Some(_) => (),
@@ -204,22 +240,6 @@ impl Remote {
             }
         }
     }
-}
-
-/// What arrives on a stream, read by a thread of its own until it breaks.
-fn answers(stream: &UnixStream) -> Result<Receiver<Result<Answer>>> {
-    let mut stream = stream.try_clone().map_err(|e| Error::io("connecting to the worker", &e))?;
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        loop {
-            let answer = wire::receive(&mut stream);
-            let broken = answer.is_err();
-            if sender.send(answer).is_err() || broken {
-                return;
-            }
-        }
-    });
-    Ok(receiver)
 }
 
 /// Tells the worker, four times per lease, that somebody wants it.
@@ -235,18 +255,18 @@ impl Keeper {
         let stopped = Arc::new(AtomicBool::new(false));
         let (watched, flag) = (stop.clone(), stopped.clone());
         let thread = std::thread::spawn(move || {
-            let mut stream: Option<UnixStream> = None;
+            let mut kept: Option<Line> = None;
             let renew = Request::Renew { seconds: lease.as_secs_f64() };
-            while !flag.load(Ordering::Relaxed) {
+            let stopped = || flag.load(Ordering::Relaxed);
+            while !stopped() {
                 // A connection that broke is made anew at the next turn.
-                stream = stream.or_else(|| link.connect().ok()).filter(|mut stream| {
-                    let _ = stream.set_read_timeout(Some(lease / 4));
-                    wire::send(&mut stream, &renew).and_then(|()| wire::receive::<Answer>(&mut stream)).is_ok()
+                kept = kept.or_else(|| link.connect(&Wait::at_most(GREETING, &stopped)).ok()).and_then(|mut line| {
+                    line.tell(&renew, &Wait::at_most(lease / 4, &stopped)).is_ok().then_some(line)
                 });
                 let (lock, changed) = &*watched;
                 let stop = lock.lock().expect("no panic under this lock");
                 if !*stop {
-                    let pause = if stream.is_some() { lease / 4 } else { lease / 20 };
+                    let pause = if kept.is_some() { lease / 4 } else { lease / 20 };
                     drop(changed.wait_timeout(stop, pause).expect("no panic under this lock"));
                 }
             }

@@ -14,7 +14,7 @@ use crate::record::LoadArgs;
 /// Raised with every change of the enums below or of what they hold.
 pub const PROTOCOL: u32 = 3;
 /// A frame that claims more is not one.
-const MAX_FRAME: usize = 4 << 30;
+pub const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,6 +61,18 @@ pub enum Answer {
     Status(Status),
     /// To every other request.
     Done,
+}
+
+impl Answer {
+    /// For messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Answer::Event { .. } => "an event",
+            Answer::Outcome { .. } => "an outcome",
+            Answer::Status(_) => "a status",
+            Answer::Done => "an acknowledgement",
+        }
+    }
 }
 
 /// What a worker says of itself.
@@ -117,13 +129,19 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     }
 }
 
-/// One frame, in one write.
-pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
+/// A message as it travels: 8 bytes of its length, then itself.
+pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     let mut frame = vec![0; 8];
     rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
     let length = (frame.len() - 8) as u64;
     frame[..8].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
+}
+
+/// One frame, in one write.
+pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
+    let frame = frame(message)?;
     stream.write_all(&frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
 }
 

@@ -1,0 +1,290 @@
+//! What a request can be answered with: how many bytes that may have, and whether a reply is one to it. A machine is trusted
+//! with the numbers that it computes, and with nothing else: who asked knows which kind of thing must come, and in which shape.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use super::line::untrue;
+use super::wire::MAX_FRAME;
+use super::{Op, Reply};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Event;
+use crate::record::{
+    Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
+};
+use crate::stats;
+
+/// Bytes of every reply beside arrays: names, hashes of files, measurements.
+const BESIDE: u64 = 16 << 20;
+/// Of a number in a frame, its mark included.
+const NUMBER: u64 = 5;
+/// Ids that a machine reads from a file of its own.
+const FILE_OF_IDS: u64 = 1 << 30;
+/// No model has more of these.
+const MAX_LAYERS: usize = 1 << 12;
+const MAX_HIDDEN: usize = 1 << 18;
+const MAX_VOCABULARY: usize = 1 << 28;
+/// Characters of a name or path that a machine gives.
+const MAX_NAME: usize = 4096;
+/// Characters of a message, a hint or a warning.
+const MAX_MESSAGE: usize = 16 << 10;
+/// Events of a call: so many at once (a call may have been at work for long when it is joined), and so many per second.
+const EVENTS: u64 = 1_000_000;
+const EVENTS_PER_SECOND: u64 = 20;
+/// Bytes of text in all events of a call.
+const EVENT_TEXT: usize = 16 << 20;
+/// Counts are exact in a float up to here, and sums of several of them do not overflow.
+const MAX_COUNT: u64 = 1 << 53;
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
+}
+
+/// Bytes that a record of `tokens` through a model of this shape has at most: every feature reaches every rung.
+fn record_bytes(info: &ModelInfo, tokens: &TokensInfo, rungs: usize) -> u64 {
+    let rows = product(&[2, 2 * info.num_layers + 1, tokens.num_sequences]);
+    let ladder = (2 + rungs as u64).saturating_mul(NUMBER);
+    let row = (info.hidden_size as u64).saturating_mul(2 * NUMBER + 2 * ladder) + 100;
+    let experts = product(&[info.num_layers, info.num_experts + 1]);
+    let beside = rows.saturating_mul(100).saturating_add(experts.saturating_mul(2 * NUMBER)).saturating_add(BESIDE);
+    rows.saturating_mul(row).saturating_add(beside)
+}
+
+/// Bytes that `activations.safetensors` of `tokens` through a model has at most.
+pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
+    let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
+    let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
+    let logits = product(&[tokens.num_sequences, info.vocab_size + 1]);
+    norms.saturating_add(logits).saturating_mul(4).saturating_add(BESIDE)
+}
+
+/// The rungs that a record must have.
+fn ladder(args: &ExtractArgs) -> Vec<f32> {
+    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(&args.thresholds).copied().collect();
+    ladder.sort_by(f32::total_cmp);
+    ladder.dedup();
+    ladder
+}
+
+impl Op {
+    /// Bytes that an answer to this may have. `known`: the model that is asked about, as its machine has described it.
+    pub(super) fn answer_bytes(&self, known: Option<&ModelInfo>) -> usize {
+        let ids =
+            |sequences: usize, length: usize| product(&[sequences, length.saturating_add(1)]).saturating_mul(NUMBER);
+        let bytes = match self {
+            Op::Load(_) | Op::Estimate { .. } | Op::Miniature { .. } => 0,
+            Op::Tokens(TokenSource::Text(text)) => ids(text.num_sequences, text.sequence_length),
+            Op::Tokens(TokenSource::Ids { ids: given }) => given.iter().map(|row| ids(1, row.len())).sum(),
+            Op::Tokens(TokenSource::IdsJson { .. } | TokenSource::IdsSafetensors { .. }) => FILE_OF_IDS,
+            Op::Extract { tokens, args, .. } => {
+                known.map_or(MAX_FRAME as u64, |info| record_bytes(info, &tokens.info, ladder(args).len()))
+            }
+        };
+        bytes.saturating_add(BESIDE).min(MAX_FRAME as u64) as usize
+    }
+
+    /// Bytes that the checkpoint of this work may have; None where it has none.
+    pub(super) fn checkpoint_bytes(&self, known: Option<&ModelInfo>) -> Option<u64> {
+        let (Op::Extract { tokens, args, .. }, Some(info)) = (self, known) else { return None };
+        args.checkpoint.as_ref()?;
+        let info_of = &tokens.info;
+        let hidden = product(&[info_of.num_sequences, info_of.sequence_length, info.hidden_size]).saturating_mul(4);
+        // Folds at work are not yet as sparse as a record.
+        Some(record_bytes(info, info_of, ladder(args).len()).saturating_mul(2).saturating_add(hidden))
+    }
+
+    /// The model that this is about.
+    pub(super) fn model(&self) -> Option<&LoadArgs> {
+        match self {
+            Op::Extract { model, .. } => Some(model),
+            _ => None,
+        }
+    }
+
+    /// An error unless `reply` is one to this request.
+    pub(super) fn check(&self, reply: &Reply, known: Option<&ModelInfo>) -> Result<()> {
+        let checked = match (self, reply) {
+            (Op::Load(args), Reply::Model { info, folder }) => check_model(args, info, folder),
+            (Op::Tokens(source), Reply::Tokens(tokens)) => check_tokens(source, tokens),
+            (Op::Extract { model, tokens, args }, Reply::Activations(acts)) => {
+                check_activations(model, tokens, args, acts, known)
+            }
+            (Op::Estimate { .. }, Reply::Estimate(estimate)) => {
+                name("the kind of the model", &estimate.model_type).and_then(|()| name("the model", &estimate.id))
+            }
+            (Op::Miniature { folder, name }, Reply::Miniature(made)) => check_miniature(folder, name, made),
+            (_, other) => Err(format!("{} was asked for, {} came", self.asks_for(), other.kind())),
+        };
+        checked.map_err(|what| untrue(format!("what came is no answer to what was asked: {what}")))
+    }
+
+    fn asks_for(&self) -> &'static str {
+        match self {
+            Op::Load(_) => "a model",
+            Op::Tokens(_) => "tokens",
+            Op::Extract { .. } => "activations",
+            Op::Estimate { .. } => "an estimate",
+            Op::Miniature { .. } => "a miniature model",
+        }
+    }
+}
+
+type Checked = std::result::Result<(), String>;
+
+fn holds(condition: bool, what: impl FnOnce() -> String) -> Checked {
+    if condition { Ok(()) } else { Err(what()) }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Checked {
+    holds(found == expected, || format!("{what}: {found:?} instead of {expected:?}"))
+}
+
+fn at_most(what: &str, found: usize, most: usize) -> Checked {
+    holds(found <= most, || format!("{what}: {found}, more than {most}"))
+}
+
+fn name(what: &str, text: &str) -> Checked {
+    at_most(&format!("characters of {what}"), text.len(), MAX_NAME)
+}
+
+fn check_model(args: &LoadArgs, info: &ModelInfo, folder: &str) -> Checked {
+    same("the model", &info.id, &args.id)?;
+    holds(info.num_layers > 0 && info.hidden_size > 0, || "a model of nothing".to_string())?;
+    at_most("layers", info.num_layers, MAX_LAYERS)?;
+    at_most("features", info.hidden_size, MAX_HIDDEN)?;
+    at_most("entries of the vocabulary", info.vocab_size, MAX_VOCABULARY)?;
+    at_most("experts", info.num_experts, MAX_HIDDEN)?;
+    let files = info.files.iter().flat_map(|file| [&file.name, &file.kind, &file.digest]);
+    let mut names = files.chain([&info.model_type, &info.device]).chain(&info.revision);
+    name("its folder", folder).and_then(|()| names.try_for_each(|text| name("a name", text)))
+}
+
+fn check_tokens(source: &TokenSource, tokens: &Tokens) -> Checked {
+    let Tokens { ids, info } = tokens;
+    same("sequences", &ids.len(), &info.num_sequences)?;
+    holds(ids.iter().all(|row| row.len() == info.sequence_length), || "sequences of several lengths".to_string())?;
+    same("the hash of the ids", &info.sha256, &crate::model::hash_of_ids(ids))?;
+    match source {
+        TokenSource::Text(text) => {
+            same("sequences", &ids.len(), &text.num_sequences)?;
+            // Windows that are turned into text and back can be shorter.
+            at_most("tokens of a sequence", info.sequence_length, text.sequence_length)
+        }
+        TokenSource::Ids { ids: given } => holds(ids == given, || "other ids".to_string()),
+        TokenSource::IdsJson { .. } | TokenSource::IdsSafetensors { .. } => Ok(()),
+    }
+}
+
+fn check_miniature(folder: &str, model: &str, made: &Miniature) -> Checked {
+    let path = Path::new(folder).join(model);
+    same("its folder", &made.path, &path.display().to_string())?;
+    same("its text", &made.text, &path.join("text.txt").display().to_string())?;
+    at_most("its outliers", made.expected_dims.len(), MAX_HIDDEN)?;
+    name("its class", &made.expected_classification)
+}
+
+fn check_activations(
+    model: &LoadArgs,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    acts: &Activations,
+    known: Option<&ModelInfo>,
+) -> Checked {
+    check_model(model, &acts.model, "")?;
+    same("tokens", &acts.tokens, &tokens.info)?;
+    let shape = (acts.num_layers, acts.hidden_size);
+    same("layers and features", &shape, &(acts.model.num_layers, acts.model.hidden_size))?;
+    if let Some(known) = known {
+        same("layers and features", &shape, &(known.num_layers, known.hidden_size))?;
+    }
+    let (sequences, length) = (tokens.info.num_sequences, tokens.info.sequence_length);
+    same("sequences and positions", &(acts.num_sequences, acts.sequence_length), &(sequences, length))?;
+    same("the ladder", &acts.ladder, &ladder(args))?;
+    let norms: HashSet<_> = acts.norms.iter().filter(|norm| norm.layer < acts.num_layers).collect();
+    holds(norms.len() == acts.norms.len() && !norms.is_empty(), || "norms that the model does not have".to_string())?;
+    let folds = [&acts.all, &acts.without_first].into_iter();
+    folds.map(|fold| stats::check_record(acts, fold)).collect::<Result<()>>().map_err(|error| error.message)?;
+    at_most("places that are not finite", acts.non_finite.len(), acts.norms.len().saturating_mul(sequences))?;
+    let strange = acts.non_finite.iter().find(|place| place.sequence >= sequences || !norms.contains(&place.norm));
+    holds(strange.is_none(), || format!("{strange:?}"))?;
+    at_most("layers with experts", acts.expert_coverage.len(), acts.num_layers)?;
+    let experts = acts.expert_coverage.iter();
+    let strange = experts
+        .clone()
+        .find(|layer| layer.layer >= acts.num_layers || layer.tokens_per_expert.len() > acts.model.num_experts);
+    holds(strange.is_none(), || format!("experts of layer {}", strange.map_or(0, |layer| layer.layer)))?;
+    let losses = acts.mean_nll.as_ref().map_or(0, Vec::len);
+    let as_asked = acts.mean_nll.is_none() || (args.logits && losses == sequences);
+    holds(as_asked, || format!("{losses} losses"))?;
+    let out = args.out.clone().filter(|_| args.keep == Keep::Full);
+    same("the folder of all values", &acts.full_activations, &out)?;
+    name("the time", &acts.measurements.completion_time)
+}
+
+fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+/// An error as a machine tells it. What only this side can know is not taken from it.
+pub fn told(error: Error) -> Error {
+    let kind = match error.kind {
+        Kind::OverBudget | Kind::NoFunds | Kind::NoCapacity => Kind::Service,
+        kind => kind,
+    };
+    let (message, hint) = (cut(error.message, MAX_MESSAGE), error.hint.map(|hint| cut(hint, MAX_MESSAGE)));
+    Error { kind, message, hint }
+}
+
+/// What a call has told on its way, on all its connections.
+pub struct Told {
+    begin: Instant,
+    events: u64,
+    text: usize,
+    checkpoint: Option<String>,
+}
+
+impl Told {
+    pub fn new(op: &Op) -> Self {
+        Self { begin: Instant::now(), events: 0, text: 0, checkpoint: op.checkpoint().map(str::to_string) }
+    }
+
+    /// The event as this call can have it; None where it can have none such.
+    pub fn admit(&mut self, event: Event) -> Result<Option<Event>> {
+        self.events += 1;
+        if self.events > EVENTS + EVENTS_PER_SECOND * self.begin.elapsed().as_secs() {
+            return Err(untrue(format!("{} events of one call", self.events)));
+        }
+        let count = |count: u64| count.min(MAX_COUNT);
+        let checkpoint = self.checkpoint.clone();
+        let mut text = |text: String, most: usize| {
+            self.text += text.len();
+            match self.text > EVENT_TEXT {
+                true => Err(untrue(format!("{} bytes of text in the events of one call", self.text))),
+                false => Ok(cut(text, most)),
+            }
+        };
+        Ok(Some(match event {
+            Event::Begin { what, total } => Event::Begin { what: text(what, MAX_NAME)?, total: count(total) },
+            Event::Step { done, bytes, tokens } => {
+                Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens) }
+            }
+            Event::End => Event::End,
+            // The file is the one that was asked for, whatever the machine calls it.
+            Event::Checkpoint { path, layer } => {
+                text(path, MAX_NAME)?;
+                let Some(path) = checkpoint else { return Ok(None) };
+                Event::Checkpoint { path, layer: count(layer) }
+            }
+            Event::Resumed { path, layer } => {
+                text(path, MAX_NAME)?;
+                let Some(path) = checkpoint else { return Ok(None) };
+                Event::Resumed { path, layer: count(layer) }
+            }
+            Event::Warning(warning) => Event::Warning(text(warning, MAX_MESSAGE)?),
+        }))
+    }
+}

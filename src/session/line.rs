@@ -1,0 +1,211 @@
+//! A connection to a worker on which nobody waits longer than he wants: whoever reads or writes looks several times a second
+//! whether his time is over or he is told to stop. What the other side does, or leaves undone, does not matter.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::wire::{self, Answer, Request};
+use crate::error::{Error, Kind, Result};
+
+/// How often whoever waits looks whether he should go on.
+pub const TICK: Duration = Duration::from_millis(200);
+/// A request that nobody takes off this side's hands for so long is given up.
+const STUCK: Duration = Duration::from_secs(45);
+/// Bytes of an answer that says little: all but the outcomes and events of calls.
+const SHORT: usize = 1 << 20;
+/// Bytes of a frame's length, little endian, in front of it.
+const HEADER: usize = 8;
+const PIECE: usize = 1 << 16;
+
+/// How long somebody waits for something in all, and what makes him give up before.
+pub struct Wait<'a> {
+    begin: Instant,
+    limit: Duration,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Wait<'a> {
+    pub fn at_most(limit: Duration, stop: &'a dyn Fn() -> bool) -> Self {
+        Self { begin: Instant::now(), limit, stop }
+    }
+
+    /// An error once it is time to give up.
+    pub fn goes_on(&self) -> Result<()> {
+        if (self.stop)() {
+            return Err(Error::interrupted());
+        }
+        match self.begin.elapsed() > self.limit {
+            true => Err(late(self.limit)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn late(limit: Duration) -> Error {
+    Error::new(Kind::Timeout, format!("the worker does not answer: nothing for {:.0} s", limit.as_secs_f64()))
+        .hint("is the machine overloaded? run the script again, or take another machine: finished work is kept")
+}
+
+fn lost(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Kind::Lost, format!("{what}: {error}"))
+}
+
+fn is_pause(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// What a machine says that cannot be: asking again would not help.
+pub fn untrue(message: impl Into<String>) -> Error {
+    Error::corrupt(message)
+        .hint("the machine does not run this program as it was sent there: end it and take another one")
+}
+
+pub struct Line {
+    stream: UnixStream,
+    /// What has arrived of the next frame, its length in front.
+    frame: Vec<u8>,
+    piece: Vec<u8>,
+    /// When anything last arrived.
+    heard: Instant,
+}
+
+impl Line {
+    /// A connection on which both sides have greeted.
+    pub fn greeted(stream: UnixStream, wait: &Wait) -> Result<Self> {
+        let connecting = |e: std::io::Error| Error::io("connecting to the worker", &e);
+        stream.set_read_timeout(Some(TICK)).map_err(connecting)?;
+        stream.set_write_timeout(Some(TICK)).map_err(connecting)?;
+        let greeted = wire::greet(&mut Waiting { stream: &stream, wait });
+        greeted.map_err(|error| wait.goes_on().err().unwrap_or(error))?;
+        Ok(Self { stream, frame: Vec::new(), piece: vec![0; PIECE], heard: Instant::now() })
+    }
+
+    /// How long nothing has arrived.
+    pub fn silent(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    /// Gives up when the other side takes nothing for `STUCK`, or at once when `stop` says so.
+    pub fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
+        self.send_within(request, STUCK, stop)
+    }
+
+    pub fn send_within(&mut self, request: &impl Serialize, stuck: Duration, stop: &dyn Fn() -> bool) -> Result<()> {
+        let frame = wire::frame(request)?;
+        let mut rest = &frame[..];
+        let mut moved = Instant::now();
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(Error::new(Kind::Lost, "sending: the connection broke")),
+                Ok(count) => (rest, moved) = (&rest[count..], Instant::now()),
+                Err(e) if is_pause(&e) => (),
+                Err(e) => return Err(lost("sending", &e)),
+            }
+            if !rest.is_empty() && stop() {
+                return Err(Error::interrupted());
+            }
+            if moved.elapsed() > stuck {
+                return Err(late(stuck));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answer, which has at most `most` bytes; None where it has not arrived whole within about `TICK`.
+    pub fn next(&mut self, most: usize) -> Result<Option<Answer>> {
+        let begin = Instant::now();
+        loop {
+            let missing = self.missing(most)?;
+            if missing == 0 {
+                let answer = rmp_serde::from_slice(&self.frame[HEADER..]);
+                self.frame = Vec::new();
+                return answer.map(Some).map_err(|e| untrue(format!("an answer that is none: {e}")));
+            }
+            let room = missing.min(PIECE);
+            match self.stream.read(&mut self.piece[..room]) {
+                Ok(0) => return Err(Error::new(Kind::Lost, "the connection broke")),
+                Ok(count) => {
+                    self.frame.extend_from_slice(&self.piece[..count]);
+                    self.heard = Instant::now();
+                }
+                Err(e) if is_pause(&e) => (),
+                Err(e) => return Err(lost("receiving", &e)),
+            }
+            if begin.elapsed() > TICK {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Bytes of the frame that have not arrived.
+    fn missing(&self, most: usize) -> Result<usize> {
+        let Some(length) = self.frame.first_chunk::<HEADER>().copied().map(u64::from_le_bytes) else {
+            return Ok(HEADER - self.frame.len());
+        };
+        if length > most as u64 {
+            return Err(untrue(format!("an answer of {length} bytes, where at most {most} were asked for")));
+        }
+        Ok(HEADER + length as usize - self.frame.len())
+    }
+
+    /// One request that is answered at once.
+    pub fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
+        self.send_within(request, wait.limit, wait.stop)?;
+        loop {
+            if let Some(answer) = self.next(SHORT)? {
+                return Ok(answer);
+            }
+            wait.goes_on()?;
+        }
+    }
+
+    /// The same, of a request that is only acknowledged.
+    pub fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
+        match self.ask(request, wait)? {
+            Answer::Done => Ok(()),
+            other => Err(untrue(format!("{} where a request was to be acknowledged", other.kind()))),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A stream that reads and writes as if it blocked, until the wait is over.
+struct Waiting<'a> {
+    stream: &'a UnixStream,
+    wait: &'a Wait<'a>,
+}
+
+impl Waiting<'_> {
+    fn until<T>(&self, mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+        loop {
+            match attempt() {
+                Err(e) if is_pause(&e) => self.wait.goes_on().map_err(std::io::Error::other)?,
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.until(|| (&mut &*self.stream).read(buffer))
+    }
+}
+
+impl Write for Waiting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.until(|| (&mut &*self.stream).write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

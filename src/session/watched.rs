@@ -1,0 +1,165 @@
+//! A machine whose commands can be left: each runs in a thread of its own, and whoever waits for it looks several times a second
+//! whether he still wants to. What it sends is bounded.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::line::{TICK, untrue};
+use crate::error::{Error, Kind, Result};
+use crate::remote::{Listener, Machine, Output};
+
+/// Pieces of output that wait to be taken.
+const WAITING: usize = 16;
+const PIECE: usize = 1 << 17;
+
+/// Why whoever waits for a command stops waiting, once he does.
+pub type GiveUp<'a> = dyn Fn() -> Option<Error> + Send + Sync + 'a;
+
+pub struct Watched<F> {
+    inner: Arc<dyn Machine>,
+    /// Bytes that all its commands together may write.
+    most: u64,
+    written: AtomicU64,
+    /// How long nothing may move; None where silence is no sign of anything.
+    stall: Option<Duration>,
+    give_up: F,
+}
+
+enum Heard {
+    Piece(bool, Vec<u8>),
+    Ended(Result<i32>),
+}
+
+impl<F: Fn() -> Option<Error> + Send + Sync> Watched<F> {
+    pub fn new(inner: Arc<dyn Machine>, most: u64, stall: Option<Duration>, give_up: F) -> Self {
+        Self { inner, most, written: AtomicU64::new(0), stall, give_up }
+    }
+
+    /// Counts a piece; an error when it is too much.
+    fn admit(&self, bytes: &[u8]) -> Result<()> {
+        let length = bytes.len() as u64;
+        match self.written.fetch_add(length, Ordering::Relaxed).saturating_add(length) > self.most {
+            true => Err(untrue(format!("{}: more than the {} bytes that were asked for", self.name(), self.most))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
+        let starting = |e: std::io::Error| Error::io("starting a command", &e);
+        let (ours, mut theirs) = UnixStream::pair().map_err(starting)?;
+        ours.set_write_timeout(Some(TICK)).map_err(starting)?;
+        let (sender, heard) = sync_channel(WAITING);
+        let (inner, command) = (self.inner.clone(), command.to_string());
+        std::thread::spawn(move || {
+            let code = inner.run(&command, &mut theirs, &mut |piece| {
+                let (Output::Out(bytes) | Output::Err(bytes)) = piece;
+                let piece = Heard::Piece(matches!(piece, Output::Out(_)), bytes.to_vec());
+                // Whoever was waiting has left: the command is ended.
+                sender.send(piece).map_err(|_| Error::interrupted())
+            });
+            let _ = sender.send(Heard::Ended(code));
+        });
+        let (left, moved) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (begin, is_left) = (Instant::now(), || left.load(Ordering::Relaxed));
+        let move_on = || moved.store(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let feeding = scope.spawn(|| feed(input, ours, &is_left, &move_on));
+            let mut listen = || -> Result<i32> {
+                loop {
+                    match heard.recv_timeout(TICK) {
+                        Ok(Heard::Piece(out, bytes)) => {
+                            move_on();
+                            self.admit(&bytes)?;
+                            output(if out { Output::Out(&bytes) } else { Output::Err(&bytes) })?;
+                        }
+                        Ok(Heard::Ended(code)) => return code,
+                        Err(RecvTimeoutError::Timeout) => (),
+                        Err(RecvTimeoutError::Disconnected) => {
+                            let message = "a command of a machine panicked; this is a fault of the program";
+                            return Err(Error::new(Kind::Unsupported, message));
+                        }
+                    }
+                    if let Some(error) = (self.give_up)() {
+                        return Err(error);
+                    }
+                    let still = begin.elapsed().saturating_sub(Duration::from_millis(moved.load(Ordering::Relaxed)));
+                    if self.stall.is_some_and(|stall| still > stall) {
+                        let message = format!("{}: nothing has moved for {} s", self.name(), still.as_secs());
+                        return Err(
+                            Error::new(Kind::Timeout, message).hint("run the script again: finished work is kept")
+                        );
+                    }
+                }
+            };
+            let outcome = listen();
+            // A command may end without having read all of its input.
+            left.store(true, Ordering::Relaxed);
+            let fed = feeding.join().unwrap_or(Ok(()));
+            match (outcome, fed) {
+                (Ok(_), Err(error)) => Err(Error::new(Kind::Lost, format!("{}: {error}", self.name()))),
+                (outcome, _) => outcome,
+            }
+        })
+    }
+
+    fn open(&self, command: &str) -> Result<UnixStream> {
+        self.inner.open(command)
+    }
+
+    fn keeper(&self) -> Option<String> {
+        self.inner.keeper()
+    }
+
+    fn is_here(&self) -> bool {
+        self.inner.is_here()
+    }
+
+    fn ended(&self) -> Option<String> {
+        self.inner.ended()
+    }
+}
+
+/// Passes the input on; an error where it cannot be read. Ends when nobody takes it, or when it is left.
+fn feed(
+    input: &mut (dyn Read + Send),
+    mut to: UnixStream,
+    is_left: &(dyn Fn() -> bool + Sync),
+    move_on: &(dyn Fn() + Sync),
+) -> std::io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let count = match input.read(&mut piece) {
+            Ok(0) => return to.shutdown(Shutdown::Write).or(Ok(())),
+            Ok(count) => count,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let mut rest = &piece[..count];
+        while !rest.is_empty() {
+            match to.write(rest) {
+                Ok(count) => {
+                    rest = &rest[count..];
+                    move_on();
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                    ()
+                }
+                Err(_) => return Ok(()),
+            }
+            if is_left() {
+                return Ok(());
+            }
+        }
+    }
+}
