@@ -84,3 +84,7 @@ mod runpod;
 mod slurm;
 mod slurm_cluster;
 mod ssh;
+
+/// The end of a connection on such a machine: it looks after itself, whatever becomes of worker and client, and lets only its
+/// own user in.
+mod worker;

@@ -236,3 +236,23 @@ fn line_14_values_stay_small() {
         refused(&project, script, "too large");
     }
 }
+
+#[test]
+fn line_19_a_worker_lets_only_its_user_in() {
+    crate::worker::neighbours();
+}
+
+#[test]
+fn line_20_a_machine_ends_whatever_its_worker_does() {
+    crate::worker::deaths();
+}
+
+#[test]
+fn line_21_what_clients_can_make_a_worker_hold() {
+    crate::worker::bounds();
+}
+
+#[test]
+fn line_22_times_from_outside() {
+    crate::worker::times();
+}

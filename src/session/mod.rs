@@ -1,12 +1,16 @@
 //! Where work runs: one plain request in, one plain reply out. Scripts never see which machine answered.
 
 mod attach;
+mod calls;
 mod deploy;
 mod fleet;
+mod guardian;
 mod lent;
 mod local;
 mod op;
+mod place;
 mod planned;
+mod pulse;
 mod remote;
 mod wire;
 mod worker;
@@ -14,13 +18,15 @@ mod worker;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use fleet::{Ending, Fleet, Provision, SshTarget};
+pub use guardian::{Inherited, guard};
 pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
 pub use planned::{Planned, Step};
+pub use pulse::{Limits, seconds};
 pub use remote::{Remote, status};
 pub use wire::Status;
-pub use worker::{Limits, serve};
+pub use worker::work;
 
 use std::path::Path;
 

@@ -117,23 +117,37 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     }
 }
 
-/// One frame, in one write.
-pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
+/// A message as it travels: 8 bytes of its length, then itself.
+pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     let mut frame = vec![0; 8];
     rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
     let length = (frame.len() - 8) as u64;
     frame[..8].copy_from_slice(&length.to_le_bytes());
-    stream.write_all(&frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
+    Ok(frame)
+}
+
+/// One frame, in one write.
+pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
+    send_frame(stream, &frame(message)?)
+}
+
+pub fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
+    stream.write_all(frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
 }
 
 /// The next frame; `Kind::Lost` when the other side has gone.
 pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T> {
+    receive_up_to(stream, MAX_FRAME)
+}
+
+/// The same; a frame that claims more than `most` bytes is not one.
+pub fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
     let mut length = [0; 8];
     stream.read_exact(&mut length).map_err(lost)?;
     let length = u64::from_le_bytes(length) as usize;
-    if length > MAX_FRAME {
+    if length > most {
         return Err(Error::new(Kind::Lost, format!("receiving: a frame of {length} bytes")));
     }
     // Grows with what arrives, not with what is claimed.
