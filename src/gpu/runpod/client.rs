@@ -18,7 +18,7 @@ const LOG_TIME: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 6;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Generic agents are turned away at the door.
-const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
 
 pub struct Client {
     base: String,

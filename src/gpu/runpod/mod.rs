@@ -15,8 +15,8 @@ use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
 use crate::error::{Error, Kind, Result};
 use crate::remote::{HostKey, Key, Login, Ssh};
 
-use client::Client;
 pub use client::base;
+use client::{AGENT, Client};
 
 /// CUDA 12.8 with an sshd that starts when the environment holds a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
@@ -212,7 +212,7 @@ fn guard(seconds: u64) -> String {
     // The key travels through a pipe: arguments are seen by everybody in the pod.
     let delete = format!(
         "printf 'Authorization: Bearer %s' \"$RUNPOD_API_KEY\" | \
-         curl -fsS -A outlier -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
+         curl -fsS -A {AGENT} -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
     );
     format!(
         "lives() {{ now=$(stat -c %Y ~/.outlier/w/*/worker.lock 2>/dev/null); [ \"$now\" != \"$seen\" ] && seen=$now; }}; \
@@ -371,6 +371,7 @@ mod tests {
         let request = pod.asks();
         assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("Authorization: Bearer rpa_own\r\n"), "{request}");
+        assert!(request.contains(&format!("User-Agent: {AGENT}\r\n")), "{request}");
         assert_eq!(pod.sleeps(2), 30, "it tries again as long as it is there");
     }
 
