@@ -1,5 +1,5 @@
-//! The crash drill: clients are killed at random instants while they rent, work and give back, and the service misbehaves;
-//! afterwards the same command is run again. No machine may be left, no result lost, no machine paid for twice.
+//! The crash drill: clients are killed at random instants while they rent, work and give back, workers and their guardians are
+//! killed, stopped and starved inside of pods, and the service misbehaves; afterwards the same command is run again. No machine may be left, no result lost, no machine paid for twice.
 //!
 //! `make drill SEED=7 RUNS=200`. Without these variables a short one, as part of `cargo test`.
 
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use fake_runpod::{FAULTS, FakeRunPod, KEY};
+use fake_runpod::{BLOWS, FAULTS, FakeRunPod, KEY};
 use project::{FINAL, Project, stripped};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -23,7 +23,9 @@ const SHORT: usize = 6;
 /// Runs after the killed one until the work is done; more are a loss.
 const RECOVERIES: usize = 3;
 /// A machine that was dropped ends itself within this time.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(120);
+/// Pods in which nothing is left that looks after them end themselves after one or two of these.
+const GUARD: Duration = Duration::from_secs(40);
 
 const WORK: &str = r#"
     import "deploy" as deploy;
@@ -75,22 +77,39 @@ impl Drill<'_> {
         let fault = random.random_bool(0.6).then(|| FAULTS[random.random_range(0..FAULTS.len())]);
         let instant = self.whole.mul_f64(random.random_range(0.0..1.3));
         let cut = random.random_bool(0.25).then(|| self.whole.mul_f64(random.random_range(0.3..1.0)));
-        let fake = FakeRunPod::start().with_programs(self.programs).with_faults(fault.as_slice());
+        let blow = random.random_bool(0.6).then(|| BLOWS[random.random_range(0..BLOWS.len())]);
+        let falls = self.whole.mul_f64(random.random_range(0.2..1.0));
+        let fake = FakeRunPod::start().with_programs(self.programs).with_starts(GUARD).with_faults(fault.as_slice());
         let project = Project::new();
         project.file("work.rhai", WORK);
         let mut client = command(&project, &fake).spawn().unwrap();
         let begin = Instant::now();
         let mut uncut = cut;
+        let (mut due, mut hit) = (blow, 0);
         while begin.elapsed() < instant && client.try_wait().unwrap().is_none() {
             if uncut.is_some_and(|at| begin.elapsed() >= at) {
                 uncut = None;
                 fake.cut(Duration::from_millis(300));
+            }
+            if begin.elapsed() >= falls
+                && let Some(blow) = due.take()
+            {
+                hit += fake.strike(blow);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         let killed = client.try_wait().unwrap().is_none();
         let _ = client.kill();
         let _ = client.wait();
+        if let Some(blow) = due {
+            hit += fake.strike(blow);
+        }
+        // Some users come back at once, others never: then the machine has nobody but itself.
+        let deserted = random.random_bool(0.3);
+        if deserted {
+            settle(&fake);
+        }
+        let left = deserted && !fake.alive().is_empty();
         // Whether it was killed or not: the user runs it again.
         for _ in 0..RECOVERIES {
             let done = command(&project, &fake).status().unwrap().success();
@@ -98,21 +117,20 @@ impl Drill<'_> {
                 break;
             }
         }
-        let begin = Instant::now();
-        while !fake.alive().is_empty() && begin.elapsed() < SETTLE {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        settle(&fake);
         let harm = Harm {
-            leaked: !fake.alive().is_empty() as usize,
+            leaked: (left || !fake.alive().is_empty()) as usize,
             lost: (features(&project).as_ref() != Some(&self.expected)) as usize,
             doubled: (fake.most_at_once() > 1) as usize,
         };
         let state = if killed { "killed" } else { "ended by itself" };
         eprintln!(
-            "{number}: {fault:?}, {state} after {:.2} s of {:.2} s{}",
+            "{number}: {fault:?}, {state} after {:.2} s of {:.2} s{}{}{}",
             instant.as_secs_f64(),
             self.whole.as_secs_f64(),
-            if cut.is_some() { ", connection cut" } else { "" }
+            if cut.is_some() { ", connection cut" } else { "" },
+            blow.map_or(String::new(), |blow| format!(", {blow:?} hit {hit}")),
+            if deserted { ", deserted" } else { "" }
         );
         if harm.leaked + harm.lost + harm.doubled > 0 {
             eprintln!("  HARM: alive {:?}\n{}", fake.alive(), project.text("terminal.log"));
@@ -121,6 +139,14 @@ impl Drill<'_> {
             }
         }
         harm
+    }
+}
+
+/// Waits until no machine is left, or for as long as that may take.
+fn settle(fake: &FakeRunPod) {
+    let begin = Instant::now();
+    while !fake.alive().is_empty() && begin.elapsed() < SETTLE {
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

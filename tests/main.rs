@@ -99,3 +99,6 @@ mod ssh;
 mod trust;
 /// What a machine that lies can do to the run that uses it.
 mod wire;
+/// The end of a connection on such a machine: it looks after itself, whatever becomes of worker and client, and lets only its
+/// own user in.
+mod worker;

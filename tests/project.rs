@@ -18,6 +18,39 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Whatever tests start has this in its environment, and what that starts too.
+pub const MARK: &str = "OUTLIER_TEST_RUN";
+
+/// The value of `MARK` for this process. When it ends, however it does, nothing that carries the mark outlives it.
+pub fn mark() -> &'static str {
+    static MARKED: std::sync::OnceLock<(String, std::process::Child)> = std::sync::OnceLock::new();
+    &MARKED
+        .get_or_init(|| {
+            let mark = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+            let reaper = reaper(&mark);
+            (mark, reaper)
+        })
+        .0
+}
+
+/// A process that waits until its input ends, as it does when this process has gone, and then ends everything with that mark.
+pub fn reaper(mark: &str) -> std::process::Child {
+    use std::os::unix::process::CommandExt;
+    let script = r#"cat > /dev/null; for turn in 1 2 3; do
+        for file in $(grep -lszxF "$0" /proc/[0-9]*/environ); do p=${file#/proc/}; kill -9 "${p%/environ}"; done; sleep 0.2
+        done 2> /dev/null"#;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, &format!("{MARK}={mark}")]).stdin(Stdio::piped()).stdout(Stdio::null());
+    // SAFETY: setsid is async-signal-safe. A signal to the group of the tests does not end it.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
 /// The program under test: the one built with the tests, or the one that `OUTLIER_TEST_PROGRAM` names, such as an earlier
 /// release that a test is expected to fail on.
 pub fn program() -> &'static Path {
@@ -123,8 +156,12 @@ impl Project {
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RAYON_NUM_THREADS"] {
             command.env_remove(name);
         }
-        command.env("RUST_BACKTRACE", "0").env("HF_HOME", self.path("hf")).env("XDG_CACHE_HOME", self.path("cache"));
-        command.env("OUTLIER_HOST_KEYS", &self.host_keys);
+        command
+            .env(MARK, mark())
+            .env("RUST_BACKTRACE", "0")
+            .env("HF_HOME", self.path("hf"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("OUTLIER_HOST_KEYS", &self.host_keys);
         // Port 9 is "discard": nothing answers, so nothing is fetched from outside.
         command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
         command

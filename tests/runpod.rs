@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fake_runpod::{FAULTS, FakeRunPod, Fault, KEY};
+use crate::fake_runpod::{Blow, FAULTS, FakeRunPod, Fault, KEY};
 use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::ssh::{same, steps};
 
@@ -366,6 +366,53 @@ fn a_machine_ends_itself_when_nobody_wants_it() {
     signal(&child, "-INT");
     let outcome = Outcome::of(child.wait_with_output().unwrap()).ends(130);
     clean(&fake, &outcome);
+}
+
+/// Its client has gone, and then this happens to what is left there.
+#[track_caller]
+fn a_deserted_pod_ends_itself_after(fake: FakeRunPod, blow: Blow) {
+    let project = Project::new();
+    project.file(
+        "script.rhai",
+        "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", lease_minutes: 0.1 }); print(\"up\"); loop {}",
+    );
+    let mut child = spawn(&project, &fake);
+    wait_for_line(&mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(fake.strike(blow) > 0, "{blow:?} hits something");
+    let begin = Instant::now();
+    while !fake.alive().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(150), "{blow:?}: the pod runs on and costs money");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(fake.ended_by_themselves(), 1, "{blow:?}");
+}
+
+#[test]
+fn a_deserted_pod_ends_itself_though_its_worker_is_killed() {
+    a_deserted_pod_ends_itself_after(FakeRunPod::start(), Blow::KillWorker);
+}
+
+#[test]
+fn a_deserted_pod_ends_itself_though_its_worker_aborts() {
+    a_deserted_pod_ends_itself_after(FakeRunPod::start(), Blow::AbortWorker);
+}
+
+#[test]
+fn a_deserted_pod_ends_itself_though_its_worker_stands_still() {
+    a_deserted_pod_ends_itself_after(FakeRunPod::start(), Blow::StopWorker);
+}
+
+#[test]
+fn a_deserted_pod_ends_itself_though_its_guardian_is_killed() {
+    a_deserted_pod_ends_itself_after(FakeRunPod::start(), Blow::KillGuardian);
+}
+
+#[test]
+fn a_deserted_pod_ends_itself_though_nothing_is_left_in_it() {
+    let fake = FakeRunPod::start().with_starts(Duration::from_secs(40));
+    a_deserted_pod_ends_itself_after(fake, Blow::KillBoth);
 }
 
 #[test]

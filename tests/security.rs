@@ -393,3 +393,23 @@ fn line_30_dot_env_holds_keys() {
 fn line_31_secrets_go_where_the_user_says() {
     crate::hub_trust::a_token_does_not_cross_a_network_in_clear();
 }
+
+#[test]
+fn line_19_a_worker_lets_only_its_user_in() {
+    crate::worker::neighbours();
+}
+
+#[test]
+fn line_20_a_machine_ends_whatever_its_worker_does() {
+    crate::worker::deaths();
+}
+
+#[test]
+fn line_21_what_clients_can_make_a_worker_hold() {
+    crate::worker::bounds();
+}
+
+#[test]
+fn line_22_times_from_outside() {
+    crate::worker::times();
+}

@@ -113,6 +113,7 @@ impl Cluster {
         let log = fs::File::create(self.path(&format!("{program}.out"))).unwrap();
         let mut command = Command::new(format!("/usr/sbin/{program}"));
         command.args(words).env(MARK, self.folder.path()).stdin(Stdio::null());
+        command.env(crate::project::MARK, crate::project::mark());
         self.daemons.push(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 

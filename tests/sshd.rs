@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::project;
+
 /// Everything that runs in a server's sessions has this in its environment, and so is found again.
 const MARK: &str = "OUTLIER_TEST_SSHD";
 const PROGRAM: &str = "/usr/sbin/sshd";
@@ -77,6 +79,7 @@ impl Sshd {
         let mut environment: Vec<(String, String)> =
             environment.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         environment.push((MARK.to_string(), mark.clone()));
+        environment.push((project::MARK.to_string(), project::mark().to_string()));
         environment.push(("HOME".to_string(), home.display().to_string()));
         let sshd = Self { folder, port: reserved.number, _reserved: reserved, mark, environment, server: None };
         fs::write(sshd.path("authorized_keys"), format!("{authorized}\n")).unwrap();
@@ -142,6 +145,7 @@ impl Sshd {
         let log = fs::File::create(self.path("log")).unwrap();
         let mut command = Command::new(PROGRAM);
         command.args(["-D", "-e", "-f"]).arg(self.path("config")).env(MARK, &self.mark);
+        command.env(project::MARK, project::mark());
         self.server = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(300);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
@@ -174,6 +178,27 @@ impl Sshd {
 
     pub fn new_host_key(&mut self) {
         self.make_key("host");
+    }
+
+    /// What runs with this word in its command line: process ids.
+    pub fn running(&self, words: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        each(&self.mark, |pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).replace('\0', " ").contains(words) {
+                found.push(pid);
+            }
+        });
+        found
+    }
+
+    /// Runs a command as if the machine had started it itself.
+    pub fn runs(&self, command: &str) {
+        let variables = self.environment.iter().map(|(key, value)| (key, value));
+        let mut shell = Command::new("bash");
+        shell.args(["-c", command]).envs(variables).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = shell.spawn().unwrap();
+        std::thread::spawn(move || child.wait());
     }
 
     /// The environment of every process that belongs to this machine, for looking whether secrets are in it.

@@ -1,17 +1,22 @@
 //! `outlier worker`: what this program is on a machine that somebody else's copy of it works on.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use crate::error::Result;
-use crate::session::{self, Limits, Starter};
+use crate::session::{self, Inherited, Limits, Starter};
 use crate::terminal;
 
 #[derive(Subcommand)]
 pub enum Worker {
-    /// Serves requests on a socket until a limit is reached.
+    /// Guards this machine until a limit is reached: starts the worker when a client comes, and gives the machine back at the end.
     Serve(Settings),
+    /// Carries out requests; started by the guardian.
+    #[command(hide = true)]
+    Work(Work),
     /// Ends the pod that it is called in.
     EndPod,
     /// Passes requests from stdin to the worker and its answers to stdout; starts the worker if none serves.
@@ -24,14 +29,14 @@ pub struct Settings {
     #[arg(long)]
     folder: PathBuf,
     /// Ends when no client has renewed its interest for so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    lease: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    lease: Option<Duration>,
     /// Ends when a call at work has made no progress for so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    stall: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    stall: Option<Duration>,
     /// Ends after so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    lifetime: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    lifetime: Option<Duration>,
     /// A shell command that gives the machine back, run at the end.
     #[arg(long, value_name = "COMMAND")]
     on_end: Option<String>,
@@ -40,19 +45,43 @@ pub struct Settings {
     kept: bool,
 }
 
+#[derive(Args)]
+pub struct Work {
+    #[command(flatten)]
+    settings: Settings,
+    /// Descriptors of the lock, the socket and the memory that the guardian shares.
+    #[arg(long, value_name = "LOCK,SOCKET,MEMORY", value_delimiter = ',', num_args = 1, required = true)]
+    inherited: Vec<i32>,
+    /// The guardian's process id.
+    #[arg(long)]
+    guardian: u32,
+    /// How the worker before this one died.
+    #[arg(long)]
+    died: Option<String>,
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let number = text.parse().ok().and_then(session::seconds);
+    number.ok_or_else(|| "a number of seconds is 0 or more, and finite".to_string())
+}
+
 impl Settings {
-    fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec!["--folder".to_string(), self.folder.display().to_string()];
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--folder".into(), self.folder.clone().into()];
         let seconds = [("--lease", self.lease), ("--stall", self.stall), ("--lifetime", self.lifetime)];
         for (name, value) in seconds {
             if let Some(value) = value {
-                arguments.extend([name.to_string(), value.to_string()]);
+                arguments.extend([name.into(), value.as_secs_f64().to_string().into()]);
             }
         }
         if let Some(command) = &self.on_end {
-            arguments.extend(["--on-end".to_string(), command.clone()]);
+            arguments.extend(["--on-end".into(), command.into()]);
         }
         arguments
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { lease: self.lease, stall: self.stall, lifetime: self.lifetime }
     }
 }
 
@@ -61,31 +90,21 @@ pub fn run(worker: &Worker) -> Result<()> {
         Worker::EndPod => crate::gpu::runpod::end_self(),
         Worker::Attach(settings) => {
             let starter = if settings.kept { Starter::Keeper } else { Starter::Oneself };
-            session::attach(session::start(&settings.folder, &settings.arguments(), starter)?)
+            let started = session::start(&settings.folder, &settings.arguments(), starter);
+            if let Err(error) = &started {
+                // Where a client expects a greeting it quotes what it gets.
+                terminal::line(error.message.replace('\n', " "));
+            }
+            session::attach(started?)
         }
         Worker::Serve(settings) => {
-            let limits = Limits { lease: settings.lease, stall: settings.stall, lifetime: settings.lifetime };
-            let reason = session::serve(&settings.folder, &limits)?;
-            terminal::line(format!("the worker ends: {reason}"));
-            if let Some(command) = &settings.on_end {
-                give_back(command);
-            }
-            Ok(())
+            session::guard(&settings.folder, &settings.limits(), settings.on_end.as_deref(), &settings.arguments())
+        }
+        Worker::Work(Work { settings, inherited, guardian, died }) => {
+            let descriptors = <[i32; 3]>::try_from(inherited.as_slice())
+                .map_err(|_| crate::error::Error::bad_argument("--inherited names three descriptors"))?;
+            let inherited = Inherited { descriptors, guardian: *guardian, died: died.clone() };
+            session::work(&settings.folder, &settings.limits(), settings.on_end.as_deref(), &inherited)
         }
     }
 }
-
-/// Again and again: a machine that stays costs money.
-fn give_back(command: &str) {
-    for _ in 0..GIVE_BACK_TRIES {
-        match std::process::Command::new("/bin/sh").args(["-c", command]).status() {
-            Ok(status) if status.success() => return,
-            Ok(status) => terminal::line(format!("giving the machine back: {status}")),
-            Err(error) => terminal::line(format!("giving the machine back: {error}")),
-        }
-        std::thread::sleep(GIVE_BACK_PAUSE);
-    }
-}
-
-const GIVE_BACK_TRIES: usize = 1000;
-const GIVE_BACK_PAUSE: std::time::Duration = std::time::Duration::from_secs(30);

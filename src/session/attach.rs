@@ -4,6 +4,7 @@
 //! Where everything that a connection has started ends with it, a keeper starts the worker: whoever watches the folder
 //! (`Machine::keeper`).
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -12,12 +13,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::worker::socket;
+use super::place::Place;
 use crate::error::{Error, Kind, Result};
 use crate::remote::quoted;
 
 /// A worker that has been started listens within this time.
-const STARTUP: Duration = Duration::from_secs(30);
+const STARTUP: Duration = Duration::from_secs(50);
+/// Where the one that was started has ended, another one that was quicker listens within this time.
+const QUICKER: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Who starts the worker.
@@ -34,40 +37,41 @@ fn starting(error: std::io::Error) -> Error {
 }
 
 /// Starts `outlier worker serve` with `arguments` as a process of its own, unless one serves `folder` already.
-pub fn start(folder: &Path, arguments: &[String], starter: Starter) -> Result<UnixStream> {
-    if let Ok(stream) = UnixStream::connect(socket(folder)) {
+pub fn start(folder: &Path, arguments: &[OsString], starter: Starter) -> Result<UnixStream> {
+    let place = match starter {
+        Starter::Oneself => Place::make(folder)?,
+        Starter::Keeper => Place::find(folder).map_err(|e| e.hint("does the job still run?"))?,
+    };
+    if let Some(stream) = place.connect() {
         return Ok(stream);
     }
-    let log = folder.join("worker.log");
     let mut child = match starter {
-        Starter::Oneself => {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
-            Some(spawn(&log, arguments)?)
-        }
+        Starter::Oneself => Some(spawn(&place, arguments)?),
         Starter::Keeper => {
-            ask_keeper(folder, &log, arguments)?;
+            ask_keeper(&place, arguments)?;
             None
         }
     };
     let deadline = Instant::now() + STARTUP;
+    let mut ended: Option<Instant> = None;
     loop {
-        if let Ok(stream) = UnixStream::connect(socket(folder)) {
+        if let Some(stream) = place.connect() {
             return Ok(stream);
         }
-        // Another one may have been quicker: then this one has ended, and the socket appears all the same.
-        let ended = child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some());
-        if Instant::now() > deadline {
-            let end = std::fs::read_to_string(&log).unwrap_or_default();
-            let end = end.trim().lines().next_back().unwrap_or("it said nothing").to_string();
-            let what = if ended { "ended at once" } else { "does not listen" };
+        if ended.is_none() && child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some()) {
+            ended = Some(Instant::now());
+        }
+        if Instant::now() > deadline || ended.is_some_and(|ended| ended.elapsed() > QUICKER) {
+            let end = place.last_word().unwrap_or_else(|| "it said nothing".to_string());
+            let what = if ended.is_some() { "ended at once" } else { "does not listen" };
             return Err(Error::new(Kind::Lost, format!("the worker {what}: {end}")));
         }
         std::thread::sleep(POLL);
     }
 }
 
-fn spawn(log: &Path, arguments: &[String]) -> Result<Child> {
-    let log = std::fs::File::options().create(true).append(true).open(log).map_err(starting)?;
+fn spawn(place: &Place, arguments: &[OsString]) -> Result<Child> {
+    let log = place.log()?;
     let mut command = Command::new(std::env::current_exe().map_err(starting)?);
     command.args(["worker", "serve"]).args(arguments);
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(starting)?).stderr(log);
@@ -82,24 +86,23 @@ fn spawn(log: &Path, arguments: &[String]) -> Result<Child> {
 }
 
 /// Leaves the script of the worker where the keeper looks for it.
-fn ask_keeper(folder: &Path, log: &Path, arguments: &[String]) -> Result<()> {
+fn ask_keeper(place: &Place, arguments: &[OsString]) -> Result<()> {
+    // The keeper's shell opens the log by its name: it is there, and ours, before that.
+    drop(place.log()?);
     let here = std::env::current_dir().map_err(starting)?;
     let program = std::env::current_exe().map_err(starting)?;
     let word = |path: &Path| quoted(&path.display().to_string());
-    let arguments: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
+    let arguments: Vec<String> = arguments.iter().map(|argument| quoted(&argument.to_string_lossy())).collect();
     let script = format!(
         "cd {} && exec {} worker serve {} >>{} 2>&1 </dev/null\n",
         word(&here),
         word(&program),
         arguments.join(" "),
-        word(log)
+        word(&place.path().join("worker.log"))
     );
-    // Under its name only when it is whole.
-    let asking = |e: std::io::Error| {
-        Error::io(format!("asking for a worker in {}", folder.display()), &e).hint("does the job still run?")
-    };
-    let draft = folder.join(format!("start.{}", std::process::id()));
-    std::fs::write(&draft, script).and_then(|()| std::fs::rename(&draft, folder.join("start"))).map_err(asking)
+    place.leave("start", &script).map_err(|e| {
+        Error::io(format!("asking for a worker in {}", place.path().display()), &e).hint("does the job still run?")
+    })
 }
 
 /// Copies stdin to the worker and what it answers to stdout, until either ends.

@@ -2,13 +2,17 @@
 
 mod answer;
 mod attach;
+mod calls;
 mod deploy;
 mod fleet;
+mod guardian;
 mod lent;
 mod line;
 mod local;
 mod op;
+mod place;
 mod planned;
+mod pulse;
 mod remote;
 mod watched;
 mod wire;
@@ -18,13 +22,15 @@ pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use fleet::{Ending, Fleet, Provision, SshTarget};
+pub use guardian::{Inherited, guard};
 pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
 pub use planned::{Planned, Step};
+pub use pulse::{Limits, seconds};
 pub use remote::Remote;
 pub use wire::Status;
-pub use worker::{Limits, serve};
+pub use worker::work;
 
 use std::path::Path;
 

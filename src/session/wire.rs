@@ -140,18 +140,17 @@ pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 /// One frame, in one write.
-pub fn send(stream: &mut impl Write, message: &impl Serialize) -> Result<()> {
-    let frame = frame(message)?;
-    stream.write_all(&frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
+pub fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
+    stream.write_all(frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
 }
 
-/// The next frame; `Kind::Lost` when the other side has gone.
-pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T> {
+/// The next frame; `Kind::Lost` when the other side has gone. A frame that claims more than `most` bytes is not one.
+pub fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
     let mut length = [0; 8];
     stream.read_exact(&mut length).map_err(lost)?;
     let length = u64::from_le_bytes(length) as usize;
-    if length > MAX_FRAME {
+    if length > most {
         return Err(Error::new(Kind::Lost, format!("receiving: a frame of {length} bytes")));
     }
     // Grows with what arrives, not with what is claimed.
@@ -172,15 +171,15 @@ mod tests {
     #[test]
     fn frames_arrive_whole_or_not_at_all() {
         let mut bytes = Vec::new();
-        send(&mut bytes, &Request::Renew { seconds: 1.5 }).unwrap();
-        let whole: Request = receive(&mut bytes.as_slice()).unwrap();
+        send_frame(&mut bytes, &frame(&Request::Renew { seconds: 1.5 }).unwrap()).unwrap();
+        let whole: Request = receive_up_to(&mut bytes.as_slice(), MAX_FRAME).unwrap();
         assert!(matches!(whole, Request::Renew { seconds: 1.5 }));
         for cut in 0..bytes.len() {
-            let error = receive::<Request>(&mut &bytes[..cut]).unwrap_err();
+            let error = receive_up_to::<Request>(&mut &bytes[..cut], MAX_FRAME).unwrap_err();
             assert_eq!(error.kind, Kind::Lost, "cut at {cut}");
         }
         let claim = [0xff; 20];
-        assert_eq!(receive::<Request>(&mut claim.as_slice()).unwrap_err().kind, Kind::Lost);
+        assert_eq!(receive_up_to::<Request>(&mut claim.as_slice(), MAX_FRAME).unwrap_err().kind, Kind::Lost);
     }
 
     #[test]

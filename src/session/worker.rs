@@ -1,313 +1,329 @@
-//! `outlier worker`: the same requests as everywhere, on a machine that clients reach through a Unix socket. It outlives
-//! their connections, and ends the machine when nobody wants it any more.
+//! The worker: the same requests as everywhere, on a machine that clients reach through a Unix socket. It outlives their
+//! connections. When it is to end is its guardian's affair, and its own where the guardian has gone.
 
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::calls::{Call, Calls, Joined, locked};
+use super::guardian::{self, Adopted, GRACE, Inherited, TICK, end_machine, say};
+use super::place::{Place, is_ours};
+use super::pulse::{Limits, Page, now, seconds};
 use super::wire::{self, Answer, Request, Status};
 use super::{Local, Op, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::hub;
-use crate::progress::{Event, Progress, interrupt_requested};
+use crate::progress::{Event, INTERRUPTED, Progress};
 use crate::secret::Secret;
 
-/// How often the limits are looked at.
-const TICK: Duration = Duration::from_millis(250);
-/// Calls get so long to stop at a safe point before the process ends.
-const GRACE: Duration = Duration::from_secs(20);
-/// Outcomes that no client has fetched are kept up to this number; the oldest goes first.
-const KEPT_OUTCOMES: usize = 64;
+/// Connections at the same time; beyond them the one that has been silent for longest is closed.
+const MOST_CONNECTIONS: usize = 128;
+/// Calls that one connection may follow at the same time.
+const MOST_FOLLOWED: usize = 16;
+/// Whoever connects greets within this time, in all.
+const GREETING: Duration = Duration::from_secs(30);
+/// A frame that has begun goes on arriving, and an answer goes on being taken, within this time.
+const STANDSTILL: Duration = Duration::from_secs(120);
+/// The largest request, bytes: the tokens of an extraction, five bytes each at most.
+const LARGEST_REQUEST: usize = 1 << 30;
+/// What all connections together are in the midst of sending, bytes.
+const MOST_ARRIVING: usize = 2 << 30;
+/// Tokens of the hub are far shorter.
+const LONGEST_TOKEN: usize = 4096;
+/// After so many deaths of workers in a row, a call that was at work each time is not begun once more.
+const MOST_DEATHS: u64 = 3;
 
-/// When a worker ends by itself. All in seconds.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Without a word from a client that wants the machine.
-    pub lease: Option<f64>,
-    /// While a call is at work, without any progress of it.
-    pub stall: Option<f64>,
-    /// In all.
-    pub lifetime: Option<f64>,
-}
-
-/// The socket that clients connect to.
-pub fn socket(folder: &Path) -> PathBuf {
-    folder.join("worker.sock")
-}
-
-/// Serves until a limit is reached or a client says so; gives the reason.
-pub fn serve(folder: &Path, limits: &Limits) -> Result<String> {
-    fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
-    let _only = only_one(folder)?;
-    let path = socket(folder);
-    let _ = fs::remove_file(&path);
-    let listening = |e: std::io::Error| {
-        Error::io(format!("listening on {}", path.display()), &e).hint("the path of a socket has at most 107 bytes")
-    };
-    let listener = UnixListener::bind(&path).map_err(listening)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(listening)?;
-    let worker = Arc::new(Worker::new(limits.clone()));
+/// Carries out requests until its guardian, a client or a signal ends it. Without its guardian it does what the guardian
+/// would have done.
+pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &Inherited) -> Result<()> {
+    let Adopted { lock, listener, page } = inherited.adopt()?;
+    guardian::take_signals();
+    let worker = Arc::new(Worker::new(page, inherited.died.clone()));
     let accepting = worker.clone();
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let worker = accepting.clone();
-            std::thread::spawn(move || worker.client(stream));
+        for stream in listener.incoming() {
+            match stream {
+                Ok(stream) => accepting.admit(stream),
+                // Too many files are open, or the like: that passes.
+                Err(_) => std::thread::sleep(TICK),
+            }
         }
     });
+    // SAFETY: it only tells.
+    let is_alone = || unsafe { libc::getppid() } as u32 != inherited.guardian;
+    let mut alone = false;
     let reason = loop {
         std::thread::sleep(TICK);
-        if let Some(reason) = worker.over() {
+        worker.page.beats();
+        if guardian::told() > 0 {
+            worker.page.end_by_signal();
+        }
+        if is_alone() {
+            if !alone {
+                say("the guardian has gone: the worker looks after the machine itself");
+            }
+            alone = true;
+            lock.show_life();
+        }
+        // A guardian says on the page what it finds.
+        if (alone || worker.page.is_ending())
+            && let Some(reason) = worker.page.over(limits)
+        {
             break reason;
         }
     };
     worker.stop_calls();
-    let _ = fs::remove_file(&path);
-    Ok(reason)
-}
-
-/// Holds a lock while one worker serves a folder.
-fn only_one(folder: &Path) -> Result<File> {
-    let path = folder.join("worker.lock");
-    let locking = |e: std::io::Error| Error::io(format!("locking {}", path.display()), &e);
-    let file = File::options().create(true).append(true).open(&path).map_err(locking)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            let message = format!("another worker serves {} already", folder.display());
-            Err(Error::bad_argument(message).hint("attach to it"))
-        }
-        Err(fs::TryLockError::Error(e)) => Err(locking(e)),
+    if is_alone() {
+        end_machine(Place::find(folder).ok().as_ref(), &lock, &reason, on_end);
     }
+    Ok(())
 }
 
 struct Worker {
-    limits: Limits,
+    page: Page,
     local: Local,
-    calls: Mutex<Vec<(String, Arc<Call>)>>,
-    started: Instant,
-    pulse: Mutex<Pulse>,
-    ended: AtomicBool,
+    calls: Calls,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    /// Bytes of frames that have begun to arrive.
+    arriving: AtomicUsize,
+    /// How the worker before this one died.
+    died: Option<String>,
 }
 
-struct Pulse {
-    leased_until: Option<Instant>,
-    progress: Instant,
+struct Connection {
+    stream: UnixStream,
+    /// One answer at a time.
+    writer: Mutex<UnixStream>,
+    /// When its last request began to arrive.
+    heard: AtomicU64,
+    open: AtomicBool,
+    followed: AtomicUsize,
 }
 
-/// One call: what has happened so far, for every connection that asks.
-struct Call {
-    happened: Mutex<Happened>,
-    more: Condvar,
-    cancelled: AtomicBool,
-}
+impl Connection {
+    fn new(stream: UnixStream) -> std::io::Result<Arc<Self>> {
+        stream.set_write_timeout(Some(STANDSTILL))?;
+        let writer = Mutex::new(stream.try_clone()?);
+        let (heard, open, followed) = (AtomicU64::new(now()), AtomicBool::new(true), AtomicUsize::new(0));
+        Ok(Arc::new(Self { stream, writer, heard, open, followed }))
+    }
 
-#[derive(Default)]
-struct Happened {
-    events: Vec<Event>,
-    outcome: Option<std::result::Result<Reply, Error>>,
+    fn close(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = wire::send_frame(&mut *locked(&self.writer), frame);
+        if sent.is_err() {
+            // Half a frame may have gone: nothing that follows would be understood.
+            self.close();
+        }
+        sent
+    }
 }
 
 impl Worker {
-    fn new(limits: Limits) -> Self {
-        let now = Instant::now();
-        let leased_until = limits.lease.map(|seconds| now + Duration::from_secs_f64(seconds));
-        Self {
-            limits,
-            local: Local::default(),
-            calls: Mutex::default(),
-            started: now,
-            pulse: Mutex::new(Pulse { leased_until, progress: now }),
-            ended: AtomicBool::new(false),
-        }
-    }
-
-    /// Why it is time to end, if it is.
-    fn over(&self) -> Option<String> {
-        if self.ended.load(Ordering::Relaxed) {
-            return Some("a client ended it".to_string());
-        }
-        if interrupt_requested() {
-            return Some("it was told to stop by a signal".to_string());
-        }
-        let now = Instant::now();
-        let pulse = self.pulse.lock().expect("no panic under this lock");
-        if pulse.leased_until.is_some_and(|until| now > until) {
-            return Some("its lease ran out: no client has renewed it".to_string());
-        }
-        let since = (now - pulse.progress).as_secs_f64();
-        if self.limits.stall.is_some_and(|limit| since > limit) && !self.at_work().is_empty() {
-            return Some(format!("no call has made progress for {since:.0} s"));
-        }
-        let age = self.started.elapsed().as_secs_f64();
-        let old = self.limits.lifetime.is_some_and(|limit| age > limit);
-        old.then(|| format!("its lifetime of {age:.0} s is over"))
-    }
-
-    fn at_work(&self) -> Vec<String> {
-        let calls = self.calls.lock().expect("no panic under this lock");
-        calls.iter().filter(|(_, call)| !call.is_done()).map(|(id, _)| id.clone()).collect()
+    fn new(page: Page, died: Option<String>) -> Self {
+        let (local, calls, connections) = (Local::default(), Calls::default(), Mutex::default());
+        Self { page, local, calls, connections, arriving: AtomicUsize::new(0), died }
     }
 
     fn stop_calls(&self) {
-        for (_, call) in self.calls.lock().expect("no panic under this lock").iter() {
-            call.cancelled.store(true, Ordering::Relaxed);
-        }
+        INTERRUPTED.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + GRACE;
-        while !self.at_work().is_empty() && Instant::now() < deadline {
+        while self.page.is_at_work() && Instant::now() < deadline {
+            self.page.beats();
             std::thread::sleep(TICK);
         }
         // The last outcomes get on their way.
         std::thread::sleep(TICK);
     }
 
-    fn progressed(&self) {
-        self.pulse.lock().expect("no panic under this lock").progress = Instant::now();
+    /// Answers a connection by a thread of its own, if it is one of our own user.
+    fn admit(self: &Arc<Self>, stream: UnixStream) {
+        let Some(connection) = is_ours(&stream).then(|| Connection::new(stream).ok()).flatten() else { return };
+        let mut all = locked(&self.connections);
+        let silent = all.iter().min_by_key(|known| known.heard.load(Ordering::SeqCst)).cloned();
+        if all.len() >= MOST_CONNECTIONS
+            && let Some(silent) = silent
+        {
+            silent.close();
+            all.retain(|known| !Arc::ptr_eq(known, &silent));
+        }
+        all.push(connection.clone());
+        drop(all);
+        let (worker, served) = (self.clone(), connection.clone());
+        let started = std::thread::Builder::new().spawn(move || {
+            worker.serve(&served);
+            worker.leave(&served);
+        });
+        if started.is_err() {
+            self.leave(&connection);
+        }
     }
 
-    /// Answers one connection until it closes.
-    fn client(self: &Arc<Self>, mut stream: UnixStream) {
-        if wire::greet(&mut stream).is_err() {
+    fn leave(&self, connection: &Arc<Connection>) {
+        connection.close();
+        locked(&self.connections).retain(|known| !Arc::ptr_eq(known, connection));
+    }
+
+    /// Answers one connection until it closes, or says what no client says.
+    fn serve(self: &Arc<Self>, connection: &Arc<Connection>) {
+        if wire::greet(&mut Until { stream: &connection.stream, deadline: Instant::now() + GREETING }).is_err() {
             return;
         }
-        let Ok(writer) = stream.try_clone() else { return };
-        let writer = Arc::new(Mutex::new(writer));
-        while let Ok(request) = wire::receive(&mut stream) {
+        while let Ok(request) = self.receive(connection) {
             let answer = match request {
                 Request::Call { id, op, seen, fresh } => {
-                    let call = self.call(&id, *op, fresh);
-                    let writer = writer.clone();
-                    std::thread::spawn(move || call.tell(&id, seen, &writer));
+                    if connection.followed.fetch_add(1, Ordering::SeqCst) >= MOST_FOLLOWED {
+                        return;
+                    }
+                    let (call, seen) = match self.call(&id, *op, fresh) {
+                        Begun::Before(call) => (call, seen),
+                        Begun::Now(call) => (call, 0),
+                    };
+                    let to = connection.clone();
+                    let follow = move || {
+                        let _ = call.tell(seen, &to.open, |frame| to.send(frame));
+                        to.followed.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    if std::thread::Builder::new().spawn(follow).is_err() {
+                        return;
+                    }
                     continue;
                 }
                 other => self.answer(other),
             };
-            let sent = wire::send(&mut *writer.lock().expect("no panic under this lock"), &answer);
+            let sent = answer.and_then(|answer| connection.send(&wire::frame(&answer)?));
             if sent.is_err() {
                 return;
             }
         }
     }
 
-    fn answer(&self, request: Request) -> Answer {
-        match request {
-            Request::Call { .. } => unreachable!("calls are answered by their own thread"),
-            Request::Cancel { id } => {
-                if let Some(call) = self.find(&id) {
-                    call.cancelled.store(true, Ordering::Relaxed);
-                }
-            }
-            Request::Forget { id } => {
-                self.calls.lock().expect("no panic under this lock").retain(|(known, _)| *known != id)
-            }
-            Request::Renew { seconds } => {
-                let mut pulse = self.pulse.lock().expect("no panic under this lock");
-                pulse.leased_until = pulse.leased_until.map(|_| Instant::now() + Duration::from_secs_f64(seconds));
-            }
-            Request::HubToken { token } => hub::use_token(Secret::new(&token)),
-            Request::Status => return Answer::Status(self.status()),
-            Request::End => self.ended.store(true, Ordering::Relaxed),
-        }
-        Answer::Done
+    fn receive(&self, connection: &Connection) -> Result<Request> {
+        wire::receive_up_to(&mut Arriving { worker: self, connection, count: 0 }, LARGEST_REQUEST)
     }
 
-    fn find(&self, id: &str) -> Option<Arc<Call>> {
-        let calls = self.calls.lock().expect("no panic under this lock");
-        calls.iter().find(|(known, _)| known == id).map(|(_, call)| call.clone())
+    /// An error closes the connection: there is no answer that says it.
+    fn answer(&self, request: Request) -> Result<Answer> {
+        let senseless = |what: &str| Err(Error::bad_argument(what));
+        match request {
+            Request::Call { .. } => return senseless("calls are answered by their own thread"),
+            Request::Cancel { id } => {
+                if let Some(call) = self.calls.find(&id) {
+                    call.cancelled.store(true, Ordering::SeqCst);
+                }
+            }
+            Request::Forget { id } => self.calls.forget(&id),
+            Request::Renew { seconds: number } => match seconds(number) {
+                Some(time) => self.page.renew(time),
+                None => return senseless("a lease is renewed by a number of seconds"),
+            },
+            Request::HubToken { token } if token.len() > LONGEST_TOKEN => return senseless("no token is so long"),
+            Request::HubToken { token } => hub::use_token(Secret::new(&token)),
+            Request::Status => return Ok(Answer::Status(self.status())),
+            Request::End => self.page.end_by_client(),
+        }
+        Ok(Answer::Done)
     }
 
     /// The call with this id, started now if it is new.
-    fn call(self: &Arc<Self>, id: &str, op: Op, fresh: bool) -> Arc<Call> {
-        let mut calls = self.calls.lock().expect("no panic under this lock");
+    fn call(self: &Arc<Self>, id: &str, op: Op, fresh: bool) -> Begun {
+        let call = match self.calls.join(id, fresh) {
+            Ok(Joined::Known(call)) => return Begun::Before(call),
+            Ok(Joined::New(call)) => call,
+            Err(error) => return Begun::Now(Call::refused(id, error)),
+        };
+        let again = (!fresh).then(|| self.died.as_ref()).flatten();
+        match again {
+            // Whoever asks has followed it at a worker before this one.
+            Some(died) if self.page.deaths() >= MOST_DEATHS => {
+                call.finish(Err(given_up(self.page.deaths(), died)));
+                return Begun::Now(call);
+            }
+            Some(died) => call.add(Event::Warning(format!(
+                "the worker has died ({died}): this begins again, from its checkpoint where there is one"
+            ))),
+            None => (),
+        }
         if fresh {
-            calls.retain(|(known, call)| known != id || !call.is_spoilt());
+            self.page.forgive();
         }
-        if let Some((_, call)) = calls.iter().find(|(known, _)| known == id) {
-            return call.clone();
-        }
-        let done = |calls: &[(String, Arc<Call>)]| calls.iter().position(|(_, call)| call.is_done());
-        while calls.len() >= KEPT_OUTCOMES
-            && let Some(oldest) = done(&calls)
-        {
-            calls.remove(oldest);
-        }
-        let call =
-            Arc::new(Call { happened: Mutex::default(), more: Condvar::new(), cancelled: AtomicBool::new(false) });
-        calls.push((id.to_string(), call.clone()));
-        self.progressed();
         let (worker, started) = (self.clone(), call.clone());
-        std::thread::spawn(move || worker.carry_out(&started, op));
-        call
+        // It is at work from here on, not from when its thread gets its turn.
+        let at_work = AtWork::begin(self.clone());
+        let thread = std::thread::Builder::new().spawn(move || {
+            worker.carry_out(&started, op);
+            drop(at_work);
+        });
+        if let Err(error) = thread {
+            call.finish(Err(Error::io("starting a thread for a call", &error)));
+        }
+        Begun::Now(call)
     }
 
     fn carry_out(&self, call: &Call, op: Op) {
         let watcher = Watcher { worker: self, call };
         let work = || self.local.call(op, &watcher);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        let outcome = outcome.unwrap_or_else(|_| {
+        let outcome: std::result::Result<Reply, Error> = outcome.unwrap_or_else(|_| {
             Err(Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
         });
-        self.progressed();
-        call.happened.lock().expect("no panic under this lock").outcome = Some(outcome);
-        call.more.notify_all();
+        call.finish(outcome);
+        self.page.forgive();
+        self.calls.tidy();
     }
 
     fn status(&self) -> Status {
-        let at_work = self.at_work();
-        let pulse = self.pulse.lock().expect("no panic under this lock");
         Status {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
-            age: self.started.elapsed().as_secs_f64(),
-            lease: pulse.leased_until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
-            at_work,
-            since_progress: pulse.progress.elapsed().as_secs_f64(),
+            age: self.page.age(),
+            lease: self.page.lease(),
+            at_work: self.calls.at_work(),
+            since_progress: self.page.since_progress(),
             models: self.local.loaded().unwrap_or_default(),
         }
     }
 }
 
-impl Call {
-    fn is_done(&self) -> bool {
-        self.happened.lock().expect("no panic under this lock").outcome.is_some()
-    }
+/// Whether a client can have seen events of a call.
+enum Begun {
+    Before(Arc<Call>),
+    Now(Arc<Call>),
+}
 
-    /// Whether whoever asks now would not get what was asked for.
-    fn is_spoilt(&self) -> bool {
-        let failed = |outcome: &std::result::Result<Reply, Error>| outcome.is_err();
-        let failed = self.happened.lock().expect("no panic under this lock").outcome.as_ref().is_some_and(failed);
-        failed || self.cancelled.load(Ordering::Relaxed)
-    }
+fn given_up(deaths: u64, died: &str) -> Error {
+    // Another machine of the kind would be short of memory as well; anything else may have been this machine's own fault.
+    let short = died.contains("memory");
+    let kind = if short { Kind::Oom } else { Kind::Lost };
+    let hint = if short {
+        "lower `memory_budget`, or take a machine with more memory; what it had done is in its checkpoint, if it has one"
+    } else {
+        "`outlier gpus logs ID` tells what the worker said last; what it had done is in its checkpoint, if it has one"
+    };
+    Error::new(kind, format!("the worker died {deaths} times in a row at this: {died}")).hint(hint)
+}
 
-    /// Sends everything that happens after the first `seen` events, the outcome last; ends with the connection.
-    fn tell(&self, id: &str, seen: usize, writer: &Mutex<UnixStream>) {
-        let mut next = seen;
-        loop {
-            let mut happened = self.happened.lock().expect("no panic under this lock");
-            // A client may have seen more: of a worker before this one.
-            next = next.min(happened.events.len());
-            let (events, outcome) = loop {
-                if next < happened.events.len() || happened.outcome.is_some() {
-                    break (happened.events[next..].to_vec(), happened.outcome.clone());
-                }
-                happened = self.more.wait(happened).expect("no panic under this lock");
-            };
-            drop(happened);
-            next += events.len();
-            let mut writer = writer.lock().expect("no panic under this lock");
-            for event in events {
-                if wire::send(&mut *writer, &Answer::Event { id: id.to_string(), event }).is_err() {
-                    return;
-                }
-            }
-            if let Some(outcome) = outcome {
-                let _ = wire::send(&mut *writer, &Answer::Outcome { id: id.to_string(), outcome });
-                return;
-            }
-        }
+/// Counts a call as at work as long as it lives.
+struct AtWork(Arc<Worker>);
+
+impl AtWork {
+    fn begin(worker: Arc<Worker>) -> Self {
+        worker.page.begin_work();
+        Self(worker)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.page.end_work();
     }
 }
 
@@ -319,12 +335,70 @@ struct Watcher<'a> {
 
 impl Progress for Watcher<'_> {
     fn event(&self, event: Event) {
-        self.worker.progressed();
-        self.call.happened.lock().expect("no panic under this lock").events.push(event);
-        self.call.more.notify_all();
+        self.worker.page.progressed();
+        self.call.add(event);
     }
 
     fn interrupted(&self) -> bool {
-        self.call.cancelled.load(Ordering::Relaxed) || interrupt_requested()
+        self.call.cancelled.load(Ordering::SeqCst) || INTERRUPTED.load(Ordering::SeqCst)
+    }
+}
+
+/// A stream that is read until a moment, however slowly it speaks.
+struct Until<'a> {
+    stream: &'a UnixStream,
+    deadline: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let mut stream = self.stream;
+        stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One request as it arrives: its first byte may take any time, all that follow may not, and all that arrives at the same time
+/// is bounded.
+struct Arriving<'a> {
+    worker: &'a Worker,
+    connection: &'a Connection,
+    count: usize,
+}
+
+impl Read for Arriving<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.connection.stream.set_read_timeout((self.count > 0).then_some(STANDSTILL))?;
+        let mut stream = &self.connection.stream;
+        let count = stream.read(buffer)?;
+        if self.count == 0 {
+            self.connection.heard.store(now(), Ordering::SeqCst);
+        }
+        self.count += count;
+        if self.worker.arriving.fetch_add(count, Ordering::SeqCst) + count > MOST_ARRIVING {
+            return Err(std::io::Error::other("too much arrives at once"));
+        }
+        Ok(count)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.worker.arriving.fetch_sub(self.count, Ordering::SeqCst);
     }
 }

@@ -66,6 +66,33 @@ pub const FAULTS: &[Fault] = &[
     Fault::EndFailsOnce,
 ];
 
+/// What happens inside of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// As by the kernel when memory is short.
+    KillWorker,
+    AbortWorker,
+    /// It gets no memory any more.
+    StarveWorker,
+    /// It stands still, and all of its threads.
+    StopWorker,
+    EndWorker,
+    KillGuardian,
+    EndGuardian,
+    KillBoth,
+}
+
+pub const BLOWS: &[Blow] = &[
+    Blow::KillWorker,
+    Blow::AbortWorker,
+    Blow::StarveWorker,
+    Blow::StopWorker,
+    Blow::EndWorker,
+    Blow::KillGuardian,
+    Blow::EndGuardian,
+    Blow::KillBoth,
+];
+
 #[derive(Default)]
 struct State {
     pods: Vec<Pod>,
@@ -81,6 +108,8 @@ struct State {
     billed: f64,
     /// Where programs that were sent to one pod are found by all, as in an image.
     programs: Option<PathBuf>,
+    /// Pods run what they are to run at their start, and what it sleeps for longest takes so long.
+    starts: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -122,6 +151,17 @@ impl FakeRunPod {
     pub fn with_programs(self, folder: &Path) -> Self {
         self.state.lock().unwrap().programs = Some(folder.to_path_buf());
         self
+    }
+
+    /// Pods run the command that they are created with, in which the longest sleep takes so long.
+    pub fn with_starts(self, sleep: Duration) -> Self {
+        self.state.lock().unwrap().starts = Some(sleep);
+        self
+    }
+
+    /// Gives how many processes it has hit.
+    pub fn strike(&self, blow: Blow) -> usize {
+        self.state.lock().unwrap().pods.iter().map(|pod| pod.strike(blow)).sum()
     }
 
     /// Names of the pods that exist and cost money, other people's left out.
@@ -369,6 +409,9 @@ fn create(request: &Request, state: &mut State, base: &str) -> Answer {
     let pod = Pod::create(state.created, &body, price * dearer, fault, base, Instant::now());
     if let Some(folder) = &state.programs {
         pod.share_programs(folder);
+    }
+    if let Some(sleep) = state.starts {
+        pod.run_start(sleep);
     }
     let created = Answer::json(201, pod.json());
     state.pods.push(pod);

@@ -1,11 +1,12 @@
 //! One pod: a state that follows the clock, and behind it a real sshd.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::Fault;
+use super::{Blow, Fault};
 use crate::sshd::Sshd;
 
 /// When a pod gets how far: quicker than the real one, in the same order.
@@ -52,6 +53,46 @@ impl Pod {
         let home = self.sshd.as_ref().map(Sshd::home).unwrap_or_default().join(".outlier");
         std::fs::create_dir_all(&home).unwrap();
         std::os::unix::fs::symlink(folder, home.join("bin")).unwrap();
+    }
+
+    /// What a pod runs at its start, but for the image's own part, with its longest sleep made this short.
+    pub fn run_start(&self, sleep: Duration) {
+        let Some(command) = self.body.get("cmd").and_then(|cmd| cmd[2].as_str()) else { return };
+        let quick = format!(
+            "sleep() {{ case $1 in 2400) command sleep {};; *) command sleep 0.5;; esac; }}; ",
+            sleep.as_secs_f64()
+        );
+        if let Some(sshd) = &self.sshd {
+            sshd.runs(&format!("{quick}{}", command.replace("exec /start.sh", "wait")));
+        }
+    }
+
+    pub fn strike(&self, blow: Blow) -> usize {
+        let Some(sshd) = &self.sshd else { return 0 };
+        let guardians = sshd.running("worker serve");
+        let workers = Some(sshd.running("worker work")).filter(|found| !found.is_empty()).unwrap_or(guardians.clone());
+        let signal = |name: &str, pids: &[u32]| {
+            for pid in pids {
+                let _ = Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status();
+            }
+            pids.len()
+        };
+        match blow {
+            Blow::KillWorker => signal("-KILL", &workers),
+            Blow::AbortWorker => signal("-ABRT", &workers),
+            Blow::StopWorker => signal("-STOP", &workers),
+            Blow::EndWorker => signal("-TERM", &workers),
+            Blow::KillGuardian => signal("-KILL", &guardians),
+            Blow::EndGuardian => signal("-TERM", &guardians),
+            Blow::KillBoth => signal("-KILL", &[guardians, workers].concat()),
+            Blow::StarveWorker => {
+                for pid in &workers {
+                    let limit = ["--as=1".to_string(), format!("--pid={pid}")];
+                    let _ = Command::new("prlimit").args(limit).stderr(Stdio::null()).status();
+                }
+                workers.len()
+            }
+        }
     }
 
     fn age(&self) -> Duration {

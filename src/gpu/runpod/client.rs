@@ -31,7 +31,7 @@ const LOG: u64 = 16 << 20;
 const WORDS: usize = 400;
 const LINE: usize = 2000;
 /// Generic agents are turned away at the door.
-const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
 
 pub struct Client {
     base: String,

@@ -21,13 +21,14 @@ use crate::remote::{HostKey, Key, Login, Ssh};
 
 pub use answer::fingerprints;
 use answer::{description, is_cursor, is_id, price, shown, unexpected};
-use client::Client;
 pub use client::base;
+use client::{AGENT, Client};
 
 /// CUDA 12.8 with an sshd that starts when the environment holds a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
 const CUDA: &str = "12.8";
-/// A pod on which no worker has begun after this time ends itself: its client died before it could bring one.
+/// A pod that no worker's guardian has shown life on for this time ends itself: its client died before it could bring one, or
+/// all that ran there was killed.
 const GUARD_SECONDS: u64 = 40 * 60;
 const BANNER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -203,18 +204,21 @@ impl Provider for RunPod {
     }
 }
 
-/// The start of our pods: first what ends them if nobody comes, then what the image would have started.
+/// The start of our pods: first what ends them when nobody looks after them, then what the image would have started. A worker's
+/// guardian sets the time of its lock again and again; where the times are the same after `seconds`, there is none (any more),
+/// whatever has ended it.
 fn guard(seconds: u64) -> String {
     let api = "${OUTLIER_RUNPOD_URL:-https://api.runpod.io}";
     // The key travels through a pipe: arguments are seen by everybody in the pod.
     let delete = format!(
         "printf 'Authorization: Bearer %s' \"$RUNPOD_API_KEY\" | \
-         curl -fsS -A outlier -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
+         curl -fsS -A {AGENT} -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
     );
     format!(
-        "(sleep {seconds}; until [ -e ~/.outlier/w ]; do \
+        "lives() {{ now=$(stat -c %Y ~/.outlier/w/*/worker.lock 2>/dev/null); [ \"$now\" != \"$seen\" ] && seen=$now; }}; \
+         (seen=; while sleep {seconds}; do until lives; do \
          {delete} || runpodctl pod delete \"$RUNPOD_POD_ID\" || runpodctl remove pod \"$RUNPOD_POD_ID\"; \
-         sleep 30; done) & exec /start.sh"
+         sleep 30; done; done) & exec /start.sh"
     )
 }
 
@@ -273,6 +277,8 @@ fn of_first_process(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     #[test]
@@ -286,31 +292,99 @@ mod tests {
         }
     }
 
-    /// As the pod runs it, but without the image's own start, and with nothing left of it afterwards.
+    /// The start of a pod, as the pod runs it, but without the image's own; time passes there when it is told to.
+    struct Start {
+        home: tempfile::TempDir,
+        service: std::net::TcpListener,
+        process: std::process::Child,
+    }
+
+    impl Start {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let path = |name: &str| home.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(path("time")).status().unwrap().success());
+            std::fs::create_dir(path("bin")).unwrap();
+            std::fs::write(path("bin/sleep"), "#!/bin/sh\necho $1 >> ~/slept\nread line < ~/time\n").unwrap();
+            std::fs::set_permissions(path("bin/sleep"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let process = std::process::Command::new("bash")
+                .args(["-c", &guard(GUARD_SECONDS).replace("exec /start.sh", "wait")])
+                .env("OUTLIER_RUNPOD_URL", format!("http://{}", service.local_addr().unwrap()))
+                .envs([("RUNPOD_POD_ID", "pod7"), ("RUNPOD_API_KEY", "rpa_own")])
+                .env("HOME", home.path())
+                .env("PATH", format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap()))
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            Self { home, service, process }
+        }
+
+        /// Waits until it sleeps for the `count`th time, and gives for how many seconds.
+        fn sleeps(&self, count: usize) -> u64 {
+            loop {
+                let slept = std::fs::read_to_string(self.home.path().join("slept")).unwrap_or_default();
+                match slept.lines().nth(count - 1) {
+                    Some(line) if slept.ends_with('\n') => return line.parse().unwrap(),
+                    _ => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+        }
+
+        fn wakes(&self) {
+            std::fs::write(self.home.path().join("time"), "\n").unwrap();
+        }
+
+        /// Its next request, which is answered.
+        fn asks(&self) -> String {
+            let (mut stream, _) = self.service.accept().unwrap();
+            let (mut request, mut piece) = (String::new(), [0; 4096]);
+            while !request.contains("\r\n\r\n") {
+                let count = stream.read(&mut piece).unwrap();
+                assert!(count > 0, "{request}");
+                request += &String::from_utf8_lossy(&piece[..count]);
+            }
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            request
+        }
+    }
+
+    /// Nothing of it is left afterwards.
+    impl Drop for Start {
+        fn drop(&mut self) {
+            // SAFETY: the process group that was made for it.
+            unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
+            let _ = self.process.wait();
+        }
+    }
+
     #[test]
     fn a_pod_that_nobody_comes_to_ends_itself() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let script = guard(0).replace("exec /start.sh", "wait").replace("sleep 30", "sleep 0.1");
-        let mut pod = std::process::Command::new("bash")
-            .args(["-c", &script])
-            .env("OUTLIER_RUNPOD_URL", format!("http://{}", listener.local_addr().unwrap()))
-            .envs([("RUNPOD_POD_ID", "pod7"), ("RUNPOD_API_KEY", "rpa_own")])
-            .env("HOME", home.path())
-            .spawn()
-            .unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        // Whoever comes in the meantime keeps it.
-        std::fs::create_dir_all(home.path().join(".outlier/w")).unwrap();
-        let (mut request, mut piece) = (String::new(), [0; 4096]);
-        while !request.contains("\r\n\r\n") {
-            let count = stream.read(&mut piece).unwrap();
-            assert!(count > 0, "{request}");
-            request += &String::from_utf8_lossy(&piece[..count]);
-        }
-        std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        let pod = Start::new();
+        assert_eq!(pod.sleeps(1), GUARD_SECONDS);
+        pod.wakes();
+        let request = pod.asks();
         assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("Authorization: Bearer rpa_own\r\n"), "{request}");
-        pod.wait().unwrap();
+        assert!(request.contains(&format!("User-Agent: {AGENT}\r\n")), "{request}");
+        assert_eq!(pod.sleeps(2), 30, "it tries again as long as it is there");
+    }
+
+    /// Guardian and worker have gone together, as when everything in a container is killed but its first process.
+    #[test]
+    fn a_pod_that_nobody_looks_after_any_more_ends_itself() {
+        let pod = Start::new();
+        let lock = pod.home.path().join(".outlier/w/x/worker.lock");
+        std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        let lock = std::fs::File::create(lock).unwrap();
+        for turn in 1..=3 {
+            assert_eq!(pod.sleeps(turn), GUARD_SECONDS, "no attempt to end it lies between two looks");
+            lock.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(turn as u64)).unwrap();
+            pod.wakes();
+        }
+        assert_eq!(pod.sleeps(4), GUARD_SECONDS);
+        pod.wakes();
+        let request = pod.asks();
+        assert!(request.starts_with("DELETE /v2/pods/pod7 HTTP/1.1\r\n"), "{request}");
     }
 }

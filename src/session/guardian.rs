@@ -1,0 +1,301 @@
+//! The guardian of a machine: a small process that starts the worker, outlives whatever the worker does, and ends the machine
+//! when nobody wants it any more. It holds the socket, so that a client that comes while no worker runs is why the next one
+//! starts. It does almost nothing itself: nothing can kill it but a signal that is meant for it. If one does, the worker takes
+//! its place.
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::place::{Lock, Place};
+use super::pulse::{Limits, Page};
+use crate::error::{Error, Result};
+use crate::terminal;
+
+/// How often the limits are looked at.
+pub const TICK: Duration = Duration::from_millis(250);
+/// Calls get so long to stop at a safe point before the process ends.
+pub const GRACE: Duration = Duration::from_secs(20);
+/// Beyond that a worker that stops has so long to end.
+const TIDYING: Duration = Duration::from_secs(5);
+/// A worker that stops and shows no beat for so long does not stop.
+const STILL: Duration = Duration::from_secs(8);
+/// How often the lock's file shows that somebody looks after the machine.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// After the first, second, … death in a row the next worker is not started before; the last one for all that follow.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+const GIVE_BACK_TRIES: usize = 1000;
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(30);
+
+/// Signals that have told this process to stop.
+static TOLD: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn tell(_: libc::c_int) {
+    TOLD.fetch_add(1, Ordering::SeqCst);
+}
+
+/// How often this process was told to stop.
+pub fn told() -> u32 {
+    TOLD.load(Ordering::SeqCst)
+}
+
+/// From here on signals that ask for an end are counted, whoever had set up something else before; a terminal that closes is
+/// none of them. The machine is given back however often it is said.
+pub fn take_signals() {
+    let tell: extern "C" fn(libc::c_int) = tell;
+    // SAFETY: the handler only counts, which is allowed at any moment.
+    unsafe {
+        libc::signal(libc::SIGTERM, tell as *const () as libc::sighandler_t);
+        libc::signal(libc::SIGINT, tell as *const () as libc::sighandler_t);
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+/// A line for the log. A log that cannot be written is no reason to leave a machine.
+pub fn say(text: &str) {
+    terminal::line(text);
+}
+
+/// What a worker is started with: descriptors of the lock, the socket and the page, and who its guardian is.
+#[derive(Clone, Debug)]
+pub struct Inherited {
+    pub descriptors: [i32; 3],
+    pub guardian: u32,
+    /// How the worker before this one died.
+    pub died: Option<String>,
+}
+
+/// What `Inherited` names, as this process's own. Whatever it starts inherits nothing of it.
+pub struct Adopted {
+    pub lock: Lock,
+    pub listener: UnixListener,
+    pub page: Page,
+}
+
+impl Inherited {
+    pub fn adopt(&self) -> Result<Adopted> {
+        let [lock, listener, page] = self.descriptors;
+        let own = |descriptor: RawFd| {
+            // SAFETY: it only asks and sets a flag; what is no descriptor is answered with an error.
+            let known = descriptor > 2 && unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+            // SAFETY: it is open, and this process has nothing else that owns it: it was told of each of them once.
+            let owned = known.then(|| unsafe { OwnedFd::from_raw_fd(descriptor) });
+            let hint = "guardians start workers: `outlier worker serve`";
+            owned.ok_or_else(|| Error::bad_argument(format!("descriptor {descriptor} was not inherited")).hint(hint))
+        };
+        if lock == listener || lock == page || listener == page {
+            return Err(Error::bad_argument("descriptors of a guardian are three"));
+        }
+        let (lock, listener, page) = (own(lock)?, own(listener)?, own(page)?);
+        Ok(Adopted { lock: Lock(lock.into()), listener: listener.into(), page: Page::of(page.into())? })
+    }
+}
+
+/// Serves `folder` until a limit is reached or somebody says so, then gives the machine back by the shell command `on_end`.
+/// `arguments` are those of `outlier worker serve`.
+pub fn guard(folder: &Path, limits: &Limits, on_end: Option<&str>, arguments: &[OsString]) -> Result<()> {
+    // SAFETY: it only sets the mask of new files, of which there is one for the process.
+    let mask = unsafe { libc::umask(0o077) };
+    let place = Place::make(folder)?;
+    let lock = place.lock()?;
+    take_signals();
+    let listener = place.listen()?;
+    let page = Page::new(limits)?;
+    let spared = spare_from_memory_killer();
+    let mut guardian = Guardian { limits, arguments, mask, spared, lock, listener, page, died: None };
+    let reason = guardian.watch();
+    let Guardian { lock, listener, .. } = guardian;
+    drop(listener);
+    end_machine(Some(&place), &lock, &reason, on_end);
+    Ok(())
+}
+
+struct Guardian<'a> {
+    limits: &'a Limits,
+    arguments: &'a [OsString],
+    mask: libc::mode_t,
+    /// What the worker gets back of what the guardian has taken for itself.
+    spared: Option<String>,
+    lock: Lock,
+    listener: UnixListener,
+    page: Page,
+    died: Option<String>,
+}
+
+impl Guardian<'_> {
+    /// Until it is time to end: why. No worker runs then.
+    fn watch(&mut self) -> String {
+        let mut worker: Option<Child> = None;
+        let mut rests_until = Instant::now();
+        let mut shown: Option<Instant> = None;
+        loop {
+            if shown.is_none_or(|shown| shown.elapsed() >= SIGN_OF_LIFE) {
+                self.lock.show_life();
+                shown = Some(Instant::now());
+            }
+            if told() > 0 {
+                self.page.end_by_signal();
+            }
+            if let Some(reason) = self.page.over(self.limits) {
+                if let Some(worker) = worker {
+                    self.stop(worker);
+                }
+                return reason;
+            }
+            let died = match &mut worker {
+                Some(running) => {
+                    std::thread::sleep(TICK);
+                    match running.try_wait() {
+                        Ok(None) => None,
+                        // A worker that was told to stop has said so on the page: the next turn finds it.
+                        Ok(Some(_)) if self.page.is_ending() => None,
+                        Ok(Some(status)) if is_told(status) => {
+                            self.page.end_by_signal();
+                            None
+                        }
+                        Ok(Some(status)) => Some(manner(status)),
+                        Err(error) => Some(format!("it cannot be waited for: {error}")),
+                    }
+                }
+                None if Instant::now() < rests_until => {
+                    std::thread::sleep(TICK.min(rests_until.saturating_duration_since(Instant::now())));
+                    None
+                }
+                None if !self.somebody_waits() => None,
+                None => match self.start() {
+                    Ok(started) => {
+                        worker = Some(started);
+                        None
+                    }
+                    Err(error) => Some(format!("it could not be started: {error}")),
+                },
+            };
+            if let Some(how) = died {
+                let deaths = self.page.died();
+                rests_until = Instant::now() + PAUSES[(deaths as usize - 1).min(PAUSES.len() - 1)];
+                say(&format!("the worker has died: {how}; the next client that comes gets another one"));
+                self.died = Some(how);
+                worker = None;
+            }
+        }
+    }
+
+    /// Whether a client comes within a tick.
+    fn somebody_waits(&self) -> bool {
+        let mut asked = libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one element, as is said.
+        unsafe { libc::poll(&raw mut asked, 1, TICK.as_millis() as libc::c_int) == 1 }
+    }
+
+    fn start(&self) -> std::io::Result<Child> {
+        self.page.begins();
+        let descriptors = [self.lock.0.as_raw_fd(), self.listener.as_raw_fd(), self.page.descriptor()];
+        let [lock, listener, page] = descriptors;
+        let mut command = Command::new(this_program()?);
+        command.arg0("outlier").args(["worker", "work"]).args(self.arguments).stdin(Stdio::null());
+        command.args(["--inherited", &format!("{lock},{listener},{page}")]);
+        command.args(["--guardian", &std::process::id().to_string()]);
+        if let Some(died) = &self.died {
+            command.args(["--died", died]);
+        }
+        let mask = self.mask;
+        let score = self.spared.clone();
+        // SAFETY: only calls that are allowed between fork and exec, and no memory is asked for.
+        unsafe {
+            command.pre_exec(move || {
+                libc::umask(mask);
+                for descriptor in descriptors {
+                    libc::fcntl(descriptor, libc::F_SETFD, 0);
+                }
+                if let Some(score) = &score {
+                    let file = libc::open(SCORE.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                    libc::write(file, score.as_ptr().cast(), score.len());
+                    libc::close(file);
+                }
+                Ok(())
+            });
+        }
+        command.spawn()
+    }
+
+    /// The worker stops its calls and ends, or is ended.
+    fn stop(&self, mut worker: Child) {
+        self.page.end_by_guardian();
+        let begin = Instant::now();
+        let told_before = told();
+        while let Ok(None) = worker.try_wait() {
+            let stands = begin.elapsed() > STILL && self.page.since_beat() > STILL;
+            if stands || begin.elapsed() > GRACE + TIDYING || told() > told_before {
+                let _ = worker.kill();
+                let _ = worker.wait();
+                return;
+            }
+            std::thread::sleep(TICK / 5);
+        }
+    }
+}
+
+/// The program that runs, even where its file has been replaced or removed.
+fn this_program() -> std::io::Result<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() { Ok(link.to_path_buf()) } else { std::env::current_exe() }
+}
+
+/// 128 and a signal is how shells and this program say that one ended it.
+fn is_told(status: ExitStatus) -> bool {
+    matches!(status.signal(), Some(libc::SIGTERM | libc::SIGINT)) || matches!(status.code(), Some(130 | 143))
+}
+
+fn manner(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(libc::SIGKILL), _) => "it was killed (signal 9), as the system does when memory is short".to_string(),
+        (Some(libc::SIGABRT), _) => "it aborted (signal 6), as when memory is not to be had".to_string(),
+        (Some(signal), _) => format!("it was ended by signal {signal}"),
+        (None, code) => format!("it ended by itself with exit code {}", code.unwrap_or_default()),
+    }
+}
+
+const SCORE: &std::ffi::CStr = c"/proc/self/oom_score_adj";
+
+/// Has the system choose any other process when memory is short; gives what was set before. Where that is not allowed the
+/// worker, which is larger by far, is chosen all the same.
+fn spare_from_memory_killer() -> Option<String> {
+    let path = SCORE.to_str().ok()?;
+    let before = std::fs::read_to_string(path).ok()?;
+    std::fs::write(path, "-1000").ok().map(|()| before.trim().to_string())
+}
+
+/// No worker runs any more, or this is it: the machine is given back.
+pub fn end_machine(place: Option<&Place>, lock: &Lock, reason: &str, on_end: Option<&str>) {
+    if let Some(place) = place {
+        place.close();
+    }
+    lock.note(reason);
+    say(&format!("the worker ends: {reason}"));
+    if let Some(command) = on_end {
+        give_back(command);
+    }
+}
+
+/// Again and again: a machine that stays costs money.
+fn give_back(command: &str) {
+    for _ in 0..GIVE_BACK_TRIES {
+        match Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status() {
+            Ok(status) if status.success() => return,
+            Ok(status) => say(&format!("giving the machine back: {status}")),
+            Err(error) => say(&format!("giving the machine back: {error}")),
+        }
+        std::thread::sleep(GIVE_BACK_PAUSE);
+    }
+}

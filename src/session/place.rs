@@ -1,0 +1,206 @@
+//! The folder of a worker on its machine: socket, lock and log. It belongs to one user, and nobody else looks into it,
+//! whoever else works on that machine and whatever was left there before.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Kind, Result};
+
+/// So much of the end of the log is looked at for what went wrong, bytes.
+const END_OF_LOG: u64 = 4096;
+/// What stands in the lock is a line.
+const LONGEST_NOTE: u64 = 1000;
+
+pub struct Place {
+    folder: PathBuf,
+}
+
+/// Who runs this process.
+fn own_user() -> u32 {
+    // SAFETY: it only tells.
+    unsafe { libc::geteuid() }
+}
+
+impl Place {
+    /// The folder, made where it is not there; refused where others could have put something into it.
+    pub fn make(folder: &Path) -> Result<Self> {
+        let making = |e: std::io::Error| Error::io(format!("creating {}", folder.display()), &e);
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(making)?;
+        Self::find(folder)
+    }
+
+    /// The same, where somebody else makes the folder.
+    pub fn find(folder: &Path) -> Result<Self> {
+        let looking = |e: std::io::Error| Error::io(format!("looking at {}", folder.display()), &e);
+        // Opened once and judged by what was opened: the name may lead elsewhere a moment later.
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder);
+        let opened = opened.map_err(|e| match e.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR) => {
+                let message = format!("{} is a link, or no folder", folder.display());
+                Error::bad_argument(message).hint("a worker's folder is one of its own: name another one")
+            }
+            _ => looking(e),
+        })?;
+        let found = opened.metadata().map_err(looking)?;
+        belongs_to_us(folder, &found)?;
+        if found.mode() & 0o077 != 0 {
+            opened.set_permissions(fs::Permissions::from_mode(0o700)).map_err(looking)?;
+        }
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above_mode = fs::metadata(above).map_err(looking)?.mode();
+        if above_mode & 0o002 != 0 && above_mode & 0o1000 == 0 {
+            let message = format!("{}: everybody may replace what is in {}", folder.display(), above.display());
+            return Err(Error::new(Kind::Io, message).hint("`chmod o-w` that folder, or name another one"));
+        }
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The socket that clients connect to.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("worker.sock")
+    }
+
+    /// A file of ours in the folder, made where it is not there; never one that a link leads to, nor another user's.
+    fn file(&self, name: &str, options: &mut OpenOptions) -> Result<File> {
+        let path = self.folder.join(name);
+        let opening = |e: std::io::Error| Error::io(format!("opening {}", path.display()), &e);
+        // Without waiting: what was put there may be a pipe.
+        let options = options.create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(&path).map_err(opening)?;
+        let found = file.metadata().map_err(opening)?;
+        belongs_to_us(&path, &found)?;
+        match found.is_file() {
+            true => Ok(file),
+            false => Err(Error::new(Kind::Io, format!("{} is no file", path.display())).hint("remove it")),
+        }
+    }
+
+    /// What the worker says goes to the end of this.
+    pub fn log(&self) -> Result<File> {
+        self.file("worker.log", OpenOptions::new().append(true))
+    }
+
+    /// The last line of the log that says what happened.
+    pub fn last_word(&self) -> Option<String> {
+        let mut log = self.file("worker.log", OpenOptions::new().read(true).append(true)).ok()?;
+        let length = log.metadata().ok()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG))).ok()?;
+        let mut end = Vec::new();
+        log.take(END_OF_LOG).read_to_end(&mut end).ok()?;
+        let end = String::from_utf8_lossy(&end);
+        let told = end.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with("  hint: "));
+        told.map(|line| line.trim_start_matches("error: ").to_string())
+    }
+
+    /// Holds a lock while one worker serves the folder, its end included.
+    pub fn lock(&self) -> Result<Lock> {
+        let mut file = self.file("worker.lock", OpenOptions::new().read(true).write(true))?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut note = String::new();
+                let _ = (&mut file).take(LONGEST_NOTE).read_to_string(&mut note);
+                return Err(match note.trim() {
+                    "" => Error::bad_argument(format!("another worker serves {} already", self.folder.display()))
+                        .hint("attach to it"),
+                    note => Error::new(Kind::Lost, format!("the worker has ended and gives the machine back: {note}"))
+                        .hint("take another machine: finished work is kept"),
+                });
+            }
+            Err(fs::TryLockError::Error(e)) => {
+                return Err(Error::io(format!("locking {}", self.folder.display()), &e));
+            }
+        }
+        let lock = Lock(file);
+        lock.note("");
+        Ok(lock)
+    }
+
+    /// Listens. The folder lets nobody else in, so that nobody can connect before the socket's own mode is set.
+    pub fn listen(&self) -> Result<UnixListener> {
+        let path = self.socket();
+        let _ = fs::remove_file(&path);
+        let listening = |e: std::io::Error| {
+            Error::io(format!("listening on {}", path.display()), &e).hint("the path of a socket has at most 107 bytes")
+        };
+        let listener = UnixListener::bind(&path).map_err(listening)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(listening)?;
+        Ok(listener)
+    }
+
+    /// A connection to whoever serves the folder, when it is one of our own.
+    pub fn connect(&self) -> Option<UnixStream> {
+        UnixStream::connect(self.socket()).ok().filter(is_ours)
+    }
+
+    /// A new file with this content, under its name only when it is whole.
+    pub fn leave(&self, name: &str, content: &str) -> std::io::Result<()> {
+        let draft = self.folder.join(format!("{name}.{:08x}", rand::random::<u32>()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(content.as_bytes())?;
+        fs::rename(&draft, self.folder.join(name))
+    }
+
+    /// Nobody shall connect any more.
+    pub fn close(&self) {
+        let _ = fs::remove_file(self.socket());
+    }
+}
+
+fn belongs_to_us(path: &Path, found: &Metadata) -> Result<()> {
+    if found.uid() == own_user() {
+        return Ok(());
+    }
+    let message = format!("{} belongs to another user (uid {})", path.display(), found.uid());
+    Err(Error::new(Kind::Io, message)
+        .hint("a worker trusts only what its own user has made: remove it, or name another folder"))
+}
+
+/// Whether the process at the other end is of the same user, or of root. Where the system does not tell, the folder is the
+/// only guard.
+pub fn is_ours(stream: &UnixStream) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: a valid descriptor, and a pointer to as many bytes as `length` says.
+        let told = unsafe {
+            let to = (&raw mut who).cast();
+            libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, to, &raw mut length)
+        };
+        told == 0 && (who.uid == own_user() || who.uid == 0)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stream.as_raw_fd();
+        true
+    }
+}
+
+/// The lock of a place. Whoever holds its file, by inheritance too, holds the lock.
+pub struct Lock(pub File);
+
+impl Lock {
+    /// What whoever finds the place locked is told.
+    pub fn note(&self, text: &str) {
+        let mut file = &self.0;
+        // Only words for people: a disk that is full takes none.
+        let _ =
+            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(text.as_bytes()));
+    }
+
+    /// The time of the file tells whoever watches the machine that a worker is looked after. It takes no room on the disk.
+    pub fn show_life(&self) {
+        let _ = self.0.set_modified(SystemTime::now());
+    }
+}
