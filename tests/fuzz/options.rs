@@ -125,11 +125,17 @@ const NEEDED: &[(&str, &[(&str, &str)])] = &[
 /// What ends the process, speaks to the network, or only exists in tests.
 const LEFT_OUT: &[&str] = &["run_command", "attach_gpu"];
 
+/// Calls of one script.
+const CALLS: usize = 12;
+/// What may wait for a time that was asked for.
+const WAITING: &[&str] = &["minutes", "stagger", "hours", "sleep", "host", "provider"];
+
 struct Primitive {
     name: String,
     /// Names and types of the arguments of each form.
     forms: Vec<Vec<(String, String)>>,
-    options: Vec<String>,
+    /// Names and types.
+    options: Vec<(String, String)>,
 }
 
 fn primitives(documentation: &str) -> Vec<Primitive> {
@@ -143,9 +149,14 @@ fn primitives(documentation: &str) -> Vec<Primitive> {
             };
             Some(inside.split(", ").filter_map(argument).collect())
         };
-        let rows = section
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_string()));
+        let row = |line: &str| {
+            let (name, rest) = line.strip_prefix("| `")?.split_once('`')?;
+            Some((
+                name.to_string(),
+                rest.trim_start_matches([' ', '|']).split(" | ").next()?.trim_end_matches('\\').to_string(),
+            ))
+        };
+        let rows = section.lines().filter_map(row);
         Some(Primitive { options: rows.collect(), forms: code.lines().filter_map(form).collect(), name })
     };
     let mut all: Vec<_> = documentation.split("\n### ").skip(1).filter_map(section).collect();
@@ -164,37 +175,52 @@ pub fn options(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Start
     link(&workshop.model(TRAINED), &folder.join("m"));
     copy(&workshop.project().join("results"), &folder.join("results"));
     write(folder.join("t.txt"), TEXT.repeat(40));
-    // As many options as a primitive has, so many cases it gets.
-    let weight: usize = primitives.iter().map(|primitive| 2 + primitive.options.len()).sum();
-    let mut left = chance.below(weight);
-    let primitive = primitives
-        .iter()
-        .find(|primitive| {
-            let own = 2 + primitive.options.len();
-            let found = left < own;
-            left = left.saturating_sub(own);
-            found
-        })
-        .expect("below the sum");
     let mut text = BEFORE.to_string();
     // Several calls, each of which may fail without ending the script: starting the program is most of the work.
-    for _ in 0..3 {
-        text +=
-            &format!("try {{ let r = {}; print(type_of(r)); }} catch (e) {{ print(e); }}\n", call(primitive, chance));
+    for _ in 0..CALLS {
+        let call = call(chosen(primitives, chance), chance);
+        text += &format!("try {{ let r = {call}; print(type_of(r)); }} catch (e) {{ print(e); }}\n");
+        // It is waited for, and so the last.
+        if WAITING.iter().any(|word| call.contains(word)) {
+            write(folder.join("s.rhai"), &text);
+            return Start::of(&["run", "s.rhai"]).interrupted(6.0);
+        }
     }
     write(folder.join("s.rhai"), &text);
-    let waits = ["minutes", "stagger", "hours", "sleep", "host", "provider"]
-        .iter()
-        .any(|word| text[BEFORE.len()..].contains(word));
-    let start = Start::of(&["run", "s.rhai"]);
-    if waits { start.interrupted(6.0) } else { start }
+    Start::of(&["run", "s.rhai"])
+}
+
+/// As many options as a primitive has, so many calls it gets.
+fn chosen<'a>(primitives: &'a [Primitive], chance: &mut Chance) -> &'a Primitive {
+    let all: Vec<&Primitive> =
+        primitives.iter().flat_map(|primitive| vec![primitive; 2 + primitive.options.len()]).collect();
+    *chance.pick(&all)
+}
+
+/// A value, of the type that is expected more often than not.
+fn value(kind: &str, chance: &mut Chance) -> &'static str {
+    let fits: fn(&str) -> bool = match kind.split([' ', '|']).next().unwrap_or_default() {
+        _ if chance.one_in(3) => |_| true,
+        "int" => |value| value.trim_start_matches('-').chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-'),
+        "float" | "number" => {
+            |value| value.starts_with(|c: char| c.is_ascii_digit() || c == '-') && !value.contains("..")
+        }
+        "bytes" => |value| value.starts_with('"') || value.starts_with(|c: char| c.is_ascii_digit() || c == '-'),
+        "bool" => |value| ["true", "false"].contains(&value),
+        "array" => |value| value.starts_with('['),
+        "map" => |value| value.starts_with("#{"),
+        "string" => |value| value.starts_with('"'),
+        _ => |_| true,
+    };
+    let fitting: Vec<&'static str> = VALUES.iter().copied().filter(|value| fits(value)).collect();
+    *chance.pick(&fitting)
 }
 
 fn call(primitive: &Primitive, chance: &mut Chance) -> String {
     let form = chance.pick(&primitive.forms).clone();
     let spoilt = if primitive.options.is_empty() || chance.one_in(4) { Some(chance.below(form.len())) } else { None };
     let argument = |(at, (name, kind)): (usize, &(String, String))| match kind.as_str() {
-        _ if spoilt == Some(at) => chance.pick(VALUES).to_string(),
+        _ if spoilt == Some(at) => value(kind, chance).to_string(),
         "map" if ["options", "declared"].contains(&name.as_str()) => option_map(primitive, chance),
         "model" | "tokens" | "gpu" | "index" => kind.clone(),
         "activations" => "acts".to_string(),
@@ -211,7 +237,8 @@ fn call(primitive: &Primitive, chance: &mut Chance) -> String {
         ]))
         .to_string(),
         "function" => (*chance.pick(&["|x| x", "|| 1", "|x| 1 / 0", "|x| parallel([x], |y| y)"])).to_string(),
-        "int" | "number" | "float" => (*chance.pick(&["1", "0.5", "3.0", "20", "-1", "1e18"])).to_string(),
+        "int" => (*chance.pick(&["1", "20", "-1", "0"])).to_string(),
+        "number" | "float" => (*chance.pick(&["0.5", "3.0", "0.0/0.0", "-1.0", "1e18"])).to_string(),
         "array" => (*chance.pick(&[
             "[1.0, 2.0, 3.0]",
             "[[1.0, 2.0], [2.0, 5.0]]",
@@ -237,7 +264,8 @@ fn option_map(primitive: &Primitive, chance: &mut Chance) -> String {
     }
     if !primitive.options.is_empty() {
         for _ in 0..*chance.pick(&[1, 1, 1, 2, 3]) {
-            let (name, value) = (chance.pick(&primitive.options).clone(), chance.pick(VALUES).to_string());
+            let (name, kind) = chance.pick(&primitive.options).clone();
+            let value = value(&kind, chance).to_string();
             // Names of hosts would be looked up in the network.
             let value = if name == "host" {
                 chance

@@ -58,18 +58,22 @@ fn place(ended: &Ended) -> String {
     plain(&told)
 }
 
-/// Long numbers become N, long rests are left out.
+/// Places in crates begin with the crate, long numbers become N, and what is quoted is left out.
 fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    let mut digits = String::new();
-    for character in text.chars().take(300).chain(['\n']) {
-        if character.is_ascii_digit() {
+    let text =
+        text.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/')).map_or(text, |(_, rest)| rest);
+    let (mut plain, mut digits, mut quoted) = (String::new(), String::new(), false);
+    for character in text.chars().take(400).chain(['\n']) {
+        if character == '"' {
+            quoted = !quoted;
+            plain.push('"');
+        } else if character.is_ascii_digit() && !quoted {
             digits.push(character);
-            continue;
+        } else if !quoted {
+            plain.push_str(if digits.len() > 4 { "N" } else { &digits });
+            digits.clear();
+            plain.push(if character.is_control() { ' ' } else { character });
         }
-        plain.push_str(if digits.len() > 4 { "N" } else { &digits });
-        digits.clear();
-        plain.push(if character.is_control() { ' ' } else { character });
     }
     plain.trim().chars().take(200).collect()
 }

@@ -83,8 +83,8 @@ pub fn jsonl(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
             3 => b"\n".repeat(100_000),
             4 => [b"\xef\xbb\xbf".to_vec(), lines(chance, false)].concat(),
             5 => b"\xff\xfe\x00\x00".to_vec(),
-            6 => [b"{\"text\":\"".to_vec(), b"a".repeat(5 << 20), b"\"}".to_vec()].concat(),
-            7 => [b"{\"text\":\"".to_vec(), b"a b ".repeat(1 << 20), b"\"}\n".to_vec()].concat(),
+            6 => [b"{\"text\":\"".to_vec(), b"a".repeat(1 << 20), b"\"}".to_vec()].concat(),
+            7 => [b"{\"text\":\"".to_vec(), b"a b ".repeat(1 << 18), b"\"}\n".to_vec()].concat(),
             _ => vec![0; 1 << 20],
         },
     };

@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 pub fn work(model: &str, trained: &str) -> String {
     format!(
         r#"
-        let gpu = provision_gpu(#{{ provider: "ssh", host: "localhost", patience_minutes: 0.05, lease_minutes: 0.2 }});
+        let gpu = provision_gpu(#{{ provider: "ssh", host: "localhost", patience_minutes: 0.02, lease_minutes: 0.2 }});
         print(gpu.estimate_vram("{model}", #{{ num_sequences: 2, sequence_length: 8 }}).total_bytes);
         let trained = gpu.load_model("{trained}");
         let text = load_tokens(#{{ text: "t.txt", model: trained, num_sequences: 2, sequence_length: 8 }});
