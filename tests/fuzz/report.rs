@@ -39,27 +39,18 @@ pub fn judge(ended: &Ended, memory: u64) -> Option<Fault> {
 /// Where a program panicked and what it said, or else its last words; without what differs from case to case.
 fn place(ended: &Ended) -> String {
     let lines = || ended.errors.lines().chain(ended.output.lines());
-    let panic = lines().position(|line| line.contains("panicked at"));
-    let told = match panic {
-        Some(at) => {
-            let mut lines = lines().skip(at);
-            let place =
-                lines.next().unwrap_or_default().split("panicked at").nth(1).unwrap_or_default().trim().to_string();
-            format!("{place} {}", lines.next().unwrap_or_default())
-        }
-        None => {
-            let known = lines().find(|line| PANICS.iter().any(|panic| line.contains(panic)));
-            known
-                .or_else(|| ended.errors.lines().rfind(|line| !line.trim().is_empty()))
-                .unwrap_or("it said nothing")
-                .to_string()
-        }
-    };
-    plain(&told)
+    if let Some(at) = lines().position(|line| line.contains("panicked at")) {
+        let mut lines = lines().skip(at);
+        let place = lines.next().unwrap_or_default().split("panicked at").nth(1).unwrap_or_default();
+        return format!("{} {}", plain(place, 4), plain(lines.next().unwrap_or_default(), 0));
+    }
+    let known = lines().find(|line| PANICS.iter().any(|panic| line.contains(panic)));
+    let last = || ended.errors.lines().rfind(|line| !line.trim().is_empty());
+    plain(known.or_else(last).unwrap_or("it said nothing"), 0)
 }
 
-/// Places in crates begin with the crate, long numbers become N, and what is quoted is left out.
-fn plain(text: &str) -> String {
+/// Places in crates begin with the crate, numbers of more than so many digits become N, and what is quoted is left out.
+fn plain(text: &str, most_digits: usize) -> String {
     let text =
         text.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/')).map_or(text, |(_, rest)| rest);
     let (mut plain, mut digits, mut quoted) = (String::new(), String::new(), false);
@@ -70,7 +61,7 @@ fn plain(text: &str) -> String {
         } else if character.is_ascii_digit() && !quoted {
             digits.push(character);
         } else if !quoted {
-            plain.push_str(if digits.len() > 4 { "N" } else { &digits });
+            plain.push_str(if digits.len() > most_digits { "N" } else { &digits });
             digits.clear();
             plain.push(if character.is_control() { ' ' } else { character });
         }
