@@ -58,7 +58,7 @@ fn main() {
     let vocabulary = model.info.vocab_size;
     let ids =
         (0..args.sequences).map(|s| (0..args.length).map(|t| ((s * 7919 + t * 104_729) % vocabulary) as u32).collect());
-    let tokens = load_tokens(&TokenSource::Ids { ids: ids.collect() }).expect("tokens");
+    let tokens = load_tokens(&TokenSource::Ids { ids: ids.collect() }, &Silent).expect("tokens");
     println!("{}, {}, {} x {} tokens", args.model.display(), args.dtype, args.sequences, args.length);
     println!(
         "| page cache | plain reads | in memory | without tap | streamed | streamed / floor | tap | waited for weights |"

@@ -2,12 +2,14 @@
 
 pub mod cli;
 pub mod cuda;
+pub mod disk;
 pub mod error;
 pub mod gpu;
 pub mod host;
 pub mod hub;
 pub mod memory;
 pub mod model;
+pub mod outside;
 pub mod plot;
 pub mod progress;
 pub mod record;
@@ -17,3 +19,4 @@ pub mod secret;
 pub mod session;
 pub mod stats;
 pub mod suggest;
+pub mod terminal;

@@ -5,7 +5,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Array};
-use crate::project::{FINAL, FULL, Project};
+use crate::project::{FINAL, FULL, Outcome, Project, program, repository};
 
 const SHARD: &str = "model/model-00001-of-00002.safetensors";
 
@@ -256,4 +256,96 @@ fn config_that_is_not_json() {
     project.refuses(ANALYSIS, FAILED, "reading model/config.json: not valid JSON", "download the file again");
     project.file("model/config.json", "[]");
     project.refuses(ANALYSIS, FAILED, "reading model/config.json: not a JSON object", "download the file again");
+}
+
+/// Every fixture with each of its numbers, and each pair of neighbours, replaced by numbers that no model has.
+#[test]
+fn sizes_that_no_model_has() {
+    const NUMBERS: [u64; 8] = [0, 3, 1 << 20, 1 << 24, 1 << 31, 1 << 40, 1 << 63, u64::MAX];
+    for fixture in std::fs::read_dir(repository().join("tests/fixtures")).unwrap() {
+        let fixture = fixture.unwrap().path();
+        let Ok(config) = std::fs::read(fixture.join("config.json")) else { continue };
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        let is_number = |(key, value): (&String, &Value)| value.is_u64().then(|| key.clone());
+        let keys: Vec<String> = config.as_object().unwrap().iter().filter_map(is_number).collect();
+        let project = Project::new();
+        let mut count = 0;
+        for (i, key) in keys.iter().enumerate() {
+            for number in NUMBERS {
+                let mut changed = config.clone();
+                changed[key] = number.into();
+                if number % 3 == 1 {
+                    changed[&keys[(i + 1) % keys.len()]] = number.into();
+                }
+                project.file(&format!("m{count}/config.json"), changed.to_string());
+                for file in std::fs::read_dir(&fixture).unwrap() {
+                    let file = file.unwrap();
+                    if file.file_name() != "config.json" {
+                        let link = project.path(&format!("m{count}")).join(file.file_name());
+                        std::os::unix::fs::symlink(file.path(), link).unwrap();
+                    }
+                }
+                count += 1;
+            }
+        }
+        let script = format!(
+            "for i in 0..{count} {{
+                 let args = #{{ num_sequences: 2, sequence_length: 8 }};
+                 try {{ estimate_vram(`m${{i}}`, args); }} catch {{ }}
+                 try {{
+                     let model = load_model(`m${{i}}`);
+                     model.extract_layernorms(load_tokens(#{{ ids: [[1, 2, 3], [4, 5, 6]] }}));
+                 }} catch {{ }}
+             }}
+             print(\"done\");"
+        );
+        project.file("script.rhai", script);
+        // A gigabyte is far more than any of them needs.
+        let mut command = std::process::Command::new("sh");
+        let limited = "ulimit -v 6000000; exec \"$0\" run script.rhai";
+        command.args(["-c", limited]).arg(program()).current_dir(project.path("")).env("RUST_BACKTRACE", "0");
+        let outcome = Outcome::of(command.output().unwrap());
+        assert_eq!(outcome.code, 0, "{}: {}", fixture.display(), outcome.stderr);
+        assert!(outcome.stdout.ends_with("done\n"), "{}: {}", fixture.display(), outcome.stderr);
+    }
+}
+
+#[test]
+pub fn a_size_that_no_model_has_is_named() {
+    for (key, value, message) in [
+        ("num_hidden_layers", json!(1u64 << 63), "`num_hidden_layers` is 9223372036854775808, more than any model has"),
+        ("num_hidden_layers", json!(16_777_216), "`num_hidden_layers` is 16777216, more layers than any model has"),
+        ("vocab_size", json!(4_294_967_296u64), "`vocab_size` is 4294967296, more than any model has"),
+    ] {
+        let project = with_config(|config| config[key] = value);
+        project.refuses(ANALYSIS, FAILED, &format!("model/config.json: {message}"), "config.json");
+    }
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    let mut config = project.json("model/config.json");
+    config["num_local_experts"] = 2_147_483_648u64.into();
+    project.file("model/config.json", config.to_string());
+    project.refuses(ANALYSIS, FAILED, "`num_local_experts` is 2147483648, more than any model has", "config.json");
+    config["num_local_experts"] = 65_536.into();
+    project.file("model/config.json", config.to_string());
+    project.refuses(ANALYSIS, FAILED, "more experts than any model has", "config.json");
+}
+
+/// A file that says it holds more than fits a computer.
+#[test]
+fn headers_that_overflow() {
+    let huge = u64::MAX / 2;
+    for header in [
+        json!({ "a": { "dtype": "U8", "shape": [huge], "data_offsets": [0, huge] },
+                "b": { "dtype": "U8", "shape": [huge], "data_offsets": [huge, 2 * huge] } }),
+        json!({ "a": { "dtype": "F64", "shape": [1u64 << 32, 1u64 << 32], "data_offsets": [0, 0] } }),
+        json!({ "a": { "dtype": "U8", "shape": vec![1; 100_000], "data_offsets": [0, 1] } }),
+        json!({ "a": { "dtype": "U8", "shape": [0], "data_offsets": [u64::MAX, u64::MAX] } }),
+    ] {
+        let project = llama();
+        let header = header.to_string();
+        project.file(SHARD, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0]].concat());
+        let hint = if header.contains("[1,1,1") { "the checkpoint is incomplete" } else { "download it again" };
+        project.refuses(ANALYSIS, FAILED, "model", hint);
+    }
 }

@@ -216,3 +216,46 @@ fn primitives_that_do_not_exist() {
     );
     refuses("acts.detect_outliers(6.0)", SCRIPT, "no function `detect_outliers", "it is called as detect_outliers(");
 }
+
+#[test]
+pub fn times_and_counts_beyond_all_measure() {
+    for (call, message) in [
+        ("sleep(1e300)", "sleep is 1e300 seconds, expected 0 to "),
+        ("sleep(9223372036854775807)", "seconds, expected 0 to "),
+        ("sleep(1.0 / 0.0)", "seconds, expected 0 to "),
+        ("estimate_vram(\"model\", #{ num_sequences: 0 })", "`num_sequences` is 0, expected a whole number, 1 or more"),
+        (
+            "estimate_vram(\"model\", #{ sequence_length: 0 })",
+            "`sequence_length` is 0, expected a whole number, 1 or more",
+        ),
+        ("estimate_vram(\"model\", #{ gpus: 0 })", "`gpus` is 0, expected a whole number, 1 or more"),
+        ("estimate_vram(\"model\", #{ num_sequences: 9223372036854775807 })", "expected a whole number, at most"),
+        ("estimate_vram(\"model\", #{ num_sequences: 2000000000, sequence_length: 2000000000 })", "tokens in all"),
+        (
+            "load_tokens(#{ text: \"t.txt\", model: model, num_sequences: 2, sequence_length: 8, skip_sequences: 9223372036854775807 })",
+            "`skip_sequences` is 9223372036854775807, expected a whole number, at most",
+        ),
+        (
+            "load_tokens(#{ text: \"t.txt\", model: model, num_sequences: 0, sequence_length: 8 })",
+            "`num_sequences` is 0, expected a whole number, 1 or more",
+        ),
+        ("acts.detect_outliers(#{ skip_positions: 9223372036854775807 })", "expected a whole number, at most"),
+        ("parallel([1], #{ stagger: 0.0 / 0.0 }, |x| x)", "parallel: `stagger` is NaN"),
+        ("parallel([1], #{ stagger: 1e300 }, |x| x)", "parallel: `stagger` is 1e300"),
+    ] {
+        let project = project();
+        project.file("t.txt", "To be, or not to be, that is the question. ".repeat(20));
+        let outcome = project.script(&format!("{BEFORE}{call};")).ends(SCRIPT);
+        assert!(outcome.stderr.contains(message), "{call}: {}", outcome.stderr);
+    }
+    for key in ["lease_minutes", "stall_minutes", "patience_minutes", "max_hours"] {
+        for value in ["1e300", "1e18", "0.0", "-1.0", "0.0 / 0.0", "1.0 / 0.0"] {
+            let call = format!("provision_gpu(#{{ provider: \"ssh\", host: \"u@127.0.0.1:1\", {key}: {value} }})");
+            project().refuses(&call, SCRIPT, &format!("provision_gpu: `{key}` is "), "give a number above 0, at most");
+        }
+    }
+    // Seeds are numbers of any size.
+    let project = project();
+    let script = format!("{BEFORE}acts.bootstrap_ci(#{{ n_resamples: 10, seed: 9223372036854775807 }});");
+    project.script(&script).ends(0);
+}

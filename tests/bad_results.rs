@@ -102,11 +102,20 @@ fn damaged_final_results() {
     }
 }
 
+/// As programs without hashes have saved it: then any record is read.
+fn without_hash(project: &Project) {
+    let path = format!("results/demo/{FINAL}");
+    let mut json = project.json(&path);
+    json.as_object_mut().unwrap().remove("record").expect("the record has a hash");
+    project.file(&path, json.to_string());
+}
+
 /// Any one byte of a record may be wrong: that is an error or another record, never a crash.
 #[test]
 fn no_damage_to_a_record_is_a_crash() {
     let project = project();
     let whole = project.bytes(RECORD);
+    without_hash(&project);
     let folder = project.path("results/demo");
     let mut refused = 0;
     // A stride without common factor visits header and data alike.
@@ -137,6 +146,7 @@ fn with_header(whole: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 fn impossible_sizes_are_refused() {
     let project = project();
     let whole = project.bytes(RECORD);
+    without_hash(&project);
     project.file(RECORD, with_header(&whole, |_| ()));
     project.script("load_results(\"demo\").detect_outliers()").ok();
     for (key, value) in [
@@ -153,5 +163,92 @@ fn impossible_sizes_are_refused() {
         project.file(RECORD, with_header(&whole, |json| json[key] = value.clone()));
         let script = "let stored = load_results(\"demo\"); stored.detect_outliers(); stored.bootstrap_ci();";
         refuses(&project, script, FILE, "", "damaged");
+    }
+}
+
+/// `bytes` times `byte`, compressed.
+fn frame(byte: u8, bytes: u64) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(byte), bytes), &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The record with another header and with some of its tensors replaced.
+fn with_tensors(whole: &[u8], tensors: &[(&str, Vec<u8>)], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let file = SafeTensors::deserialize(whole).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(whole).unwrap();
+    let mut json: Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["outlier"]).unwrap();
+    change(&mut json);
+    let views: Vec<(String, Vec<u8>)> = file
+        .iter()
+        .map(|(name, old)| {
+            let new = tensors.iter().find(|(replaced, _)| *replaced == name).map(|(_, data)| data.clone());
+            (name.to_string(), new.unwrap_or_else(|| old.data().to_vec()))
+        })
+        .collect();
+    let views = views.iter().map(|(name, data)| {
+        (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data).unwrap())
+    });
+    safetensors::serialize(views, Some([("outlier".to_string(), json.to_string())].into())).unwrap()
+}
+
+/// A header that claims three billion bytes, and a few kilobytes that unpack to as many: with 2.5 GB of memory to have.
+#[test]
+pub fn a_small_record_does_not_unpack_to_gigabytes() {
+    let project = project();
+    let whole = project.bytes(RECORD);
+    let rows = {
+        let stored = results::load(&project.path("results/demo")).unwrap();
+        (stored.activations.norms.len() * stored.activations.num_sequences) as u64
+    };
+    without_hash(&project);
+    let hidden = (3u64 << 30) / (4 * rows);
+    let zeros = frame(0, 4 * rows * hidden);
+    let tensors = [("max", zeros.clone()), ("min", zeros)];
+    let bomb = with_tensors(&whole, &tensors, |json| json["hidden_size"] = json!(hidden));
+    assert!(bomb.len() < 1 << 20);
+    project.file(RECORD, bomb).file("script.rhai", LOAD);
+    let program = project.command(&["run", "script.rhai"]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -v 2500000; exec \"$0\" run script.rhai"]).arg(program.get_program());
+    limited.current_dir(project.path("")).envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let outcome = crate::project::Outcome::of(limited.env("RAYON_NUM_THREADS", "2").output().unwrap()).ends(FILE);
+    assert!(outcome.stderr.contains("does not fit a file of"), "{}", outcome.stderr);
+    // The same with counts: few cells, each with as many rungs as there can be.
+    let hidden = (1u64 << 20) / rows;
+    let cells = rows * hidden;
+    let ladder: Vec<f32> = (1..=254).map(|rung| rung as f32).collect();
+    let tensors = [
+        ("max", frame(0, 4 * cells)),
+        ("min", frame(0, 4 * cells)),
+        ("first.max", frame(0, 0)),
+        ("first.min", frame(0, 0)),
+        ("positive.rungs", frame(254, cells)),
+        ("positive.first", frame(0, cells)),
+        ("positive.counts", frame(1, 254 * cells)),
+    ];
+    let bomb = with_tensors(&whole, &tensors, |json| {
+        json["hidden_size"] = json!(hidden);
+        json["ladder"] = json!(ladder);
+    });
+    project.file(RECORD, bomb);
+    refuses(&project, LOAD, FILE, "counts, more than a file of its size can have", "damaged");
+}
+
+/// What is no file at all: a pipe that nobody writes to, a device without an end, a folder.
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let project = project();
+    for name in [RECORD.to_string(), format!("results/demo/{FINAL}")] {
+        let whole = project.bytes(&name);
+        let path = project.path(&name);
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        refuses(&project, LOAD, FILE, "not a regular file", "");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        refuses(&project, LOAD, FILE, "not a regular file", "");
+        std::fs::remove_file(&path).unwrap();
+        project.file(&name, whole);
     }
 }

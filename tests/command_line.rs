@@ -168,3 +168,27 @@ fn quiet_leaves_data_and_failures() {
     let outcome = project.run(&["run", "script.rhai", "--quiet"]).ends(3);
     assert!(outcome.stderr.starts_with("FAILED m: broke\nerror: model \"nowhere\""), "{}", outcome.stderr);
 }
+
+#[test]
+pub fn minutes_that_are_no_time_are_bad_usage() {
+    let project = project();
+    for minutes in ["nan", "inf", "-inf", "-1", "1e300", "1e400", "", "x", "99999999"] {
+        let outcome = project.run(&["run", &format!("--max-minutes={minutes}"), "flags.rhai"]).ends(2);
+        assert!(outcome.stderr.contains("--max-minutes"), "{minutes}: {}", outcome.stderr);
+    }
+    project.run(&["run", "--max-minutes", "0.5", "flags.rhai"]).ends(0);
+}
+
+#[test]
+fn words_that_are_no_text_are_bad_usage() {
+    use std::os::unix::ffi::OsStrExt;
+    let project = project();
+    let odd = std::ffi::OsStr::from_bytes(b"a\xff\xfeb");
+    for words in [&["run", "flags.rhai"][..], &["doc"], &["new"], &["run", "flags.rhai", "--text"], &["--max-steps"]] {
+        let outcome = crate::project::Outcome::of(project.command(words).arg(odd).output().unwrap());
+        assert!(outcome.code == 2 || outcome.code == 1, "{words:?}: {} {}", outcome.code, outcome.stderr);
+    }
+    // A path may be any bytes.
+    let outcome = crate::project::Outcome::of(project.command(&["run"]).arg(odd).output().unwrap()).ends(2);
+    assert!(outcome.stderr.contains("reading a"), "{}", outcome.stderr);
+}

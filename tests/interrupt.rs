@@ -12,7 +12,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub const INTERRUPTED: i32 = 130;
 
 pub fn start(project: &Project, words: &[&str]) -> Child {
-    project.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    use std::os::unix::process::CommandExt;
+    let mut command = project.command(words);
+    // The tests may run in the background of a shell, where Ctrl-C is not heard.
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 pub fn interrupt(child: &Child) {
@@ -151,8 +161,9 @@ fn the_finished_models_of_a_sweep_are_kept() {
 #[test]
 fn twice_is_now() {
     let project = Project::new();
-    // `sleep` is one long step: the first Ctrl-C waits for its end.
-    project.file("script.rhai", "print(\"started\"); sleep(3600);");
+    // One long step, which does not look up: the first Ctrl-C waits for its end.
+    let script = "let a = []; for i in 0..4000 { a.push(i * 1.5); }\nprint(\"started\"); paired_test(a, a.map(|x| x * x), #{ n_resamples: 10000000 });";
+    project.file("script.rhai", script);
     let mut child = start(&project, &["run", "script.rhai"]);
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     interrupt(&child);
@@ -164,5 +175,49 @@ fn twice_is_now() {
     }
     assert!(child.try_wait().unwrap().is_none());
     interrupt(&child);
+    ending(child).ends(INTERRUPTED);
+}
+
+#[test]
+fn sleep_ends_with_the_first_one() {
+    let outcome = interrupted_after_first_line("print(\"started\"); sleep(3600); print(\"after\");").ends(INTERRUPTED);
+    assert_eq!(outcome.stdout, "");
+    let script = "print(\"started\"); parallel([1, 2], #{ stagger: 3600 }, |x| x); print(\"after\");";
+    assert_eq!(interrupted_after_first_line(script).ends(INTERRUPTED).stdout, "");
+}
+
+/// `nohup`, and what a shell does to work in the background.
+#[test]
+pub fn signals_that_are_ignored_stay_so() {
+    for signal in ["HUP", "INT", "TERM"] {
+        let project = Project::new();
+        project.file("script.rhai", "print(\"started\"); while !has_results(\"go\") { sleep(0.05); } print(\"done\");");
+        let mut shell = Command::new("bash");
+        let program = project.command(&[]).get_program().to_owned();
+        shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" run script.rhai")]).arg(program);
+        shell.current_dir(project.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut String::new()).unwrap();
+        for _ in 0..2 {
+            assert!(
+                Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap().success()
+            );
+        }
+        project.file(&format!("results/go/{FINAL}"), "{}");
+        let outcome = ending(child).ends(0);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        assert!(rest == "done\n" && !outcome.stderr.contains("interrupted"), "{signal}: {rest} {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn the_search_for_tests_stops() {
+    let project = Project::new();
+    project.file("a_test.rhai", "fn test_a() { while !has_results(\"never\") { } }\nfn test_b() { }");
+    let mut child = start(&project, &["test", "."]);
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     ending(child).ends(INTERRUPTED);
 }

@@ -23,6 +23,8 @@ mod precision;
 mod second_opinion;
 mod shakespeare;
 
+/// Texts far longer than what is made of them.
+mod long_text;
 /// Text to token ids, against the Python package tokenizers.
 mod text;
 
@@ -31,6 +33,7 @@ mod command_line;
 mod diagnostics;
 mod doctor;
 mod mistakes;
+mod output;
 mod parallel;
 mod script_host;
 
@@ -45,9 +48,13 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod outside_files;
 
-/// Result folders: written, replaced, read back, equal for equal runs.
+/// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
+/// where anything may be written at all.
 mod results;
+mod saving;
+mod writing;
 
 /// Other questions to a stored record; tables, figures, reports and exports of all of them.
 mod perplexity;

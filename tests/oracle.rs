@@ -68,7 +68,7 @@ pub fn run_with(folder: &Path, load: &LoadArgs, args: ExtractArgs) -> Result<Out
         path: folder.join("reference.safetensors").display().to_string(),
         tensor: "input_ids".into(),
     };
-    let tokens = load_tokens(&ids)?;
+    let tokens = load_tokens(&ids, &Silent)?;
     let files = hub::open(&folder.display().to_string(), None, Access::Download, &Silent)?;
     let model = open(files, load)?;
     let out = tempfile::tempdir().unwrap();

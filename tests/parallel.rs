@@ -100,3 +100,18 @@ fn nothing_and_nesting() {
     "#;
     assert_eq!(Project::new().script(script).ok(), "[]\n[[11, 21], [12, 22]]\n");
 }
+
+#[test]
+pub fn deep_values_on_threads_are_an_error() {
+    let script = "let r = parallel([1], |x| { let a = []; for i in 0..15000 { a = [a]; } 1 }); print(r[0].ok); print(r[0].error.message);";
+    assert_eq!(Project::new().script(script).ok(), "false\na value is nested too deeply\n");
+}
+
+#[test]
+fn more_items_than_there_can_be_threads() {
+    let script = "let a = []; a.pad(20000, 1); print(parallel(a, |x| x + 1).len());";
+    assert_eq!(Project::new().script(script).ok(), "20000\n");
+    // Inside each other as well.
+    let script = "let a = []; a.pad(30, 1); print(parallel(a, |x| parallel([1, 2, 3, 4, 5, 6, 7], |y| y).len()).map(|o| o.value).reduce(|s, v| s + v, 0));";
+    assert_eq!(Project::new().script(script).ok(), "210\n");
+}

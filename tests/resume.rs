@@ -246,7 +246,7 @@ impl Work {
     /// A fixture with a checkpoint after every layer.
     fn on(model: &Path) -> Self {
         let path = model.join("reference.safetensors").display().to_string();
-        let tokens = load_tokens(&TokenSource::IdsSafetensors { path, tensor: "input_ids".into() }).unwrap();
+        let tokens = load_tokens(&TokenSource::IdsSafetensors { path, tensor: "input_ids".into() }, &Silent).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = CheckpointArgs { path: folder.path().join("c/point").display().to_string(), layers: Some(1) };
         let args = ExtractArgs { checkpoint: Some(checkpoint), ..ExtractArgs::default() };
@@ -375,7 +375,7 @@ fn a_checkpoint_of_other_work_is_not_used() {
         ("tokens", |work| {
             let mut ids = work.tokens.ids.clone();
             ids[0][3] ^= 1;
-            work.tokens = load_tokens(&TokenSource::Ids { ids }).unwrap();
+            work.tokens = load_tokens(&TokenSource::Ids { ids }, &Silent).unwrap();
         }),
         ("thresholds", |work| work.args.thresholds = vec![6.25]),
         ("memory_budget", |work| work.args.memory_budget += 1),

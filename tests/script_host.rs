@@ -226,3 +226,98 @@ fn one_module_is_the_main_script_only_when_started_itself() {
     assert_eq!(project.run(&["run", "part.rhai"]).ok(), "main\n");
     assert_eq!(project.script("import \"part\" as p;").ok(), "imported\n");
 }
+
+#[test]
+pub fn modules_that_import_each_other_are_an_error() {
+    let circle = "modules import each other in a circle";
+    let project = Project::new();
+    project.file("lab/own.rhai", "import \"own\" as x;").file("lab/s.rhai", "import \"own\" as x;");
+    assert!(project.run(&["run", "lab/s.rhai"]).ends(1).stderr.contains(circle));
+    // The script itself is no module until it is imported.
+    project.file("imp.rhai", "import \"imp\" as x;");
+    let stderr = project.run(&["run", "imp.rhai"]).ends(1).stderr;
+    assert!(stderr.contains("imp.rhai imports imp.rhai") && stderr.contains("hint: put what both need"), "{stderr}");
+    project.file("a.rhai", "import \"b\" as b;").file("b.rhai", "import \"./c\" as c;");
+    project.file("c.rhai", "fn later() { import \"././a\" as a; 1 }\nlater();");
+    let stderr = project.script("import \"a\" as a;").ends(1).stderr;
+    assert!(stderr.contains("a.rhai imports b.rhai imports c.rhai imports a.rhai"), "{stderr}");
+    for words in [["check", "script.rhai"], ["plan", "script.rhai"]] {
+        project.run(&words);
+    }
+    // A long way is none that ends the stack.
+    for i in 0..200 {
+        project.file(&format!("m{i}.rhai"), format!("import \"m{}\" as next;", i + 1));
+    }
+    project.file("m200.rhai", "");
+    assert!(project.script("import \"m0\" as m;").ends(1).stderr.contains("import each other in a row"));
+    // Two that need the same third are fine.
+    project.file("left.rhai", "import \"m200\" as x;").file("right.rhai", "import \"m200\" as x;");
+    project.script("import \"left\" as l; import \"right\" as r;").ends(0);
+}
+
+#[test]
+pub fn values_nested_thousands_deep_are_an_error() {
+    let project = Project::new();
+    for script in [
+        "let a = []; for i in 0..12000 { a = [a]; } print(a.to_json().len());",
+        "let a = []; for i in 0..12000 { a = [a]; } print(a.to_string().len());",
+        "let a = []; for i in 0..12000 { a = [a]; } print(a == a);",
+        "let m = #{}; for i in 0..20000 { m = #{ a: m }; } write_json(\"x.json\", m);",
+        "let m = #{}; for i in 0..20000 { let n = #{}; n.a = m; m = n; }",
+        "let a = []; for i in 0..20000 { let b = []; b.push(a); a = b; } save_results(\"x\", #{ settings: a });",
+        "fn wrap(x) { [x] } let a = []; for i in 0..20000 { a = wrap(a); }",
+        "let f = 0; for i in 0..1000000 { let g = f; f = || g; }",
+        "let a = []; let f = |x| [x]; for i in 0..20000 { a = f.call(a); } ",
+        "let a = []; a.pad(20000, 1); a = a.reduce(|sum, x| [sum], []); print(a);",
+        "fn grow() { let i = 0; while i < 20000 { this = [this]; i += 1; } } let a = []; a.grow();",
+    ] {
+        project.refuses(script, 1, "nested too deeply", "512");
+    }
+    // What people write is far from that.
+    let script = "let a = []; for i in 0..100 { a = [a, #{ x: a.len() }]; } print(a.to_json().len() > 1000);";
+    assert_eq!(project.script(script).ok(), "true\n");
+    // A closure that knows itself is no depth at all.
+    let script =
+        "let f = (); f = |n| if n < 2 { 1 } else { n }; let g = || f; for i in 0..5000 { f.call(i); } print(1);";
+    assert_eq!(project.script(script).ok(), "1\n");
+}
+
+#[test]
+pub fn calls_in_deep_expressions_leave_the_stack_whole() {
+    let deep = format!("fn f(n) {{ {}f(n + 1){} }} f(0)", "(1 + ".repeat(100), ")".repeat(100));
+    let outcome = Project::new().script(&deep).ends(1);
+    assert!(outcome.stderr.contains("error: "), "{}", outcome.stderr);
+}
+
+#[test]
+pub fn all_values_together_have_a_bound() {
+    let project = Project::new();
+    let lists = (1..60).map(|i| format!("let a{i} = s.sub_string(1) + {i};\n")).collect::<String>();
+    project.file("script.rhai", format!("let s = \"x\"; for i in 0..25 {{ s += s; }}\n{lists}print(\"all\");"));
+    let outcome = project.run(&["run", "--max-memory", "256MiB", "script.rhai"]).ends(1);
+    assert!(outcome.stderr.contains("take more memory than they may"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--max-memory"), "{}", outcome.stderr);
+    // Closures that hold each other twice.
+    project.file("script.rhai", "let f = |x| x; for i in 0..60 { f = f.curry(f); } print(1);");
+    let outcome = project.run(&["run", "--max-memory", "256MiB", "script.rhai"]).ends(1);
+    assert!(outcome.stderr.contains("take more memory than they may"), "{}", outcome.stderr);
+    assert_eq!(project.run(&["run", "--max-memory", "much", "script.rhai"]).ends(2).stdout, "");
+}
+
+#[test]
+fn a_switch_of_many_cases_runs() {
+    let cases = (0..100_000).map(|i| format!("{i} => {i},\n")).collect::<String>();
+    let script = format!("let x = 77; print(switch x {{ {cases} _ => 0 }});");
+    assert_eq!(Project::new().script(&script).ok(), "77\n");
+}
+
+#[test]
+pub fn a_script_of_endless_length_is_refused() {
+    let project = Project::new();
+    for words in [["run", "/dev/zero"], ["check", "/dev/zero"], ["plan", "/dev/zero"]] {
+        assert!(project.run(&words).stderr.contains("4 MiB"), "{words:?}");
+    }
+    project.file("long.rhai", "// a long comment\n".repeat(300_000));
+    assert!(project.run(&["run", "long.rhai"]).ends(2).stderr.contains("4 MiB"));
+    assert!(project.script("import \"long\" as l;").ends(1).stderr.contains("4 MiB"));
+}

@@ -236,3 +236,90 @@ fn line_14_values_stay_small() {
         refused(&project, script, "too large");
     }
 }
+
+#[test]
+fn line_41_nesting_ends() {
+    crate::script_host::values_nested_thousands_deep_are_an_error();
+    crate::script_host::calls_in_deep_expressions_leave_the_stack_whole();
+    crate::parallel::deep_values_on_threads_are_an_error();
+}
+
+#[test]
+fn line_42_all_values_together_stay_small() {
+    crate::script_host::all_values_together_have_a_bound();
+}
+
+#[test]
+fn line_43_modules_end() {
+    crate::script_host::modules_that_import_each_other_are_an_error();
+    crate::script_host::a_script_of_endless_length_is_refused();
+}
+
+#[test]
+fn line_44_times_and_counts_are_bounded() {
+    crate::bad_options::times_and_counts_beyond_all_measure();
+    crate::command_line::minutes_that_are_no_time_are_bad_usage();
+}
+
+#[test]
+fn line_45_output_costs_no_result() {
+    crate::output::a_reader_that_leaves_costs_no_result();
+    crate::output::a_full_stdout_costs_no_result_and_is_told_once();
+}
+
+#[test]
+fn line_46_signals_are_heard_and_ignored() {
+    crate::interrupt::signals_that_are_ignored_stay_so();
+    crate::tools::links_that_lead_back_are_searched_once();
+}
+
+#[test]
+fn line_32_results_are_of_one_run() {
+    crate::saving::a_record_of_another_run_is_not_believed();
+    crate::saving::a_full_disk_leaves_the_analysis_of_before();
+}
+
+#[test]
+fn line_33_sizes_are_not_believed() {
+    crate::bad_results::a_small_record_does_not_unpack_to_gigabytes();
+}
+
+#[test]
+fn line_34_links_lead_nowhere() {
+    crate::writing::a_link_does_not_lead_a_file_out();
+    crate::writing::tables_are_exported_below_results_only();
+}
+
+#[test]
+fn line_35_names_of_places() {
+    crate::writing::names_that_are_no_places_are_refused();
+}
+
+#[test]
+fn line_36_nothing_unfinished_stays() {
+    crate::saving::unfinished_files_of_killed_runs_are_removed_and_those_of_others_are_not();
+}
+
+#[test]
+fn line_37_texts_come_from_the_project_and_from_where_the_user_says() {
+    crate::outside_files::texts_outside_the_project_are_read_by_no_script();
+    crate::outside_files::the_user_says_what_else_is_read();
+    crate::outside_files::files_with_names_of_secrets_are_read_by_no_script();
+}
+
+#[test]
+fn line_38_messages_quote_little() {
+    crate::outside_files::messages_quote_no_files_at_length();
+}
+
+#[test]
+fn line_39_only_files_are_read() {
+    crate::outside_files::what_is_no_file_is_not_read();
+}
+
+#[test]
+fn line_40_a_damaged_file_is_an_error() {
+    crate::outside_files::a_damaged_tokenizer_is_an_error();
+    crate::outside_files::a_damaged_parquet_file_is_an_error();
+    crate::bad_models::a_size_that_no_model_has_is_named();
+}

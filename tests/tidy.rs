@@ -17,14 +17,17 @@ const FLOORS: &[(&str, u32)] = &[
     ("remote", 2),
     ("results", 2),
     ("cuda", 1),
+    ("disk", 1),
     ("plot", 1),
     ("stats", 1),
     ("error", 0),
     ("memory", 0),
+    ("outside", 0),
     ("progress", 0),
     ("record", 0),
     ("secret", 0),
     ("suggest", 0),
+    ("terminal", 0),
 ];
 
 /// Lines after which a file has a second noun in it.

@@ -238,3 +238,16 @@ fn the_examples_run() {
         assert!(!outcome.stdout.trim().is_empty(), "{file} shows nothing");
     }
 }
+
+#[test]
+pub fn links_that_lead_back_are_searched_once() {
+    let project = Project::new();
+    project.file("deep/er/a_test.rhai", "fn test_a() { assert(true); }");
+    for (to, from) in [("..", "deep/er/up"), (".", "self"), ("deep", "again"), ("nowhere", "lost")] {
+        std::os::unix::fs::symlink(to, project.path(from)).unwrap();
+    }
+    let text = project.run(&["test", "."]).ok();
+    assert!(text.contains("1 passed, 0 failed"), "{text}");
+    let outcome = project.run(&["test", "/"]);
+    assert!(outcome.code == 1, "{} {}", outcome.code, outcome.stderr);
+}

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::host::Watch;
 use crate::progress::{Event, Progress, interrupt_requested};
+use crate::terminal;
 
 /// Between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ impl Watch for Quiet {
     fn line(&self, text: &str) {
         // Failures are told even when quiet; notes are not.
         if text.starts_with("FAILED") {
-            eprintln!("{text}");
+            terminal::note(text);
         }
     }
 }
@@ -99,7 +100,11 @@ impl Progress for BarWork {
                         // No layers: a transfer, which counts bytes.
                         bar.set_style(ProgressStyle::with_template(TRANSFER).expect("a valid template"));
                     } else {
-                        bar.set_message(rates(bytes, tokens * (done - before), start.elapsed()));
+                        bar.set_message(rates(
+                            bytes,
+                            tokens.saturating_mul(done.saturating_sub(*before)),
+                            start.elapsed(),
+                        ));
                     }
                     bar.set_position(done);
                 }
@@ -139,7 +144,7 @@ impl Watch for Lines {
     }
 
     fn line(&self, text: &str) {
-        eprintln!("{text}");
+        terminal::note(text);
     }
 }
 
@@ -169,17 +174,17 @@ impl Progress for LineWork {
                 let Some(state) = &mut *state else { return };
                 if state.told.elapsed() >= LINE_INTERVAL || done == state.total {
                     let elapsed = state.start.elapsed();
-                    let own = done - state.before;
+                    let own = done.saturating_sub(state.before);
                     let left = state.total.saturating_sub(done);
-                    let eta = elapsed.mul_f64(left as f64 / own.max(1) as f64).as_secs();
+                    let eta = (elapsed.as_secs_f64() * left as f64 / own.max(1) as f64) as u64;
                     let what = &state.what;
                     if tokens == 0 {
                         let rate = bytes as f64 / 1e9 / elapsed.as_secs_f64().max(1e-6);
                         let (done, total) = (done as f64 / 1e9, state.total as f64 / 1e9);
-                        eprintln!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s");
+                        terminal::note(format!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s"));
                     } else {
-                        let rates = rates(bytes, tokens * own, elapsed);
-                        eprintln!("{what}: {done}/{} {rates} ETA {eta} s", state.total);
+                        let rates = rates(bytes, tokens.saturating_mul(own), elapsed);
+                        terminal::note(format!("{what}: {done}/{} {rates} ETA {eta} s", state.total));
                     }
                     state.told = Instant::now();
                 }
@@ -188,11 +193,11 @@ impl Progress for LineWork {
                 if let Some(state) = &mut *state {
                     state.before = layer;
                 }
-                eprintln!("{}", resumed(&path, layer));
+                terminal::note(resumed(&path, layer));
             }
             Event::Checkpoint { .. } => (),
             Event::End => *state = None,
-            Event::Warning(text) => eprintln!("warning: {text}"),
+            Event::Warning(text) => terminal::note(format!("warning: {text}")),
         }
     }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use super::{bars, fail};
 use crate::host::check::Checker;
 use crate::host::{self, Context};
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Check {
@@ -24,7 +25,7 @@ pub fn check(asked: &Check) -> ExitCode {
         match checker.check(script) {
             Ok(found) => {
                 problems += found.len();
-                found.iter().for_each(|diagnostic| eprintln!("{diagnostic}\n"));
+                found.iter().for_each(|diagnostic| terminal::note(format!("{diagnostic}\n")));
             }
             Err(diagnostic) => return fail(&diagnostic),
         }
@@ -34,9 +35,9 @@ pub fn check(asked: &Check) -> ExitCode {
         count => format!("{count} scripts"),
     };
     match problems {
-        0 => println!("{scripts}: nothing wrong was found"),
-        1 => println!("{scripts}: 1 problem"),
-        count => println!("{scripts}: {count} problems"),
+        0 => terminal::line(format!("{scripts}: nothing wrong was found")),
+        1 => terminal::line(format!("{scripts}: 1 problem")),
+        count => terminal::line(format!("{scripts}: {count} problems")),
     }
     ExitCode::from(if problems == 0 { 0 } else { 1 })
 }

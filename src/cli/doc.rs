@@ -1,14 +1,14 @@
 //! `outlier doc`: what scripts can call, from the reference inside the program.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::disk;
 use crate::error::Result;
 use crate::host::reference;
-use crate::results::atomic;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Doc {
@@ -26,18 +26,13 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
     if let Some(folder) = &asked.definitions {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);
-            atomic::write(&path, text.as_bytes())?;
-            println!("{}", path.display());
+            disk::write(&path, text.as_bytes())?;
+            terminal::line(path.display());
         }
     } else if asked.markdown {
-        shown(&reference::markdown());
+        terminal::out(reference::markdown());
     } else {
-        shown(&format!("{}\n", reference::terminal(asked.name.as_deref())?.trim_end()));
+        terminal::line(reference::terminal(asked.name.as_deref())?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A pager that was left early is no failure.
-fn shown(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::cuda::{Driver, Gpu};
+use crate::terminal;
 use crate::{memory, model};
 
 /// Bytes per GB, as vendors count them.
@@ -10,7 +11,7 @@ const GB: f64 = 1e9;
 
 /// Prints a line per finding.
 pub fn doctor() {
-    let line = |what: &str, finding: &str| println!("{what:<12}{finding}");
+    let line = |what: &str, finding: &str| terminal::line(format!("{what:<12}{finding}"));
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let plural = if threads == 1 { "" } else { "s" };

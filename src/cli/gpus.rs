@@ -1,6 +1,5 @@
 //! `outlier gpus` and `outlier offers`: what is rented, what it costs, and its end; what could be rented.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,11 +8,13 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::table::{age, dollars, print_table};
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap};
 use crate::gpu::{self, Provider, Want};
 use crate::remote::{HostKey, Key, Login, Ssh};
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Gpus {
@@ -80,7 +81,7 @@ pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
         Some(Action::Ssh { id, command }) => ssh(id, command),
         Some(Action::Logs { id }) => {
             let (provider, id) = find(id)?;
-            println!("{}", provider.logs(&id)?);
+            terminal::line(provider.logs(&id)?);
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -115,7 +116,7 @@ fn state(entry: &Entry) -> String {
 fn list_known() -> Result<ExitCode> {
     let open = ledger()?.open_entries()?;
     if open.is_empty() {
-        println!("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
+        terminal::line("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
     } else {
         print_table(COLUMNS, open.iter().map(|entry| row(entry, &state(entry))).collect());
     }
@@ -154,7 +155,7 @@ fn list_all() -> Result<ExitCode> {
         }
     }
     match rows.is_empty() {
-        true => println!("no provider lists a machine of ours"),
+        true => terminal::line("no provider lists a machine of ours"),
         false => print_table(COLUMNS, rows),
     }
     Ok(ExitCode::SUCCESS)
@@ -170,7 +171,7 @@ fn reachable(ledger: &Ledger) -> Result<Vec<Arc<dyn Provider>>> {
             Err(error) if open.iter().any(|entry| entry.provider == name) => return Err(error),
             // Not a cluster, and nobody said that it is one.
             Err(error) if error.kind == Kind::NotFound => (),
-            Err(error) => eprintln!("{name}: left out: {error}"),
+            Err(error) => terminal::note(format!("{name}: left out: {error}")),
         }
     }
     Ok(providers)
@@ -182,7 +183,7 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
         Ok(alive) => Ok(Some(alive)),
         Err(error) if ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) => Err(error),
         Err(error) => {
-            eprintln!("{}: left out: {error}", provider.name());
+            terminal::note(format!("{}: left out: {error}", provider.name()));
             Ok(None)
         }
     }
@@ -227,7 +228,7 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
             }),
         };
         match ended {
-            Ok(line) => println!("{line}"),
+            Ok(line) => terminal::line(line),
             Err(error) => {
                 failed = true;
                 tell(&error);
@@ -243,19 +244,19 @@ fn reap() -> Result<ExitCode> {
     for provider in reachable(&ledger)? {
         for line in rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All)? {
             nothing = false;
-            println!("{line}");
+            terminal::line(line);
         }
         let listed = listed(&*provider, &ledger)?.unwrap_or_default();
         let unknown = listed.into_iter().filter(|alive| alive.entry.is_none());
         for alive in unknown {
-            println!(
+            terminal::line(format!(
                 "{} ({}) is not known to this project and left alone: `outlier gpus terminate {0}` ends it",
                 alive.machine.id, alive.machine.name
-            );
+            ));
         }
     }
     if nothing {
-        println!("nothing is left over");
+        terminal::line("nothing is left over");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -279,8 +280,7 @@ fn ssh(id: &str, command: &[String]) -> Result<ExitCode> {
     };
     let line = Ssh::new(login).known_host()?;
     let known = key.with_file_name(format!("{}.known_hosts", entry.name));
-    let writing = |e: std::io::Error| Error::io(format!("writing {}", known.display()), &e);
-    std::fs::File::create(&known).and_then(|mut file| writeln!(file, "{}", line.line)).map_err(writing)?;
+    disk::write(&known, format!("{}\n", line.line).as_bytes())?;
     let error = client(&known, key, &line.algorithm, address.port)
         .arg(format!("{}@{}", address.user, address.host))
         .args(command)
@@ -333,8 +333,8 @@ pub fn offers(asked: &Offers) -> Result<ExitCode> {
 
 /// An error on stderr, as everywhere.
 pub fn tell(error: &Error) {
-    eprintln!("error: {error}");
+    terminal::note(format!("error: {error}"));
     if let Some(hint) = &error.hint {
-        eprintln!("  hint: {hint}");
+        terminal::note(format!("  hint: {hint}"));
     }
 }

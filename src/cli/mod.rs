@@ -14,17 +14,20 @@ mod table;
 mod test;
 mod worker;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::host::Diagnostic;
+use crate::error::Kind;
+use crate::host::{Diagnostic, deep};
+use crate::terminal;
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
 #[command(name = "outlier", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model or machine failed, 4 a machine is left,\n130 interrupted."
+    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model, a machine or output failed, 4 a machine is left,\n130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -66,10 +69,9 @@ enum Command {
     },
 }
 
-/// The exit code when a script ended well but reported a failed model.
-const FAILED_MODEL: u8 = 3;
-/// As Rust's own.
-const PANICKED: u8 = 101;
+/// The exit code when a script ended well but reported a failed model, when what was to be shown could not be written, and
+/// when the program itself is at fault.
+const FAILED: u8 = 3;
 /// The exit code when a machine is, or may be, still alive that should not be.
 const LEAKED: u8 = 4;
 /// The exit code when a script ended well because it was told to stop; 128 + SIGINT, as shells report it.
@@ -77,16 +79,30 @@ const INTERRUPTED: u8 = 130;
 
 pub fn main() -> ExitCode {
     crate::memory::return_freed_memory();
-    let cli = match Cli::try_parse_from(script_help_last(std::env::args().collect())) {
+    let cli = match Cli::try_parse_from(script_help_last(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            terminal::came_of(!error.use_stderr(), error.print());
+            return shown(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
         }
     };
     // Variables that are set win over the file.
     let _ = dotenvy::from_filename(".env");
     interrupt::install();
+    // A worker runs no scripts, and may leave this process for another: it stays on the first thread.
+    let ended = match cli.command {
+        Command::Worker { .. } => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carried_out(cli))),
+        _ => deep::run(|| carried_out(cli)),
+    };
+    shown(ended.unwrap_or_else(|_| panicked()))
+}
+
+/// Whoever reads the output later must not take a part of it for the whole.
+fn shown(code: ExitCode) -> ExitCode {
+    if code == ExitCode::SUCCESS && terminal::broken() { ExitCode::from(FAILED) } else { code }
+}
+
+fn carried_out(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),
@@ -109,22 +125,32 @@ pub fn main() -> ExitCode {
 fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         gpus::tell(&error);
-        ExitCode::FAILURE
+        if error.kind == Kind::Interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
     })
 }
 
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
-fn script_help_last(mut words: Vec<String>) -> Vec<String> {
+fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
     let run = words.iter().position(|word| word == "run" || word == "plan");
-    let is_value = |i: usize| matches!(words[i - 1].as_str(), "--max-steps" | "--max-minutes");
-    let script = run.and_then(|run| (run + 1..words.len()).find(|&i| !words[i].starts_with('-') && !is_value(i)));
+    let is_value = |i: usize| VALUED.iter().any(|flag| words[i - 1] == *flag);
+    let is_flag = |i: usize| words[i].as_encoded_bytes().starts_with(b"-");
+    let script = run.and_then(|run| (run + 1..words.len()).find(|&i| !is_flag(i) && !is_value(i)));
     if let Some(script) = script.filter(|script| script + 1 < words.len()) {
-        words.insert(script + 1, "--".to_string());
+        words.insert(script + 1, "--".into());
     }
     words
 }
 
+/// Flags of `run` that a value stands behind.
+const VALUED: [&str; 4] = ["--max-steps", "--max-minutes", "--max-memory", "--allow-read"];
+
 fn fail(diagnostic: &Diagnostic) -> ExitCode {
-    eprintln!("{diagnostic}");
+    terminal::note(diagnostic);
     ExitCode::from(diagnostic.exit as u8)
+}
+
+/// What Rust says about a panic stands above this.
+fn panicked() -> ExitCode {
+    terminal::note("error: a primitive panicked; this is a fault of the program");
+    ExitCode::from(FAILED)
 }

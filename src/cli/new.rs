@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::results::atomic;
+use crate::terminal;
 
 /// What a new experiment looks like.
 const TEMPLATE: &str = include_str!("new.rhai");
@@ -28,10 +29,10 @@ pub fn new(asked: &New) -> Result<ExitCode> {
     if path.exists() {
         return Err(Error::bad_argument(format!("{} is there already", path.display())).hint("choose another name"));
     }
-    atomic::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
-    println!("{}", path.display());
-    println!("run it:    outlier run {}", path.display());
-    println!("plan it:   outlier plan {}", path.display());
-    println!("check it:  outlier check {}", path.display());
+    disk::write(&path, TEMPLATE.replace("NAME", name).as_bytes())?;
+    terminal::line(path.display());
+    terminal::line(format!("run it:    outlier run {}", path.display()));
+    terminal::line(format!("plan it:   outlier plan {}", path.display()));
+    terminal::line(format!("check it:  outlier check {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }

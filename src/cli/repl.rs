@@ -17,10 +17,11 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
-use super::{FAILED_MODEL, LEAKED, bars, done};
+use super::{FAILED, LEAKED, bars, done};
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
 use crate::progress::INTERRUPTED;
+use crate::terminal;
 
 const PROMPT: &str = "> ";
 
@@ -30,15 +31,19 @@ pub struct Prompt {
     /// It stays when you leave.
     #[arg(long, value_name = "ID")]
     attach: Option<String>,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
 }
 
 pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
-    let context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
+    let mut context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
+    context.bounds.reads = asked.allow_read.clone();
     let context = Arc::new(context);
     let mut repl = Repl::new(context.clone());
     if let Some(id) = &asked.attach {
         match repl.attach(id) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => terminal::line(text),
             Err(error) => return done(Err(error)),
         }
     }
@@ -48,37 +53,42 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
         false => piped(&repl),
     };
     if asked.attach.is_some() {
-        context.fleet.leave().iter().for_each(|line| eprintln!("{line}"));
+        context.fleet.leave().iter().for_each(|line| terminal::note(line));
     }
     INTERRUPTED.store(false, Ordering::Relaxed);
     let ending = context.fleet.finish();
-    ending.lines.iter().for_each(|line| eprintln!("{line}"));
+    ending.lines.iter().for_each(|line| terminal::note(line));
     match (ending.leaked, failed) {
         (true, _) => ExitCode::from(LEAKED),
-        (false, true) => ExitCode::from(FAILED_MODEL),
+        (false, true) => ExitCode::from(FAILED),
         (false, false) => ExitCode::SUCCESS,
     }
 }
 
 /// Runs one input and shows what came of it. False at the end.
 fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
-    let outcome = repl.borrow_mut().run(input);
+    let run = std::panic::AssertUnwindSafe(|| repl.borrow_mut().run(input));
+    let Ok(outcome) = std::panic::catch_unwind(run) else {
+        super::panicked();
+        *failed = true;
+        return true;
+    };
     // Ctrl-C was for the call that it ended.
     INTERRUPTED.store(false, Ordering::Relaxed);
     match outcome {
         Outcome::Shown(text) if text.is_empty() => true,
         Outcome::Shown(text) => {
-            println!("{text}");
+            terminal::line(text);
             true
         }
         Outcome::Failed(diagnostic) => {
             *failed = true;
-            eprintln!("{diagnostic}");
+            terminal::note(diagnostic);
             true
         }
         Outcome::Quit(text) => {
             if !text.is_empty() {
-                println!("{text}");
+                terminal::line(text);
             }
             false
         }
@@ -106,7 +116,10 @@ fn piped(repl: &RefCell<Repl>) -> bool {
 }
 
 fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
-    println!("outlier {}. :help says what there is, Tab completes, :quit leaves.", env!("CARGO_PKG_VERSION"));
+    terminal::line(format!(
+        "outlier {}. :help says what there is, Tab completes, :quit leaves.",
+        env!("CARGO_PKG_VERSION")
+    ));
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
     let mut editor: Editor<Line, FileHistory> = match Editor::with_config(config) {
         Ok(editor) => editor,
@@ -127,7 +140,7 @@ fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
                 }
             }
             // At the prompt there is nothing to end.
-            Err(ReadlineError::Interrupted) => println!("(:quit leaves)"),
+            Err(ReadlineError::Interrupted) => terminal::line("(:quit leaves)"),
             Err(_) => break,
         }
         let _ = std::io::stdout().flush();

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::table::print_table;
 use crate::error::Result;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
+use crate::terminal;
 use crate::{results, stats};
 
 #[derive(Args)]
@@ -83,22 +84,22 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
     };
     let found = stats::detect(&stored.activations, &criterion)?;
     if asked.json {
-        println!("{}", serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
+        terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
         return Ok(ExitCode::SUCCESS);
     }
     print_table(&COLUMNS, rows(&found));
-    println!("{}", summary(&found));
+    terminal::line(summary(&found));
     let resampled = found.answer == Answer::Exact && criterion.scope == Scope::Pooled && asked.resamples > 0;
     if resampled && stored.activations.num_sequences > 1 {
         let args = BootstrapArgs { n_resamples: asked.resamples, ..BootstrapArgs::default() };
         let ci = stats::bootstrap(&stored.activations, &criterion, &args)?;
-        println!(
+        terminal::line(format!(
             "95 % interval over sequences: {} to {} features; {} in {:.1} % of resamples",
             ci.num_features.low,
             ci.num_features.high,
             ci.classification.name(),
             100.0 * ci.classification_held
-        );
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

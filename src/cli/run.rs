@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{FAILED_MODEL, INTERRUPTED, LEAKED, PANICKED, bars, fail, gpus};
+use super::{FAILED, INTERRUPTED, LEAKED, bars, fail, gpus};
 use crate::host::plan::{self, Plan};
-use crate::host::{self, Bounds, Context, MAX_OPERATIONS};
+use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Run {
@@ -20,16 +21,34 @@ pub struct Run {
     /// Lets run_command run commands on this machine.
     #[arg(long)]
     allow_commands: bool,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
     /// Steps of the script language that the script may take.
     #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
     max_steps: u64,
     /// Ends the script after so many minutes, looked at between two of its steps.
-    #[arg(long, value_name = "MINUTES")]
-    max_minutes: Option<f64>,
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    max_minutes: Option<Duration>,
+    /// Memory that the values of the script may take together; models and records are not counted.
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    max_memory: u64,
     script: PathBuf,
     /// Flags of the script; `outlier run SCRIPT --help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     flags: Vec<String>,
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let most = MAX_TIME.as_secs() / 60;
+    let minutes = text.parse::<f64>().ok().filter(|minutes| (0.0..=most as f64).contains(minutes));
+    minutes
+        .map(|minutes| Duration::from_secs_f64(60.0 * minutes))
+        .ok_or_else(|| format!("expected 0 to {most} minutes"))
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "expected a number of bytes such as 512MiB or 4GB".to_string())
 }
 
 /// Takes out a flag that is ours wherever it stands.
@@ -41,8 +60,8 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 
 fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
-    let time = asked.max_minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6)));
-    let bounds = Bounds { operations: asked.max_steps, time, commands_here: asked.allow_commands };
+    let Run { max_steps: operations, max_minutes: time, max_memory: memory, allow_commands: commands_here, .. } = asked;
+    let bounds = Bounds { operations, time, memory, commands_here, reads: asked.allow_read };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));
     context.bounds = bounds;
     context
@@ -60,9 +79,12 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
     // Whatever happened: no machine stays behind.
     let ending = context.fleet.finish();
     for line in &ending.lines {
-        eprintln!("{line}");
+        terminal::note(line);
     }
-    let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
+    let Ok(outcome) = outcome else {
+        let fault = super::panicked();
+        return if ending.leaked { ExitCode::from(LEAKED) } else { fault };
+    };
     match plan::compare(&context) {
         Ok(Some(text)) => context.watch.line(text.trim_end()),
         Ok(None) => (),
@@ -70,13 +92,13 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
     }
     if ending.leaked {
         if let Err(diagnostic) = outcome {
-            eprintln!("{diagnostic}");
+            terminal::note(diagnostic);
         }
         return ExitCode::from(LEAKED);
     }
     match outcome {
         Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
-        Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
+        Ok(()) if context.failed() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => fail(&diagnostic),
     }
@@ -94,10 +116,10 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
         Err(error) => return super::done(Err(error)),
     };
     let outcome = carried_out(&context);
-    let Ok(outcome) = outcome else { return ExitCode::from(PANICKED) };
-    let Some(mut plan) = Plan::of(&context) else { return ExitCode::from(PANICKED) };
+    let Ok(outcome) = outcome else { return super::panicked() };
+    let Some(mut plan) = Plan::of(&context) else { return super::panicked() };
     let stored = outcome.is_ok().then(|| plan.store(&context.results()));
-    print!("{}", plan.text());
+    terminal::out(plan.text());
     match stored {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))
@@ -106,7 +128,7 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
         None => (),
     }
     match outcome {
-        Ok(()) if context.failed() => ExitCode::from(FAILED_MODEL),
+        Ok(()) if context.failed() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => fail(&diagnostic),
     }

@@ -2,13 +2,15 @@
 
 use comfy_table::{Table, presets};
 
+use crate::terminal;
+
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(columns.to_vec());
     for row in rows {
         table.add_row(row);
     }
-    println!("{table}");
+    terminal::line(table);
 }
 
 pub fn dollars(amount: f64) -> String {

@@ -8,6 +8,8 @@ use clap::Args;
 use super::{bars, fail};
 use crate::error::{Error, Result};
 use crate::host::testing;
+use crate::progress::interrupt_requested;
+use crate::terminal;
 
 #[derive(Args)]
 pub struct Test {
@@ -17,6 +19,9 @@ pub struct Test {
     /// Runs only tests whose name holds this.
     #[arg(long)]
     only: Option<String>,
+    /// Lets texts and ids come from this folder or file, too; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
 }
 
 pub fn test(asked: &Test) -> Result<ExitCode> {
@@ -25,9 +30,9 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
     let watch = bars::watch(true);
     let (mut passed, mut failed) = (0, 0);
     let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    for file in files {
-        println!("{}", file.display());
-        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &chosen) {
+    for file in files.into_iter().take_while(|_| !interrupt_requested()) {
+        terminal::line(file.display());
+        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &asked.allow_read, &chosen) {
             Ok(outcomes) => outcomes,
             Err(diagnostic) => {
                 fail(&diagnostic);
@@ -37,16 +42,19 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
         };
         for outcome in outcomes {
             let verdict = if outcome.failure.is_some() { "FAILED" } else { "ok" };
-            println!("  {:<60} {verdict} ({:.2} s)", outcome.name, outcome.seconds);
+            terminal::line(format!("  {:<60} {verdict} ({:.2} s)", outcome.name, outcome.seconds));
             match outcome.failure {
                 Some(text) => {
                     failed += 1;
-                    println!("{}", text.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_end());
+                    terminal::line(text.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_end());
                 }
                 None => passed += 1,
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
+    if interrupt_requested() {
+        return Err(Error::interrupted());
+    }
+    terminal::line(format!("{passed} passed, {failed} failed"));
     Ok(ExitCode::from(if failed == 0 { 0 } else { 1 }))
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::error::Result;
 use crate::session::{self, Limits, Starter};
+use crate::terminal;
 
 #[derive(Subcommand)]
 pub enum Worker {
@@ -65,7 +66,7 @@ pub fn run(worker: &Worker) -> Result<()> {
         Worker::Serve(settings) => {
             let limits = Limits { lease: settings.lease, stall: settings.stall, lifetime: settings.lifetime };
             let reason = session::serve(&settings.folder, &limits)?;
-            println!("the worker ends: {reason}");
+            terminal::line(format!("the worker ends: {reason}"));
             if let Some(command) = &settings.on_end {
                 give_back(command);
             }
@@ -79,8 +80,8 @@ fn give_back(command: &str) {
     for _ in 0..GIVE_BACK_TRIES {
         match std::process::Command::new("/bin/sh").args(["-c", command]).status() {
             Ok(status) if status.success() => return,
-            Ok(status) => println!("giving the machine back: {status}"),
-            Err(error) => println!("giving the machine back: {error}"),
+            Ok(status) => terminal::line(format!("giving the machine back: {status}")),
+            Err(error) => terminal::line(format!("giving the machine back: {error}")),
         }
         std::thread::sleep(GIVE_BACK_PAUSE);
     }

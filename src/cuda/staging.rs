@@ -46,9 +46,9 @@ impl Half {
         Ok(Self { memory: Pinned::new(bytes)?, in_flight: Vec::new() })
     }
 
-    /// Waits until the memory may be written again.
+    /// Waits until the memory may be written again: for all copies, whatever becomes of one of them.
     pub(super) fn wait(&mut self) -> Result<()> {
-        self.in_flight.drain(..).try_for_each(|sent| sent.wait())
+        self.in_flight.drain(..).fold(Ok(()), |outcome, sent| outcome.and(sent.wait()))
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
@@ -58,11 +58,17 @@ impl Half {
 
     /// Copies a range of the bytes to the GPU of the current context, in the order of its `stream`.
     pub(super) fn send(&mut self, range: Range<usize>, to: CUdeviceptr, stream: CUstream) -> Result<()> {
-        let bytes = &self.bytes()[range];
-        // SAFETY: the memory is pinned, lives as long as `self`, and is written again only after `wait`.
-        unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(|error| failed("copying to the GPU", error))?;
+        // Made first: a copy under way must not be left without its mark.
         let sent = Event::new()?;
-        sent.record(stream)?;
+        let bytes = &self.bytes()[range];
+        // SAFETY: the memory is pinned, lives as long as `self`, and is written again only after `wait`, or after the
+        // stream has come to its end where the mark could not be set.
+        unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(|error| failed("copying to the GPU", error))?;
+        if let Err(error) = sent.record(stream) {
+            // SAFETY: the stream belongs to the current context.
+            _ = unsafe { result::stream::synchronize(stream) };
+            return Err(error);
+        }
         self.in_flight.push(sent);
         Ok(())
     }

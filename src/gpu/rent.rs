@@ -50,7 +50,10 @@ impl Patience {
     /// `OUTLIER_POLL_SECONDS` sets the pace, for services that are quicker; deadlines follow it.
     pub fn from_environment() -> Self {
         let default = Self::default();
-        let Some(poll) = std::env::var("OUTLIER_POLL_SECONDS").ok().and_then(|text| text.parse::<f64>().ok()) else {
+        let Some(poll) = std::env::var("OUTLIER_POLL_SECONDS")
+            .ok()
+            .and_then(|text| text.parse::<f64>().ok().filter(|poll| poll.is_finite()))
+        else {
             return default;
         };
         let pace = poll.clamp(0.01, 60.0) / default.poll.as_secs_f64();

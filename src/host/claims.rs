@@ -46,7 +46,7 @@ fn args(o: &Options) -> Result<TestArgs> {
     Ok(TestArgs {
         n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
         alternative: o.choice("alternative", ALTERNATIVES)?.unwrap_or(default.alternative),
-        seed: o.whole("seed")?.map_or(default.seed, |seed| seed as u64),
+        seed: o.seed("seed")?.unwrap_or(default.seed),
     })
 }
 

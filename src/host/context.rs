@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::bounds::MAX_MEMORY;
 use super::stage::{Play, Stage};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
 use crate::session::{Fleet, Local, Planned, Session};
+use crate::terminal;
 
 /// Gives every piece of long work something to report to.
 pub trait Watch: Send + Sync {
@@ -26,13 +28,17 @@ pub struct Bounds {
     pub operations: u64,
     /// In all; looked at between two steps.
     pub time: Option<Duration>,
+    /// Bytes that its values may take together.
+    pub memory: u64,
     /// Whether `run_command` may run commands on this machine.
     pub commands_here: bool,
+    /// Folders and files beside the project that texts and ids may come from.
+    pub reads: Vec<PathBuf>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { operations: MAX_OPERATIONS, time: None, commands_here: false }
+        Self { operations: MAX_OPERATIONS, time: None, memory: MAX_MEMORY, commands_here: false, reads: Vec::new() }
     }
 }
 
@@ -50,6 +56,8 @@ pub struct Context {
     /// Where work runs that no machine is named for: here.
     pub session: Arc<dyn Session>,
     pub watch: Arc<dyn Watch>,
+    /// When this run began.
+    pub began: SystemTime,
     /// The machines that this run has.
     pub fleet: Fleet,
     pub bounds: Bounds,
@@ -70,6 +78,7 @@ impl Context {
             flags,
             session: Arc::new(Local::default()),
             watch,
+            began: SystemTime::now(),
             fleet,
             bounds: Bounds::default(),
             stage: None,
@@ -109,7 +118,7 @@ impl Context {
     pub fn data(&self, text: &str) {
         match &self.stage {
             Some(stage) => stage.said(text),
-            None => println!("{text}"),
+            None => terminal::line(text),
         }
     }
 

@@ -150,7 +150,7 @@ fn describe(error: &EvalAltResult) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
         EvalAltResult::ErrorParsing(kind, _) => (Exit::Script, kind.to_string(), hints::of_syntax(kind)),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() != bounds::OUT_OF_TIME => {
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
         other => {

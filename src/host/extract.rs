@@ -1,24 +1,30 @@
 //! Primitives of the engine: load_model, extract_layernorms, estimate_vram, miniature_model.
 
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
 use super::options::Options;
+use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
+use super::weight;
 use crate::error::{Error, Result};
 use crate::record::{
     CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
     Keep, LoadArgs, plain,
 };
-use crate::results;
+use crate::results::FULL_ACTIVATIONS as FULL;
 use crate::session::{Op, Reply, Session};
+use crate::stats;
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
+
+/// Tokens of an estimate: far more than any analysis reads, and few enough for every sum over them to fit into 64 bits.
+const MAX_TOKENS: usize = 1 << 36;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -72,7 +78,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn call(&self, op: Op) -> Result<Reply> {
-        self.session.call(op, &*self.context.progress())
+        weight::beside(|| self.session.call(op, &*self.context.progress()))
     }
 
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
@@ -98,14 +104,24 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         out: o.string("out")?,
         logits: o.flag("logits")?.unwrap_or(false),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
-        checkpoint: checkpoint(&o)?,
+        checkpoint: checkpoint(context, &o)?,
     };
+    if let Some(out) = &args.out {
+        places::in_project(context, "extract_layernorms: `out`", "folder", out.trim_end_matches('/'))?;
+        places::within(context, "extract_layernorms: `out`", &context.root.join(out).join(FULL), "")?;
+    }
+    // Only there are activations written, whatever the machine says.
+    let out = args.out.clone().filter(|_| args.keep == Keep::Full);
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
     let reply = place.call(op)?;
-    let Reply::Activations(acts) = reply else { unreachable!("Extract is answered by Activations") };
+    let Reply::Activations(mut acts) = reply else { unreachable!("Extract is answered by Activations") };
+    if context.plan().is_none() {
+        stats::check_whole(&acts)?;
+    }
+    acts.full_activations = out;
     if let Some(folder) = &acts.full_activations {
-        let file = format!("{folder}/{}", results::FULL_ACTIVATIONS);
+        let file = format!("{folder}/{FULL}");
         place.session.fetch(&context.root, &file, &*context.progress())?;
     }
     context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
@@ -113,7 +129,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
 }
 
 /// The file for checkpoints: below the project's folder, wherever that is.
-fn checkpoint(o: &Options) -> Result<Option<CheckpointArgs>> {
+fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> {
     let layers = o.whole("checkpoint_layers")?;
     let Some(path) = o.string("checkpoint")? else {
         return match layers {
@@ -126,14 +142,7 @@ fn checkpoint(o: &Options) -> Result<Option<CheckpointArgs>> {
         return Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
             .hint("1 is after every layer; leave it out to let time decide"));
     }
-    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    let parts = Path::new(&path).components();
-    if !parts.clone().all(inside) || Path::new(&path).file_name().is_none() || path.ends_with('/') {
-        return Err(Error::bad_argument(format!(
-            "extract_layernorms: `checkpoint` is {path:?}, not a file in the project"
-        ))
-        .hint("name it relative to the folder the program runs in, such as \"checkpoints/olmoe\""));
-    }
+    places::in_project(context, "extract_layernorms: `checkpoint`", "file", &path)?;
     Ok(Some(CheckpointArgs { path, layers }))
 }
 
@@ -144,12 +153,17 @@ pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
 pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
-        num_sequences: o.whole("num_sequences")?.unwrap_or(16),
-        sequence_length: o.whole("sequence_length")?.unwrap_or(2048),
+        num_sequences: o.positive("num_sequences")?.unwrap_or(16),
+        sequence_length: o.positive("sequence_length")?.unwrap_or(2048),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         logits: o.flag("logits")?.unwrap_or(false),
-        gpus: o.whole("gpus")?.unwrap_or(1),
+        gpus: o.positive("gpus")?.unwrap_or(1),
     };
+    let tokens = args.num_sequences.saturating_mul(args.sequence_length);
+    if tokens > MAX_TOKENS {
+        return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
+            .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
+    }
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     let Reply::Estimate(estimate) = place.call(op)? else { unreachable!("Estimate is answered by Estimate") };
     Ok(estimate)
@@ -157,7 +171,9 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
 pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
-    let folder = results.join("miniature_models").display().to_string();
+    let folder = results.join("miniature_models");
+    places::within(place.context, "miniature_model", &folder.join("model"), "results")?;
+    let folder = folder.display().to_string();
     let reply = place.call(Op::Miniature { folder, name: name.to_string() })?;
     let Reply::Miniature(made) = reply else { unreachable!("Miniature is answered by Miniature") };
     Ok(to_dynamic(&plain(&made)))

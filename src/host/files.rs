@@ -1,7 +1,6 @@
 //! Primitives that list results and write files below results/: list_results, write_json, write_table, write_text,
 //! export_tables; and what reports are made of: html_table, markdown_table, escape_html, stdlib_json, stdlib_text.
 
-use std::path::{Component, Path};
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
@@ -10,13 +9,12 @@ use serde_json::Value;
 use super::context::Context;
 use super::modules;
 use super::options::number;
+use super::places;
 use super::problem::thrown;
 use super::values::{StoredHandle, to_dynamic, to_json};
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::results::{self, Table, atomic};
-
-/// Where scripts may write.
-const FOLDERS: [&str; 2] = ["results", "logs"];
+use crate::results::{self, Table};
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
@@ -64,17 +62,10 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 /// Writes below one of the project's folders and returns the path.
 pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
-    let given = Path::new(path);
-    let plain = given.components().all(|part| matches!(part, Component::Normal(_)));
-    let first = given.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    let inside = first.is_some_and(|first| FOLDERS.contains(&first.as_str())) && given.components().count() > 1;
-    if !plain || !inside {
-        return Err(Error::bad_argument(format!("{function}: \"{path}\" is not below results/ or logs/"))
-            .hint("name the file results/summary.json, say"));
-    }
+    let file = places::below_results(context, function, path)?;
     match context.plan() {
-        Some(stage) => stage.writes(given),
-        None => atomic::write(&context.root.join(given), bytes)?,
+        Some(stage) => stage.writes(path.as_ref()),
+        None => disk::write(&file, bytes)?,
     }
     Ok(path.to_string())
 }
@@ -109,14 +100,17 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
         return Err(Error::bad_argument(format!("export_tables: no format {format:?}"))
             .hint("formats are \"csv\" and \"parquet\""));
     }
-    let folder = &stored.0.folder;
+    let folder = stored.0.folder.join("tables");
+    places::within(context, "export_tables", &context.root.join(&folder).join("features"), "results").map_err(
+        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that"),
+    )?;
     let mut paths = Array::new();
     for (name, table) in results::tables(&stored.0)? {
         let bytes = if format == "csv" { table.csv()? } else { table.parquet()? };
-        let path = folder.join("tables").join(format!("{name}.{format}"));
+        let path = folder.join(format!("{name}.{format}"));
         match context.plan() {
             Some(stage) => stage.writes(&path),
-            None => atomic::write(&context.root.join(&path), &bytes)?,
+            None => disk::write(&context.root.join(&path), &bytes)?,
         }
         paths.push(path.display().to_string().into());
     }
@@ -124,7 +118,7 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
 }
 
 fn stdlib_text(context: &Context, name: &str) -> Result<String> {
-    modules::data(&context.root, name).ok_or_else(|| {
+    modules::data(context, name).ok_or_else(|| {
         Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
             .hint(crate::suggest::hint(name, modules::data_names()))
     })

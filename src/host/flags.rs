@@ -12,6 +12,7 @@ use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use crate::error::{Error, Result};
 use crate::suggest;
+use crate::terminal;
 
 struct Flag {
     key: String,
@@ -30,7 +31,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
         let flags = thrown(declaration(declared))?;
         if c.flags.iter().any(|word| word == "--help" || word == "-h") {
-            print!("{}", help(&c.script.display().to_string(), &flags));
+            terminal::out(help(&c.script.display().to_string(), &flags));
             return Err(Box::new(EvalAltResult::Exit(Dynamic::UNIT, Position::NONE)));
         }
         match parse(&flags, &c.flags) {

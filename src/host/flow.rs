@@ -1,15 +1,22 @@
-//! Primitives that steer a script: parallel, is_main, report_failure.
+//! Primitives that steer a script: parallel, sleep, is_main, report_failure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, Map, NativeCallContext, Position};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, Map, NativeCallContext, Position};
 
 use super::context::Context;
-use super::options::Options;
+use super::options::{self, Options};
 use super::problem::{ScriptResult, as_map, throw, thrown};
+use super::{bounds, deep, hints};
 use crate::error::{Error, Kind};
+use crate::progress::interrupt_requested;
+
+/// Between two looks at whether the user has asked to stop, while nothing is done.
+const DOZE: Duration = Duration::from_millis(50);
+/// Of one item of `parallel` behind the other.
+const MAX_STAGGER: Duration = Duration::from_secs(86_400);
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -21,6 +28,10 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         parallel(&ctx, &c, items, options, f)
     });
     let c = context.clone();
+    engine.register_fn("sleep", move |seconds: INT| sleep(&c, seconds as f64));
+    let c = context.clone();
+    engine.register_fn("sleep", move |seconds: FLOAT| sleep(&c, seconds));
+    let c = context.clone();
     engine.register_fn("is_main", move |ctx: NativeCallContext| {
         ctx.call_source() == Some(c.script.display().to_string().as_str())
     });
@@ -29,6 +40,27 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         c.mark_failed();
         c.line(&format!("FAILED {what}: {}", failure_text(&error)));
     });
+}
+
+/// Waits, but not for a user who wants to stop. Where nothing happens nobody waits.
+fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
+    let time = thrown(options::seconds("sleep", seconds.max(0.0), options::MAX_TIME))?;
+    match &context.stage {
+        Some(stage) => stage.pass(time.as_secs_f64()),
+        None => wait(time),
+    }
+    if interrupt_requested() { Err(throw(Error::interrupted())) } else { Ok(()) }
+}
+
+/// Ends early when the user has asked to stop.
+fn wait(time: Duration) {
+    let start = Instant::now();
+    while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        if interrupt_requested() {
+            return;
+        }
+        std::thread::sleep(left.min(DOZE));
+    }
 }
 
 pub fn failure_text(error: &Dynamic) -> String {
@@ -44,34 +76,39 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     let o = thrown(Options::of("parallel", options))?;
     let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
     let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
-    if !(0.0..=86_400.0).contains(&stagger) {
-        let error = Error::bad_argument(format!("parallel: `stagger` is {stagger}, expected 0 to 86400 seconds"));
-        return Err(throw(error.hint("seconds between the starts of the first items")));
-    }
+    thrown(options::seconds("parallel: `stagger`", stagger, MAX_STAGGER))?;
     // Plans and tests are the same every time: one item after the other.
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for worker in 0..max.min(items.len()) {
-            let (next, results, items, f) = (&next, &results, &items, unshared(&f));
-            scope.spawn(move || {
-                std::thread::sleep(Duration::from_secs_f64(stagger * worker as f64));
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(i) else { return };
-                    let outcome = match crate::progress::interrupt_requested() {
-                        true => failure(as_map(&Error::interrupted()).into()),
-                        false => call(ctx, &f, item.clone()),
-                    };
-                    *results[i].lock().expect("written once") = Some(outcome);
-                }
-            });
+    let work = |f: &FnPtr| {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else { return };
+            let outcome = match interrupt_requested() {
+                true => failure(as_map(&Error::interrupted()).into()),
+                false => call(ctx, f, item.clone()),
+            };
+            *results[i].lock().expect("written once") = Some(outcome);
         }
+    };
+    let helped = std::thread::scope(|scope| {
+        let start = |helper: usize| {
+            let (work, f) = (&work, unshared(&f));
+            deep::help(scope, move || {
+                wait(Duration::try_from_secs_f64(stagger * helper as f64).unwrap_or_default());
+                work(&f);
+            })
+        };
+        (0..max.min(items.len())).take_while(|helper| start(*helper)).count()
     });
+    // Where no further thread is to be had, this one does what there is to do.
+    if helped == 0 {
+        work(&unshared(&f));
+    }
     let outcome = |result: Mutex<Option<Dynamic>>| result.into_inner().ok().flatten().unwrap_or(Dynamic::UNIT);
     let outcomes: Array = results.into_iter().map(outcome).collect();
-    if crate::progress::interrupt_requested() {
+    if interrupt_requested() {
         // Whoever catches this may still tell what is finished.
         let mut error = as_map(&Error::interrupted());
         error.insert("outcomes".into(), outcomes.into());
@@ -124,12 +161,18 @@ pub fn told(error: &EvalAltResult) -> String {
 pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),
-        EvalAltResult::ErrorTerminated(..) => as_map(&Error::interrupted()).into(),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
+            as_map(&Error::interrupted()).into()
+        }
         other => {
             let mut plain = Map::new();
             plain.insert("kind".into(), "script".into());
-            plain.insert("message".into(), other.to_string().into());
-            plain.insert("hint".into(), Dynamic::UNIT);
+            let (message, hint) = match other {
+                EvalAltResult::ErrorTerminated(..) => hints::of_run(other),
+                other => (other.to_string(), None),
+            };
+            plain.insert("message".into(), message.into());
+            plain.insert("hint".into(), hint.map_or(Dynamic::UNIT, Into::into));
             plain.into()
         }
     }

@@ -40,6 +40,18 @@ pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
             "the script has run longer than it may",
             "its time was given with `--max-minutes`; finished results are kept",
         ),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_DEEP => told(
+            "calls and expressions inside each other fill the stack: is there a recursion without an end?",
+            "a loop needs no stack",
+        ),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_NESTED => told(
+            "a value is nested too deeply",
+            "arrays, maps and closures inside each other may be 512 deep: keep a list of them instead",
+        ),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_HEAVY => told(
+            "the values of the script take more memory than they may",
+            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
+        ),
         EvalAltResult::ErrorTooManyOperations(_) => told(
             "the script has taken more steps than it may: is there a loop without an end?",
             "`outlier run --max-steps N SCRIPT` allows more",

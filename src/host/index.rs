@@ -43,7 +43,7 @@ fn index(acts: Dynamic, options: Map) -> ScriptResult<IndexHandle> {
             skip_positions: o.whole("skip_positions")?.unwrap_or(default.skip_positions),
             ..default
         };
-        ThresholdIndex::new(&acts, &base)
+        super::weight::beside(|| ThresholdIndex::new(&acts, &base))
     });
     Ok(IndexHandle(Arc::new(thrown(made)?)))
 }

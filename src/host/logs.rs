@@ -2,20 +2,28 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
 
 use super::context::Context;
+use super::places;
 use super::problem::{ScriptResult, thrown};
+use super::reads;
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
 
 type Log = Arc<Mutex<File>>;
+
+/// Bytes of the end of a log that hold its last line.
+const TAIL: u64 = 64 << 10;
 
 thread_local! {
     /// Where this thread's reports go as well.
@@ -33,7 +41,9 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 fn path(context: &Context, name: &str) -> Result<PathBuf> {
     check_name(name)?;
-    Ok(context.root.join("logs").join(format!("{name}.log")))
+    let path = context.root.join("logs").join(format!("{name}.log"));
+    places::within(context, "logging", &path, "logs")?;
+    Ok(path)
 }
 
 /// Calls `work` and adds everything it reports to `logs/<name>.log`.
@@ -48,7 +58,9 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(opening)?;
         }
-        File::options().create(true).append(true).open(&path).map_err(opening)
+        // Lines are added to the file of this name, not to one that a link names, and never to a pipe without a reader.
+        let mut options = File::options();
+        options.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(opening)
     };
     let file = Arc::new(Mutex::new(thrown(open())?));
     let before = LOG.replace(Some(file));
@@ -64,8 +76,11 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
 
 /// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
-    let text = std::fs::read_to_string(path(context, name)?).unwrap_or_default();
-    let Some((time, text)) = text.lines().next_back().and_then(|line| line.split_once(' ')) else {
+    let path = path(context, name)?;
+    // A log may be a link to anything: only what looks like one is told.
+    let text = if reads::inside(context, &path) { tail(&path).unwrap_or_default() } else { String::new() };
+    let last = text.lines().next_back().and_then(|line| line.split_once(' '));
+    let Some((time, text)) = last.filter(|(time, _)| humantime::parse_rfc3339_weak(time).is_ok()) else {
         return Ok(Dynamic::UNIT);
     };
     let since = humantime::parse_rfc3339_weak(time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
@@ -74,6 +89,16 @@ fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     map.insert("time".into(), time.into());
     map.insert("text".into(), text.into());
     Ok(map.into())
+}
+
+/// The end of a log, more than its last line.
+fn tail(path: &Path) -> std::io::Result<String> {
+    let mut file = outside::open(path)?;
+    let begin = file.metadata()?.len().saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut end = Vec::new();
+    file.take(TAIL).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// Adds a line to the log of this thread, if it has one.

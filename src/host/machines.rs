@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::options::{Options, number};
+use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
@@ -162,7 +163,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
     let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
     let id = m.required("id", m.string("id")?)?;
     let mut options: Map = model.into_iter().filter(|(key, _)| key != "id").collect();
-    if let Some(count) = o.whole("gpu_count")? {
+    if let Some(count) = o.positive("gpu_count")? {
         options.insert("gpus".into(), Dynamic::from(count as i64));
     }
     let place = Place { session: &context.session, context };
@@ -184,9 +185,9 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         value => Err(Error::bad_argument(format!("provision_gpu: `{key}` is {value}")).hint("give a number above 0")),
     };
     let optional = |key: &str| if o.has(key) { positive(key, 0.0).map(Some) } else { Ok(None) };
-    let minutes =
-        |key: &str, default: f64| positive(key, default).map(|minutes| Duration::from_secs_f64(60.0 * minutes));
-    let max_hours = positive("max_hours", MAX_HOURS)?;
+    let minutes = |key: &str, default: f64| o.time(key, 60.0, default);
+    let lifetime = o.time("max_hours", 3600.0, MAX_HOURS)?;
+    let max_hours = lifetime.as_secs_f64() / 3600.0;
     let keep_running = o.flag("keep_running")?.unwrap_or(false);
     let looked_at = looked_at(context, &o)?;
     let disk_for = |estimate: &Estimate| (estimate.download_bytes / 1_000_000_000 + DISK_BESIDE).max(DISK_GB as u64);
@@ -201,7 +202,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         provider: provider.to_string(),
         want: Want {
             gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
-            gpu_count: o.whole("gpu_count")?.unwrap_or(1),
+            gpu_count: o.positive("gpu_count")?.unwrap_or(1),
             min_vram_gb,
             min_cuda: o.string("min_cuda")?,
             cloud: o.string("cloud")?,
@@ -233,7 +234,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         terms: Terms {
             lease: (!keep_running).then_some(lease),
             stall: minutes("stall_minutes", STALL_MINUTES)?,
-            lifetime: Duration::from_secs_f64(3600.0 * max_hours),
+            lifetime,
             patience: minutes("patience_minutes", PATIENCE_MINUTES)?,
         },
         keep_running,
@@ -285,6 +286,9 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
     let name = if up { "upload" } else { "download" };
     let (here, there) = if up { (from, to) } else { (to, from) };
     within_project(name, here)?;
+    if !up {
+        places::within(context, name, &context.root.join(to), "")?;
+    }
     context.may_fail(name)?;
     if let Held::Played(part, stage, _) = &*gpu.0 {
         if !up {

@@ -6,6 +6,7 @@ mod bounds;
 pub mod check;
 mod claims;
 mod context;
+pub mod deep;
 mod diagnostic;
 mod extract;
 mod figures;
@@ -20,8 +21,10 @@ mod modules;
 mod names;
 mod options;
 mod perplexity;
+mod places;
 pub mod plan;
 mod problem;
+mod reads;
 pub mod reference;
 pub mod repl;
 mod show;
@@ -32,20 +35,27 @@ mod sweeps;
 pub mod testing;
 mod tokens;
 mod values;
+mod weight;
 
 pub use context::{Bounds, Context, MAX_OPERATIONS, Watch};
 pub use diagnostic::Diagnostic;
+pub use options::{MAX_TIME, parse_bytes};
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt, Token};
+use crate::terminal;
+use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt, Token};
+
+/// Longer texts, in bytes, are not simplified before they run.
+const SIMPLIFIED: usize = 128 << 10;
 
 /// An engine that reads scripts as they are written here, without any primitive.
 fn syntax() -> Engine {
     let mut engine = Engine::new();
     bounds::sizes(&mut engine);
-    engine.set_fail_on_invalid_map_property(true);
+    engine.set_fail_on_invalid_map_property(true).set_optimization_level(OptimizationLevel::None);
     // A script is what is written in it.
     engine.disable_symbol("eval");
     // Reserved by Rhai without a use of its own: `sync` is the natural name of a primitive, `default` of a flag's value.
@@ -63,7 +73,9 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     bounds::apply(&mut engine, &context.bounds);
     let c = context.clone();
     engine.on_print(move |text| c.data(text));
-    engine.on_debug(|text, source, position| eprintln!("{}{position:?}: {text}", source.unwrap_or_default()));
+    engine.on_debug(|text, source, position| {
+        terminal::note(format!("{}{position:?}: {text}", source.unwrap_or_default()))
+    });
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     values::register(&mut engine);
     extract::register(&mut engine, context);
@@ -101,9 +113,29 @@ pub fn registered() -> Vec<(String, usize)> {
 
 /// The text of a script file.
 fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
-    std::fs::read_to_string(path).map_err(|e| {
+    text_of(path).map_err(|e| {
         let message = format!("reading {}: {e}", path.display());
         Box::new(Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai"))
+    })
+}
+
+/// The text of a script or module that is not too large for one.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > bounds::MAX_SCRIPT {
+        true => Err(std::io::Error::other("a script may be 4 MiB long")),
+        false => Ok(text),
+    }
+}
+
+/// A script as a tree of syntax.
+fn compiled(engine: &Engine, text: &str) -> Result<AST, ParseError> {
+    let ast = engine.compile(text)?;
+    // The time that simplifying takes grows with the square of the length of a `switch`.
+    Ok(match text.len() < SIMPLIFIED {
+        true => engine.optimize_ast(&Scope::new(), ast, OptimizationLevel::Simple),
+        false => ast,
     })
 }
 
@@ -111,7 +143,7 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
 pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic>> {
     let source = read(&context.script)?;
     let name = context.script.display().to_string();
-    let mut ast: AST = engine.compile(&source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
+    let mut ast: AST = compiled(engine, &source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
     ast.set_source(name.as_str());
     if !context.flags.is_empty() && !calls_args(&ast) {
         let message = format!("{name} takes no flags, {:?} given", context.flags[0]);

@@ -2,13 +2,16 @@
 //!
 //! The standard library is embedded, so that a binary alone is enough, and a file of the same name on disk wins.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
+use super::context::Context;
 use crate::error::Error;
+use crate::outside;
 
 /// Embedded modules: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
@@ -23,8 +26,13 @@ const DATA: &[(&str, &str)] = &[
     ("published.json", include_str!("../../stdlib/published.json")),
     ("report.html", include_str!("../../stdlib/report.html")),
 ];
+/// Bytes of one of those of a project's own.
+const MAX_DATA: u64 = 64 << 20;
 /// How embedded files are called in messages.
 const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
+
+/// Modules that bring in each other, one inside of the other.
+const MAX_WITHIN: usize = 32;
 
 /// Which file each import path was resolved to, for messages.
 static RESOLVED: OnceLock<Mutex<BTreeMap<String, String>>> = OnceLock::new();
@@ -41,11 +49,13 @@ impl Modules {
 
     /// Name for messages, and text.
     pub fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
-        let file = format!("{path}.rhai");
+        // One file has one name, whatever way leads to it.
+        let plain: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
+        let file = format!("{}.rhai", plain.display());
         let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
         let stdlib = self.root.join("stdlib").join(&file);
         for candidate in beside.into_iter().chain([stdlib]) {
-            if let Ok(text) = std::fs::read_to_string(&candidate) {
+            if let Ok(text) = super::text_of(&candidate) {
                 return Some((candidate.display().to_string(), text));
             }
         }
@@ -67,9 +77,13 @@ pub fn functions(module: &str) -> Vec<String> {
 }
 
 /// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
-pub fn data(root: &Path, name: &str) -> Option<String> {
+pub fn data(context: &Context, name: &str) -> Option<String> {
     let embedded = DATA.iter().find(|(file, _)| *file == name)?;
-    Some(std::fs::read_to_string(root.join("stdlib").join(name)).unwrap_or_else(|_| embedded.1.to_string()))
+    let own = context.root.join("stdlib").join(name);
+    let read = || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(data).ok());
+    // A link that leads out of the project gives nothing away.
+    let own = if super::reads::inside(context, &own) { read() } else { None };
+    Some(own.unwrap_or_else(|| embedded.1.to_string()))
 }
 
 /// Names of those files.
@@ -93,7 +107,7 @@ pub fn source(file: &str) -> Option<String> {
         let name = name.strip_suffix(".rhai").unwrap_or(name);
         return EMBEDDED.iter().find(|(embedded, _)| *embedded == name).map(|(_, text)| text.to_string());
     }
-    std::fs::read_to_string(file).ok()
+    super::text_of(Path::new(file)).ok()
 }
 
 impl ModuleResolver for Modules {
@@ -117,12 +131,47 @@ impl ModuleResolver for Modules {
         if let Some(module) = self.cache.lock().expect("no panic under this lock").get(&name) {
             return Ok(module.clone());
         }
+        let _within = Within::begin(&name, position)?;
         let in_module = |error| Box::new(EvalAltResult::ErrorInModule(path.to_string(), error, position));
-        let mut ast = engine.compile(&text).map_err(|e| in_module(e.into()))?;
+        let mut ast = super::compiled(engine, &text).map_err(|e| in_module(e.into()))?;
         ast.set_source(name.as_str());
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(in_module)?;
         let module: Shared<Module> = module.into();
         self.cache.lock().expect("no panic under this lock").insert(name, module.clone());
         Ok(module)
+    }
+}
+
+thread_local! {
+    /// Modules that this thread is in the middle of bringing in, outermost first.
+    static WITHIN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, a module is being brought in.
+struct Within;
+
+impl Within {
+    /// An error when the module is in the middle of being brought in already, or too many are.
+    fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
+        WITHIN.with_borrow_mut(|within| {
+            let error = if let Some(first) = within.iter().position(|other| other == name) {
+                let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();
+                Error::bad_argument(format!("modules import each other in a circle: {}", circle.join(" imports ")))
+                    .hint("put what both need into a third module")
+            } else if within.len() >= MAX_WITHIN {
+                Error::bad_argument(format!("{MAX_WITHIN} modules import each other in a row"))
+                    .hint("import what is needed where it is needed")
+            } else {
+                within.push(name.to_string());
+                return Ok(Self);
+            };
+            Err(Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position)))
+        })
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.with_borrow_mut(|within| drop(within.pop()));
     }
 }

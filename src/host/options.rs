@@ -1,5 +1,7 @@
 //! The one reader of option maps: unknown keys are errors with a suggestion, whole numbers pass for floats.
 
+use std::time::Duration;
+
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
@@ -86,7 +88,39 @@ impl Options {
     }
 
     pub fn whole(&self, key: &str) -> Result<Option<usize>> {
+        self.counted(key, 0)
+    }
+
+    /// A whole number that is not 0.
+    pub fn positive(&self, key: &str) -> Result<Option<usize>> {
+        self.counted(key, 1)
+    }
+
+    fn counted(&self, key: &str, least: usize) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let wrong = |expected: &str| self.wrong(key, value, expected);
+        let count = value.as_int().ok().and_then(|count| usize::try_from(count).ok());
+        match count.ok_or_else(|| wrong(&format!("a whole number, {least} or more")))? {
+            count if count < least => Err(wrong(&format!("a whole number, {least} or more"))),
+            count if count > MAX_COUNT => Err(wrong(&format!("a whole number, at most {MAX_COUNT}"))),
+            count => Ok(Some(count)),
+        }
+    }
+
+    /// A seed: any whole number from 0 on.
+    pub fn seed(&self, key: &str) -> Result<Option<u64>> {
         self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
+    }
+
+    /// A time above 0, given in pieces of `unit` seconds; `default` in the same unit.
+    pub fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
+        let given = self.float(key)?.unwrap_or(default);
+        let most = MAX_TIME.as_secs_f64() / unit;
+        if !(given > 0.0 && given <= most) {
+            let message = format!("{}: `{key}` is {given}", self.function);
+            return Err(Error::bad_argument(message).hint(format!("give a number above 0, at most {most:.0}")));
+        }
+        seconds(key, given * unit, MAX_TIME)
     }
 
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -161,11 +195,27 @@ impl Options {
     }
 }
 
+/// The longest time that an option may name: ten years of 365 days.
+pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The largest count that an option may name; what is counted is far less, and sums and products of counts fit into 64 bits.
+pub const MAX_COUNT: usize = 1 << 31;
+
+/// A number of seconds as a time of at most `most`; `what` names it in the error.
+pub fn seconds(what: &str, seconds: f64, most: Duration) -> Result<Duration> {
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= most);
+    time.ok_or_else(|| {
+        let most = most.as_secs();
+        Error::bad_argument(format!("{what} is {seconds:?} seconds, expected 0 to {most}"))
+            .hint("give a number of seconds in that range")
+    })
+}
+
 pub fn number(value: &Dynamic) -> Option<f64> {
     value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// "2GB", "1.5 GiB" or "77" as bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
     let (value, unit) = text.trim().split_at(digits);
     let scale = match unit.trim().to_ascii_lowercase().as_str() {

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use super::context::Context;
 use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
+use crate::disk;
 use crate::error::Result;
 use crate::record::Activations;
-use crate::results::atomic;
 use crate::session::{Planned, Step};
 
 /// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
@@ -124,7 +124,7 @@ impl Plan {
     fn write(&self, file: &Path) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self).expect("plans are JSON");
         text.push(b'\n');
-        atomic::write(file, &text)
+        disk::write(file, &text)
     }
 
     /// Minutes of all passes and starts, one after the other; and when all machines work at the same time.
@@ -401,7 +401,7 @@ fn actual(acts: &Activations) -> Actual {
 pub fn has_dry_run(script: &Path, project: &Path) -> bool {
     let modules = super::modules::Modules::new(project.to_path_buf());
     let engine = super::syntax();
-    let mut todo = vec![(script.display().to_string(), std::fs::read_to_string(script).unwrap_or_default())];
+    let mut todo = vec![(script.display().to_string(), super::text_of(script).unwrap_or_default())];
     let mut seen = std::collections::BTreeSet::new();
     while let Some((name, source)) = todo.pop() {
         if !seen.insert(name.clone()) {

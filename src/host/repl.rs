@@ -11,8 +11,8 @@ use super::context::Context;
 use super::diagnostic::Diagnostic;
 use super::machines::{self, Gpu};
 use super::{reference, show, values};
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::results::atomic;
 
 /// Name of the session in messages.
 const NAME: &str = "repl";
@@ -215,7 +215,7 @@ impl Repl {
             false => format!("{file}.rhai"),
         };
         let text = format!("//! A session of `outlier repl`, saved.\n\n{}\n", self.said.join("\n"));
-        atomic::write(Path::new(&path), text.as_bytes())?;
+        disk::write(Path::new(&path), text.as_bytes())?;
         Ok(format!("{path}: {} statements; `outlier run {path}` runs them", self.said.len()))
     }
 

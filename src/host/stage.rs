@@ -89,6 +89,12 @@ impl Stage {
         }
     }
 
+    /// Whether a file, by its canonical path, was made for this plan, here or for a machine.
+    pub fn made(&self, path: &Path) -> bool {
+        let there = locked(&self.machines).iter().any(|part| part.planned.as_ref().is_some_and(|p| p.made(path)));
+        there || self.here().is_some_and(|here| here.made(path))
+    }
+
     pub fn said(&self, text: &str) {
         let mut output = locked(&self.output);
         output.push_str(text);

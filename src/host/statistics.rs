@@ -67,7 +67,7 @@ pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> 
         n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
         confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
         method: o.choice("method", METHODS)?.unwrap_or(default.method),
-        seed: o.whole("seed")?.map_or(default.seed, |seed| seed as u64),
+        seed: o.seed("seed")?.unwrap_or(default.seed),
     })
 }
 

@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::options::Options;
+use super::places;
 use super::problem::thrown;
 use super::values::{ActivationsHandle, StoredHandle};
 use crate::error::{Error, Result};
+use crate::progress::Event;
 use crate::results::{self, Analysis};
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
@@ -21,7 +23,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("load_results", move |path: &str| thrown(load(&c, path)));
     let c = context.clone();
     engine.register_fn("has_results", move |path: &str| {
-        thrown(below_results(&c, path)).map(|f| f.join("final_analysis_results.json").exists())
+        thrown(below_results(&c, path)).map(|folder| results::exists(&folder))
     });
 }
 
@@ -44,13 +46,23 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
         settings,
     };
+    results::check_name(name)?;
+    let folder = context.results().join(name);
+    // What is in the folder, so that a link in the place of the folder itself is followed, too.
+    places::within(context, "save_results", &folder.join("config.json"), "results")?;
     if let Some(stage) = context.plan() {
-        results::check_name(name)?;
         stage.stores(&context.results(), name, acts.0.num_sequences);
-        return Ok(context.results().join(name).display().to_string());
+        return Ok(folder.display().to_string());
     }
-    let folder = results::save(&context.results(), &acts.0, &analysis)?;
-    Ok(folder.display().to_string())
+    let progress = context.progress();
+    let saved = results::save(&context.results(), &acts.0, &analysis, context.began, &*progress)?;
+    if let Some(time) = saved.replaced {
+        let (folder, time) = (saved.folder.display(), humantime::format_rfc3339_seconds(time));
+        progress.event(Event::Warning(format!(
+            "{folder}: another run has saved this name at {time}, while this one was at work; its analysis is replaced"
+        )));
+    }
+    Ok(saved.folder.display().to_string())
 }
 
 fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {
@@ -61,7 +73,7 @@ fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     let folder = below_results(context, path)?;
-    results::load(&folder).map(|stored| StoredHandle(Arc::new(stored)))
+    super::weight::beside(|| results::load(&folder)).map(|stored| StoredHandle(Arc::new(stored)))
 }
 
 /// A folder by its name below `results/`, or named as it is.

@@ -3,7 +3,7 @@
 use rhai::{Dynamic, Engine, Map};
 use serde::de::DeserializeOwned;
 
-use super::options::Options;
+use super::options::{MAX_COUNT, Options};
 use super::problem::{ScriptResult, thrown};
 use super::statistics::{BOOTSTRAP, CRITERION, UNITS, criterion, resampling};
 use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic, to_json};
@@ -57,6 +57,10 @@ fn criteria(o: &Options) -> Result<Vec<Criterion>> {
     let positions = numbers("min_seq_percentage", default.min_seq_percentage)?;
     let systematic = numbers("systematic_layers", default.systematic_layers)?;
     let skips = numbers("skip_positions", default.skip_positions as f64)?;
+    if let Some(wrong) = skips.iter().find(|skip| !(skip.fract() == 0.0 && (0.0..=MAX_COUNT as f64).contains(*skip))) {
+        return Err(Error::bad_argument(format!("sweep_criteria: `skip_positions` is {wrong}"))
+            .hint(format!("give whole numbers from 0 to {MAX_COUNT}")));
+    }
     let unit = |word: &String| {
         let known = UNITS.iter().find(|(name, _)| name == word).map(|(_, unit)| *unit);
         known.ok_or_else(|| {

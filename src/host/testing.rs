@@ -1,10 +1,12 @@
 //! Tests in scripts: assertions with readable differences, and a stage on which machines are played, failures are ordered
 //! and time is a number. `outlier test` runs every `test_…` function of the files `*_test.rhai`.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, FnPtr, INT, Map, NativeCallContext, Scope};
+use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext, Scope};
 use serde_json::Value;
 
 use super::context::{Context, Watch};
@@ -14,6 +16,7 @@ use super::problem::{ScriptResult, as_map, throw, thrown};
 use super::stage::Stage;
 use super::values::{to_dynamic, to_json};
 use crate::error::{Error, Kind, Result};
+use crate::progress::interrupt_requested;
 use crate::suggest;
 
 /// What a name must begin with to be a test.
@@ -21,6 +24,8 @@ const TEST: &str = "test_";
 const DEFAULT_TOLERANCE: f64 = 1e-6;
 /// Folders that hold no tests.
 const ELSEWHERE: &[&str] = &["target", "results", "logs"];
+/// Folders that are searched for tests, at most.
+const MAX_FOLDERS: usize = 10_000;
 /// Differences shown, at most.
 const MOST_DIFFERENCES: usize = 10;
 
@@ -47,12 +52,6 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
     let c = context.clone();
     engine.register_fn("fake_clock", move || thrown(on_stage(&c, "fake_clock")).map(|stage| stage.clock()));
-    // Where nothing happens nobody waits for it.
-    if let Some(stage) = &context.stage {
-        let (whole, parts) = (stage.clone(), stage.clone());
-        engine.register_fn("sleep", move |seconds: INT| whole.pass(seconds as f64));
-        engine.register_fn("sleep", move |seconds: f64| parts.pass(seconds));
-    }
 }
 
 fn on_stage<'a>(context: &'a Context, primitive: &str) -> Result<&'a Stage> {
@@ -199,17 +198,19 @@ pub fn run_file(
     file: &Path,
     scratch: &Path,
     watch: &Arc<dyn Watch>,
+    reads: &[PathBuf],
     chosen: &dyn Fn(&str) -> bool,
 ) -> std::result::Result<Vec<Outcome>, Box<Diagnostic>> {
     let name = file.display().to_string();
     let source = super::read(file)?;
     let world = || -> Arc<Context> {
         clear(scratch);
-        let context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
+        let mut context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
+        context.bounds.reads = reads.to_vec();
         Arc::new(context.played(scratch.to_path_buf()))
     };
     let parser = super::engine(&world());
-    let mut ast = parser.compile(&source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
+    let mut ast = super::compiled(&parser, &source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
     ast.set_source(name.as_str());
     let mut tests: Vec<String> = ast
         .iter_functions()
@@ -219,6 +220,9 @@ pub fn run_file(
     // In the order of the file.
     tests.sort_by_key(|test| source.find(&format!("fn {test}")));
     let one = |test: String| {
+        if interrupt_requested() {
+            return Outcome { name: test, seconds: 0.0, failure: Some("error: interrupted".to_string()) };
+        }
         let context = world();
         let engine = super::engine(&context);
         let start = std::time::Instant::now();
@@ -255,7 +259,19 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut files = Vec::new();
     let mut folders = vec![path.to_path_buf()];
+    // Links may lead to folders above them, or to the same one twice.
+    let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
+        if interrupt_requested() {
+            return Err(Error::interrupted());
+        }
+        if folder.metadata().is_ok_and(|it| !seen.insert((it.dev(), it.ino()))) {
+            continue;
+        }
+        if seen.len() > MAX_FOLDERS {
+            let message = format!("{}: there are more than {MAX_FOLDERS} folders", path.display());
+            return Err(Error::bad_argument(message).hint("name a folder that holds tests and not much else"));
+        }
         let reading = |e: std::io::Error| Error::io(format!("reading {}", folder.display()), &e);
         for entry in std::fs::read_dir(&folder).map_err(reading)? {
             let path = entry.map_err(reading)?.path();

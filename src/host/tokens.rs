@@ -8,10 +8,11 @@ use super::context::Context;
 use super::extract::Place;
 use super::options::Options;
 use super::problem::thrown;
+use super::reads;
 use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::hub::{Documents, Format};
-use crate::record::{DatasetArgs, TextArgs, TokenSource, Windows};
+use crate::record::{DatasetArgs, MAX_TOKENS, TextArgs, TokenSource, Windows};
 use crate::session::{Op, Reply};
 
 /// What only text that is cut here can have.
@@ -33,8 +34,12 @@ const DATASET: &[&str] = &["config", "split", "revision", "file"];
 const WINDOWS: &[(&str, Windows)] =
     &[("tokens", Windows::Tokens), ("text", Windows::Text), ("documents", Windows::Documents)];
 
-/// Text that goes along to another machine, bytes: far more than a usual analysis reads.
+/// Text that goes along to another machine, bytes: far more than a usual analysis reads, and what a large one needs.
 const SENT: usize = 32 << 20;
+const SENT_PER_TOKEN: usize = 16;
+const MAX_SENT: usize = 1 << 30;
+/// Tokens that are passed over before those that are used.
+const MAX_PASSED_OVER: usize = 1 << 40;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -47,13 +52,18 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let model: Option<Model> = o.host("model", "a model from load_model")?;
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
     let mut source = token_source(&o)?;
+    match &source {
+        TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => reads::allowed(context, path)?,
+        TokenSource::Text(text) if text.dataset.is_none() => reads::allowed(context, &text.path)?,
+        TokenSource::Text(_) | TokenSource::Ids { .. } => (),
+    }
     if let TokenSource::Text(text) = &mut source
         && text.dataset.is_none()
         && context.plan().is_none()
         && !Arc::ptr_eq(session, &context.session)
         && context.root.join(&text.path).exists()
     {
-        text.documents = Some(Documents::open(text)?.first(SENT)?);
+        text.documents = Some(super::weight::beside(|| Documents::open(text)?.first(sent(text)))?);
     }
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
@@ -64,6 +74,12 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     }
     let Reply::Tokens(tokens) = place.call(Op::Tokens(source))? else { unreachable!("Tokens is answered by Tokens") };
     Ok(TokensHandle(Arc::new(tokens)))
+}
+
+/// Bytes of text that go along.
+fn sent(text: &TextArgs) -> usize {
+    let sequences = text.num_sequences.saturating_add(text.skip_sequences);
+    sequences.saturating_mul(text.sequence_length).saturating_mul(SENT_PER_TOKEN).clamp(SENT, MAX_SENT)
 }
 
 fn token_source(o: &Options) -> Result<TokenSource> {
@@ -109,6 +125,9 @@ fn text(o: &Options) -> Result<TextArgs> {
         None => o.required("text", o.string("text")?)?,
     };
     let separator = o.string("separator")?;
+    if separator.as_deref() == Some("") {
+        return Err(Error::bad_argument("load_tokens: `separator` is empty").hint("separator: \"---\", say"));
+    }
     let plain = dataset.is_none() && Format::of(&path) == Format::Plain;
     if !plain {
         only(o, "a plain text", &["separator"], "JSON Lines, Parquet and datasets hold documents already")?;
@@ -120,6 +139,10 @@ fn text(o: &Options) -> Result<TextArgs> {
         only(o, "JSON Lines, Parquet or `dataset`", &["column"], hint)?;
     }
     let windows = o.choice("windows", WINDOWS)?;
+    let num_sequences = o.required("num_sequences", o.whole("num_sequences")?)?;
+    let sequence_length = o.required("sequence_length", o.whole("sequence_length")?)?;
+    let skip_sequences = o.whole("skip_sequences")?.unwrap_or(0);
+    check_size(num_sequences, sequence_length, skip_sequences)?;
     let model: Option<Model> = o.host("model", "a model from load_model")?;
     Ok(TextArgs {
         path,
@@ -127,9 +150,9 @@ fn text(o: &Options) -> Result<TextArgs> {
         documents: None,
         column: o.string("column")?.unwrap_or_else(|| "text".to_string()),
         tokenizer: o.required("model", model)?.0.folder.clone(),
-        num_sequences: o.required("num_sequences", o.whole("num_sequences")?)?,
-        sequence_length: o.required("sequence_length", o.whole("sequence_length")?)?,
-        skip_sequences: o.whole("skip_sequences")?.unwrap_or(0),
+        num_sequences,
+        sequence_length,
+        skip_sequences,
         shuffle: shuffle(o)?,
         overlap: o.float("overlap")?.unwrap_or(0.0),
         windows: windows.unwrap_or(if separator.is_some() { Windows::Documents } else { Windows::Tokens }),
@@ -137,6 +160,27 @@ fn text(o: &Options) -> Result<TextArgs> {
         straight_quotes: o.flag("straight_quotes")?.unwrap_or(false),
         add_special_tokens: o.flag("add_special_tokens")?.unwrap_or(true),
     })
+}
+
+/// Numbers that no analysis has are mistakes.
+fn check_size(num_sequences: usize, sequence_length: usize, skip_sequences: usize) -> Result<()> {
+    for (name, value) in [("num_sequences", num_sequences), ("sequence_length", sequence_length)] {
+        if value == 0 {
+            return Err(Error::bad_argument(format!("load_tokens: {name} is 0")).hint("it must be at least 1"));
+        }
+    }
+    let too_many = |name: &str, tokens: usize| {
+        Error::bad_argument(format!("load_tokens: `{name}` and `sequence_length` ask for more than {tokens} tokens"))
+            .hint("16 sequences of 2048 tokens are a usual analysis")
+    };
+    let within = |sequences: usize, most: usize| sequences.checked_mul(sequence_length).is_some_and(|n| n <= most);
+    if !within(num_sequences, MAX_TOKENS) {
+        return Err(too_many("num_sequences", MAX_TOKENS));
+    }
+    if !within(skip_sequences, MAX_PASSED_OVER) {
+        return Err(too_many("skip_sequences", MAX_PASSED_OVER));
+    }
+    Ok(())
 }
 
 fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
@@ -154,9 +198,9 @@ fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
 
 /// The seed, where documents are shuffled.
 fn shuffle(o: &Options) -> Result<Option<u64>> {
-    let seed = o.whole("seed")?;
+    let seed = o.seed("seed")?;
     match o.flag("shuffle")?.unwrap_or(false) {
-        true => Ok(Some(seed.unwrap_or(0) as u64)),
+        true => Ok(Some(seed.unwrap_or(0))),
         false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
             .hint("shuffle: true puts the documents in the random order of this seed")),
         false => Ok(None),

@@ -18,6 +18,7 @@ use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::resolve_all;
 use super::resolve::{Address, RepositoryKind};
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::record::DatasetArgs;
 
@@ -88,7 +89,7 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     if let Some(path) = &path {
         let text = serde_json::to_vec(&choice).expect("plain data");
         // A cache that cannot be written is no reason to fail.
-        let _ = store(path, &text);
+        let _ = disk::write(path, &text);
     }
     Ok(choice)
 }
@@ -179,7 +180,7 @@ impl Cached {
         let mut data = vec![0; bytes as usize];
         self.remote()?.read(0, range.start, &mut data)?;
         if let Some(path) = &path {
-            let _ = store(path, &data);
+            let _ = disk::write(path, &data);
         }
         Ok(data)
     }
@@ -202,14 +203,4 @@ impl Cached {
         *remote = Some(ranges.clone());
         Ok(ranges)
     }
-}
-
-/// Writes a file whole or not at all.
-fn store(path: &Path, data: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut file, data)?;
-    file.persist(path)?;
-    Ok(())
 }

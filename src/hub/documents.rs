@@ -1,10 +1,11 @@
 //! The documents of a corpus, one after another: of a local text, JSON Lines or Parquet file, or of a dataset on the hub.
 //!
-//! Documents come in groups (the row groups of Parquet; all others have one), which are read when they are reached.
-//! Shuffled, the groups come in random order and so do the documents of each; both follow from the seed.
+//! Documents come in groups (the row groups of Parquet; all others have one), which are read when they are reached, and of a
+//! group no more than is asked for. Shuffled, the groups come in random order and so do the documents of each; both follow
+//! from the seed.
 
-use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -12,23 +13,27 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::dataset;
+use super::lines::{self, Slices};
 use super::parquet_text::TextColumn;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::record::TextArgs;
 
-/// Gives the documents of group `i`.
-type ReadGroup = Box<dyn Fn(usize) -> Result<Vec<String>> + Send>;
+/// Texts, made when they are asked for.
+pub type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
+/// Gives the documents of group `i`, in the order of this generator where there is one.
+type ReadGroup = Box<dyn Fn(usize, Option<ChaCha8Rng>) -> Result<Texts> + Send>;
 
 pub struct Documents {
     /// What to call it in a result.
     pub source: String,
     /// The hub's commit.
     pub revision: Option<String>,
-    /// There is one text, and no boundary to mark.
+    /// There is one text, and no boundary to mark: what comes are consecutive pieces of it.
     pub one_text: bool,
     read: ReadGroup,
-    groups: VecDeque<usize>,
-    here: VecDeque<String>,
+    groups: std::collections::VecDeque<usize>,
+    here: Texts,
     seed: Option<u64>,
 }
 
@@ -64,17 +69,24 @@ impl Documents {
         }
         let format = Format::of(&path);
         let one_text = format == Format::Plain && args.separator.is_none();
+        let (column, separator) = (args.column.clone(), args.separator.clone());
         let documents = match (args.documents.clone(), format) {
             // Whoever sent them has put them in order.
-            (Some(brought), _) => Self::single(&args.path, move || Ok(brought.clone()), None),
+            (Some(brought), _) => {
+                let texts = move || -> Texts { Box::new(brought.clone().into_iter().map(Ok)) };
+                Self::new(&args.path, 1, Box::new(move |_, _| Ok(texts())), None)
+            }
             (None, Format::Parquet) => Self::parquet(&path, local_parquet(&path, &args.column)?, args.shuffle),
             (None, Format::JsonLines) => {
-                let column = args.column.clone();
-                Self::single(&args.path, move || json_lines(&path, &column), args.shuffle)
+                let read = move |_, random| lines::json(&path, &column, random);
+                Self::new(&args.path, 1, Box::new(read), args.shuffle)
             }
             (None, Format::Plain) => {
-                let separator = args.separator.clone();
-                Self::single(&args.path, move || plain(&path, separator.as_deref()), args.shuffle)
+                let read = move |_, random| match &separator {
+                    Some(separator) => lines::between(&path, separator, random),
+                    None => Ok(Box::new(Slices::open(&path)?) as Texts),
+                };
+                Self::new(&args.path, 1, Box::new(read), args.shuffle)
             }
         };
         Ok(Self { one_text, ..documents })
@@ -92,12 +104,8 @@ impl Documents {
         Ok(documents)
     }
 
-    fn single(source: &str, read: impl Fn() -> Result<Vec<String>> + Send + 'static, seed: Option<u64>) -> Self {
-        Self::new(source, 1, Box::new(move |_| read()), seed)
-    }
-
     fn parquet(source: &str, column: TextColumn, seed: Option<u64>) -> Self {
-        Self::new(source, column.num_groups(), Box::new(move |group| column.group(group)), seed)
+        Self::new(source, column.num_groups(), Box::new(move |group, random| column.group(group, random)), seed)
     }
 
     fn new(source: &str, groups: usize, read: ReadGroup, seed: Option<u64>) -> Self {
@@ -105,67 +113,49 @@ impl Documents {
         if let Some(seed) = seed {
             order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         }
-        let here = VecDeque::new();
+        let here = Box::new(std::iter::empty());
         let source = source.to_string();
         Self { source, revision: None, one_text: false, read, groups: order.into(), here, seed }
     }
 
-    /// The next document that is not blank.
+    /// Nothing more comes.
+    pub fn end(&mut self) {
+        self.groups.clear();
+        self.here = Box::new(std::iter::empty());
+    }
+
+    /// The next document that is not blank, or the next piece of the one text.
     pub fn next_document(&mut self) -> Result<Option<String>> {
         loop {
-            if let Some(document) = self.here.pop_front() {
-                if document.trim().is_empty() {
+            if let Some(document) = self.here.next() {
+                let document = document?;
+                if !self.one_text && document.trim().is_empty() {
                     continue;
                 }
                 return Ok(Some(document));
             }
             let Some(group) = self.groups.pop_front() else { return Ok(None) };
-            let mut documents = (self.read)(group)?;
-            if let Some(seed) = self.seed {
-                // Every group has a stream of its own, whichever is read before it.
+            // Every group has a stream of its own, whichever is read before it.
+            let random = self.seed.map(|seed| {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 random.set_stream(group as u64 + 1);
-                documents.shuffle(&mut random);
-            }
-            self.here = documents.into();
+                random
+            });
+            self.here = (self.read)(group, random)?;
         }
     }
 }
 
-fn unreadable(path: &str, error: &std::io::Error) -> Error {
+pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
     Error::io(format!("reading {path}"), error).hint(match error.kind() {
         std::io::ErrorKind::InvalidData => "text must be UTF-8; convert the file first",
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
         _ => "paths given to load_tokens start from the folder the program runs in",
     })
 }
 
-/// A text file: one document, or those between separators.
-fn plain(path: &str, separator: Option<&str>) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-    match separator {
-        Some(separator) => Ok(text.split(separator).map(|document| document.trim().to_string()).collect()),
-        None => Ok(vec![text]),
-    }
-}
-
-/// One JSON object per line, with the document under `column`.
-fn json_lines(path: &str, column: &str) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let document = |(i, line): (usize, &str)| {
-        let damaged = |problem: String| {
-            Error::corrupt(format!("reading {path}, line {}: {problem}", i + 1))
-                .hint("every line is a JSON object such as {\"text\": \"…\"}; `column` names another key")
-        };
-        let value: serde_json::Value = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
-        let text = value.get(column).and_then(|value| value.as_str());
-        text.map(str::to_string).ok_or_else(|| damaged(format!("no text under \"{column}\"")))
-    };
-    lines.map(document).collect()
-}
-
 fn local_parquet(path: &str, column: &str) -> Result<TextColumn> {
-    let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+    let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
     let bytes = file.metadata().map_err(|e| unreadable(path, &e))?.len();
     let name = path.to_string();
     let read = move |range: std::ops::Range<u64>| {

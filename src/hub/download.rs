@@ -17,6 +17,7 @@ use super::http::Http;
 use super::ranges::{Limits, Ranges};
 use super::resolve::RemoteFile;
 use super::source::{Announcement, FileRange, Tag};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
@@ -72,7 +73,7 @@ pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, t
         ))
         .hint("what was downloaded has been removed; run again"));
     }
-    std::fs::rename(&path, &blob).map_err(|e| Error::io(format!("writing {}", blob.display()), &e))?;
+    disk::rename(&path, &blob).map_err(|e| Error::io(format!("writing {}", blob.display()), &e))?;
     snapshot.link(&file.name, &file.etag)
 }
 

@@ -14,6 +14,10 @@ use super::shards::{self, INDEX, SINGLE};
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
 use crate::error::{Error, Result};
+use crate::outside;
+
+/// Bytes of a small file: several times those of the largest tokenizers.
+const MAX_SMALL: u64 = 128 << 20;
 
 pub struct Folder {
     path: PathBuf,
@@ -51,7 +55,7 @@ impl Folder {
         let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
         for name in self.names()? {
             let reading = format!("reading {}", self.path.join(&name).display());
-            let file = File::open(self.path.join(&name));
+            let file = outside::open(&self.path.join(&name));
             let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
             let bytes = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
             described.push(SourceFile { name, bytes, announced_sha256: None });
@@ -77,7 +81,7 @@ impl ByteSource for Folder {
 
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        match std::fs::read(&path) {
+        match outside::read(&path, MAX_SMALL) {
             Ok(data) => Ok(Some(data)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format!("reading {}", path.display()), &e)),

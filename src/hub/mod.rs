@@ -13,6 +13,8 @@ mod environment;
 mod fetch;
 mod folder;
 mod http;
+mod lines;
+mod parquet_checks;
 mod parquet_text;
 mod ranges;
 mod refusal;

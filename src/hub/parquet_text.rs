@@ -2,17 +2,23 @@
 //!
 //! The file may be anywhere: all it takes is somebody who brings ranges of its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Cursor;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use parquet::column::reader::ColumnReader;
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
+use super::documents::Texts;
+use super::parquet_checks::{self, Pages};
 use crate::error::{Error, Result};
+use crate::outside::{complaint, guarded};
 
 /// First guess of the size of a footer.
 const TAIL: u64 = 64 << 10;
@@ -20,6 +26,15 @@ const TAIL: u64 = 64 << 10;
 const END: u64 = 8;
 /// How much of an unforeseen place is read at once.
 const STRAY: u64 = 64 << 10;
+/// Bytes of a footer: a few kilobytes for each row group.
+const MAX_FOOTER: u64 = 256 << 20;
+/// Bytes of one column of a row group as they are in the file.
+const MAX_CHUNK: u64 = 4 << 30;
+/// Bytes and rows of a row group that is shuffled: it is in memory as a whole.
+const MAX_SHUFFLED: u64 = 4 << 30;
+const MAX_SHUFFLED_ROWS: usize = 1 << 24;
+/// Rows that are unpacked at once.
+const ROWS: usize = 256;
 
 /// Brings bytes of the file.
 pub type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
@@ -73,7 +88,10 @@ impl ChunkReader for Windows {
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
         match self.from(start).filter(|data| data.len() >= length) {
             Some(data) => Ok(data.slice(..length)),
-            None => self.stray(start..start + length as u64),
+            None => match start.checked_add(length as u64).filter(|end| *end <= self.bytes) {
+                Some(end) => self.stray(start..end),
+                None => Err(ParquetError::EOF("a page lies outside of the file".to_string())),
+            },
         }
     }
 }
@@ -103,14 +121,18 @@ impl TextColumn {
             return Err(damaged(name, "it does not end like a Parquet file"));
         }
         let footer = END + u32::from_le_bytes(size.try_into().expect("four bytes")) as u64;
-        if footer > bytes {
+        if footer > bytes || footer > MAX_FOOTER {
             return Err(damaged(name, "its footer does not fit it"));
         }
         if bytes - footer < tail.start {
             windows.open(bytes - footer..tail.start)?;
             windows.merge(bytes - footer, tail.start);
         }
-        let file = SerializedFileReader::new(windows.clone()).map_err(|e| unreadable(name, e))?;
+        let described = windows.from(bytes - footer).filter(|end| end.len() as u64 >= footer);
+        if !described.is_some_and(|end| parquet_checks::schema_fits(&end[..(footer - END) as usize])) {
+            return Err(damaged(name, "its schema does not fit it"));
+        }
+        let file = reading(name, || SerializedFileReader::new(windows.clone()))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let paths: Vec<String> = (0..schema.num_columns()).map(|i| schema.column(i).path().string()).collect();
         let found = paths.iter().position(|path| path == column).ok_or_else(|| {
@@ -132,8 +154,27 @@ impl TextColumn {
         self.file.num_row_groups()
     }
 
-    /// The texts of one row group; rows without one are left out.
-    pub fn group(&self, group: usize) -> Result<Vec<String>> {
+    /// The texts of one row group, in random order if one is given; rows without a text are left out. In their own order
+    /// they are unpacked a few at a time.
+    pub fn group(&self, group: usize, random: Option<ChaCha8Rng>) -> Result<Texts> {
+        let mut rows = self.rows(group)?;
+        let Some(mut random) = random else { return Ok(Box::new(rows)) };
+        if rows.unpacked > MAX_SHUFFLED {
+            return Err(rows.too_large());
+        }
+        let mut all = Vec::new();
+        while rows.more()? {
+            all.extend(rows.ready.drain(..));
+            if all.len() > MAX_SHUFFLED_ROWS {
+                return Err(rows.too_large());
+            }
+        }
+        all.shuffle(&mut random);
+        rows.ready = all.into();
+        Ok(Box::new(rows))
+    }
+
+    fn rows(&self, group: usize) -> Result<Rows> {
         let metadata = self.file.metadata().row_group(group).column(self.column);
         let start = metadata.dictionary_page_offset().unwrap_or(metadata.data_page_offset());
         let (Ok(start), Ok(length)) = (u64::try_from(start), u64::try_from(metadata.compressed_size())) else {
@@ -142,27 +183,79 @@ impl TextColumn {
         if start.checked_add(length).is_none_or(|end| end > self.windows.bytes) {
             return Err(damaged(&self.name, "a column lies outside of it"));
         }
+        if length > MAX_CHUNK {
+            return Err(Error::unsupported(format!("reading {}: a row group of {length} bytes", self.name))
+                .hint("write the file with smaller row groups"));
+        }
         self.windows.open(start..start + length)?;
-        let texts = self.decoded(group);
-        self.windows.close(start);
-        texts
+        let open = Open { windows: self.windows.clone(), start };
+        let chunk = self.windows.from(start).unwrap_or_default();
+        let unpacked = parquet_checks::unpacked(&chunk[..chunk.len().min(length as usize)])
+            .ok_or_else(|| damaged(&self.name, "its pages do not fit it"))?;
+        let descriptor = self.file.metadata().file_metadata().schema_descr().column(self.column);
+        let optional = descriptor.max_def_level() > 0;
+        let reader = reading(&self.name, || {
+            let pages = self.file.get_row_group(group)?.get_column_page_reader(self.column)?;
+            Ok(ColumnReaderImpl::new(descriptor, Box::new(Pages { pages, optional })))
+        })?;
+        Ok(Rows { name: self.name.clone(), reader, ready: VecDeque::new(), unpacked, ended: false, _open: open })
+    }
+}
+
+/// A part of the file that stays in memory as long as this.
+struct Open {
+    windows: Windows,
+    start: u64,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.windows.close(self.start);
+    }
+}
+
+/// The texts of one row group that are still to come.
+struct Rows {
+    name: String,
+    reader: ColumnReaderImpl<ByteArrayType>,
+    ready: VecDeque<ByteArray>,
+    /// Bytes of all pages when they are unpacked.
+    unpacked: u64,
+    ended: bool,
+    _open: Open,
+}
+
+impl Rows {
+    /// Unpacks more texts; false when there are none.
+    fn more(&mut self) -> Result<bool> {
+        while self.ready.is_empty() && !self.ended {
+            let (mut values, mut levels) = (Vec::new(), Vec::new());
+            let read = || self.reader.read_records(ROWS, Some(&mut levels), None, &mut values);
+            self.ended = reading(&self.name, read)?.0 == 0;
+            self.ready = values.into();
+        }
+        Ok(!self.ready.is_empty())
     }
 
-    fn decoded(&self, group: usize) -> Result<Vec<String>> {
-        let bad = |e| unreadable(&self.name, e);
-        let reader = self.file.get_row_group(group).and_then(|group| group.get_column_reader(self.column));
-        let ColumnReader::ByteArrayColumnReader(mut reader) = reader.map_err(bad)? else {
-            return Err(damaged(&self.name, "a column of text holds something else"));
-        };
-        let rows = self.file.metadata().row_group(group).num_rows().max(0) as usize;
-        let (mut values, mut levels) = (Vec::new(), Vec::new());
-        loop {
-            let (records, ..) = reader.read_records(rows, Some(&mut levels), None, &mut values).map_err(bad)?;
-            if records == 0 {
-                break;
-            }
+    fn text(&mut self) -> Result<Option<String>> {
+        if !self.more()? {
+            return Ok(None);
         }
-        values.iter().map(|value| value.as_utf8().map(str::to_string).map_err(bad)).collect()
+        let text = self.ready.pop_front().map(|value| value.as_utf8().map(str::to_string));
+        text.transpose().map_err(|e| unreadable(&self.name, e))
+    }
+
+    fn too_large(&self) -> Error {
+        Error::unsupported(format!("reading {}: a row group is too large to be shuffled", self.name))
+            .hint("write the file with smaller row groups, or leave `shuffle` out")
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.text().transpose()
     }
 }
 
@@ -180,15 +273,20 @@ fn damaged(name: &str, problem: &str) -> Error {
     Error::corrupt(format!("reading {name}: {problem}")).hint("the file is damaged or incomplete; download it again")
 }
 
+/// Asks the Parquet library, which may panic on a damaged file.
+fn reading<T>(name: &str, call: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    guarded(call).map_err(|said| damaged(name, &said))?.map_err(|e| unreadable(name, e))
+}
+
 /// An error of the Parquet library, or one of ours that went through it.
 fn unreadable(name: &str, error: ParquetError) -> Error {
     match error {
         ParquetError::External(inner) => match inner.downcast::<Error>() {
             Ok(own) => *own,
-            Err(other) => damaged(name, &other.to_string()),
+            Err(other) => damaged(name, &complaint(other)),
         },
-        ParquetError::NYI(what) => Error::unsupported(format!("reading {name}: {what}"))
+        ParquetError::NYI(what) => Error::unsupported(format!("reading {name}: {}", complaint(what)))
             .hint("Parquet files compressed with snappy or zstd, or not at all, can be read"),
-        other => damaged(name, &other.to_string()),
+        other => damaged(name, &complaint(other)),
     }
 }

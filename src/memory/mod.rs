@@ -33,6 +33,15 @@ pub fn peak() -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Bytes that this process has for itself now, without what it reads from files by mapping them (Linux; None elsewhere).
+pub fn own() -> Option<u64> {
+    // proc(5): size, resident and shared, in pages.
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()??, pages.next()??);
+    Some(resident.saturating_sub(shared) * PAGE as u64)
+}
+
 /// Blocks from this size on are mapped by themselves.
 const LARGE: usize = 1 << 20;
 

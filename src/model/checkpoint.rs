@@ -18,13 +18,16 @@ use super::spec::Tensor;
 use crate::error::{Error, Result};
 use crate::hub::{Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
+use crate::outside::complaint;
 use crate::record::FileHash;
 
 const INDEX: &str = "model.safetensors.index.json";
 /// Bytes in front of a safetensors header: its length.
-const LENGTH: u64 = 8;
+pub const LENGTH: u64 = 8;
 /// A header larger than this is taken for damage (the safetensors library's own limit).
-const MAX_HEADER: u64 = 100_000_000;
+pub const MAX_HEADER: u64 = 100_000_000;
+/// Sizes of a shape that a message shows.
+const SHOWN_SIZES: usize = 8;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
 const HASH_WHOLE: u64 = 64 << 20;
 /// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly everywhere.
@@ -79,6 +82,12 @@ impl Checkpoint {
                 ));
             }
         }
+        let all = sizes.iter().sum::<u64>();
+        if all > MAX_HEADER {
+            let place = source.place();
+            return Err(Error::corrupt(format!("reading {place}: the headers of its files have {all} bytes"))
+                .hint("the largest models have a few million; download the files again"));
+        }
         let headers = headers(&source, files, |i| LENGTH..LENGTH + sizes[i])?;
         let mut checkpoint = Self {
             place: source.place(),
@@ -102,10 +111,11 @@ impl Checkpoint {
         let source = self.source.clone();
         let file = &source.files()?[index];
         let damaged = |problem: String| damaged(&*source, file, problem);
-        let metadata: Metadata = serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {e}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
         let data = LENGTH + header.len() as u64;
-        if data + metadata.data_len() as u64 != file.bytes {
-            let expected = data + metadata.data_len() as u64;
+        let expected = data.saturating_add(metadata.data_len() as u64);
+        if expected != file.bytes {
             return Err(damaged(format!("the header describes {expected} bytes, the file has {}", file.bytes)));
         }
         for (tensor, info) in metadata.tensors() {
@@ -160,7 +170,7 @@ impl Checkpoint {
                 self.place,
                 tensor.name,
                 self.file_name(entry),
-                entry.shape,
+                &entry.shape[..entry.shape.len().min(SHOWN_SIZES)],
                 tensor.shape
             ))
             .hint("config.json and weights belong to different models"));

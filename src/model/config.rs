@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::outside;
 
 /// Keys without effect on a prefill in evaluation mode, whatever their value.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -100,6 +101,25 @@ const WITHOUT_EFFECT: &[&str] = &[
     "begin_suppress_tokens",
 ];
 
+/// No setting of a model is a larger whole number: the largest are vocabularies and context lengths.
+const MAX_NUMBER: usize = 1 << 28;
+/// Layers of a model; the deepest that are released have 126.
+const MAX_LAYERS: usize = 1 << 12;
+/// Routed experts of all layers of a model; the most that are released have 24,576.
+pub const MAX_EXPERTS: usize = 1 << 17;
+/// Settings that one message names.
+const NAMED: usize = 8;
+
+/// A value of a file that may be any, for messages: whole where it is short, and else what it is.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(map) => format!("an object of {}", map.len()),
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::String(text) => format!("{:?}", outside::shown(text)),
+        other => other.to_string(),
+    }
+}
+
 pub struct Config {
     map: Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
@@ -110,7 +130,8 @@ pub struct Config {
 impl Config {
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|e| {
-            Error::corrupt(format!("reading {place}: not valid JSON: {e}")).hint("download the file again")
+            Error::corrupt(format!("reading {place}: not valid JSON: {}", outside::complaint(e)))
+                .hint("download the file again")
         })?;
         match value {
             Value::Object(map) => Ok(Self { map, read: RefCell::default(), place: place.to_string() }),
@@ -142,7 +163,7 @@ impl Config {
             None => Ok(None),
             Some(value) => match convert(value) {
                 Some(converted) => Ok(Some(converted)),
-                None => Err(self.wrong(key, &format!("is {value}, expected {what}"))),
+                None => Err(self.wrong(key, &format!("is {}, expected {what}", shown(value)))),
             },
         }
     }
@@ -161,7 +182,32 @@ impl Config {
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a whole number", |v| v.as_u64().map(|n| n as usize))
+        match self.typed(key, "a whole number", Value::as_u64)? {
+            Some(n) if n > MAX_NUMBER as u64 => Err(self.wrong(key, &format!("is {n}, more than any model has"))),
+            number => Ok(number.map(|n| n as usize)),
+        }
+    }
+
+    /// How many layers there are, under one of these keys.
+    pub fn layers(&self, keys: &[&str]) -> Result<usize> {
+        match self.size_by(keys)? {
+            n if n > MAX_LAYERS => Err(self.wrong(keys[0], &format!("is {n}, more layers than any model has"))),
+            n => Ok(n),
+        }
+    }
+
+    /// The routed experts of a layer, of which a token visits `top_k`, in a model of so many layers.
+    pub fn experts(&self, keys: &[&str], top_k: usize, layers: usize) -> Result<usize> {
+        let count = self.size_by(keys)?;
+        if count.saturating_mul(layers) > MAX_EXPERTS {
+            let problem = format!("is {count}, in {layers} layers more experts than any model has");
+            return Err(self.wrong(keys[0], &problem));
+        }
+        if top_k > count {
+            let problem = format!("is {top_k}, more than the {count} experts");
+            return Err(self.wrong("num_experts_per_tok", &problem));
+        }
+        Ok(count)
     }
 
     pub fn usize(&self, key: &str) -> Result<usize> {
@@ -209,7 +255,7 @@ impl Config {
 
     pub fn opt_list_usize(&self, key: &str) -> Result<Option<Vec<usize>>> {
         self.typed(key, "a list of whole numbers", |v| {
-            v.as_array()?.iter().map(|item| item.as_u64().map(|n| n as usize)).collect()
+            v.as_array()?.iter().map(|item| item.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
         })
     }
 
@@ -226,7 +272,7 @@ impl Config {
             Some(Value::Object(map)) => {
                 Ok(Some(Config { map: map.clone(), read: RefCell::default(), place: format!("{}: {key}", self.place) }))
             }
-            Some(other) => Err(self.wrong(key, &format!("is {other}, expected an object"))),
+            Some(other) => Err(self.wrong(key, &format!("is {}, expected an object", shown(other)))),
         }
     }
 
@@ -236,7 +282,7 @@ impl Config {
             None => Ok(()),
             Some(found) if *found == value => Ok(()),
             Some(found) if found.as_f64().is_some() && found.as_f64() == value.as_f64() => Ok(()),
-            Some(found) => Err(self.wrong(key, &format!("is {found}; only {value} is supported"))),
+            Some(found) => Err(self.wrong(key, &format!("is {}; only {value} is supported", shown(found)))),
         }
     }
 
@@ -251,7 +297,8 @@ impl Config {
         let left = self.map.iter().filter(|(key, value)| {
             !value.is_null() && !read.contains(*key) && !key.starts_with('_') && !WITHOUT_EFFECT.contains(&key.as_str())
         });
-        let left: Vec<_> = left.map(|(key, value)| format!("`{key}`: {value}")).collect();
+        let named = |(key, value): (&String, &Value)| format!("`{}`: {}", outside::shown(key), shown(value));
+        let left: Vec<_> = left.map(named).take(NAMED).collect();
         if left.is_empty() {
             return Ok(());
         }

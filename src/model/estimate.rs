@@ -16,9 +16,12 @@ use super::open::read_config;
 use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
 use super::tap;
 use super::workspace::{Cut, ffn_vram, read_ahead};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
-use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs};
+use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
+
+/// Values that all layers make of all tokens, in one place of each: 2^53.
+const MAX_VALUES: f64 = 9.0e15;
 
 /// The program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 18 << 20;
@@ -41,6 +44,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         parameters += inventory::parameters(&tensor);
         download += stored(&tensor, role);
     }
+    check_size(&spec, args)?;
     let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let size = |part: &Part| {
@@ -52,7 +56,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
     cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
-    let chunk_layers = model.chunk_layers.max(1);
+    let chunk_layers = model.chunk_layers.clamp(1, spec.layers.len());
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
     let phases = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu: None };
     let peak = phases.peak();
@@ -87,6 +91,28 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         vram_bytes: on_gpu.total() + tap_vram(&spec, &shared),
         flops: 2.0 * tokens as f64 * active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
+}
+
+/// Tokens, layers and widths of an analysis that are multiplied with each other stay numbers that can be counted.
+fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
+    let tokens =
+        args.num_sequences.checked_mul(args.sequence_length).filter(|tokens| (1..=MAX_TOKENS).contains(tokens));
+    let Some(tokens) = tokens else {
+        let (sequences, length) = (args.num_sequences, args.sequence_length);
+        return Err(Error::bad_argument(format!(
+            "{sequences} sequences of {length} tokens are not 1 to {MAX_TOKENS} tokens"
+        ))
+        .hint("16 sequences of 2048 tokens are a usual analysis"));
+    };
+    let parts = spec.layers.iter().flat_map(|layer| inventory::core(layer, true));
+    let widest =
+        parts.flat_map(|part| part.tensors().into_iter().flat_map(|t| t.shape.clone()).collect::<Vec<_>>()).max();
+    let values = tokens as f64 * spec.layers.len() as f64 * widest.unwrap_or(1).max(spec.hidden_size) as f64;
+    if values > MAX_VALUES {
+        return Err(Error::bad_argument(format!("{tokens} tokens in a model of this size are {values:.0e} values"))
+            .hint("no machine computes so much: take fewer or shorter sequences"));
+    }
+    Ok(())
 }
 
 /// What the tap keeps on a GPU: levels, and records that wait to be fetched.

@@ -247,6 +247,37 @@ pub fn released_bytes(tensor: &Tensor, role: Option<Role>) -> u64 {
     }
 }
 
+/// Elements of one tensor and of a model; the largest models that are released have 2^41.
+const MAX_ELEMENTS: u64 = 1 << 44;
+
+/// Whether tensors have sizes that some model could have, so that their bytes can be counted.
+pub fn plausible(model: &Model) -> bool {
+    let elements = |tensor: &Tensor| {
+        let product = tensor.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+        product.filter(|elements| *elements <= MAX_ELEMENTS)
+    };
+    let all = |parts: &[Part]| {
+        let mut tensors = parts.iter().flat_map(Part::tensors);
+        tensors.try_fold(0u64, |sum, tensor| sum.checked_add(elements(tensor)?))
+    };
+    let layer = |layer: &Layer| {
+        let core = all(&core(layer, true))?;
+        let Ffn::Moe(moe) = &layer.ffn else { return Some(core) };
+        let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
+        core.checked_add(all(&expert(&moe.experts, 0))?.checked_mul(count as u64)?)
+    };
+    let outside = [Some(&model.embedding), Some(&model.head), model.positions.as_ref().map(|p| &p.weight)];
+    let ends = outside.into_iter().flatten().try_fold(0u64, |sum, tensor| sum.checked_add(elements(tensor)?));
+    let projections = model
+        .project_in
+        .iter()
+        .chain(&model.project_out)
+        .try_fold(0, |sum: u64, linear| sum.checked_add(elements(&linear.weight)?));
+    let layers = model.layers.iter().try_fold(0u64, |sum, one| sum.checked_add(layer(one)?));
+    let sum = || ends?.checked_add(projections?)?.checked_add(layers?);
+    sum().is_some_and(|elements| elements <= MAX_ELEMENTS)
+}
+
 /// Every tensor the model can need, each once, in the order of the layers.
 pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
     let mut all = vec![(model.embedding.clone(), None)];

@@ -7,6 +7,7 @@ mod checkpoint;
 pub mod config;
 mod deltanet;
 mod embed;
+mod encoder;
 mod estimate;
 mod forward;
 mod head;

@@ -120,7 +120,7 @@ fn automatic() -> Vec<usize> {
 fn automatic() -> Vec<usize> {
     static SAID: std::sync::Once = std::sync::Once::new();
     cuda::all().unwrap_or_else(|error| {
-        SAID.call_once(|| eprintln!("device \"auto\": the CPU computes; {}", error.message));
+        SAID.call_once(|| crate::terminal::note(format!("device \"auto\": the CPU computes; {}", error.message)));
         Vec::new()
     })
 }

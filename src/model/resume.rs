@@ -34,6 +34,9 @@ const INTERVAL_PER_COST: u32 = 33;
 /// The residual stream passes through memory in pieces of so many bytes.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// Bytes of what is stored beside folds: tokens per expert, and where values were not finite.
+const BESIDE_FOLDS: u64 = 64 << 20;
+
 /// The checkpoint of one run.
 pub struct Resume {
     /// As the user wrote it.
@@ -304,8 +307,10 @@ fn read(
         all.push(hidden);
     }
     reader.read_exact(tap.levels_mut()).map_err(reading)?;
+    // No more than folds of this shape, and a few numbers beside them, can take.
+    let most = tap.most_stored() + BESIDE_FOLDS;
     let rest: Rest<'static> =
-        rmp_serde::from_read(&mut reader).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
+        rmp_serde::from_read((&mut reader).take(most)).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
     reader.finish()?;
     let number = |key: &str| header[key].as_u64().ok_or_else(inconsistent);
     let layer = number("layer")? as usize;

@@ -6,10 +6,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config::Config;
+use super::config::{Config, shown};
 use super::spec::Mixer;
 use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
+use crate::outside;
 
 /// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
 const BETA_FAST: f64 = 32.0;
@@ -80,8 +81,12 @@ impl Rope {
             }
             (None, Some(Value::Object(map))) => ("rope_scaling", map),
             (None, None) => ("rope_scaling", &empty),
-            (Some(other), None) => return Err(c.wrong("rope_parameters", &format!("is {other}, expected an object"))),
-            (None, Some(other)) => return Err(c.wrong("rope_scaling", &format!("is {other}, expected an object"))),
+            (Some(other), None) => {
+                return Err(c.wrong("rope_parameters", &format!("is {}, expected an object", shown(other))));
+            }
+            (None, Some(other)) => {
+                return Err(c.wrong("rope_scaling", &format!("is {}, expected an object", shown(other))));
+            }
         };
         let section = Section { c, key, params };
         let theta = section.number("rope_theta")?.or(c.opt_f64("rope_theta")?).unwrap_or(default_theta);
@@ -178,7 +183,7 @@ impl Section<'_> {
             None => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(number) => Ok(Some(number)),
-                None => Err(self.wrong(name, &format!("is {value}, expected a number"))),
+                None => Err(self.wrong(name, &format!("is {}, expected a number", shown(value)))),
             },
         }
     }
@@ -235,14 +240,14 @@ impl Section<'_> {
             other => {
                 return Err(self.wrong(
                     "rope_type",
-                    &format!("is \"{other}\"; supported are default, linear, dynamic, llama3, yarn"),
+                    &format!("is \"{}\"; supported are default, linear, dynamic, llama3, yarn", outside::shown(other)),
                 ));
             }
         };
         let common = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
         for (name, value) in self.params {
             if !value.is_null() && !known.contains(&name.as_str()) && !common.contains(&name.as_str()) {
-                return Err(self.wrong(name, &format!("is {value}: not understood for rope type \"{kind}\"")));
+                return Err(self.wrong(name, &format!("is {}: not understood for rope type \"{kind}\"", shown(value))));
             }
         }
         Ok(scaling)
@@ -256,7 +261,9 @@ impl Section<'_> {
         let truncate = match self.params.get("truncate") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(value)) => *value,
-            Some(other) => return Err(self.wrong("truncate", &format!("is {other}, expected {}", json!(true)))),
+            Some(other) => {
+                return Err(self.wrong("truncate", &format!("is {}, expected {}", shown(other), json!(true))));
+            }
         };
         let attention_factor =
             match (self.number("attention_factor")?, self.number("mscale")?, self.number("mscale_all_dim")?) {

@@ -1,24 +1,33 @@
 //! Token sequences: given as ids here, or cut from text by `sequences`. All have the same length.
 
-use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
-use super::checkpoint::hex;
+use super::checkpoint::{LENGTH, MAX_HEADER, hex};
 use super::sequences;
 use crate::error::{Error, Result};
 use crate::hub::Documents;
-use crate::record::{TokenSource, Tokens, TokensInfo};
+use crate::outside::{self, complaint};
+use crate::progress::Progress;
+use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
 
-pub fn load_tokens(source: &TokenSource) -> Result<Tokens> {
+/// Bytes of a JSON file of token ids.
+const MAX_JSON: u64 = 512 << 20;
+
+pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Tokens> {
     match source {
         TokenSource::IdsJson { path } => tokens(path, None, ids_json(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
         TokenSource::Ids { ids } => tokens("script", None, ids.clone()),
         TokenSource::Text(args) => {
             let mut documents = Documents::open(args)?;
-            let ids = sequences::from_text(&mut documents, args)?;
+            let ids = sequences::from_text(&mut documents, args, progress)?;
             tokens(&documents.source, documents.revision, ids)
         }
     }
@@ -57,51 +66,105 @@ fn unreadable(path: &str, error: &std::io::Error) -> Error {
 }
 
 fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-    serde_json::from_str(&text).map_err(|e| {
-        Error::corrupt(format!("reading {path}: {e}"))
+    let text = outside::read(Path::new(path), MAX_JSON).map_err(|e| unreadable(path, &e))?;
+    // Where it is wrong, and not what is there: the file may be any.
+    serde_json::from_slice(&text).map(|Rows(rows)| rows).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        Error::corrupt(format!("reading {path}: no array of arrays of token ids from line {line}, column {column} on"))
             .hint("expected an array of arrays of token ids, such as [[1, 2], [3, 4]]")
     })
 }
 
+/// Sequences up to the first that is empty or of another length than those before: behind it nothing can be used.
+struct Rows(Vec<Vec<u32>>);
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Sequences;
+        impl<'de> Visitor<'de> for Sequences {
+            type Value = Rows;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an array of arrays of token ids")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Rows, A::Error> {
+                let mut rows: Vec<Vec<u32>> = Vec::new();
+                while let Some(row) = items.next_element::<Vec<u32>>()? {
+                    if rows
+                        .first()
+                        .is_none_or(|first| !first.is_empty() && rows.last().map(Vec::len) == Some(first.len()))
+                    {
+                        rows.push(row);
+                    }
+                }
+                Ok(Rows(rows))
+            }
+        }
+        from.deserialize_seq(Sequences)
+    }
+}
+
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     let reading = format!("reading {path}");
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    // The file may hold gigabytes of activations beside the ids. Safety: a file that is cut short while it is read ends
-    // the process; nothing of ours writes to inputs.
-    let data = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(&reading, &e))?;
-    let tensors = SafeTensors::deserialize(&data)
-        .map_err(|e| Error::corrupt(format!("{reading}: {e}")).hint("the file is damaged or not safetensors"))?;
-    let view = tensors.tensor(tensor).map_err(|_| {
-        let names = tensors.names();
+    let damaged = |problem: String| {
+        Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged or not safetensors")
+    };
+    let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
+    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len();
+    // The file may hold gigabytes of activations beside the ids: they are not read.
+    let read = |offset: u64, bytes: u64| {
+        let mut data = vec![0; bytes as usize];
+        file.read_exact_at(&mut data, offset).map_err(|e| damaged(e.to_string()))?;
+        Ok(data)
+    };
+    let header = read(0, LENGTH)?.try_into().map(u64::from_le_bytes).expect("eight bytes were read");
+    if header > MAX_HEADER || LENGTH + header > length {
+        return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(&read(LENGTH, header)?).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
+    if LENGTH + header + metadata.data_len() as u64 != length {
+        return Err(damaged("the header describes another number of bytes than there are".to_string()));
+    }
+    let info = metadata.info(tensor).ok_or_else(|| {
+        let names = metadata.offset_keys();
         Error::not_found(format!("{reading}: no tensor `{tensor}`"))
-            .hint(crate::suggest::hint(tensor, names.iter().copied()))
+            .hint(crate::suggest::hint(tensor, names.iter().map(String::as_str)))
     })?;
-    let &[_, positions] = view.shape() else {
-        let shape = view.shape();
+    let &[sequences, positions] = info.shape.as_slice() else {
+        let shape = &info.shape[..info.shape.len().min(8)];
         return Err(Error::bad_argument(format!(
             "{reading}: `{tensor}` has shape {shape:?}, expected [sequences, positions]"
         ))
         .hint("one sequence of n ids has the shape [1, n]"));
     };
+    let width = match info.dtype {
+        Dtype::I64 | Dtype::U64 => 8,
+        Dtype::I32 | Dtype::U32 => 4,
+        other => {
+            return Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
+                .hint("store token ids as I32 or I64"));
+        }
+    };
+    if positions == 0 || sequences == 0 {
+        return Ok(Vec::new());
+    }
+    let (begin, end) = info.data_offsets;
+    if end - begin > MAX_TOKENS * width {
+        return Err(Error::bad_argument(format!("{reading}: `{tensor}` holds more than {MAX_TOKENS} ids"))
+            .hint("take fewer sequences"));
+    }
+    let data = read(LENGTH + header + begin as u64, (end - begin) as u64)?;
+    let id = |bytes: &[u8]| match width {
+        8 => i64::from_le_bytes(bytes.try_into().expect("eight bytes")),
+        _ => i64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))),
+    };
     let bad = || {
         Error::bad_argument(format!("{reading}: `{tensor}` holds a negative or too large id"))
             .hint("are there padding marks such as -100? sequences must be complete")
     };
-    let ids: Result<Vec<u32>> = match view.dtype() {
-        Dtype::I64 | Dtype::U64 => {
-            let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")));
-            values.map(|id| u32::try_from(id).map_err(|_| bad())).collect()
-        }
-        Dtype::I32 | Dtype::U32 => {
-            let values = view.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")));
-            values.map(|id| u32::try_from(id).map_err(|_| bad())).collect()
-        }
-        other => Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
-            .hint("store token ids as I32 or I64")),
-    };
-    if positions == 0 {
-        return Ok(Vec::new());
-    }
-    Ok(ids?.chunks_exact(positions).map(<[u32]>::to_vec).collect())
+    let ids = data.chunks_exact(width).map(|bytes| u32::try_from(id(bytes)).map_err(|_| bad()));
+    let ids = ids.collect::<Result<Vec<u32>>>()?;
+    Ok(ids.chunks_exact(positions).map(<[u32]>::to_vec).collect())
 }

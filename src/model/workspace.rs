@@ -28,7 +28,7 @@ impl Cut {
     pub fn new(model: &Model, num_sequences: usize, positions: usize, budget: u64) -> Result<Self> {
         let per_sequence =
             model.layers.iter().map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions)).max();
-        let per_sequence = per_sequence.unwrap_or(1) as u64;
+        let per_sequence = per_sequence.unwrap_or(1).max(1) as u64;
         let for_projections = budget - budget / SCORE_SHARE;
         if per_sequence > for_projections {
             let needed = per_sequence * SCORE_SHARE / (SCORE_SHARE - 1) + 1;
@@ -39,7 +39,7 @@ impl Cut {
             .hint(format!("this model needs at least {needed} bytes; or use shorter sequences")));
         }
         Ok(Self {
-            sequences: ((for_projections / per_sequence) as usize).clamp(1, num_sequences),
+            sequences: ((for_projections / per_sequence) as usize).min(num_sequences).max(1),
             ffn_budget: for_projections as usize,
         })
     }

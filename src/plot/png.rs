@@ -8,11 +8,15 @@ use super::colour::{Colour, PAPER};
 use super::font::{self, FONT};
 use crate::error::{Error, Result};
 
+/// Four bytes each: a figure of 8,000 rows has as many.
+const MAX_PIXELS: u64 = 64 << 20;
+
 pub fn paint(canvas: &Canvas, scale: f32) -> Result<Vec<u8>> {
     let failed = |what: &str| Error::bad_argument(format!("figure \"{}\": {what}", canvas.title));
     let size = |length: f32| (length * scale).round() as u32;
-    let mut pixmap =
-        Pixmap::new(size(canvas.width), size(canvas.height)).ok_or_else(|| failed("too large for pixels"))?;
+    let (width, height) = (size(canvas.width), size(canvas.height));
+    let pixmap = (u64::from(width) * u64::from(height) <= MAX_PIXELS).then(|| Pixmap::new(width, height)).flatten();
+    let mut pixmap = pixmap.ok_or_else(|| failed("too large for pixels"))?;
     pixmap.fill(opaque(PAPER));
     for shape in &canvas.shapes {
         draw(&mut pixmap, shape, scale);

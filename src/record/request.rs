@@ -137,6 +137,9 @@ impl Default for ExtractArgs {
     }
 }
 
+/// Tokens of one analysis, in all: their residual stream alone would fill the memory of any machine.
+pub const MAX_TOKENS: usize = 1 << 28;
+
 /// Rungs every record has, so that another threshold needs no second run: fine where thresholds are usually chosen, then
 /// by factors of about 1.4.
 pub const DEFAULT_LADDER: [f32; 22] = [

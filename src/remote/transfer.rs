@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{Finished, Machine, Output, finish, output, quoted};
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 
@@ -114,7 +115,7 @@ pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Pro
         return Err(Error::corrupt(format!("{}: {from} did not arrive as it is there", machine.name()))
             .hint("is something still writing it? try again"));
     }
-    fs::rename(&part, to).map_err(writing)
+    disk::rename(&part, to).map_err(writing)
 }
 
 fn name_of(path: &Path) -> String {

@@ -39,8 +39,8 @@ fn original_feature(feature: &Feature) -> Value {
     })
 }
 
-/// The result files of one analysis, by name, but for the record itself.
-pub fn files(acts: &Activations, analysis: &Analysis) -> Result<Vec<(String, Value)>> {
+/// The result files of one analysis, by name, but for the record itself, of which `record` gives length and hash.
+pub fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..analysis.found.criterion.clone() };
     let per_sequence = stats::detect(acts, &criterion)?;
     let mut by_sequence: BTreeMap<usize, Vec<&Feature>> = BTreeMap::new();
@@ -59,11 +59,12 @@ pub fn files(acts: &Activations, analysis: &Analysis) -> Result<Vec<(String, Val
     };
     let batches: Vec<Value> = (0..acts.num_sequences).map(batch).collect();
     let mut files: Vec<_> = (0..).zip(&batches).map(|(s, value): (usize, _)| (batch_file(s), value.clone())).collect();
-    files.push(("config.json".to_string(), config(acts, analysis)));
-    files.push((FINAL.to_string(), final_results(acts, analysis, &per_sequence, batches)));
+    files.push((CONFIG.to_string(), config(acts, analysis)));
+    files.push((FINAL.to_string(), final_results(acts, analysis, &per_sequence, batches, record)));
     Ok(files)
 }
 
+pub const CONFIG: &str = "config.json";
 pub const FINAL: &str = "final_analysis_results.json";
 
 pub fn batch_file(sequence: usize) -> String {
@@ -109,7 +110,13 @@ fn config(acts: &Activations, analysis: &Analysis) -> Value {
     })
 }
 
-fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detection, batches: Vec<Value>) -> Value {
+fn final_results(
+    acts: &Activations,
+    analysis: &Analysis,
+    per_sequence: &Detection,
+    batches: Vec<Value>,
+    record: Value,
+) -> Value {
     let mut top: BTreeMap<usize, (f32, usize)> = BTreeMap::new();
     for feature in &per_sequence.features {
         let entry = top.entry(feature.feature_dim).or_default();
@@ -161,6 +168,7 @@ fn final_results(acts: &Activations, analysis: &Analysis, per_sequence: &Detecti
         "top_features": top.collect::<Vec<_>>(),
         "all_systematic_outliers": per_sequence.features.iter().map(original_feature).collect::<Vec<_>>(),
         "batch_results": batches,
+        "record": record,
         "measurements": measurements,
     })
 }

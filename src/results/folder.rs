@@ -1,18 +1,33 @@
-//! A result folder: `results/<experiment>/`, written file by file with the final results last, and read back.
+//! A result folder: `results/<experiment>/`, written and replaced as a whole, and read back.
 //!
-//! Where `final_analysis_results.json` exists, the analysis is complete.
+//! Where `final_analysis_results.json` exists, the analysis is complete, and its `record` says which `activations.stats` it was
+//! made from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-use super::analysis::{self, Analysis, FINAL, SCHEMA_VERSION};
-use super::{atomic, features_csv, stats_file};
+use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
+use super::replace::{self, Replacement};
+use super::{features_csv, stats_file};
 use crate::error::{Error, Result};
-use crate::record::{Activations, Bootstrap, Detection};
+use crate::outside;
+use crate::progress::Progress;
+use crate::record::{Activations, Bootstrap, Detection, Measurements};
+use crate::stats;
 
 pub const STATS: &str = "activations.stats";
+/// What saving writes beside one file per sequence.
+pub const FILES: [&str; 4] = [STATS, features_csv::FILE, CONFIG, FINAL];
+/// Longest name of an analysis: hidden files beside its folder have longer ones.
+const MAX_NAME: usize = 160;
+/// Most bytes of the final file: 100,000 sequences of a model of 48 layers.
+const MAX_FINAL: u64 = 1 << 30;
 
 /// A stored analysis.
 #[derive(Clone, Debug)]
@@ -27,6 +42,7 @@ pub struct Stored {
 /// A name that is one folder below `results/`, or a few.
 pub fn check_name(name: &str) -> Result<()> {
     let bad = name.is_empty()
+        || name.len() > MAX_NAME
         || name.split('/').any(|part| part.is_empty() || part.starts_with('.'))
         || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
     if bad {
@@ -36,63 +52,152 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes all files of an analysis below `root` and returns its folder.
-pub fn save(root: &Path, acts: &Activations, analysis: &Analysis) -> Result<PathBuf> {
+/// An analysis that has been saved.
+pub struct Saved {
+    pub folder: PathBuf,
+    /// When another run has saved an analysis of the same name while this one was at work, and when: it has been replaced.
+    pub replaced: Option<SystemTime>,
+}
+
+/// Writes all files of an analysis below `root`. The earlier analysis of this name is there until the new one is; other files
+/// in its folder stay. Waits for a run that is saving the same name. `began`: when this run did.
+///
+/// # Errors
+/// `corrupt` where the record is not what its shape says, `io` when something cannot be written; the earlier analysis is
+/// what it was then.
+pub fn save(
+    root: &Path,
+    acts: &Activations,
+    analysis: &Analysis,
+    began: SystemTime,
+    progress: &dyn Progress,
+) -> Result<Saved> {
     check_name(&analysis.name)?;
-    let folder = root.join(&analysis.name);
-    let files = analysis::files(acts, analysis)?;
-    // An earlier analysis of this name is complete no longer once its first file is replaced.
-    match std::fs::remove_file(folder.join(FINAL)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io(format!("replacing {}", folder.join(FINAL).display()), &e));
-        }
-        _ => (),
-    }
-    remove_batches(&folder);
-    stats_file::write(&folder.join(STATS), acts)?;
-    atomic::write(
-        &folder.join(features_csv::FILE),
-        &features_csv::encode(&analysis.found, analysis.intervals.as_ref())?,
-    )?;
-    for (name, value) in files {
+    stats::check_whole(acts)?;
+    let record = stats_file::encode(acts)?;
+    let mark = json!({ "file": STATS, "bytes": record.len(), "sha256": sha256(&record) });
+    let mut files = vec![
+        (STATS.to_string(), record),
+        (features_csv::FILE.to_string(), features_csv::encode(&analysis.found, analysis.intervals.as_ref())?),
+    ];
+    for (name, value) in analysis::files(acts, analysis, mark)? {
         let mut text = serde_json::to_vec_pretty(&value).expect("results are JSON");
         text.push(b'\n');
-        atomic::write(&folder.join(name), &text)?;
+        files.push((name, text));
     }
-    Ok(folder)
+    let replacement = Replacement::begin(root, &analysis.name, progress)?;
+    let replaced = replacement.saved_meanwhile(began);
+    for (name, data) in files {
+        replacement.add(&name, &data)?;
+    }
+    replacement.finish()?;
+    Ok(Saved { folder: root.join(&analysis.name), replaced })
 }
 
-/// Batch files of an earlier, longer analysis would be taken for part of this one.
-fn remove_batches(folder: &Path) {
-    let mut sequence = 0;
-    while std::fs::remove_file(folder.join(analysis::batch_file(sequence))).is_ok() {
-        sequence += 1;
-    }
+fn sha256(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is read of the final file: the rest is passed over and takes no memory.
+#[derive(Deserialize)]
+struct Final {
+    #[serde(default)]
+    schema_version: Value,
+    #[serde(default)]
+    pooled: Value,
+    #[serde(default)]
+    intervals: Value,
+    #[serde(default)]
+    settings: Value,
+    #[serde(default)]
+    measurements: Value,
+    /// Of the record; older programs have not written it.
+    #[serde(default)]
+    record: Option<Mark>,
+}
+
+#[derive(Deserialize)]
+struct Mark {
+    sha256: String,
+}
+
+/// Looks again so often when an analysis is replaced while it is read.
+const LOOKS: usize = 50;
+
+/// # Errors
+/// `not_found` where there is no finished analysis, `corrupt` where it is damaged, or where its files are of different runs.
 pub fn load(folder: &Path) -> Result<Stored> {
+    let mut text = read_final(folder)?;
+    for _ in 0..LOOKS {
+        match stored(folder, &text) {
+            Ok(stored) => return Ok(stored),
+            Err(error) => match read_final(folder) {
+                // The record that was read belongs to another final file, which came meanwhile.
+                Ok(again) if again != text => text = again,
+                _ => return Err(error),
+            },
+        }
+    }
+    stored(folder, &text)
+}
+
+/// Whether a finished analysis is there.
+pub fn exists(folder: &Path) -> bool {
+    let there = || folder.join(FINAL).is_file();
+    there() || {
+        recover(folder);
+        there()
+    }
+}
+
+/// A folder may be where a killed run has left it, or the folder that it is in.
+fn recover(folder: &Path) {
+    folder.ancestors().take(DEPTH).filter(|folder| folder.file_name().is_some()).for_each(replace::recover);
+}
+
+fn read_final(folder: &Path) -> Result<Vec<u8>> {
     let path = folder.join(FINAL);
-    let reading = format!("reading {}", path.display());
-    let text = std::fs::read_to_string(&path).map_err(|e| {
-        Error::io(&reading, &e).hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
-    })?;
+    match path.exists() {
+        true => replace::recover(folder),
+        false => recover(folder),
+    }
+    outside::read(&path, MAX_FINAL).map_err(|e| {
+        Error::io(format!("reading {}", path.display()), &e)
+            .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
+    })
+}
+
+fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
+    let reading = format!("reading {}", folder.join(FINAL).display());
     let corrupt = |problem: String| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
     };
-    let mut json: Value = serde_json::from_str(&text).map_err(|e| corrupt(format!("not valid JSON: {e}")))?;
-    if json["schema_version"] != SCHEMA_VERSION {
-        let found = &json["schema_version"];
+    let json: Final = serde_json::from_slice(text).map_err(|e| match serde_json::from_slice::<IgnoredAny>(text) {
+        Err(e) => corrupt(format!("not valid JSON: {e}")),
+        Ok(_) => corrupt(e.to_string()),
+    })?;
+    if json.schema_version != SCHEMA_VERSION {
+        let found = &json.schema_version;
         return Err(corrupt(format!("schema version {found}, this program reads {SCHEMA_VERSION}")));
     }
-    let mut take = |key: &str| json.get_mut(key).map(Value::take).unwrap_or(Value::Null);
-    let mut activations = stats_file::read(&folder.join(STATS))?;
-    activations.measurements =
-        serde_json::from_value(take("measurements")).map_err(|e| corrupt(format!("`measurements`: {e}")))?;
+    fn part<T: DeserializeOwned>(key: &str, json: Value) -> std::result::Result<T, String> {
+        serde_json::from_value(json).map_err(|e| format!("`{key}`: {e}"))
+    }
+    let path = folder.join(STATS);
+    let (mut activations, data) = stats_file::read_with_bytes(&path)?;
+    if json.record.is_some_and(|mark| mark.sha256 != sha256(&data)) {
+        let message = format!("reading {}: it is not the record that {FINAL} was made from", path.display());
+        return Err(
+            Error::corrupt(message).hint("its files are of different runs, or damaged: save the analysis again")
+        );
+    }
+    drop(data);
+    activations.measurements = part::<Measurements>("measurements", json.measurements).map_err(corrupt)?;
     Ok(Stored {
         folder: folder.to_path_buf(),
-        found: serde_json::from_value(take("pooled")).map_err(|e| corrupt(format!("`pooled`: {e}")))?,
-        intervals: serde_json::from_value(take("intervals")).map_err(|e| corrupt(format!("`intervals`: {e}")))?,
-        settings: serde_json::from_value(take("settings")).map_err(|e| corrupt(format!("`settings`: {e}")))?,
+        found: part("pooled", json.pooled).map_err(corrupt)?,
+        intervals: part("intervals", json.intervals).map_err(corrupt)?,
+        settings: part("settings", json.settings).map_err(corrupt)?,
         activations: Arc::new(activations),
     })
 }
@@ -110,6 +215,10 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
             other => other.map_err(|e| Error::io(format!("reading {}", folder.display()), &e))?,
         };
         for entry in entries.filter_map(|entry| entry.ok()) {
+            // A name of an analysis does not begin with a point; what is being written does.
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
             let path = entry.path();
             if path.join(FINAL).is_file() {
                 names.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());

@@ -2,17 +2,17 @@
 //!
 //! All shapes are known beforehand, so the header comes first and each piece goes to its place. The file gets its name
 //! only when all tensors are complete. Of a run that can be resumed the unfinished file has a name that says whose it is,
-//! `.activations-MARK.partial`, so that the run that continues finds it and no other takes it.
+//! `.activations-MARK.partial`, so that the run that continues finds it and no other takes it. Who writes it holds its lock.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::atomic;
+use crate::disk;
 use crate::error::{Error, Result};
 
 pub const FILE: &str = "activations.safetensors";
@@ -63,16 +63,23 @@ fn partial(folder: &Path, mark: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{mark}{SUFFIX}"))
 }
 
+/// An unfinished file that no run is writing.
+fn free(path: &Path) -> Option<File> {
+    let file =
+        File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    (disk::is_ours(&file) && disk::is_at(&file, path)).then_some(file)
+}
+
 impl FullActivations {
     /// `tensors`: name and shape of each f32 tensor, in file order.
     pub fn create(folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let path = PathBuf::from(folder).join(FILE);
-        let file = atomic::create(&path)?;
+        let file = disk::create(&path)?;
         Self::begin(path, file, plan(tensors))
     }
 
     /// The same for a run that may be resumed: `mark` is what such runs have in common. What runs with other marks have
-    /// left in the folder is removed.
+    /// left in the folder is removed. While another run of this mark is at work, the file is one that nobody resumes.
     pub fn create_for(mark: &str, folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
@@ -82,11 +89,20 @@ impl FullActivations {
         std::fs::create_dir_all(folder).map_err(creating)?;
         for entry in std::fs::read_dir(folder).map_err(creating)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.path() != unfinished {
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && free(&entry.path()).is_some() {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        let file = File::create(&unfinished).map_err(creating)?;
+        let mut options = File::options();
+        let file = match options.read(true).write(true).create_new(true).open(&unfinished) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Self::create(&folder.display().to_string(), tensors);
+            }
+            file => file.map_err(creating)?,
+        };
+        if !disk::is_ours(&file) || !disk::is_at(&file, &unfinished) {
+            return Self::create(&folder.display().to_string(), tensors);
+        }
         let file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(creating)?);
         Self::begin(folder.join(FILE), file, plan(tensors))
     }
@@ -101,7 +117,7 @@ impl FullActivations {
     ) -> Result<Option<Self>> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
-        let Ok(file) = File::options().read(true).write(true).open(&unfinished) else { return Ok(None) };
+        let Some(file) = free(&unfinished) else { return Ok(None) };
         let reading = |e: std::io::Error| Error::io(format!("reading {}", unfinished.display()), &e);
         let plan = plan(tensors);
         let mut head = vec![0; plan.head.len()];
@@ -148,6 +164,6 @@ impl FullActivations {
     /// Gives the file its name. Every announced element must have been written.
     pub fn finish(self) -> Result<()> {
         assert_eq!(self.missing, 0, "{} lacks values", self.path.display());
-        atomic::publish(self.file, &self.path)
+        disk::publish(self.file, &self.path)
     }
 }

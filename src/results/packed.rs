@@ -149,14 +149,19 @@ pub fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec
     }
 }
 
-/// Ladders of so many rows over all positions, and without position 0.
-pub fn read_ladders(
-    tensor: &Tensor,
-    name: &str,
-    rows: usize,
-    hidden: usize,
-    rungs: usize,
-) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
+/// What is known of ladders before they are read.
+pub struct Shape {
+    pub rows: usize,
+    pub hidden: usize,
+    /// Of the ladder of thresholds.
+    pub rungs: usize,
+    /// Most counts that can be there.
+    pub most: usize,
+}
+
+/// Ladders over all positions, and without position 0.
+pub fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
+    let Shape { rows, hidden, rungs, most } = shape;
     let inconsistent = || format!("`{name}` is not consistent");
     let part = |part: &str| format!("{name}.{part}");
     let cells = rows.checked_mul(hidden);
@@ -167,9 +172,16 @@ pub fn read_ladders(
     if !reached.iter().zip(&first).all(sound) {
         return Err(inconsistent());
     }
+    if total > most {
+        return Err(format!("`{name}` claims {total} counts, more than a file of its size can have"));
+    }
     // Five bytes are the most of a u32.
     let limit = total.checked_mul(5).ok_or_else(inconsistent)?;
     let bytes = unpack(tensor(&part("counts"))?, &part("counts"), limit)?;
+    // Every count has a byte at least.
+    if bytes.len() < total {
+        return Err(inconsistent());
+    }
     let mut bytes = bytes.iter();
     // Where the counts of each cell begin, then rung by rung the cells that reach it.
     let mut starts = Vec::with_capacity(reached.len());

@@ -6,14 +6,17 @@
 //! Written beside its place under one fixed name, flushed, then renamed: however often writing is cut off, there is at most
 //! one unfinished file. Reading and writing stream; nothing is held but a buffer.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Take, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 
 /// Raised when the layout changes, of this file or of what its only user writes into it.
 const MARK: &[u8; 24] = b"outlier checkpoint  v 1\n";
@@ -75,12 +78,21 @@ impl Writer {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(writing)?;
         }
-        let file = File::options().create(true).truncate(false).write(true).open(partial(path)).map_err(writing)?;
-        // Some network file systems have no locks; then nobody looks.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            let message = format!("writing {}: another run writes it at this moment", path.display());
-            return Err(Error::bad_argument(message).hint("give each run a checkpoint of its own"));
-        }
+        let part = partial(path);
+        let file = loop {
+            let mut options = File::options();
+            options.create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW);
+            let file = options.open(&part).map_err(writing)?;
+            // Some network file systems have no locks; then nobody looks.
+            if !disk::is_ours(&file) {
+                let message = format!("writing {}: another run writes it at this moment", path.display());
+                return Err(Error::bad_argument(message).hint("give each run a checkpoint of its own"));
+            }
+            // Whoever had it may have finished or removed it between opening and locking: then this is no longer its place.
+            if disk::is_at(&file, &part) {
+                break file;
+            }
+        };
         let mut writer = Self {
             path: path.to_path_buf(),
             file: Some(BufWriter::with_capacity(BUFFER, Hashing { inner: file, digest: Sha256::new() })),
@@ -113,8 +125,8 @@ impl Writer {
     /// Seals the file and gives it its name.
     pub fn finish(mut self) -> Result<()> {
         let sealed = self.seal().and_then(|()| {
-            self.open().get_ref().inner.sync_all()?;
-            std::fs::rename(partial(&self.path), &self.path)
+            self.flush()?;
+            disk::rename(&partial(&self.path), &self.path)
         });
         sealed.map_err(|e| Error::io(format!("writing {}", self.path.display()), &e))?;
         self.file = None;
@@ -135,9 +147,10 @@ impl Write for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
-            // What is still buffered is of no use.
-            drop(file.into_parts());
+            // What is still buffered is of no use. The lock is held until the file is gone.
+            let (file, _) = file.into_parts();
             let _ = std::fs::remove_file(partial(&self.path));
+            drop(file);
         }
     }
 }
@@ -153,17 +166,21 @@ impl Reader {
     /// `Kind::BadArgument` where it is something else altogether.
     pub fn open(path: &Path) -> Result<Option<(Value, Self)>> {
         let place = path.display().to_string();
-        let file = match File::open(path) {
+        let other = || {
+            Error::bad_argument(format!("{place} exists and is not a checkpoint"))
+                .hint("it would be overwritten: name another file")
+        };
+        let file = match outside::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(_) if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) => return Err(other()),
             Err(e) => return Err(Error::io(format!("reading {place}"), &e)),
         };
         let metadata = file.metadata().map_err(|e| Error::io(format!("reading {place}"), &e))?;
         let mut mark = Vec::new();
         let begin = (&file).take(MARK.len() as u64).read_to_end(&mut mark);
-        if metadata.is_dir() || (begin.is_ok() && !MARK.starts_with(&mark)) {
-            return Err(Error::bad_argument(format!("{place} exists and is not a checkpoint"))
-                .hint("it would be overwritten: name another file"));
+        if begin.is_ok() && !MARK.starts_with(&mark) {
+            return Err(other());
         }
         let damaged = |problem: &str| Error::corrupt(format!("reading {place}: {problem}"));
         let rest = metadata.len().saturating_sub(DIGEST + mark.len() as u64);
@@ -196,7 +213,7 @@ fn header(reader: &mut Hashing<Take<File>>) -> std::io::Result<Value> {
     let mut length = [0; 8];
     reader.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER {
+    if length > MAX_HEADER.min(reader.inner.limit()) {
         return Err(damaged("its header is damaged"));
     }
     let mut header = vec![0; length as usize];
@@ -216,10 +233,14 @@ impl Read for Reader {
     }
 }
 
-/// Removes the file and what is left of writing it. It need not be there.
+/// Removes the file and what a killed run has left of writing it. They need not be there.
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
-    let _ = std::fs::remove_file(partial(path));
+    let part = partial(path);
+    let left = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&part);
+    if left.is_ok_and(|file| disk::is_ours(&file) && disk::is_at(&file, &part)) {
+        let _ = std::fs::remove_file(part);
+    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 
-use super::packed::{self, Rows};
-use super::{atomic, packed::Packed};
+use super::packed::{self, Packed, Rows, Shape};
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::record::{Activations, Fold, Ladders, NormFold};
 
 /// Raised when the layout changes.
@@ -64,43 +65,69 @@ pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
     Ok(safetensors::serialize(views, Some(metadata)).expect("shapes and sizes agree"))
 }
 
-pub fn write(path: &Path, acts: &Activations) -> Result<()> {
-    atomic::write(path, &encode(acts)?)
-}
+/// A longer file is no record: 400 million cells, or 1,000 sequences of a model of 48 layers and 4,096 features.
+const MAX_FILE: u64 = 4 << 30;
 
 pub fn read(path: &Path) -> Result<Activations> {
+    read_with_bytes(path).map(|(acts, _)| acts)
+}
+
+/// The record and all bytes of its file.
+pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
-    let data =
-        std::fs::read(path).map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
-    decode(&data).map_err(|problem| {
+    let data = outside::read(path, MAX_FILE)
+        .map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
+    let acts = decode(&data).map_err(|problem| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
-    })
+    })?;
+    Ok((acts, data))
 }
 
 type Decoded<T> = std::result::Result<T, String>;
 
+/// What is asked of the header first.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    stats_version: serde_json::Value,
+}
+
 fn decode(data: &[u8]) -> Decoded<Activations> {
     let (_, metadata) = SafeTensors::read_metadata(data).map_err(|e| e.to_string())?;
     let json = metadata.metadata().as_ref().and_then(|map| map.get(KEY)).ok_or("not an activation record")?;
-    let json: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    if json["stats_version"] != VERSION {
-        return Err(format!("version {} of the format, this program reads {VERSION}", json["stats_version"]));
+    let version: Version = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    if version.stats_version != VERSION {
+        return Err(format!("version {} of the format, this program reads {VERSION}", version.stats_version));
     }
-    let mut acts: Activations = serde_json::from_value(json).map_err(|e| e.to_string())?;
+    let mut acts: Activations = serde_json::from_str(json).map_err(|e| e.to_string())?;
     let file = SafeTensors::deserialize(data).map_err(|e| e.to_string())?;
-    (acts.all, acts.without_first) = folds(&file, &acts)?;
+    (acts.all, acts.without_first) = folds(&file, &acts, data.len())?;
     Ok(acts)
 }
 
-/// The folds over all positions and without position 0.
-fn folds(file: &SafeTensors, acts: &Activations) -> Decoded<(Fold, Fold)> {
+/// Cells and counts that any record may have, and how many a byte of the file may stand for beyond that. A cell takes ten
+/// bytes, or four in models that compute little else than zeros; a header that claims more than this wants memory and has no
+/// numbers. A count takes a byte before it is compressed, and equal ones take nothing after.
+const CELLS: (usize, usize) = (1 << 20, 4);
+const COUNTS: (usize, usize) = (8 << 20, 64);
+
+/// The folds over all positions and without position 0, from a file of so many bytes.
+fn folds(file: &SafeTensors, acts: &Activations, bytes: usize) -> Decoded<(Fold, Fold)> {
     let (norms, sequences, hidden) = (acts.norms.len(), acts.num_sequences, acts.hidden_size);
     let cells = norms.checked_mul(sequences).and_then(|rows| rows.checked_mul(hidden)).filter(|cells| *cells > 0);
     let cells = cells.ok_or(format!("{norms} norms, {sequences} sequences and {hidden} features are no record"))?;
+    let most = |(any, per_byte): (usize, usize)| any.max(bytes.saturating_mul(per_byte));
+    if cells > most(CELLS) {
+        return Err(format!(
+            "a header of {norms} norms, {sequences} sequences and {hidden} features does not fit a file of {bytes} bytes"
+        ));
+    }
     let rungs = acts.ladder.len();
     let tensor = |name: &str| file.tensor(name).map(|view| view.data()).map_err(|_| format!("`{name}` is missing"));
     let extremes = |name: &str| packed::read_extremes(&tensor, name, cells);
-    let ladders = |name: &str, rows: usize| packed::read_ladders(&tensor, name, rows, hidden, rungs);
+    let ladders = |name: &str, rows: usize| {
+        packed::read_ladders(&tensor, name, Shape { rows, hidden, rungs, most: most(COUNTS) })
+    };
     let ((max, first_max), (min, first_min)) = (extremes("max")?, extremes("min")?);
     let (positive, first_positive) = ladders("positive", norms * sequences)?;
     let (negative, first_negative) = ladders("negative", norms * sequences)?;

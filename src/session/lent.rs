@@ -101,7 +101,7 @@ fn lifetime(label: &Label, terms: &Terms) -> Duration {
     match label.max_cost {
         Some(cap) if label.price > 0.0 => {
             let paid_for = label.since + 3600.0 * cap / label.price - now();
-            terms.lifetime.min(Duration::from_secs_f64(paid_for.max(1.0)))
+            Duration::from_secs_f64(paid_for.max(1.0).min(terms.lifetime.as_secs_f64()))
         }
         _ => terms.lifetime,
     }

@@ -25,7 +25,7 @@ impl Session for Local {
                 let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
-            Op::Tokens(source) => model::load_tokens(&source).map(Reply::Tokens),
+            Op::Tokens(source) => model::load_tokens(&source, progress).map(Reply::Tokens),
             Op::Extract { model, tokens, args } => {
                 let model = self.open(&model, progress)?;
                 memory::reset_peak();

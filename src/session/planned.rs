@@ -14,6 +14,9 @@ use crate::record::{
     NormFold, NormId, Site, TokenSource, Tokens, TokensInfo,
 };
 
+/// Values of the largest record: one for each norm, sequence and feature.
+const MAX_VALUES: f64 = 2.0e9;
+
 /// One pass through a model that would be made.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -45,6 +48,11 @@ impl Planned {
         std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
     }
 
+    /// Whether a file, by its canonical path, was made for the plan, such as the text of a miniature model.
+    pub fn made(&self, path: &Path) -> bool {
+        self.scratch.path().canonicalize().is_ok_and(|scratch| path.starts_with(scratch))
+    }
+
     /// The folder of a miniature model, wherever it is, as scripts would name it.
     pub fn shown(&self, id: &str) -> String {
         match Path::new(id).strip_prefix(self.scratch.path()) {
@@ -63,6 +71,13 @@ impl Planned {
         let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
         let estimate = self.estimate(&model, &asked, progress)?;
         let info = model::describe(headers(&model, progress)?, &model)?;
+        let values = 2.0 * info.num_layers as f64 * num_sequences as f64 * info.hidden_size as f64;
+        if values > MAX_VALUES {
+            return Err(Error::bad_argument(format!(
+                "a record of {num_sequences} sequences of this model has {values:.0e} values"
+            ))
+            .hint("take fewer sequences: what is recorded of each is kept in memory"));
+        }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
         let download = !Path::new(&model.id).exists();
         let acts = shape(info, tokens.info, &args);

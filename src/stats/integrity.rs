@@ -13,6 +13,21 @@ pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
     })
 }
 
+/// Checks a record from outside whole: its shape, and both folds.
+pub fn check_whole(acts: &Activations) -> Result<()> {
+    let shape = [acts.norms.len(), acts.num_sequences, acts.hidden_size, acts.sequence_length];
+    if shape.contains(&0) {
+        let [norms, sequences, features, positions] = shape;
+        return Err(Error::corrupt(format!(
+            "the activations of {} have {norms} norms, {sequences} sequences, {features} features and {positions} positions",
+            acts.model.id
+        ))
+        .hint("the record is damaged or from another version of this program: extract again"));
+    }
+    check_record(acts, &acts.all)?;
+    check_record(acts, &acts.without_first)
+}
+
 fn check(acts: &Activations, fold: &Fold) -> Result<()> {
     let rungs_climb = acts.ladder.windows(2).all(|pair| pair[0] < pair[1]);
     if !rungs_climb || !acts.ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0) {

@@ -48,7 +48,7 @@ print(`${model.num_layers} layers, ${model.num_experts} experts`);"#,
                     "text",
                     "string",
                     "",
-                    "a .txt, .jsonl or .parquet file; needs model, num_sequences, sequence_length",
+                    "a .txt, .jsonl or .parquet file of the project, or where --allow-read says; needs model, num_sequences, sequence_length",
                 ),
                 opt(
                     "dataset",

@@ -50,7 +50,7 @@ pub const STORED: Area = Area {
         Primitive {
             name: "save_results",
             signatures: &["save_results(name: string, options: map) -> string"],
-            summary: "Writes results/<name>/ and gives its path. Files appear whole or not at all, final_analysis_results.json last.",
+            summary: "Writes results/<name>/ and gives its path. The folder is replaced as a whole: the earlier analysis is there until the new one is.",
             options: &[
                 opt("activations", "activations", "", "what extract_layernorms returned"),
                 opt("found", "map", "", "what detect_outliers returned"),

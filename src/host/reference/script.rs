@@ -31,7 +31,12 @@ print(if flags.quick { 0.0 } else { flags.threshold });"#,
             summary: "Calls a function on every item, on threads. Gives, in order, #{ ok: true, value } or #{ ok: false, error } for each; \
                       one failure leaves the others running. Writes to captured variables stay inside.",
             options: &[
-                opt("max", "int", "all", "items at the same time"),
+                opt(
+                    "max",
+                    "int",
+                    "all",
+                    "items at the same time; 128 at most, those of a `parallel` inside another counted",
+                ),
                 opt("stagger", "float", "0.0", "seconds between the starts of the first items"),
             ],
             example: r#"let squares = parallel([3, 4], #{ max: 2 }, |x| x * x);

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::rope::Rope;
 use crate::model::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, NormKind, QkNorm, Qkv, Tensor};
+use crate::outside::shown;
 
 /// What transformers takes for a key that a config.json leaves out.
 pub struct Defaults {
@@ -91,7 +92,7 @@ impl Decoder {
         Ok(Self {
             prefix,
             hidden: c.size("hidden_size")?,
-            layers: c.size("num_hidden_layers")?,
+            layers: c.layers(&["num_hidden_layers"])?,
             norm,
             eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
             heads,
@@ -190,7 +191,10 @@ pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(u
     let full = |name: &String| match name.as_str() {
         "full_attention" => Ok(true),
         name if name == other => Ok(false),
-        name => Err(c.wrong("layer_types", &format!("has \"{name}\"; supported are full_attention, {other}"))),
+        name => {
+            let problem = format!("has \"{}\"; supported are full_attention, {other}", shown(name));
+            Err(c.wrong("layer_types", &problem))
+        }
     };
     types.iter().map(full).collect()
 }

@@ -13,17 +13,6 @@ pub struct Sizes {
     pub activation: Activation,
 }
 
-impl Sizes {
-    /// A token cannot visit more experts than there are.
-    pub fn check(&self, c: &Config) -> Result<()> {
-        if self.top_k <= self.num_experts {
-            return Ok(());
-        }
-        let problem = format!("is {}, more than the {} experts", self.top_k, self.num_experts);
-        Err(c.wrong("num_experts_per_tok", &problem))
-    }
-}
-
 /// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
 pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();

@@ -19,13 +19,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let bias = c.bool_or("attention_bias", false)?;
     let qk_norm = c.bool_or("use_qk_norm", false)?;
     let act = activation(c, "hidden_act", "silu")?;
+    let top_k = c.size("num_experts_per_tok")?;
     let sizes = Sizes {
-        num_experts: c.size_by(&["n_routed_experts", "num_local_experts"])?,
-        top_k: c.size("num_experts_per_tok")?,
+        num_experts: c.experts(&["n_routed_experts", "num_local_experts"], top_k, decoder.layers)?,
+        top_k,
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    sizes.check(c)?;
     let scoring = scoring(c, sizes)?;
     let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1);
     let dense_layers = c.opt_usize("first_k_dense_replace")?.unwrap_or(1);

@@ -13,7 +13,7 @@ const LAYER_NORM_EPSILON: f64 = 1e-5;
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let prefix = names.prefix(&["", "transformer."], "wte.weight");
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
-    let layers = c.size_by(&["n_layer", "num_hidden_layers"])?;
+    let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_head", "num_attention_heads"])?;
     let max_positions = c.size_by(&["n_positions", "max_position_embeddings"])?;
     let vocab = c.size("vocab_size")?;

@@ -54,18 +54,15 @@ struct StackedExperts {
 
 impl StackedExperts {
     fn from_config(c: &Config, names: &dyn Names, decoder: &Decoder) -> Result<Self> {
+        let top_k = c.size_by(&["num_experts_per_tok", "experts_per_token"])?;
         let experts = Self {
             hidden: decoder.hidden,
             intermediate: c.size("intermediate_size")?,
-            num_experts: c.size_by(&["num_local_experts", "num_experts"])?,
-            top_k: c.size_by(&["num_experts_per_tok", "experts_per_token"])?,
+            num_experts: c.experts(&["num_local_experts", "num_experts"], top_k, decoder.layers)?,
+            top_k,
             limit: c.opt_f64("swiglu_limit")?.unwrap_or(SWIGLU_LIMIT) as f32,
             packed: packed(c, names, &format!("{}mlp.experts.gate_up_proj", decoder.layer(0)))?,
         };
-        if experts.top_k > experts.num_experts {
-            let problem = format!("is {}, more than the {} experts", experts.top_k, experts.num_experts);
-            return Err(c.wrong("num_experts_per_tok", &problem));
-        }
         for (key, size) in [("hidden_size", experts.hidden), ("intermediate_size", experts.intermediate)] {
             if experts.packed && size % BLOCK != 0 {
                 return Err(c.wrong(key, &format!("is {size}, not a multiple of the {BLOCK} values of an MXFP4 block")));

@@ -15,13 +15,13 @@ const DEFAULTS: Defaults =
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = sliding_window(c)?;
+    let top_k = c.size("num_experts_per_tok")?;
     let sizes = Sizes {
-        num_experts: c.size_by(&["num_local_experts", "num_experts"])?,
-        top_k: c.size("num_experts_per_tok")?,
+        num_experts: c.experts(&["num_local_experts", "num_experts"], top_k, decoder.layers)?,
+        top_k,
         intermediate: c.size("intermediate_size")?,
         activation: activation(c, "hidden_act", "silu")?,
     };
-    sizes.check(c)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, false);
         attention.window = window;

@@ -18,8 +18,10 @@ mod qwen3_next;
 mod released;
 
 use super::config::Config;
+use super::inventory;
 use super::spec::{Activation, Model};
 use crate::error::{Error, Result};
+use crate::outside::shown;
 use crate::suggest;
 
 /// What the spec depends on beyond the config: how the checkpoint at hand names its tensors.
@@ -71,17 +73,24 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
             .hint("is this a Hugging Face config.json?")
     })?;
     let Some((_, build)) = ARCHITECTURES.iter().find(|(name, _)| *name == model_type) else {
-        return Err(Error::unsupported(format!("{}: unknown model_type \"{model_type}\"", config.place())).hint(
-            match suggest::nearest(&model_type, supported()) {
+        return Err(Error::unsupported(format!("{}: unknown model_type \"{}\"", config.place(), shown(&model_type)))
+            .hint(match suggest::nearest(&model_type, supported()) {
                 Some(near) => {
                     format!("did you mean `{near}`? supported are {}", supported().collect::<Vec<_>>().join(", "))
                 }
                 None => format!("supported are {}", supported().collect::<Vec<_>>().join(", ")),
-            },
-        ));
+            }));
     };
     let model = build(config, names)?;
     config.finish()?;
+    // Everything that counts bytes may then multiply sizes.
+    if !inventory::plausible(&model) {
+        return Err(Error::unsupported(format!(
+            "{}: its sizes make tensors larger than any model has",
+            config.place()
+        ))
+        .hint("is this the config.json that belongs to the weights, unchanged?"));
+    }
     Ok(model)
 }
 
@@ -95,6 +104,9 @@ fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
             Ok(Activation::GeluTanh)
         }
-        _ => Err(c.wrong(key, &format!("is \"{name}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh"))),
+        _ => Err(c.wrong(
+            key,
+            &format!("is \"{}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh", shown(&name)),
+        )),
     }
 }

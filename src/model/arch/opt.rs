@@ -20,6 +20,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let heads = c.size("num_attention_heads")?;
     let max_positions = c.size("max_position_embeddings")?;
     let vocab = c.size("vocab_size")?;
+    let layers = c.layers(&["num_hidden_layers"])?;
     let inner = c.size("ffn_dim")?;
     if hidden % heads != 0 {
         return Err(c.wrong("num_attention_heads", &format!("is {heads}, which does not divide hidden_size {hidden}")));
@@ -84,7 +85,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             weight: Tensor::new(format!("{prefix}embed_positions.weight"), [max_positions + POSITION_OFFSET, hidden]),
             offset: POSITION_OFFSET,
         }),
-        layers: (0..c.size("num_hidden_layers")?).map(layer).collect(),
+        layers: (0..layers).map(layer).collect(),
         final_norm: (!without_final_norm).then(|| norm(format!("{prefix}final_layer_norm"))),
         max_positions: Some(max_positions),
     })

@@ -18,13 +18,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let window = switched_window(c)?;
     c.without_effect(&["max_window_layers"]);
     let act = activation(c, "hidden_act", "silu")?;
+    let top_k = c.size("num_experts_per_tok")?;
     let sizes = Sizes {
-        num_experts: c.size_by(&["num_experts", "num_local_experts"])?,
-        top_k: c.size("num_experts_per_tok")?,
+        num_experts: c.experts(&["num_experts", "num_local_experts"], top_k, decoder.layers)?,
+        top_k,
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    sizes.check(c)?;
     let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", false)? };
     let dense_intermediate = c.size("intermediate_size")?;
     let sparse = experts::sparse_layers(c, decoder.layers)?;

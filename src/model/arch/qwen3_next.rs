@@ -30,13 +30,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     };
     let full = full_attention(c, decoder.layers, "linear_attention", |i| (i + 1) % interval == 0)?;
     let linear = LinearAttention::from_config(c)?;
+    let top_k = c.size("num_experts_per_tok")?;
     let sizes = Sizes {
-        num_experts: c.size_by(&["num_experts", "num_local_experts"])?,
-        top_k: c.size("num_experts_per_tok")?,
+        num_experts: c.experts(&["num_experts", "num_local_experts"], top_k, decoder.layers)?,
+        top_k,
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    sizes.check(c)?;
     let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", true)? };
     let shared_intermediate = c.size("shared_expert_intermediate_size")?;
     let dense_intermediate = c.size("intermediate_size")?;

@@ -14,15 +14,18 @@ use serde_json::{Map, Value};
 use super::arch::{self, Released};
 use super::config::Config;
 use super::open::SYNTHETIC_KEY;
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::record::Miniature;
-use crate::results::atomic;
 use crate::suggest;
 
 pub use plant::Planted;
 
 /// Raised when the same name would give other weights.
 const VERSION: u32 = 1;
+/// Bytes of the file that says how a miniature was made.
+const MAX_MARK: u64 = 1 << 20;
 const SEED: u64 = 20_220_815; // the day LLM.int8() appeared
 
 /// The English text that miniature models read: written for this purpose.
@@ -49,7 +52,7 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
         expected_classification: recipe.classification().to_string(),
     };
     let stamp = serde_json::json!({ "version": VERSION, "seed": SEED, "recipe": recipe.config });
-    let current = std::fs::read(&mark).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());
+    let current = outside::read(&mark, MAX_MARK).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());
     if current.as_ref() == Some(&stamp) {
         return Ok(made);
     }
@@ -58,10 +61,10 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
     let config_text = serde_json::to_string_pretty(&config).expect("JSON");
     let spec = arch::model(&Config::parse(&config_text, &format!("miniature {name}"))?, &Released)?;
     write::checkpoint(&folder, &spec, recipe.planted, SEED, recipe.first_shard)?;
-    atomic::write(&folder.join("config.json"), config_text.as_bytes())?;
-    atomic::write(&folder.join("tokenizer.json"), write::byte_tokenizer().to_string().as_bytes())?;
-    atomic::write(&text, TEXT.as_bytes())?;
+    disk::write(&folder.join("config.json"), config_text.as_bytes())?;
+    disk::write(&folder.join("tokenizer.json"), write::byte_tokenizer().to_string().as_bytes())?;
+    disk::write(&text, TEXT.as_bytes())?;
     // Last: what is marked is complete.
-    atomic::write(&mark, stamp.to_string().as_bytes())?;
+    disk::write(&mark, stamp.to_string().as_bytes())?;
     Ok(made)
 }

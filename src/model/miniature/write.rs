@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::plant::{self, ORDINARY, Planted};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::model::inventory::{self, Role};
 use crate::model::mxfp4;
 use crate::model::spec::{Mixer, Model, NormKind, Tensor};
-use crate::results::atomic;
 
 const SHARDS: usize = 2;
 /// Standard deviation of projection outputs for inputs of unit variance; residual branches add half of it.
@@ -59,11 +59,11 @@ pub fn checkpoint(folder: &Path, spec: &Model, planted: &[Planted], seed: u64, f
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         let bytes = safetensors::serialize(views, Some(metadata))
             .map_err(|e| Error::corrupt(format!("writing {file}: {e}")))?;
-        atomic::write(&folder.join(&file), &bytes)?;
+        disk::write(&folder.join(&file), &bytes)?;
         map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), file.clone())));
     }
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
-    atomic::write(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
+    disk::write(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
 }
 
 /// Each tensor has a stream of its own, so adding one changes no other.

@@ -94,11 +94,20 @@ pub struct Factor<'a> {
     pub y: Out<'a>,
 }
 
+/// Panics unless the operands of a product fit each other: the tiles read and write through pointers, and tasks write side
+/// by side, so that nothing below looks at lengths again.
+fn check(x: &Rows, w: &Weight, bias: Option<&[f32]>, y: &Out) {
+    assert_eq!(x.columns, w.input, "inner dimensions of a product");
+    assert!(bias.is_none_or(|bias| bias.len() >= w.out), "a bias for every output of a product");
+    assert!(x.rows <= 1 || y.stride >= w.out, "rows of a product that do not overlap");
+    let room = x.rows.checked_sub(1).map_or(Some(0), |above| above.checked_mul(y.stride)?.checked_add(w.out));
+    assert!(room.is_some_and(|room| y.values.len() >= room), "room for a product");
+}
+
 /// y = x · Wᵀ + bias for each factor, on all threads; x is packed once.
 pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
-    for Factor { w, y, .. } in factors.iter() {
-        assert_eq!(x.columns, w.input, "inner dimensions of a product");
-        assert!(x.rows == 0 || y.values.len() >= (x.rows - 1) * y.stride + w.out, "room for a product");
+    for Factor { w, bias, y } in factors.iter() {
+        check(x, w, *bias, y);
     }
     let words = kind.words(x.columns);
     let block = (PACKED_BYTES / 4 / words.max(1)).max(kind.rows()) / kind.rows() * kind.rows();
@@ -138,8 +147,7 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
 
 /// y = x · Wᵀ on this thread alone, for products that are themselves pieces of parallel work.
 pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
-    assert_eq!(x.columns, w.input, "inner dimensions of a product");
-    assert!(x.rows == 0 || y.values.len() >= (x.rows - 1) * y.stride + w.out, "room for a product");
+    check(x, w, None, &y);
     let words = kind.words(w.input);
     let tiles = x.rows.div_ceil(kind.rows());
     let (mut buffer, mut scratch) = (PACKED_HERE.take(), PANELS.take());

@@ -112,3 +112,21 @@ fn wide_registers_agree_bit_for_bit() {
     let results: Vec<_> = kinds.iter().map(|kind| case.product(*kind, Values::Bf16(&case.w), Order::OutIn)).collect();
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{kinds:?}");
 }
+
+#[test]
+fn operands_that_do_not_fit_are_refused_before_anything_is_written() {
+    let case = Case::new((3, 8, 4));
+    let w = Weight { values: Values::Bf16(&case.w), stride: 8, order: Order::OutIn, input: 8, out: 4 };
+    let x = Rows::all(&case.x, 8);
+    let refused = |bias: Option<&[f32]>, stride: usize, room: usize| {
+        let mut y = vec![0.5; room];
+        let product = || multiply(Kind::best(false), &x, &mut [Factor { w, bias, y: Out { values: &mut y, stride } }]);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).is_err();
+        panicked && y.iter().all(|y| *y == 0.5)
+    };
+    assert!(refused(Some(&case.bias[..3]), 4, 12), "a bias that is too short");
+    assert!(refused(None, 3, 12), "rows that overlap");
+    assert!(refused(None, 4, 11), "too little room");
+    assert!(refused(None, usize::MAX, 12), "a stride that overflows");
+    assert!(!refused(Some(&case.bias), 4, 12));
+}

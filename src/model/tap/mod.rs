@@ -171,6 +171,14 @@ impl Tap {
         }
     }
 
+    /// Bytes that folds of all norms take at most, stored as numbers of five bytes each: of a cell two extremes, and for both
+    /// signs a feature, an end and a count per rung; all that twice.
+    pub fn most_stored(&self) -> u64 {
+        let rows = (self.norms.len() * self.sequences) as u64;
+        let numbers = 2 + 2 * (2 + self.ladder.len() as u64);
+        2 * rows * (self.hidden as u64 * numbers * 5 + 256)
+    }
+
     pub fn positions(&self) -> usize {
         self.positions
     }

@@ -1,0 +1,7 @@
+//! Files on disk: written whole or not at all, read within bounds, held by one process at a time.
+
+mod lock;
+mod write;
+
+pub use lock::{Hold, Lock, is_at, is_ours};
+pub use write::{create, left_over, publish, rename, sweep, sync_folder, write};

@@ -1,0 +1,160 @@
+//! Files appear whole or not at all: written beside their final place, flushed, then renamed. Everything that the program
+//! writes under a name that others look for goes through here.
+//!
+//! An unfinished file is hidden, has the computer's name in its own, and is locked while somebody writes it. So the next one
+//! who writes in that folder, on that computer, can tell what killed runs have left, and removes it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+use super::lock::{is_at, is_ours};
+use crate::error::{Error, Result};
+
+/// A folder may be replaced as a whole while a file is written in it, which is elsewhere for a moment: so often it is looked
+/// for again.
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What unfinished things are called before their random part: `before` tells whose they are.
+pub fn left_over(before: &str) -> String {
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let mut name = [0u8; 64];
+        // Safety: the pointer and the length are those of the array.
+        unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) };
+        let letters = name.iter().take_while(|byte| **byte != 0).filter(|byte| byte.is_ascii_alphanumeric());
+        letters.take(24).map(|byte| *byte as char).collect()
+    });
+    format!("{before}-{}-", *HOST)
+}
+
+/// Writes `data` to `path`, creating its folder.
+pub fn write(path: &Path, data: &[u8]) -> Result<()> {
+    let file = create(path)?;
+    let writing = || format!("writing {}", path.display());
+    file.as_file().write_all(data).map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))?;
+    publish(file, path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A hidden file in the folder of `path`, deleted unless published.
+pub fn create(path: &Path) -> Result<NamedTempFile> {
+    static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    let folder = folder_of(path);
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+    // Once is enough: what this run leaves, it removes itself.
+    if SWEPT.lock().expect("no panic under this lock").insert(folder.to_path_buf()) {
+        sweep(folder);
+    }
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(&left_over(".partial"))
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|e| Error::io(format!("writing in {}", folder.display()), &e).hint("is the folder writable?"))?;
+        // Before it was locked, somebody who sweeps may have taken it for left over.
+        if is_ours(file.as_file()) && is_at(file.as_file(), file.path()) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes from a folder the unfinished files that runs of this computer have left and nobody writes any more.
+pub fn sweep(folder: &Path) {
+    let prefix = left_over(".partial");
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
+            let path = entry.path();
+            let file = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+            // Where there are no locks, nobody can tell.
+            if file.is_ok_and(|file| file.try_lock().is_ok() && is_at(&file, &path)) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+/// Gives a finished file its name.
+pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
+    let writing = || format!("writing {}", path.display());
+    file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))?;
+    let mut file = file;
+    for attempt in 0.. {
+        match file.persist(path) {
+            Ok(_) => break,
+            Err(failed) if failed.error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => file = failed.file,
+            Err(failed) => return Err(Error::io(writing(), &failed.error)),
+        }
+        std::thread::sleep(PAUSE);
+    }
+    sync_folder(folder_of(path));
+    Ok(())
+}
+
+/// Gives the finished file `from` the name `to` in the same file system: its bytes are on the disk before, its name after.
+///
+/// # Errors
+/// Those of the operating system; then `to` is what it was before.
+pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    File::options().read(true).open(from)?.sync_all()?;
+    std::fs::rename(from, to)?;
+    sync_folder(folder_of(to));
+    Ok(())
+}
+
+/// Has the names in a folder outlive the machine's power. A file system that cannot is no reason to stop.
+pub fn sync_folder(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn what_nobody_writes_is_swept_and_what_somebody_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let begun = create(&path).unwrap();
+        let left = folder.path().join(format!("{}AbCdEf", left_over(".partial")));
+        std::fs::write(&left, "cut off").unwrap();
+        let other = folder.path().join(".partial-elsewhere-AbCdEf");
+        std::fs::write(&other, "of another computer").unwrap();
+        sweep(folder.path());
+        assert!(begun.path().exists() && other.exists() && !left.exists());
+        publish(begun, &path).unwrap();
+        std::fs::remove_file(other).unwrap();
+        assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_file_whose_folder_is_away_for_a_moment_gets_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, away) = (root.path().join("a"), root.path().join("b"));
+        let begun = create(&folder.join("x")).unwrap();
+        std::fs::rename(&folder, &away).unwrap();
+        std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| publish(begun, &folder.join("x")));
+            std::thread::sleep(Duration::from_millis(50));
+            std::fs::rename(&away, &folder).unwrap();
+            publishing.join().unwrap().unwrap();
+        });
+        assert_eq!(names(&folder), ["x"]);
+    }
+}

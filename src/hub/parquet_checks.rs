@@ -1,0 +1,238 @@
+//! Numbers of a Parquet file that its reader believes before it has seen what they count: nesting, counts and sizes. A file
+//! in which they cannot be true is refused before memory is asked for.
+
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::errors::{ParquetError, Result};
+
+/// Levels of nested groups.
+const MAX_DEPTH: usize = 64;
+/// Bytes of one unpacked page; writers make pages of about a megabyte.
+const MAX_PAGE: u64 = 1 << 30;
+/// Texts of one page whose lengths stand together.
+const MAX_LENGTHS: u64 = 1 << 24;
+/// Bytes of a length in front of a text.
+const LENGTH: usize = 4;
+
+/// Kinds of values in Thrift's compact protocol.
+const BOOLEANS: [u8; 2] = [1, 2];
+const BYTE: u8 = 3;
+const I32: u8 = 5;
+const INTEGERS: [u8; 3] = [4, I32, 6];
+const DOUBLE: u8 = 7;
+const BINARY: u8 = 8;
+const LIST: u8 = 9;
+const SET: u8 = 10;
+const MAP: u8 = 11;
+const STRUCT: u8 = 12;
+const UUID: u8 = 13;
+
+/// What is left of a text in Thrift's compact protocol. `None` is its end, or what is none.
+struct Thrift<'a>(&'a [u8]);
+
+impl Thrift<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// A signed number of 32 bits.
+    fn signed(&mut self) -> Option<i32> {
+        let number = self.number()?;
+        Some(((number >> 1) as i64 ^ -((number & 1) as i64)) as i32)
+    }
+
+    fn pass(&mut self, bytes: u64) -> Option<()> {
+        self.0 = self.0.get(usize::try_from(bytes).ok()?..)?;
+        Some(())
+    }
+
+    /// Kind of the items, and how many there are.
+    fn list(&mut self) -> Option<(u8, u64)> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.number()? } else { u64::from(head >> 4) };
+        Some((head & 15, count))
+    }
+
+    /// Reads a struct: `field` is called with number and kind of each field, and says whether it has read it.
+    fn fields(&mut self, depth: usize, mut field: impl FnMut(&mut Self, i64, u8) -> Option<bool>) -> Option<()> {
+        let mut id = 0;
+        loop {
+            let head = self.byte()?;
+            let kind = head & 15;
+            if kind == 0 {
+                return Some(());
+            }
+            id = if head >> 4 == 0 { i64::from(self.signed()?) } else { id + i64::from(head >> 4) };
+            if !field(self, id, kind)? && !BOOLEANS.contains(&kind) {
+                self.skip(kind, depth)?;
+            }
+        }
+    }
+
+    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
+        let deeper = depth.checked_sub(1)?;
+        match kind {
+            BYTE => self.pass(1),
+            _ if BOOLEANS.contains(&kind) => self.pass(1),
+            _ if INTEGERS.contains(&kind) => self.number().map(drop),
+            DOUBLE => self.pass(8),
+            BINARY => self.number().and_then(|bytes| self.pass(bytes)),
+            LIST | SET => {
+                let (kind, count) = self.list()?;
+                // Every item has a byte at least.
+                (count <= self.0.len() as u64).then_some(())?;
+                (0..count).try_for_each(|_| self.skip(kind, deeper))
+            }
+            MAP => {
+                let count = self.number()?;
+                let kinds = if count == 0 { 0 } else { self.byte()? };
+                (count <= self.0.len() as u64).then_some(())?;
+                (0..count).try_for_each(|_| self.skip(kinds >> 4, deeper).and_then(|()| self.skip(kinds & 15, deeper)))
+            }
+            STRUCT => self.fields(deeper, |_, _, _| Some(false)),
+            UUID => self.pass(16),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the groups of a footer's schema have as many members as they say and are not nested without end.
+pub fn schema_fits(footer: &[u8]) -> bool {
+    let mut members = Vec::new();
+    let read = Thrift(footer).fields(MAX_DEPTH, |thrift, id, kind| {
+        if (id, kind) != (2, LIST) {
+            return Some(false);
+        }
+        let (_, count) = thrift.list()?;
+        for _ in 0..count {
+            let mut own = 0;
+            thrift.fields(MAX_DEPTH, |thrift, id, kind| {
+                if (id, kind) != (5, I32) {
+                    return Some(false);
+                }
+                own = thrift.signed()?;
+                Some(true)
+            })?;
+            members.push(own);
+        }
+        Some(true)
+    });
+    // Of each open group, the members that are to come.
+    let mut open: Vec<i32> = Vec::new();
+    for (i, own) in members.iter().enumerate() {
+        if *own < 0 || *own as usize > members.len() - i - 1 {
+            return false;
+        }
+        if let Some(left) = open.last_mut() {
+            *left -= 1;
+        }
+        open.push(*own);
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+        if open.len() > MAX_DEPTH {
+            return false;
+        }
+    }
+    read.is_some() && open.is_empty()
+}
+
+/// Bytes that the pages of a column chunk unpack to, as they say; `None` where they do not fit it or are too large.
+pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
+    let mut sum = 0;
+    while !chunk.is_empty() {
+        let mut header = Thrift(chunk);
+        let (mut unpacked, mut packed) = (-1, -1);
+        header.fields(MAX_DEPTH, |thrift, id, kind| {
+            match (id, kind) {
+                (2, I32) => unpacked = thrift.signed()?,
+                (3, I32) => packed = thrift.signed()?,
+                _ => return Some(false),
+            }
+            Some(true)
+        })?;
+        let unpacked = u64::try_from(unpacked).ok().filter(|bytes| *bytes <= MAX_PAGE)?;
+        sum += unpacked;
+        chunk = header.0.get(usize::try_from(packed).ok()?..)?;
+    }
+    Some(sum)
+}
+
+/// The pages of a column of texts, of which each counts no more than it can hold.
+pub struct Pages {
+    pub pages: Box<dyn PageReader>,
+    /// Whether rows may have no text.
+    pub optional: bool,
+}
+
+impl Pages {
+    fn check(&self, page: &Page) -> Option<()> {
+        let delta = |encoding| matches!(encoding, Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY);
+        let (texts, num_values) = match page {
+            Page::DictionaryPage { buf, num_values, .. } => {
+                return (*num_values as usize <= buf.len() / LENGTH).then_some(());
+            }
+            Page::DataPage { buf, num_values, encoding, def_level_encoding, .. } if delta(*encoding) => {
+                let levels = match (self.optional, *def_level_encoding) {
+                    (false, _) => 0,
+                    (true, Encoding::RLE) => LENGTH + u32::from_le_bytes(buf.get(..LENGTH)?.try_into().ok()?) as usize,
+                    // One bit each.
+                    (true, _) => (*num_values as usize).div_ceil(8),
+                };
+                (buf.get(levels..)?, *num_values)
+            }
+            Page::DataPageV2 { buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, .. }
+                if delta(*encoding) =>
+            {
+                let levels = *def_levels_byte_len as usize + *rep_levels_byte_len as usize;
+                (buf.get(levels..)?, *num_values)
+            }
+            _ => return Some(()),
+        };
+        // Sizes of blocks, and then how many lengths there are.
+        let mut lengths = Thrift(texts);
+        lengths.number().and(lengths.number())?;
+        let count = lengths.number()?;
+        (count <= u64::from(num_values) && count <= MAX_LENGTHS).then_some(())
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Pages {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        let page = self.pages.get_next_page()?;
+        match page.as_ref().is_none_or(|page| self.check(page).is_some()) {
+            true => Ok(page),
+            false => Err(ParquetError::General("a page counts more texts than it can hold".to_string())),
+        }
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        self.pages.skip_next_page()
+    }
+}

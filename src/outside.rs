@@ -1,0 +1,99 @@
+//! What comes from outside: files of which only regular ones are opened and no more is read than they may need, libraries
+//! that may panic on them, and words of theirs in messages.
+
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Once;
+
+/// Characters of a foreign text that a message shows: enough to recognise a mistake, too few to carry a file away.
+const SHOWN: usize = 40;
+/// Characters of what a library says about a file.
+const SAID: usize = 160;
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// Those of the system; and a folder, a pipe or a device is refused, for it would block or never end.
+pub fn open(path: &Path) -> io::Result<File> {
+    regular(&path.metadata()?)?;
+    // What stands there can have been replaced since: opening a pipe would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
+    match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => Ok(()),
+        (_, true) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "a pipe, socket or device, not a regular file")),
+    }
+}
+
+/// The bytes of a regular file, of at most `limit`.
+///
+/// # Errors
+/// As `open`, and for a larger file.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let too_large = || {
+        let told = format!("larger than the {limit} bytes that are read of such a file");
+        io::Error::new(ErrorKind::FileTooLarge, told)
+    };
+    let bytes = file.metadata()?.len();
+    if bytes > limit {
+        return Err(too_large());
+    }
+    // It may grow while it is read.
+    let mut data = Vec::with_capacity(bytes as usize);
+    file.take(limit + 1).read_to_end(&mut data)?;
+    if data.len() as u64 > limit { Err(too_large()) } else { Ok(data) }
+}
+
+thread_local! {
+    /// Whether a panic of this thread is caught by `guarded`, which tells of it in its own way.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls a library on data from outside. Where it panics, nothing is printed, and what it said is the error.
+pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                usual(panic);
+            }
+        }));
+    });
+    let outer = CAUGHT.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    CAUGHT.set(outer);
+    outcome.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        said.or(panic.downcast_ref::<&str>().copied()).map_or("its reader gave up".to_string(), complaint)
+    })
+}
+
+/// A text of somebody else's, short and on one line.
+pub fn shown(text: &str) -> String {
+    cut(text, SHOWN)
+}
+
+/// What a library says about a file: of what it quotes, only the beginning.
+pub fn complaint(said: impl ToString) -> String {
+    cut(&said.to_string(), SAID)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.chars().take(most).map(plain).collect();
+    if text.chars().nth(most).is_some() {
+        short.push('…');
+    }
+    short
+}

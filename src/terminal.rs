@@ -1,0 +1,116 @@
+//! The one place that writes to stdout and stderr. Output that cannot be written never ends the work that it tells of.
+//!
+//! A reader that has left (`| head -1`) is no failure: nothing is written to it any more. A stream that is full (`> disk`) is told
+//! once on stderr; what was said up to there stays, and `broken` makes the program end with an exit code of its own.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// A stream and what became of it.
+struct Stream {
+    name: &'static str,
+    /// Nothing where it could not be opened, or where writing has failed.
+    file: Option<File>,
+    /// What made writing fail, unless the reader has left.
+    broken: Option<String>,
+}
+
+static OUT: OnceLock<Mutex<Stream>> = OnceLock::new();
+static ERR: OnceLock<Mutex<Stream>> = OnceLock::new();
+
+fn stdout() -> MutexGuard<'static, Stream> {
+    let stream = OUT.get_or_init(|| Mutex::new(Stream::of("stdout", std::io::stdout().as_fd())));
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stderr() -> MutexGuard<'static, Stream> {
+    let stream = ERR.get_or_init(|| Mutex::new(Stream::of("stderr", std::io::stderr().as_fd())));
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stream {
+    fn of(name: &'static str, fd: BorrowedFd) -> Self {
+        Self { name, file: fd.try_clone_to_owned().ok().map(File::from), broken: None }
+    }
+
+    /// Writes all of it. What there is to tell about a failure, when it is the first one.
+    fn write(&mut self, bytes: &[u8]) -> Option<String> {
+        let outcome = write_all(self.file.as_mut()?, bytes);
+        outcome.err().and_then(|error| self.failed(&error))
+    }
+
+    fn failed(&mut self, error: &std::io::Error) -> Option<String> {
+        self.file = None;
+        // Whoever read has left, or was never there.
+        if error.kind() == ErrorKind::BrokenPipe || error.raw_os_error() == Some(libc::EBADF) {
+            return None;
+        }
+        self.broken = Some(error.to_string());
+        Some(format!("error: writing to {}: {error}; no more is shown there, the work goes on\n", self.name))
+    }
+}
+
+fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            // Somebody has made the stream one that does not wait.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for(file),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Until the stream takes more.
+fn wait_for(file: &File) {
+    let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry, which lives as long as the call.
+    unsafe { libc::poll(&mut asked, 1, 1000) };
+}
+
+/// Writes text to stdout, as it is.
+pub fn out(text: impl Display) {
+    let told = stdout().write(text.to_string().as_bytes());
+    if let Some(told) = told {
+        err(told);
+    }
+}
+
+/// Writes text and the end of a line to stdout.
+pub fn line(text: impl Display) {
+    out(format!("{text}\n"));
+}
+
+/// Writes text to stderr, as it is.
+pub fn err(text: impl Display) {
+    // About stderr itself there is nowhere to tell.
+    let _ = stderr().write(text.to_string().as_bytes());
+}
+
+/// Writes text and the end of a line to stderr.
+pub fn note(text: impl Display) {
+    err(format!("{text}\n"));
+}
+
+/// For libraries that write to stdout (or else to stderr) themselves: what came of it.
+pub fn came_of(to_stdout: bool, outcome: std::io::Result<()>) {
+    let Err(error) = outcome else { return };
+    match to_stdout {
+        true => {
+            let told = stdout().failed(&error);
+            told.iter().for_each(|told| err(told));
+        }
+        false => drop(stderr().failed(&error)),
+    }
+}
+
+/// Whether something that was to be shown could not be written although somebody may be reading.
+pub fn broken() -> bool {
+    stdout().broken.is_some() || stderr().broken.is_some()
+}
