@@ -192,7 +192,8 @@ impl Workshop {
         }
         let first_words = |text: &str| -> Vec<String> {
             let commands = text.split("Commands:").nth(1).unwrap_or_default().split("\n\n").next().unwrap_or_default();
-            commands.lines().filter_map(|line| line.split_whitespace().next().map(str::to_string)).collect()
+            let names = commands.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+            names.filter(|name| !name.is_empty()).map(str::to_string).collect()
         };
         let main = self.tells(&["--help"]);
         let commands = first_words(&main);
