@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill browser-test export-test packages test-packages lint race race-environment race-model bench-hub cuda cuda-compiler gpu-test
+.PHONY: demo test pods drill fuzz browser-test export-test packages test-packages lint race race-environment race-model bench-hub cuda cuda-compiler gpu-test
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -19,6 +19,14 @@ pods: test-packages
 # Kills clients at random instants while the service misbehaves, and looks what is left: make drill SEED=7 RUNS=200
 drill: test-packages
 	SEED=$(SEED) RUNS=$(RUNS) cargo test --quiet --test drill
+
+# Damaged files, senseless options, broken scripts, hostile machines and hubs: docs/fuzzing.md.
+#   make fuzz MINUTES=5 [SEED=1] [ONLY=config,tokenizer]; one case again: make fuzz SEED=1 CASE=config:17
+MINUTES ?= 5
+
+fuzz:
+	cargo build --release
+	OUTLIER_TEST_PROGRAM=target/release/outlier SEED=$(SEED) MINUTES=$(MINUTES) ONLY=$(ONLY) CASE=$(CASE) cargo test --quiet --test fuzz
 
 # Opens the report in headless Chromium, sorts a table, reads a heat map, and takes a picture (results/report.png).
 browser-test: demo
