@@ -216,7 +216,7 @@ mod tests {
     fn told(call: &Call, seen: usize) -> Vec<String> {
         let mut all = Vec::new();
         call.tell(seen, &AtomicBool::new(true), |frame| {
-            all.push(match wire::receive::<Answer>(&mut &frame[..])? {
+            all.push(match wire::receive_up_to::<Answer>(&mut &frame[..], frame.len())? {
                 Answer::Event { event: Event::Warning(text), .. } => text,
                 Answer::Outcome { outcome: Err(error), .. } => error.message,
                 other => format!("{other:?}"),
