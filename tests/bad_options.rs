@@ -237,7 +237,7 @@ pub fn times_and_counts_beyond_all_measure() {
         ),
         (
             "load_tokens(#{ text: \"t.txt\", model: model, num_sequences: 0, sequence_length: 8 })",
-            "`num_sequences` is 0, expected a whole number, 1 or more",
+            "load_tokens: num_sequences is 0",
         ),
         ("acts.detect_outliers(#{ skip_positions: 9223372036854775807 })", "expected a whole number, at most"),
         ("parallel([1], #{ stagger: 0.0 / 0.0 }, |x| x)", "parallel: `stagger` is NaN"),

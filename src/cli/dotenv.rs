@@ -82,8 +82,7 @@ fn keep(text: &str) {
 fn concerns_us(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let begins = |prefix: &&str| upper.starts_with(prefix);
-    upper.ends_with("_PROXY")
-        || ["HF_", "HUGGING", "RUNPOD_", "OUTLIER_", "XDG_", "TRANSFORMERS_"].iter().any(|p| begins(p))
+    upper.ends_with("_PROXY") || ["HF_", "HUGGING", "RUNPOD_", "OUTLIER_", "XDG_", "TRANSFORMERS_"].iter().any(begins)
 }
 
 /// Names and values of lines `NAME=value` or `export NAME="value"`. Lines of other forms are passed over; nothing in a value

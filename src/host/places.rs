@@ -47,7 +47,8 @@ pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Resu
     let named = path.strip_prefix("./").unwrap_or(path);
     let foreign = Path::new(path).is_absolute() && !path.contains('\0');
     let place = context.root.join(path);
-    if !is_plain(named) && !(foreign && stays(context, &place, &context.root).is_ok()) {
+    let fits = is_plain(named) || foreign && stays(context, &place, &context.root).is_ok();
+    if !fits {
         return Err(Error::bad_argument(format!("{what} is {path:?}, not a {noun} in the project")).hint(format!(
             "name it relative to the folder the program runs in, without `..` and hidden folders, such as \"results/NAME\"; \
              {ALLOWED} allows others"

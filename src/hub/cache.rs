@@ -52,7 +52,7 @@ impl Cache {
         let cache = environment::hub_cache().ok_or_else(|| {
             Error::new(Kind::Io, "there is no folder for the cache of models").hint("set HF_HOME or HOME to a folder")
         })?;
-        Ok(Self { repository: cache.join(format!("models--{}", id.replace('/', "--"))) })
+        Ok(Self { repository: cache.join(hf_hub::Repo::model(id.to_string()).folder_name()) })
     }
 
     fn reference(&self, revision: &str) -> PathBuf {

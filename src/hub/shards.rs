@@ -60,7 +60,8 @@ pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
     };
     let index: Index = serde_json::from_slice(index).map_err(|e| {
         let what = if e.is_data() { "not an index" } else { "not valid JSON" };
-        damaged(format!("{what}: {}", plain(&e.to_string(), 200)))
+        // What the parser says may quote the file.
+        damaged(format!("{what} (line {}, column {})", e.line(), e.column()))
     })?;
     let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
     if names.len() > MOST {

@@ -182,13 +182,16 @@ impl Drop for Replacement {
     }
 }
 
+/// Which file of which time: device, inode, and the seconds and nanoseconds of its last change.
+type Version = (u64, u64, i64, i64);
+
 /// What this process has saved, and how the last file of each looked then.
-fn saved() -> std::sync::MutexGuard<'static, HashMap<PathBuf, (u64, u64, i64, i64)>> {
-    static SAVED: LazyLock<Mutex<HashMap<PathBuf, (u64, u64, i64, i64)>>> = LazyLock::new(Mutex::default);
+fn saved() -> std::sync::MutexGuard<'static, HashMap<PathBuf, Version>> {
+    static SAVED: LazyLock<Mutex<HashMap<PathBuf, Version>>> = LazyLock::new(Mutex::default);
     SAVED.lock().expect("no panic under this lock")
 }
 
-fn id(metadata: &Metadata) -> (u64, u64, i64, i64) {
+fn id(metadata: &Metadata) -> Version {
     (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 

@@ -203,8 +203,8 @@ fn check_activations(
     same("the ladder", &acts.ladder, &ladder(args))?;
     let norms: HashSet<_> = acts.norms.iter().filter(|norm| norm.layer < acts.num_layers).collect();
     holds(norms.len() == acts.norms.len() && !norms.is_empty(), || "norms that the model does not have".to_string())?;
-    let folds = [&acts.all, &acts.without_first].into_iter();
-    folds.map(|fold| stats::check_record(acts, fold)).collect::<Result<()>>().map_err(|error| error.message)?;
+    let mut folds = [&acts.all, &acts.without_first].into_iter();
+    folds.try_for_each(|fold| stats::check_record(acts, fold)).map_err(|error| error.message)?;
     at_most("places that are not finite", acts.non_finite.len(), acts.norms.len().saturating_mul(sequences))?;
     let strange = acts.non_finite.iter().find(|place| place.sequence >= sequences || !norms.contains(&place.norm));
     holds(strange.is_none(), || format!("{strange:?}"))?;

@@ -152,10 +152,10 @@ fn feed(
                     rest = &rest[count..];
                     move_on();
                 }
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                    ()
+                Err(e) if !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                    return Ok(());
                 }
-                Err(_) => return Ok(()),
+                Err(_) => (),
             }
             if is_left() {
                 return Ok(());

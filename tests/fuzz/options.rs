@@ -194,7 +194,8 @@ pub fn options(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Start
 fn chosen<'a>(primitives: &'a [Primitive], chance: &mut Chance) -> &'a Primitive {
     let all: Vec<&Primitive> =
         primitives.iter().flat_map(|primitive| vec![primitive; 2 + primitive.options.len()]).collect();
-    *chance.pick(&all)
+    let &chosen = chance.pick(&all);
+    chosen
 }
 
 /// A value, of the type that is expected more often than not.
@@ -213,7 +214,8 @@ fn value(kind: &str, chance: &mut Chance) -> &'static str {
         _ => |_| true,
     };
     let fitting: Vec<&'static str> = VALUES.iter().copied().filter(|value| fits(value)).collect();
-    *chance.pick(&fitting)
+    let &chosen = chance.pick(&fitting);
+    chosen
 }
 
 fn call(primitive: &Primitive, chance: &mut Chance) -> String {

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -295,7 +295,7 @@ fn greet(stream: &mut UnixStream) -> std::io::Result<()> {
     stream.write_all(&greeting)
 }
 
-fn attack(socket: &PathBuf, frames: &[Vec<u8>], greets: bool) -> std::io::Result<()> {
+fn attack(socket: &Path, frames: &[Vec<u8>], greets: bool) -> std::io::Result<()> {
     let mut stream = connected(socket)?;
     if greets {
         greet(&mut stream)?;
