@@ -208,8 +208,8 @@ fn however_a_run_ends_its_machine_is_given_back() {
         ("print(\"done\");", 0, None),
         ("throw \"an error\";", 1, None),
         ("nonsense(1);", 1, None),
-        ("print(\"up\"); loop {}", 130, Some("-INT")),
-        ("print(\"up\"); loop {}", 130, Some("-TERM")),
+        ("print(\"up\"); loop { sleep(1); }", 130, Some("-INT")),
+        ("print(\"up\"); loop { sleep(1); }", 130, Some("-TERM")),
     ];
     for (text, code, name) in endings {
         project.file("script.rhai", format!("{PROVISION}{text}"));
@@ -298,7 +298,7 @@ fn what_a_killed_run_leaves_is_taken_over_or_given_back() {
     let layers = *all.last().unwrap();
     assert_eq!(all[before.len()..], (1..=layers).collect::<Vec<_>>(), "what had happened is told again, computed once");
     // One that nobody takes over is given back by whoever comes next.
-    project.file("script.rhai", format!("{provision}print(\"up\"); loop {{}}"));
+    project.file("script.rhai", format!("{provision}print(\"up\"); loop {{ sleep(1); }}"));
     let mut child = spawn(&project, &fake);
     wait_for_line(&mut child);
     child.kill().unwrap();
@@ -351,7 +351,7 @@ fn a_machine_ends_itself_when_nobody_wants_it() {
     let project = Project::new();
     let provision = |more: &str| format!("let gpu = provision_gpu(#{{ provider: \"runpod\", gpu: \"A40\", {more} }});");
     // Its client dies: the lease runs out.
-    project.file("script.rhai", format!("{}print(\"up\"); loop {{}}", provision("lease_minutes: 0.1")));
+    project.file("script.rhai", format!("{}print(\"up\"); loop {{ sleep(1); }}", provision("lease_minutes: 0.1")));
     let mut child = spawn(&project, &fake);
     wait_for_line(&mut child);
     child.kill().unwrap();
@@ -359,7 +359,7 @@ fn a_machine_ends_itself_when_nobody_wants_it() {
     wait_for("its end", || fake.alive().is_empty());
     // Its client lives, but its time is over.
     let before = fake.ended_by_themselves();
-    project.file("script.rhai", format!("{}print(\"up\"); loop {{}}", provision("max_hours: 0.004")));
+    project.file("script.rhai", format!("{}print(\"up\"); loop {{ sleep(1); }}", provision("max_hours: 0.004")));
     let mut child = spawn(&project, &fake);
     wait_for_line(&mut child);
     wait_for("its end", || fake.ended_by_themselves() > before);
@@ -374,7 +374,7 @@ fn a_deserted_pod_ends_itself_after(fake: FakeRunPod, blow: Blow) {
     let project = Project::new();
     project.file(
         "script.rhai",
-        "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", lease_minutes: 0.1 }); print(\"up\"); loop {}",
+        "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", lease_minutes: 0.1 }); print(\"up\"); loop { sleep(1); }",
     );
     let mut child = spawn(&project, &fake);
     wait_for_line(&mut child);

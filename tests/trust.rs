@@ -384,7 +384,7 @@ pub fn a_run_in_another_container_keeps_its_machine() {
     let fake = FakeRunPod::start();
     let project = Project::new();
     let provision = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", task: \"t\" }); print(gpu.id);";
-    project.file("script.rhai", format!("{provision} loop {{}}"));
+    project.file("script.rhai", format!("{provision} loop {{ sleep(1); }}"));
     let inside = runpod::command(&project, &fake, &["run", "script.rhai"]);
     let mut container = Command::new("unshare");
     container

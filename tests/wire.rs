@@ -96,7 +96,7 @@ fn a_secret_file_is_no_checkpoint() {
     let project = Project::new();
     project.file("work/.env", "HF_TOKEN=hf_secret");
     let outcome = run(&project, "", &format!("{EXTRACT}, #{{ checkpoint: \".env\" }});"), Answer::faithful).ends(1);
-    assert!(outcome.stderr.contains("may hold secrets"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is \".env\", not a file in the project"), "{}", outcome.stderr);
     assert!(!project.files("home").iter().any(|file| file.ends_with(".env")), "it was sent");
 }
 

@@ -160,7 +160,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
     let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
     let id = m.required("id", m.string("id")?)?;
     let mut options: Map = model.into_iter().filter(|(key, _)| key != "id").collect();
-    if let Some(count) = o.positive("gpu_count")? {
+    if let Some(count) = o.whole("gpu_count")? {
         options.insert("gpus".into(), Dynamic::from(count as i64));
     }
     let place = Place { session: &context.session, context };
@@ -199,7 +199,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         provider: provider.to_string(),
         want: Want {
             gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
-            gpu_count: o.positive("gpu_count")?.unwrap_or(1),
+            gpu_count: o.whole("gpu_count")?.unwrap_or(1),
             min_vram_gb,
             min_cuda: o.string("min_cuda")?,
             cloud: o.string("cloud")?,
@@ -283,15 +283,13 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
 fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
     let name = if up { "upload" } else { "download" };
     let (here, there) = if up { (from, to) } else { (to, from) };
-    if !up {
-        places::within(context, name, &context.root.join(to), "")?;
-    }
     context.may_fail(name)?;
     // Names are judged before a machine is asked for anything.
     if up {
-        remote::sendable(name, here)?
+        remote::sendable(name, here)?;
     } else {
-        remote::accepted(name, here)?
+        remote::accepted(name, here)?;
+        places::within(context, name, &context.root.join(to), "")?;
     }
     if let Held::Played(part, stage, _) = &*gpu.0 {
         if !up {

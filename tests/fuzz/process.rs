@@ -94,10 +94,12 @@ pub fn run(program: &Path, folder: &Path, start: Start, limit: Duration) -> Ende
     command.args(&start.words).current_dir(folder).env(TRACE, &trace);
     command.envs(start.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // SAFETY: setsid and setrlimit are async-signal-safe.
+    // SAFETY: setsid, signal and setrlimit are async-signal-safe.
     unsafe {
         command.pre_exec(|| {
             libc::setsid();
+            // The fuzzer may run in the background of a shell, where Ctrl-C is ignored.
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
             let limit = |what, bytes| libc::setrlimit(what, &libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
             limit(libc::RLIMIT_AS, ADDRESS_SPACE);
             limit(libc::RLIMIT_CORE, 0);

@@ -54,8 +54,11 @@ impl HostileWorker {
             r#"#!/bin/sh
 case "$1" in --version) exec '{0}' --version;; esac
 {there}
-for word in "$@"; do [ "$last" = --folder ] && folder=$word; last=$word; done
-mkdir -p "${{folder%/*}}" && ln -sfn '{1}' "$folder"
+for word in "$@"; do
+    shift
+    case "$last" in --folder) set -- "$@" '{1}';; *) set -- "$@" "$word";; esac
+    last=$word
+done
 exec '{0}' "$@"
 "#,
             program.display(),
