@@ -19,8 +19,11 @@ fn refused(project: &Project, script: &str, message: &str) {
     assert!(outcome.stderr.contains("\n  hint: "), "{}", outcome.stderr);
 }
 
+/// The number of a line and its tests.
+type Tested = (u32, &'static [fn()]);
+
 /// Lines whose tests stand with those of their area: they run there.
-const ELSEWHERE: &[(u32, &[fn()])] = &[
+const ELSEWHERE: &[Tested] = &[
     // texts come from the project and from where the user says
     (
         7,

@@ -48,7 +48,11 @@ impl Half {
 
     /// Waits until the memory may be written again: for all copies, whatever becomes of one of them.
     pub(super) fn wait(&mut self) -> Result<()> {
-        self.in_flight.drain(..).fold(Ok(()), |outcome, sent| outcome.and(sent.wait()))
+        let mut outcome = Ok(());
+        for sent in self.in_flight.drain(..) {
+            outcome = outcome.and(sent.wait());
+        }
+        outcome
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {

@@ -207,7 +207,7 @@ fn change_list(list: &mut Vec<Value>, chance: &mut Chance) {
         1 if !list.is_empty() => list.insert(index, list[index].clone()),
         2 => chance.shuffle(list),
         3 => list.truncate(index),
-        4 if !list.is_empty() => *list = vec![list[index].clone(); *chance.pick(&[0, 1, 2, 1_000, 100_000])],
+        4 if !list.is_empty() => *list = copies(&list[index], *chance.pick(&[0, 1, 2, 1_000, 100_000])),
         _ => list.insert(index, weird(chance)),
     }
 }
@@ -364,4 +364,10 @@ pub fn tokens(text: &str) -> Vec<String> {
         tokens.push(characters[start..at].iter().collect());
     }
     tokens
+}
+
+/// So many copies of a value, but no more than make a file of a few megabytes: memory is the program's to waste here.
+fn copies(value: &Value, count: usize) -> Vec<Value> {
+    const MOST: usize = 4 << 20;
+    vec![value.clone(); count.min(MOST / value.to_string().len().max(1))]
 }
