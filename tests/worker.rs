@@ -76,15 +76,21 @@ impl Serving {
         stream
     }
 
+    /// A connection that has been greeted. One that a dying worker had taken breaks: another is made, as clients do.
     #[track_caller]
     fn client(&self) -> Client {
-        let mut client = Client(self.connect());
-        client.0.write_all(greeting().as_bytes()).unwrap();
-        let mut byte = [0];
-        while byte[0] != b'\n' {
-            client.0.read_exact(&mut byte).unwrap();
-        }
-        client
+        let mut client = None;
+        wait_for("a greeting", || {
+            let mut stream = self.connect();
+            let mut byte = [0];
+            let mut greeted = stream.write_all(greeting().as_bytes());
+            while greeted.is_ok() && byte[0] != b'\n' {
+                greeted = stream.read_exact(&mut byte);
+            }
+            client = greeted.is_ok().then_some(Client(stream));
+            client.is_some()
+        });
+        client.unwrap()
     }
 
     #[track_caller]
