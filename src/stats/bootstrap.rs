@@ -48,6 +48,9 @@ pub fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) ->
     check_args(acts.num_sequences, args)
 }
 
+/// Draws of a sequence that are kept at once, of 4 bytes each.
+const MAX_DRAWS: usize = 1 << 28;
+
 /// Whether so many sequences can be resampled in this way.
 pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
     let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
@@ -63,6 +66,11 @@ pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
         let message = format!("a bootstrap needs 2 sequences, this record has {num_sequences}");
         return Err(Error::bad_argument(message)
             .hint("extract with more sequences, 16 say: tokens of one sequence are not independent"));
+    }
+    let samples = n_resamples.saturating_add(num_sequences);
+    if samples.saturating_mul(num_sequences) > MAX_DRAWS {
+        let message = format!("{n_resamples} resamples of {num_sequences} sequences are more than {MAX_DRAWS} draws");
+        return Err(Error::bad_argument(message).hint("lower `n_resamples`; of very many sequences, take a part"));
     }
     Ok(())
 }

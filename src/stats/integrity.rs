@@ -34,6 +34,9 @@ fn check(acts: &Activations, fold: &Fold) -> Result<()> {
         return Err(Error::corrupt(format!("the ladder {:?} is not positive and ascending", acts.ladder)));
     }
     expect("norms", fold.norms.len(), acts.norms.len())?;
+    if let Some(losses) = &acts.mean_nll {
+        expect("losses", losses.len(), acts.num_sequences)?;
+    }
     for (norm, sequences) in acts.norms.iter().zip(&fold.norms) {
         let name = norm.name();
         expect(&format!("sequences of {name}"), sequences.len(), acts.num_sequences)?;

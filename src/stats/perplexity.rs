@@ -8,6 +8,7 @@ use crate::record::{Activations, BootstrapArgs, Interval, Perplexity};
 
 use super::bootstrap::check_args;
 use super::draws::Draws;
+use super::integrity::check_record;
 use super::interval;
 
 /// Needs a record with losses (`logits: true`) and two sequences.
@@ -16,6 +17,7 @@ pub fn perplexity(acts: &Activations, args: &BootstrapArgs) -> Result<Perplexity
         Error::bad_argument("this record has no losses")
             .hint("extract with `logits: true`, and with sequences of two tokens or more")
     })?;
+    check_record(acts, &acts.all)?;
     let losses: Vec<f64> = losses.iter().map(|&loss| f64::from(loss)).collect();
     let mean_nll = mean_interval(&losses, args, |mean| mean)?;
     Ok(Perplexity {
@@ -50,6 +52,14 @@ mod tests {
         let mut acts = Dense::filled(1, 4, 5, 2, 0.0).activations(&[6.0]);
         acts.mean_nll = losses;
         acts
+    }
+
+    #[test]
+    fn losses_of_other_sequences_are_refused_before_they_are_resampled() {
+        let error = perplexity(&record(Some(vec![1.0; 1 << 20])), &BootstrapArgs::default()).unwrap_err();
+        assert_eq!(error.kind, crate::error::Kind::Corrupt);
+        let most = mean_interval(&vec![1.0; 1 << 20], &BootstrapArgs::default(), |mean| mean).unwrap_err();
+        assert!(most.message.contains("draws"), "{}", most.message);
     }
 
     #[test]
