@@ -4,4 +4,4 @@ mod lock;
 mod write;
 
 pub use lock::{Hold, Lock, is_at, is_ours};
-pub use write::{create, left_over, publish, rename, sweep, sync_folder, write};
+pub use write::{create, left_over, publish, rename, sweep, sync_folder, write, write_secret_once};

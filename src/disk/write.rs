@@ -46,8 +46,25 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Writes `data` to `path` for this user alone (mode 600), creating its folder. What has that name already stays: of two runs
+/// that write at the same time, the first one's file is there for both.
+pub fn write_secret_once(path: &Path, data: &[u8]) -> Result<()> {
+    let file = create_with(path, 0o600)?;
+    let writing = |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).hint("is the disk full?");
+    file.as_file().write_all(data).and_then(|()| file.as_file().sync_all()).map_err(|e| writing(&e))?;
+    match file.persist_noclobber(path) {
+        Err(failed) if failed.error.kind() != ErrorKind::AlreadyExists => return Err(writing(&failed.error)),
+        _ => sync_folder(folder_of(path)),
+    }
+    Ok(())
+}
+
 /// A hidden file in the folder of `path`, deleted unless published.
 pub fn create(path: &Path) -> Result<NamedTempFile> {
+    create_with(path, 0o666)
+}
+
+fn create_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
     static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
     let folder = folder_of(path);
     std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
@@ -58,7 +75,7 @@ pub fn create(path: &Path) -> Result<NamedTempFile> {
     loop {
         let file = tempfile::Builder::new()
             .prefix(&left_over(".partial"))
-            .permissions(std::fs::Permissions::from_mode(0o666))
+            .permissions(std::fs::Permissions::from_mode(mode))
             .tempfile_in(folder)
             .map_err(|e| Error::io(format!("writing in {}", folder.display()), &e).hint("is the folder writable?"))?;
         // Before it was locked, somebody who sweeps may have taken it for left over.
@@ -141,6 +158,27 @@ mod tests {
         publish(begun, &path).unwrap();
         std::fs::remove_file(other).unwrap();
         assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn of_many_who_write_a_secret_one_is_believed_by_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let read = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8)
+                .map(|writer: u8| {
+                    let path = &path;
+                    scope.spawn(move || {
+                        write_secret_once(path, &vec![writer; 1 << 16]).unwrap();
+                        std::fs::read(path).unwrap()
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(read.iter().all(|text| text.len() == 1 << 16 && *text == read[0]));
+        assert_eq!(names(folder.path()), ["key"]);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

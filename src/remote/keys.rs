@@ -1,12 +1,13 @@
 //! A key pair for one run, so that nobody's own key has to be on a rented machine.
 
 use std::fs;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
 
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 
 /// The public line of the ed25519 key in `file`, which is made (mode 600) if it is not there.
@@ -24,8 +25,7 @@ pub fn key_pair(file: &Path) -> Result<String> {
             fs::create_dir_all(folder).map_err(writing)?;
             let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
         }
-        let mut out = fs::File::options().write(true).create_new(true).mode(0o600).open(file).map_err(writing)?;
-        std::io::Write::write_all(&mut out, text.as_bytes()).map_err(writing)?;
+        disk::write_secret_once(file, text.as_bytes())?;
     }
     let key = PrivateKey::read_openssh_file(file).map_err(|e| failed("reading", e))?;
     key.public_key().to_openssh().map_err(|e| failed("reading", e))

@@ -1,13 +1,14 @@
 //! Unfinished copies: each belongs to one copying at a time and is found again when that was broken off.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::this;
+use crate::disk;
 
 /// So many copies of the same file to the same place are under way at once, each with a name of its own.
 const MOST: usize = 100;
@@ -35,12 +36,9 @@ fn hold(path: &Path) -> io::Result<Option<File>> {
     // A link at its place leads elsewhere.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
-    let opened = file.metadata()?;
-    // Where the file system knows no locks there is nothing to be held.
-    let held = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
     // Whoever held it may have given it its final name in between.
-    let same = fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (opened.dev(), opened.ino()));
-    Ok((held && same && opened.is_file()).then_some(file))
+    let ours = disk::is_ours(&file) && disk::is_at(&file, path) && file.metadata()?.is_file();
+    Ok(ours.then_some(file))
 }
 
 /// `NAME.part`, `NAME.1.part`, … for what arrives at `path`.

@@ -192,6 +192,7 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
         );
     }
     drop(data);
+    stats::check_metadata(&activations)?;
     activations.measurements = part::<Measurements>("measurements", json.measurements).map_err(corrupt)?;
     Ok(Stored {
         folder: folder.to_path_buf(),

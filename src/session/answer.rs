@@ -1,7 +1,6 @@
 //! What a request can be answered with: how many bytes that may have, and whether a reply is one to it. A machine is trusted
 //! with the numbers that it computes, and with nothing else: who asked knows which kind of thing must come, and in which shape.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -201,19 +200,7 @@ fn check_activations(
     let (sequences, length) = (tokens.info.num_sequences, tokens.info.sequence_length);
     same("sequences and positions", &(acts.num_sequences, acts.sequence_length), &(sequences, length))?;
     same("the ladder", &acts.ladder, &ladder(args))?;
-    let norms: HashSet<_> = acts.norms.iter().filter(|norm| norm.layer < acts.num_layers).collect();
-    holds(norms.len() == acts.norms.len() && !norms.is_empty(), || "norms that the model does not have".to_string())?;
-    let mut folds = [&acts.all, &acts.without_first].into_iter();
-    folds.try_for_each(|fold| stats::check_record(acts, fold)).map_err(|error| error.message)?;
-    at_most("places that are not finite", acts.non_finite.len(), acts.norms.len().saturating_mul(sequences))?;
-    let strange = acts.non_finite.iter().find(|place| place.sequence >= sequences || !norms.contains(&place.norm));
-    holds(strange.is_none(), || format!("{strange:?}"))?;
-    at_most("layers with experts", acts.expert_coverage.len(), acts.num_layers)?;
-    let experts = acts.expert_coverage.iter();
-    let strange = experts
-        .clone()
-        .find(|layer| layer.layer >= acts.num_layers || layer.tokens_per_expert.len() > acts.model.num_experts);
-    holds(strange.is_none(), || format!("experts of layer {}", strange.map_or(0, |layer| layer.layer)))?;
+    stats::check_whole(acts).map_err(|error| error.message)?;
     let losses = acts.mean_nll.as_ref().map_or(0, Vec::len);
     let as_asked = acts.mean_nll.is_none() || (args.logits && losses == sequences);
     holds(as_asked, || format!("{losses} losses"))?;

@@ -2,18 +2,23 @@
 //!
 //! A damaged record is an error of kind `corrupt` that names the place; nothing here repairs one.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
-use crate::record::{Activations, Fold, Ladder, Ladders, NormFold};
+use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, NormId};
+
+const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
 /// Checks lengths, order and ranges of `fold`, which is one of the two of `acts`.
 pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
-    check(acts, fold).map_err(|error| {
-        let place = format!("checking the activations of {}", acts.model.id);
-        error.context(place).hint("the record is damaged or from another version of this program: extract again")
-    })
+    check(acts, fold).map_err(|error| error.context(checking(acts)).hint(DAMAGED))
 }
 
-/// Checks a record from outside whole: its shape, and both folds.
+fn checking(acts: &Activations) -> String {
+    format!("checking the activations of {}", acts.model.id)
+}
+
+/// Checks a record from outside whole: its shape, both folds, and what is beside them.
 pub fn check_whole(acts: &Activations) -> Result<()> {
     let shape = [acts.norms.len(), acts.num_sequences, acts.hidden_size, acts.sequence_length];
     if shape.contains(&0) {
@@ -22,10 +27,42 @@ pub fn check_whole(acts: &Activations) -> Result<()> {
             "the activations of {} have {norms} norms, {sequences} sequences, {features} features and {positions} positions",
             acts.model.id
         ))
-        .hint("the record is damaged or from another version of this program: extract again"));
+        .hint(DAMAGED));
     }
     check_record(acts, &acts.all)?;
-    check_record(acts, &acts.without_first)
+    check_record(acts, &acts.without_first)?;
+    check_metadata(acts)
+}
+
+/// Checks what a record says beside its folds: norms, places of values that are not finite, and experts are the model's own,
+/// each named once, with counts that its positions allow.
+pub fn check_metadata(acts: &Activations) -> Result<()> {
+    metadata(acts).map_err(|error| error.context(checking(acts)).hint(DAMAGED))
+}
+
+fn metadata(acts: &Activations) -> Result<()> {
+    let norms: HashSet<NormId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
+    expect("norms of the model, each named once,", norms.len(), acts.norms.len())?;
+    let mut places = HashSet::new();
+    for place in &acts.non_finite {
+        let values = (acts.sequence_length as u64).saturating_mul(acts.hidden_size as u64);
+        let counted = place.nan.checked_add(place.infinite).is_some_and(|count| count <= values);
+        let is_there = norms.contains(&place.norm) && place.sequence < acts.num_sequences;
+        if !counted || !is_there || !places.insert((place.norm, place.sequence)) {
+            return Err(Error::corrupt(format!("values that are not finite: {place:?}")));
+        }
+    }
+    let mut layers = HashSet::new();
+    let tokens = (acts.num_sequences as u64).saturating_mul(acts.sequence_length as u64);
+    for ExpertCoverage { layer, tokens_per_expert } in &acts.expert_coverage {
+        let experts = tokens_per_expert.len();
+        // A token goes to an expert at most once.
+        let counted = tokens_per_expert.iter().all(|&of_expert| of_expert <= tokens);
+        if *layer >= acts.num_layers || experts > acts.model.num_experts || !counted || !layers.insert(*layer) {
+            return Err(Error::corrupt(format!("tokens of {experts} experts in layer {layer}")));
+        }
+    }
+    Ok(())
 }
 
 fn check(acts: &Activations, fold: &Fold) -> Result<()> {
@@ -89,6 +126,7 @@ mod tests {
     use super::super::dense::Dense;
     use super::*;
     use crate::error::Kind;
+    use crate::record::NonFinite;
 
     fn record() -> Activations {
         Dense::filled(2, 2, 3, 4, 7.0).activations(&[3.0, 6.0])
@@ -121,6 +159,29 @@ mod tests {
         assert!(found.ends_with("layers.1.post_attention_layernorm, sequence 1: 3 maxima, expected 4"), "{found}");
         let found = refused(|acts| change(&mut acts.all.any_norm[1], |row| row[2].1 = vec![1, 2]));
         assert!(found.ends_with("union over norms, sequence 1: feature 2 of 4 has counts [1, 2]"), "{found}");
+    }
+
+    #[test]
+    fn experts_norms_and_places_that_the_model_does_not_have_are_refused() {
+        fn refused(damage: fn(&mut Activations)) {
+            let mut acts = record();
+            acts.model.num_experts = 2;
+            acts.expert_coverage = vec![ExpertCoverage { layer: 1, tokens_per_expert: vec![0, 6] }];
+            acts.non_finite = vec![NonFinite { norm: acts.norms[0], sequence: 1, nan: 3, infinite: 9 }];
+            assert_eq!(check_metadata(&acts), Ok(()));
+            damage(&mut acts);
+            assert_eq!(check_metadata(&acts).expect_err("this damage must be found").kind, Kind::Corrupt);
+        }
+        refused(|acts| acts.norms[1] = acts.norms[0]);
+        refused(|acts| acts.norms[1].layer = 2);
+        refused(|acts| acts.expert_coverage[0].layer = 2);
+        refused(|acts| acts.expert_coverage.push(acts.expert_coverage[0].clone()));
+        refused(|acts| acts.expert_coverage[0].tokens_per_expert.push(0));
+        refused(|acts| acts.expert_coverage[0].tokens_per_expert[0] = 7);
+        refused(|acts| acts.non_finite[0].sequence = 2);
+        refused(|acts| acts.non_finite[0].nan = 4);
+        refused(|acts| acts.non_finite[0].nan = u64::MAX);
+        refused(|acts| acts.non_finite.push(acts.non_finite[0].clone()));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use bootstrap::bootstrap;
 pub use correction::adjust;
 pub use detect::detect;
 pub use index::ThresholdIndex;
-pub use integrity::{check_record, check_whole};
+pub use integrity::{check_metadata, check_record, check_whole};
 pub use interval::{Replicates, interval};
 pub use normal::{normal_cdf, normal_quantile};
 pub use permutation::{correlation_test, group_test, paired_test};

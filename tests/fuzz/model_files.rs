@@ -48,7 +48,7 @@ fn numbers(config: &mut Value, chance: &mut Chance) {
         let known = map[key].as_i64().unwrap_or(1);
         map[key] = match chance.below(4) {
             0 => json!(known.wrapping_mul(*chance.pick(&[2, 3, 16, 1 << 20]))),
-            1 => json!(known + *chance.pick(&[-1, 1])),
+            1 => json!(known.wrapping_add(*chance.pick(&[-1, 1]))),
             _ => mutate::weird_number(chance),
         };
     }
