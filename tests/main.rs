@@ -22,6 +22,7 @@ mod gpu;
 /// candle-transformers.
 mod oracle;
 mod precision;
+mod real_configs;
 mod second_opinion;
 mod shakespeare;
 

@@ -1,105 +1,19 @@
 //! Reads a checkpoint's `config.json` key by key, and refuses what nobody read.
 //!
 //! A setting the engine ignores gives wrong numbers that look right, so every key is either read by the architecture,
-//! known to have no effect on a forward pass, or an error that names it.
+//! known to have no effect at its value (`keys.rs`), or an error that names it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use serde_json::{Map, Value};
 
+use super::keys::{self, At};
 use crate::error::{Error, Result};
 use crate::outside;
-
-/// Keys without effect on a prefill in evaluation mode, whatever their value.
-const WITHOUT_EFFECT: &[&str] = &[
-    "architectures",
-    "auto_map",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "sep_token_id",
-    "decoder_start_token_id",
-    "unk_token_id",
-    "model_type",
-    "torch_dtype",
-    "dtype",
-    "transformers_version",
-    "use_cache",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "router_aux_loss_coef",
-    "router_jitter_noise",
-    "aux_loss_alpha",
-    "seq_aux",
-    "initializer_range",
-    "init_std",
-    "initializer_factor",
-    "attention_dropout",
-    "hidden_dropout",
-    "activation_dropout",
-    "attn_pdrop",
-    "embd_pdrop",
-    "resid_pdrop",
-    "dropout",
-    "layerdrop",
-    "pretraining_tp",
-    "use_bfloat16",
-    "torchscript",
-    "gradient_checkpointing",
-    "task_specific_params",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "prefix",
-    "is_decoder",
-    "is_encoder_decoder",
-    "cross_attention_hidden_size",
-    "add_cross_attention",
-    "attn_implementation",
-    "chunk_size_feed_forward",
-    "tokenizer_class",
-    "unsloth_version",
-    "unsloth_fixed",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-    "reorder_and_upcast_attn",
-    "mlp_dropout",
-    "finetuning_task",
-    "tie_encoder_decoder",
-    "cache_implementation",
-    // How to generate: older releases keep it here.
-    "max_length",
-    "min_length",
-    "do_sample",
-    "early_stopping",
-    "num_beams",
-    "num_beam_groups",
-    "diversity_penalty",
-    "temperature",
-    "top_k",
-    "top_p",
-    "typical_p",
-    "repetition_penalty",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size",
-    "bad_words_ids",
-    "num_return_sequences",
-    "output_scores",
-    "return_dict_in_generate",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "remove_invalid_values",
-    "exponential_decay_length_penalty",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-];
+use crate::progress::note;
+use crate::suggest;
 
 /// No setting of a model is a larger whole number: the largest are vocabularies and context lengths.
 const MAX_NUMBER: usize = 1 << 28;
@@ -123,6 +37,8 @@ pub fn shown(value: &Value) -> String {
 pub struct Config {
     map: Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
+    /// Values that have no effect although somebody may think so.
+    notes: RefCell<Vec<String>>,
     /// Where it came from, for messages.
     place: String,
 }
@@ -134,9 +50,13 @@ impl Config {
                 .hint("download the file again")
         })?;
         match value {
-            Value::Object(map) => Ok(Self { map, read: RefCell::default(), place: place.to_string() }),
+            Value::Object(map) => Ok(Self::new(map, place.to_string())),
             _ => Err(Error::corrupt(format!("reading {place}: not a JSON object")).hint("download the file again")),
         }
+    }
+
+    fn new(map: Map<String, Value>, place: String) -> Self {
+        Self { map, read: RefCell::default(), notes: RefCell::default(), place }
     }
 
     pub fn place(&self) -> &str {
@@ -269,9 +189,7 @@ impl Config {
     pub fn section(&self, key: &str) -> Result<Option<Config>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => {
-                Ok(Some(Config { map: map.clone(), read: RefCell::default(), place: format!("{}: {key}", self.place) }))
-            }
+            Some(Value::Object(map)) => Ok(Some(Self::new(map.clone(), format!("{}: {key}", self.place)))),
             Some(other) => Err(self.wrong(key, &format!("is {}, expected an object", shown(other)))),
         }
     }
@@ -286,26 +204,85 @@ impl Config {
         }
     }
 
-    /// Marks keys of this architecture that do not change a prefill.
+    /// Marks keys of a section that have no effect.
     pub fn without_effect(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
     }
 
-    /// Call when the architecture has read what it knows: what is left is not understood.
-    pub fn finish(&self) -> Result<()> {
-        let read = self.read.borrow();
-        let left = self.map.iter().filter(|(key, value)| {
-            !value.is_null() && !read.contains(*key) && !key.starts_with('_') && !WITHOUT_EFFECT.contains(&key.as_str())
-        });
-        let named = |(key, value): (&String, &Value)| format!("`{}`: {}", outside::shown(key), shown(value));
-        let left: Vec<_> = left.map(named).take(NAMED).collect();
-        if left.is_empty() {
-            return Ok(());
+    /// The user is told, once, if the config is accepted: `key` `says` something that has no effect.
+    pub fn tell(&self, key: &str, says: &str) {
+        self.notes.borrow_mut().push(format!("{}: `{key}` {says}", self.place));
+    }
+
+    /// Call when an architecture of transformers' name `model_type` has read what it knows: what is left must be known to
+    /// have no effect. Whoever may wonder about a value that has none is told.
+    ///
+    /// # Errors
+    /// Names the keys that would change the result, with what they ask for, or else those that nobody knows.
+    pub fn finish(&self, model_type: &str) -> Result<()> {
+        let mut unknown = Vec::new();
+        for (key, value) in self.left() {
+            match keys::row(key, model_type) {
+                Some(row) if row.at.accepts(value) => {
+                    if row.at.tells(value) {
+                        self.tell(key, &format!("is {}, which has no effect: {}", shown(value), row.because));
+                    }
+                }
+                Some(row) => {
+                    let problem = format!("is {}: {}", shown(value), row.otherwise);
+                    let error = Error::unsupported(format!("{}: `{key}` {problem}", self.place));
+                    return Err(error.hint(match row.at {
+                        At::Never => "docs/config_keys.md lists what is understood".to_string(),
+                        at => format!("it has no effect at {}; docs/config_keys.md lists such keys", at.words()),
+                    }));
+                }
+                None => unknown.push((key, value)),
+            }
         }
-        Err(Error::unsupported(format!("{}: setting not understood: {}", self.place, left.join(", "))).hint(
-            "a setting that is ignored can give wrong numbers that look right; if you know that it has no effect on the \
-             forward pass, remove it from a copy of config.json",
-        ))
+        self.none(&unknown)?;
+        self.notes.borrow().iter().for_each(|text| say_once(text));
+        Ok(())
+    }
+
+    /// As `finish`, for a section: all its keys must have been read.
+    pub fn finish_section(&self) -> Result<()> {
+        self.none(&self.left().collect::<Vec<_>>())
+    }
+
+    /// Keys that were not read and have a value. Names that begin with an underscore are private to the library that wrote
+    /// them; transformers sets them aside, and the few that it reads are read by their architecture.
+    fn left(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let unread = |(key, value): &(&String, &Value)| {
+            !value.is_null() && !key.starts_with('_') && !self.read.borrow().contains(*key)
+        };
+        self.map.iter().filter(unread)
+    }
+
+    fn none(&self, unknown: &[(&String, &Value)]) -> Result<()> {
+        let Some((first, _)) = unknown.first() else {
+            return Ok(());
+        };
+        let named = |(key, value): &(&String, &Value)| format!("`{}`: {}", outside::shown(key), shown(value));
+        let list: Vec<_> = unknown.iter().map(named).take(NAMED).collect();
+        let read = self.read.borrow();
+        let mut known: Vec<&str> = keys::names().collect();
+        known.extend(read.iter().map(String::as_str));
+        let meant = match suggest::close(first, known) {
+            Some(near) => format!("did you mean `{near}`? "),
+            None => String::new(),
+        };
+        Err(Error::unsupported(format!("{}: setting not understood: {}", self.place, list.join(", "))).hint(format!(
+            "{meant}a setting that is ignored can give wrong numbers that look right; if you know that it has no effect \
+             on the forward pass, remove it from a copy of config.json (docs/config_keys.md lists those that are known)",
+        )))
+    }
+}
+
+/// A note that this process has not given yet: a model is described, estimated and opened, with the same words.
+fn say_once(text: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().expect("no panic under this lock").insert(text.to_string()) {
+        note(text);
     }
 }
 
@@ -321,7 +298,7 @@ mod tests {
     fn unread_keys_are_named() {
         let c = config(r#"{"hidden_size": 4, "attention_sinkhorn": 3, "use_cache": true, "_x": 1, "gone": null}"#);
         c.usize("hidden_size").unwrap();
-        let error = c.finish().unwrap_err();
+        let error = c.finish("llama").unwrap_err();
         assert!(error.message.contains("`attention_sinkhorn`: 3") && !error.message.contains("gone"), "{error}");
     }
 

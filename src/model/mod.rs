@@ -12,6 +12,7 @@ mod estimate;
 mod forward;
 mod head;
 mod inventory;
+mod keys;
 mod linear;
 mod load;
 pub mod miniature;
@@ -26,6 +27,9 @@ mod product;
 mod reader;
 mod resume;
 mod rope;
+mod rope_config;
+#[cfg(test)]
+mod rope_spellings;
 mod routing;
 mod sequences;
 mod spec;

@@ -4,29 +4,23 @@ use super::Names;
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::rope::Rope;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, NormKind, QkNorm, Qkv, Tensor};
 use crate::outside::shown;
 
 /// What transformers takes for a key that a config.json leaves out.
 pub struct Defaults {
     pub rms_norm_eps: f64,
-    pub rope_theta: f64,
-    /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
-    pub partial_rotary_factor: Option<f64>,
     /// `None`: as many as query heads.
     pub num_key_value_heads: Option<usize>,
     /// `None`: hidden size / heads.
     pub head_dim: Option<usize>,
+    pub rope: RopeDefaults,
 }
 
 /// Llama's own, which most relatives keep.
-pub const LLAMA: Defaults = Defaults {
-    rms_norm_eps: 1e-6,
-    rope_theta: 10_000.0,
-    partial_rotary_factor: None,
-    num_key_value_heads: None,
-    head_dim: None,
-};
+pub const LLAMA: Defaults =
+    Defaults { rms_norm_eps: 1e-6, num_key_value_heads: None, head_dim: None, rope: rope_config::DEFAULTS };
 
 /// Of `sliding_window` in the Qwen family.
 const QWEN_SLIDING_WINDOW: usize = 4096;
@@ -86,8 +80,6 @@ impl Decoder {
         } else {
             "lm_head.weight".to_string()
         };
-        // The context length bounds nothing here: rotary positions can be computed for any length.
-        c.without_effect(&["max_position_embeddings"]);
         let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
@@ -96,7 +88,7 @@ impl Decoder {
             norm,
             eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
             heads,
-            rope: Rope::from_config(c, heads.head_dim, defaults.rope_theta, defaults.partial_rotary_factor)?,
+            rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
             vocab: c.size("vocab_size")?,
             head,
         })

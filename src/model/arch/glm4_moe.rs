@@ -9,10 +9,11 @@ use super::experts::{self, Sizes};
 use super::{Names, activation};
 use crate::error::Result;
 use crate::model::config::Config;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{Ffn, Mixer, Mlp, Model, Moe, NormKind, Scoring, SharedExpert, Tensor};
 
-const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, partial_rotary_factor: Some(0.5), num_key_value_heads: Some(8), ..LLAMA };
+const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
@@ -30,7 +31,6 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1);
     let dense_layers = c.opt_usize("first_k_dense_replace")?.unwrap_or(1);
     let dense_intermediate = c.size("intermediate_size")?;
-    c.without_effect(&["num_nextn_predict_layers", "num_mtp_layers"]);
     let mixture = |prefix: &str| {
         let mut moe: Moe = experts::separate(prefix, decoder.hidden, sizes, scoring.clone());
         let name = format!("{prefix}gate.e_score_correction_bias");

@@ -20,7 +20,6 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     if hidden % heads != 0 {
         return Err(c.wrong("n_head", &format!("is {heads}, which does not divide n_embd {hidden}")));
     }
-    c.without_effect(&["n_ctx"]);
     let inner = c.opt_usize("n_inner")?.unwrap_or(4 * hidden);
     let act = activation(c, "activation_function", "gelu_new")?;
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(LAYER_NORM_EPSILON);

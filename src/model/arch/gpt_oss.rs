@@ -8,26 +8,28 @@ use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::mxfp4::{BLOCK, BLOCK_BYTES};
-use crate::model::rope::Scaling;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{
     Activation, Experts, Ffn, Linear, Mixer, Model, Moe, NormKind, Router, Scoring, StackedWeight, Tensor,
 };
 
+const ROPE: RopeDefaults = RopeDefaults {
+    theta: 150_000.0,
+    layer_types: &["full_attention", "sliding_attention"],
+    parameters: Some(
+        r#"{"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+            "original_max_position_embeddings": 4096}"#,
+    ),
+    ..rope_config::DEFAULTS
+};
 const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, rope_theta: 150_000.0, num_key_value_heads: Some(8), head_dim: Some(64), ..LLAMA };
-// What transformers takes for `rope_scaling`, `swiglu_limit` and `sliding_window` where they are left out.
-const YARN_FACTOR: f64 = 32.0;
-const YARN_ORIGINAL: f64 = 4096.0;
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE, ..LLAMA };
+// What transformers takes for `swiglu_limit` and `sliding_window` where they are left out.
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let mut decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
-    if !c.has("rope_scaling") && !c.has("rope_parameters") {
-        decoder.rope.scaling = Scaling::yarn(YARN_FACTOR, YARN_ORIGINAL, false);
-    }
-    c.without_effect(&["initial_context_length"]);
-    c.only("hidden_act", "silu".into())?;
+    let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
     c.only("swiglu_alpha", 1.702.into())?;
     let bias = c.bool_or("attention_bias", true)?;
     let window = sliding_window(c)?.or(Some(SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
@@ -107,7 +109,7 @@ fn packed(c: &Config, names: &dyn Names, weight: &str) -> Result<bool> {
     let method = c.section("quantization_config")?.map(|section| {
         section.without_effect(&["modules_to_not_convert", "dequantize"]);
         section.only("quant_method", "mxfp4".into())?;
-        section.finish()
+        section.finish_section()
     });
     let announced = method.transpose()?.is_some();
     Ok(match (names.has(&format!("{weight}_blocks")), names.has(weight)) {

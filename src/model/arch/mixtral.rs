@@ -7,10 +7,11 @@ use super::experts::{self, Sizes};
 use super::{Names, activation};
 use crate::error::Result;
 use crate::model::config::Config;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{Experts, Ffn, Linear, Mixer, Mlp, Model, NormKind, Scoring};
 
-const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, rope_theta: 1_000_000.0, num_key_value_heads: Some(8), ..LLAMA };
+const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;

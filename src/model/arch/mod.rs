@@ -2,6 +2,8 @@
 //!
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
+#[cfg(test)]
+mod configs;
 mod decoder;
 mod experts;
 mod glm4_moe;
@@ -82,7 +84,7 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
             }));
     };
     let model = build(config, names)?;
-    config.finish()?;
+    config.finish(&model.model_type)?;
     // Everything that counts bytes may then multiply sizes.
     if !inventory::plausible(&model) {
         return Err(Error::unsupported(format!(

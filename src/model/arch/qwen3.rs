@@ -7,9 +7,12 @@ use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, switched_window};
 use super::{Names, activation};
 use crate::error::Result;
 use crate::model::config::Config;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{Ffn, Mixer, Mlp, Model, NormKind};
 
-const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), ..LLAMA };
+const ROPE: RopeDefaults =
+    RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), rope: ROPE, ..LLAMA };
 const MAX_WINDOW_LAYERS: usize = 28;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {

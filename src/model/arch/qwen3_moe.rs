@@ -16,7 +16,6 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let window = switched_window(c)?;
-    c.without_effect(&["max_window_layers"]);
     let act = activation(c, "hidden_act", "silu")?;
     let top_k = c.size("num_experts_per_tok")?;
     let sizes = Sizes {

@@ -8,22 +8,24 @@ use super::experts::{self, Sizes};
 use super::{Names, activation};
 use crate::error::Result;
 use crate::model::config::Config;
+use crate::model::rope_config::{self, RopeDefaults};
 use crate::model::spec::{
-    DeltaNet, Ffn, Linear, Mixer, Mlp, Model, Norm, NormKind, Qkv, Scoring, SharedExpert, Tensor,
+    Activation, DeltaNet, Ffn, Linear, Mixer, Mlp, Model, Norm, NormKind, Qkv, Scoring, SharedExpert, Tensor,
 };
 
-const DEFAULTS: Defaults =
-    Defaults { partial_rotary_factor: Some(0.25), num_key_value_heads: Some(2), head_dim: Some(256), ..LLAMA };
+const ROPE: RopeDefaults =
+    RopeDefaults { partial_rotary_factor: Some(0.25), layer_types: &["full_attention"], ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
 const FULL_ATTENTION_INTERVAL: usize = 4;
 const CONV_KERNEL: usize = 4;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
-    // Present in releases, read by nothing.
-    c.without_effect(&["use_sliding_window", "sliding_window", "max_window_layers"]);
-    c.only("hidden_act", "silu".into())?;
     let act = activation(c, "hidden_act", "silu")?;
+    if act != Activation::Silu {
+        return Err(c.wrong("hidden_act", "is neither silu nor swish, with which the linear layers are computed"));
+    }
     let interval = match c.opt_usize("full_attention_interval")? {
         Some(0) => return Err(c.wrong("full_attention_interval", "is 0")),
         interval => interval.unwrap_or(FULL_ATTENTION_INTERVAL),

@@ -115,8 +115,14 @@ fn sizes_are_those_of_the_checkpoints() {
 #[test]
 fn what_is_not_understood_is_named() {
     for release in RELEASES {
+        let error = spec(&with(release.config, "residual_divisor", "0.22")).unwrap_err();
+        assert!(
+            error.message.contains("setting not understood: `residual_divisor`: 0.22"),
+            "{}: {error}",
+            release.name
+        );
         let error = spec(&with(release.config, "residual_multiplier", "0.22")).unwrap_err();
-        assert!(error.message.contains("`residual_multiplier`: 0.22"), "{}: {error}", release.name);
+        assert!(error.message.contains("`residual_multiplier` is 0.22: it asks for"), "{}: {error}", release.name);
     }
     let fp8 = |config: &str| spec(&with(config, "quantization_config", r#"{"quant_method": "fp8"}"#)).unwrap_err();
     assert!(fp8(RELEASES[0].config).message.contains("`quantization_config`"));

@@ -1,0 +1,135 @@
+//! Spellings of ropes: which come to the same, which contradict each other, and which are no spelling at all.
+
+use super::config::Config;
+use super::rope::Rope;
+use super::rope_config::{DEFAULTS, RopeDefaults};
+use crate::error::Result;
+
+fn rope(text: &str) -> Result<Rope> {
+    let defaults = RopeDefaults {
+        partial_rotary_factor: Some(1.0),
+        layer_types: &["full_attention", "sliding_attention"],
+        ..DEFAULTS
+    };
+    Rope::from_config(&Config::parse(text, "config.json").unwrap(), 64, &defaults)
+}
+
+#[test]
+fn old_and_new_spellings_agree() {
+    let old =
+        rope(r#"{"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4}, "partial_rotary_factor": 0.5}"#);
+    let new = rope(
+        r#"{"rope_parameters": {"rope_theta": 500000, "rope_type": "linear", "factor": 4.0, "partial_rotary_factor": 0.5}}"#,
+    );
+    assert_eq!(old.unwrap(), new.unwrap());
+}
+
+#[test]
+fn gpt_oss_yarn_temperature() {
+    let yarn = rope(
+        r#"{"rope_theta": 150000, "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "truncate": false,
+            "original_max_position_embeddings": 4096, "beta_fast": 32.0, "beta_slow": 1.0}}"#,
+    );
+    assert!((yarn.unwrap().table_factor() - 1.34657).abs() < 1e-5);
+}
+
+/// What transformers 5.23 gives for pairs of spellings: the same cosines and sines to the bit.
+#[test]
+fn spellings_that_transformers_takes_for_the_same_are_the_same() {
+    for (one, other) in [
+        // Unread, with a warning.
+        (
+            r#"{"type": "yarn", "factor": 4, "original_max_position_embeddings": 8, "attn_factor": 0.5, "finetuned": true,
+            "extrapolation_factor": 2}"#,
+            r#"{"type": "yarn", "factor": 4, "original_max_position_embeddings": 8}"#,
+        ),
+        (
+            r#"{"type": "linear", "factor": 2, "original_max_position_embeddings": 3, "alpha": 2, "mscale": 3, "short_factor": [1]}"#,
+            r#"{"type": "linear", "factor": 2}"#,
+        ),
+        (
+            r#"{"type": "dynamic", "factor": 2, "original_max_position_embeddings": 3}"#,
+            r#"{"type": "dynamic", "factor": 2}"#,
+        ),
+        (
+            r#"{"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": true}"#,
+            r#"{"rope_type": "default"}"#,
+        ),
+        // Spelled otherwise.
+        (r#"{"type": "linear", "rope_type": "default", "factor": 1.0}"#, "null"),
+        (r#"{"type": "linear", "rope_type": null, "factor": 2.0}"#, r#"{"rope_type": "linear", "factor": 2}"#),
+        ("{}", "null"),
+        (r#"{"rope_type": "default", "factor": 1.0, "attention_factor": null}"#, "null"),
+        (
+            r#"{"type": "yarn", "factor": null, "original_max_position_embeddings": 16}"#,
+            r#"{"type": "yarn", "factor": 4, "original_max_position_embeddings": 16}"#,
+        ),
+    ] {
+        let config = |scaling: &str| {
+            format!(r#"{{"rope_theta": 1e6, "max_position_embeddings": 64, "rope_scaling": {scaling}}}"#)
+        };
+        let [one, other] = [one, other].map(|scaling| rope(&config(scaling)).unwrap());
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
+fn ropes_spelled_twice_are_compared_after_reading() {
+    let parameters = r#""rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 1e6}"#;
+    let with = |more: &str| rope(&format!("{{{parameters}, {more}}}"));
+    let alone = rope(&format!("{{{parameters}}}")).unwrap();
+    assert_eq!(with(r#""rope_theta": 1000000, "rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap(), alone);
+    assert_eq!(with(r#""rope_theta": 1000000, "rope_scaling": {}"#).unwrap(), alone);
+    // Inside counts, and another value beside it is told.
+    assert_eq!(with(r#""rope_theta": 5e5"#).unwrap(), alone);
+    // Without a theta inside or beside it, the old spelling turns by another base.
+    let error = with(r#""rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap_err();
+    assert!(error.message.contains("both present and turn by different angles"), "{error}");
+    // By a factor of 1 nothing is scaled, whatever the kind is called.
+    let plain = rope(
+        r#"{"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 1}}"#,
+    );
+    assert_eq!(plain.unwrap().inverse_frequencies(1), rope(r#"{"rope_theta": 1e6}"#).unwrap().inverse_frequencies(1));
+}
+
+#[test]
+fn ropes_by_type_of_layer_are_read_where_all_are_equal() {
+    let of = |full: &str, sliding: &str| {
+        rope(&format!(r#"{{"rope_parameters": {{"full_attention": {full}, "sliding_attention": {sliding}}}}}"#))
+    };
+    let plain = r#"{"rope_type": "default", "rope_theta": 1e6}"#;
+    assert_eq!(of(plain, plain).unwrap(), rope(r#"{"rope_theta": 1e6}"#).unwrap());
+    let error = of(plain, r#"{"rope_type": "default", "rope_theta": 1e4}"#).unwrap_err();
+    assert!(error.message.contains("`rope_parameters.sliding_attention` differs from `full_attention`"), "{error}");
+    let error = of(plain, "null").unwrap_err();
+    assert!(error.message.contains("`rope_parameters.sliding_attention` is null beside the ropes"), "{error}");
+    let error = rope(r#"{"rope_parameters": {"chunked_attention": {"rope_theta": 1e6}}}"#).unwrap_err();
+    assert!(error.message.contains("is the rope of a type of layer that this architecture does not have"), "{error}");
+}
+
+/// As `standardize_rope_params` does.
+#[test]
+fn an_original_context_beside_the_object_comes_first() {
+    let of = |more: &str, original: u32| {
+        rope(&format!(
+            r#"{{{more} "rope_theta": 1e6, "max_position_embeddings": 64, "rope_scaling":
+                {{"type": "yarn", "factor": 4, "original_max_position_embeddings": {original}}}}}"#
+        ))
+        .unwrap()
+    };
+    assert_eq!(of(r#""original_max_position_embeddings": 16,"#, 8), of("", 16));
+    assert_ne!(of("", 8), of("", 16));
+}
+
+#[test]
+fn an_unknown_setting_is_an_error_that_names_it() {
+    let error = rope(r#"{"rope_scaling": {"rope_type": "longrope", "factor": 2}}"#).unwrap_err();
+    assert!(error.message.contains("`rope_scaling.rope_type` is \"longrope\""), "{error}");
+    let error = rope(r#"{"rope_scaling": {"rope_type": "linear", "factor": 2, "betta": 1}}"#).unwrap_err();
+    assert!(error.message.contains("`rope_scaling.betta`"), "{error}");
+    let error = rope(r#"{"rope_scaling": {"factor": 4}}"#).unwrap_err();
+    assert!(
+        error.message.contains("`rope_scaling.factor` is 4, but the rope type \"default\" scales nothing"),
+        "{error}"
+    );
+}
