@@ -54,6 +54,17 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if data.len() as u64 > limit { Err(too_large()) } else { Ok(data) }
 }
 
+/// What text files of some programs begin with. It marks the encoding, UTF-8, and is no part of the text.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The bytes of a text without a byte order mark in front.
+pub fn without_bom(mut text: Vec<u8>) -> Vec<u8> {
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len());
+    }
+    text
+}
+
 thread_local! {
     /// Whether a panic of this thread is caught by `guarded`, which tells of it in its own way.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };

@@ -359,9 +359,6 @@ fn options_that_do_not_go_together() {
         "tokenised by the model's tokenizer",
     );
     refuses("ids: [[1]], dataset: \"a/b\"", "give `ids` or `dataset`, not both", "");
-    refuses("text: \"docs.jsonl\", separator: \"-\"", "`separator` goes with a plain text", "hold documents already");
-    refuses("text: \"text.txt\", shuffle: true", "`shuffle` goes with several documents", "`separator` cuts it");
-    refuses("text: \"text.txt\", column: \"a\"", "`column` goes with JSON Lines", "");
     refuses("text: \"text.txt\", config: \"a\"", "`config` goes with `dataset`", "neither configs nor revisions");
     refuses(
         "dataset: \"a/b\", file: \"x\", config: \"a\"",
@@ -369,6 +366,12 @@ fn options_that_do_not_go_together() {
         "leave one of them out",
     );
     let rest = "num_sequences: 1, sequence_length: 8";
+    let file = |options: &str| format!("text: {options}, {rest}");
+    let separator = file("\"docs.jsonl\", separator: \"-\"");
+    refuses(&separator, "`separator` goes with a plain text", "hold documents already");
+    let shuffle = file("\"text.txt\", shuffle: true");
+    refuses(&shuffle, "`shuffle` goes with several documents", "`separator` cuts it");
+    refuses(&file("\"text.txt\", column: \"a\""), "`column` goes with JSON", "");
     refuses(&format!("text: \"docs.jsonl\", seed: 3, {rest}"), "`seed` without `shuffle`", "shuffle: true");
     refuses(&format!("text: \"docs.jsonl\", windows: \"word\", {rest}"), "`windows` is \"word\"", "");
     refuses(&format!("dataset: \"a-b\", {rest}"), "dataset \"a-b\" is not a hub id", "HuggingFaceFW/fineweb-edu");
@@ -384,7 +387,11 @@ fn datasets_that_are_not_there() {
     };
     refuses("dataset: \"lab/none\"", "dataset \"lab/none\"", "for a private dataset set HF_TOKEN");
     let edu = format!("dataset: \"{ID}\"");
-    refuses(&format!("{edu}, config: \"sample-9BT\""), "no Parquet files of a config \"sample-9BT\"", "with `file`");
+    refuses(
+        &format!("{edu}, config: \"sample-9BT\""),
+        "no Parquet, JSON or CSV files of a config \"sample-9BT\"",
+        "with `file`",
+    );
     refuses(&format!("{edu}, config: \"sample-10BT\", split: \"test\""), "has no split \"test\"", "with `file`");
     refuses(&format!("{edu}, file: \"x.parquet\""), "the dataset has no such file", "under \"Files\"");
     refuses(&format!("{edu}, revision: \"v7\""), "no such revision", "of this dataset");

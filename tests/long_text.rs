@@ -1,7 +1,7 @@
 //! Texts far longer than what is made of them: they cost the memory of a piece, give the ids of the whole, and end at the
 //! first signal.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
@@ -187,6 +187,21 @@ fn a_long_text_costs_no_more_than_its_windows() {
     let text = line.repeat(LONG / line.len());
     project.file("text.txt", &text).file("one.jsonl", json!({ "text": text }).to_string());
     project.file("many.jsonl", format!("{}\n", json!({ "text": line })).repeat(LONG / line.len()));
+    let gzip = |data: String| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    project.file("one.json", json!([text]).to_string()).file("text.txt.gz", gzip(text.clone()));
+    let many =
+        |before: &str, one: String, between: &str| format!("{before}{}", vec![one; LONG / line.len()].join(between));
+    project.file("many.json", many("[", json!({ "text": line }).to_string(), ",\n") + "]");
+    project.file("many.csv", many("text,n\n", format!("\"{line}\",1"), "\n"));
+    project.file("one.csv", format!("text,n\n\"{text}\",1\n"));
+    project.file("many.jsonl.gz", gzip(many("", json!({ "text": line }).to_string(), "\n")));
+    // Far more than there is memory, in a few kilobytes.
+    let block = zstd::bulk::compress(&vec![b' '; 64 << 20], 1).unwrap();
+    project.file("blanks.jsonl.zst", block.repeat(64));
     project.file("gap.jsonl", format!("{}\n", json!({ "other": [line], "text": line })).repeat(LONG / 2 / line.len()));
     for options in [
         "text: \"text.txt\"",
@@ -196,6 +211,13 @@ fn a_long_text_costs_no_more_than_its_windows() {
         "text: \"many.jsonl\"",
         "text: \"many.jsonl\", shuffle: true",
         "text: \"gap.jsonl\", windows: \"documents\"",
+        "text: \"text.txt.gz\"",
+        "text: \"one.json\"",
+        "text: \"many.json\"",
+        "text: \"many.csv\"",
+        "text: \"many.csv\", shuffle: true",
+        "text: \"one.csv\"",
+        "text: \"many.jsonl.gz\", shuffle: true",
     ] {
         let script = format!(
             "let model = load_model(\"model\");
@@ -207,6 +229,18 @@ fn a_long_text_costs_no_more_than_its_windows() {
         let (status, kilobytes) = measured(&mut child);
         assert!(status.success(), "{options}: {status}");
         assert!(kilobytes < FEW, "{options}: {kilobytes} kB");
+    }
+    for (name, code) in [("blanks.jsonl.zst", 3)] {
+        let script = format!(
+            "let model = load_model(\"model\");
+             load_tokens(#{{ text: {name:?}, model: model, num_sequences: 2, sequence_length: 16 }});"
+        );
+        project.file("script.rhai", script);
+        let mut child =
+            project.command(&["run", "script.rhai"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (status, kilobytes) = measured(&mut child);
+        assert_eq!(status.code(), Some(code), "{name}");
+        assert!(kilobytes < 4 * FEW, "{name}: {kilobytes} kB");
     }
 }
 

@@ -34,7 +34,13 @@ const ELSEWHERE: &[Tested] = &[
         ],
     ),
     // messages quote little
-    (8, &[crate::outside_files::messages_quote_no_files_at_length]),
+    (
+        8,
+        &[
+            crate::outside_files::messages_quote_no_files_at_length,
+            crate::formats::a_column_that_is_not_there_is_told_with_those_that_are,
+        ],
+    ),
     // only files are read
     (9, &[crate::outside_files::what_is_no_file_is_not_read]),
     // a damaged file is an error
@@ -43,6 +49,8 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::outside_files::a_damaged_tokenizer_is_an_error,
             crate::outside_files::a_damaged_parquet_file_is_an_error,
+            crate::formats::packed_files_that_are_cut_off_are_errors,
+            crate::formats::what_small_files_unpack_to_takes_no_memory,
             crate::bad_models::a_size_that_no_model_has_is_named,
         ],
     ),

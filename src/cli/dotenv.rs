@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use crate::outside::without_bom;
 use crate::plain::plain;
 use crate::progress::note;
 use crate::secret::{self, Secret};
@@ -55,7 +56,7 @@ fn text() -> Result<Option<String>, String> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(format!("it is longer than {} KB; keep only keys in it", MOST_BYTES >> 10));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| "it is not text in UTF-8".to_string())
+    String::from_utf8(without_bom(bytes)).map(Some).map_err(|_| "it is not text in UTF-8".to_string())
 }
 
 fn keep(text: &str) {

@@ -119,13 +119,14 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     })
 }
 
-/// The text of a script or module that is not too large for one.
+/// The text of a script or module that is not too large for one, without a byte order mark.
 fn text_of(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > bounds::MAX_SCRIPT {
-        true => Err(std::io::Error::other("a script may be 4 MiB long")),
-        false => Ok(text),
+    match (text.len() as u64 > bounds::MAX_SCRIPT, text.strip_prefix('\u{feff}')) {
+        (true, _) => Err(std::io::Error::other("a script may be 4 MiB long")),
+        (false, Some(text)) => Ok(text.to_string()),
+        (false, None) => Ok(text),
     }
 }
 

@@ -87,7 +87,8 @@ pub fn functions(module: &str) -> Vec<String> {
 pub fn data(context: &Context, name: &str) -> Option<String> {
     let embedded = DATA.iter().find(|(file, _)| *file == name)?;
     let own = context.root.join("stdlib").join(name);
-    let read = || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(data).ok());
+    let read =
+        || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(outside::without_bom(data)).ok());
     // A link that leads out of the project gives nothing away.
     let own = if super::reads::inside(context, &own) { read() } else { None };
     Some(own.unwrap_or_else(|| embedded.1.to_string()))

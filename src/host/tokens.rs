@@ -11,8 +11,8 @@ use super::problem::thrown;
 use super::reads;
 use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
-use crate::hub::{Documents, Format};
-use crate::record::{DatasetArgs, MAX_TOKENS, TextArgs, TokenSource, Windows};
+use crate::hub::Documents;
+use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
 
 /// What only text that is cut here can have.
@@ -26,6 +26,7 @@ const CUTTING: &[&str] = &[
     "overlap",
     "separator",
     "windows",
+    "format",
     "column",
     "straight_quotes",
     "add_special_tokens",
@@ -33,6 +34,13 @@ const CUTTING: &[&str] = &[
 const DATASET: &[&str] = &["config", "split", "revision", "file"];
 const WINDOWS: &[(&str, Windows)] =
     &[("tokens", Windows::Tokens), ("text", Windows::Text), ("documents", Windows::Documents)];
+const FORMATS: &[(&str, TextFormat)] = &[
+    ("text", TextFormat::Text),
+    ("json", TextFormat::Json),
+    ("csv", TextFormat::Csv),
+    ("tsv", TextFormat::Tsv),
+    ("parquet", TextFormat::Parquet),
+];
 
 /// Text that goes along to another machine, bytes: far more than a usual analysis reads, and what a large one needs.
 const SENT: usize = 32 << 20;
@@ -63,7 +71,12 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         && !Arc::ptr_eq(session, &context.session)
         && context.root.join(&text.path).exists()
     {
-        text.documents = Some(super::weight::beside(|| Documents::open(text)?.first(sent(text)))?);
+        let documents = super::weight::beside(|| -> Result<Brought> {
+            let documents = Documents::open(text)?;
+            let one_text = documents.one_text;
+            Ok(Brought { documents: documents.first(sent(text))?, one_text })
+        })?;
+        text.documents = Some(documents);
     }
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
@@ -128,16 +141,6 @@ fn text(o: &Options) -> Result<TextArgs> {
     if separator.as_deref() == Some("") {
         return Err(Error::bad_argument("load_tokens: `separator` is empty").hint("separator: \"---\", say"));
     }
-    let plain = dataset.is_none() && Format::of(&path) == Format::Plain;
-    if !plain {
-        only(o, "a plain text", &["separator"], "JSON Lines, Parquet and datasets hold documents already")?;
-    }
-    let whole = plain && separator.is_none();
-    if whole {
-        let hint = "a plain text is one document; `separator` cuts it into several";
-        only(o, "several documents", &["shuffle", "seed"], hint)?;
-        only(o, "JSON Lines, Parquet or `dataset`", &["column"], hint)?;
-    }
     let windows = o.choice("windows", WINDOWS)?;
     let num_sequences = o.required("num_sequences", o.whole("num_sequences")?)?;
     let sequence_length = o.required("sequence_length", o.whole("sequence_length")?)?;
@@ -148,7 +151,8 @@ fn text(o: &Options) -> Result<TextArgs> {
         path,
         dataset,
         documents: None,
-        column: o.string("column")?.unwrap_or_else(|| "text".to_string()),
+        format: o.choice("format", FORMATS)?,
+        column: o.string("column")?,
         tokenizer: o.required("model", model)?.0.folder.clone(),
         num_sequences,
         sequence_length,

@@ -1,4 +1,4 @@
-//! A Parquet file of a dataset on the hub, read by ranges: which commit, which file, and a cache of the ranges read.
+//! A file of a dataset on the hub, read by ranges: which commit, which file, and a cache of the ranges read.
 //!
 //! The cache is below the user's cache folder, `outlier/datasets/<owner>--<name>/<commit>/<file>/<first byte>-<length>`, so
 //! that the same text is there again without a network.
@@ -16,11 +16,11 @@ use sha2::{Digest, Sha256};
 use super::environment;
 use super::http::{Http, IS_IT_A_HUB};
 use super::names::{is_commit, is_file_path};
-use super::parquet_text::TextColumn;
 use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::resolve_all;
 use super::resolve::{Address, RepositoryKind, check_revision};
+use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
@@ -34,11 +34,10 @@ const LARGEST_RANGE: u64 = 4 << 30;
 /// Bytes of a stored choice.
 const CHOICE: u64 = 64 << 10;
 
-/// A column of a file of a dataset.
+/// A file of a dataset at a commit.
 pub struct Found {
-    pub source: String,
+    pub file: TextFile,
     pub revision: String,
-    pub column: TextColumn,
 }
 
 /// Which file `DatasetArgs` means.
@@ -56,12 +55,12 @@ impl Choice {
     }
 }
 
-/// Finds the file and opens the column `column` of it.
+/// Finds the file. Nothing of it is read yet.
 ///
 /// # Errors
 /// `not_found` when the dataset, revision, config, split or file does not exist, `io` when the hub cannot be reached and the
 /// text is not in the cache.
-pub fn open(args: &DatasetArgs, column: &str) -> Result<Found> {
+pub fn open(args: &DatasetArgs) -> Result<Found> {
     let address = Address::new(RepositoryKind::Dataset, &args.id).ok_or_else(|| {
         Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", args.id))
             .hint("an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`")
@@ -80,8 +79,7 @@ pub fn open(args: &DatasetArgs, column: &str) -> Result<Found> {
     let name = format!("{}/{}", args.id, choice.file);
     let cached = Cached { address, choice: choice.clone(), cache, remote: std::sync::Mutex::new(None) };
     let read = move |range| cached.read(range);
-    let column = TextColumn::open(&name, choice.bytes, column, Arc::new(read))?;
-    Ok(Found { source: name, revision: choice.commit, column })
+    Ok(Found { file: TextFile::remote(name, choice.bytes, Arc::new(read)), revision: choice.commit })
 }
 
 /// Asks the hub which file is meant; where that is known for good, or the hub cannot be asked, the last answer counts.
@@ -135,36 +133,40 @@ fn ask(address: &Arc<Address>, args: &DatasetArgs) -> Result<Choice> {
     choice.is_harmless().then_some(choice).ok_or_else(|| found.changed())
 }
 
-/// The smallest Parquet file of a config and split: as good a sample as any, and quick to open.
+/// The smallest file of a config and split: as good a sample as any, and quick to open. Parquet where there is any.
 fn smallest(http: &Arc<Http>, address: &Address, commit: &str, args: &DatasetArgs) -> Result<String> {
     let folders = match &args.config {
         // FineWeb keeps "sample-10BT" in sample/10BT and "CC-MAIN-2024-10" in data/CC-MAIN-2024-10.
         Some(config) => vec![config.clone(), config.replacen('-', "/", 1), format!("data/{config}")],
         None => vec!["data".to_string(), "default".to_string()],
     };
-    let mut listed = Vec::new();
+    let (mut listed, mut others) = (Vec::new(), Vec::new());
     for folder in &folders {
         match http.json(&address.tree_path(commit, folder), &address.doing(&format!("the list of {folder}/"))) {
             Err(error) if error.kind == Kind::NotFound => continue,
-            list => listed = parquet_files(&list?),
+            list => {
+                let files = files(&list?);
+                listed = files.iter().filter(|(path, _)| path.ends_with(".parquet")).cloned().collect();
+                if others.is_empty() {
+                    others = files.into_iter().filter(|(path, _)| holds_texts(path)).collect();
+                }
+            }
         }
         if !listed.is_empty() {
             break;
         }
     }
     let config = args.config.as_deref().unwrap_or("default");
-    if listed.is_empty() {
-        let message = format!("{}: no Parquet files of a config \"{config}\"", address.told());
+    if listed.is_empty() && others.is_empty() {
+        let message = format!("{}: no Parquet, JSON or CSV files of a config \"{config}\"", address.told());
         return Err(
             Error::not_found(message).hint("name a file of the dataset with `file`, such as file: \"data/x.parquet\"")
         );
     }
-    let split_of = |path: &str| {
-        let name = path.rsplit('/').next().unwrap_or_default().to_string();
-        SPLITS.iter().find(|split| name.starts_with(&format!("{split}-")) || name == format!("{split}.parquet"))
-    };
+    let split_of: fn(&str) -> Option<&'static str> = if listed.is_empty() { split_among_words } else { split_in_front };
+    let mut listed = if listed.is_empty() { others } else { listed };
     if listed.iter().any(|(path, _)| split_of(path).is_some()) {
-        listed.retain(|(path, _)| split_of(path).is_some_and(|split| *split == args.split));
+        listed.retain(|(path, _)| split_of(path).is_some_and(|split| split == args.split));
     } else if args.split != "train" {
         listed.clear();
     }
@@ -175,10 +177,32 @@ fn smallest(http: &Arc<Http>, address: &Address, commit: &str, args: &DatasetArg
     Ok(path)
 }
 
-fn parquet_files(list: &Value) -> Vec<(String, u64)> {
+/// The split in the usual names of Parquet files: "train-00000-of-00010.parquet".
+fn split_in_front(path: &str) -> Option<&'static str> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    SPLITS.iter().copied().find(|split| name.starts_with(&format!("{split}-")) || name == format!("{split}.parquet"))
+}
+
+/// The split that is a word of a file's name: "c4-train.00000-of-01024.json.gz".
+fn split_among_words(path: &str) -> Option<&'static str> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.split(|c: char| !c.is_ascii_alphanumeric())
+        .find_map(|word| SPLITS.iter().copied().find(|split| *split == word))
+}
+
+/// Whether a file that is not Parquet is one of texts, by its name, and not of what is said about a dataset.
+fn holds_texts(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let inner = [".gz", ".zst"].into_iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    let about = inner.starts_with("dataset_") || inner.ends_with("info.json") || inner.ends_with("infos.json");
+    !about && [".json", ".jsonl", ".ndjson", ".csv", ".tsv"].iter().any(|ending| inner.ends_with(ending))
+}
+
+/// Paths and sizes of the files of a list.
+fn files(list: &Value) -> Vec<(String, u64)> {
     let file = |entry: &Value| {
-        let path = entry["path"].as_str().filter(|path| path.ends_with(".parquet") && is_file_path(path))?;
-        Some((path.to_string(), entry["size"].as_u64()?))
+        let path = entry["path"].as_str().filter(|path| is_file_path(path))?;
+        Some((path.to_string(), entry["size"].as_u64().filter(|_| entry["type"] != "directory")?))
     };
     list.as_array().into_iter().flatten().filter_map(file).collect()
 }

@@ -1,28 +1,37 @@
-//! The documents of a corpus, one after another: of a local text, JSON Lines or Parquet file, or of a dataset on the hub.
+//! The documents of a corpus, one after another: of a file of texts in one of the formats of `formats.rs`, on this machine or of
+//! a dataset on the hub.
 //!
 //! Documents come in groups (the row groups of Parquet; all others have one), which are read when they are reached, and of a
 //! group no more than is asked for. Shuffled, the groups come in random order and so do the documents of each; both follow
 //! from the seed.
 
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{Cursor, Read};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::dataset;
-use super::lines::{self, Slices};
+use super::formats::{self, Format};
+use super::json_values::Values;
+use super::lines::{self, Shuffled, Slices};
 use super::parquet_text::TextColumn;
+use super::text_file::{Bytes, TextFile};
+use super::unpack::Packing;
+use super::{dataset, json, spooled, table};
 use crate::error::{Error, Result};
-use crate::outside;
-use crate::record::TextArgs;
+use crate::outside::BOM;
+use crate::progress::interrupt_requested;
+use crate::record::{Brought, TextArgs, TextFormat};
+
+/// The column of texts where none is named, as datasets usually call it.
+pub const DEFAULT_COLUMN: &str = "text";
+/// Bytes of the beginning of a file by which its format is told.
+const HEAD: u64 = 64 << 10;
 
 /// Texts, made when they are asked for.
 pub type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
 /// Gives the documents of group `i`, in the order of this generator where there is one.
-type ReadGroup = Box<dyn Fn(usize, Option<ChaCha8Rng>) -> Result<Texts> + Send>;
+type ReadGroup = Box<dyn FnMut(usize, Option<ChaCha8Rng>) -> Result<Texts> + Send>;
 
 pub struct Documents {
     /// What to call it in a result.
@@ -37,59 +46,45 @@ pub struct Documents {
     seed: Option<u64>,
 }
 
-/// How a file of text is written, by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Plain,
-    JsonLines,
-    Parquet,
-}
-
-impl Format {
-    pub fn of(path: &str) -> Self {
-        match path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "parquet" => Self::Parquet,
-            "jsonl" | "ndjson" => Self::JsonLines,
-            _ => Self::Plain,
-        }
-    }
-}
-
 impl Documents {
     /// The documents that `args` names: of its dataset, those it brings along, or of its file.
     ///
     /// # Errors
-    /// `not_found`, `io` or `corrupt` when the file cannot be read, and what the hub refuses with.
+    /// `not_found`, `io` or `corrupt` when the file cannot be read, `unsupported` when its format is not, `bad_argument` when
+    /// an option does not go with its format, and what the hub refuses with.
     pub fn open(args: &TextArgs) -> Result<Self> {
-        let path = args.path.clone();
-        if let Some(dataset) = &args.dataset {
-            let found = dataset::open(dataset, &args.column)?;
-            let documents = Self::parquet(&found.source, found.column, args.shuffle);
-            return Ok(Self { revision: Some(found.revision), ..documents });
-        }
-        let format = Format::of(&path);
-        let one_text = format == Format::Plain && args.separator.is_none();
-        let (column, separator) = (args.column.clone(), args.separator.clone());
-        let documents = match (args.documents.clone(), format) {
+        if let Some(Brought { documents, one_text }) = args.documents.clone() {
             // Whoever sent them has put them in order.
-            (Some(brought), _) => {
-                let texts = move || -> Texts { Box::new(brought.clone().into_iter().map(Ok)) };
-                Self::new(&args.path, 1, Box::new(move |_, _| Ok(texts())), None)
+            let mut documents = Some(documents);
+            let read =
+                move |_, _| -> Result<Texts> { Ok(Box::new(documents.take().unwrap_or_default().into_iter().map(Ok))) };
+            return Ok(Self { one_text, ..Self::new(&args.path, 1, Box::new(read), None) });
+        }
+        let (file, revision) = match &args.dataset {
+            Some(dataset) => {
+                let found = dataset::open(dataset)?;
+                (found.file, Some(found.revision))
             }
-            (None, Format::Parquet) => Self::parquet(&path, local_parquet(&path, &args.column)?, args.shuffle),
-            (None, Format::JsonLines) => {
-                let read = move |_, random| lines::json(&path, &column, random);
-                Self::new(&args.path, 1, Box::new(read), args.shuffle)
-            }
-            (None, Format::Plain) => {
-                let read = move |_, random| match &separator {
-                    Some(separator) => lines::between(&path, separator, random),
-                    None => Ok(Box::new(Slices::open(&path)?) as Texts),
-                };
-                Self::new(&args.path, 1, Box::new(read), args.shuffle)
-            }
+            None => (TextFile::here(&args.path)?, None),
         };
-        Ok(Self { one_text, ..documents })
+        let name = file.name.clone();
+        let content = Content::of(file, args.format)?;
+        content.suits(args)?;
+        let column = args.column.clone().unwrap_or_else(|| DEFAULT_COLUMN.to_string());
+        if content.format == Format::Parquet {
+            let column = TextColumn::open(&name, content.file.bytes, &column, content.file.read)?;
+            let groups = column.num_groups();
+            let read = Box::new(move |group, random| column.group(group, random));
+            return Ok(Self { revision, ..Self::new(&name, groups, read, args.shuffle) });
+        }
+        let separator = args.separator.clone();
+        let one_text = content.format == Format::Plain && separator.is_none();
+        let mut content = Some(content);
+        let read = move |_, random| match content.take() {
+            Some(content) => content.texts(&column, separator.as_deref(), random),
+            None => Ok(Box::new(std::iter::empty()) as Texts),
+        };
+        Ok(Self { revision, one_text, ..Self::new(&name, 1, Box::new(read), args.shuffle) })
     }
 
     /// The first documents, of at most about `bytes`, but at least one where there is one: to be sent along.
@@ -102,10 +97,6 @@ impl Documents {
             documents.push(document);
         }
         Ok(documents)
-    }
-
-    fn parquet(source: &str, column: TextColumn, seed: Option<u64>) -> Self {
-        Self::new(source, column.num_groups(), Box::new(move |group, random| column.group(group, random)), seed)
     }
 
     fn new(source: &str, groups: usize, read: ReadGroup, seed: Option<u64>) -> Self {
@@ -127,6 +118,9 @@ impl Documents {
     /// The next document that is not blank, or the next piece of the one text.
     pub fn next_document(&mut self) -> Result<Option<String>> {
         loop {
+            if interrupt_requested() {
+                return Err(Error::interrupted());
+            }
             if let Some(document) = self.here.next() {
                 let document = document?;
                 if !self.one_text && document.trim().is_empty() {
@@ -146,22 +140,119 @@ impl Documents {
     }
 }
 
+/// A file whose format is known, with what has been read to know it.
+struct Content {
+    file: TextFile,
+    format: Format,
+    packing: Option<Packing>,
+    /// The beginning of the text, unpacked, and what comes behind it.
+    head: Vec<u8>,
+    rest: Bytes,
+    /// First byte of the text in a file that is not packed: behind the byte order mark.
+    begin: u64,
+}
+
+impl Content {
+    fn of(file: TextFile, wanted: Option<TextFormat>) -> Result<Self> {
+        let name = file.name.clone();
+        // It ends with what its beginning says, and each question to the hub takes time.
+        let is_parquet = match wanted {
+            Some(wanted) => wanted == TextFormat::Parquet,
+            None => file.remote && name.ends_with(".parquet"),
+        };
+        if is_parquet {
+            let (head, rest): (_, Bytes) = (Vec::new(), Box::new(std::io::empty()));
+            return Ok(Self { file, format: Format::Parquet, packing: None, head, rest, begin: 0 });
+        }
+        let beginning = |bytes: &mut Bytes| {
+            let mut head = Vec::new();
+            bytes.take(HEAD).read_to_end(&mut head).map_err(|e| unreadable(&name, &e))?;
+            Ok::<_, Error>(head)
+        };
+        let mut rest: Bytes = Box::new(file.stream());
+        let mut head = beginning(&mut rest)?;
+        let packing = Packing::of(&head);
+        if let Some(packing) = packing {
+            let packed = Box::new(Cursor::new(head).chain(rest));
+            rest = packing.unpacked(&name, packed).map_err(|e| unreadable(&name, &e))?;
+            head = beginning(&mut rest)?;
+        }
+        let whole = (head.len() as u64) < HEAD;
+        let begin = if head.starts_with(BOM) { BOM.len() } else { 0 };
+        head.drain(..begin);
+        let format = formats::judge(&name, &head, whole, packing, wanted)?;
+        Ok(Self { file, format, packing, head, rest, begin: begin as u64 })
+    }
+
+    /// Whether the options of `args` go with the format.
+    fn suits(&self, args: &TextArgs) -> Result<()> {
+        let wrong = |option: &str, what: &str, hint: &str| {
+            let is = format!("{} is {}", self.file.name, self.format.name());
+            Err(Error::bad_argument(format!("load_tokens: `{option}` goes with {what}; {is}")).hint(hint))
+        };
+        if self.format != Format::Plain {
+            return match args.separator {
+                Some(_) => wrong("separator", "a plain text", "JSON, tables and Parquet hold documents already"),
+                None => Ok(()),
+            };
+        }
+        let hint = "a plain text is one document; `separator` cuts it into several";
+        if args.column.is_some() {
+            return wrong("column", "JSON, CSV or Parquet", hint);
+        }
+        if args.shuffle.is_some() && args.separator.is_none() {
+            return wrong("shuffle", "several documents", hint);
+        }
+        Ok(())
+    }
+
+    /// The texts, in random order if one is given. Not for Parquet, which has groups.
+    fn texts(self, column: &str, separator: Option<&str>, random: Option<ChaCha8Rng>) -> Result<Texts> {
+        let Self { file, format, packing, head, rest, begin } = self;
+        let name = file.name.as_str();
+        let head_of_table = if matches!(format, Format::Table { .. }) { head.clone() } else { Vec::new() };
+        let text: Bytes = Box::new(Cursor::new(head).chain(rest));
+        // Where places in the file are places in the text, the order of the places is enough.
+        let (placed, random) = match (random, packing, format) {
+            (Some(random), None, Format::Plain | Format::JsonLines) if !file.remote => {
+                (Some(Shuffled { random, read: file.read.clone(), begin }), None)
+            }
+            (random, ..) => (None, random),
+        };
+        let texts: Texts = match (format, separator) {
+            (Format::Plain, Some(separator)) => {
+                lines::between(name, lines::parts(name, text, separator, false, placed)?)
+            }
+            (Format::JsonLines, _) => {
+                let parts = lines::parts(name, text, "\n", true, placed)?;
+                Box::new(json::Texts::new(name, column, lines::values(parts)))
+            }
+            (Format::JsonValues | Format::JsonArray, _) => {
+                let values = Values::new(name, text, format == Format::JsonArray);
+                Box::new(json::Texts::new(name, column, values))
+            }
+            (Format::Table { delimiter }, _) => {
+                Box::new(table::Texts::open(name, &head_of_table, text, delimiter, column)?)
+            }
+            (Format::Plain | Format::Parquet, _) => Box::new(Slices::new(name, text)),
+        };
+        match random {
+            Some(random) => spooled::shuffled(name, texts, random),
+            None => Ok(texts),
+        }
+    }
+}
+
+/// The error of a file that could not be read; one of ours that came through a reader stays what it is.
 pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
+    if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        return own.clone();
+    }
     Error::io(format!("reading {path}"), error).hint(match error.kind() {
-        std::io::ErrorKind::InvalidData => "text must be UTF-8; convert the file first",
+        std::io::ErrorKind::InvalidData => {
+            "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
+        }
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
         _ => "paths given to load_tokens start from the folder the program runs in",
     })
-}
-
-fn local_parquet(path: &str, column: &str) -> Result<TextColumn> {
-    let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
-    let bytes = file.metadata().map_err(|e| unreadable(path, &e))?.len();
-    let name = path.to_string();
-    let read = move |range: std::ops::Range<u64>| {
-        let mut data = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut data, range.start).map_err(|e| unreadable(&name, &e))?;
-        Ok(data)
-    };
-    TextColumn::open(path, bytes, column, Arc::new(read))
 }

@@ -1,43 +1,32 @@
-//! Text files as a stream: pieces of one text, or the documents between separators, of which JSON Lines are a kind. No more
-//! of a file is in memory than one of them.
+//! Text files as a stream: pieces of one text, or what stands between separators, of which lines are a kind. No more of a file
+//! is in memory than one of them.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Error as IoError, ErrorKind, Read, Take};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Error as IoError, ErrorKind, Read};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::documents::{Texts, unreadable};
+use super::json_values::{Place, Value};
+use super::text_file::{Bytes, ReadRange};
 use crate::error::{Error, Result};
-use crate::outside::{self, shown};
 use crate::progress::interrupt_requested;
 
 /// Bytes of one piece of a text.
-const SLICE: usize = 64 << 10;
+pub const SLICE: usize = 64 << 10;
 /// Bytes of one document: larger ones are no documents but a missing separator.
-const MAX_DOCUMENT: usize = 256 << 20;
+pub const MAX_DOCUMENT: usize = 256 << 20;
 /// Documents of a file that is shuffled: their places are kept, 16 bytes each.
-const MAX_SHUFFLED: usize = 64 << 20;
+pub const MAX_SHUFFLED: usize = 64 << 20;
 
-/// A file as long as it was when it was opened: one that grows meanwhile has an end, too.
-fn open(path: &str) -> Result<BufReader<Take<File>>> {
-    let length = |file: &File| file.metadata().map(|metadata| metadata.len());
-    let file = outside::open(Path::new(path)).and_then(|file| length(&file).map(|length| file.take(length)));
-    file.map(|file| BufReader::with_capacity(SLICE, file)).map_err(|e| unreadable(path, &e))
-}
-
-fn not_text(path: &str) -> Error {
+pub fn not_text(path: &str) -> Error {
     unreadable(path, &IoError::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 /// The consecutive pieces of one text; none of one that is blank.
 pub struct Slices {
     path: String,
-    reader: BufReader<Take<File>>,
+    reader: BufReader<Bytes>,
     /// The beginning of a character whose other bytes come with the next piece.
     rest: Vec<u8>,
     /// Nothing but blanks so far: they belong to a text only if more follows.
@@ -45,8 +34,9 @@ pub struct Slices {
 }
 
 impl Slices {
-    pub fn open(path: &str) -> Result<Self> {
-        Ok(Self { path: path.to_string(), reader: open(path)?, rest: Vec::new(), blank: true })
+    pub fn new(path: &str, text: Bytes) -> Self {
+        let reader = BufReader::with_capacity(SLICE, text);
+        Self { path: path.to_string(), reader, rest: Vec::new(), blank: true }
     }
 
     fn piece(&mut self) -> Result<Option<String>> {
@@ -97,9 +87,9 @@ fn too_long(path: &str) -> Error {
         .hint("is the separator the right one? JSON Lines have one object per line")
 }
 
-/// Where a document is in its file.
+/// Where a document is in its text.
 #[derive(Clone, Copy)]
-struct Spot {
+pub struct Spot {
     offset: u64,
     bytes: u32,
     /// Documents before it, blank ones too.
@@ -109,7 +99,7 @@ struct Spot {
 /// The bytes between separators, one after another.
 struct Split {
     path: String,
-    reader: BufReader<Take<File>>,
+    reader: BufReader<Bytes>,
     separator: Vec<u8>,
     offset: u64,
     index: u32,
@@ -117,13 +107,17 @@ struct Split {
 }
 
 impl Split {
-    fn open(path: &str, separator: &str) -> Result<Self> {
+    fn new(path: &str, text: Bytes, separator: &str) -> Self {
         let (path, separator) = (path.to_string(), separator.as_bytes().to_vec());
-        Ok(Self { reader: open(&path)?, path, separator, offset: 0, index: 0, ended: false })
+        let reader = BufReader::with_capacity(SLICE, text);
+        Self { reader, path, separator, offset: 0, index: 0, ended: false }
     }
 
     fn document(&mut self) -> Result<Option<(Spot, Vec<u8>)>> {
         let Some(last) = self.separator.last().copied().filter(|_| !self.ended) else { return Ok(None) };
+        if interrupt_requested() {
+            return Err(Error::interrupted());
+        }
         let mut bytes = Vec::new();
         while !bytes.ends_with(&self.separator) {
             let most = (MAX_DOCUMENT + self.separator.len() - bytes.len()) as u64;
@@ -156,120 +150,52 @@ impl Iterator for Split {
     }
 }
 
-/// The documents that `make` makes of what stands between separators; blank ones are left out if `dense`.
-fn split(
-    path: &str,
-    separator: &str,
-    dense: bool,
-    random: Option<ChaCha8Rng>,
-    make: impl Fn(Spot, String) -> Result<String> + Send + 'static,
-) -> Result<Texts> {
+/// What stands between separators, and where.
+pub type Parts = Box<dyn Iterator<Item = Result<(Spot, Vec<u8>)>> + Send>;
+
+/// A random order, and how to read the parts in it: from a file in which the text begins at a byte.
+pub struct Shuffled {
+    pub random: ChaCha8Rng,
+    pub read: ReadRange,
+    pub begin: u64,
+}
+
+/// What stands between `separator`s; blank parts are left out if `dense`.
+pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Option<Shuffled>) -> Result<Parts> {
     let blank = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty());
     let kept = move |item: &Result<(Spot, Vec<u8>)>| !(dense && item.as_ref().is_ok_and(|(_, bytes)| blank(bytes)));
-    let documents = Split::open(path, separator)?.filter(kept);
-    let name = path.to_string();
-    let text = move |spot, bytes| String::from_utf8(bytes).map_err(|_| not_text(&name)).and_then(|t| make(spot, t));
-    let Some(mut random) = random else {
-        return Ok(Box::new(documents.map(move |item| item.and_then(|(spot, bytes)| text(spot, bytes)))));
-    };
+    let parts = Split::new(path, text, separator).filter(kept);
+    let Some(Shuffled { mut random, read, begin }) = shuffled else { return Ok(Box::new(parts)) };
     let mut spots = Vec::new();
-    for item in documents {
+    for part in parts {
         if spots.len() == MAX_SHUFFLED {
-            let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
-            return Err(Error::unsupported(message).hint("cut the file into several, or store it as Parquet"));
+            return Err(too_many(path));
         }
-        if interrupt_requested() {
-            return Err(Error::interrupted());
-        }
-        spots.push(item?.0);
+        spots.push(part?.0);
     }
     spots.shuffle(&mut random);
-    let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
-    let name = path.to_string();
     Ok(Box::new(spots.into_iter().map(move |spot| {
-        let mut bytes = vec![0; spot.bytes as usize];
-        file.read_exact_at(&mut bytes, spot.offset).map_err(|e| unreadable(&name, &e))?;
-        text(spot, bytes)
+        let from = begin + spot.offset;
+        read(from..from + u64::from(spot.bytes)).map(|bytes| (spot, bytes))
     })))
 }
 
-/// The documents of a text file between `separator`s.
-pub fn between(path: &str, separator: &str, random: Option<ChaCha8Rng>) -> Result<Texts> {
-    split(path, separator, false, random, |_, text| Ok(text.trim().to_string()))
+pub fn too_many(path: &str) -> Error {
+    let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
+    Error::unsupported(message).hint("cut the file into several, or store it as Parquet")
 }
 
-/// One JSON object per line, with the document under `column`.
-pub fn json(path: &str, column: &str, random: Option<ChaCha8Rng>) -> Result<Texts> {
-    let (name, column) = (path.to_string(), column.to_string());
-    split(path, "\n", true, random, move |spot, line| {
-        let damaged = |problem: String| {
-            Error::corrupt(format!("reading {name}, line {}: {problem}", spot.index + 1))
-                .hint("every line is a JSON object such as {\"text\": \"…\"}; `column` names another key")
-        };
-        let mut line = serde_json::Deserializer::from_str(&line);
-        let text = Field(Some(&column)).deserialize(&mut line).and_then(|text| line.end().map(|()| text));
-        let text = text.map_err(|e| damaged(e.to_string()))?;
-        text.ok_or_else(|| damaged(format!("no text under \"{}\"", shown(&column))))
+/// The documents between separators.
+pub fn between(path: &str, parts: Parts) -> Texts {
+    let name = path.to_string();
+    let text = move |bytes| String::from_utf8(bytes).map_err(|_| not_text(&name));
+    Box::new(parts.map(move |part| text(part?.1).map(|text| text.trim().to_string())))
+}
+
+/// The lines of JSON Lines.
+pub fn values(parts: Parts) -> impl Iterator<Item = Result<Value>> + Send {
+    parts.map(|part| {
+        let (spot, bytes) = part?;
+        Ok(Value { place: Place::Line(u64::from(spot.index) + 1), bytes, alone: false })
     })
-}
-
-/// The string under a key of an object; without a key, the value itself if it is one. What else there is gets passed over.
-#[derive(Clone, Copy)]
-struct Field<'a>(Option<&'a str>);
-
-impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> std::result::Result<Self::Value, D::Error> {
-        value.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if self.0 == Some(key.as_str()) {
-                found = map.next_value_seed(Field(None))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Self::Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
-        Ok(self.0.is_none().then(|| text.to_string()))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
 }

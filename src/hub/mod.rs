@@ -13,8 +13,11 @@ mod download;
 mod environment;
 mod fetch;
 mod folder;
+mod formats;
 mod hash;
 mod http;
+mod json;
+mod json_values;
 mod lines;
 mod names;
 mod parquet_checks;
@@ -25,13 +28,18 @@ mod repository;
 mod resolve;
 mod shards;
 mod source;
+mod spooled;
 mod streamed;
+mod table;
+mod text_file;
+mod unpack;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use documents::{Documents, Format};
+pub use documents::Documents;
 pub use environment::{own_token, use_token};
+pub use formats::is_pointer;
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 
 use crate::error::{Error, Result};

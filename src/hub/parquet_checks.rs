@@ -1,7 +1,10 @@
 //! Numbers of a Parquet file that its reader believes before it has seen what they count: nesting, counts and sizes. A file
 //! in which they cannot be true is refused before memory is asked for.
 
-use parquet::basic::Encoding;
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 
@@ -13,6 +16,9 @@ const MAX_PAGE: u64 = 1 << 30;
 const MAX_LENGTHS: u64 = 1 << 24;
 /// Bytes of a length in front of a text.
 const LENGTH: usize = 4;
+
+/// The kind of a page that is read by nobody.
+const INDEX_PAGE: i32 = 1;
 
 /// Kinds of values in Thrift's compact protocol.
 const BOOLEANS: [u8; 2] = [1, 2];
@@ -151,30 +157,118 @@ pub fn schema_fits(footer: &[u8]) -> bool {
     read.is_some() && open.is_empty()
 }
 
-/// Bytes that the pages of a column chunk unpack to, as they say; `None` where they do not fit it or are too large.
-pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
-    let mut sum = 0;
-    while !chunk.is_empty() {
+/// What the header of a page says of it.
+struct PageHeader {
+    kind: i32,
+    /// Bytes, unpacked and as they are in the file.
+    unpacked: u64,
+    packed: usize,
+    /// Bytes in front that are never packed.
+    levels: usize,
+    is_packed: bool,
+}
+
+impl PageHeader {
+    /// The header that `chunk` begins with, and what comes behind it; `None` where it is none or what it says does not fit.
+    fn read(chunk: &[u8]) -> Option<(Self, &[u8])> {
         let mut header = Thrift(chunk);
-        let (mut unpacked, mut packed) = (-1, -1);
-        header.fields(MAX_DEPTH, |thrift, id, kind| {
-            match (id, kind) {
+        let (mut kind, mut unpacked, mut packed) = (-1, -1, -1);
+        let (mut levels, mut is_packed) = ([0, 0], true);
+        header.fields(MAX_DEPTH, |thrift, id, field| {
+            match (id, field) {
+                (1, I32) => kind = thrift.signed()?,
                 (2, I32) => unpacked = thrift.signed()?,
                 (3, I32) => packed = thrift.signed()?,
+                // Of a page of the second version: bytes of levels, and whether the rest is packed.
+                (8, STRUCT) => thrift.fields(MAX_DEPTH, |thrift, id, field| {
+                    match (id, field) {
+                        (5 | 6, I32) => levels[id as usize - 5] = thrift.signed()?,
+                        (7, 1 | 2) => is_packed = field == 1,
+                        _ => return Some(false),
+                    }
+                    Some(true)
+                })?,
                 _ => return Some(false),
             }
             Some(true)
         })?;
         let unpacked = u64::try_from(unpacked).ok().filter(|bytes| *bytes <= MAX_PAGE)?;
-        sum += unpacked;
-        chunk = header.0.get(usize::try_from(packed).ok()?..)?;
+        let packed = usize::try_from(packed).ok().filter(|bytes| *bytes <= header.0.len())?;
+        let [a, b] = levels.map(usize::try_from);
+        let levels = a.ok()?.checked_add(b.ok()?)?;
+        Some((Self { kind, unpacked, packed, levels, is_packed }, header.0))
+    }
+}
+
+/// Bytes that the pages of a column chunk unpack to, as they say; `None` where they do not fit it or are too large.
+pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
+    let mut sum = 0;
+    while !chunk.is_empty() {
+        let (header, rest) = PageHeader::read(chunk)?;
+        sum += header.unpacked;
+        chunk = &rest[header.packed..];
     }
     Some(sum)
+}
+
+/// The pages of a column chunk as they are in the file, from the next one on.
+pub struct Packed {
+    pub chunk: Bytes,
+    pub compression: Compression,
+}
+
+impl Packed {
+    /// Passes over the next page; `None` where it unpacks to more than it says, or is no page.
+    fn pass(&mut self) -> Option<()> {
+        while !self.chunk.is_empty() {
+            let (header, rest) = PageHeader::read(&self.chunk)?;
+            let page = self.chunk.slice(self.chunk.len() - rest.len()..);
+            self.chunk = page.slice(header.packed..);
+            // The reader passes over pages of an index.
+            if header.kind != INDEX_PAGE {
+                let data = page.slice(header.levels.min(header.packed)..header.packed);
+                let most = header.unpacked.checked_sub(header.levels as u64)?;
+                return (!header.is_packed || unpacks_within(self.compression, &data, most)).then_some(());
+            }
+        }
+        Some(())
+    }
+}
+
+/// Whether data unpack to at most so many bytes. The library unpacks some of the methods whatever comes of it, and believes that
+/// it is what the page says only then.
+fn unpacks_within(compression: Compression, data: &[u8], most: u64) -> bool {
+    let unpacked: Box<dyn Read> = match compression {
+        Compression::GZIP(_) => Box::new(flate2::bufread::MultiGzDecoder::new(data)),
+        Compression::BROTLI(_) => Box::new(brotli::Decompressor::new(data, 4096)),
+        // Where it is no frame, but what Hadoop makes, there is nothing to count.
+        Compression::LZ4 => Box::new(lz4_flex::frame::FrameDecoder::new(data)),
+        _ => return true,
+    };
+    // What is damaged is told by the library, when it has unpacked as much.
+    let mut counted = Counted(0);
+    let _ = std::io::copy(&mut unpacked.take(most + 1), &mut counted);
+    counted.0 <= most
+}
+
+/// Bytes that were written and kept nowhere.
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The pages of a column of texts, of which each counts no more than it can hold.
 pub struct Pages {
     pub pages: Box<dyn PageReader>,
+    pub packed: Packed,
     /// Whether rows may have no text.
     pub optional: bool,
 }
@@ -221,6 +315,9 @@ impl Iterator for Pages {
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
+        if self.packed.pass().is_none() {
+            return Err(ParquetError::General("a page unpacks to more than it says".to_string()));
+        }
         let page = self.pages.get_next_page()?;
         match page.as_ref().is_none_or(|page| self.check(page).is_some()) {
             true => Ok(page),
@@ -233,6 +330,9 @@ impl PageReader for Pages {
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
+        if self.packed.pass().is_none() {
+            return Err(ParquetError::General("a page unpacks to more than it says".to_string()));
+        }
         self.pages.skip_next_page()
     }
 }

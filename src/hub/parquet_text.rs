@@ -8,17 +8,21 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use parquet::basic::{ConvertedType, LogicalType};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
+use parquet::schema::types::ColumnDescriptor;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::documents::Texts;
-use super::parquet_checks::{self, Pages};
+use super::formats::no_column;
+use super::parquet_checks::{self, Packed, Pages};
+use super::text_file::ReadRange;
 use crate::error::{Error, Result};
-use crate::outside::{complaint, guarded};
+use crate::outside::{complaint, guarded, shown};
 
 /// First guess of the size of a footer.
 const TAIL: u64 = 64 << 10;
@@ -33,11 +37,10 @@ const MAX_CHUNK: u64 = 4 << 30;
 /// Bytes and rows of a row group that is shuffled: it is in memory as a whole.
 const MAX_SHUFFLED: u64 = 4 << 30;
 const MAX_SHUFFLED_ROWS: usize = 1 << 24;
+/// Columns that a message lists.
+const LISTED: usize = 12;
 /// Rows that are unpacked at once.
 const ROWS: usize = 256;
-
-/// Brings bytes of the file.
-pub type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
 
 /// Parts of a file that are in memory, by their first byte; others are read when they are asked for.
 #[derive(Clone)]
@@ -134,18 +137,19 @@ impl TextColumn {
         }
         let file = reading(name, || SerializedFileReader::new(windows.clone()))?;
         let schema = file.metadata().file_metadata().schema_descr();
-        let paths: Vec<String> = (0..schema.num_columns()).map(|i| schema.column(i).path().string()).collect();
-        let found = paths.iter().position(|path| path == column).ok_or_else(|| {
-            Error::not_found(format!("reading {name}: no column \"{column}\""))
-                .hint(crate::suggest::hint(column, paths.iter().map(String::as_str)))
-        })?;
-        let descriptor = schema.column(found);
-        if descriptor.physical_type() != parquet::basic::Type::BYTE_ARRAY || descriptor.max_rep_level() > 0 {
-            let physical = descriptor.physical_type();
-            return Err(Error::unsupported(format!(
-                "reading {name}: column \"{column}\" holds {physical:?}, not text"
-            ))
-            .hint("name a column of strings with `column`"));
+        let leaves: Vec<_> = (0..schema.num_columns()).map(|i| schema.column(i)).collect();
+        let path_of = |leaf: &ColumnDescriptor| leaf.path().string();
+        let texts: Vec<String> =
+            leaves.iter().filter(|leaf| no_text(leaf).is_none()).map(|leaf| path_of(leaf)).collect();
+        let Some(found) = leaves.iter().position(|leaf| path_of(leaf) == column) else {
+            let below = format!("{column}.");
+            return Err(match leaves.iter().find(|leaf| path_of(leaf).starts_with(&below)) {
+                Some(leaf) if leaf.max_rep_level() > 0 => wrong_column(name, column, "lists", &texts),
+                _ => no_column(name, column, &texts),
+            });
+        };
+        if let Some(what) = no_text(&leaves[found]) {
+            return Err(wrong_column(name, column, &what, &texts));
         }
         Ok(Self { name: name.to_string(), windows, file, column: found })
     }
@@ -176,6 +180,7 @@ impl TextColumn {
 
     fn rows(&self, group: usize) -> Result<Rows> {
         let metadata = self.file.metadata().row_group(group).column(self.column);
+        let compression = metadata.compression();
         let start = metadata.dictionary_page_offset().unwrap_or(metadata.data_page_offset());
         let (Ok(start), Ok(length)) = (u64::try_from(start), u64::try_from(metadata.compressed_size())) else {
             return Err(damaged(&self.name, "a column lies at a negative offset"));
@@ -196,7 +201,8 @@ impl TextColumn {
         let optional = descriptor.max_def_level() > 0;
         let reader = reading(&self.name, || {
             let pages = self.file.get_row_group(group)?.get_column_page_reader(self.column)?;
-            Ok(ColumnReaderImpl::new(descriptor, Box::new(Pages { pages, optional })))
+            let packed = Packed { chunk: chunk.slice(..chunk.len().min(length as usize)), compression };
+            Ok(ColumnReaderImpl::new(descriptor, Box::new(Pages { pages, packed, optional })))
         })?;
         Ok(Rows { name: self.name.clone(), reader, ready: VecDeque::new(), unpacked, ended: false, _open: open })
     }
@@ -241,8 +247,11 @@ impl Rows {
         if !self.more()? {
             return Ok(None);
         }
-        let text = self.ready.pop_front().map(|value| value.as_utf8().map(str::to_string));
-        text.transpose().map_err(|e| unreadable(&self.name, e))
+        // Of bytes that are declared as no text the file may hold any.
+        self.ready.pop_front().map(|value| value.as_utf8().map(str::to_string)).transpose().map_err(|_| {
+            Error::unsupported(format!("reading {}: the column holds bytes that are no text in UTF-8", self.name))
+                .hint("name a column of strings with `column`")
+        })
     }
 
     fn too_large(&self) -> Error {
@@ -269,6 +278,32 @@ impl Windows {
     }
 }
 
+/// What a column holds if not one text a row.
+fn no_text(leaf: &ColumnDescriptor) -> Option<String> {
+    let physical = leaf.physical_type();
+    let other = match (leaf.logical_type_ref(), leaf.converted_type()) {
+        (Some(LogicalType::Decimal { .. } | LogicalType::Bson), _) => true,
+        (None, ConvertedType::DECIMAL | ConvertedType::BSON) => true,
+        _ => physical != parquet::basic::Type::BYTE_ARRAY,
+    };
+    match leaf.max_rep_level() {
+        0 if other => Some(format!("{physical:?}")),
+        0 => None,
+        _ => Some("lists".to_string()),
+    }
+}
+
+fn wrong_column(name: &str, column: &str, what: &str, texts: &[String]) -> Error {
+    let column = shown(column);
+    let message = format!("reading {name}: column \"{column}\" holds {what}, not text");
+    let columns: Vec<String> = texts.iter().take(LISTED).map(|name| format!("`{}`", shown(name))).collect();
+    Error::unsupported(message).hint(match (columns.is_empty(), what) {
+        (true, "lists") => "write a column in which each row is one string".to_string(),
+        (true, _) => "the file has no column of strings; write one".to_string(),
+        (false, _) => format!("name a column of strings with `column`: {}", columns.join(", ")),
+    })
+}
+
 fn damaged(name: &str, problem: &str) -> Error {
     Error::corrupt(format!("reading {name}: {problem}")).hint("the file is damaged or incomplete; download it again")
 }
@@ -286,7 +321,7 @@ fn unreadable(name: &str, error: ParquetError) -> Error {
             Err(other) => damaged(name, &complaint(other)),
         },
         ParquetError::NYI(what) => Error::unsupported(format!("reading {name}: {}", complaint(what)))
-            .hint("Parquet files compressed with snappy or zstd, or not at all, can be read"),
+            .hint("write the file with another compression: gzip, brotli, lz4, snappy, zstd and none are read"),
         other => damaged(name, &complaint(other)),
     }
 }

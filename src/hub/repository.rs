@@ -57,6 +57,7 @@ pub fn locate(address: &Arc<Address>, revision: Option<&str>, progress: &dyn Pro
 /// The bytes of a small file of this computer.
 pub fn small(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, SMALL_FILE)
+        .map(outside::without_bom)
         .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
 }
 

@@ -11,6 +11,7 @@ use super::resolve::{Address, RemoteFile, RepositoryKind};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use crate::error::{Error, Kind, Result};
+use crate::outside::without_bom;
 
 /// What `place` begins with, for models on the hub.
 const SCHEME: &str = "hf://";
@@ -87,7 +88,7 @@ impl ByteSource for Streamed {
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
             file => file?,
         };
-        whole(&self.http, &file).map(Some)
+        whole(&self.http, &file).map(without_bom).map(Some)
     }
 
     fn files(&self) -> Result<&[SourceFile]> {

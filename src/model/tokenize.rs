@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::{LENGTH, MAX_HEADER, hex};
 use super::sequences;
 use crate::error::{Error, Result};
-use crate::hub::Documents;
+use crate::hub::{self, Documents};
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
@@ -72,6 +72,11 @@ fn unreadable(path: &str, error: &std::io::Error) -> Error {
 
 fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
     let text = outside::read(Path::new(path), MAX_JSON).map_err(|e| unreadable(path, &e))?;
+    if hub::is_pointer(&text) {
+        return Err(Error::not_found(format!("{path} is a Git LFS pointer"))
+            .hint("the file itself has not been fetched: run git lfs pull where it was cloned"));
+    }
+    let text = outside::without_bom(text);
     // Where it is wrong, and not what is there: the file may be any.
     serde_json::from_slice(&text).map(|Rows(rows)| rows).map_err(|e| {
         let (line, column) = (e.line(), e.column());

@@ -54,19 +54,21 @@ pub struct DatasetArgs {
     pub split: String,
     /// Branch, tag or commit.
     pub revision: Option<String>,
-    /// Path of a Parquet file within the dataset; the smallest one of config and split where none is named.
+    /// Path of a file of texts within the dataset; the smallest one of config and split where none is named.
     pub file: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextArgs {
-    /// Name of a text, JSON Lines or Parquet file, or of the dataset.
+    /// Name of a file of texts, or of the dataset.
     pub path: String,
     pub dataset: Option<DatasetArgs>,
-    /// The documents themselves, in their order, when they are not read from `path`.
-    pub documents: Option<Vec<String>>,
-    /// Key of a JSON object, or column of a table, that holds the text.
-    pub column: String,
+    /// The documents themselves, when they are not read from `path`.
+    pub documents: Option<Brought>,
+    /// Format of the file; told by its name and its first bytes where it is not given.
+    pub format: Option<TextFormat>,
+    /// Key of a JSON object, or column of a table, that holds the text; "text" where it is not given.
+    pub column: Option<String>,
     /// Place that has `tokenizer.json`: a folder, or an address on the hub.
     pub tokenizer: String,
     pub num_sequences: usize,
@@ -84,6 +86,29 @@ pub struct TextArgs {
     pub straight_quotes: bool,
     /// Whether each sequence gets the special tokens that tokenizer.json adds (such as `<s>` in front).
     pub add_special_tokens: bool,
+}
+
+/// Documents that were read elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Brought {
+    /// In their order.
+    pub documents: Vec<String>,
+    /// They are consecutive pieces of one text.
+    pub one_text: bool,
+}
+
+/// What a file of texts can be said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TextFormat {
+    /// Plain text, whatever it looks like.
+    Text,
+    /// JSON Lines, or a JSON array or object.
+    Json,
+    /// A table with commas, semicolons or the like between cells.
+    Csv,
+    /// A table with tabs between cells.
+    Tsv,
+    Parquet,
 }
 
 /// How documents become sequences.

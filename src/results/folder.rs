@@ -161,7 +161,7 @@ fn read_final(folder: &Path) -> Result<Vec<u8>> {
         true => replace::recover(folder),
         false => recover(folder),
     }
-    outside::read(&path, MAX_FINAL).map_err(|e| {
+    outside::read(&path, MAX_FINAL).map(outside::without_bom).map_err(|e| {
         Error::io(format!("reading {}", path.display()), &e)
             .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })

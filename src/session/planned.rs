@@ -102,6 +102,13 @@ impl Session for Planned {
                 Ok(Reply::Model { info: model::describe(files, &args)?, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {
+                // A file that is here and is none of texts, or has no such column, is told before anything runs.
+                if text.dataset.is_none() && Path::new(&text.path).exists() {
+                    let documents = hub::Documents::open(&text)?;
+                    if text.shuffle.is_none() {
+                        documents.first(1)?;
+                    }
+                }
                 let (num_sequences, sequence_length) = (text.num_sequences, text.sequence_length);
                 let info = TokensInfo {
                     source: text.path,

@@ -1,0 +1,316 @@
+//! Texts in JSON: objects that hold one under a key, on a line each, one after another or in an array, and arrays of texts.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::documents::DEFAULT_COLUMN;
+use super::formats::no_column;
+use super::json_values::{HINT_ARRAY, Place, Value, without_nan};
+use super::lines::not_text;
+use crate::error::{Error, Result};
+use crate::outside::shown;
+
+/// Objects without the column, from the beginning of a file, after which it has no such column.
+const ROWS_WITHOUT: usize = 1000;
+/// Keys of an object that are looked at to say which columns there are, and how deep they may lie.
+const MAX_KEYS: usize = 64;
+const KEYS_DEPTH: usize = 2;
+
+const HINT_LINES: &str = "every line is a JSON object such as {\"text\": \"…\"}; `column` names another key";
+
+/// The texts under a column of JSON values. Values without one (no such key, null, NaN) are passed over.
+pub struct Texts {
+    name: String,
+    column: String,
+    values: Box<dyn Iterator<Item = Result<Value>> + Send>,
+    ready: VecDeque<String>,
+    /// Objects so far.
+    rows: usize,
+    /// The column has been seen.
+    found: bool,
+    /// Columns of the first object.
+    columns: Vec<String>,
+}
+
+impl Texts {
+    pub fn new(name: &str, column: &str, values: impl Iterator<Item = Result<Value>> + Send + 'static) -> Self {
+        let (name, column) = (name.to_string(), column.to_string());
+        let (ready, columns) = (VecDeque::new(), Vec::new());
+        Self { name, column, values: Box::new(values), ready, rows: 0, found: false, columns }
+    }
+
+    fn take(&mut self, value: Value) -> Result<()> {
+        let hint = if matches!(value.place, Place::Item(_)) { HINT_ARRAY } else { HINT_LINES };
+        let reading = format!("reading {}, {}", self.name, value.place);
+        let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint(hint);
+        let text = String::from_utf8(value.bytes).map_err(|_| not_text(&self.name))?;
+        let item = matches!(value.place, Place::Item(_));
+        let no_text = |what: &str| damaged(format!("no text under \"{}\", but {what}", shown(&self.column)));
+        if item && text.starts_with('"') {
+            if self.column != DEFAULT_COLUMN {
+                return Err(no_text("a text without a key").hint("leave `column` out: the items are the texts"));
+            }
+            self.found = true;
+            self.ready.push_back(serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?);
+            return Ok(());
+        }
+        // NaN is no JSON, but Python writes it.
+        let found = find(&text, &self.column)
+            .or_else(|error| {
+                let plain = without_nan(text.as_bytes()).and_then(|plain| String::from_utf8(plain).ok());
+                plain.map_or(Err(error), |plain| find(&plain, &self.column))
+            })
+            .map_err(|e| damaged(e.to_string()))?;
+        if !text.trim_start().starts_with('{') {
+            return match item && text == "null" {
+                true => Ok(()),
+                false => Err(damaged(format!("no object, and so no text under \"{}\"", shown(&self.column)))),
+            };
+        }
+        match found {
+            Found::Missing => {
+                if self.rows == 0 {
+                    self.columns = columns(&text);
+                }
+                self.rows += 1;
+                return if self.found || self.rows < ROWS_WITHOUT { Ok(()) } else { Err(self.no_column()) };
+            }
+            Found::Null => (),
+            Found::Text(text) => self.ready.push_back(text),
+            Found::List(texts) | Found::Indexed(texts) if value.alone => self.ready.extend(texts),
+            Found::List(_) => {
+                return Err(no_text("a list").hint("join the texts of a row into one, or write a row for each"));
+            }
+            Found::Indexed(_) => return Err(no_text("an object")),
+            Found::Other(what) => return Err(no_text(what)),
+        }
+        self.rows += 1;
+        self.found = true;
+        Ok(())
+    }
+
+    fn no_column(&self) -> Error {
+        no_column(&self.name, &self.column, &self.columns)
+    }
+
+    fn text(&mut self) -> Result<Option<String>> {
+        while self.ready.is_empty() {
+            match self.values.next() {
+                Some(value) => self.take(value?)?,
+                None if self.rows > 0 && !self.found => return Err(self.no_column()),
+                None => return Ok(None),
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+}
+
+impl Iterator for Texts {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.text().transpose()
+    }
+}
+
+/// What stands under a column.
+enum Found {
+    Missing,
+    Null,
+    Text(String),
+    /// Texts, nulls left out.
+    List(Vec<String>),
+    /// Texts under their numbers, as pandas writes a column.
+    Indexed(Vec<String>),
+    Other(&'static str),
+}
+
+fn find(text: &str, column: &str) -> serde_json::Result<Found> {
+    let mut text = serde_json::Deserializer::from_str(text);
+    let found = Field(Some(column)).deserialize(&mut text)?;
+    text.end().map(|()| found)
+}
+
+/// The value under a key of an object, or under the keys of objects in objects, with points between them; without a key, the
+/// value itself. What else there is gets passed over.
+#[derive(Clone, Copy)]
+struct Field<'a>(Option<&'a str>);
+
+impl Field<'_> {
+    /// A value that is no object, and so has nothing under a key.
+    fn scalar<E>(self, what: Found) -> std::result::Result<Found, E> {
+        Ok(if self.0.is_none() { what } else { Found::Missing })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> std::result::Result<Found, D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Found, A::Error> {
+        if self.0.is_none() {
+            let (mut texts, mut only) = (Vec::new(), true);
+            while map.next_key::<IgnoredAny>()?.is_some() {
+                match map.next_value_seed(self)? {
+                    Found::Text(text) => texts.push(text),
+                    Found::Null => (),
+                    _ => only = false,
+                }
+            }
+            return Ok(if only { Found::Indexed(texts) } else { Found::Other("an object") });
+        }
+        let mut found = Found::Missing;
+        while let Some(key) = map.next_key::<String>()? {
+            match self.0.and_then(|path| path.strip_prefix(key.as_str())) {
+                Some("") => found = map.next_value_seed(Field(None))?,
+                Some(rest) if rest.starts_with('.') => match map.next_value_seed(Field(Some(&rest[1..])))? {
+                    Found::Missing => (),
+                    other => found = other,
+                },
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Found, A::Error> {
+        let (mut texts, mut missing, mut other) = (Vec::new(), false, false);
+        while let Some(item) = items.next_element_seed(self)? {
+            match item {
+                Found::Text(text) => texts.push(text),
+                Found::Null => (),
+                Found::Missing => missing = true,
+                Found::List(_) | Found::Indexed(_) | Found::Other(_) => other = true,
+            }
+        }
+        Ok(match (other, missing && texts.is_empty()) {
+            (true, _) => Found::Other("a list"),
+            (false, true) => Found::Missing,
+            (false, false) => Found::List(texts),
+        })
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Found, E> {
+        self.scalar(Found::Text(text.to_string()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Found, E> {
+        self.scalar(Found::Other("true or false"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Found, E> {
+        self.scalar(Found::Other("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Found, E> {
+        self.scalar(Found::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Found, E> {
+        self.scalar(Found::Other("a number"))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Found, E> {
+        self.scalar(Found::Null)
+    }
+}
+
+/// The columns of an object: its keys, and those of objects in it and of lists of objects.
+fn columns(text: &str) -> Vec<String> {
+    let mut columns = Vec::new();
+    let keys = Keys { prefix: String::new(), depth: 0, columns: &mut columns };
+    // The object has been read before.
+    let _ = keys.deserialize(&mut serde_json::Deserializer::from_str(text));
+    columns
+}
+
+struct Keys<'a> {
+    prefix: String,
+    depth: usize,
+    columns: &'a mut Vec<String>,
+}
+
+impl Keys<'_> {
+    /// A value without keys is a column itself.
+    fn column<E>(self) -> std::result::Result<(), E> {
+        if self.columns.len() < MAX_KEYS && !self.prefix.is_empty() {
+            self.columns.push(self.prefix);
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> std::result::Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if self.depth == KEYS_DEPTH {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let prefix = if self.prefix.is_empty() { key } else { format!("{}.{key}", self.prefix) };
+            map.next_value_seed(Keys { prefix, depth: self.depth + 1, columns: self.columns })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
+        let before = self.columns.len();
+        let first = Keys { prefix: self.prefix.clone(), depth: self.depth, columns: self.columns };
+        items.next_element_seed(first)?;
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        if self.columns.len() == before { self.column() } else { Ok(()) }
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        self.column()
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        self.column()
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        self.column()
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        self.column()
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        self.column()
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        self.column()
+    }
+}
