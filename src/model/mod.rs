@@ -11,18 +11,21 @@ mod encoder;
 mod estimate;
 mod forward;
 mod head;
+mod headers;
 mod inventory;
 mod linear;
 mod load;
 pub mod miniature;
 mod moe;
 mod mxfp4;
+mod naming;
 mod open;
 mod ops;
 mod plan;
 #[doc(hidden)]
 pub mod probe;
 mod product;
+mod quantised;
 mod reader;
 mod resume;
 mod rope;
@@ -42,5 +45,5 @@ pub fn vector_instructions() -> (&'static str, &'static str) {
 pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
-pub use open::{OpenModel, SYNTHETIC_KEY, describe, open};
+pub use open::{OpenModel, SYNTHETIC_KEY, check_headers, describe, open};
 pub use tokenize::{hash_of_ids, load_tokens};
