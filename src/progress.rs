@@ -32,6 +32,8 @@ pub enum Event {
     },
     /// Something the user should know although the work goes on.
     Warning(String),
+    /// What the user should know of the model at hand: the same is shown once in a run, however often it is told.
+    Note(String),
 }
 
 pub trait Progress: Send + Sync {

@@ -25,6 +25,8 @@ mod precision;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;
+/// Which of the tensors of a folder are the model's.
+mod which_weights;
 
 /// Texts far longer than what is made of them.
 mod long_text;
@@ -51,6 +53,7 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod other_formats;
 mod outside_files;
 
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and

@@ -84,6 +84,23 @@ fn the_same_as_here() {
     }
 }
 
+/// A model that cannot be analysed is told of before it is sent, and refused by the machine before it reads weights.
+#[test]
+fn a_model_that_cannot_be_read_is_told_of_before_it_is_sent() {
+    let sshd = Sshd::start();
+    let project = project(&sshd);
+    project.copy("tests/fixtures/llama", "model");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    project.file("model/model-00002-of-00002.safetensors", pointer);
+    let script = format!("{}gpu.sync(#{{ up: [\"model\"] }});\ngpu.load_model(\"model\");", provision(&sshd));
+    let stderr = project.script(&script).ends(3).stderr;
+    let told = "a Git LFS pointer to the file of 12345 bytes, which has not been fetched";
+    let warning = stderr.find("warning: sync: the model model cannot be analysed as it is: ");
+    assert!(warning.is_some_and(|at| stderr[at..].lines().next().unwrap().contains(told)), "{stderr}");
+    assert!(stderr.lines().any(|line| line.starts_with("error: ") && line.contains(told)), "{stderr}");
+    assert!(!stderr.contains("damaged"), "{stderr}");
+}
+
 #[test]
 fn files_go_there_and_back() {
     let sshd = Sshd::start();

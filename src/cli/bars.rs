@@ -1,5 +1,6 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere, nothing with --quiet.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -120,12 +121,35 @@ impl Progress for BarWork {
             Event::Warning(text) => {
                 let _ = self.all.println(format!("warning: {}", one_line(&text)));
             }
+            Event::Note(text) => {
+                if is_new(&text) {
+                    let _ = self.all.println(format!("note: {}", one_line(&text)));
+                }
+            }
         }
     }
 
     fn interrupted(&self) -> bool {
         interrupt_requested()
     }
+}
+
+/// Notes that have been shown are kept up to so many bytes; machines may send any number.
+const NOTES: usize = 1 << 20;
+
+/// Whether a note has not been shown yet.
+fn is_new(text: &str) -> bool {
+    static SHOWN: Mutex<(BTreeSet<String>, usize)> = Mutex::new((BTreeSet::new(), 0));
+    let mut shown = SHOWN.lock().expect("no panic under this lock");
+    let (notes, bytes) = &mut *shown;
+    if notes.contains(text) {
+        return false;
+    }
+    if *bytes + text.len() <= NOTES {
+        *bytes += text.len();
+        notes.insert(text.to_string());
+    }
+    true
 }
 
 fn resumed(path: &str, layer: u64) -> String {
@@ -200,6 +224,11 @@ impl Progress for LineWork {
             Event::Checkpoint { .. } => (),
             Event::End => *state = None,
             Event::Warning(text) => terminal::note(format!("warning: {}", one_line(&text))),
+            Event::Note(text) => {
+                if is_new(&text) {
+                    terminal::note(format!("note: {}", one_line(&text)));
+                }
+            }
         }
     }
 

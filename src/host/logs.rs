@@ -140,7 +140,7 @@ impl Progress for Logged {
         match &event {
             Event::Begin { what: name, total } => *what = (name.clone(), *total),
             Event::Step { done, .. } => write(&self.log, &format!("{}: {done}/{}", one_line(&what.0), what.1)),
-            Event::Warning(text) => write(&self.log, &one_line(text)),
+            Event::Warning(text) | Event::Note(text) => write(&self.log, &one_line(text)),
             Event::Resumed { path, layer } => {
                 write(&self.log, &format!("goes on after layer {layer}, from {}", one_line(path)))
             }

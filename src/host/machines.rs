@@ -16,9 +16,11 @@ use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
+use crate::progress::{Event, Progress};
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output};
 use crate::session::{Lent, Provision, Session, SshTarget, Terms};
+use crate::{hub, model};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
 /// Of `model`: what will run, in the words of `estimate_vram`.
@@ -275,8 +277,22 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
         stage.does(format!("sync with {}: {} up, {} down", part.id, up.join(" "), down.join(" ")));
         return Ok(to_dynamic(&plain(&remote::SyncReport::default())));
     }
-    let report = gpu.lent("sync")?.sync(&context.root, &up, &down, &*context.progress())?;
+    let (lent, progress) = (gpu.lent("sync")?, context.progress());
+    look_at_models(context, &up, &*progress);
+    let report = lent.sync(&context.root, &up, &down, &*progress)?;
     Ok(to_dynamic(&plain(&report)))
+}
+
+/// Says of folders of models that are about to be sent what loading them there would say: headers tell it.
+fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
+    for path in up {
+        let folder = remote::to_send("sync", &context.root, path).ok();
+        let Some(folder) = folder.filter(|folder| folder.join("config.json").is_file()) else { continue };
+        if let Err(error) = hub::at(&folder.display().to_string()).and_then(model::check_headers) {
+            let text = format!("sync: the model {path} cannot be analysed as it is: {}", error.message);
+            progress.event(Event::Warning(text));
+        }
+    }
 }
 
 /// On this side files are those of the project.

@@ -137,6 +137,21 @@ impl Snapshot {
         is_right && is_plausible(&file)
     }
 
+    /// Where the Python package notes that a commit has no file of this name.
+    fn absence(&self, name: &str) -> PathBuf {
+        self.repository.join(".no_exist").join(&self.commit).join(name)
+    }
+
+    /// Whether somebody has noted that this commit has no such file.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.absence(name).is_file()
+    }
+
+    /// Notes that this commit has no such file. Where that cannot be written, it will be asked again.
+    pub fn note_absence(&self, name: &str) {
+        let _ = disk::write(&self.absence(name), b"");
+    }
+
     /// Makes `name` a link to the blob, in one step that a loss of power does not undo by halves.
     pub fn link(&self, name: &str, hash: &Hash) -> Result<()> {
         let file = self.file(name);

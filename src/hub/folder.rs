@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::weight_formats;
 use super::repository::small;
 use super::shards::{self, INDEX, SINGLE};
 #[cfg(target_os = "linux")]
@@ -19,7 +20,9 @@ use crate::outside;
 
 pub struct Folder {
     path: PathBuf,
-    opened: OnceLock<Opened>,
+    /// Nothing where there are no weights.
+    opened: OnceLock<Option<Opened>>,
+    note: OnceLock<String>,
 }
 
 struct Opened {
@@ -32,26 +35,44 @@ struct Opened {
 impl Folder {
     /// Files are opened when they are first asked for.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), opened: OnceLock::new() }
+        Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new() }
     }
 
-    fn names(&self) -> Result<Vec<String>> {
+    /// With something that the user should know of how its files came here.
+    pub fn noting(self, note: Option<String>) -> Self {
+        note.into_iter().for_each(|note| drop(self.note.set(note)));
+        self
+    }
+
+    /// The files that transformers would read: the single one, whatever stands beside it, or those of the index.
+    fn names(&self) -> Result<Option<Vec<String>>> {
+        let single = self.path.join(SINGLE);
+        if single.is_file() {
+            if let Ok(Some(index)) = self.small(INDEX)
+                && let Some(note) = shards::beside_single(&index, &self.place())
+            {
+                let _ = self.note.set(note);
+            }
+            return Ok(Some(vec![SINGLE.to_string()]));
+        }
         if let Some(index) = self.small(INDEX)? {
-            return shards::names(&index, &self.place());
+            return shards::names(&index, &self.place()).map(Some);
         }
-        if self.path.join(SINGLE).exists() {
-            return Ok(vec![SINGLE.to_string()]);
+        // A link that leads nowhere, or no regular file: opening it says so.
+        if single.symlink_metadata().is_ok() {
+            return Ok(Some(vec![SINGLE.to_string()]));
         }
-        Err(Error::not_found(format!("{}: neither {SINGLE} nor {INDEX}", self.path.display()))
-            .hint("a model folder holds config.json and safetensors weights"))
+        let names = self.listing().unwrap_or_default();
+        weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
     }
 
-    fn opened(&self) -> Result<&Opened> {
+    fn found(&self) -> Result<Option<&Opened>> {
         if let Some(opened) = self.opened.get() {
-            return Ok(opened);
+            return Ok(opened.as_ref());
         }
+        let Some(names) = self.names()? else { return Ok(self.opened.get_or_init(|| None).as_ref()) };
         let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
-        for name in self.names()? {
+        for name in names {
             let reading = format!("reading {}", self.path.join(&name).display());
             let file = outside::open(&self.path.join(&name));
             let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
@@ -68,7 +89,11 @@ impl Folder {
             described,
             files,
         };
-        Ok(self.opened.get_or_init(|| opened))
+        Ok(self.opened.get_or_init(|| Some(opened)).as_ref())
+    }
+
+    fn opened(&self) -> Result<&Opened> {
+        self.found()?.ok_or_else(|| weight_formats::nothing(&self.place()))
     }
 }
 
@@ -79,14 +104,24 @@ impl ByteSource for Folder {
 
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        match small(&path) {
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            data => data.map(Some),
-        }
+        let data = match small(&path) {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            data => data?,
+        };
+        weight_formats::pointer(&path.display().to_string(), &data).map_or(Ok(Some(data)), Err)
     }
 
-    fn files(&self) -> Result<&[SourceFile]> {
-        Ok(&self.opened()?.described)
+    fn weights(&self) -> Result<Option<&[SourceFile]>> {
+        Ok(self.found()?.map(|opened| &opened.described[..]))
+    }
+
+    fn listing(&self) -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(&self.path).ok()?.flatten();
+        Some(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.note.get().map(String::as_str)
     }
 
     fn read(&self, file: usize, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {

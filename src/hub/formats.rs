@@ -250,11 +250,6 @@ fn refuse(name: &str, head: &[u8], ending: &str) -> Result<()> {
     .hint(other.advice))
 }
 
-/// Whether a small file is what Git LFS leaves in place of a large one.
-pub fn is_pointer(head: &[u8]) -> bool {
-    head.starts_with(b"version https://git-lfs.github.com/spec/")
-}
-
 fn markup(head: &[u8]) -> Option<&'static str> {
     let begin: String = head.trim_ascii_start().iter().take(14).map(|byte| byte.to_ascii_lowercase() as char).collect();
     if begin.starts_with("<!doctype html") || begin.starts_with("<html") {

@@ -33,14 +33,16 @@ mod streamed;
 mod table;
 mod text_file;
 mod unpack;
+mod weight_formats;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
-pub use formats::is_pointer;
+pub use shards::SINGLE;
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
+pub use weight_formats::{ADAPTER, other_content, pointer, without_config};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -70,8 +72,23 @@ pub enum Access {
 
 /// The files of a model. A folder that exists wins over a hub id; without a network (`HF_HUB_OFFLINE`) the cache is used.
 pub fn open(id: &str, revision: Option<&str>, access: Access, progress: &dyn Progress) -> Result<Opened> {
+    open_checked(id, revision, access, progress, &|_| Ok(()))
+}
+
+/// As `open`. Where much would have to be downloaded, `check` looks first, at the files where they are: what it finds ends the
+/// matter before they are fetched.
+pub fn open_checked(
+    id: &str,
+    revision: Option<&str>,
+    access: Access,
+    progress: &dyn Progress,
+    check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
+) -> Result<Opened> {
     if Path::new(id).is_dir() {
         return Ok(Opened { source: Arc::new(Folder::new(Path::new(id))), revision: None });
+    }
+    if let Some(error) = Path::new(id).is_file().then(|| weight_formats::file_of_weights(id)).flatten() {
+        return Err(error);
     }
     let address = Address::new(RepositoryKind::Model, id).ok_or_else(|| {
         Error::not_found(format!("model \"{id}\": no such folder, and not a hub id")).hint(
@@ -84,8 +101,9 @@ pub fn open(id: &str, revision: Option<&str>, access: Access, progress: &dyn Pro
         let revision = Some(model.commit.clone());
         return Ok(Opened { source: Arc::new(model), revision });
     }
-    let located = repository::locate(&address, revision, progress)?;
-    Ok(Opened { source: Arc::new(Folder::new(&located.folder)), revision: Some(located.revision) })
+    let located = repository::locate(&address, revision, progress, check)?;
+    let folder = Folder::new(&located.folder).noting(located.note);
+    Ok(Opened { source: Arc::new(folder), revision: Some(located.revision) })
 }
 
 /// The files of a model at the place that an opened source named.

@@ -60,6 +60,12 @@ impl Address {
         format!("/api/{kind}/{}/tree/{commit}/{}?recursive=true", self.id, encoded(folder, ""))
     }
 
+    /// The path of the API that lists what is at the top of a revision.
+    pub fn root_path(&self, revision: &str) -> String {
+        let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
+        format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
+    }
+
     /// For messages.
     pub fn doing(&self, file: &str) -> String {
         format!("{}: fetching {file} from the hub", self.told())

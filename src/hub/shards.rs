@@ -1,4 +1,4 @@
-//! Which safetensors files a model has: those its index names, or the single one.
+//! Which safetensors files a model has: the single one, or else those that its index names, as transformers chooses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -72,4 +72,15 @@ pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
         Some(name) => Err(damaged(format!("`{}` is not a file of this model", plain(name, 200)))),
         None => Ok(names.into_iter().collect()),
     }
+}
+
+/// What the user should know where a single file of weights and an index stand side by side: nothing where the index names that
+/// file and no other.
+pub fn beside_single(index: &[u8], place: &str) -> Option<String> {
+    let others = match names(index, place) {
+        Ok(names) if names == [SINGLE] => return None,
+        Ok(names) => format!("names {} other files", names.iter().filter(|name| *name != SINGLE).count()),
+        Err(_) => "cannot be read".to_string(),
+    };
+    Some(format!("{place}: {SINGLE} is read and {INDEX}, which {others}, is not: transformers chooses the same"))
 }

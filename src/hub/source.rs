@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::weight_formats;
 use crate::error::{Error, Result};
 
 /// Bytes of a file that is read whole: a configuration, an index, a tokenizer.
@@ -52,14 +53,30 @@ pub trait ByteSource: Send + Sync {
     /// A small file beside the weights, whole; `None` where there is none.
     ///
     /// # Errors
-    /// `corrupt` where it is larger than `SMALL_FILE` or not what the hub announced.
+    /// `corrupt` where it is larger than `SMALL_FILE` or not what the hub announced; `not_found` where a Git LFS pointer stands
+    /// in its place.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// The safetensors files, sorted by name.
+    /// The safetensors files that hold the model, sorted by name; `None` where nothing here holds weights.
     ///
     /// # Errors
-    /// `not_found` where there are none or one is missing, `corrupt` where the index is damaged.
-    fn files(&self) -> Result<&[SourceFile]>;
+    /// `not_found` where one of them is missing, `corrupt` where the index is damaged, `unsupported` where the weights are in
+    /// another format, or here is but an adapter for another model.
+    fn weights(&self) -> Result<Option<&[SourceFile]>>;
+
+    /// As `weights`.
+    ///
+    /// # Errors
+    /// Those, and `not_found` where there are no weights.
+    fn files(&self) -> Result<&[SourceFile]> {
+        self.weights()?.ok_or_else(|| weight_formats::nothing(&self.place()))
+    }
+
+    /// Names of all files beside the weights, where they can be listed.
+    fn listing(&self) -> Option<Vec<String>>;
+
+    /// What the user should know of how `weights` were chosen.
+    fn note(&self) -> Option<&str>;
 
     /// Fills `buffer` from byte `offset` of a file.
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()>;

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
+
 use super::fetch::fetch;
+use super::weight_formats;
 use super::http::{self, Http};
-use super::names::is_commit;
+use super::names::{is_commit, is_file_path};
 use super::ranges::{Limits, Ranges};
 use super::repository::resolve_all;
 use super::resolve::{Address, RemoteFile, RepositoryKind};
@@ -20,7 +23,14 @@ pub struct Streamed {
     address: Arc<Address>,
     http: Arc<Http>,
     pub commit: String,
-    opened: OnceLock<(Vec<SourceFile>, Arc<Ranges>)>,
+    /// Nothing where there are no weights.
+    opened: OnceLock<Option<Weights>>,
+}
+
+struct Weights {
+    described: Vec<SourceFile>,
+    ranges: Arc<Ranges>,
+    note: Option<String>,
 }
 
 impl Streamed {
@@ -28,40 +38,79 @@ impl Streamed {
     pub fn open(address: &Arc<Address>, revision: Option<&str>) -> Result<Self> {
         let http = Arc::new(Http::new()?);
         let revision = revision.unwrap_or("main");
-        let config = resolve_all(&http, address, revision, ["config.json"].into_iter())?.remove(0)?;
-        Ok(Self { address: address.clone(), http, commit: config.commit.clone(), opened: OnceLock::new() })
+        let config = resolve_all(&http, address, revision, ["config.json"].into_iter())?.remove(0);
+        let config = config.map_err(|error| without_config(&http, address, revision, error))?;
+        Ok(Self::of_commit(address, http, &config.commit))
+    }
+
+    pub fn of_commit(address: &Arc<Address>, http: Arc<Http>, commit: &str) -> Self {
+        Self { address: address.clone(), http, commit: commit.to_string(), opened: OnceLock::new() }
     }
 
     /// The model that a `place` names.
     pub fn at(place: &str) -> Option<Result<Self>> {
         let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@').filter(|(_, commit)| is_commit(commit))?;
         let address = Arc::new(Address::new(RepositoryKind::Model, id)?);
-        let model = |http| Self { address, http: Arc::new(http), commit: commit.to_string(), opened: OnceLock::new() };
-        Some(Http::new().map(model))
+        Some(Http::new().map(|http| Self::of_commit(&address, Arc::new(http), commit)))
     }
 
     fn resolve(&self, names: &[String]) -> Result<Vec<Result<Arc<RemoteFile>>>> {
         resolve_all(&self.http, &self.address, &self.commit, names.iter().map(String::as_str))
     }
 
-    fn opened(&self) -> Result<&(Vec<SourceFile>, Arc<Ranges>)> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(opened);
+    fn found(&self) -> Result<Option<&Weights>> {
+        if self.opened.get().is_none() {
+            let chosen = self.chosen()?;
+            let _ = self.opened.set(chosen.map(|(files, note)| self.weights_in(files, note)));
         }
-        let names = match self.small(INDEX)? {
-            Some(index) => shards::names(&index, &self.place())?,
-            None => vec![SINGLE.to_string()],
-        };
-        let files: Vec<Arc<RemoteFile>> = self.resolve(&names)?.into_iter().collect::<Result<_>>()?;
-        let described = files.iter().map(|file| SourceFile {
+        Ok(self.opened.get().and_then(Option::as_ref))
+    }
+
+    fn weights_in(&self, files: Vec<Arc<RemoteFile>>, note: Option<String>) -> Weights {
+        let describe = |file: &Arc<RemoteFile>| SourceFile {
             name: file.name.clone(),
             bytes: file.bytes,
             announced_sha256: file.announced_sha256(),
-        });
-        Ok(self
-            .opened
-            .get_or_init(|| (described.collect(), Ranges::new(self.http.clone(), files.clone(), Limits::STREAM))))
+        };
+        let described = files.iter().map(describe).collect();
+        Weights { described, ranges: Ranges::new(self.http.clone(), files, Limits::STREAM), note }
     }
+
+    /// The files that transformers would read, as in a folder; and what to know of the choice.
+    fn chosen(&self) -> Result<Option<(Vec<Arc<RemoteFile>>, Option<String>)>> {
+        let mut found = self.resolve(&[SINGLE.to_string(), INDEX.to_string()])?;
+        let (index, single) = (found.remove(1), found.remove(0));
+        match (single, index) {
+            (Ok(single), index) => {
+                let index = index.ok().and_then(|index| whole(&self.http, &index).ok());
+                let note = index.and_then(|index| shards::beside_single(&index, &self.place()));
+                Ok(Some((vec![single], note)))
+            }
+            (Err(error), _) if error.kind != Kind::NotFound => Err(error),
+            (_, Ok(index)) => {
+                let index = whole(&self.http, &index)?;
+                let names = shards::names(&index, &self.place())?;
+                Ok(Some((self.resolve(&names)?.into_iter().collect::<Result<_>>()?, None)))
+            }
+            (_, Err(error)) if error.kind != Kind::NotFound => Err(error),
+            _ => {
+                let names = self.listing().unwrap_or_default();
+                weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+            }
+        }
+    }
+
+    fn opened(&self) -> Result<&Weights> {
+        self.found()?.ok_or_else(|| weight_formats::nothing(&self.place()))
+    }
+}
+
+/// The error of a repository without `config.json`, in the words of what it has instead.
+pub fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, error: Error) -> Error {
+    let source = Streamed::of_commit(address, http.clone(), revision);
+    let listed = if error.kind == Kind::NotFound { source.listing() } else { None };
+    let found = listed.and_then(|names| weight_formats::instead(&address.told(), &names, |name| source.small(name)));
+    found.unwrap_or(error)
 }
 
 /// All bytes of a small file, which are what the hub announced.
@@ -75,7 +124,10 @@ fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
         _ => http::wait(async move { fetch(&asking, &asked, 0..asked.bytes).await })?,
     };
     let found = file.hash.same_of(&data);
-    if found == file.hash.digits() { Ok(data) } else { Err(file.damaged(&found, "run again")) }
+    if found != file.hash.digits() {
+        return Err(file.damaged(&found, "run again"));
+    }
+    weight_formats::pointer(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
 }
 
 impl ByteSource for Streamed {
@@ -91,12 +143,24 @@ impl ByteSource for Streamed {
         whole(&self.http, &file).map(without_bom).map(Some)
     }
 
-    fn files(&self) -> Result<&[SourceFile]> {
-        Ok(&self.opened()?.0)
+    fn weights(&self) -> Result<Option<&[SourceFile]>> {
+        Ok(self.found()?.map(|weights| &weights.described[..]))
+    }
+
+    /// Of the whole commit, folders left out.
+    fn listing(&self) -> Option<Vec<String>> {
+        let doing = self.address.doing("the list of files");
+        let list = self.http.json(&self.address.root_path(&self.commit), &doing).ok()?;
+        let name = |entry: &Value| Some(entry["path"].as_str().filter(|path| is_file_path(path))?.to_string());
+        Some(list.as_array()?.iter().filter_map(name).collect())
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.opened.get()?.as_ref()?.note.as_deref()
     }
 
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (files, ranges) = self.opened()?;
+        let Weights { described: files, ranges, .. } = self.opened()?;
         ranges.read(file, offset, buffer).map_err(|error| match error.kind {
             Kind::Interrupted => error,
             _ => Error { message: format!("streaming {}: {}", files[file].name, error.message), ..error },
@@ -104,13 +168,13 @@ impl ByteSource for Streamed {
     }
 
     fn expect(&self, tag: Tag, announcement: Announcement) {
-        if let Ok((_, ranges)) = self.opened() {
+        if let Ok(Weights { ranges, .. }) = self.opened() {
             ranges.expect(tag, announcement);
         }
     }
 
     fn forget(&self, tags: &[Tag]) {
-        if let Some((_, ranges)) = self.opened.get() {
+        if let Some(Some(Weights { ranges, .. })) = self.opened.get() {
             ranges.forget(tags);
         }
     }

@@ -2,9 +2,11 @@
 //! offsets.
 //!
 //! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened (missing shards,
-//! truncated files, headers that do not fit).
+//! truncated files, headers that do not fit). Which of several tensors of one name is the model's is decided as transformers
+//! does, and noted.
 
 use std::collections::HashMap;
+use std::collections::hash_map;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +16,21 @@ use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
 use super::inventory::Part;
+use super::naming::Naming;
+use super::quantised;
 use super::spec::Tensor;
 use crate::error::{Error, Result};
-use crate::hub::{Ahead, Announcement, ByteSource, FileRange, SourceFile};
+use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
-use crate::outside::complaint;
+use crate::outside::{complaint, shown};
 use crate::record::FileHash;
 
 const INDEX: &str = "model.safetensors.index.json";
 /// Bytes in front of a safetensors header: its length.
 pub const LENGTH: u64 = 8;
+/// A file that begins so, as bytes before a header's length, may be a Git LFS pointer if it is no larger.
+const POINTER_BEGINS: &[u8] = b"version ";
+const POINTER_BYTES: u64 = 1024;
 /// A header larger than this is taken for damage (the safetensors library's own limit).
 pub const MAX_HEADER: u64 = 100_000_000;
 /// Sizes of a shape that a message shows.
@@ -33,8 +40,13 @@ const HASH_WHOLE: u64 = 64 << 20;
 /// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly everywhere.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
+/// To see whether two tensors are the same, so many pieces of so many bytes are read of each.
+const ALIKE: u64 = 4;
+const ALIKE_BYTES: u64 = 4096;
 
 pub struct Entry {
+    /// As it is called in its file.
+    pub name: String,
     file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -60,7 +72,11 @@ pub struct Checkpoint {
     pub place: String,
     source: Arc<dyn ByteSource>,
     pub hashes: Vec<FileHash>,
+    /// What the user should know of how its tensors were chosen.
+    pub notes: Vec<String>,
     entries: HashMap<String, Entry>,
+    /// Tensors that were found in an earlier file as well: how many, and one of them.
+    repeated: (usize, String),
     bytes_read: AtomicU64,
 }
 
@@ -72,7 +88,8 @@ impl Checkpoint {
             .into_iter()
             .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were read")))
             .collect();
-        for (file, size) in files.iter().zip(&sizes) {
+        for (index, (file, size)) in files.iter().zip(&sizes).enumerate() {
+            refuse_other_content(&*source, index, *size)?;
             if *size > MAX_HEADER || LENGTH + size > file.bytes {
                 let bytes = file.bytes;
                 return Err(damaged(
@@ -93,18 +110,66 @@ impl Checkpoint {
             place: source.place(),
             source: source.clone(),
             hashes: Vec::new(),
+            notes: source.note().map(str::to_string).into_iter().collect(),
             entries: HashMap::new(),
+            repeated: (0, String::new()),
             bytes_read: AtomicU64::new(0),
         };
+        let indexed = !matches!(files, [file] if file.name == hub::SINGLE);
         for name in ["config.json", INDEX, "tokenizer.json"] {
-            if let Some(data) = source.small(name)? {
+            if (name != INDEX || indexed)
+                && let Some(data) = source.small(name)?
+            {
                 checkpoint.hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
         for (index, header) in headers.iter().enumerate() {
             checkpoint.add_file(index, header)?;
         }
+        if let (count @ 1.., name) = &checkpoint.repeated {
+            let place = &checkpoint.place;
+            let others = if *count > 1 { format!(" and {} others are", count - 1) } else { " is".to_string() };
+            checkpoint.notes.push(format!(
+                "{place}: `{}`{others} in several files: what the last one by name has is read, as transformers does",
+                shown(name)
+            ));
+        }
         Ok(checkpoint)
+    }
+
+    /// As `open`; nothing where the source has no weights.
+    ///
+    /// # Errors
+    /// As `open`: weights that are there and cannot be read are an error.
+    pub fn open_if_any(source: Arc<dyn ByteSource>) -> Result<Option<Self>> {
+        match source.weights()? {
+            Some(_) => Self::open(source).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// From now on tensors have the names that the whole model has for them, whatever they are called in the files. Where one is
+    /// there under two names, the first in alphabetical order counts, as in transformers.
+    pub fn rename(&mut self, naming: Naming) {
+        let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
+        stored.sort_by(|a, b| naming.order(&a.name, &b.name));
+        let mut twice: Vec<(String, String)> = Vec::new();
+        for entry in stored {
+            match self.entries.entry(naming.whole(&entry.name)) {
+                hash_map::Entry::Occupied(first) => twice.push((first.get().name.clone(), entry.name)),
+                hash_map::Entry::Vacant(place) => drop(place.insert(entry)),
+            }
+        }
+        if let Some((read, other)) = twice.first() {
+            self.notes.push(format!(
+                "{}: {} tensors are there under two names: `{}` is read and `{}` is not, and so on in alphabetical order, as \
+                 transformers does",
+                self.place,
+                twice.len(),
+                shown(read),
+                shown(other)
+            ));
+        }
     }
 
     fn add_file(&mut self, index: usize, header: &[u8]) -> Result<()> {
@@ -121,13 +186,16 @@ impl Checkpoint {
         for (tensor, info) in metadata.tensors() {
             let (begin, end) = info.data_offsets;
             let entry = Entry {
+                name: tensor.clone(),
                 file: index,
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 begin: data + begin as u64,
                 bytes: (end - begin) as u64,
             };
-            self.entries.insert(tensor, entry);
+            if let Some(earlier) = self.entries.insert(tensor, entry) {
+                self.repeated = (self.repeated.0 + 1, earlier.name);
+            }
         }
         self.hashes.push(match &file.announced_sha256 {
             // Whoever has the file can compare; here only parts of it were seen.
@@ -160,15 +228,20 @@ impl Checkpoint {
 
     /// The entry of a tensor the model needs, with the shape it must have.
     pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
-        let entry = self.entries.get(&tensor.name).ok_or_else(|| {
-            Error::not_found(format!("{}: tensor `{}` is missing", self.place, tensor.name))
-                .hint("the checkpoint is incomplete, or its config.json describes another model")
-        })?;
+        let missing = || match self.quantised(&tensor.name) {
+            Some(method) => quantised::stored(&format!("{}: the weight `{}`", self.place, tensor.name), method),
+            None => Error::not_found(format!("{}: tensor `{}` is missing", self.place, tensor.name))
+                .hint("the checkpoint is incomplete, or its config.json describes another model"),
+        };
+        let entry = self.entries.get(&tensor.name).ok_or_else(missing)?;
         if entry.shape != tensor.shape {
+            if let Some(method) = self.quantised(&tensor.name) {
+                return Err(quantised::stored(&format!("{}: tensor `{}`", self.place(entry), entry.name), method));
+            }
             return Err(Error::corrupt(format!(
                 "{}: tensor `{}` in {} has shape {:?}, config.json says {:?}",
                 self.place,
-                tensor.name,
+                entry.name,
                 self.file_name(entry),
                 &entry.shape[..entry.shape.len().min(SHOWN_SIZES)],
                 tensor.shape
@@ -176,6 +249,26 @@ impl Checkpoint {
             .hint("config.json and weights belong to different models"));
         }
         Ok(entry)
+    }
+
+    /// As `expect`, in a type that can be read: floats, or with `raw` bytes.
+    pub fn readable(&self, tensor: &Tensor, raw: bool) -> Result<&Entry> {
+        let entry = self.expect(tensor)?;
+        let expected = match (raw, entry.dtype) {
+            (true, Dtype::U8) | (false, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
+            (true, _) => "U8",
+            (false, _) => "F32, BF16 or F16",
+        };
+        let what = format!("{}: tensor `{}` is {:?}, expected {expected}", self.place(entry), entry.name, entry.dtype);
+        Err(match self.quantised(&tensor.name) {
+            Some(method) => quantised::stored(&what, method),
+            None => Error::unsupported(what).hint("look for a copy of this model in one of these formats"),
+        })
+    }
+
+    /// The method by which a weight is quantised, if what stands beside it says so.
+    fn quantised(&self, tensor: &str) -> Option<&'static str> {
+        quantised::method(tensor, &|name| self.contains(name))
     }
 
     fn file_name(&self, entry: &Entry) -> &str {
@@ -211,6 +304,35 @@ impl Checkpoint {
             Ok(entry.part(index.map_or(0..entry.bytes, |index| index * slice..(index + 1) * slice)))
         };
         part.tensors().iter().map(range).collect()
+    }
+
+    /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or cannot be read.
+    pub fn look_alike(&self, one: &Tensor, other: &Tensor) -> bool {
+        let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
+        if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
+            return false;
+        }
+        let length = one.bytes.min(ALIKE_BYTES);
+        let starts: Vec<u64> = (0..ALIKE).map(|i| (one.bytes - length) / (ALIKE - 1) * i).collect();
+        let ranges = |entry: &Entry| starts.iter().map(|start| entry.part(*start..start + length)).collect::<Vec<_>>();
+        let (ranges, others) = (ranges(one), ranges(other));
+        let mut ahead = self.ahead();
+        for range in ranges.iter().chain(&others) {
+            ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![range.clone()] });
+        }
+        let read = |range: &FileRange| {
+            let mut piece = vec![0; length as usize];
+            self.source.read(range.file, range.range.start, &mut piece).map(|()| piece).ok()
+        };
+        ranges.iter().zip(&others).all(|(one, other)| match (read(one), read(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        })
+    }
+
+    /// Whether an adapter lies beside the weights.
+    pub fn has_adapter(&self) -> bool {
+        self.source.listing().is_some_and(|names| names.iter().any(|name| name == hub::ADAPTER))
     }
 
     /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody announces: tells other
@@ -256,6 +378,24 @@ fn headers(
         source.read(file, range.start, &mut bytes).map(|()| bytes)
     };
     (0..files.len()).map(read).collect()
+}
+
+/// Refuses a file whose first eight bytes, read as a header's length, are the beginning of something else.
+fn refuse_other_content(source: &dyn ByteSource, index: usize, begin: u64) -> Result<()> {
+    let (file, begin) = (&source.files()?[index], begin.to_le_bytes());
+    let path = format!("{}/{}", source.place(), file.name);
+    if begin == POINTER_BEGINS && file.bytes <= POINTER_BYTES {
+        let mut whole = vec![0; file.bytes as usize];
+        source.read(index, 0, &mut whole)?;
+        if let Some(error) = hub::pointer(&path, &whole) {
+            return Err(error);
+        }
+    }
+    match hub::other_content(&begin) {
+        Some(what) => Err(Error::unsupported(format!("reading {path}: {what}, not a safetensors file"))
+            .hint("use the model's release in safetensors; a file does not change its format with its name")),
+        None => Ok(()),
+    }
 }
 
 fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {

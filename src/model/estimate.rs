@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::arch::{self, Names, Released};
-use super::checkpoint::Checkpoint;
 use super::forward::ROUNDS;
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
+use super::headers;
 use super::inventory::{self, Part, Role};
 use super::load::resident_dtype;
-use super::open::read_config;
-use super::spec::{Experts, Ffn, Layer, Mixer, Model, Moe, Tensor};
+use super::open::Described;
+use super::spec::{Ffn, Layer, Mixer, Model, Moe, Tensor};
 use super::tap;
 use super::workspace::{Cut, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
@@ -27,21 +26,23 @@ const MAX_VALUES: f64 = 9.0e15;
 const PROCESS_BYTES: u64 = 18 << 20;
 
 /// `source` has config.json and, for exact sizes, the weights, of which headers are read.
+///
+/// # Errors
+/// Those of the config, and of headers: a weight that the pass needs and that cannot be read.
 pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
-    let config = read_config(&*source)?;
-    let checkpoint = Checkpoint::open(source).ok();
-    let names: &dyn Names = match &checkpoint {
-        Some(checkpoint) => checkpoint,
-        None => &Released,
+    let Described { spec, checkpoint, .. } = Described::open(source)?;
+    if let Some(checkpoint) = &checkpoint {
+        headers::check(checkpoint, &spec, args.logits)?;
+    }
+    let stored = |tensor: &Tensor, role: Option<Role>| match &checkpoint {
+        // What is not there, such as the head of a base model, is not read either.
+        Some(checkpoint) => checkpoint.entry(&tensor.name).map_or(0, |entry| entry.bytes),
+        None => inventory::released_bytes(tensor, role),
     };
-    let spec = arch::model(&config, names)?;
-    let stored = |tensor: &Tensor, role: Option<Role>| {
-        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&tensor.name));
-        entry.map_or_else(|| inventory::released_bytes(tensor, role), |entry| entry.bytes)
-    };
+    let has = |tensor: &Tensor| checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name));
     let (mut parameters, mut download) = (0, 0);
     for (tensor, role) in inventory::tensors(&spec) {
-        parameters += inventory::parameters(&tensor);
+        parameters += if has(&tensor) { inventory::parameters(&tensor) } else { 0 };
         download += stored(&tensor, role);
     }
     check_size(&spec, args)?;
@@ -146,7 +147,7 @@ fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
         bytes += all(&with[without.len()..]);
         if let Ffn::Moe(moe) = &last.ffn {
-            let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
+            let count = inventory::stored_experts(moe);
             bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
         }
     }

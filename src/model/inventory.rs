@@ -3,7 +3,7 @@
 //! The reader follows these lists, the estimate adds up their bytes, and the miniature models are made from them, so
 //! what is read, what is announced and what is written cannot drift apart.
 
-use super::spec::{Experts, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, StackedWeight, Tensor};
+use super::spec::{Experts, Ffn, Layer, Linear, Mixer, Mlp, Model, Moe, Norm, Qkv, StackedWeight, Tensor};
 
 /// What a tensor does; decides the precision it is kept in and how a synthetic one is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether −∞ has a meaning: it enters as its exponential, 0, or is added to scores of which the largest are chosen.
+    pub fn may_be_minus_infinity(self) -> bool {
+        matches!(self, Role::ALog | Role::DtBias | Role::Sinks | Role::CorrectionBias)
+    }
+
     /// Kept in f32 whatever the compute dtype: small, and either scale factors or decisive for routing.
     pub fn in_f32(self) -> bool {
         !matches!(self, Role::FromInputNorm | Role::FromFfnNorm | Role::ToResidual)
@@ -182,6 +187,11 @@ pub fn core(layer: &Layer, ffn: bool) -> Vec<Part> {
     parts.0
 }
 
+/// How many experts have tensors of their own; stacked, all are in those of the first.
+pub fn stored_experts(moe: &Moe) -> usize {
+    if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 }
+}
+
 /// The weights of routed expert `e`.
 pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
     match experts {
@@ -263,7 +273,7 @@ pub fn plausible(model: &Model) -> bool {
     let layer = |layer: &Layer| {
         let core = all(&core(layer, true))?;
         let Ffn::Moe(moe) = &layer.ffn else { return Some(core) };
-        let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
+        let count = stored_experts(moe);
         core.checked_add(all(&expert(&moe.experts, 0))?.checked_mul(count as u64)?)
     };
     let outside = [Some(&model.embedding), Some(&model.head), model.positions.as_ref().map(|p| &p.weight)];
@@ -288,7 +298,7 @@ pub fn tensors(model: &Model) -> Vec<(Tensor, Option<Role>)> {
     for layer in &model.layers {
         let mut parts = core(layer, true);
         if let Ffn::Moe(moe) = &layer.ffn {
-            let count = if matches!(moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 };
+            let count = stored_experts(moe);
             parts.extend((0..count).flat_map(|e| expert(&moe.experts, e)));
         }
         for part in &parts {

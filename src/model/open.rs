@@ -8,12 +8,13 @@ use candle_core::DType;
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::headers;
 use super::inventory::{self, Part};
-use super::spec;
+use super::spec::{self, Model};
 use super::tensor::Device;
 use crate::cuda;
 use crate::error::{Error, Result};
-use crate::hub::{ByteSource, Opened};
+use crate::hub::{self, ByteSource, Opened};
 use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -26,6 +27,8 @@ pub struct OpenModel {
     pub checkpoint: Arc<Checkpoint>,
     pub dtype: DType,
     pub devices: Vec<Device>,
+    /// What the user should know of which weights are the model's.
+    pub notes: Vec<String>,
 }
 
 /// Sequences that one device computes.
@@ -81,7 +84,8 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
         Error::not_found(format!("reading {path}: No such file or directory"))
             .hint("a model folder holds config.json and safetensors weights")
     };
-    let data = source.small("config.json")?.ok_or_else(missing)?;
+    let data = source.small("config.json")?;
+    let data = data.ok_or_else(|| hub::without_config(source).unwrap_or_else(missing))?;
     let text = String::from_utf8(data)
         .map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint("download the file again"))?;
     Config::parse(&text, &path)
@@ -167,23 +171,84 @@ fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
     }
 }
 
-/// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
-pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
+/// A model by its config and the headers of its files, where there are any.
+pub struct Described {
+    pub config: Config,
+    pub spec: spec::Model,
+    /// None where there is a config alone: sizes are those of released checkpoints then.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Described {
+    pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        let config = read_config(&*source)?;
+        let naming = arch::kind(&config)?.naming();
+        let mut checkpoint = Checkpoint::open_if_any(source)?;
+        if let Some(checkpoint) = &mut checkpoint {
+            checkpoint.rename(naming);
+        }
+        let names: &dyn Names = match &checkpoint {
+            Some(checkpoint) => checkpoint,
+            None => &Released,
+        };
+        let spec = arch::model(&config, names)?;
+        Ok(Self { config, spec, checkpoint })
+    }
+
+    /// What the user should know of which weights are the model's.
+    fn notes(&self) -> Vec<String> {
+        let Some(checkpoint) = &self.checkpoint else { return Vec::new() };
+        let mut notes = checkpoint.notes.clone();
+        let Model { head, embedding, .. } = &self.spec;
+        if self.spec.tied && head != embedding && !checkpoint.look_alike(head, embedding) {
+            notes.push(format!(
+                "{}: config.json ties the head to the embedding, but the files have a `{}` of their own that differs: it is used for \
+                 logits, as transformers does",
+                checkpoint.place, head.name
+            ));
+        }
+        if checkpoint.has_adapter() {
+            notes.push(format!(
+                "{}: the adapter beside the model ({}) is not applied to it",
+                checkpoint.place,
+                hub::ADAPTER
+            ));
+        }
+        notes
+    }
+}
+
+/// What a model is, from its config and headers alone: for a plan; and what the user should know of it. Sizes are those of the
+/// released checkpoints.
+///
+/// # Errors
+/// Those of the config, and of headers: a weight that every pass needs and that cannot be read.
+pub fn describe(files: Opened, args: &LoadArgs) -> Result<(ModelInfo, Vec<String>)> {
     let gpus = gpus(&args.device)?;
-    let config = read_config(&*files.source)?;
-    let checkpoint = Checkpoint::open(files.source).ok();
-    let names: &dyn Names = match &checkpoint {
-        Some(checkpoint) => checkpoint,
-        None => &Released,
-    };
-    let spec = arch::model(&config, names)?;
+    let described = Described::open(files.source)?;
+    let Described { config, spec, checkpoint } = &described;
+    if let Some(checkpoint) = checkpoint {
+        headers::check(checkpoint, spec, false)?;
+    }
     let (mut parameters, mut weight_bytes) = (0, 0);
-    for (tensor, role) in inventory::tensors(&spec) {
-        parameters += inventory::parameters(&tensor);
-        weight_bytes += inventory::released_bytes(&tensor, role);
+    for (tensor, role) in inventory::tensors(spec) {
+        if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name)) {
+            parameters += inventory::parameters(&tensor);
+            weight_bytes += inventory::released_bytes(&tensor, role);
+        }
     }
     let sizes = (parameters, weight_bytes);
-    info(&config, &spec, (args, &gpus), files.revision, sizes, Vec::new())
+    Ok((info(config, spec, (args, &gpus), files.revision, sizes, Vec::new())?, described.notes()))
+}
+
+/// Looks at config and headers, as `open` would.
+///
+/// # Errors
+/// As `open`.
+pub fn check_headers(source: Arc<dyn ByteSource>) -> Result<()> {
+    let Described { spec, checkpoint, .. } = Described::open(source.clone())?;
+    let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(source), Ok)?;
+    headers::check(&checkpoint, &spec, false)
 }
 
 fn info(
@@ -215,23 +280,32 @@ fn info(
     })
 }
 
+/// Opens a model whose weights, but for those that only logits need, have been looked at in the headers.
+///
+/// # Errors
+/// `not_found` where files or weights are missing, `unsupported` where the engine does not compute the model or read its weights,
+/// `corrupt` where files are damaged or do not belong together.
 pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
-    let revision = files.revision;
     let gpus = gpus(&args.device)?;
-    let config = read_config(&*files.source)?;
-    let checkpoint = Checkpoint::open(files.source)?;
-    let spec = arch::model(&config, &checkpoint)?;
+    let described = Described::open(files.source.clone())?;
+    let notes = described.notes();
+    let Described { config, spec, checkpoint } = described;
+    // Where there are no weights, opening them says so.
+    let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
+    headers::check(&checkpoint, &spec, false)?;
     let (mut parameters, mut weight_bytes) = (0, 0);
     for (tensor, _) in inventory::tensors(&spec) {
-        parameters += inventory::parameters(&tensor);
-        weight_bytes += checkpoint.expect(&tensor)?.bytes;
+        if let Some(entry) = checkpoint.entry(&tensor.name) {
+            parameters += inventory::parameters(&tensor);
+            weight_bytes += entry.bytes;
+        }
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, &gpus), revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, &gpus), files.revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,
     };
     let devices = devices(&gpus, args.max_vram)?;
-    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, devices })
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, devices, notes })
 }

@@ -1,9 +1,13 @@
 //! A model as data: what each decoder layer computes, and from which tensors of the checkpoint.
 //!
-//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them. Names are those of the
-//! checkpoint at hand, prefixes included. Shapes are [out, in] for projections unless said otherwise.
+//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them. Names are those of the whole
+//! model in transformers, prefixes included, whatever a checkpoint calls them (`naming.rs`). Shapes are [out, in] for
+//! projections unless said otherwise.
 
 use super::rope::Rope;
+
+/// The head's weight, under the name that all architectures have for it.
+pub const HEAD: &str = "lm_head.weight";
 
 /// A tensor of the checkpoint and the shape it must have.
 #[derive(Clone, Debug, PartialEq)]
@@ -284,8 +288,10 @@ pub struct Model {
     pub layers: Vec<Layer>,
     /// Before the head; some OPT checkpoints have none.
     pub final_norm: Option<Norm>,
-    /// [vocab, hidden]; the embedding itself when tied.
+    /// [vocab, hidden]; the embedding itself when tied, unless the files have a head of their own.
     pub head: Tensor,
+    /// Whether the config ties head and embedding.
+    pub tied: bool,
     /// Sequences longer than this cannot be computed (learned positions).
     pub max_positions: Option<usize>,
 }

@@ -72,9 +72,8 @@ fn unreadable(path: &str, error: &std::io::Error) -> Error {
 
 fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
     let text = outside::read(Path::new(path), MAX_JSON).map_err(|e| unreadable(path, &e))?;
-    if hub::is_pointer(&text) {
-        return Err(Error::not_found(format!("{path} is a Git LFS pointer"))
-            .hint("the file itself has not been fetched: run git lfs pull where it was cloned"));
+    if let Some(error) = hub::pointer(path, &text) {
+        return Err(error);
     }
     let text = outside::without_bom(text);
     // Where it is wrong, and not what is there: the file may be any.

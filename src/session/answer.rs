@@ -272,6 +272,7 @@ impl Told {
                 Event::Resumed { path, layer: count(layer) }
             }
             Event::Warning(warning) => Event::Warning(text(warning, MAX_MESSAGE)?),
+            Event::Note(note) => Event::Note(text(note, MAX_MESSAGE)?),
         }))
     }
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::{Op, Reply, Session};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::model::{self, OpenModel};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::record::LoadArgs;
 
 /// Keeps opened models (headers, not weights) by what they were opened with, in that order.
@@ -22,6 +22,7 @@ impl Session for Local {
         match op {
             Op::Load(args) => {
                 let model = self.open(&args, progress)?;
+                model.notes.iter().for_each(|note| progress.event(Event::Note(note.clone())));
                 let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
@@ -63,8 +64,11 @@ impl Local {
             return Ok(model.clone());
         }
         let access = if args.stream { Access::Stream } else { Access::Download };
-        let files = hub::open(&args.id, args.revision.as_deref(), access, progress)?;
-        let model = model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let loading = |e: Error| e.context(format!("loading model \"{}\"", args.id));
+        // Its headers say in time what cannot be read.
+        let check = |source| model::check_headers(source).map_err(loading);
+        let files = hub::open_checked(&args.id, args.revision.as_deref(), access, progress, &check)?;
+        let model = model::open(files, args).map_err(loading)?;
         let model = Arc::new(model);
         // Another thread may have been quicker: then its model is the one.
         let mut models = models();

@@ -8,7 +8,7 @@ use super::{Local, Op, Reply, Session};
 use crate::error::{Error, Result};
 use crate::hub::{self, Access, Opened};
 use crate::model;
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::record::{
     Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
     NormFold, NormId, Site, TokenSource, Tokens, TokensInfo,
@@ -70,7 +70,7 @@ impl Planned {
         let (memory_budget, logits) = (args.memory_budget, args.logits);
         let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
         let estimate = self.estimate(&model, &asked, progress)?;
-        let info = model::describe(headers(&model, progress)?, &model)?;
+        let info = describe(headers(&model, progress)?, &model, progress)?;
         let values = 2.0 * info.num_layers as f64 * num_sequences as f64 * info.hidden_size as f64;
         if values > MAX_VALUES {
             return Err(Error::bad_argument(format!(
@@ -99,7 +99,7 @@ impl Session for Planned {
             Op::Load(args) => {
                 let files = headers(&args, progress)?;
                 let folder = files.source.place();
-                Ok(Reply::Model { info: model::describe(files, &args)?, folder })
+                Ok(Reply::Model { info: describe(files, &args, progress)?, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {
                 // A file that is here and is none of texts, or has no such column, is told before anything runs.
@@ -136,6 +136,12 @@ impl Session for Planned {
 /// A model's files, of which only configs and headers are read: nothing is downloaded.
 fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
     hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)
+}
+
+fn describe(files: Opened, args: &LoadArgs, progress: &dyn Progress) -> Result<ModelInfo> {
+    let (info, notes) = model::describe(files, args)?;
+    notes.into_iter().for_each(|note| progress.event(Event::Note(note)));
+    Ok(info)
 }
 
 /// A record in which no value has reached anything.

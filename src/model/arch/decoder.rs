@@ -68,29 +68,30 @@ pub struct Decoder {
     pub eps: f64,
     pub heads: Heads,
     pub rope: Rope,
-    vocab: usize,
-    head: String,
+    embedding: Tensor,
+    head: Tensor,
+    tied: bool,
 }
 
 impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
-        let prefix = names.prefix(&["model.", "", "transformer."], "embed_tokens.weight");
-        let head = if c.bool_or("tie_word_embeddings", false)? {
-            format!("{prefix}embed_tokens.weight")
-        } else {
-            "lm_head.weight".to_string()
-        };
+        let prefix = "model.".to_string();
+        let tied = c.bool_or("tie_word_embeddings", false)?;
+        let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
+        let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
+        let (embedding, head) = names.ends(tied, embedding);
         let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
-            hidden: c.size("hidden_size")?,
+            hidden,
             layers: c.layers(&["num_hidden_layers"])?,
             norm,
             eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
             heads,
             rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
-            vocab: c.size("vocab_size")?,
+            embedding,
             head,
+            tied,
         })
     }
 
@@ -108,15 +109,16 @@ impl Decoder {
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
         Model {
             model_type: model_type.to_string(),
-            vocab_size: self.vocab,
+            vocab_size: self.embedding.shape[0],
             hidden_size: self.hidden,
-            embedding: Tensor::new(format!("{}embed_tokens.weight", self.prefix), [self.vocab, self.hidden]),
+            embedding: self.embedding.clone(),
             project_in: None,
             project_out: None,
             positions: None,
             layers,
             final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),
-            head: Tensor::new(self.head.clone(), [self.vocab, self.hidden]),
+            head: self.head.clone(),
+            tied: self.tied,
             max_positions: None,
         }
     }

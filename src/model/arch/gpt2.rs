@@ -11,7 +11,7 @@ use crate::model::spec::{Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm,
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let prefix = names.prefix(&["", "transformer."], "wte.weight");
+    let prefix = "transformer.";
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_head", "num_attention_heads"])?;
@@ -59,12 +59,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             ffn: Ffn::Dense(Box::new(mlp)),
         }
     };
-    let embedding = Tensor::new(format!("{prefix}wte.weight"), [vocab, hidden]);
+    let (embedding, head) = names.ends(tied, Tensor::new(format!("{prefix}wte.weight"), [vocab, hidden]));
     Ok(Model {
         model_type: "gpt2".to_string(),
         vocab_size: vocab,
         hidden_size: hidden,
-        head: if tied { embedding.clone() } else { Tensor::new("lm_head.weight", [vocab, hidden]) },
+        head,
+        tied,
         embedding,
         project_in: None,
         project_out: None,

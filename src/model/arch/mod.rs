@@ -20,61 +20,87 @@ mod qwen3_next;
 mod released;
 
 use super::config::Config;
-use super::inventory;
-use super::spec::{Activation, Model};
+use super::naming::Naming;
+use super::spec::{Activation, HEAD, Model, Tensor};
+use super::{inventory, quantised};
 use crate::error::{Error, Result};
 use crate::outside::shown;
 use crate::suggest;
 
-/// What the spec depends on beyond the config: how the checkpoint at hand names its tensors.
+/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
 pub trait Names {
     /// Whether the checkpoint holds a tensor of this name.
     fn has(&self, tensor: &str) -> bool;
 
-    /// The first of `prefixes` under which `tensor` is stored.
-    fn prefix(&self, prefixes: &[&str], tensor: &str) -> String {
-        let found = prefixes.iter().find(|prefix| self.has(&format!("{prefix}{tensor}")));
-        found.or(prefixes.first()).map(|prefix| prefix.to_string()).unwrap_or_default()
+    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
+    /// that is missing: transformers ties what is not in the files, and only that.
+    fn ends(&self, tied: bool, embedding: Tensor) -> (Tensor, Tensor) {
+        let head = Tensor::new(HEAD, embedding.shape.clone());
+        match (tied, self.has(HEAD), self.has(&embedding.name)) {
+            (true, true, false) => (head.clone(), head),
+            (true, false, _) => (embedding.clone(), embedding),
+            _ => (embedding, head),
+        }
     }
 }
 
-/// Names as released: the first choice everywhere. For plans made from `config.json` alone.
+/// Names as released, for plans made from `config.json` alone. No release has a head beside the embedding it is tied to.
 pub struct Released;
 
 impl Names for Released {
-    fn has(&self, _: &str) -> bool {
-        true
+    fn has(&self, tensor: &str) -> bool {
+        tensor != HEAD
     }
 }
 
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
-/// `model_type` as config.json spells it, and the function that reads the rest.
-#[rustfmt::skip]
-const ARCHITECTURES: &[(&str, Build)] = &[
-    ("glm4_moe", glm4_moe::model),
-    ("gpt2", gpt2::model),
-    ("gpt_oss", gpt_oss::model),
-    ("llama", llama::model),
-    ("mixtral", mixtral::model),
-    ("olmoe", olmoe::model),
-    ("opt", opt::model),
-    ("qwen3", qwen3::model),
-    ("qwen3_moe", qwen3_moe::model),
-    ("qwen3_next", qwen3_next::model),
-];
+/// Names as almost all have them. The second prefix is that of models for question answering.
+const USUAL: Naming = Naming { base: "model.", older: &["transformer."] };
+const GPT2: Naming = Naming { base: "transformer.", older: &[] };
+const OPT: Naming = Naming { base: "model.", older: &[] };
 
-pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
-    ARCHITECTURES.iter().map(|(name, _)| *name)
+/// A supported `model_type` as config.json spells it, how its tensors are called, and the function that reads the rest.
+pub struct Kind(&'static str, Naming, Build);
+
+impl Kind {
+    /// How its tensors are called in files.
+    pub fn naming(&self) -> Naming {
+        self.1
+    }
 }
 
-/// The spec of the model that `config` describes. Every key of the config is understood or an error names it.
-pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
+#[rustfmt::skip]
+const ARCHITECTURES: &[Kind] = &[
+    Kind("glm4_moe", USUAL, glm4_moe::model),
+    Kind("gpt2", GPT2, gpt2::model),
+    Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("llama", USUAL, llama::model),
+    Kind("mixtral", USUAL, mixtral::model),
+    Kind("olmoe", USUAL, olmoe::model),
+    Kind("opt", OPT, opt::model),
+    Kind("qwen3", USUAL, qwen3::model),
+    Kind("qwen3_moe", USUAL, qwen3_moe::model),
+    Kind("qwen3_next", USUAL, qwen3_next::model),
+];
+
+/// Those whose MXFP4 weights are read.
+const IN_MXFP4: &[&str] = &["gpt_oss"];
+
+pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
+    ARCHITECTURES.iter().map(|Kind(name, ..)| *name)
+}
+
+/// The architecture that `config` names.
+///
+/// # Errors
+/// `unsupported` where it is unknown, or its weights are quantised in a way that is not read.
+pub fn kind(config: &Config) -> Result<&'static Kind> {
     let model_type = config.opt_str("model_type")?.ok_or_else(|| {
         Error::corrupt(format!("{}: `model_type` is missing", config.place()))
             .hint("is this a Hugging Face config.json?")
     })?;
-    let Some((_, build)) = ARCHITECTURES.iter().find(|(name, _)| *name == model_type) else {
+    let Some(kind) = ARCHITECTURES.iter().find(|Kind(name, ..)| *name == model_type) else {
         return Err(Error::unsupported(format!("{}: unknown model_type \"{}\"", config.place(), shown(&model_type)))
             .hint(match suggest::nearest(&model_type, supported()) {
                 Some(near) => {
@@ -83,6 +109,13 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
                 None => format!("supported are {}", supported().collect::<Vec<_>>().join(", ")),
             }));
     };
+    quantised::refuse(config, IN_MXFP4.contains(&kind.0))?;
+    Ok(kind)
+}
+
+/// The spec of the model that `config` describes. Every key of the config is understood or an error names it.
+pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
+    let Kind(_, _, build) = kind(config)?;
     let model = build(config, names)?;
     config.finish(&model.model_type)?;
     // Everything that counts bytes may then multiply sizes.

@@ -15,7 +15,7 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 const POSITION_OFFSET: usize = 2;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let prefix = names.prefix(&["model.decoder.", "decoder.", ""], "embed_tokens.weight");
+    let prefix = "model.decoder.";
     let hidden = c.size("hidden_size")?;
     let heads = c.size("num_attention_heads")?;
     let max_positions = c.size("max_position_embeddings")?;
@@ -70,14 +70,15 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             ffn: Ffn::Dense(Box::new(mlp)),
         }
     };
-    let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, width]);
+    let (embedding, head) = names.ends(tied, Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, width]));
     let between =
         |name: &str, out, input| (width != hidden).then(|| Linear::new(&format!("{prefix}{name}"), out, input, false));
     Ok(Model {
         model_type: "opt".to_string(),
         vocab_size: vocab,
         hidden_size: hidden,
-        head: if tied { embedding.clone() } else { Tensor::new("lm_head.weight", [vocab, width]) },
+        head,
+        tied,
         embedding,
         project_in: between("project_in", hidden, width),
         project_out: between("project_out", width, hidden),

@@ -21,7 +21,7 @@ use super::spec::{Ffn, Moe};
 use super::tap::{Tap, ladder};
 use super::tensor::{Device, Tensor, write_timeline};
 use super::workspace::{Cut, read_ahead, weights_at_once};
-use super::{embed, head};
+use super::{embed, head, headers};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
 use crate::progress::{Event, Progress};
@@ -140,12 +140,16 @@ impl<'a> Run<'a> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
         embed::check_tokens(model, tokens)?;
+        if args.logits {
+            headers::check(&model.checkpoint, &model.spec, true)?;
+        }
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let ladder = ladder(&args.thresholds)?;
         let shares = model.shares(sequences);
         let devices: Arc<[Device]> = shares.iter().map(|share| share.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
-        let size = |part: &Part| loader.resident_bytes(part);
+        // Whatever is not there is not needed.
+        let size = |part: &Part| Ok(loader.resident_bytes(part).unwrap_or(0));
         let budget = if probe.preload { usize::MAX } else { read_ahead(&model.spec, model.info.chunk_layers, &size)? };
         let reserved = if probe.preload { 0 } else { weights_at_once(&model.spec, budget, &size)? };
         devices.iter().try_for_each(|device| device.reserve(reserved))?;

@@ -53,16 +53,19 @@ impl Loader<'_> {
     pub fn part(&self, part: &Part) -> Result<Vec<Tensor>> {
         match part {
             Part::Whole { tensor, role } => {
-                let entry = self.checkpoint.expect(tensor)?;
+                let entry = self.checkpoint.readable(tensor, false)?;
                 let dtype = resident_dtype(*role, entry.dtype);
-                self.values(tensor, entry, 0, tensor.shape.clone(), dtype)
+                if role.may_be_minus_infinity() {
+                    return self.with_minus_infinity(entry, tensor);
+                }
+                self.values(entry, 0, tensor.shape.clone(), dtype)
             }
             Part::Slice { tensor, index, role } => {
-                let entry = self.checkpoint.expect(tensor)?;
+                let entry = self.checkpoint.readable(tensor, false)?;
                 let dtype = resident_dtype(*role, entry.dtype);
                 let shape = tensor.shape[1..].to_vec();
                 let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
-                self.values(tensor, entry, *index as u64 * length, shape, dtype)
+                self.values(entry, *index as u64 * length, shape, dtype)
             }
             Part::Mxfp4 { blocks, scales, index, .. } => {
                 #[cfg(feature = "cuda")]
@@ -86,18 +89,15 @@ impl Loader<'_> {
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
     pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
-        let entry = self.checkpoint.expect(tensor)?;
+        let entry = self.checkpoint.readable(tensor, false)?;
         let row = tensor.shape[1] as u64 * element_bytes(entry)?;
         let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype));
-        self.values(tensor, entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
+        self.values(entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
     }
 
     /// Where the bytes of a tensor are that is neither f32 nor of its halves.
     fn raw(&self, tensor: &spec::Tensor) -> Result<&Entry> {
-        match self.checkpoint.expect(tensor)? {
-            entry if entry.dtype == Dtype::U8 => Ok(entry),
-            entry => Err(self.wrong_dtype(tensor, entry, "U8")),
-        }
+        self.checkpoint.readable(tensor, true)
     }
 
     fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
@@ -113,33 +113,16 @@ impl Loader<'_> {
         Ok(stored)
     }
 
-    fn wrong_dtype(&self, tensor: &spec::Tensor, entry: &Entry, expected: &str) -> Error {
-        let place = self.checkpoint.place(entry);
-        Error::unsupported(format!("{place}: tensor `{}` is {:?}, expected {expected}", tensor.name, entry.dtype))
-            .hint("look for a copy of this model in one of these formats")
-    }
-
-    fn values(
-        &self,
-        tensor: &spec::Tensor,
-        entry: &Entry,
-        offset: u64,
-        shape: Vec<usize>,
-        to: DType,
-    ) -> Result<Vec<Tensor>> {
-        let count = shape.iter().product();
-        let place = || format!("{}: tensor `{}`", self.checkpoint.place(entry), tensor.name);
-        if !matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
-            return Err(self.wrong_dtype(tensor, entry, "F32, BF16 or F16"));
-        }
+    fn values(&self, entry: &Entry, offset: u64, shape: Vec<usize>, to: DType) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if let Some(gpus) = gpus(self.devices) {
             return match self.to_gpus(&gpus, entry, offset, &shape, to)? {
                 Ok(arrays) => Ok(on_gpus(arrays)),
                 // Said in words by the same check on this side.
-                Err(_) => Loader { devices: &[Device::Cpu], ..*self }.values(tensor, entry, offset, shape, to),
+                Err(_) => Loader { devices: &[Device::Cpu], ..*self }.values(entry, offset, shape, to),
             };
         }
+        let count = shape.iter().product();
         let converted = match entry.dtype {
             Dtype::F32 => self.convert::<f32>(entry, offset, count, to, shape),
             Dtype::BF16 => self.convert::<bf16>(entry, offset, count, to, shape),
@@ -147,11 +130,30 @@ impl Loader<'_> {
         };
         match converted? {
             Converted::Finite(tensors) => Ok(tensors),
-            Converted::NotFinite { index, value } => {
-                Err(Error::new(Kind::NonFinite, format!("{}: element {index} is {value}", place()))
-                    .hint("the weights are damaged: every result computed from them would be meaningless"))
-            }
+            Converted::NotFinite { index, value } => Err(self.not_finite(entry, index, value)),
         }
+    }
+
+    fn not_finite(&self, entry: &Entry, index: usize, value: f32) -> Error {
+        let place = self.checkpoint.place(entry);
+        Error::new(Kind::NonFinite, format!("{place}: tensor `{}`: element {index} is {value}", entry.name))
+            .hint("the weights are damaged: every result computed from them would be meaningless")
+    }
+
+    /// A small tensor of which −∞ is a value like others, widened, for each device.
+    fn with_minus_infinity(&self, entry: &Entry, tensor: &spec::Tensor) -> Result<Vec<Tensor>> {
+        let count = tensor.shape.iter().product();
+        let values = match entry.dtype {
+            Dtype::F32 => self.stored::<f32>(entry, 0, count)?,
+            Dtype::BF16 => bf16::into_f32(self.stored(entry, 0, count)?),
+            _ => f16::into_f32(self.stored(entry, 0, count)?),
+        };
+        let strange = |value: &f32| !value.is_finite() && *value != f32::NEG_INFINITY;
+        if let Some(index) = values.iter().position(strange) {
+            return Err(self.not_finite(entry, index, values[index]));
+        }
+        let on = |device| Tensor::from_vec(values.clone(), tensor.shape.clone(), device).map_err(tensor_error);
+        self.devices.iter().map(on).collect()
     }
 
     fn convert<T: Stored>(
