@@ -17,8 +17,8 @@ use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
 use crate::record::{Estimate, plain};
-use crate::remote::{self, Output};
-use crate::session::{Lent, Provision, Session, SshTarget, Terms};
+use crate::remote::{self, Output, SshTarget};
+use crate::session::{Lent, Provision, Session, Terms};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
 /// Of `model`: what will run, in the words of `estimate_vram`.
@@ -239,6 +239,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             .string("task")?
             .map(|task| crate::results::check_name(&task).map(|()| task.replace('/', "-")))
             .transpose()?,
+        room: o.whole("disk_gb")?.map(|gb| gb as u64 * 1_000_000_000),
     };
     if let Some(stage) = &context.stage {
         context.may_fail("provision_gpu")?;

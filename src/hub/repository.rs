@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Snapshot};
-use super::download::{Tally, download};
+use super::download::{Tally, download, fits};
 use super::environment;
 use super::http::{self, Http, Patience};
 use super::names::is_commit;
@@ -126,6 +126,7 @@ impl Repository<'_> {
                 found => files.push(found?),
             }
         }
+        fits(&files, &self.snapshot, &self.address.id)?;
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         let what = format!("downloading {}, {} files, {:.2} GB", self.address.id, files.len(), total as f64 / 1e9);
         self.progress.event(Event::Begin { what, total });
