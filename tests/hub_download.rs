@@ -175,3 +175,20 @@ fn two_processes_download_once() {
     assert_eq!(total - twice, data.len() as u64);
     assert!(twice <= 2 * header(&data), "of headers each process may read its own: {twice} bytes twice");
 }
+
+#[test]
+fn what_does_not_fit_into_the_cache_is_not_begun() {
+    let (_origin, project, hub) = start(&SMALL);
+    let cache = project.path("hf");
+    std::fs::create_dir(&cache).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&cache).status();
+    assert!(mounted.unwrap().success(), "a small file system needs root");
+    let outcome = hub.run(&project, LOAD, None);
+    let left = project.files("hf");
+    let _ = std::process::Command::new("umount").arg("-l").arg(&cache).status();
+    let outcome = outcome.ends(3);
+    assert!(outcome.stderr.contains("the disk is full, lab/large does not fit: it takes "), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("hint: free space, set HF_HOME to a larger disk"), "{}", outcome.stderr);
+    assert!(!left.iter().any(|file| file.contains("incomplete")), "{left:?}");
+}

@@ -95,10 +95,13 @@ mod hub_stream;
 mod hub_trust;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
+mod login_shells;
 mod runpod;
 mod slurm;
 mod slurm_cluster;
 mod ssh;
+/// Names of machines as people write them, and whose host keys are known.
+mod ssh_names;
 
 /// What hostile machines and scripts cannot do, and what those who share a home folder or a ledger do not do to each other.
 mod trust;

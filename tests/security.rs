@@ -95,9 +95,21 @@ const ELSEWHERE: &[Tested] = &[
     // links are what they lead to
     (25, &[crate::trust::links_are_judged_by_where_they_lead, crate::trust::a_name_is_no_option]),
     // the user vouches for machines
-    (26, &[crate::trust::a_script_cannot_vouch_for_a_machine]),
+    (
+        26,
+        &[
+            crate::trust::a_script_cannot_vouch_for_a_machine,
+            crate::ssh_names::machines_are_called_by_their_names_in_the_users_config,
+        ],
+    ),
     // this computer is this computer
-    (27, &[crate::trust::this_computer_is_this_computer_under_every_name]),
+    (
+        27,
+        &[
+            crate::trust::this_computer_is_this_computer_under_every_name,
+            crate::ssh_names::this_computer_is_this_computer_behind_an_alias_and_on_a_way_through_itself,
+        ],
+    ),
     // neighbours keep their machines
     (28, &[crate::trust::a_run_in_another_container_keeps_its_machine]),
     // machines write what was asked for

@@ -453,3 +453,113 @@ fn from_elsewhere_over_a_login_node() {
     assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
     nothing_is_left(&cluster, &there, 1);
 }
+
+/// A script's machine in a job, by way of a login node.
+fn far(login: &Sshd, options: &str) -> String {
+    let (host, key) = (login.target(), login.key_file());
+    format!(
+        "let gpu = provision_gpu(#{{ provider: \"slurm\", gpu_count: 0, host: \"{host}\", key: \"{}\"{options} }});\n",
+        key.display()
+    )
+}
+
+fn far_command(project: &Project, words: &[&str]) -> Outcome {
+    let mut command = project.command(words);
+    command.env_remove("SLURM_CONF").env("OUTLIER_POLL_SECONDS", "0.3").env("OUTLIER_WORKER", stripped());
+    Outcome::of(command.output().unwrap())
+}
+
+/// Nothing of what a login shell says, and nothing that it reads in its own way, gets between the program and the cluster.
+#[test]
+fn a_job_is_handed_in_over_every_login_shell() {
+    let cluster = Cluster::shared();
+    let config = cluster.config().display().to_string();
+    for (shell, file, text) in crate::login_shells::SHELLS {
+        let login = crate::login_shells::machine(shell, file, text, &[("SLURM_CONF", &config)]);
+        let project = Project::trusting(&login.fingerprint());
+        let work = r#"
+            let made = gpu.miniature_model("gpt_oss");
+            print(gpu.run_command("echo out; echo err >&2; exit 4").to_json());
+            print(gpu.load_model(made.path).num_layers > 0);
+        "#;
+        project.file("script.rhai", format!("{}{work}", far(&login, "")));
+        let outcome = far_command(&project, &["run", "--allow-commands", "script.rhai"]).ends(0);
+        let mut lines = outcome.stdout.lines();
+        let said: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        assert_eq!(
+            (&said["code"], &said["out"], &said["err"]),
+            (&4.into(), &"out\n".into(), &"err\n".into()),
+            "{shell}"
+        );
+        assert_eq!(lines.next(), Some("true"), "{shell}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("Welcome"), "{}", outcome.stderr);
+        nothing_is_left(&cluster, &project, 1);
+        let refused = far(&login, ", partition: \"nope\"");
+        let outcome = project.script(&refused).ends(1);
+        assert!(outcome.stderr.contains("sbatch: invalid partition specified: nope"), "{shell}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn an_account_that_runs_no_commands_gets_no_job() {
+    let mut login = Sshd::for_client(&[]);
+    login.line("ForceCommand echo transfers only".to_string()).up();
+    let project = Project::trusting(&login.fingerprint());
+    project.refuses(
+        &far(&login, ""),
+        3,
+        "started no /bin/sh; it said: transfers only",
+        "commands must be allowed there",
+    );
+    assert!(ledger(&project).is_empty(), "nothing was asked of the cluster");
+}
+
+/// Sites put Slurm on the path in the profile, which a command over SSH does not read.
+#[test]
+fn slurm_is_found_where_only_a_login_finds_it() {
+    let cluster = Cluster::shared();
+    let config = cluster.config().display().to_string();
+    let mut login = Sshd::for_client(&[("SLURM_CONF", &config), ("PATH", "/tmp/nowhere")]);
+    let few = login.path("bin");
+    std::fs::create_dir(&few).unwrap();
+    for name in ["sh", "bash", "env", "sed", "id", "cat", "setsid", "mkdir"] {
+        std::os::unix::fs::symlink(format!("/usr/bin/{name}"), few.join(name)).unwrap();
+    }
+    login.at_home(".bash_profile", "echo Modules loaded\nexport PATH=/usr/local/bin:/usr/bin:/bin\n");
+    login.at_home(".bashrc", &format!("export PATH={}\n", few.display()));
+    login.login_shell("bash").up();
+    let project = Project::trusting(&login.fingerprint());
+    project.file("script.rhai", format!("{}print(gpu.run_command(\"exit 5\").code);", far(&login, "")));
+    let outcome = far_command(&project, &["run", "--allow-commands", "script.rhai"]).ends(0);
+    assert_eq!(outcome.stdout, "5\n");
+    nothing_is_left(&cluster, &project, 1);
+    login.at_home(".bash_profile", &format!("export PATH={}\n", few.display()));
+    let missing = "has no command sbatch, squeue, scontrol, scancel, srun";
+    project.refuses(&far(&login, ""), 3, missing, "after `module load slurm` where that is needed");
+}
+
+#[test]
+fn a_person_gets_a_shell_in_a_job() {
+    let cluster = Cluster::shared();
+    let config = cluster.config().display().to_string();
+    let login = crate::login_shells::machine("tcsh", ".tcshrc", "", &[("SLURM_CONF", &config)]);
+    let here = "let gpu = provision_gpu(#{ provider: \"slurm\", gpu_count: 0, max_hours: 1, keep_running: true });\nprint(gpu.id);";
+    let there = format!("{}print(gpu.id);", far(&login, ", max_hours: 1, keep_running: true"));
+    for script in [here, &there] {
+        let project = Project::trusting(&login.fingerprint());
+        project.file("script.rhai", script);
+        let run = |words: &[&str]| {
+            let mut command = project.command(words);
+            cluster.log_in(&mut command).env("OUTLIER_POLL_SECONDS", "0.3").env("OUTLIER_WORKER", stripped());
+            if script == there {
+                command.env_remove("SLURM_CONF");
+            }
+            Outcome::of(command.output().unwrap())
+        };
+        let id = run(&["run", "script.rhai"]).ends(0).stdout.trim().to_string();
+        let said = run(&["gpus", "ssh", &id, "echo", "$SLURM_JOB_ID it\\'s \"100%\"!;", "exit 3"]).ends(3).stdout;
+        assert_eq!(said, format!("{id} it's 100%!\n"));
+        run(&["gpus", "terminate", &id]).ends(0);
+        nothing_is_left(&cluster, &project, 1);
+    }
+}

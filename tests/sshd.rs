@@ -50,6 +50,8 @@ pub struct Sshd {
     _reserved: Port,
     mark: String,
     environment: Vec<(String, String)>,
+    /// More lines of its configuration.
+    lines: Vec<String>,
     server: Option<Child>,
 }
 
@@ -61,11 +63,52 @@ impl Sshd {
 
     /// The same, with more variables in its sessions.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
-        let mut sshd = Self::prepare("", environment);
-        let public = sshd.make_key("client");
-        fs::write(sshd.path("authorized_keys"), public).unwrap();
+        let mut sshd = Self::for_client(environment);
         sshd.up();
         sshd
+    }
+
+    /// The same, not started yet.
+    pub fn for_client(environment: &[(&str, &str)]) -> Self {
+        let sshd = Self::prepare("", environment);
+        let public = sshd.make_key("client", "ed25519");
+        fs::write(sshd.path("authorized_keys"), public).unwrap();
+        sshd
+    }
+
+    /// One more line of the configuration, from the next start on.
+    pub fn line(&mut self, line: String) -> &mut Self {
+        self.lines.push(line);
+        self
+    }
+
+    /// From the next start on it has host keys of three kinds: `host`, `host_ecdsa` and `host_rsa`.
+    pub fn three_host_keys(&mut self) -> &mut Self {
+        for kind in ["ecdsa", "rsa"] {
+            self.make_key(&format!("host_{kind}"), kind);
+            self.line(format!("HostKey {}", self.path(&format!("host_{kind}")).display()));
+        }
+        self
+    }
+
+    /// From the next start on this is the login shell of its users.
+    pub fn login_shell(&mut self, shell: &str) -> &mut Self {
+        let found = ["/usr/bin", "/bin"].iter().map(|folder| format!("{folder}/{shell}"));
+        let found = found.into_iter().find(|path| Path::new(path).exists());
+        let path = found.unwrap_or_else(|| panic!("{shell} is missing: `sh .ci/packages tests` installs it"));
+        // As sshd starts a login shell.
+        let script = format!("#!/bin/sh\nSHELL={path}; export SHELL\nexec {path} -c \"$SSH_ORIGINAL_COMMAND\"\n");
+        fs::write(self.path("login_shell"), script).unwrap();
+        fs::set_permissions(self.path("login_shell"), fs::Permissions::from_mode(0o755)).unwrap();
+        self.line(format!("ForceCommand {}", self.path("login_shell").display()))
+    }
+
+    /// A file in the home folder of its users, with its folders.
+    pub fn at_home(&self, name: &str, text: &str) -> &Self {
+        let path = self.home().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
     }
 
     /// A server, not started yet, for this line of `authorized_keys`, with more variables in its sessions.
@@ -81,9 +124,10 @@ impl Sshd {
         environment.push((MARK.to_string(), mark.clone()));
         environment.push((project::MARK.to_string(), project::mark().to_string()));
         environment.push(("HOME".to_string(), home.display().to_string()));
-        let sshd = Self { folder, port: reserved.number, _reserved: reserved, mark, environment, server: None };
+        let (port, lines) = (reserved.number, Vec::new());
+        let sshd = Self { folder, port, _reserved: reserved, mark, environment, lines, server: None };
         fs::write(sshd.path("authorized_keys"), format!("{authorized}\n")).unwrap();
-        sshd.make_key("host");
+        sshd.make_key("host", "ed25519");
         sshd
     }
 
@@ -107,18 +151,22 @@ impl Sshd {
     }
 
     /// A key pair in OpenSSH's format; gives the public line.
-    fn make_key(&self, name: &str) -> String {
+    pub fn make_key(&self, name: &str, kind: &str) -> String {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
+        let made = Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-f"]).arg(&path).status().unwrap();
         assert!(made.success());
         fs::read_to_string(path.with_extension("pub")).unwrap()
     }
 
     /// As `ssh-keygen -lf` prints it: `256 SHA256:… comment (ED25519)`.
     pub fn fingerprint_line(&self) -> String {
-        let shown = Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")).output().unwrap();
+        self.fingerprint_line_of("host")
+    }
+
+    /// The same of another of its keys.
+    pub fn fingerprint_line_of(&self, key: &str) -> String {
+        let shown = Command::new("ssh-keygen").arg("-lf").arg(self.path(&format!("{key}.pub"))).output().unwrap();
         String::from_utf8(shown.stdout).unwrap().trim().to_string()
     }
 
@@ -134,11 +182,12 @@ impl Sshd {
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\n\
-             MaxStartups 200\nMaxSessions 100\nSetEnv {}\n",
+             MaxStartups 200\nMaxSessions 100\nSetEnv {}\n{}\n",
             self.port,
             self.path("host").display(),
             self.path("authorized_keys").display(),
             environment.join(" "),
+            self.lines.join("\n"),
         );
         fs::write(self.path("config"), config).unwrap();
         fs::set_permissions(self.path("host"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -177,7 +226,7 @@ impl Sshd {
     }
 
     pub fn new_host_key(&mut self) {
-        self.make_key("host");
+        self.make_key("host", "ed25519");
     }
 
     /// What runs with this word in its command line: process ids.

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -12,8 +13,8 @@ use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap};
-use crate::gpu::{self, Provider, Want};
-use crate::remote::{HostKey, Key, Login, Ssh, trust};
+use crate::gpu::{self, Provider, SshAddress, Want, slurm};
+use crate::remote::{Key, Login, Ssh, Target, trust};
 use crate::terminal;
 
 #[derive(Args)]
@@ -70,6 +71,7 @@ pub struct Offers {
 
 /// What has been asked for so long ago and is not listed will not appear any more, seconds.
 const GONE_SECONDS: f64 = 24.0 * 3600.0;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn ledger() -> Result<Ledger> {
     Ledger::open(&PathBuf::from("results").join("gpus.sqlite"))
@@ -301,41 +303,78 @@ fn ssh(id: &str, command: &[String]) -> Result<ExitCode> {
     let entry = ledger()?.find(id)?.ok_or_else(|| {
         Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
     })?;
+    if entry.provider.starts_with("slurm") {
+        return in_job(&entry, command);
+    }
     let (Some(address), Some(key)) = (&entry.ssh, &entry.key_file) else {
         return Err(Error::new(Kind::NotFound, format!("{id} has not been reached over SSH")));
     };
-    let (user, host) = (address.user.clone(), address.host.clone());
-    let host_key = HostKey::Fingerprints(entry.fingerprints.clone());
-    let login = Login {
-        user,
-        host,
-        port: address.port,
-        key: Key::File(key.clone()),
-        host_key,
-        timeout: std::time::Duration::from_secs(30),
-    };
-    let line = Ssh::new(login).known_host()?;
+    let SshAddress { user, host, port } = address;
+    let login = Login::made(user, host, *port, key.clone(), entry.fingerprints.clone(), CONNECT_TIMEOUT)?;
+    let line = Ssh::new(login).known_host(None)?;
     let known = key.with_file_name(format!("{}.known_hosts", entry.name));
     disk::write(&known, format!("{}\n", line.line).as_bytes())?;
-    let error = client(&known, key, &line.algorithm, address.port)
-        .arg(format!("{}@{}", address.user, address.host))
-        .args(command)
-        .exec();
-    Err(Error::io("starting ssh", &error).hint("is the OpenSSH client installed?"))
+    let mut client = client(&known, &line.algorithm);
+    client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key).args(["-p", &port.to_string()]);
+    replace(client.arg(format!("{user}@{host}")).args(command), "is the OpenSSH client installed?")
 }
 
-fn client(known: &Path, key: &Path, algorithm: &str, port: u16) -> Command {
+/// A shell in a job: a step of it, started here or on the login node.
+fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
+    let job = entry.id.as_deref().ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("{} has no job yet", entry.name)).hint("`outlier gpus` tells how far it is")
+    })?;
+    let Some(login) = slurm::login_node(&entry.provider)? else {
+        return replace(
+            &mut slurm::step::here(job, command),
+            "is `srun` on the path? `module load slurm` where needed",
+        );
+    };
+    let key = match &login.key {
+        Key::File(file) => Some(file.clone()),
+        Key::Usual(_) => None,
+    };
+    // Whatever it is called, ssh looks for this name.
+    let line = Ssh::new(login).known_host(Some(&entry.name))?;
+    let known = PathBuf::from("results/.keys").join(format!("{}.known_hosts", entry.name));
+    disk::write(&known, format!("{}\n", line.line).as_bytes())?;
+    let mut client = client(&known, &line.algorithm);
+    client.args(["-o", &format!("HostKeyAlias={}", entry.name)]);
+    if let Some(key) = key {
+        client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key);
+    }
+    let way = entry.provider.trim_start_matches("slurm:").split(';').next().unwrap_or_default();
+    let target = Target::parse(way)?;
+    if let Some(port) = target.port {
+        client.args(["-p", &port.to_string()]);
+    }
+    if let Some(user) = &target.user {
+        client.args(["-l", user]);
+    }
+    let line = slurm::step::there(job, command);
+    client.arg(if command.is_empty() { "-t" } else { "-T" }).args([&target.host, &line]);
+    replace(&mut client, "is the OpenSSH client installed?")
+}
+
+/// Lets another program take the place of this one.
+fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
+    let error = program.exec();
+    Err(Error::io(format!("starting {}", program.get_program().display()), &error).hint(hint))
+}
+
+/// The client of OpenSSH, which trusts no other key than the one in `known`.
+fn client(known: &Path, algorithm: &str) -> Command {
     let mut ssh = Command::new("ssh");
+    // A key of kind ssh-rsa signs by newer algorithms.
+    let algorithms = if algorithm == "ssh-rsa" { "rsa-sha2-512,rsa-sha2-256,ssh-rsa" } else { algorithm };
     for option in [
         format!("UserKnownHostsFile={}", known.display()),
         "GlobalKnownHostsFile=/dev/null".to_string(),
         "StrictHostKeyChecking=yes".to_string(),
-        "IdentitiesOnly=yes".to_string(),
-        format!("HostKeyAlgorithms={algorithm}"),
+        format!("HostKeyAlgorithms={algorithms}"),
     ] {
         ssh.args(["-o", &option]);
     }
-    ssh.arg("-i").arg(key).args(["-p", &port.to_string()]);
     ssh
 }
 

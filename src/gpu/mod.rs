@@ -8,11 +8,12 @@ pub mod slurm;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::remote::Machine;
+use crate::remote::{Login, Machine, Ssh};
 
 use rent::Patience;
 
@@ -131,7 +132,7 @@ pub trait Provider: Send + Sync {
     fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>>;
 
     /// The way to a machine that was reached before, by what was noted then.
-    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn Machine>;
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Result<Arc<dyn Machine>>;
 
     /// The command that gives the machine back from inside; `worker` is the program there.
     fn give_back_command(&self, worker: &str) -> Option<String>;
@@ -143,6 +144,16 @@ pub struct Reached {
     pub ssh: Option<SshAddress>,
     /// Of its host keys.
     pub fingerprints: Vec<String>,
+}
+
+/// The machine at an address, known by one of these host keys.
+///
+/// # Errors
+/// An address that is none.
+pub fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String], timeout: Duration) -> Result<Arc<dyn Machine>> {
+    let SshAddress { user, host, port } = address;
+    let login = Login::made(user, host, *port, key.to_path_buf(), fingerprints.to_vec(), timeout)?;
+    Ok(Arc::new(Ssh::new(login)))
 }
 
 /// Names of the providers that there may be machines of: those everybody has, and those that open rows name.

@@ -203,6 +203,8 @@ impl Renting<'_> {
         let mut running: Option<Instant> = None;
         let mut told = Vec::new();
         let mut silent: Option<Instant> = None;
+        // Why it could not be reached at the last attempt.
+        let mut closed = String::new();
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
@@ -237,13 +239,18 @@ impl Renting<'_> {
                             Err(error) if error.kind == Kind::Auth => {
                                 return Err(Error { kind: Kind::Lost, ..error });
                             }
-                            Err(_) => (),
+                            Err(error) => closed = format!(": {}", error.message),
                         }
+                    }
+                    if since.elapsed() > self.patience.reach / 6 && !told.contains(&closed) {
+                        let most = self.patience.reach.as_secs();
+                        self.say(format!("{id}: it runs; waiting until it can be reached, at most {most} s{closed}"));
+                        told.push(closed.clone());
                     }
                     if since.elapsed() > self.patience.reach {
                         return Err(Error::new(
                             Kind::Lost,
-                            format!("it runs, but could not be reached for {} s", since.elapsed().as_secs()),
+                            format!("it runs, but could not be reached for {} s{closed}", since.elapsed().as_secs()),
                         )
                         .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
                     }

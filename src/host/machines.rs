@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Want;
 use crate::progress::{Event, Progress};
 use crate::record::{Estimate, plain};
-use crate::remote::{self, Output};
-use crate::session::{Lent, Provision, Session, SshTarget, Terms};
+use crate::remote::{self, Output, SshTarget};
+use crate::session::{Lent, Provision, Session, Terms};
 use crate::{hub, model};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
@@ -241,6 +241,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             .string("task")?
             .map(|task| crate::results::check_name(&task).map(|()| task.replace('/', "-")))
             .transpose()?,
+        room: o.whole("disk_gb")?.map(|gb| gb as u64 * 1_000_000_000),
     };
     if let Some(stage) = &context.stage {
         context.may_fail("provision_gpu")?;

@@ -26,6 +26,7 @@ use crate::progress::{Event, Progress};
 const WRITE: u64 = 4 << 20;
 /// Between two reports.
 const REPORT: Duration = Duration::from_millis(500);
+const MORE_ROOM: &str = "free space, set HF_HOME to a larger disk, or use stream: true";
 /// The only tag of a reader that reads one file from front to back.
 const ALL: Tag = 0;
 
@@ -78,14 +79,28 @@ pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, t
     snapshot.link(&file.name, &file.hash)
 }
 
+/// Looks whether what is missing of `files` fits on the disk of the cache.
+///
+/// # Errors
+/// Less is free: nothing is fetched then.
+pub fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Result<()> {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let missing = |file: &Arc<RemoteFile>| {
+        let arrived = length(&snapshot.blob(&file.hash)).max(length(&snapshot.incomplete(&file.hash)));
+        file.bytes.saturating_sub(arrived)
+    };
+    let Some(first) = files.first() else { return Ok(()) };
+    let blob = snapshot.blob(&first.hash);
+    let folder = blob.parent().unwrap_or(Path::new(""));
+    disk::check_room(folder, files.iter().map(missing).sum(), what).map_err(|e| e.hint(MORE_ROOM))
+}
+
 /// Completes the file at `path`, makes it durable, and returns the hash of all its bytes in digits.
 fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally) -> Result<String> {
     let writing = |e: std::io::Error| {
         let error = Error::io(format!("writing {}", path.display()), &e);
         match e.kind() {
-            std::io::ErrorKind::StorageFull => {
-                error.hint("free space, set HF_HOME to a larger disk, or use stream: true")
-            }
+            std::io::ErrorKind::StorageFull => error.hint(MORE_ROOM),
             _ => error,
         }
     };

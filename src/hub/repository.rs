@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Snapshot};
-use super::download::{Tally, download};
+use super::download::{Tally, download, fits};
 use super::environment;
 use super::weight_formats;
 use super::http::{self, Http, Patience};
@@ -204,6 +204,7 @@ impl Repository<'_> {
                 found => files.push(found?),
             }
         }
+        fits(&files, &self.snapshot, &self.address.id)?;
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         if total > LOOKED_AT_FIRST {
             self.look(&http)?;

@@ -1,15 +1,23 @@
 //! Machines that commands run on and files go to: this one, or one over SSH.
 
+mod auth;
+mod config;
 mod here;
 mod keys;
+mod known_hosts;
+mod login;
 mod names;
 mod part;
 mod pump;
+mod room;
+mod shell;
 mod ssh;
 mod sync;
+mod target;
 mod this;
 mod transfer;
 pub mod trust;
+mod wildcard;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -18,9 +26,13 @@ use crate::error::{Error, Kind, Result};
 
 pub use here::Here;
 pub use keys::key_pair;
+pub use login::{Key, Login, SshTarget};
 pub use names::{accepted, inside, sendable, to_receive, to_send};
-pub use ssh::{HostKey, Key, Login, Ssh, parse_target};
+pub use room::check as check_room;
+pub use shell::encoded;
+pub use ssh::Ssh;
 pub use sync::{SyncReport, sync};
+pub use target::Target;
 pub use this::{Identity, WHO, identity};
 pub use transfer::{again, download, upload};
 

@@ -6,14 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use ssh2::{BlockDirections, Channel, ExtendedData, Session};
 
-use super::Output;
-
-const PIECE: usize = 1 << 17;
+pub const PIECE: usize = 1 << 17;
 /// How long nothing may happen before everything is looked at again, milliseconds.
 const LOOK: i32 = 1000;
 
 /// The data, or nothing where there is none yet.
-fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
@@ -22,7 +20,7 @@ fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// As `ready`, for calls that give an SSH error; -37 is LIBSSH2_ERROR_EAGAIN.
-fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
+pub fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(e) if e.code() == ssh2::ErrorCode::Session(-37) => Ok(false),
@@ -30,8 +28,8 @@ fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
     }
 }
 
-/// Waits until the session's socket, or one of ours, has something to do.
-fn wait(session: &Session, other: Option<(RawFd, i16)>) {
+/// Waits until the session's socket, or one of ours, has something to do, at most as long as `LOOK`.
+pub fn wait(session: &Session, other: Option<(RawFd, i16)>) {
     let events = match session.block_directions() {
         BlockDirections::Outbound => libc::POLLOUT,
         BlockDirections::Both => libc::POLLIN | libc::POLLOUT,
@@ -47,94 +45,30 @@ fn wait(session: &Session, other: Option<(RawFd, i16)>) {
 
 /// What waits to be written.
 #[derive(Default)]
-struct Pending {
+pub struct Pending {
     bytes: Vec<u8>,
     begin: usize,
 }
 
 impl Pending {
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.begin == self.bytes.len()
     }
 
-    fn fill(&mut self, bytes: &[u8]) {
+    pub fn fill(&mut self, bytes: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
         self.begin = 0;
     }
 
     /// True when something went on its way.
-    fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
+    pub fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
         if self.is_empty() {
             return Ok(false);
         }
         let count = ready(to.write(&self.bytes[self.begin..]))?.unwrap_or(0);
         self.begin += count;
         Ok(count > 0)
-    }
-}
-
-/// Feeds and hears a command until it ends, or until `output` is false; gives its exit code.
-pub fn exec(
-    session: &Session,
-    mut channel: Channel,
-    input: &mut dyn Read,
-    output: &mut dyn FnMut(Output) -> bool,
-) -> io::Result<i32> {
-    let heard = |yes: bool| if yes { Ok(()) } else { Err(io::Error::other("nobody listens any more")) };
-    let mut buffer = vec![0; PIECE];
-    let mut pending = Pending::default();
-    let (mut exhausted, mut eof_sent) = (false, false);
-    loop {
-        let mut moved = false;
-        if pending.is_empty() && !exhausted {
-            let count = input.read(&mut buffer)?;
-            exhausted = count == 0;
-            pending.fill(&buffer[..count]);
-        }
-        // A command that has ended does not take its input any more.
-        if !channel.eof() {
-            moved |= pending.write(&mut channel)?;
-        }
-        if exhausted && pending.is_empty() && !eof_sent {
-            eof_sent = done(channel.send_eof())?;
-        }
-        if let Some(count @ 1..) = ready(channel.read(&mut buffer))? {
-            heard(output(Output::Out(&buffer[..count])))?;
-            moved = true;
-        }
-        if let Some(count @ 1..) = ready(channel.stderr().read(&mut buffer))? {
-            heard(output(Output::Err(&buffer[..count])))?;
-            moved = true;
-        }
-        if !moved && channel.eof() {
-            break;
-        }
-        if !moved {
-            wait(session, None);
-        }
-    }
-    // Without these the exit status may not have arrived.
-    while !done(channel.close())? {
-        wait(session, None);
-    }
-    while !done(channel.wait_close())? {
-        wait(session, None);
-    }
-    match channel.exit_signal().ok().and_then(|signal| signal.exit_signal) {
-        Some(signal) => Ok(128 + number(&signal)),
-        None => Ok(channel.exit_status()?),
-    }
-}
-
-fn number(signal: &str) -> i32 {
-    match signal {
-        "HUP" => libc::SIGHUP,
-        "INT" => libc::SIGINT,
-        "KILL" => libc::SIGKILL,
-        "SEGV" => libc::SIGSEGV,
-        "ABRT" => libc::SIGABRT,
-        _ => libc::SIGTERM,
     }
 }
 

@@ -4,48 +4,27 @@ use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use ssh_key::{HashAlg, PublicKey};
-use ssh2::{CheckResult, KnownHostFileKind, Session};
+use sha2::{Digest, Sha256};
+use ssh_key::Fingerprint;
+use ssh2::{ErrorCode, MethodType, Session};
 
+use super::auth::authenticate;
+use super::known_hosts::{Hosts, Looked, Standing, kind};
+use super::login::{HostKey, Login};
+use super::shell::{self, Entry};
 use super::this::is_own_address;
-use super::{Listener, Machine, pump, quoted, trust};
+use super::{Listener, Machine, pump, trust};
 use crate::error::{Error, Kind, Result};
 
 /// Pauses before a machine is greeted again that took the connection and closed it: its sshd lets in so many at a time.
 const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 /// One that is silent for longer is not greeted again.
 const QUICK: Duration = Duration::from_secs(2);
-
-/// How we prove who we are.
-#[derive(Clone, Debug)]
-pub enum Key {
-    File(PathBuf),
-    /// Whatever the agent at `SSH_AUTH_SOCK` holds.
-    Agent,
-}
-
-/// How the machine proves who it is.
-#[derive(Clone, Debug)]
-pub enum HostKey {
-    /// One of these, as `ssh-keygen -lf` prints them: `SHA256:…`. Whoever made the machine has told them.
-    Fingerprints(Vec<String>),
-    /// One that the user has vouched for, and that is the one named here as well, in the file named here as well.
-    Known { fingerprint: Option<String>, known_hosts: Option<PathBuf> },
-}
-
-#[derive(Clone, Debug)]
-pub struct Login {
-    pub user: String,
-    pub host: String,
-    pub port: u16,
-    pub key: Key,
-    pub host_key: HostKey,
-    pub timeout: Duration,
-}
+/// LIBSSH2_ERROR_KEX_FAILURE: it has no key of a kind that was asked for.
+const NO_COMMON_KIND: ErrorCode = ErrorCode::Session(-5);
 
 /// What `ssh` needs to trust a machine as we do.
 pub struct KnownHost {
@@ -57,33 +36,28 @@ pub struct KnownHost {
 /// Each command has a connection of its own: there is no state to lose, and threads do not wait for each other.
 pub struct Ssh {
     login: Login,
+    /// The machine that it is reached through.
+    jump: Option<Box<Ssh>>,
+    entry: Entry,
     /// Whether it was on this computer when it was reached first.
     here: OnceLock<bool>,
 }
 
-/// A word of an address that no command takes for an option or for more than one word.
-fn is_plain(word: &str) -> bool {
-    !word.is_empty() && !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || "._-:[]%@+".contains(c))
-}
-
-/// `user@host:port`; the user is `root` and the port 22 where they are left out.
-pub fn parse_target(text: &str) -> Result<(String, String, u16)> {
-    let bad =
-        || Error::bad_argument(format!("\"{text}\" is not an SSH address")).hint("write user@host or user@host:port");
-    let (user, place) = text.split_once('@').unwrap_or(("root", text));
-    let (host, port) = match place.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
-        None => (place, 22),
-    };
-    if !is_plain(user) || !is_plain(host) {
-        return Err(bad());
-    }
-    Ok((user.to_string(), host.to_string(), port))
+/// What carries a session.
+enum Carrier {
+    Direct(TcpStream),
+    Through(UnixStream),
 }
 
 impl Ssh {
     pub fn new(login: Login) -> Self {
-        Self { login, here: OnceLock::new() }
+        let jump = login.jump.clone().map(|jump| Box::new(Self::new(*jump)));
+        Self { login, jump, entry: Entry::Command, here: OnceLock::new() }
+    }
+
+    /// The same, with all that its user gets at a login, the profile included.
+    pub fn with_profile(self) -> Self {
+        Self { entry: Entry::Login, ..self }
     }
 
     fn lost(&self, what: &str, error: impl std::fmt::Display) -> Error {
@@ -92,32 +66,56 @@ impl Ssh {
     }
 
     fn connect(&self) -> Result<Session> {
-        let Login { user, host, key, timeout, .. } = &self.login;
-        if !is_plain(user) || !is_plain(host) {
-            return Err(Error::bad_argument(format!("{:?} is not an SSH address", self.name())));
+        let hosts = Hosts::read(&self.login.known_hosts);
+        let algorithms = hosts.algorithms(&self.login.looked);
+        let mut session = self.greet(&algorithms.join(","))?;
+        if let Err(refused) = self.check_host(&session, &hosts) {
+            session = self.by_another_key(&session, &algorithms, &hosts).ok_or(refused)?;
         }
-        let mut pauses = PAUSES.into_iter();
-        let session = loop {
-            let stream = self.reach()?;
-            let mut session = Session::new().map_err(|e| self.lost("starting SSH", e))?;
-            session.set_timeout(timeout.as_millis() as u32);
-            session.set_tcp_stream(stream);
-            let begin = Instant::now();
-            match (session.handshake(), pauses.next()) {
-                (Ok(()), _) => break session,
-                (Err(_), Some(pause)) if begin.elapsed() < QUICK => std::thread::sleep(pause),
-                (Err(error), _) => return Err(self.lost("starting SSH", error)),
+        authenticate(&session, &self.login, &self.name())?;
+        Ok(session)
+    }
+
+    /// A machine may have several keys, and the one that is named need not be of the kind that was asked for first.
+    fn by_another_key(&self, session: &Session, algorithms: &[&str], hosts: &Hosts) -> Option<Session> {
+        let Login { port, host_key, .. } = &self.login;
+        let named = match host_key {
+            HostKey::Fingerprints(_) => true,
+            HostKey::Known { fingerprint, known_hosts } => {
+                fingerprint.is_some() || known_hosts.is_some() || trust::names_any(&self.login.names(), *port)
             }
         };
-        self.check_host(&session)?;
-        let authenticated = match key {
-            Key::File(file) => session.userauth_pubkey_file(user, None, file, None),
-            Key::Agent => session.userauth_agent(user),
-        };
-        authenticated.map_err(|e| self.refused(&e))?;
-        // What a command takes is its own affair.
-        session.set_timeout(0);
-        Ok(session)
+        let seen = session.host_key().map(|(key, _)| kind(key)).unwrap_or_default();
+        let seen = if seen == "ssh-rsa" { "rsa-sha2-512" } else { seen.as_str() };
+        let others = algorithms.iter().filter(|names| named && !names.split(',').any(|name| name == seen));
+        others.into_iter().find_map(|names| {
+            let session = self.greet(names).ok()?;
+            self.check_host(&session, hosts).ok().map(|()| session)
+        })
+    }
+
+    /// A session whose keys are exchanged; it has the first kind of host key that the machine has one of.
+    fn greet(&self, algorithms: &str) -> Result<Session> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let carrier = self.reach()?;
+            let starting = |e: ssh2::Error| self.lost("starting SSH", e);
+            let mut session = Session::new().map_err(starting)?;
+            session.set_timeout(self.login.timeout.as_millis() as u32);
+            session.method_pref(MethodType::HostKey, algorithms).map_err(starting)?;
+            match carrier {
+                Carrier::Direct(stream) => session.set_tcp_stream(stream),
+                Carrier::Through(stream) => session.set_tcp_stream(stream),
+            }
+            let begin = Instant::now();
+            match (session.handshake(), pauses.next()) {
+                (Ok(()), _) => return Ok(session),
+                (Err(error), Some(pause)) if begin.elapsed() < QUICK && error.code() != NO_COMMON_KIND => {
+                    std::thread::sleep(pause);
+                }
+                (Err(error), _) => return Err(starting(error)),
+            }
+        }
     }
 
     /// Whether it is this computer that answers at the other end, or one of its containers.
@@ -126,7 +124,23 @@ impl Ssh {
         peer.ip() == own.ip() || is_own_address(peer.ip())
     }
 
-    fn reach(&self) -> Result<TcpStream> {
+    fn reach(&self) -> Result<Carrier> {
+        let (carrier, here) = match &self.jump {
+            Some(jump) => (Carrier::Through(self.led_on(jump)?), self.is_here_through(jump)),
+            None => {
+                let stream = self.reach_directly()?;
+                let here = Self::is_own(&stream);
+                (Carrier::Direct(stream), here)
+            }
+        };
+        // Whoever rules over a name must not send commands here that were meant for elsewhere.
+        if *self.here.get_or_init(|| here) != here {
+            return Err(self.lost("connecting", "its name leads to another computer than before"));
+        }
+        Ok(carrier)
+    }
+
+    fn reach_directly(&self) -> Result<TcpStream> {
         let Login { host, port, timeout, .. } = &self.login;
         let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|e| self.lost("looking up its address", e))?;
         let mut failure = None;
@@ -141,37 +155,38 @@ impl Ssh {
         };
         keep_alive(&stream);
         let _ = stream.set_nodelay(true);
-        // Whoever rules over a name must not send commands here that were meant for elsewhere.
-        let here = Self::is_own(&stream);
-        if *self.here.get_or_init(|| here) != here {
-            return Err(self.lost("connecting", "its name leads to another computer than before"));
-        }
         Ok(stream)
     }
 
-    fn refused(&self, error: &ssh2::Error) -> Error {
-        let Login { user, key, .. } = &self.login;
-        let (what, hint) = match key {
-            Key::File(file) if !file.exists() => {
-                (format!("the key {} does not exist", file.display()), "give `key`, the file of a private key")
-            }
-            Key::File(file) => (
-                format!("the key {} is not accepted for {user}: {}", file.display(), error.message()),
-                "add its public line to ~/.ssh/authorized_keys there; a key with a passphrase needs ssh-agent (leave `key` out)",
-            ),
-            Key::Agent => (
-                format!("no key of the SSH agent is accepted for {user}: {}", error.message()),
-                "run `ssh-add`, or give `key`, the file of a private key",
-            ),
-        };
-        Error::new(Kind::Auth, format!("{}: {what}", self.name())).hint(hint)
+    /// A stream that the machine on the way leads on to this one.
+    fn led_on(&self, jump: &Ssh) -> Result<UnixStream> {
+        let Login { host, port, .. } = &self.login;
+        let session = jump.connect().map_err(|e| e.context(format!("on the way to {}", self.name())))?;
+        let channel = session.channel_direct_tcpip(host, *port, None).map_err(|e| {
+            self.lost("connecting", format!("{} does not lead on to it: {}", jump.name(), e.message()))
+                .hint("is its name right as that machine knows it, and does its sshd allow forwarding?")
+        })?;
+        session.set_blocking(false);
+        let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("opening a stream", &e))?;
+        theirs.set_nonblocking(true).map_err(|e| Error::io("opening a stream", &e))?;
+        std::thread::spawn(move || pump::bridge(&session, channel, theirs));
+        Ok(ours)
     }
 
-    fn check_host(&self, session: &Session) -> Result<()> {
-        let Login { host, port, host_key, .. } = &self.login;
+    /// Loopback is where the machine on the way is; an own address is this computer, whoever leads there.
+    fn is_here_through(&self, jump: &Ssh) -> bool {
+        self.resolved().any(|address| is_own_address(address) && (jump.is_here() || !is_relative(address)))
+    }
+
+    fn resolved(&self) -> impl Iterator<Item = std::net::IpAddr> {
+        let addresses = (self.login.host.as_str(), self.login.port).to_socket_addrs();
+        addresses.into_iter().flatten().map(|address| address.ip())
+    }
+
+    fn check_host(&self, session: &Session, hosts: &Hosts) -> Result<()> {
+        let Login { port, host_key, looked, .. } = &self.login;
         let (key, _) = session.host_key().ok_or_else(|| self.lost("starting SSH", "it has no host key"))?;
-        let found = PublicKey::from_bytes(key).map_err(|e| self.lost("reading its host key", e))?;
-        let found = found.fingerprint(HashAlg::Sha256).to_string();
+        let found = fingerprint(key);
         let wrong = |expected: &str, hint: &str| {
             let message = format!("{}: its host key is {found}, expected {expected}", self.name());
             Err(Error::new(Kind::Auth, message).hint(hint))
@@ -182,71 +197,81 @@ impl Ssh {
             HostKey::Fingerprints(known) => return wrong(&known.join(" or "), another),
             HostKey::Known { fingerprint, known_hosts } => (fingerprint, known_hosts),
         };
+        let standing = hosts.standing(looked, key);
+        if let Standing::Revoked(file, line) = &standing {
+            let message = format!(
+                "{}: its host key is {found}, which {}, line {line}, marks as revoked",
+                self.name(),
+                file.display()
+            );
+            return Err(Error::new(Kind::Auth, message).hint("ask whoever runs the machine for its new key"));
+        }
         if let Some(fingerprint) = fingerprint.as_ref().filter(|fingerprint| **fingerprint != found) {
             return wrong(fingerprint, another);
         }
-        let mut stands = None;
-        if let Some(file) = file {
-            stands = self.stands_in(session, key, file)?;
-            if stands != Some(true) {
-                return wrong(
-                    &format!("one that stands in {}", file.display()),
-                    "log in once with ssh and compare the fingerprint",
-                );
-            }
+        let compare = "log in once with ssh and compare the fingerprint";
+        if let Some(file) = file
+            && Hosts::read(std::slice::from_ref(file)).standing(looked, key) != Standing::Known
+        {
+            return wrong(&format!("one that stands in {}", file.display()), compare);
         }
         // What a script names is trusted for that only where no script can have named it.
-        let noted = !trust::is_scripted() && (fingerprint.is_some() || stands.is_some());
-        if noted || trust::is_named(host, *port, &found) {
+        let noted = !trust::is_scripted() && (fingerprint.is_some() || file.is_some());
+        if noted || trust::is_named(&self.login.names(), *port, &found) {
             return Ok(());
         }
-        let file = trust::known_hosts();
-        match self.stands_in(session, key, &file)? {
-            Some(true) => Ok(()),
-            Some(false) => wrong(
-                &format!("another one by {}", file.display()),
+        let files: Vec<String> = self.login.known_hosts.iter().map(|file| file.display().to_string()).collect();
+        let first = files.first().map_or("a file of known hosts", String::as_str);
+        match standing {
+            Standing::Other(file, line) => wrong(
+                &format!("another one by {}, line {line}", file.display()),
                 "if the machine was installed anew: `ssh-keygen -R HOST`, then log in once with ssh; else somebody is in between",
             ),
-            None => wrong(
-                &format!("one that stands in {}", file.display()),
-                "log in once with ssh and compare the fingerprint; or name it yourself: `outlier run --host-key SHA256:… SCRIPT`. \
-                 What a script names is not trusted for that",
+            Standing::Unknown if hosts.has_authority(looked) => wrong(
+                &format!(
+                    "one that stands in {first}; a @cert-authority stands there, whose certificates this program does not read"
+                ),
+                "log in once with ssh, and add the machine's own key: `ssh-keyscan HOST`, compared with what ssh says",
             ),
+            Standing::Unknown => wrong(
+                &format!("one that stands in {first}"),
+                &format!(
+                    "{compare}; or name it yourself: `outlier run --host-key SHA256:… SCRIPT`. What a script names is not \
+                     trusted for that"
+                ),
+            ),
+            Standing::Known | Standing::Revoked(..) => Ok(()),
         }
     }
 
-    /// Whether `file` knows this host by this key; None when it does not know the host.
-    fn stands_in(&self, session: &Session, key: &[u8], file: &Path) -> Result<Option<bool>> {
-        let mut hosts = session.known_hosts().map_err(|e| self.lost("starting SSH", e))?;
-        // Without the file nobody is known.
-        let _ = hosts.read_file(file, KnownHostFileKind::OpenSSH);
-        Ok(match hosts.check_port(&self.login.host, self.login.port, key) {
-            CheckResult::Match => Some(true),
-            CheckResult::Mismatch => Some(false),
-            _ => None,
-        })
-    }
-
-    /// The machine's host key, after it has proved itself, as a line for `known_hosts`.
-    pub fn known_host(&self) -> Result<KnownHost> {
+    /// The machine's host key, after it has proved itself, as a line for `known_hosts`; under the name `called` where one
+    /// is given.
+    pub fn known_host(&self, called: Option<&str>) -> Result<KnownHost> {
         let session = self.connect()?;
-        let missing = || self.lost("starting SSH", "it has no host key");
-        let (key, _) = session.host_key().ok_or_else(missing)?;
-        let key = PublicKey::from_bytes(key).map_err(|e| self.lost("reading its host key", e))?;
-        let text = key.to_openssh().map_err(|e| self.lost("reading its host key", e))?;
-        let line = format!("[{}]:{} {text}", self.login.host, self.login.port);
-        // ssh writes the address of port 22 without brackets.
-        let line = if self.login.port == 22 { format!("{} {text}", self.login.host) } else { line };
-        Ok(KnownHost { line, algorithm: key.algorithm().to_string() })
+        let (key, _) = session.host_key().ok_or_else(|| self.lost("starting SSH", "it has no host key"))?;
+        let looked = Looked { alias: called.map(str::to_string), ..self.login.looked.clone() };
+        Ok(KnownHost { line: looked.line(key), algorithm: kind(key) })
     }
 
-    fn start(&self, session: &Session, command: &str) -> Result<ssh2::Channel> {
+    /// A session on which nothing blocks any more, and the shell on it.
+    fn start(&self) -> Result<(Session, shell::Shell)> {
+        let session = self.connect()?;
         let failed = |e: ssh2::Error| self.lost("starting a command", e);
-        let mut channel = session.channel_session().map_err(failed)?;
-        channel.exec(&format!("/bin/sh -c {}", quoted(command))).map_err(failed)?;
-        session.set_blocking(false);
-        Ok(channel)
+        let channel = session.channel_session().map_err(failed)?;
+        let shell = shell::start(&session, channel, self.entry, &self.name())?;
+        Ok((session, shell))
     }
+}
+
+/// Whether an address means another machine on each machine.
+fn is_relative(address: std::net::IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// As `ssh-keygen -lf` prints it.
+fn fingerprint(key: &[u8]) -> String {
+    Fingerprint::Sha256(Sha256::digest(key).into()).to_string()
 }
 
 impl Machine for Ssh {
@@ -255,12 +280,10 @@ impl Machine for Ssh {
     }
 
     fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
-        let session = self.connect()?;
-        let channel = self.start(&session, command)?;
+        let (session, shell) = self.start()?;
         let mut refused = None;
-        let code = pump::exec(&session, channel, input, &mut |piece| {
-            output(piece).map_err(|error| refused = Some(error)).is_ok()
-        });
+        let code = shell
+            .run(&session, command, input, &mut |piece| output(piece).map_err(|error| refused = Some(error)).is_ok());
         match refused {
             Some(error) => Err(error),
             None => code.map_err(|e| self.lost("the connection broke", e)),
@@ -269,19 +292,19 @@ impl Machine for Ssh {
 
     fn is_here(&self) -> bool {
         // Not reached yet, it is where its name leads.
-        let resolved = || {
-            let addresses = (self.login.host.as_str(), self.login.port).to_socket_addrs();
-            addresses.is_ok_and(|mut addresses| addresses.any(|address| is_own_address(address.ip())))
+        let judged = || match &self.jump {
+            Some(jump) => self.is_here_through(jump),
+            None => self.resolved().any(is_own_address),
         };
-        self.here.get().copied().unwrap_or_else(resolved)
+        self.here.get().copied().unwrap_or_else(judged)
     }
 
     fn open(&self, command: &str) -> Result<UnixStream> {
-        let session = self.connect()?;
-        let channel = self.start(&session, command)?;
+        let (session, shell) = self.start()?;
         let opening = |e: std::io::Error| Error::io("opening a stream", &e);
         let (ours, theirs) = UnixStream::pair().map_err(opening)?;
         theirs.set_nonblocking(true).map_err(opening)?;
+        let channel = shell.become_command(&session, command).map_err(|e| self.lost("starting a command", e))?;
         std::thread::spawn(move || pump::bridge(&session, channel, theirs));
         Ok(ours)
     }

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::names::{accepted, asked_for, inside, leads_out, matches, project, stays, to_receive, to_send};
-use super::transfer::{again, sha256};
-use super::{Finished, Machine, collect, download, output, quoted, upload};
+use super::transfer::{ENGLISH, again, sha256};
+use super::{Finished, Machine, collect, download, output, quoted, room, upload};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 
@@ -69,7 +69,7 @@ fn send(
     files.sort();
     files.dedup();
     let there = again(progress, || hashes(machine, remote_root, &files))?;
-    let mut small = Vec::new();
+    let (mut small, mut large) = (Vec::new(), Vec::new());
     for name in files {
         // What a link leads to is judged where it is opened.
         let path = to_send("sync", root, &name)?;
@@ -82,11 +82,17 @@ fn send(
         }
         report.files_sent += 1;
         report.bytes += size;
-        if size >= LARGE {
-            upload(machine, &path, &format!("{remote_root}/{name}"), progress)?;
-        } else {
-            small.push((path, name));
-        }
+        if size >= LARGE { &mut large } else { &mut small }.push((path, name));
+    }
+    // All of it, before any of it; what an earlier copying has left counts where it is continued.
+    let begun = format!("find {} -type f -name '*.part' 2>/dev/null | head -n 1", quoted(remote_root));
+    match room::check(machine, remote_root, report.bytes, &up.join(", ")) {
+        Err(error) if error.kind == Kind::Io && output(machine, &begun)?.is_empty() => return Err(error),
+        Err(error) if error.kind != Kind::Io => return Err(error),
+        _ => (),
+    }
+    for (path, name) in large {
+        upload(machine, &path, &format!("{remote_root}/{name}"), progress)?;
     }
     if small.is_empty() { Ok(()) } else { again(progress, || stream(machine, remote_root, &small)) }
 }
@@ -94,7 +100,7 @@ fn send(
 /// One stream for all small files (where each is, and its name): written by a thread, read by the command.
 fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)]) -> Result<()> {
     let (mut from, to) = std::os::unix::net::UnixStream::pair().map_err(|e| Error::io("sending files", &e))?;
-    let unpack = format!("mkdir -p -- {0} && tar -xf - -C {0}", quoted(remote_root));
+    let unpack = format!("{ENGLISH}mkdir -p -- {0} && tar -xf - -C {0}", quoted(remote_root));
     let (packed, unpacked) = std::thread::scope(|scope| {
         let packing = scope.spawn(move || -> std::io::Result<()> {
             let mut archive = tar::Builder::new(to);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::part::{Claim, Sending, beside, claim};
-use super::{Finished, Machine, Output, collect, finish, keep, output, quoted};
+use super::{Finished, Machine, Output, collect, finish, keep, output, quoted, room};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
@@ -24,6 +24,9 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2
 const MOST_COPIED: u64 = 1 << 30;
 /// What earlier copies to the same place have left unfinished is removed after so many minutes, a day.
 const OLD_MINUTES: u32 = 24 * 60;
+
+/// Ahead of a command whose complaints are understood.
+pub const ENGLISH: &str = "LC_ALL=C; export LC_ALL; ";
 
 /// Does something again that can be done again, while what stops it may pass.
 pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) -> Result<T> {
@@ -52,7 +55,8 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
     let whole = sha256(&mut file.try_clone().map_err(reading)?, metadata.len()).map_err(reading)?;
     let sending = Sending::new(&machine.name(), to, &whole);
     let (folder, name) = to.rsplit_once('/').unwrap_or((".", to));
-    let folder = quoted(if folder.is_empty() { "/" } else { folder });
+    let place = if folder.is_empty() { "/" } else { folder };
+    let folder = quoted(place);
     let (path, part) = (operand(to), operand(&format!("{to}.{}.part", sending.name)));
     // What wrote the begin may be there still and hold the file open: a program could not be started then.
     let own = operand(&format!("{to}.{}.own.part", sending.name));
@@ -72,10 +76,11 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
     }
     file.seek(SeekFrom::Start(there)).map_err(reading)?;
     let total = metadata.len();
+    room::check(machine, place, total - there, to)?;
     progress.event(Event::Begin { what: format!("sending {}", name_of(from)), total });
     let redirect = if there == 0 { ">" } else { ">>" };
     let mut source = Counted { inner: file, done: there, told: there, progress };
-    let sent = collect(machine, &format!("cat {redirect} {part}"), &mut source);
+    let sent = collect(machine, &format!("{ENGLISH}cat {redirect} {part}"), &mut source);
     progress.event(Event::End);
     if sent.is_err() && progress.interrupted() {
         return Err(Error::interrupted());
@@ -137,6 +142,9 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) 
         sha256(&mut file, have).is_ok_and(|here| there.split_whitespace().next() == Some(&here))
     };
     let have = if same { have } else { 0 };
+    let folder = to.parent().unwrap_or(Path::new(""));
+    disk::check_room(folder, total - have, &to.display().to_string())
+        .map_err(|e| e.hint("remove files here, or run in a folder on a larger disk"))?;
     file.set_len(have).and_then(|()| file.seek(SeekFrom::Start(have))).map_err(writing)?;
     progress.event(Event::Begin { what: format!("fetching {}", name_of(to)), total });
     let (mut done, mut told, mut said) = (have, have, Vec::new());

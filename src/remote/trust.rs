@@ -1,8 +1,9 @@
 //! Which host keys the user has vouched for. A script may say which key it expects, but none that it names is trusted for
 //! that: only those on the command line, in `OUTLIER_HOST_KEYS`, or in the user's `known_hosts`.
 
-use std::path::PathBuf;
 use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
 
 /// Characters of a SHA-256 in base64.
 const LENGTH: usize = 43;
@@ -21,13 +22,25 @@ static NAMED: OnceLock<Vec<Named>> = OnceLock::new();
 /// No script runs in this process: what the project's own records say was the user's word.
 static NO_SCRIPT: OnceLock<()> = OnceLock::new();
 
-/// `[HOST=]SHA256:…`, as `ssh-keygen -lf` prints the fingerprint.
+/// `[HOST=]SHA256:…`, or the whole line that `ssh-keygen -lf` prints: `256 SHA256:… comment (ED25519)`.
 pub fn parse(word: &str) -> Option<Named> {
-    let (before, digest) = word.split_once(BEGIN)?;
+    let word = word.trim();
+    let (before, rest) = word.split_once(BEGIN)?;
+    let (digest, behind) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
     if digest.len() != LENGTH || !digest.chars().all(plain) {
         return None;
     }
+    // The bits of the key stand before the fingerprint, its comment and its kind behind it.
+    let bits = before.trim_end();
+    let host = bits.trim_end_matches(|c: char| c.is_ascii_digit());
+    let is_line = bits.len() < before.len() && host.len() < bits.len();
+    let kind = behind.split_whitespace().next_back().unwrap_or_default();
+    let before = match (is_line, behind.is_empty()) {
+        (true, _) if kind.starts_with('(') && kind.ends_with(')') => host,
+        (false, true) => before,
+        _ => return None,
+    };
     let host = match before.strip_suffix('=') {
         // A flag of a script: --fingerprint=SHA256:…
         Some(flag) if flag.starts_with('-') => None,
@@ -37,6 +50,18 @@ pub fn parse(word: &str) -> Option<Named> {
         None => return None,
     };
     Some(Named { host, fingerprint: format!("{BEGIN}{digest}") })
+}
+
+/// The fingerprint alone, of what a script or a user has written.
+///
+/// # Errors
+/// A text that is no fingerprint.
+pub fn fingerprint(text: &str) -> Result<String> {
+    let named = parse(text).filter(|named| named.host.is_none());
+    named.map(|named| named.fingerprint).ok_or_else(|| {
+        Error::bad_argument(format!("\"{text}\" is not the fingerprint of a host key"))
+            .hint("write SHA256:… or the whole line that `ssh-keygen -lf` prints; `-E sha256` where it prints MD5")
+    })
 }
 
 /// The user has named these, once per process.
@@ -53,18 +78,35 @@ pub fn is_scripted() -> bool {
     NO_SCRIPT.get().is_none()
 }
 
-/// Whether the user has named this host key, for all hosts or for this one.
-pub fn is_named(host: &str, port: u16, fingerprint: &str) -> bool {
+/// All that the user has named, in the environment and on the command line.
+fn all() -> Vec<Named> {
     let environment = std::env::var("OUTLIER_HOST_KEYS").unwrap_or_default();
-    let words = environment.split(|c: char| c.is_whitespace() || c == ',');
-    let all = words.filter_map(parse).chain(NAMED.get().into_iter().flatten().cloned());
-    let here = |named: &str| named == host || named == format!("{host}:{port}") || named == format!("[{host}]:{port}");
-    all.into_iter().any(|named| named.fingerprint == fingerprint && named.host.as_deref().is_none_or(here))
+    // A whole line of ssh-keygen is one word, blanks and all.
+    let words = |part: &str| match parse(part) {
+        Some(named) => vec![named],
+        None => part.split_whitespace().filter_map(parse).collect(),
+    };
+    let environment = environment.split([',', '\n']).flat_map(words);
+    environment.chain(NAMED.get().into_iter().flatten().cloned()).collect()
 }
 
-/// The user's own file of known hosts.
-pub fn known_hosts() -> PathBuf {
-    std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts")
+impl Named {
+    fn is_of(&self, hosts: &[&str], port: u16) -> bool {
+        let is = |named: &str, host: &str| {
+            named == host || named == format!("{host}:{port}") || named == format!("[{host}]:{port}")
+        };
+        self.host.as_deref().is_none_or(|named| hosts.iter().any(|host| is(named, host)))
+    }
+}
+
+/// Whether the user has named this host key, for all hosts or for this one, by one of the names that it has.
+pub fn is_named(hosts: &[&str], port: u16, fingerprint: &str) -> bool {
+    all().into_iter().any(|named| named.fingerprint == fingerprint && named.is_of(hosts, port))
+}
+
+/// Whether the user has named any host key that this host could have.
+pub fn names_any(hosts: &[&str], port: u16) -> bool {
+    all().into_iter().any(|named| named.is_of(hosts, port))
 }
 
 #[cfg(test)]
@@ -78,7 +120,27 @@ mod tests {
         assert_eq!(parse(&key), named(None));
         assert_eq!(parse(&format!("a.b:22={key}")), named(Some("a.b:22")));
         assert_eq!(parse(&format!("--fingerprint={key}")), named(None));
-        for word in ["SHA256:abc", "", "x", &format!("x{key}"), &format!("={key}"), &format!("{key}=")] {
+        let lines = [
+            format!("256 {key} me@there (ED25519)"),
+            format!(" 3072 {key} no comment (RSA)\n"),
+            format!("256 {key} (ECDSA)"),
+            format!("--fingerprint=256 {key} root@a (ED25519)"),
+        ];
+        lines.iter().for_each(|line| assert_eq!(parse(line), named(None), "{line}"));
+        assert_eq!(parse(&format!("a.b=256 {key} me@there (ED25519)")), named(Some("a.b")));
+        assert_eq!(fingerprint(&lines[0]).unwrap(), key);
+        assert!(fingerprint(&format!("a={key}")).is_err() && fingerprint("256 MD5:a1 x (RSA)").is_err());
+        for word in [
+            "SHA256:abc",
+            "",
+            "x",
+            &format!("x{key}"),
+            &format!("={key}"),
+            &format!("{key}="),
+            &format!("{key} comment"),
+            &format!("say {key} (ED25519)"),
+            &format!("256 {key} comment"),
+        ] {
             assert_eq!(parse(word), None, "{word}");
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::remote::{self, Machine};
 
 /// Held while the program is brought to a home folder that several machines have.
@@ -19,6 +19,62 @@ pub struct Deployed {
     pub here: bool,
 }
 
+/// Looks for a folder that programs may be started from: in the home folder, or else one that only its user may write to. Says
+/// for each whether the program is there, whether it could be, or that nothing can be started there; and who the machine is.
+const LOOK: &str = r#"
+try() {
+    [ -x "$1/$build/outlier" ] && { echo "there $1"; return 0; }
+    probe="$1/probe.$$"
+    printf '#!/bin/sh\nexit 0\n' > "$probe" && chmod 700 "$probe" || { rm -f "$probe"; echo "open $1"; return 0; }
+    "$probe"; code=$?
+    rm -f "$probe"
+    [ "$code" = 126 ] && { echo "closed $1"; return 1; }
+    echo "open $1"
+}
+{ mkdir -p "$HOME/.outlier/bin"; try "$HOME/.outlier/bin"; } 2>/dev/null || for above in /var/tmp /tmp; do
+    folder="$above/outlier-$(id -u)"
+    mkdir -m 700 "$folder" 2>/dev/null
+    [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && chmod 700 "$folder" || continue
+    try "$folder" 2>/dev/null && break
+done
+"#;
+/// Where the program is kept in a home folder.
+const USUAL: &str = "~/.outlier/bin";
+
+/// Where the program is, or is to be, on a machine.
+struct Place {
+    path: String,
+    there: bool,
+    /// As `WHO` tells it.
+    who: String,
+}
+
+fn place(machine: &dyn Machine, build: &str, progress: &dyn Progress) -> Result<Place> {
+    let said = remote::output(machine, &format!("build={build}\n{LOOK}\necho end\n{}\ntrue", remote::WHO))?;
+    let (found, who) = said.split_once("end\n").unwrap_or((&said, ""));
+    let mut closed = Vec::new();
+    for (index, line) in found.lines().enumerate() {
+        let (state, folder) = line.split_once(' ').unwrap_or((line, ""));
+        if state == "closed" {
+            closed.push(folder);
+            continue;
+        }
+        let folder = if index == 0 { USUAL } else { folder };
+        if let Some(home) = closed.first() {
+            let text = format!(
+                "{}: no program can be started in {home} (mounted noexec); this one goes to {folder} instead",
+                machine.name()
+            );
+            progress.event(Event::Warning(text));
+        }
+        let path = format!("{folder}/{build}/outlier");
+        return Ok(Place { path, there: state == "there", who: who.to_string() });
+    }
+    let message = format!("{}: no program can be started in {} (mounted noexec)", machine.name(), closed.join(", "));
+    Err(Error::new(Kind::Unsupported, message)
+        .hint("ask those who run the machine for a folder that programs may be started in, such as /var/tmp"))
+}
+
 /// Makes sure that the program `binary` is on `machine`.
 pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<Deployed> {
     let reading = |e: std::io::Error| {
@@ -28,15 +84,14 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
     let mut hash = Sha256::new();
     let mut file = std::fs::File::open(binary).map_err(reading)?;
     std::io::copy(&mut file, &mut hash).map_err(reading)?;
-    let path = format!("~/.outlier/bin/{}/outlier", &format!("{:x}", hash.finalize())[..16]);
+    let build = &format!("{:x}", hash.finalize())[..16];
     // Jobs of a cluster have one home folder: one of them gets the program.
     let shared = machine.keeper().is_some();
     let _one = shared.then(|| SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let Place { path, there, who } = place(machine, build, progress)?;
+    let here = machine.is_here() || remote::identity().is(&who);
     // The name is given once the whole of it has arrived and been verified.
-    let first = remote::output(machine, &format!("test -x {path} && echo there || echo missing; {}", remote::WHO))?;
-    let (there, who) = first.split_once('\n').unwrap_or((&first, ""));
-    let here = machine.is_here() || remote::identity().is(who);
-    if there.trim() != "there" {
+    if !there {
         remote::upload(machine, binary, &path, progress)?;
     }
     let tried = remote::again(progress, || remote::finish(machine, &format!("{path} --version")))?;

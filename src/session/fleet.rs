@@ -10,7 +10,7 @@ use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
-use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
+use crate::remote::{Here, Machine, Ssh, SshTarget, check_room, key_pair};
 
 /// What `provision_gpu` asks for.
 #[derive(Clone, Debug)]
@@ -22,33 +22,16 @@ pub struct Provision {
     pub keep_running: bool,
     /// What the machine is for: a later run that asks for the same takes it over where this one died.
     pub task: Option<String>,
+    /// Bytes that must be free on a machine that the user has; what is rented is rented with its disk.
+    pub room: Option<u64>,
 }
 
-/// A machine that the user has.
-#[derive(Clone, Debug)]
-pub struct SshTarget {
-    /// `user@host:port`.
-    pub host: String,
-    /// The file of a private key; the agent where none is given.
-    pub key: Option<PathBuf>,
-    /// That its host key must have, and a file that it must stand in, beside being one that the user has vouched for.
-    pub fingerprint: Option<String>,
-    pub known_hosts: Option<PathBuf>,
-}
-
-impl SshTarget {
-    fn login(&self) -> Result<Login> {
-        let (user, host, port) = parse_target(&self.host)?;
-        let (fingerprint, known_hosts) = (self.fingerprint.clone(), self.known_hosts.clone());
-        let host_key = HostKey::Known { fingerprint, known_hosts };
-        let key = self.key.clone().map_or(Key::Agent, Key::File);
-        Ok(Login { user, host, port, key, host_key, timeout: Duration::from_secs(30) })
-    }
-}
+/// A machine that does not answer for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The name of the provider that hands jobs in: here, or on the login node that is named.
 fn cluster(asked: &Provision) -> Result<String> {
-    asked.ssh.as_ref().map_or(Ok("slurm".to_string()), |target| Ok(slurm::name_of(&target.login()?)))
+    asked.ssh.as_ref().map_or(Ok("slurm".to_string()), slurm::name_of)
 }
 
 pub struct Fleet {
@@ -127,8 +110,15 @@ impl Fleet {
         let machine: Arc<dyn Machine> = match target.host.as_str() {
             // Everything as on another machine, but for the wire.
             "localhost" => Arc::new(Here),
-            _ => Arc::new(Ssh::new(target.login()?)),
+            _ => {
+                let login = target.login(CONNECT_TIMEOUT)?;
+                login.notes.iter().for_each(|note| progress.event(Event::Warning(note.clone())));
+                Arc::new(Ssh::new(login))
+            }
         };
+        if let Some(bytes) = asked.room {
+            check_room(&*machine, "~/", bytes, "what `disk_gb` asks for")?;
+        }
         // The worker of a task is found again by its name.
         let name = match &asked.task {
             Some(task) => format!("{}{}-{task}", rent::PREFIX, project_name()),
@@ -247,6 +237,7 @@ impl Fleet {
             terms: terms.clone(),
             keep_running,
             task: None,
+            room: None,
         };
         let lent = self.again(&asked, &entry, &*provider, progress)?;
         self.machines.lock().expect("no panic under this lock").push(lent.clone());
@@ -296,7 +287,7 @@ impl Fleet {
         let described = provider.describe(&id)?.filter(|machine| machine.state == gpu::State::Running);
         let described = described.ok_or_else(gone)?;
         let machine = match &entry.ssh {
-            Some(address) => provider.again(address, &key, &entry.fingerprints),
+            Some(address) => provider.again(address, &key, &entry.fingerprints)?,
             None => provider.reach(&described, &key)?.ok_or_else(gone)?.machine,
         };
         let label = Label {

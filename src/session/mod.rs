@@ -21,7 +21,7 @@ mod worker;
 pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
-pub use fleet::{Ending, Fleet, Provision, SshTarget};
+pub use fleet::{Ending, Fleet, Provision};
 pub use guardian::{Inherited, guard};
 pub use lent::{Label, Lent, Terms};
 pub use local::Local;

@@ -14,10 +14,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::rent::PREFIX;
-use super::{Description, Offer, Provider, Reached, SshAddress, Want};
+use super::{Description, Offer, Provider, Reached, SshAddress, Want, ssh};
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
-use crate::remote::{HostKey, Key, Login, Ssh};
+use crate::remote::Machine;
 
 pub use answer::fingerprints;
 use answer::{description, is_cursor, is_id, price, shown, unexpected};
@@ -191,11 +191,12 @@ impl Provider for RunPod {
         if fingerprints.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Reached { machine: ssh(&address, key, &fingerprints), ssh: Some(address), fingerprints }))
+        let machine = ssh(&address, key, &fingerprints, CONNECT_TIMEOUT)?;
+        Ok(Some(Reached { machine, ssh: Some(address), fingerprints }))
     }
 
-    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn crate::remote::Machine> {
-        ssh(address, key, fingerprints)
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Result<Arc<dyn Machine>> {
+        ssh(address, key, fingerprints, CONNECT_TIMEOUT)
     }
 
     /// Inside a pod its id and a key for itself stand in the environment.
@@ -220,17 +221,6 @@ fn guard(seconds: u64) -> String {
          {delete} || runpodctl pod delete \"$RUNPOD_POD_ID\" || runpodctl remove pod \"$RUNPOD_POD_ID\"; \
          sleep 30; done; done) & exec /start.sh"
     )
-}
-
-fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn crate::remote::Machine> {
-    Arc::new(Ssh::new(Login {
-        user: address.user.clone(),
-        host: address.host.clone(),
-        port: address.port,
-        key: Key::File(key.to_path_buf()),
-        host_key: HostKey::Fingerprints(fingerprints.to_vec()),
-        timeout: CONNECT_TIMEOUT,
-    }))
 }
 
 fn has_banner(address: &SshAddress) -> bool {

@@ -1,6 +1,7 @@
 //! The commands of Slurm, run on a machine that has them: this one, or a login node over SSH.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -14,8 +15,6 @@ unset HF_TOKEN HUGGING_FACE_HUB_TOKEN RUNPOD_API_KEY
 "#;
 /// Ctrl-C at the terminal reaches every process of its session; how these end is decided here.
 pub const OWN_SESSION: &str = "setsid -w";
-/// A shell that is no login shell may lack what the site adds to the path.
-const PROFILE: &str = "command -v sbatch >/dev/null 2>&1 || . /etc/profile >/dev/null 2>&1\n";
 /// What is needed of Slurm.
 const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scontrol", "scancel", "srun"];
 /// The controller does not answer now, which says nothing about the request.
@@ -32,20 +31,33 @@ const BUSY: &[&str] = &[
 /// A question is asked so often before the controller counts as gone.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(2);
+/// A command of Slurm that has not ended after so long is given up. Those of a busy controller give up themselves before.
+const COMMAND: Duration = Duration::from_secs(180);
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
 pub struct Cluster {
     commands: Arc<dyn Machine>,
-    far: bool,
+}
+
+/// What became of `command` on `machine`; an error of kind `Timeout` where it takes longer than `limit`. `what` is for that.
+pub fn within(limit: Duration, machine: &Arc<dyn Machine>, command: &str, input: &str, what: &str) -> Result<Finished> {
+    let (sender, ended) = channel();
+    let (commands, command, input) = (machine.clone(), command.to_string(), input.to_string());
+    // A thread of its own waits for it, and is left to it.
+    std::thread::spawn(move || sender.send(remote::collect(&*commands, &command, &mut input.as_bytes())));
+    ended.recv_timeout(limit).unwrap_or_else(|_| {
+        let message = format!("{}: {what} has not ended within {} s", machine.name(), limit.as_secs());
+        Err(Error::new(Kind::Timeout, message).hint("does the same command stand still there when you log in?"))
+    })
 }
 
 impl Cluster {
-    /// Errors when a command of Slurm is missing on `commands`; `far` for a machine that is not this one.
-    pub fn new(commands: Arc<dyn Machine>, far: bool) -> Result<Self> {
-        let cluster = Self { commands, far };
+    /// Errors when `commands` runs no commands as they are written, or lacks one of Slurm. Nothing is asked of the cluster.
+    pub fn new(commands: Arc<dyn Machine>) -> Result<Self> {
+        let cluster = Self { commands };
         let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
-        let missing = cluster.run(&test, "")?.out;
+        let missing = cluster.run(&test, "", "a look for the commands of Slurm")?.out;
         let missing: Vec<&str> = missing.split_whitespace().collect();
         if missing.is_empty() {
             return Ok(cluster);
@@ -62,18 +74,19 @@ impl Cluster {
 
     /// A line for the shell there.
     pub fn line(&self, command: &str) -> String {
-        format!("{}{CLEAN}{command}", if self.far { PROFILE } else { "" })
+        format!("{CLEAN}{command}")
     }
 
-    fn run(&self, command: &str, input: &str) -> Result<Finished> {
-        remote::collect(&*self.commands, &self.line(command), &mut input.as_bytes())
+    fn run(&self, command: &str, input: &str, what: &str) -> Result<Finished> {
+        within(COMMAND, &self.commands, &self.line(command), input, what)
     }
 
     /// Asks something that can be asked again when the controller is busy.
     pub fn ask(&self, command: &str) -> Result<Finished> {
         let mut tries = 1;
         loop {
-            let finished = self.run(&format!("exec {OWN_SESSION} {command}"), "")?;
+            let name = command.split_whitespace().next().unwrap_or_default();
+            let finished = self.run(&format!("exec {OWN_SESSION} {command}"), "", name)?;
             if finished.code == 0 || !is_busy(&finished.err) {
                 return Ok(finished);
             }
@@ -92,7 +105,7 @@ impl Cluster {
             "mkdir -p \"$HOME\"/.outlier/jobs && cd && exec {OWN_SESSION} sbatch --parsable \
              --output=\"$HOME\"/.outlier/jobs/%j.log {options}"
         );
-        let finished = self.run(&command, script)?;
+        let finished = self.run(&command, script, "sbatch")?;
         if finished.code != 0 {
             return Err(refused(&finished));
         }

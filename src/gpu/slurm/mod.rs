@@ -6,22 +6,26 @@
 mod allocation;
 mod cluster;
 mod job;
+pub mod step;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::rent::Patience;
-use super::{Description, Offer, Provider, Reached, SshAddress, State, Want};
+use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
 use crate::error::{Error, Kind, Result};
-use crate::remote::{self, Here, HostKey, Key, Login, Machine, Ssh, parse_target, quoted};
+use crate::remote::trust::fingerprint;
+use crate::remote::{self, Here, Login, Machine, Ssh, SshTarget, Target, quoted};
 
 use allocation::Allocation;
 use cluster::{Cluster, complaint};
 
 const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A step of a job that is ready has started and ended within this time.
+const STEP: Duration = Duration::from_secs(60);
 /// The queue's first word on a new job may be another than its last: one that is hopeless counts when it has stood for so
 /// many looks.
 const LOOKS: u32 = 12;
@@ -33,48 +37,62 @@ pub struct Slurm {
     hopeless: Mutex<HashMap<String, (String, Instant)>>,
 }
 
-/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there, so that a later
-/// process finds the way from the name alone.
-pub fn name_of(login: &Login) -> String {
-    let mut name = format!("{NAME}:{}@{}:{}", login.user, login.host, login.port);
-    if let Key::File(key) = &login.key {
-        name += &format!(";key={}", key.display());
-    }
-    match &login.host_key {
-        HostKey::Fingerprints(known) => known.iter().for_each(|known| name += &format!(";fingerprint={known}")),
-        HostKey::Known { fingerprint, known_hosts } => {
-            fingerprint.iter().for_each(|known| name += &format!(";fingerprint={known}"));
-            known_hosts.iter().for_each(|file| name += &format!(";known_hosts={}", file.display()));
+/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there, as its user named
+/// it, so that a later process finds the way from the name alone.
+///
+/// # Errors
+/// An address that is none.
+pub fn name_of(target: &SshTarget) -> Result<String> {
+    let mut name = format!("{NAME}:{}", Target::parse(&target.host)?);
+    let path = |path: &PathBuf| path.display().to_string();
+    let words = [
+        ("key", target.key.as_ref().map(path)),
+        ("fingerprint", target.fingerprint.as_deref().map(fingerprint).transpose()?),
+        ("known_hosts", target.known_hosts.as_ref().map(path)),
+    ];
+    for (word, value) in words {
+        if let Some(value) = value {
+            name += &format!(";{word}={value}");
         }
     }
-    name
+    Ok(name)
 }
 
-fn login(name: &str) -> Result<Login> {
+/// The same, read back.
+fn target(name: &str) -> Result<SshTarget> {
     let mut words = name.split(';');
-    let (user, host, port) = parse_target(words.next().unwrap_or_default())?;
-    let mut key = Key::Agent;
-    let (mut fingerprint, mut known_hosts) = (None, None);
+    let host = words.next().unwrap_or_default().to_string();
+    let mut target = SshTarget { host, key: None, fingerprint: None, known_hosts: None };
     for word in words {
         match word.split_once('=') {
-            Some(("key", file)) => key = Key::File(file.into()),
-            Some(("fingerprint", known)) => fingerprint = Some(known.to_string()),
-            Some(("known_hosts", file)) => known_hosts = Some(file.into()),
+            Some(("key", file)) => target.key = Some(file.into()),
+            Some(("fingerprint", known)) => target.fingerprint = Some(known.to_string()),
+            Some(("known_hosts", file)) => target.known_hosts = Some(file.into()),
             _ => return Err(Error::bad_argument(format!("\"{word}\" is not a way into a cluster"))),
         }
     }
-    let host_key = HostKey::Known { fingerprint, known_hosts };
-    Ok(Login { user, host, port, key, host_key, timeout: CONNECT_TIMEOUT })
+    Ok(target)
+}
+
+/// The login node of the cluster of this name; None where that is this machine.
+pub fn login_node(name: &str) -> Result<Option<Login>> {
+    name.strip_prefix("slurm:").map(|way| target(way)?.login(CONNECT_TIMEOUT)).transpose()
 }
 
 impl Slurm {
     /// The cluster of this name, as `name_of` makes it. Errors when it is not there.
     pub fn new(name: &str) -> Result<Self> {
-        let (commands, far): (Arc<dyn Machine>, bool) = match name.strip_prefix("slurm:") {
-            Some(way) => (Arc::new(Ssh::new(login(way)?)), true),
-            None => (Arc::new(Here), false),
+        let cluster = match login_node(name)? {
+            None => Cluster::new(Arc::new(Here))?,
+            Some(login) => match Cluster::new(Arc::new(Ssh::new(login.clone()))) {
+                // Sites put Slurm on the path in the profile, which only a login reads.
+                Err(missing) if missing.kind == Kind::NotFound => {
+                    Cluster::new(Arc::new(Ssh::new(login).with_profile())).map_err(|_| missing)?
+                }
+                other => other?,
+            },
         };
-        Ok(Self { name: name.to_string(), cluster: Cluster::new(commands, far)?, hopeless: Mutex::default() })
+        Ok(Self { name: name.to_string(), cluster, hopeless: Mutex::default() })
     }
 
     /// Whether a job has been hopeless for this reason long enough.
@@ -185,28 +203,21 @@ impl Provider for Slurm {
 
     /// The first step may have to wait for the node to be made ready, and for the job's script.
     fn reach(&self, machine: &Description, _: &Path) -> Result<Option<Reached>> {
-        let step = Allocation::new(self.cluster.clone(), &machine.id, &machine.name);
-        let ready = remote::finish(&step, &format!("test -d {}", quoted(&job::folder(&machine.name))));
-        match ready {
+        let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), &machine.id, &machine.name));
+        let ready = format!("test -d {}", quoted(&job::folder(&machine.name)));
+        match cluster::within(STEP, &step, &ready, "", "a first step in the job") {
             Ok(finished) if finished.code == 0 => {
-                Ok(Some(Reached { machine: Arc::new(step), ssh: None, fingerprints: Vec::new() }))
+                Ok(Some(Reached { machine: step, ssh: None, fingerprints: Vec::new() }))
             }
             Ok(_) => Ok(None),
-            Err(error) if error.kind == Kind::Lost => Ok(None),
+            Err(error) if matches!(error.kind, Kind::Lost | Kind::Timeout) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Nothing is noted of a job but its id, and `reach` is asked; an address leads to the machine at it.
-    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Arc<dyn Machine> {
-        Arc::new(Ssh::new(Login {
-            user: address.user.clone(),
-            host: address.host.clone(),
-            port: address.port,
-            key: Key::File(key.to_path_buf()),
-            host_key: HostKey::Fingerprints(fingerprints.to_vec()),
-            timeout: CONNECT_TIMEOUT,
-        }))
+    fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Result<Arc<dyn Machine>> {
+        ssh(address, key, fingerprints, CONNECT_TIMEOUT)
     }
 
     /// The job ends with its worker.
@@ -221,11 +232,22 @@ mod tests {
 
     #[test]
     fn the_way_to_a_cluster_is_in_its_name() {
-        let known = login("me@login.cluster:2222;key=/k;fingerprint=SHA256:a+b=").unwrap();
-        assert_eq!(name_of(&known), "slurm:me@login.cluster:2222;key=/k;fingerprint=SHA256:a+b=");
-        let known = login("me@login;known_hosts=/h").unwrap();
-        assert_eq!(name_of(&known), "slurm:me@login:22;known_hosts=/h");
-        assert!(matches!(known.key, Key::Agent));
-        assert!(login("me@login;password=x").is_err());
+        let hash = format!("SHA256:{}+b", "a".repeat(41));
+        for name in [
+            &format!("slurm:me@login.cluster:2222;key=/k;fingerprint={hash}"),
+            "slurm:me@login;known_hosts=/h",
+            "slurm:alias",
+            "slurm:[::1]:2222;key=~/.ssh/k",
+        ] {
+            assert_eq!(name_of(&target(name.strip_prefix("slurm:").unwrap()).unwrap()).unwrap(), *name);
+        }
+        let written = SshTarget {
+            host: "ssh://me@[::1]:22/".to_string(),
+            key: None,
+            fingerprint: Some(format!("256 {hash} me@there (ED25519)")),
+            known_hosts: None,
+        };
+        assert_eq!(name_of(&written).unwrap(), format!("slurm:me@[::1]:22;fingerprint={hash}"));
+        assert!(target("me@login;password=x").is_err() && name_of(&target("a:b").unwrap()).is_err());
     }
 }

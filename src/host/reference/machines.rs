@@ -22,13 +22,18 @@ pub const AREA: Area = Area {
                 opt("max_hours", "float", "12.0", "it ends itself after so many hours"),
                 opt("disk_gb", "int", "60, or by model", "disk"),
                 opt("image", "string", "", "container image with sshd"),
-                opt("host", "string", "", "ssh: user@machine:port, or \"localhost\""),
-                opt("key", "string", "the SSH agent", "ssh: file of the private key"),
+                opt(
+                    "host",
+                    "string",
+                    "",
+                    "ssh: user@machine:port, ssh://user@machine:port, a name of ~/.ssh/config, or \"localhost\"",
+                ),
+                opt("key", "string", "~/.ssh/config, the SSH agent, ~/.ssh/id_*", "ssh: file of the private key"),
                 opt(
                     "fingerprint",
                     "string",
                     "",
-                    "ssh: fingerprint that its host key must have; the user vouches for it with --host-key",
+                    "ssh: fingerprint that its host key must have, or the line of `ssh-keygen -lf`; the user vouches for it with --host-key",
                 ),
                 opt(
                     "known_hosts",

@@ -1,0 +1,357 @@
+//! `~/.ssh/config` and the system's file behind it, as far as they say how a machine is reached: the first word on a setting
+//! counts. No program is started for them: blocks that only `Match exec` or the like can judge are told and left out.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::wildcard::{fits, one_fits};
+use crate::error::{Error, Kind, Result};
+use crate::outside;
+
+/// Bytes of one file.
+const MOST: u64 = 1 << 20;
+/// Files that include each other, in a row, and files in all.
+const DEPTH: usize = 16;
+const FILES: usize = 1000;
+const SYSTEM: &str = "/etc/ssh";
+
+/// What the files say of one machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    pub host_name: Option<String>,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub identity_files: Vec<String>,
+    pub identities_only: Option<bool>,
+    pub identity_agent: Option<String>,
+    pub proxy_jump: Option<String>,
+    pub proxy_command: Option<String>,
+    pub user_known_hosts: Option<Vec<String>>,
+    pub global_known_hosts: Option<Vec<String>>,
+    pub host_key_alias: Option<String>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// The user who runs this program.
+pub fn local_user() -> String {
+    // SAFETY: the entry is read before anything else could replace it; its name ends with 0.
+    let name = unsafe {
+        let entry = libc::getpwuid(libc::geteuid());
+        entry.as_ref().map(|entry| std::ffi::CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
+    };
+    name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_string())
+}
+
+pub fn home() -> PathBuf {
+    std::env::home_dir().unwrap_or_default()
+}
+
+/// What the user's files say of the machine that is called `host`, as the user named by `user` where one is.
+///
+/// # Errors
+/// A file that others may write to, one that cannot be read, and a setting that makes no sense.
+pub fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
+    let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };
+    reader.file(&home().join(".ssh/config"), &home().join(".ssh"), true, 0)?;
+    reader.users = false;
+    reader.file(&Path::new(SYSTEM).join("ssh_config"), Path::new(SYSTEM), true, 0)?;
+    Ok(reader.found)
+}
+
+struct Reader<'a> {
+    host: &'a str,
+    user: Option<&'a str>,
+    found: Settings,
+    files: usize,
+    /// The files are the user's, not the system's.
+    users: bool,
+}
+
+impl Reader<'_> {
+    /// `folder` is where names of included files begin; `active` whether what stands ahead of the first block counts.
+    fn file(&mut self, path: &Path, folder: &Path, active: bool, depth: usize) -> Result<()> {
+        let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(reading(e)),
+        };
+        // SAFETY: it only tells who this process is.
+        let own = unsafe { libc::geteuid() };
+        if self.users && (![0, own].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0) {
+            let message = format!("{}: others may write to it, so it is not believed", path.display());
+            return Err(Error::new(Kind::Auth, message).hint("`chmod 600` it, as ssh itself asks for"));
+        }
+        self.files += 1;
+        if depth > DEPTH || self.files > FILES {
+            let message = format!("{}: too many files that include each other", path.display());
+            return Err(Error::bad_argument(message).hint("look for an Include that leads back to its own file"));
+        }
+        let bytes = outside::read(path, MOST).map_err(reading)?;
+        let mut active = active;
+        for (number, text) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+            let place = format!("{}, line {}", path.display(), number + 1);
+            let Some((keyword, words)) = words(text) else { continue };
+            match keyword.as_str() {
+                "host" => active = one_fits(words.iter().map(String::as_str), self.host),
+                "match" => active = self.matches(&words, &place),
+                // What is included cannot end the block that it stands in.
+                "include" if active => {
+                    for pattern in &words {
+                        let pattern = expanded(pattern, &[]);
+                        for file in glob(&folder.join(pattern)) {
+                            self.file(&file, folder, true, depth + 1)?;
+                        }
+                    }
+                }
+                keyword if active => self.set(keyword, words, &place)?,
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    fn matches(&mut self, words: &[String], place: &str) -> bool {
+        let mut holds = true;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let word = word.to_lowercase();
+            let (negated, word) = word.strip_prefix('!').map_or((false, word.as_str()), |word| (true, word));
+            let mut patterns = || words.next().map(String::as_str).unwrap_or_default().split(',');
+            let host = self.found.host_name.as_deref().unwrap_or(self.host);
+            let local = local_user();
+            let true_here = match word {
+                "all" => true,
+                "host" => one_fits(patterns(), host),
+                "originalhost" => one_fits(patterns(), self.host),
+                "user" => {
+                    let user = self.user.or(self.found.user.as_deref());
+                    one_fits(patterns(), user.unwrap_or(&local))
+                }
+                "localuser" => one_fits(patterns(), &local),
+                _ => {
+                    self.found
+                        .notes
+                        .push(format!("{place}: `Match {word}` cannot be judged here, so its settings are left out"));
+                    return false;
+                }
+            };
+            holds &= true_here != negated;
+        }
+        holds
+    }
+
+    fn set(&mut self, keyword: &str, words: Vec<String>, place: &str) -> Result<()> {
+        let Some(first) = words.first().cloned() else { return Ok(()) };
+        let found = &mut self.found;
+        let once = |slot: &mut Option<String>, value: &str| {
+            slot.get_or_insert_with(|| value.to_string());
+        };
+        match keyword {
+            "hostname" => once(&mut found.host_name, &first.replace("%h", self.host).replace("%%", "%")),
+            "user" => once(&mut found.user, &first),
+            "port" => {
+                let port = first.parse().ok().filter(|port| *port != 0);
+                let wrong = || Error::bad_argument(format!("{place}: Port is {first}")).hint("give 1 to 65535");
+                let port = port.ok_or_else(wrong)?;
+                found.port.get_or_insert(port);
+            }
+            "identityfile" => found.identity_files.push(first),
+            "identitiesonly" => {
+                found.identities_only.get_or_insert(first.eq_ignore_ascii_case("yes"));
+            }
+            "identityagent" => once(&mut found.identity_agent, &first),
+            // Of the two the first one counts.
+            "proxyjump" if found.proxy_command.is_none() => once(&mut found.proxy_jump, &first),
+            "proxycommand" if found.proxy_jump.is_none() => once(&mut found.proxy_command, &words.join(" ")),
+            "userknownhostsfile" => {
+                found.user_known_hosts.get_or_insert(words);
+            }
+            "globalknownhostsfile" => {
+                found.global_known_hosts.get_or_insert(words);
+            }
+            "hostkeyalias" => once(&mut found.host_key_alias, &first),
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+/// The keyword of a line, in small letters, and its words: quotes hold one together, `=` may stand behind the keyword.
+fn words(text: &str) -> Option<(String, Vec<String>)> {
+    let text = text.trim();
+    if text.is_empty() || text.starts_with('#') {
+        return None;
+    }
+    let end = text.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(text.len());
+    let (keyword, rest) = text.split_at(end);
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest);
+    let (mut words, mut word, mut quote): (Vec<String>, Option<String>, _) = (Vec::new(), None, None);
+    for c in rest.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Some((keyword.to_lowercase(), words))
+}
+
+/// A path with `~`, `${VARIABLE}` and the letters of `tokens` behind `%` replaced.
+pub fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
+    let home = home().display().to_string();
+    let path = match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+        _ => path.to_string(),
+    };
+    let (mut result, mut rest) = (String::new(), path.as_str());
+    while let Some(at) = rest.find(['%', '$']) {
+        let (before, special) = rest.split_at(at);
+        result += before;
+        let variable = special.strip_prefix("${").and_then(|name| name.split_once('}'));
+        let letter = special.strip_prefix('%').and_then(|rest| rest.chars().next());
+        let token = letter.and_then(|letter| match letter {
+            '%' => Some("%"),
+            'd' => Some(home.as_str()),
+            _ => tokens.iter().find(|(known, _)| *known == letter).map(|(_, value)| *value),
+        });
+        rest = match (variable, token) {
+            (Some((name, after)), _) => {
+                result += &std::env::var(name).unwrap_or_default();
+                after
+            }
+            (None, Some(value)) => {
+                result += value;
+                &special[2..]
+            }
+            (None, None) => {
+                result += &special[..1];
+                &special[1..]
+            }
+        };
+    }
+    result + rest
+}
+
+/// A path that a user has written, with `~` as the home folder.
+pub fn path(text: &str) -> PathBuf {
+    match text.strip_prefix("~/") {
+        Some(rest) => home().join(rest),
+        None => PathBuf::from(text),
+    }
+}
+
+/// The files that a pattern names, in the order of their names.
+fn glob(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.iter() {
+        let name = part.to_string_lossy();
+        if !name.contains(['*', '?']) {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        }
+        let mut next = Vec::new();
+        for folder in found {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let shown = |entry: &String| name.starts_with('.') || !entry.starts_with('.');
+            next.extend(names.filter(|entry| shown(entry) && fits(&name, entry)).map(|entry| folder.join(entry)));
+        }
+        next.sort();
+        found = next;
+    }
+    found.into_iter().filter(|path| path.is_file()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(folder: &Path, host: &str, user: Option<&str>) -> Result<Settings> {
+        let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };
+        reader.file(&folder.join("config"), folder, true, 0)?;
+        Ok(reader.found)
+    }
+
+    fn write(folder: &Path, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn the_first_word_counts_and_keys_add_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "# ours\nHost gpu gpu-?\n  HostName=%h.example.org\n  Port 2222\n\tUser \"me too\"\n  IdentityFile ~/.ssh/a\n\
+                    Host !gpu-9 *\n  User other\n  Port 22\n  IdentityFile '/b c' # behind\n  ProxyJump none\n\
+                    Host *.lab\n  ProxyCommand ssh -W %h:%p gate\n  ProxyJump gate\n";
+        write(folder.path(), "config", text);
+        let gpu = of(folder.path(), "gpu-1", None).unwrap();
+        assert_eq!(gpu.host_name.as_deref(), Some("gpu-1.example.org"));
+        assert_eq!((gpu.user.as_deref(), gpu.port), (Some("me too"), Some(2222)));
+        assert_eq!(gpu.identity_files, ["~/.ssh/a", "/b c"]);
+        assert_eq!(gpu.proxy_jump.as_deref(), Some("none"));
+        let nine = of(folder.path(), "gpu-9", None).unwrap();
+        assert_eq!((nine.user.as_deref(), nine.identity_files.len(), nine.proxy_jump), (Some("me too"), 1, None));
+        let lab = of(folder.path(), "x.lab", None).unwrap();
+        assert_eq!(
+            (lab.user.as_deref(), lab.proxy_jump.as_deref(), lab.proxy_command),
+            (Some("other"), Some("none"), None)
+        );
+    }
+
+    #[test]
+    fn files_are_included_where_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("config.d")).unwrap();
+        write(folder.path(), "config", "Host a\n Include config.d/*\n Port 1\nHost b\n Port 2\n");
+        write(folder.path(), "config.d/1", "User included\nHost b\n User never\n");
+        write(folder.path(), "config.d/2", "Port 7\n");
+        let a = of(folder.path(), "a", None).unwrap();
+        assert_eq!((a.user.as_deref(), a.port), (Some("included"), Some(7)));
+        let b = of(folder.path(), "b", None).unwrap();
+        assert_eq!((b.user, b.port), (None, Some(2)));
+        write(folder.path(), "config.d/2", "Include config.d/2\n");
+        assert!(of(folder.path(), "a", None).unwrap_err().message.contains("include each other"));
+    }
+
+    #[test]
+    fn blocks_are_matched_as_far_as_they_can_be_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "Match host a user me,you\n Port 1\nMatch !originalhost a\n Port 2\nMatch exec \"touch /tmp/x\"\n User evil\n\
+                    Match all\n User last\n";
+        write(folder.path(), "config", text);
+        let settings = of(folder.path(), "a", Some("me")).unwrap();
+        assert_eq!((settings.port, settings.user.as_deref()), (Some(1), Some("last")));
+        assert!(settings.notes[0].contains("line 5: `Match exec` cannot be judged here"), "{:?}", settings.notes);
+        assert_eq!(of(folder.path(), "b", Some("me")).unwrap().port, Some(2));
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "config", "Host a\n Port 1\n");
+        fs::set_permissions(folder.path().join("config"), fs::Permissions::from_mode(0o622)).unwrap();
+        assert_eq!(of(folder.path(), "a", None).unwrap_err().kind, Kind::Auth);
+        write(folder.path(), "config", "Host a\n Port many\n");
+        assert!(of(folder.path(), "a", None).unwrap_err().message.contains("line 2: Port is many"));
+    }
+
+    #[test]
+    fn paths_are_expanded() {
+        let home = home().display().to_string();
+        assert_eq!(expanded("~/a", &[]), format!("{home}/a"));
+        assert_eq!(expanded("%d/%h-%%-%x${HOME}$", &[('h', "host")]), format!("{home}/host-%-%x{home}$"));
+        assert_eq!(path("~/a"), PathBuf::from(format!("{home}/a")));
+    }
+}

@@ -1,0 +1,282 @@
+//! Files of known hosts, read as OpenSSH reads them: patterns, hashed names, marks, and lines that make no sense, which are
+//! passed over.
+
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Encoding};
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
+
+use super::wildcard::one_fits;
+use crate::outside;
+
+/// Bytes of a file of known hosts.
+const MOST: u64 = 64 << 20;
+const PORT: u16 = 22;
+
+/// Kinds of host keys, and by which names they are asked for, best first. Whoever is known by none is asked in this order.
+const KINDS: &[(&str, &str)] = &[
+    ("ssh-ed25519", "ssh-ed25519"),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
+    ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
+    ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
+    ("ssh-rsa", "rsa-sha2-512,rsa-sha2-256,ssh-rsa"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Key,
+    /// A key that signs keys of hosts.
+    Authority,
+    /// A key that must not be trusted any more.
+    Revoked,
+}
+
+struct Line {
+    mark: Mark,
+    names: String,
+    kind: String,
+    key: Vec<u8>,
+    file: PathBuf,
+    number: usize,
+}
+
+/// What the files say of a host and the key that it has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Known,
+    /// It is known by other keys: in which file, and on which line, one of them stands.
+    Other(PathBuf, usize),
+    Unknown,
+    /// The key is one that must not be trusted.
+    Revoked(PathBuf, usize),
+}
+
+/// How a host is looked up.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    pub host: String,
+    pub port: u16,
+    /// `HostKeyAlias` of `~/.ssh/config`, which stands for host and port.
+    pub alias: Option<String>,
+}
+
+impl Looked {
+    fn name(&self) -> String {
+        match (&self.alias, self.port) {
+            (Some(alias), _) => alias.to_lowercase(),
+            (None, PORT) => self.host.to_lowercase(),
+            (None, port) => format!("[{}]:{port}", self.host.to_lowercase()),
+        }
+    }
+
+    /// A key that is known of the host at the usual port is its key at others as well.
+    fn at_the_usual_port(&self) -> Option<String> {
+        (self.alias.is_none() && self.port != PORT).then(|| self.host.to_lowercase())
+    }
+
+    /// The key as a line for a file of known hosts.
+    pub fn line(&self, key: &[u8]) -> String {
+        format!("{} {} {}", self.name(), kind(key), Base64::encode_string(key))
+    }
+}
+
+/// The kind that a key in SSH's form begins with, such as `ssh-ed25519`.
+pub fn kind(key: &[u8]) -> String {
+    let length = key.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize);
+    let name = key.get(4..).and_then(|rest| rest.get(..length)).unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Lines of files of known hosts.
+pub struct Hosts(Vec<Line>);
+
+impl Hosts {
+    /// Reads `files`; in one that is not there nobody is known.
+    pub fn read(files: &[PathBuf]) -> Self {
+        let mut lines = Vec::new();
+        for file in files {
+            let Ok(bytes) = outside::read(file, MOST) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            lines.extend(text.lines().enumerate().filter_map(|(number, text)| line(text, file, number + 1)));
+        }
+        Self(lines)
+    }
+
+    fn of(&self, name: &str) -> impl Iterator<Item = &Line> {
+        self.0.iter().filter(move |line| line.is_of(name))
+    }
+
+    pub fn standing(&self, looked: &Looked, key: &[u8]) -> Standing {
+        let name = looked.name();
+        let usual = looked.at_the_usual_port();
+        let named = || self.of(&name).chain(usual.iter().flat_map(|name| self.of(name)));
+        if let Some(line) = named().find(|line| line.mark == Mark::Revoked && line.key == key) {
+            return Standing::Revoked(line.file.clone(), line.number);
+        }
+        let mut keys = self.of(&name).filter(|line| line.mark == Mark::Key).peekable();
+        let other = keys.peek().map(|line| Standing::Other(line.file.clone(), line.number));
+        if keys.any(|line| line.key == key) {
+            return Standing::Known;
+        }
+        let at_usual = || usual.iter().flat_map(|name| self.of(name));
+        match other {
+            Some(other) => other,
+            None if at_usual().any(|line| line.mark == Mark::Key && line.key == key) => Standing::Known,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Algorithms of host keys in the order in which they are asked for, one kind each: first those of known keys.
+    pub fn algorithms(&self, looked: &Looked) -> Vec<&'static str> {
+        let mut known: Vec<&str> = Vec::new();
+        for name in [Some(looked.name()), looked.at_the_usual_port()].into_iter().flatten() {
+            if known.is_empty() {
+                known.extend(self.of(&name).filter(|line| line.mark == Mark::Key).map(|line| line.kind.as_str()));
+            }
+        }
+        let is_known = |kind: &str| known.contains(&kind);
+        let first = KINDS.iter().filter(|(kind, _)| is_known(kind));
+        let rest = KINDS.iter().filter(|(kind, _)| !is_known(kind));
+        first.chain(rest).map(|(_, names)| *names).collect()
+    }
+
+    /// Whether a key stands there that signs keys of this host.
+    pub fn has_authority(&self, looked: &Looked) -> bool {
+        self.of(&looked.name()).any(|line| line.mark == Mark::Authority)
+    }
+}
+
+impl Line {
+    fn is_of(&self, name: &str) -> bool {
+        match self.names.strip_prefix("|1|") {
+            Some(hashed) => is_hash_of(hashed, name),
+            None => one_fits(self.names.split(','), name),
+        }
+    }
+}
+
+/// Whether `SALT|HASH`, in base64, is what ssh-keygen -H makes of `name`.
+fn is_hash_of(hashed: &str, name: &str) -> bool {
+    let Some((salt, hash)) = hashed.split_once('|') else { return false };
+    let (Ok(salt), Ok(hash)) = (Base64::decode_vec(salt), Base64::decode_vec(hash)) else { return false };
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(&salt) else { return false };
+    mac.update(name.as_bytes());
+    mac.verify_slice(&hash).is_ok()
+}
+
+/// None for a comment, and for a line that cannot be read.
+fn line(text: &str, file: &Path, number: usize) -> Option<Line> {
+    let mut words = text.split_whitespace().peekable();
+    let mark = match *words.peek()? {
+        word if word.starts_with('#') => return None,
+        "@cert-authority" => Mark::Authority,
+        "@revoked" => Mark::Revoked,
+        word if word.starts_with('@') => return None,
+        _ => Mark::Key,
+    };
+    if mark != Mark::Key {
+        words.next();
+    }
+    let (names, announced, key) = (words.next()?.to_string(), words.next()?, words.next()?);
+    let key = Base64::decode_vec(key).ok()?;
+    let kind = kind(&key);
+    (kind == announced).then(|| Line { mark, names, kind, key, file: file.to_path_buf(), number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kind: &str, content: u8) -> Vec<u8> {
+        [&(kind.len() as u32).to_be_bytes()[..], kind.as_bytes(), &[content; 40]].concat()
+    }
+
+    fn text(kind: &str, content: u8) -> String {
+        format!("{kind} {}", Base64::encode_string(&key(kind, content)))
+    }
+
+    fn looked(host: &str, port: u16) -> Looked {
+        Looked { host: host.to_string(), port, alias: None }
+    }
+
+    fn hosts(lines: &[String]) -> (tempfile::TempDir, Hosts) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_hosts");
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let hosts = Hosts::read(&[folder.path().join("none"), file]);
+        (folder, hosts)
+    }
+
+    #[test]
+    fn lines_that_cannot_be_read_are_passed_over() {
+        let ed = |content| text("ssh-ed25519", content);
+        let lines = [
+            "somehost".to_string(),
+            "1.2.3.4 1024 35 1234567".to_string(),
+            "# a comment".to_string(),
+            format!("a ssh-rsa {}", ed(1).split_once(' ').unwrap().1),
+            "a ssh-ed25519 ====".to_string(),
+            format!("@unknown a {}", ed(1)),
+            String::new(),
+            format!("a {} a comment behind it", ed(1)),
+        ];
+        let (_folder, hosts) = hosts(&lines);
+        assert_eq!(hosts.0.len(), 1);
+        assert_eq!(hosts.standing(&looked("A", 22), &key("ssh-ed25519", 1)), Standing::Known);
+        assert!(matches!(hosts.standing(&looked("a", 22), &key("ssh-ed25519", 2)), Standing::Other(_, 8)));
+        assert_eq!(hosts.standing(&looked("b", 22), &key("ssh-ed25519", 1)), Standing::Unknown);
+    }
+
+    #[test]
+    fn names_are_patterns_with_ports_and_may_be_hashed() {
+        let hash = |name: &str| {
+            let salt = [7; 20];
+            let mut mac = Hmac::<Sha1>::new_from_slice(&salt).unwrap();
+            mac.update(name.as_bytes());
+            let hash = mac.finalize().into_bytes();
+            format!("|1|{}|{}", Base64::encode_string(&salt), Base64::encode_string(&hash))
+        };
+        let lines = [
+            format!("*.org,!bad.org {}", text("ssh-ed25519", 1)),
+            format!("[c]:2222,c2 {}", text("ssh-ed25519", 2)),
+            format!("{} {}", hash("[::1]:44"), text("ssh-rsa", 3)),
+            format!("d {}", text("ssh-rsa", 4)),
+        ];
+        let (_folder, hosts) = hosts(&lines);
+        let is_known = |host: &str, port, kind: &str, content| {
+            hosts.standing(&looked(host, port), &key(kind, content)) == Standing::Known
+        };
+        assert!(is_known("a.org", 22, "ssh-ed25519", 1) && !is_known("bad.org", 22, "ssh-ed25519", 1));
+        assert!(is_known("c", 2222, "ssh-ed25519", 2) && !is_known("c", 22, "ssh-ed25519", 2));
+        assert!(is_known("::1", 44, "ssh-rsa", 3) && !is_known("::1", 22, "ssh-rsa", 3));
+        // As ssh: what is known at the usual port is known at others.
+        assert!(is_known("d", 99, "ssh-rsa", 4) && !is_known("d", 99, "ssh-rsa", 5));
+        let alias = Looked { alias: Some("D".to_string()), ..looked("x", 99) };
+        assert_eq!(hosts.standing(&alias, &key("ssh-rsa", 4)), Standing::Known);
+        assert_eq!(alias.line(&key("ssh-rsa", 4)), format!("d {}", text("ssh-rsa", 4)));
+    }
+
+    #[test]
+    fn marks_are_obeyed() {
+        let lines = [
+            format!("a {}", text("ssh-ed25519", 1)),
+            format!("@revoked * {}", text("ssh-ed25519", 1)),
+            format!("@cert-authority b {}", text("ssh-ed25519", 2)),
+        ];
+        let (_folder, hosts) = hosts(&lines);
+        assert!(matches!(hosts.standing(&looked("a", 22), &key("ssh-ed25519", 1)), Standing::Revoked(_, 2)));
+        assert_eq!(hosts.standing(&looked("b", 22), &key("ssh-ed25519", 2)), Standing::Unknown);
+        assert!(hosts.has_authority(&looked("b", 22)) && !hosts.has_authority(&looked("a", 22)));
+    }
+
+    #[test]
+    fn known_kinds_are_asked_for_first() {
+        let lines = [format!("a {}", text("ssh-rsa", 1)), format!("b {}", text("ecdsa-sha2-nistp384", 1))];
+        let (_folder, hosts) = hosts(&lines);
+        let first = |host: &str, port| hosts.algorithms(&looked(host, port))[0];
+        assert!(first("a", 22).starts_with("rsa-sha2-512") && first("a", 2222).starts_with("rsa-sha2-512"));
+        assert_eq!((first("b", 22), first("c", 22)), ("ecdsa-sha2-nistp384", "ssh-ed25519"));
+        assert_eq!(hosts.algorithms(&looked("a", 22)).len(), KINDS.len());
+    }
+}

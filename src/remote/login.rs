@@ -1,0 +1,223 @@
+//! How one gets into a machine: what its user has written, completed by `~/.ssh/config` as `ssh` would.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::config::{self, Settings, expanded};
+use super::known_hosts::Looked;
+use super::target::{Target, is_plain};
+use super::trust;
+use crate::error::{Error, Kind, Result};
+
+const PORT: u16 = 22;
+/// Key files that are tried where none is named, in `~/.ssh`.
+const USUAL_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+/// Where hosts are known from, where nothing else is said.
+const KNOWN_HOSTS: [&str; 2] = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"];
+const SYSTEM_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
+/// Machines on the way to a machine.
+const MAX_HOPS: usize = 8;
+
+/// A machine that the user has.
+#[derive(Clone, Debug)]
+pub struct SshTarget {
+    /// As `Target` reads it.
+    pub host: String,
+    /// The file of a private key; where none is given, what `~/.ssh/config` names, the agent and the usual files.
+    pub key: Option<PathBuf>,
+    /// That its host key must have, and a file that it must stand in, beside being one that the user has vouched for.
+    pub fingerprint: Option<String>,
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// How we prove who we are.
+#[derive(Clone, Debug)]
+pub enum Key {
+    File(PathBuf),
+    Usual(UsualKeys),
+}
+
+/// Keys that are tried one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct UsualKeys {
+    /// Files that `~/.ssh/config` names: tried first, by the agent where it holds them.
+    pub named: Vec<PathBuf>,
+    /// No other keys than those are offered (`IdentitiesOnly`).
+    pub only_named: bool,
+    /// Whether the agent at `SSH_AUTH_SOCK`, or at the place that is named, is asked.
+    pub agent: bool,
+    pub agent_at: Option<PathBuf>,
+    /// Files that are tried last.
+    pub usual: Vec<PathBuf>,
+}
+
+/// How the machine proves who it is.
+#[derive(Clone, Debug)]
+pub enum HostKey {
+    /// One of these, as `ssh-keygen -lf` prints them: `SHA256:…`. Whoever made the machine has told them.
+    Fingerprints(Vec<String>),
+    /// One that the user has vouched for, and that is the one named here as well, in the file named here as well.
+    Known { fingerprint: Option<String>, known_hosts: Option<PathBuf> },
+}
+
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub user: String,
+    pub host: String,
+    pub port: u16,
+    pub key: Key,
+    pub host_key: HostKey,
+    pub timeout: Duration,
+    /// What its user calls it, which may be an alias of `host`.
+    pub called: String,
+    pub looked: Looked,
+    /// Files of known hosts that are the user's or the system's word.
+    pub known_hosts: Vec<PathBuf>,
+    /// The machine that it is reached through.
+    pub jump: Option<Box<Login>>,
+    /// What of `~/.ssh/config` was left out.
+    pub notes: Vec<String>,
+}
+
+impl Login {
+    /// Into a machine that was made for us, by what its maker has told.
+    pub fn made(
+        user: &str,
+        host: &str,
+        port: u16,
+        key: PathBuf,
+        fingerprints: Vec<String>,
+        timeout: Duration,
+    ) -> Result<Self> {
+        if !is_plain(user) || !is_plain(host) {
+            return Err(Error::bad_argument(format!("{:?} is not an SSH address", format!("{user}@{host}:{port}"))));
+        }
+        Ok(Self {
+            user: user.to_string(),
+            host: host.to_string(),
+            port,
+            key: Key::File(key),
+            host_key: HostKey::Fingerprints(fingerprints),
+            timeout,
+            called: host.to_string(),
+            looked: Looked { host: host.to_string(), port, alias: None },
+            known_hosts: Vec::new(),
+            jump: None,
+            notes: Vec::new(),
+        })
+    }
+
+    /// All names that its user may have vouched for it by.
+    pub fn names(&self) -> Vec<&str> {
+        let alias = self.looked.alias.as_deref();
+        [Some(self.called.as_str()), Some(self.host.as_str()), alias].into_iter().flatten().collect()
+    }
+}
+
+impl SshTarget {
+    /// # Errors
+    /// An address or fingerprint that is none, and a way in `~/.ssh/config` that this program does not go.
+    pub fn login(&self, timeout: Duration) -> Result<Login> {
+        let target = Target::parse(&self.host)?;
+        let settings = config::settings(&target.host, target.user.as_deref())?;
+        let mut login = login(&target, settings, timeout, 0)?;
+        if let Some(key) = &self.key {
+            login.key = Key::File(config::path(&key.to_string_lossy()));
+        }
+        let fingerprint = self.fingerprint.as_deref().map(trust::fingerprint).transpose()?;
+        let known_hosts = self.known_hosts.as_ref().map(|file| config::path(&file.to_string_lossy()));
+        login.host_key = HostKey::Known { fingerprint, known_hosts };
+        Ok(login)
+    }
+}
+
+fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) -> Result<Login> {
+    let host = settings.host_name.clone().unwrap_or_else(|| target.host.clone());
+    let local = config::local_user();
+    let user = target.user.clone().or_else(|| settings.user.clone()).unwrap_or_else(|| local.clone());
+    let port = target.port.or(settings.port).unwrap_or(PORT);
+    if !is_plain(&user) || !is_plain(&host) {
+        let message =
+            format!("~/.ssh/config makes \"{user}@{host}\" of \"{}\", which is not an SSH address", target.host);
+        return Err(Error::bad_argument(message).hint("look at its HostName and User"));
+    }
+    let number = port.to_string();
+    let tokens: [(char, &str); 5] = [('h', &host), ('n', &target.host), ('r', &user), ('u', &local), ('p', &number)];
+    let files = |names: &[String]| -> Vec<PathBuf> {
+        let names = names.iter().filter(|name| !name.eq_ignore_ascii_case("none"));
+        names.map(|name| PathBuf::from(expanded(name, &tokens))).collect()
+    };
+    let or = |names: &Option<Vec<String>>, usual: [&str; 2]| {
+        files(&names.clone().unwrap_or_else(|| usual.map(str::to_string).to_vec()))
+    };
+    let mut known_hosts = or(&settings.user_known_hosts, KNOWN_HOSTS);
+    known_hosts.extend(or(&settings.global_known_hosts, SYSTEM_KNOWN_HOSTS));
+    let key = Key::Usual(keys(&settings, &files));
+    let looked = Looked { host: host.clone(), port, alias: settings.host_key_alias.clone() };
+    let host_key = HostKey::Known { fingerprint: None, known_hosts: None };
+    let jump = match jump(&settings, &target.host)? {
+        Some(way) => Some(Box::new(through(&way, timeout, hops)?)),
+        None => None,
+    };
+    let (called, notes) = (target.host.clone(), settings.notes);
+    Ok(Login { user, host, port, key, host_key, timeout, called, looked, known_hosts, jump, notes })
+}
+
+fn keys(settings: &Settings, files: &dyn Fn(&[String]) -> Vec<PathBuf>) -> UsualKeys {
+    let named = files(&settings.identity_files);
+    let usual = USUAL_KEYS.map(|name| config::home().join(".ssh").join(name)).into_iter().filter(|file| file.is_file());
+    let usual = if settings.identity_files.is_empty() { usual.collect() } else { Vec::new() };
+    let agent = settings.identity_agent.as_deref();
+    let off = agent.is_some_and(|agent| agent.eq_ignore_ascii_case("none"));
+    let at = agent.filter(|agent| !off && *agent != "SSH_AUTH_SOCK");
+    let agent_at = at.and_then(|agent| match agent.strip_prefix('$').filter(|name| !name.starts_with('{')) {
+        Some(variable) => std::env::var_os(variable).map(PathBuf::from),
+        None => files(&[agent.to_string()]).into_iter().next(),
+    });
+    UsualKeys { named, only_named: settings.identities_only == Some(true), agent: !off, agent_at, usual }
+}
+
+/// The machines on the way, as ProxyJump lists them.
+fn jump(settings: &Settings, called: &str) -> Result<Option<String>> {
+    if let Some(command) = settings.proxy_command.as_deref().filter(|command| !command.eq_ignore_ascii_case("none")) {
+        // As the same was written before there was ProxyJump.
+        let words: Vec<&str> = command.split_whitespace().filter(|word| !matches!(*word, "exec" | "-q")).collect();
+        return match words[..] {
+            [ssh, "-W", "%h:%p" | "[%h]:%p", way] | [ssh, way, "-W", "%h:%p" | "[%h]:%p"]
+                if ssh.rsplit('/').next() == Some("ssh") && !way.starts_with('-') =>
+            {
+                Ok(Some(way.to_string()))
+            }
+            _ => {
+                let message = format!(
+                    "{called}: ~/.ssh/config reaches it through a ProxyCommand, which this program does not run"
+                );
+                Err(Error::new(Kind::Unsupported, message).hint(
+                    "write ProxyJump there; or forward a port with `ssh -L PORT:HOST:22` and name 127.0.0.1:PORT",
+                ))
+            }
+        };
+    }
+    Ok(settings.proxy_jump.clone().filter(|way| !way.eq_ignore_ascii_case("none")))
+}
+
+/// Into the last of the machines on the way, which is reached through those before it.
+fn through(way: &str, timeout: Duration, hops: usize) -> Result<Login> {
+    let mut reached: Option<Login> = None;
+    for (number, word) in way.split(',').enumerate() {
+        if hops + number >= MAX_HOPS {
+            let message = format!("~/.ssh/config: more than {MAX_HOPS} machines on the way, the last of them {word}");
+            return Err(Error::bad_argument(message).hint("do two of them name each other in ProxyJump?"));
+        }
+        let target = Target::parse(word).map_err(|e| e.context("~/.ssh/config, ProxyJump"))?;
+        let mut settings = config::settings(&target.host, target.user.as_deref())?;
+        // Only the first is reached in a way of its own.
+        if reached.is_some() {
+            (settings.proxy_jump, settings.proxy_command) = (None, None);
+        }
+        let before = reached.take().map(Box::new);
+        let next = login(&target, settings, timeout, hops + number + 1)?;
+        reached = Some(Login { jump: before.or(next.jump.clone()), ..next });
+    }
+    reached.ok_or_else(|| Error::bad_argument("~/.ssh/config: ProxyJump names nobody"))
+}
