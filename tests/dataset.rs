@@ -29,6 +29,11 @@ fn corpus() -> Vec<Vec<String>> {
     (0..12).map(document).collect::<Vec<_>>().chunks(3).map(<[String]>::to_vec).collect()
 }
 
+/// The corpus as a file of a dataset.
+pub fn corpus_at(path: &Path) {
+    parquet(path, &corpus(), Compression::UNCOMPRESSED);
+}
+
 /// Bytes that no compression makes small.
 fn noise(seed: usize, length: usize) -> Vec<u8> {
     let mut state = seed as u32 + 1;
@@ -345,7 +350,13 @@ fn damaged_and_wrong_files() {
     refuses("docs.jsonl", "", FAILED, "reading docs.jsonl, line 2: ", "every line is a JSON object");
     project.file("docs.jsonl", "{\"text\": \"fine\"}\n");
     let documents = "windows: \"documents\", ";
-    refuses("docs.jsonl", documents, SCRIPT, "0 documents, and 1 of fewer tokens", "use num_sequences: 0 or more text");
+    refuses(
+        "docs.jsonl",
+        documents,
+        SCRIPT,
+        "0 documents, and 1 of fewer tokens",
+        "use a smaller sequence_length or more text",
+    );
 }
 
 #[test]
@@ -371,7 +382,7 @@ fn options_that_do_not_go_together() {
     let rest = "num_sequences: 1, sequence_length: 8";
     refuses(&format!("text: \"docs.jsonl\", seed: 3, {rest}"), "`seed` without `shuffle`", "shuffle: true");
     refuses(&format!("text: \"docs.jsonl\", windows: \"word\", {rest}"), "`windows` is \"word\"", "");
-    refuses(&format!("dataset: \"a-b\", {rest}"), "dataset \"a-b\" is not a hub id", "HuggingFaceFW/fineweb-edu");
+    refuses(&format!("dataset: \"a b\", {rest}"), "dataset \"a b\" is not a hub id", "HuggingFaceFW/fineweb-edu");
 }
 
 #[test]

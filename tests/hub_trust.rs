@@ -369,7 +369,7 @@ pub fn a_token_does_not_cross_a_network_in_clear() {
     );
     let mut command = project.command(&["offers"]);
     command.env("OUTLIER_RUNPOD_URL", "http://runpod.invalid").env("HTTP_PROXY", &hub.address);
-    let outcome = Outcome::of(command.env("RUNPOD_API_KEY", "rpa_mine").output().unwrap()).ends(1);
+    let outcome = Outcome::of(command.env("RUNPOD_API_KEY", "rpa_mine").output().unwrap()).ends(FAILED);
     assert!(outcome.stderr.contains("the key does not travel there"), "{}", outcome.stderr);
     let requests = hub.requests.lock().unwrap();
     assert!(requests.iter().all(|request| request.header("authorization").is_none()), "{requests:?}");

@@ -235,7 +235,7 @@ fn a_machine_that_does_not_end_is_told() {
     let fake = FakeRunPod::start().with_faults(&[Fault::EndAlwaysFails]);
     let outcome = script(&Project::new(), &fake, PROVISION).ends(4);
     assert!(outcome.stderr.contains("may still be running and costing money"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("1 machines of this run alive") && outcome.stderr.contains("costs $0.49/h"));
+    assert!(outcome.stderr.contains("1 machine of this run alive") && outcome.stderr.contains("costs $0.49/h"));
 }
 
 #[test]
@@ -477,4 +477,33 @@ fn what_is_on_offer() {
     assert!(two.contains("9.18"), "the price is for all GPUs together\n{two}");
     let none = offers(&["--max-price", "0.1"]).ends(1);
     assert!(none.stderr.contains("nothing on offer fits"), "{}", none.stderr);
+}
+
+/// A sum of nothing has no sign.
+#[test]
+fn a_run_that_got_no_machine_has_cost_nothing() {
+    let (fake, project) = (FakeRunPod::start(), Project::new());
+    let outcome = script(&project, &fake, "provision_gpu(#{ provider: \"runpod\", gpu: \"No Such GPU\" });").ends(3);
+    clean(&fake, &outcome);
+    assert!(outcome.stderr.contains("; cost $0.00\n"), "{}", outcome.stderr);
+}
+
+/// What cannot be given back may be alive, and the exit code says so.
+#[test]
+fn what_cannot_be_reaped_may_be_alive() {
+    let (fake, project) = (FakeRunPod::start(), Project::new());
+    project.file("script.rhai", format!("{PROVISION} sleep(3600);"));
+    let mut child = command(&project, &fake, &["run", "script.rhai"]).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while fake.created() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(300), "no pod was asked for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut reap = command(&project, &fake, &["gpus", "reap"]);
+    let outcome = Outcome::of(reap.env("OUTLIER_RUNPOD_URL", "http://127.0.0.1:9").output().unwrap()).ends(4);
+    assert!(outcome.stderr.contains("may still be running and costing money"), "{}", outcome.stderr);
+    assert!(gpus(&project, &fake, &["reap"]).ok().contains("was left over by a run that died"));
+    assert_eq!(fake.alive(), [""; 0]);
 }

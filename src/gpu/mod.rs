@@ -154,6 +154,12 @@ pub fn names(open: &[ledger::Entry]) -> Vec<String> {
     names
 }
 
+/// Whether this user may have machines of this provider: with a key of RunPod, and of a cluster when the project has had some. A
+/// program `squeue` alone makes no cluster.
+pub fn has_account(name: &str, known: &[ledger::Entry]) -> bool {
+    known.iter().any(|entry| entry.provider == name) || (name == "runpod" && runpod::has_key())
+}
+
 /// The provider of this name that machines are rented from.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
     match name {

@@ -6,7 +6,7 @@ use super::fetch::fetch;
 use super::http::{self, Http};
 use super::names::is_commit;
 use super::ranges::{Limits, Ranges};
-use super::repository::resolve_all;
+use super::repository::{first_answer, resolve_all};
 use super::resolve::{Address, RemoteFile, RepositoryKind};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
@@ -23,11 +23,11 @@ pub struct Streamed {
 }
 
 impl Streamed {
-    /// Asks which commit `revision` is; everything is read from that one.
-    pub fn open(address: &Arc<Address>, revision: Option<&str>) -> Result<Self> {
+    /// Asks which commit `revision` is; everything is read from that one. With `hurried` the hub gets one short chance to
+    /// answer: there is something else to use.
+    pub fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
-        let revision = revision.unwrap_or("main");
-        let config = resolve_all(&http, address, revision, ["config.json"].into_iter())?.remove(0)?;
+        let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
         Ok(Self { address: address.clone(), http, commit: config.commit.clone(), opened: OnceLock::new() })
     }
 

@@ -42,5 +42,5 @@ pub fn vector_instructions() -> (&'static str, &'static str) {
 pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
-pub use open::{OpenModel, SYNTHETIC_KEY, describe, open};
+pub use open::{OpenModel, SYNTHETIC_KEY, check_device, describe, open};
 pub use tokenize::{hash_of_ids, load_tokens};

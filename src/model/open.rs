@@ -97,11 +97,8 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
         "auto" => Ok(automatic()),
         "cuda" => all().map_err(|error| error.context("device \"cuda\"")),
         _ => {
-            let unknown = || {
-                Error::bad_argument(format!("device \"{name}\" is unknown"))
-                    .hint("device is \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"cuda:N,M\"")
-            };
-            let indices = cuda::indices(name).ok_or_else(unknown)?;
+            cuda::check_name(name)?;
+            let indices = cuda::indices(name).unwrap_or_default();
             for index in &indices {
                 usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
             }
@@ -167,9 +164,18 @@ fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
     }
 }
 
-/// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints.
-pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
-    let gpus = gpus(&args.device)?;
+/// Checks that this machine has the device `name`.
+///
+/// # Errors
+/// As `gpus`.
+pub fn check_device(name: &str) -> Result<()> {
+    gpus(name).map(drop)
+}
+
+/// What a model is, from its config alone: for a plan. Sizes are those of the released checkpoints. What devices there are
+/// `elsewhere` is not known here.
+pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<ModelInfo> {
+    let device = if elsewhere { args.device.clone() } else { cuda::name(&gpus(&args.device)?) };
     let config = read_config(&*files.source)?;
     let checkpoint = Checkpoint::open(files.source).ok();
     let names: &dyn Names = match &checkpoint {
@@ -183,13 +189,13 @@ pub fn describe(files: Opened, args: &LoadArgs) -> Result<ModelInfo> {
         weight_bytes += inventory::released_bytes(&tensor, role);
     }
     let sizes = (parameters, weight_bytes);
-    info(&config, &spec, (args, &gpus), files.revision, sizes, Vec::new())
+    info(&config, &spec, (args, device), files.revision, sizes, Vec::new())
 }
 
 fn info(
     config: &Config,
     spec: &spec::Model,
-    (args, gpus): (&LoadArgs, &[usize]),
+    (args, device): (&LoadArgs, String),
     revision: Option<String>,
     (parameters, weight_bytes): (u64, u64),
     files: Vec<FileHash>,
@@ -208,7 +214,7 @@ fn info(
         active_parameters: super::estimate::active_parameters(spec),
         weight_bytes,
         dtype: args.dtype,
-        device: cuda::name(gpus),
+        device,
         chunk_layers: args.chunk_layers,
         synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
         files,
@@ -227,7 +233,7 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
         weight_bytes += checkpoint.expect(&tensor)?.bytes;
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, &gpus), revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, cuda::name(&gpus)), revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

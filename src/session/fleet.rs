@@ -10,7 +10,8 @@ use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
-use crate::remote::{Here, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
+use crate::remote::{HereGrouped, HostKey, Key, Login, Machine, Ssh, key_pair, parse_target};
+use crate::words::counted;
 
 /// What `provision_gpu` asks for.
 #[derive(Clone, Debug)]
@@ -126,7 +127,7 @@ impl Fleet {
         })?;
         let machine: Arc<dyn Machine> = match target.host.as_str() {
             // Everything as on another machine, but for the wire.
-            "localhost" => Arc::new(Here),
+            "localhost" => Arc::new(HereGrouped),
             _ => Arc::new(Ssh::new(target.login()?)),
         };
         // The worker of a task is found again by its name.
@@ -410,9 +411,10 @@ impl Fleet {
             }
         };
         let cost = ledger.cost_of_run(&self.run).unwrap_or(0.0);
-        ending
-            .lines
-            .push(format!("{name}: {} machines of this run alive, by its own listing; cost ${cost:.2}", mine.len()));
+        ending.lines.push(format!(
+            "{name}: {} of this run alive, by its own listing; cost ${cost:.2}",
+            counted(mine.len(), "machine")
+        ));
         for alive in mine {
             let entry = alive.entry.expect("filtered");
             let (id, price) = (&alive.machine.id, alive.machine.price);

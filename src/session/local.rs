@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::{Op, Reply, Session};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::home;
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::model::{self, OpenModel};
 use crate::progress::Progress;
-use crate::record::LoadArgs;
+use crate::record::{LoadArgs, TokenSource};
 
 /// Keeps opened models (headers, not weights) by what they were opened with, in that order.
 #[derive(Default)]
@@ -25,7 +26,7 @@ impl Session for Local {
                 let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
-            Op::Tokens(source) => model::load_tokens(&source, progress).map(Reply::Tokens),
+            Op::Tokens(source) => model::load_tokens(&at_home(source), progress).map(Reply::Tokens),
             Op::Extract { model, tokens, args } => {
                 let model = self.open(&model, progress)?;
                 memory::reset_peak();
@@ -46,6 +47,20 @@ impl Session for Local {
     }
 }
 
+/// The files of a source as this machine's user names them: `~` is the home folder here.
+fn at_home(mut source: TokenSource) -> TokenSource {
+    match &mut source {
+        TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => {
+            *path = home::expanded(&*path).display().to_string();
+        }
+        TokenSource::Text(text) if text.dataset.is_none() => {
+            text.path = home::expanded(&text.path).display().to_string();
+        }
+        TokenSource::Text(_) | TokenSource::Ids { .. } => (),
+    }
+    source
+}
+
 impl Op {
     /// The file, relative to the project, from which the work goes on when it is cut off.
     pub fn checkpoint(&self) -> Option<&str> {
@@ -62,9 +77,12 @@ impl Local {
         if let Some((_, model)) = models().iter().find(|(known, _)| known == args) {
             return Ok(model.clone());
         }
+        let loading = |e: Error| e.context(format!("loading model \"{}\"", args.id));
+        // First of all: nothing is fetched for a device that is not there.
+        model::check_device(&args.device).map_err(loading)?;
         let access = if args.stream { Access::Stream } else { Access::Download };
         let files = hub::open(&args.id, args.revision.as_deref(), access, progress)?;
-        let model = model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let model = model::open(files, args).map_err(loading)?;
         let model = Arc::new(model);
         // Another thread may have been quicker: then its model is the one.
         let mut models = models();
