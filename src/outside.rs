@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
+use crate::plain::plain;
+
 /// Characters of a foreign text that a message shows: enough to recognise a mistake, too few to carry a file away.
 const SHOWN: usize = 40;
 /// Characters of what a library says about a file.
@@ -105,19 +107,10 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 
 /// A text of somebody else's, short and on one line.
 pub fn shown(text: &str) -> String {
-    cut(text, SHOWN)
+    plain(text, SHOWN)
 }
 
 /// What a library says about a file: of what it quotes, only the beginning.
 pub fn complaint(said: impl ToString) -> String {
-    cut(&said.to_string(), SAID)
-}
-
-fn cut(text: &str, most: usize) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = text.chars().take(most).map(plain).collect();
-    if text.chars().nth(most).is_some() {
-        short.push('…');
-    }
-    short
+    plain(&said.to_string(), SAID)
 }

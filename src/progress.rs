@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// One thing worth showing. `done` and `total` count layers; in a transfer, where `tokens` is 0, bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +62,20 @@ pub fn interrupt_requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Between two looks at the wish to stop, while nothing is done.
+const DOZE: Duration = Duration::from_millis(50);
+
+/// Waits, and ends early when `stopped` is true.
+pub fn doze(time: Duration, stopped: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while let Some(left) = time.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) {
+        if stopped() {
+            return;
+        }
+        std::thread::sleep(left.min(DOZE));
+    }
+}
+
 /// Where notes go for which no work's `Progress` is at hand.
 static NOTES: OnceLock<fn(&str)> = OnceLock::new();
 
@@ -73,5 +88,21 @@ pub fn show_notes(show: fn(&str)) {
 pub fn note(text: &str) {
     if let Some(show) = NOTES.get() {
         show(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn whoever_dozes_looks_up_now_and_then() {
+        let looks = AtomicUsize::new(0);
+        doze(Duration::from_secs(3600), || looks.fetch_add(1, Ordering::Relaxed) == 2);
+        assert_eq!(looks.into_inner(), 3);
+        let begin = Instant::now();
+        doze(Duration::from_millis(120), || false);
+        assert!(begin.elapsed() >= Duration::from_millis(120));
     }
 }

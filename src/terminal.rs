@@ -11,9 +11,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-mod visible;
-
-pub use visible::{one_line, visible};
+pub use crate::plain::{one_line, visible};
 
 /// A stream and what became of it.
 struct Stream {

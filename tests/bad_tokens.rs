@@ -60,7 +60,7 @@ fn ragged_tokens() {
     project.file("ids.json", "[[1, 2, 3], [4, 5, 6], [7, 8]]");
     let message = "ids.json: sequence 0 has 3 tokens, sequence 2 has 2";
     refuses(&project, "#{ ids: \"ids.json\" }", SCRIPT, message, "cut them to the shortest");
-    refuses(&project, "#{ ids: [[1], [2, 3]] }", SCRIPT, "script: sequence 0 has 1 tokens", "cut them to the shortest");
+    refuses(&project, "#{ ids: [[1], [2, 3]] }", SCRIPT, "script: sequence 0 has 1 token,", "cut them to the shortest");
 }
 
 #[test]

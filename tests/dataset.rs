@@ -29,6 +29,11 @@ fn corpus() -> Vec<Vec<String>> {
     (0..12).map(document).collect::<Vec<_>>().chunks(3).map(<[String]>::to_vec).collect()
 }
 
+/// The corpus as a file of a dataset.
+pub fn corpus_at(path: &Path) {
+    parquet(path, &corpus(), Compression::UNCOMPRESSED);
+}
+
 /// Bytes that no compression makes small.
 fn noise(seed: usize, length: usize) -> Vec<u8> {
     let mut state = seed as u32 + 1;
@@ -374,7 +379,7 @@ fn options_that_do_not_go_together() {
     refuses(&file("\"text.txt\", column: \"a\""), "`column` goes with JSON", "");
     refuses(&format!("text: \"docs.jsonl\", seed: 3, {rest}"), "`seed` without `shuffle`", "shuffle: true");
     refuses(&format!("text: \"docs.jsonl\", windows: \"word\", {rest}"), "`windows` is \"word\"", "");
-    refuses(&format!("dataset: \"a-b\", {rest}"), "dataset \"a-b\" is not a hub id", "HuggingFaceFW/fineweb-edu");
+    refuses(&format!("dataset: \"a b\", {rest}"), "dataset \"a b\" is not a hub id", "HuggingFaceFW/fineweb-edu");
 }
 
 #[test]

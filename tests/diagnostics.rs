@@ -10,15 +10,15 @@ fn shows(project: &Project, code: i32, expected: &str) {
 #[test]
 fn an_error_in_the_script() {
     let project = Project::new();
-    project.file("script.rhai", "let x = 1;\nlet m = load_model(\"nowhere\");\n");
+    project.file("script.rhai", "let x = 1;\nlet m = load_model(\"no/where/here\");\n");
     shows(
         &project,
         3,
         r#"
-error: model "nowhere": no such folder, and not a hub id
+error: model "no/where/here": no such folder, and not a hub id
   --> script.rhai:2:9
    |
- 2 | let m = load_model("nowhere");
+ 2 | let m = load_model("no/where/here");
    |         ^
   hint: give a folder with config.json and safetensors files, or a hub id such as "allenai/OLMoE-1B-7B-0125"
 "#,

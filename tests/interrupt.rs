@@ -1,6 +1,7 @@
 //! Ctrl-C: scripts stop, models stop at the next layer, what was finished stays.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub const INTERRUPTED: i32 = 130;
 
 pub fn start(project: &Project, words: &[&str]) -> Child {
+    start_with(project, words, |_| ())
+}
+
+/// The same in another environment.
+fn start_with(project: &Project, words: &[&str], change: impl FnOnce(&mut Command)) -> Child {
     use std::os::unix::process::CommandExt;
     let mut command = project.command(words);
+    change(&mut command);
     // The tests may run in the background of a shell, where Ctrl-C is not heard.
     // SAFETY: signal(2) may be called between fork and exec.
     unsafe {
@@ -153,7 +160,7 @@ fn the_finished_models_of_a_sweep_are_kept() {
     let outcome = ending(child).ends(INTERRUPTED);
     assert_eq!(project.json(&first)["analysis_summary"]["synthetic_model"], true);
     assert!(!project.has(&format!("results/miniature_mixtral_8x7b/{FINAL}")), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("interrupted; 1 models are done and kept"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("interrupted; done and kept: 1 model"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("│ miniature_olmoe_1b_7b "), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("results: results/miniature_olmoe_1b_7b"), "{}", outcome.stdout);
 }
@@ -220,4 +227,38 @@ fn the_search_for_tests_stops() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     ending(child).ends(INTERRUPTED);
+}
+
+/// A command that is silent, and what it has started, end with the first one; so does one that does not want to.
+#[test]
+fn a_command_ends_with_the_first_one() {
+    for (machine, command) in [
+        ("provision_gpu()", "sleep 3600"),
+        ("provision_gpu()", "(sleep 3600 & sleep 3600) | cat"),
+        ("provision_gpu()", "trap '' TERM INT; while true; do sleep 1; done"),
+        ("provision_gpu(#{ provider: \"ssh\", host: \"localhost\" })", "sleep 3600"),
+    ] {
+        let project = Project::new();
+        let script = format!(
+            "let gpu = {machine}; print(\"started\");
+             gpu.run_command(\"echo $$ > \" + \"{}\" + \"; {command}\"); print(\"after\");",
+            project.path("pid").display()
+        );
+        project.file("script.rhai", script);
+        let mut child = start_with(&project, &["run", "--allow-commands", "script.rhai"], |command| {
+            command.env("HOME", project.path("home")).env("OUTLIER_WORKER", crate::project::stripped());
+        });
+        wait_until(&mut child, "the command", || {
+            std::fs::read_to_string(project.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+        });
+        interrupt(&child);
+        let outcome = ending(child).ends(INTERRUPTED);
+        assert_eq!(outcome.stdout, "started\n", "{command}: {}", outcome.stderr);
+        let pid = project.text("pid").trim().to_string();
+        let begin = Instant::now();
+        while Path::new("/proc").join(&pid).exists() {
+            assert!(begin.elapsed() < PATIENCE, "{command} runs on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

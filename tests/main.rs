@@ -35,12 +35,15 @@ mod text;
 
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
+mod defaults;
 mod diagnostics;
 mod doctor;
+mod exit_codes;
 mod mistakes;
 mod output;
 mod parallel;
 mod script_host;
+mod words;
 
 /// What surrounds scripts: documentation, check, test, plan, the prompt; and what scripts cannot do.
 mod plan;
@@ -93,6 +96,7 @@ mod hub;
 mod hub_download;
 mod hub_stream;
 mod hub_trust;
+mod hub_unreachable;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod login_shells;

@@ -235,7 +235,7 @@ fn a_machine_that_does_not_end_is_told() {
     let fake = FakeRunPod::start().with_faults(&[Fault::EndAlwaysFails]);
     let outcome = script(&Project::new(), &fake, PROVISION).ends(4);
     assert!(outcome.stderr.contains("may still be running and costing money"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("1 machines of this run alive") && outcome.stderr.contains("costs $0.49/h"));
+    assert!(outcome.stderr.contains("1 machine of this run alive") && outcome.stderr.contains("costs $0.49/h"));
 }
 
 #[test]
@@ -477,4 +477,13 @@ fn what_is_on_offer() {
     assert!(two.contains("9.18"), "the price is for all GPUs together\n{two}");
     let none = offers(&["--max-price", "0.1"]).ends(1);
     assert!(none.stderr.contains("nothing on offer fits"), "{}", none.stderr);
+}
+
+/// A sum of nothing has no sign.
+#[test]
+fn a_run_that_got_no_machine_has_cost_nothing() {
+    let (fake, project) = (FakeRunPod::start(), Project::new());
+    let outcome = script(&project, &fake, "provision_gpu(#{ provider: \"runpod\", gpu: \"No Such GPU\" });").ends(3);
+    clean(&fake, &outcome);
+    assert!(outcome.stderr.contains("; cost $0.00\n"), "{}", outcome.stderr);
 }

@@ -18,17 +18,19 @@ const FLOORS: &[(&str, u32)] = &[
     ("results", 2),
     ("cuda", 1),
     ("disk", 1),
+    ("outside", 1),
     ("plot", 1),
     ("stats", 1),
+    ("terminal", 1),
     ("error", 0),
+    ("home", 0),
     ("memory", 0),
-    ("outside", 0),
     ("plain", 0),
     ("progress", 0),
     ("record", 0),
     ("secret", 0),
     ("suggest", 0),
-    ("terminal", 0),
+    ("words", 0),
 ];
 
 /// Lines after which a file has a second noun in it.

@@ -93,10 +93,14 @@ fn a_results_folder_that_is_a_link_needs_the_users_word() {
     symlink(elsewhere.path(""), project.path("results")).unwrap();
     let script = format!("{ACTS} save_results(\"a\", all); write_text(\"results/t.txt\", \"x\");");
     let outcome = project.script(&script).ends(1);
-    assert!(outcome.stderr.contains("run with OUTLIER_ALLOW_WRITE="), "{}", outcome.stderr);
+    let folder = elsewhere.path("").display().to_string();
+    assert!(outcome.stderr.contains("`outlier run --allow-write "), "{}", outcome.stderr);
     assert_eq!(elsewhere.files(""), [""; 0]);
+    // Not by a word of the environment, which a folder may bring along.
     let mut command = project.command(&["run", "script.rhai"]);
-    Outcome::of(command.env("OUTLIER_ALLOW_WRITE", elsewhere.path("")).output().unwrap()).ok();
+    Outcome::of(command.env("OUTLIER_ALLOW_WRITE", &folder).output().unwrap()).ends(1);
+    assert_eq!(elsewhere.files(""), [""; 0]);
+    project.run(&["run", "--allow-write", &folder, "script.rhai"]).ok();
     assert!(elsewhere.has("a/final_analysis_results.json") && elsewhere.has("t.txt"));
     assert!(project.path("results").is_symlink());
 }
@@ -143,4 +147,35 @@ fn the_hidden_files_of_the_project_are_not_places() {
         "{lines:?}"
     );
     assert_eq!(project.files(".git"), ["config"]);
+}
+
+/// Wherever scripts run: the flag is one of `run`, `plan`, `test` and `repl`.
+#[test]
+fn where_the_user_allows_it_scripts_write() {
+    let (project, elsewhere) = (project(), Project::new());
+    let folder = elsewhere.path("new").display().to_string();
+    let call = format!("model.extract_layernorms(tokens, #{{ keep: \"full\", out: \"{folder}/out\" }})");
+    let script = format!("{ACTS} {call};");
+    project
+        .file("script.rhai", &script)
+        .file("a_test.rhai", format!("fn test_a() {{ {script} }}"))
+        .file("input", &script);
+    let repl = |words: &[&str]| {
+        let mut command = project.command(words);
+        command.stdin(std::fs::File::open(project.path("input")).unwrap());
+        Outcome::of(command.output().unwrap())
+    };
+    let allowed = ["--allow-write", &folder];
+    for (command, last) in [("run", "script.rhai"), ("plan", "script.rhai"), ("test", "a_test.rhai")] {
+        let outcome = project.run(&[command, last]).ends(1);
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(said.contains("`outlier run --allow-write DIR SCRIPT` allows others"), "{command}: {said}");
+        assert!(!elsewhere.has("new"));
+        project.run(&[&[command], &allowed[..], &[last]].concat()).ok();
+        assert_eq!(elsewhere.has("new/out/activations.safetensors"), command != "plan", "{command}");
+        let _ = std::fs::remove_dir_all(elsewhere.path("new"));
+    }
+    repl(&["repl"]).ends(1);
+    repl(&[&["repl"], &allowed[..]].concat()).ok();
+    assert!(elsewhere.has("new/out/activations.safetensors"));
 }

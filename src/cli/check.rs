@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::allow::path;
 use super::{bars, fail};
 use crate::host::check::Checker;
 use crate::host::{self, Context};
 use crate::terminal;
+use crate::words::counted;
 
 #[derive(Args)]
 pub struct Check {
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = path())]
     scripts: Vec<PathBuf>,
 }
 
@@ -30,14 +32,10 @@ pub fn check(asked: &Check) -> ExitCode {
             Err(diagnostic) => return fail(&diagnostic),
         }
     }
-    let scripts = match asked.scripts.len() {
-        1 => "1 script".to_string(),
-        count => format!("{count} scripts"),
-    };
+    let scripts = counted(asked.scripts.len(), "script");
     match problems {
         0 => terminal::line(format!("{scripts}: nothing wrong was found")),
-        1 => terminal::line(format!("{scripts}: 1 problem")),
-        count => terminal::line(format!("{scripts}: {count} problems")),
+        count => terminal::line(format!("{scripts}: {}", counted(count, "problem"))),
     }
     ExitCode::from(if problems == 0 { 0 } else { 1 })
 }

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::allow::path;
 use crate::disk;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::host::reference;
 use crate::terminal;
 
@@ -18,7 +19,7 @@ pub struct Doc {
     #[arg(long, conflicts_with = "name")]
     markdown: bool,
     /// Writes .d.rhai files for editors to this folder.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "markdown"])]
+    #[arg(long, value_name = "DIR", value_parser = path(), conflicts_with_all = ["name", "markdown"])]
     definitions: Option<PathBuf>,
 }
 
@@ -32,7 +33,10 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
     } else if asked.markdown {
         terminal::out(reference::markdown());
     } else {
-        terminal::line(reference::terminal(asked.name.as_deref())?.trim_end());
+        let told = reference::terminal(asked.name.as_deref());
+        // An unknown function, as in a script.
+        let told = told.map_err(|error| Error { kind: Kind::BadArgument, ..error })?;
+        terminal::line(told.trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

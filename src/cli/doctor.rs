@@ -4,6 +4,7 @@
 use crate::cuda;
 use crate::cuda::{Driver, Gpu};
 use crate::terminal;
+use crate::words::counted;
 use crate::{memory, model};
 
 /// Bytes per GB, as vendors count them.
@@ -14,9 +15,9 @@ pub fn doctor() {
     let line = |what: &str, finding: &str| terminal::line(format!("{what:<12}{finding}"));
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let plural = if threads == 1 { "" } else { "s" };
+    let threads = counted(threads, "thread");
     let (f32, bf16) = model::vector_instructions();
-    line("processor", &format!("{threads} thread{plural}; products in f32 use {f32}, in bf16 {bf16}"));
+    line("processor", &format!("{threads}; products in f32 use {f32}, in bf16 {bf16}"));
     if let Some((total, free)) = memory::of_machine() {
         line("memory", &format!("{:.1} GB, {:.1} GB free", total as f64 / GB, free as f64 / GB));
     }

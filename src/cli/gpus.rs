@@ -135,8 +135,12 @@ fn list_known() -> Result<ExitCode> {
 fn list_all() -> Result<ExitCode> {
     let ledger = ledger()?;
     let mut rows = Vec::new();
-    for provider in reachable(&ledger)? {
-        let Some(listed) = listed(&*provider, &ledger)? else { continue };
+    let Reachable { providers, mut left_out } = reachable(&ledger)?;
+    for provider in providers {
+        let Some(listed) = listed(&*provider, &ledger)? else {
+            left_out = true;
+            continue;
+        };
         for alive in listed {
             let machine = &alive.machine;
             rows.push(match &alive.entry {
@@ -162,27 +166,39 @@ fn list_all() -> Result<ExitCode> {
             });
         }
     }
-    match rows.is_empty() {
-        true => terminal::line("no provider lists a machine of ours"),
-        false => print_table(COLUMNS, rows),
+    match (rows.is_empty(), left_out) {
+        (true, true) => terminal::line("no provider that answers lists a machine of ours"),
+        (true, false) => terminal::line("no provider lists a machine of ours"),
+        (false, _) => print_table(COLUMNS, rows),
     }
-    Ok(ExitCode::SUCCESS)
+    // Not all, whatever was asked for.
+    Ok(ExitCode::from(if left_out { super::FAILED } else { 0 }))
+}
+
+/// Providers that can be asked.
+struct Reachable {
+    providers: Vec<Arc<dyn Provider>>,
+    /// There is one with which this user may have machines, and which cannot be asked.
+    left_out: bool,
 }
 
 /// Providers that this user has an account with, or that the ledger has open rows of.
-fn reachable(ledger: &Ledger) -> Result<Vec<Arc<dyn Provider>>> {
+fn reachable(ledger: &Ledger) -> Result<Reachable> {
     let open = ledger.open_entries()?;
-    let mut providers = Vec::new();
+    let (mut providers, mut left_out) = (Vec::new(), false);
     for name in gpu::names(&open) {
         match gpu::provider(&name) {
             Ok(provider) => providers.push(provider),
             Err(error) if open.iter().any(|entry| entry.provider == name) => return Err(error),
             // Not a cluster, and nobody said that it is one.
             Err(error) if error.kind == Kind::NotFound => (),
-            Err(error) => terminal::note(format!("{name}: left out: {error}")),
+            Err(error) => {
+                left_out |= gpu::has_account(&name);
+                terminal::note(format!("{name}: left out: {error}"));
+            }
         }
     }
-    Ok(providers)
+    Ok(Reachable { providers, left_out })
 }
 
 /// What a provider lists under our names; None where it cannot be asked and need not be: it has no machine of this project.
@@ -205,7 +221,7 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     {
         return Ok((gpu::provider(&entry.provider)?, id));
     }
-    for provider in reachable(&ledger)? {
+    for provider in reachable(&ledger)?.providers {
         let Ok(listed) = provider.list() else { continue };
         let mut listed = listed.into_iter();
         if let Some(machine) = listed.find(|machine| machine.id == id_or_name || machine.name == id_or_name) {
@@ -250,15 +266,42 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(if failed { super::LEAKED } else { 0 }))
 }
 
+/// Whatever keeps a provider from being cleared: what is left over there lives on, and the others are cleared all the same.
 fn reap() -> Result<ExitCode> {
     let ledger = ledger()?;
-    let mut nothing = true;
-    for provider in reachable(&ledger)? {
-        for line in rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All)? {
-            nothing = false;
-            terminal::line(line);
+    let (mut nothing, mut alive) = (true, false);
+    let mut failed = |error: Error| match error.kind {
+        Kind::Interrupted => Err(error),
+        _ => {
+            tell(&error);
+            alive = true;
+            Ok(())
         }
-        let Some(listed) = listed(&*provider, &ledger)? else { continue };
+    };
+    let mut providers = Vec::new();
+    match reachable(&ledger) {
+        Ok(reachable) => providers = reachable.providers,
+        Err(error) => failed(error)?,
+    }
+    for provider in providers {
+        match rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All) {
+            Ok(lines) => {
+                nothing &= lines.is_empty();
+                lines.iter().for_each(terminal::line);
+            }
+            Err(error) => {
+                failed(error)?;
+                continue;
+            }
+        }
+        let listed = match listed(&*provider, &ledger) {
+            Ok(Some(listed)) => listed,
+            Ok(None) => continue,
+            Err(error) => {
+                failed(error)?;
+                continue;
+            }
+        };
         for line in foreign(&*provider, &ledger, &listed)? {
             nothing = false;
             terminal::line(line);
@@ -271,10 +314,10 @@ fn reap() -> Result<ExitCode> {
             ));
         }
     }
-    if nothing {
+    if nothing && !alive {
         terminal::line("nothing is left over");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(if alive { super::LEAKED } else { 0 }))
 }
 
 /// Machines of other computers and containers are told of and left alone; where the provider has had none for long, the

@@ -1,5 +1,6 @@
 //! The command line: what can be started, and how it ends. Exit codes are documented in README.md.
 
+mod allow;
 mod bars;
 mod check;
 mod doc;
@@ -20,7 +21,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Kind;
 use crate::host::{Diagnostic, deep};
 use crate::terminal;
 
@@ -70,8 +70,10 @@ enum Command {
     },
 }
 
-/// The exit code when a script ended well but reported a failed model, when what was to be shown could not be written, and
-/// when the program itself is at fault.
+/// The exit code of bad usage.
+const USAGE: u8 = 2;
+/// The exit code when a script ended well but reported a failed model, when a command failed or what was to be shown could not
+/// be written, and when the program itself is at fault.
 const FAILED: u8 = 3;
 /// The exit code when a machine is, or may be, still alive that should not be.
 const LEAKED: u8 = 4;
@@ -84,7 +86,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             terminal::came_of(!error.use_stderr(), error.print());
-            return shown(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
+            return shown(ExitCode::from(if error.use_stderr() { USAGE } else { 0 }));
         }
     };
     if !cli.quiet {
@@ -128,11 +130,9 @@ fn carried_out(cli: Cli) -> ExitCode {
     }
 }
 
+/// A command that runs no script ends as a script does: what went wrong decides.
 fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| {
-        gpus::tell(&error);
-        if error.kind == Kind::Interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
-    })
+    outcome.unwrap_or_else(|error| fail(&Diagnostic::from_error(error)))
 }
 
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
@@ -148,7 +148,8 @@ fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Flags of `run` that a value stands behind.
-const VALUED: [&str; 5] = ["--max-steps", "--max-minutes", "--max-memory", "--allow-read", "--host-key"];
+const VALUED: [&str; 6] =
+    ["--max-steps", "--max-minutes", "--max-memory", "--allow-read", "--allow-write", "--host-key"];
 
 fn fail(diagnostic: &Diagnostic) -> ExitCode {
     terminal::note(diagnostic);

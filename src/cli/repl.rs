@@ -17,6 +17,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
+use super::allow::Allow;
 use super::{FAILED, LEAKED, bars, done};
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
@@ -31,14 +32,13 @@ pub struct Prompt {
     /// It stays when you leave.
     #[arg(long, value_name = "ID")]
     attach: Option<String>,
-    /// Lets texts and ids come from this folder or file, too; may be given several times.
-    #[arg(long, value_name = "DIR")]
-    allow_read: Vec<PathBuf>,
+    #[command(flatten)]
+    allow: Allow,
 }
 
 pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     let mut context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
-    context.bounds.reads = asked.allow_read.clone();
+    context.bounds.allowed = asked.allow.places();
     let context = Arc::new(context);
     let mut repl = Repl::new(context.clone());
     if let Some(id) = &asked.attach {

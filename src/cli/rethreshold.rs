@@ -5,15 +5,18 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::allow::path;
 use super::table::print_table;
 use crate::error::Result;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
+use crate::words::counted;
 use crate::{results, stats};
 
 #[derive(Args)]
 pub struct Rethreshold {
     /// Folder of a finished analysis, or its name below results/.
+    #[arg(value_parser = path())]
     results: PathBuf,
     /// |x| from which a value is a hit; between two rungs of the record's ladder the answer has bounds. The other options
     /// are those of the stored analysis where they are left out.
@@ -94,7 +97,7 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         let args = BootstrapArgs { n_resamples: asked.resamples, ..BootstrapArgs::default() };
         let ci = stats::bootstrap(&stored.activations, &criterion, &args)?;
         terminal::line(format!(
-            "95 % interval over sequences: {} to {} features; {} in {:.1} % of resamples",
+            "features, 95 % interval over sequences: {} to {}; {} in {:.1} % of resamples",
             ci.num_features.low,
             ci.num_features.high,
             ci.classification.name(),
@@ -145,7 +148,10 @@ fn rows(found: &Detection) -> Vec<Vec<String>> {
 fn summary(found: &Detection) -> String {
     let threshold = found.criterion.magnitude_threshold;
     match &found.bracket {
-        None => format!("|x| >= {threshold}, exact: {} features, {}", found.num_features, found.classification.name()),
+        None => {
+            let features = counted(found.num_features, "feature");
+            format!("|x| >= {threshold}, exact: {features}, {}", found.classification.name())
+        }
         Some(bracket) => {
             let rung = |rung: Option<f32>| rung.map_or("none".to_string(), |rung| rung.to_string());
             let classes = match found.classification == bracket.classification_high {
@@ -153,11 +159,11 @@ fn summary(found: &Detection) -> String {
                 false => format!("{} or {}", found.classification.name(), bracket.classification_high.name()),
             };
             format!(
-                "|x| >= {threshold}, bracketed by the rungs {} and {}: {} to {} features, {classes}",
+                "|x| >= {threshold}, bracketed by the rungs {} and {}: {} to {}, {classes}",
                 rung(bracket.rung_below),
                 rung(bracket.rung_above),
                 found.num_features,
-                bracket.num_features_high
+                counted(bracket.num_features_high, "feature")
             )
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::allow::{Allow, path};
 use super::{FAILED, INTERRUPTED, LEAKED, bars, fail, gpus};
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
@@ -22,9 +23,8 @@ pub struct Run {
     /// Lets run_command run commands on this machine.
     #[arg(long)]
     allow_commands: bool,
-    /// Lets texts and ids come from this folder or file, too; may be given several times.
-    #[arg(long, value_name = "DIR")]
-    allow_read: Vec<PathBuf>,
+    #[command(flatten)]
+    allow: Allow,
     /// A host key to trust, of one host or of any: what a script names is not trusted for that. Flags of the script count too.
     #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
     host_key: Vec<Named>,
@@ -37,6 +37,7 @@ pub struct Run {
     /// Memory that the values of the script may take together; models and records are not counted.
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     max_memory: u64,
+    #[arg(value_parser = path())]
     script: PathBuf,
     /// Flags of the script; `outlier run SCRIPT --help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -70,8 +71,9 @@ fn context(mut asked: Run, quiet: bool) -> Context {
     let quiet = take(&mut asked.flags, "--quiet") || quiet;
     let words = asked.flags.iter().filter_map(|word| trust::parse(word));
     trust::trust(asked.host_key.into_iter().chain(words).collect());
+    let allowed = asked.allow.places();
     let Run { max_steps: operations, max_minutes: time, max_memory: memory, allow_commands: commands_here, .. } = asked;
-    let bounds = Bounds { operations, time, memory, commands_here, reads: asked.allow_read };
+    let bounds = Bounds { operations, time, memory, commands_here, allowed };
     let mut context = Context::new(PathBuf::new(), asked.script, asked.flags, bars::watch(quiet));
     context.bounds = bounds;
     context

@@ -3,6 +3,7 @@
 use comfy_table::{Table, presets};
 
 use crate::terminal;
+use crate::words::rounded;
 
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
@@ -14,7 +15,7 @@ pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
 }
 
 pub fn dollars(amount: f64) -> String {
-    format!("{amount:.2}")
+    rounded(amount, 2)
 }
 
 /// "2 h 5 min" for seconds.

@@ -5,34 +5,42 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::allow::{Allow, path};
 use super::{bars, fail};
-use crate::error::{Error, Result};
-use crate::host::testing;
+use crate::error::{Error, Kind, Result};
+use crate::host::{Diagnostic, testing};
 use crate::progress::interrupt_requested;
 use crate::terminal;
 
 #[derive(Args)]
 pub struct Test {
     /// A folder that is searched for *_test.rhai, or one such file.
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_parser = path())]
     path: PathBuf,
     /// Runs only tests whose name holds this.
     #[arg(long)]
     only: Option<String>,
-    /// Lets texts and ids come from this folder or file, too; may be given several times.
-    #[arg(long, value_name = "DIR")]
-    allow_read: Vec<PathBuf>,
+    #[command(flatten)]
+    allow: Allow,
 }
 
 pub fn test(asked: &Test) -> Result<ExitCode> {
-    let files = testing::files(&asked.path)?;
+    if !asked.path.exists() {
+        let message = format!("reading {}: No such file or directory", asked.path.display());
+        return Ok(fail(&Diagnostic::usage(message, "name a folder with tests, or a file *_test.rhai")));
+    }
+    // A folder without tests is another one than was meant.
+    let files = testing::files(&asked.path).map_err(|error| match error.kind {
+        Kind::NotFound => Error { kind: Kind::BadArgument, ..error },
+        _ => error,
+    })?;
     let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
-    let watch = bars::watch(true);
+    let (watch, allowed) = (bars::watch(true), asked.allow.places());
     let (mut passed, mut failed) = (0, 0);
     let chosen = |name: &str| asked.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for file in files.into_iter().take_while(|_| !interrupt_requested()) {
         terminal::line(file.display());
-        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &asked.allow_read, &chosen) {
+        let outcomes = match testing::run_file(&file, scratch.path(), &watch, &allowed, &chosen) {
             Ok(outcomes) => outcomes,
             Err(diagnostic) => {
                 fail(&diagnostic);

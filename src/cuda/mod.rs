@@ -70,6 +70,18 @@ pub fn indices(name: &str) -> Option<Vec<usize>> {
     (!twice).then_some(indices)
 }
 
+/// Whether there may be a device of this name on some machine.
+///
+/// # Errors
+/// `bad_argument` where there cannot be one.
+pub fn check_name(name: &str) -> Result<()> {
+    match ["cpu", "auto", "cuda"].contains(&name) || indices(name).is_some() {
+        true => Ok(()),
+        false => Err(Error::bad_argument(format!("device \"{name}\" is unknown"))
+            .hint("device is \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"cuda:N,M\"")),
+    }
+}
+
 fn driver() -> Result<Driver> {
     Driver::open().map_err(|missing| {
         let (problem, hint) = missing.explained();
@@ -104,8 +116,9 @@ pub fn gpu(index: usize) -> Result<Gpu> {
     let count = driver.gpus.len();
     driver.gpus.into_iter().nth(index).ok_or_else(|| {
         let there = match count {
+            0 => "this machine has no GPU: use device: \"cpu\" or \"auto\"".to_string(),
             1 => "this machine has one GPU, cuda:0".to_string(),
-            count => format!("this machine has {count} GPUs, cuda:0 to cuda:{}", count.saturating_sub(1)),
+            count => format!("this machine has {count} GPUs, cuda:0 to cuda:{}", count - 1),
         };
         Error::bad_argument(format!("there is no cuda:{index}")).hint(there)
     })

@@ -240,7 +240,12 @@ impl Ledger {
 
     /// What the machines of a run have cost, USD.
     pub fn cost_of_run(&self, run: &str) -> Result<f64> {
-        Ok(self.all()?.iter().filter(|entry| entry.run == run).map(Entry::cost_so_far).sum())
+        Ok(self
+            .all()?
+            .iter()
+            .filter(|entry| entry.run == run)
+            .map(Entry::cost_so_far)
+            .fold(0.0, |sum, cost| sum + cost))
     }
 
     fn select(&self, which: &str) -> Result<Vec<Entry>> {

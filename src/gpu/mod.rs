@@ -165,6 +165,11 @@ pub fn names(open: &[ledger::Entry]) -> Vec<String> {
     names
 }
 
+/// Whether this user may have machines of this provider: one without a key of RunPod has no account there.
+pub fn has_account(name: &str) -> bool {
+    name != "runpod" || runpod::has_key()
+}
+
 /// The provider of this name that machines are rented from.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
     match name {

@@ -7,7 +7,7 @@ use rand::Rng;
 use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::{Description, Offer, Provider, Reached, State, Want};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Progress};
+use crate::progress::{Event, Progress, doze, interrupt_requested};
 
 /// What all our machines are called.
 pub const PREFIX: &str = "outlier-";
@@ -214,7 +214,7 @@ impl Renting<'_> {
                 Err(error)
                     if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
                 {
-                    std::thread::sleep(self.patience.poll);
+                    self.pause();
                     continue;
                 }
                 described => described?,
@@ -265,8 +265,13 @@ impl Renting<'_> {
                     return Err(Error::new(Kind::Lost, why));
                 }
             }
-            std::thread::sleep(self.patience.poll);
+            self.pause();
         }
+    }
+
+    /// Until the provider is asked again, or the user wants to stop.
+    fn pause(&self) {
+        doze(self.patience.poll, || self.progress.interrupted());
     }
 
     fn end(&self, name: &str) -> Result<()> {
@@ -286,8 +291,10 @@ fn affordable(offer: &Offer, want: &Want) -> Result<()> {
         Some(cap) if needed > cap + 1e-9 => {
             let hours = want.expected_hours.unwrap_or(LEAST_HOURS);
             let message = format!(
-                "{} at ${:.2}/h for about {hours:.2} h costs ${needed:.2}, more than `max_cost` leaves (${cap:.2})",
-                offer.gpu, offer.price
+                "{} at ${:.2}/h for about {hours:.2} h costs ${needed:.2}, more than `max_cost` leaves (${:.2})",
+                offer.gpu,
+                offer.price,
+                cap.max(0.0)
             );
             Err(Error::new(Kind::OverBudget, message).hint("raise `max_cost`, or name a cheaper GPU"))
         }
@@ -373,7 +380,10 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
         // One that was only intended may appear a little later than its creation was asked for.
         let young = now() - entry.since < patience.appear.as_secs_f64();
         if entry.stage == Stage::Intended && young {
-            std::thread::sleep(patience.appear);
+            doze(patience.appear, interrupt_requested);
+            if interrupt_requested() {
+                return Err(Error::interrupted());
+            }
         }
         end(provider, ledger, patience, &entry.name)?;
         let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());

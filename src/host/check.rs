@@ -12,6 +12,7 @@ use super::diagnostic::Diagnostic;
 use super::modules::Modules;
 use super::reference::{self, Primitive};
 use crate::suggest;
+use crate::words::counted;
 
 /// Called on function pointers, with any number of arguments.
 const POINTER: &[&str] = &["call", "curry"];
@@ -213,7 +214,7 @@ fn unknown(shown: &str, name: &str, arguments: usize, known: &BTreeSet<Signature
     let arities: Vec<String> =
         known.iter().filter(|(other, _)| other == name).map(|(_, arity)| arity.to_string()).collect();
     if !arities.is_empty() {
-        let message = format!("`{shown}` does not take {arguments} arguments");
+        let message = format!("`{shown}` does not take {}", counted(arguments, "argument"));
         let hint = match reference::find(name) {
             Some(primitive) if module.is_empty() => format!("it is called as {}", primitive.signatures.join(" or ")),
             _ => format!("it takes {}", arities.join(" or ")),

@@ -32,13 +32,22 @@ pub struct Bounds {
     pub memory: u64,
     /// Whether `run_command` may run commands on this machine.
     pub commands_here: bool,
-    /// Folders and files beside the project that texts and ids may come from.
+    pub allowed: Allowed,
+}
+
+/// What a script may read and write beside the project, since its user says so.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Folders and files that texts and ids may come from.
     pub reads: Vec<PathBuf>,
+    /// Folders below which it may write.
+    pub writes: Vec<PathBuf>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { operations: MAX_OPERATIONS, time: None, memory: MAX_MEMORY, commands_here: false, reads: Vec::new() }
+        let (operations, memory) = (MAX_OPERATIONS, MAX_MEMORY);
+        Self { operations, time: None, memory, commands_here: false, allowed: Allowed::default() }
     }
 }
 

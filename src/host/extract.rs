@@ -11,6 +11,7 @@ use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use super::weight;
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::record::{
     CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
@@ -55,11 +56,13 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
     if chunk_layers == 0 {
         return Err(Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory"));
     }
+    let device = o.string("device")?.unwrap_or_else(|| "auto".to_string());
+    cuda::check_name(&device)?;
     Ok(LoadArgs {
         id: id.to_string(),
         revision: o.string("revision")?,
         dtype: o.choice("dtype", DTYPES)?.unwrap_or(ComputeDtype::F32),
-        device: o.string("device")?.unwrap_or_else(|| "auto".to_string()),
+        device,
         chunk_layers,
         stream: o.flag("stream")?.unwrap_or(false),
         max_vram: o.bytes("max_vram")?,
@@ -101,7 +104,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
     let args = ExtractArgs {
         thresholds: single().map_or_else(|| o.floats("thresholds"), |t| Ok(Some(t)))?.unwrap_or_default(),
         keep: o.choice("keep", KEEPS)?.unwrap_or(Keep::Stats),
-        out: o.string("out")?,
+        out: o.path("out")?,
         logits: o.flag("logits")?.unwrap_or(false),
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         checkpoint: checkpoint(context, &o)?,
@@ -131,7 +134,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
 /// The file for checkpoints: below the project's folder, wherever that is.
 fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> {
     let layers = o.whole("checkpoint_layers")?;
-    let Some(path) = o.string("checkpoint")? else {
+    let Some(path) = o.path("checkpoint")? else {
         return match layers {
             None => Ok(None),
             Some(_) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")

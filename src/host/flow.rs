@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, Map, NativeCallContext, Position};
 
@@ -11,10 +11,8 @@ use super::options::{self, Options};
 use super::problem::{ScriptResult, as_map, throw, thrown};
 use super::{bounds, deep, hints};
 use crate::error::{Error, Kind};
-use crate::progress::interrupt_requested;
+use crate::progress::{doze, interrupt_requested};
 
-/// Between two looks at whether the user has asked to stop, while nothing is done.
-const DOZE: Duration = Duration::from_millis(50);
 /// Of one item of `parallel` behind the other.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);
 
@@ -48,20 +46,9 @@ fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
         thrown(options::seconds("sleep", seconds.max(0.0), options::MAX_TIME, "a script may wait for ten years"))?;
     match &context.stage {
         Some(stage) => stage.pass(time.as_secs_f64()),
-        None => wait(time),
+        None => doze(time, interrupt_requested),
     }
     if interrupt_requested() { Err(throw(Error::interrupted())) } else { Ok(()) }
-}
-
-/// Ends early when the user has asked to stop.
-fn wait(time: Duration) {
-    let start = Instant::now();
-    while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
-        if interrupt_requested() {
-            return;
-        }
-        std::thread::sleep(left.min(DOZE));
-    }
 }
 
 pub fn failure_text(error: &Dynamic) -> String {
@@ -102,7 +89,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
         let start = |helper: usize| {
             let (work, f) = (&work, unshared(&f));
             deep::help(scope, move || {
-                wait(Duration::try_from_secs_f64(stagger * helper as f64).unwrap_or_default());
+                doze(Duration::try_from_secs_f64(stagger * helper as f64).unwrap_or_default(), interrupt_requested);
                 work(&f);
             })
         };

@@ -16,7 +16,7 @@ use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
-use crate::progress::{Event, Progress};
+use crate::progress::{Event, Progress, interrupt_requested};
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output, SshTarget};
 use crate::session::{Lent, Provision, Session, Terms};
@@ -188,16 +188,9 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
     let lifetime = o.time("max_hours", 3600.0, MAX_HOURS)?;
     let max_hours = lifetime.as_secs_f64() / 3600.0;
     let keep_running = o.flag("keep_running")?.unwrap_or(false);
-    let looked_at = looked_at(context, &o)?;
-    let disk_for = |estimate: &Estimate| (estimate.download_bytes / 1_000_000_000 + DISK_BESIDE).max(DISK_GB as u64);
-    let disk_gb = match o.whole("disk_gb")? {
-        Some(given) => given as u64,
-        None => looked_at.as_ref().map_or(DISK_GB as u64, disk_for),
-    };
-    let vram_for = |estimate: &Estimate| (estimate.vram_bytes as f64 / 1e9 + VRAM_BESIDE_GB).ceil();
-    let min_vram_gb = optional("min_vram_gb")?.or(looked_at.as_ref().map(vram_for));
+    let (disk_gb, min_vram_gb) = (o.whole("disk_gb")?, optional("min_vram_gb")?);
     let lease = minutes("lease_minutes", LEASE_MINUTES)?;
-    let asked = Provision {
+    let mut asked = Provision {
         provider: provider.to_string(),
         want: Want {
             gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
@@ -209,7 +202,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             max_cost: optional("max_cost")?,
             max_hours,
             expected_hours: optional("expected_hours")?,
-            disk_gb,
+            disk_gb: disk_gb.unwrap_or(DISK_GB) as u64,
             image: o.string("image")?,
             partition: o.string("partition")?,
             account: o.string("account")?,
@@ -243,6 +236,13 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             .transpose()?,
         room: o.whole("disk_gb")?.map(|gb| gb as u64 * 1_000_000_000),
     };
+    // The last question before money is spent, and the only one that takes time.
+    if let Some(estimate) = looked_at(context, &o)? {
+        let disk_for_model = estimate.download_bytes / 1_000_000_000 + DISK_BESIDE;
+        let vram_for_model = (estimate.vram_bytes as f64 / 1e9 + VRAM_BESIDE_GB).ceil();
+        asked.want.disk_gb = disk_gb.map_or(disk_for_model.max(DISK_GB as u64), |given| given as u64);
+        asked.want.min_vram_gb = min_vram_gb.or(Some(vram_for_model));
+    }
     if let Some(stage) = &context.stage {
         context.may_fail("provision_gpu")?;
         let part = stage.provision(&asked)?;
@@ -381,7 +381,7 @@ pub fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
     context.may_fail("run_command")?;
     may_run(context, gpu)?;
-    let here = remote::Here;
+    let here = remote::HereGrouped;
     if let Held::Played(part, stage, _) = &*gpu.0 {
         stage.does(format!("on {}: {command}", part.id));
         return Ok(to_dynamic(&json!({ "code": 0, "out": "", "err": "" })));
@@ -393,6 +393,9 @@ fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
     };
     let (mut out, mut err, mut shown) = (Vec::new(), Vec::new(), Vec::new());
     let code = machine.run(&line, &mut std::io::empty(), &mut |piece| {
+        if interrupt_requested() {
+            return Err(Error::interrupted());
+        }
         let (Output::Out(bytes) | Output::Err(bytes)) = piece;
         match piece {
             Output::Out(_) => remote::keep(&mut out, bytes)?,

@@ -37,14 +37,16 @@ mod tokens;
 mod values;
 mod weight;
 
-pub use context::{Bounds, Context, MAX_OPERATIONS, Watch};
+pub use context::{Allowed, Bounds, Context, MAX_OPERATIONS, Watch};
 pub use diagnostic::Diagnostic;
 pub use options::{MAX_TIME, parse_bytes};
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::Error;
+use crate::outside::without_bom;
 use crate::terminal;
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt, Token};
 
@@ -113,20 +115,41 @@ pub fn registered() -> Vec<(String, usize)> {
 
 /// The text of a script file.
 fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
-    text_of(path).map_err(|e| {
-        let message = format!("reading {}: {e}", path.display());
-        Box::new(Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai"))
+    text_of(path).map_err(|e| match e.kind() {
+        // There is a script, and something is wrong with what it says.
+        ErrorKind::InvalidData => Box::new(Diagnostic::from_error(
+            Error::bad_argument(format!("reading {}: {e}", path.display()))
+                .hint("save it as UTF-8; `iconv -f latin1 -t utf-8 OLD > NEW` turns a file in Latin-1 into one"),
+        )),
+        _ => {
+            let message = format!("reading {}: {e}", path.display());
+            Box::new(Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai"))
+        }
     })
 }
 
 /// The text of a script or module that is not too large for one, without a byte order mark.
 fn text_of(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_string(&mut text)?;
-    match (text.len() as u64 > bounds::MAX_SCRIPT, text.strip_prefix('\u{feff}')) {
-        (true, _) => Err(std::io::Error::other("a script may be 4 MiB long")),
-        (false, Some(text)) => Ok(text.to_string()),
-        (false, None) => Ok(text),
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bounds::MAX_SCRIPT {
+        return Err(std::io::Error::other("a script may be 4 MiB long"));
+    }
+    let text = String::from_utf8(without_bom(bytes)).map_err(|e| {
+        let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        std::io::Error::new(ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+    })?;
+    Ok(without_interpreter(text))
+}
+
+/// A first line such as `#!/usr/bin/env -S outlier run` is for the system that starts the script. It stays as an empty line, so
+/// that errors name the lines as an editor does.
+fn without_interpreter(text: String) -> String {
+    match (text.starts_with("#!"), text.find('\n')) {
+        (true, Some(end)) => text[end..].to_string(),
+        (true, None) => String::new(),
+        (false, _) => text,
     }
 }
 

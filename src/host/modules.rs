@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -52,7 +53,7 @@ impl Modules {
         self.look(importer, path).ok().flatten()
     }
 
-    /// The same; an error where there is a file that is too long.
+    /// The same; an error where there is a file that is too long or no text.
     fn look(&self, importer: Option<&str>, path: &str) -> std::io::Result<Option<(String, String)>> {
         // One file has one name, whatever way leads to it.
         let plain: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
@@ -62,7 +63,9 @@ impl Modules {
         for candidate in beside.into_iter().chain([stdlib]) {
             match super::text_of(&candidate) {
                 Ok(text) => return Ok(Some((candidate.display().to_string(), text))),
-                Err(error) if error.kind() == std::io::ErrorKind::Other => return Err(error),
+                Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::InvalidData) => {
+                    return Err(std::io::Error::new(error.kind(), format!("{}: {error}", candidate.display())));
+                }
                 Err(_) => (),
             }
         }
@@ -133,11 +136,15 @@ impl ModuleResolver for Modules {
             return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), position)));
         }
         let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
-        let too_long = |error: std::io::Error| {
-            let error = Error::bad_argument(format!("import \"{path}\": {error}")).hint("cut it into several modules");
+        let unreadable = |error: std::io::Error| {
+            let hint = match error.kind() {
+                ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "cut it into several modules",
+            };
+            let error = Error::bad_argument(format!("import \"{path}\": {error}")).hint(hint);
             Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position))
         };
-        let (name, text) = self.look(importer, path).map_err(too_long)?.ok_or_else(not_found)?;
+        let (name, text) = self.look(importer, path).map_err(unreadable)?.ok_or_else(not_found)?;
         let resolved = RESOLVED.get_or_init(Mutex::default);
         resolved.lock().expect("no panic under this lock").insert(path.to_string(), name.clone());
         if let Some(module) = self.cache.lock().expect("no panic under this lock").get(&name) {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::reference::{self, Opt};
 use crate::error::{Error, Result};
+use crate::home;
 use crate::suggest;
 
 pub struct Options {
@@ -129,6 +130,11 @@ impl Options {
 
     pub fn string(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", |value| value.clone().into_string().ok())
+    }
+
+    /// The path of a file or folder; `~` is the user's home.
+    pub fn path(&self, key: &str) -> Result<Option<String>> {
+        Ok(self.string(key)?.map(|path| home::expanded(path).display().to_string()))
     }
 
     /// A string, or an array of strings.

@@ -1,5 +1,5 @@
 //! Where scripts may write: below `results/` and `logs/` of the project, or anywhere below the project where an option names a
-//! place; and below the folders that the user names in `OUTLIER_ALLOW_WRITE`, which no script can set.
+//! place; and below the folders that the user names with `--allow-write`.
 //!
 //! A path is judged by where it leads: a link that somebody has put into a folder does not take a file out of it.
 
@@ -11,8 +11,6 @@ use crate::error::{Error, Result};
 
 /// Where scripts may write.
 const FOLDERS: [&str; 2] = ["results", "logs"];
-/// Further folders, separated by `:`.
-const ALLOWED: &str = "OUTLIER_ALLOW_WRITE";
 /// The list of rented machines, with what belongs to it: the program's own.
 const LEDGER: &str = "gpus.sqlite";
 /// Longest name of a file or folder, bytes.
@@ -51,7 +49,7 @@ pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Resu
     if !fits {
         return Err(Error::bad_argument(format!("{what} is {path:?}, not a {noun} in the project")).hint(format!(
             "name it relative to the folder the program runs in, without `..` and hidden folders, such as \"results/NAME\"; \
-             {ALLOWED} allows others"
+             `outlier run --allow-write DIR SCRIPT` allows others"
         )));
     }
     stays(context, &place, &context.root).map_err(|error| error.context(what))
@@ -75,9 +73,8 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
     let home = folder.strip_prefix(&context.root).map_or_else(|_| root.clone(), |below| root.join(below));
     let parent = file.parent().unwrap_or(Path::new(""));
     let landing = real(parent).map_err(|e| looking(parent, &e))?;
-    let allowed = std::env::var_os(ALLOWED).unwrap_or_default();
-    let allowed: Vec<PathBuf> = std::env::split_paths(&allowed).filter(|path| path.is_absolute()).collect();
-    let mut places = allowed.iter().filter_map(|path| path.canonicalize().ok()).chain([home]);
+    let allowed = context.bounds.allowed.writes.iter().filter_map(|folder| real(folder).ok());
+    let mut places = allowed.chain([home]);
     match places.any(|place| landing.starts_with(place)) {
         true => Ok(()),
         false => {
@@ -86,7 +83,7 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
             let name = folder.display().to_string();
             let name = if name.is_empty() { "the project" } else { &name };
             Err(Error::bad_argument(format!("{} leads out of {name}, to {}", file.display(), landing.display()))
-                .hint(format!("if that is meant, run with {ALLOWED}={}", meant.display())))
+                .hint(format!("if that is meant: `outlier run --allow-write {} SCRIPT`", meant.display())))
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::disk;
 use crate::error::Result;
 use crate::record::Activations;
 use crate::session::{Planned, Step};
+use crate::words::{counted, rounded};
 
 /// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
 /// operations per second of a few cores here, and of the ten or so that come with a rented GPU: this program computes on
@@ -154,10 +155,12 @@ impl Plan {
         let memory = self.passes.iter().map(|pass| pass.memory_bytes).max().unwrap_or(0);
         let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
         text += &format!(
-            "Total: {} passes, {} read, {} of memory at most, {all:.1} min ({longest:.1} min when machines work at the same time), {dollars}\n",
-            self.passes.len(),
+            "Total: {}, {} read, {} of memory at most, {} min ({} min when machines work at the same time), {dollars}\n",
+            counted(self.passes.len(), "pass"),
             format_bytes(read as f64),
             format_bytes(memory as f64),
+            rounded(all, 1),
+            rounded(longest, 1),
         );
         text += &folders(&self.files);
         for effect in &self.effects {
@@ -320,7 +323,7 @@ fn folders(files: &[String]) -> String {
         let count = rest.iter().take_while(|file| Path::new(file).parent() == Some(folder)).count();
         text += &match count {
             1 => format!("Would write {first}\n"),
-            count => format!("Would write {}/ ({count} files)\n", folder.display()),
+            count => format!("Would write {}/ ({})\n", folder.display(), counted(count, "file")),
         };
         rest = &rest[count..];
     }

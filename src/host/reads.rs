@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use crate::error::{Error, Result};
+use crate::home;
 use crate::secret::secret_name;
 
 /// Checks that texts and ids of `path` may be read. A link is judged by where it leads.
@@ -12,7 +13,7 @@ use crate::secret::secret_name;
 /// # Errors
 /// `bad_argument` for a name that secrets have, and for a file that is neither in the project nor named by the user.
 pub fn allowed(context: &Context, path: &str) -> Result<()> {
-    let given = Path::new(path);
+    let given = &home::expanded(path);
     let secret = || {
         Error::bad_argument(format!("load_tokens: {path:?} has a name that secrets have"))
             .hint("keys, tokens and passwords are read by no script; a text of such a name needs another one")
@@ -31,7 +32,7 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
     if context.stage.as_ref().is_some_and(|stage| stage.made(&target)) {
         return Ok(());
     }
-    let folders = context.bounds.reads.iter().filter_map(|folder| folder.canonicalize().ok());
+    let folders = context.bounds.allowed.reads.iter().filter_map(|folder| folder.canonicalize().ok());
     if !folders.into_iter().any(|folder| target.starts_with(folder)) && !named(&context.flags, path) {
         let folder = target.parent().unwrap_or(&target).display();
         let why = if given.is_symlink() { "leads out of the project" } else { "is outside of the project" };

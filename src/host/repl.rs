@@ -2,23 +2,22 @@
 //!
 //! Variables live in a scope, functions in a growing tree of syntax. This file knows no terminal.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use rhai::{AST, Dynamic, Engine, LexError, Map, ParseErrorType, Scope};
+use rhai::{AST, Dynamic, Engine, LexError, ParseErrorType, Scope};
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
 use super::machines::{self, Gpu};
-use super::{reference, show, values};
+use super::show::{MOST_SHOWN, cut, pretty};
+use super::{reference, values};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::home;
+use crate::words::counted;
 
 /// Name of the session in messages.
 const NAME: &str = "repl";
-/// Longer values are cut when they are shown.
-const MOST_SHOWN: usize = 100;
-const MOST_ROWS: usize = 20;
 
 pub struct Repl {
     engine: Engine,
@@ -168,7 +167,7 @@ impl Repl {
                 let shows = !value.is_unit() && !text.ends_with(';');
                 let is_expression = self.engine.compile_expression(text).is_ok();
                 self.said.push(match (shows && is_expression, text.ends_with(';')) {
-                    (true, _) => format!("print({text});"),
+                    (true, _) => format!("show({text});"),
                     (false, true) => text.to_string(),
                     (false, false) => format!("{text};"),
                 });
@@ -215,8 +214,8 @@ impl Repl {
             false => format!("{file}.rhai"),
         };
         let text = format!("//! A session of `outlier repl`, saved.\n\n{}\n", self.said.join("\n"));
-        disk::write(Path::new(&path), text.as_bytes())?;
-        Ok(format!("{path}: {} statements; `outlier run {path}` runs them", self.said.len()))
+        disk::write(&home::expanded(&path), text.as_bytes())?;
+        Ok(format!("{path}: {}; `outlier run {path}` runs this", counted(self.said.len(), "statement")))
     }
 
     /// What could stand at the end of `line`: the beginning of the word, and words that begin so.
@@ -292,63 +291,4 @@ fn type_name(value: &Dynamic) -> &'static str {
         name if name.ends_with("StoredHandle") => "results",
         name => name,
     }
-}
-
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
-    }
-}
-
-/// A value for people: rows as a table, records as a table of their fields.
-pub fn pretty(value: &Dynamic) -> String {
-    if let Some(items) = value.read_lock::<rhai::Array>()
-        && !items.is_empty()
-        && items.iter().all(|item| item.is_map())
-    {
-        let shown: rhai::Array = items.iter().take(MOST_ROWS).map(flat).collect();
-        let more = items.len().saturating_sub(MOST_ROWS);
-        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
-        return show::table(&[], &shown).map_or_else(|_| value.to_string(), |table| format!("{table}{more}"));
-    }
-    let map = match value.read_lock::<Map>() {
-        Some(map) => Some(map.clone()),
-        None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
-    };
-    let Some(map) = map else {
-        return value.to_string();
-    };
-    if map.is_empty() {
-        return "#{}".to_string();
-    }
-    let row = |(key, value): (&rhai::Identifier, &Dynamic)| {
-        let mut row = Map::new();
-        row.insert("field".into(), key.as_str().into());
-        row.insert("value".into(), cell(value));
-        Dynamic::from(row)
-    };
-    let rows: rhai::Array = map.iter().map(row).collect();
-    let columns = ["field".to_string(), "value".to_string()];
-    show::table(&columns, &rows).unwrap_or_else(|_| value.to_string())
-}
-
-/// A row whose cells are short.
-fn flat(row: &Dynamic) -> Dynamic {
-    match row.read_lock::<Map>() {
-        Some(map) => map.iter().map(|(key, value)| (key.clone(), cell(value))).collect::<Map>().into(),
-        None => row.clone(),
-    }
-}
-
-fn cell(value: &Dynamic) -> Dynamic {
-    if let Some(items) = value.read_lock::<rhai::Array>() {
-        let plain = items.len() <= 8 && items.iter().all(|item| !item.is_map() && !item.is_array());
-        return if plain { value.to_string().into() } else { format!("[{} items]", items.len()).into() };
-    }
-    if let Some(map) = value.read_lock::<Map>() {
-        let text: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", show::cell(Some(value)))).collect();
-        return cut(&text.join(", "), MOST_SHOWN).into();
-    }
-    value.clone()
 }

@@ -1,14 +1,20 @@
-//! Primitives that show: table, log, format_bytes, format_number. Data goes to stdout, notes to stderr.
+//! Primitives that show: table, show, log, format_bytes, format_count, format_number. Data goes to stdout, notes to stderr.
 
 use std::sync::Arc;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use rhai::{Array, Dynamic, Engine, FLOAT, INT, Map};
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use super::context::Context;
 use super::options::number;
 use super::problem::{ScriptResult, throw};
+use super::values;
 use crate::error::Error;
+use crate::words::{counted, rounded};
+
+/// Longer values are cut when they are shown.
+pub const MOST_SHOWN: usize = 100;
+const MOST_ROWS: usize = 20;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -19,13 +25,19 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         table(&columns, &rows).map(|text| c.data(&text))
     });
     let c = context.clone();
+    engine.register_fn("show", move |value: Dynamic| c.data(&pretty(&value)));
+    let c = context.clone();
     engine.register_fn("log", move |text: &str| c.line(text));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
+    engine.register_fn("format_count", |count: INT, one: &str| match usize::try_from(count) {
+        Ok(count) => counted(count, one),
+        Err(_) => format!("{count} {one}"),
+    });
     engine.register_fn("format_number", |value: FLOAT| short(value));
     engine.register_fn("format_number", |value: INT| value.to_string());
     engine.register_fn("format_number", |value: Dynamic, digits: INT| match number(&value) {
-        Some(value) => format!("{value:.*}", digits.clamp(0, 17) as usize),
+        Some(value) => rounded(value, digits.clamp(0, 17) as usize),
         None => value.to_string(),
     });
 }
@@ -35,11 +47,12 @@ pub fn format_bytes(bytes: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes;
     let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < units.len() {
+    // What is shown as 1000 of a unit is 1 of the next.
+    while (100.0 * value).round() >= 100_000.0 && unit + 1 < units.len() {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{value:.0} B") } else { format!("{value:.2} {}", units[unit]) }
+    format!("{} {}", rounded(value, if unit == 0 { 0 } else { 2 }), units[unit])
 }
 
 /// Rows (maps) as a table; `columns` chooses and orders, else all keys of the first row.
@@ -78,6 +91,70 @@ pub fn cell(value: Option<&Dynamic>) -> String {
 
 /// At most four decimals, no trailing zeros.
 pub fn short(value: f64) -> String {
-    let text = format!("{value:.4}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
+    let text = rounded(value, 4);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text,
+    }
+}
+
+/// A value for people: rows as a table, records as a table of their fields.
+pub fn pretty(value: &Dynamic) -> String {
+    if let Some(items) = value.read_lock::<Array>()
+        && !items.is_empty()
+        && items.iter().all(|item| item.is_map())
+    {
+        let shown: Array = items.iter().take(MOST_ROWS).map(flat).collect();
+        let more = items.len().saturating_sub(MOST_ROWS);
+        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+        return table(&[], &shown).map_or_else(|_| value.to_string(), |table| format!("{table}{more}"));
+    }
+    let map = match value.read_lock::<Map>() {
+        Some(map) => Some(map.clone()),
+        None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
+    };
+    let Some(map) = map else {
+        return value.to_string();
+    };
+    if map.is_empty() {
+        return "#{}".to_string();
+    }
+    let row = |(key, value): (&Identifier, &Dynamic)| {
+        let mut row = Map::new();
+        row.insert("field".into(), key.as_str().into());
+        row.insert("value".into(), brief(value));
+        Dynamic::from(row)
+    };
+    let rows: Array = map.iter().map(row).collect();
+    let columns = ["field".to_string(), "value".to_string()];
+    table(&columns, &rows).unwrap_or_else(|_| value.to_string())
+}
+
+/// A row whose cells are short.
+fn flat(row: &Dynamic) -> Dynamic {
+    match row.read_lock::<Map>() {
+        Some(map) => map.iter().map(|(key, value)| (key.clone(), brief(value))).collect::<Map>().into(),
+        None => row.clone(),
+    }
+}
+
+/// A cell that is short.
+fn brief(value: &Dynamic) -> Dynamic {
+    if let Some(items) = value.read_lock::<Array>() {
+        let plain = items.len() <= 8 && items.iter().all(|item| !item.is_map() && !item.is_array());
+        return if plain { value.to_string().into() } else { format!("[{}]", counted(items.len(), "item")).into() };
+    }
+    if let Some(map) = value.read_lock::<Map>() {
+        let text: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", cell(Some(value)))).collect();
+        return cut(&text.join(", "), MOST_SHOWN).into();
+    }
+    value.clone()
+}
+
+/// The beginning of a text.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
 }

@@ -163,7 +163,7 @@ impl Stage {
             Play::Plan { .. } => self.offered(asked),
         };
         let planned = match self.play {
-            Play::Plan { .. } => Some(Arc::new(Planned::new()?)),
+            Play::Plan { .. } => Some(Arc::new(Planned::elsewhere()?)),
             Play::Test => None,
         };
         let mut machines = locked(&self.machines);

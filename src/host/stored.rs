@@ -1,6 +1,6 @@
 //! Primitives of results: save_results and load_results.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
 use rhai::{Engine, Map};
@@ -13,6 +13,7 @@ use super::places;
 use super::problem::thrown;
 use super::values::{ActivationsHandle, StoredHandle};
 use crate::error::{Error, Result};
+use crate::home;
 use crate::progress::Event;
 use crate::results::{self, Analysis};
 
@@ -78,7 +79,7 @@ fn load(context: &Context, path: &str) -> Result<StoredHandle> {
 
 /// A folder by its name below `results/`, or named as it is.
 fn below_results(context: &Context, path: &str) -> Result<PathBuf> {
-    let given = Path::new(path);
+    let given = &home::expanded(path);
     if given.components().any(|part| part == Component::ParentDir) {
         return Err(Error::bad_argument(format!("load_results: \"{path}\" leads out of the project"))
             .hint("name a folder below results/"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext, Scope};
 use serde_json::Value;
 
-use super::context::{Context, Watch};
+use super::context::{Allowed, Context, Watch};
 use super::diagnostic::Diagnostic;
 use super::options::number;
 use super::problem::{ScriptResult, as_map, throw, thrown};
@@ -18,6 +18,7 @@ use super::values::{to_dynamic, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::progress::interrupt_requested;
 use crate::suggest;
+use crate::words::counted;
 
 /// What a name must begin with to be a test.
 const TEST: &str = "test_";
@@ -132,7 +133,7 @@ fn compare(path: &str, actual: &Value, expected: &Value, differences: &mut Vec<S
         }
         (Value::Array(left), Value::Array(right)) => {
             if left.len() != right.len() {
-                differences.push(format!("{place}has {} items, expected {}", left.len(), right.len()));
+                differences.push(format!("{place}has {}, expected {}", counted(left.len(), "item"), right.len()));
             }
             for (i, value) in left.iter().enumerate() {
                 match right.get(i) {
@@ -198,7 +199,7 @@ pub fn run_file(
     file: &Path,
     scratch: &Path,
     watch: &Arc<dyn Watch>,
-    reads: &[PathBuf],
+    allowed: &Allowed,
     chosen: &dyn Fn(&str) -> bool,
 ) -> std::result::Result<Vec<Outcome>, Box<Diagnostic>> {
     let name = file.display().to_string();
@@ -206,7 +207,7 @@ pub fn run_file(
     let world = || -> Arc<Context> {
         clear(scratch);
         let mut context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
-        context.bounds.reads = reads.to_vec();
+        context.bounds.allowed = allowed.clone();
         Arc::new(context.played(scratch.to_path_buf()))
     };
     let parser = super::engine(&world());

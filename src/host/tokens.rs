@@ -11,6 +11,7 @@ use super::problem::thrown;
 use super::reads;
 use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
+use crate::home;
 use crate::hub::Documents;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
@@ -69,8 +70,9 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         && text.dataset.is_none()
         && context.plan().is_none()
         && !Arc::ptr_eq(session, &context.session)
-        && context.root.join(&text.path).exists()
+        && context.root.join(home::expanded(&text.path)).exists()
     {
+        text.path = home::expanded(&text.path).display().to_string();
         let documents = super::weight::beside(|| -> Result<Brought> {
             let documents = Documents::open(text)?;
             let one_text = documents.one_text;
@@ -81,7 +83,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
         && text.dataset.is_none()
-        && !std::path::Path::new(&text.path).exists()
+        && !home::expanded(&text.path).exists()
     {
         stage.note(format!("{}: there is no such text here", text.path));
     }

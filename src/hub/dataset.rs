@@ -14,16 +14,17 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::environment;
-use super::http::{Http, IS_IT_A_HUB};
+use super::http::{Http, IS_IT_A_HUB, Patience};
 use super::names::{is_commit, is_file_path};
 use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
-use super::repository::resolve_all;
+use super::repository::{ask_all, problem, resolve_all};
 use super::resolve::{Address, RepositoryKind, check_revision};
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
+use crate::progress::note;
 use crate::record::DatasetArgs;
 
 /// How file names of the usual layout begin: `train-00000-of-00010.parquet`.
@@ -31,6 +32,8 @@ const SPLITS: &[&str] = &["train", "validation", "test"];
 /// Bytes of a file and of one range of it: more than any file of texts has, and any column of a group of its rows.
 const LARGEST_FILE: u64 = 1 << 40;
 const LARGEST_RANGE: u64 = 4 << 30;
+/// What is asked for first, in messages.
+const DESCRIPTION: &str = "its description";
 /// Bytes of a stored choice.
 const CHOICE: u64 = 64 << 10;
 
@@ -104,9 +107,14 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
             Refusal::Offline,
         ));
     }
-    let choice = match ask(address, args) {
-        Err(error) if error.kind == Kind::Io => return known().ok_or(error),
-        answer => answer?,
+    let known = known();
+    let choice = match (ask(address, args, known.is_some()), known) {
+        (Err(error), Some(known)) if error.kind == Kind::Io => {
+            let (told, problem, commit) = (address.told(), problem(&error, address), &known.commit);
+            note(&format!("{told}: {problem}: used as it is in the cache, commit {commit}"));
+            return Ok(known);
+        }
+        (answer, _) => answer?,
     };
     if let Some(path) = &path {
         let text = serde_json::to_vec(&choice).expect("plain data");
@@ -116,25 +124,36 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     Ok(choice)
 }
 
-fn ask(address: &Arc<Address>, args: &DatasetArgs) -> Result<Choice> {
-    let http = Arc::new(Http::new()?);
+/// With `hurried` the hub gets one short chance to answer each question: there is an earlier answer.
+fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choice> {
+    let (http, patience): (_, fn() -> Patience) = match hurried {
+        true => (Http::new()?.hurried(), Patience::once),
+        false => (Http::new()?, Patience::default),
+    };
+    let http = Arc::new(http);
     let revision = args.revision.as_deref().unwrap_or("main");
-    let info = http.json(&address.api_path(revision), &address.doing("its description"))?;
+    let info = http.json(&address.api_path(revision), &address.doing(DESCRIPTION), patience)?;
     let commit = info["sha"].as_str().filter(|commit| is_commit(commit)).map(str::to_string).ok_or_else(|| {
-        Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing("its description"))).hint(IS_IT_A_HUB)
+        Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing(DESCRIPTION))).hint(IS_IT_A_HUB)
     })?;
     let file = match &args.file {
         Some(file) => file.clone(),
-        None => smallest(&http, address, &commit, args)?,
+        None => smallest(&http, address, &commit, args, patience)?,
     };
-    let found = resolve_all(&http, address, &commit, [file.as_str()].into_iter())?.remove(0)?;
+    let found = ask_all(&http, address, &commit, [file.as_str()].into_iter(), patience)?.remove(0)?;
     let choice = Choice { commit, file, bytes: found.bytes };
     // What was resolved has passed the same checks; they stand here too because a path is made of it.
     choice.is_harmless().then_some(choice).ok_or_else(|| found.changed())
 }
 
 /// The smallest file of a config and split: as good a sample as any, and quick to open. Parquet where there is any.
-fn smallest(http: &Arc<Http>, address: &Address, commit: &str, args: &DatasetArgs) -> Result<String> {
+fn smallest(
+    http: &Arc<Http>,
+    address: &Address,
+    commit: &str,
+    args: &DatasetArgs,
+    patience: fn() -> Patience,
+) -> Result<String> {
     let folders = match &args.config {
         // FineWeb keeps "sample-10BT" in sample/10BT and "CC-MAIN-2024-10" in data/CC-MAIN-2024-10.
         Some(config) => vec![config.clone(), config.replacen('-', "/", 1), format!("data/{config}")],
@@ -142,7 +161,8 @@ fn smallest(http: &Arc<Http>, address: &Address, commit: &str, args: &DatasetArg
     };
     let (mut listed, mut others) = (Vec::new(), Vec::new());
     for folder in &folders {
-        match http.json(&address.tree_path(commit, folder), &address.doing(&format!("the list of {folder}/"))) {
+        let doing = address.doing(&format!("the list of {folder}/"));
+        match http.json(&address.tree_path(commit, folder), &doing, patience) {
             Err(error) if error.kind == Kind::NotFound => continue,
             list => {
                 let files = files(&list?);
@@ -246,7 +266,14 @@ impl Cached {
         }
         let http = Arc::new(Http::new()?);
         let name = self.choice.file.as_str();
-        let file = resolve_all(&http, &self.address, &self.choice.commit, [name].into_iter())?.remove(0)?;
+        let file = resolve_all(&http, &self.address, &self.choice.commit, [name].into_iter())?.remove(0);
+        let file = file.map_err(|error| match error.kind {
+            Kind::Io => {
+                let (told, problem) = (self.address.told(), problem(&error, &self.address));
+                Error { message: format!("{told}: not all of {name} is in the cache, and {problem}"), ..error }
+            }
+            _ => error,
+        })?;
         if file.bytes != self.choice.bytes {
             return Err(file.changed());
         }

@@ -101,8 +101,5 @@ fn flag(name: &str) -> bool {
 /// A folder named by a variable; `~` is the user's home.
 fn folder(variable: &str) -> Option<PathBuf> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
-    match value.strip_prefix("~/") {
-        Some(below) => std::env::home_dir().map(|home| home.join(below)),
-        None => Some(PathBuf::from(value)),
-    }
+    Some(crate::home::expanded(value))
 }

@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
-use super::weight_formats;
 use super::repository::small;
 use super::shards::{self, INDEX, SINGLE};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
+use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 

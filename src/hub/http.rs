@@ -42,6 +42,8 @@ const MAX_PAGES: usize = 2000;
 const MAX_JSON_BYTES: usize = 64 << 20;
 const MAX_REDIRECTS: usize = 6;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a hub gets to answer whose answer can be done without.
+const HURRIED: Duration = Duration::from_secs(3);
 /// Threads of the runtime: they move bytes and decrypt.
 const THREADS: usize = 2;
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
@@ -125,6 +127,11 @@ impl Http {
         Ok(Self { client, endpoint, token, stall: environment::stall_timeout() })
     }
 
+    /// The same for questions whose answer can be done without.
+    pub fn hurried(self) -> Self {
+        Self { stall: self.stall.min(HURRIED), ..self }
+    }
+
     /// An address of the hub itself; `path` begins with a slash.
     pub fn url(&self, path: &str) -> Url {
         let base = self.endpoint.as_str().trim_end_matches('/');
@@ -184,7 +191,7 @@ impl Http {
     ///
     /// # Errors
     /// `io` when there is no end: more pages or bytes than any list has, or a page that names an earlier one as the next.
-    pub fn json(self: &Arc<Self>, path: &str, doing: &str) -> Result<Value> {
+    pub fn json(self: &Arc<Self>, path: &str, doing: &str, patience: fn() -> Patience) -> Result<Value> {
         let (http, url, doing) = (self.clone(), self.url(path), doing.to_string());
         wait(async move {
             let (mut all, mut next, mut seen, mut room) = (None, Some(url), HashSet::new(), MAX_JSON_BYTES);
@@ -192,7 +199,7 @@ impl Http {
                 if seen.len() >= MAX_PAGES || !seen.insert(url.clone()) {
                     return Err(Error::new(Kind::Io, format!("{doing}: the list has no end")).hint(IS_IT_A_HUB));
                 }
-                let (page, behind, bytes) = http.json_page(url, &doing, room).await?;
+                let (page, behind, bytes) = http.json_page(url, &doing, room, patience()).await?;
                 (next, room) = (behind, room - bytes);
                 match (&mut all, page) {
                     (Some(Value::Array(all)), Value::Array(page)) => all.extend(page),
@@ -204,8 +211,13 @@ impl Http {
     }
 
     /// A page, the address of the next one, and the length of this one, which is at most `room` bytes.
-    async fn json_page(&self, url: Url, doing: &str, room: usize) -> Result<(Value, Option<Url>, usize)> {
-        let mut patience = Patience::default();
+    async fn json_page(
+        &self,
+        url: Url,
+        doing: &str,
+        room: usize,
+        mut patience: Patience,
+    ) -> Result<(Value, Option<Url>, usize)> {
         loop {
             let attempt = async {
                 let answer = self.send_within(Method::GET, url.clone()).await?;
@@ -303,9 +315,14 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// For what is good to know and can be done without.
+    /// For what is likely not to be there.
     pub fn brief() -> Self {
         Self { attempts: 3, most_waited: Duration::from_secs(30), ..Self::default() }
+    }
+
+    /// For what is good to know and can be done without: one attempt.
+    pub fn once() -> Self {
+        Self { attempts: 1, most_waited: Duration::ZERO, ..Self::default() }
     }
 
     /// Something has arrived: what failed before is forgiven.
@@ -321,8 +338,14 @@ impl Patience {
         let Some(after) = after else {
             self.failures += 1;
             if self.failures >= self.attempts {
-                let problem = format!("{}, {} times in a row", plain(problem, 200), self.attempts);
-                return Err(refusal::error(doing, Refusal::Other(problem)));
+                let problem = plain(problem, 200);
+                return Err(refusal::error(
+                    doing,
+                    Refusal::Other(match self.attempts {
+                        1 => problem,
+                        attempts => format!("{problem}, {attempts} times in a row"),
+                    }),
+                ));
             }
             sleep(jittered((FIRST_WAIT * 2u32.pow(self.failures - 1)).min(LONGEST_WAIT))).await;
             return Ok(());

@@ -1,4 +1,4 @@
-//! From what a user writes (`a/folder` or `owner/name`) to the bytes of a model's files: from a folder, from the Hugging Face
+//! From what a user writes (`a/folder`, `owner/name` or `gpt2`) to the bytes of a model's files: from a folder, from the Hugging Face
 //! cache, or straight from the hub by ranges; and to the documents of a text file or of a dataset on the hub.
 //!
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`).
@@ -44,11 +44,12 @@ pub use shards::SINGLE;
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 pub use weight_formats::{ADAPTER, other_content, pointer, without_config};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::home;
 use crate::progress::Progress;
 use folder::Folder;
 use ranges::Limits;
-use resolve::{Address, RepositoryKind};
+use resolve::{Address, MODEL_IDS, RepositoryKind};
 use streamed::Streamed;
 
 /// Bytes that may be in memory of a streamed model before they are read.
@@ -70,7 +71,8 @@ pub enum Access {
     Stream,
 }
 
-/// The files of a model. A folder that exists wins over a hub id; without a network (`HF_HUB_OFFLINE`) the cache is used.
+/// The files of a model. A folder that exists wins over a hub id, and `~` is the user's home. Without a network the cache is
+/// used: when the user says so (`HF_HUB_OFFLINE`), and when the hub does not answer and all of the model is there.
 pub fn open(id: &str, revision: Option<&str>, access: Access, progress: &dyn Progress) -> Result<Opened> {
     open_checked(id, revision, access, progress, &|_| Ok(()))
 }
@@ -84,22 +86,30 @@ pub fn open_checked(
     progress: &dyn Progress,
     check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
 ) -> Result<Opened> {
-    if Path::new(id).is_dir() {
-        return Ok(Opened { source: Arc::new(Folder::new(Path::new(id))), revision: None });
+    let folder = home::expanded(id);
+    if folder.is_dir() {
+        return Ok(Opened { source: Arc::new(Folder::new(&folder)), revision: None });
     }
-    if let Some(error) = Path::new(id).is_file().then(|| weight_formats::file_of_weights(id)).flatten() {
+    if let Some(error) = folder.is_file().then(|| weight_formats::file_of_weights(id)).flatten() {
         return Err(error);
     }
-    let address = Address::new(RepositoryKind::Model, id).ok_or_else(|| {
-        Error::not_found(format!("model \"{id}\": no such folder, and not a hub id")).hint(
-            "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"",
-        )
-    })?;
+    let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
+    let address = address
+        .ok_or_else(|| Error::not_found(format!("model \"{id}\": no such folder, and not a hub id")).hint(MODEL_IDS))?;
     let address = Arc::new(address);
     if access == Access::Stream && !environment::offline() {
-        let model = Streamed::open(&address, revision)?;
-        let revision = Some(model.commit.clone());
-        return Ok(Opened { source: Arc::new(model), revision });
+        let whole = repository::whole(&address, revision)?;
+        return match (Streamed::open(&address, revision, whole.is_some()), whole) {
+            (Err(error), Some(snapshot)) if error.kind == Kind::Io => {
+                repository::tell(&address, &snapshot, &repository::problem(&error, &address), progress);
+                Ok(Opened { source: Arc::new(Folder::new(&snapshot.folder())), revision: Some(snapshot.commit) })
+            }
+            (model, _) => {
+                let model = model?;
+                let revision = Some(model.commit.clone());
+                Ok(Opened { source: Arc::new(model), revision })
+            }
+        };
     }
     let located = repository::locate(&address, revision, progress, check)?;
     let folder = Folder::new(&located.folder).noting(located.note);

@@ -1,14 +1,14 @@
 //! A model of the hub in the Hugging Face cache: which files it needs, which are there, and those that are missing fetched.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
-use super::weight_formats;
 use super::http::{self, Http, Patience};
 use super::names::is_commit;
 use super::refusal::{self, Refusal};
@@ -16,14 +16,18 @@ use super::resolve::{Address, RemoteFile, check_revision};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{Streamed, without_config};
+use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
+use crate::words::counted;
 
 /// Files that are asked for at the same time.
 const QUESTIONS: usize = 32;
 /// Larger than any Git LFS pointer.
 const POINTER_BYTES: u64 = 4096;
+/// Missing files that an error names.
+const NAMED: usize = 3;
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -39,12 +43,12 @@ pub struct Located {
 }
 
 /// All files of a model in the cache, downloaded where they are missing. Before much is downloaded, `check` looks at the files
-/// where they are.
+/// where they are. Where the hub does not answer, the cache does if all of the model is there, and one line says so.
 ///
 /// # Errors
 /// `not_found` where the model, the revision or a file that is needed does not exist; `corrupt` where what arrives is not what
 /// the hub announces; `unsupported` where the weights are in another format; `io` where the hub does not answer, and the model is
-/// not in the cache; and those of `check`.
+/// not in the cache or not all of it; and those of `check`.
 pub fn locate(
     address: &Arc<Address>,
     revision: Option<&str>,
@@ -54,17 +58,43 @@ pub fn locate(
     let revision = revision.unwrap_or("main");
     check_revision(address, revision)?;
     let cache = Cache::of(&address.id)?;
-    let repository = Repository { address, progress, check, snapshot: commit(address, &cache, revision, progress)? };
-    let snapshot = &repository.snapshot;
+    let (snapshot, silence) = commit(address, &cache, revision, progress)?;
+    let mut repository = Repository { address, progress, check, snapshot, silence };
     // The other files are those of the same commit, whatever happens to a branch meanwhile.
     let (names, note) = repository.weights()?;
     let missing = names.into_iter().map(|name| (name, true)).chain([(TOKENIZER.to_string(), false)]);
-    let missing: Vec<_> = missing.filter(|(name, _)| !snapshot.has(name)).collect();
+    let missing: Vec<_> = missing.filter(|(name, _)| !repository.snapshot.has(name)).collect();
     if !missing.is_empty() && !environment::offline() {
         cache.sweep();
     }
     repository.fetch(&missing)?;
-    Ok(Located { folder: snapshot.folder(), revision: snapshot.commit.clone(), note })
+    if let Some(problem) = &repository.silence {
+        tell(address, &repository.snapshot, problem, progress);
+    }
+    Ok(Located { folder: repository.snapshot.folder(), revision: repository.snapshot.commit, note })
+}
+
+/// The commit in the cache that `revision` was last known to be, where all files of it are there.
+pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
+    let revision = revision.unwrap_or("main");
+    check_revision(address, revision)?;
+    let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
+    let names = match (snapshot.has(SINGLE), snapshot.has(INDEX)) {
+        (true, _) => return Ok(Some(snapshot)),
+        (false, true) => shards::names(&small(&snapshot.file(INDEX))?, &snapshot.folder().display().to_string())?,
+        (false, false) => return Ok(None),
+    };
+    Ok(names.iter().all(|name| snapshot.has(name)).then_some(snapshot))
+}
+
+/// Says once of a commit that it is used as it is in the cache, since the hub does not answer.
+pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dyn Progress) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let (told, commit) = (address.told(), &snapshot.commit);
+    if TOLD.lock().expect("no panic under this lock").insert(format!("{told} {commit}")) {
+        let text = format!("{told}: {problem}: used as it is in the cache, commit {commit}");
+        progress.event(Event::Warning(text));
+    }
 }
 
 /// The bytes of a small file of this computer.
@@ -74,30 +104,60 @@ pub fn small(path: &Path) -> Result<Vec<u8>> {
         .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
 }
 
+/// The commit in the cache that a revision is or was when somebody last asked, if it has a configuration.
+fn known(cache: &Cache, revision: &str) -> Option<Snapshot> {
+    let commit = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
+    commit.map(|commit| cache.snapshot(&commit)).filter(|snapshot| snapshot.has(CONFIG))
+}
+
 /// The commit that a revision is, with its configuration in the cache. A commit never moves: what is there is not asked for.
-/// A branch is asked for, and is as it was last known where the hub does not answer.
-fn commit(address: &Arc<Address>, cache: &Cache, revision: &str, progress: &dyn Progress) -> Result<Snapshot> {
-    let known = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
-    let cached = known.map(|commit| cache.snapshot(&commit)).filter(|snapshot| snapshot.has(CONFIG));
-    let cached = match cached {
-        Some(snapshot) if is_commit(revision) || environment::offline() => return Ok(snapshot),
+/// A branch is asked for, and is as it was last known where the hub does not answer, which is told beside it.
+fn commit(
+    address: &Arc<Address>,
+    cache: &Cache,
+    revision: &str,
+    progress: &dyn Progress,
+) -> Result<(Snapshot, Option<String>)> {
+    let cached = match known(cache, revision) {
+        Some(snapshot) if is_commit(revision) || environment::offline() => return Ok((snapshot, None)),
         None if environment::offline() => return Err(refusal::error(&address.doing(CONFIG), Refusal::Offline)),
         cached => cached,
     };
-    let http = Arc::new(Http::new()?);
-    let patience = if cached.is_some() { Patience::brief } else { Patience::default };
-    let file = match ask_all(&http, address, revision, [CONFIG].into_iter(), patience)?.remove(0) {
-        Err(error) if error.kind == Kind::Io => return cached.ok_or(error),
-        file => file.map_err(|error| without_config(&http, address, revision, error))?,
+    let file = match (first_answer(address, revision, cached.is_some()), cached) {
+        (Err(error), Some(cached)) if error.kind == Kind::Io => {
+            return Ok((cached, Some(problem(&error, address))));
+        }
+        (file, _) => file?,
     };
     let snapshot = cache.snapshot(&file.commit);
     if !snapshot.has(CONFIG) || snapshot.linked(CONFIG).is_some_and(|hash| hash != file.hash) {
-        fetched(&http, &file, &snapshot, &mut Tally::new(progress))?;
+        fetched(&Arc::new(Http::new()?), &file, &snapshot, &mut Tally::new(progress))?;
     }
     if !is_commit(revision) {
         cache.note(revision, &file.commit)?;
     }
-    Ok(snapshot)
+    Ok((snapshot, None))
+}
+
+/// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
+/// attempt has to do.
+pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
+    let (http, patience): (_, fn() -> Patience) = match (hurried, address.is_bare()) {
+        (true, _) => (Http::new()?.hurried(), Patience::once),
+        (false, true) => (Http::new()?, Patience::brief),
+        (false, false) => (Http::new()?, Patience::default),
+    };
+    let http = Arc::new(http);
+    let answer = ask_all(&http, address, revision, [CONFIG].into_iter(), patience)?.remove(0);
+    answer.map_err(|error| match hurried {
+        true => error,
+        false => address.unknown(without_config(&http, address, revision, error)),
+    })
+}
+
+/// What kept the hub from answering, without the name of what it was asked about.
+pub fn problem(error: &Error, address: &Address) -> String {
+    error.message.strip_prefix(&format!("{}: ", address.told())).unwrap_or(&error.message).to_string()
 }
 
 /// Downloads a file, which then begins like what its name says.
@@ -129,6 +189,8 @@ struct Repository<'a> {
     progress: &'a dyn Progress,
     check: &'a dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
     snapshot: Snapshot,
+    /// What kept the hub from answering, once it has not: then it is asked for no more than must be had.
+    silence: Option<String>,
 }
 
 impl Repository<'_> {
@@ -137,10 +199,11 @@ impl Repository<'_> {
     fn weights(&self) -> Result<(Vec<String>, Option<String>)> {
         let (snapshot, single) = (&self.snapshot, || (vec![SINGLE.to_string()], None));
         let indexed = snapshot.has(INDEX);
-        if snapshot.has(SINGLE) || (environment::offline() && !indexed) {
+        let alone = environment::offline() || self.silence.is_some();
+        if snapshot.has(SINGLE) || (alone && !indexed) {
             return Ok(single());
         }
-        if !environment::offline() && !snapshot.lacks(SINGLE) {
+        if !alone && !snapshot.lacks(SINGLE) {
             let http = Arc::new(Http::new()?);
             let names = [SINGLE, INDEX].into_iter();
             let patience = if indexed { Patience::brief } else { Patience::default };
@@ -170,7 +233,7 @@ impl Repository<'_> {
                 _ => (),
             }
         }
-        match self.optional(INDEX)? {
+        match self.index()? {
             Some(index) => Ok((shards::names(&small(&index)?, &snapshot.folder().display().to_string())?, None)),
             None => Ok(single()),
         }
@@ -185,31 +248,65 @@ impl Repository<'_> {
         }
     }
 
+    /// Where the index of this commit is, fetched if it is missing; None where the commit has none.
+    fn index(&self) -> Result<Option<PathBuf>> {
+        if !self.snapshot.has(INDEX) {
+            if environment::offline() || self.silence.is_some() {
+                return Ok(None);
+            }
+            let http = Arc::new(Http::new()?);
+            match resolve_all(&http, self.address, &self.snapshot.commit, [INDEX].into_iter())?.remove(0) {
+                Err(error) if error.kind == Kind::NotFound => return Ok(None),
+                file => fetched(&http, &file?, &self.snapshot, &mut Tally::new(self.progress))?,
+            }
+        }
+        Ok(Some(self.snapshot.file(INDEX)))
+    }
+
     /// Downloads files by name, of which some must exist.
-    fn fetch(&self, names: &[(String, bool)]) -> Result<()> {
-        if names.is_empty() {
+    fn fetch(&mut self, names: &[(String, bool)]) -> Result<()> {
+        let needed: Vec<&str> = names.iter().filter(|(_, required)| *required).map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() || (needed.is_empty() && (environment::offline() || self.silence.is_some())) {
             return Ok(());
         }
         if environment::offline() {
-            let needed = names.iter().find(|(_, required)| *required);
-            return needed.map_or(Ok(()), |(name, _)| Err(refusal::error(&self.address.doing(name), Refusal::Offline)));
+            return Err(refusal::error(&self.address.doing(needed[0]), Refusal::Offline));
         }
-        let http = Arc::new(Http::new()?);
-        let found =
-            resolve_all(&http, self.address, &self.snapshot.commit, names.iter().map(|(name, _)| name.as_str()))?;
+        let http = Http::new()?;
+        let (quick, patience): (_, fn() -> Patience) = match (needed.is_empty(), &self.silence) {
+            (true, _) => (Http::new()?.hurried(), Patience::once),
+            // It may have been a moment of silence.
+            (false, Some(_)) => (Http::new()?, Patience::brief),
+            (false, None) => (Http::new()?, Patience::default),
+        };
+        let all = names.iter().map(|(name, _)| name.as_str());
+        let found = ask_all(&Arc::new(quick), self.address, &self.snapshot.commit, all, patience)?;
         let mut files = Vec::new();
         for (found, (_, required)) in found.into_iter().zip(names) {
             match found {
                 Err(error) if error.kind == Kind::NotFound && !required => (),
+                Err(error) if error.kind == Kind::Io => {
+                    let problem = problem(&error, self.address);
+                    if !needed.is_empty() {
+                        return Err(self.incomplete(&needed, &problem));
+                    }
+                    self.silence = Some(problem);
+                }
                 found => files.push(found?),
             }
         }
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.silence = None;
+        let http = Arc::new(http);
         fits(&files, &self.snapshot, &self.address.id)?;
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         if total > LOOKED_AT_FIRST {
             self.look(&http)?;
         }
-        let what = format!("downloading {}, {} files, {:.2} GB", self.address.id, files.len(), total as f64 / 1e9);
+        let count = counted(files.len(), "file");
+        let what = format!("downloading {}, {count}, {:.2} GB", self.address.id, total as f64 / 1e9);
         self.progress.event(Event::Begin { what, total });
         let mut tally = Tally::new(self.progress);
         for file in &files {
@@ -220,19 +317,16 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// Where a file of this commit is, fetched if it is missing; None where the commit has no such file.
-    fn optional(&self, name: &str) -> Result<Option<PathBuf>> {
-        if !self.snapshot.has(name) {
-            if environment::offline() {
-                return Ok(None);
-            }
-            let http = Arc::new(Http::new()?);
-            match resolve_all(&http, self.address, &self.snapshot.commit, [name].into_iter())?.remove(0) {
-                Err(error) if error.kind == Kind::NotFound => return Ok(None),
-                file => fetched(&http, &file?, &self.snapshot, &mut Tally::new(self.progress))?,
-            }
-        }
-        Ok(Some(self.snapshot.file(name)))
+    /// The hub does not answer, and the cache does not have these files.
+    fn incomplete(&self, needed: &[&str], problem: &str) -> Error {
+        let more = needed.len().saturating_sub(NAMED);
+        let names = needed.iter().take(NAMED).map(|name| name.to_string());
+        let names: Vec<String> = names.chain((more > 0).then(|| format!("{more} more"))).collect();
+        let have = if needed.len() == 1 { "is" } else { "are" };
+        let (told, names) = (self.address.told(), names.join(", "));
+        let message = format!("{told}: {names} {have} not in the cache, and {problem}");
+        Error::new(Kind::Io, message)
+            .hint("is the network reachable? what is in the cache already stays, and is not fetched again")
     }
 }
 
@@ -246,7 +340,8 @@ pub fn resolve_all<'a>(
     ask_all(http, address, revision, names, Patience::default)
 }
 
-fn ask_all<'a>(
+/// The same with another patience than usual.
+pub fn ask_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,

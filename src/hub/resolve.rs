@@ -21,6 +21,9 @@ use crate::plain::plain;
 const LARGEST_FILE: u64 = 1 << 40;
 /// Letters of a part of an id.
 const LONGEST_NAME: usize = 128;
+/// What a model is called by.
+pub const MODEL_IDS: &str =
+    "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryKind {
@@ -32,15 +35,34 @@ pub enum RepositoryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub kind: RepositoryKind,
-    /// `owner/name`
+    /// `owner/name`; of the oldest models and datasets, `name`, which the hub redirects to where they are now.
     pub id: String,
 }
 
 impl Address {
-    /// `None` when `id` is not of the form `owner/name`.
+    /// `None` when `id` is neither of the form `owner/name` nor a name such as `gpt2`.
     pub fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
-        let (owner, name) = id.split_once('/')?;
-        (is_name(owner) && is_name(name)).then(|| Self { kind, id: id.to_string() })
+        let fits = match id.split_once('/') {
+            Some((owner, name)) => is_name(owner) && is_name(name),
+            None => is_name(id) && !is_file_name(id),
+        };
+        fits.then(|| Self { kind, id: id.to_string() })
+    }
+
+    /// Whether no owner is named: it may be a misspelt folder as well.
+    pub fn is_bare(&self) -> bool {
+        !self.id.contains('/')
+    }
+
+    /// What the first question about it has failed with. Of a name without an owner it is not known whether a folder was meant.
+    pub fn unknown(&self, error: Error) -> Error {
+        if !self.is_bare() || self.kind != RepositoryKind::Model || !matches!(error.kind, Kind::NotFound | Kind::Io) {
+            return error;
+        }
+        let told = self.told();
+        let problem = error.message.strip_prefix(&format!("{told}: ")).unwrap_or(&error.message);
+        let what = if error.kind == Kind::Io { "the hub cannot be asked for it" } else { "not a hub id" };
+        Error::not_found(format!("{told}: no such folder, and {what}: {problem}")).hint(MODEL_IDS)
     }
 
     fn resolve_path(&self, revision: &str, file: &str) -> String {
@@ -75,6 +97,13 @@ impl Address {
         let kind = if self.kind == RepositoryKind::Dataset { "dataset" } else { "model" };
         format!("{kind} \"{}\"", self.id)
     }
+}
+
+/// Whether a name is that of a file, as no repository's is.
+fn is_file_name(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+    ["json", "jsonl", "safetensors", "gguf", "bin", "pt", "pth", "txt", "parquet", "csv", "rhai", "zip"]
+        .contains(&&*ending)
 }
 
 fn is_name(part: &str) -> bool {
@@ -278,7 +307,12 @@ mod tests {
             "/datasets/lab/web-text/resolve/refs%2Fpr%2F1/a%20b/c.x"
         );
         assert!(Address::new(RepositoryKind::Model, "lab/../x").is_none());
-        assert!(Address::new(RepositoryKind::Model, "llama").is_none());
+        for name in ["gpt2", "bert-base-uncased", "roberta.large"] {
+            assert!(Address::new(RepositoryKind::Model, name).is_some_and(|address| address.is_bare()), "{name}");
+        }
+        for none in ["model.safetensors", "corpus.jsonl", "", ".", "..", "a b", "~", "gpt2/"] {
+            assert!(Address::new(RepositoryKind::Model, none).is_none(), "{none}");
+        }
         assert!(Address::new(RepositoryKind::Model, &format!("lab/{}", "x".repeat(200))).is_none());
     }
 }

@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::fetch::fetch;
-use super::weight_formats;
-use super::http::{self, Http};
+use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::ranges::{Limits, Ranges};
-use super::repository::resolve_all;
+use super::repository::{first_answer, resolve_all};
 use super::resolve::{Address, RemoteFile, RepositoryKind};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
+use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside::without_bom;
 
@@ -34,12 +34,11 @@ struct Weights {
 }
 
 impl Streamed {
-    /// Asks which commit `revision` is; everything is read from that one.
-    pub fn open(address: &Arc<Address>, revision: Option<&str>) -> Result<Self> {
+    /// Asks which commit `revision` is; everything is read from that one. With `hurried` the hub gets one short chance to
+    /// answer: there is something else to use.
+    pub fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
-        let revision = revision.unwrap_or("main");
-        let config = resolve_all(&http, address, revision, ["config.json"].into_iter())?.remove(0);
-        let config = config.map_err(|error| without_config(&http, address, revision, error))?;
+        let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
         Ok(Self::of_commit(address, http, &config.commit))
     }
 
@@ -150,7 +149,7 @@ impl ByteSource for Streamed {
     /// Of the whole commit, folders left out.
     fn listing(&self) -> Option<Vec<String>> {
         let doing = self.address.doing("the list of files");
-        let list = self.http.json(&self.address.root_path(&self.commit), &doing).ok()?;
+        let list = self.http.json(&self.address.root_path(&self.commit), &doing, Patience::brief).ok()?;
         let name = |entry: &Value| Some(entry["path"].as_str().filter(|path| is_file_path(path))?.to_string());
         Some(list.as_array()?.iter().filter_map(name).collect())
     }

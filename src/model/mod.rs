@@ -49,5 +49,5 @@ pub fn vector_instructions() -> (&'static str, &'static str) {
 pub use checkpoint::hex;
 pub use estimate::estimate;
 pub use forward::extract;
-pub use open::{OpenModel, SYNTHETIC_KEY, check_headers, describe, open};
+pub use open::{OpenModel, SYNTHETIC_KEY, check_device, check_headers, describe, open};
 pub use tokenize::{hash_of_ids, load_tokens};

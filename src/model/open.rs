@@ -101,11 +101,8 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
         "auto" => Ok(automatic()),
         "cuda" => all().map_err(|error| error.context("device \"cuda\"")),
         _ => {
-            let unknown = || {
-                Error::bad_argument(format!("device \"{name}\" is unknown"))
-                    .hint("device is \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"cuda:N,M\"")
-            };
-            let indices = cuda::indices(name).ok_or_else(unknown)?;
+            cuda::check_name(name)?;
+            let indices = cuda::indices(name).unwrap_or_default();
             for index in &indices {
                 usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
             }
@@ -218,13 +215,21 @@ impl Described {
     }
 }
 
+/// Checks that this machine has the device `name`.
+///
+/// # Errors
+/// As `gpus`.
+pub fn check_device(name: &str) -> Result<()> {
+    gpus(name).map(drop)
+}
+
 /// What a model is, from its config and headers alone: for a plan; and what the user should know of it. Sizes are those of the
-/// released checkpoints.
+/// released checkpoints. What devices there are `elsewhere` is not known here.
 ///
 /// # Errors
 /// Those of the config, and of headers: a weight that every pass needs and that cannot be read.
-pub fn describe(files: Opened, args: &LoadArgs) -> Result<(ModelInfo, Vec<String>)> {
-    let gpus = gpus(&args.device)?;
+pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(ModelInfo, Vec<String>)> {
+    let device = if elsewhere { args.device.clone() } else { cuda::name(&gpus(&args.device)?) };
     let described = Described::open(files.source)?;
     let Described { config, spec, checkpoint } = &described;
     if let Some(checkpoint) = checkpoint {
@@ -238,7 +243,7 @@ pub fn describe(files: Opened, args: &LoadArgs) -> Result<(ModelInfo, Vec<String
         }
     }
     let sizes = (parameters, weight_bytes);
-    Ok((info(config, spec, (args, &gpus), files.revision, sizes, Vec::new())?, described.notes()))
+    Ok((info(config, spec, (args, device), files.revision, sizes, Vec::new())?, described.notes()))
 }
 
 /// Looks at config and headers, as `open` would.
@@ -254,7 +259,7 @@ pub fn check_headers(source: Arc<dyn ByteSource>) -> Result<()> {
 fn info(
     config: &Config,
     spec: &spec::Model,
-    (args, gpus): (&LoadArgs, &[usize]),
+    (args, device): (&LoadArgs, String),
     revision: Option<String>,
     (parameters, weight_bytes): (u64, u64),
     files: Vec<FileHash>,
@@ -273,7 +278,7 @@ fn info(
         active_parameters: super::estimate::active_parameters(spec),
         weight_bytes,
         dtype: args.dtype,
-        device: cuda::name(gpus),
+        device,
         chunk_layers: args.chunk_layers,
         synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
         files,
@@ -301,7 +306,7 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
         }
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, &gpus), files.revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, (parameters, weight_bytes), hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

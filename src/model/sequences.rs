@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::hub::Documents;
 use crate::progress::Progress;
 use crate::record::{TextArgs, Windows};
+use crate::words::counted;
 
 /// Characters that a token may stand for, to guess how much text is needed.
 const CHARS_PER_TOKEN: usize = 6;
@@ -107,11 +108,20 @@ impl Cut<'_> {
                     0 => String::new(),
                     count => format!(", and {count} of fewer tokens than sequence_length"),
                 };
-                let what = if args.separator.is_some() { "documents between separators" } else { "documents" };
+                let what = if args.separator.is_some() { " between separators" } else { "" };
+                let documents = counted(used, "document");
                 let name =
                     if args.skip_sequences > 0 { "skip_sequences and num_sequences are" } else { "num_sequences is" };
-                return Err(Error::bad_argument(format!("{}: {used} {what}{short}, {name} {}", args.path, self.count))
-                    .hint(format!("use num_sequences: {} or more text", used.saturating_sub(args.skip_sequences))));
+                return Err(Error::bad_argument(format!(
+                    "{}: {documents}{what}{short}, {name} {}",
+                    args.path, self.count
+                ))
+                .hint(match used.saturating_sub(args.skip_sequences) {
+                    0 if passed_over > 0 => "use a smaller sequence_length or more text".to_string(),
+                    0 if used > 0 => "use a smaller skip_sequences or more text".to_string(),
+                    0 => "there is nothing in it: use more text, or another one".to_string(),
+                    fit => format!("use num_sequences: {fit} or more text"),
+                }));
             };
             if ids.len() < self.content && args.separator.is_none() {
                 passed_over += 1;
@@ -120,8 +130,10 @@ impl Cut<'_> {
             if ids.len() < self.content {
                 let longest = ids.len() + args.sequence_length - self.content;
                 return Err(Error::bad_argument(format!(
-                    "{}: document {used} gives sequences of at most {longest} tokens, sequence_length is {}",
-                    args.path, args.sequence_length
+                    "{}: document {used} gives sequences of at most {}, sequence_length is {}",
+                    args.path,
+                    counted(longest, "token"),
+                    args.sequence_length
                 ))
                 .hint("use a smaller sequence_length or longer documents"));
             }
@@ -177,12 +189,17 @@ impl Cut<'_> {
         let fit = if have < self.content { 0 } else { 1 + (have - self.content) / self.step };
         let hint = match fit.saturating_sub(args.skip_sequences) {
             0 if args.skip_sequences > 0 => "use a smaller skip_sequences or more text".to_string(),
+            0 if have == 0 => "there is nothing in it: use more text, or another one".to_string(),
             0 => format!("use a sequence_length of at most {have} or more text"),
             fit => format!("use num_sequences: {fit}, shorter sequences, an overlap, or more text"),
         };
         Error::bad_argument(format!(
-            "{}: the text gives {have} tokens; {} sequences of {} need {}",
-            args.path, self.count, args.sequence_length, self.needed
+            "{}: the text gives {}; {} of {} need {}",
+            args.path,
+            counted(have, "token"),
+            counted(self.count, "sequence"),
+            args.sequence_length,
+            self.needed
         ))
         .hint(hint)
     }

@@ -16,6 +16,7 @@ use crate::hub::{self, Documents};
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
+use crate::words::counted;
 
 /// Bytes of a JSON file of token ids.
 const MAX_JSON: u64 = 512 << 20;
@@ -43,7 +44,8 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
     }
     if let Some((s, other)) = ids.iter().enumerate().find(|(_, sequence)| sequence.len() != length) {
         return Err(Error::bad_argument(format!(
-            "{source}: sequence 0 has {length} tokens, sequence {s} has {}",
+            "{source}: sequence 0 has {}, sequence {s} has {}",
+            counted(length, "token"),
             other.len()
         ))
         .hint("all sequences must have the same length; cut them to the shortest"));

@@ -1,6 +1,7 @@
 //! From values to places on the page, and where the ticks are.
 
 use super::figure::Axis;
+use crate::words::rounded;
 
 /// About so many ticks on an axis.
 const TICKS: f64 = 6.0;
@@ -74,7 +75,7 @@ impl Scale {
 /// A number as short as it is read: 0.25, 40, 20,000, 1.5M.
 pub fn text(value: f64) -> String {
     let short = |value: f64, unit: &str| {
-        let text = format!("{value:.2}");
+        let text = rounded(value, 2);
         format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
     };
     match value.abs() {

@@ -20,7 +20,20 @@ pub enum Anchor {
 }
 
 /// Patterns of drawn and open lengths, one per series.
-pub const DASHES: [&[f32]; 5] = [&[], &[7.0, 4.0], &[2.0, 3.0], &[9.0, 3.0, 2.0, 3.0], &[12.0, 5.0]];
+pub const DASHES: [&[f32]; 10] = [
+    &[],
+    &[7.0, 4.0],
+    &[2.0, 3.0],
+    &[9.0, 3.0, 2.0, 3.0],
+    &[12.0, 5.0],
+    &[9.0, 3.0, 2.0, 3.0, 2.0, 3.0],
+    &[2.0, 6.0],
+    &[18.0, 4.0],
+    &[4.0, 2.0, 12.0, 2.0],
+    &[16.0, 3.0, 6.0, 3.0],
+];
+/// Forms of markers, one per series; with the seven colours of series 84 of both that differ.
+const MARKERS: usize = 12;
 
 pub enum Shape {
     Rect {
@@ -113,14 +126,37 @@ impl Canvas {
 
     /// One of a few forms that differ without colour.
     pub fn marker(&mut self, kind: usize, x: f32, y: f32, r: f32, fill: Colour, tip: String) {
-        let corner = |angle: f32| (x + 1.25 * r * angle.to_radians().cos(), y + 1.25 * r * angle.to_radians().sin());
-        let polygon = |angles: &[f32]| angles.iter().map(|&angle| corner(angle)).collect::<Vec<_>>();
-        let points = match kind % 5 {
+        let corner = |angle: f32, reach: f32| {
+            let (sin, cos) = angle.to_radians().sin_cos();
+            (x + reach * r * cos, y + reach * r * sin)
+        };
+        let polygon = |angles: &[f32]| angles.iter().map(|&angle| corner(angle, 1.25)).collect::<Vec<_>>();
+        // Four arms: the two outer corners of each, and the inner one behind it.
+        let arms = |turn: f32| -> Vec<(f32, f32)> {
+            let arm = |i: u8| {
+                let angle = turn + 90.0 * f32::from(i);
+                [corner(angle - 18.0, 1.3), corner(angle + 18.0, 1.3), corner(angle + 45.0, 0.57)]
+            };
+            (0..4).flat_map(arm).collect()
+        };
+        let star = || -> Vec<(f32, f32)> {
+            let point = |i: u8| corner(-90.0 + 36.0 * f32::from(i), if i % 2 == 0 { 1.5 } else { 0.6 });
+            (0..10).map(point).collect()
+        };
+        let points = match kind % MARKERS {
             0 => return self.shapes.push(Shape::Circle { x, y, r, fill, tip }),
             1 => polygon(&[45.0, 135.0, 225.0, 315.0]),
             2 => polygon(&[30.0, 150.0, 270.0]),
             3 => polygon(&[0.0, 90.0, 180.0, 270.0]),
-            _ => polygon(&[-30.0, 90.0, 210.0]),
+            4 => polygon(&[-30.0, 90.0, 210.0]),
+            5 => arms(0.0),
+            6 => star(),
+            7 => arms(45.0),
+            8 => polygon(&[0.0, 120.0, 240.0]),
+            9 => polygon(&[60.0, 180.0, 300.0]),
+            // Two triangles that touch, beside and above each other.
+            10 => polygon(&[45.0, 225.0, 135.0, 315.0]),
+            _ => polygon(&[45.0, 135.0, 315.0, 225.0]),
         };
         self.shapes.push(Shape::Area { points, fill, opacity: 1.0, tip });
     }
@@ -168,7 +204,10 @@ impl Canvas {
         let x = frame.right + 16.0;
         for (i, (name, &colour)) in names.iter().zip(colours).enumerate() {
             let y = frame.top + 10.0 + 22.0 * i as f32;
-            if y > frame.bottom {
+            // The last line that fits, where not all do.
+            if y + 22.0 > frame.bottom && i + 1 < names.len() {
+                let more = format!("and {} more", names.len() - i);
+                self.text(x + 33.0, y + 4.0, &more, SMALL, FAINT, Anchor::Start);
                 break;
             }
             if lines {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::canvas::{Anchor, Canvas, Shape};
 use super::colour::{Colour, PAPER};
+use crate::words::rounded;
 
 pub fn write(canvas: &Canvas) -> String {
     let (width, height) = (canvas.width, canvas.height);
@@ -91,7 +92,7 @@ fn coordinates(points: &[(f32, f32)]) -> String {
 
 /// Two decimals: a fiftieth of a dot in print.
 fn short(value: f32) -> String {
-    let text = format!("{value:.2}");
+    let text = rounded(value.into(), 2);
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 

@@ -84,3 +84,39 @@ fn nothing_to_draw_is_an_error() {
     let ragged = serde_json::json!({ "kind": "heat_map", "title": "x", "values": [[1.0, 2.0], [1.0]] });
     assert!(svg(&figure(ragged)).unwrap_err().message.contains("differ in length"));
 }
+
+/// Without colour, too: twelve forms of markers and ten kinds of lines.
+#[test]
+fn series_differ_in_form() {
+    let name = |i: usize| format!("s{i:02}");
+    let point = serde_json::json!([{ "x": 1, "y": 1 }]);
+    let series: Vec<_> = (0..12).map(|i| serde_json::json!({ "name": name(i), "points": point })).collect();
+    let points = svg(&figure(serde_json::json!({ "kind": "points", "title": "x", "series": series }))).unwrap();
+    // All stand at the same place, so that equal forms are equal text.
+    let form = |i: usize| {
+        let line = points.lines().find(|line| line.contains(&format!("<title>{}: ", name(i)))).unwrap();
+        line.split(" fill=").next().unwrap().to_string()
+    };
+    let forms: std::collections::BTreeSet<String> = (0..12).map(form).collect();
+    assert_eq!(forms.len(), 12, "{forms:?}");
+    let two = serde_json::json!([{ "x": 1, "y": 1 }, { "x": 2, "y": 2 }]);
+    let series: Vec<_> = (0..10).map(|i| serde_json::json!({ "name": name(i), "points": two })).collect();
+    let lines = svg(&figure(serde_json::json!({ "kind": "lines", "title": "x", "series": series }))).unwrap();
+    let dashes: std::collections::BTreeSet<&str> =
+        lines.lines().filter_map(|line| line.split("stroke-dasharray=\"").nth(1)?.split('"').next()).collect();
+    assert_eq!(dashes.len(), 9, "and one without gaps: {dashes:?}");
+}
+
+#[test]
+fn a_legend_says_what_it_leaves_out() {
+    let point = serde_json::json!([{ "x": 1, "y": 1 }]);
+    let with = |count: usize| {
+        let series: Vec<_> =
+            (0..count).map(|i| serde_json::json!({ "name": format!("s{i:02}"), "points": point })).collect();
+        svg(&figure(serde_json::json!({ "kind": "points", "title": "x", "series": series }))).unwrap()
+    };
+    assert!(!with(12).contains(" more</text>"));
+    let text = with(40);
+    let named = (0..40).filter(|i| text.contains(&format!(">s{i:02}</text>"))).count();
+    assert!(named > 12 && text.contains(&format!(">and {} more</text>", 40 - named)), "{named}");
+}

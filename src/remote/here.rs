@@ -3,16 +3,25 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use super::{Listener, Machine, Output};
 use crate::error::{Error, Result};
 
+/// Between two looks whether anybody still wants to hear a command that is silent.
+const TICK: Duration = Duration::from_millis(200);
+/// What a command that is asked to end gets for it.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Commands run by `/bin/sh`.
 #[derive(Default)]
 pub struct Here;
+
+/// The same for commands of a script: each is a process group of its own, and what it has started ends with it.
+pub struct HereGrouped;
 
 fn shell(line: &str) -> Command {
     let mut command = Command::new("/bin/sh");
@@ -26,32 +35,9 @@ impl Machine for Here {
     }
 
     fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
-        let running = |e: std::io::Error| Error::io("running a command", &e);
-        let mut child = shell(command);
-        child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = child.spawn().map_err(running)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let heard = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let mut stdin = stdin.expect("piped");
-                // A command that does not read its input has its reasons.
-                let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
-            });
-            let (sender, pieces) = channel();
-            let errors = sender.clone();
-            scope.spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
-            scope.spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
-            let mut pieces = pieces.into_iter();
-            let heard =
-                pieces.try_for_each(|(out, piece)| output(if out { Output::Out(&piece) } else { Output::Err(&piece) }));
-            if heard.is_err() {
-                let _ = child.kill();
-            }
-            heard
-        });
-        let status = child.wait().map_err(running)?;
-        heard?;
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+        carried_out(shell(command), input, output, |child| {
+            let _ = child.kill();
+        })
     }
 
     fn is_here(&self) -> bool {
@@ -66,6 +52,92 @@ impl Machine for Here {
         let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
         std::thread::spawn(move || child.wait());
         Ok(ours)
+    }
+}
+
+impl Machine for HereGrouped {
+    fn name(&self) -> String {
+        Here.name()
+    }
+
+    fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32> {
+        let mut shell = shell(command);
+        shell.process_group(0);
+        carried_out(shell, input, output, end_group)
+    }
+
+    fn is_here(&self) -> bool {
+        true
+    }
+
+    fn open(&self, command: &str) -> Result<UnixStream> {
+        Here.open(command)
+    }
+}
+
+/// Runs a command to its end, or until nobody wants to hear it: then `end` ends it.
+fn carried_out(
+    mut command: Command,
+    input: &mut (dyn Read + Send),
+    output: &mut Listener,
+    end: impl FnOnce(&mut Child),
+) -> Result<i32> {
+    let running = |e: std::io::Error| Error::io("running a command", &e);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(running)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (sender, pieces) = channel();
+    let errors = sender.clone();
+    // Not waited for: what an ended command has started may hold these open.
+    std::thread::spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
+    std::thread::spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
+    let heard = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut stdin = stdin.expect("piped");
+            // A command that does not read its input has its reasons.
+            let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
+        });
+        let heard = loop {
+            let outcome = match pieces.recv_timeout(TICK) {
+                Ok((true, piece)) => output(Output::Out(&piece)),
+                Ok((false, piece)) => output(Output::Err(&piece)),
+                Err(RecvTimeoutError::Timeout) => output(Output::Out(&[])),
+                Err(RecvTimeoutError::Disconnected) => break Ok(()),
+            };
+            if outcome.is_err() {
+                break outcome;
+            }
+        };
+        if heard.is_err() {
+            end(&mut child);
+        }
+        heard
+    });
+    let status = child.wait().map_err(running)?;
+    heard?;
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// Ends a command and what it has started: it is asked to end, and ended when it has not soon.
+fn end_group(child: &mut Child) {
+    let group = -(child.id() as libc::pid_t);
+    // SAFETY: the child has not been waited for, so that the number is that of its group and of nobody else's.
+    let signal = |signal| unsafe { libc::kill(group, signal) };
+    signal(libc::SIGTERM);
+    let begin = Instant::now();
+    while begin.elapsed() < GRACE && is_running(child) {
+        std::thread::sleep(TICK / 10);
+    }
+    signal(libc::SIGKILL);
+}
+
+/// Whether a child runs; one that has ended is left to be waited for.
+fn is_running(child: &Child) -> bool {
+    // SAFETY: the all-zero value is a valid place for the answer.
+    unsafe {
+        let mut answer: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, child.id() as libc::id_t, &mut answer, options) == 0 && answer.si_pid() == 0
     }
 }
 

@@ -24,7 +24,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::error::{Error, Kind, Result};
 
-pub use here::Here;
+pub use here::{Here, HereGrouped};
 pub use keys::key_pair;
 pub use login::{Key, Login, SshTarget};
 pub use names::{accepted, inside, sendable, to_receive, to_send};
@@ -39,7 +39,7 @@ pub use transfer::{again, download, upload};
 /// Bytes of what a command says that are kept in memory, each of stdout and stderr.
 pub const MOST_SAID: usize = 64 << 20;
 
-/// Takes what a command writes. An error ends the command.
+/// Takes what a command writes; where it is silent, and that can be noticed, nothing now and then. An error ends the command.
 pub type Listener<'a> = dyn FnMut(Output) -> Result<()> + 'a;
 
 /// A piece of what a command wrote.

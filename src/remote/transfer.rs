@@ -12,7 +12,7 @@ use super::part::{Claim, Sending, beside, claim};
 use super::{Finished, Machine, Output, collect, finish, keep, output, quoted, room};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Progress};
+use crate::progress::{Event, Progress, doze};
 
 const PIECE: usize = 1 << 20;
 /// A progress event per so many bytes.
@@ -34,7 +34,10 @@ pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) ->
         match work() {
             Err(error) if matches!(error.kind, Kind::Lost | Kind::Corrupt) && !progress.interrupted() => {
                 progress.event(Event::Warning(format!("{}: trying again", error.message)));
-                std::thread::sleep(pause);
+                doze(pause, || progress.interrupted());
+                if progress.interrupted() {
+                    return Err(Error::interrupted());
+                }
             }
             outcome => return outcome,
         }

@@ -10,7 +10,8 @@ use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
-use crate::remote::{Here, Machine, Ssh, SshTarget, check_room, key_pair};
+use crate::remote::{HereGrouped, Machine, Ssh, SshTarget, check_room, key_pair};
+use crate::words::counted;
 
 /// What `provision_gpu` asks for.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ impl Fleet {
         })?;
         let machine: Arc<dyn Machine> = match target.host.as_str() {
             // Everything as on another machine, but for the wire.
-            "localhost" => Arc::new(Here),
+            "localhost" => Arc::new(HereGrouped),
             _ => {
                 let login = target.login(CONNECT_TIMEOUT)?;
                 login.notes.iter().for_each(|note| progress.event(Event::Warning(note.clone())));
@@ -401,9 +402,10 @@ impl Fleet {
             }
         };
         let cost = ledger.cost_of_run(&self.run).unwrap_or(0.0);
-        ending
-            .lines
-            .push(format!("{name}: {} machines of this run alive, by its own listing; cost ${cost:.2}", mine.len()));
+        ending.lines.push(format!(
+            "{name}: {} of this run alive, by its own listing; cost ${cost:.2}",
+            counted(mine.len(), "machine")
+        ));
         for alive in mine {
             let entry = alive.entry.expect("filtered");
             let (id, price) = (&alive.machine.id, alive.machine.price);

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use super::{Op, Reply, Session};
 use crate::error::{Error, Result};
+use crate::home;
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::model::{self, OpenModel};
 use crate::progress::{Event, Progress};
-use crate::record::LoadArgs;
+use crate::record::{LoadArgs, TokenSource};
 
 /// Keeps opened models (headers, not weights) by what they were opened with, in that order.
 #[derive(Default)]
@@ -26,7 +27,7 @@ impl Session for Local {
                 let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
-            Op::Tokens(source) => model::load_tokens(&source, progress).map(Reply::Tokens),
+            Op::Tokens(source) => model::load_tokens(&at_home(source), progress).map(Reply::Tokens),
             Op::Extract { model, tokens, args } => {
                 let model = self.open(&model, progress)?;
                 memory::reset_peak();
@@ -47,6 +48,20 @@ impl Session for Local {
     }
 }
 
+/// The files of a source as this machine's user names them: `~` is the home folder here.
+fn at_home(mut source: TokenSource) -> TokenSource {
+    match &mut source {
+        TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => {
+            *path = home::expanded(&*path).display().to_string();
+        }
+        TokenSource::Text(text) if text.dataset.is_none() => {
+            text.path = home::expanded(&text.path).display().to_string();
+        }
+        TokenSource::Text(_) | TokenSource::Ids { .. } => (),
+    }
+    source
+}
+
 impl Op {
     /// The file, relative to the project, from which the work goes on when it is cut off.
     pub fn checkpoint(&self) -> Option<&str> {
@@ -63,8 +78,10 @@ impl Local {
         if let Some((_, model)) = models().iter().find(|(known, _)| known == args) {
             return Ok(model.clone());
         }
-        let access = if args.stream { Access::Stream } else { Access::Download };
         let loading = |e: Error| e.context(format!("loading model \"{}\"", args.id));
+        // First of all: nothing is fetched for a device that is not there.
+        model::check_device(&args.device).map_err(loading)?;
+        let access = if args.stream { Access::Stream } else { Access::Download };
         // Its headers say in time what cannot be read.
         let check = |source| model::check_headers(source).map_err(loading);
         let files = hub::open_checked(&args.id, args.revision.as_deref(), access, progress, &check)?;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::{Local, Op, Reply, Session};
 use crate::error::{Error, Result};
+use crate::home;
 use crate::hub::{self, Access, Opened};
 use crate::model;
 use crate::progress::{Event, Progress};
@@ -32,15 +33,23 @@ pub struct Step {
 
 pub struct Planned {
     local: Local,
+    /// It is a plan for another machine, whose devices are not known.
+    elsewhere: bool,
     /// Where miniature models are made for the time of the plan, so that their headers can be read.
     scratch: tempfile::TempDir,
     steps: Mutex<Vec<Step>>,
 }
 
 impl Planned {
+    /// For this machine.
     pub fn new() -> Result<Self> {
         let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
-        Ok(Self { local: Local::default(), scratch, steps: Mutex::default() })
+        Ok(Self { local: Local::default(), elsewhere: false, scratch, steps: Mutex::default() })
+    }
+
+    /// For another machine.
+    pub fn elsewhere() -> Result<Self> {
+        Ok(Self { elsewhere: true, ..Self::new()? })
     }
 
     /// What was asked since the last time.
@@ -70,7 +79,7 @@ impl Planned {
         let (memory_budget, logits) = (args.memory_budget, args.logits);
         let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
         let estimate = self.estimate(&model, &asked, progress)?;
-        let info = describe(headers(&model, progress)?, &model, progress)?;
+        let info = describe(headers(&model, progress)?, &model, self.elsewhere, progress)?;
         let values = 2.0 * info.num_layers as f64 * num_sequences as f64 * info.hidden_size as f64;
         if values > MAX_VALUES {
             return Err(Error::bad_argument(format!(
@@ -79,7 +88,7 @@ impl Planned {
             .hint("take fewer sequences: what is recorded of each is kept in memory"));
         }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
-        let download = !Path::new(&model.id).exists();
+        let download = !home::expanded(&model.id).exists();
         let acts = shape(info, tokens.info, &args);
         self.steps.lock().expect("no panic under this lock").push(Step {
             model,
@@ -97,9 +106,12 @@ impl Session for Planned {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
         match op {
             Op::Load(args) => {
+                if !self.elsewhere {
+                    model::check_device(&args.device)?;
+                }
                 let files = headers(&args, progress)?;
                 let folder = files.source.place();
-                Ok(Reply::Model { info: describe(files, &args, progress)?, folder })
+                Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {
                 // A file that is here and is none of texts, or has no such column, is told before anything runs.
@@ -138,8 +150,8 @@ fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
     hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)
 }
 
-fn describe(files: Opened, args: &LoadArgs, progress: &dyn Progress) -> Result<ModelInfo> {
-    let (info, notes) = model::describe(files, args)?;
+fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Progress) -> Result<ModelInfo> {
+    let (info, notes) = model::describe(files, args, elsewhere)?;
     notes.into_iter().for_each(|note| progress.event(Event::Note(note)));
     Ok(info)
 }

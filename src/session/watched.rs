@@ -32,6 +32,7 @@ pub struct Watched<F> {
 
 enum Heard {
     Piece(bool, Vec<u8>),
+    Silence,
     Ended(Result<i32>),
 }
 
@@ -64,7 +65,10 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
         std::thread::spawn(move || {
             let code = inner.run(&command, &mut theirs, &mut |piece| {
                 let (Output::Out(bytes) | Output::Err(bytes)) = piece;
-                let piece = Heard::Piece(matches!(piece, Output::Out(_)), bytes.to_vec());
+                let piece = match bytes.is_empty() {
+                    true => Heard::Silence,
+                    false => Heard::Piece(matches!(piece, Output::Out(_)), bytes.to_vec()),
+                };
                 // Whoever was waiting has left: the command is ended.
                 sender.send(piece).map_err(|_| Error::interrupted())
             });
@@ -84,7 +88,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                             output(if out { Output::Out(&bytes) } else { Output::Err(&bytes) })?;
                         }
                         Ok(Heard::Ended(code)) => return code,
-                        Err(RecvTimeoutError::Timeout) => (),
+                        Ok(Heard::Silence) | Err(RecvTimeoutError::Timeout) => (),
                         Err(RecvTimeoutError::Disconnected) => {
                             let message = "a command of a machine panicked; this is a fault of the program";
                             return Err(Error::new(Kind::Unsupported, message));

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::record::{Activations, Classification, Criterion, Fold};
+use crate::words::counted;
 
 use super::check_record;
 
@@ -61,8 +62,9 @@ impl<'a> Applied<'a> {
         let positions = acts.sequence_length.saturating_sub(skip) as u64;
         if acts.num_sequences == 0 || positions == 0 {
             return Err(Error::bad_argument(format!(
-                "no positions to count: {} sequences of {} tokens, `skip_positions` {skip}",
-                acts.num_sequences, acts.sequence_length
+                "no positions to count: {} of {}, `skip_positions` {skip}",
+                counted(acts.num_sequences, "sequence"),
+                counted(acts.sequence_length, "token")
             ))
             .hint("extract again with more or longer sequences"));
         }

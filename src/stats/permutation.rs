@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::record::{Alternative, TestArgs, TestResult};
+use crate::words::counted;
 
 /// Values this close, relative to the observed one, are ties: sums in another order are rounded in another way.
 const TIE: f64 = 1e-12;
@@ -81,7 +82,7 @@ fn check(name: &str, groups: &[&[f64]], args: &TestArgs) -> Result<()> {
 pub fn paired_test(a: &[f64], b: &[f64], args: &TestArgs) -> Result<TestResult> {
     check("paired_test", &[a, b], args)?;
     if a.len() != b.len() {
-        return Err(Error::bad_argument(format!("paired_test: {} values and {}", a.len(), b.len()))
+        return Err(Error::bad_argument(format!("paired_test: {} and {}", counted(a.len(), "value"), b.len()))
             .hint("pairs are what is compared: give one value of each list for every sequence"));
     }
     let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
@@ -108,7 +109,7 @@ pub fn group_test(groups: &[Vec<f64>], args: &TestArgs) -> Result<TestResult> {
     let slices: Vec<&[f64]> = groups.iter().map(Vec::as_slice).collect();
     check("group_test", &slices, args)?;
     if groups.len() < 2 {
-        return Err(Error::bad_argument(format!("group_test: {} groups", groups.len()))
+        return Err(Error::bad_argument(format!("group_test: {}", counted(groups.len(), "group")))
             .hint("give two lists of values or more"));
     }
     let values = groups.concat();
@@ -144,7 +145,7 @@ pub fn group_test(groups: &[Vec<f64>], args: &TestArgs) -> Result<TestResult> {
 pub fn correlation_test(x: &[f64], y: &[f64], ranks: bool, args: &TestArgs) -> Result<TestResult> {
     check("correlation_test", &[x, y], args)?;
     if x.len() != y.len() || x.len() < 3 {
-        return Err(Error::bad_argument(format!("correlation_test: {} values and {}", x.len(), y.len()))
+        return Err(Error::bad_argument(format!("correlation_test: {} and {}", counted(x.len(), "value"), y.len()))
             .hint("give two lists of the same length, three pairs or more"));
     }
     let (x, y) = if ranks { (ranked(x), ranked(y)) } else { (x.to_vec(), y.to_vec()) };

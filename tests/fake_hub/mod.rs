@@ -34,6 +34,8 @@ pub enum Model {
     Folder(PathBuf),
     Gated,
     Private,
+    /// Is under this name now, to which every address of its own redirects.
+    Moved(&'static str),
     /// Sends a page of apologies in place of every file that ends so.
     Sorry(PathBuf, &'static str),
 }
@@ -163,6 +165,9 @@ impl Shared {
     /// the same for datasets.
     fn reply(&self, request: &Request, mood: &Mood) -> Reply {
         let no_model = || Reply::error("401 Unauthorized", "RepoNotFound", "Repository not found");
+        if let Some(reply) = self.moved(request) {
+            return reply;
+        }
         let path = request.path.split('?').next().unwrap();
         let parts: Vec<&str> = path.trim_start_matches('/').splitn(8, '/').collect();
         let (id, rest) = match &parts[..] {
@@ -195,6 +200,7 @@ impl Shared {
             Some(Model::Gated) => {
                 return Reply::error("403 Forbidden", "GatedRepo", "you are not in the authorized list");
             }
+            Some(Model::Moved(_)) => return no_model(),
             Some(Model::Folder(folder)) => (folder, None),
             Some(Model::Sorry(folder, end)) => (folder, Some(end)),
         };
@@ -227,6 +233,27 @@ impl Shared {
             return Reply::new("307 Temporary Redirect", "").with("Location", target).with("X-Repo-Commit", COMMIT);
         }
         self.small_file(&path, request)
+    }
+
+    /// The answer for a model or dataset that has moved: the same address under its new name.
+    fn moved(&self, request: &Request) -> Option<Reply> {
+        let models = self.models.lock().unwrap();
+        let moved = models.iter().filter_map(|(id, model)| match model {
+            Model::Moved(now) => Some((id, *now)),
+            _ => None,
+        });
+        for (id, now) in moved {
+            let api = |id: &str| {
+                if id.starts_with("datasets/") { format!("/api/{id}/") } else { format!("/api/models/{id}/") }
+            };
+            for (before, after) in [(format!("/{id}/"), format!("/{now}/")), (api(id), api(now))] {
+                if let Some(rest) = request.path.strip_prefix(&before) {
+                    let reply = Reply::new("307 Temporary Redirect", "");
+                    return Some(reply.with("Location", format!("{after}{rest}")));
+                }
+            }
+        }
+        None
     }
 
     /// A redirect to the other host.

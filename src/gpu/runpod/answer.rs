@@ -132,7 +132,7 @@ mod tests {
         for cost in [-1.0, 1e9] {
             assert!(pod(&|pod| pod["cost"] = json!(cost)).is_err(), "{cost}");
         }
-        assert_eq!(pod(&|pod| pod["name"] = json!("\u{1b}[2Jx")).unwrap().name, "\u{fffd}[2Jx");
+        assert_eq!(pod(&|pod| pod["name"] = json!("\u{1b}[2Jx")).unwrap().name, "\\u{1b}[2Jx");
     }
 
     #[test]

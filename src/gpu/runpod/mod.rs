@@ -42,6 +42,11 @@ pub struct RunPod {
     client: Client,
 }
 
+/// Whether this user has a key for RunPod.
+pub fn has_key() -> bool {
+    key::find().is_ok()
+}
+
 impl RunPod {
     /// With the key that this user has for RunPod.
     pub fn new() -> Result<Self> {

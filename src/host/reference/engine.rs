@@ -35,7 +35,7 @@ pub const AREA: Area = Area {
                       read when they are needed.",
             options: &[DTYPE, DEVICE, REVISION, CHUNK_LAYERS, STREAM, MAX_VRAM],
             example: r#"let model = load_model("examples/shakespeare-olmoe", #{ dtype: "f32" });
-print(`${model.num_layers} layers, ${model.num_experts} experts`);"#,
+print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_experts, "expert")}`);"#,
         },
         Primitive {
             name: "load_tokens",
@@ -86,7 +86,7 @@ print(`${model.num_layers} layers, ${model.num_experts} experts`);"#,
                 opt(
                     "windows",
                     "string",
-                    "",
+                    "\"tokens\", or \"documents\" with separator",
                     "\"tokens\" over all documents, \"documents\" one window each, or \"text\" cut before tokenising",
                 ),
                 opt("overlap", "float", "0.0", "share of a window that the next one repeats, 0 to below 1"),
@@ -95,7 +95,7 @@ print(`${model.num_layers} layers, ${model.num_experts} experts`);"#,
                 opt("add_special_tokens", "bool", "true", "the special tokens that tokenizer.json adds, such as <s>"),
             ],
             example: r#"let tokens = load_tokens(#{ ids: [[1, 2, 3], [4, 5, 6]] });
-print(`${tokens.num_sequences} sequences of ${tokens.sequence_length}`);"#,
+print(`${format_count(tokens.num_sequences, "sequence")} of ${tokens.sequence_length}`);"#,
         },
         Primitive {
             name: "extract_layernorms",

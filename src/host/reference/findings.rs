@@ -1,9 +1,26 @@
 //! Primitives that look further into records: sweeps of criteria, tests of claims, figures, tables and files.
 
-use super::results::{BOOTSTRAP, CRITERION, RESAMPLES};
+use super::results::{CRITERION, RESAMPLES};
 use super::{Area, Opt, Primitive, opt};
 
-const TEST_RESAMPLES: Opt = opt("n_resamples", "int", "10000", "permutations");
+const TEST_RESAMPLES: Opt =
+    opt("n_resamples", "int", "100000", "permutations drawn; where there are no more in all, each is taken once");
+/// Of a curve or of many criteria, which need fewer than the intervals of a result.
+const FEWER: Opt = opt("n_resamples", "int", "1000", "number of resamples");
+/// As `BOOTSTRAP`, of the sizes of a sample.
+const OF_SIZES: &[Opt] = &[
+    CRITERION[0],
+    CRITERION[1],
+    CRITERION[2],
+    CRITERION[3],
+    CRITERION[4],
+    CRITERION[5],
+    CRITERION[6],
+    FEWER,
+    RESAMPLES[1],
+    RESAMPLES[2],
+    RESAMPLES[3],
+];
 const ALTERNATIVE: Opt =
     opt("alternative", "\"two-sided\" | \"greater\" | \"less\"", "\"two-sided\"", "what is held against chance");
 const SEED: Opt = opt("seed", "int", "a fixed one", "equal seeds give equal p-values");
@@ -54,18 +71,7 @@ pub const LOOKING: Area = Area {
                 "sweep_criteria(stored: results, options: map) -> array",
             ],
             "Every combination of the values given, each with its bootstrap: one row per criterion.",
-            &[
-                MAGNITUDES,
-                LAYERS,
-                POSITIONS,
-                UNITS,
-                SKIPS,
-                SYSTEMATIC,
-                RESAMPLES[0],
-                RESAMPLES[1],
-                RESAMPLES[2],
-                RESAMPLES[3],
-            ],
+            &[MAGNITUDES, LAYERS, POSITIONS, UNITS, SKIPS, SYSTEMATIC, FEWER, RESAMPLES[1], RESAMPLES[2], RESAMPLES[3]],
             acts!("print(acts.sweep_criteria(#{ magnitude_threshold: [3.0, 4.0], n_resamples: 100 }).len());"),
         ),
         row(
@@ -108,7 +114,7 @@ for step in 0..100 {
                 "sequences_needed(stored: results, options?: map) -> map",
             ],
             "How far the classification depends on the number of sequences, and how many would decide it.",
-            BOOTSTRAP,
+            OF_SIZES,
             acts!("print(acts.sequences_needed(#{ magnitude_threshold: 3.0, n_resamples: 100 }).sufficient);"),
         ),
         row(

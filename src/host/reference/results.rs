@@ -99,7 +99,7 @@ pub const STATISTICS: Area = Area {
 let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
 for threshold in [3.0, 4.0, 6.0] {
     let found = acts.detect_outliers(#{ magnitude_threshold: threshold });
-    print(`${threshold}: ${found.num_features} features, ${found.classification}`);
+    print(`${threshold}: ${format_count(found.num_features, "feature")}, ${found.classification}`);
 }"#,
         },
         Primitive {
@@ -113,7 +113,7 @@ for threshold in [3.0, 4.0, 6.0] {
             example: r#"let model = load_model("examples/shakespeare-olmoe");
 let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] }));
 let ci = acts.bootstrap_ci(#{ magnitude_threshold: 3.0, n_resamples: 200 });
-print(`${ci.num_features.low} to ${ci.num_features.high} features`);"#,
+print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
         },
     ],
 };

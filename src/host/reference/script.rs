@@ -80,6 +80,13 @@ pub const SHOW: Area = Area {
             example: r#"table(["threshold", "features"], [#{ threshold: 6.0, features: 3 }, #{ threshold: 7.0, features: 1 }]);"#,
         },
         Primitive {
+            name: "show",
+            signatures: &["show(value: any) -> ()"],
+            summary: "Prints a value for people, as `outlier repl` does: rows and records as tables, everything else as `print`.",
+            options: &[],
+            example: r#"show(#{ features: 3, classification: "SYSTEMATIC" });"#,
+        },
+        Primitive {
             name: "log",
             signatures: &["log(text: string) -> ()"],
             summary: "One line for the user that is not data: to stderr, and to the log of with_log.",
@@ -92,6 +99,13 @@ pub const SHOW: Area = Area {
             summary: "Bytes with a unit: 1500000 is 1.50 MB.",
             options: &[],
             example: r#"print(format_bytes(1500000));"#,
+        },
+        Primitive {
+            name: "format_count",
+            signatures: &["format_count(count: int, one: string) -> string"],
+            summary: "A number with what it counts, in the singular for one: 1 feature, 3 features.",
+            options: &[],
+            example: r#"print(format_count(1, "feature"));"#,
         },
         Primitive {
             name: "format_number",

@@ -1,0 +1,29 @@
+//! `~` in paths that a user writes. A shell expands it in a word of its own, but neither in a script nor behind `--flag=`.
+
+use std::path::{Path, PathBuf};
+
+/// The path with a leading `~` or `~/` replaced by the user's home folder; any other path as it is. A file of the project that
+/// is called `~` is `./~`.
+pub fn expanded(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(below), Some(home)) if below.as_os_str().is_empty() => home,
+        (Ok(below), Some(home)) => home.join(below),
+        _ => path.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leading_tilde_is_the_home_folder() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(expanded("~"), home);
+        assert_eq!(expanded("~/a/b"), home.join("a/b"));
+        for path in ["", "a", "./~", "a/~/b", "~a", "~a/b", "/~", "/a"] {
+            assert_eq!(expanded(path), Path::new(path), "{path}");
+        }
+    }
+}
