@@ -21,3 +21,4 @@ pub mod session;
 pub mod stats;
 pub mod suggest;
 pub mod terminal;
+pub mod threads;

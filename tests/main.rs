@@ -50,6 +50,7 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod hardening;
 mod outside_files;
 
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and

@@ -34,9 +34,21 @@ const ELSEWHERE: &[Tested] = &[
         ],
     ),
     // messages quote little
-    (8, &[crate::outside_files::messages_quote_no_files_at_length]),
+    (
+        8,
+        &[
+            crate::outside_files::messages_quote_no_files_at_length,
+            crate::hardening::messages_stay_short_whatever_stands_in_files_and_names,
+        ],
+    ),
     // only files are read
-    (9, &[crate::outside_files::what_is_no_file_is_not_read]),
+    (
+        9,
+        &[
+            crate::outside_files::what_is_no_file_is_not_read,
+            crate::hardening::pipes_and_devices_are_no_keys_and_are_not_sent,
+        ],
+    ),
     // a damaged file is an error
     (
         10,
@@ -50,6 +62,7 @@ const ELSEWHERE: &[Tested] = &[
     (
         11,
         &[
+            crate::hardening::an_analysis_with_infinite_losses_is_saved_and_loaded,
             crate::saving::a_record_of_another_run_is_not_believed,
             crate::saving::a_full_disk_leaves_the_analysis_of_before,
         ],
@@ -106,6 +119,7 @@ const ELSEWHERE: &[Tested] = &[
     (
         31,
         &[
+            crate::hardening::measurements_that_are_no_numbers_replace_no_analysis,
             crate::wire::a_reply_of_the_wrong_kind_is_an_error,
             crate::wire::a_frame_larger_than_the_answer_can_be_is_not_read,
         ],

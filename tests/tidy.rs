@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("secret", 0),
     ("suggest", 0),
     ("terminal", 0),
+    ("threads", 0),
 ];
 
 /// Lines after which a file has a second noun in it.

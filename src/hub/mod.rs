@@ -35,6 +35,7 @@ pub use environment::{own_token, use_token};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 
 use crate::error::{Error, Result};
+use crate::plain::plain;
 use crate::progress::Progress;
 use folder::Folder;
 use ranges::Limits;
@@ -66,7 +67,7 @@ pub fn open(id: &str, revision: Option<&str>, access: Access, progress: &dyn Pro
         return Ok(Opened { source: Arc::new(Folder::new(Path::new(id))), revision: None });
     }
     let address = Address::new(RepositoryKind::Model, id).ok_or_else(|| {
-        Error::not_found(format!("model \"{id}\": no such folder, and not a hub id")).hint(
+        Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200))).hint(
             "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"",
         )
     })?;

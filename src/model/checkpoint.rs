@@ -18,7 +18,7 @@ use super::spec::Tensor;
 use crate::error::{Error, Result};
 use crate::hub::{Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
-use crate::outside::complaint;
+use crate::outside::{self, complaint};
 use crate::record::FileHash;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -111,6 +111,7 @@ impl Checkpoint {
         let source = self.source.clone();
         let file = &source.files()?[index];
         let damaged = |problem: String| damaged(&*source, file, problem);
+        outside::json::check(header, outside::json::LARGE).map_err(|said| damaged(format!("bad header: {said}")))?;
         let metadata: Metadata =
             serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
         let data = LENGTH + header.len() as u64;

@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 
 use super::{Listener, Machine, Output};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Commands run by `/bin/sh`.
 #[derive(Default)]
@@ -32,15 +33,22 @@ impl Machine for Here {
         let mut child = child.spawn().map_err(running)?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let heard = std::thread::scope(|scope| {
-            scope.spawn(move || {
+            let feed = move || {
                 let mut stdin = stdin.expect("piped");
                 // A command that does not read its input has its reasons.
                 let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
-            });
+            };
             let (sender, pieces) = channel();
             let errors = sender.clone();
-            scope.spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
-            scope.spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
+            let hear = move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok());
+            let hear_errors = move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok());
+            let started = threads::start_in(scope, hear)
+                .and_then(|_| threads::start_in(scope, hear_errors))
+                .and_then(|_| threads::start_in(scope, feed));
+            if let Err(error) = started {
+                let _ = child.kill();
+                return Err(Error::no_thread("a command", &error));
+            }
             let mut pieces = pieces.into_iter();
             let heard =
                 pieces.try_for_each(|(out, piece)| output(if out { Output::Out(&piece) } else { Output::Err(&piece) }));
@@ -64,7 +72,8 @@ impl Machine for Here {
         let (input, output): (OwnedFd, OwnedFd) = (theirs.try_clone().map_err(opening)?.into(), theirs.into());
         let mut child = shell(command);
         let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
-        std::thread::spawn(move || child.wait());
+        // Without one it is a zombie until this process ends, and nothing else.
+        let _ = threads::start(move || child.wait());
         Ok(ours)
     }
 }

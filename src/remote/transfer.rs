@@ -12,6 +12,7 @@ use super::part::{Claim, Sending, beside, claim};
 use super::{Finished, Machine, Output, collect, finish, keep, output, quoted};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
 
 const PIECE: usize = 1 << 20;
@@ -47,7 +48,7 @@ pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progr
 /// Until it is whole a file has a name of its own: nobody else who sends the same gets in its way.
 fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
     let reading = |e: std::io::Error| Error::io(format!("reading {}", from.display()), &e);
-    let mut file = File::open(from).map_err(reading)?;
+    let mut file = outside::open(from).map_err(reading)?;
     let metadata = file.metadata().map_err(reading)?;
     let whole = sha256(&mut file.try_clone().map_err(reading)?, metadata.len()).map_err(reading)?;
     let sending = Sending::new(&machine.name(), to, &whole);

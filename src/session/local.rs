@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::model::{self, OpenModel};
+use crate::plain::plain;
 use crate::progress::Progress;
 use crate::record::LoadArgs;
 
@@ -64,7 +65,8 @@ impl Local {
         }
         let access = if args.stream { Access::Stream } else { Access::Download };
         let files = hub::open(&args.id, args.revision.as_deref(), access, progress)?;
-        let model = model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", args.id)))?;
+        let model =
+            model::open(files, args).map_err(|e| e.context(format!("loading model \"{}\"", plain(&args.id, 200))))?;
         let model = Arc::new(model);
         // Another thread may have been quicker: then its model is the one.
         let mut models = models();
