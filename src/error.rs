@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Characters of a message.
+const LONGEST_MESSAGE: usize = 4000;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a script may want to tell apart; see `Kind::name` for the spelling in scripts.
@@ -105,7 +108,7 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: bounded(message.into()), hint: None }
     }
 
     /// Memory was short.
@@ -142,16 +145,32 @@ impl Error {
         Self::new(kind, format!("{what}: {error}"))
     }
 
+    /// A thread for `what` could not be started.
+    pub fn no_thread(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        Self::new(Kind::Io, format!("starting a thread for {what}: {error}")).hint(
+            "the system starts no more for this user: look at `ulimit -u`, and at the limit of processes of a container",
+        )
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(bounded(hint.into()));
         self
     }
 
     /// Adds where it happened, outermost first: "loading model X: reading Y: …".
     pub fn context(mut self, place: impl fmt::Display) -> Self {
-        self.message = format!("{place}: {}", self.message);
+        self.message = bounded(format!("{place}: {}", self.message));
         self
     }
+}
+
+/// A message as it may be shown: whatever name or word of others it quotes, it stays readable.
+fn bounded(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
 }
 
 impl fmt::Display for Error {

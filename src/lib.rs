@@ -22,4 +22,5 @@ pub mod session;
 pub mod stats;
 pub mod suggest;
 pub mod terminal;
+pub mod threads;
 pub mod words;

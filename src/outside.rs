@@ -1,6 +1,8 @@
 //! What comes from outside: files of which only regular ones are opened and no more is read than they may need, libraries
 //! that may panic on them, and words of theirs in messages.
 
+pub mod json;
+
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};

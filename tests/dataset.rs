@@ -350,7 +350,13 @@ fn damaged_and_wrong_files() {
     refuses("docs.jsonl", "", FAILED, "reading docs.jsonl, line 2: ", "every line is a JSON object");
     project.file("docs.jsonl", "{\"text\": \"fine\"}\n");
     let documents = "windows: \"documents\", ";
-    refuses("docs.jsonl", documents, SCRIPT, "0 documents, and 1 of fewer tokens", "use num_sequences: 0 or more text");
+    refuses(
+        "docs.jsonl",
+        documents,
+        SCRIPT,
+        "0 documents, and 1 of fewer tokens",
+        "use a smaller sequence_length or more text",
+    );
 }
 
 #[test]

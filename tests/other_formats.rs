@@ -172,7 +172,7 @@ fn shards_without_their_index() {
     let project = llama();
     std::fs::remove_file(project.path("model/model.safetensors.index.json")).unwrap();
     let message =
-        "model-00001-of-00002.safetensors and 2 more, but neither model.safetensors nor model.safetensors.index.json";
+        "model-00001-of-00002.safetensors and 1 more, but neither model.safetensors nor model.safetensors.index.json";
     told(&project, message, "fetch model.safetensors.index.json");
 }
 
@@ -196,8 +196,20 @@ fn another_format_under_the_name_of_safetensors() {
     ] {
         let project = Project::new();
         project.copy("tests/fixtures/llama/config.json", "model/config.json").file("model/model.safetensors", data);
-        told_here(&project, &format!("{what}"), "use the model's release in safetensors");
+        told_here(&project, what, "use the model's release in safetensors");
     }
+}
+
+/// A header of 35,615 bytes: the bytes of that number are those with which a gzip file begins.
+#[test]
+fn a_header_whose_length_looks_like_another_format() {
+    const LENGTH: usize = 0x8b1f;
+    let project = llama();
+    let data = project.bytes(SHARD);
+    let end = 8 + u64::from_le_bytes(data[..8].try_into().unwrap()) as usize;
+    let padding = vec![b' '; LENGTH + 8 - end];
+    let padded = [&(LENGTH as u64).to_le_bytes()[..], &data[8..end], &padding, &data[end..]].concat();
+    project.file(SHARD, padded).script("load_model(\"model\");").ends(0);
 }
 
 #[test]
@@ -282,7 +294,8 @@ fn quantised_models_by_their_tensors() {
 #[test]
 fn a_weight_that_cannot_be_read_is_found_before_anything_is_read() {
     let weight = "model.layers.1.mlp.up_proj.weight";
-    let cases: [(&dyn Fn(&mut checkpoint::Arrays), &str); 3] = [
+    type Damage<'a> = &'a dyn Fn(&mut checkpoint::Arrays);
+    let cases: [(Damage, &str); 3] = [
         (
             &|arrays| {
                 let array = arrays.get_mut(weight).unwrap();

@@ -487,3 +487,23 @@ fn a_run_that_got_no_machine_has_cost_nothing() {
     clean(&fake, &outcome);
     assert!(outcome.stderr.contains("; cost $0.00\n"), "{}", outcome.stderr);
 }
+
+/// What cannot be given back may be alive, and the exit code says so.
+#[test]
+fn what_cannot_be_reaped_may_be_alive() {
+    let (fake, project) = (FakeRunPod::start(), Project::new());
+    project.file("script.rhai", format!("{PROVISION} sleep(3600);"));
+    let mut child = command(&project, &fake, &["run", "script.rhai"]).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while fake.created() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(300), "no pod was asked for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut reap = command(&project, &fake, &["gpus", "reap"]);
+    let outcome = Outcome::of(reap.env("OUTLIER_RUNPOD_URL", "http://127.0.0.1:9").output().unwrap()).ends(4);
+    assert!(outcome.stderr.contains("may still be running and costing money"), "{}", outcome.stderr);
+    assert!(gpus(&project, &fake, &["reap"]).ok().contains("was left over by a run that died"));
+    assert_eq!(fake.alive(), [""; 0]);
+}

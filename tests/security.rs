@@ -39,10 +39,17 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::outside_files::messages_quote_no_files_at_length,
             crate::formats::a_column_that_is_not_there_is_told_with_those_that_are,
+            crate::hardening::messages_stay_short_whatever_stands_in_files_and_names,
         ],
     ),
     // only files are read
-    (9, &[crate::outside_files::what_is_no_file_is_not_read]),
+    (
+        9,
+        &[
+            crate::outside_files::what_is_no_file_is_not_read,
+            crate::hardening::pipes_and_devices_are_no_keys_and_are_not_sent,
+        ],
+    ),
     // a damaged file is an error
     (
         10,
@@ -58,6 +65,7 @@ const ELSEWHERE: &[Tested] = &[
     (
         11,
         &[
+            crate::hardening::an_analysis_with_infinite_losses_is_saved_and_loaded,
             crate::saving::a_record_of_another_run_is_not_believed,
             crate::saving::a_full_disk_leaves_the_analysis_of_before,
         ],
@@ -126,6 +134,7 @@ const ELSEWHERE: &[Tested] = &[
     (
         31,
         &[
+            crate::hardening::measurements_that_are_no_numbers_replace_no_analysis,
             crate::wire::a_reply_of_the_wrong_kind_is_an_error,
             crate::wire::a_frame_larger_than_the_answer_can_be_is_not_read,
         ],

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("record", 0),
     ("secret", 0),
     ("suggest", 0),
+    ("threads", 0),
     ("words", 0),
 ];
 

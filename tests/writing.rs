@@ -175,7 +175,7 @@ fn where_the_user_allows_it_scripts_write() {
         assert_eq!(elsewhere.has("new/out/activations.safetensors"), command != "plan", "{command}");
         let _ = std::fs::remove_dir_all(elsewhere.path("new"));
     }
-    repl(&["repl"]).ends(1);
+    repl(&["repl"]).ends(3);
     repl(&[&["repl"], &allowed[..]].concat()).ok();
     assert!(elsewhere.has("new/out/activations.safetensors"));
 }

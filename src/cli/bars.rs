@@ -121,11 +121,10 @@ impl Progress for BarWork {
             Event::Warning(text) => {
                 let _ = self.all.println(format!("warning: {}", one_line(&text)));
             }
-            Event::Note(text) => {
-                if is_new(&text) {
-                    let _ = self.all.println(format!("note: {}", one_line(&text)));
-                }
+            Event::Note(text) if is_new(&text) => {
+                let _ = self.all.println(format!("note: {}", one_line(&text)));
             }
+            Event::Note(_) => (),
         }
     }
 
@@ -224,11 +223,8 @@ impl Progress for LineWork {
             Event::Checkpoint { .. } => (),
             Event::End => *state = None,
             Event::Warning(text) => terminal::note(format!("warning: {}", one_line(&text))),
-            Event::Note(text) => {
-                if is_new(&text) {
-                    terminal::note(format!("note: {}", one_line(&text)));
-                }
-            }
+            Event::Note(text) if is_new(&text) => terminal::note(format!("note: {}", one_line(&text))),
+            Event::Note(_) => (),
         }
     }
 

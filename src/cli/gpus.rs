@@ -138,7 +138,7 @@ fn list_all() -> Result<ExitCode> {
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Some(listed) = listed(&*provider, &ledger)? else {
-            left_out = true;
+            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
             continue;
         };
         for alive in listed {
@@ -193,7 +193,7 @@ fn reachable(ledger: &Ledger) -> Result<Reachable> {
             // Not a cluster, and nobody said that it is one.
             Err(error) if error.kind == Kind::NotFound => (),
             Err(error) => {
-                left_out |= gpu::has_account(&name);
+                left_out |= gpu::has_account(&name, &ledger.all()?);
                 terminal::note(format!("{name}: left out: {error}"));
             }
         }

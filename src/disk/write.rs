@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -67,22 +67,55 @@ pub fn create(path: &Path) -> Result<NamedTempFile> {
 fn create_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
     static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
     let folder = folder_of(path);
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+    while_away(folder, || std::fs::create_dir_all(folder))
+        .map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
     // Once is enough: what this run leaves, it removes itself.
     if SWEPT.lock().expect("no panic under this lock").insert(folder.to_path_buf()) {
         sweep(folder);
     }
-    loop {
-        let file = tempfile::Builder::new()
+    let begin = || {
+        std::fs::create_dir_all(folder)?;
+        tempfile::Builder::new()
             .prefix(&left_over(".partial"))
             .permissions(std::fs::Permissions::from_mode(mode))
             .tempfile_in(folder)
+    };
+    loop {
+        let file = while_away(folder, begin)
             .map_err(|e| Error::io(format!("writing in {}", folder.display()), &e).hint("is the folder writable?"))?;
-        // Before it was locked, somebody who sweeps may have taken it for left over.
-        if is_ours(file.as_file()) && is_at(file.as_file(), file.path()) {
+        if is_ours(file.as_file()) && stays(&file) {
             return Ok(file);
         }
     }
+}
+
+/// Repeats what fails because the folder is elsewhere for a moment. Where something that is no folder stands in the way, no
+/// time changes that.
+fn while_away<T>(folder: &Path, mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let blocked = || folder.ancestors().any(|above| above.symlink_metadata().is_ok() && !above.is_dir());
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) && !blocked() => (),
+            other => return other,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    attempt()
+}
+
+/// Whether a new file, locked by now, has its name still: before it was locked, somebody who sweeps may have taken it for left
+/// over and removed it. One that has a name and not this one is in a folder that is elsewhere for a moment.
+fn stays(file: &NamedTempFile) -> bool {
+    for _ in 0..ATTEMPTS {
+        if is_at(file.as_file(), file.path()) {
+            return true;
+        }
+        if file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    false
 }
 
 /// Removes from a folder the unfinished files that runs of this computer have left and nobody writes any more.

@@ -165,9 +165,10 @@ pub fn names(open: &[ledger::Entry]) -> Vec<String> {
     names
 }
 
-/// Whether this user may have machines of this provider: one without a key of RunPod has no account there.
-pub fn has_account(name: &str) -> bool {
-    name != "runpod" || runpod::has_key()
+/// Whether this user may have machines of this provider: with a key of RunPod, and of a cluster when the project has had some. A
+/// program `squeue` alone makes no cluster.
+pub fn has_account(name: &str, known: &[ledger::Entry]) -> bool {
+    known.iter().any(|entry| entry.provider == name) || (name == "runpod" && runpod::has_key())
 }
 
 /// The provider of this name that machines are rented from.

@@ -14,8 +14,12 @@ use super::problem::thrown;
 use super::values::{StoredHandle, to_dynamic, to_json};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::results::{self, Table};
 use crate::secret::secret_name;
+
+/// JSON values of a data file of `stdlib/`.
+const DATA_VALUES: usize = 1 << 20;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
@@ -132,7 +136,8 @@ fn stdlib_text(context: &Context, name: &str) -> Result<String> {
 
 fn stdlib_json(context: &Context, name: &str) -> Result<Dynamic> {
     let text = stdlib_text(context, name)?;
-    let json = serde_json::from_str(&text).map_err(|e| Error::corrupt(format!("reading stdlib/{name}: {e}")))?;
+    let json = outside::json::from_slice(text.as_bytes(), DATA_VALUES)
+        .map_err(|e| Error::corrupt(format!("reading stdlib/{name}: {}", outside::complaint(e))))?;
     Ok(to_dynamic(&json))
 }
 

@@ -1,5 +1,6 @@
 //! Primitives of machines: provision_gpu, and what a machine does: the engine's primitives, sync, run_command, terminate.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
+use crate::outside;
 use crate::progress::{Event, Progress, interrupt_requested};
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output, SshTarget};
@@ -38,6 +40,8 @@ const STALL_MINUTES: f64 = 60.0;
 const PATIENCE_MINUTES: f64 = 10.0;
 const MAX_HOURS: f64 = 12.0;
 const DISK_GB: usize = 60;
+/// Bytes of a private key, and of a list of host keys.
+const KEY_FILE: u64 = 16 << 20;
 /// Bytes of a command's output that are held back until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
 /// A machine that a script holds: another one, or this.
@@ -214,7 +218,22 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         ssh: o
             .string("host")?
             .map(|host| -> Result<SshTarget> {
-                let path = |key| Ok::<_, Error>(o.string(key)?.map(PathBuf::from));
+                // Libraries that read them would wait for a pipe, and for the end of a device.
+                let path = |key| -> Result<Option<PathBuf>> {
+                    let path = o.string(key)?.map(PathBuf::from);
+                    if let Some(path) = &path {
+                        match outside::read(path, KEY_FILE) {
+                            Err(e) if e.kind() != ErrorKind::NotFound => {
+                                let path = crate::plain::plain(&path.display().to_string(), 200);
+                                return Err(Error::io(format!("provision_gpu: reading `{key}` {path}"), &e)
+                                    .hint("it is a file, as `ssh-keygen` and `ssh` write it"));
+                            }
+                            // One that is not there is told where it is needed.
+                            _ => (),
+                        }
+                    }
+                    Ok(path)
+                };
                 Ok(SshTarget {
                     host,
                     key: path("key")?,

@@ -9,7 +9,7 @@ use super::extract::extract;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::statistics::resampling;
-use super::values::{ActivationsHandle, Model, StoredHandle, TokensHandle, activations, to_dynamic};
+use super::values::{ActivationsHandle, Model, StoredHandle, TokensHandle, activations, numbers_to_dynamic};
 use crate::record::{BootstrapArgs, plain};
 use crate::stats;
 
@@ -44,7 +44,7 @@ fn of_model(context: &Context, model: Model, tokens: TokensHandle, options: Map)
         asked.insert("logits".into(), true.into());
         stats::perplexity(&extract(context, &model, &tokens, asked)?.0, &args)
     };
-    Ok(to_dynamic(&plain(&thrown(run())?)))
+    Ok(numbers_to_dynamic(&plain(&thrown(run())?)))
 }
 
 fn of_record(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
@@ -53,5 +53,5 @@ fn of_record(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
         let o = Options::new("perplexity", options, &OF_RECORD)?;
         stats::perplexity(&acts, &resampling(&o, BootstrapArgs::default())?)
     };
-    Ok(to_dynamic(&plain(&thrown(run())?)))
+    Ok(numbers_to_dynamic(&plain(&thrown(run())?)))
 }

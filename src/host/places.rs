@@ -47,10 +47,10 @@ pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Resu
     let place = context.root.join(path);
     let fits = is_plain(named) || foreign && stays(context, &place, &context.root).is_ok();
     if !fits {
-        return Err(Error::bad_argument(format!("{what} is {path:?}, not a {noun} in the project")).hint(format!(
+        return Err(Error::bad_argument(format!("{what} is {path:?}, not a {noun} in the project")).hint(
             "name it relative to the folder the program runs in, without `..` and hidden folders, such as \"results/NAME\"; \
-             `outlier run --allow-write DIR SCRIPT` allows others"
-        )));
+             `outlier run --allow-write DIR SCRIPT` allows others",
+        ));
     }
     stays(context, &place, &context.root).map_err(|error| error.context(what))
 }

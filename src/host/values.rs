@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::problem::{ScriptResult, throw};
 use crate::error::Error;
-use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, plain};
+use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
 use crate::suggest;
@@ -253,6 +253,15 @@ pub fn handle_json(value: &Dynamic) -> Option<Value> {
 
 /// JSON as script values.
 pub fn to_dynamic(json: &Value) -> Dynamic {
+    of_json(json, &|text| text.to_string().into())
+}
+
+/// The same of a record that has no texts of its own: floats that JSON has no numbers for are floats again.
+pub fn numbers_to_dynamic(json: &Value) -> Dynamic {
+    of_json(json, &|text| number::named(text).map_or_else(|| text.to_string().into(), Dynamic::from))
+}
+
+fn of_json(json: &Value, of_text: &dyn Fn(&str) -> Dynamic) -> Dynamic {
     match json {
         Value::Null => Dynamic::UNIT,
         Value::Bool(value) => (*value).into(),
@@ -260,10 +269,11 @@ pub fn to_dynamic(json: &Value) -> Dynamic {
             Some(whole) => whole.into(),
             None => number.as_f64().unwrap_or(f64::NAN).into(),
         },
-        Value::String(text) => text.clone().into(),
-        Value::Array(items) => items.iter().map(to_dynamic).collect::<rhai::Array>().into(),
+        Value::String(text) => of_text(text),
+        Value::Array(items) => items.iter().map(|item| of_json(item, of_text)).collect::<rhai::Array>().into(),
         Value::Object(map) => {
-            let map: rhai::Map = map.iter().map(|(key, value)| (key.as_str().into(), to_dynamic(value))).collect();
+            let entry = |(key, value): (&String, &Value)| (key.as_str().into(), of_json(value, of_text));
+            let map: rhai::Map = map.iter().map(entry).collect();
             map.into()
         }
     }
@@ -328,6 +338,8 @@ pub fn register(engine: &mut Engine) {
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
     register_handle::<StoredHandle>(engine);
+    engine
+        .register_get("mean_nll", |acts: &mut ActivationsHandle| numbers_to_dynamic(&number::plain(&acts.0.mean_nll)));
     engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
     // Maps and arrays, for found.to_json(); Rhai's own writes floats and strings in its own way.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));

@@ -18,6 +18,7 @@ use super::names::is_commit;
 use super::source::SMALL_FILE;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
 
 /// Between two looks at a lock that another process holds.
@@ -62,7 +63,7 @@ impl Cache {
     /// The commit that a branch or tag was at when somebody last asked.
     pub fn commit(&self, revision: &str) -> Option<String> {
         let mut text = String::new();
-        File::open(self.reference(revision)).ok()?.take(64).read_to_string(&mut text).ok()?;
+        outside::open(&self.reference(revision)).ok()?.take(64).read_to_string(&mut text).ok()?;
         Some(text.trim().to_string()).filter(|commit| is_commit(commit))
     }
 
@@ -213,7 +214,7 @@ fn is_believable(path: &Path, hash: &Hash) -> bool {
 /// Whether a file exists and begins like what its name says.
 pub fn is_plausible(path: &Path) -> bool {
     let mut begin = [0u8; 9];
-    let Ok(read) = File::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
+    let Ok(read) = outside::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => begin.trim_ascii_start().starts_with(b"{"),
         // The length of the header, then the header.

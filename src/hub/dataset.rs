@@ -3,14 +3,13 @@
 //! The cache is below the user's cache folder, `outlier/datasets/<owner>--<name>/<commit>/<file>/<first byte>-<length>`, so
 //! that the same text is there again without a network.
 
-use std::fs::File;
-use std::io::Read;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::environment;
@@ -23,6 +22,7 @@ use super::resolve::{Address, RepositoryKind, check_revision};
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::plain::plain;
 use crate::progress::note;
 use crate::record::DatasetArgs;
@@ -91,8 +91,7 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     let digest: String = Sha256::digest(&question)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.map(|folder| folder.join(format!("choice-{digest}.json")));
     let known = || {
-        let (mut text, file) = (Vec::new(), File::open(path.as_ref()?).ok()?);
-        file.take(CHOICE).read_to_end(&mut text).ok()?;
+        let text = outside::read(path.as_ref()?, CHOICE).ok()?;
         serde_json::from_slice(&text).ok().filter(Choice::is_harmless)
     };
     let pinned = args.revision.as_deref().is_some_and(is_commit);
@@ -132,8 +131,8 @@ fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choi
     };
     let http = Arc::new(http);
     let revision = args.revision.as_deref().unwrap_or("main");
-    let info = http.json(&address.api_path(revision), &address.doing(DESCRIPTION), patience)?;
-    let commit = info["sha"].as_str().filter(|commit| is_commit(commit)).map(str::to_string).ok_or_else(|| {
+    let info: Vec<Described> = http.json(&address.api_path(revision), &address.doing(DESCRIPTION), patience)?;
+    let commit = info.into_iter().find_map(|info| info.sha).filter(|commit| is_commit(commit)).ok_or_else(|| {
         Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing(DESCRIPTION))).hint(IS_IT_A_HUB)
     })?;
     let file = match &args.file {
@@ -162,10 +161,10 @@ fn smallest(
     let (mut listed, mut others) = (Vec::new(), Vec::new());
     for folder in &folders {
         let doing = address.doing(&format!("the list of {folder}/"));
-        match http.json(&address.tree_path(commit, folder), &doing, patience) {
+        match http.json::<TextFiles>(&address.tree_path(commit, folder), &doing, patience) {
             Err(error) if error.kind == Kind::NotFound => continue,
-            list => {
-                let files = files(&list?);
+            pages => {
+                let files: Vec<_> = pages?.into_iter().flat_map(|TextFiles(files)| files).collect();
                 listed = files.iter().filter(|(path, _)| path.ends_with(".parquet")).cloned().collect();
                 if others.is_empty() {
                     others = files.into_iter().filter(|(path, _)| holds_texts(path)).collect();
@@ -218,13 +217,47 @@ fn holds_texts(path: &str) -> bool {
     !about && [".json", ".jsonl", ".ndjson", ".csv", ".tsv"].iter().any(|ending| inner.ends_with(ending))
 }
 
-/// Paths and sizes of the files of a list.
-fn files(list: &Value) -> Vec<(String, u64)> {
-    let file = |entry: &Value| {
-        let path = entry["path"].as_str().filter(|path| is_file_path(path))?;
-        Some((path.to_string(), entry["size"].as_u64().filter(|_| entry["type"] != "directory")?))
-    };
-    list.as_array().into_iter().flatten().filter_map(file).collect()
+/// What is needed of the description of a dataset.
+#[derive(Deserialize)]
+struct Described {
+    sha: Option<String>,
+}
+
+/// An entry of a list of files; folders have no size of their own.
+#[derive(Deserialize)]
+struct Entry {
+    path: String,
+    size: Option<u64>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// The files of a page of such a list that may hold texts, with their bytes: what else is listed is not kept.
+struct TextFiles(Vec<(String, u64)>);
+
+impl<'de> Deserialize<'de> for TextFiles {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = TextFiles;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of files")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> std::result::Result<TextFiles, A::Error> {
+                let mut files = Vec::new();
+                while let Some(Entry { path, size, kind }) = entries.next_element()? {
+                    let is_wanted = (path.ends_with(".parquet") || holds_texts(&path)) && is_file_path(&path);
+                    let size = size.filter(|_| is_wanted && kind.as_deref() != Some("directory"));
+                    files.extend(size.map(|size| (path, size)));
+                }
+                Ok(TextFiles(files))
+            }
+        }
+        from.deserialize_seq(Entries)
+    }
 }
 
 /// The bytes of the file: from the cache, or from the hub and then in the cache.
@@ -244,7 +277,7 @@ impl Cached {
             return Err(Error::unsupported(message).hint("files whose rows are in smaller groups can be read"));
         }
         let is_whole = |path: &&PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes);
-        let cached = path.as_ref().filter(is_whole).and_then(|path| std::fs::read(path).ok());
+        let cached = path.as_ref().filter(is_whole).and_then(|path| outside::read(path, LARGEST_RANGE).ok());
         if let Some(data) = cached.filter(|data| data.len() as u64 == bytes) {
             return Ok(data);
         }

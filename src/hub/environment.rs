@@ -1,11 +1,11 @@
 //! What the environment says about the hub: endpoint, token, time-out, whether it may be asked at all, and where what came
 //! from it is kept. Names and meanings are those of the Python package huggingface_hub.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::outside;
 use crate::secret::{self, Secret};
 
 /// A connection that brings no byte for this long has stalled; `HF_HUB_DOWNLOAD_TIMEOUT`, seconds, changes it.
@@ -37,9 +37,8 @@ const VARIABLES: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 pub fn own_token() -> Option<Secret> {
     let file = || folder("HF_TOKEN_PATH").or(home().map(|home| home.join("token")));
     let stored = || {
-        let (mut text, file) = (String::new(), std::fs::File::open(file()?).ok()?);
-        file.take(TOKEN_FILE).read_to_string(&mut text).ok()?;
-        Secret::new(&text)
+        let text = outside::read(&file()?, TOKEN_FILE).ok()?;
+        Secret::new(std::str::from_utf8(&text).ok()?)
     };
     VARIABLES.into_iter().find_map(secret::named).or_else(stored)
 }

@@ -1,6 +1,5 @@
 //! What the bytes of a file must be: the hash by which the hub names its content.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::names::is_hex;
+use crate::outside;
 
 /// Bytes read at once.
 const READ: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Hash {
 
     /// Whether the file at `path` has this content; `read` is told of bytes as they are read and may stop it.
     pub fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
-        let Ok(mut file) = File::open(path) else { return Ok(false) };
+        let Ok(mut file) = outside::open(path) else { return Ok(false) };
         let Ok(metadata) = file.metadata() else { return Ok(false) };
         let (mut hasher, mut buffer) = (self.hasher(metadata.len()), vec![0; READ]);
         loop {

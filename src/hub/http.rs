@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
 use reqwest::{Client, Method, Response, Url, redirect};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
@@ -20,9 +20,11 @@ use super::body::Body;
 use super::environment;
 use super::refusal::{self, Refusal};
 use crate::error::{Error, Kind, Result};
+use crate::outside::{self, complaint};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
 use crate::secret::Secret;
+use crate::threads;
 
 /// Attempts without any progress before something is given up.
 const MAX_ATTEMPTS: u32 = 6;
@@ -46,6 +48,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HURRIED: Duration = Duration::from_secs(3);
 /// Threads of the runtime: they move bytes and decrypt.
 const THREADS: usize = 2;
+/// How long a thread that has nothing to do stays: as long as the process.
+const KEPT: Duration = Duration::from_secs(1 << 30);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// What to ask oneself about an answer that makes no sense.
 pub const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
@@ -66,12 +70,33 @@ pub enum Trouble {
 pub type Attempt<T> = std::result::Result<T, Trouble>;
 
 /// The process's runtime for everything that waits for the network.
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// Starts the runtime, with one more thread, which stays: it looks names of hosts up. Without it such a question would wait
+/// for ever where the system starts no more threads.
+///
+/// # Errors
+/// `io` where the system has too few threads left.
+fn start() -> Result<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if RUNTIME.get().is_some() {
+        return Ok(());
+    }
+    // The library panics where it cannot start its own.
+    threads::spare(THREADS + 1).map_err(|e| Error::no_thread("the hub", &e))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(THREADS).thread_name("hub").thread_keep_alive(KEPT).enable_all();
+    let runtime = outside::guarded(|| builder.build()).map_err(std::io::Error::other).flatten();
+    let runtime = runtime.map_err(|e| Error::no_thread("the hub", &e))?;
+    runtime.spawn_blocking(|| ());
+    let _ = RUNTIME.set(runtime);
+    Ok(())
+}
+
+/// Of a client, which has started it.
 fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(THREADS).thread_name("hub").enable_all().build().expect("threads can be started")
-    })
+    RUNTIME.get().expect("`Http::new` has started it")
 }
 
 pub fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
@@ -107,7 +132,10 @@ pub struct Http {
 }
 
 impl Http {
+    /// # Errors
+    /// `bad_argument` where `HF_ENDPOINT` is no address, `io` where the system starts no threads for it.
     pub fn new() -> Result<Self> {
+        start()?;
         let text = environment::endpoint();
         let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
         let endpoint = endpoint.ok_or_else(|| {
@@ -187,37 +215,40 @@ impl Http {
         Err(Trouble::Passing { problem: "too many redirects".to_string(), after: None })
     }
 
-    /// The JSON that the hub's API answers with; lists that come in pages are read to their end.
+    /// The JSON that the hub's API answers with, one value per page; lists that come in pages are read to their end. `T` keeps
+    /// what is needed of a page: whatever else stands there takes no memory.
     ///
     /// # Errors
     /// `io` when there is no end: more pages or bytes than any list has, or a page that names an earlier one as the next.
-    pub fn json(self: &Arc<Self>, path: &str, doing: &str, patience: fn() -> Patience) -> Result<Value> {
+    pub fn json<T: DeserializeOwned + Send + 'static>(
+        self: &Arc<Self>,
+        path: &str,
+        doing: &str,
+        patience: fn() -> Patience,
+    ) -> Result<Vec<T>> {
         let (http, url, doing) = (self.clone(), self.url(path), doing.to_string());
         wait(async move {
-            let (mut all, mut next, mut seen, mut room) = (None, Some(url), HashSet::new(), MAX_JSON_BYTES);
+            let (mut all, mut next, mut seen, mut room) = (Vec::new(), Some(url), HashSet::new(), MAX_JSON_BYTES);
             while let Some(url) = next {
                 if seen.len() >= MAX_PAGES || !seen.insert(url.clone()) {
                     return Err(Error::new(Kind::Io, format!("{doing}: the list has no end")).hint(IS_IT_A_HUB));
                 }
                 let (page, behind, bytes) = http.json_page(url, &doing, room, patience()).await?;
                 (next, room) = (behind, room - bytes);
-                match (&mut all, page) {
-                    (Some(Value::Array(all)), Value::Array(page)) => all.extend(page),
-                    (all, page) => *all = Some(page),
-                }
+                all.push(page);
             }
-            Ok(all.unwrap_or_default())
+            Ok(all)
         })
     }
 
     /// A page, the address of the next one, and the length of this one, which is at most `room` bytes.
-    async fn json_page(
+    async fn json_page<T: DeserializeOwned + Send>(
         &self,
         url: Url,
         doing: &str,
         room: usize,
         mut patience: Patience,
-    ) -> Result<(Value, Option<Url>, usize)> {
+    ) -> Result<(T, Option<Url>, usize)> {
         loop {
             let attempt = async {
                 let answer = self.send_within(Method::GET, url.clone()).await?;
@@ -234,7 +265,10 @@ impl Http {
                     }
                     text.extend_from_slice(&chunk);
                 }
-                let page = serde_json::from_slice(&text).map_err(|e| fatal(format!("the answer is not JSON: {e}")))?;
+                let page = serde_json::from_slice(&text).map_err(|e| {
+                    let what = if e.is_data() { "the answer is of another form" } else { "the answer is not JSON" };
+                    fatal(format!("{what}: {}", complaint(e)))
+                })?;
                 Ok::<_, Trouble>((page, next, text.len()))
             };
             match attempt.await {

@@ -55,22 +55,26 @@ impl Slices {
     }
 
     fn text(&mut self) -> Result<Option<String>> {
-        let mut text = self.piece()?;
-        while self.blank
-            && let Some(blank) = &mut text
-        {
-            if !blank.trim().is_empty() {
+        let Some(mut text) = self.piece()? else { return Ok(None) };
+        // Where the last piece begins: those before it are blank.
+        let mut last = 0;
+        while self.blank {
+            if interrupt_requested() {
+                return Err(Error::interrupted());
+            }
+            if !text[last..].trim().is_empty() {
                 self.blank = false;
-            } else if blank.len() > MAX_DOCUMENT {
+            } else if text.len() > MAX_DOCUMENT {
                 return Err(too_long(&self.path));
             } else {
+                last = text.len();
                 match self.piece()? {
-                    Some(more) => blank.push_str(&more),
+                    Some(more) => text.push_str(&more),
                     None => return Ok(None),
                 }
             }
         }
-        Ok(text)
+        Ok(Some(text))
     }
 }
 

@@ -46,6 +46,7 @@ pub use weight_formats::{ADAPTER, other_content, pointer, without_config};
 
 use crate::error::{Error, Kind, Result};
 use crate::home;
+use crate::plain::plain;
 use crate::progress::Progress;
 use folder::Folder;
 use ranges::Limits;
@@ -94,8 +95,9 @@ pub fn open_checked(
         return Err(error);
     }
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
-    let address = address
-        .ok_or_else(|| Error::not_found(format!("model \"{id}\": no such folder, and not a hub id")).hint(MODEL_IDS))?;
+    let address = address.ok_or_else(|| {
+        Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200))).hint(MODEL_IDS)
+    })?;
     let address = Arc::new(address);
     if access == Access::Stream && !environment::offline() {
         let whole = repository::whole(&address, revision)?;

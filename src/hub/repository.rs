@@ -288,7 +288,7 @@ impl Repository<'_> {
                 Err(error) if error.kind == Kind::Io => {
                     let problem = problem(&error, self.address);
                     if !needed.is_empty() {
-                        return Err(self.incomplete(&needed, &problem));
+                        return Err(Error { message: self.incomplete(&needed, &problem), ..error });
                     }
                     self.silence = Some(problem);
                 }
@@ -317,16 +317,14 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// The hub does not answer, and the cache does not have these files.
-    fn incomplete(&self, needed: &[&str], problem: &str) -> Error {
+    /// What is wrong when the hub does not answer, and the cache does not have these files.
+    fn incomplete(&self, needed: &[&str], problem: &str) -> String {
         let more = needed.len().saturating_sub(NAMED);
         let names = needed.iter().take(NAMED).map(|name| name.to_string());
         let names: Vec<String> = names.chain((more > 0).then(|| format!("{more} more"))).collect();
         let have = if needed.len() == 1 { "is" } else { "are" };
         let (told, names) = (self.address.told(), names.join(", "));
-        let message = format!("{told}: {names} {have} not in the cache, and {problem}");
-        Error::new(Kind::Io, message)
-            .hint("is the network reachable? what is in the cache already stays, and is not fetched again")
+        format!("{told}: {names} {have} not in the cache, and {problem}")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::fetch::fetch;
 use super::http::{self, Http, Patience};
@@ -32,6 +32,15 @@ struct Weights {
     ranges: Arc<Ranges>,
     note: Option<String>,
 }
+
+/// An entry of the list of files of a commit.
+#[derive(Deserialize)]
+struct Listed {
+    path: String,
+}
+
+/// Files of weights, and what to know of the choice.
+type Chosen = (Vec<Arc<RemoteFile>>, Option<String>);
 
 impl Streamed {
     /// Asks which commit `revision` is; everything is read from that one. With `hurried` the hub gets one short chance to
@@ -76,7 +85,7 @@ impl Streamed {
     }
 
     /// The files that transformers would read, as in a folder; and what to know of the choice.
-    fn chosen(&self) -> Result<Option<(Vec<Arc<RemoteFile>>, Option<String>)>> {
+    fn chosen(&self) -> Result<Option<Chosen>> {
         let mut found = self.resolve(&[SINGLE.to_string(), INDEX.to_string()])?;
         let (index, single) = (found.remove(1), found.remove(0));
         match (single, index) {
@@ -149,9 +158,9 @@ impl ByteSource for Streamed {
     /// Of the whole commit, folders left out.
     fn listing(&self) -> Option<Vec<String>> {
         let doing = self.address.doing("the list of files");
-        let list = self.http.json(&self.address.root_path(&self.commit), &doing, Patience::brief).ok()?;
-        let name = |entry: &Value| Some(entry["path"].as_str().filter(|path| is_file_path(path))?.to_string());
-        Some(list.as_array()?.iter().filter_map(name).collect())
+        let pages: Vec<Vec<Listed>> =
+            self.http.json(&self.address.root_path(&self.commit), &doing, Patience::brief).ok()?;
+        Some(pages.into_iter().flatten().map(|entry| entry.path).filter(|path| is_file_path(path)).collect())
     }
 
     fn note(&self) -> Option<&str> {

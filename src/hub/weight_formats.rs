@@ -34,7 +34,7 @@ const FORMATS: &[Format] = &[
     Format { name: "the format of Flax", endings: &[".msgpack"], advice: ORIGINAL_RELEASE },
     Format { name: "the format of TensorFlow and Keras", endings: &[".h5", ".keras", ".pb"], advice: ORIGINAL_RELEASE },
     Format { name: "ONNX", endings: &[".onnx", ".onnx_data"], advice: ORIGINAL_RELEASE },
-    Format { name: "NumPy's format", endings: &[".npz", ".npy"], advice: ORIGINAL_RELEASE },
+    Format { name: "NumPy's format", endings: &[".npz"], advice: ORIGINAL_RELEASE },
     Format {
         name: "a format for running models on devices",
         endings: &[".tflite", ".mlmodel", ".engine", ".litertlm", ".nemo", ".ot"],
@@ -45,6 +45,9 @@ const FORMATS: &[Format] = &[
 /// How files of trainers begin that hold no weights of a model although their format could.
 const NO_WEIGHTS: [&str; 7] =
     ["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states", "adapter_model"];
+
+/// How safetensors files begin that hold weights of a model; others may hold anything.
+const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
 
 /// What files begin with that are of another format than their name says.
 const CONTENTS: [(&[u8], &str); 4] = [
@@ -76,7 +79,8 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
         [one] => shown(one),
         more => format!("{} and {} more", shown(more[0]), more.len() - 1),
     };
-    let safetensors = some(&|name| name.ends_with(".safetensors"));
+    let of_model = |name: &str| name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin));
+    let safetensors = some(&|name| name.ends_with(".safetensors") && of_model(name));
     if !safetensors.is_empty() {
         let message = format!("{place}: {}, but neither {SINGLE} nor {INDEX}", told(&safetensors));
         return Some(Error::not_found(message).hint(format!(

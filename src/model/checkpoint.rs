@@ -22,7 +22,7 @@ use super::spec::Tensor;
 use crate::error::{Error, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
-use crate::outside::{complaint, shown};
+use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -89,8 +89,8 @@ impl Checkpoint {
             .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were read")))
             .collect();
         for (index, (file, size)) in files.iter().zip(&sizes).enumerate() {
-            refuse_other_content(&*source, index, *size)?;
             if *size > MAX_HEADER || LENGTH + size > file.bytes {
+                refuse_other_content(&*source, index, *size)?;
                 let bytes = file.bytes;
                 return Err(damaged(
                     &*source,
@@ -157,7 +157,9 @@ impl Checkpoint {
         for entry in stored {
             match self.entries.entry(naming.whole(&entry.name)) {
                 hash_map::Entry::Occupied(first) => twice.push((first.get().name.clone(), entry.name)),
-                hash_map::Entry::Vacant(place) => drop(place.insert(entry)),
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(entry);
+                }
             }
         }
         if let Some((read, other)) = twice.first() {
@@ -176,6 +178,7 @@ impl Checkpoint {
         let source = self.source.clone();
         let file = &source.files()?[index];
         let damaged = |problem: String| damaged(&*source, file, problem);
+        outside::json::check(header, outside::json::LARGE).map_err(|said| damaged(format!("bad header: {said}")))?;
         let metadata: Metadata =
             serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
         let data = LENGTH + header.len() as u64;
@@ -380,7 +383,7 @@ fn headers(
     (0..files.len()).map(read).collect()
 }
 
-/// Refuses a file whose first eight bytes, read as a header's length, are the beginning of something else.
+/// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
 fn refuse_other_content(source: &dyn ByteSource, index: usize, begin: u64) -> Result<()> {
     let (file, begin) = (&source.files()?[index], begin.to_le_bytes());
     let path = format!("{}/{}", source.place(), file.name);

@@ -15,6 +15,8 @@ use crate::outside;
 use crate::progress::note;
 use crate::suggest;
 
+pub use crate::outside::json::shown;
+
 /// No setting of a model is a larger whole number: the largest are vocabularies and context lengths.
 const MAX_NUMBER: usize = 1 << 28;
 /// Layers of a model; the deepest that are released have 126.
@@ -24,15 +26,8 @@ pub const MAX_EXPERTS: usize = 1 << 17;
 /// Settings that one message names.
 const NAMED: usize = 8;
 
-/// A value of a file that may be any, for messages: whole where it is short, and else what it is.
-pub fn shown(value: &Value) -> String {
-    match value {
-        Value::Object(map) => format!("an object of {}", map.len()),
-        Value::Array(list) => format!("a list of {}", list.len()),
-        Value::String(text) => format!("{:?}", outside::shown(text)),
-        other => other.to_string(),
-    }
-}
+/// Bytes of a config.json: with lists of settings for every layer the longest have some hundred thousand.
+const MAX_BYTES: usize = 4 << 20;
 
 pub struct Config {
     map: Map<String, Value>,
@@ -45,7 +40,14 @@ pub struct Config {
 
 impl Config {
     pub fn parse(text: &str, place: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).map_err(|e| {
+        if text.len() > MAX_BYTES {
+            return Err(Error::corrupt(format!(
+                "reading {place}: {} bytes, more than any config.json has",
+                text.len()
+            ))
+            .hint("download the file again"));
+        }
+        let value = outside::json::from_slice(text.as_bytes(), outside::json::SMALL).map_err(|e| {
             Error::corrupt(format!("reading {place}: not valid JSON: {}", outside::complaint(e)))
                 .hint("download the file again")
         })?;

@@ -12,7 +12,7 @@ use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::outside::{complaint, guarded};
+use crate::outside::{complaint, guarded, json};
 use crate::progress::Progress;
 
 /// Bytes of text that are tokenised at once.
@@ -49,6 +49,7 @@ impl Encoder {
         if data.len() > MAX_TOKENIZER {
             return Err(corrupt(format!("{} bytes are too many for a tokenizer", data.len())));
         }
+        json::check(&data, json::LARGE).map_err(corrupt)?;
         let open = || {
             let mut tokenizer = Tokenizer::from_bytes(&data)?;
             tokenizer.with_truncation(None)?;

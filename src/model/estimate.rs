@@ -18,6 +18,7 @@ use super::workspace::{Cut, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
 use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
+use crate::threads;
 
 /// Values that all layers make of all tokens, in one place of each: 2^53.
 const MAX_VALUES: f64 = 9.0e15;
@@ -55,6 +56,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         part.elements() * resident_dtype(part.role(), stored).size_in_bytes()
     };
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
+    threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
     cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
     let chunk_layers = model.chunk_layers.clamp(1, spec.layers.len());

@@ -17,6 +17,7 @@ use super::inventory::Part;
 use super::load::Loader;
 use super::tensor::{Device, Tensor};
 use crate::error::{Error, Kind, Result};
+use crate::threads;
 
 /// Tensors in flight: enough for a disk or a network link to be busy while one of them is being checked.
 pub const THREADS: usize = 4;
@@ -163,17 +164,29 @@ pub struct Reader {
 
 impl Reader {
     /// `budget`: bytes of loaded weights that may wait to be taken, on each of `devices`.
-    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, devices: Arc<[Device]>, budget: usize) -> Self {
+    ///
+    /// # Errors
+    /// `io` where the system starts no thread that reads; fewer than usual will do.
+    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, devices: Arc<[Device]>, budget: usize) -> Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
         let thread = |_| {
             let (shared, checkpoint, devices) = (shared.clone(), checkpoint.clone(), devices.clone());
-            std::thread::spawn(move || {
+            threads::start(move || {
                 read(&shared, &Loader { checkpoint: &checkpoint, devices: &devices });
             })
         };
-        let threads = (0..THREADS).map(thread).collect();
-        Self { shared, checkpoint, dtype, devices, threads, waited: Duration::ZERO }
+        let (mut started, mut refused) = (Vec::new(), None);
+        for outcome in (0..THREADS).map(thread) {
+            match outcome {
+                Ok(thread) => started.push(thread),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if started.is_empty() => Err(Error::no_thread("reading weights", &error)),
+            _ => Ok(Self { shared, checkpoint, dtype, devices, threads: started, waited: Duration::ZERO }),
+        }
     }
 
     /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
@@ -314,7 +327,7 @@ mod tests {
         let checkpoint = checkpoint(folder.path(), 21);
         // Room for nothing, for one portion of three tensors, for all.
         for budget in [1, 3 * BYTES, usize::MAX] {
-            let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), budget);
+            let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), budget).unwrap();
             for portion in 0..6 {
                 reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
             }
@@ -332,7 +345,7 @@ mod tests {
     fn what_waits_stays_within_the_budget() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = checkpoint(folder.path(), 21);
-        let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), 6 * BYTES);
+        let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), 6 * BYTES).unwrap();
         for portion in 0..6 {
             reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
         }
@@ -346,7 +359,7 @@ mod tests {
     #[test]
     fn damage_is_told_and_a_full_queue_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, [Device::Cpu].into(), 1);
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, [Device::Cpu].into(), 1).unwrap();
         reader.ask(Portion::Core(0), parts(18..21)).unwrap();
         reader.ask(Portion::Core(1), parts(0..3)).unwrap();
         reader.ask(Portion::Core(2), parts(3..6)).unwrap();

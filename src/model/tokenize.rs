@@ -133,8 +133,10 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     if header > MAX_HEADER || LENGTH + header > length {
         return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));
     }
+    let header_text = read(LENGTH, header)?;
+    outside::json::check(&header_text, outside::json::LARGE).map_err(|said| damaged(format!("bad header: {said}")))?;
     let metadata: Metadata =
-        serde_json::from_slice(&read(LENGTH, header)?).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
+        serde_json::from_slice(&header_text).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
     if LENGTH + header + metadata.data_len() as u64 != length {
         return Err(damaged("the header describes another number of bytes than there are".to_string()));
     }

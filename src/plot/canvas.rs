@@ -140,7 +140,7 @@ impl Canvas {
             (0..4).flat_map(arm).collect()
         };
         let star = || -> Vec<(f32, f32)> {
-            let point = |i: u8| corner(-90.0 + 36.0 * f32::from(i), if i % 2 == 0 { 1.5 } else { 0.6 });
+            let point = |i: u8| corner(-90.0 + 36.0 * f32::from(i), if i.is_multiple_of(2) { 1.5 } else { 0.6 });
             (0..10).map(point).collect()
         };
         let points = match kind % MARKERS {

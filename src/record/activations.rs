@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ladders;
+use super::{Ladders, number};
 
 /// Which of a decoder layer's two norms: the names are those of Hugging Face module paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,7 +105,8 @@ pub struct Activations {
     pub non_finite: Vec<NonFinite>,
     /// One entry per mixture-of-experts layer whose FFN was computed.
     pub expert_coverage: Vec<ExpertCoverage>,
-    /// Mean next-token loss per sequence in nats, when logits were asked for.
+    /// Mean next-token loss per sequence in nats, when logits were asked for; infinite or NaN where a model says so.
+    #[serde(default, with = "number")]
     pub mean_nll: Option<Vec<f32>>,
     /// The folder that holds `activations.safetensors`, when `keep: "full"`.
     pub full_activations: Option<String>,

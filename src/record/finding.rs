@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, NormId};
+use super::{Criterion, NormId, number};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -61,6 +61,7 @@ pub struct Feature {
     pub total_occurrences: u64,
     /// Quartiles (25, 50, 75 %) of the signed hit values, interpolated between rungs of the ladder, as in Table 4 of
     /// LLM.int8().
+    #[serde(with = "number")]
     pub quartiles: [f64; 3],
     /// `layers.{i}.input_layernorm`, …: the norms with a hit, in the order of computation.
     pub layers_affected: Vec<String>,

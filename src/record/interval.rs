@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classification, Criterion};
+use super::{Classification, Criterion, number};
 
 /// How an interval is read off the bootstrap distribution; SciPy's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,11 @@ impl Default for BootstrapArgs {
 /// A point estimate and its interval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
+    #[serde(with = "number")]
     pub value: f64,
+    #[serde(with = "number")]
     pub low: f64,
+    #[serde(with = "number")]
     pub high: f64,
     /// The method that gave these bounds: BCa falls back to percentile where it is undefined (a quantity that does not
     /// vary between sequences).

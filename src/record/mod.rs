@@ -11,6 +11,7 @@ mod finding;
 mod interval;
 mod ladders;
 mod model;
+pub mod number;
 mod perplexity;
 mod profile;
 mod request;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::number;
+
 /// Arithmetic of the forward pass. The residual stream and every sum are f32 in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,19 +92,22 @@ pub struct TokensInfo {
 /// What a run measured of itself. The only part of a result that may differ between two equal runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurements {
+    #[serde(with = "number")]
     pub wall_seconds: f64,
     /// Seconds the forward pass stood still because weights had not arrived.
+    #[serde(with = "number")]
     pub waited_for_weights_seconds: f64,
     /// Seconds in which nothing was read because enough weights were waiting: reading was ahead of computing.
-    #[serde(default)]
+    #[serde(default, with = "number")]
     pub waited_for_compute_seconds: f64,
     /// Bytes of tensor data read from the checkpoint.
     pub bytes_read: u64,
     /// Bytes of the tensors (and embedding rows) that this analysis needs.
     pub bytes_needed: u64,
     /// Bytes read over the time in which a read was in flight.
-    #[serde(default)]
+    #[serde(default, with = "number")]
     pub read_bytes_per_second: f64,
+    #[serde(with = "number")]
     pub tokens_per_second: f64,
     /// Peak resident memory of the process during the run, bytes.
     pub peak_memory_bytes: u64,
@@ -121,8 +126,22 @@ pub struct Measurements {
     #[serde(default)]
     pub machine: String,
     /// What the machine had cost when the run was done, its start included, USD.
-    #[serde(default)]
+    #[serde(default, with = "number")]
     pub machine_cost_usd: f64,
+}
+
+impl Measurements {
+    /// All of it that is measured in fractions, by name: finite and not negative in a run that really was.
+    pub fn measured(&self) -> [(&'static str, f64); 6] {
+        [
+            ("wall_seconds", self.wall_seconds),
+            ("waited_for_weights_seconds", self.waited_for_weights_seconds),
+            ("waited_for_compute_seconds", self.waited_for_compute_seconds),
+            ("read_bytes_per_second", self.read_bytes_per_second),
+            ("tokens_per_second", self.tokens_per_second),
+            ("machine_cost_usd", self.machine_cost_usd),
+        ]
+    }
 }
 
 /// Where a synthetic model with known answers is, and what was planted in it.

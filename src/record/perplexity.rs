@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapArgs, Interval};
+use super::{BootstrapArgs, Interval, number};
 
 /// Perplexity over sequences of equal length, with intervals over sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,7 @@ pub struct Perplexity {
     /// That mean: next-token loss in nats.
     pub mean_nll: Interval,
     /// exp of the mean loss of each sequence.
+    #[serde(with = "number")]
     pub per_sequence: Vec<f64>,
     /// Predicted tokens: the first of a sequence is predicted by nothing.
     pub num_tokens: u64,

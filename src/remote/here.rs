@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Listener, Machine, Output};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Between two looks whether anybody still wants to hear a command that is silent.
 const TICK: Duration = Duration::from_millis(200);
@@ -50,7 +51,8 @@ impl Machine for Here {
         let (input, output): (OwnedFd, OwnedFd) = (theirs.try_clone().map_err(opening)?.into(), theirs.into());
         let mut child = shell(command);
         let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
-        std::thread::spawn(move || child.wait());
+        // Without one it is a zombie until this process ends, and nothing else.
+        let _ = threads::start(move || child.wait());
         Ok(ours)
     }
 }
@@ -89,14 +91,19 @@ fn carried_out(
     let (sender, pieces) = channel();
     let errors = sender.clone();
     // Not waited for: what an ended command has started may hold these open.
-    std::thread::spawn(move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok()));
-    std::thread::spawn(move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok()));
+    let hear = move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok());
+    let hear_errors = move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok());
     let heard = std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let feed = move || {
             let mut stdin = stdin.expect("piped");
             // A command that does not read its input has its reasons.
             let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
-        });
+        };
+        let started = threads::start(hear).and_then(|_| threads::start(hear_errors));
+        if let Err(error) = started.map(drop).and_then(|()| threads::start_in(scope, feed).map(drop)) {
+            end(&mut child);
+            return Err(Error::no_thread("a command", &error));
+        }
         let heard = loop {
             let outcome = match pieces.recv_timeout(TICK) {
                 Ok((true, piece)) => output(Output::Out(&piece)),

@@ -13,21 +13,78 @@ use crate::secret::secret_name;
 /// Never sent by `sync`, whatever is asked for, beside secrets: what machines produce, what is built.
 const NEVER_SENT: &[&str] = &["results", "target"];
 /// Folders of the project whose files are run.
-const RUN: &[&str] = &["stdlib", "scripts", "target"];
-/// Files that tools run when they are called in the folder where these are.
+const RUN: &[&str] = &["stdlib", "scripts", "target", "src", "node_modules"];
+/// Files that tools run, or do what they say, when they are called in the folder where these are: these names, alone or with
+/// more behind a point (`rust-toolchain.toml`, `Makefile.am`).
 const RECIPES: &[&str] = &[
     "makefile",
     "gnumakefile",
+    "bsdmakefile",
     "justfile",
-    "cargo.toml",
-    "cargo.lock",
-    "build.rs",
+    "rakefile",
+    "gemfile",
+    "dockerfile",
+    "containerfile",
+    "vagrantfile",
+    "jenkinsfile",
+    "procfile",
+    "pipfile",
+    "brewfile",
+    "cargo",
+    "rust-toolchain",
+    "rustfmt",
+    "clippy",
+    "cmakelists",
+    "cmakepresets",
+    "meson",
+    "sconstruct",
+    "sconscript",
+    "wscript",
     "package.json",
-    "pyproject.toml",
-    "setup.py",
-    "conftest.py",
-    "sitecustomize.py",
-    "usercustomize.py",
+    "package.json5",
+    "package.yaml",
+    "package-lock",
+    "npm-shrinkwrap",
+    "pnpm-lock",
+    "pnpm-workspace",
+    "yarn",
+    "deno",
+    "tsconfig",
+    "pyproject",
+    "setup.cfg",
+    "tox",
+    "pytest",
+    "poetry",
+    "uv.lock",
+    "uv.toml",
+    "conftest",
+    "requirements",
+    "environment.yml",
+    "environment.yaml",
+    "compose",
+    "docker-compose",
+    "go.mod",
+    "go.sum",
+    "go.work",
+    "pom",
+    "build.xml",
+    "build.bazel",
+    "workspace.bazel",
+    "configure",
+    "gradlew",
+    "mvnw",
+    "flake.lock",
+    "taskfile",
+];
+/// Of those, endings that say that a file holds data: nobody runs it.
+const DATA: &[&str] =
+    &["csv", "tsv", "parquet", "safetensors", "npy", "npz", "png", "svg", "pdf", "html", "md", "log", "stats"];
+/// Endings of programs and of what interpreters, shells and build tools read as one.
+const PROGRAMS: &[&str] = &[
+    "rhai", "rs", "py", "pyw", "pyc", "sh", "bash", "zsh", "fish", "ksh", "csh", "pl", "pm", "rb", "lua", "tcl", "php",
+    "js", "mjs", "cjs", "ts", "mts", "cts", "mk", "mak", "cmake", "ninja", "gradle", "kts", "nix", "bzl", "bazel",
+    "just", "bat", "cmd", "ps1", "exe", "com", "dll", "so", "dylib", "jar", "class", "wasm", "desktop", "service",
+    "timer",
 ];
 
 /// Whether this is the record of rented machines, which only this program writes; files of SQLite beside it included.
@@ -62,10 +119,22 @@ fn is_accepted(path: &Path) -> bool {
     let plain = |name: &String| !name.starts_with('.') && !name.chars().any(|c| c.is_control() || c == '\\');
     let is_run = RUN.contains(&names[0].as_str()) && names.len() > 1;
     let last = names.last().expect("a path inside the project has a name");
-    let is_script = last.ends_with(".rhai")
-        || RECIPES.contains(&last.as_str())
-        || (names.len() == 1 && RUN.contains(&last.as_str()));
+    let is_script = is_program(last) || is_recipe(last) || (names.len() == 1 && RUN.contains(&last.as_str()));
     names.iter().all(plain) && !is_run && !is_script && !secret_name(path) && !is_ledger(path)
+}
+
+/// Whether a file of this name, in lower case, is a program. What stands behind the name of a shared library counts as well
+/// (`libx.so.1`).
+fn is_program(name: &str) -> bool {
+    let mut endings = name.split('.').skip(1);
+    let last = name.rsplit_once('.').map(|(_, ending)| ending);
+    last.is_some_and(|ending| PROGRAMS.contains(&ending)) || endings.any(|ending| ending == "so")
+}
+
+fn is_recipe(name: &str) -> bool {
+    let is = |recipe: &str| name.strip_prefix(recipe).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let is_data = name.rsplit_once('.').is_some_and(|(_, ending)| DATA.contains(&ending));
+    !is_data && RECIPES.iter().any(|recipe| is(recipe))
 }
 
 /// Refuses a name of the project that a machine may not give to a file here.
@@ -76,7 +145,7 @@ pub fn accepted(verb: &str, path: &str) -> Result<()> {
     }
     let shown: String = path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     Err(Error::bad_argument(format!("{verb}: \"{shown}\" is not accepted from a machine")).hint(
-        "secrets, hidden files and what is run here (stdlib/, scripts/, *.rhai, Makefile …) stay as they are: fetch it \
+        "secrets, hidden files and what is run here (stdlib/, scripts/, src/, *.rhai, *.py, *.sh, Makefile …) stay as they are: fetch it \
          under another name",
     ))
 }
@@ -216,6 +285,23 @@ mod tests {
             "results/gpus.sqlite",
             "results/gpus.sqlite-wal",
             "id_rsa",
+            "rust-toolchain",
+            "rust-toolchain.toml",
+            "a/Rust-Toolchain.TOML",
+            "src/main.rs",
+            "src/data.json",
+            "results/x/run.sh",
+            "models/m/modeling.py",
+            "CMakeLists.txt",
+            "cmake/a.cmake",
+            "package.json",
+            "node_modules/x/index.json",
+            "rules.mk",
+            "setup.cfg",
+            "tox.ini",
+            "requirements.txt",
+            "docker-compose.yml",
+            "lib/libx.so.1",
             "a\nb",
             "a\\b",
             "../x",
@@ -223,9 +309,25 @@ mod tests {
         ] {
             assert!(accepted("sync", name).is_err(), "{name}");
         }
-        for name in
-            ["results/a/b.json", "logs/x.log", "models/m/modeling.py", "e.txt", "figures/a.png", "-delete", "a b"]
-        {
+        for name in [
+            "results/a/b.json",
+            "logs/x.log",
+            "e.txt",
+            "figures/a.png",
+            "-delete",
+            "a b",
+            "results/a/activations.stats",
+            "results/x/package.csv",
+            "results/setup/final_analysis_results.json",
+            "a.svg",
+            "t.parquet",
+            "m/model.safetensors",
+            "m/tokenizer_config.json",
+            "results/a/features.csv",
+            "report.html",
+            "out.gz",
+            "a.pt",
+        ] {
             assert!(accepted("sync", name).is_ok(), "{name}");
         }
     }

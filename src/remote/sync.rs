@@ -2,7 +2,7 @@
 //! they continue after a break. Nothing outside the project is sent, and some things inside it never are.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
@@ -12,7 +12,9 @@ use super::names::{accepted, asked_for, inside, leads_out, matches, project, sta
 use super::transfer::{ENGLISH, again, sha256};
 use super::{Finished, Machine, collect, download, output, quoted, room, upload};
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
+use crate::threads;
 
 /// From this size on a file travels by itself.
 const LARGE: u64 = 8 << 20;
@@ -74,7 +76,7 @@ fn send(
         // What a link leads to is judged where it is opened.
         let path = to_send("sync", root, &name)?;
         let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
-        let mut file = File::open(&path).map_err(reading)?;
+        let mut file = outside::open(&path).map_err(reading)?;
         let size = file.metadata().map_err(reading)?.len();
         if there.get(&name) == Some(&sha256(&mut file, size).map_err(reading)?) {
             report.unchanged += 1;
@@ -102,17 +104,18 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
     let (mut from, to) = std::os::unix::net::UnixStream::pair().map_err(|e| Error::io("sending files", &e))?;
     let unpack = format!("{ENGLISH}mkdir -p -- {0} && tar -xf - -C {0}", quoted(remote_root));
     let (packed, unpacked) = std::thread::scope(|scope| {
-        let packing = scope.spawn(move || -> std::io::Result<()> {
+        let packing = threads::start_in(scope, move || -> std::io::Result<()> {
             let mut archive = tar::Builder::new(to);
             for (path, name) in small {
                 archive.append_path_with_name(path, name)?;
             }
             archive.into_inner()?.flush()
         });
+        let packing = packing.map_err(|e| Error::no_thread("sending files", &e))?;
         let finished = collect(machine, &unpack, &mut from);
         drop(from);
-        (packing.join().expect("no panic in packing"), finished)
-    });
+        Ok::<_, Error>((packing.join().expect("no panic in packing"), finished))
+    })?;
     let Finished { code, out, err } = unpacked?;
     if code != 0 {
         let said = format!("{out}{err}");
@@ -172,7 +175,7 @@ fn receive(
     let there = again(progress, || hashes(machine, remote_root, &names))?;
     for name in names {
         let path = to_receive("sync", root, &name)?;
-        let here = File::open(&path).and_then(|mut file| sha256(&mut file, u64::MAX)).ok();
+        let here = outside::open(&path).and_then(|mut file| sha256(&mut file, u64::MAX)).ok();
         if here.is_some() && here.as_ref() == there.get(&name) {
             report.unchanged += 1;
             continue;

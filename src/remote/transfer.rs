@@ -12,6 +12,7 @@ use super::part::{Claim, Sending, beside, claim};
 use super::{Finished, Machine, Output, collect, finish, keep, output, quoted, room};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress, doze};
 
 const PIECE: usize = 1 << 20;
@@ -53,7 +54,7 @@ pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progr
 /// Until it is whole a file has a name of its own: nobody else who sends the same gets in its way.
 fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
     let reading = |e: std::io::Error| Error::io(format!("reading {}", from.display()), &e);
-    let mut file = File::open(from).map_err(reading)?;
+    let mut file = outside::open(from).map_err(reading)?;
     let metadata = file.metadata().map_err(reading)?;
     let whole = sha256(&mut file.try_clone().map_err(reading)?, metadata.len()).map_err(reading)?;
     let sending = Sending::new(&machine.name(), to, &whole);
@@ -94,9 +95,11 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
         "find {folder} -maxdepth 1 -type f -name {} -mmin +{OLD_MINUTES} -exec rm -f -- {{}} + 2>/dev/null",
         quoted(&format!("{}.*part", literal(name)))
     );
+    // What somebody else has brought there meanwhile, and may have started, stays: it is the same.
     let verify = format!(
         "[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f -- {part}; exit 9; }}; \
-         chmod {mode} {part} && mv -f -- {part} {path} || exit; {old}; true"
+         chmod {mode} {part} && if [ ! -d {path} ] && {{ ln -- {part} {path} || cmp -s -- {part} {path}; }} 2>/dev/null; \
+         then chmod {mode} {path} && rm -f -- {part}; else mv -f -- {part} {path}; fi || exit; {old}; true"
     );
     let finished = finish(machine, &verify)?;
     if finished.code == 9 {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
-use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, plain};
+use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};
 use crate::stats;
 
 /// Raised when a key changes its meaning.
@@ -153,7 +153,7 @@ fn final_results(
         },
         "pooled": plain(&analysis.found),
         "intervals": analysis.intervals,
-        "mean_nll": plain(&acts.mean_nll),
+        "mean_nll": number::plain(&acts.mean_nll),
         "perplexity": perplexity(acts, analysis),
         "expert_coverage": acts.expert_coverage,
         "non_finite": acts.non_finite,

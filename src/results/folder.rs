@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::{Map, Value, json};
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
 use super::replace::{self, Replacement};
 use super::{features_csv, stats_file};
 use crate::error::{Error, Result};
-use crate::outside;
+use crate::outside::{self, complaint, json};
 use crate::progress::Progress;
 use crate::record::{Activations, Bootstrap, Detection, Measurements};
 use crate::stats;
@@ -63,8 +63,8 @@ pub struct Saved {
 /// in its folder stay. Waits for a run that is saving the same name. `began`: when this run did.
 ///
 /// # Errors
-/// `corrupt` where the record is not what its shape says, `io` when something cannot be written; the earlier analysis is
-/// what it was then.
+/// `corrupt` where the record is not what its shape says, or what was written cannot be read back; `io` when something cannot
+/// be written. The earlier analysis is what it was then.
 pub fn save(
     root: &Path,
     acts: &Activations,
@@ -75,7 +75,7 @@ pub fn save(
     check_name(&analysis.name)?;
     stats::check_whole(acts)?;
     let record = stats_file::encode(acts)?;
-    let mark = json!({ "file": STATS, "bytes": record.len(), "sha256": sha256(&record) });
+    let mark = serde_json::json!({ "file": STATS, "bytes": record.len(), "sha256": sha256(&record) });
     let mut files = vec![
         (STATS.to_string(), record),
         (features_csv::FILE.to_string(), features_csv::encode(&analysis.found, analysis.intervals.as_ref())?),
@@ -90,6 +90,13 @@ pub fn save(
     for (name, data) in files {
         replacement.add(&name, &data)?;
     }
+    // What takes the place of an earlier analysis can be loaded.
+    let staged = replacement.staged();
+    read_text(&staged.join(FINAL)).and_then(|text| stored(staged, &text)).map_err(|error| {
+        let name = root.join(&analysis.name);
+        Error::corrupt(format!("saving {}: what was written cannot be read back: {}", name.display(), error.message))
+            .hint("the earlier analysis of this name, if there was one, stays; this is a fault of the program")
+    })?;
     replacement.finish()?;
     Ok(Saved { folder: root.join(&analysis.name), replaced })
 }
@@ -98,22 +105,58 @@ fn sha256(data: &[u8]) -> String {
     Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is asked of the final file first.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    schema_version: json::Part<{ json::SMALL }>,
+}
+
 /// What is read of the final file: the rest is passed over and takes no memory.
 #[derive(Deserialize)]
 struct Final {
-    #[serde(default)]
-    schema_version: Value,
-    #[serde(default)]
-    pooled: Value,
-    #[serde(default)]
-    intervals: Value,
-    #[serde(default)]
-    settings: Value,
-    #[serde(default)]
-    measurements: Value,
+    #[serde(deserialize_with = "pooled")]
+    pooled: Detection,
+    #[serde(default, deserialize_with = "intervals")]
+    intervals: Option<Bootstrap>,
+    #[serde(deserialize_with = "settings")]
+    settings: Map<String, Value>,
+    #[serde(deserialize_with = "measurements")]
+    measurements: Measurements,
     /// Of the record; older programs have not written it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "record")]
     record: Option<Mark>,
+}
+
+/// Values of an experiment's own settings, which scripts have written.
+const SETTINGS: usize = 1 << 20;
+
+/// One part of the final file; what is wrong with it is told with its name.
+fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(key: &str, from: D) -> std::result::Result<T, D::Error> {
+    T::deserialize(from).map_err(|e| D::Error::custom(format!("`{key}`: {}", complaint(e))))
+}
+
+fn pooled<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Detection, D::Error> {
+    part("pooled", from)
+}
+
+fn intervals<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Bootstrap>, D::Error> {
+    part("intervals", from)
+}
+
+fn settings<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Map<String, Value>, D::Error> {
+    match part::<json::Part<SETTINGS>, D>("settings", from)? {
+        json::Part(Value::Object(map)) => Ok(map),
+        json::Part(other) => Err(D::Error::custom(format!("`settings`: {} and no map", json::shown(&other)))),
+    }
+}
+
+fn measurements<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Measurements, D::Error> {
+    part("measurements", from)
+}
+
+fn record<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Mark>, D::Error> {
+    part("record", from)
 }
 
 #[derive(Deserialize)]
@@ -161,7 +204,11 @@ fn read_final(folder: &Path) -> Result<Vec<u8>> {
         true => replace::recover(folder),
         false => recover(folder),
     }
-    outside::read(&path, MAX_FINAL).map(outside::without_bom).map_err(|e| {
+    read_text(&path)
+}
+
+fn read_text(path: &Path) -> Result<Vec<u8>> {
+    outside::read(path, MAX_FINAL).map(outside::without_bom).map_err(|e| {
         Error::io(format!("reading {}", path.display()), &e)
             .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })
@@ -172,20 +219,19 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     let corrupt = |problem: String| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
     };
-    let json: Final = serde_json::from_slice(text).map_err(|e| match serde_json::from_slice::<IgnoredAny>(text) {
-        Err(e) => corrupt(format!("not valid JSON: {e}")),
-        Ok(_) => corrupt(e.to_string()),
-    })?;
-    if json.schema_version != SCHEMA_VERSION {
-        let found = &json.schema_version;
+    let damaged = |e: serde_json::Error| match serde_json::from_slice::<IgnoredAny>(text) {
+        Err(e) => corrupt(format!("not valid JSON: {}", complaint(e))),
+        Ok(_) => corrupt(complaint(e)),
+    };
+    let Version { schema_version: json::Part(version) } = serde_json::from_slice(text).map_err(damaged)?;
+    if version != SCHEMA_VERSION {
+        let found = json::shown(&version);
         return Err(corrupt(format!("schema version {found}, this program reads {SCHEMA_VERSION}")));
     }
-    fn part<T: DeserializeOwned>(key: &str, json: Value) -> std::result::Result<T, String> {
-        serde_json::from_value(json).map_err(|e| format!("`{key}`: {e}"))
-    }
+    let parts: Final = serde_json::from_slice(text).map_err(damaged)?;
     let path = folder.join(STATS);
     let (mut activations, data) = stats_file::read_with_bytes(&path)?;
-    if json.record.is_some_and(|mark| mark.sha256 != sha256(&data)) {
+    if parts.record.is_some_and(|mark| mark.sha256 != sha256(&data)) {
         let message = format!("reading {}: it is not the record that {FINAL} was made from", path.display());
         return Err(
             Error::corrupt(message).hint("its files are of different runs, or damaged: save the analysis again")
@@ -193,12 +239,12 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     }
     drop(data);
     stats::check_metadata(&activations)?;
-    activations.measurements = part::<Measurements>("measurements", json.measurements).map_err(corrupt)?;
+    activations.measurements = parts.measurements;
     Ok(Stored {
         folder: folder.to_path_buf(),
-        found: part("pooled", json.pooled).map_err(corrupt)?,
-        intervals: part("intervals", json.intervals).map_err(corrupt)?,
-        settings: part("settings", json.settings).map_err(corrupt)?,
+        found: parts.pooled,
+        intervals: parts.intervals,
+        settings: parts.settings,
         activations: Arc::new(activations),
     })
 }

@@ -99,6 +99,11 @@ impl Replacement {
         metadata.modified().ok().filter(|modified| *modified > began && !ours)
     }
 
+    /// The folder beside it where the new files are.
+    pub fn staged(&self) -> &Path {
+        &self.staged
+    }
+
     pub fn add(&self, name: &str, data: &[u8]) -> Result<()> {
         let written = File::create_new(self.staged.join(name)).and_then(|mut file| file.write_all(data));
         written.map_err(|e| self.writing(name, &e))
@@ -268,7 +273,10 @@ fn merge(from: &Path, to: &Path) {
     let Ok(ours) = fs::symlink_metadata(from) else { return };
     let Ok(theirs) = fs::symlink_metadata(to) else {
         let _ = to.parent().map(fs::create_dir_all);
-        let _ = fs::rename(from, to);
+        // Somebody may have made a folder of this name at this moment.
+        if fs::rename(from, to).is_err() && fs::symlink_metadata(to).is_ok() {
+            merge(from, to);
+        }
         return;
     };
     let same = (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino());

@@ -224,7 +224,7 @@ fn header(reader: &mut Hashing<Take<File>>) -> std::io::Result<Value> {
     if stored != digest {
         return Err(damaged("its header is damaged"));
     }
-    serde_json::from_slice(&header).map_err(|_| damaged("its header is damaged"))
+    outside::json::from_slice(&header, outside::json::SMALL).map_err(|_| damaged("its header is damaged"))
 }
 
 impl Read for Reader {

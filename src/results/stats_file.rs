@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use super::packed::{self, Packed, Rows, Shape};
 use crate::error::{Error, Result};
-use crate::outside;
+use crate::outside::{self, complaint, json};
 use crate::record::{Activations, Fold, Ladders, NormFold};
 
 /// Raised when the layout changes.
@@ -89,18 +89,18 @@ type Decoded<T> = std::result::Result<T, String>;
 #[derive(Deserialize)]
 struct Version {
     #[serde(default)]
-    stats_version: serde_json::Value,
+    stats_version: json::Part<{ json::SMALL }>,
 }
 
 fn decode(data: &[u8]) -> Decoded<Activations> {
-    let (_, metadata) = SafeTensors::read_metadata(data).map_err(|e| e.to_string())?;
-    let json = metadata.metadata().as_ref().and_then(|map| map.get(KEY)).ok_or("not an activation record")?;
-    let version: Version = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    if version.stats_version != VERSION {
-        return Err(format!("version {} of the format, this program reads {VERSION}", version.stats_version));
+    let (_, metadata) = SafeTensors::read_metadata(data).map_err(complaint)?;
+    let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY)).ok_or("not an activation record")?;
+    let Version { stats_version: json::Part(version) } = serde_json::from_str(text).map_err(complaint)?;
+    if version != VERSION {
+        return Err(format!("version {} of the format, this program reads {VERSION}", json::shown(&version)));
     }
-    let mut acts: Activations = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let file = SafeTensors::deserialize(data).map_err(|e| e.to_string())?;
+    let mut acts: Activations = serde_json::from_str(text).map_err(complaint)?;
+    let file = SafeTensors::deserialize(data).map_err(complaint)?;
     (acts.all, acts.without_first) = folds(&file, &acts, data.len())?;
     Ok(acts)
 }

@@ -109,13 +109,24 @@ impl Op {
             (Op::Extract { model, tokens, args }, Reply::Activations(acts)) => {
                 check_activations(model, tokens, args, acts, known)
             }
-            (Op::Estimate { .. }, Reply::Estimate(estimate)) => {
-                name("the kind of the model", &estimate.model_type).and_then(|()| name("the model", &estimate.id))
-            }
+            (Op::Estimate { .. }, Reply::Estimate(estimate)) => name("the kind of the model", &estimate.model_type)
+                .and_then(|()| name("the model", &estimate.id))
+                .and_then(|()| measured("operations", estimate.flops)),
             (Op::Miniature { folder, name }, Reply::Miniature(made)) => check_miniature(folder, name, made),
             (_, other) => Err(format!("{} was asked for, {} came", self.asks_for(), other.kind())),
         };
         checked.map_err(|what| untrue(format!("what came is no answer to what was asked: {what}")))
+    }
+
+    /// An error unless this is a request that can be carried out: a client of a worker is believed no more than a worker.
+    pub(super) fn check_asked(&self) -> Result<()> {
+        match self {
+            Op::Extract { tokens, .. } => check_sequences(tokens).map_err(|what| {
+                Error::bad_argument(format!("the tokens that were sent are not what they are said to be: {what}"))
+                    .hint("the client does not run this program as it was: load the tokens again")
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn asks_for(&self) -> &'static str {
@@ -147,6 +158,11 @@ fn name(what: &str, text: &str) -> Checked {
     at_most(&format!("characters of {what}"), text.len(), MAX_NAME)
 }
 
+/// A number that was measured or counted: neither infinite nor negative.
+fn measured(what: &str, number: f64) -> Checked {
+    holds(number.is_finite() && number >= 0.0, || format!("{what}: {number}"))
+}
+
 fn check_model(args: &LoadArgs, info: &ModelInfo, folder: &str) -> Checked {
     same("the model", &info.id, &args.id)?;
     holds(info.num_layers > 0 && info.hidden_size > 0, || "a model of nothing".to_string())?;
@@ -159,11 +175,18 @@ fn check_model(args: &LoadArgs, info: &ModelInfo, folder: &str) -> Checked {
     name("its folder", folder).and_then(|()| names.try_for_each(|text| name("a name", text)))
 }
 
-fn check_tokens(source: &TokenSource, tokens: &Tokens) -> Checked {
+/// Whether tokens are what their description says: sequences of one length, with something in them.
+fn check_sequences(tokens: &Tokens) -> Checked {
     let Tokens { ids, info } = tokens;
     same("sequences", &ids.len(), &info.num_sequences)?;
+    holds(info.num_sequences > 0 && info.sequence_length > 0, || "no tokens".to_string())?;
     holds(ids.iter().all(|row| row.len() == info.sequence_length), || "sequences of several lengths".to_string())?;
-    same("the hash of the ids", &info.sha256, &crate::model::hash_of_ids(ids))?;
+    same("the hash of the ids", &info.sha256, &crate::model::hash_of_ids(ids))
+}
+
+fn check_tokens(source: &TokenSource, tokens: &Tokens) -> Checked {
+    check_sequences(tokens)?;
+    let Tokens { ids, info } = tokens;
     match source {
         TokenSource::Text(text) => {
             same("sequences", &ids.len(), &text.num_sequences)?;
@@ -206,6 +229,8 @@ fn check_activations(
     holds(as_asked, || format!("{losses} losses"))?;
     let out = args.out.clone().filter(|_| args.keep == Keep::Full);
     same("the folder of all values", &acts.full_activations, &out)?;
+    acts.measurements.measured().into_iter().try_for_each(|(what, number)| measured(what, number))?;
+    name("its machine", &acts.measurements.machine)?;
     name("the time", &acts.measurements.completion_time)
 }
 
@@ -274,5 +299,43 @@ impl Told {
             Event::Warning(warning) => Event::Warning(text(warning, MAX_MESSAGE)?),
             Event::Note(note) => Event::Note(text(note, MAX_MESSAGE)?),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ComputeDtype;
+
+    fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Op {
+        let sha256 = crate::model::hash_of_ids(&ids);
+        let info = TokensInfo { source: "script".into(), revision: None, num_sequences, sequence_length, sha256 };
+        let (id, device) = ("m".to_string(), "cpu".to_string());
+        let (revision, max_vram, stream, chunk_layers) = (None, None, false, 2);
+        let model = LoadArgs { id, revision, dtype: ComputeDtype::F32, device, chunk_layers, stream, max_vram };
+        Op::Extract { model, tokens: Tokens { ids, info }, args: ExtractArgs::default() }
+    }
+
+    #[test]
+    fn a_worker_refuses_tokens_that_do_not_fit_their_description() {
+        let good = vec![vec![1, 2], vec![3, 4]];
+        assert_eq!(extract(good.clone(), 2, 2).check_asked(), Ok(()));
+        for (ids, sequences, length) in [
+            (good.clone(), 1, 2),
+            (good.clone(), 1 << 63, 2),
+            (good.clone(), 2, 1),
+            (good.clone(), 2, usize::MAX),
+            (vec![], 0, 0),
+            (vec![vec![], vec![]], 2, 0),
+            (vec![vec![1, 2], vec![3]], 2, 2),
+        ] {
+            let error = extract(ids.clone(), sequences, length).check_asked().unwrap_err();
+            assert_eq!(error.kind, Kind::BadArgument, "{ids:?} {sequences} {length}");
+        }
+        let mut other = extract(good, 2, 2);
+        if let Op::Extract { tokens, .. } = &mut other {
+            tokens.ids[1][1] = 5;
+        }
+        assert!(other.check_asked().unwrap_err().message.contains("hash"));
     }
 }

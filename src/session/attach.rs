@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::place::Place;
 use crate::error::{Error, Kind, Result};
 use crate::remote::quoted;
+use crate::threads;
 
 /// A worker that has been started listens within this time.
 const STARTUP: Duration = Duration::from_secs(50);
@@ -109,11 +110,12 @@ fn ask_keeper(place: &Place, arguments: &[OsString]) -> Result<()> {
 pub fn attach(worker: UnixStream) -> Result<()> {
     let mut answers = worker.try_clone().map_err(|e| Error::io("attaching to the worker", &e))?;
     let mut requests = worker;
-    std::thread::spawn(move || {
+    let sending = threads::start(move || {
         let _ = copy(&mut std::io::stdin().lock(), &mut requests);
         // The client has gone: it would have waited for its answers.
         let _ = requests.shutdown(Shutdown::Both);
     });
+    sending.map_err(|e| Error::no_thread("the connection to the worker", &e))?;
     let _ = copy(&mut answers, &mut std::io::stdout().lock());
     Ok(())
 }

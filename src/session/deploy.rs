@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::remote::{self, Machine};
 
@@ -82,7 +83,7 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
             .hint("OUTLIER_WORKER names the program to send; without it this program sends itself")
     };
     let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(binary).map_err(reading)?;
+    let mut file = outside::open(binary).map_err(reading)?;
     std::io::copy(&mut file, &mut hash).map_err(reading)?;
     let build = &format!("{:x}", hash.finalize())[..16];
     // Jobs of a cluster have one home folder: one of them gets the program.

@@ -11,6 +11,7 @@ use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
 use crate::remote::{HereGrouped, Machine, Ssh, SshTarget, check_room, key_pair};
+use crate::threads;
 use crate::words::counted;
 
 /// What `provision_gpu` asks for.
@@ -353,12 +354,14 @@ impl Fleet {
         let mut ending = Ending::default();
         let machines = self.machines.lock().expect("no panic under this lock").clone();
         let failures = std::thread::scope(|scope| {
-            let ends: Vec<_> = machines
-                .iter()
-                .filter(|lent| !lent.label.keep_running)
-                .map(|lent| scope.spawn(move || self.end(lent)))
-                .collect();
-            ends.into_iter().filter_map(|end| end.join().expect("no panic in ending").err()).collect::<Vec<_>>()
+            let given_back = || machines.iter().filter(|lent| !lent.label.keep_running);
+            let ends: Vec<_> = given_back().map(|lent| threads::start_in(scope, move || self.end(lent))).collect();
+            let ended = given_back().zip(ends).map(|(lent, end)| match end {
+                Ok(end) => end.join().expect("no panic in ending"),
+                // Without a thread of its own it is its turn now.
+                Err(_) => self.end(lent),
+            });
+            ended.filter_map(Result::err).collect::<Vec<_>>()
         });
         ending.leaked = !failures.is_empty();
         ending.lines.extend(failures.into_iter().map(|error| error.message));

@@ -16,6 +16,7 @@ use crate::hub;
 use crate::progress::{Event, Progress, Silent, interrupt_requested};
 use crate::record::LoadArgs;
 use crate::remote::{self, Machine, SyncReport, quoted};
+use crate::threads;
 
 /// How long a worker does without what, and what it does then.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ pub fn lend(
     let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
     // The first word tells whether it works at all, before anything is entrusted to it.
     status(&link, &|| progress.interrupted())?;
-    let remote = Remote::new(link, terms.patience, terms.lease);
+    let remote = Remote::new(link, terms.patience, terms.lease)?;
     let (ended, ending) = (Mutex::new(false), AtomicBool::new(false));
     let (name, wanted) = (label.name.clone(), machine.clone());
     let give_up: Box<GiveUp<'static>> = Box::new(move || match interrupt_requested() {
@@ -336,13 +337,17 @@ impl Progress for Watch<'_, '_> {
             && !self.courier.swap(true, Ordering::Relaxed)
         {
             let (lent, courier, over) = (self.lent, self.courier, self.over);
-            self.scope.spawn(move || {
+            // Where there is no thread for it, it is not fetched.
+            let fetching = threads::start_in(self.scope, move || {
                 // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
                 let until = || *over.lock().expect("no panic under this lock");
                 let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
                 let _ = remote::download(&lent.within(most, &give_up), &lent.path(path), Path::new(path), &Silent);
                 courier.store(false, Ordering::Relaxed);
             });
+            if fetching.is_err() {
+                self.courier.store(false, Ordering::Relaxed);
+            }
         }
         self.progress.event(event);
     }

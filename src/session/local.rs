@@ -9,6 +9,7 @@ use crate::home;
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::model::{self, OpenModel};
+use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{LoadArgs, TokenSource};
 
@@ -78,7 +79,7 @@ impl Local {
         if let Some((_, model)) = models().iter().find(|(known, _)| known == args) {
             return Ok(model.clone());
         }
-        let loading = |e: Error| e.context(format!("loading model \"{}\"", args.id));
+        let loading = |e: Error| e.context(format!("loading model \"{}\"", plain(&args.id, 200)));
         // First of all: nothing is fetched for a device that is not there.
         model::check_device(&args.device).map_err(loading)?;
         let access = if args.stream { Access::Stream } else { Access::Download };

@@ -16,6 +16,7 @@ use crate::progress::{Event, Progress, interrupt_requested};
 use crate::record::{LoadArgs, ModelInfo};
 use crate::remote::Machine;
 use crate::secret::Secret;
+use crate::threads;
 
 /// A worker that is there has greeted and answered within this time, its start included.
 const GREETING: Duration = Duration::from_secs(90);
@@ -51,7 +52,8 @@ impl Link {
         let (sender, opened) = channel();
         let (machine, attach) = (self.machine.clone(), self.attach.clone());
         // A machine that lets nobody in must not hold whoever asks: a thread of its own waits for it, and is left to it.
-        std::thread::spawn(move || sender.send(machine.open(&attach)));
+        threads::start(move || sender.send(machine.open(&attach)))
+            .map_err(|e| Error::no_thread("a connection to a machine", &e))?;
         let stream = loop {
             match opened.recv_timeout(TICK) {
                 Ok(stream) => break stream?,
@@ -87,9 +89,12 @@ pub struct Remote {
 
 impl Remote {
     /// With `lease`, a thread of its own renews the lease of the worker as long as this value lives.
-    pub fn new(link: Link, patience: Duration, lease: Option<Duration>) -> Self {
-        let keeper = lease.map(|lease| Keeper::start(link.clone(), lease));
-        Self { link, patience, known: Mutex::default(), _keeper: keeper }
+    ///
+    /// # Errors
+    /// `io` where the system starts no such thread.
+    pub fn new(link: Link, patience: Duration, lease: Option<Duration>) -> Result<Self> {
+        let keeper = lease.map(|lease| Keeper::start(link.clone(), lease)).transpose()?;
+        Ok(Self { link, patience, known: Mutex::default(), _keeper: keeper })
     }
 
     /// What the worker says of itself, also while the user wants to end everything.
@@ -250,11 +255,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(link: Link, lease: Duration) -> Self {
+    fn start(link: Link, lease: Duration) -> Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = Arc::new(AtomicBool::new(false));
         let (watched, flag) = (stop.clone(), stopped.clone());
-        let thread = std::thread::spawn(move || {
+        let thread = threads::start(move || {
             let mut kept: Option<Line> = None;
             let renew = Request::Renew { seconds: lease.as_secs_f64() };
             let stopped = || flag.load(Ordering::Relaxed);
@@ -271,7 +276,8 @@ impl Keeper {
                 }
             }
         });
-        Self { stop, stopped, thread: Some(thread) }
+        let thread = thread.map_err(|e| Error::no_thread("the lease of a machine", &e))?;
+        Ok(Self { stop, stopped, thread: Some(thread) })
     }
 }
 

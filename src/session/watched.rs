@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::line::{TICK, untrue};
 use crate::error::{Error, Kind, Result};
 use crate::remote::{Listener, Machine, Output};
+use crate::threads;
 
 /// Pieces of output that wait to be taken.
 const WAITING: usize = 16;
@@ -62,7 +63,8 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
         ours.set_write_timeout(Some(TICK)).map_err(starting)?;
         let (sender, heard) = sync_channel(WAITING);
         let (inner, command) = (self.inner.clone(), command.to_string());
-        std::thread::spawn(move || {
+        let unheard = |e: std::io::Error| Error::no_thread("a command of a machine", &e);
+        threads::start(move || {
             let code = inner.run(&command, &mut theirs, &mut |piece| {
                 let (Output::Out(bytes) | Output::Err(bytes)) = piece;
                 let piece = match bytes.is_empty() {
@@ -73,12 +75,13 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                 sender.send(piece).map_err(|_| Error::interrupted())
             });
             let _ = sender.send(Heard::Ended(code));
-        });
+        })
+        .map_err(unheard)?;
         let (left, moved) = (AtomicBool::new(false), AtomicU64::new(0));
         let (begin, is_left) = (Instant::now(), || left.load(Ordering::Relaxed));
         let move_on = || moved.store(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
         std::thread::scope(|scope| {
-            let feeding = scope.spawn(|| feed(input, ours, &is_left, &move_on));
+            let feeding = threads::start_in(scope, || feed(input, ours, &is_left, &move_on)).map_err(unheard)?;
             let mut listen = || -> Result<i32> {
                 loop {
                     match heard.recv_timeout(TICK) {

@@ -124,8 +124,9 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
             Err(Error::new(Kind::VersionMismatch, message)
                 .hint("end it with `outlier gpus terminate ID` and provision again; OUTLIER_WORKER must name a worker of this version"))
         }
-        None => Err(Error::new(Kind::Lost, format!("expected the greeting of a worker, got {line:?}"))
-            .hint("a login script that prints something can be the cause: it must be silent without a terminal")),
+        None => Err(Error::new(Kind::Lost, format!("expected the greeting of a worker, got {line:?}")).hint(
+            "what it says instead is the reason: log in there and look; its log is `worker.log` below ~/.outlier/w",
+        )),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub;
 use crate::progress::{Event, INTERRUPTED, Progress};
 use crate::secret::Secret;
+use crate::threads;
 
 /// Connections at the same time; beyond them the one that has been silent for longest is closed.
 const MOST_CONNECTIONS: usize = 128;
@@ -44,7 +45,7 @@ pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &In
     guardian::take_signals();
     let worker = Arc::new(Worker::new(page, inherited.died.clone()));
     let accepting = worker.clone();
-    std::thread::spawn(move || {
+    let answering = threads::start(move || {
         for stream in listener.incoming() {
             match stream {
                 Ok(stream) => accepting.admit(stream),
@@ -53,6 +54,7 @@ pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &In
             }
         }
     });
+    answering.map_err(|e| Error::no_thread("connections", &e))?;
     // SAFETY: it only tells.
     let is_alone = || unsafe { libc::getppid() } as u32 != inherited.guardian;
     let mut alone = false;
@@ -263,14 +265,14 @@ impl Worker {
             drop(at_work);
         });
         if let Err(error) = thread {
-            call.finish(Err(Error::io("starting a thread for a call", &error)));
+            call.finish(Err(Error::no_thread("a call", &error)));
         }
         Begun::Now(call)
     }
 
     fn carry_out(&self, call: &Call, op: Op) {
         let watcher = Watcher { worker: self, call };
-        let work = || self.local.call(op, &watcher);
+        let work = || op.check_asked().and_then(|()| self.local.call(op, &watcher));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         let outcome: std::result::Result<Reply, Error> = outcome.unwrap_or_else(|_| {
             Err(Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))

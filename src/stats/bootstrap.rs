@@ -17,6 +17,7 @@ use super::draws::Draws;
 use super::interval;
 use super::outcome::{Outcome, can_pass, outcomes};
 use super::reach::Reach;
+use crate::threads;
 
 /// Beyond this a resample more changes no digit anyone reads, and each takes a few hundred bytes per thread.
 const MAX_RESAMPLES: usize = 1_000_000;
@@ -72,7 +73,7 @@ pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
         let message = format!("{n_resamples} resamples of {num_sequences} sequences are more than {MAX_DRAWS} draws");
         return Err(Error::bad_argument(message).hint("lower `n_resamples`; of very many sequences, take a part"));
     }
-    Ok(())
+    threads::pool().map_err(|e| Error::no_thread("statistics", &e))
 }
 
 /// What all tasks share.

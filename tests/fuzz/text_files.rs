@@ -173,7 +173,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Files packed with gzip or zstd: damaged, cut off, in parts, and such that unpack to gigabytes.
+/// Files packed with gzip or zstd: damaged, cut off, in parts, and such that unpack to far more than they are.
 pub fn packed(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
     let zstd = chance.one_in(2);
     let pack = |data: &[u8]| if zstd { zstd::bulk::compress(data, 1).unwrap() } else { gzip(data) };
@@ -188,10 +188,11 @@ pub fn packed(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Start 
         6 => pack(&pack(&pack(lines.as_bytes()))),
         _ => {
             let fill = *chance.pick(&[b' ', b'\n', b'a', b'[', b'{', b',', b'"', 0]);
-            pack(&vec![fill; 8 << 20]).repeat(8)
+            pack(&vec![fill; 4 << 20]).repeat(8)
         }
     };
-    let name = *chance.pick(&["t.jsonl.gz", "t.json.zst", "t.csv.gz", "t.txt.gz", "t.jsonl", "t", "t.parquet"]);
+    let names = ["t.jsonl.gz", "t.jsonl.zst", "t.jsonl", "t", "t.json.zst", "t.csv.gz", "t.txt.gz", "t.parquet"];
+    let name = *chance.pick(&names);
     write(folder.join(name), data);
     script(workshop, folder, name, chance)
 }

@@ -9,9 +9,11 @@ use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
+use crate::outside::{self, json};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
 use crate::secret::{self, Secret};
+use crate::threads;
 
 const BASE: &str = "https://api.runpod.io";
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,6 +29,9 @@ const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 const ANSWER: u64 = 32 << 20;
 const FAILURE: u64 = 64 << 10;
 const LOG: u64 = 16 << 20;
+/// JSON values of an answer (a page of a thousand machines), and of a line of a log.
+const VALUES: usize = 200_000;
+const LINE_VALUES: usize = 1000;
 /// Characters of the service's own words, and of a line of a log, that are shown.
 const WORDS: usize = 400;
 const LINE: usize = 2000;
@@ -48,6 +53,8 @@ impl Client {
                 "give an address that begins with https://, or one of this computer; unset it to ask RunPod itself",
             ));
         }
+        // Two of its own: the library panics where it cannot start them.
+        threads::spare(2).map_err(|e| Error::no_thread("RunPod", &e))?;
         let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
         let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd().build();
         let http = http.map_err(|e| Error::new(Kind::Io, format!("starting the RunPod client: {e}")))?;
@@ -61,7 +68,7 @@ impl Client {
     /// A question without effect: repeated when the service is out of breath.
     pub fn get(&self, path: &str) -> Result<Value> {
         let response = self.patiently(true, || self.request(reqwest::Method::GET, path))?;
-        json(response)
+        parsed(response)
     }
 
     /// As `get`; None where there is no such thing.
@@ -75,10 +82,10 @@ impl Client {
     /// Changes something, and so is never repeated but when the service says that it did nothing (429).
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
         for attempt in 0.. {
-            let response = self.request(reqwest::Method::POST, path).json(body).send().map_err(unreachable)?;
+            let response = sent(self.request(reqwest::Method::POST, path).json(body))?.map_err(unreachable)?;
             match response.status() {
                 StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => sleep(pause(&response, attempt), true)?,
-                status if status.is_success() => return json(response),
+                status if status.is_success() => return parsed(response),
                 _ => return Err(failure(response)),
             }
         }
@@ -96,7 +103,7 @@ impl Client {
 
     /// The lines of a stream of server-sent events that are there by now.
     pub fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let response = self.request(reqwest::Method::GET, path).timeout(LOG_TIME).send().map_err(unreachable)?;
+        let response = sent(self.request(reqwest::Method::GET, path).timeout(LOG_TIME))?.map_err(unreachable)?;
         if !response.status().is_success() {
             return Err(failure(response));
         }
@@ -104,16 +111,16 @@ impl Client {
         // The stream is over when the time is.
         let _ = response.take(LOG).read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
-        let line = |data: &str| Some(plain(serde_json::from_str::<Value>(data).ok()?["line"].as_str()?, LINE));
+        let line =
+            |data: &str| Some(plain(json::from_slice(data.as_bytes(), LINE_VALUES).ok()?["line"].as_str()?, LINE));
         Ok(text.lines().filter_map(|frame| frame.strip_prefix("data:")).filter_map(|data| line(data.trim())).collect())
     }
 
     /// `may_stop`: the user's wish to stop ends the waiting, and not only the pause.
     fn patiently(&self, may_stop: bool, request: impl Fn() -> RequestBuilder) -> Result<Response> {
         for attempt in 0.. {
-            let sent = request().send();
             let last = attempt + 1 >= ATTEMPTS;
-            match sent {
+            match sent(request())? {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if !last && passes(response.status()) => sleep(pause(&response, attempt), may_stop)?,
                 Ok(response) => return Err(failure(response)),
@@ -167,6 +174,11 @@ fn sleep(time: Duration, may_stop: bool) -> Result<()> {
     Ok(())
 }
 
+/// Sends a request. The library panics where it needs a thread and the system has none.
+fn sent(request: RequestBuilder) -> Result<reqwest::Result<Response>> {
+    outside::guarded(|| request.send()).map_err(|said| Error::no_thread("RunPod", &std::io::Error::other(said)))
+}
+
 fn unreachable(error: reqwest::Error) -> Error {
     let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Lost };
     // The address may stand in the message, the key never does: it travels in a header.
@@ -189,14 +201,17 @@ fn bytes(response: Response, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn json(response: Response) -> Result<Value> {
+fn parsed(response: Response) -> Result<Value> {
     let text = bytes(response, ANSWER + 1)?;
     if text.len() as u64 > ANSWER {
         let message = format!("RunPod sent an answer of more than {} MB", ANSWER >> 20);
         return Err(Error::new(Kind::Service, message).hint("is OUTLIER_RUNPOD_URL an address that you trust?"));
     }
-    serde_json::from_slice(&text)
-        .map_err(|e| Error::new(Kind::Service, format!("RunPod sent an answer that is not JSON: {e}")))
+    json::from_slice(&text, VALUES).map_err(|e| {
+        let said = outside::complaint(e);
+        Error::new(Kind::Service, format!("RunPod sent an answer that is not JSON, or too much of it: {said}"))
+            .hint("is OUTLIER_RUNPOD_URL an address that you trust?")
+    })
 }
 
 /// Wordings for "no such machine is free", in lower case.
@@ -216,9 +231,9 @@ fn failure(response: Response) -> Error {
         .get("Content-Type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
     let body = bytes(response, FAILURE).unwrap_or_default();
-    let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut detail = parsed["detail"].as_str().unwrap_or("no details").to_string();
-    if let Some(errors) = parsed["errors"].as_array() {
+    let told: Value = json::from_slice(&body, VALUES).unwrap_or_default();
+    let mut detail = told["detail"].as_str().unwrap_or("no details").to_string();
+    if let Some(errors) = told["errors"].as_array() {
         let errors: Vec<_> = errors.iter().filter_map(Value::as_str).collect();
         detail = format!("{detail} {}", errors.join("; "));
     }

@@ -1,9 +1,9 @@
 //! Where a user's RunPod key is.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
+use crate::outside;
 use crate::secret::{self, Secret};
 
 const VARIABLE: &str = "RUNPOD_API_KEY";
@@ -27,9 +27,8 @@ pub fn find() -> Result<Secret> {
 
 /// The tool writes `apikey = "…"`, the Python package a table `[default]` with `api_key = "…"`.
 fn stored(file: PathBuf) -> Option<Secret> {
-    let (mut text, file) = (String::new(), std::fs::File::open(file).ok()?);
-    file.take(SETTINGS).read_to_string(&mut text).ok()?;
-    let table: toml::Table = text.parse().ok()?;
+    let text = outside::read(&file, SETTINGS).ok()?;
+    let table: toml::Table = std::str::from_utf8(&text).ok()?.parse().ok()?;
     let flat = table.iter().find(|(key, _)| key.eq_ignore_ascii_case("apikey")).map(|(_, value)| value);
     let value = flat.or_else(|| table.get("default")?.get("api_key"))?;
     Secret::new(value.as_str()?)

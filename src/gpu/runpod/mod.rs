@@ -35,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Machines per page of a listing, and its pages.
 const PAGE: usize = 1000;
 const MAX_PAGES: usize = 1000;
+/// Machines of an account.
+const MOST_PODS: usize = 100_000;
 /// Addresses of one host that are tried.
 const ADDRESSES: usize = 4;
 
@@ -53,13 +55,16 @@ impl RunPod {
         Ok(Self { client: Client::new(key::find()?)? })
     }
 
-    fn pods(&self) -> Result<Vec<Value>> {
+    /// What `read` keeps of every pod; only that is held while the pages are read.
+    fn pods<T>(&self, read: impl Fn(&Value) -> Option<Result<T>>) -> Result<Vec<T>> {
         let (mut pods, mut cursor, mut seen) = (Vec::new(), String::new(), HashSet::new());
-        while seen.len() < MAX_PAGES && seen.insert(cursor.clone()) {
+        while seen.len() < MAX_PAGES && pods.len() < MOST_PODS && seen.insert(cursor.clone()) {
             let after = if cursor.is_empty() { String::new() } else { format!("&cursor={}", encoded(&cursor)) };
             let page = self.client.get(&format!("/v2/pods?limit={PAGE}{after}"))?;
-            let here = page["pods"].as_array().cloned();
-            pods.extend(here.ok_or_else(|| unexpected("the list of pods", &page))?);
+            let here = page["pods"].as_array().ok_or_else(|| unexpected("the list of pods", &page))?;
+            for pod in here.iter().filter_map(&read) {
+                pods.push(pod?);
+            }
             match page["pagination"]["nextCursor"].as_str() {
                 Some(next) if page["pagination"]["hasNextPage"] == true && is_cursor(next) => cursor = next.to_string(),
                 Some(_) if page["pagination"]["hasNextPage"] == true => {
@@ -168,14 +173,13 @@ impl Provider for RunPod {
     }
 
     fn list(&self) -> Result<Vec<Description>> {
-        let pods = self.pods()?;
         // A pod of other work that makes no sense to us must not hide ours.
         let ours = |pod: &Value| pod["name"].as_str().is_some_and(|name| name.starts_with(PREFIX));
-        let read = |pod| match description(pod) {
+        self.pods(|pod| match description(pod) {
+            _ if pod["status"] == "TERMINATED" => None,
             Err(_) if !ours(pod) => None,
             read => Some(read),
-        };
-        pods.iter().filter(|pod| pod["status"] != "TERMINATED").filter_map(read).collect()
+        })
     }
 
     fn terminate(&self, id: &str) -> Result<()> {

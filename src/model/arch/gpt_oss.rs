@@ -4,7 +4,7 @@
 //! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
 
 use super::Names;
-use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
+use super::decoder::{Decoder, Defaults, layer_windows, sliding_window};
 use crate::error::Result;
 use crate::model::config::Config;
 use crate::model::mxfp4::{BLOCK, BLOCK_BYTES};
@@ -23,7 +23,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     ..rope_config::DEFAULTS
 };
 const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE, ..LLAMA };
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE };
 // What transformers takes for `swiglu_limit` and `sliding_window` where they are left out.
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;

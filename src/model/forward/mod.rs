@@ -27,6 +27,7 @@ use crate::memory;
 use crate::progress::{Event, Progress};
 use crate::record::{Activations, ExpertCoverage, ExtractArgs, Keep, Measurements, NormId, Site, Tokens};
 use crate::results::FullActivations;
+use crate::threads;
 use layer::At;
 use shard::{Shard, each};
 
@@ -45,6 +46,7 @@ pub fn extract_with(
     progress: &dyn Progress,
     probe: Probe,
 ) -> Result<Activations> {
+    threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     // On a thread of the pool: it shares the work out without being woken for every piece.
     rayon::scope(|_| {
         // Outlives all that the run has.
@@ -159,7 +161,7 @@ impl<'a> Run<'a> {
         for share in &shares {
             tap.place(&share.device, share.sequences.clone())?;
         }
-        let reader = Reader::start(model.checkpoint.clone(), model.dtype, devices, budget);
+        let reader = Reader::start(model.checkpoint.clone(), model.dtype, devices, budget)?;
         let mut needed = 0;
         let (first, read_before, hidden, coverage) = match found {
             Some(found) => (found.layer, found.bytes_read, found.hidden, found.coverage),

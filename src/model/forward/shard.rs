@@ -1,6 +1,7 @@
 //! Some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once for all.
 
 use std::ops::Range;
+use std::thread::ScopedJoinHandle;
 
 use super::ROUNDS;
 use crate::error::{Error, Result};
@@ -10,6 +11,7 @@ use crate::model::ops::Room;
 use crate::model::rope::Rotary;
 use crate::model::routing::Assignment;
 use crate::model::tensor::{Device, Tensor};
+use crate::threads;
 
 pub(super) struct Shard {
     /// Which one it is: the place of its weights in a portion.
@@ -66,9 +68,12 @@ pub(super) fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()>
         return work(shard);
     }
     let fell = |_| Err(Error::unsupported("a thread that computes on a GPU fell over: this is a fault of the program"));
+    let work = &work;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = shards.iter_mut().map(|shard| scope.spawn(|| work(shard))).collect();
-        let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(fell)).collect();
+        let start = |shard| threads::start_in(scope, move || work(shard)).map_err(|e| Error::no_thread("a GPU", &e));
+        let threads: Vec<_> = shards.iter_mut().map(start).collect();
+        let outcome = |thread: ScopedJoinHandle<'_, Result<()>>| thread.join().unwrap_or_else(fell);
+        let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.and_then(outcome)).collect();
         outcomes.into_iter().collect()
     })
 }

@@ -52,7 +52,9 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
         expected_classification: recipe.classification().to_string(),
     };
     let stamp = serde_json::json!({ "version": VERSION, "seed": SEED, "recipe": recipe.config });
-    let current = outside::read(&mark, MAX_MARK).ok().and_then(|data| serde_json::from_slice::<Value>(&data).ok());
+    let current = outside::read(&mark, MAX_MARK)
+        .ok()
+        .and_then(|data| outside::json::from_slice(&data, outside::json::SMALL).ok());
     if current.as_ref() == Some(&stamp) {
         return Ok(made);
     }

@@ -1,0 +1,188 @@
+//! JSON from outside that is read into a tree of any shape. A value takes some hundred times the memory of its text
+//! (`{},{},…`), so what may be there is bounded by the number of values, beside that of bytes.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Values of a small file such as a configuration, and of an answer of a service: some tens of megabytes of memory.
+pub const SMALL: usize = 100_000;
+/// Values of the largest files that there are, the tokenizers and headers of the largest models.
+pub const LARGE: usize = 8_000_000;
+
+/// Reads a text of at most `most` values; keys are counted with what stands under them.
+///
+/// # Errors
+/// What is not JSON, and what has more values: the error says so.
+pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
+    let left = Cell::new(most);
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = Tree { left: &left, most }.deserialize(&mut reader)?;
+    reader.end().map(|()| value)
+}
+
+/// For libraries that read JSON themselves: an error where a text has more than `most` values. Whether it is JSON is their
+/// affair.
+///
+/// # Errors
+/// One sentence without anything of the text.
+pub fn check(text: &[u8], most: usize) -> Result<(), String> {
+    let (mut values, mut in_text, mut escaped) = (1usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'{' | b'[' if !in_text => values += 1,
+            _ => (),
+        }
+    }
+    if values > most { Err(too_many(most)) } else { Ok(()) }
+}
+
+fn too_many(most: usize) -> String {
+    format!("more than {most} values, which no such text has")
+}
+
+/// A part of a larger text, of at most `MOST` values.
+#[derive(Clone, Debug)]
+pub struct Part<const MOST: usize>(pub Value);
+
+impl<const MOST: usize> Default for Part<MOST> {
+    fn default() -> Self {
+        Self(Value::Null)
+    }
+}
+
+impl<'de, const MOST: usize> Deserialize<'de> for Part<MOST> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Tree { left: &Cell::new(MOST), most: MOST }.deserialize(from).map(Self)
+    }
+}
+
+/// A value for messages: whole where it is short, and else what it is.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(map) => format!("an object of {}", map.len()),
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::String(text) => format!("{:?}", super::shown(text)),
+        other => other.to_string(),
+    }
+}
+
+/// Builds a tree as long as values are left.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    left: &'a Cell<usize>,
+    most: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => return Err(D::Error::custom(too_many(self.most))),
+        }
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self)? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            map.insert(key, entries.next_value_seed(self)?);
+        }
+        Ok(map.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"a":[1,-2,0.5,null,true],"b":{"c":"x,{[\"","d":{}},"e":18446744073709551615}"#;
+
+    #[test]
+    fn a_text_is_the_tree_that_it_always_was() {
+        let plain: Value = serde_json::from_str(TEXT).unwrap();
+        assert_eq!(from_slice(TEXT.as_bytes(), 100).unwrap(), plain);
+        assert_eq!(from_slice(TEXT.as_bytes(), 100).unwrap().to_string(), TEXT);
+        assert_eq!(serde_json::from_str::<Part<100>>(TEXT).unwrap().0, plain);
+        for wrong in ["", "{", "[1,]", "1 2", "{\"a\"}", "nul"] {
+            assert!(from_slice(wrong.as_bytes(), 100).is_err(), "{wrong}");
+        }
+        assert!(from_slice(&[b'['; 4000], 100_000).is_err());
+    }
+
+    #[test]
+    fn values_are_counted_and_too_many_refused() {
+        // The outer object, its three values, five of the list, two of the object.
+        assert!(from_slice(TEXT.as_bytes(), 11).is_ok());
+        let error = from_slice(TEXT.as_bytes(), 10).unwrap_err();
+        assert!(error.to_string().contains("more than 10 values"), "{error}");
+        assert!(serde_json::from_str::<Part<10>>(TEXT).is_err());
+        let bomb = format!("[{}0]", r#"{"a":0},"#.repeat(1000));
+        assert!(from_slice(bomb.as_bytes(), 2002).is_ok() && from_slice(bomb.as_bytes(), 2001).is_err());
+    }
+
+    #[test]
+    fn texts_for_libraries_are_counted_without_what_stands_in_strings() {
+        assert_eq!(check(br#"{"a":"[,,,\"{{{\\","b":[1,2]}"#, 5), Ok(()));
+        assert!(check(br#"{"a":"[,,,\"{{{\\","b":[1,2]}"#, 4).is_err());
+    }
+}
