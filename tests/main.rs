@@ -34,6 +34,7 @@ mod text;
 mod command_line;
 mod diagnostics;
 mod doctor;
+mod limits;
 mod mistakes;
 mod output;
 mod parallel;

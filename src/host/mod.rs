@@ -13,6 +13,7 @@ mod figures;
 mod files;
 mod flags;
 mod flow;
+mod growth;
 mod hints;
 mod index;
 mod logs;
@@ -45,6 +46,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::outside;
 use crate::terminal;
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt, Token};
 
@@ -70,7 +72,8 @@ fn syntax() -> Engine {
 /// An engine with every primitive registered.
 pub fn engine(context: &Arc<Context>) -> Engine {
     let mut engine = syntax();
-    bounds::apply(&mut engine, &context.bounds);
+    bounds::apply(&mut engine, context);
+    growth::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.data(text));
     engine.on_debug(|text, source, position| {
@@ -121,8 +124,17 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
 
 /// The text of a script or module that is not too large for one.
 fn text_of(path: &Path) -> std::io::Result<String> {
+    text_in(std::fs::File::open(path)?)
+}
+
+/// The same, of a regular file only: nobody waits for a pipe.
+fn regular_text(path: &Path) -> std::io::Result<String> {
+    text_in(outside::open(path)?)
+}
+
+fn text_in(file: std::fs::File) -> std::io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_string(&mut text)?;
+    file.take(bounds::MAX_SCRIPT + 1).read_to_string(&mut text)?;
     match text.len() as u64 > bounds::MAX_SCRIPT {
         true => Err(std::io::Error::other("a script may be 4 MiB long")),
         false => Ok(text),
