@@ -30,6 +30,11 @@ pub fn secret_name(path: &Path) -> bool {
     parts.iter().any(is_secret) || parts.windows(2).any(there)
 }
 
+/// Whether a part of `path` is the program's list of rented machines, or would be taken for what belongs to it.
+pub fn ledger_name(path: &Path) -> bool {
+    path.iter().any(|part| part.to_string_lossy().to_lowercase().starts_with("gpus.sqlite"))
+}
+
 /// An API key or access token. Not serialisable; `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -128,5 +133,9 @@ mod tests {
         {
             assert!(!secret_name(Path::new(name)), "{name}");
         }
+        for name in ["gpus.sqlite", "results/gpus.sqlite-journal", "results/GPUS.SQLITE/x", "gpus.sqlite_of_mine"] {
+            assert!(ledger_name(Path::new(name)), "{name}");
+        }
+        assert!(!ledger_name(Path::new("results/gpus.csv")));
     }
 }

@@ -6,6 +6,9 @@ const NEAR: f64 = 0.75;
 /// Among many unrelated names only those so near are.
 const CLOSE: f64 = 0.88;
 
+/// Nobody misspells longer words, and the time to compare two grows with the product of their lengths.
+const LONGEST: usize = 64;
+
 /// The nearest known name, if one is near enough to be a likely misspelling.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     within(NEAR, word, known)
@@ -17,9 +20,15 @@ pub fn close<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option
 }
 
 fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let is_short = |word: &str| word.chars().nth(LONGEST).is_none();
+    if !is_short(word) {
+        return None;
+    }
+    let word = word.to_lowercase();
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|name| is_short(name))
+        .map(|name| (strsim::jaro_winkler(&word, &name.to_lowercase()), name))
         .filter(|(likeness, _)| *likeness >= least)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -44,6 +53,8 @@ mod tests {
         assert_eq!(super::nearest("magnitude_treshold", known), Some("magnitude_threshold"));
         assert_eq!(super::nearest("scop", known), Some("scope"));
         assert_eq!(super::nearest("zebra", known), None);
+        let long = "a".repeat(65);
+        assert_eq!(super::nearest(&long, [long.as_str()]), None);
         assert!(super::hint("zebra", known).contains("`scope`"));
     }
 }

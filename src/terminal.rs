@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use crate::plain::{one_line, visible};
@@ -23,6 +24,8 @@ struct Stream {
 }
 
 static OUT: OnceLock<Mutex<Stream>> = OnceLock::new();
+/// Whether a file that tells of the work could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
 static ERR: OnceLock<Mutex<Stream>> = OnceLock::new();
 
 fn stdout() -> MutexGuard<'static, Stream> {
@@ -119,7 +122,13 @@ pub fn came_of(to_stdout: bool, outcome: std::io::Result<()>) {
     }
 }
 
+/// Tells that `what`, a file that tells of the work as these streams do, could not be written. The work goes on.
+pub fn lost(what: impl Display, error: &std::io::Error) {
+    LOST.store(true, Ordering::Relaxed);
+    note(format!("error: writing to {what}: {error}; no more is written there, the work goes on"));
+}
+
 /// Whether something that was to be shown could not be written although somebody may be reading.
 pub fn broken() -> bool {
-    stdout().broken.is_some() || stderr().broken.is_some()
+    stdout().broken.is_some() || stderr().broken.is_some() || LOST.load(Ordering::Relaxed)
 }

@@ -440,7 +440,7 @@ fn other_formats_are_refused_by_name() {
     );
     let project = project();
     project.file("ids.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
-    project.refuses("load_tokens(#{ ids: \"ids.json\" })", FAILED, "ids.json is a Git LFS pointer", "git lfs pull");
+    project.refuses("load_tokens(#{ ids: \"ids.json\" })", FAILED, "ids.json: a Git LFS pointer", "git lfs pull");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn json_that_grows_in_memory_is_refused_wherever_it_comes_from() {
         project.copy("examples/shakespeare-olmoe", "bomb");
         project.file(&format!("bomb/{file}"), format!("{begin}{}}}", bomb(if file == "config.json" { 3 } else { 60 })));
         let script = "let m = load_model(\"bomb\");
-            load_tokens(#{ text: \"model/config.json\", model: m, num_sequences: 1, sequence_length: 4 });";
+            load_tokens(#{ text: \"model/config.json\", format: \"text\", model: m, num_sequences: 1, sequence_length: 4 });";
         let outcome = small(&project, script).ends(FAILED);
         assert!(outcome.stderr.contains("values, which no such text has"), "{file}: {}", outcome.stderr);
     }
@@ -79,7 +79,7 @@ fn the_json_of_a_hub_takes_no_more_memory_than_what_is_needed_of_it() {
         "load_tokens(#{ dataset: \"lab/texts\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 8 });";
     let outcome = ending(limited(&hub.command(&project, script), &project)).ends(FAILED);
     // What it needed was there: the commit.
-    assert!(outcome.stderr.contains("no Parquet files of a config"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("no Parquet, JSON or CSV files of a config"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -237,14 +237,14 @@ fn texts_deep_below_an_analysis_are_written_while_it_is_saved() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Starts a command where so many threads and processes of a user are to be had. The user of these tests may be allowed any
-/// number, as root is: then it is nobody.
-fn with_threads(mut command: Command, most: u64) -> Child {
+/// Starts a command where so many threads and processes of its user are to be had. The user of these tests may be allowed any
+/// number, as root is: then it is the user `other`.
+fn with_threads(mut command: Command, most: u64, other: libc::uid_t) -> Child {
     // SAFETY: system calls only, between fork and exec.
     unsafe {
         command.pre_exec(move || {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-            if libc::setrlimit(libc::RLIMIT_NPROC, &limit) != 0 || (libc::geteuid() == 0 && libc::setuid(65534) != 0) {
+            if libc::setrlimit(libc::RLIMIT_NPROC, &limit) != 0 || (libc::geteuid() == 0 && libc::setuid(other) != 0) {
                 return Err(std::io::Error::last_os_error());
             }
             Ok(())
@@ -258,17 +258,23 @@ fn a_system_without_threads_is_an_error_and_no_panic() {
     let project = project();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(project.path(""), mode).unwrap();
-    // Where the program is, nobody may be let in.
+    // Where the program is, another user may not be let in.
     std::fs::copy(program(), project.path("outlier")).unwrap();
-    let scripts = [
-        "load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));",
-        "load_model(\"lab/model\");",
-        "load_tokens(#{ dataset: \"lab/texts\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 8 });",
-        "provision_gpu(#{ provider: \"ssh\", host: \"localhost\" });",
-        "provision_gpu(#{ provider: \"runpod\", gpu: \"H100\", max_price: 3.0 });",
+    // Those that ask somebody are asked for threads before they ask: with more of them they would wait for an answer.
+    let cases = [
+        ("load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));", &[1, 3, 4, 6, 8][..]),
+        ("provision_gpu(#{ provider: \"ssh\", host: \"localhost\" });", &[1, 3, 4, 6, 8]),
+        ("load_model(\"lab/model\");", &[1, 3, 4]),
+        (
+            "load_tokens(#{ dataset: \"lab/texts\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 8 });",
+            &[1, 3, 4],
+        ),
+        ("provision_gpu(#{ provider: \"runpod\", gpu: \"H100\", max_price: 3.0 });", &[1, 3, 4]),
     ];
-    for script in scripts {
-        for most in [1, 3, 4, 6, 8] {
+    // A user who has no other processes, in each case.
+    let mut other = 1_000_000 + 100 * std::process::id();
+    for (script, limits) in cases {
+        for &most in limits {
             project.file("script.rhai", script);
             let usual = project.command(&["run", "--allow-commands", "script.rhai"]);
             let mut command = Command::new(project.path("outlier"));
@@ -276,8 +282,9 @@ fn a_system_without_threads_is_an_error_and_no_panic() {
             command.envs(usual.get_envs().filter_map(|(key, value)| Some((key, value?))));
             command.env("OUTLIER_RUNPOD_URL", "http://127.0.0.1:9").env("RUNPOD_API_KEY", "rpa_mine");
             command.env("HF_ENDPOINT", "http://localhost:9").env("HOME", project.path("home"));
+            other += 1;
             // A panic of any thread fails this.
-            let outcome = ending(with_threads(command, most));
+            let outcome = ending(with_threads(command, most, other));
             assert!([0, 1, FAILED].contains(&outcome.code), "{script} {most}: {} {}", outcome.code, outcome.stderr);
             if most == 1 {
                 assert!(outcome.stderr.contains("error: "), "{script}: {}", outcome.stderr);

@@ -254,13 +254,13 @@ fn a_name_without_an_owner_may_be_a_misspelt_folder() {
     hub.asked();
     let project = Project::new();
     project.file("weights", "").file("model.safetensors", "");
-    for name in ["weights", "model.safetensors", "not_there.gguf"] {
+    for (name, what) in [
+        ("weights", "no such folder, and not a hub id"),
+        ("model.safetensors", "a file of weights, not the folder of a model"),
+        ("not_there.gguf", "no such folder, and not a hub id"),
+    ] {
         let outcome = hub.run(&project, &format!("load_model(\"{name}\")"), None).ends(FAILED);
-        assert!(
-            outcome.stderr.contains(&format!("model \"{name}\": no such folder, and not a hub id")),
-            "{}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains(&format!("model \"{name}\": {what}")), "{}", outcome.stderr);
     }
     assert!(hub.asked().is_empty());
 }

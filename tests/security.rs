@@ -24,6 +24,15 @@ type Tested = (u32, &'static [fn()]);
 
 /// Lines whose tests stand with those of their area: they run there.
 const ELSEWHERE: &[Tested] = &[
+    // links, pipes and what was written are no modules
+    (
+        5,
+        &[
+            crate::limits::a_module_that_is_a_link_gives_no_file_away,
+            crate::limits::a_module_that_is_a_pipe_is_not_waited_for,
+            crate::limits::a_text_of_the_run_is_no_module,
+        ],
+    ),
     // texts come from the project and from where the user says
     (
         7,
@@ -73,9 +82,23 @@ const ELSEWHERE: &[Tested] = &[
     // sizes are not believed
     (12, &[crate::bad_results::a_small_record_does_not_unpack_to_gigabytes]),
     // links lead nowhere
-    (13, &[crate::writing::a_link_does_not_lead_a_file_out, crate::writing::tables_are_exported_below_results_only]),
+    (
+        13,
+        &[
+            crate::writing::a_link_does_not_lead_a_file_out,
+            crate::writing::tables_are_exported_below_results_only,
+            crate::limits::the_programs_own_folders_are_no_way_out,
+        ],
+    ),
     // names of places
-    (14, &[crate::writing::names_that_are_no_places_are_refused]),
+    (
+        14,
+        &[
+            crate::writing::names_that_are_no_places_are_refused,
+            crate::limits::the_list_of_machines_keeps_its_place,
+            crate::limits::a_file_that_is_called_as_an_unfinished_checkpoint_stays,
+        ],
+    ),
     // nothing unfinished stays
     (15, &[crate::saving::unfinished_files_of_killed_runs_are_removed_and_those_of_others_are_not]),
     // a hub names no files
@@ -141,6 +164,10 @@ const ELSEWHERE: &[Tested] = &[
     ),
     // terminals are not ordered about
     (32, &[crate::wire::a_machine_does_not_order_the_terminal_about]),
+    // bounds of steps and time stay reached
+    (33, &[crate::limits::bounds_that_are_caught_stay_reached]),
+    // one call stays small
+    (36, &[crate::limits::one_call_cannot_ask_for_more_than_there_is, crate::limits::padding_with_nothing_ends]),
     // nesting ends
     (
         37,
@@ -151,7 +178,13 @@ const ELSEWHERE: &[Tested] = &[
         ],
     ),
     // all values together stay small
-    (38, &[crate::script_host::all_values_together_have_a_bound]),
+    (
+        38,
+        &[
+            crate::script_host::all_values_together_have_a_bound,
+            crate::limits::threads_together_stay_below_the_bound_of_memory,
+        ],
+    ),
     // modules end
     (
         39,
@@ -174,6 +207,7 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::output::a_reader_that_leaves_costs_no_result,
             crate::output::a_full_stdout_costs_no_result_and_is_told_once,
+            crate::limits::a_log_on_a_full_disk_is_told,
         ],
     ),
     // signals are heard and ignored

@@ -404,7 +404,7 @@ fn a_base_model_gives_norms_and_no_logits() {
         let plan = |logits: bool| {
             project.file("plan.rhai", fixture.script("model", "#{}", logits)).run(&["plan", "plan.rhai"])
         };
-        assert!(plan(false).ok().contains("Total: 1 passes"));
+        assert!(plan(false).ok().contains("Total: 1 pass"));
         let refused = plan(true).ends(3).stderr;
         assert!(refused.contains(message), "{refused}");
     }

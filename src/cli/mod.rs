@@ -7,6 +7,7 @@ mod doc;
 mod doctor;
 mod dotenv;
 mod gpus;
+mod gpus_shell;
 mod interrupt;
 mod new;
 mod repl;

@@ -130,7 +130,7 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     let outcome = carried_out(&context);
     let Ok(outcome) = outcome else { return super::panicked() };
     let Some(mut plan) = Plan::of(&context) else { return super::panicked() };
-    let stored = outcome.is_ok().then(|| plan.store(&context.results()));
+    let stored = outcome.is_ok().then(|| plan.store(&context));
     terminal::out(plan.text());
     match stored {
         Some(Ok(file)) => {

@@ -106,6 +106,11 @@ impl Ledger {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
         }
+        // The database would be made, and read, wherever a link leads.
+        if path.is_symlink() {
+            let message = format!("the ledger {} is a link, to a file that may be anybody's", path.display());
+            return Err(Error::bad_argument(message).hint("move the file here in the place of the link"));
+        }
         let ledger = Self { path: path.to_path_buf() };
         ledger.with(|db| {
             db.execute_batch(

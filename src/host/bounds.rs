@@ -1,12 +1,12 @@
 //! What a script may use up: steps, time, depth, and the size of its values. docs/security.md lists them.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rhai::{Engine, EvalAltResult, Position};
 
-use super::context::Bounds;
+use super::context::Context;
 use super::{deep, weight};
 use crate::progress::interrupt_requested;
 
@@ -35,10 +35,56 @@ pub const TOO_NESTED: &str = "too nested";
 pub const TOO_HEAVY: &str = "too heavy";
 /// What ends a script that goes on long after Ctrl-C.
 pub const STOPPED: &str = "interrupted";
-/// Steps between two looks at the time.
-const LOOK_EVERY: u64 = 1024;
+/// What ends a script that has taken too many steps, on whichever threads.
+pub const TOO_MANY_STEPS: &str = "too many steps";
+/// Steps of a thread between two looks at the time and at the steps of all threads.
+const LOOK_EVERY: u64 = 256;
+/// Bytes of the stack of the thread that watches memory.
+const WATCH_STACK: usize = 128 << 10;
 /// Steps between two looks at the memory.
 const WEIGH_EVERY: u64 = 16;
+
+/// What a run has used up, on all its threads. A bound that is reached stays reached: whoever catches the error of a call, or
+/// is handed it by `parallel`, goes no further than to the next step.
+#[derive(Default)]
+pub struct Used {
+    steps: AtomicU64,
+    too_many: AtomicBool,
+    late: AtomicBool,
+}
+
+impl Used {
+    /// Anew: for the next input of a prompt.
+    pub fn again(&self) {
+        self.steps.store(0, Ordering::Relaxed);
+        self.too_many.store(false, Ordering::Relaxed);
+        self.late.store(false, Ordering::Relaxed);
+        weight::again();
+    }
+
+    /// Counts steps that no look has counted: those of a thread at its end.
+    pub fn rest(&self) {
+        self.steps.fetch_add(weight::steps() % LOOK_EVERY, Ordering::Relaxed);
+    }
+
+    fn over(&self) -> Option<&'static str> {
+        if self.too_many.load(Ordering::Relaxed) {
+            return Some(TOO_MANY_STEPS);
+        }
+        self.late.load(Ordering::Relaxed).then_some(OUT_OF_TIME)
+    }
+}
+
+/// Whether an error ends the whole run: what `try` cannot catch, and `parallel` and `assert_throws` pass on.
+pub fn ends_the_run(error: &EvalAltResult) -> bool {
+    match error.unwrap_inner() {
+        EvalAltResult::ErrorTooManyOperations(_) => true,
+        EvalAltResult::ErrorTerminated(why, _) => {
+            [TOO_MANY_STEPS, OUT_OF_TIME, TOO_HEAVY, STOPPED].contains(&why.to_string().as_str())
+        }
+        _ => false,
+    }
+}
 
 /// Bounds of values and of nesting.
 pub fn sizes(engine: &mut Engine) {
@@ -47,23 +93,32 @@ pub fn sizes(engine: &mut Engine) {
 }
 
 /// Bounds of steps, time, stack and memory, and Ctrl-C.
-pub fn apply(engine: &mut Engine, bounds: &Bounds) {
+pub fn apply(engine: &mut Engine, context: &Context) {
+    let bounds = &context.bounds;
     engine.set_max_operations(bounds.operations);
     let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
     let noticed = Mutex::new(None::<Instant>);
     let any = AtomicBool::new(false);
-    let memory = bounds.memory;
-    weight::begin();
+    let (operations, used) = (bounds.operations, context.used.clone());
+    weight::begin(bounds.memory);
+    let watched = Arc::downgrade(&context.used);
+    let watch = move || weight::watch(|| watched.strong_count() == 0);
+    // Without it there are the looks between steps.
+    let _ = std::thread::Builder::new().name("memory".to_string()).stack_size(WATCH_STACK).spawn(watch);
     #[allow(deprecated)] // the hook is marked volatile, not going away
     engine.on_var(|_, _, context| match weight::too_nested(&context) {
         true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_NESTED.into(), Position::NONE))),
         false => Ok(None),
     });
-    engine.on_progress(move |steps| {
+    engine.on_progress(move |_| {
         if !deep::has_room() {
             return Some(TOO_DEEP.into());
         }
-        if weight::step().is_multiple_of(WEIGH_EVERY) && weight::too_heavy(memory) {
+        if let Some(why) = used.over() {
+            return Some(why.into());
+        }
+        let steps = weight::step();
+        if (steps.is_multiple_of(WEIGH_EVERY) || weight::is_suspect()) && weight::too_heavy() {
             return Some(TOO_HEAVY.into());
         }
         if interrupt_requested() {
@@ -77,7 +132,15 @@ pub fn apply(engine: &mut Engine, bounds: &Bounds) {
             any.store(false, Ordering::Relaxed);
             *noticed.lock().expect("no panic under this lock") = None;
         }
-        let late = || deadline.is_some_and(|deadline| Instant::now() > deadline);
-        (steps % LOOK_EVERY == 0 && late()).then(|| OUT_OF_TIME.into())
+        if (steps + 1).is_multiple_of(LOOK_EVERY) {
+            let all = used.steps.fetch_add(LOOK_EVERY, Ordering::Relaxed) + LOOK_EVERY;
+            if operations > 0 && all > operations {
+                used.too_many.store(true, Ordering::Relaxed);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                used.late.store(true, Ordering::Relaxed);
+            }
+        }
+        used.over().map(Into::into)
     });
 }

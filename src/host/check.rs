@@ -11,11 +11,15 @@ use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, Par
 use super::diagnostic::Diagnostic;
 use super::modules::Modules;
 use super::reference::{self, Primitive};
+use crate::error::Error;
 use crate::suggest;
 use crate::words::counted;
 
 /// Called on function pointers, with any number of arguments.
 const POINTER: &[&str] = &["call", "curry"];
+/// Mistakes that are told of a script, at most, and of those the ones with a suggestion.
+const MOST_FOUND: usize = 1000;
+const MOST_SUGGESTED: usize = 100;
 /// Function and number of its arguments.
 type Signature = (String, usize);
 
@@ -54,6 +58,11 @@ impl Checker {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         self.file(&script.display().to_string(), &source, &mut seen, &mut found);
+        if found.len() >= MOST_FOUND {
+            found.truncate(MOST_FOUND);
+            let more = Error::bad_argument(format!("there are {MOST_FOUND} mistakes: the rest is not looked for"));
+            found.push(Diagnostic::from_error(more.hint("mend these and check again")));
+        }
         Ok(found)
     }
 
@@ -74,6 +83,9 @@ impl Checker {
         collect_calls(ast, &mut |call, position, method| calls.push((call.clone(), position, method)));
         let literals = Literals::of(ast);
         for (call, position, method) in &calls {
+            if found.len() >= MOST_FOUND {
+                return;
+            }
             self.call(&text, &imports, &literals, call, *position, *method, found);
         }
         flags(&text, ast, found);
@@ -153,6 +165,8 @@ impl Checker {
         if call.op_token.is_some() || !word || POINTER.contains(&name) {
             return;
         }
+        // To look for the nearest name costs far more than to see that there is none.
+        let suggests = found.len() < MOST_SUGGESTED;
         let mut tell = |position, message, hint| {
             found.push(Diagnostic::at(&text.name, position, &text.source, message, Some(hint)));
         };
@@ -172,8 +186,15 @@ impl Checker {
         // A map may hold a function under this name.
         let held = method && literals.keys.contains(name);
         if !own && !native && !held {
-            let known: BTreeSet<Signature> = self.native.union(&text.functions).cloned().collect();
-            let (message, hint) = unknown(name, name, arguments + method as usize, &known, "");
+            let (message, hint) = match suggests {
+                true => {
+                    let known: BTreeSet<Signature> = self.native.union(&text.functions).cloned().collect();
+                    unknown(name, name, arguments + method as usize, &known, "")
+                }
+                false => {
+                    (format!("no function `{name}` with so many arguments"), "`outlier doc` lists what there is".into())
+                }
+            };
             tell(position, message, hint);
         }
         let Some(primitive) = reference::find(name).filter(|primitive| !own && !primitive.options.is_empty()) else {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::bounds::MAX_MEMORY;
+use super::bounds::{MAX_MEMORY, Used};
 use super::stage::{Play, Stage};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -70,6 +70,8 @@ pub struct Context {
     /// The machines that this run has.
     pub fleet: Fleet,
     pub bounds: Bounds,
+    /// What of them is used up.
+    pub used: Arc<Used>,
     /// Where effects go instead of the world, in a plan or a test.
     pub stage: Option<Arc<Stage>>,
     /// Every extraction of this run, without its folds.
@@ -90,6 +92,7 @@ impl Context {
             began: SystemTime::now(),
             fleet,
             bounds: Bounds::default(),
+            used: Arc::default(),
             stage: None,
             measured: Mutex::default(),
             failed: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! An error as the user sees it: what, where (file, line, caret), what to do, and how the script got there.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
@@ -133,17 +134,17 @@ fn at(file: &str, position: Position) -> String {
 
 fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> {
     let line = position.line()?;
-    let read = || super::modules::source(file);
-    let text = source.map(str::to_string).or_else(read);
-    let lines: Vec<String> = text.iter().flat_map(|text| text.lines()).map(str::to_string).collect();
+    let text = source.map(Cow::Borrowed).or_else(|| super::modules::source(file).map(Cow::Owned));
+    let text = text.unwrap_or_default();
     let column = position.position().unwrap_or(1);
+    let there = text.lines().nth(line - 1);
     // What is missing at the end of a file is missed behind its last line.
-    match lines.get(line - 1).or(lines.last()) {
-        Some(text) if line > lines.len() => {
-            let column = text.chars().count() + 1;
-            Some(Place { file: file.to_string(), line: lines.len(), column, text: Some(text.clone()) })
+    match there.or(text.lines().last()) {
+        Some(last) if there.is_none() => {
+            let (line, column) = (text.lines().count(), last.chars().count() + 1);
+            Some(Place { file: file.to_string(), line, column, text: Some(last.to_string()) })
         }
-        text => Some(Place { file: file.to_string(), line, column, text: text.cloned() }),
+        text => Some(Place { file: file.to_string(), line, column, text: text.map(str::to_string) }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Primitives of the engine: load_model, extract_layernorms, estimate_vram, miniature_model.
 
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, Map};
@@ -181,7 +181,9 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
 /// The miniature `name`, made where `place` is, below its folder `results`.
 pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     let folder = results.join("miniature_models");
-    places::within(place.context, "miniature_model", &folder.join("model"), "results")?;
+    // A name that is none is told by who knows them all.
+    let own = if Path::new(name).components().eq([Component::Normal(name.as_ref())]) { name } else { "" };
+    places::within(place.context, "miniature_model", &folder.join(own).join("model"), "results")?;
     let folder = folder.display().to_string();
     let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
     Ok(to_dynamic(&plain(&made)))

@@ -7,6 +7,7 @@ use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
 use super::files;
+use super::growth;
 use super::options::{Options, number};
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic, to_json};
@@ -19,6 +20,10 @@ use crate::stats;
 const COLUMNS: usize = 256;
 /// Columns of a heat map that is explored with a pointer.
 const FINE_COLUMNS: usize = 1024;
+
+/// Bytes of a shape in a figure, beside its texts, and of all shapes.
+const SHAPE: usize = 120;
+const MAX_FIGURE: usize = 512 << 20;
 
 /// What every figure has, and what each kind has beside it.
 const COMMON: [&str; 3] = ["kind", "title", "note"];
@@ -45,9 +50,13 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("sparkline", |values: Array| plot::sparkline(&numbers(&values)));
     // One bar per line, the longest so many characters wide.
     // print(bar_chart(["a", "b"], [1.0, 2.0], 40));
-    engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| {
+    engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| -> ScriptResult<String> {
         let names: Vec<String> = names.iter().map(Dynamic::to_string).collect();
-        plot::bar_chart(&names, &numbers(&values), width.clamp(1, 500) as usize)
+        let width = width.clamp(1, 500) as usize;
+        // Names are as wide as the widest, and a part of a bar has three bytes.
+        let line = names.iter().map(String::len).max().unwrap_or(0) + 3 * width + 32;
+        growth::fits(line.saturating_mul(names.len()))?;
+        Ok(plot::bar_chart(&names, &numbers(&values), width))
     });
 }
 
@@ -89,10 +98,26 @@ fn read(figure: Map) -> Result<Figure> {
     // A value that is not there is left out of a figure.
     let mut json = to_json(&figure.into())?;
     strip(&mut json);
+    let (values, longest) = extent(&json);
+    if values.saturating_mul(longest + SHAPE) > MAX_FIGURE {
+        let message = format!("svg: a figure of {values} values with texts of up to {longest} bytes");
+        return Err(Error::bad_argument(message).hint("show fewer values, or shorter texts"));
+    }
     serde_json::from_value(json).map_err(|e| {
         Error::bad_argument(format!("svg: this is no figure of the kind {given:?}: {e}"))
             .hint("docs/figures.md shows every kind with an example")
     })
+}
+
+/// How many values there are, and the length of the longest text: what a shape says when pointed at repeats some.
+fn extent(json: &serde_json::Value) -> (usize, usize) {
+    let both = |(values, longest): (usize, usize), other: (usize, usize)| (values + other.0, longest.max(other.1));
+    match json {
+        serde_json::Value::Object(map) => map.values().map(extent).fold((0, 0), both),
+        serde_json::Value::Array(items) => items.iter().map(extent).fold((0, 0), both),
+        serde_json::Value::String(text) => (1, text.len()),
+        _ => (1, 0),
+    }
 }
 
 /// Takes out what is null: a bound, a label, a whole point without a value.

@@ -1,16 +1,19 @@
 //! Primitives that list results and write files below results/: list_results, write_json, write_table, write_text,
 //! export_tables; and what reports are made of: html_table, markdown_table, escape_html, stdlib_json, stdlib_text.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
 use serde_json::Value;
 
 use super::context::Context;
+use super::growth;
 use super::modules;
 use super::options::number;
 use super::places;
-use super::problem::thrown;
+use super::problem::{ScriptResult, thrown};
+use super::show::few;
 use super::values::{StoredHandle, to_dynamic, to_json};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -20,12 +23,14 @@ use crate::secret::secret_name;
 
 /// JSON values of a data file of `stdlib/`.
 const DATA_VALUES: usize = 1 << 20;
+/// Cells of a table that is written.
+const MAX_CELLS: usize = 1 << 24;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
     // for name in list_results() { print(load_results(name).found.classification); }
     let c = context.clone();
-    engine.register_fn("list_results", move || -> super::problem::ScriptResult<Array> {
+    engine.register_fn("list_results", move || -> ScriptResult<Array> {
         let names = thrown(results::list(&c.results()))?;
         Ok(names.into_iter().map(Dynamic::from).collect())
     });
@@ -92,6 +97,15 @@ fn write_table(context: &Context, path: &str, columns: &[String], rows: &Array) 
         other => Err(Error::bad_argument(format!("write_table: {other} is not a row")).hint("every row is a map")),
     };
     let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+    let keys: BTreeSet<&String> = rows.iter().flat_map(serde_json::Map::keys).collect();
+    let width = if columns.is_empty() { keys.len() } else { columns.len() };
+    if width.saturating_mul(rows.len()) > MAX_CELLS {
+        let message = format!("write_table: {width} columns and {} rows", rows.len());
+        return Err(Error::bad_argument(message).hint(format!("a table may have {MAX_CELLS} cells")));
+    }
+    if columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {
+        return Err(Error::bad_argument("write_table: a column is named twice").hint("name each column once"));
+    }
     let table = Table::new(columns, &rows);
     let bytes = match path.rsplit('.').next() {
         Some("csv") => table.csv()?,
@@ -156,7 +170,8 @@ fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
 }
 
 /// Numbers carry their value, so that a page can sort by it.
-fn html_table(columns: &Array, rows: &Array) -> String {
+fn html_table(columns: &Array, rows: &Array) -> ScriptResult<String> {
+    few(columns.len(), rows.len())?;
     let mut html = String::from("<table class=\"sortable\"><thead><tr>");
     columns.iter().for_each(|column| html += &format!("<th>{}</th>", escape(&column.to_string())));
     html += "</tr></thead>\n<tbody>\n";
@@ -169,17 +184,20 @@ fn html_table(columns: &Array, rows: &Array) -> String {
             }
         }
         html += "</tr>\n";
+        growth::fits(html.len())?;
     }
-    html + "</tbody></table>\n"
+    Ok(html + "</tbody></table>\n")
 }
 
-fn markdown_table(columns: &Array, rows: &Array) -> String {
+fn markdown_table(columns: &Array, rows: &Array) -> ScriptResult<String> {
+    few(columns.len(), rows.len())?;
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let safe = |text: String| text.replace('|', "\\|").replace('\n', " ");
     let mut text = line(columns.iter().map(|column| safe(column.to_string())).collect());
     text += &line(columns.iter().map(|_| "---".to_string()).collect());
     for row in rows {
         text += &line(cells(columns, row).into_iter().map(|(text, _)| safe(text)).collect());
+        growth::fits(text.len())?;
     }
-    text
+    Ok(text)
 }

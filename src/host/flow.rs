@@ -7,6 +7,7 @@ use std::time::Duration;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, Map, NativeCallContext, Position};
 
 use super::context::Context;
+use super::growth::Size;
 use super::options::{self, Options};
 use super::problem::{ScriptResult, as_map, throw, thrown};
 use super::{bounds, deep, hints};
@@ -74,13 +75,25 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    // Each thread has copies of what the closure has captured.
+    let threads = max.min(items.len()).clamp(1, deep::MAX_HELPERS);
+    if Size::unshared(&f).memory().saturating_mul(threads as u64) > context.bounds.memory {
+        return Err(Box::new(EvalAltResult::ErrorTerminated(bounds::TOO_HEAVY.into(), Position::NONE)));
+    }
+    // What ends the run, not only the call for one item.
+    let end = Mutex::new(None);
     let work = |f: &FnPtr| {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(i) else { return };
             let outcome = match interrupt_requested() {
                 true => failure(as_map(&Error::interrupted()).into()),
-                false => call(ctx, f, item.clone()),
+                false => call(ctx, f, item.clone()).unwrap_or_else(|error| {
+                    next.store(items.len(), Ordering::Relaxed);
+                    let told = failure(thrown_value(&error));
+                    *end.lock().expect("no panic under this lock") = Some(error);
+                    told
+                }),
             };
             *results[i].lock().expect("written once") = Some(outcome);
         }
@@ -91,6 +104,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
             deep::help(scope, move || {
                 doze(Duration::try_from_secs_f64(stagger * helper as f64).unwrap_or_default(), interrupt_requested);
                 work(&f);
+                context.used.rest();
             })
         };
         (0..max.min(items.len())).take_while(|helper| start(*helper)).count()
@@ -98,6 +112,9 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     // Where no further thread is to be had, this one does what there is to do.
     if helped == 0 {
         work(&unshared(&f));
+    }
+    if let Some(error) = end.into_inner().expect("no panic under this lock") {
+        return Err(error);
     }
     let outcome = |result: Mutex<Option<Dynamic>>| result.into_inner().ok().flatten().unwrap_or(Dynamic::UNIT);
     let outcomes: Array = results.into_iter().map(outcome).collect();
@@ -120,10 +137,12 @@ fn unshared(f: &FnPtr) -> FnPtr {
     f
 }
 
-fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
+/// What became of one item. The error is one that ends the whole run.
+fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> ScriptResult<Dynamic> {
     let call = || f.call_within_context::<Dynamic>(ctx, (item,));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-    match outcome {
+    Ok(match outcome {
+        Ok(Err(error)) if bounds::ends_the_run(&error) && !interrupt_requested() => return Err(error),
         Ok(Ok(value)) => {
             let mut map = Map::new();
             map.insert("ok".into(), true.into());
@@ -135,7 +154,7 @@ fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> Dynamic {
             let error = Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program");
             failure(as_map(&error).into())
         }
-    }
+    })
 }
 
 fn failure(error: Dynamic) -> Dynamic {

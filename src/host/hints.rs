@@ -35,6 +35,12 @@ pub fn of_syntax(error: &ParseErrorType) -> Option<String> {
 /// Message and hint of an error while a script runs.
 pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
     let told = |message: &str, hint: &str| (message.to_string(), Some(hint.to_string()));
+    let too_many = || {
+        told(
+            "the script has taken more steps than it may: is there a loop without an end?",
+            "`outlier run --max-steps N SCRIPT` allows more",
+        )
+    };
     match error {
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::OUT_OF_TIME => told(
             "the script has run longer than it may",
@@ -52,10 +58,8 @@ pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
             "the values of the script take more memory than they may",
             "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
         ),
-        EvalAltResult::ErrorTooManyOperations(_) => told(
-            "the script has taken more steps than it may: is there a loop without an end?",
-            "`outlier run --max-steps N SCRIPT` allows more",
-        ),
+        EvalAltResult::ErrorTooManyOperations(_) => too_many(),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_MANY_STEPS => too_many(),
         EvalAltResult::ErrorStackOverflow(_) => told(
             "functions call each other too deeply: is there a recursion without an end?",
             "128 levels are allowed; a loop needs none",

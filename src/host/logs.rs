@@ -18,9 +18,15 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::results::check_name;
-use crate::terminal::{one_line, visible};
+use crate::terminal::{lost, one_line, visible};
 
-type Log = Arc<Mutex<File>>;
+type Log = Arc<Mutex<Written>>;
+
+/// A log at work; its file is gone when it could not be written to.
+struct Written {
+    file: Option<File>,
+    path: PathBuf,
+}
 
 /// Bytes of the end of a log that hold its last line.
 const TAIL: u64 = 64 << 10;
@@ -52,7 +58,7 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
         stage.writes(&thrown(path(context, name))?);
         return work.call_within_context::<Dynamic>(ctx, ());
     }
-    let open = || -> Result<File> {
+    let open = || -> Result<Written> {
         let path = path(context, name)?;
         let opening = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
         if let Some(folder) = path.parent() {
@@ -60,10 +66,12 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
         }
         // Lines are added to the file of this name, not to one that a link names, and never to a pipe without a reader.
         let mut options = File::options();
-        options.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(opening)
+        options.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = Some(options.open(&path).map_err(opening)?);
+        Ok(Written { file, path })
     };
-    let file = Arc::new(Mutex::new(thrown(open())?));
-    let before = LOG.replace(Some(file));
+    let log = Arc::new(Mutex::new(thrown(open())?));
+    let before = LOG.replace(Some(log));
     line("begins");
     let outcome = work.call_within_context::<Dynamic>(ctx, ());
     match &outcome {
@@ -115,7 +123,12 @@ fn write(log: &Log, text: &str) {
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
     // A report may come from a machine: it cannot look like another one, nor order a terminal about.
     let text = visible(text).replace('\n', "\n  ");
-    let _ = writeln!(log.lock().expect("no panic under this lock"), "{time} {text}");
+    let mut log = log.lock().expect("no panic under this lock");
+    let line = format!("{time} {text}\n");
+    if let Some(Err(error)) = log.file.as_mut().map(|file| file.write_all(line.as_bytes())) {
+        log.file = None;
+        lost(log.path.display(), &error);
+    }
 }
 
 /// Progress that is also written to the log of the thread that it is made in.

@@ -13,6 +13,7 @@ mod figures;
 mod files;
 mod flags;
 mod flow;
+mod growth;
 mod hints;
 mod index;
 mod logs;
@@ -46,7 +47,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::outside::without_bom;
+use crate::outside;
 use crate::terminal;
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt, Token};
 
@@ -72,7 +73,8 @@ fn syntax() -> Engine {
 /// An engine with every primitive registered.
 pub fn engine(context: &Arc<Context>) -> Engine {
     let mut engine = syntax();
-    bounds::apply(&mut engine, &context.bounds);
+    bounds::apply(&mut engine, context);
+    growth::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.data(text));
     engine.on_debug(|text, source, position| {
@@ -130,12 +132,21 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
 
 /// The text of a script or module that is not too large for one, without a byte order mark.
 fn text_of(path: &Path) -> std::io::Result<String> {
+    text_in(std::fs::File::open(path)?)
+}
+
+/// The same, of a regular file only: nobody waits for a pipe.
+fn regular_text(path: &Path) -> std::io::Result<String> {
+    text_in(outside::open(path)?)
+}
+
+fn text_in(file: std::fs::File) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(bounds::MAX_SCRIPT + 1).read_to_end(&mut bytes)?;
+    file.take(bounds::MAX_SCRIPT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bounds::MAX_SCRIPT {
         return Err(std::io::Error::other("a script may be 4 MiB long"));
     }
-    let text = String::from_utf8(without_bom(bytes)).map_err(|e| {
+    let text = String::from_utf8(outside::without_bom(bytes)).map_err(|e| {
         let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         std::io::Error::new(ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))

@@ -4,15 +4,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
 use super::context::Context;
+use super::places;
 use crate::error::Error;
 use crate::outside;
+use crate::secret::secret_name;
 
 /// Embedded modules: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
@@ -53,24 +55,45 @@ impl Modules {
         self.look(importer, path).ok().flatten()
     }
 
-    /// The same; an error where there is a file that is too long or no text.
-    fn look(&self, importer: Option<&str>, path: &str) -> std::io::Result<Option<(String, String)>> {
+    /// The same; an error where there is a file that is none for a module.
+    fn look(&self, importer: Option<&str>, path: &str) -> io::Result<Option<(String, String)>> {
         // One file has one name, whatever way leads to it.
         let plain: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
         let file = format!("{}.rhai", plain.display());
         let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
         let stdlib = self.root.join("stdlib").join(&file);
         for candidate in beside.into_iter().chain([stdlib]) {
-            match super::text_of(&candidate) {
+            match self.text(importer, &candidate) {
                 Ok(text) => return Ok(Some((candidate.display().to_string(), text))),
-                Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::InvalidData) => {
-                    return Err(std::io::Error::new(error.kind(), format!("{}: {error}", candidate.display())));
-                }
-                Err(_) => (),
+                Err(error) => match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => (),
+                    kind => return Err(io::Error::new(kind, format!("{}: {error}", candidate.display()))),
+                },
             }
         }
         let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
         Ok(embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string())))
+    }
+
+    /// The text of a module. A link is judged by where it leads, before anything is read or quoted: to a file `*.rhai` of the
+    /// project or of the importing script's folder that has no name of a secret, and that no script can have written.
+    fn text(&self, importer: Option<&str>, file: &Path) -> io::Result<String> {
+        let refused = |why: &str| Err(io::Error::new(ErrorKind::PermissionDenied, why));
+        let whole = |folder: &Path| Path::new(".").join(folder).canonicalize().ok();
+        let target = file.canonicalize()?;
+        let beside = importer.and_then(|importer| Path::new(importer).parent());
+        let mut homes = [Some(self.root.as_path()), beside].into_iter().flatten().filter_map(whole);
+        let Some(inside) = homes.find_map(|home| target.strip_prefix(home).ok().map(Path::to_path_buf)) else {
+            return refused("it leads out of the project");
+        };
+        if secret_name(&inside) || target.extension().is_none_or(|end| end != "rhai") {
+            return refused("it leads to a file that is no module");
+        }
+        let written = |folder: &str| whole(&self.root.join(folder)).is_some_and(|folder| target.starts_with(folder));
+        if places::FOLDERS.into_iter().any(written) {
+            return refused("scripts write there");
+        }
+        super::regular_text(&target)
     }
 }
 
@@ -118,7 +141,7 @@ pub fn source(file: &str) -> Option<String> {
         let name = name.strip_suffix(".rhai").unwrap_or(name);
         return EMBEDDED.iter().find(|(embedded, _)| *embedded == name).map(|(_, text)| text.to_string());
     }
-    super::text_of(Path::new(file)).ok()
+    super::regular_text(Path::new(file)).ok()
 }
 
 impl ModuleResolver for Modules {
@@ -136,10 +159,11 @@ impl ModuleResolver for Modules {
             return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), position)));
         }
         let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
-        let unreadable = |error: std::io::Error| {
+        let unreadable = |error: io::Error| {
             let hint = match error.kind() {
+                ErrorKind::Other => "cut it into several modules",
                 ErrorKind::InvalidData => "save it as UTF-8",
-                _ => "cut it into several modules",
+                _ => "modules are files NAME.rhai of the project, and none of results/ and logs/",
             };
             let error = Error::bad_argument(format!("import \"{path}\": {error}")).hint(hint);
             Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position))

@@ -28,7 +28,10 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
 
 /// Those that were registered by us.
 pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
-    listed(engine, false)
+    let mut names = listed(engine, false);
+    // Those are the language's, with bounds.
+    names.retain(|(name, _)| !super::growth::NAMES.contains(&name.as_str()));
+    names
 }
 
 fn listed(engine: &Engine, standard: bool) -> Vec<(String, usize)> {

@@ -8,11 +8,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::context::Context;
 use crate::error::{Error, Result};
+use crate::secret::ledger_name;
+use crate::terminal::one_line;
 
 /// Where scripts may write.
-const FOLDERS: [&str; 2] = ["results", "logs"];
-/// The list of rented machines, with what belongs to it: the program's own.
-const LEDGER: &str = "gpus.sqlite";
+pub const FOLDERS: [&str; 2] = ["results", "logs"];
 /// Longest name of a file or folder, bytes.
 const MAX_PART: usize = 255;
 
@@ -26,9 +26,6 @@ pub fn below_results(context: &Context, function: &str, path: &str) -> Result<Pa
         |hint: &str| Error::bad_argument(format!("{function}: {path:?} is not below results/ or logs/")).hint(hint);
     if !is_plain(path) || !FOLDERS.contains(&first.as_str()) || second.is_empty() {
         return Err(wrong("name the file results/summary.json, say"));
-    }
-    if second.starts_with(LEDGER) {
-        return Err(wrong("results/gpus.sqlite is the program's list of rented machines: name another file"));
     }
     let file = context.root.join(given);
     stays(context, &file, &context.root.join(first)).map_err(|error| error.context(function))?;
@@ -55,10 +52,18 @@ pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Resu
     stays(context, &place, &context.root).map_err(|error| error.context(what))
 }
 
-/// Names of files and folders, none of them hidden, none that leads upwards.
+/// Names of files and folders, none of them hidden, none that leads upwards, and each what it looks like: no line breaks, no
+/// characters that order a terminal about, no blanks around it.
 fn is_plain(path: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && part.len() <= MAX_PART;
-    !path.contains('\0') && path.split('/').all(plain) && Path::new(path).components().all(is_name)
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.len() <= MAX_PART
+            && part.trim() == part
+            && !part.contains('\\')
+    };
+    let visible = one_line(path) == path && !path.contains(char::is_control);
+    visible && path.split('/').all(plain) && Path::new(path).components().all(is_name)
 }
 
 fn is_name(part: Component) -> bool {
@@ -73,6 +78,11 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
     let home = folder.strip_prefix(&context.root).map_or_else(|_| root.clone(), |below| root.join(below));
     let parent = file.parent().unwrap_or(Path::new(""));
     let landing = real(parent).map_err(|e| looking(parent, &e))?;
+    let below = landing.strip_prefix(&root).unwrap_or(Path::new(""));
+    if ledger_name(below) || ledger_name(file.strip_prefix(&context.root).unwrap_or(file)) {
+        return Err(Error::bad_argument(format!("{} is the program's list of rented machines", file.display()))
+            .hint("no name begins with \"gpus.sqlite\": choose another one"));
+    }
     let allowed = context.bounds.allowed.writes.iter().filter_map(|folder| real(folder).ok());
     let mut places = allowed.chain([home]);
     match places.any(|place| landing.starts_with(place)) {
@@ -106,9 +116,27 @@ mod tests {
 
     #[test]
     fn names_that_are_none() {
-        for path in
-            ["", "/", "/a", "a/", "a//b", "a/./b", "./a", "../a", "a/..", ".a", "a/.b", "a\0b", &"x".repeat(256)]
-        {
+        for path in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "a/./b",
+            "./a",
+            "../a",
+            "a/..",
+            ".a",
+            "a/.b",
+            "a\0b",
+            &"x".repeat(256),
+            "a\nb",
+            "\u{202e}a",
+            "a ",
+            " a/b",
+            "a\\b",
+            "a\tb",
+        ] {
             assert!(!is_plain(path), "{path:?}");
         }
         assert!(is_plain("a") && is_plain("a b/ü.txt") && is_plain("results/x..y/z"));

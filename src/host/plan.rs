@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
+use super::places;
 use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
 use crate::disk;
 use crate::error::Result;
+use crate::outside;
 use crate::record::Activations;
 use crate::session::{Planned, Step};
 use crate::words::{counted, rounded};
@@ -25,6 +27,9 @@ const HUB_RENTED: f64 = 1e9;
 const DISK: f64 = 1e9;
 const CORES: f64 = 1e11;
 const CORES_RENTED: f64 = 4e11;
+
+/// Bytes of a stored plan.
+const MAX_PLAN: u64 = 16 << 20;
 
 /// Name of this machine in plans.
 const HERE: &str = "this machine";
@@ -110,19 +115,21 @@ impl Plan {
     }
 
     /// Stores the plan, with what is known of the last time.
-    pub fn store(&mut self, results: &Path) -> Result<PathBuf> {
-        if let Some(before) = stored(results, &self.script, &self.flags) {
+    pub fn store(&mut self, context: &Context) -> Result<PathBuf> {
+        let results = context.results();
+        if let Some(before) = stored(&results, &self.script, &self.flags) {
             for pass in &mut self.passes {
                 let same = |other: &&Pass| other.key() == pass.key();
                 pass.actual = before.passes.iter().find(same).and_then(|other| other.actual.clone());
             }
         }
-        let file = self.file(results);
-        self.write(&file)?;
+        let file = self.file(&results);
+        self.write(context, &file)?;
         Ok(file)
     }
 
-    fn write(&self, file: &Path) -> Result<()> {
+    fn write(&self, context: &Context, file: &Path) -> Result<()> {
+        places::within(context, "the plan", file, "results")?;
         let mut text = serde_json::to_vec_pretty(self).expect("plans are JSON");
         text.push(b'\n');
         disk::write(file, &text)
@@ -353,7 +360,7 @@ fn path(results: &Path, script: &str, flags: &[String]) -> PathBuf {
 }
 
 fn read(file: &Path) -> Option<Plan> {
-    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+    serde_json::from_slice(&outside::read(file, MAX_PLAN).ok()?).ok()
 }
 
 fn stored(results: &Path, script: &str, flags: &[String]) -> Option<Plan> {
@@ -386,7 +393,7 @@ pub fn compare(context: &Context) -> Result<Option<String>> {
     if !any {
         return Ok(None);
     }
-    plan.write(&plan.file(&results))?;
+    plan.write(context, &plan.file(&results))?;
     Ok(plan.compared())
 }
 

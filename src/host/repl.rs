@@ -152,6 +152,7 @@ impl Repl {
         if text.is_empty() {
             return Outcome::Shown(String::new());
         }
+        self.context.used.again();
         let ast = match self.engine.compile_with_scope(&self.scope, text) {
             Ok(ast) => ast,
             Err(error) => return Outcome::Failed(Box::new(Diagnostic::from_parse(&error, NAME, text))),

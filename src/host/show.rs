@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use super::context::Context;
+use super::growth::{fits, too_large};
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
@@ -15,6 +16,9 @@ use crate::words::{counted, rounded};
 /// Longer values are cut when they are shown.
 pub const MOST_SHOWN: usize = 100;
 const MOST_ROWS: usize = 20;
+
+/// Cells of a table that is shown.
+const MAX_CELLS: usize = 1_000_000;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -63,6 +67,14 @@ pub fn table(columns: &[String], rows: &Array) -> ScriptResult<String> {
     })?;
     let keys = || maps.first().map(|row| row.keys().map(|key| key.to_string()).collect()).unwrap_or_default();
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
+    few(columns.len(), rows.len())?;
+    // Every cell is as wide as the widest of its column.
+    let mut line = 0;
+    for column in &columns {
+        let widths = maps.iter().map(|row| cell(row.get(column.as_str())).len());
+        line += widths.max().unwrap_or(0).max(column.len());
+        fits(line.saturating_mul(maps.len() + 1))?;
+    }
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(&columns);
@@ -76,6 +88,14 @@ pub fn table(columns: &[String], rows: &Array) -> ScriptResult<String> {
         }
     }
     Ok(table.to_string())
+}
+
+/// Whether a table has few enough cells.
+pub fn few(columns: usize, rows: usize) -> ScriptResult<()> {
+    match columns.saturating_mul(rows) > MAX_CELLS {
+        true => Err(too_large("number of cells of a table")),
+        false => Ok(()),
+    }
 }
 
 pub fn cell(value: Option<&Dynamic>) -> String {

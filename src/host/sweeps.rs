@@ -72,6 +72,12 @@ fn criteria(o: &Options) -> Result<Vec<Criterion>> {
         None => vec![default.layer_unit],
         Some(words) => words.iter().map(unit).collect::<Result<_>>()?,
     };
+    let lengths = [magnitudes.len(), layers.len(), positions.len(), systematic.len(), skips.len(), units.len()];
+    let combinations = lengths.into_iter().fold(1usize, usize::saturating_mul);
+    if combinations > stats::MAX_CRITERIA {
+        return Err(Error::bad_argument(format!("sweep_criteria: {combinations} combinations of the values given"))
+            .hint(format!("every combination is a row, at most {}: give fewer values", stats::MAX_CRITERIA)));
+    }
     let mut all = Vec::new();
     for &magnitude in &magnitudes {
         for &min_layer_percentage in &layers {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext, Scope};
 use serde_json::Value;
 
+use super::bounds;
 use super::context::{Allowed, Context, Watch};
 use super::diagnostic::Diagnostic;
 use super::options::number;
@@ -172,6 +173,7 @@ fn assert_close(actual: &Dynamic, expected: &Dynamic, tolerance: &Dynamic) -> Sc
 fn assert_throws(ctx: &NativeCallContext, kind: Option<&str>, work: &FnPtr) -> ScriptResult<Dynamic> {
     let error = match work.call_within_context::<Dynamic>(ctx, ()) {
         Ok(value) => return Err(failed(format!("assert_throws failed: nothing was thrown, the value is {value}"))),
+        Err(error) if bounds::ends_the_run(&error) => return Err(error),
         Err(error) => super::flow::thrown_value(&error),
     };
     let Some(expected) = kind else { return Ok(error) };
@@ -281,7 +283,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
                 if !name.starts_with('.') && !ELSEWHERE.contains(&name.as_str()) {
                     folders.push(path);
                 }
-            } else if path.to_string_lossy().ends_with("_test.rhai") {
+            } else if path.is_file() && path.to_string_lossy().ends_with("_test.rhai") {
                 files.push(path);
             }
         }

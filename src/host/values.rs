@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use serde_json::Value;
 
+use super::bounds::MAX_ARRAY;
+use super::growth::too_large;
 use super::problem::{ScriptResult, throw};
 use crate::error::Error;
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
@@ -204,7 +206,10 @@ impl Readable for TokensHandle {
     const NAME: &'static str = "tokens";
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
-        json["ids"] = plain(&self.0.ids);
+        // As many as an array of a script holds.
+        if self.0.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY {
+            json["ids"] = plain(&self.0.ids);
+        }
         json
     }
 }
@@ -310,6 +315,7 @@ fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
     let json = handle.json();
     match json.get(name) {
         Some(value) => Ok(to_dynamic(value)),
+        None if (T::NAME, name) == (TokensHandle::NAME, "ids") => Err(too_large("Size of array/BLOB")),
         None => {
             let names: Vec<_> = json.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
             let error = Error::bad_argument(format!("{} has no field `{name}`", T::NAME));

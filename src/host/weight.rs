@@ -5,11 +5,14 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rhai::{Array, Dynamic, EvalContext, FnPtr, Map};
+use rhai::{Array, Dynamic, EvalAltResult, EvalContext, FnPtr, Map, Position};
 
+use super::bounds::{MAX_MEMORY, TOO_HEAVY};
+use super::problem::ScriptResult;
 use crate::memory;
 
 /// Levels of arrays, maps and closures inside each other.
@@ -24,6 +27,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 thread_local! {
     /// Steps of scripts on this thread, and the step from which values are looked at again.
     static STEPS: Cell<(u64, u64)> = const { Cell::new((0, LOOK_EVERY)) };
+}
+
+/// Steps of this thread so far.
+pub fn steps() -> u64 {
+    STEPS.get().0
 }
 
 /// Counts a step of this thread; how many there were.
@@ -85,9 +93,16 @@ impl Look {
 }
 
 /// Of all scripts of this process.
-static MEMORY: Mutex<Account> = Mutex::new(Account { beside: None, at_work: 0, before: 0, looked: None });
+static MEMORY: Mutex<Account> =
+    Mutex::new(Account { most: MAX_MEMORY, beside: None, at_work: 0, before: 0, looked: None });
+/// Whether the values took too much. Whoever catches the error of one thread does not go on with another.
+static HEAVY: AtomicBool = AtomicBool::new(false);
+/// Whether they seemed to, when the process was looked at in the middle of a step: the next step of any thread looks again.
+static SUSPECT: AtomicBool = AtomicBool::new(false);
 
 struct Account {
+    /// Bytes that they may take.
+    most: u64,
     /// Bytes that are not the scripts'; nothing before the first look.
     beside: Option<u64>,
     /// Primitives that bring memory, and what was taken when the first of them began.
@@ -100,22 +115,69 @@ fn account() -> MutexGuard<'static, Account> {
     MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is taken from here on is the scripts'.
-pub fn begin() {
-    account().beside = memory::own();
+/// What is taken from here on is the scripts', and may be `most` bytes.
+pub fn begin(most: u64) {
+    let mut account = account();
+    account.most = most;
+    account.beside = memory::own();
+    again();
 }
 
-/// Whether the values of scripts take more than `most` bytes. While a primitive brings memory there is no telling.
-pub fn too_heavy(most: u64) -> bool {
+/// What has been too much is over: the next input of a prompt.
+pub fn again() {
+    HEAVY.store(false, Ordering::Relaxed);
+    SUSPECT.store(false, Ordering::Relaxed);
+}
+
+/// Whether a look at the memory is due, or has found too much already.
+pub fn is_suspect() -> bool {
+    SUSPECT.load(Ordering::Relaxed) || HEAVY.load(Ordering::Relaxed)
+}
+
+/// Looks at the process now and then, until `over`: a thread of its own sees what many threads take together, of which each
+/// looks only between its own steps.
+pub fn watch(over: impl Fn() -> bool) {
+    while !over() {
+        std::thread::sleep(PAUSE);
+        let account = account();
+        let taken = || Some(memory::own()?.saturating_sub(account.beside?));
+        if account.at_work == 0 && taken().is_some_and(|taken| taken > account.most) {
+            SUSPECT.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the values of scripts take more than they may. While a primitive brings memory there is no telling.
+pub fn too_heavy() -> bool {
+    if HEAVY.load(Ordering::Relaxed) {
+        return true;
+    }
+    let due = SUSPECT.swap(false, Ordering::Relaxed);
     let mut account = account();
-    if account.at_work > 0 || account.looked.is_some_and(|looked| looked.elapsed() < PAUSE) {
+    let looked = || account.looked.is_some_and(|looked| looked.elapsed() < PAUSE);
+    if account.at_work > 0 || (!due && looked()) {
         return false;
     }
     account.looked = Some(Instant::now());
     let Some(now) = memory::own() else { return false };
     let beside = account.beside.map_or(now, |beside| beside.min(now));
     account.beside = Some(beside);
-    now - beside > most
+    let heavy = now - beside > account.most;
+    if heavy {
+        HEAVY.store(true, Ordering::Relaxed);
+    }
+    heavy
+}
+
+/// For functions that make much in one step.
+///
+/// # Errors
+/// That of values which take more memory than they may.
+pub fn bearable() -> ScriptResult<()> {
+    match too_heavy() {
+        true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_HEAVY.into(), Position::NONE))),
+        false => Ok(()),
+    }
 }
 
 /// Calls a primitive whose memory is its own.

@@ -128,7 +128,7 @@ pub fn pointer(file: &str, data: &[u8]) -> Option<Error> {
     let bytes = lfs_pointer(data)?;
     let message = format!("reading {file}: a Git LFS pointer to the file of {bytes} bytes, which has not been fetched");
     Some(Error::not_found(message).hint(
-        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the model with `hf download` or by its id",
+        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with `hf download` for instance",
     ))
 }
 

@@ -71,6 +71,11 @@ impl Config {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The same, for a look that does not settle what the key means.
+    pub fn peek(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }

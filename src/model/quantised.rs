@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::config::Config;
+use super::keys::At;
 use crate::error::{Error, Result};
 use crate::outside::shown;
 
@@ -40,18 +41,22 @@ pub fn stored(what: &str, method: &str) -> Error {
     Error::unsupported(format!("{what}: the weight is quantised ({method})")).hint(HINT)
 }
 
-/// Refuses what a config says of quantised weights, except MXFP4 where `mxfp4` is read.
+/// Refuses what a config says of quantised weights, except MXFP4 where `mxfp4` is read. What describes none is left to the table
+/// of keys: leftovers with nothing packed, and values that make no sense.
 pub fn refuse(c: &Config, mxfp4: bool) -> Result<()> {
-    let described = KEYS.into_iter().find_map(|key| Some((key, c.get(key)?)));
+    let described = KEYS.into_iter().find_map(|key| Some((key, c.peek(key)?)));
     let Some((key, settings)) = described else { return Ok(()) };
     let text = |key: &str| settings.get(key).and_then(Value::as_str);
     let method = text("quant_method").or(text("quant_algo"));
-    if mxfp4 && method == Some(READ) {
+    if mxfp4 && method == Some(READ) || !mxfp4 && At::NothingQuantised.accepts(settings) {
         return Ok(());
     }
     let flag = |key: &str| settings.get(key) == Some(&Value::Bool(true));
     let bits = BITS.iter().find_map(|key| settings.get(key).and_then(Value::as_u64));
     let bits = bits.or(flag("load_in_4bit").then_some(4)).or(flag("load_in_8bit").then_some(8));
+    if method.is_none() && bits.is_none() {
+        return Ok(());
+    }
     let method =
         method.map_or_else(|| if key == "quantization" { "MLX".into() } else { "no method named".into() }, shown);
     let bits = bits.map_or(String::new(), |bits| format!(", {bits} bits"));

@@ -101,5 +101,8 @@ fn hex(colour: Colour) -> String {
 }
 
 fn escape(text: &str) -> String {
+    // XML has no place for other control characters, not even written as numbers.
+    let is_none = |c: char| (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    let text = text.replace(is_none, "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

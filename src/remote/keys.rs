@@ -22,6 +22,13 @@ pub fn key_pair(file: &Path) -> Result<String> {
         let key = PrivateKey::new(KeypairData::Ed25519(pair), "outlier").map_err(|e| failed("making", e))?;
         let text = key.to_openssh(LineEnding::LF).map_err(|e| failed("making", e))?;
         if let Some(folder) = file.parent() {
+            if folder.is_symlink() {
+                return Err(Error::bad_argument(format!(
+                    "{} is a link: a key would be written elsewhere",
+                    folder.display()
+                ))
+                .hint("remove the link"));
+            }
             fs::create_dir_all(folder).map_err(writing)?;
             let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
         }

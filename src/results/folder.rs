@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::outside::{self, complaint, json};
 use crate::progress::Progress;
 use crate::record::{Activations, Bootstrap, Detection, Measurements};
+use crate::secret::ledger_name;
 use crate::stats;
 
 pub const STATS: &str = "activations.stats";
@@ -48,6 +49,10 @@ pub fn check_name(name: &str) -> Result<()> {
     if bad {
         return Err(Error::bad_argument(format!("\"{name}\" is not a name for results"))
             .hint("use letters, digits, '-', '_' and '.', such as \"olmoe_1b_7b\""));
+    }
+    if ledger_name(name.as_ref()) {
+        return Err(Error::bad_argument(format!("\"{name}\" is not a name for results"))
+            .hint("gpus.sqlite is the program's list of rented machines: choose another name"));
     }
     Ok(())
 }
@@ -256,6 +261,7 @@ const DEPTH: usize = 3;
 pub fn list(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut folders = vec![(root.to_path_buf(), 0)];
+    let home = root.canonicalize().unwrap_or_default();
     while let Some((folder, depth)) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
@@ -267,6 +273,11 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
                 continue;
             }
             let path = entry.path();
+            // What a link names is listed by its own name where it is below `root`, and what is above has no name there.
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if is_link && path.canonicalize().is_ok_and(|to| to.starts_with(&home) || home.starts_with(to)) {
+                continue;
+            }
             if path.join(FINAL).is_file() {
                 names.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
             }

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Take, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::outside;
 
 /// Raised when the layout changes, of this file or of what its only user writes into it.
 const MARK: &[u8; 24] = b"outlier checkpoint  v 1\n";
+/// What every version of the mark begins with.
+const OURS: &[u8] = b"outlier checkpoint";
 const DIGEST: u64 = 32;
 /// A header that claims more is damage.
 const MAX_HEADER: u64 = 16 << 20;
@@ -71,6 +73,20 @@ fn partial(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Whether an open file is what this program, in whatever version, has left of writing a checkpoint: a regular file that is
+/// empty, or begins as those do.
+fn is_unfinished(file: &File) -> std::io::Result<bool> {
+    let mut begin = [0; OURS.len()];
+    let count = if file.metadata()?.is_file() { file.read_at(&mut begin, 0)? } else { return Ok(false) };
+    Ok(OURS.starts_with(&begin[..count]))
+}
+
+/// Opens what may have been left under the name of an unfinished file, without waiting for anybody.
+fn left(part: &Path, make: bool) -> std::io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    File::options().create(make).truncate(false).read(true).write(true).custom_flags(flags).open(part)
+}
+
 impl Writer {
     /// Creates the folder of `path` if need be.
     pub fn create(path: &Path, header: &Value) -> Result<Self> {
@@ -80,9 +96,14 @@ impl Writer {
         }
         let part = partial(path);
         let file = loop {
-            let mut options = File::options();
-            options.create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW);
-            let file = options.open(&part).map_err(writing)?;
+            let file = left(&part, true).map_err(writing)?;
+            if !is_unfinished(&file).map_err(writing)? {
+                return Err(Error::bad_argument(format!(
+                    "{} exists and is not an unfinished checkpoint",
+                    part.display()
+                ))
+                .hint("it would be overwritten: name another file"));
+            }
             // Some network file systems have no locks; then nobody looks.
             if !disk::is_ours(&file) {
                 let message = format!("writing {}: another run writes it at this moment", path.display());
@@ -237,8 +258,9 @@ impl Read for Reader {
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
     let part = partial(path);
-    let left = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&part);
-    if left.is_ok_and(|file| disk::is_ours(&file) && disk::is_at(&file, &part)) {
+    let unfinished =
+        |file: &File| is_unfinished(file).unwrap_or(false) && disk::is_ours(file) && disk::is_at(file, &part);
+    if left(&part, false).is_ok_and(|file| unfinished(&file)) {
         let _ = std::fs::remove_file(part);
     }
 }
@@ -316,5 +338,14 @@ mod tests {
         std::fs::write(&path, "years of work").unwrap();
         assert_eq!(Reader::open(&path).map(drop).unwrap_err().kind, Kind::BadArgument);
         assert_eq!(Reader::open(folder.path()).map(drop).unwrap_err().kind, Kind::BadArgument);
+        // Of the name that an unfinished file would have.
+        let path = folder.path().join("c");
+        std::fs::write(partial(&path), "years of work").unwrap();
+        assert_eq!(Writer::create(&path, &Value::Null).map(drop).unwrap_err().kind, Kind::BadArgument);
+        remove(&path);
+        assert_eq!(std::fs::read_to_string(partial(&path)).unwrap(), "years of work");
+        std::fs::write(partial(&path), &MARK[..20]).unwrap();
+        remove(&path);
+        assert!(!partial(&path).exists());
     }
 }

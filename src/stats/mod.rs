@@ -43,4 +43,4 @@ pub use perplexity::{mean_interval, perplexity};
 pub use profile::{heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence};
 pub use quantile::linear_quantile;
 pub use sequences::sequences_needed;
-pub use sweep::sweep;
+pub use sweep::{MAX_CRITERIA, sweep};

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::progress::interrupt_requested;
 use crate::record::{Activations, BootstrapArgs, Classification, Criterion, SweepRow};
 
 use super::criterion::{Applied, Counts, check_numbers, classify_model, share};
@@ -18,7 +19,9 @@ use super::reach::Reach;
 /// Features that one task works on.
 const FEATURES_PER_TASK: usize = 32;
 /// More would be a mistake: each takes 8 bytes per resample and thread.
-const MAX_CRITERIA: usize = 100_000;
+pub const MAX_CRITERIA: usize = 100_000;
+/// Criteria times samples that are counted at once: 8 bytes each, a few times over.
+const AT_ONCE: usize = 1 << 22;
 
 /// One row per criterion, in their order. All must be pooled and have rungs as thresholds.
 pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -> Result<Vec<SweepRow>> {
@@ -34,6 +37,9 @@ pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -
     let mut rows: Vec<Option<SweepRow>> = criteria.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..criteria.len()).collect();
     while let Some(&first) = left.first() {
+        if interrupt_requested() {
+            return Err(Error::interrupted());
+        }
         let like = &criteria[first];
         let same = |i: &usize| {
             let other = &criteria[*i];
@@ -42,9 +48,14 @@ pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -
         };
         let (group, rest): (Vec<usize>, Vec<usize>) = left.iter().partition(|i| same(i));
         left = rest;
-        let asked: Vec<&Criterion> = group.iter().map(|&i| &criteria[i]).collect();
-        for (i, row) in group.into_iter().zip(one_group(acts, &asked, &draws, args)?) {
-            rows[i] = Some(row);
+        for group in group.chunks((AT_ONCE / draws.num_samples()).max(1)) {
+            if interrupt_requested() {
+                return Err(Error::interrupted());
+            }
+            let asked: Vec<&Criterion> = group.iter().map(|&i| &criteria[i]).collect();
+            for (&i, row) in group.iter().zip(one_group(acts, &asked, &draws, args)?) {
+                rows[i] = Some(row);
+            }
         }
     }
     Ok(rows.into_iter().flatten().collect())

@@ -1,0 +1,91 @@
+//! `outlier gpus ssh`: a shell on a machine, by the client of OpenSSH, with the host key that the machine has proved.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::disk;
+use crate::error::{Error, Kind, Result};
+use crate::gpu::ledger::Entry;
+use crate::gpu::{SshAddress, slurm};
+use crate::remote::{Key, Login, Ssh, Target};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Opens a shell on the machine, or runs `command` there, in place of this program.
+pub fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
+    if entry.provider.starts_with("slurm") {
+        return in_job(entry, command);
+    }
+    let (Some(address), Some(key)) = (&entry.ssh, &entry.key_file) else {
+        return Err(Error::new(Kind::NotFound, format!("{id} has not been reached over SSH")));
+    };
+    let SshAddress { user, host, port } = address;
+    let login = Login::made(user, host, *port, key.clone(), entry.fingerprints.clone(), CONNECT_TIMEOUT)?;
+    let line = Ssh::new(login).known_host(None)?;
+    let known = key.with_file_name(format!("{}.known_hosts", entry.name));
+    disk::write(&known, format!("{}\n", line.line).as_bytes())?;
+    let mut client = client(&known, &line.algorithm);
+    client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key).args(["-p", &port.to_string()]);
+    replace(client.arg(format!("{user}@{host}")).args(command), "is the OpenSSH client installed?")
+}
+
+/// A shell in a job: a step of it, started here or on the login node.
+fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
+    let job = entry.id.as_deref().ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("{} has no job yet", entry.name)).hint("`outlier gpus` tells how far it is")
+    })?;
+    let Some(login) = slurm::login_node(&entry.provider)? else {
+        return replace(
+            &mut slurm::step::here(job, command),
+            "is `srun` on the path? `module load slurm` where needed",
+        );
+    };
+    let key = match &login.key {
+        Key::File(file) => Some(file.clone()),
+        Key::Usual(_) => None,
+    };
+    // Whatever it is called, ssh looks for this name.
+    let line = Ssh::new(login).known_host(Some(&entry.name))?;
+    let known = PathBuf::from("results/.keys").join(format!("{}.known_hosts", entry.name));
+    disk::write(&known, format!("{}\n", line.line).as_bytes())?;
+    let mut client = client(&known, &line.algorithm);
+    client.args(["-o", &format!("HostKeyAlias={}", entry.name)]);
+    if let Some(key) = key {
+        client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key);
+    }
+    let way = entry.provider.trim_start_matches("slurm:").split(';').next().unwrap_or_default();
+    let target = Target::parse(way)?;
+    if let Some(port) = target.port {
+        client.args(["-p", &port.to_string()]);
+    }
+    if let Some(user) = &target.user {
+        client.args(["-l", user]);
+    }
+    let line = slurm::step::there(job, command);
+    client.arg(if command.is_empty() { "-t" } else { "-T" }).args([&target.host, &line]);
+    replace(&mut client, "is the OpenSSH client installed?")
+}
+
+/// Lets another program take the place of this one.
+fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
+    let error = program.exec();
+    Err(Error::io(format!("starting {}", program.get_program().display()), &error).hint(hint))
+}
+
+/// The client of OpenSSH, which trusts no other key than the one in `known`.
+fn client(known: &Path, algorithm: &str) -> Command {
+    let mut ssh = Command::new("ssh");
+    // A key of kind ssh-rsa signs by newer algorithms.
+    let algorithms = if algorithm == "ssh-rsa" { "rsa-sha2-512,rsa-sha2-256,ssh-rsa" } else { algorithm };
+    for option in [
+        format!("UserKnownHostsFile={}", known.display()),
+        "GlobalKnownHostsFile=/dev/null".to_string(),
+        "StrictHostKeyChecking=yes".to_string(),
+        format!("HostKeyAlgorithms={algorithms}"),
+    ] {
+        ssh.args(["-o", &option]);
+    }
+    ssh
+}
