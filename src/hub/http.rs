@@ -20,7 +20,7 @@ use super::body::Body;
 use super::environment;
 use super::refusal::{self, Refusal};
 use crate::error::{Error, Kind, Result};
-use crate::outside::{self, complaint};
+use crate::outside::{self, complaint, tls};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
 use crate::secret::Secret;
@@ -141,6 +141,7 @@ impl Http {
         let endpoint = endpoint.ok_or_else(|| {
             Error::bad_argument(format!("HF_ENDPOINT is \"{text}\"")).hint("it is a URL such as https://huggingface.co")
         })?;
+        tls::prepare();
         // Many connections side by side, not many streams in one: ranges must not wait for each other.
         let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
         // What is packed comes as it is, and is then not what was asked for: nothing here unpacks what an answer claims.

@@ -9,7 +9,7 @@ use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
-use crate::outside::{self, json};
+use crate::outside::{self, json, tls};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
 use crate::secret::{self, Secret};
@@ -55,6 +55,7 @@ impl Client {
         }
         // Two of its own: the library panics where it cannot start them.
         threads::spare(2).map_err(|e| Error::no_thread("RunPod", &e))?;
+        tls::prepare();
         let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
         let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd().build();
         let http = http.map_err(|e| Error::new(Kind::Io, format!("starting the RunPod client: {e}")))?;
