@@ -9,6 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::names::is_file_path;
 use crate::error::{Error, Result};
 use crate::plain::plain;
+use crate::words::counted;
 
 pub const INDEX: &str = "model.safetensors.index.json";
 pub const SINGLE: &str = "model.safetensors";
@@ -79,7 +80,7 @@ pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
 pub fn beside_single(index: &[u8], place: &str) -> Option<String> {
     let others = match names(index, place) {
         Ok(names) if names == [SINGLE] => return None,
-        Ok(names) => format!("names {} other files", names.iter().filter(|name| *name != SINGLE).count()),
+        Ok(names) => format!("names {}", counted(names.iter().filter(|name| *name != SINGLE).count(), "other file")),
         Err(_) => "cannot be read".to_string(),
     };
     Some(format!("{place}: {SINGLE} is read and {INDEX}, which {others}, is not: transformers chooses the same"))
