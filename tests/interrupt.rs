@@ -155,7 +155,10 @@ fn the_finished_models_of_a_sweep_are_kept() {
     project.copy("scripts", "scripts");
     let first = format!("results/miniature_olmoe_1b_7b/{FINAL}");
     let mut child = start(&project, &["run", "scripts/sweep.rhai", "--miniature", "--models", "01", "04"]);
-    wait_until(&mut child, "the first model", || project.has(&first));
+    // Its files are there a moment before the sweep has it among its finished ones, which it has when the next one begins.
+    wait_until(&mut child, "the second model", || {
+        project.has(&first) && project.has("results/miniature_models/mixtral")
+    });
     interrupt(&child);
     let outcome = ending(child).ends(INTERRUPTED);
     assert_eq!(project.json(&first)["analysis_summary"]["synthetic_model"], true);

@@ -19,7 +19,8 @@ pub const MAX_STRING: usize = 64 << 20;
 pub const MAX_ARRAY: usize = 4_000_000;
 /// Entries of one map, inner ones counted.
 pub const MAX_MAP: usize = 1_000_000;
-/// After Ctrl-C a script may run so long: enough to catch the interruption of a primitive and say what is done.
+/// After Ctrl-C a script may run so long, and use so much of a processor: enough to catch the interruption of a primitive and say
+/// what is done, also where other programs leave it little of the machine.
 const GRACE: Duration = Duration::from_secs(1);
 /// Memory that the values of scripts may take together, bytes.
 pub const MAX_MEMORY: u64 = 1 << 30;
@@ -92,12 +93,20 @@ pub fn sizes(engine: &mut Engine) {
     engine.set_max_string_size(MAX_STRING).set_max_array_size(MAX_ARRAY).set_max_map_size(MAX_MAP);
 }
 
+/// What this process has had of processors.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is valid for writing; the clock exists on every system that this program runs on.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Bounds of steps, time, stack and memory, and Ctrl-C.
 pub fn apply(engine: &mut Engine, context: &Context) {
     let bounds = &context.bounds;
     engine.set_max_operations(bounds.operations);
     let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
-    let noticed = Mutex::new(None::<Instant>);
+    let noticed = Mutex::new(None::<(Instant, Duration)>);
     let any = AtomicBool::new(false);
     let (operations, used) = (bounds.operations, context.used.clone());
     weight::begin(bounds.memory);
@@ -124,7 +133,8 @@ pub fn apply(engine: &mut Engine, context: &Context) {
         if interrupt_requested() {
             any.store(true, Ordering::Relaxed);
             let mut noticed = noticed.lock().expect("no panic under this lock");
-            if noticed.get_or_insert_with(Instant::now).elapsed() > GRACE {
+            let (since, had) = *noticed.get_or_insert_with(|| (Instant::now(), processor_time()));
+            if since.elapsed() > GRACE && processor_time().saturating_sub(had) > GRACE {
                 return Some(STOPPED.into());
             }
         } else if any.load(Ordering::Relaxed) {
