@@ -61,6 +61,35 @@ impl Fixture {
         self.write_config();
     }
 
+    /// The experts of every layer in two tensors, and Mixtral's mixture called as all others: what transformers 5 has in memory.
+    fn fuse(&mut self) {
+        self.renamed(|stored| {
+            let stored = stored.replace("block_sparse_moe.", "mlp.");
+            ["w1", "w3", "w2"]
+                .iter()
+                .zip(["gate_proj", "up_proj", "down_proj"])
+                .fold(stored, |name, (old, new)| name.replace(&format!(".{old}."), &format!(".{new}.")))
+        });
+        let own = |name: &str| name.starts_with("model.layers.") && name.contains(".mlp.experts.");
+        let (experts, mut others): (Arrays, Arrays) =
+            std::mem::take(&mut self.arrays).into_iter().partition(|(name, _)| own(name));
+        let layers: std::collections::BTreeSet<&str> =
+            experts.keys().map(|name| name.split(".experts.").next().unwrap()).collect();
+        for layer in layers {
+            let count = experts.keys().filter(|name| name.starts_with(&format!("{layer}.experts."))).count() / 3;
+            let of = |e: usize, part: &str| &experts[&format!("{layer}.experts.{e}.{part}.weight")];
+            let [rows, columns] = of(0, "gate_proj").shape[..] else { panic!("a matrix") };
+            let dtype = of(0, "gate_proj").dtype;
+            let gate_up = (0..count)
+                .flat_map(|e| [of(e, "gate_proj"), of(e, "up_proj")].map(|array| array.data.clone()).concat());
+            let gate_up = Array::new(dtype, &[count, 2 * rows, columns], gate_up.collect());
+            let down = (0..count).flat_map(|e| of(e, "down_proj").data.clone()).collect();
+            others.insert(format!("{layer}.experts.gate_up_proj"), gate_up);
+            others.insert(format!("{layer}.experts.down_proj"), Array::new(dtype, &[count, columns, rows], down));
+        }
+        self.arrays = others;
+    }
+
     /// The name of the token embedding as it is stored.
     fn embedding(&self) -> String {
         let is = |name: &&String| name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight");
@@ -261,6 +290,33 @@ fn names_with_and_without_the_prefix_of_the_base_model() {
             says_nothing(&fixture.agrees());
         }
     }
+}
+
+/// As `save_pretrained(…, save_original_format=False)` of transformers 5 writes them.
+#[test]
+fn experts_that_are_stored_fused_are_read_one_by_one() {
+    for name in ["glm4_moe", "mixtral", "olmoe", "qwen3_moe", "qwen3_next"] {
+        let mut fixture = Fixture::new(name);
+        fixture.fuse();
+        assert!(fixture.arrays.keys().any(|name| name.ends_with("mlp.experts.gate_up_proj")), "{name}");
+        fixture.write(SINGLE);
+        says_nothing(&fixture.agrees());
+        // Without the base model's prefix, too.
+        fixture.renamed(|stored| stored.strip_prefix("model.").unwrap_or(stored).to_string());
+        fixture.write(SINGLE);
+        says_nothing(&fixture.agrees());
+    }
+}
+
+#[test]
+fn fused_experts_of_another_shape_are_told() {
+    let mut fixture = Fixture::new("qwen3_moe");
+    fixture.fuse();
+    let fused = "model.layers.0.mlp.experts.gate_up_proj";
+    fixture.arrays.get_mut(fused).unwrap().shape.swap(1, 2);
+    fixture.write(SINGLE);
+    let outcome = fixture.project.script(&fixture.script("model", "#{}", false)).ends(3);
+    assert!(outcome.stderr.contains(fused) && outcome.stderr.contains("has shape"), "{}", outcome.stderr);
 }
 
 /// Of two names for one tensor the first in the alphabet counts: `embed_tokens` and `layers` before `model`, but `model.norm` before

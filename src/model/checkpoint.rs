@@ -44,6 +44,7 @@ const SAMPLE_BYTES: u64 = 4096;
 const ALIKE: u64 = 4;
 const ALIKE_BYTES: u64 = 4096;
 
+#[derive(Clone)]
 pub struct Entry {
     /// As it is called in its file.
     pub name: String,
@@ -171,6 +172,27 @@ impl Checkpoint {
                 shown(read),
                 shown(other)
             ));
+        }
+    }
+
+    /// Lets the tensor `stored`, if it is there, be found as `name` instead.
+    pub fn alias(&mut self, stored: &str, name: &str) {
+        if let Some(entry) = self.entries.remove(stored) {
+            self.entries.insert(name.to_string(), entry);
+        }
+    }
+
+    /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of it.
+    pub fn divide(&mut self, fused: &str, parts: &[&Tensor]) {
+        let Some(whole) = self.entries.remove(fused) else { return };
+        let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        let width = whole.bytes / elements(&whole.shape).max(1);
+        let mut begin = whole.begin;
+        for part in parts {
+            let bytes = width * elements(&part.shape);
+            let entry = Entry { begin, bytes, shape: part.shape.clone(), ..whole.clone() };
+            self.entries.insert(part.name.clone(), entry);
+            begin += bytes;
         }
     }
 

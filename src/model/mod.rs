@@ -10,6 +10,7 @@ mod embed;
 mod encoder;
 mod estimate;
 mod forward;
+mod fused;
 mod head;
 mod headers;
 mod inventory;

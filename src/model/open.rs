@@ -8,6 +8,7 @@ use candle_core::DType;
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::fused;
 use super::headers;
 use super::inventory::{self, Part};
 use super::spec::{self, Model};
@@ -189,6 +190,9 @@ impl Described {
             None => &Released,
         };
         let spec = arch::model(&config, names)?;
+        if let Some(checkpoint) = &mut checkpoint {
+            fused::separate(checkpoint, &spec)?;
+        }
         Ok(Self { config, spec, checkpoint })
     }
 
