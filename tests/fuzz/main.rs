@@ -69,6 +69,9 @@ const TARGETS: &[(&str, Make)] = &[
     ("hub", hub::hub),
 ];
 
+/// Those that play an enemy whom nobody satisfies.
+const NEVER_SUCCEED: [&str; 2] = ["worker", "hub"];
+
 /// One target at work.
 #[derive(Default)]
 struct Line {
@@ -121,7 +124,15 @@ impl Fuzz {
         let lines = self.lines.lock().unwrap();
         targets.iter().for_each(|(name, _)| lines[name].tally.tell(name));
         let runs: usize = lines.values().map(|line| line.tally.runs).sum();
-        let faults = lines.values().map(|line| line.tally.faults()).sum();
+        let faults: usize = lines.values().map(|line| line.tally.faults()).sum();
+        let blind = |name: &&str| !NEVER_SUCCEED.contains(name) && lines[*name].tally.is_blind();
+        let blind: Vec<&str> = targets.iter().map(|(name, _)| *name).filter(|name| blind(&name)).collect();
+        if !blind.is_empty() {
+            println!(
+                "BLIND {}: no run of these succeeded, so most of the program is not reached by them",
+                blind.join(", ")
+            );
+        }
         println!(
             "{runs} runs with seed {}: {faults} faults{}",
             self.seed,
@@ -130,7 +141,7 @@ impl Fuzz {
                 _ => format!(", kept in {}", self.kept.display()),
             }
         );
-        Found { faults }
+        Found { faults: faults + blind.len() }
     }
 
     /// The next case of the target that has had the least time.

@@ -217,7 +217,7 @@ pub fn tokenizer(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> Sta
     let windows = chance.pick(&["tokens", "documents", "text"]);
     let text = format!(
         "let model = load_model(\"m\");\n\
-         let tokens = load_tokens(#{{ text: \"t.txt\", model: model, num_sequences: 2, sequence_length: 8, windows: \"{windows}\", separator: \"\\n\", add_special_tokens: {special} }});\n\
+         let tokens = load_tokens(#{{ text: \"t.txt\", model: model, num_sequences: 2, sequence_length: 8, windows: \"{windows}\", format: \"text\", separator: \"\\n\", add_special_tokens: {special} }});\n\
          print(model.extract_layernorms(tokens).norms.len());\n"
     );
     let without = text.replace("separator: \"\\n\", ", "");

@@ -69,6 +69,9 @@ fn plain(text: &str, most_digits: usize) -> String {
     plain.trim().chars().take(200).collect()
 }
 
+/// Of so many runs at least one succeeds, where success is possible.
+const ENOUGH: usize = 300;
+
 #[derive(Default)]
 struct Group {
     count: usize,
@@ -100,6 +103,11 @@ impl Tally {
                 group.cases.push(number);
             }
         }
+    }
+
+    /// Whether so many runs all ended with an error that what lies behind the first check is not reached.
+    pub fn is_blind(&self) -> bool {
+        self.runs >= ENOUGH && !self.ends.contains_key(&End::Code(0))
     }
 
     /// How often this fault was seen before.
