@@ -1,37 +1,13 @@
 //! The engine on a GPU: other tests again, on a device that a C++ compiler makes of this processor and the project's own kernels
-//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test --features cuda oracle::` runs them on a real one.
+//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test oracle::` runs them on a real one.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::emulated_gpu::{CUBLAS, emulate};
 use crate::estimate::{TOLERANCE, both_with};
-use crate::project::{Outcome, Project};
+use crate::project::{Outcome, Project, program};
 use crate::streaming::Shape;
-
-/// Builds the libraries of the emulated GPU in `folder`.
-pub fn emulate(folder: &Path) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_gpu");
-    let build = |source: &str, library: &str, more: &[&str]| {
-        let mut command = Command::new("c++");
-        command.args([
-            "-std=c++17",
-            "-O3",
-            "-march=native",
-            "-Wall",
-            "-Werror",
-            "-U_FORTIFY_SOURCE",
-            "-shared",
-            "-fPIC",
-            "-o",
-        ]);
-        let output = command.arg(folder.join(library)).arg(sources.join(source)).args(more).output();
-        let output = output.expect("a C++ compiler: sh .ci/packages tests installs one");
-        assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    build("driver.cc", "libcuda.so.1", &["-Wl,-Bsymbolic", "-Wl,-soname,libcuda.so.1"]);
-    let driver = folder.join("libcuda.so.1").display().to_string();
-    build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-soname,libcublas.so.13"]);
-}
 
 /// This program's own tests named `tests`, on `device` of a machine with three emulated GPUs.
 fn again(device: &str, tests: &[&str]) -> Output {
@@ -243,8 +219,8 @@ fn cublas_is_found_beside_pytorch_and_missed_by_name() {
     emulate(folder.path());
     let packages = folder.path().join("lib/python3.12/site-packages/nvidia/cublas/lib");
     std::fs::create_dir_all(&packages).unwrap();
-    let beside = packages.join("libcublas.so.13");
-    std::fs::rename(folder.path().join("libcublas.so.13"), &beside).unwrap();
+    let beside = packages.join(CUBLAS);
+    std::fs::rename(folder.path().join(CUBLAS), &beside).unwrap();
     assert_eq!(on("cuda", folder.path(), "100000000").ok(), "cuda:0\n");
     std::fs::remove_file(beside).unwrap();
     let outcome = on("cuda", folder.path(), "100000000");
@@ -271,4 +247,13 @@ fn a_full_gpu_is_an_error_that_says_so() {
     emulate(folder.path());
     let outcome = on("cuda", folder.path(), "20000");
     assert!(outcome.stderr.contains("of weights at once are more than"), "{}", outcome.stderr);
+}
+
+#[test]
+fn the_program_is_linked_with_no_library_of_nvidia() {
+    let output = Command::new("ldd").arg(program()).output().unwrap();
+    let linked = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && linked.contains("libc."), "{linked}");
+    let theirs = |line: &&str| ["cuda", "cublas", "nvrtc", "nvidia"].iter().any(|word| line.contains(word));
+    assert_eq!(linked.lines().find(theirs), None);
 }
