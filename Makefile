@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with a Rust toolchain and a C compiler: `make demo` and `make test`.
 
-.PHONY: demo test pods drill fuzz browser-test export-test packages test-packages lint race race-environment race-model bench-hub cuda cuda-compiler gpu-test
+.PHONY: demo test pods drill fuzz browser-test export-test packages test-packages lint race race-environment race-model bench-hub ptx cuda-compiler
 
 # Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
 demo: packages
@@ -12,9 +12,9 @@ demo: packages
 test: test-packages
 	cargo test
 
-# The miniature sweep on seven rented machines: pods of a RunPod on this machine, each a real sshd.
+# The miniature sweep on seven rented machines: pods of a RunPod on this machine, each a real sshd, with and without an (emulated) GPU.
 pods: test-packages
-	cargo test --test outlier seven_models_on_seven_pods -- --nocapture
+	cargo test --test outlier seven_models_on_seven_pods -- --nocapture --include-ignored
 
 # Kills clients at random instants while the service misbehaves, and looks what is left: make drill SEED=7 RUNS=200
 drill: test-packages
@@ -82,14 +82,11 @@ target/race-environment/done: benches/requirements.txt
 bench-hub:
 	cargo bench --bench hub
 
-# The program for NVIDIA GPUs (docs/gpu.md). No GPU is needed to build it; NVIDIA's compiler is fetched where there is none.
-cuda: cuda-compiler
-	cargo build --release --features cuda
+# The PTX that the program carries, made anew of src/cuda/kernels (docs/gpu.md): wherever a kernel has changed.
+ptx: cuda-compiler
+	sh .ci/ptx make
 
+# NVIDIA's compiler, of the version that the PTX is made with: fetched where it is not here (271 MB). Neither the build nor the tests need it.
 cuda-compiler:
 	@sh .ci/packages cuda
-	@command -v nvcc > /dev/null || [ -n "$$CUDA_HOME" ] || sh .ci/cuda-compiler target/cuda-compiler
-
-# The engine's tests on a GPU that a C++ compiler makes of this processor and the program's own kernels.
-gpu-test: test-packages cuda-compiler
-	cargo test --features cuda --test outlier gpu::
+	@sh .ci/ptx find > /dev/null || sh .ci/cuda-compiler target/cuda-compiler

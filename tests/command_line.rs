@@ -147,8 +147,9 @@ fn data_goes_to_stdout_and_progress_to_stderr() {
     assert!(!outcome.stdout.contains("note") && !outcome.stdout.contains("GB/s"), "{}", outcome.stdout);
     let lines: Vec<_> = outcome.stderr.lines().collect();
     assert_eq!(lines[0], "a note");
+    assert!(lines[1].starts_with("note: device \"auto\": the CPU computes; no CUDA: "), "{lines:?}");
     assert!(
-        lines[1].starts_with("model: 4/4 ") && lines[1].contains("GB/s") && lines[1].contains("tokens/s"),
+        lines[2].starts_with("model: 4/4 ") && lines[2].contains("GB/s") && lines[2].contains("tokens/s"),
         "{lines:?}"
     );
     assert!(!outcome.stderr.contains('\u{1b}'), "no terminal codes in a file: {:?}", outcome.stderr);

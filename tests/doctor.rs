@@ -70,11 +70,7 @@ fn gpus_are_described_by_their_driver() {
     let answer = loading(folder.path(), "cuda:2");
     assert!(answer.contains("there is no cuda:2") && answer.contains("2 GPUs, cuda:0 to cuda:1"), "{answer}");
     let answer = loading(folder.path(), "cuda:1");
-    let expected = match cfg!(feature = "cuda") {
-        true => "libcublas.so is not found",
-        false => "Imaginary 24), but this program was built for processors only",
-    };
-    assert!(answer.contains(expected), "{answer}");
+    assert!(answer.contains("libcublas.so is not found"), "{answer}");
 }
 
 #[test]

@@ -1,37 +1,17 @@
 //! The engine on a GPU: other tests again, on a device that a C++ compiler makes of this processor and the project's own kernels
-//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test --features cuda oracle::` runs them on a real one.
+//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test oracle::` runs them on a real one.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::emulated_gpu::{CUBLAS, emulate, emulate_driver};
 use crate::estimate::{TOLERANCE, both_with};
-use crate::project::{Outcome, Project};
+use crate::fake_runpod::FakeRunPod;
+use crate::project::{Outcome, Project, program, stripped};
+use crate::runpod::{clean, command};
+use crate::ssh::{analysis, project as project_with, provision, same};
+use crate::sshd::Sshd;
 use crate::streaming::Shape;
-
-/// Builds the libraries of the emulated GPU in `folder`.
-pub fn emulate(folder: &Path) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_gpu");
-    let build = |source: &str, library: &str, more: &[&str]| {
-        let mut command = Command::new("c++");
-        command.args([
-            "-std=c++17",
-            "-O3",
-            "-march=native",
-            "-Wall",
-            "-Werror",
-            "-U_FORTIFY_SOURCE",
-            "-shared",
-            "-fPIC",
-            "-o",
-        ]);
-        let output = command.arg(folder.join(library)).arg(sources.join(source)).args(more).output();
-        let output = output.expect("a C++ compiler: sh .ci/packages tests installs one");
-        assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    build("driver.cc", "libcuda.so.1", &["-Wl,-Bsymbolic", "-Wl,-soname,libcuda.so.1"]);
-    let driver = folder.join("libcuda.so.1").display().to_string();
-    build("cublas.cc", "libcublas.so.13", &[&driver, "-Wl,-soname,libcublas.so.13"]);
-}
 
 /// This program's own tests named `tests`, on `device` of a machine with three emulated GPUs.
 fn again(device: &str, tests: &[&str]) -> Output {
@@ -243,8 +223,8 @@ fn cublas_is_found_beside_pytorch_and_missed_by_name() {
     emulate(folder.path());
     let packages = folder.path().join("lib/python3.12/site-packages/nvidia/cublas/lib");
     std::fs::create_dir_all(&packages).unwrap();
-    let beside = packages.join("libcublas.so.13");
-    std::fs::rename(folder.path().join("libcublas.so.13"), &beside).unwrap();
+    let beside = packages.join(CUBLAS);
+    std::fs::rename(folder.path().join(CUBLAS), &beside).unwrap();
     assert_eq!(on("cuda", folder.path(), "100000000").ok(), "cuda:0\n");
     std::fs::remove_file(beside).unwrap();
     let outcome = on("cuda", folder.path(), "100000000");
@@ -271,4 +251,80 @@ fn a_full_gpu_is_an_error_that_says_so() {
     emulate(folder.path());
     let outcome = on("cuda", folder.path(), "20000");
     assert!(outcome.stderr.contains("of weights at once are more than"), "{}", outcome.stderr);
+}
+
+#[test]
+fn the_program_is_linked_with_no_library_of_nvidia() {
+    let output = Command::new("ldd").arg(program()).output().unwrap();
+    let linked = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && linked.contains("libc."), "{linked}");
+    let theirs = |line: &&str| ["cuda", "cublas", "nvrtc", "nvidia"].iter().any(|word| line.contains(word));
+    assert_eq!(linked.lines().find(theirs), None);
+}
+
+/// With pods whose sessions find libraries in `folder`.
+fn pods_with(folder: &Path) -> FakeRunPod {
+    FakeRunPod::start().with_environment("LD_LIBRARY_PATH", folder.to_str().unwrap())
+}
+
+const RENT: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\" });\n";
+
+/// The program is what every build is, and sends itself.
+#[test]
+fn a_rented_machine_computes_on_its_gpus() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let fake = pods_with(folder.path()).with_environment("EMULATED_GPUS", "2");
+    let (there, here) = (Project::new(), Project::new());
+    there.file("script.rhai", format!("{RENT}{}", analysis("olmoe", "x")));
+    let outcome = Outcome::of(command(&there, &fake, &["run", "script.rhai"]).output().unwrap()).ends(0);
+    clean(&fake, &outcome);
+    assert!(!outcome.stderr.contains("device \"auto\""), "{}", outcome.stderr);
+    assert_eq!(there.json("results/x/final_analysis_results.json")["provenance"]["model"]["device"], "cuda:0,1");
+    here.file("script.rhai", format!("let gpu = provision_gpu();\n{}", analysis("olmoe", "x")));
+    let mut command = here.command(&["run", "script.rhai"]);
+    command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", "2");
+    Outcome::of(command.output().unwrap()).ok();
+    same(&here, &there, "x");
+}
+
+#[test]
+fn a_rented_machine_without_cublas_is_given_back_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate_driver(folder.path());
+    let fake = pods_with(folder.path());
+    let project = Project::new();
+    project.file("script.rhai", format!("{RENT}print(\"provisioned\");"));
+    let outcome = Outcome::of(command(&project, &fake, &["run", "script.rhai"]).output().unwrap()).ends(3);
+    let error = outcome.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(error.contains("no GPU computes there: no CUDA: the library libcublas.so is not found"), "{error}");
+    let hint = outcome.stderr.lines().find(|line| line.starts_with("  hint: ")).unwrap();
+    assert!(hint.contains("leave `image` out") && hint.contains("docs/gpu.md"), "{hint}");
+    assert_eq!(outcome.stdout, "");
+    assert_eq!(fake.created(), 1, "the image is at fault, not the machine");
+    clean(&fake, &outcome);
+}
+
+/// A machine that costs nothing may be used without its GPU, and one without a driver has none; but nobody takes the one for the
+/// other.
+#[test]
+fn whoever_uses_a_machine_is_told_that_no_gpu_computes_there() {
+    let folder = tempfile::tempdir().unwrap();
+    emulate_driver(folder.path());
+    let device = |sshd: &Sshd| {
+        let work = "print(gpu.load_model(gpu.miniature_model(\"olmoe\").path).device);";
+        let project = project_with(sshd);
+        project.file("script.rhai", format!("{}{work}", provision(sshd)));
+        let output = project.command(&["run", "script.rhai"]).env("OUTLIER_WORKER", stripped()).output();
+        let outcome = Outcome::of(output.unwrap()).ends(0);
+        assert_eq!(outcome.stdout, "cpu\n", "{}", outcome.stderr);
+        let told = |line: &&str| line.contains("device \"auto\": the CPU computes; no CUDA: ");
+        let told: Vec<_> = outcome.stderr.lines().filter(told).map(str::to_string).collect();
+        assert_eq!(told.len(), 1, "{}", outcome.stderr);
+        told[0].clone()
+    };
+    let bare = device(&Sshd::start());
+    assert!(bare.contains("NVIDIA's driver is not installed"), "{bare}");
+    let without_cublas = device(&Sshd::start_with(&[("LD_LIBRARY_PATH", folder.path().to_str().unwrap())]));
+    assert!(without_cublas.contains("the library libcublas.so is not found; install it"), "{without_cublas}");
 }

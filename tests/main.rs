@@ -1,8 +1,9 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker that lies, and a project
-/// folder in which the program runs; JSON schemas.
+/// Tools: safetensors files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
+/// that lies, and a project folder in which the program runs; JSON schemas.
 mod checkpoint;
+mod emulated_gpu;
 mod fake_hub;
 #[allow(dead_code)] // the drill uses the rest of it
 mod fake_runpod;
@@ -16,8 +17,9 @@ mod sshd;
 /// The rules of the house, read off the source.
 mod tidy;
 
-#[cfg(feature = "cuda")]
+/// The engine on emulated GPUs, here and on other machines; and the kernels, which are committed as a compiler made them.
 mod gpu;
+mod kernels;
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
 /// candle-transformers.
 mod oracle;

@@ -79,6 +79,24 @@ pub fn stripped() -> &'static Path {
     })
 }
 
+/// A folder for `LD_LIBRARY_PATH` in which no driver of NVIDIA's is found, where this machine has one: what tests start computes on
+/// the processor, or on the GPUs that a test asks for.
+pub fn without_driver() -> Option<&'static Path> {
+    static FOLDER: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    let make = || {
+        let asked_for = std::env::var_os("OUTLIER_TEST_DEVICE").is_some();
+        // SAFETY: the name is a string; the loader runs the driver's own initialisation.
+        if asked_for || unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY) }.is_null() {
+            return None;
+        }
+        let folder = Path::new(env!("CARGO_BIN_EXE_outlier")).with_file_name("without-driver");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("libcuda.so.1"), "no library").unwrap();
+        Some(folder)
+    };
+    FOLDER.get_or_init(make).as_deref()
+}
+
 pub struct Project {
     folder: TempDir,
     /// Fingerprints of host keys that its user has vouched for.
@@ -162,6 +180,9 @@ impl Project {
             .env("HF_HOME", self.path("hf"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("OUTLIER_HOST_KEYS", &self.host_keys);
+        if let Some(folder) = without_driver() {
+            command.env("LD_LIBRARY_PATH", folder);
+        }
         // Port 9 is "discard": nothing answers, so nothing is fetched from outside.
         command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
         command

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::emulated_gpu::emulate;
 use crate::fake_runpod::{Blow, FAULTS, FakeRunPod, Fault, KEY};
 use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::ssh::{same, steps};
@@ -29,31 +30,36 @@ fn gpus(project: &Project, fake: &FakeRunPod, words: &[&str]) -> Outcome {
 
 /// A run that ended without any machine left.
 #[track_caller]
-fn clean(fake: &FakeRunPod, outcome: &Outcome) {
+pub fn clean(fake: &FakeRunPod, outcome: &Outcome) {
     assert_eq!(fake.alive(), [""; 0], "{}", outcome.stderr);
     assert!(outcome.stderr.contains("runpod: 0 machines of this run alive, by its own listing"), "{}", outcome.stderr);
 }
 
 const PROVISION: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: [\"A40\", \"L40S\", \"A100\"] });\n";
 
-#[test]
-fn seven_models_on_seven_pods() {
-    let fake = FakeRunPod::start();
+/// A sweep on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put into the environment; gives the
+/// device that computed each model there.
+fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], here_too: &[(&str, &str)]) -> Vec<String> {
     let (there, here) = (Project::new(), Project::new());
     there.copy("scripts", "scripts");
     here.copy("scripts", "scripts");
     let few = ["--num-sequences", "4", "--sequence-length", "128"];
+    let chosen = if models.is_empty() { Vec::new() } else { [&["--models"], models].concat() };
     let sweep = |more: &[&'static str]| [&["run", "scripts/sweep.rhai", "--miniature"], &few[..], more].concat();
-    let words = sweep(&["--provider", "runpod", "--gpu", "A40", "--stagger", "0.2", "--max-cost", "20"]);
-    let outcome = Outcome::of(command(&there, &fake, &words).output().unwrap()).ends(0);
+    let count = if models.is_empty() { 7 } else { models.len() };
+    let rented = sweep(&["--provider", "runpod", "--gpu", "A40", "--stagger", "0.2", "--max-cost", "20"]);
+    let words = [&rented[..], &chosen].concat();
+    let outcome = Outcome::of(command(&there, fake, &words).output().unwrap()).ends(0);
     println!("{}{}", outcome.stderr, outcome.stdout);
-    clean(&fake, &outcome);
-    assert_eq!(fake.created(), 7);
-    assert!(fake.most_at_once() >= 4, "in parallel: {}", fake.most_at_once());
-    here.run(&sweep(&[])).ok();
+    clean(fake, &outcome);
+    assert_eq!(fake.created(), count);
+    assert!(fake.most_at_once() >= count.min(4), "in parallel: {}", fake.most_at_once());
+    let mut command_here = here.command(&[&sweep(&[])[..], &chosen].concat());
+    Outcome::of(command_here.envs(here_too.iter().copied()).output().unwrap()).ok();
     let mut names = here.files("results").into_iter().filter(|file| file.ends_with(FINAL)).collect::<Vec<_>>();
     names.iter_mut().for_each(|file| *file = file.split('/').next().unwrap().to_string());
-    assert_eq!(names.len(), 7);
+    assert_eq!(names.len(), count);
+    let mut devices = Vec::new();
     for name in &names {
         same(&here, &there, name);
         let log = there.text(&format!("logs/{name}.log"));
@@ -61,13 +67,40 @@ fn seven_models_on_seven_pods() {
         let whole = there.json(&format!("results/{name}/{FINAL}"));
         assert_eq!(whole["measurements"]["machine"], "runpod NVIDIA A40");
         assert!(whole["measurements"]["machine_cost_usd"].as_f64().unwrap() > 0.0);
+        devices.push(whole["provenance"]["model"]["device"].as_str().unwrap().to_string());
     }
     // A second time everything is there, and no machine is asked for.
-    let outcome = Outcome::of(command(&there, &fake, &words).output().unwrap()).ends(0);
-    assert_eq!(outcome.stderr.matches("stored already").count(), 7, "{}", outcome.stderr);
-    assert_eq!(fake.created(), 7);
-    let status = Outcome::of(command(&there, &fake, &sweep(&["--status"])).output().unwrap()).ends(0);
-    assert_eq!(status.stdout.matches(" done ").count(), 14, "state and last word\n{}", status.stdout);
+    let outcome = Outcome::of(command(&there, fake, &words).output().unwrap()).ends(0);
+    assert_eq!(outcome.stderr.matches("stored already").count(), count, "{}", outcome.stderr);
+    assert_eq!(fake.created(), count);
+    let status = [&sweep(&["--status"])[..], &chosen].concat();
+    let status = Outcome::of(command(&there, fake, &status).output().unwrap()).ends(0);
+    assert_eq!(status.stdout.matches(" done ").count(), 2 * count, "state and last word\n{}", status.stdout);
+    devices
+}
+
+#[test]
+fn seven_models_on_seven_pods() {
+    assert_eq!(sweep_on_pods(&FakeRunPod::start(), &[], &[]), ["cpu"; 7]);
+}
+
+/// The same on the GPUs of pods, which the program that was sent there finds.
+fn on_pods_with_gpus(models: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    emulate(folder.path());
+    let libraries = ("LD_LIBRARY_PATH", folder.path().to_str().unwrap());
+    sweep_on_pods(&FakeRunPod::start().with_environment(libraries.0, libraries.1), models, &[libraries])
+}
+
+#[test]
+fn two_models_on_two_pods_with_gpus() {
+    assert_eq!(on_pods_with_gpus(&["01", "05"]), ["cuda:0"; 2]);
+}
+
+#[test]
+#[ignore = "as two_models_on_two_pods_with_gpus: `make pods` runs it"]
+fn seven_models_on_seven_pods_with_gpus() {
+    assert_eq!(on_pods_with_gpus(&[]), ["cuda:0"; 7]);
 }
 
 /// Every fault, one after the other: another machine is taken, and nothing stays behind.

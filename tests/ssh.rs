@@ -14,16 +14,16 @@ fn options(sshd: &Sshd) -> String {
 }
 
 /// A project whose user knows this server.
-fn project(sshd: &Sshd) -> Project {
+pub fn project(sshd: &Sshd) -> Project {
     Project::trusting(&sshd.fingerprint())
 }
 
-fn provision(sshd: &Sshd) -> String {
+pub fn provision(sshd: &Sshd) -> String {
     format!("let gpu = provision_gpu(#{{ {} }});\n", options(sshd))
 }
 
 /// An analysis on `gpu`, saved as `name`.
-fn analysis(miniature: &str, name: &str) -> String {
+pub fn analysis(miniature: &str, name: &str) -> String {
     format!(
         r#"
         let made = gpu.miniature_model("{miniature}");

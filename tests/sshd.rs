@@ -121,6 +121,11 @@ impl Sshd {
         fs::create_dir(&home).unwrap();
         let mut environment: Vec<(String, String)> =
             environment.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        if let Some(folder) = project::without_driver()
+            && environment.iter().all(|(key, _)| key != "LD_LIBRARY_PATH")
+        {
+            environment.push(("LD_LIBRARY_PATH".to_string(), folder.display().to_string()));
+        }
         environment.push((MARK.to_string(), mark.clone()));
         environment.push((project::MARK.to_string(), project::mark().to_string()));
         environment.push(("HOME".to_string(), home.display().to_string()));

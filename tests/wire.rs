@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::hostile_worker::{Answer, GREETING, HostileWorker, honest};
+use crate::hostile_worker::{Answer, GREETING, HostileWorker, honest, status};
 use crate::interrupt::{self, INTERRUPTED};
 use crate::project::{Outcome, Project, program};
 
@@ -351,6 +351,24 @@ pub fn a_machine_does_not_order_the_terminal_about() {
     let log = project.text("work/logs/work.log");
     is_plain(&log);
     assert!(log.contains(r"\u{1b}]0;pwned") && log.lines().all(|line| !line.starts_with("2099")), "{log}");
+}
+
+#[test]
+fn what_a_machine_says_of_its_driver_is_a_part_of_one_line() {
+    let lie = |answer: &mut Answer| {
+        if answer.request != "Status" {
+            return answer.faithful();
+        }
+        let said = format!("{ESCAPES}\n{}", "x".repeat(100_000));
+        let mut status = status();
+        status["no_gpu"] = json!({ "driver": true, "error": { "kind": "Unsupported", "message": said, "hint": said } });
+        answer.frame(&json!({ "Status": status }))
+    };
+    let outcome = run(&Project::new(), "", "", lie).ends(0);
+    is_plain(&outcome.stderr);
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert!(lines[0].contains("the CPU computes; \\u{1b}]0;pwned"), "{lines:?}");
+    assert!(lines.iter().all(|line| line.len() < 1200 && !line.starts_with('x')), "{lines:?}");
 }
 
 /// What is printed is data where it goes to a file, and shown where it goes to a terminal.

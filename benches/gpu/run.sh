@@ -4,7 +4,7 @@
 #   sh benches/gpu/run.sh [parity] [race] [memory]       all three without a word
 #
 # Needs one NVIDIA GPU, Python with torch, transformers, accelerate and
-# safetensors (`make race-environment`, or PYTHON=…), the program for GPUs (`make cuda`, or
+# safetensors (`make race-environment`, or PYTHON=…), the program (`cargo build --release`, or
 # OUTLIER=…) and for parity its tests (TESTS=… is the test program; without it cargo builds it). Models are written to MODELS, in
 # memory as a rule, one after the other: up to 65 GB. RUNS alternating runs each.
 set -eu
@@ -28,7 +28,7 @@ parity() {
         if [ -n "${TESTS:-}" ]; then
             "$TESTS" --exact "$test" --nocapture --test-threads 1
         else
-            cargo test --release --features cuda --test outlier -- --exact "$test" --nocapture --test-threads 1
+            cargo test --release --test outlier -- --exact "$test" --nocapture --test-threads 1
         fi
     done
 }

@@ -1,8 +1,6 @@
 //! `outlier doctor`: what this machine offers to the program, what of it is used, and what stands in the way.
 
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::cuda::{Driver, Gpu};
+use crate::cuda::{self, Driver, Gpu};
 use crate::terminal;
 use crate::words::counted;
 use crate::{memory, model};
@@ -39,12 +37,6 @@ pub fn doctor() {
 }
 
 /// What the names of devices mean here.
-#[cfg(not(feature = "cuda"))]
-fn devices() -> String {
-    "\"cpu\" and \"auto\": the processor. GPUs here are seen, and not used by this build: docs/gpu.md".to_string()
-}
-
-#[cfg(feature = "cuda")]
 fn devices() -> String {
     match cuda::all() {
         Ok(gpus) => format!("\"cuda\" and \"auto\": {}; \"cpu\": the processor", cuda::name(&gpus)),

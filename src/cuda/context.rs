@@ -13,42 +13,11 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 
 use super::memory::{Account, Buffer};
+use super::ptx;
 use super::staging::{Event, Half, Pinned};
 use super::timeline::{Amount, Timeline};
 use crate::error::{Error, Kind, Result};
 use crate::memory::PAGE;
-
-/// The kernels by file, as the compiler made them.
-const MODULES: &[(&str, &[&str])] = &[
-    (concat!(include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")), "\0"), &["addresses", "softmax"]),
-    (
-        concat!(include_str!(concat!(env!("OUT_DIR"), "/delta.ptx")), "\0"),
-        &["short_conv", "delta_rule", "delta_rule_64", "delta_rule_128"],
-    ),
-    (
-        concat!(include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")), "\0"),
-        &[
-            "add",
-            "add_bias",
-            "activate",
-            "gate",
-            "sigmoid_gate",
-            "interleaved_swiglu",
-            "rotate",
-            "columns",
-            "clamp",
-            "narrow_to_bf16",
-            "widen_bf16",
-            "widen_f16",
-            "finite_16",
-            "finite_32",
-            "mxfp4",
-        ],
-    ),
-    (concat!(include_str!(concat!(env!("OUT_DIR"), "/experts.ptx")), "\0"), &["gather", "gather_bf16", "scatter"]),
-    (concat!(include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")), "\0"), &["row_norm"]),
-    (concat!(include_str!(concat!(env!("OUT_DIR"), "/tap.ptx")), "\0"), &["tap"]),
-];
 
 /// Threads of a block; the kernels that sum are written for it.
 pub const THREADS: u32 = 256;
@@ -142,12 +111,12 @@ impl Context {
             let stream = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(opening);
             let (compute, copy) = (stream()?, stream()?);
             let (mut modules, mut kernels) = (Vec::new(), HashMap::new());
-            for (text, names) in MODULES {
+            for text in ptx::FILES {
                 let module = result::module::load_data(text.as_ptr().cast()).map_err(opening)?;
                 modules.push(module);
-                for name in *names {
-                    let symbol = CString::new(*name).expect("no NUL");
-                    kernels.insert(*name, result::module::get_function(module, symbol).map_err(opening)?);
+                for name in ptx::kernels(text) {
+                    let symbol = CString::new(name).expect("no NUL");
+                    kernels.insert(name, result::module::get_function(module, symbol).map_err(opening)?);
                 }
             }
             let blas = Mutex::new(Blas(super::blas::handle(compute)?));

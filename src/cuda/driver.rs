@@ -47,10 +47,15 @@ impl Missing {
     /// What is wrong, and what to do about it.
     pub fn explained(&self) -> (String, &'static str) {
         match self {
-            Missing::Library(why) => (
-                format!("NVIDIA's driver is not installed ({why})"),
-                "install the GPU's driver; a container gets it from its host (docker run --gpus all)",
-            ),
+            Missing::Library(why) => {
+                // The usual case needs no words of the loader.
+                let is_nowhere = why.starts_with("libcuda.so.1:") && why.contains("No such file");
+                let why = if is_nowhere { String::new() } else { format!(" ({why})") };
+                (
+                    format!("NVIDIA's driver is not installed{why}"),
+                    "install the GPU's driver; a container gets it from its host (docker run --gpus all)",
+                )
+            }
             Missing::Function(name) => {
                 (format!("libcuda.so.1 has no function {name}"), "install a current driver of the GPU")
             }

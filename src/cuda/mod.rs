@@ -1,45 +1,32 @@
 //! What CUDA there is on this machine, and what stands in the way of it. Nothing is linked: the program starts where there is
 //! neither driver nor GPU.
 
-#[cfg(feature = "cuda")]
 mod array;
-#[cfg(feature = "cuda")]
 mod blas;
-#[cfg(feature = "cuda")]
 mod context;
 mod driver;
-#[cfg(feature = "cuda")]
 mod library;
-#[cfg(feature = "cuda")]
 mod memory;
-#[cfg(feature = "cuda")]
+mod ptx;
 mod staging;
-#[cfg(feature = "cuda")]
 mod timeline;
 
-#[cfg(feature = "cuda")]
 pub use array::{Array, Element};
-#[cfg(feature = "cuda")]
 pub use blas::{Batch, Precision, Sizes, product, products};
-#[cfg(feature = "cuda")]
 pub use context::{Arg, Context, Stream, THREADS, receive};
 pub use driver::{Driver, Gpu, Missing};
-#[cfg(feature = "cuda")]
 pub use memory::Buffer;
-#[cfg(feature = "cuda")]
 pub use timeline::write_timeline;
 
 use crate::error::{Error, Result};
 
-/// The oldest GPUs that the kernels are compiled for: A100. `build.rs` says the same.
-#[cfg(feature = "cuda")]
+/// The oldest GPUs that the kernels are compiled for: A100. `.ci/ptx` says the same.
 const OLDEST: (u32, u32) = (8, 0);
 
 /// Whether GPU `index` of this machine can compute.
 ///
 /// # Errors
 /// With what is missing: the driver, the device, a newer device, or cuBLAS.
-#[cfg(feature = "cuda")]
 pub fn usable(index: usize) -> Result<()> {
     let Gpu { name, compute_capability: (major, minor), .. } = gpu(index)?;
     if (major, minor) < OLDEST {
@@ -51,7 +38,6 @@ pub fn usable(index: usize) -> Result<()> {
 }
 
 /// Whether cuBLAS, which multiplies matrices, can be opened; it comes with a CUDA toolkit, and with PyTorch.
-#[cfg(feature = "cuda")]
 fn products_here() -> Result<()> {
     if blas::is_here() {
         return Ok(());
@@ -89,6 +75,11 @@ fn driver() -> Result<Driver> {
     })
 }
 
+/// Whether NVIDIA's driver is on this machine, in whatever state.
+pub fn has_driver() -> bool {
+    !matches!(Driver::open(), Err(Missing::Library(_)))
+}
+
 /// The name of some GPUs, as `indices` reads it; none are the CPU.
 pub fn name(gpus: &[usize]) -> String {
     match gpus {
@@ -101,7 +92,6 @@ pub fn name(gpus: &[usize]) -> String {
 ///
 /// # Errors
 /// When there is none, with what is missing or wrong with the first.
-#[cfg(feature = "cuda")]
 pub fn all() -> Result<Vec<usize>> {
     let found: Vec<usize> = (0..driver()?.gpus.len()).filter(|index| usable(*index).is_ok()).collect();
     match found.is_empty() {

@@ -16,6 +16,7 @@ use super::tensor::Device;
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::hub::{self, ByteSource, Opened};
+use crate::progress::note;
 use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -100,61 +101,27 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
     match name {
         "cpu" => Ok(Vec::new()),
         "auto" => Ok(automatic()),
-        "cuda" => all().map_err(|error| error.context("device \"cuda\"")),
+        "cuda" => cuda::all().map_err(|error| error.context("device \"cuda\"")),
         _ => {
             cuda::check_name(name)?;
             let indices = cuda::indices(name).unwrap_or_default();
             for index in &indices {
-                usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+                cuda::usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
             }
             Ok(indices)
         }
     }
 }
 
-#[cfg(not(feature = "cuda"))]
-fn automatic() -> Vec<usize> {
-    Vec::new()
-}
-
 /// All GPUs, or the CPU and one line that says why.
-#[cfg(feature = "cuda")]
 fn automatic() -> Vec<usize> {
     static SAID: std::sync::Once = std::sync::Once::new();
     cuda::all().unwrap_or_else(|error| {
-        SAID.call_once(|| crate::terminal::note(format!("device \"auto\": the CPU computes; {}", error.message)));
+        SAID.call_once(|| note(&format!("device \"auto\": the CPU computes; {}", error.message)));
         Vec::new()
     })
 }
 
-#[cfg(not(feature = "cuda"))]
-fn all() -> Result<Vec<usize>> {
-    usable(0).map(|()| Vec::new())
-}
-
-#[cfg(feature = "cuda")]
-fn all() -> Result<Vec<usize>> {
-    cuda::all()
-}
-
-#[cfg(not(feature = "cuda"))]
-fn usable(index: usize) -> Result<()> {
-    let gpu = cuda::gpu(index)?;
-    Err(Error::unsupported(format!("a GPU ({}), but this program was built for processors only", gpu.name))
-        .hint("build it with --features cuda (docs/gpu.md), or use device: \"cpu\" or \"auto\""))
-}
-
-#[cfg(feature = "cuda")]
-fn usable(index: usize) -> Result<()> {
-    cuda::usable(index)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn devices(_gpus: &[usize], _max_vram: Option<u64>) -> Result<Vec<Device>> {
-    Ok(vec![Device::Cpu])
-}
-
-#[cfg(feature = "cuda")]
 fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
     let open = |index: &usize| {
         let context = cuda::Context::open(*index)?;
@@ -219,12 +186,12 @@ impl Described {
     }
 }
 
-/// Checks that this machine has the device `name`.
+/// Checks that this machine has the device `name`; every machine has one that "auto" means.
 ///
 /// # Errors
 /// As `gpus`.
 pub fn check_device(name: &str) -> Result<()> {
-    gpus(name).map(drop)
+    if name == "auto" { Ok(()) } else { gpus(name).map(drop) }
 }
 
 /// What a model is, from its config and headers alone: for a plan; and what the user should know of it. Sizes are those of the

@@ -2,65 +2,20 @@
 //!
 //! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
 
-#[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Shape, WithDType};
+use candle_core::{CpuStorage, DType, Result, Shape, WithDType};
 
-#[cfg(feature = "cuda")]
 use super::ops::{gpu, wrapped};
-#[cfg(feature = "cuda")]
 use crate::cuda::{Array, Context, Element};
 
 /// Where tensors are and operations run.
 #[derive(Clone)]
 pub enum Device {
     Cpu,
-    #[cfg(feature = "cuda")]
     Cuda(Arc<Context>),
 }
 
-#[cfg(not(feature = "cuda"))]
-impl Device {
-    /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
-    pub fn pace(&self) -> crate::error::Result<()> {
-        Ok(())
-    }
-
-    /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
-    pub fn reserve(&self, _bytes: usize) -> crate::error::Result<()> {
-        Ok(())
-    }
-
-    /// The most bytes of a GPU's memory that were in use at once; 0 on a CPU.
-    pub fn peak(&self) -> u64 {
-        0
-    }
-
-    /// Whether a GPU has refused memory since the last call.
-    pub fn was_full(&self) -> bool {
-        false
-    }
-
-    /// Marks where a layer begins, for a timeline.
-    pub fn begins(&self, _layer: usize) -> crate::error::Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes down when GPUs did what, where somebody wants to know.
-#[cfg(not(feature = "cuda"))]
-pub fn write_timeline(_devices: &[Device]) -> crate::error::Result<()> {
-    Ok(())
-}
-
-/// Writes down when GPUs did what, where somebody wants to know.
-#[cfg(feature = "cuda")]
-pub fn write_timeline(devices: &[Device]) -> crate::error::Result<()> {
-    gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
-}
-
-#[cfg(feature = "cuda")]
 impl Device {
     fn context(&self) -> Option<&Arc<Context>> {
         match self {
@@ -96,15 +51,18 @@ impl Device {
 }
 
 /// The GPUs that `devices` are; none where they are the CPU.
-#[cfg(feature = "cuda")]
 pub fn gpus(devices: &[Device]) -> Option<Vec<&Arc<Context>>> {
     devices.iter().map(Device::context).collect()
+}
+
+/// Writes down when GPUs did what, where somebody wants to know.
+pub fn write_timeline(devices: &[Device]) -> crate::error::Result<()> {
+    gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
 }
 
 #[derive(Clone, Debug)]
 pub enum Tensor {
     Cpu(candle_core::Tensor),
-    #[cfg(feature = "cuda")]
     Cuda(Array),
 }
 
@@ -115,7 +73,6 @@ impl Tensor {
         let shape = shape.into();
         match device {
             Device::Cpu => candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu).map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Device::Cuda(context) => {
                 let (bytes, element) = bytes_of(T::to_cpu_storage_owned(values))?;
                 if bytes.len() != shape.elem_count() * element.bytes() {
@@ -130,7 +87,6 @@ impl Tensor {
     pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Device::Cuda(context) => {
                 Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda).map_err(wrapped)
             }
@@ -144,7 +100,6 @@ impl Tensor {
     pub fn cpu(&self) -> Result<&candle_core::Tensor> {
         match self {
             Self::Cpu(x) => Ok(x),
-            #[cfg(feature = "cuda")]
             Self::Cuda(_) => candle_core::bail!("expected a tensor in CPU memory, found one on a GPU"),
         }
     }
@@ -153,7 +108,6 @@ impl Tensor {
     ///
     /// # Errors
     /// When the tensor is not there.
-    #[cfg(feature = "cuda")]
     pub fn cuda(&self) -> Result<&Array> {
         match self {
             Self::Cuda(x) => Ok(x),
@@ -165,7 +119,6 @@ impl Tensor {
     pub fn values(&self) -> Result<Vec<f32>> {
         match self {
             Self::Cpu(x) => x.flatten_all()?.to_vec1(),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => {
                 let mut values = vec![0f32; x.len()];
                 if x.element() != Element::F32 {
@@ -180,7 +133,6 @@ impl Tensor {
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Cpu(x) => x.dims(),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => x.dims(),
         }
     }
@@ -198,7 +150,6 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.reshape(shape.into()).map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => {
                 let shape = shape.into();
                 if shape.elem_count() != x.len() {
@@ -213,11 +164,9 @@ impl Tensor {
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.narrow(0, first, count).map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) if first + count > x.dims()[0] => {
                 candle_core::bail!("rows {first}..{} of {:?}", first + count, x.dims())
             }
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => Ok(Self::Cuda(x.rows(first, count))),
         }
     }
@@ -226,7 +175,6 @@ impl Tensor {
     pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.narrow(candle_core::D::Minus1, first, count)?.contiguous().map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
         }
     }
@@ -235,7 +183,6 @@ impl Tensor {
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
             Self::Cpu(x) => x.slice_set(rows.cpu()?, 0, first),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => x.set_rows(rows.cuda()?, first).map_err(wrapped),
         }
     }
@@ -244,7 +191,6 @@ impl Tensor {
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
             Self::Cpu(x) => x.clamp(-limit, limit).map(Self::Cpu),
-            #[cfg(feature = "cuda")]
             Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
         }
     }
@@ -257,9 +203,7 @@ impl From<candle_core::Tensor> for Tensor {
 }
 
 /// The bytes of values on their way to a GPU.
-#[cfg(feature = "cuda")]
-fn bytes_of(values: candle_core::CpuStorage) -> Result<(Vec<u8>, Element)> {
-    use candle_core::CpuStorage;
+fn bytes_of(values: CpuStorage) -> Result<(Vec<u8>, Element)> {
     Ok(match values {
         CpuStorage::F32(values) => (bytemuck::cast_slice(&values).to_vec(), Element::F32),
         CpuStorage::BF16(values) => (bytemuck::cast_slice(&values).to_vec(), Element::Bf16),

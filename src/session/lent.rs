@@ -112,7 +112,10 @@ pub fn lend(
     let until = now() + lifetime(&label, terms).as_secs_f64();
     let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
     // The first word tells whether it works at all, before anything is entrusted to it.
-    status(&link, &|| progress.interrupted())?;
+    let status = status(&link, &|| progress.interrupted())?;
+    if let Some(no_gpu) = status.no_gpu {
+        no_gpu.on(&label, &machine.name(), progress)?;
+    }
     let remote = Remote::new(link, terms.patience, terms.lease)?;
     let (ended, ending) = (Mutex::new(false), AtomicBool::new(false));
     let (name, wanted) = (label.name.clone(), machine.clone());

@@ -9,6 +9,7 @@ mod guardian;
 mod lent;
 mod line;
 mod local;
+mod no_gpu;
 mod op;
 mod place;
 mod planned;

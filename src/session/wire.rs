@@ -6,13 +6,14 @@ use std::io::{Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::no_gpu::NoGpu;
 use super::{Op, Reply};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::record::LoadArgs;
 
 /// Raised with every change of the enums below or of what they hold.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// A frame that claims more is not one.
 pub const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
@@ -90,6 +91,8 @@ pub struct Status {
     pub since_progress: f64,
     /// What `Load` has opened, in that order.
     pub models: Vec<LoadArgs>,
+    /// Why no GPU computes there; None where one does.
+    pub no_gpu: Option<NoGpu>,
 }
 
 fn greeting() -> String {

@@ -6,11 +6,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::calls::{Call, Calls, Joined, locked};
 use super::guardian::{self, Adopted, GRACE, Inherited, TICK, end_machine, say};
+use super::no_gpu::NoGpu;
 use super::place::{Place, is_ours};
 use super::pulse::{Limits, Page, now, seconds};
 use super::wire::{self, Answer, Request, Status};
@@ -94,6 +95,8 @@ struct Worker {
     arriving: AtomicUsize,
     /// How the worker before this one died.
     died: Option<String>,
+    /// Found out once: drivers take their time.
+    no_gpu: OnceLock<Option<NoGpu>>,
 }
 
 struct Connection {
@@ -132,7 +135,8 @@ impl Connection {
 impl Worker {
     fn new(page: Page, died: Option<String>) -> Self {
         let (local, calls, connections) = (Local::default(), Calls::default(), Mutex::default());
-        Self { page, local, calls, connections, arriving: AtomicUsize::new(0), died }
+        let (arriving, no_gpu) = (AtomicUsize::new(0), OnceLock::new());
+        Self { page, local, calls, connections, arriving, died, no_gpu }
     }
 
     fn stop_calls(&self) {
@@ -291,6 +295,7 @@ impl Worker {
             at_work: self.calls.at_work(),
             since_progress: self.page.since_progress(),
             models: self.local.loaded().unwrap_or_default(),
+            no_gpu: self.no_gpu.get_or_init(NoGpu::here).clone(),
         }
     }
 }

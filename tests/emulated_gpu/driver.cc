@@ -114,6 +114,8 @@ template <class A> void check(A arg) {
 
 struct Kernel {
     bool takes_turns;
+    /// Bytes of each parameter.
+    std::vector<size_t> sizes;
     std::function<Call(void**)> bind;
 };
 
@@ -123,7 +125,7 @@ template <class... A, size_t... I> Kernel kernel(bool takes_turns, void (*f)(A..
         auto args = std::make_tuple(*static_cast<A*>(p[I])...);
         return [f, args] { std::apply(f, args); };
     };
-    return {takes_turns, bind};
+    return {takes_turns, {sizeof(A)...}, bind};
 }
 
 template <class... A> Kernel plain(void (*f)(A...)) {
@@ -132,6 +134,18 @@ template <class... A> Kernel plain(void (*f)(A...)) {
 
 template <class... A> Kernel in_turns(void (*f)(A...)) {
     return kernel(true, f, std::index_sequence_for<A...>());
+}
+
+/// Bytes of each parameter of a kernel in a text of PTX: `.visible .entry name(.param .u64 name_param_0, …)`. None where it is not there.
+std::vector<size_t> parameters(const std::string& ptx, const std::string& name) {
+    std::vector<size_t> sizes;
+    size_t at = ptx.find(".visible .entry " + name + "(");
+    size_t end = at == std::string::npos ? at : ptx.find(')', at);
+    while (at < end && (at = ptx.find(".param .", at)) < end) {
+        at += std::strlen(".param .");
+        sizes.push_back(std::stoul(ptx.substr(at + 1)) / 8);
+    }
+    return sizes;
 }
 
 std::map<std::string, Kernel> kernels = {
@@ -424,17 +438,23 @@ int cuEventDestroy_v2(Event* event) {
     return SUCCESS;
 }
 
-int cuModuleLoadData(void** module, const char* image) {
-    *module = (void*)1;
-    return std::strstr(image, ".version") ? SUCCESS : INVALID_VALUE;
+int cuModuleLoadData(std::string** module, const char* image) {
+    *module = new std::string(image);
+    return std::strstr(image, ".version 8.0\n.target sm_80\n") ? SUCCESS : INVALID_VALUE;
 }
 
-int cuModuleUnload(void*) { return SUCCESS; }
+int cuModuleUnload(std::string* module) {
+    delete module;
+    return SUCCESS;
+}
 
-int cuModuleGetFunction(Kernel** function, void*, const char* name) {
+int cuModuleGetFunction(Kernel** function, std::string* module, const char* name) {
     auto found = kernels.find(name);
     if (found == kernels.end()) {
         return NOT_FOUND;
+    }
+    if (parameters(*module, name) != found->second.sizes) {
+        wrong(std::string("the PTX of ") + name + " takes other parameters than its source");
     }
     *function = &found->second;
     return SUCCESS;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -110,6 +110,8 @@ struct State {
     programs: Option<PathBuf>,
     /// Pods run what they are to run at their start, and what it sleeps for longest takes so long.
     starts: Option<Duration>,
+    /// Variables that the image sets.
+    environment: Vec<(String, String)>,
 }
 
 #[derive(Clone)]
@@ -150,6 +152,12 @@ impl FakeRunPod {
     /// The program need not be sent to each pod.
     pub fn with_programs(self, folder: &Path) -> Self {
         self.state.lock().unwrap().programs = Some(folder.to_path_buf());
+        self
+    }
+
+    /// Everything in pods has this variable.
+    pub fn with_environment(self, name: &str, value: &str) -> Self {
+        self.state.lock().unwrap().environment.push((name.to_string(), value.to_string()));
         self
     }
 
@@ -406,7 +414,7 @@ fn create(request: &Request, state: &mut State, base: &str) -> Answer {
     let price = if cloud == "SECURE" { kind.2 } else { kind.3 };
     let dearer = if fault == Some(Fault::Dearer) { 10.0 } else { 1.0 };
     state.created += 1;
-    let pod = Pod::create(state.created, &body, price * dearer, fault, base, Instant::now());
+    let pod = Pod::create(state.created, &body, price * dearer, fault, base, &state.environment);
     if let Some(folder) = &state.programs {
         pod.share_programs(folder);
     }

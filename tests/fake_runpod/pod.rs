@@ -37,16 +37,18 @@ impl Pod {
         price: f64,
         fault: Option<Fault>,
         base: &str,
-        now: Instant,
+        of_image: &[(String, String)],
     ) -> Self {
         let id = format!("pod{number}x{:06x}", rand::random::<u32>() & 0xff_ffff);
         let key = format!("rpa_pod_{:032x}", rand::random::<u128>());
         let variable = |name: &str| body.get("env").and_then(|env| env[name].as_str()).unwrap_or_default().to_string();
-        let environment = [("RUNPOD_POD_ID", id.as_str()), ("RUNPOD_API_KEY", &key), ("OUTLIER_RUNPOD_URL", base)];
+        let own = [("RUNPOD_POD_ID", id.as_str()), ("RUNPOD_API_KEY", &key), ("OUTLIER_RUNPOD_URL", base)];
+        let of_image = of_image.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<_> = own.into_iter().chain(of_image).collect();
         let sshd = Sshd::prepare(&variable("PUBLIC_KEY"), &environment);
         let name = body["name"].as_str().unwrap_or_default().to_string();
         let (body, sshd) = (body.clone(), Some(sshd));
-        Self { id, name, key, fault, body, price, created: now, sshd, up: false, gone: false }
+        Self { id, name, key, fault, body, price, created: Instant::now(), sshd, up: false, gone: false }
     }
 
     pub fn share_programs(&self, folder: &Path) {

@@ -175,16 +175,21 @@ impl Answer {
                 // The same words on both sides: whatever version the program has is the right one.
                 self.bytes(&line)
             }
-            Some("Status") => self.frame(&json!({ "Status": {
-                "version": env!("CARGO_PKG_VERSION"), "pid": 1, "age": 1.0, "lease": 900.0, "at_work": [],
-                "since_progress": 0.0, "models": [],
-            } })),
+            Some("Status") => self.frame(&json!({ "Status": status() })),
             _ => match honest(self.op()) {
                 Some(reply) => self.reply(reply),
                 None => self.frame(&json!("Done")),
             },
         }
     }
+}
+
+/// What a worker says of itself that is at nothing, on a machine with a GPU.
+pub fn status() -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"), "pid": 1, "age": 1.0, "lease": 900.0, "at_work": [], "since_progress": 0.0,
+        "models": [], "no_gpu": null,
+    })
 }
 
 /// The reply to an op; None where the request is no call.

@@ -21,7 +21,7 @@ pub const AREA: Area = Area {
                 opt("max_cost", "float", "", "USD that it may cost in all; it ends itself before that"),
                 opt("max_hours", "float", "12.0", "it ends itself after so many hours"),
                 opt("disk_gb", "int", "60, or by model", "disk"),
-                opt("image", "string", "", "container image with sshd"),
+                opt("image", "string", "", "container image with sshd and cuBLAS"),
                 opt(
                     "host",
                     "string",

@@ -1,7 +1,6 @@
 //! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and refusing NaN. Runs on the
 //! threads that read.
 
-#[cfg(feature = "cuda")]
 mod gpu;
 
 use bytemuck::Pod;
@@ -14,7 +13,6 @@ use super::inventory::{Part, Role};
 use super::mxfp4;
 use super::ops::vectorised;
 use super::spec;
-#[cfg(feature = "cuda")]
 use super::tensor::gpus;
 use super::tensor::{Device, Tensor};
 use crate::error::{Error, Kind, Result};
@@ -68,7 +66,6 @@ impl Loader<'_> {
                 self.values(entry, *index as u64 * length, shape, dtype)
             }
             Part::Mxfp4 { blocks, scales, index, .. } => {
-                #[cfg(feature = "cuda")]
                 if let Some(gpus) = gpus(self.devices) {
                     return Ok(on_gpus(self.mxfp4_to_gpus(&gpus, blocks, scales, *index)?));
                 }
@@ -114,7 +111,6 @@ impl Loader<'_> {
     }
 
     fn values(&self, entry: &Entry, offset: u64, shape: Vec<usize>, to: DType) -> Result<Vec<Tensor>> {
-        #[cfg(feature = "cuda")]
         if let Some(gpus) = gpus(self.devices) {
             return match self.to_gpus(&gpus, entry, offset, &shape, to)? {
                 Ok(arrays) => Ok(on_gpus(arrays)),
@@ -182,7 +178,6 @@ impl Loader<'_> {
     }
 }
 
-#[cfg(feature = "cuda")]
 fn on_gpus(arrays: Vec<crate::cuda::Array>) -> Vec<Tensor> {
     arrays.into_iter().map(Tensor::Cuda).collect()
 }

@@ -2,12 +2,10 @@
 //! pass over memory each, f32 inside.
 
 mod cpu;
-#[cfg(feature = "cuda")]
 pub(super) mod gpu;
 
 pub use cpu::{Attend, DELTA_CHUNK, FeedForward, Projection, Room, ShortConv, Source, chunk_queries};
 pub(crate) use cpu::{values, vectorised};
-#[cfg(feature = "cuda")]
 pub(crate) use gpu::wrapped;
 
 use candle_core::Result;
@@ -36,7 +34,6 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
             let bias = bias.map(Tensor::cpu).transpose()?;
             cpu::norm(kind, eps, x, weight.cpu()?, bias).map(Tensor::Cpu)
         }
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => {
             let bias = bias.map(Tensor::cuda).transpose()?;
             gpu::norm(kind, eps, x, weight.cuda()?, bias).map(Tensor::Cuda)
@@ -49,7 +46,6 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
 pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
     match x {
         Tensor::Cpu(x) => Ok(cpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cpu).collect()),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => Ok(gpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cuda).collect()),
     }
 }
@@ -66,7 +62,6 @@ pub fn add_expert(
 ) -> Result<()> {
     match residual {
         Tensor::Cpu(residual) => cpu::add_expert(residual, x.cpu()?, network, rows, weights, room),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(residual) => gpu::add_expert(residual, x.cuda()?, network, rows, weights),
     }
 }
@@ -79,7 +74,6 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
             let sinks = sinks.map(Tensor::values).transpose()?;
             cpu::attend(q, k.cpu()?, v.cpu()?, sinks, op).map(Tensor::Cpu)
         }
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(q) => {
             let sinks = sinks.map(Tensor::cuda).transpose()?;
             gpu::attend(q, k.cuda()?, v.cuda()?, sinks, op).map(Tensor::Cuda)
@@ -111,7 +105,6 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
             let op = cpu::DeltaRule::new(heads, group, positions, &ba, &a_log, &dt_bias);
             cpu::delta_rule(q, k.cpu()?, v.cpu()?, &op).map(Tensor::Cpu)
         }
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(q) => gpu::delta_rule(q, k.cuda()?, v.cuda()?, net).map(Tensor::Cuda),
     }
 }
@@ -120,7 +113,6 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
 pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => cpu::short_conv(x, weight.cpu()?, op).map(Tensor::Cpu),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::short_conv(x, weight.cuda()?, op).map(Tensor::Cuda),
     }
 }
@@ -129,7 +121,6 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::rotate(x, cos.cpu()?, sin.cpu()?),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?),
     }
 }
@@ -138,7 +129,6 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
 pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
     match residual {
         Tensor::Cpu(residual) => cpu::add(residual, x.cpu()?),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(residual) => gpu::add(residual, x.cuda()?),
     }
 }
@@ -147,7 +137,6 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
 pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::activate(activation, x),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::activate(activation, x),
     }
 }
@@ -156,7 +145,6 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
 pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::gate(activation, gate.cpu()?, x),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::gate(activation, gate.cuda()?, x),
     }
 }
@@ -165,7 +153,6 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => cpu::sigmoid_gate(x, gate.cpu()?),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::sigmoid_gate(x, gate.cuda()?),
     }
 }
@@ -175,7 +162,6 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
 pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => cpu::interleaved_swiglu(x, limit).map(Tensor::Cpu),
-        #[cfg(feature = "cuda")]
         Tensor::Cuda(x) => gpu::interleaved_swiglu(x, limit).map(Tensor::Cuda),
     }
 }

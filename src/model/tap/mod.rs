@@ -2,7 +2,6 @@
 //!
 //! The fold is over `record::Fold`'s definitions. Values that are not finite are counted and otherwise left out.
 
-#[cfg(feature = "cuda")]
 mod gpu;
 
 use std::borrow::Cow;
@@ -62,7 +61,6 @@ pub struct Tap {
     all: Vec<Vec<NormFold>>,
     without_first: Vec<Vec<NormFold>>,
     non_finite: Vec<NonFinite>,
-    #[cfg(feature = "cuda")]
     gpus: Vec<gpu::OnGpu>,
 }
 
@@ -92,7 +90,6 @@ impl Tap {
             all: empty(),
             without_first: empty(),
             non_finite: Vec::new(),
-            #[cfg(feature = "cuda")]
             gpus: Vec::new(),
         })
     }
@@ -102,14 +99,12 @@ impl Tap {
         debug_assert!(sequences.end <= self.sequences);
         match device {
             Device::Cpu => Ok(()),
-            #[cfg(feature = "cuda")]
             Device::Cuda(context) => self.place_on_gpu(context, sequences),
         }
     }
 
     /// Takes the output of norm `n` for sequences `first_sequence..`: `x` [sequences * positions, hidden].
     pub fn see(&mut self, n: usize, first_sequence: usize, x: &Tensor) -> candle_core::Result<()> {
-        #[cfg(feature = "cuda")]
         if let Tensor::Cuda(x) = x {
             return self.see_on_gpu(n, first_sequence, x);
         }
@@ -154,12 +149,6 @@ impl Tap {
         }
         self.all[n][s] = all;
         self.without_first[n][s] = without_first;
-    }
-
-    /// Brings what is still on a GPU into this tap: before anything but `see` looks at it.
-    #[cfg(not(feature = "cuda"))]
-    pub fn settle(&mut self) -> candle_core::Result<()> {
-        Ok(())
     }
 
     /// Of the first `norms` norms, all that have been seen.
