@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::StyledStr;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -79,7 +78,7 @@ fn pages(command: &Command) -> Vec<Command> {
 
 /// What stands below the help of the program is about its exit codes: it has a section of its own in manual pages.
 fn rendered(command: &Command) -> String {
-    let page = Man::new(command.clone().after_help(None::<StyledStr>));
+    let page = Man::new(command.clone().after_help(None::<&str>));
     let mut text = Vec::new();
     page.source(concat!("outlier ", env!("CARGO_PKG_VERSION"))).render(&mut text).expect("memory takes all of it");
     let mut text = String::from_utf8(text).expect("help is UTF-8");
