@@ -337,6 +337,18 @@ fn the_picture_of_the_readme_is_what_the_program_draws() {
     assert_eq!(texts(&stored), texts(&drawn), "REWRITE=1 cargo test --test outlier pages draws it again");
 }
 
+/// The overview of primitives, and the reference of the program.
+#[test]
+fn the_overview_of_primitives_has_all_of_them() {
+    let reference = Project::new().run(&["doc", "--markdown"]).ok();
+    let page = page("docs/scripts.md").text;
+    let words: BTreeSet<&str> = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let names: Vec<&str> = reference.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert!(names.len() > 60, "{names:?}");
+    let missing = names.into_iter().map(|name| name.trim_matches('`')).filter(|name| !words.contains(name));
+    none(missing.map(str::to_string).collect(), "docs/scripts.md names every primitive");
+}
+
 /// Exit codes of the page, and those that `outlier --help` names.
 #[test]
 fn the_page_of_exit_codes_has_all_of_them() {
