@@ -1,4 +1,4 @@
-//! Exit codes are those of README: for every command, and every way in which it can fail.
+//! Exit codes are those of docs/exit_codes.md: for every command, and every way in which it can fail.
 
 use std::os::unix::fs::PermissionsExt;
 

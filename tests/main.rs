@@ -14,7 +14,8 @@ mod schema;
 #[allow(dead_code)]
 mod sshd;
 
-/// The rules of the house, read off the source.
+/// The rules of the house, read off the source; and what its pages say.
+mod pages;
 mod tidy;
 
 /// The engine on emulated GPUs, here and on other machines; and the kernels, which are committed as a compiler made them.
@@ -37,6 +38,7 @@ mod text;
 
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
+mod completions;
 mod defaults;
 mod diagnostics;
 mod doctor;

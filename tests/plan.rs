@@ -192,6 +192,36 @@ fn the_seven_models_from_their_configs() {
         text.contains("Total: 7 passes") && text.contains("Note: corpus.txt: there is no such text here"),
         "{text}"
     );
-    // As in README.
     assert!(text.contains("12.18 GB") && text.contains("208.00 GB"), "{text}");
+}
+
+/// What the models of the sweep need, in docs/models.md, is what scripts/models.rhai computes from their configs.
+#[test]
+fn the_table_of_models_is_what_its_script_computes() {
+    let page = std::fs::read_to_string(repository().join("docs/models.md")).unwrap();
+    let (_, table) = page.split_once("## What the models of the sweep need").unwrap();
+    let (table, _) = table.split_once("\n`outlier run scripts/models.rhai`").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"))
+        .map(|line| line.split(" | ").map(|cell| cell.trim_end_matches('`')).collect())
+        .collect();
+    let project = Project::new();
+    project.copy("scripts/models.rhai", "scripts/models.rhai");
+    let called = |id: &str| id.split('/').nth(1).unwrap().to_string();
+    let configs = released();
+    for row in &rows {
+        let name = called(row[0]);
+        let (_, config) = configs.iter().find(|(released, _)| name.starts_with(released.as_str())).unwrap();
+        project.file(&format!("configs/{name}/config.json"), config);
+    }
+    let text = project.run(&["run", "scripts/models.rhai", "--configs", "configs"]).ok();
+    for row in &rows {
+        let printed = text.lines().find(|line| line.contains(&called(row[0]))).unwrap();
+        let cells: Vec<&str> = printed.trim_matches('│').split('┆').map(str::trim).collect();
+        let (weights, all) = (cells[8], cells[9]);
+        let experts = cells[3].trim_end_matches(" per token");
+        assert_eq!(row[1..], [cells[1], cells[2], experts, cells[4], cells[5], cells[6], weights, all], "{printed}");
+    }
+    assert_eq!(rows.len(), 7);
 }

@@ -1,5 +1,5 @@
 //! The trained model that comes with the project, against what Hugging Face transformers computed on it: every norm
-//! output, the loss, the features at every threshold, and the first script of the README.
+//! output, the loss, the features at every threshold, and the first threshold experiment, scripts/quickstart.rhai.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -91,7 +91,7 @@ fn features_at_every_threshold() {
 }
 
 #[test]
-fn the_first_script_of_the_readme() {
+fn the_first_threshold_experiment() {
     let project = Project::new();
     project.copy("scripts/quickstart.rhai", "scripts/quickstart.rhai").copy("examples", "examples");
     let text = project.run(&["run", "scripts/quickstart.rhai"]).ok();

@@ -1,4 +1,4 @@
-//! The command line: what can be started, and how it ends. Exit codes are documented in README.md.
+//! The command line: what can be started, and how it ends. Exit codes are documented in docs/exit_codes.md.
 
 mod allow;
 mod bars;
@@ -13,6 +13,7 @@ mod new;
 mod repl;
 mod rethreshold;
 mod run;
+mod shell;
 mod table;
 mod test;
 mod worker;
@@ -20,7 +21,7 @@ mod worker;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::host::{Diagnostic, deep};
 use crate::terminal;
@@ -63,12 +64,24 @@ enum Command {
     Offers(gpus::Offers),
     /// Asks another criterion of a stored record: outlier rethreshold results/NAME --magnitude 7
     Rethreshold(rethreshold::Rethreshold),
+    /// Prints completions for a shell: outlier completions bash
+    Completions(shell::Completions),
+    /// Prints the manual page of the program or of a command: outlier man run | man -l -
+    Man(shell::Manual),
     /// Serves a client of another machine; started by that client.
     #[command(hide = true)]
     Worker {
         #[command(subcommand)]
         worker: worker::Worker,
     },
+}
+
+impl Command {
+    /// Whether what `.env` holds may be of use. A worker is given what it needs by its client.
+    fn wants_tokens(&self) -> bool {
+        use Command::{Check, Completions, Doc, Man, New, Worker};
+        !matches!(self, Worker { .. } | Doc(_) | Check(_) | New(_) | Completions(_) | Man(_))
+    }
 }
 
 /// The exit code of bad usage.
@@ -93,8 +106,7 @@ pub fn main() -> ExitCode {
     if !cli.quiet {
         crate::progress::show_notes(|text| terminal::note(format!("note: {text}")));
     }
-    // A worker is given what it needs by its client.
-    if !matches!(cli.command, Command::Worker { .. } | Command::Doc(_) | Command::Check(_) | Command::New(_)) {
+    if cli.command.wants_tokens() {
         dotenv::read();
     }
     interrupt::install();
@@ -128,6 +140,8 @@ fn carried_out(cli: Cli) -> ExitCode {
         Command::Repl(asked) => repl::repl(&asked, cli.quiet),
         Command::New(asked) => done(new::new(&asked)),
         Command::Rethreshold(asked) => done(rethreshold::run(&asked)),
+        Command::Completions(asked) => shell::completions(&asked, Cli::command()),
+        Command::Man(asked) => done(shell::manual(&asked, Cli::command())),
     }
 }
 

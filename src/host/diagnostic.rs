@@ -9,7 +9,7 @@ use super::{bounds, hints};
 use crate::error::{Error, Kind};
 use crate::terminal::visible;
 
-/// Exit codes, documented in README: anything that went wrong has one.
+/// Exit codes, documented in docs/exit_codes.md: anything that went wrong has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Script = 1,

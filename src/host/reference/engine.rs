@@ -2,8 +2,12 @@
 
 use super::{Area, Opt, Primitive, opt};
 
-const DTYPE: Opt =
-    opt("dtype", "\"f32\" | \"bf16\"", "\"f32\"", "type of the weights in memory; activations are f32 in both");
+const DTYPE: Opt = opt(
+    "dtype",
+    "\"f32\" | \"bf16\"",
+    "\"f32\"",
+    "\"bf16\" lets large products round their operands to bf16; weights keep the type they are stored in, activations are f32",
+);
 const DEVICE: Opt = opt(
     "device",
     "string",

@@ -13,7 +13,7 @@ const SCOPE: Opt = opt(
     "scope",
     "\"pooled\" | \"per_sequence\"",
     "\"pooled\"",
-    "all sequences together, or each by itself with lists joined",
+    "all sequences together; or each alone, with their lists put one behind the other",
 );
 const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position of each sequence out");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");
