@@ -13,6 +13,8 @@ mod figures;
 mod files;
 mod flags;
 mod flow;
+pub mod grid;
+pub mod grid;
 mod growth;
 mod hints;
 mod index;
