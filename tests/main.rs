@@ -12,6 +12,7 @@ mod project;
 mod schema;
 #[allow(dead_code)]
 mod sshd;
+mod terminal;
 
 /// The rules of the house, read off the source.
 mod tidy;
@@ -41,6 +42,7 @@ mod doctor;
 mod exit_codes;
 mod limits;
 mod mistakes;
+mod narrow;
 mod output;
 mod parallel;
 mod script_host;
@@ -68,6 +70,7 @@ mod saving;
 mod writing;
 
 /// Other questions to a stored record; tables, figures, reports and exports of all of them.
+mod first_model;
 mod perplexity;
 mod reports;
 mod rethreshold;

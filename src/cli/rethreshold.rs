@@ -90,7 +90,12 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&COLUMNS, rows(&found));
+    let of_layers = match criterion.layer_unit {
+        LayerUnit::Norm => "% of norms",
+        LayerUnit::Block => "% of decoder layers",
+    };
+    let columns = ["feature", "sequence", "passes", "class", of_layers, "% of positions", "max |x|", "hits"];
+    print_table(&columns, rows(&found));
     terminal::line(summary(&found));
     let resampled = found.answer == Answer::Exact && criterion.scope == Scope::Pooled && asked.resamples > 0;
     if resampled && stored.activations.num_sequences > 1 {
@@ -106,8 +111,6 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-const COLUMNS: [&str; 8] = ["feature", "sequence", "passes", "class", "layer %", "position %", "max |x|", "hits"];
 
 /// Features that pass, then those that may.
 fn rows(found: &Detection) -> Vec<Vec<String>> {
