@@ -14,7 +14,6 @@ mod files;
 mod flags;
 mod flow;
 pub mod grid;
-pub mod grid;
 mod growth;
 mod hints;
 mod index;

@@ -184,21 +184,21 @@ impl Plan {
     }
 
     fn pass_table(&self) -> String {
-        let columns = ["model", "where", "tokens", "download", "read", "memory", "minutes", "by"];
+        let columns = ["model", "minutes", "memory", "read", "download", "tokens", "where", "by"];
         let row = |pass: &Pass| {
             let bytes = |bytes: u64| if bytes == 0 { "–".to_string() } else { format_bytes(bytes as f64) };
             vec![
                 pass.model.clone(),
-                pass.place.clone(),
-                format!("{} x {}", pass.num_sequences, pass.sequence_length),
-                bytes(pass.download_bytes),
-                bytes(pass.read_bytes),
-                bytes(pass.memory_bytes),
                 format!("{:.2}", pass.minutes),
+                bytes(pass.memory_bytes),
+                bytes(pass.read_bytes),
+                bytes(pass.download_bytes),
+                format!("{} x {}", pass.num_sequences, pass.sequence_length),
+                pass.place.clone(),
                 pass.basis.clone(),
             ]
         };
-        drawn(&columns, self.passes.iter().map(row).collect(), 2..7, terminal::width())
+        drawn(&columns, self.passes.iter().map(row).collect(), 1..6, terminal::width())
     }
 
     fn machine_table(&self) -> String {

@@ -122,7 +122,7 @@ fn labels(canvas: &mut Canvas, frame: &Frame, points: &[Named]) {
     for &(x, y, _, text) in points.iter().filter(|(.., text)| !text.is_empty()) {
         let text = font::fit(text, SMALL, 230.0);
         let width = font::width(&text, SMALL);
-        let rows = [4.0, -10.0, 18.0, -24.0, 32.0, -38.0, 46.0];
+        let rows = [4.0, -10.0, 18.0, -24.0, 32.0, -38.0, 46.0, -52.0, 60.0, -66.0, 74.0, 88.0, 102.0];
         let places = rows.iter().flat_map(|dy| [(11.0, *dy), (-11.0 - width, *dy)]);
         let boxed = |dx: f32, dy: f32| [x + dx, y + dy - 10.0, x + dx + width, y + dy + 3.0];
         let free = |b: &[f32; 4]| {
