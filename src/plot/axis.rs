@@ -33,11 +33,10 @@ impl Scale {
         let end = |given: Option<f64>, found: f64| given.map_or(found, |end| if axis.log { end.ln() } else { end });
         let mut low = end(axis.min, if ends_at_zero { 0.0 } else { low - room });
         let mut high = end(axis.max, high + room);
-        let whole = axis.whole && !axis.log;
-        if whole {
+        let (log, whole) = (axis.log, axis.whole);
+        if whole && !log {
             (low, high) = (low.floor(), high.ceil());
         }
-        let log = axis.log;
         (low.is_finite() && high.is_finite() && high > low).then_some(Self { log, whole, low, high, from, to })
     }
 
@@ -55,13 +54,18 @@ impl Scale {
             let slack = 1e-9 * (self.high - self.low);
             place >= self.low - slack && place <= self.high + slack
         };
-        let shown = |values: Vec<f64>| values.into_iter().filter(within).collect::<Vec<_>>();
+        let sort = |value: &f64| !self.whole || value.fract() == 0.0;
+        let shown = |values: Vec<f64>| values.into_iter().filter(within).filter(sort).collect::<Vec<_>>();
         let values = match self.log {
             false => shown(linear_values(self.low, self.high, self.whole)),
             true => {
                 let values = shown(self.log_values());
                 // A part of a decade has none or one of them, from which nothing can be read.
-                if values.len() > 1 { values } else { shown(linear_values(self.low.exp(), self.high.exp(), false)) }
+                if values.len() > 1 {
+                    values
+                } else {
+                    shown(linear_values(self.low.exp(), self.high.exp(), self.whole))
+                }
             }
         };
         values.into_iter().map(|value| (value, text(value))).collect()
@@ -134,6 +138,7 @@ mod tests {
         assert_eq!(ticks(counts.clone(), &[0.0, 3.0]), ["0", "1", "2", "3", "4"]);
         assert_eq!(ticks(counts, &[0.0, 97.0]), ["0", "20", "40", "60", "80", "100"]);
         assert_eq!(ticks(Axis { whole: true, ..Axis::default() }, &[3.0]), ["1", "2", "3", "4", "5"]);
+        assert_eq!(ticks(Axis { whole: true, log: true, ..Axis::default() }, &[0.4, 9.0]), ["1", "2", "5", "10"]);
     }
 
     #[test]
