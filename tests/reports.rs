@@ -42,7 +42,7 @@ fn a_summary_of_all_results() {
         "│ mixtral",
         "% of norms",
         "largest % of norms",
-        "│     3 ┆",
+        "┆     3 ┆",
         "original project's definition",
         "PROBABILISTIC: ",
         "No claims are tested: ",
