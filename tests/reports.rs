@@ -44,7 +44,7 @@ fn a_summary_of_all_results() {
         "largest % of norms",
         "┆     3 ┆",
         "original project's definition",
-        "PROBABILISTIC: ",
+        "SYSTEMATIC: at least one feature",
         "No claims are tested: ",
         "results/summary.csv",
     ] {

@@ -149,7 +149,7 @@ fn cut(cell: &str, width: usize) -> String {
 }
 
 /// A text whose lines are broken between words to at most `width` characters; lines of a table stay as they are. What
-/// continues a line stands under its beginning, two characters in.
+/// continues a line with a margin stands two characters further in.
 pub fn in_lines(text: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return text.to_string() };
     text.split('\n').map(|line| broken(line, width)).collect::<Vec<_>>().join("\n")
@@ -160,9 +160,11 @@ fn broken(line: &str, width: usize) -> String {
         return line.to_string();
     }
     let margin = line.len() - line.trim_start_matches(' ').len();
-    let indent = " ".repeat((margin + 2).min(width / 2));
+    let indent = " ".repeat(if margin > 0 { (margin + 2).min(width / 2) } else { 0 });
     let (mut text, mut used) = (" ".repeat(margin), margin);
-    for (i, word) in line.trim_start_matches(' ').split(' ').enumerate() {
+    // A number and its per cent sign are one word.
+    let together = line.trim_start_matches(' ').replace(" %", "\u{a0}%");
+    for (i, word) in together.split(' ').enumerate() {
         if i > 0 && used + 1 + word.width() > width {
             text += &format!("\n{indent}");
             used = indent.len();
@@ -170,7 +172,7 @@ fn broken(line: &str, width: usize) -> String {
             text.push(' ');
             used += 1;
         }
-        text += word;
+        text += &word.replace("\u{a0}%", " %");
         used += word.width();
     }
     text
@@ -213,7 +215,7 @@ mod tests {
     fn the_last_columns_go_first_and_are_named() {
         let text = grid(&["a", "bbbbbbbb", "cccccccc"], &[&["1", "2", "3"]]).drawn(Some(20));
         assert!(text.contains("bbbbbbbb ") && !text.contains("│ cccc"), "{text}");
-        assert!(text.replace("\n  ", " ").contains("not shown at this width: cccccccc;"), "{text}");
+        assert!(text.replace('\n', " ").contains("not shown at this width: cccccccc;"), "{text}");
     }
 
     #[test]
@@ -234,7 +236,8 @@ mod tests {
 
     #[test]
     fn sentences_are_broken_between_words() {
-        assert_eq!(in_lines("one two three", Some(9)), "one two\n  three");
+        assert_eq!(in_lines("one two three", Some(9)), "one two\nthree");
+        assert_eq!(in_lines("about 95 % of all", Some(9)), "about\n95 % of\nall");
         assert_eq!(in_lines("  one two three", Some(9)), "  one two\n    three");
         assert_eq!(in_lines("one two three", None), "one two three");
         assert_eq!(in_lines("│ one two three │\nshort", Some(9)), "│ one two three │\nshort");
