@@ -2,7 +2,7 @@
 
 .PHONY: demo test pods drill fuzz browser-test export-test packages test-packages lint race race-environment race-model bench-hub ptx cuda-compiler
 
-# Builds the program, runs the sweep on miniature models and a first threshold experiment, says where the results are.
+# Builds the program, runs the sweep on miniature models, and ends with what a small trained model has: a sentence and its table.
 demo: packages
 	cargo build --release
 	./target/release/outlier run scripts/sweep.rhai --miniature

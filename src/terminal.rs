@@ -8,7 +8,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -79,6 +79,28 @@ fn wait_for(file: &File) {
     let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry, which lives as long as the call.
     unsafe { libc::poll(&mut asked, 1, 1000) };
+}
+
+/// Characters of a line where a terminal does not say how many it has.
+const USUAL_WIDTH: usize = 80;
+
+/// Characters of a line of stdout, where it is a terminal. A file or a pipe has no width.
+pub fn width() -> Option<usize> {
+    width_of(std::io::stdout().as_raw_fd())
+}
+
+/// The same of stderr.
+pub fn note_width() -> Option<usize> {
+    width_of(std::io::stderr().as_raw_fd())
+}
+
+fn width_of(fd: RawFd) -> Option<usize> {
+    // SAFETY: both calls read a descriptor that stays open as long as the program runs, and `size` is written whole or not at all.
+    let (terminal, size) = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::isatty(fd) == 1, (libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) == 0).then_some(size.ws_col))
+    };
+    terminal.then(|| size.filter(|columns| *columns > 0).map_or(USUAL_WIDTH, usize::from))
 }
 
 /// Writes text to stdout: as it is where it goes to a file or another program, so that it can be data.

@@ -13,6 +13,7 @@ mod project;
 mod schema;
 #[allow(dead_code)]
 mod sshd;
+mod terminal;
 
 /// The rules of the house, read off the source; and what its pages say.
 mod pages;
@@ -45,6 +46,7 @@ mod doctor;
 mod exit_codes;
 mod limits;
 mod mistakes;
+mod narrow;
 mod output;
 mod parallel;
 mod script_host;
@@ -72,6 +74,7 @@ mod saving;
 mod writing;
 
 /// Other questions to a stored record; tables, figures, reports and exports of all of them.
+mod first_model;
 mod perplexity;
 mod reports;
 mod rethreshold;

@@ -40,9 +40,12 @@ fn a_summary_of_all_results() {
     for word in [
         "│ llama",
         "│ mixtral",
-        "layer %",
-        "published outliers",
+        "% of norms",
+        "largest % of norms",
+        "┆     3 ┆",
         "original project's definition",
+        "SYSTEMATIC: at least one feature",
+        "No claims are tested: ",
         "results/summary.csv",
     ] {
         assert!(text.contains(word), "{word} is not in\n{text}");
@@ -182,7 +185,154 @@ fn the_newest_analysis_of_a_model_speaks_for_it() {
             .collect::<Vec<_>>()
     };
     assert!(!names(&[]).contains(&"earlier".to_string()));
+    let summary = project.json("results/summary.json");
+    schema::check(&summary, "summary");
+    assert_eq!(summary["left_out"][0]["name"], "earlier");
     assert!(names(&["--all"]).contains(&"earlier".to_string()));
+    // Every script that takes the newest says what it leaves out, and why.
+    for script in ["analyze", "plots", "report"] {
+        let told = |words: &[&str]| {
+            let path = format!("scripts/{script}.rhai");
+            let outcome = project.run(&[&["run", path.as_str()][..], words].concat());
+            outcome.stderr.lines().filter(|line| line.starts_with("left out ")).map(str::to_string).collect::<Vec<_>>()
+        };
+        let why = "left out earlier: mixtral is a newer analysis of the same model (mixtral); --all takes both";
+        assert_eq!((told(&[]), told(&["--all"])), (vec![why.to_string()], vec![]), "{script}");
+    }
+    project.run(&["run", "scripts/report.rhai"]).ok();
+    for file in ["results/report.html", "results/report.md"] {
+        assert!(project.text(file).contains("mixtral is a newer analysis of the same model"), "{file}");
+    }
+}
+
+/// What is synthetic is known by a field of the stored result, whatever it is called.
+#[test]
+fn a_renamed_synthetic_model_is_still_synthetic() {
+    let project = project();
+    let save = r#"
+        let made = miniature_model("olmoe");
+        let model = load_model(made.path);
+        let tokens = load_tokens(#{ text: made.text, model: model, num_sequences: 2, sequence_length: 64 });
+        let acts = model.extract_layernorms(tokens);
+        save_results("my_own_model", #{ activations: acts, found: acts.detect_outliers() });
+    "#;
+    project.script(save).ok();
+    let note = "1 of the 3 models";
+    let one = "my_own_model is synthetic: ";
+    let text = project.run(&["run", "scripts/analyze.rhai"]).ok();
+    assert!(text.contains(one) && !text.contains(note), "{text}");
+    let row = text.lines().find(|line| line.starts_with("│ my_own_model ")).unwrap();
+    assert!(row.contains(" synthetic "), "{row}");
+    let row = text.lines().find(|line| line.starts_with("│ mixtral ")).unwrap();
+    assert!(row.contains(" trained "), "{row}");
+    project.run(&["run", "scripts/report.rhai"]).ok();
+    let page = project.text("results/report.html");
+    assert_eq!(page.matches(one).count(), 1, "marked once");
+    assert!(!page.contains("named miniature"));
+    project.run(&["run", "scripts/plots.rhai"]).ok();
+    assert!(project.text("results/figures/my_own_model/heat_map.svg").contains("my_own_model (synthetic)"));
+    assert!(project.text("results/figures/models_features.svg").contains("my_own_model *"));
+}
+
+/// Claims compare what can be compared: trained models that were analysed with the same settings.
+#[test]
+fn claims_are_about_trained_models_of_equal_settings() {
+    let project = Project::new();
+    project.copy("scripts/analyze.rhai", "scripts/analyze.rhai");
+    for name in ["llama", "qwen3", "gpt2", "opt"] {
+        project
+            .copy(&format!("tests/fixtures/{name}"), name)
+            .copy(&format!("tests/fixtures/{name}"), &format!("{name}_2"));
+    }
+    let save = |names: &str, threshold: &str| {
+        project
+            .script(&format!(
+                "for name in [{names}] {{
+                    let acts = load_model(name).extract_layernorms(load_tokens(#{{ ids: [[1, 2, 3, 4], [5, 6, 7, 8]] }}));
+                    save_results(name, #{{ activations: acts, found: acts.detect_outliers(#{{ magnitude_threshold: {threshold},
+                        min_layer_percentage: 0.0, min_seq_percentage: 0.0 }}) }});
+                }}"
+            ))
+            .ok();
+    };
+    let claims = || {
+        let text = project.run(&["run", "scripts/analyze.rhai"]).ok();
+        let summary = project.json("results/summary.json");
+        schema::check(&summary, "summary");
+        (text, summary["claims"].as_array().unwrap().clone())
+    };
+    let all = r#""llama", "llama_2", "qwen3", "qwen3_2", "gpt2", "gpt2_2""#;
+    save(all, "3.0");
+    let (text, tested) = claims();
+    assert!(!tested.is_empty() && text.contains("Claims, tested by permutation"), "{text}");
+    assert!(tested.iter().all(|claim| claim["settings"].as_str().unwrap().contains("|x| ≥ 3 ")), "{tested:?}");
+    // Half of them at another threshold: three of each are too few.
+    save(r#""llama", "qwen3", "gpt2""#, "4.0");
+    let (text, tested) = claims();
+    assert_eq!(tested, Vec::<Value>::new(), "{text}");
+    assert!(text.contains("No claims are tested: ") && text.contains("6 trained models in 2 settings"), "{text}");
+    // Synthetic ones are none of them.
+    for name in ["llama", "llama_2", "qwen3"] {
+        let path = format!("{name}/config.json");
+        let mut config = project.json(&path);
+        config["_outlier_synthetic"] = true.into();
+        project.file(&path, config.to_string());
+    }
+    save(all, "3.0");
+    let (text, tested) = claims();
+    assert_eq!(tested, Vec::<Value>::new(), "{text}");
+    assert!(text.contains("3 trained models in 1 setting."), "{text}");
+}
+
+/// Columns that nobody filled are no columns, and the report's first words answer.
+#[test]
+fn a_report_answers_first_and_has_no_empty_columns() {
+    let project = project();
+    project.run(&["run", "scripts/report.rhai"]).ok();
+    let page = project.text("results/report.html");
+    let answer = page.split("<div class=\"answer\">").nth(1).unwrap().split("</div>").next().unwrap();
+    let found = &project.json("results/mixtral/final_analysis_results.json")["pooled"];
+    let count = found["num_features"].as_u64().unwrap();
+    assert!(answer.contains(&format!("<p>mixtral has {count} outlier feature")), "{answer}");
+    assert!(answer.contains("<p>llama has "), "{answer}");
+    for part in
+        ["at |x| ≥ 3,", "% of the ", "of positions", "Its class is ", "of resamples", "A feature dimension passes when"]
+    {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    assert!(page.find("class=\"answer\"").unwrap() < page.find("class=\"contents\"").unwrap());
+    // Nobody has published anything about these models, rented a machine for them, or given them a revision.
+    for head in ["published outliers", "published perplexity", "USD", "revision", "weights"] {
+        assert!(!page.contains(&format!("<th>{head}</th>")), "{head}");
+    }
+    // Every entry of the contents is somewhere on the page.
+    for entry in page.split("data-to=\"").skip(1) {
+        let id = entry.split('"').next().unwrap();
+        assert!(page.contains(&format!("<h2 id=\"{id}\">")), "{id}");
+    }
+}
+
+#[test]
+fn one_model_is_compared_with_nobody() {
+    let project = project();
+    std::fs::remove_dir_all(project.path("results/mixtral")).unwrap();
+    project.run(&["run", "scripts/report.rhai"]).ok();
+    let page = project.text("results/report.html");
+    assert!(!page.contains("Models compared") && !page.contains("Claims"), "sections that nobody fills are left out");
+}
+
+#[test]
+fn colours_of_architectures_stay_when_a_result_is_added() {
+    let project = project();
+    let draw = || {
+        project.run(&["run", "scripts/plots.rhai"]).ok();
+        let svg = project.text("results/figures/models_features.svg");
+        let mark = svg.lines().find(|line| line.contains("<title>mixtral: ")).unwrap();
+        mark.split("fill=\"").nth(1).unwrap().split('"').next().unwrap().to_string()
+    };
+    let both = draw();
+    std::fs::remove_dir_all(project.path("results/llama")).unwrap();
+    assert_eq!(draw(), both);
 }
 
 #[test]

@@ -106,7 +106,15 @@ fn the_first_threshold_experiment() {
         assert_eq!(row[1], count.to_string(), "{text}");
         assert_eq!(row[3], if count == 0 { "NONE" } else { "PROBABILISTIC" }, "{text}");
     }
-    assert!(text.contains("largest norm output 5.80; results: results/quickstart"), "{text}");
+    assert!(text.contains("results: results/quickstart\n"), "{text}");
+    // The answer is the last thing on the screen: a sentence and its table.
+    let sentence =
+        text.lines().position(|line| line.starts_with("The small Shakespeare model has 1 outlier feature at |x| ≥ 4,"));
+    let sentence = sentence.unwrap_or_else(|| panic!("no sentence in\n{text}"));
+    assert!(text.lines().skip(sentence + 1).all(|line| line.starts_with(['┌', '│', '╞', '└'])), "{text}");
+    let demo = std::fs::read_to_string(repository().join("Makefile")).unwrap();
+    let recipe = demo.split("\ndemo:").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert!(recipe.lines().last().unwrap().ends_with("outlier run scripts/quickstart.rhai"), "{recipe}");
     let summary = &project.json(&format!("results/quickstart/{FINAL}"))["analysis_summary"];
     assert_eq!((&summary["num_features"], &summary["synthetic_model"]), (&Value::from(1), &Value::from(false)));
 }

@@ -146,6 +146,127 @@ fn real_models_need_a_text() {
     assert!(outcome.stderr.contains("give --text FILE, --dataset OWNER/NAME, or --miniature"), "{}", outcome.stderr);
 }
 
+/// One pass answers every threshold: another one reads the record, and its results have a name of their own.
+#[test]
+fn another_threshold_needs_no_pass() {
+    let project = project();
+    let run = |more: &[&str]| {
+        let words = [&["run", "scripts/sweep.rhai", "--miniature", "--models", "01"], &FEW[..], more].concat();
+        project.run(&words).ends(0)
+    };
+    run(&[]);
+    let at_six = project.text("results/miniature_olmoe_1b_7b/final_analysis_results.json");
+    // A pass could not be made any more.
+    for shard in project.files("results/miniature_models/olmoe").iter().filter(|file| file.ends_with(".safetensors")) {
+        std::fs::remove_file(project.path("results/miniature_models/olmoe").join(shard)).unwrap();
+    }
+    let outcome = run(&["--magnitude-threshold", "7"]);
+    let answered = "miniature_olmoe_1b_7b_at_7: answered by the record of miniature_olmoe_1b_7b, without a pass";
+    assert!(outcome.stderr.contains(answered), "{}", outcome.stderr);
+    let table = rows(&outcome.stdout);
+    let cell = |name: &str| table[1][table[0].iter().position(|cell| *cell == name).unwrap()];
+    assert_eq!((cell("model"), cell("|x| ≥"), cell("seconds")), ("miniature_olmoe_1b_7b_at_7", "7", "no pass"));
+    assert!(outcome.stdout.ends_with("results: results/miniature_olmoe_1b_7b_at_7\n"), "{}", outcome.stdout);
+    assert_eq!(
+        project.text("results/miniature_olmoe_1b_7b/final_analysis_results.json"),
+        at_six,
+        "what was stored stays"
+    );
+    let at_seven = project.json(&format!("results/miniature_olmoe_1b_7b_at_7/{FINAL}"));
+    assert_eq!(at_seven["pooled"]["criterion"]["magnitude_threshold"], 7.0);
+    assert!(run(&["--magnitude-threshold", "7"]).stderr.contains("stored already"));
+    // A model's own script does the same.
+    let words = ["run", "scripts/01_olmoe_1b_7b.rhai", "--miniature", "--magnitude-threshold", "8"];
+    let text = project.run(&[&words[..], &FEW[..]].concat()).ok();
+    assert!(text.ends_with("results: results/miniature_olmoe_1b_7b_at_8\n"), "{text}");
+}
+
+/// Results of another size do not take the place of those that are there.
+#[test]
+fn other_settings_have_another_name() {
+    let project = project();
+    let run = |size: [&str; 4]| {
+        let words = [&["run", "scripts/01_olmoe_1b_7b.rhai", "--miniature"][..], &size].concat();
+        project.run(&words).ok()
+    };
+    let four = ["--num-sequences", "4", "--sequence-length", "32"];
+    assert!(run(FEW).ends_with("results: results/miniature_olmoe_1b_7b\n"));
+    assert!(run(four).ends_with("results: results/miniature_olmoe_1b_7b_4x32\n"));
+    assert!(run(FEW).ends_with("results: results/miniature_olmoe_1b_7b\n"));
+    let sizes = ["miniature_olmoe_1b_7b", "miniature_olmoe_1b_7b_4x32"]
+        .map(|name| project.json(&format!("results/{name}/{FINAL}"))["run_config"]["num_sequences"].as_u64().unwrap());
+    assert_eq!(sizes, [2, 4]);
+    project.file("other.txt", "To be, or not to be, that is the question. ".repeat(200));
+    let words = [&["run", "scripts/01_olmoe_1b_7b.rhai", "--miniature", "--text", "other.txt"][..], &FEW].concat();
+    assert!(project.run(&words).ok().ends_with("results: results/miniature_olmoe_1b_7b_other\n"));
+}
+
+/// A text that is not there is told before anybody is asked for anything.
+#[test]
+fn a_text_that_is_missing_is_told_first() {
+    let outcome = project().run(&["run", "scripts/sweep.rhai", "--text", "missing.txt"]).ends(3);
+    let errors: Vec<&str> =
+        outcome.stderr.lines().filter(|line| line.contains("error: ") || line.contains("FAILED")).collect();
+    assert_eq!(errors.len(), 1, "{}", outcome.stderr);
+    assert!(errors[0].contains("missing.txt") && !outcome.stderr.contains("hub"), "{}", outcome.stderr);
+    let outcome = project().run(&["run", "scripts/01_olmoe_1b_7b.rhai", "--text", "missing.txt"]).ends(3);
+    assert!(outcome.stderr.contains("missing.txt") && !outcome.stderr.contains("hub"), "{}", outcome.stderr);
+}
+
+/// A hub that cannot be reached is asked for the first model, and told of once.
+#[test]
+fn a_hub_that_is_away_is_told_once() {
+    let project = project();
+    project.file("corpus.txt", "words");
+    for words in [
+        &["run", "scripts/models.rhai"][..],
+        &["run", "scripts/sweep.rhai", "--text", "corpus.txt"],
+        &["run", "scripts/sweep.rhai", "--text", "corpus.txt", "--dry-run"],
+    ] {
+        let outcome = project.run(words).ends(3);
+        let failed: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("FAILED")).collect();
+        assert_eq!(failed.len(), 1, "{words:?}: {}", outcome.stderr);
+        assert!(
+            failed[0].to_lowercase().contains("glm") && failed[0].contains("is the network reachable?"),
+            "{}",
+            failed[0]
+        );
+    }
+}
+
+/// Only the first request is made again and again.
+#[test]
+fn a_hub_that_is_away_is_asked_in_vain_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = calls.clone();
+    std::thread::spawn(move || {
+        // Every call is taken and ended without a word.
+        for stream in listener.incoming() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let project = project();
+    let mut command = project.command(&["run", "scripts/models.rhai"]);
+    Outcome::of(command.env("HF_ENDPOINT", address).output().unwrap()).ends(3);
+    let calls = calls.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(calls <= 6 + 6, "six for the first model, one for each of the others: {calls}");
+}
+
+#[test]
+fn a_cluster_that_fails_is_a_failure() {
+    let project = Project::new();
+    project.copy("examples", "examples");
+    let outcome = project.run(&["run", "examples/09_slurm_sweep.rhai"]).ends(3);
+    assert!(
+        outcome.stderr.contains("FAILED olmoe: ") && outcome.stderr.contains("FAILED mixtral: "),
+        "{}",
+        outcome.stderr
+    );
+}
+
 #[test]
 fn miniatures_are_made_once() {
     let (first, second) = (project(), project());

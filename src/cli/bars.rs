@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::host::Watch;
+use crate::host::grid::in_lines;
 use crate::progress::{Event, Progress, interrupt_requested};
 use crate::terminal::{self, one_line, visible};
 
@@ -60,7 +61,7 @@ impl Watch for Bars {
     }
 
     fn line(&self, text: &str) {
-        let _ = self.all.println(visible(text));
+        let _ = self.all.println(visible(&in_lines(text, terminal::note_width())));
     }
 }
 

@@ -96,19 +96,19 @@ pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
     }
 }
 
-const COLUMNS: &[&str] = &["id", "name", "provider", "gpu", "$/h", "age", "$ so far", "state", "task"];
+const COLUMNS: &[&str] = &["id", "$/h", "$ so far", "state", "gpu", "age", "task", "provider", "name"];
 
 fn row(entry: &Entry, state: &str) -> Vec<String> {
     vec![
         entry.id.clone().unwrap_or_else(|| "–".to_string()),
-        entry.name.clone(),
-        entry.provider.clone(),
-        entry.gpu.clone(),
         dollars(entry.price),
-        age(now() - entry.since),
         dollars(entry.cost_so_far()),
         state.to_string(),
+        entry.gpu.clone(),
+        age(now() - entry.since),
         entry.task.clone().unwrap_or_default(),
+        entry.provider.clone(),
+        entry.name.clone(),
     ]
 }
 
@@ -156,14 +156,14 @@ fn list_all() -> Result<ExitCode> {
                     let since = created.and_then(|time| time.elapsed().ok()).map(|since| since.as_secs_f64());
                     vec![
                         machine.id.clone(),
-                        machine.name.clone(),
-                        provider.name().to_string(),
-                        machine.gpu.clone(),
                         dollars(machine.price),
-                        since.map_or_else(|| "–".to_string(), age),
                         since.map_or_else(|| "–".to_string(), |since| dollars(since / 3600.0 * machine.price)),
                         "ORPHAN or of another project".to_string(),
+                        machine.gpu.clone(),
+                        since.map_or_else(|| "–".to_string(), age),
                         String::new(),
+                        provider.name().to_string(),
+                        machine.name.clone(),
                     ]
                 }
             });

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::allow::path;
 use super::table::print_table;
 use crate::error::Result;
+use crate::host::grid::in_lines;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
 use crate::words::counted;
@@ -90,24 +91,28 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&COLUMNS, rows(&found));
-    terminal::line(summary(&found));
+    let of_layers = match criterion.layer_unit {
+        LayerUnit::Norm => "% of norms",
+        LayerUnit::Block => "% of decoder layers",
+    };
+    let columns = ["feature", "sequence", "passes", "class", of_layers, "% of positions", "max |x|", "hits"];
+    print_table(&columns, rows(&found));
+    terminal::line(in_lines(&summary(&found), terminal::width()));
     let resampled = found.answer == Answer::Exact && criterion.scope == Scope::Pooled && asked.resamples > 0;
     if resampled && stored.activations.num_sequences > 1 {
         let args = BootstrapArgs { n_resamples: asked.resamples, ..BootstrapArgs::default() };
         let ci = stats::bootstrap(&stored.activations, &criterion, &args)?;
-        terminal::line(format!(
+        let text = format!(
             "features, 95 % interval over sequences: {} to {}; {} in {:.1} % of resamples",
             ci.num_features.low,
             ci.num_features.high,
             ci.classification.name(),
             100.0 * ci.classification_held
-        ));
+        );
+        terminal::line(in_lines(&text, terminal::width()));
     }
     Ok(ExitCode::SUCCESS)
 }
-
-const COLUMNS: [&str; 8] = ["feature", "sequence", "passes", "class", "layer %", "position %", "max |x|", "hits"];
 
 /// Features that pass, then those that may.
 fn rows(found: &Detection) -> Vec<Vec<String>> {

@@ -1,17 +1,13 @@
 //! Tables of the command line, drawn as those of scripts.
 
-use comfy_table::{Table, presets};
-
+use crate::host::grid::Grid;
 use crate::terminal;
 use crate::words::rounded;
 
+/// Prints a table whose columns stand in the order in which they matter.
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(columns.to_vec());
-    for row in rows {
-        table.add_row(row);
-    }
-    terminal::line(table);
+    let columns = columns.iter().map(|column| column.to_string()).collect();
+    terminal::line(Grid::new(columns, rows).drawn(terminal::width()));
 }
 
 pub fn dollars(amount: f64) -> String {

@@ -30,7 +30,7 @@ const COMMON: [&str; 3] = ["kind", "title", "note"];
 const KINDS: [(&str, &[&str]); 5] = [
     ("lines", &["x", "y", "series", "mark", "mark_label"]),
     ("points", &["x", "y", "series", "mark", "mark_label"]),
-    ("bars", &["x", "y", "categories", "groups"]),
+    ("bars", &["x", "y", "categories", "edges", "groups"]),
     ("intervals", &["x", "rows"]),
     ("heat_map", &["x", "y", "values", "columns", "value_label", "threshold"]),
 ];

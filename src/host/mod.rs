@@ -13,6 +13,7 @@ mod figures;
 mod files;
 mod flags;
 mod flow;
+pub mod grid;
 mod growth;
 mod hints;
 mod index;

@@ -18,14 +18,17 @@ use crate::secret::secret_name;
 
 /// Embedded modules: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
+    ("answers", include_str!("../../stdlib/answers.rhai")),
     ("compare", include_str!("../../stdlib/compare.rhai")),
     ("deploy", include_str!("../../stdlib/deploy.rhai")),
     ("dettmers", include_str!("../../stdlib/dettmers.rhai")),
     ("figures", include_str!("../../stdlib/figures.rhai")),
+    ("reports", include_str!("../../stdlib/reports.rhai")),
     ("thresholds", include_str!("../../stdlib/thresholds.rhai")),
 ];
 /// Embedded files that are no modules.
 const DATA: &[(&str, &str)] = &[
+    ("first_text.txt", include_str!("../../stdlib/first_text.txt")),
     ("published.json", include_str!("../../stdlib/published.json")),
     ("report.html", include_str!("../../stdlib/report.html")),
 ];

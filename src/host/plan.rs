@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
+use super::grid::{Grid, in_lines};
 use super::places;
 use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::outside;
 use crate::record::Activations;
 use crate::session::{Planned, Step};
+use crate::terminal;
 use crate::words::{counted, rounded};
 
 /// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
@@ -176,28 +177,28 @@ impl Plan {
         for note in &self.notes {
             text += &format!("Note: {note}\n");
         }
-        if let Some(compared) = self.compared() {
+        if let Some(compared) = self.compared(terminal::width()) {
             text += &format!("Last time:\n{compared}");
         }
-        text
+        in_lines(&text, terminal::width())
     }
 
     fn pass_table(&self) -> String {
-        let columns = ["model", "where", "tokens", "download", "read", "memory", "minutes", "by"];
+        let columns = ["model", "minutes", "memory", "read", "download", "tokens", "where", "by"];
         let row = |pass: &Pass| {
             let bytes = |bytes: u64| if bytes == 0 { "–".to_string() } else { format_bytes(bytes as f64) };
             vec![
                 pass.model.clone(),
-                pass.place.clone(),
-                format!("{} x {}", pass.num_sequences, pass.sequence_length),
-                bytes(pass.download_bytes),
-                bytes(pass.read_bytes),
-                bytes(pass.memory_bytes),
                 format!("{:.2}", pass.minutes),
+                bytes(pass.memory_bytes),
+                bytes(pass.read_bytes),
+                bytes(pass.download_bytes),
+                format!("{} x {}", pass.num_sequences, pass.sequence_length),
+                pass.place.clone(),
                 pass.basis.clone(),
             ]
         };
-        drawn(&columns, self.passes.iter().map(row).collect(), 2..7)
+        drawn(&columns, self.passes.iter().map(row).collect(), 1..6, terminal::width())
     }
 
     fn machine_table(&self) -> String {
@@ -214,11 +215,11 @@ impl Plan {
                 format!("{} h{end}", machine.max_hours),
             ]
         };
-        drawn(&columns, self.machines.iter().map(row).collect(), 2..5)
+        drawn(&columns, self.machines.iter().map(row).collect(), 2..5, terminal::width())
     }
 
-    /// Planned and actual side by side, where something was measured.
-    pub fn compared(&self) -> Option<String> {
+    /// Planned and actual side by side, where something was measured, in lines of at most `width` characters.
+    pub fn compared(&self, width: Option<usize>) -> Option<String> {
         let row = |pass: &Pass| {
             let actual = pass.actual.as_ref()?;
             let pair = |planned: String, actual: String| format!("{planned} → {actual}");
@@ -234,7 +235,7 @@ impl Plan {
         };
         let rows: Vec<_> = self.passes.iter().filter_map(row).collect();
         let columns = ["planned → actual", "minutes", "read", "memory", "$"];
-        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..5))
+        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..5, width))
     }
 }
 
@@ -337,19 +338,9 @@ fn folders(files: &[String]) -> String {
     text
 }
 
-fn drawn(columns: &[&str], rows: Vec<Vec<String>>, right: std::ops::Range<usize>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns);
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in right {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    format!("{table}\n")
+fn drawn(columns: &[&str], rows: Vec<Vec<String>>, right: std::ops::Range<usize>, width: Option<usize>) -> String {
+    let columns = columns.iter().map(|column| column.to_string()).collect();
+    format!("{}\n", Grid::new(columns, rows).right(right).drawn(width))
 }
 
 fn path(results: &Path, script: &str, flags: &[String]) -> PathBuf {
@@ -394,7 +385,7 @@ pub fn compare(context: &Context) -> Result<Option<String>> {
         return Ok(None);
     }
     plan.write(context, &plan.file(&results))?;
-    Ok(plan.compared())
+    Ok(plan.compared(terminal::note_width()))
 }
 
 fn actual(acts: &Activations) -> Actual {

@@ -1,16 +1,17 @@
-//! Primitives that show: table, show, log, format_bytes, format_count, format_number. Data goes to stdout, notes to stderr.
+//! Primitives that show: table, show, print_wrapped, log, format_bytes, format_count, format_number. Data goes to stdout, notes to stderr.
 
 use std::sync::Arc;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use super::context::Context;
+use super::grid::{Grid, in_lines};
 use super::growth::{fits, too_large};
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
 use crate::error::Error;
+use crate::terminal;
 use crate::words::{counted, rounded};
 
 /// Longer values are cut when they are shown.
@@ -22,14 +23,16 @@ const MAX_CELLS: usize = 1_000_000;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("table", move |rows: Array| table(&[], &rows).map(|text| c.data(&text)));
+    engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.data(&text)));
     let c = context.clone();
     engine.register_fn("table", move |columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
-        table(&columns, &rows).map(|text| c.data(&text))
+        table(&columns, &rows, width(&c)).map(|text| c.data(&text))
     });
     let c = context.clone();
-    engine.register_fn("show", move |value: Dynamic| c.data(&pretty(&value)));
+    engine.register_fn("show", move |value: Dynamic| c.data(&shown(&value, width(&c))));
+    let c = context.clone();
+    engine.register_fn("print_wrapped", move |text: &str| c.data(&in_lines(text, width(&c))));
     let c = context.clone();
     engine.register_fn("log", move |text: &str| c.line(text));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
@@ -59,13 +62,38 @@ pub fn format_bytes(bytes: f64) -> String {
     format!("{} {}", rounded(value, if unit == 0 { 0 } else { 2 }), units[unit])
 }
 
-/// Rows (maps) as a table; `columns` chooses and orders, else all keys of the first row.
-pub fn table(columns: &[String], rows: &Array) -> ScriptResult<String> {
+/// How wide what a script shows may be. Plans and tests are the same everywhere.
+fn width(context: &Context) -> Option<usize> {
+    if context.stage.is_some() { None } else { terminal::width() }
+}
+
+/// Fields of records that say what a row is about, and what comes next. Others follow in the order of their names.
+const FIRST: [&str; 11] = [
+    "field",
+    "name",
+    "model",
+    "feature_dim",
+    "norm",
+    "classification",
+    "layer_percentage",
+    "seq_percentage",
+    "max_magnitude",
+    "num_features",
+    "num_outliers",
+];
+
+/// Rows (maps) as a table of at most `width` characters; `columns` chooses and orders, else all keys of the first row.
+fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult<String> {
     let maps: Option<Vec<Map>> = rows.iter().map(|row| row.clone().try_cast::<Map>()).collect();
     let maps = maps.ok_or_else(|| {
         throw(Error::bad_argument("table: every row must be a map").hint("table([#{ name: \"a\", count: 1 }])"))
     })?;
-    let keys = || maps.first().map(|row| row.keys().map(|key| key.to_string()).collect()).unwrap_or_default();
+    let keys = || {
+        let mut keys: Vec<String> =
+            maps.first().map(|row| row.keys().map(|key| key.to_string()).collect()).unwrap_or_default();
+        keys.sort_by_key(|key| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
+        keys
+    };
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
     few(columns.len(), rows.len())?;
     // Every cell is as wide as the widest of its column.
@@ -75,19 +103,10 @@ pub fn table(columns: &[String], rows: &Array) -> ScriptResult<String> {
         line += widths.max().unwrap_or(0).max(column.len());
         fits(line.saturating_mul(maps.len() + 1))?;
     }
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(&columns);
-    for row in &maps {
-        table.add_row(columns.iter().map(|column| cell(row.get(column.as_str()))));
-    }
-    for (i, column) in columns.iter().enumerate() {
-        let numeric = maps.iter().any(|row| row.get(column.as_str()).is_some_and(|v| number(v).is_some()));
-        if let (true, Some(column)) = (numeric, table.column_mut(i)) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    Ok(table.to_string())
+    let cells = maps.iter().map(|row| columns.iter().map(|column| cell(row.get(column.as_str()))).collect());
+    let numeric = |column: &str| maps.iter().any(|row| row.get(column).is_some_and(|value| number(value).is_some()));
+    let right: Vec<usize> = (0..columns.len()).filter(|i| numeric(&columns[*i])).collect();
+    Ok(Grid::new(columns.clone(), cells.collect()).right(right).drawn(width))
 }
 
 /// Whether a table has few enough cells.
@@ -118,8 +137,12 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// A value for people: rows as a table, records as a table of their fields.
+/// A value for people at their terminal: rows as a table, records as a table of their fields.
 pub fn pretty(value: &Dynamic) -> String {
+    shown(value, terminal::width())
+}
+
+fn shown(value: &Dynamic, width: Option<usize>) -> String {
     if let Some(items) = value.read_lock::<Array>()
         && !items.is_empty()
         && items.iter().all(|item| item.is_map())
@@ -127,7 +150,7 @@ pub fn pretty(value: &Dynamic) -> String {
         let shown: Array = items.iter().take(MOST_ROWS).map(flat).collect();
         let more = items.len().saturating_sub(MOST_ROWS);
         let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
-        return table(&[], &shown).map_or_else(|_| value.to_string(), |table| format!("{table}{more}"));
+        return table(&[], &shown, width).map_or_else(|_| value.to_string(), |table| format!("{table}{more}"));
     }
     let map = match value.read_lock::<Map>() {
         Some(map) => Some(map.clone()),
@@ -147,7 +170,7 @@ pub fn pretty(value: &Dynamic) -> String {
     };
     let rows: Array = map.iter().map(row).collect();
     let columns = ["field".to_string(), "value".to_string()];
-    table(&columns, &rows).unwrap_or_else(|_| value.to_string())
+    table(&columns, &rows, width).unwrap_or_else(|_| value.to_string())
 }
 
 /// A row whose cells are short.

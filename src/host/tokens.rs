@@ -1,8 +1,8 @@
-//! The primitive load_tokens: ids, the text of a file, or a dataset on the hub.
+//! The primitives load_tokens (ids, the text of a file, or a dataset on the hub) and check_text.
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
 use super::extract::Place;
@@ -12,7 +12,7 @@ use super::reads;
 use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::home;
-use crate::hub::Documents;
+use crate::hub::{self, Documents};
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
 
@@ -53,6 +53,8 @@ const MAX_PASSED_OVER: usize = 1 << 40;
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
+    let c = context.clone();
+    engine.register_fn("check_text", move |path: &str| thrown(check_text(&c, path)));
 }
 
 /// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
@@ -84,11 +86,24 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
         && text.dataset.is_none()
         && !home::expanded(&text.path).exists()
+        && !stage.files().contains(&text.path)
     {
         stage.note(format!("{}: there is no such text here", text.path));
     }
     let tokens = place.call(Op::Tokens(source))?.tokens()?;
     Ok(TokensHandle(Arc::new(tokens)))
+}
+
+/// Whether a text of this machine may be read, before anything is done for its sake: its length in bytes.
+fn check_text(context: &Context, path: &str) -> Result<INT> {
+    reads::allowed(context, path)?;
+    let there = home::expanded(path);
+    if let Some(stage) = context.plan().filter(|_| !there.exists()) {
+        stage.note(format!("{path}: there is no such text here"));
+        return Ok(0);
+    }
+    let bytes = hub::text_bytes(&there.display().to_string())?;
+    Ok(INT::try_from(bytes).unwrap_or(INT::MAX))
 }
 
 /// Bytes of text that go along.

@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
@@ -38,6 +39,8 @@ const MAX_RATE_WAITS: u32 = 8;
 const MOST_WAITED: Duration = Duration::from_secs(20 * 60);
 /// A wait of this length or longer is told, one in so long a time.
 const LONG_WAIT: Duration = Duration::from_secs(5);
+/// So long nobody tries again and again where somebody else has just done so in vain.
+const HOPELESS: Duration = Duration::from_secs(60);
 const BETWEEN_NOTES: Duration = Duration::from_secs(20);
 /// Of a list of the API: its pages, and their bytes together.
 const MAX_PAGES: usize = 2000;
@@ -180,11 +183,18 @@ impl Http {
         if let Some(token) = self.token.as_ref().filter(|_| self.is_hub(url)) {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
-        let passing = |problem| Trouble::Passing { problem, after: None };
+        let unanswered = |problem| {
+            UNANSWERED.fetch_add(1, Ordering::Relaxed);
+            Trouble::Passing { problem, after: None }
+        };
         match timeout(self.stall, request.send()).await {
-            Err(_) => Err(passing(format!("no answer within {} s", self.stall.as_secs_f32()))),
-            Ok(Err(error)) => Err(passing(told(&error))),
-            Ok(Ok(response)) => Ok(response),
+            Err(_) => Err(unanswered(format!("no answer within {} s", self.stall.as_secs_f32()))),
+            Ok(Err(error)) => Err(unanswered(told(&error))),
+            Ok(Ok(response)) => {
+                UNANSWERED.store(0, Ordering::Relaxed);
+                *given_up() = None;
+                Ok(response)
+            }
         }
     }
 
@@ -333,6 +343,15 @@ fn rate_wait(headers: &HeaderMap) -> Duration {
     retry_after(headers).or_else(window).unwrap_or(LONGEST_WAIT).min(LONGEST_RATE_WAIT)
 }
 
+/// Requests since the last answer.
+static UNANSWERED: AtomicU32 = AtomicU32::new(0);
+/// When somebody last gave up on a network that answered nobody. Whoever asks soon after that asks once.
+static GIVEN_UP: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn given_up() -> MutexGuard<'static, Option<Instant>> {
+    GIVEN_UP.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// Counts attempts without progress and waits between them, each time about twice as long.
 pub struct Patience {
     attempts: u32,
@@ -372,11 +391,15 @@ impl Patience {
     pub async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
         let Some(after) = after else {
             self.failures += 1;
-            if self.failures >= self.attempts {
+            let hopeless = given_up().is_some_and(|since| since.elapsed() < HOPELESS);
+            if self.failures >= self.attempts || hopeless {
+                if self.failures >= MAX_ATTEMPTS && UNANSWERED.load(Ordering::Relaxed) >= MAX_ATTEMPTS {
+                    *given_up() = Some(Instant::now());
+                }
                 let problem = plain(problem, 200);
                 return Err(refusal::error(
                     doing,
-                    Refusal::Other(match self.attempts {
+                    Refusal::Other(match self.failures {
                         1 => problem,
                         attempts => format!("{problem}, {attempts} times in a row"),
                     }),

@@ -118,6 +118,14 @@ pub fn open_checked(
     Ok(Opened { source: Arc::new(folder), revision: Some(located.revision) })
 }
 
+/// Length in bytes of a text of this machine that can be opened.
+///
+/// # Errors
+/// Those of reading it: `not_found`, or `io` where it is no file or may not be read.
+pub fn text_bytes(path: &str) -> Result<u64> {
+    text_file::TextFile::here(path).map(|file| file.bytes)
+}
+
 /// The files of a model at the place that an opened source named.
 pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
     match Streamed::at(place) {

@@ -10,6 +10,7 @@ const TICKS: f64 = 6.0;
 #[derive(Clone, Debug)]
 pub struct Scale {
     log: bool,
+    whole: bool,
     low: f64,
     high: f64,
     from: f32,
@@ -30,9 +31,13 @@ impl Scale {
         let room = if high > low { 0.05 * (high - low) } else { 0.5 * high.abs().max(1.0) };
         let ends_at_zero = !axis.log && low >= 0.0 && low < 0.35 * high;
         let end = |given: Option<f64>, found: f64| given.map_or(found, |end| if axis.log { end.ln() } else { end });
-        let low = end(axis.min, if ends_at_zero { 0.0 } else { low - room });
-        let high = end(axis.max, high + room);
-        (low.is_finite() && high.is_finite() && high > low).then_some(Self { log: axis.log, low, high, from, to })
+        let mut low = end(axis.min, if ends_at_zero { 0.0 } else { low - room });
+        let mut high = end(axis.max, high + room);
+        let (log, whole) = (axis.log, axis.whole);
+        if whole && !log {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        (low.is_finite() && high.is_finite() && high > low).then_some(Self { log, whole, low, high, from, to })
     }
 
     /// The place of a value; beyond the ends it stays at the end.
@@ -49,16 +54,21 @@ impl Scale {
             let slack = 1e-9 * (self.high - self.low);
             place >= self.low - slack && place <= self.high + slack
         };
-        let values: Vec<f64> = if self.log { self.log_values() } else { self.linear_values() };
-        values.into_iter().filter(within).map(|value| (value, text(value))).collect()
-    }
-
-    fn linear_values(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / TICKS;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
-        (first..=(self.high / step).floor() as i64).map(|i| i as f64 * step).collect()
+        let sort = |value: &f64| !self.whole || value.fract() == 0.0;
+        let shown = |values: Vec<f64>| values.into_iter().filter(within).filter(sort).collect::<Vec<_>>();
+        let values = match self.log {
+            false => shown(linear_values(self.low, self.high, self.whole)),
+            true => {
+                let values = shown(self.log_values());
+                // A part of a decade has none or one of them, from which nothing can be read.
+                if values.len() > 1 {
+                    values
+                } else {
+                    shown(linear_values(self.low.exp(), self.high.exp(), self.whole))
+                }
+            }
+        };
+        values.into_iter().map(|value| (value, text(value))).collect()
     }
 
     /// 1, 2, 5 of every decade where there are few, else the decades.
@@ -70,6 +80,16 @@ impl Scale {
         let steps: &[f64] = if few { &[1.0, 2.0, 5.0] } else { &[1.0] };
         decades.filter(|d| d % every == 0).flat_map(|d| steps.iter().map(move |m| m * 10f64.powi(d))).collect()
     }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten; of 1 at least where only whole numbers are.
+fn linear_values(low: f64, high: f64, whole: bool) -> Vec<f64> {
+    let rough = (high - low) / TICKS;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
+    let step = if whole { step.max(1.0) } else { step };
+    let first = (low / step).ceil() as i64;
+    (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
 }
 
 /// A number as short as it is read: 0.25, 40, 20,000, 1.5M.
@@ -109,6 +129,27 @@ mod tests {
             ["0", "0.2", "0.4", "0.6", "0.8", "1"]
         );
         assert_eq!(ticks(Axis { log: true, ..Axis::default() }, &[1.0, 1e9]), ["1", "100", "10k", "1M", "100M"]);
+    }
+
+    #[test]
+    fn counts_have_whole_numbers() {
+        let counts = Axis { whole: true, min: Some(0.0), ..Axis::default() };
+        assert_eq!(ticks(counts.clone(), &[0.0, 1.0]), ["0", "1", "2"]);
+        assert_eq!(ticks(counts.clone(), &[0.0, 3.0]), ["0", "1", "2", "3", "4"]);
+        assert_eq!(ticks(counts, &[0.0, 97.0]), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(ticks(Axis { whole: true, ..Axis::default() }, &[3.0]), ["1", "2", "3", "4", "5"]);
+        assert_eq!(ticks(Axis { whole: true, log: true, ..Axis::default() }, &[0.4, 9.0]), ["1", "2", "5", "10"]);
+    }
+
+    #[test]
+    fn an_axis_has_two_ticks_at_least() {
+        for (low, high) in [(4.1, 7.0), (5.5, 9.3), (3.2e6, 7.9e6), (1.01, 1.02), (11.0, 19.0), (6.0, 6.0), (1.0, 1e12)]
+        {
+            for log in [true, false] {
+                let ticks = ticks(Axis { log, ..Axis::default() }, &[low, high]);
+                assert!(ticks.len() > 1, "{low} to {high}, log {log}: {ticks:?}");
+            }
+        }
     }
 
     #[test]

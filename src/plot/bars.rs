@@ -1,15 +1,15 @@
-//! Bars by category, groups side by side.
+//! Bars by category, groups side by side; or by bins, as wide as they are.
 
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, Frame, HEIGHT, SMALL, legend_width};
 use super::colour::{self, INK};
 use super::figure::{Axis, Bars, Figure};
 use super::{empty, font};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     let names: Vec<String> = bars.groups.iter().map(|group| group.name.clone()).collect();
-    let colours: Vec<_> = (0..names.len()).map(colour::series).collect();
+    let styles: Vec<usize> = (0..names.len()).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);
     let right = canvas.width - 28.0 - legend_width(&names);
     let frame = Frame { left: 92.0, top, right, bottom: canvas.height - 66.0 };
@@ -17,10 +17,18 @@ pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     // Bars stand on zero; on a logarithmic axis, a little below the smallest.
     let y_axis = if bars.y.log { bars.y.clone() } else { Axis { min: bars.y.min.or(Some(0.0)), ..bars.y.clone() } };
     let y = Scale::new(&y_axis, values(), frame.bottom, frame.top).ok_or_else(|| empty(figure))?;
-    if bars.categories.is_empty() {
+    if bars.categories.is_empty() && bars.edges.is_empty() {
         return Err(empty(figure));
     }
     canvas.y_axis(&frame, &y, &bars.y.label);
+    if !bars.edges.is_empty() {
+        bins(&mut canvas, figure, bars, &frame, &y)?;
+        canvas.axes(&frame);
+        if legend_width(&names) > 0.0 {
+            canvas.legend(&frame, &names, &styles, false);
+        }
+        return Ok(canvas);
+    }
     let step = (frame.right - frame.left) / bars.categories.len() as f32;
     let width = (step * 0.8 / bars.groups.len().max(1) as f32).max(0.6);
     let mut free = f32::NEG_INFINITY;
@@ -32,7 +40,7 @@ pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
                 let name = if group.name.is_empty() { String::new() } else { format!("{}, ", group.name) };
                 let tip = format!("{name}{category}: {}", axis::text(value));
                 let at = y.at(value);
-                canvas.rect(left + width * g as f32, at, width, frame.bottom - at, colours[g], tip);
+                canvas.rect(left + width * g as f32, at, width, frame.bottom - at, colour::series(g), tip);
             }
         }
         let (middle, half) = (frame.left + step * (i as f32 + 0.5), font::width(category, SMALL) / 2.0);
@@ -44,7 +52,38 @@ pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     canvas.x_label(&frame, &bars.x.label);
     canvas.axes(&frame);
     if legend_width(&names) > 0.0 {
-        canvas.legend(&frame, &names, &colours, false);
+        canvas.legend(&frame, &names, &styles, false);
     }
     Ok(canvas)
+}
+
+/// Bars between the edges of bins, on a scale of numbers; the groups share a bin.
+fn bins(canvas: &mut Canvas, figure: &Figure, bars: &Bars, frame: &Frame, y: &Scale) -> Result<()> {
+    let edges = &bars.edges;
+    let rise = edges.windows(2).all(|pair| pair[0] < pair[1]);
+    if !rise
+        || edges.iter().any(|edge| !edge.is_finite())
+        || bars.groups.iter().any(|g| g.values.len() + 1 != edges.len())
+    {
+        let message = format!("bars \"{}\": edges must rise, one more than each group has values", figure.title);
+        return Err(Error::bad_argument(message).hint("edges: [1.0, 2.0, 4.0], groups: [#{ values: [10.0, 5.0] }]"));
+    }
+    let ends = Axis { min: edges.first().copied(), max: edges.last().copied(), ..bars.x.clone() };
+    let x = Scale::new(&ends, edges.iter().copied(), frame.left, frame.right).ok_or_else(|| empty(figure))?;
+    canvas.x_axis(frame, &x, &bars.x.label);
+    for (i, pair) in edges.windows(2).enumerate() {
+        let (left, right) = (x.at(pair[0]), x.at(pair[1]));
+        let width = ((right - left) * 0.92 / bars.groups.len().max(1) as f32).max(0.6);
+        for (g, group) in bars.groups.iter().enumerate() {
+            let value = group.values[i];
+            if value.is_finite() && !(bars.y.log && value <= 0.0) {
+                let name = if group.name.is_empty() { String::new() } else { format!("{}, ", group.name) };
+                let tip = format!("{name}{} to {}: {}", axis::text(pair[0]), axis::text(pair[1]), axis::text(value));
+                let at = y.at(value);
+                let from = left + (right - left) * 0.04 + width * g as f32;
+                canvas.rect(from, at, width, frame.bottom - at, colour::series(g), tip);
+            }
+        }
+    }
+    Ok(())
 }

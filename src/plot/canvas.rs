@@ -32,7 +32,7 @@ pub const DASHES: [&[f32]; 10] = [
     &[4.0, 2.0, 12.0, 2.0],
     &[16.0, 3.0, 6.0, 3.0],
 ];
-/// Forms of markers, one per series; with the seven colours of series 84 of both that differ.
+/// Forms of markers, one per series.
 const MARKERS: usize = 12;
 
 pub enum Shape {
@@ -199,10 +199,11 @@ impl Canvas {
         self.line(&corner, INK, 1.2, DASHES[0]);
     }
 
-    /// Names of series, to the right of the frame.
-    pub fn legend(&mut self, frame: &Frame, names: &[String], colours: &[Colour], lines: bool) {
+    /// Names of series, to the right of the frame, each with the number of its colour, marker and dash.
+    pub fn legend(&mut self, frame: &Frame, names: &[String], styles: &[usize], lines: bool) {
         let x = frame.right + 16.0;
-        for (i, (name, &colour)) in names.iter().zip(colours).enumerate() {
+        for (i, (name, &style)) in names.iter().zip(styles).enumerate() {
+            let colour = super::colour::series(style);
             let y = frame.top + 10.0 + 22.0 * i as f32;
             // The last line that fits, where not all do.
             if y + 22.0 > frame.bottom && i + 1 < names.len() {
@@ -211,9 +212,9 @@ impl Canvas {
                 break;
             }
             if lines {
-                self.line(&[(x, y), (x + 26.0, y)], colour, 2.2, DASHES[i % DASHES.len()]);
+                self.line(&[(x, y), (x + 26.0, y)], colour, 2.2, DASHES[style % DASHES.len()]);
             }
-            self.marker(i, x + 13.0, y, 4.5, colour, String::new());
+            self.marker(style, x + 13.0, y, 4.5, colour, String::new());
             let name = font::fit(name, SMALL, self.width - x - 38.0);
             self.text(x + 33.0, y + 4.0, &name, SMALL, INK, Anchor::Start);
         }

@@ -7,11 +7,19 @@ pub const FAINT: Colour = 0x6b6b6b;
 pub const GRID: Colour = 0xe2e2e2;
 pub const PAPER: Colour = 0xffffff;
 
-/// Okabe & Ito, "Color Universal Design", 2008; black last, yellow left out (it is lost on paper).
-const SERIES: [Colour; 7] = [0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x000000];
+/// Okabe & Ito, "Color Universal Design", 2008, without yellow (it is lost on paper), then four of Tol's "muted" scheme that differ
+/// from these.
+const SERIES: [Colour; 11] =
+    [0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x000000, 0x882255, 0x999933, 0x332288, 0x44aa99];
 
+/// The colour of a series. Behind the last they come again, paler and darker in turn.
 pub fn series(i: usize) -> Colour {
-    SERIES[i % SERIES.len()]
+    let (colour, round) = (SERIES[i % SERIES.len()], i / SERIES.len());
+    match round {
+        0 => colour,
+        round if round % 2 == 1 => mix(colour, PAPER, 0.4),
+        _ => mix(colour, INK, 0.4),
+    }
 }
 
 /// Cold below the threshold, warm above it, darker all the way, so that it reads in grey as well.
@@ -36,6 +44,12 @@ fn mix(a: Colour, b: Colour, part: f64) -> Colour {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_of_many_series_have_one_colour() {
+        let colours: std::collections::BTreeSet<Colour> = (0..22).map(series).collect();
+        assert_eq!(colours.len(), 22);
+    }
 
     #[test]
     fn larger_values_are_darker() {

@@ -37,6 +37,9 @@ pub struct Axis {
     pub min: Option<f64>,
     #[serde(default)]
     pub max: Option<f64>,
+    /// Counts: ticks are whole numbers.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +61,9 @@ pub struct Xy {
 pub struct Series {
     #[serde(default)]
     pub name: String,
+    /// Which colour, marker and dash it has; its place among the series where nothing is said.
+    #[serde(default)]
+    pub style: Option<usize>,
     pub points: Vec<Point>,
 }
 
@@ -81,7 +87,11 @@ pub struct Bars {
     pub x: Axis,
     #[serde(default)]
     pub y: Axis,
+    #[serde(default)]
     pub categories: Vec<String>,
+    /// Ends of bins, in place of categories: one more than each group has values. A bar is as wide as its bin.
+    #[serde(default)]
+    pub edges: Vec<f64>,
     pub groups: Vec<Group>,
 }
 
@@ -112,6 +122,9 @@ pub struct Interval {
     /// Rows of a group have its colour and marker, and the legend names it.
     #[serde(default)]
     pub group: String,
+    /// Which colour and marker its group has; the place of the group where nothing is said.
+    #[serde(default)]
+    pub style: Option<usize>,
 }
 
 /// Values by row and column; rows from top to bottom.

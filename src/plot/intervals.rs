@@ -14,12 +14,13 @@ const MAX_ROWS: usize = 60;
 pub fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     let rows = &intervals.rows[..intervals.rows.len().min(MAX_ROWS)];
     let mut groups: Vec<String> = Vec::new();
+    let mut styles: Vec<usize> = Vec::new();
     for row in rows {
         if !groups.contains(&row.group) {
+            styles.push(row.style.unwrap_or(groups.len()));
             groups.push(row.group.clone());
         }
     }
-    let colours: Vec<_> = (0..groups.len()).map(colour::series).collect();
     let (mut canvas, top) = Canvas::new(figure, 190.0 + ROW * rows.len() as f32);
     let names = rows.iter().map(|row| font::width(&row.name, SMALL)).fold(60.0, f32::max).min(300.0);
     let right = canvas.width - 28.0 - legend_width(&groups);
@@ -31,24 +32,25 @@ pub fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     canvas.x_axis(&frame, &x, &intervals.x.label);
     for (i, row) in rows.iter().enumerate() {
         let y = frame.top + ROW * (i as f32 + 0.5);
-        let group = groups.iter().position(|group| *group == row.group).unwrap_or(0);
+        let style = styles[groups.iter().position(|group| *group == row.group).unwrap_or(0)];
+        let colour = colour::series(style);
         canvas.text(frame.left - 10.0, y + 4.0, &font::fit(&row.name, SMALL, 300.0), SMALL, INK, Anchor::End);
         let mut tip = format!("{}: {}", row.name, axis::text(row.value));
         if let (Some(low), Some(high)) = (row.low, row.high) {
             let (from, to) = (x.at(low), x.at(high));
-            canvas.line(&[(from, y), (to, y)], colours[group], 2.4, DASHES[0]);
+            canvas.line(&[(from, y), (to, y)], colour, 2.4, DASHES[0]);
             for end in [from, to] {
-                canvas.line(&[(end, y - 5.0), (end, y + 5.0)], colours[group], 1.8, DASHES[0]);
+                canvas.line(&[(end, y - 5.0), (end, y + 5.0)], colour, 1.8, DASHES[0]);
             }
             tip += &format!(" [{}, {}]", axis::text(low), axis::text(high));
         }
         if row.value.is_finite() {
-            canvas.marker(group, x.at(row.value), y, 6.0, colours[group], tip);
+            canvas.marker(style, x.at(row.value), y, 6.0, colour, tip);
         }
     }
     canvas.axes(&frame);
     if legend_width(&groups) > 0.0 {
-        canvas.legend(&frame, &groups, &colours, false);
+        canvas.legend(&frame, &groups, &styles, false);
     }
     Ok(canvas)
 }

@@ -62,6 +62,52 @@ fn every_kind_is_a_png_with_ink_on_it() {
 }
 
 #[test]
+fn bars_are_as_wide_as_their_bins() {
+    let bins = serde_json::json!({ "kind": "bars", "title": "Bins", "x": { "log": true }, "edges": [1, 2, 8, 16],
+        "groups": [{ "name": "a", "values": [5, 4, 3] }] });
+    let text = svg(&figure(bins)).unwrap();
+    let widths: Vec<f64> = ["1 to 2: 5", "2 to 8: 4", "8 to 16: 3"]
+        .iter()
+        .map(|tip| {
+            let bar = text.lines().find(|line| line.contains(tip)).unwrap_or_else(|| panic!("{tip}"));
+            bar.split("width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        })
+        .collect();
+    assert!((widths[1] / widths[0] - 2.0).abs() < 0.01 && (widths[2] / widths[0] - 1.0).abs() < 0.01, "{widths:?}");
+    let wrong =
+        serde_json::json!({ "kind": "bars", "title": "Bins", "edges": [1, 2], "groups": [{ "values": [5, 4] }] });
+    assert!(svg(&figure(wrong)).unwrap_err().message.contains("one more than each group has values"));
+}
+
+/// A group that says its style keeps it, whoever else is there.
+#[test]
+fn a_style_of_ones_own_stays() {
+    let row = |name: &str, style: usize| serde_json::json!({ "name": name, "value": 1, "group": name, "style": style });
+    let fill = |rows: Vec<serde_json::Value>| {
+        let text = svg(&figure(serde_json::json!({ "kind": "intervals", "title": "x", "rows": rows }))).unwrap();
+        let line = text.lines().find(|line| line.contains("<title>b: 1</title>")).unwrap();
+        line.split("fill=\"").nth(1).unwrap().split('"').next().unwrap().to_string()
+    };
+    assert_eq!(fill(vec![row("b", 4)]), fill(vec![row("a", 2), row("c", 9), row("b", 4)]));
+}
+
+/// The name of the marked line is drawn behind the series, on paper, and away from their points.
+#[test]
+fn no_line_crosses_the_name_of_the_mark() {
+    let near = (12..20).map(|i| serde_json::json!({ "x": i, "y": 4.05 }));
+    let points: Vec<_> = near.chain([serde_json::json!({ "x": 12, "y": 8.0 })]).collect();
+    let text = svg(&figure(serde_json::json!({ "kind": "lines", "title": "x", "mark": 4.0, "mark_label": "limit",
+        "x": { "min": 0.0, "max": 20.0 }, "series": [{ "points": points }] })))
+    .unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let label = lines.iter().position(|line| line.contains(">limit</text>")).unwrap();
+    let last_series = lines.iter().rposition(|line| line.contains("stroke=\"#0072b2\"")).unwrap();
+    assert!(label > last_series && lines[label - 1].contains("fill=\"#ffffff\""), "{}", lines[label - 1]);
+    let x: f64 = lines[label].split("x=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    assert!(x < 300.0, "at the end of the line that is free: {x}");
+}
+
+#[test]
 fn equal_figures_are_equal_bytes() {
     for figure in all() {
         assert_eq!(png(&figure).unwrap(), png(&figure).unwrap());

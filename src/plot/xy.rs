@@ -12,7 +12,7 @@ const MARKERS: usize = 40;
 
 pub fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     let names: Vec<String> = xy.series.iter().map(|series| series.name.clone()).collect();
-    let colours: Vec<_> = (0..names.len()).map(colour::series).collect();
+    let styles: Vec<usize> = xy.series.iter().enumerate().map(|(i, series)| series.style.unwrap_or(i)).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);
     let right = canvas.width - 28.0 - legend_width(&names);
     let frame = Frame { left: 92.0, top, right, bottom: canvas.height - 66.0 };
@@ -25,37 +25,39 @@ pub fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     if let Some(mark) = xy.mark {
         let at = y.at(mark);
         canvas.line(&[(frame.left, at), (frame.right, at)], FAINT, 1.5, DASHES[1]);
-        canvas.text(frame.right - 4.0, at - 5.0, &xy.mark_label, SMALL, FAINT, Anchor::End);
     }
-    for (i, series) in xy.series.iter().enumerate() {
+    for (series, &style) in xy.series.iter().zip(&styles) {
+        let colour = colour::series(style);
         let shown: Vec<&Point> = series.points.iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
         let place = |p: &Point| (x.at(p.x), y.at(p.y));
         if joined {
-            band(&mut canvas, &shown, &x, &y, colours[i]);
+            band(&mut canvas, &shown, &x, &y, colour);
             let line: Vec<_> = shown.iter().map(|p| place(p)).collect();
-            canvas.line(&line, colours[i], 2.2, DASHES[i % DASHES.len()]);
+            canvas.line(&line, colour, 2.2, DASHES[style % DASHES.len()]);
         }
         for p in &shown {
             let (at, value) = place(p);
             if let (false, Some(low), Some(high)) = (joined, p.low, p.high) {
-                whiskers(&mut canvas, at, y.at(low), y.at(high), colours[i]);
+                whiskers(&mut canvas, at, y.at(low), y.at(high), colour);
             }
             if !joined || shown.len() <= MARKERS {
                 let r = if joined { 3.6 } else { 6.0 };
-                canvas.marker(i, at, value, r, colours[i], tip(&series.name, p));
+                canvas.marker(style, at, value, r, colour, tip(&series.name, p));
             }
         }
     }
+    let places: Vec<(f32, f32)> = points().map(|p| (x.at(p.x), y.at(p.y))).collect();
+    if let Some(mark) = xy.mark {
+        mark_label(&mut canvas, &frame, &places, y.at(mark), &xy.mark_label);
+    }
     if !joined {
-        labels(
-            &mut canvas,
-            &frame,
-            points().filter(|p| !p.label.is_empty()).map(|p| (x.at(p.x), y.at(p.y), p.label.as_str())),
-        );
+        let ends = |p: &Point| (y.at(p.high.unwrap_or(p.y)), y.at(p.low.unwrap_or(p.y)));
+        let named = points().map(|p| (x.at(p.x), y.at(p.y), ends(p), p.label.as_str()));
+        labels(&mut canvas, &frame, &named.collect::<Vec<_>>());
     }
     canvas.axes(&frame);
     if legend_width(&names) > 0.0 {
-        canvas.legend(&frame, &names, &colours, joined);
+        canvas.legend(&frame, &names, &styles, joined);
     }
     Ok(canvas)
 }
@@ -87,15 +89,40 @@ fn tip(name: &str, p: &Point) -> String {
     format!("{name}: {} at {}{interval}", axis::text(p.y), axis::text(p.x))
 }
 
-/// Names beside their points: at the first of a few places where none stands yet.
-fn labels<'a>(canvas: &mut Canvas, frame: &Frame, points: impl Iterator<Item = (f32, f32, &'a str)>) {
-    let points: Vec<_> = points.collect();
+/// The name of the marked line, on paper of its own, at the end of the line that fewer points are near.
+fn mark_label(canvas: &mut Canvas, frame: &Frame, points: &[(f32, f32)], at: f32, label: &str) {
+    if label.is_empty() {
+        return;
+    }
+    let width = font::width(label, SMALL);
+    let boxes = [frame.right - 6.0 - width, frame.left + 6.0]
+        .into_iter()
+        .flat_map(|left| [at - 19.0, at + 4.0].map(|top| [left, top, left + width, top + 15.0]));
+    let inside = boxes.filter(|b| b[1] >= frame.top && b[3] <= frame.bottom);
+    let near = |b: &[f32; 4]| {
+        let within =
+            |(x, y): &&(f32, f32)| *x > b[0] - 40.0 && *x < b[2] + 40.0 && *y > b[1] - 14.0 && *y < b[3] + 14.0;
+        points.iter().filter(within).count()
+    };
+    let right_above = [frame.right - 6.0 - width, at - 19.0, frame.right - 6.0, at - 4.0];
+    let place = inside.min_by_key(near).unwrap_or(right_above);
+    canvas.rect(place[0] - 2.0, place[1], width + 4.0, 15.0, PAPER, String::new());
+    canvas.text(place[0], place[3] - 4.0, label, SMALL, FAINT, Anchor::Start);
+}
+
+/// Place of a point, ends of its interval from top to bottom, and its name.
+type Named<'a> = (f32, f32, (f32, f32), &'a str);
+
+/// Names beside their points: at the first of a few places where no point, interval or name stands yet.
+fn labels(canvas: &mut Canvas, frame: &Frame, points: &[Named]) {
     // Left, top, right, bottom of what is there already.
-    let mut taken: Vec<[f32; 4]> = points.iter().map(|(x, y, _)| [x - 7.0, y - 7.0, x + 7.0, y + 7.0]).collect();
-    for (x, y, text) in points {
+    let marker = |&(x, y, ..): &Named| [x - 7.0, y - 7.0, x + 7.0, y + 7.0];
+    let whisker = |&(x, _, (high, low), _): &Named| [x - 6.0, high - 1.0, x + 6.0, low + 1.0];
+    let mut taken: Vec<[f32; 4]> = points.iter().flat_map(|point| [marker(point), whisker(point)]).collect();
+    for &(x, y, _, text) in points.iter().filter(|(.., text)| !text.is_empty()) {
         let text = font::fit(text, SMALL, 230.0);
         let width = font::width(&text, SMALL);
-        let rows = [4.0, -10.0, 18.0, -24.0, 32.0, -38.0, 46.0];
+        let rows = [4.0, -10.0, 18.0, -24.0, 32.0, -38.0, 46.0, -52.0, 60.0, -66.0, 74.0, 88.0, 102.0];
         let places = rows.iter().flat_map(|dy| [(11.0, *dy), (-11.0 - width, *dy)]);
         let boxed = |dx: f32, dy: f32| [x + dx, y + dy - 10.0, x + dx + width, y + dy + 3.0];
         let free = |b: &[f32; 4]| {

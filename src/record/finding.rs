@@ -77,7 +77,7 @@ pub struct LayerStats {
     /// Features with at least one hit.
     pub num_features: usize,
     pub max_magnitude: f32,
-    /// 100 * hits / values.
+    /// 100 * hits / values: a percentage, where all other shares are 0 to 1.
     pub outlier_percentage: f64,
 }
 

@@ -135,6 +135,8 @@ fn final_results(
             "total_batches": acts.num_sequences,
             "total_sequences": acts.num_sequences,
             "total_systematic_outliers": per_sequence.features.len(),
+            // The same under a name that holds for every class.
+            "total_passing_features": per_sequence.features.len(),
             "classification": analysis.found.classification,
             "num_features": analysis.found.num_features,
             "max_magnitude": plain(&analysis.found.max_magnitude),

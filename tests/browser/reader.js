@@ -22,3 +22,6 @@ canvas.dispatchEvent(new MouseEvent("mousemove", at));
 const readout = canvas.parentElement.querySelector(".readout").textContent;
 note("readout", readout);
 note("read", /^layers\.\d+\.\w+_layernorm, feature \d+: /.test(readout));
+// Two ticks at least on either axis and on the scale of colours.
+const ticks = name => canvas.parentElement.querySelectorAll(`.${name} span`).length;
+note("axes", ["x-ticks", "y-ticks", "key-ticks"].every(name => ticks(name) > 1));

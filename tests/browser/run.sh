@@ -1,5 +1,5 @@
 #!/bin/sh
-# Opens a report in headless Chromium, works it as a reader would, and takes a picture: run.sh [results/report.html] [picture.png]
+# Opens a report in headless Chromium, works it as a reader would, and takes pictures: run.sh [results/report.html] [picture.png]
 # `make browser-test` makes results and report first. Chromium is installed where that is allowed (Debian, as root).
 set -eu
 here=$(dirname "$0")
@@ -25,10 +25,14 @@ sed "/<\/body>/d;/<\/html>/d" "$page" > "$work/page.html"
 { echo "<script>"; cat "$here/reader.js"; echo "</script></body></html>"; } >> "$work/page.html"
 chrome --virtual-time-budget=5000 --dump-dom "file://$work/page.html" > "$work/dom.html"
 failed=0
-for word in 'data-ready="true"' 'data-sorted="true"' 'data-sorted-back="true"' 'data-drawn="true"' 'data-read="true"'; do
+for word in 'data-ready="true"' 'data-sorted="true"' 'data-sorted-back="true"' 'data-drawn="true"' 'data-read="true"' 'data-axes="true"'; do
     if grep -q "$word" "$work/dom.html"; then echo "ok      $word"; else echo "missing $word"; failed=1; fi
 done
 grep -o 'data-readout="[^"]*"' "$work/dom.html" || true
-chrome --window-size=1400,1700 --screenshot="$picture" "file://$(cd "$(dirname "$page")" && pwd)/$(basename "$page")"
-[ -s "$picture" ] || { echo "no picture"; failed=1; }
+# Light and dark.
+address="file://$(cd "$(dirname "$page")" && pwd)/$(basename "$page")"
+dark=${picture%.png}_dark.png
+chrome --window-size=1400,1700 --screenshot="$picture" "$address"
+chrome --window-size=1400,1700 --blink-settings=preferredColorScheme=0 --screenshot="$dark" "$address"
+for made in "$picture" "$dark"; do [ -s "$made" ] || { echo "no $made"; failed=1; }; done
 exit $failed

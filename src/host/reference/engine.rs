@@ -42,6 +42,14 @@ pub const AREA: Area = Area {
 print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_experts, "expert")}`);"#,
         },
         Primitive {
+            name: "check_text",
+            signatures: &["check_text(path: string) -> int"],
+            summary: "Checks that a text of this machine is there and may be read, before anything is downloaded or paid for; gives its \
+                      length in bytes. The error is the one that load_tokens would give.",
+            options: &[],
+            example: r#"print(check_text("examples/README.md") > 0);"#,
+        },
+        Primitive {
             name: "load_tokens",
             signatures: &["load_tokens(options: map) -> tokens"],
             summary: "Reads token ids, or cuts a text into windows of tokens with the model's own tokenizer.",

@@ -75,9 +75,18 @@ pub const SHOW: Area = Area {
         Primitive {
             name: "table",
             signatures: &["table(rows: array) -> ()", "table(columns: array, rows: array) -> ()"],
-            summary: "Prints rows, each a map, as a table; `columns` chooses and orders.",
+            summary: "Prints rows, each a map, as a table; `columns` chooses and orders. Where the terminal is too narrow, heads are \
+                      folded, then long texts are cut, then the last columns are left out and named: put first what matters most. \
+                      A file or a pipe gets everything.",
             options: &[],
             example: r#"table(["threshold", "features"], [#{ threshold: 6.0, features: 3 }, #{ threshold: 7.0, features: 1 }]);"#,
+        },
+        Primitive {
+            name: "print_wrapped",
+            signatures: &["print_wrapped(text: string) -> ()"],
+            summary: "Prints a text whose lines are broken between words where the terminal ends; to a file or a pipe as it is.",
+            options: &[],
+            example: r#"print_wrapped("A sentence that may be longer than a line of the terminal is broken between its words.");"#,
         },
         Primitive {
             name: "show",
