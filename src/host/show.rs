@@ -7,6 +7,8 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use super::context::Context;
 use super::growth::{fits, too_large};
+use super::layout::laid_out;
+use super::modules;
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
@@ -22,16 +24,21 @@ const MAX_CELLS: usize = 1_000_000;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("table", move |rows: Array| table(&[], &rows).map(|text| c.data(&text)));
+    engine.register_fn("table", move |rows: Array| table(&[], &rows).map(|text| c.prints(&text)));
     let c = context.clone();
     engine.register_fn("table", move |columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
-        table(&columns, &rows).map(|text| c.data(&text))
+        table(&columns, &rows).map(|text| c.prints(&text))
     });
     let c = context.clone();
-    engine.register_fn("show", move |value: Dynamic| c.data(&pretty(&value)));
+    engine.register_fn("show", move |value: Dynamic| c.prints(&pretty(&value)));
     let c = context.clone();
-    engine.register_fn("log", move |text: &str| c.line(text));
+    engine.register_fn("log", move |text: &str| {
+        modules::acts(&c, "log");
+        c.line(text)
+    });
+    engine.register_fn("print", |map: Map| laid_out(&map.into()));
+    engine.register_fn("print", |items: Array| laid_out(&items.into()));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
     engine.register_fn("format_count", |count: INT, one: &str| match usize::try_from(count) {
@@ -134,7 +141,7 @@ pub fn pretty(value: &Dynamic) -> String {
         None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
     };
     let Some(map) = map else {
-        return value.to_string();
+        return laid_out(value);
     };
     if map.is_empty() {
         return "#{}".to_string();
@@ -148,6 +155,29 @@ pub fn pretty(value: &Dynamic) -> String {
     let rows: Array = map.iter().map(row).collect();
     let columns = ["field".to_string(), "value".to_string()];
     table(&columns, &rows).unwrap_or_else(|_| value.to_string())
+}
+
+/// Whether `pretty` shows a part of the value only.
+pub fn shortened(value: &Dynamic) -> bool {
+    let any = |map: &Map| map.values().any(|value| !is_whole(value));
+    if let Some(items) = value.read_lock::<Array>() {
+        let rows = !items.is_empty() && items.iter().all(Dynamic::is_map);
+        return rows
+            && (items.len() > MOST_ROWS
+                || items.iter().any(|row| row.read_lock::<Map>().is_some_and(|row| any(&row))));
+    }
+    match value.read_lock::<Map>() {
+        Some(map) => any(&map),
+        None => values::handle_json(value)
+            .and_then(|json| values::to_dynamic(&json).try_cast())
+            .is_some_and(|map| any(&map)),
+    }
+}
+
+/// Whether a cell shows all of a value.
+fn is_whole(value: &Dynamic) -> bool {
+    let shown = brief(value).to_string();
+    !(value.is_array() && shown.ends_with(" items]") || value.is_map() && shown.ends_with('…'))
 }
 
 /// A row whose cells are short.

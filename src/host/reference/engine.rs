@@ -2,8 +2,13 @@
 
 use super::{Area, Opt, Primitive, opt};
 
-const DTYPE: Opt =
-    opt("dtype", "\"f32\" | \"bf16\"", "\"f32\"", "type of the weights in memory; activations are f32 in both");
+const DTYPE: Opt = opt(
+    "dtype",
+    "\"f32\" | \"bf16\"",
+    "\"f32\"",
+    "how products are computed: in f32, or with inputs that are rounded to bf16 where that is faster; weights are read as they are \
+     stored and activations are f32 in both",
+);
 const DEVICE: Opt = opt(
     "device",
     "string",
