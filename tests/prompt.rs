@@ -101,7 +101,7 @@ fn modules_stay_for_the_lines_after_their_import() {
 
 #[test]
 fn bare_words_leave_and_help() {
-    for word in ["quit", "exit", "quit()", "exit();", ":quit", ":q"] {
+    for word in ["quit", "exit", "quit()", "exit();", "exit(0)", ":quit", ":q"] {
         let outcome = said(&Project::new(), &format!("{word}\nprint(\"still here\")\n")).ends(0);
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""), "{word}");
     }

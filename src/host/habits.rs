@@ -4,7 +4,7 @@
 use rhai::{LexError, ParseErrorType, Position};
 
 use super::modules;
-use super::pieces::{Kind, Piece, Place, in_brackets, is_call};
+use super::pieces::{Kind, Piece, Place, in_brackets, is_call, is_map};
 use crate::suggest::nearest;
 
 /// Words of other languages that stand before a word, a text or a number, as no words do here.
@@ -71,6 +71,8 @@ const RESERVED: &[(&str, &str)] = &[
 
 const NOTHING: &str = "a value that is not there is `()`";
 const SWITCH: &str = "a choice among values is `switch x { 1 => …, _ => … }`";
+const MAP: &str = "a map begins with `#{`: `#{ key: value }`";
+const DOCSTRING: &str = "a comment is `// …` or `/* … */`; a text over several lines stands in backquotes";
 const PARALLEL: &str = "parallel(list, |item| …) works on several things at once";
 const CHOICE: &str = "a choice between two values is `if condition { a } else { b }`";
 const BLOCK: &str =
@@ -115,35 +117,27 @@ fn of_words(place: &Place) -> Option<&'static str> {
     if here.kind == Kind::Text && here.text.starts_with('\'') && here.text.chars().count() != 3 {
         return Some(DOUBLE);
     }
-    // f"…", r"…" and the like.
-    if here.kind == Kind::Text
-        && here.joined
-        && before.is_some_and(|word| word.kind == Kind::Word && word.text.len() <= 2)
-    {
-        return Some(match before.map_or("", |word| word.text) {
-            "f" | "F" | "rf" | "fr" => VALUES_IN_TEXT,
-            _ => "a text has no letter before it: \"…\", or `…` for one over several lines",
-        });
+    if here.text == "\"\"" && place.near(1).is_some_and(|next| next.joined && next.text.starts_with('"')) {
+        return Some(DOCSTRING);
     }
-    if line
-        .windows(2)
-        .any(|two| two[1].joined && two.iter().all(|text| text.text == "\"\"" || text.text.starts_with("\"\"")))
-        || place
-            .line()
-            .first()
-            .is_some_and(|text| text.text == "\"\"" && line.len() > 1 && line[1].text.starts_with('"'))
-    {
-        return Some("a comment is `// …` or `/* … */`; a text over several lines stands in backquotes");
+    if let Some(word) = before.filter(|_| here.kind == Kind::Text && here.joined) {
+        match word.text.to_ascii_lowercase().as_str() {
+            "f" | "rf" | "fr" => return Some(VALUES_IN_TEXT),
+            "r" | "b" | "u" | "rb" | "br" => {
+                return Some("a text has no letter before it: \"…\", or `…` over several lines");
+            }
+            _ => (),
+        }
     }
     for offset in [0, -1, -2] {
         let Some(word) = place.near(offset).filter(|word| word.kind == Kind::Word) else { continue };
         let next = place.near(offset + 1);
         let goes_on = is(next, Kind::Word) || is(next, Kind::Text) || is(next, Kind::Number);
-        let logic = matches!(word.text, "and" | "or" | "not");
+        let logic = matches!(word.text, "and" | "or" | "not" | "is");
         let opens = next.is_some_and(|next| matches!(next.text, "(" | "[" | "!" | "-"));
         let known = BEFORE.iter().find(|(known, _)| *known == word.text);
         if let Some((_, hint)) = known.filter(|_| goes_on || logic && opens) {
-            return Some(hint);
+            return Some(*hint);
         }
         if matches!(word.text, "except" | "finally") {
             return Some("an error is caught by `try { … } catch (error) { … }`");
@@ -151,6 +145,9 @@ fn of_words(place: &Place) -> Option<&'static str> {
     }
     if line.windows(2).any(|two| two[0].text == "not" && two[1].text == "in") {
         return Some("`!` is not, `&&` is and, `||` is or: `!(x in list)`");
+    }
+    if let Some(equals) = line.iter().find(|piece| matches!(piece.text, "===" | "!==")) {
+        return RESERVED.iter().find(|(symbol, _)| *symbol == equals.text).map(|(_, hint)| *hint);
     }
     let first = line.first().map_or("", |piece| piece.text);
     let opens_block = ["if", "for", "while", "else", "elif", "try", "fn", "loop", "switch", "except", "finally", "}"];
@@ -161,14 +158,11 @@ fn of_words(place: &Place) -> Option<&'static str> {
     if here.text == ":" && in_brackets(place, "[") {
         return Some(PART);
     }
-    if here.text == ":" && is(before, Kind::Word) && matches!(place.text(-2), "let" | "const" | "" | "(" | ",") {
-        return Some(match in_brackets(place, "{") {
-            true => "a map begins with `#{`: `#{ key: value }`",
-            false => "types are not written: `let x = 1;`, `fn name(a, b) { … }`",
-        });
+    if here.text == ":" && is_map(place) {
+        return Some(MAP);
     }
-    if here.text == ":" && in_brackets(place, "{") {
-        return Some("a map begins with `#{`: `#{ key: value }`");
+    if here.text == ":" && is(before, Kind::Word) && matches!(place.text(-2), "let" | "const" | "" | "(" | ",") {
+        return Some("types are not written: `let x = 1;`, `fn name(a, b) { … }`");
     }
     if here.text == "=" && in_brackets(place, "(") && is(before, Kind::Word) {
         return Some(match place.line_has("fn") {
@@ -222,6 +216,9 @@ fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String>
     if end.trim_end().ends_with(';') && end.contains("//") {
         return Some("`//` begins a comment: whole numbers are divided by `/`".to_string());
     }
+    if text.trim_start().starts_with("\"\"\"") {
+        return Some(DOCSTRING.to_string());
+    }
     // Words of another language that stand alone in their line.
     let alone =
         last.kind == Kind::Word && place.pieces[..place.at - 1].last().is_none_or(|piece| piece.line < last.line);
@@ -249,9 +246,11 @@ pub fn of_variable(name: &str, source: &str, position: Position) -> Option<Strin
         return Some(format!("a function of a module is called as {name}::{function}(…)"));
     }
     let begins = place.near(-1).is_none_or(|before| matches!(before.text, ";" | "{" | "}"));
-    let assigns = place.text(1) == "=" || place.text(2) == "=" && matches!(place.text(1), "+" | "-" | "*" | "/");
-    if begins && assigns {
+    if begins && place.text(1) == "=" {
         return Some(format!("a new variable is declared with `let`: let {name} = …;"));
+    }
+    if begins && place.text(2) == "=" && matches!(place.text(1), "+" | "-" | "*" | "/") {
+        return Some(format!("a variable is declared before it is changed: let {name} = …;"));
     }
     let declared = place.pieces.windows(2).filter(|two| matches!(two[0].text, "let" | "const")).map(|two| two[1].text);
     nearest(name, declared.filter(|known| *known != name)).map(|near| format!("did you mean `{near}`?"))

@@ -21,8 +21,8 @@ const CORES: f64 = 1e11;
 const CORES_RENTED: f64 = 4e11;
 
 /// What a process has in memory beside a pass and what an estimate counts for the program: values of the script, the code that
-/// it has run by then, and pages that the allocator cannot give back. The code of an unoptimised program is several times larger.
-const BESIDE: u64 = if cfg!(debug_assertions) { 48 << 20 } else { 12 << 20 };
+/// it has run by then, and pages that the allocator cannot give back. A program with all its checks is larger.
+const BESIDE: u64 = if cfg!(debug_assertions) { 36 << 20 } else { 16 << 20 };
 
 /// One pass through a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

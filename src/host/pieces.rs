@@ -122,34 +122,36 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whether the innermost bracket that is open at the place, in its line, is this one.
-pub fn in_brackets(place: &Place, bracket: &str) -> bool {
+/// The innermost bracket that is open at the place, and what stands before it.
+fn open_bracket<'a>(place: &'a Place) -> Option<(&'a Piece<'a>, Option<&'a Piece<'a>>)> {
     let mut closed = 0;
-    for offset in 1.. {
-        match place.text(-offset) {
-            "" => return false,
+    for (at, piece) in place.pieces[..place.at].iter().enumerate().rev() {
+        match piece.text {
             ")" | "]" | "}" => closed += 1,
             "(" | "[" | "{" | "#{" if closed > 0 => closed -= 1,
-            open @ ("(" | "[" | "{" | "#{") => return open == bracket,
+            "(" | "[" | "{" | "#{" => return Some((piece, at.checked_sub(1).map(|before| &place.pieces[before]))),
             _ => (),
         }
     }
-    false
+    None
 }
 
-/// Whether the bracket that is open at the place, in its line, follows a name.
+/// Whether the innermost bracket that is open at the place is this one.
+pub fn in_brackets(place: &Place, bracket: &str) -> bool {
+    open_bracket(place).is_some_and(|(open, _)| open.text == bracket)
+}
+
+/// Whether it is a brace where a value stands, as around the maps of other languages.
+pub fn is_map(place: &Place) -> bool {
+    open_bracket(place).is_some_and(|(open, before)| {
+        let value = before.is_some_and(|before| matches!(before.text, "(" | "[" | "," | "=" | ":" | "return" | "=>"));
+        open.text == "{" && value
+    })
+}
+
+/// Whether it is that of a call.
 pub fn is_call(place: &Place) -> bool {
-    let mut closed = 0;
-    for offset in 1.. {
-        match place.text(-offset) {
-            "" => return true,
-            ")" => closed += 1,
-            "(" if closed > 0 => closed -= 1,
-            "(" => return place.near(-offset - 1).is_some_and(|before| before.kind == Kind::Word),
-            _ => (),
-        }
-    }
-    true
+    open_bracket(place).is_some_and(|(_, before)| before.is_some_and(|before| before.kind == Kind::Word))
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ impl Repl {
         let own = self.scope.contains(word) || self.functions.iter_functions().any(|function| function.name == word);
         match word {
             "quit" | "exit" | "help" | "vars" if own => None,
-            "quit" | "exit" | "vars" if argument.is_empty() => Some(word.to_string()),
+            "vars" if argument.is_empty() => Some(word.to_string()),
+            "quit" | "exit" if argument.is_empty() || argument.parse::<i64>().is_ok() => Some(word.to_string()),
             "help" if argument.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') => {
                 Some(format!("help {argument}").trim_end().to_string())
             }
