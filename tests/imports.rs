@@ -74,7 +74,7 @@ fn an_error_inside_of_an_imported_file_names_the_file() {
     let outcome = project.run(&["run", "scripts/mine.rhai"]).ends(1);
     for part in [
         "  --> scripts/thresholds.rhai:2:9",
-        "in module \"thresholds\" (scripts/thresholds.rhai), imported at scripts/mine.rhai:1:1",
+        "in module \"thresholds\" (scripts/thresholds.rhai), imported at scripts/mine.rhai:1:8",
     ] {
         assert!(outcome.stderr.contains(part), "{part:?} in\n{}", outcome.stderr);
     }

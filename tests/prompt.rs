@@ -83,7 +83,7 @@ fn commands_and_questions() {
 #[test]
 fn modules_stay_for_the_lines_after_their_import() {
     let project = Project::new();
-    project.file("own.rhai", "const TWO = 2;\nfn twice(x) { 2 * x }");
+    project.file("own.rhai", "export const TWO = 2;\nfn twice(x) { 2 * x }");
     let outcome = said(
         &project,
         "import \"compare\" as c;\nc::mean([1.0, 3.0])\nimport \"own\" as own;\nfn four(x) { own::twice(own::twice(x)) }\nfour(1)\n\

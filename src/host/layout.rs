@@ -11,6 +11,9 @@ const INDENT: usize = 2;
 
 /// The value as `print` shows it.
 pub fn laid_out(value: &Dynamic) -> String {
+    if !value.is_array() && !value.is_map() {
+        return value.to_string();
+    }
     let short = one_line(value, WIDTH);
     short.unwrap_or_else(|| {
         let mut lines = Vec::new();
@@ -127,6 +130,7 @@ mod tests {
         let value = map(vec![("a", numbers(3)), ("b", map(vec![("c", "x\"y".into())])), ("d", Dynamic::UNIT)]);
         assert_eq!(laid_out(&value), value.to_string());
         assert_eq!(laid_out(&numbers(0)), "[]");
+        assert_eq!(laid_out(&"x".into()), "x");
     }
 
     #[test]
