@@ -3,8 +3,14 @@
 /// Words further apart than this (0 to 1, Jaro-Winkler) are not offered.
 const NEAR: f64 = 0.75;
 
-/// Among many unrelated names only those so near are.
+/// Among many unrelated names only those so near are, and of short words only those that differ in little.
 const CLOSE: f64 = 0.88;
+/// Longest word of which so little can be said by its likeness: "fp16" is as like "bf16" as a misspelling is.
+const SHORT: usize = 6;
+/// Shortest word that is looked for inside of others.
+const LEAST_PART: usize = 3;
+/// Names that are offered at once.
+const MOST_OFFERED: usize = 6;
 
 /// Nobody misspells longer words, and the time to compare two grows with the product of their lengths.
 const LONGEST: usize = 64;
@@ -25,19 +31,58 @@ fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) 
         return None;
     }
     let word = word.to_lowercase();
+    let length = word.chars().count();
+    // One slip in a word of up to five letters, two in one of six.
+    let little = |name: &str| length > SHORT || strsim::osa_distance(&word, name) <= (length / 3).max(1);
     known
         .into_iter()
         .filter(|name| is_short(name))
-        .map(|name| (strsim::jaro_winkler(&word, &name.to_lowercase()), name))
-        .filter(|(likeness, _)| *likeness >= least)
+        .map(|name| (name.to_lowercase(), name))
+        .map(|(lower, name)| (strsim::jaro_winkler(&word, &lower), little(&lower), name))
+        .filter(|(likeness, little, _)| *likeness >= least && *little)
+        .map(|(likeness, _, name)| (likeness, name))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
 
-/// A hint: the nearest name when there is one, else all of them.
+/// The names of which the word is a part: one or more of the words that `_` or `-` joins, or the beginning of the name.
+pub fn containing<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let plain = |name: &str| name.trim_start_matches('-').to_lowercase().replace('-', "_");
+    let word = plain(word);
+    if word.chars().count() < LEAST_PART {
+        return Vec::new();
+    }
+    let part = |name: &str| {
+        let name = plain(name);
+        name != word && (name.starts_with(&word) || format!("_{name}_").contains(&format!("_{word}_")))
+    };
+    known.into_iter().filter(|name| part(name)).collect()
+}
+
+/// "did you mean …?": the name that the word is part of or a misspelling of, or the names it may stand for.
+pub fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+    let offered = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        match &names[..] {
+            [one] => format!("did you mean {one}?"),
+            [all @ .., last] => format!("did you mean {} or {last}?", all.join(", ")),
+            [] => String::new(),
+        }
+    };
+    let near = nearest(word, known.clone());
+    let parts = containing(word, known);
+    match (parts.len(), near) {
+        // A slip of one or two letters is likelier than the beginning of something longer.
+        (_, Some(near)) if strsim::osa_distance(word, near) <= 2 => Some(offered(&[near])),
+        (1..=MOST_OFFERED, _) => Some(offered(&parts)),
+        (_, near) => near.map(|near| offered(&[near])),
+    }
+}
+
+/// A hint: what may have been meant, else all names.
 pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    match nearest(word, known.clone()) {
-        Some(name) => format!("did you mean `{name}`?"),
+    match meant(word, known.clone()) {
+        Some(meant) => meant,
         None => {
             let all: Vec<_> = known.into_iter().map(|name| format!("`{name}`")).collect();
             format!("known are {}", all.join(", "))
@@ -53,8 +98,24 @@ mod tests {
         assert_eq!(super::nearest("magnitude_treshold", known), Some("magnitude_threshold"));
         assert_eq!(super::nearest("scop", known), Some("scope"));
         assert_eq!(super::nearest("zebra", known), None);
+        // Short words are alike without being meant.
+        assert_eq!(super::nearest("fp16", ["f32", "bf16"]), None);
+        assert_eq!(super::nearest("sum", ["some", "sin"]), None);
+        assert_eq!(super::nearest("bf61", ["f32", "bf16"]), Some("bf16"));
         let long = "a".repeat(65);
         assert_eq!(super::nearest(&long, [long.as_str()]), None);
         assert!(super::hint("zebra", known).contains("`scope`"));
+    }
+
+    #[test]
+    fn parts_of_names_find_all_of_them() {
+        let known = ["load_model", "load_tokens", "load_results", "upload", "magnitude_threshold", "thresholds"];
+        assert_eq!(super::hint("load", known), "did you mean `load_model`, `load_tokens` or `load_results`?");
+        assert_eq!(super::hint("magnitude", known), "did you mean `magnitude_threshold`?");
+        assert_eq!(super::hint("threshold", known[..5].iter().copied()), "did you mean `magnitude_threshold`?");
+        assert_eq!(super::hint("threshold", known), "did you mean `thresholds`?");
+        assert_eq!(super::hint("load_modle", known), "did you mean `load_model`?");
+        assert_eq!(super::hint("--threshold", ["--magnitude-threshold"]), "did you mean `--magnitude-threshold`?");
+        assert!(super::containing("lo", known).is_empty());
     }
 }

@@ -193,3 +193,68 @@ fn words_that_are_no_text_are_bad_usage() {
     let outcome = crate::project::Outcome::of(project.command(&["run"]).arg(odd).output().unwrap()).ends(2);
     assert!(outcome.stderr.contains("reading a"), "{}", outcome.stderr);
 }
+
+/// What people type who mean a script.
+#[test]
+fn scripts_are_found_by_what_is_like_their_name() {
+    let project = Project::new();
+    project
+        .file("scripts/sweep.rhai", "print(1)")
+        .file("examples/01_hello.rhai", "print(1)")
+        .file("mine.rhai", "print(1)");
+    for (words, hint) in [
+        (&["scripts/sweep.rhai"][..], "a script is started by `outlier run scripts/sweep.rhai`"),
+        (&["sweep"], "a script is started by `outlier run scripts/sweep.rhai`"),
+        (&["mine.rhai"], "a script is started by `outlier run mine.rhai`"),
+        (&["nothing_like_it.rhai"], "a script is started by `outlier run SCRIPT`"),
+        (&["run", "sweep"], "did you mean scripts/sweep.rhai?"),
+        (&["run", "scripts/sweep"], "did you mean scripts/sweep.rhai?"),
+        (&["run", "scripts/swep.rhai"], "did you mean scripts/sweep.rhai?"),
+        (&["plan", "sweep.rhai"], "did you mean scripts/sweep.rhai?"),
+        (&["check", "hello"], "did you mean examples/01_hello.rhai?"),
+        (&["run", "examples/hello.rhai"], "did you mean examples/01_hello.rhai?"),
+        (&["run", "zebra.rhai"], "give the path of a script"),
+    ] {
+        let outcome = project.run(words).ends(2);
+        assert!(outcome.stderr.contains(&format!("hint: {hint}")), "{words:?}: {}", outcome.stderr);
+    }
+    // A command that is none and no script, as before.
+    let outcome = project.run(&["zebra"]).ends(2);
+    assert!(!outcome.stderr.contains("hint: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_name_that_many_begin_with_lists_them() {
+    let project = Project::new();
+    let outcome = project.run(&["doc", "load"]).ends(1);
+    let hint = "hint: did you mean `load_model`, `load_tokens` or `load_results`?";
+    assert!(outcome.stderr.contains(hint), "{}", outcome.stderr);
+    for (word, name) in [("outliers", "detect_outliers"), ("upload_", "upload"), ("thresold", "thresholds")] {
+        let outcome = project.run(&["doc", word]).ends(1);
+        assert!(outcome.stderr.contains(&format!("`{name}`")), "{word}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn results_that_are_not_there_are_named_by_those_that_are() {
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    let nothing = project.run(&["rethreshold", "olmoe"]).ends(3);
+    assert!(nothing.stderr.contains("hint: nothing is stored in results: save_results stores"), "{}", nothing.stderr);
+    let script = "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));
+        for name in [\"olmoe_small\", \"olmoe_large\", \"deep/first\"] {
+            save_results(name, #{ activations: acts, found: acts.detect_outliers() });
+        }";
+    project.script(script).ok();
+    for (name, hint) in [
+        ("olmoe_smal", "did you mean `olmoe_small`?"),
+        ("results/olmoe_smal", "did you mean `olmoe_small`?"),
+        ("olmoe", "did you mean `olmoe_large` or `olmoe_small`?"),
+        ("zebra", "stored are deep/first, olmoe_large, olmoe_small"),
+    ] {
+        let outcome = project.run(&["rethreshold", name]).ends(3);
+        assert!(outcome.stderr.contains(&format!("hint: {hint}")), "{name}: {}", outcome.stderr);
+        let outcome = project.script(&format!("load_results(\"{name}\")")).ends(3);
+        assert!(outcome.stderr.contains(&format!("hint: {hint}")), "{name}: {}", outcome.stderr);
+    }
+}

@@ -44,6 +44,7 @@ mod defaults;
 mod diagnostics;
 mod doctor;
 mod exit_codes;
+mod imports;
 mod limits;
 mod mistakes;
 mod narrow;

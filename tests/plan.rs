@@ -77,7 +77,7 @@ fn planned_and_actual_side_by_side() {
     assert!(after.contains(" measured "), "what was measured is used\n{after}");
     // What is stored is not made again.
     let done = plan(&project);
-    assert!(done.contains("Total: 0 passes"), "{done}");
+    assert!(done.contains("No pass through a model, and no machine.") && !done.contains("Total"), "{done}");
     let json = project.files("results/.plans");
     assert_eq!(json.len(), 2, "{json:?}");
 }
@@ -167,14 +167,15 @@ fn the_sweep_on_rented_machines() {
     assert!(asked.iter().all(|(method, file)| method == "HEAD" || !file.ends_with(".safetensors")), "{asked:?}");
 }
 
-/// The whole sweep from the configs alone: no weights, no hub.
+/// The whole sweep from the configs alone: no weights.
 #[test]
 fn the_seven_models_from_their_configs() {
-    let project = Project::new();
+    let (project, hub) = (Project::new(), Hub::start());
     let mut list = String::new();
     for (name, config) in released() {
         project.file(&format!("released/{name}/config.json"), config);
-        list += &format!("\"released/{name}\", ");
+        hub.set(&format!("owner/{name}"), Model::Folder(project.path(&format!("released/{name}"))));
+        list += &format!("\"owner/{name}\", ");
     }
     let script = format!(
         "for id in [{list}] {{
@@ -185,14 +186,174 @@ fn the_seven_models_from_their_configs() {
         }}"
     );
     project.file("seven.rhai", script);
-    let start = Instant::now();
-    let text = project.run(&["plan", "seven.rhai"]).ok();
-    println!("{text}{:.1} s", start.elapsed().as_secs_f64());
+    let mut planned = project.command(&["plan", "seven.rhai"]);
+    let outcome = Outcome::of(planned.env("HF_ENDPOINT", &hub.address).output().unwrap()).ends(0);
+    let text = &outcome.stdout;
     assert!(
         text.contains("Total: 7 passes") && text.contains("Note: corpus.txt: there is no such text here"),
         "{text}"
     );
+    // As in docs/models.md.
     assert!(text.contains("12.18 GB") && text.contains("208.00 GB"), "{text}");
+    assert!(outcome.stderr.contains("no weights are there; sizes are those of a usual release"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_plan_of_nothing_has_no_total() {
+    let project = Project::new();
+    project.file("empty.rhai", "print(\"x\");").file("wrong.rhai", "load_model(\"no/where/at_all\");");
+    let empty = project.run(&["plan", "empty.rhai"]).ok();
+    assert_eq!(empty, "Plan of empty.rhai: nothing was done.\nNo pass through a model, and no machine.\n");
+    let wrong = project.run(&["plan", "wrong.rhai"]).ends(3);
+    assert_eq!(wrong.stdout, "Plan of wrong.rhai: nothing was done.\n");
+    assert_eq!(wrong.stderr.matches("no such folder").count(), 1, "{}", wrong.stderr);
+}
+
+#[test]
+fn models_that_cannot_be_loaded_are_in_the_plan() {
+    let project = project();
+    let words = ["plan", "scripts/sweep.rhai", "--models", "1", "2", "--text", "corpus.txt"];
+    let outcome = project.run(&words).ends(3);
+    for name in ["olmoe_1b_7b", "gpt_oss_20b"] {
+        let line = outcome.stdout.lines().find(|line| line.starts_with(&format!("Would fail: {name}: ")));
+        assert!(line.is_some_and(|line| line.contains("from the hub")), "{name} in\n{}", outcome.stdout);
+    }
+    assert!(!outcome.stdout.contains("Total"), "{}", outcome.stdout);
+    // Whoever catches the error says nothing: the plan does, and what would run is planned.
+    project.copy("examples/shakespeare-olmoe", "model").file(
+        "caught.rhai",
+        "for id in [\"no/where/at_all\", \"model\"] {
+            try { load_model(id).extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] })); } catch (error) { }
+        }",
+    );
+    let text = project.run(&["plan", "caught.rhai"]).ok();
+    assert!(
+        text.contains("Would fail: model \"no/where/at_all\": no such folder") && text.contains("Total: 1 pass,"),
+        "{text}"
+    );
+    // What failed before an error ended the script has no place of its own there.
+    project
+        .file("both.rhai", "try { load_model(\"no/where/at_all\"); } catch (error) { }\nload_model(\"none/at/all\");");
+    let outcome = project.run(&["plan", "both.rhai"]).ends(3);
+    assert_eq!(outcome.stdout.matches("Would fail").count(), 1, "{}", outcome.stdout);
+}
+
+#[test]
+fn checkpoints_that_would_not_load_are_not_planned() {
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "whole").copy("examples/shakespeare-olmoe", "cut");
+    let weights = project.bytes("cut/model.safetensors");
+    project.file("cut/model.safetensors", &weights[..weights.len() / 2]);
+    for file in ["config.json", "tokenizer.json"] {
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("empty/{file}"));
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("shards/{file}"));
+    }
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
+    project.file("shards/model.safetensors.index.json", index);
+    for (folder, said) in [
+        ("cut", "the header describes"),
+        ("empty", "neither model.safetensors nor model.safetensors.index.json"),
+        ("shards", "model-00001-of-00002.safetensors: No such file or directory"),
+    ] {
+        let script = format!("load_model(\"{folder}\").extract_layernorms(load_tokens(#{{ ids: [[1, 2, 3]] }}));");
+        project.file("script.rhai", script);
+        let messages = ["plan", "run"].map(|command| {
+            let outcome = project.run(&[command, "script.rhai"]).ends(3);
+            assert!(!outcome.stdout.contains("Total"), "{folder}: {}", outcome.stdout);
+            let error = outcome.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default().to_string();
+            assert!(error.contains(said), "{folder}, {command}: {}", outcome.stderr);
+            error
+        });
+        assert!(messages[0].contains(said) && messages[1].contains(said), "{messages:?}");
+    }
+    project.file("script.rhai", "load_model(\"whole\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));");
+    assert!(project.run(&["plan", "script.rhai"]).ok().contains("Total: 1 pass"));
+}
+
+/// A tokenizer with as many entries as those of released models have.
+fn large_tokenizer() -> String {
+    let text = std::fs::read_to_string(repository().join("examples/shakespeare-olmoe/tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let known = tokenizer["model"]["vocab"].as_object().unwrap().len();
+    let letters: Vec<String> = ('A'..='Z').chain('a'..='z').map(String::from).collect();
+    let (mut pieces, mut merges) = (letters.clone(), Vec::new());
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    // Each is Z and one that is there already: no text has them.
+    for i in 0.. {
+        if vocab.len() >= 60_000 {
+            break;
+        }
+        let (begin, end) = (pieces[i / letters.len()].clone(), letters[i % letters.len()].clone());
+        let begin = if i < letters.len() { "Z".to_string() } else { begin };
+        let piece = format!("{begin}{end}");
+        if begin.starts_with('Z') && !vocab.contains_key(&piece) {
+            merges.push(serde_json::json!([begin, end]));
+            vocab.insert(piece.clone(), (known + merges.len()).into());
+            pieces.push(piece);
+        }
+    }
+    tokenizer["model"]["merges"].as_array_mut().unwrap().extend(merges);
+    tokenizer.to_string()
+}
+
+/// Pass by pass, planned and measured bytes.
+fn memory(project: &Project, words: &[&str]) -> Vec<(f64, f64)> {
+    let plan = || -> serde_json::Value {
+        let files = project.files("results/.plans");
+        assert_eq!(files.len(), 1, "{files:?}");
+        project.json(&format!("results/.plans/{}", files[0]))
+    };
+    project.run(&[&["plan"], words].concat()).ok();
+    project.run(&[&["run"], words].concat()).ok();
+    let plan = plan();
+    let passes = plan["passes"].as_array().unwrap().iter();
+    let bytes =
+        |pass: &serde_json::Value| Some((pass["memory_bytes"].as_f64()?, pass["actual"]["memory_bytes"].as_f64()?));
+    passes.map(|pass| bytes(pass).expect("it was measured")).collect()
+}
+
+#[test]
+fn no_pass_takes_more_memory_than_planned() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let sweep = project();
+    let mut all =
+        memory(&sweep, &["scripts/sweep.rhai", "--miniature", "--num-sequences", "8", "--sequence-length", "128"]);
+    assert_eq!(all.len(), 7);
+    let trained = Project::new();
+    trained.copy("examples/shakespeare-olmoe", "examples/shakespeare-olmoe").copy("scripts", "scripts");
+    all.extend(memory(&trained, &["scripts/quickstart.rhai"]));
+    // What a tokenizer leaves behind is no part of a pass.
+    let large = Project::new();
+    large.copy("examples/shakespeare-olmoe", "model").file("model/tokenizer.json", large_tokenizer());
+    large.file("text.txt", "to be or not to be, that is the question\n".repeat(200));
+    let script = "let model = load_model(\"model\");
+        let tokens = load_tokens(#{ text: \"text.txt\", model: model, num_sequences: 4, sequence_length: 64 });
+        let acts = model.extract_layernorms(tokens);";
+    all.extend(memory(large.file("script.rhai", script), &["script.rhai"]));
+    println!("{all:?}");
+    for (planned, measured) in &all {
+        assert!(measured <= planned, "planned {planned}, measured {measured}: {all:?}");
+        // And it is a plan: nobody takes a machine of twice the size for it.
+        assert!(*planned < 2.0 * measured, "planned {planned}, measured {measured}: {all:?}");
+    }
+}
+
+/// A plan counts with what was measured, where that is more.
+#[test]
+fn measured_memory_is_planned_with() {
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    project.file("script.rhai", "load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));");
+    project.run(&["plan", "script.rhai"]).ok();
+    project.run(&["run", "script.rhai"]).ok();
+    let file = format!("results/.plans/{}", project.files("results/.plans")[0]);
+    let mut plan = project.json(&file);
+    plan["passes"][0]["actual"]["memory_bytes"] = 7_000_000_000u64.into();
+    project.file(&file, plan.to_string());
+    let text = project.run(&["plan", "script.rhai"]).ok();
+    assert!(text.contains("about 7.00 GB of memory"), "{text}");
 }
 
 /// What the models of the sweep need, in docs/models.md, is what scripts/models.rhai computes from their configs.

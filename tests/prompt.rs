@@ -81,6 +81,69 @@ fn commands_and_questions() {
 }
 
 #[test]
+fn modules_stay_for_the_lines_after_their_import() {
+    let project = Project::new();
+    project.file("own.rhai", "export const TWO = 2;\nfn twice(x) { 2 * x }");
+    let outcome = said(
+        &project,
+        "import \"compare\" as c;\nc::mean([1.0, 3.0])\nimport \"own\" as own;\nfn four(x) { own::twice(own::twice(x)) }\nfour(1)\n\
+         own::TWO\n:vars\n:save mine\n",
+    )
+    .ends(0);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines[..3], ["2.0", "4", "2"], "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("c                module       the one inside the program"), "{}", outcome.stdout);
+    assert_eq!(project.run(&["run", "mine.rhai"]).ok(), "2.0\n4\n2\n");
+    // A failed import leaves nothing behind.
+    let outcome = said(&project, "import \"ownn\" as own;\nown::twice(1)\n").ends(3);
+    assert_eq!(outcome.stdout, "", "{}", outcome.stderr);
+}
+
+#[test]
+fn bare_words_leave_and_help() {
+    for word in ["quit", "exit", "quit()", "exit();", "exit(0)", ":quit", ":q"] {
+        let outcome = said(&Project::new(), &format!("{word}\nprint(\"still here\")\n")).ends(0);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""), "{word}");
+    }
+    let outcome = said(&Project::new(), "help\nhelp()\nhelp load_model\nhelp(detect_outliers)\n").ends(0);
+    assert_eq!(outcome.stdout.matches("?NAME").count(), 2, "{}", outcome.stdout);
+    for part in ["load_model(id: string", "detect_outliers(acts: activations"] {
+        assert!(outcome.stdout.contains(part), "{part:?} in\n{}", outcome.stdout);
+    }
+    // Whoever has a variable of that name means it.
+    assert_eq!(said(&Project::new(), "let help = 5;\nhelp\nlet quit = 6;\nquit\n").ends(0).stdout, "5\n6\n");
+}
+
+#[test]
+fn long_values_are_laid_out_and_cut() {
+    let project = Project::new();
+    let input = "let rows = []; for i in 0..300 { rows.push([i, i * i]); }\nrows\nprint(#{ rows: rows, name: \"x\" })\n[1, 2]\nprint([1])\n";
+    let outcome = said(&project, input).ends(0);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() <= 100) && lines.len() < 200, "{}", outcome.stdout);
+    let cut = "… and more: print(value.to_json()) shows all of it";
+    assert_eq!(outcome.stdout.matches(cut).count(), 2, "{}", outcome.stdout);
+    assert!(lines.contains(&"  [17, 289],") && lines.contains(&"    [17, 289],"), "{}", outcome.stdout);
+    assert_eq!(lines[lines.len() - 2..], ["[1, 2]", "[1]"]);
+    // The same in a script, and what it names shows all.
+    let script = "let rows = []; for i in 0..300 { rows.push([i, i * i]); }\nprint(rows);\nprint(rows.to_json());";
+    let text = project.script(script).ok();
+    assert!(text.contains(cut) && text.lines().last().unwrap().ends_with("[299,89401]]"), "{text}");
+    let table =
+        said(&project, "let rows = []; for i in 0..30 { rows.push(#{ a: i }); }\n#{ rows: rows }\n").ends(0).stdout;
+    assert!(table.contains("[30 items]") && table.contains("in short: a field shows more by its name"), "{table}");
+}
+
+#[test]
+fn names_of_primitives_that_are_given_away_are_told() {
+    let outcome = said(&Project::new(), "let table = 1;\nlet mine = 2;\nfn log(text) { text }\nlog(\"x\")\n").ends(0);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert!(lines[0].starts_with("`table` is a primitive, too"), "{}", outcome.stdout);
+    assert!(lines[1].starts_with("log(…) now calls this function"), "{}", outcome.stdout);
+    assert_eq!(lines[2..], ["x"], "{}", outcome.stdout);
+}
+
+#[test]
 fn models_stay_loaded_on_a_machine_that_keeps_running() {
     let fake = FakeRunPod::start();
     let project = Project::new();
@@ -214,7 +277,10 @@ fn at_a_terminal() {
     terminal.types("loop { n += 1; if n == 99 { print(\"go\" + \"ing\"); } }\r", "going");
     terminal.types("\u{3}", "error: interrupted");
     terminal.types("n > 5\r", "true");
-    terminal.types(":quit\r", "\n");
+    // What is not finished is ended by two empty lines, and told.
+    terminal.types("let open = [1,\r\r\r", "hint: ");
+    // Ctrl-D leaves.
+    terminal.types("\u{4}", "\n");
     let status = terminal.child.wait().unwrap();
     assert_eq!(status.code(), Some(0), "{}", terminal.screen.lock().unwrap());
     assert!(project.text("home/.outlier/history").contains("1 + 2"), "the next session remembers");

@@ -19,11 +19,13 @@ mod test;
 mod worker;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::host::{Diagnostic, deep};
+use crate::host::{Diagnostic, deep, scripts};
 use crate::terminal;
 
 /// Measures outlier features in large language models, scripted in Rhai.
@@ -100,6 +102,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             terminal::came_of(!error.use_stderr(), error.print());
+            if let Some(hint) = meant(&error) {
+                terminal::note(format!("\n  hint: {hint}"));
+            }
             return shown(ExitCode::from(if error.use_stderr() { USAGE } else { 0 }));
         }
     };
@@ -116,6 +121,21 @@ pub fn main() -> ExitCode {
         _ => deep::run(|| carried_out(cli)),
     };
     shown(ended.unwrap_or_else(|_| panicked()))
+}
+
+/// What to do about a word that is no command: a script is started by `run`.
+fn meant(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let path = Path::new(word);
+    let is_script = path.extension().is_some_and(|end| end == "rhai");
+    let script = if is_script && path.is_file() { Some(path.to_path_buf()) } else { scripts::near(path) };
+    match script {
+        Some(script) => Some(format!("a script is started by `outlier run {}`", script.display())),
+        None if is_script => {
+            Some("a script is started by `outlier run SCRIPT`; there is none of this name".to_string())
+        }
+        None => None,
+    }
 }
 
 /// Whoever reads the output later must not take a part of it for the whole.

@@ -1,12 +1,13 @@
 //! `outlier new`: a commented script to start from, which runs as it stands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::host::modules;
 use crate::terminal;
 
 /// What a new experiment looks like.
@@ -24,6 +25,13 @@ pub fn new(asked: &New) -> Result<ExitCode> {
     if bad {
         return Err(Error::bad_argument(format!("\"{}\" is not a name for an experiment", asked.name))
             .hint("use letters, digits, '-' and '_', such as my_thresholds"));
+    }
+    // An import looks beside the importing script first: it would take this one for the module.
+    if modules::known(Path::new("")).contains(name) {
+        return Err(Error::bad_argument(format!(
+            "\"{name}\" is the name of a module, and scripts that import it would take this one"
+        ))
+        .hint(format!("choose another name, such as my_{name}")));
     }
     let path = PathBuf::from("scripts").join(format!("{name}.rhai"));
     if path.exists() {

@@ -117,7 +117,7 @@ fn piped(repl: &RefCell<Repl>) -> bool {
 
 fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
     terminal::line(format!(
-        "outlier {}. :help says what there is, Tab completes, :quit leaves.",
+        "outlier {}. :help says what there is, Tab completes, :quit or Ctrl-D leaves.",
         env!("CARGO_PKG_VERSION")
     ));
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
@@ -141,7 +141,11 @@ fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
             }
             // At the prompt there is nothing to end.
             Err(ReadlineError::Interrupted) => terminal::line("(:quit leaves)"),
-            Err(_) => break,
+            Err(_) => {
+                // Ctrl-D leaves the prompt without a line's end.
+                terminal::line("");
+                break;
+            }
         }
         let _ = std::io::stdout().flush();
     }
@@ -174,7 +178,9 @@ impl Completer for Line {
 
 impl Validator for Line {
     fn validate(&self, ctx: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        Ok(match self.repl.borrow().is_open(ctx.input()) {
+        // Two empty lines end what is not finished, and what is missing is told.
+        let given_up = ctx.input().ends_with("\n\n");
+        Ok(match !given_up && self.repl.borrow().is_open(ctx.input()) {
             true => ValidationResult::Incomplete,
             false => ValidationResult::Valid(None),
         })

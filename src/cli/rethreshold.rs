@@ -67,7 +67,7 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         true => given.clone(),
         false => Path::new("results").join(given.strip_prefix("results").unwrap_or(given)),
     };
-    let stored = results::load(&folder)?;
+    let stored = results::load(&folder).map_err(|error| results::missing(Path::new("results"), &folder, error))?;
     let before = &stored.found.criterion;
     let criterion = Criterion {
         magnitude_threshold: asked.magnitude.unwrap_or(before.magnitude_threshold),

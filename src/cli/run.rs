@@ -130,8 +130,12 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     let outcome = carried_out(&context);
     let Ok(outcome) = outcome else { return super::panicked() };
     let Some(mut plan) = Plan::of(&context) else { return super::panicked() };
+    if let Err(diagnostic) = &outcome {
+        // It stands below, with its place.
+        plan.wrong.retain(|wrong| !diagnostic.message().contains(wrong.as_str()));
+    }
     let stored = outcome.is_ok().then(|| plan.store(&context));
-    terminal::out(plan.text());
+    terminal::out(plan.text(outcome.is_ok()));
     match stored {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))

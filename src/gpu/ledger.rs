@@ -1,4 +1,4 @@
-//! What has been asked of providers, on disk before it is asked: no machine is paid for that stands nowhere.
+//! What has been asked of providers, on disk before it is asked: every machine that may cost money is written down here first.
 //!
 //! A row is opened with the machine's unique name, before the provider hears of it, and closed when the provider's own
 //! listing shows no such machine any more. Several processes share the file.

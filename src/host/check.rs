@@ -9,7 +9,9 @@ use std::rc::Rc;
 use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, ParseErrorType, Position, Stmt};
 
 use super::diagnostic::Diagnostic;
+use super::habits;
 use super::modules::Modules;
+use super::options::choice_hint;
 use super::reference::{self, Primitive};
 use crate::error::Error;
 use crate::suggest;
@@ -113,9 +115,10 @@ impl Checker {
             ParseErrorType::VariableUndefined(name) => {
                 let names = variables(text.ast.as_ref());
                 let near = suggest::nearest(name, names.iter().map(String::as_str).filter(|known| known != name));
-                match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "functions see their parameters, and constants as global::NAME".to_string(),
+                match (habits::of_variable(name, &text.source, error.position()), near) {
+                    (Some(hint), _) => hint,
+                    (None, Some(near)) => format!("did you mean `{near}`?"),
+                    (None, None) => "functions see their parameters, and constants as global::NAME".to_string(),
                 }
             }
             ParseErrorType::ModuleUndefined(name) => format!("import \"{name}\" as {name}; brings a module in"),
@@ -226,17 +229,20 @@ fn option(primitive: &Primitive, key: &Ident, value: &Expr) -> Option<(Position,
     let wrong = !choices.is_empty() && !choices.contains(&word.as_str());
     wrong.then(|| {
         let message = format!("{}: `{}` is \"{word}\"", primitive.name, key.name);
-        (*position, message, suggest::hint(word, choices.iter().copied()))
+        (*position, message, choice_hint(&key.name, word, choices.iter().copied()))
     })
 }
 
 /// Message and hint for a function that is not there with so many arguments.
 fn unknown(shown: &str, name: &str, arguments: usize, known: &BTreeSet<Signature>, module: &str) -> (String, String) {
+    let types = vec!["any"; arguments].join(", ");
+    let habit = habits::of_function(&format!("{name} ({types})")).filter(|_| module.is_empty());
     let arities: Vec<String> =
         known.iter().filter(|(other, _)| other == name).map(|(_, arity)| arity.to_string()).collect();
     if !arities.is_empty() {
         let message = format!("`{shown}` does not take {}", counted(arguments, "argument"));
         let hint = match reference::find(name) {
+            _ if habit.is_some() => habit.unwrap_or_default().to_string(),
             Some(primitive) if module.is_empty() => format!("it is called as {}", primitive.signatures.join(" or ")),
             _ => format!("it takes {}", arities.join(" or ")),
         };
@@ -244,6 +250,7 @@ fn unknown(shown: &str, name: &str, arguments: usize, known: &BTreeSet<Signature
     }
     let names = known.iter().map(|(other, _)| other.as_str()).filter(|other| !other.contains('$'));
     let hint = match suggest::nearest(name, names) {
+        _ if habit.is_some() => habit.unwrap_or_default().to_string(),
         Some(near) => format!("did you mean `{near}`?"),
         None if module.is_empty() => "`outlier doc` lists what there is".to_string(),
         None => format!("`outlier doc {module}` lists the module's functions"),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::bounds::{MAX_MEMORY, Used};
+use super::modules;
 use super::stage::{Play, Stage};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -132,6 +133,12 @@ impl Context {
             Some(stage) => stage.said(text),
             None => terminal::line(text),
         }
+    }
+
+    /// Data that the script prints.
+    pub fn prints(&self, text: &str) {
+        modules::acts(self, "print");
+        self.data(text);
     }
 
     /// Whether effects are noted instead of done.

@@ -46,6 +46,10 @@ struct Place {
 }
 
 impl Diagnostic {
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn from_error(error: Error) -> Self {
         Self { exit: Exit::of(error.kind), message: error.message, hint: error.hint, place: None, calls: Vec::new() }
     }
@@ -58,7 +62,7 @@ impl Diagnostic {
         Self {
             exit: Exit::Script,
             message: error.err_type().to_string(),
-            hint: hints::of_syntax(error.err_type()),
+            hint: hints::of_syntax(error.err_type(), source, error.position()),
             place: place(file, error.position(), Some(source)),
             calls: Vec::new(),
         }
@@ -96,10 +100,11 @@ impl Diagnostic {
                     error = *inner;
                 }
                 EvalAltResult::ErrorInModule(path, inner, position) => {
-                    calls.push(format!("in module \"{path}\", imported at {}", at(&file, position)));
-                    if !path.is_empty() {
-                        file = super::modules::display_path(&path).unwrap_or(file);
-                    }
+                    let taken = super::modules::taken(&file, &path);
+                    let from =
+                        taken.as_deref().map_or(String::new(), |name| format!(" ({})", super::modules::place(name)));
+                    calls.push(format!("in module \"{path}\"{from}, imported at {}", at(&file, position)));
+                    file = taken.unwrap_or(file);
                     error = *inner;
                 }
                 _ => break,
@@ -111,8 +116,10 @@ impl Diagnostic {
         if in_closure && !is_word(&file, position) {
             file = files.into_iter().rev().find(|other| is_word(other, position)).unwrap_or(file);
         }
-        let (exit, message, hint) = describe(&error);
-        Self { exit, message, hint, place: place(&file, position, source.filter(|_| file == main)), calls }
+        let source = source.filter(|_| file == main);
+        let text = source.map(Cow::Borrowed).or_else(|| super::modules::source(&file).map(Cow::Owned));
+        let (exit, message, hint) = describe(&error, text.as_deref().unwrap_or_default());
+        Self { exit, message, hint, place: place(&file, position, text.as_deref()), calls }
     }
 }
 
@@ -134,8 +141,7 @@ fn at(file: &str, position: Position) -> String {
 
 fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> {
     let line = position.line()?;
-    let text = source.map(Cow::Borrowed).or_else(|| super::modules::source(file).map(Cow::Owned));
-    let text = text.unwrap_or_default();
+    let text = source.unwrap_or_default();
     let column = position.position().unwrap_or(1);
     let there = text.lines().nth(line - 1);
     // What is missing at the end of a file is missed behind its last line.
@@ -148,15 +154,18 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
     }
 }
 
-fn describe(error: &EvalAltResult) -> (Exit, String, Option<String>) {
+/// `source` is the text that the error is in.
+fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorParsing(kind, _) => (Exit::Script, kind.to_string(), hints::of_syntax(kind)),
+        EvalAltResult::ErrorParsing(kind, position) => {
+            (Exit::Script, kind.to_string(), hints::of_syntax(kind, source, *position))
+        }
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
         other => {
-            let (message, hint) = hints::of_run(other);
+            let (message, hint) = hints::of_run(other, source);
             (Exit::Script, message, hint)
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
+use super::modules;
 use super::options::Options;
 use super::places;
 use super::problem::{ScriptResult, thrown};
@@ -82,7 +83,11 @@ impl<'a> Place<'a> {
     }
 
     pub fn call(&self, op: Op) -> Result<Reply> {
-        weight::beside(|| self.session.call(op, &*self.context.progress()))
+        let reply = weight::beside(|| self.session.call(op, &*self.context.progress()));
+        if let (Err(error), Some(stage)) = (&reply, self.context.plan()) {
+            stage.goes_wrong(error.message.clone());
+        }
+        reply
     }
 
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
@@ -93,12 +98,14 @@ impl<'a> Place<'a> {
 
 pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
     let args = load_args(id, &Options::of("load_model", options)?)?;
+    modules::acts(place.context, "load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
 }
 
 pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
     let o = Options::of("extract_layernorms", options)?;
+    modules::acts(context, "extract_layernorms");
     context.may_fail("extract_layernorms")?;
     let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {
@@ -174,12 +181,14 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
         return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
+    modules::acts(place.context, "estimate_vram");
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     place.call(op)?.estimate()
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
 pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
+    modules::acts(place.context, "miniature_model");
     let folder = results.join("miniature_models");
     // A name that is none is told by who knows them all.
     let own = if Path::new(name).components().eq([Component::Normal(name.as_ref())]) { name } else { "" };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Position};
 
 use super::context::Context;
+use super::modules;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ impl Flag {
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
+        modules::acts(&c, "args");
         let flags = thrown(declaration(declared))?;
         if c.flags.iter().any(|word| word == "--help" || word == "-h") {
             terminal::out(help(&c.script.display().to_string(), &flags));

@@ -37,7 +37,11 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
         c.mark_failed();
-        c.line(&format!("FAILED {what}: {}", failure_text(&error)));
+        let told = format!("{what}: {}", failure_text(&error));
+        c.line(&format!("FAILED {told}"));
+        if let Some(stage) = c.plan() {
+            stage.goes_wrong(told);
+        }
     });
 }
 
@@ -180,7 +184,7 @@ pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
             let mut plain = Map::new();
             plain.insert("kind".into(), "script".into());
             let (message, hint) = match other {
-                EvalAltResult::ErrorTerminated(..) => hints::of_run(other),
+                EvalAltResult::ErrorTerminated(..) => hints::of_run(other, ""),
                 other => (other.to_string(), None),
             };
             plain.insert("message".into(), message.into());

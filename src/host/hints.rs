@@ -1,16 +1,34 @@
 //! What to do about an error of the language itself: syntax, types, values. Errors of primitives bring their own hints.
 
-use rhai::{EvalAltResult, LexError, ParseErrorType};
+use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
-use super::{bounds, modules, reference, values};
+use super::{bounds, habits, modules, reference, values};
 use crate::suggest::{close, nearest};
 
-/// For an error of syntax.
-pub fn of_syntax(error: &ParseErrorType) -> Option<String> {
+const ITERABLE: &str =
+    "`for` goes over arrays, ranges such as `0..4`, and strings; map.keys() and map.values() are arrays";
+
+/// For an error of syntax at a place of a text.
+pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
+    if let Some(hint) = habits::of_syntax(error, source, position) {
+        return Some(hint);
+    }
     let hint = match error {
         ParseErrorType::BadInput(LexError::UnterminatedString) => {
-            "a string ends with the mark it began with, on the same line".into()
+            "a string ends with the mark it began with, on the same line; one in backquotes may have several lines"
+                .into()
         }
+        ParseErrorType::BadInput(LexError::UnexpectedInput(symbol))
+            if [")", "]", "}", ",", ";"].contains(&&symbol[..]) =>
+        {
+            format!("a value is missing before `{symbol}`, or what it closes was never opened")
+        }
+        ParseErrorType::BadInput(LexError::UnexpectedInput(word)) if word.starts_with(|c: char| c.is_alphabetic()) => {
+            format!("`{word}` does not stand here: is a bracket or a brace before it too many, or missing?")
+        }
+        ParseErrorType::MismatchedType(wanted, _) if wanted.contains("iterable") => ITERABLE.into(),
+        ParseErrorType::MismatchedType(..) => "`==`, `<`, `in` and others make conditions of values".into(),
+        ParseErrorType::FnMissingBody(_) => "a function is `fn name(a, b) { … }`".into(),
         ParseErrorType::BadInput(_) => "this is no part of the language: is it a character of another one?".into(),
         ParseErrorType::UnexpectedEOF => "something is opened and not closed: a bracket, a brace or a string".into(),
         ParseErrorType::MissingToken(token, _) => match token.as_str() {
@@ -32,8 +50,8 @@ pub fn of_syntax(error: &ParseErrorType) -> Option<String> {
     Some(hint)
 }
 
-/// Message and hint of an error while a script runs.
-pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
+/// Message and hint of an error while a script runs, at a place of `source`.
+pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
     let told = |message: &str, hint: &str| (message.to_string(), Some(hint.to_string()));
     let too_many = || {
         told(
@@ -68,7 +86,9 @@ pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
             let hint = "a script may hold strings of 64 MiB, arrays of 4,000,000 items and maps of 1,000,000 entries";
             (format!("a value is too large: {}", what.to_lowercase()), Some(hint.to_string()))
         }
-        EvalAltResult::ErrorVariableNotFound(name, _) => (format!("no variable `{name}`"), Some(variable(name))),
+        EvalAltResult::ErrorVariableNotFound(name, _) => {
+            (format!("no variable `{name}`"), Some(variable(name, source, error.position())))
+        }
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {
             (format!("no function `{}`", plain_types(signature)), Some(function(signature)))
         }
@@ -81,8 +101,12 @@ pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
         }
         EvalAltResult::ErrorModuleNotFound(path, _) => (format!("no module \"{path}\""), Some(module(path))),
         EvalAltResult::ErrorDotExpr(message, _) => {
-            let hint =
-                "handles such as models and activations are read, not written: options are given when they are made";
+            let hint = habits::of_field(message).unwrap_or(match message.starts_with("No writable") {
+                true => {
+                    "handles such as models and activations are read, not written: options are given when they are made"
+                }
+                false => "type_of(value) says what a value is; maps and handles have fields",
+            });
             (message.clone(), Some(hint.to_string()))
         }
         other => {
@@ -90,7 +114,8 @@ pub fn of_run(error: &EvalAltResult) -> (String, Option<String>) {
             if let Some(cut) = bare.rfind(" (line ") {
                 bare.truncate(cut);
             }
-            (bare, value(other).map(str::to_string))
+            let hint = habits::of_field(&bare).or_else(|| value(other));
+            (bare, hint.map(str::to_string))
         }
     }
 }
@@ -112,13 +137,16 @@ fn value(error: &EvalAltResult) -> Option<&'static str> {
         EvalAltResult::ErrorMismatchDataType(..) => "type_of(value) says what a value is",
         EvalAltResult::ErrorMismatchOutputType(..) => "type_of(value) says what a value is",
         EvalAltResult::ErrorIndexNotFound(..) => "print(value.keys()) shows what there is",
-        EvalAltResult::ErrorFor(..) => "`for` goes over arrays, ranges such as 0..4, and strings",
+        EvalAltResult::ErrorFor(..) => ITERABLE,
         EvalAltResult::ErrorDataRace(..) => "inside `parallel` use copies: let mine = shared;",
         _ => return None,
     })
 }
 
-fn variable(name: &str) -> String {
+fn variable(name: &str, source: &str, position: Position) -> String {
+    if let Some(hint) = habits::of_variable(name, source, position) {
+        return hint;
+    }
     match nearest(name, reference::all().map(|primitive| primitive.name)) {
         Some(near) if near == name => format!("`{name}` is a function: {name}(…) calls it"),
         _ => "is it misspelt? functions see their parameters, and constants as global::NAME".to_string(),
@@ -128,15 +156,16 @@ fn variable(name: &str) -> String {
 fn function(signature: &str) -> String {
     let name = signature.split([' ', '(']).next().unwrap_or_default();
     if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-        return "these types do not go together; text and numbers are joined in `… ${value} …`".to_string();
+        let hint = habits::of_function(&plain_types(signature));
+        return hint
+            .unwrap_or("these types do not go together; text and numbers are joined in `… ${value} …`")
+            .to_string();
     }
     if let Some((module, function)) = name.split_once("::") {
-        let known = modules::functions(module);
-        return match nearest(function, known.iter().map(String::as_str)) {
-            Some(near) if near != function => format!("did you mean `{module}::{near}`?"),
-            Some(_) => format!("`{name}` exists, but not with these arguments"),
-            None => format!("`outlier doc {module}` lists the functions of the module"),
-        };
+        return module_function(module, function);
+    }
+    if let Some(hint) = habits::of_function(&plain_types(signature)) {
+        return hint.to_string();
     }
     match reference::find(name) {
         Some(primitive) => format!("it is called as {}", primitive.signatures.join(" or ")),
@@ -145,6 +174,31 @@ fn function(signature: &str) -> String {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`outlier doc` lists what there is".to_string(),
         },
+    }
+}
+
+/// For a function that a module does not have, called as `module::function`.
+fn module_function(module: &str, function: &str) -> String {
+    let own = modules::functions(module);
+    let taken = modules::file_of(module);
+    // A file of the project stands for the module of that name.
+    if let Some(file) = taken.as_deref().filter(|file| !modules::is_embedded(file)) {
+        let there = modules::functions_of(file);
+        return match nearest(function, there.iter().map(String::as_str)) {
+            Some(near) if near != function => format!("did you mean `{module}::{near}`? the module is {file}"),
+            Some(_) => format!("`{module}::{function}` exists in {file}, but not with these arguments"),
+            None if own.iter().any(|name| name == function) => {
+                format!(
+                    "the import took {file}; rename it, and the module \"{module}\" of the program has `{function}`"
+                )
+            }
+            None => format!("the import took {file}, which has no such function"),
+        };
+    }
+    match nearest(function, own.iter().map(String::as_str)) {
+        Some(near) if near != function => format!("did you mean `{module}::{near}`?"),
+        Some(_) => format!("`{module}::{function}` exists, but not with these arguments"),
+        None => format!("`outlier doc {module}` lists the functions of the module"),
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
+use super::modules;
 use super::options::{Options, number};
 use super::places;
 use super::problem::{ScriptResult, thrown};
@@ -174,6 +175,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
 }
 
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
+    modules::acts(context, "provision_gpu");
     let o = Options::of("provision_gpu", options)?;
     let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
     if provider == "local" {
@@ -375,6 +377,7 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
 
 /// A machine that is at work already, left running when this run ends.
 pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
+    modules::acts(context, "attach_gpu");
     if id == "local" || context.stage.is_some() {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
     }

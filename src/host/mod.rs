@@ -15,20 +15,25 @@ mod flags;
 mod flow;
 pub mod grid;
 mod growth;
+mod habits;
 mod hints;
 mod index;
+mod layout;
 mod logs;
 mod machines;
-mod modules;
+pub mod modules;
 mod names;
 mod options;
+mod passes;
 mod perplexity;
+mod pieces;
 mod places;
 pub mod plan;
 mod problem;
 mod reads;
 pub mod reference;
 pub mod repl;
+pub mod scripts;
 mod show;
 mod stage;
 mod statistics;
@@ -77,7 +82,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     bounds::apply(&mut engine, context);
     growth::register(&mut engine);
     let c = context.clone();
-    engine.on_print(move |text| c.data(text));
+    engine.on_print(move |text| c.prints(text));
     engine.on_debug(|text, source, position| {
         terminal::note(format!("{}{position:?}: {text}", source.unwrap_or_default()))
     });
@@ -126,7 +131,11 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
         )),
         _ => {
             let message = format!("reading {}: {e}", path.display());
-            Box::new(Diagnostic::usage(message, "give the path of a script, such as scripts/quickstart.rhai"))
+            let near = scripts::near(path).filter(|near| near != path);
+            let hint = near.map_or("give the path of a script, such as scripts/quickstart.rhai".to_string(), |near| {
+                format!("did you mean {}?", near.display())
+            });
+            Box::new(Diagnostic::usage(message, &hint))
         }
     })
 }

@@ -3,10 +3,10 @@
 //! The standard library is embedded, so that a binary alone is enough, and a file of the same name on disk wins.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
@@ -40,8 +40,11 @@ const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
 /// Modules that bring in each other, one inside of the other.
 const MAX_WITHIN: usize = 32;
 
-/// Which file each import path was resolved to, for messages.
-static RESOLVED: OnceLock<Mutex<BTreeMap<String, String>>> = OnceLock::new();
+/// Which file each import was resolved to, by the file that imports and the path, for messages.
+static RESOLVED: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
+
+/// Modules of which it is told that they act when they are imported.
+static ACTING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 pub struct Modules {
     root: PathBuf,
@@ -107,8 +110,12 @@ pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// Names of the functions of an embedded module.
 pub fn functions(module: &str) -> Vec<String> {
-    let text = EMBEDDED.iter().find(|(name, _)| *name == module).map(|(_, text)| *text);
-    let ast = text.and_then(|text| super::syntax().compile(text).ok());
+    functions_of(&format!("{EMBEDDED_PREFIX}{module}.rhai"))
+}
+
+/// Names of the functions of a module, by the name of its file in messages.
+pub fn functions_of(file: &str) -> Vec<String> {
+    let ast = source(file).and_then(|text| super::syntax().compile(text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 
@@ -133,9 +140,50 @@ pub fn embedded() -> impl Iterator<Item = &'static str> + Clone {
     EMBEDDED.iter().map(|(name, _)| *name)
 }
 
-/// The file an import path was last resolved to.
-pub fn display_path(path: &str) -> Option<String> {
-    RESOLVED.get()?.lock().ok()?.get(path).cloned()
+/// The file that an import of `path` in the file `importer` has taken.
+pub fn taken(importer: &str, path: &str) -> Option<String> {
+    let resolved = RESOLVED.lock().expect("no panic under this lock");
+    resolved.get(&(importer.to_string(), path.to_string())).cloned()
+}
+
+/// The file that was taken for the module of this name, by whoever imported it.
+pub fn file_of(module: &str) -> Option<String> {
+    let resolved = RESOLVED.lock().expect("no panic under this lock");
+    let named = |path: &str| path.rsplit('/').next() == Some(module);
+    resolved.iter().find(|((_, path), _)| named(path)).map(|(_, file)| file.clone())
+}
+
+/// Whether the name of a file in messages is that of a module inside the program.
+pub fn is_embedded(file: &str) -> bool {
+    file.starts_with(EMBEDDED_PREFIX)
+}
+
+/// Where a module is, in words.
+pub fn place(file: &str) -> String {
+    if is_embedded(file) { "the one inside the program".to_string() } else { file.to_string() }
+}
+
+/// Names that modules of a project have: those inside the program, and the files of its `stdlib/`.
+pub fn known(project: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(project.join("stdlib")).into_iter().flatten().flatten();
+    let own = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".rhai")?.to_string()));
+    own.chain(embedded().map(str::to_string)).collect()
+}
+
+/// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
+pub fn acts(context: &Context, deed: &str) {
+    let importing = WITHIN.with_borrow(|within| within.last().cloned());
+    let Some(file) = importing else { return };
+    if !ACTING.lock().expect("no panic under this lock").insert(file.clone()) {
+        return;
+    }
+    let told = format!(
+        "importing {file} runs what stands outside of its functions, {deed} first: put that into `if is_main() {{ … }}`"
+    );
+    match context.plan() {
+        Some(stage) => stage.note(told),
+        None => context.line(&format!("note: {told}")),
+    }
 }
 
 /// The text of a script file or embedded module, by its name in messages.
@@ -172,8 +220,8 @@ impl ModuleResolver for Modules {
             Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position))
         };
         let (name, text) = self.look(importer, path).map_err(unreadable)?.ok_or_else(not_found)?;
-        let resolved = RESOLVED.get_or_init(Mutex::default);
-        resolved.lock().expect("no panic under this lock").insert(path.to_string(), name.clone());
+        let key = (importer.unwrap_or_default().to_string(), path.to_string());
+        RESOLVED.lock().expect("no panic under this lock").insert(key, name.clone());
         if let Some(module) = self.cache.lock().expect("no panic under this lock").get(&name) {
             return Ok(module.clone());
         }

@@ -72,7 +72,14 @@ impl Options {
             true => format!("{:?}", value.to_string()),
             false => value.to_string(),
         };
-        Error::bad_argument(format!("{}: `{key}` is {shown}, expected {expected}", self.function)).hint(self.help())
+        let given = Error::bad_argument(format!("{}: `{key}` is {shown}, expected {expected}", self.function));
+        given.hint(match value {
+            value if value.is_char() => "single quotation marks hold one character: a text stands in \"…\"".to_string(),
+            value if value.is_string() && expected.ends_with("from load_model") => {
+                format!("give the model, not its name: {key}: load_model({shown})")
+            }
+            _ => self.help(),
+        })
     }
 
     fn help(&self) -> String {
@@ -155,8 +162,11 @@ impl Options {
         let Some(word) = self.string(key)? else { return Ok(None) };
         match choices.iter().find(|(name, _)| *name == word) {
             Some((_, value)) => Ok(Some(*value)),
-            None => Err(Error::bad_argument(format!("{}: `{key}` is {word:?}", self.function))
-                .hint(suggest::hint(&word, choices.iter().map(|(name, _)| *name)))),
+            None => Err(Error::bad_argument(format!("{}: `{key}` is {word:?}", self.function)).hint(choice_hint(
+                key,
+                &word,
+                choices.iter().map(|(name, _)| *name),
+            ))),
         }
     }
 
@@ -213,6 +223,25 @@ pub fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<D
         let shown = if seconds.abs() < 1e15 { seconds.to_string() } else { format!("{seconds:?}") };
         Error::bad_argument(format!("{what} is {shown}, expected 0 to {} seconds", most.as_secs())).hint(hint)
     })
+}
+
+/// For a word that is none of an option's choices. Types of numbers have other names elsewhere.
+pub fn choice_hint<'a>(key: &str, word: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let known = |name: &str| choices.clone().into_iter().any(|choice| choice == name);
+    if key != "dtype" || !known("f32") || !known("bf16") {
+        return suggest::hint(word, choices);
+    }
+    match word.to_ascii_lowercase().trim_start_matches("torch.") {
+        "float32" | "fp32" | "float" | "single" | "full" => "did you mean `f32`?".to_string(),
+        "bfloat16" | "bfloat" | "brain" => "did you mean `bf16`?".to_string(),
+        "float16" | "fp16" | "f16" | "half" => {
+            "known are `f32` and `bf16`: weights stored in float16 are read as they are, and \
+            computed with in f32"
+                .to_string()
+        }
+        "auto" => "leave `dtype` out for `f32`; weights are read in whatever type they are stored in".to_string(),
+        _ => suggest::hint(word, choices),
+    }
 }
 
 pub fn number(value: &Dynamic) -> Option<f64> {

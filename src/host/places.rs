@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::context::Context;
+use super::modules;
 use crate::error::{Error, Result};
 use crate::secret::ledger_name;
 use crate::terminal::one_line;
@@ -18,6 +19,7 @@ const MAX_PART: usize = 255;
 
 /// A file below `results/` or `logs/`, named relative to the project, and where it is.
 pub fn below_results(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
+    modules::acts(context, function);
     let given = Path::new(path);
     let mut parts = given.components();
     let first = parts.next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
@@ -34,6 +36,7 @@ pub fn below_results(context: &Context, function: &str, path: &str) -> Result<Pa
 
 /// A file of the program's own making below `results/` or `logs/`: `folder` says which. Its name is known to be right.
 pub fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
+    modules::acts(context, function);
     stays(context, file, &context.root.join(folder)).map_err(|error| error.context(function))
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::context::Context;
 use super::grid::{Grid, in_lines};
+use super::passes::{self, Actual, HERE, Pass, shown};
 use super::places;
 use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
@@ -16,24 +17,11 @@ use crate::disk;
 use crate::error::Result;
 use crate::outside;
 use crate::record::Activations;
-use crate::session::{Planned, Step};
 use crate::terminal;
 use crate::words::{counted, rounded};
 
-/// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
-/// operations per second of a few cores here, and of the ten or so that come with a rented GPU: this program computes on
-/// processors.
-const HUB_HERE: f64 = 1e8;
-const HUB_RENTED: f64 = 1e9;
-const DISK: f64 = 1e9;
-const CORES: f64 = 1e11;
-const CORES_RENTED: f64 = 4e11;
-
 /// Bytes of a stored plan.
 const MAX_PLAN: u64 = 16 << 20;
-
-/// Name of this machine in plans.
-const HERE: &str = "this machine";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -44,34 +32,9 @@ pub struct Plan {
     pub files: Vec<String>,
     pub effects: Vec<String>,
     pub notes: Vec<String>,
-}
-
-/// One pass through a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pass {
-    pub model: String,
-    pub place: String,
-    pub num_sequences: usize,
-    pub sequence_length: usize,
-    pub download_bytes: u64,
-    pub read_bytes: u64,
-    pub memory_bytes: u64,
-    /// By the assumed rates.
-    pub assumed_minutes: f64,
-    pub minutes: f64,
-    /// What `minutes` rests on.
-    pub basis: String,
-    pub dollars: Option<f64>,
-    /// What really happened, once it has.
-    pub actual: Option<Actual>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Actual {
-    pub minutes: f64,
-    pub read_bytes: u64,
-    pub memory_bytes: u64,
-    pub dollars: f64,
+    /// What would go wrong, with the reason.
+    #[serde(default)]
+    pub wrong: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,11 +55,11 @@ impl Plan {
     pub fn of(context: &Context) -> Option<Self> {
         let stage = context.plan()?;
         let earlier = all(&context.results());
-        let mut passes = pass_list(stage.here()?, HERE, None, &earlier);
+        let mut passes = passes::list(stage.here()?, HERE, None, &earlier);
         let mut machines = Vec::new();
         for part in stage.machines() {
             let planned = part.planned.as_ref()?;
-            let mut own = pass_list(planned, &place(&part), part.price, &earlier);
+            let mut own = passes::list(planned, &place(&part), part.price, &earlier);
             machines.push(machine(&part, &own));
             passes.append(&mut own);
         }
@@ -108,6 +71,7 @@ impl Plan {
             files: stage.files(),
             effects: stage.effects(),
             notes: stage.notes(),
+            wrong: stage.wrong(),
         })
     }
 
@@ -148,8 +112,8 @@ impl Plan {
         self.machines.iter().try_fold(0.0, |sum, machine| Some(sum + machine.dollars?))
     }
 
-    /// The plan as the terminal shows it.
-    pub fn text(&self) -> String {
+    /// The plan as the terminal shows it. `whole`: the script came to its end.
+    pub fn text(&self, whole: bool) -> String {
         let words = [&[self.script.clone()][..], &self.flags[..]].concat().join(" ");
         let mut text = format!("Plan of {words}: nothing was done.\n");
         if !self.passes.is_empty() {
@@ -158,18 +122,14 @@ impl Plan {
         if !self.machines.is_empty() {
             text += &self.machine_table();
         }
-        let (all, longest) = self.minutes();
-        let read: u64 = self.passes.iter().map(|pass| pass.read_bytes).sum();
-        let memory = self.passes.iter().map(|pass| pass.memory_bytes).max().unwrap_or(0);
-        let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
-        text += &format!(
-            "Total: {}, {} read, {} of memory at most, {} min ({} min when machines work at the same time), {dollars}\n",
-            counted(self.passes.len(), "pass"),
-            format_bytes(read as f64),
-            format_bytes(memory as f64),
-            rounded(all, 1),
-            rounded(longest, 1),
-        );
+        if !self.passes.is_empty() || !self.machines.is_empty() {
+            text += &self.total(whole);
+        } else if whole && self.wrong.is_empty() {
+            text += "No pass through a model, and no machine.\n";
+        }
+        for wrong in &self.wrong {
+            text += &format!("Would fail: {wrong}\n");
+        }
         text += &folders(&self.files);
         for effect in &self.effects {
             text += &format!("Would {effect}\n");
@@ -181,6 +141,22 @@ impl Plan {
             text += &format!("Last time:\n{compared}");
         }
         in_lines(&text, terminal::width())
+    }
+
+    fn total(&self, whole: bool) -> String {
+        let (all, longest) = self.minutes();
+        let read: u64 = self.passes.iter().map(|pass| pass.read_bytes).sum();
+        let memory = self.passes.iter().map(|pass| pass.memory_bytes).max().unwrap_or(0);
+        let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
+        let until = if whole { "Total" } else { "Up to the error" };
+        format!(
+            "{until}: {}, {} read, about {} of memory, {} min ({} min when machines work at the same time), {dollars}\n",
+            counted(self.passes.len(), "pass"),
+            format_bytes(read as f64),
+            format_bytes(memory as f64),
+            rounded(all, 1),
+            rounded(longest, 1),
+        )
     }
 
     fn pass_table(&self) -> String {
@@ -239,73 +215,9 @@ impl Plan {
     }
 }
 
-impl Pass {
-    fn key(&self) -> (&str, usize, usize) {
-        (&self.model, self.num_sequences, self.sequence_length)
-    }
-}
-
 /// Where a pass runs, in words.
 fn place(part: &Part) -> String {
     format!("{} {}", part.provider, part.gpu).trim().to_string()
-}
-
-fn pass_list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Plan]) -> Vec<Pass> {
-    let measured = |key: (&str, usize, usize)| {
-        let same = |pass: &&Pass| pass.key() == key && pass.place == place;
-        let actual = |pass: &Pass| pass.actual.as_ref().map(|actual| actual.minutes);
-        earlier.iter().flat_map(|plan| &plan.passes).filter(same).find_map(actual)
-    };
-    let factor = factor(place, earlier);
-    let pass = |step: Step| {
-        let e = &step.estimate;
-        let here = place == HERE;
-        let (hub, compute) = if here { (HUB_HERE, CORES) } else { (HUB_RENTED, CORES_RENTED) };
-        let download_bytes = if step.download { e.download_bytes } else { 0 };
-        let seconds = download_bytes as f64 / hub + (e.read_bytes as f64 / DISK).max(e.flops / compute);
-        let model = shown(&planned.shown(&step.model.id));
-        let assumed_minutes = seconds / 60.0;
-        let (minutes, basis) = match measured((&model, step.num_sequences, step.sequence_length)) {
-            Some(minutes) => (minutes, "measured".to_string()),
-            None => match factor {
-                Some(factor) => (assumed_minutes * factor, "earlier runs".to_string()),
-                None => (assumed_minutes, "assumed rates".to_string()),
-            },
-        };
-        Pass {
-            model,
-            place: place.to_string(),
-            num_sequences: step.num_sequences,
-            sequence_length: step.sequence_length,
-            download_bytes,
-            read_bytes: e.read_bytes,
-            memory_bytes: e.total_bytes,
-            assumed_minutes,
-            minutes,
-            basis,
-            dollars: price.map(|price| price * minutes / 60.0),
-            actual: None,
-        }
-    };
-    planned.take_steps().into_iter().map(pass).collect()
-}
-
-/// How much longer passes took here than the assumed rates say.
-fn factor(place: &str, earlier: &[Plan]) -> Option<f64> {
-    let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(|pass| pass.place == place);
-    let pairs = passes.filter_map(|pass| Some((pass.assumed_minutes, pass.actual.as_ref()?.minutes)));
-    let (assumed, actual) = pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
-    (assumed > 0.0).then(|| actual / assumed)
-}
-
-/// A miniature by its name, wherever it lies.
-fn shown(id: &str) -> String {
-    match Path::new(id).parent().and_then(Path::file_name) {
-        Some(folder) if folder == "miniature_models" => {
-            format!("miniature {}", Path::new(id).file_name().unwrap_or_default().display())
-        }
-        _ => id.to_string(),
-    }
 }
 
 fn machine(part: &Part, passes: &[Pass]) -> Machine {

@@ -2,14 +2,16 @@
 //!
 //! Variables live in a scope, functions in a growing tree of syntax. This file knows no terminal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rhai::{AST, Dynamic, Engine, LexError, ParseErrorType, Scope};
+use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope, Stmt};
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
 use super::machines::{self, Gpu};
-use super::show::{MOST_SHOWN, cut, pretty};
+use super::modules;
+use super::show::{MOST_SHOWN, cut, pretty, shortened};
 use super::{reference, values};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -25,6 +27,8 @@ pub struct Repl {
     scope: Scope<'static>,
     /// Functions so far.
     functions: AST,
+    /// Modules so far: the names they are called by, and where they are from.
+    modules: BTreeMap<String, String>,
     /// What ran without an error, as a script would say it.
     said: Vec<String>,
 }
@@ -40,19 +44,26 @@ pub enum Outcome {
 
 /// Commands, as `:help` shows them.
 const COMMANDS: &[(&str, &str)] = &[
-    (":help", "this"),
+    (":help", "this; help does, too"),
     ("?NAME", "what a primitive or a module does, with its options and an example"),
     (":vars", "the variables so far"),
     (":gpus", "the machines of this session"),
     (":save FILE", "write the session as a script that runs"),
     (":detach", "leave, and leave the machines running"),
-    (":quit", "leave, and give back what is not to be kept"),
+    (":quit", "leave, and give back what is not to be kept; quit, exit and Ctrl-D do, too"),
 ];
 
 impl Repl {
     pub fn new(context: Arc<Context>) -> Self {
         let engine = super::engine(&context);
-        Self { engine, context, scope: Scope::new(), functions: AST::empty(), said: Vec::new() }
+        Self {
+            engine,
+            context,
+            scope: Scope::new(),
+            functions: AST::empty(),
+            modules: BTreeMap::new(),
+            said: Vec::new(),
+        }
     }
 
     /// Puts a machine that is at work into scope as `gpu`, and the models that are loaded there as `models`.
@@ -113,18 +124,37 @@ impl Repl {
             let name = name.trim();
             return shown(reference::terminal(if name.is_empty() { None } else { Some(name) }));
         }
-        match text.strip_prefix(':') {
-            Some(command) => self.command(command),
+        match text.strip_prefix(':').map(str::to_string).or_else(|| self.bare_command(text)) {
+            Some(command) => self.command(&command),
             None => self.evaluate(&text.replace("\\\n", "\n")),
+        }
+    }
+
+    /// The command that a word without its colon is, as other prompts have it: `quit`, `exit()`, `help load_model`.
+    fn bare_command(&self, text: &str) -> Option<String> {
+        let text = text.trim_end_matches(';').trim_end();
+        let (word, rest) = text.split_once([' ', '(']).unwrap_or((text, ""));
+        let argument = rest.trim_end_matches(')').trim().trim_matches('"');
+        let own = self.scope.contains(word) || self.functions.iter_functions().any(|function| function.name == word);
+        match word {
+            "quit" | "exit" | "help" | "vars" if own => None,
+            "vars" if argument.is_empty() => Some(word.to_string()),
+            "quit" | "exit" if argument.is_empty() || argument.parse::<i64>().is_ok() => Some(word.to_string()),
+            "help" if argument.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') => {
+                Some(format!("help {argument}").trim_end().to_string())
+            }
+            _ => None,
         }
     }
 
     fn command(&mut self, command: &str) -> Outcome {
         let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
         match word {
+            "help" | "h" if !rest.trim().is_empty() => shown(reference::terminal(Some(rest.trim()))),
             "help" | "h" => {
                 let lines: Vec<_> = COMMANDS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
-                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call.";
+                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call,\n\
+                    two empty lines end an input that is not finished.";
                 Outcome::Shown(format!("{}\n{more}", lines.join("\n")))
             }
             "vars" => Outcome::Shown(self.variables()),
@@ -165,6 +195,7 @@ impl Repl {
         self.functions.clear_statements();
         match outcome {
             Ok(value) => {
+                self.keep_modules(&ast);
                 let shows = !value.is_unit() && !text.ends_with(';');
                 let is_expression = self.engine.compile_expression(text).is_ok();
                 self.said.push(match (shows && is_expression, text.ends_with(';')) {
@@ -172,9 +203,38 @@ impl Repl {
                     (false, true) => text.to_string(),
                     (false, false) => format!("{text};"),
                 });
-                Outcome::Shown(if shows { pretty(&value) } else { String::new() })
+                let mut shown = if shows { pretty(&value) } else { String::new() };
+                if shows && shortened(&value) {
+                    shown += "\nin short: a field shows more by its name, such as found.features; print(value) shows all fields";
+                }
+                let notes = shadowed(&ast).into_iter().chain((!shown.is_empty()).then_some(shown));
+                Outcome::Shown(notes.collect::<Vec<_>>().join("\n"))
             }
             Err(error) => Outcome::Failed(Box::new(Diagnostic::from_runtime_with(*error, NAME, Some(text)))),
+        }
+    }
+
+    /// Keeps what an input has imported: the language forgets modules with the text that brings them in.
+    fn keep_modules(&mut self, ast: &AST) {
+        let mut imports = Vec::new();
+        ast.walk(&mut |path: &[ASTNode]| {
+            if let [ASTNode::Stmt(Stmt::Import(import, position))] = path {
+                imports.push((import.0.clone(), import.1.name.to_string(), *position));
+            }
+            true
+        });
+        for (path, alias, position) in imports.into_iter().filter(|(_, alias, _)| !alias.is_empty()) {
+            let path = match path {
+                Expr::StringConstant(path, _) => path.to_string(),
+                Expr::Variable(name, ..) => self.scope.get_value::<String>(&name.1).unwrap_or_default(),
+                _ => continue,
+            };
+            // It is brought in already: this finds it again.
+            if let Ok(module) = self.engine.module_resolver().resolve(&self.engine, Some(NAME), &path, position) {
+                self.engine.register_static_module(&alias, module);
+                let from = modules::taken(NAME, &path).map_or(path, |file| modules::place(&file));
+                self.modules.insert(alias, from);
+            }
         }
     }
 
@@ -187,6 +247,7 @@ impl Repl {
         }
         let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
         rows.extend(functions.map(|f| format!("  {:<16} function     ({})", f.name, f.params.join(", "))));
+        rows.extend(self.modules.iter().map(|(name, from)| format!("  {name:<16} module       {from}")));
         if rows.is_empty() { "no variables yet".to_string() } else { rows.join("\n") }
     }
 
@@ -258,6 +319,29 @@ impl Repl {
             _ => Vec::new(),
         }
     }
+}
+
+/// A line for every name of a primitive that an input gives to something else.
+fn shadowed(ast: &AST) -> Vec<String> {
+    let mut lines = Vec::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        if let [ASTNode::Stmt(Stmt::Var(var, ..))] = path
+            && reference::find(&var.0.name).is_some()
+        {
+            lines.push(format!(
+                "`{0}` is a primitive, too: `{0}` alone is now this value, {0}(…) still calls it",
+                var.0.name
+            ));
+        }
+        true
+    });
+    for function in ast.iter_functions() {
+        if reference::find(function.name).is_some_and(|primitive| primitive.arities().contains(&function.params.len()))
+        {
+            lines.push(format!("{}(…) now calls this function, and the primitive no longer", function.name));
+        }
+    }
+    lines
 }
 
 fn shown(text: Result<String>) -> Outcome {

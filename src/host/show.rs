@@ -7,6 +7,8 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 use super::context::Context;
 use super::grid::{Grid, in_lines};
 use super::growth::{fits, too_large};
+use super::layout::laid_out;
+use super::modules;
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
@@ -23,18 +25,23 @@ const MAX_CELLS: usize = 1_000_000;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.data(&text)));
+    engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.prints(&text)));
     let c = context.clone();
     engine.register_fn("table", move |columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
-        table(&columns, &rows, width(&c)).map(|text| c.data(&text))
+        table(&columns, &rows, width(&c)).map(|text| c.prints(&text))
     });
     let c = context.clone();
-    engine.register_fn("show", move |value: Dynamic| c.data(&shown(&value, width(&c))));
+    engine.register_fn("show", move |value: Dynamic| c.prints(&shown(&value, width(&c))));
     let c = context.clone();
-    engine.register_fn("print_wrapped", move |text: &str| c.data(&in_lines(text, width(&c))));
+    engine.register_fn("print_wrapped", move |text: &str| c.prints(&in_lines(text, width(&c))));
     let c = context.clone();
-    engine.register_fn("log", move |text: &str| c.line(text));
+    engine.register_fn("log", move |text: &str| {
+        modules::acts(&c, "log");
+        c.line(text)
+    });
+    engine.register_fn("print", |map: Map| laid_out(&map.into()));
+    engine.register_fn("print", |items: Array| laid_out(&items.into()));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
     engine.register_fn("format_count", |count: INT, one: &str| match usize::try_from(count) {
@@ -157,7 +164,7 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
         None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
     };
     let Some(map) = map else {
-        return value.to_string();
+        return laid_out(value);
     };
     if map.is_empty() {
         return "#{}".to_string();
@@ -171,6 +178,29 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
     let rows: Array = map.iter().map(row).collect();
     let columns = ["field".to_string(), "value".to_string()];
     table(&columns, &rows, width).unwrap_or_else(|_| value.to_string())
+}
+
+/// Whether `pretty` shows a part of the value only.
+pub fn shortened(value: &Dynamic) -> bool {
+    let any = |map: &Map| map.values().any(|value| !is_whole(value));
+    if let Some(items) = value.read_lock::<Array>() {
+        let rows = !items.is_empty() && items.iter().all(Dynamic::is_map);
+        return rows
+            && (items.len() > MOST_ROWS
+                || items.iter().any(|row| row.read_lock::<Map>().is_some_and(|row| any(&row))));
+    }
+    match value.read_lock::<Map>() {
+        Some(map) => any(&map),
+        None => values::handle_json(value)
+            .and_then(|json| values::to_dynamic(&json).try_cast())
+            .is_some_and(|map| any(&map)),
+    }
+}
+
+/// Whether a cell shows all of a value.
+fn is_whole(value: &Dynamic) -> bool {
+    let shown = brief(value).to_string();
+    !(value.is_array() && shown.ends_with(" items]") || value.is_map() && shown.ends_with('…'))
 }
 
 /// A row whose cells are short.

@@ -35,6 +35,8 @@ pub struct Stage {
     files: Mutex<Vec<String>>,
     effects: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
+    /// What would go wrong.
+    wrong: Mutex<Vec<String>>,
 }
 
 /// A machine that is played.
@@ -74,6 +76,7 @@ impl Stage {
             files: Mutex::default(),
             effects: Mutex::default(),
             notes: Mutex::default(),
+            wrong: Mutex::default(),
         }
     }
 
@@ -123,6 +126,23 @@ impl Stage {
     /// What the user should know of the plan.
     pub fn notes(&self) -> Vec<String> {
         locked(&self.notes).clone()
+    }
+
+    /// What would go wrong, whoever catches it.
+    pub fn wrong(&self) -> Vec<String> {
+        locked(&self.wrong).clone()
+    }
+
+    /// Something would go wrong. What is told with more words, such as the name of the analysis, is told once.
+    pub fn goes_wrong(&self, what: String) {
+        let mut wrong = locked(&self.wrong);
+        if wrong.iter().any(|known| known.contains(&what)) {
+            return;
+        }
+        match wrong.iter_mut().find(|known| what.contains(known.as_str())) {
+            Some(known) => *known = what,
+            None => wrong.push(what),
+        }
     }
 
     pub fn clock(&self) -> f64 {

@@ -74,7 +74,9 @@ fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     let folder = below_results(context, path)?;
-    super::weight::beside(|| results::load(&folder)).map(|stored| StoredHandle(Arc::new(stored)))
+    let stored = super::weight::beside(|| results::load(&folder));
+    let stored = stored.map_err(|error| results::missing(&context.results(), &folder, error))?;
+    Ok(StoredHandle(Arc::new(stored)))
 }
 
 /// A folder by its name below `results/`, or named as it is.

@@ -6,6 +6,7 @@ use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
 use super::extract::Place;
+use super::modules;
 use super::options::Options;
 use super::problem::thrown;
 use super::reads;
@@ -47,6 +48,9 @@ const FORMATS: &[(&str, TextFormat)] = &[
 const SENT: usize = 32 << 20;
 const SENT_PER_TOKEN: usize = 16;
 const MAX_SENT: usize = 1 << 30;
+/// Characters of a text that a message shows, and words of a path.
+const SHOWN_TEXT: usize = 40;
+const MOST_WORDS: usize = 5;
 /// Tokens that are passed over before those that are used.
 const MAX_PASSED_OVER: usize = 1 << 40;
 
@@ -59,10 +63,21 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 /// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
+    modules::acts(context, "load_tokens");
     let o = Options::of("load_tokens", options)?;
     let model: Option<Model> = o.host("model", "a model from load_model")?;
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
     let mut source = token_source(&o)?;
+    if let TokenSource::Text(text) = &source
+        && text.dataset.is_none()
+        && is_prose(&text.path)
+        && !home::expanded(&text.path).exists()
+    {
+        let begin: String = text.path.chars().take(SHOWN_TEXT).collect();
+        let message = format!("load_tokens: `text` is the path of a file, and \"{begin}…\" reads like a text itself");
+        return Err(Error::bad_argument(message)
+            .hint("write_text(\"results/text.txt\", \"…\") puts a text into a file and gives the path to name here"));
+    }
     match &source {
         TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => reads::allowed(context, path)?,
         TokenSource::Text(text) if text.dataset.is_none() => reads::allowed(context, &text.path)?,
@@ -104,6 +119,12 @@ fn check_text(context: &Context, path: &str) -> Result<INT> {
     }
     let bytes = hub::text_bytes(&there.display().to_string())?;
     Ok(INT::try_from(bytes).unwrap_or(INT::MAX))
+}
+
+/// Whether this reads like a text, and not like a path: several lines, or so many words that no name has.
+fn is_prose(text: &str) -> bool {
+    let words = text.split_whitespace().count();
+    text.contains('\n') || words > MOST_WORDS || words > 2 && text.ends_with(['.', '!', '?', '…'])
 }
 
 /// Bytes of text that go along.

@@ -13,6 +13,7 @@ mod download;
 mod environment;
 mod fetch;
 mod folder;
+mod folders;
 mod formats;
 mod hash;
 mod http;
@@ -96,9 +97,20 @@ pub fn open_checked(
     }
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
     let address = address.ok_or_else(|| {
-        Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200))).hint(MODEL_IDS)
+        let error = Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200)));
+        folders::told(id, error.hint(MODEL_IDS))
     })?;
-    let address = Arc::new(address);
+    of_hub(Arc::new(address), revision, access, progress, check).map_err(|error| folders::told(id, error))
+}
+
+/// As `open_checked`, of a model of the hub.
+fn of_hub(
+    address: Arc<Address>,
+    revision: Option<&str>,
+    access: Access,
+    progress: &dyn Progress,
+    check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
+) -> Result<Opened> {
     if access == Access::Stream && !environment::offline() {
         let whole = repository::whole(&address, revision)?;
         return match (Streamed::open(&address, revision, whole.is_some()), whole) {

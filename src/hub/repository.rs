@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
+use super::folders;
 use super::http::{self, Http, Patience};
 use super::names::is_commit;
 use super::refusal::{self, Refusal};
-use super::resolve::{Address, RemoteFile, check_revision};
+use super::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{Streamed, without_config};
@@ -142,7 +143,9 @@ fn commit(
 /// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
 /// attempt has to do.
 pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
-    let (http, patience): (_, fn() -> Patience) = match (hurried, address.is_bare()) {
+    let is_folder =
+        address.is_bare() || address.kind == RepositoryKind::Model && folders::nearest(&address.id).is_some();
+    let (http, patience): (_, fn() -> Patience) = match (hurried, is_folder) {
         (true, _) => (Http::new()?.hurried(), Patience::once),
         (false, true) => (Http::new()?, Patience::brief),
         (false, false) => (Http::new()?, Patience::default),

@@ -9,8 +9,14 @@ mod blocks;
 #[global_allocator]
 static ALLOCATOR: blocks::Blocks = blocks::Blocks::new();
 
-/// Starts a new measurement: the peak is set back to what is resident now.
+/// Starts a new measurement: the peak is set back to what is resident now, without what was freed before. Of the many small
+/// values that reading a tokenizer makes, most would stay otherwise: the system's allocator gives back only what is freed last.
 pub fn reset_peak() {
+    // SAFETY: gives back free pages of the allocator; memory in use stays as it is.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
     // Value 5 resets VmHWM: proc(5), /proc/pid/clear_refs. Where it is refused the peak is that of the whole process.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

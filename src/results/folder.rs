@@ -15,18 +15,20 @@ use sha2::{Digest, Sha256};
 use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
 use super::replace::{self, Replacement};
 use super::{features_csv, stats_file};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::outside::{self, complaint, json};
 use crate::progress::Progress;
 use crate::record::{Activations, Bootstrap, Detection, Measurements};
 use crate::secret::ledger_name;
-use crate::stats;
+use crate::{stats, suggest};
 
 pub const STATS: &str = "activations.stats";
 /// What saving writes beside one file per sequence.
 pub const FILES: [&str; 4] = [STATS, features_csv::FILE, CONFIG, FINAL];
 /// Longest name of an analysis: hidden files beside its folder have longer ones.
 const MAX_NAME: usize = 160;
+/// Analyses that an error names.
+const MOST_NAMED: usize = 8;
 /// Most bytes of the final file: 100,000 sequences of a model of 48 layers.
 const MAX_FINAL: u64 = 1 << 30;
 
@@ -187,6 +189,23 @@ pub fn load(folder: &Path) -> Result<Stored> {
         }
     }
     stored(folder, &text)
+}
+
+/// What is told when `folder` is not one of the finished analyses below `root`: which of them may be meant.
+pub fn missing(root: &Path, folder: &Path, error: Error) -> Error {
+    if error.kind != Kind::NotFound || folder.join(FINAL).is_file() {
+        return error;
+    }
+    let names = list(root).unwrap_or_default();
+    let name = folder.strip_prefix(root).unwrap_or(folder).display().to_string();
+    let meant = suggest::meant(&name, names.iter().map(String::as_str));
+    let hint = match (meant, names.len()) {
+        (Some(meant), _) => meant,
+        (None, 0) => format!("nothing is stored in {}: save_results stores an analysis", root.display()),
+        (None, 1..=MOST_NAMED) => format!("stored are {}", names.join(", ")),
+        (None, count) => format!("stored are {} and {} more", names[..MOST_NAMED].join(", "), count - MOST_NAMED),
+    };
+    error.hint(hint)
 }
 
 /// Whether a finished analysis is there.

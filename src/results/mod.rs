@@ -12,7 +12,7 @@ mod table;
 mod tables;
 
 pub use analysis::Analysis;
-pub use folder::{Saved, Stored, check_name, exists, list, load, save};
+pub use folder::{Saved, Stored, check_name, exists, list, load, missing, save};
 pub use full_activations::{FILE as FULL_ACTIVATIONS, FullActivations};
 pub use stats_file::{encode as encode_stats, read as read_stats};
 pub use table::Table;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::{Local, Op, Reply, Session};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::hub::{self, Access, Opened};
 use crate::model;
+use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
     Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
@@ -111,6 +112,18 @@ impl Session for Planned {
                 }
                 let files = headers(&args, progress)?;
                 let folder = files.source.place();
+                match files.source.files() {
+                    // As opening it would say. Configs alone are enough to plan for what is elsewhere.
+                    Err(error) if files.revision.is_none() && !self.elsewhere => {
+                        return Err(error.context(format!("loading model \"{}\"", plain(&args.id, 200))));
+                    }
+                    Err(error) if error.kind == Kind::NotFound => {
+                        progress.event(Event::Note(format!(
+                            "{folder}: no weights are there; sizes are those of a usual release"
+                        )));
+                    }
+                    _ => (),
+                }
                 Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {

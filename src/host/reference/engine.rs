@@ -6,7 +6,8 @@ const DTYPE: Opt = opt(
     "dtype",
     "\"f32\" | \"bf16\"",
     "\"f32\"",
-    "\"bf16\" lets large products round their operands to bf16; weights keep the type they are stored in, activations are f32",
+    "how products are computed: in f32, or with inputs that are rounded to bf16 where that is faster; weights are read as they are \
+     stored and activations are f32 in both",
 );
 const DEVICE: Opt = opt(
     "device",

@@ -13,7 +13,8 @@ const SCOPE: Opt = opt(
     "scope",
     "\"pooled\" | \"per_sequence\"",
     "\"pooled\"",
-    "all sequences together; or each alone, with their lists put one behind the other",
+    "\"pooled\" asks once, over all sequences together; \"per_sequence\" asks for every sequence by itself and puts all answers into one \
+     list, so that a feature stands there once for each sequence in which it passes",
 );
 const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position of each sequence out");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");

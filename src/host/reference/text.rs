@@ -76,7 +76,7 @@ pub fn terminal(name: Option<&str>) -> Result<String> {
     }
     let known: Vec<&str> =
         super::all().map(|primitive| primitive.name).chain(modules.iter().map(|module| module.name)).collect();
-    let hint = suggest::nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+    let hint = suggest::meant(name, known.iter().copied());
     Err(Error::not_found(format!("no primitive and no module \"{name}\""))
         .hint(hint.unwrap_or_else(|| "`outlier doc` lists them".to_string())))
 }
@@ -86,8 +86,7 @@ fn overview() -> String {
     for area in AREAS {
         let _ = writeln!(text, "{}\n", area.title);
         for primitive in area.primitives {
-            let first = primitive.summary.split_inclusive(". ").next().unwrap_or_default().trim();
-            let _ = writeln!(text, "  {:<20} {}", primitive.name, wrapped(first, 23));
+            let _ = writeln!(text, "  {:<20} {}", primitive.name, wrapped(first_sentence(primitive.summary), 23));
         }
         text.push('\n');
     }
@@ -96,6 +95,31 @@ fn overview() -> String {
         let _ = writeln!(text, "  {:<20} {}", module.name, wrapped(&module.about, 23));
     }
     text + "\n`outlier doc NAME` tells more about one of them.\n"
+}
+
+/// Shortened words behind which no sentence ends.
+const SHORTENED: &[&str] =
+    &["e.g.", "i.e.", "cf.", "vs.", "approx.", "ca.", "Fig.", "Sec.", "Eq.", "No.", "resp.", "Dr."];
+/// Those behind which one may end.
+const SHORTENED_LAST: &[&str] = &["al.", "etc."];
+
+/// The first sentence of a text.
+fn first_sentence(text: &str) -> &str {
+    let marks = text.match_indices(['.', '?', '!']);
+    for (at, mark) in marks.filter(|(at, _)| text[at + 1..].starts_with(char::is_whitespace)) {
+        let before = text[..=at].trim_start();
+        let word = before.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
+        let initial = word.len() == 2 && word.starts_with(|c: char| c.is_ascii_uppercase());
+        let goes_on =
+            |after: &str| after.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit() || "([,;:".contains(c));
+        let inside = SHORTENED.contains(&word)
+            || initial
+            || SHORTENED_LAST.contains(&word) && goes_on(text[at + 1..].trim_start());
+        if mark != "." || !inside {
+            return before;
+        }
+    }
+    text.trim()
 }
 
 fn in_full(primitive: &Primitive) -> String {
@@ -228,4 +252,33 @@ fn definition(primitive: &Primitive, signature: &str, count: usize) -> String {
     let returns = if returns == "any" { "?" } else { returns };
     let _ = writeln!(text, "fn {}({}) -> {returns};", primitive.name, kept.join(", "));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_sentence;
+
+    #[test]
+    fn sentences_end_where_they_end() {
+        for (text, first) in [
+            ("One. Two.", "One."),
+            (
+                "The criterion of Dettmers et al. (2022), as published. More.",
+                "The criterion of Dettmers et al. (2022), as published.",
+            ),
+            ("As Dettmers et al. 2022 have it. More.", "As Dettmers et al. 2022 have it."),
+            ("The features of Dettmers et al. More.", "The features of Dettmers et al."),
+            ("A unit, e.g. Norms or blocks. More.", "A unit, e.g. Norms or blocks."),
+            ("One or two, i.e. few, cf. Fig. 2. More.", "One or two, i.e. few, cf. Fig. 2."),
+            ("From 0.5 to 1. More.", "From 0.5 to 1."),
+            ("By J. Doe. More.", "By J. Doe."),
+            ("Is it so? Yes.", "Is it so?"),
+            ("`a.b` is read. `c` is not.", "`a.b` is read."),
+            ("Counts (of norms, layers, etc.) by threshold. More.", "Counts (of norms, layers, etc.) by threshold."),
+            ("No end", "No end"),
+            ("", ""),
+        ] {
+            assert_eq!(first_sentence(text), first, "{text}");
+        }
+    }
 }

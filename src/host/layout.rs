@@ -1,0 +1,156 @@
+//! Arrays and maps as text for people: in one line where they fit, else over lines, and cut where they are long.
+
+use rhai::{Array, Dynamic, Map};
+
+/// Columns of a line.
+const WIDTH: usize = 100;
+/// Lines of one value.
+const MOST_LINES: usize = 60;
+/// Of what is inside of others, so deep.
+const INDENT: usize = 2;
+
+/// The value as `print` shows it.
+pub fn laid_out(value: &Dynamic) -> String {
+    if !value.is_array() && !value.is_map() {
+        return value.to_string();
+    }
+    let short = one_line(value, WIDTH);
+    short.unwrap_or_else(|| {
+        let mut lines = Vec::new();
+        let whole = add(value, "", "", 0, &mut lines);
+        let mut text = lines.join("\n");
+        if !whole {
+            text += "\n… and more: print(value.to_json()) shows all of it";
+        }
+        text
+    })
+}
+
+/// The value in one line of at most so many columns.
+fn one_line(value: &Dynamic, room: usize) -> Option<String> {
+    let mut text = String::new();
+    write_line(value, room, &mut text).then_some(text).filter(|text| text.chars().count() <= room)
+}
+
+/// False as soon as there is no more room: what is large is never written out for its length.
+fn write_line(value: &Dynamic, room: usize, text: &mut String) -> bool {
+    if let Some(items) = value.read_lock::<Array>() {
+        text.push('[');
+        for (i, item) in items.iter().enumerate() {
+            text.push_str(if i > 0 { ", " } else { "" });
+            if !write_line(item, room, text) {
+                return false;
+            }
+        }
+        text.push(']');
+    } else if let Some(map) = value.read_lock::<Map>() {
+        text.push_str("#{");
+        for (i, (key, item)) in map.iter().enumerate() {
+            text.push_str(&format!("{}{:?}: ", if i > 0 { ", " } else { "" }, key.as_str()));
+            if !write_line(item, room, text) {
+                return false;
+            }
+        }
+        text.push('}');
+    } else {
+        text.push_str(&single(value));
+    }
+    // Bytes, never fewer than characters; four of them make one at most.
+    text.len() <= 4 * room
+}
+
+/// A value that is neither array nor map, as inside of one.
+fn single(value: &Dynamic) -> String {
+    format!("{value:?}")
+}
+
+/// Adds the lines of a value that stands behind `before` and ends with `after`. False where lines were left out.
+fn add(value: &Dynamic, before: &str, after: &str, depth: usize, lines: &mut Vec<String>) -> bool {
+    if lines.len() >= MOST_LINES {
+        return false;
+    }
+    let margin = " ".repeat(INDENT * depth);
+    let room = WIDTH.saturating_sub(margin.len() + before.chars().count() + after.len());
+    if let Some(text) = one_line(value, room) {
+        lines.push(format!("{margin}{before}{text}{after}"));
+        return true;
+    }
+    if let Some(items) = value.read_lock::<Array>() {
+        lines.push(format!("{margin}{before}["));
+        let whole = match items.iter().any(|item| item.is_array() || item.is_map()) {
+            true => items.iter().all(|item| add(item, "", ",", depth + 1, lines)),
+            false => filled(&items, depth + 1, lines),
+        };
+        lines.push(format!("{margin}]{after}"));
+        return whole;
+    }
+    if let Some(map) = value.read_lock::<Map>() {
+        lines.push(format!("{margin}{before}#{{"));
+        let whole = map.iter().all(|(key, item)| add(item, &format!("{:?}: ", key.as_str()), ",", depth + 1, lines));
+        lines.push(format!("{margin}}}{after}"));
+        return whole;
+    }
+    lines.push(format!("{margin}{before}{}{after}", single(value)));
+    true
+}
+
+/// Adds plain items, as many to a line as fit.
+fn filled(items: &Array, depth: usize, lines: &mut Vec<String>) -> bool {
+    let margin = " ".repeat(INDENT * depth);
+    let mut line = margin.clone();
+    for item in items {
+        let text = single(item);
+        if line.len() > margin.len() && line.chars().count() + text.chars().count() + 2 > WIDTH {
+            lines.push(line.trim_end().to_string());
+            line.clone_from(&margin);
+            if lines.len() >= MOST_LINES {
+                return false;
+            }
+        }
+        line += &format!("{text}, ");
+    }
+    lines.push(line.trim_end().to_string());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: i64) -> Dynamic {
+        (0..count).map(Dynamic::from).collect::<Array>().into()
+    }
+
+    fn map(entries: Vec<(&str, Dynamic)>) -> Dynamic {
+        entries.into_iter().map(|(key, value)| (key.into(), value)).collect::<Map>().into()
+    }
+
+    #[test]
+    fn what_fits_is_one_line_as_the_language_writes_it() {
+        let value = map(vec![("a", numbers(3)), ("b", map(vec![("c", "x\"y".into())])), ("d", Dynamic::UNIT)]);
+        assert_eq!(laid_out(&value), value.to_string());
+        assert_eq!(laid_out(&numbers(0)), "[]");
+        assert_eq!(laid_out(&"x".into()), "x");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_laid_out() {
+        let text = laid_out(&map(vec![("ids", numbers(40)), ("name", "x".into())]));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["#{", "  \"ids\": ["]);
+        assert!(lines[2].starts_with("    0, 1, 2, ") && lines[2].ends_with(','), "{text}");
+        assert_eq!(lines[lines.len() - 3..], ["  ],", "  \"name\": \"x\",", "}"]);
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn what_is_long_is_cut_and_says_so() {
+        let rows: Array = (0..1000).map(|_| numbers(60)).collect();
+        let text = laid_out(&rows.into());
+        assert!(text.lines().count() <= MOST_LINES + 10, "{}", text.lines().count());
+        assert!(text.ends_with("\n… and more: print(value.to_json()) shows all of it"), "{text}");
+        let text = laid_out(&numbers(100_000));
+        assert!(text.lines().count() <= MOST_LINES + 3 && text.contains("… and more"), "{}", text.lines().count());
+        assert!(!laid_out(&numbers(100)).contains("… and more"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Passes through models in a plan: how long they will take and what they need, from estimates and from what was measured
+//! before.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use crate::session::{Planned, Step};
+
+/// Name of this machine in plans.
+pub const HERE: &str = "this machine";
+
+/// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
+/// operations per second of a few cores here, and of the ten or so that come with a rented GPU: this program computes on
+/// processors.
+const HUB_HERE: f64 = 1e8;
+const HUB_RENTED: f64 = 1e9;
+const DISK: f64 = 1e9;
+const CORES: f64 = 1e11;
+const CORES_RENTED: f64 = 4e11;
+
+/// What a process has in memory beside a pass and what an estimate counts for the program: values of the script, the code that
+/// it has run by then, and pages that the allocator cannot give back. A program with all its checks is larger.
+const BESIDE: u64 = if cfg!(debug_assertions) { 36 << 20 } else { 16 << 20 };
+
+/// One pass through a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pass {
+    pub model: String,
+    pub place: String,
+    pub num_sequences: usize,
+    pub sequence_length: usize,
+    pub download_bytes: u64,
+    pub read_bytes: u64,
+    pub memory_bytes: u64,
+    /// By the assumed rates.
+    pub assumed_minutes: f64,
+    pub minutes: f64,
+    /// What `minutes` rests on.
+    pub basis: String,
+    pub dollars: Option<f64>,
+    /// What really happened, once it has.
+    pub actual: Option<Actual>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Actual {
+    pub minutes: f64,
+    pub read_bytes: u64,
+    pub memory_bytes: u64,
+    pub dollars: f64,
+}
+
+impl Pass {
+    /// What makes two passes the same work.
+    pub fn key(&self) -> (&str, usize, usize) {
+        (&self.model, self.num_sequences, self.sequence_length)
+    }
+}
+
+/// What `planned` has noted, at the place that is named so, at a price in USD per hour.
+pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Plan]) -> Vec<Pass> {
+    let measured = |key: (&str, usize, usize)| -> Vec<&Actual> {
+        let same = |pass: &&Pass| pass.key() == key && pass.place == place;
+        let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(same);
+        passes.filter_map(|pass| pass.actual.as_ref()).collect()
+    };
+    let factor = factor(place, earlier);
+    // What the script keeps of the passes before.
+    let mut records = 0;
+    let pass = |step: Step| {
+        let e = &step.estimate;
+        let here = place == HERE;
+        let (hub, compute) = if here { (HUB_HERE, CORES) } else { (HUB_RENTED, CORES_RENTED) };
+        let download_bytes = if step.download { e.download_bytes } else { 0 };
+        let seconds = download_bytes as f64 / hub + (e.read_bytes as f64 / DISK).max(e.flops / compute);
+        let model = shown(&planned.shown(&step.model.id));
+        let assumed_minutes = seconds / 60.0;
+        let before = measured((&model, step.num_sequences, step.sequence_length));
+        let (minutes, basis) = match before.first() {
+            Some(actual) => (actual.minutes, "measured".to_string()),
+            None => match factor {
+                Some(factor) => (assumed_minutes * factor, "earlier runs".to_string()),
+                None => (assumed_minutes, "assumed rates".to_string()),
+            },
+        };
+        let expected = e.total_bytes + BESIDE + records;
+        let memory_bytes = before.iter().map(|actual| actual.memory_bytes).fold(expected, u64::max);
+        records += record_bytes(&step);
+        Pass {
+            memory_bytes,
+            model,
+            place: place.to_string(),
+            num_sequences: step.num_sequences,
+            sequence_length: step.sequence_length,
+            download_bytes,
+            read_bytes: e.read_bytes,
+            assumed_minutes,
+            minutes,
+            basis,
+            dollars: price.map(|price| price * minutes / 60.0),
+            actual: None,
+        }
+    };
+    planned.take_steps().into_iter().map(pass).collect()
+}
+
+/// Bytes of the record of a pass: the largest and the least value of every feature, by norm and sequence, with and without the
+/// first position.
+fn record_bytes(step: &Step) -> u64 {
+    let norms = 2 * step.estimate.num_layers as u64;
+    norms * step.num_sequences as u64 * step.estimate.hidden_size as u64 * 16
+}
+
+/// How much longer passes took here than the assumed rates say.
+fn factor(place: &str, earlier: &[Plan]) -> Option<f64> {
+    let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(|pass| pass.place == place);
+    let pairs = passes.filter_map(|pass| Some((pass.assumed_minutes, pass.actual.as_ref()?.minutes)));
+    let (assumed, actual) = pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+    (assumed > 0.0).then(|| actual / assumed)
+}
+
+/// A miniature by its name, wherever it lies.
+pub fn shown(id: &str) -> String {
+    match Path::new(id).parent().and_then(Path::file_name) {
+        Some(folder) if folder == "miniature_models" => {
+            format!("miniature {}", Path::new(id).file_name().unwrap_or_default().display())
+        }
+        _ => id.to_string(),
+    }
+}

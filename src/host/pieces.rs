@@ -1,0 +1,189 @@
+//! A script cut into words, numbers, texts and symbols, whatever language it is in: for hints about what stands around an error.
+
+use rhai::Position;
+
+/// A piece of a script: a word, a number, a text or a symbol. Comments are left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece<'a> {
+    pub kind: Kind,
+    pub text: &'a str,
+    /// Where it begins, from 1 on; columns are characters.
+    pub line: usize,
+    pub column: usize,
+    /// Nothing stands between this and the piece before it.
+    pub joined: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Word,
+    Number,
+    /// In any kind of quotation marks.
+    Text,
+    Symbol,
+}
+
+/// Symbols of two or three characters that are looked at as one.
+const LONG: &[&str] =
+    &["===", "!==", "==", "!=", "<=", ">=", "=>", "->", "<-", ":=", "::", "**", "&&", "||", "..", "#{"];
+
+/// The pieces of a script, whatever language it is in.
+fn pieces(source: &str) -> Vec<Piece<'_>> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut at, mut line, mut column, mut end) = (0, 1, 1, 0);
+    while let Some(first) = source[at..].chars().next() {
+        let rest = &source[at..];
+        let (length, kind) = piece(first, rest);
+        let text = &rest[..length];
+        if let Some(kind) = kind {
+            pieces.push(Piece { kind, text, line, column, joined: end == at });
+            end = at + length;
+        }
+        match text.rfind('\n') {
+            Some(last) => {
+                line += text.matches('\n').count();
+                column = text[last + 1..].chars().count() + 1;
+            }
+            None => column += text.chars().count(),
+        }
+        at += length;
+    }
+    pieces
+}
+
+/// How long the piece is that `rest` begins with, and of which kind: none for space and comments.
+fn piece(first: char, rest: &str) -> (usize, Option<Kind>) {
+    let until = |stop: &dyn Fn(char) -> bool| rest.find(stop).unwrap_or(rest.len());
+    match first {
+        _ if rest.starts_with("//") => (until(&|c| c == '\n'), None),
+        _ if rest.starts_with("/*") => (rest.find("*/").map_or(rest.len(), |end| end + 2), None),
+        _ if first.is_whitespace() => (until(&|c| !c.is_whitespace()), None),
+        _ if first.is_alphabetic() || first == '_' => (until(&|c| !c.is_alphanumeric() && c != '_'), Some(Kind::Word)),
+        _ if first.is_ascii_digit() => (until(&|c| !c.is_ascii_alphanumeric() && c != '_'), Some(Kind::Number)),
+        '"' | '\'' | '`' => (quoted(first, rest), Some(Kind::Text)),
+        _ => {
+            let long = LONG.iter().find(|symbol| rest.starts_with(**symbol));
+            (long.map_or(first.len_utf8(), |symbol| symbol.len()), Some(Kind::Symbol))
+        }
+    }
+}
+
+/// The length of a text with its quotation marks: over lines in backquotes only.
+fn quoted(mark: char, rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            '\n' if mark != '`' => return at,
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == mark => return at + 1,
+            _ => (),
+        }
+    }
+    rest.len()
+}
+
+/// The pieces of a script, and the one at which the parser stopped.
+pub struct Place<'a> {
+    pub pieces: Vec<Piece<'a>>,
+    pub at: usize,
+}
+
+impl<'a> Place<'a> {
+    /// None where nothing stands at `position` or behind it.
+    pub fn of(source: &'a str, position: Position) -> Option<Self> {
+        let (line, column) = (position.line()?, position.position().unwrap_or(1));
+        let pieces = pieces(source);
+        let behind = |piece: &Piece| (piece.line, piece.column + piece.text.chars().count()) > (line, column);
+        let at = pieces.iter().position(behind)?;
+        Some(Self { pieces, at })
+    }
+
+    /// The piece so many behind the place, of the same line; before it where `offset` is negative.
+    pub fn near(&self, offset: isize) -> Option<Piece<'a>> {
+        let piece = *self.pieces.get(self.at.checked_add_signed(offset)?)?;
+        (piece.line == self.pieces[self.at].line).then_some(piece)
+    }
+
+    pub fn text(&self, offset: isize) -> &'a str {
+        self.near(offset).map_or("", |piece| piece.text)
+    }
+
+    /// The pieces of the line of the place.
+    pub fn line(&self) -> &[Piece<'a>] {
+        let line = self.pieces[self.at].line;
+        let begin = self.pieces.partition_point(|piece| piece.line < line);
+        let end = self.pieces.partition_point(|piece| piece.line <= line);
+        &self.pieces[begin..end]
+    }
+
+    pub fn line_has(&self, text: &str) -> bool {
+        self.line().iter().any(|piece| piece.kind != Kind::Text && piece.text == text)
+    }
+}
+
+/// The innermost bracket that is open at the place, and what stands before it.
+fn open_bracket<'a>(place: &'a Place) -> Option<(&'a Piece<'a>, Option<&'a Piece<'a>>)> {
+    let mut closed = 0;
+    for (at, piece) in place.pieces[..place.at].iter().enumerate().rev() {
+        match piece.text {
+            ")" | "]" | "}" => closed += 1,
+            "(" | "[" | "{" | "#{" if closed > 0 => closed -= 1,
+            "(" | "[" | "{" | "#{" => return Some((piece, at.checked_sub(1).map(|before| &place.pieces[before]))),
+            _ => (),
+        }
+    }
+    None
+}
+
+/// Whether the innermost bracket that is open at the place is this one.
+pub fn in_brackets(place: &Place, bracket: &str) -> bool {
+    open_bracket(place).is_some_and(|(open, _)| open.text == bracket)
+}
+
+/// Whether it is a brace where a value stands, as around the maps of other languages.
+pub fn is_map(place: &Place) -> bool {
+    open_bracket(place).is_some_and(|(open, before)| {
+        let value = before.is_some_and(|before| matches!(before.text, "(" | "[" | "," | "=" | ":" | "return" | "=>"));
+        open.text == "{" && value
+    })
+}
+
+/// Whether it is that of a call.
+pub fn is_call(place: &Place) -> bool {
+    open_bracket(place).is_some_and(|(_, before)| before.is_some_and(|before| before.kind == Kind::Word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_know_their_places() {
+        let found = pieces("let a = 'x y'; // f\n  f\"é\" ==  `\n${b}` c");
+        let shown: Vec<_> = found.iter().map(|piece| (piece.text, piece.line, piece.column, piece.joined)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("let", 1, 1, true),
+                ("a", 1, 5, false),
+                ("=", 1, 7, false),
+                ("'x y'", 1, 9, false),
+                (";", 1, 14, true),
+                ("f", 2, 3, false),
+                ("\"é\"", 2, 4, true),
+                ("==", 2, 8, false),
+                ("`\n${b}`", 2, 12, false),
+                ("c", 3, 7, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn text_that_is_never_closed_is_read_to_its_end() {
+        for source in ["\"abc", "'", "`a\nb", "/* x", "#", "\"\\", "a // b"] {
+            assert!(pieces(source).len() <= 1, "{source}");
+        }
+        assert!(Place::of("let a = 1", Position::new(9, 1)).is_none());
+    }
+}

@@ -1,0 +1,111 @@
+//! Folders of models near a name that is none: whoever names a folder and misspells it has not asked for a model of the hub.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind};
+use crate::home;
+use crate::suggest;
+
+const CONFIG: &str = "config.json";
+
+/// A folder of a model whose path is like `id`: in the same folder, in one of a like name, or of this name in a folder here.
+pub fn nearest(id: &str) -> Option<String> {
+    let path = home::expanded(id.trim_end_matches('/'));
+    let name = path.file_name()?.to_str()?;
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if let Some(near) = like(parent, name).find(|folder| folder.join(CONFIG).is_file()) {
+        return Some(near.display().to_string());
+    }
+    let above = parent.parent().zip(parent.file_name().and_then(|name| name.to_str()));
+    let beside: Vec<PathBuf> = match above {
+        Some((above, parent)) => like(above, parent).collect(),
+        None => folders(parent),
+    };
+    let same = beside.into_iter().map(|folder| folder.join(name)).find(|folder| folder.join(CONFIG).is_file());
+    same.map(|folder| folder.display().to_string())
+}
+
+/// Whether `id` names something in a folder that is here.
+fn in_a_folder(id: &str) -> bool {
+    let path = home::expanded(id);
+    path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())
+}
+
+/// What went wrong when the hub was asked for `id`, with what is here: there is no such folder, and perhaps one like it.
+pub fn told(id: &str, error: Error) -> Error {
+    if !matches!(error.kind, Kind::NotFound | Kind::Io | Kind::Auth) {
+        return error;
+    }
+    let near = nearest(id);
+    if near.is_none() && !in_a_folder(id) {
+        return error;
+    }
+    let model = format!("model \"{id}\": ");
+    let problem = error.message.strip_prefix(&model).unwrap_or(&error.message);
+    let problem = problem.strip_prefix("no such folder, and ").unwrap_or(problem);
+    let told = Error::new(error.kind, format!("{model}no such folder, and {problem}"));
+    match (near, error.hint) {
+        (Some(near), _) => told.hint(format!("did you mean the folder \"{near}\"?")),
+        (None, Some(hint)) => told.hint(hint),
+        (None, None) => told,
+    }
+}
+
+/// Folders in `parent` with a name like this one, the likest first.
+fn like(parent: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let names: Vec<String> =
+        folders(parent).iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_string())).collect();
+    let near = suggest::close(name, names.iter().map(String::as_str)).map(|near| parent.join(near));
+    let begins = names.iter().filter(|other| suggest::containing(name, [other.as_str()]).len() == 1);
+    let begins: Vec<PathBuf> = begins.map(|other| parent.join(other)).collect();
+    near.into_iter().chain(begins)
+}
+
+fn folders(parent: &Path) -> Vec<PathBuf> {
+    let here = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let entries = std::fs::read_dir(here).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| parent.join(entry.file_name())).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_models_are_found_by_names_like_theirs() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |path: &str| home.path().join(path).display().to_string();
+        for folder in ["examples/shakespeare-olmoe", "examples/other", "models/qwen3"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        for folder in ["examples/shakespeare-olmoe", "models/qwen3"] {
+            std::fs::write(at(&format!("{folder}/config.json")), "{}").unwrap();
+        }
+        for (given, near) in [
+            ("examples/shakespear-olmoe", Some("examples/shakespeare-olmoe")),
+            ("examples/shakespeare-olmoe-2/", Some("examples/shakespeare-olmoe")),
+            ("exmaples/shakespeare-olmoe", Some("examples/shakespeare-olmoe")),
+            ("models/qwen", Some("models/qwen3")),
+            // A folder without a model is none that was meant.
+            ("examples/othr", None),
+            ("models/zebra", None),
+            ("nowhere/at/all", None),
+        ] {
+            assert_eq!(nearest(&at(given)), near.map(at), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_the_hub_said_stays_known() {
+        let asked =
+            Error::new(Kind::Io, "model \"src/zebra\": fetching config.json: no answer").hint("is there a network?");
+        let told = told("src/zebra", asked);
+        assert_eq!(told.message, "model \"src/zebra\": no such folder, and fetching config.json: no answer");
+        assert_eq!(told.hint.as_deref(), Some("is there a network?"));
+        let other = Error::new(Kind::Io, "model \"nobody-has/zebra\": no answer");
+        assert_eq!(super::told("nobody-has/zebra", other.clone()), other);
+    }
+}
