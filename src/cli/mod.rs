@@ -71,6 +71,8 @@ enum Command {
     },
 }
 
+/// The exit code when an argument is wrong, such as a name of nothing.
+const WRONG: u8 = 1;
 /// The exit code of bad usage.
 const USAGE: u8 = 2;
 /// The exit code when a script ended well but reported a failed model, when a command failed or what was to be shown could not

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::allow::path;
 use super::table::print_table;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
 use crate::words::counted;
@@ -66,6 +66,10 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         true => given.clone(),
         false => Path::new("results").join(given.strip_prefix("results").unwrap_or(given)),
     };
+    if !folder.exists() {
+        return Err(Error::bad_argument(format!("there are no results \"{}\"", given.display()))
+            .hint("give the name of a folder below results/, such as olmoe_1b_7b"));
+    }
     let stored = results::load(&folder)?;
     let before = &stored.found.criterion;
     let criterion = Criterion {

@@ -29,8 +29,8 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
 /// Those that were registered by us.
 pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
     let mut names = listed(engine, false);
-    // Those are the language's, with bounds.
-    names.retain(|(name, _)| !super::growth::NAMES.contains(&name.as_str()));
+    // Those are the language's, with bounds and a meaning.
+    names.retain(|(name, _)| !super::growth::NAMES.contains(&name.as_str()) && name != super::ending::NAME);
     names
 }
 
