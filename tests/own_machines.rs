@@ -193,7 +193,7 @@ fn a_run_that_ends_leaves_no_folder_behind() {
         assert!(gpus(&project, &[]).ok().contains("no machine of this project"));
     }
     // One whose time was over says so in its log.
-    run(&project, &sshd, &provision(&sshd, ", keep_running: true, max_hours: 0.0005")).ends(0);
+    run(&project, &sshd, &provision(&sshd, ", keep_running: true, max_hours: 0.01")).ends(0);
     wait_for("its end", || workers(&sshd) == 0);
     let left = folders(&sshd);
     assert_eq!(left.len(), 1);

@@ -1,6 +1,5 @@
 //! What scripts may replace in a project, and where they write when their user lets them.
 
-use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::project::{FULL, Outcome, Project, stripped};
@@ -11,25 +10,33 @@ let acts = model.extract_layernorms(tokens);
 let all = #{ activations: acts, found: acts.detect_outliers() };\n";
 const FIGURE: &str = "#{ kind: \"bars\", title: \"t\", categories: [\"a\"], groups: [#{ values: [1.0] }] }";
 
-fn project() -> Project {
-    let project = Project::new();
-    project.copy("examples/shakespeare-olmoe", "model");
-    fs::create_dir(project.path("home")).unwrap();
-    project
+/// A project with a model, and the home folder of its user.
+struct User {
+    project: Project,
+    home: Project,
 }
 
-/// Runs a script with these flags of `outlier run`, its user's home folder being `home` of the project.
-fn run(project: &Project, flags: &[&str], script: &str) -> Outcome {
-    project.file("script.rhai", script);
-    let mut command = project.command(&[&["run"], flags, &["script.rhai"]].concat());
-    command.env("HOME", project.path("home")).env("OUTLIER_WORKER", stripped());
-    Outcome::of(command.output().unwrap())
+impl User {
+    fn new() -> Self {
+        let user = Self { project: Project::new(), home: Project::new() };
+        user.project.copy("examples/shakespeare-olmoe", "model");
+        user
+    }
+
+    /// Runs a script with these flags of `outlier run`.
+    fn run(&self, flags: &[&str], script: &str) -> Outcome {
+        self.project.file("script.rhai", script);
+        let mut command = self.project.command(&[&["run"], flags, &["script.rhai"]].concat());
+        command.env("HOME", self.home.path("")).env("OUTLIER_WORKER", stripped());
+        Outcome::of(command.output().unwrap())
+    }
 }
 
 #[test]
 pub fn where_the_user_allows_it_every_primitive_writes() {
     for (place, flag) in [("~/out", "~/out"), ("~/out", "~"), ("~/out/deep", "~/out")] {
-        let project = project();
+        let user = User::new();
+        let (project, home) = (&user.project, &user.home);
         let script = format!(
             "{ACTS}
             print(write_text(\"{place}/a.txt\", \"x\"));
@@ -41,17 +48,17 @@ pub fn where_the_user_allows_it_every_primitive_writes() {
             model.extract_layernorms(tokens, #{{ keep: \"full\", out: \"{place}\" }});
             "
         );
-        let told = run(&project, &[], &script).ends(1).stderr;
+        let told = user.run(&[], &script).ends(1).stderr;
         assert!(told.contains("--allow-write DIR"), "{told}");
-        assert!(!project.has("home/out"));
-        let said = run(&project, &["--allow-write", flag], &script).ok();
-        let folder = format!("home/{}", place.trim_start_matches("~/"));
-        let at = |file: &str| project.path(&format!("{folder}/{file}")).display().to_string();
+        assert!(!home.has("out"));
+        let said = user.run(&["--allow-write", flag], &script).ok();
+        let folder = place.trim_start_matches("~/");
+        let at = |file: &str| home.path(&format!("{folder}/{file}")).display().to_string();
         assert_eq!(said, format!("{}\n{}\ntrue\n", at("a.txt"), at("mine")));
         for file in
             ["a.txt", "a.json", "a.csv", "a.svg", "mine/final_analysis_results.json", "mine/tables/norms.csv", FULL]
         {
-            assert!(project.has(&format!("{folder}/{file}")), "{place}/{file}");
+            assert!(home.has(&format!("{folder}/{file}")), "{place}/{file}");
         }
         assert!(!project.has("results/mine"));
     }
@@ -60,20 +67,22 @@ pub fn where_the_user_allows_it_every_primitive_writes() {
 /// A file or folder that is named itself.
 #[test]
 fn the_place_that_is_allowed_may_be_the_file_itself() {
-    let project = project();
-    run(&project, &["--allow-write", "~/note.txt"], "write_text(\"~/note.txt\", \"x\");").ok();
-    assert_eq!(project.text("home/note.txt"), "x");
-    run(&project, &["--allow-write", "~/note.txt"], "write_text(\"~/note2.txt\", \"x\");").ends(1);
+    let user = User::new();
+    let home = &user.home;
+    user.run(&["--allow-write", "~/note.txt"], "write_text(\"~/note.txt\", \"x\");").ok();
+    assert_eq!(home.text("note.txt"), "x");
+    user.run(&["--allow-write", "~/note.txt"], "write_text(\"~/note2.txt\", \"x\");").ends(1);
     let script = format!("{ACTS} model.extract_layernorms(tokens, #{{ keep: \"full\", out: \"~/full\" }});");
-    run(&project, &["--allow-write", "~/full"], &script).ok();
-    assert!(project.has(&format!("home/full/{FULL}")));
+    user.run(&["--allow-write", "~/full"], &script).ok();
+    assert!(home.has(&format!("full/{FULL}")));
 }
 
 #[test]
 pub fn the_users_word_covers_no_hidden_files_and_no_secrets() {
-    let project = project();
-    project.file("home/.ssh/config", "theirs").file("home/.bashrc", "theirs");
-    symlink(project.path("home/.ssh"), project.path("home/visible")).unwrap();
+    let user = User::new();
+    let home = &user.home;
+    home.file(".ssh/config", "theirs").file(".bashrc", "theirs");
+    symlink(home.path(".ssh"), home.path("visible")).unwrap();
     let calls = [
         "write_text(\"~/.bashrc\", \"x\")".to_string(),
         "write_text(\"~/.ssh/config\", \"x\")".to_string(),
@@ -96,20 +105,21 @@ pub fn the_users_word_covers_no_hidden_files_and_no_secrets() {
         .iter()
         .map(|call| format!("try {{ {call}; print({:?}); }} catch (e) {{ print(e.kind); }}\n", format!("DONE {call}")))
         .collect();
-    let said = run(&project, &["--allow-write", "~"], &format!("{ACTS}{tries}")).ok();
+    let said = user.run(&["--allow-write", "~"], &format!("{ACTS}{tries}")).ok();
     assert_eq!(said, "bad_argument\n".repeat(calls.len()));
-    assert_eq!(project.files("home/.ssh"), ["config"]);
-    assert_eq!((project.text("home/.bashrc"), project.text("home/.ssh/config")), ("theirs".into(), "theirs".into()));
+    assert_eq!(home.files(".ssh"), ["config"]);
+    assert_eq!((home.text(".bashrc"), home.text(".ssh/config")), ("theirs".into(), "theirs".into()));
     // The hidden folder itself is a place like any other.
-    run(&project, &["--allow-write", "~/.mine"], "write_text(\"~/.mine/a.txt\", \"x\");").ok();
-    assert_eq!(project.text("home/.mine/a.txt"), "x");
+    user.run(&["--allow-write", "~/.mine"], "write_text(\"~/.mine/a.txt\", \"x\");").ok();
+    assert_eq!(home.text(".mine/a.txt"), "x");
 }
 
 const LOCALHOST: &str = "let gpu = provision_gpu(#{ provider: \"ssh\", host: \"localhost\" });\n";
 
 #[test]
 pub fn what_comes_from_a_machine_replaces_no_file_of_the_project() {
-    let project = project();
+    let user = User::new();
+    let project = &user.project;
     project.file("LICENSE", "mine").file("texts/a.txt", "newer").file("texts/same.txt", "same");
     project.file("results/x/a.json", "old").file("theirs/a", "theirs").file("theirs/same", "same");
     let tokenizer = project.bytes("model/tokenizer.json");
@@ -131,7 +141,7 @@ pub fn what_comes_from_a_machine_replaces_no_file_of_the_project() {
             format!("try {{ {call}; print({:?}); }} catch (e) {{ print(e.message); }}\n", format!("DONE {call}"))
         })
         .collect();
-    let said = run(&project, &[], &format!("{LOCALHOST}{send}{tries}")).ok();
+    let said = user.run(&[], &format!("{LOCALHOST}{send}{tries}")).ok();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), calls.len(), "{said}");
     assert!(lines.iter().all(|line| line.contains("is here already, and differs from")), "{said}");
@@ -143,19 +153,20 @@ pub fn what_comes_from_a_machine_replaces_no_file_of_the_project() {
         gpu.download(\"texts/same.txt\", \"texts/same.txt\");
         gpu.download(\"out/x/a.json\", \"results/x/a.json\");
         gpu.download(\"out/x/a.json\", \"results/x/a.json\");";
-    assert_eq!(run(&project, &[], &format!("{LOCALHOST}{good}")).ok(), "1\n");
+    assert_eq!(user.run(&[], &format!("{LOCALHOST}{good}")).ok(), "1\n");
     assert_eq!((project.text("texts/b.txt"), project.text("results/x/a.json")), ("theirs".into(), "theirs".into()));
     // With the user's word.
     let script = format!("{LOCALHOST} gpu.sync(#{{ down: \"texts\" }}); gpu.download(\"LICENSE\", \"LICENSE\");");
-    run(&project, &["--allow-write", "texts"], &script).ends(1);
+    user.run(&["--allow-write", "texts"], &script).ends(1);
     assert_eq!((project.text("LICENSE"), project.text("texts/a.txt")), ("mine".into(), "theirs".into()));
-    run(&project, &["--allow-write", "."], &script).ok();
+    user.run(&["--allow-write", "."], &script).ok();
     assert_eq!(project.text("LICENSE"), "theirs");
 }
 
 #[test]
 pub fn activations_that_a_project_has_are_not_replaced_without_a_word() {
-    let project = project();
+    let user = User::new();
+    let project = &user.project;
     project.file(&format!("mymodel/{FULL}"), "mine").file(&format!("results/x/{FULL}"), "of another run");
     let call = |out: &str| format!("{ACTS} model.extract_layernorms(tokens, #{{ keep: \"full\", out: \"{out}\" }});");
     for command in ["run", "plan"] {
@@ -164,24 +175,25 @@ pub fn activations_that_a_project_has_are_not_replaced_without_a_word() {
         assert!(told.contains(&format!("mymodel/{FULL} is there already")) && told.contains("--allow-write"), "{told}");
         assert_eq!(project.text(&format!("mymodel/{FULL}")), "mine");
     }
-    let told = run(&project, &[], &call("results/x")).ends(0).stderr;
+    let told = user.run(&[], &call("results/x")).ends(0).stderr;
     assert!(told.contains(&format!("note: results/x/{FULL} is there already: it is replaced")), "{told}");
     assert!(project.bytes(&format!("results/x/{FULL}")).len() > 1000);
-    run(&project, &["--allow-write", "mymodel"], &call("mymodel")).ok();
+    user.run(&["--allow-write", "mymodel"], &call("mymodel")).ok();
     assert!(project.bytes(&format!("mymodel/{FULL}")).len() > 1000);
     // Where there is none, nothing is said.
-    let told = run(&project, &[], &call("new")).ends(0).stderr;
+    let told = user.run(&[], &call("new")).ends(0).stderr;
     assert!(project.has(&format!("new/{FULL}")) && !told.contains("is there already"), "{told}");
 }
 
 /// What loads by a path is saved by it as well.
 #[test]
 fn a_name_with_the_folder_of_results_before_it_is_the_same_name() {
-    let project = project();
+    let user = User::new();
+    let project = &user.project;
     let script = format!(
         "{ACTS} print(save_results(\"results/mine\", all)); print(load_results(\"results/mine\").found.num_features >= 0);
         print(load_results(\"mine\").found.num_features >= 0); print(has_results(\"results/mine\"));
-        with_log(\"logs/work\", || log(\"hello\")); print(last_logged(\"work\") == last_logged(\"logs/work\"));"
+        with_log(\"logs/work\", || log(\"hello\")); print(last_logged(\"work\").text == last_logged(\"logs/work\").text);"
     );
     assert_eq!(project.script(&script).ok(), "results/mine\ntrue\ntrue\ntrue\ntrue\n");
     assert!(!project.has("results/results") && project.has("logs/work.log") && !project.has("logs/logs"));

@@ -330,7 +330,9 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             }
             _ => (),
         }
-        if begin.elapsed() > patience.end {
+        // A machine of one's own that is not reached costs nothing meanwhile.
+        let unreached = entry.is_own() && listed.is_err();
+        if unreached || begin.elapsed() > patience.end {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
             if entry.is_own() {
                 let message = format!("the worker {name} may still be at work: {reason}");
