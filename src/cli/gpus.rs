@@ -187,7 +187,7 @@ fn list_all() -> Result<ExitCode> {
 
 /// What is said where there is nobody to ask.
 const NOBODY_ASKED: &str =
-    "no provider was asked for machines of ours: there is neither a RunPod key nor a cluster here";
+    "no provider was asked for machines of ours: there is no RunPod key, and no cluster that answers";
 
 /// Providers that can be asked.
 struct Reachable {
