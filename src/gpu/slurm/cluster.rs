@@ -140,12 +140,6 @@ pub fn complaint(finished: &Finished) -> String {
 /// What sbatch says when it refuses (part of its message), what kind of refusal it is, and what to do.
 const REFUSALS: &[(&str, Kind, &str)] = &[
     (
-        "ontact slurm controller",
-        Kind::NoCapacity,
-        "`scontrol ping` tells whether the controller answers: try again later",
-    ),
-    ("onnection refused", Kind::NoCapacity, "`scontrol ping` tells whether the controller answers: try again later"),
-    (
         "stablish a configuration source",
         Kind::NotFound,
         "this machine has Slurm's commands and no cluster: run on a login node, or give `host`",
