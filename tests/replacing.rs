@@ -203,6 +203,6 @@ fn a_name_with_the_folder_of_results_before_it_is_the_same_name() {
         .ok();
     let elsewhere = project.path("elsewhere/mine").display().to_string();
     let told = project.script(&format!("{ACTS} save_results({elsewhere:?}, all);")).ends(1).stderr;
-    assert!(told.contains("is not below results/") && told.contains("--allow-write"), "{told}");
+    assert!(told.contains("is not a name for results, nor a place") && told.contains("--allow-write"), "{told}");
     assert!(!project.has("elsewhere") && !project.has("results/elsewhere"));
 }

@@ -77,10 +77,12 @@ fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
         results::check_name(&last)?;
         return match places::is_allowed(context, &there) {
             true => Ok((folder.to_path_buf(), last)),
-            false => Err(Error::bad_argument(format!("save_results: {name:?} is not below results/")).hint(format!(
-                "give a name, such as \"{last}\", for results/{last}; or let scripts write there: `outlier run --allow-write {} SCRIPT`",
-                folder.display()
-            ))),
+            false => Err(Error::bad_argument(format!("{name:?} is not a name for results, nor a place that may be written to"))
+                .hint(format!(
+                    "use letters, digits, '-', '_' and '.', such as \"{last}\", for a name below results/; or let scripts write there: \
+                     `outlier run --allow-write {} SCRIPT`",
+                    folder.display()
+                ))),
         };
     }
     let below = match given.strip_prefix("results") {
@@ -90,8 +92,8 @@ fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
     let below = below.to_string_lossy().into_owned();
     results::check_name(&below).map_err(|error| match name.contains('/') {
         true => error.hint(
-            "a name is one below results/, of letters, digits, '-', '_' and '.'; a place elsewhere is an absolute path, or begins with \
-             ~/, and `outlier run --allow-write DIR SCRIPT` must allow it",
+            "use letters, digits, '-', '_' and '.' for a name below results/; a place elsewhere is an absolute path, or begins with ~/, and \
+              `outlier run --allow-write DIR SCRIPT` must allow it",
         ),
         false => error,
     })?;
