@@ -227,7 +227,9 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
             Err(error)
         }
         Err(error) => {
-            terminal::note(format!("{}: left out: {error}", provider.name()));
+            // How one gets in stands behind it.
+            let name = provider.name().split(';').next().unwrap_or_default();
+            terminal::note(format!("{name}: left out: {error}"));
             Ok(None)
         }
     }
@@ -272,7 +274,8 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
             Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
                 rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
                 if entry.is_own() {
-                    return Ok(format!("the worker {} on {id} has ended", entry.name));
+                    let machine = entry.id.as_deref().unwrap_or_default();
+                    return Ok(format!("the worker {} on {machine} has ended", entry.name));
                 }
                 let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
                 let at_work = match entry.owner.life() {
