@@ -127,7 +127,8 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
     }
     let folder = stored.0.folder.join("tables");
     places::within(context, "export_tables", &context.root.join(&folder).join("features"), "results").map_err(
-        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that, or say `outlier run --allow-write DIR SCRIPT`"),
+        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that, or say `outlier run --allow-write \
+             DIR SCRIPT`"),
     )?;
     let mut paths = Array::new();
     for (name, table) in results::tables(&stored.0)? {

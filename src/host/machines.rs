@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::options::{Options, number};
+use super::outgoing::look_at_models;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::stage::{Part, Stage};
@@ -19,12 +20,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Want;
 use crate::home;
 use crate::outside;
-use crate::progress::{Event, Progress, interrupt_requested};
+use crate::progress::interrupt_requested;
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output, SshTarget};
-use crate::results::FULL_ACTIVATIONS as FULL;
 use crate::session::{Lent, Provision, Session, Terms};
-use crate::{hub, model};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
 /// Of `model`: what will run, in the words of `estimate_vram`.
@@ -42,8 +41,6 @@ const STALL_MINUTES: f64 = 60.0;
 const PATIENCE_MINUTES: f64 = 10.0;
 const MAX_HOURS: f64 = 12.0;
 const DISK_GB: usize = 60;
-/// How files of weights are called.
-const WEIGHTS: [&str; 6] = [".safetensors", ".safetensors.index.json", ".bin", ".pth", ".pt", ".gguf"];
 /// Bytes of a private key, and of a list of host keys.
 const KEY_FILE: u64 = 16 << 20;
 /// Bytes of a command's output that are held back until their line ends.
@@ -308,26 +305,6 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
     let replaces = |file: &Path| places::may_replace(context, file);
     let report = lent.sync(&context.root, [&up, &down], context.bounds.commands_here, &replaces, &*progress)?;
     Ok(to_dynamic(&plain(&report)))
-}
-
-/// Says of folders of models that are about to be sent what loading them there would say: headers tell it.
-fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
-    for path in up {
-        let folder = remote::to_send("sync", &context.root, path).ok();
-        let Some(folder) = folder.filter(|folder| is_model(folder)) else { continue };
-        if let Err(error) = hub::at(&folder.display().to_string()).and_then(model::check_headers) {
-            let text = format!("sync: the model {path} cannot be analysed as it is: {}", error.message);
-            progress.event(Event::Warning(text));
-        }
-    }
-}
-
-/// Whether a folder holds a model: analyses and other programs have a config.json as well, and no weights beside it.
-fn is_model(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let weights = |name: String| name != FULL && WEIGHTS.iter().any(|end| name.ends_with(end));
-    folder.join("config.json").is_file() && names.into_iter().any(weights)
 }
 
 /// On this side files are those of the project.

@@ -22,6 +22,7 @@ mod machines;
 mod modules;
 mod names;
 mod options;
+mod outgoing;
 mod perplexity;
 mod places;
 pub mod plan;

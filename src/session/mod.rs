@@ -11,6 +11,7 @@ mod lent;
 mod line;
 mod local;
 mod op;
+mod own;
 mod place;
 mod planned;
 mod pulse;

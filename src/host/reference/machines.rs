@@ -61,8 +61,8 @@ print(gpu.provider);"#,
         Primitive {
             name: "attach_gpu",
             signatures: &["attach_gpu(id: string) -> gpu"],
-            summary: "A machine that another run has kept running, rented or over SSH, by its id or name as `outlier gpus` lists it. It is left running when \
-                      this run ends; here it is \"local\", which is always there.",
+            summary: "A machine that another run has kept running, rented or over SSH, by its id or name as `outlier gpus` lists it. It is \
+                      left running when this run ends; here it is \"local\", which is always there.",
             options: &[],
             example: r#"let gpu = attach_gpu("local");
 print(gpu.models());"#,
