@@ -43,14 +43,14 @@ fn good_tokens_pass() {
 fn no_tokens() {
     let project = project();
     project.file("empty.json", "[]").file("hollow.json", "[[], []]");
-    for (options, source) in [
-        ("#{ ids: [] }", "script"),
-        ("#{ ids: [[]] }", "script"),
-        ("#{ ids: \"empty.json\" }", "empty.json"),
-        ("#{ ids: \"hollow.json\" }", "hollow.json"),
+    for (options, code, source) in [
+        ("#{ ids: [] }", SCRIPT, "script"),
+        ("#{ ids: [[]] }", SCRIPT, "script"),
+        ("#{ ids: \"empty.json\" }", FILE, "empty.json"),
+        ("#{ ids: \"hollow.json\" }", FILE, "hollow.json"),
     ] {
         let hint = "give at least one sequence of at least one id";
-        refuses(&project, options, SCRIPT, &format!("{source}: no tokens"), hint);
+        refuses(&project, options, code, &format!("{source}: no tokens"), hint);
     }
 }
 
@@ -59,7 +59,7 @@ fn ragged_tokens() {
     let project = project();
     project.file("ids.json", "[[1, 2, 3], [4, 5, 6], [7, 8]]");
     let message = "ids.json: sequence 0 has 3 tokens, sequence 2 has 2";
-    refuses(&project, "#{ ids: \"ids.json\" }", SCRIPT, message, "cut them to the shortest");
+    refuses(&project, "#{ ids: \"ids.json\" }", FILE, message, "cut them to the shortest");
     refuses(&project, "#{ ids: [[1], [2, 3]] }", SCRIPT, "script: sequence 0 has 1 token,", "cut them to the shortest");
 }
 
@@ -97,7 +97,7 @@ fn safetensors_without_the_tensor() {
     refuses(&project, &options("input_idz"), FILE, message, "did you mean `input_ids`?");
     refuses(&project, &options("zebra"), FILE, "no tensor `zebra`", "`input_ids`");
     let message = "`last_logits` is F32, expected integers";
-    refuses(&project, &options("last_logits"), SCRIPT, message, "I32 or I64");
+    refuses(&project, &options("last_logits"), FILE, message, "I32 or I64");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn safetensors_that_hold_no_sequences() {
         ("none", "ids.safetensors: no tokens", "give at least one sequence"),
         ("hollow", "ids.safetensors: no tokens", "give at least one sequence"),
     ] {
-        refuses(&project, &format!("#{{ ids: \"ids.safetensors\", tensor: \"{tensor}\" }}"), SCRIPT, message, hint);
+        refuses(&project, &format!("#{{ ids: \"ids.safetensors\", tensor: \"{tensor}\" }}"), FILE, message, hint);
     }
 }
 
@@ -155,11 +155,11 @@ fn text(num_sequences: &str, sequence_length: &str, more: &str) -> String {
 fn sequences_longer_than_the_text() {
     let project = with_text("To be, or not to be.");
     let message = "text.txt: the text gives";
-    refuses(&project, &text("1", "500", ""), SCRIPT, message, "use a sequence_length of at most");
-    refuses(&project, &text("9", "4", ""), SCRIPT, message, "use num_sequences: ");
-    refuses(&project, &text("9", "4", ", overlap: 0.5"), SCRIPT, message, "use num_sequences: ");
+    refuses(&project, &text("1", "500", ""), FILE, message, "use a sequence_length of at most");
+    refuses(&project, &text("9", "4", ""), FILE, message, "use num_sequences: ");
+    refuses(&project, &text("9", "4", ", overlap: 0.5"), FILE, message, "use num_sequences: ");
     project.file("text.txt", "");
-    refuses(&project, &text("1", "1", ""), SCRIPT, "the text gives 0 tokens", "more text");
+    refuses(&project, &text("1", "1", ""), FILE, "the text gives 0 tokens", "more text");
 }
 
 #[test]
@@ -167,9 +167,9 @@ fn documents_that_are_too_few_or_too_short() {
     let project = with_text("One short document.--Another short one.--");
     let separated = ", separator: \"--\"";
     let message = "text.txt: 2 documents between separators, num_sequences is 3";
-    refuses(&project, &text("3", "2", separated), SCRIPT, message, "use num_sequences: 2 or more text");
+    refuses(&project, &text("3", "2", separated), FILE, message, "use num_sequences: 2 or more text");
     let message = "text.txt: document 0 gives sequences of at most";
-    refuses(&project, &text("2", "300", separated), SCRIPT, message, "use a smaller sequence_length");
+    refuses(&project, &text("2", "300", separated), FILE, message, "use a smaller sequence_length");
 }
 
 #[test]

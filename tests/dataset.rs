@@ -353,7 +353,7 @@ fn damaged_and_wrong_files() {
     refuses(
         "docs.jsonl",
         documents,
-        SCRIPT,
+        FAILED,
         "0 documents, and 1 of fewer tokens",
         "use a smaller sequence_length or more text",
     );

@@ -69,6 +69,87 @@ fn run_and_plan() {
     }
 }
 
+/// What a script names and what it says itself is wrong in one way, what a file holds in another, whatever is wrong with it.
+#[test]
+fn the_content_of_a_file_that_is_named_fails_and_is_no_wrong_argument() {
+    let project = project();
+    project.file("ragged.json", "[[1, 2], [3]]").file("empty.json", "[]").file("none.json", "[[]]");
+    project.file("negative.json", "[[1, -100]]").file("short.txt", "To be.").file("words.json", "[{\"a\": 1}]");
+    let tensor = |dtype: &str, shape: &str, data: &[u8]| {
+        let header = format!(
+            "{{\"input_ids\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{}]}}}}",
+            data.len()
+        );
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    };
+    project.file("floats.safetensors", tensor("F32", "[1,2]", &[0; 8]));
+    project.file("flat.safetensors", tensor("I64", "[1]", &[0; 8]));
+    project.file("negative.safetensors", tensor("I64", "[1,1]", &(-100i64).to_le_bytes()));
+    let ids = |path: &str| format!("load_tokens(#{{ ids: {path:?} }});");
+    let text = |path: &str, more: &str| {
+        format!(
+            "load_tokens(#{{ text: {path:?}, model: load_model(\"model\"), num_sequences: 4, sequence_length: 64{more} }});"
+        )
+    };
+    let cases = [
+        (ids("ragged.json"), FAILED),
+        (ids("empty.json"), FAILED),
+        (ids("none.json"), FAILED),
+        (ids("negative.json"), FAILED),
+        (ids("floats.safetensors"), FAILED),
+        (ids("flat.safetensors"), FAILED),
+        (ids("negative.safetensors"), FAILED),
+        (ids("missing.json"), FAILED),
+        (text("short.txt", ""), FAILED),
+        (text("short.txt", ", windows: \"documents\""), FAILED),
+        (text("short.txt", ", separator: \"x\""), FAILED),
+        (text("words.json", ", format: \"json\", column: \"b\""), FAILED),
+        // What the script says itself.
+        ("load_tokens(#{ ids: [[1, 2], [3]] });".to_string(), WRONG),
+        ("load_tokens(#{ ids: [] });".to_string(), WRONG),
+        ("load_tokens(#{ ids: [[-1]] });".to_string(), WRONG),
+        (text("short.txt", ", overlap: 2.0"), WRONG),
+    ];
+    for (script, code) in cases {
+        let outcome = project.script(&script);
+        assert_eq!(outcome.code, code, "{script}\n{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_script_that_ends_itself_says_how() {
+    let project = project();
+    let cases = [
+        ("exit(3); print(1)", 3),
+        ("fn f() { exit(7) } f(); print(1)", 7),
+        ("try { exit(5) } catch (e) { print(1) }", 5),
+        ("exit()", 0),
+        ("exit(0)", 0),
+        ("exit(\"bad\")", 0),
+        ("exit(1000)", 125),
+        ("exit(-1)", 0),
+        ("exit(2.5)", 0),
+        ("3", 0),
+    ];
+    for (script, code) in cases {
+        assert_eq!(project.script(script).ends(code).stdout, "", "{script}");
+    }
+}
+
+#[test]
+fn a_signal_that_asks_to_stop_ends_as_ctrl_c_does() {
+    let project = project();
+    project.file("slow.rhai", "print(\"on\"); sleep(600)");
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
+        let child = start(&project, &["run", "slow.rhai"]);
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        // SAFETY: it is a child of ours that has not been waited for.
+        unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        ending(child).ends(INTERRUPTED);
+    }
+    assert!(include_str!("../README.md").contains("| 130 | interrupted with Ctrl-C, SIGTERM or SIGHUP"));
+}
+
 #[test]
 fn check_and_test() {
     let project = project();
@@ -132,7 +213,7 @@ fn rethreshold() {
             (&["rethreshold", "one", "--layers", "25"], WRONG),
             (&["rethreshold", "one", "--magnitude", "high"], USAGE),
             (&["rethreshold"], USAGE),
-            (&["rethreshold", "none"], FAILED),
+            (&["rethreshold", "none"], WRONG),
             (&["rethreshold", "results/damaged"], FAILED),
         ],
     );
@@ -145,10 +226,10 @@ fn gpus_and_offers() {
         &project,
         &[
             (&["gpus"], DONE),
-            (&["gpus", "ssh", "nothing"], FAILED),
-            (&["gpus", "logs", "nothing"], FAILED),
+            (&["gpus", "ssh", "nothing"], WRONG),
+            (&["gpus", "logs", "nothing"], WRONG),
             (&["gpus", "terminate"], USAGE),
-            (&["gpus", "terminate", "nothing"], LEFT),
+            (&["gpus", "terminate", "nothing"], WRONG),
             (&["gpus", "no-such-action"], USAGE),
             (&["offers", "--provider", "nowhere"], WRONG),
             (&["offers"], FAILED),
@@ -173,7 +254,12 @@ fn gpus_of_a_provider_that_does_not_answer() {
     };
     let silent = "http://127.0.0.1:9";
     // Who has no account there has no machines there.
-    assert!(run(&["gpus", "--all"], None, silent).ok().contains("no provider lists a machine of ours"));
+    assert!(run(&["gpus", "--all"], None, silent).ok().contains("no provider was asked for machines of ours"));
+    let said = run(&["gpus", "reap"], None, silent).ok();
+    assert!(said.contains("nothing is left over that this project knows of; no provider was asked"), "{said}");
+    // Whether there is such a machine is not known where one does not answer.
+    run(&["gpus", "terminate", "nothing"], Some("rpa_KEY"), silent).ends(LEFT);
+    run(&["gpus", "terminate", "nothing"], None, silent).ends(WRONG);
     let outcome = run(&["gpus", "--all"], Some("rpa_KEY"), silent).ends(FAILED);
     assert!(outcome.stderr.contains("runpod: left out: RunPod does not answer"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("no provider that answers lists a machine of ours"), "{}", outcome.stdout);
@@ -197,7 +283,7 @@ fn repl() {
     // It goes on behind an error, and tells of it at the end.
     assert_eq!(piped("nothing()\n1 + 1\n").ends(FAILED).stdout, "2\n");
     piped("load_model(\"/nowhere/at/all\")\n").ends(FAILED);
-    project.run(&["repl", "--attach", "nothing"]).ends(FAILED);
+    project.run(&["repl", "--attach", "nothing"]).ends(WRONG);
     project.run(&["repl", "--no-such-flag"]).ends(USAGE);
 }
 

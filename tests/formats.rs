@@ -613,7 +613,7 @@ fn name_and_content_that_do_not_agree() {
     refuses("t.json", "[{\"text\": \"a\"}] and more", "", FAILED, "more stands behind the end of the array", "");
     refuses("t.json", "[{\"text\": \"a\"} {\"text\": \"b\"}]", "", FAILED, "expected a comma", "");
     refuses("t.json", "[3, 4]", "", FAILED, "reading t.json, item 1 of the array: no object", "");
-    refuses("t.json", "[]", "", SCRIPT, "the text gives 0 tokens", "");
+    refuses("t.json", "[]", "", FAILED, "the text gives 0 tokens", "");
     refuses("t.txt", "To be", "format: \"parquet\", ", FAILED, "too short for a Parquet file", "");
     refuses("t.txt", "To be", "format: \"word\", ", SCRIPT, "`format` is \"word\"", "");
 }

@@ -44,6 +44,7 @@ mod defaults;
 mod diagnostics;
 mod doctor;
 mod exit_codes;
+mod first_steps;
 mod imports;
 mod limits;
 mod mistakes;
@@ -68,6 +69,7 @@ mod hardening;
 mod other_formats;
 mod outside_files;
 
+mod replacing;
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
 /// where anything may be written at all.
 mod results;
@@ -110,6 +112,7 @@ mod hub_unreachable;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod login_shells;
+mod own_machines;
 mod runpod;
 mod slurm;
 mod slurm_cluster;
@@ -118,6 +121,7 @@ mod ssh;
 mod ssh_names;
 
 /// What hostile machines and scripts cannot do, and what those who share a home folder or a ledger do not do to each other.
+mod this_computer;
 mod trust;
 /// What a machine that lies can do to the run that uses it.
 mod wire;

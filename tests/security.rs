@@ -87,6 +87,7 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::writing::a_link_does_not_lead_a_file_out,
             crate::writing::tables_are_exported_below_results_only,
+            crate::replacing::where_the_user_allows_it_every_primitive_writes,
             crate::limits::the_programs_own_folders_are_no_way_out,
         ],
     ),
@@ -95,6 +96,7 @@ const ELSEWHERE: &[Tested] = &[
         14,
         &[
             crate::writing::names_that_are_no_places_are_refused,
+            crate::replacing::the_users_word_covers_no_hidden_files_and_no_secrets,
             crate::limits::the_list_of_machines_keeps_its_place,
             crate::limits::a_file_that_is_called_as_an_unfinished_checkpoint_stays,
         ],
@@ -121,6 +123,8 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::trust::a_machine_writes_only_what_was_asked_for,
             crate::trust::what_is_secret_or_run_here_is_not_fetched,
+            crate::replacing::what_comes_from_a_machine_replaces_no_file_of_the_project,
+            crate::replacing::activations_that_a_project_has_are_not_replaced_without_a_word,
         ],
     ),
     // links are what they lead to
@@ -138,6 +142,8 @@ const ELSEWHERE: &[Tested] = &[
         27,
         &[
             crate::trust::this_computer_is_this_computer_under_every_name,
+            crate::this_computer::a_path_in_the_home_folder_is_not_one_in_the_project,
+            crate::this_computer::a_link_there_does_not_lead_out_of_the_project,
             crate::ssh_names::this_computer_is_this_computer_behind_an_alias_and_on_a_way_through_itself,
         ],
     ),

@@ -171,8 +171,9 @@ pub fn links_are_judged_by_where_they_lead() {
     // What comes back is not written through links either.
     symlink(outside.path(), project.path("away")).unwrap();
     symlink(".git/hooks", project.path("hooks")).unwrap();
-    symlink(outside.path().join("theirs"), project.path("kept.txt.part")).unwrap();
-    symlink(outside.path().join("theirs"), project.path("kept.txt")).unwrap();
+    std::fs::create_dir(project.path("results")).unwrap();
+    symlink(outside.path().join("theirs"), project.path("results/kept.txt.part")).unwrap();
+    symlink(outside.path().join("theirs"), project.path("results/kept.txt")).unwrap();
     let refused = |call: &str| {
         format!("try {{ {call}; print(\"DONE {}\"); }} catch (e) {{ print(\"refused\"); }}\n", call.replace('"', "'"))
     };
@@ -191,7 +192,7 @@ pub fn links_are_judged_by_where_they_lead() {
         "gpu.run_command(\"mkdir -p away hooks; echo new > away/theirs; echo new > hooks/y\");\n{}\
          print(gpu.sync(#{{ up: \"data\" }}).files_sent);\n\
          print(gpu.run_command(\"find data -type f | sort\").out);\n\
-         gpu.download(\"away/theirs\", \"kept.txt\");",
+         gpu.download(\"away/theirs\", \"results/kept.txt\");",
         calls.map(refused).concat()
     );
     let outcome = machine.run(&project, &script).ends(0);
@@ -200,7 +201,7 @@ pub fn links_are_judged_by_where_they_lead() {
     assert!(outcome.stdout.ends_with("\n3\ndata/also\ndata/deep/good\ndata/good\n\n"), "{}", outcome.stdout);
     assert_eq!(fs::read_to_string(outside.path().join("theirs")).unwrap(), "other people's");
     assert!(!project.has(".git/hooks/y"));
-    assert_eq!(project.text("kept.txt"), "new\n", "the link gave way to the file");
+    assert_eq!(project.text("results/kept.txt"), "new\n", "the link gave way to the file");
 }
 
 #[test]

@@ -35,10 +35,13 @@ fn run(
     Outcome::of(command(&worker, project, script).output().unwrap())
 }
 
+/// What this side writes itself: the script, and its list of machines.
+const OURS: [&str; 2] = ["work/script.rhai", "work/results/gpus.sqlite"];
+
 /// Everything in the project but what the machine has, and the script.
 fn written(project: &Project) -> Vec<String> {
     let files = project.files("").into_iter();
-    files.filter(|file| !file.starts_with("home/") && file != "work/script.rhai").collect()
+    files.filter(|file| !OURS.contains(&file.as_str()) && !file.starts_with("home/")).collect()
 }
 
 /// Files of the machine that it would like to have here.

@@ -22,13 +22,17 @@ const MOST_BYTES: u64 = 64 << 10;
 pub fn read() {
     match text() {
         Ok(None) => (),
-        Ok(Some(text)) => keep(&text),
+        Ok(Some((text, others_read))) => {
+            if keep(&text) && others_read {
+                note(&format!("{NAME} holds keys, and others on this machine may read it: `chmod 600 {NAME}`"));
+            }
+        }
         Err(problem) => note(&format!("{NAME} is not read: {problem}")),
     }
 }
 
-/// The text of the file; None where there is none; or why it is not read, and what to do.
-fn text() -> Result<Option<String>, String> {
+/// The text of the file, and whether others may read it; None where there is none; or why it is not read, and what to do.
+fn text() -> Result<Option<(String, bool)>, String> {
     // A pipe of this name must not be waited for.
     let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(NAME);
     let file = match file {
@@ -56,10 +60,12 @@ fn text() -> Result<Option<String>, String> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(format!("it is longer than {} KB; keep only keys in it", MOST_BYTES >> 10));
     }
-    String::from_utf8(without_bom(bytes)).map(Some).map_err(|_| "it is not text in UTF-8".to_string())
+    let text = String::from_utf8(without_bom(bytes)).map_err(|_| "it is not text in UTF-8".to_string())?;
+    Ok(Some((text, metadata.mode() & 0o044 != 0)))
 }
 
-fn keep(text: &str) {
+/// Keeps the keys of the text; whether there are any.
+fn keep(text: &str) -> bool {
     let (mut secrets, mut others) = (Vec::new(), Vec::new());
     for (name, value) in entries(text) {
         match (KEYS.contains(&name), Secret::new(value)) {
@@ -72,11 +78,13 @@ fn keep(text: &str) {
             _ => (),
         }
     }
+    let any = !secrets.is_empty();
     secret::keep(secrets);
     if !others.is_empty() {
         let (names, keys) = (plain(&others.join(", "), 200), KEYS.join(" and "));
         note(&format!("{NAME} sets {names}, which is not read from it: only {keys} are; set it in the environment"));
     }
+    any
 }
 
 /// Whether a variable would mean something to this program if it stood in the environment.

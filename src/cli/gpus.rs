@@ -10,8 +10,8 @@ use super::gpus_shell;
 use super::table::{age, dollars, print_table};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
-use crate::gpu::rent::{self, Patience, Reap};
-use crate::gpu::{self, Provider, Want};
+use crate::gpu::rent::{self, Reap};
+use crate::gpu::{self, Provider, Want, own};
 use crate::remote::trust;
 use crate::terminal;
 
@@ -82,8 +82,8 @@ pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
         Some(Action::Terminate { ids }) => terminate(ids),
         Some(Action::Reap) => reap(),
         Some(Action::Ssh { id, command }) => {
-            let entry = ledger()?.find(id)?.ok_or_else(|| {
-                Error::not_found(format!("this project has no machine \"{id}\""))
+            let entry = ledger()?.called(id)?.ok_or_else(|| {
+                Error::bad_argument(format!("this project has no machine \"{id}\""))
                     .hint("`outlier gpus` lists its machines")
             })?;
             gpus_shell::open(id, &entry, command)
@@ -107,14 +107,19 @@ fn row(entry: &Entry, state: &str) -> Vec<String> {
         entry.gpu.clone(),
         age(now() - entry.since),
         entry.task.clone().unwrap_or_default(),
-        entry.provider.clone(),
+        // How one gets in stands behind it.
+        entry.provider.split(if entry.is_own() { ':' } else { ';' }).next().unwrap_or_default().to_string(),
         entry.name.clone(),
     ]
 }
 
 /// The stage, and whether anybody looks after the machine.
 fn state(entry: &Entry) -> String {
-    let stage = entry.stage.name();
+    let stage = &match entry.until.filter(|_| entry.is_own()) {
+        Some(until) if until > now() => format!("{}, at most {} more", entry.stage.name(), age(until - now())),
+        Some(_) => format!("{}, its time is over", entry.stage.name()),
+        None => entry.stage.name().to_string(),
+    };
     match (entry.stage, entry.owner.life(), entry.keep_running) {
         (Stage::Closed | Stage::Ending, ..) | (_, Life::Runs, _) => stage.to_string(),
         (_, _, true) => format!("{stage}, kept running"),
@@ -137,13 +142,14 @@ fn list_known() -> Result<ExitCode> {
 /// What the providers list under our names.
 fn list_all() -> Result<ExitCode> {
     let ledger = ledger()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut asked) = (Vec::new(), 0);
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Some(listed) = listed(&*provider, &ledger)? else {
             left_out |= gpu::has_account(provider.name(), &ledger.all()?);
             continue;
         };
+        asked += 1;
         for alive in listed {
             let machine = &alive.machine;
             rows.push(match &alive.entry {
@@ -171,12 +177,17 @@ fn list_all() -> Result<ExitCode> {
     }
     match (rows.is_empty(), left_out) {
         (true, true) => terminal::line("no provider that answers lists a machine of ours"),
+        (true, false) if asked == 0 => terminal::line(NOBODY_ASKED),
         (true, false) => terminal::line("no provider lists a machine of ours"),
         (false, _) => print_table(COLUMNS, rows),
     }
     // Not all, whatever was asked for.
     Ok(ExitCode::from(if left_out { super::FAILED } else { 0 }))
 }
+
+/// What is said where there is nobody to ask.
+const NOBODY_ASKED: &str =
+    "no provider was asked for machines of ours: there is no RunPod key, and no cluster that answers";
 
 /// Providers that can be asked.
 struct Reachable {
@@ -208,9 +219,17 @@ fn reachable(ledger: &Ledger) -> Result<Reachable> {
 fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::Alive>>> {
     match rent::alive(provider, ledger) {
         Ok(alive) => Ok(Some(alive)),
-        Err(error) if ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) => Err(error),
+        // A machine that the user has may be switched off.
+        Err(error)
+            if !own::is_own(provider.name())
+                && ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) =>
+        {
+            Err(error)
+        }
         Err(error) => {
-            terminal::note(format!("{}: left out: {error}", provider.name()));
+            // How one gets in stands behind it.
+            let name = provider.name().split(';').next().unwrap_or_default();
+            terminal::note(format!("{name}: left out: {error}"));
             Ok(None)
         }
     }
@@ -219,13 +238,17 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
 /// The provider and its id of a machine: one the ledger knows, or one of ours that a provider lists.
 fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     let ledger = ledger()?;
-    if let Some(entry) = ledger.find(id_or_name)?
-        && let Some(id) = entry.id
+    if let Some(entry) = ledger.called(id_or_name)?
+        && let Some(id) = entry.known_as()
     {
-        return Ok((gpu::provider(&entry.provider)?, id));
+        return Ok((gpu::provider(&entry.provider)?, id.to_string()));
     }
-    for provider in reachable(&ledger)?.providers {
-        let Ok(listed) = provider.list() else { continue };
+    let Reachable { providers, mut left_out } = reachable(&ledger)?;
+    for provider in providers {
+        let Ok(listed) = provider.list() else {
+            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
+            continue;
+        };
         let mut listed = listed.into_iter();
         if let Some(machine) = listed.find(|machine| machine.id == id_or_name || machine.name == id_or_name) {
             if !machine.name.starts_with(rent::PREFIX) {
@@ -235,17 +258,25 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
             return Ok((provider, machine.id));
         }
     }
-    Err(Error::not_found(format!("no machine \"{id_or_name}\"")).hint("`outlier gpus --all` lists what there is"))
+    let message = format!("no machine \"{id_or_name}\"");
+    let hint = "`outlier gpus --all` lists what there is";
+    // One that does not answer may have it.
+    let unknown = if left_out { Error::not_found(message) } else { Error::bad_argument(message) };
+    Err(unknown.hint(hint))
 }
 
 fn terminate(ids: &[String]) -> Result<ExitCode> {
-    let (ledger, patience) = (ledger()?, Patience::from_environment());
-    let mut failed = false;
+    let ledger = ledger()?;
+    let (mut failed, mut wrong) = (false, false);
     for id in ids {
-        let ended = match ledger.find(id)? {
+        let ended = match ledger.called(id)? {
             Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
             Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
-                rent::end(&*provider, &ledger, &patience, &entry.name)?;
+                rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
+                if entry.is_own() {
+                    let machine = entry.id.as_deref().unwrap_or_default();
+                    return Ok(format!("the worker {} on {machine} has ended", entry.name));
+                }
                 let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
                 let at_work = match entry.owner.life() {
                     Life::Dead => String::new(),
@@ -254,25 +285,33 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
                 Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
             }),
             None => find(id).and_then(|(provider, id)| {
-                rent::end_unknown(&*provider, &patience, &id)?;
+                rent::end_unknown(&*provider, &provider.patience(), &id)?;
                 Ok(format!("{id} is given back"))
             }),
         };
         match ended {
             Ok(line) => terminal::line(line),
             Err(error) => {
-                failed = true;
+                // What is no name of a machine is no machine that is left.
+                match error.kind {
+                    Kind::BadArgument => wrong = true,
+                    _ => failed = true,
+                }
                 tell(&error);
             }
         }
     }
-    Ok(ExitCode::from(if failed { super::LEAKED } else { 0 }))
+    Ok(ExitCode::from(match (failed, wrong) {
+        (true, _) => super::LEAKED,
+        (false, true) => super::WRONG,
+        (false, false) => 0,
+    }))
 }
 
 /// Whatever keeps a provider from being cleared: what is left over there lives on, and the others are cleared all the same.
 fn reap() -> Result<ExitCode> {
     let ledger = ledger()?;
-    let (mut nothing, mut alive) = (true, false);
+    let (mut nothing, mut alive, mut asked) = (true, false, 0);
     let mut failed = |error: Error| match error.kind {
         Kind::Interrupted => Err(error),
         _ => {
@@ -287,7 +326,7 @@ fn reap() -> Result<ExitCode> {
         Err(error) => failed(error)?,
     }
     for provider in providers {
-        match rent::reap(&*provider, &ledger, &Patience::from_environment(), Reap::All) {
+        match rent::reap(&*provider, &ledger, &provider.patience(), Reap::All) {
             Ok(lines) => {
                 nothing &= lines.is_empty();
                 lines.iter().for_each(terminal::line);
@@ -298,7 +337,10 @@ fn reap() -> Result<ExitCode> {
             }
         }
         let listed = match listed(&*provider, &ledger) {
-            Ok(Some(listed)) => listed,
+            Ok(Some(listed)) => {
+                asked += 1;
+                listed
+            }
             Ok(None) => continue,
             Err(error) => {
                 failed(error)?;
@@ -318,7 +360,10 @@ fn reap() -> Result<ExitCode> {
         }
     }
     if nothing && !alive {
-        terminal::line("nothing is left over");
+        match asked {
+            0 => terminal::line(format!("nothing is left over that this project knows of; {NOBODY_ASKED}")),
+            _ => terminal::line("nothing is left over"),
+        }
     }
     Ok(ExitCode::from(if alive { super::LEAKED } else { 0 }))
 }

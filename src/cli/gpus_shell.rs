@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::Entry;
-use crate::gpu::{SshAddress, slurm};
+use crate::gpu::{SshAddress, own, slurm};
 use crate::remote::{Key, Login, Ssh, Target};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,6 +17,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
     if entry.provider.starts_with("slurm") {
         return in_job(entry, command);
+    }
+    if entry.is_own() {
+        let Some(login) = own::login(&entry.provider)? else {
+            return Err(Error::bad_argument(format!("{id} is this computer")).hint("there is a shell here already"));
+        };
+        return through(entry, login, command, command.is_empty());
     }
     let (Some(address), Some(key)) = (&entry.ssh, &entry.key_file) else {
         return Err(Error::new(Kind::NotFound, format!("{id} has not been reached over SSH")));
@@ -42,6 +48,11 @@ fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
             "is `srun` on the path? `module load slurm` where needed",
         );
     };
+    through(entry, login, &[slurm::step::there(job, command)], command.is_empty())
+}
+
+/// A shell on a machine that the user's own settings lead to, or `words` as a command there.
+fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Result<ExitCode> {
     let key = match &login.key {
         Key::File(file) => Some(file.clone()),
         Key::Usual(_) => None,
@@ -55,7 +66,7 @@ fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
     if let Some(key) = key {
         client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key);
     }
-    let way = entry.provider.trim_start_matches("slurm:").split(';').next().unwrap_or_default();
+    let way = entry.provider.split_once(':').map_or("", |(_, way)| way).split(';').next().unwrap_or_default();
     let target = Target::parse(way)?;
     if let Some(port) = target.port {
         client.args(["-p", &port.to_string()]);
@@ -63,8 +74,7 @@ fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
     if let Some(user) = &target.user {
         client.args(["-l", user]);
     }
-    let line = slurm::step::there(job, command);
-    client.arg(if command.is_empty() { "-t" } else { "-T" }).args([&target.host, &line]);
+    client.arg(if terminal { "-t" } else { "-T" }).arg(&target.host).args(words);
     replace(&mut client, "is the OpenSSH client installed?")
 }
 

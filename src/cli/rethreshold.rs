@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::allow::path;
 use super::table::print_table;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::grid::in_lines;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
@@ -67,7 +67,13 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         true => given.clone(),
         false => Path::new("results").join(given.strip_prefix("results").unwrap_or(given)),
     };
-    let stored = results::load(&folder).map_err(|error| results::missing(Path::new("results"), &folder, error))?;
+    let missing = |error| results::missing(Path::new("results"), &folder, error);
+    if !folder.exists() {
+        let message = format!("there are no results \"{}\"", given.display());
+        let hint = missing(Error::not_found("")).hint.unwrap_or_default();
+        return Err(Error::bad_argument(message).hint(hint));
+    }
+    let stored = results::load(&folder).map_err(missing)?;
     let before = &stored.found.criterion;
     let criterion = Criterion {
         magnitude_threshold: asked.magnitude.unwrap_or(before.magnitude_threshold),

@@ -110,6 +110,7 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
     }
     match outcome {
         Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
+        Ok(()) if context.code() != 0 => ExitCode::from(context.code()),
         Ok(()) if context.failed() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => fail(&diagnostic),
@@ -144,8 +145,26 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
         None => (),
     }
     match outcome {
+        Ok(()) if context.code() != 0 => ExitCode::from(context.code()),
         Ok(()) if context.failed() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => fail(&diagnostic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_stand_before_the_script_are_known_behind_it() {
+        let command = Run::augment_args(clap::Command::new("run"));
+        let long = command.get_arguments().filter_map(|argument| argument.get_long());
+        // What is taken wherever it stands.
+        let mut flags: Vec<String> = long.filter(|name| *name != "dry-run").map(|name| format!("--{name}")).collect();
+        let mut known = host::OF_RUN.map(str::to_string);
+        flags.sort();
+        known.sort();
+        assert_eq!(flags, known);
     }
 }

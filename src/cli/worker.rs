@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::error::Result;
-use crate::session::{self, Inherited, Limits, Starter};
+use crate::session::{self, AtEnd, Inherited, Limits, Starter};
 use crate::terminal;
 
 #[derive(Subcommand)]
@@ -40,6 +40,9 @@ pub struct Settings {
     /// A shell command that gives the machine back, run at the end.
     #[arg(long, value_name = "COMMAND")]
     on_end: Option<String>,
+    /// Removes the folder when a client or a signal has ended it.
+    #[arg(long)]
+    tidy: bool,
     /// Whoever watches the folder starts the worker.
     #[arg(long)]
     kept: bool,
@@ -77,7 +80,14 @@ impl Settings {
         if let Some(command) = &self.on_end {
             arguments.extend(["--on-end".into(), command.into()]);
         }
+        if self.tidy {
+            arguments.push("--tidy".into());
+        }
         arguments
+    }
+
+    fn at_end(&self) -> AtEnd<'_> {
+        AtEnd { command: self.on_end.as_deref(), tidy: self.tidy }
     }
 
     fn limits(&self) -> Limits {
@@ -98,13 +108,13 @@ pub fn run(worker: &Worker) -> Result<()> {
             session::attach(started?)
         }
         Worker::Serve(settings) => {
-            session::guard(&settings.folder, &settings.limits(), settings.on_end.as_deref(), &settings.arguments())
+            session::guard(&settings.folder, &settings.limits(), settings.at_end(), &settings.arguments())
         }
         Worker::Work(Work { settings, inherited, guardian, died }) => {
             let descriptors = <[i32; 3]>::try_from(inherited.as_slice())
                 .map_err(|_| crate::error::Error::bad_argument("--inherited names three descriptors"))?;
             let inherited = Inherited { descriptors, guardian: *guardian, died: died.clone() };
-            session::work(&settings.folder, &settings.limits(), settings.on_end.as_deref(), &inherited)
+            session::work(&settings.folder, &settings.limits(), settings.at_end(), &inherited)
         }
     }
 }

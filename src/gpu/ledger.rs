@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 pub use super::owner::{Life, Owner};
-use super::{Offer, SshAddress};
+use super::{Offer, SshAddress, own};
 use crate::error::{Error, Kind, Result};
 
 /// How long one process waits for another's write.
@@ -62,6 +62,7 @@ pub struct Entry {
     pub stage: Stage,
     /// Seconds since 1970, when it was asked for.
     pub since: f64,
+    /// When it ended; of a machine that the user has, while its worker is at work, when that ends itself at the latest.
     pub until: Option<f64>,
     /// USD in all, once it is closed.
     pub cost: Option<f64>,
@@ -79,6 +80,16 @@ impl Entry {
     pub fn cost_so_far(&self) -> f64 {
         let hours = (self.until.unwrap_or_else(now) - self.since).max(0.0) / 3600.0;
         self.cost.unwrap_or(if self.id.is_some() { hours * self.price } else { 0.0 })
+    }
+
+    /// Whether it is a machine that the user has: its row is that of a worker there.
+    pub fn is_own(&self) -> bool {
+        own::is_own(&self.provider)
+    }
+
+    /// What its provider knows it by, once there is something to know.
+    pub fn known_as(&self) -> Option<&str> {
+        if self.is_own() { Some(&self.name) } else { self.id.as_deref() }
     }
 }
 
@@ -181,6 +192,19 @@ impl Ledger {
         Ok(())
     }
 
+    /// Opens a row for a worker on a machine that the user has, `provider`, which people call `id`, before it is started. The
+    /// worker of a task has the same name each time: its row is the latest one's.
+    pub fn lent(&self, name: &str, provider: &str, id: &str, purpose: &Purpose, until: f64) -> Result<()> {
+        let owner = Owner::this_process();
+        let owner = owner.text();
+        let Purpose { run, task, keep_running, .. } = purpose;
+        let values = params![name, run, task, provider, id, now(), until, keep_running, owner];
+        let sql = "INSERT OR REPLACE INTO machines
+             (name, run, task, provider, id, gpu, price, stage, since, until, keep_running, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, '', 0, 'created', ?6, ?7, ?8, ?9)";
+        self.with(|db| db.execute(sql, values)).map(|_| ())
+    }
+
     /// Machines that are ready for `task` and whose process is known to be no more.
     pub fn left_over(&self, provider: &str, task: &str) -> Result<Vec<Entry>> {
         let mut entries = self.open_entries()?;
@@ -224,14 +248,36 @@ impl Ledger {
     /// The listing has shown that it is gone.
     pub fn closed(&self, name: &str) -> Result<()> {
         let Some(entry) = self.find(name)? else { return Ok(()) };
-        let closed = Entry { until: entry.until.or(Some(now())), ..entry };
+        let closed = Entry { until: Some(entry.until.map_or_else(now, |until| until.min(now()))), ..entry };
         self.change(name, "stage = 'closed', until = ?2, cost = ?3", &[&closed.until, &closed.cost_so_far()])
     }
 
     pub fn find(&self, name_or_id: &str) -> Result<Option<Entry>> {
         self.with(|db| {
-            db.query_row("SELECT * FROM machines WHERE name = ?1 OR id = ?1", [name_or_id], entry).optional()
+            let sql = "SELECT * FROM machines WHERE name = ?1 OR id = ?1
+                ORDER BY name <> ?1, stage = 'closed', since DESC";
+            db.query_row(sql, [name_or_id], entry).optional()
         })
+    }
+
+    /// The machine that people call so: by its name, or by its id where no other that is open has the same. A machine that the
+    /// user has has one id, and as many rows as workers.
+    ///
+    /// # Errors
+    /// `bad_argument` where several are meant; the hint names them.
+    pub fn called(&self, name_or_id: &str) -> Result<Option<Entry>> {
+        let found = self.find(name_or_id)?;
+        let same = |entry: &Entry| entry.id.as_deref() == Some(name_or_id);
+        if found.as_ref().is_none_or(|entry| entry.name == name_or_id) {
+            return Ok(found);
+        }
+        let open: Vec<Entry> = self.open_entries()?.into_iter().filter(same).collect();
+        if open.len() < 2 {
+            return Ok(found);
+        }
+        let names: Vec<&str> = open.iter().map(|entry| entry.name.as_str()).collect();
+        Err(Error::bad_argument(format!("{} workers are known on {name_or_id}", open.len()))
+            .hint(format!("name one of them: {}", names.join(", "))))
     }
 
     /// All that are not closed, oldest first.
@@ -343,6 +389,26 @@ mod tests {
         assert!(ledger.take_over(&left[0], "b").unwrap());
         assert!(!ledger.take_over(&left[0], "c").unwrap());
         assert_eq!(ledger.find("n").unwrap().unwrap().run, "b");
+    }
+
+    #[test]
+    fn workers_on_one_machine_are_told_apart_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("l")).unwrap();
+        let lent = |name: &str| ledger.lent(name, "ssh:box", "box", &purpose(None), now() + 60.0).unwrap();
+        lent("outlier-a-1");
+        ledger.closed("outlier-a-1").unwrap();
+        lent("outlier-a-2");
+        let called = |name: &str| ledger.called(name).map(|entry| entry.map(|entry| entry.name));
+        assert_eq!(called("box").unwrap().as_deref(), Some("outlier-a-2"), "the one that is at work");
+        assert_eq!(called("outlier-a-1").unwrap().as_deref(), Some("outlier-a-1"));
+        lent("outlier-a-3");
+        assert!(called("box").unwrap_err().hint.unwrap().contains("outlier-a-2, outlier-a-3"));
+        assert_eq!(called("none").unwrap(), None);
+        // The worker of a task comes again under its name.
+        lent("outlier-a-1");
+        let again = ledger.find("outlier-a-1").unwrap().unwrap();
+        assert!(again.stage == Stage::Created && again.cost.is_none() && again.until > Some(now()));
     }
 
     #[test]

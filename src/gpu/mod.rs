@@ -1,10 +1,12 @@
 //! Machines with a GPU, rented or lent: who offers them, how one is created, found again and given back.
 
 pub mod ledger;
+pub mod own;
 mod owner;
 pub mod rent;
 pub mod runpod;
 pub mod slurm;
+mod way;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -171,11 +173,12 @@ pub fn has_account(name: &str, known: &[ledger::Entry]) -> bool {
     known.iter().any(|entry| entry.provider == name) || (name == "runpod" && runpod::has_key())
 }
 
-/// The provider of this name that machines are rented from.
+/// The provider of this name: one that machines are rented from, or a machine that the user has.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
     match name {
         "runpod" => Ok(Arc::new(runpod::RunPod::new()?)),
         name if name == "slurm" || name.starts_with("slurm:") => Ok(Arc::new(slurm::Slurm::new(name)?)),
+        name if own::is_own(name) => Ok(Arc::new(own::Own::new(name)?)),
         other => Err(Error::bad_argument(format!("no provider \"{other}\""))
             .hint("providers are \"local\", \"ssh\", \"slurm\" and \"runpod\"")),
     }

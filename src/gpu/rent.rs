@@ -307,23 +307,22 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
     let Some(entry) = ledger.find(name)?.filter(|entry| entry.stage != Stage::Closed) else { return Ok(()) };
     ledger.ending(name)?;
     let begin = Instant::now();
+    let id = entry.known_as();
     let mut asked: Option<Instant> = None;
     loop {
         let listed = provider.list();
         let there = match &listed {
-            Ok(machines) => {
-                machines.iter().find(|machine| machine.name == name || Some(&machine.id) == entry.id.as_ref())
-            }
+            Ok(machines) => machines.iter().find(|machine| machine.name == name || Some(machine.id.as_str()) == id),
             Err(_) => None,
         };
         match (&listed, there) {
             // A listing may lag behind what was created: only after an end was asked for does absence count.
-            (Ok(_), None) if asked.is_some() || entry.id.is_none() => return ledger.closed(name),
+            (Ok(_), None) if asked.is_some() || id.is_none() => return ledger.closed(name),
             (Ok(_), Some(machine)) if asked.is_none_or(|since| since.elapsed() > 4 * patience.poll) => {
                 asked = provider.terminate(&machine.id).ok().map(|()| Instant::now()).or(asked);
             }
             (_, None) if asked.is_none() => {
-                if let Some(id) = &entry.id
+                if let Some(id) = id
                     && provider.terminate(id).is_ok()
                 {
                     asked = Some(Instant::now());
@@ -331,9 +330,16 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             }
             _ => (),
         }
-        if begin.elapsed() > patience.end {
+        // A machine of one's own that is not reached costs nothing meanwhile.
+        let unreached = entry.is_own() && listed.is_err();
+        if unreached || begin.elapsed() > patience.end {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
-            let id = entry.id.as_deref().unwrap_or(name);
+            if entry.is_own() {
+                let message = format!("the worker {name} may still be at work: {reason}");
+                return Err(Error::new(Kind::Service, message)
+                    .hint(format!("`outlier gpus terminate {name}` tries again when the machine can be reached")));
+            }
+            let id = id.unwrap_or(name);
             let message = format!("{} may still be running and costing money: {reason}", id);
             return Err(Error::new(Kind::Service, message).hint(format!(
                 "`outlier gpus terminate {id}` tries again; if that fails, end it in the provider's console"
@@ -373,7 +379,8 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
     let mut lines = Vec::new();
     let mut left = ledger.open_entries()?;
     left.retain(|entry| entry.provider == provider.name() && entry.owner.is_dead());
-    left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending);
+    let is_over = |entry: &Entry| entry.is_own() && entry.until.is_some_and(|until| until < now());
+    left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending || is_over(entry));
     // One that is ready for a task may still be taken over.
     left.retain(|entry| which == Reap::All || entry.task.is_none() || entry.stage != Stage::Ready);
     for entry in left {
@@ -386,6 +393,11 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
             }
         }
         end(provider, ledger, patience, &entry.name)?;
+        if entry.is_own() {
+            let (name, machine) = (&entry.name, entry.id.as_deref().unwrap_or_default());
+            lines.push(format!("{name} on {machine} was left at work by a run that died: ended"));
+            continue;
+        }
         let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
         lines.push(format!("{} ({}) was left over by a run that died: given back, ${cost:.2}", entry.name, entry.gpu));
     }

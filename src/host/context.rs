@@ -1,7 +1,7 @@
 //! What one run of a script shares: where it runs, what was asked for, who watches, what has gone wrong.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -78,6 +78,8 @@ pub struct Context {
     /// Every extraction of this run, without its folds.
     pub measured: Mutex<Vec<Activations>>,
     failed: AtomicBool,
+    /// What the script has ended itself with.
+    code: AtomicU8,
 }
 
 impl Context {
@@ -97,6 +99,7 @@ impl Context {
             stage: None,
             measured: Mutex::default(),
             failed: AtomicBool::new(false),
+            code: AtomicU8::new(0),
         }
     }
 
@@ -158,6 +161,16 @@ impl Context {
     /// The run goes on, but will not end with exit code 0.
     pub fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// The exit code that the script wants, where it ends well.
+    pub fn ends_with(&self, code: u8) {
+        self.code.store(code, Ordering::Relaxed);
+    }
+
+    /// What the script has ended itself with, 0 where it has not.
+    pub fn code(&self) -> u8 {
+        self.code.load(Ordering::Relaxed)
     }
 
     pub fn failed(&self) -> bool {

@@ -13,11 +13,14 @@ use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use super::weight;
 use crate::cuda;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::home;
+use crate::progress::Event;
 use crate::record::{
     CheckpointArgs, ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, ExtractArgs,
     Keep, LoadArgs, plain,
 };
+use crate::remote;
 use crate::results::FULL_ACTIVATIONS as FULL;
 use crate::secret::secret_name;
 use crate::session::{Op, Reply, Session, full_activations_bytes};
@@ -90,8 +93,25 @@ impl<'a> Place<'a> {
         reply
     }
 
+    /// What is not found is not found on the machine: a folder that is here is none there before it was sent.
+    fn there(&self, id: &str, error: Error) -> Error {
+        let Some(machine) = self.session.machine().filter(|_| error.kind == Kind::NotFound) else { return error };
+        let here = home::expanded(id).is_dir();
+        let error = error.context(format!("on {machine}"));
+        match remote::inside("sync", id) {
+            Ok(()) if here => {
+                error.hint(format!("the folder is here, and not there: gpu.sync(#{{ up: {id:?} }}) sends it"))
+            }
+            _ if here => {
+                error.hint("the folder is here, and not there: gpu.sync(#{ up: … }) sends folders of the project")
+            }
+            _ => error,
+        }
+    }
+
     pub fn load(&self, args: LoadArgs) -> Result<Model> {
-        let (info, folder) = self.call(Op::Load(args.clone()))?.model()?;
+        let reply = self.call(Op::Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
+        let (info, folder) = reply.model()?;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
@@ -122,6 +142,14 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
     }
     // Only there are activations written, whatever the machine says.
     let out = args.out.clone().filter(|_| args.keep == Keep::Full);
+    if let Some(out) = &out {
+        gives_way(context, &context.root.join(out).join(FULL))?;
+    }
+    // What is absolute has been judged as a place of this computer.
+    let relative = |path: &&String| !context.bounds.commands_here && !Path::new(path).is_absolute();
+    for path in args.out.iter().chain(args.checkpoint.as_ref().map(|checkpoint| &checkpoint.path)).filter(relative) {
+        model.0.session.confined("extract_layernorms", path)?;
+    }
     let most = full_activations_bytes(&model.0.info, &tokens.0.info);
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
@@ -136,6 +164,23 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
     }
     context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
     Ok(ActivationsHandle(Arc::new(acts)))
+}
+
+/// Activations of an earlier run give way, which is told; other files of the project stay.
+fn gives_way(context: &Context, file: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(file).is_err() {
+        return Ok(());
+    }
+    if !places::may_replace(context, file) {
+        let message = format!("extract_layernorms: {} is there already", file.display());
+        return Err(Error::bad_argument(message).hint(
+            "only files below results/, logs/ and checkpoints/ are replaced: let `out` name a folder there, remove the file, or say \
+             `outlier run --allow-write DIR SCRIPT` with its folder",
+        ));
+    }
+    let text = format!("{} is there already: it is replaced when this pass is complete", file.display());
+    context.progress().event(Event::Note(text));
+    Ok(())
 }
 
 /// The file for checkpoints: below the project's folder, wherever that is.
@@ -183,7 +228,7 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     }
     modules::acts(place.context, "estimate_vram");
     let op = Op::Estimate { model: load_args(id, &o)?, args };
-    place.call(op)?.estimate()
+    place.call(op).map_err(|error| place.there(id, error))?.estimate()
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
@@ -193,6 +238,9 @@ pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     // A name that is none is told by who knows them all.
     let own = if Path::new(name).components().eq([Component::Normal(name.as_ref())]) { name } else { "" };
     places::within(place.context, "miniature_model", &folder.join(own).join("model"), "results")?;
+    if !place.context.bounds.commands_here {
+        place.session.confined("miniature_model", &folder.join(own).display().to_string())?;
+    }
     let folder = folder.display().to_string();
     let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
     Ok(to_dynamic(&plain(&made)))

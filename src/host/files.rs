@@ -70,19 +70,20 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("escape_html", |text: &str| escape(text));
 }
 
-/// Writes below one of the project's folders and returns the path.
+/// Writes below one of the project's folders, or where the user allows it, and returns the path.
 pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
-    let file = places::below_results(context, function, path)?;
+    let file = places::to_write(context, function, path)?;
     // Who believes a key believes that no script has written it.
     if secret_name(path.as_ref()) {
         return Err(Error::bad_argument(format!("{function}: \"{path}\" is the program's own"))
             .hint("name the file results/summary.json, say"));
     }
+    let given = places::relative(context, path);
     match context.plan() {
-        Some(stage) => stage.writes(path.as_ref()),
+        Some(stage) => stage.writes(&given),
         None => disk::write(&file, bytes)?,
     }
-    Ok(path.to_string())
+    Ok(given.display().to_string())
 }
 
 fn write_json(context: &Context, path: &str, value: &Dynamic) -> Result<String> {
@@ -126,7 +127,8 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
     }
     let folder = stored.0.folder.join("tables");
     places::within(context, "export_tables", &context.root.join(&folder).join("features"), "results").map_err(
-        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that"),
+        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that, or say `outlier run --allow-write \
+             DIR SCRIPT`"),
     )?;
     let mut paths = Array::new();
     for (name, table) in results::tables(&stored.0)? {

@@ -15,6 +15,19 @@ use crate::error::{Error, Result};
 use crate::suggest;
 use crate::terminal;
 
+/// Flags of `outlier run`, which stand before the script.
+pub const OF_RUN: [&str; 7] =
+    ["--allow-commands", "--allow-read", "--allow-write", "--host-key", "--max-steps", "--max-minutes", "--max-memory"];
+
+/// What to do about a word among the flags of a script that is a flag of `outlier run`.
+pub fn misplaced(word: &str) -> Option<String> {
+    let name = word.split('=').next().unwrap_or_default();
+    let known = OF_RUN.contains(&name);
+    known.then(|| {
+        format!("`{name}` is a flag of `outlier run`: write it before the script, `outlier run {name} … SCRIPT`")
+    })
+}
+
 struct Flag {
     key: String,
     default: Dynamic,
@@ -92,8 +105,8 @@ fn parse(flags: &[Flag], words: &[String]) -> Result<Map> {
         let Some(flag) = flags.iter().find(|flag| flag.spelling() == name) else {
             let known: Vec<String> = flags.iter().map(Flag::spelling).collect();
             let problem = if name.starts_with('-') { "unknown flag" } else { "unexpected argument" };
-            return Err(Error::bad_argument(format!("{problem} `{name}`"))
-                .hint(suggest::hint(name, known.iter().map(String::as_str))));
+            let hint = || suggest::hint(name, known.iter().map(String::as_str));
+            return Err(Error::bad_argument(format!("{problem} `{name}`")).hint(misplaced(name).unwrap_or_else(hint)));
         };
         let is_value = |word: &&String| !word.starts_with("--");
         let value: Dynamic = if flag.default.is_bool() {

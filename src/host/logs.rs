@@ -46,6 +46,9 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn path(context: &Context, name: &str) -> Result<PathBuf> {
+    // As paths of logs are told.
+    let name = name.strip_prefix("logs/").unwrap_or(name);
+    let name = name.strip_suffix(".log").filter(|name| !name.is_empty()).unwrap_or(name);
     check_name(name)?;
     let path = context.root.join("logs").join(format!("{name}.log"));
     places::within(context, "logging", &path, "logs")?;

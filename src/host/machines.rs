@@ -12,18 +12,19 @@ use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::modules;
 use super::options::{Options, number};
+use super::outgoing::look_at_models;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::stage::{Part, Stage};
 use super::values::{Model, Readable, register_handle, to_dynamic};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
+use crate::home;
 use crate::outside;
-use crate::progress::{Event, Progress, interrupt_requested};
+use crate::progress::interrupt_requested;
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output, SshTarget};
 use crate::session::{Lent, Provision, Session, Terms};
-use crate::{hub, model};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
 /// Of `model`: what will run, in the words of `estimate_vram`.
@@ -224,7 +225,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
                 let path = |key| -> Result<Option<PathBuf>> {
                     let path = o.string(key)?.map(PathBuf::from);
                     if let Some(path) = &path {
-                        match outside::read(path, KEY_FILE) {
+                        match outside::read(&home::expanded(path), KEY_FILE) {
                             Err(e) if e.kind() != ErrorKind::NotFound => {
                                 let path = crate::plain::plain(&path.display().to_string(), 200);
                                 return Err(Error::io(format!("provision_gpu: reading `{key}` {path}"), &e)
@@ -275,7 +276,8 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
         context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
     }
-    if keep_running {
+    // A machine that the user has is told of at the end.
+    if keep_running && !label.is_own() {
         context.line(&format!(
             "{} will be kept running after this run: ${:.2}/h until it is terminated",
             label.id, label.price
@@ -293,6 +295,7 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
             .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
     }
     context.may_fail("sync")?;
+    up.iter().chain(&down).try_for_each(|path| remote::inside("sync", path))?;
     down.iter().try_for_each(|path| remote::accepted("sync", path))?;
     if let Held::Played(part, stage, _) = &*gpu.0 {
         down.iter().for_each(|path| stage.writes(Path::new(path)));
@@ -301,20 +304,9 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
     }
     let (lent, progress) = (gpu.lent("sync")?, context.progress());
     look_at_models(context, &up, &*progress);
-    let report = lent.sync(&context.root, &up, &down, &*progress)?;
+    let replaces = |file: &Path| places::may_replace(context, file);
+    let report = lent.sync(&context.root, [&up, &down], context.bounds.commands_here, &replaces, &*progress)?;
     Ok(to_dynamic(&plain(&report)))
-}
-
-/// Says of folders of models that are about to be sent what loading them there would say: headers tell it.
-fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
-    for path in up {
-        let folder = remote::to_send("sync", &context.root, path).ok();
-        let Some(folder) = folder.filter(|folder| folder.join("config.json").is_file()) else { continue };
-        if let Err(error) = hub::at(&folder.display().to_string()).and_then(model::check_headers) {
-            let text = format!("sync: the model {path} cannot be analysed as it is: {}", error.message);
-            progress.event(Event::Warning(text));
-        }
-    }
 }
 
 /// On this side files are those of the project.
@@ -323,6 +315,7 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
     let (here, there) = if up { (from, to) } else { (to, from) };
     context.may_fail(name)?;
     // Names are judged before a machine is asked for anything.
+    remote::inside(name, here)?;
     if up {
         remote::sendable(name, here)?;
     } else {
@@ -337,14 +330,15 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
         return Ok(());
     }
     let lent = gpu.lent(name)?;
-    if lent.is_here() && !context.bounds.commands_here {
-        remote::inside(name, there)?;
+    if !context.bounds.commands_here {
+        lent.confined(name, there)?;
     }
     let (machine, progress) = (lent.machine()?, context.progress());
     match up {
         true => remote::upload(machine, &remote::to_send(name, &context.root, here)?, &lent.path(to), &*progress),
         false => {
-            remote::download(machine, &lent.path(from), &remote::to_receive(name, &context.root, here)?, &*progress)
+            let file = remote::to_receive(name, &context.root, here)?;
+            remote::download(machine, &lent.path(from), &file, places::may_replace(context, &file), &*progress)
         }
     }
 }

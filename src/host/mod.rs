@@ -8,6 +8,7 @@ mod claims;
 mod context;
 pub mod deep;
 mod diagnostic;
+mod ending;
 mod extract;
 mod figures;
 mod files;
@@ -24,6 +25,7 @@ mod machines;
 pub mod modules;
 mod names;
 mod options;
+mod outgoing;
 mod passes;
 mod perplexity;
 mod pieces;
@@ -46,6 +48,7 @@ mod weight;
 
 pub use context::{Allowed, Bounds, Context, MAX_OPERATIONS, Watch};
 pub use diagnostic::Diagnostic;
+pub use flags::OF_RUN;
 pub use options::{MAX_TIME, parse_bytes};
 
 use std::io::{ErrorKind, Read};
@@ -101,6 +104,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);
     flow::register(&mut engine, context);
+    ending::register(&mut engine, context);
     logs::register(&mut engine, context);
     show::register(&mut engine, context);
     testing::register(&mut engine, context);
@@ -192,7 +196,9 @@ pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic
     ast.set_source(name.as_str());
     if !context.flags.is_empty() && !calls_args(&ast) {
         let message = format!("{name} takes no flags, {:?} given", context.flags[0]);
-        return Err(Box::new(Diagnostic::usage(message, "a script declares its flags with args(#{ name: default })")));
+        let hint = context.flags.iter().find_map(|word| flags::misplaced(word));
+        let hint = hint.unwrap_or_else(|| "a script declares its flags with args(#{ name: default })".to_string());
+        return Err(Box::new(Diagnostic::usage(message, &hint)));
     }
     let outcome = engine.run_ast_with_scope(&mut Scope::new(), &ast);
     outcome.map_err(|e| Box::new(Diagnostic::from_runtime(*e, &name)))

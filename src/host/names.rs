@@ -29,8 +29,9 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
 /// Those that were registered by us.
 pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
     let mut names = listed(engine, false);
-    // Those are the language's, with bounds, or laid out for people.
-    names.retain(|(name, _)| !super::growth::NAMES.contains(&name.as_str()) && name != "print");
+    // Those are the language's, with bounds and a meaning, or laid out for people.
+    let of_the_language = |name: &str| super::growth::NAMES.contains(&name) || name == "print" || name == super::ending::NAME;
+    names.retain(|(name, _)| !of_the_language(name));
     names
 }
 

@@ -1,7 +1,8 @@
 //! Where scripts may write: below `results/` and `logs/` of the project, or anywhere below the project where an option names a
-//! place; and below the folders that the user names with `--allow-write`.
+//! place; and below the folders that the user names with `--allow-write`. And what they may replace there.
 //!
-//! A path is judged by where it leads: a link that somebody has put into a folder does not take a file out of it.
+//! A path is judged by where it leads, `~` and links followed: a link that somebody has put into a folder does not take a file
+//! out of it.
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -9,29 +10,74 @@ use std::path::{Component, Path, PathBuf};
 use super::context::Context;
 use super::modules;
 use crate::error::{Error, Result};
-use crate::secret::ledger_name;
+use crate::home;
+use crate::secret::{ledger_name, secret_name};
 use crate::terminal::one_line;
 
 /// Where scripts may write.
 pub const FOLDERS: [&str; 2] = ["results", "logs"];
+/// Folders of the project that hold what runs have made: files there give way to new ones.
+const MADE: [&str; 3] = ["results", "logs", "checkpoints"];
 /// Longest name of a file or folder, bytes.
 const MAX_PART: usize = 255;
 
-/// A file below `results/` or `logs/`, named relative to the project, and where it is.
-pub fn below_results(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
+/// Where a file that a script names may be written: below `results/` or `logs/` of the project, or below a folder that the user
+/// allows.
+pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
     modules::acts(context, function);
-    let given = Path::new(path);
-    let mut parts = given.components();
-    let first = parts.next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
-    let second = parts.next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
-    let wrong =
-        |hint: &str| Error::bad_argument(format!("{function}: {path:?} is not below results/ or logs/")).hint(hint);
-    if !is_plain(path) || !FOLDERS.contains(&first.as_str()) || second.is_empty() {
-        return Err(wrong("name the file results/summary.json, say"));
+    let given = relative(context, path);
+    let mut parts = given.iter().map(|part| part.to_string_lossy());
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    let file = context.root.join(&given);
+    let named = |error: Error| error.context(function);
+    if is_plain(&given.to_string_lossy()) && FOLDERS.contains(&&*first) && second.is_some() {
+        return stays(context, &file, &context.root.join(&*first)).map(|()| file).map_err(named);
     }
-    let file = context.root.join(given);
-    stays(context, &file, &context.root.join(first)).map_err(|error| error.context(function))?;
-    Ok(file)
+    if is_visible(path) && !given.as_os_str().is_empty() && !path.ends_with('/') && is_allowed(context, &file) {
+        return Ok(file);
+    }
+    let message = format!("{function}: {path:?} is not below results/ or logs/");
+    Err(Error::bad_argument(message).hint(
+        "name the file results/summary.json, say; `outlier run --allow-write DIR SCRIPT` lets scripts write elsewhere, though \
+         neither hidden files nor those with names of secrets",
+    ))
+}
+
+/// A path as a script writes it, `~` expanded; relative to the project where it leads to a place in it.
+pub fn relative(context: &Context, path: &str) -> PathBuf {
+    let given = home::expanded(path);
+    let below = |given: &Path| {
+        let landing = real(given.parent()?).ok()?.join(given.file_name()?);
+        landing.strip_prefix(real(&context.root).ok()?).map(Path::to_path_buf).ok()
+    };
+    let inside = if given.is_absolute() { below(&given) } else { None };
+    inside.unwrap_or(given)
+}
+
+/// Whether the user allows to write this file, wherever links lead: below one of his folders, by names that are plain, and that
+/// secrets do not have.
+pub fn is_allowed(context: &Context, file: &Path) -> bool {
+    let parent = file.parent().unwrap_or(Path::new(""));
+    let (Ok(landing), Some(name)) = (real(parent), file.file_name()) else { return false };
+    is_below_allowed(context, &landing.join(name))
+}
+
+/// The same of a place that is no link and has none in it.
+fn is_below_allowed(context: &Context, landing: &Path) -> bool {
+    let allowed = context.bounds.allowed.writes.iter().filter_map(|folder| real(folder).ok());
+    let mut below = allowed.filter_map(|folder| landing.strip_prefix(&folder).map(Path::to_path_buf).ok());
+    let plain = |below: &Path| is_plain(&below.to_string_lossy()) && !secret_name(below) && !ledger_name(below);
+    below.any(|below| below.as_os_str().is_empty() || plain(&below))
+}
+
+/// Whether a file that is there already may give way to one that a machine sends, or that `out` names: below `results/`, `logs/`
+/// and `checkpoints/`, where runs leave what they make, and where the user allows to write.
+pub fn may_replace(context: &Context, file: &Path) -> bool {
+    let parent = file.parent().unwrap_or(Path::new(""));
+    let (Ok(root), Ok(landing), Some(name)) = (real(&context.root), real(parent), file.file_name()) else {
+        return false;
+    };
+    MADE.iter().any(|folder| landing.starts_with(root.join(folder))) || is_below_allowed(context, &landing.join(name))
 }
 
 /// A file of the program's own making below `results/` or `logs/`: `folder` says which. Its name is known to be right.
@@ -43,13 +89,14 @@ pub fn within(context: &Context, function: &str, file: &Path, folder: &str) -> R
 /// A file or folder (`noun`) that an option names: below the project, or below what the user allows.
 pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Result<()> {
     let named = path.strip_prefix("./").unwrap_or(path);
-    let foreign = Path::new(path).is_absolute() && !path.contains('\0');
+    let foreign = Path::new(path).is_absolute() && is_visible(path);
     let place = context.root.join(path);
-    let fits = is_plain(named) || foreign && stays(context, &place, &context.root).is_ok();
+    let inside = |path: &Path| relative(context, &path.to_string_lossy()).to_str().is_some_and(is_plain);
+    let fits = is_plain(named) || foreign && (inside(&place) || is_allowed(context, &place));
     if !fits {
         return Err(Error::bad_argument(format!("{what} is {path:?}, not a {noun} in the project")).hint(
             "name it relative to the folder the program runs in, without `..` and hidden folders, such as \"results/NAME\"; \
-             `outlier run --allow-write DIR SCRIPT` allows others",
+             `outlier run --allow-write DIR SCRIPT` allows others, though no hidden ones",
         ));
     }
     stays(context, &place, &context.root).map_err(|error| error.context(what))
@@ -65,8 +112,11 @@ fn is_plain(path: &str) -> bool {
             && part.trim() == part
             && !part.contains('\\')
     };
-    let visible = one_line(path) == path && !path.contains(char::is_control);
-    visible && path.split('/').all(plain) && Path::new(path).components().all(is_name)
+    is_visible(path) && path.split('/').all(plain) && Path::new(path).components().all(is_name)
+}
+
+fn is_visible(path: &str) -> bool {
+    one_line(path) == path && !path.contains(char::is_control)
 }
 
 fn is_name(part: Component) -> bool {
@@ -81,14 +131,14 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
     let home = folder.strip_prefix(&context.root).map_or_else(|_| root.clone(), |below| root.join(below));
     let parent = file.parent().unwrap_or(Path::new(""));
     let landing = real(parent).map_err(|e| looking(parent, &e))?;
-    let below = landing.strip_prefix(&root).unwrap_or(Path::new(""));
-    if ledger_name(below) || ledger_name(file.strip_prefix(&context.root).unwrap_or(file)) {
-        return Err(Error::bad_argument(format!("{} is the program's list of rented machines", file.display()))
-            .hint("no name begins with \"gpus.sqlite\": choose another one"));
-    }
-    let allowed = context.bounds.allowed.writes.iter().filter_map(|folder| real(folder).ok());
-    let mut places = allowed.chain([home]);
-    match places.any(|place| landing.starts_with(place)) {
+    refuse_ledger(
+        landing.strip_prefix(&root).unwrap_or(Path::new("")),
+        file.strip_prefix(&context.root).unwrap_or(file),
+    )?;
+    let name = file.file_name().unwrap_or_default();
+    // A folder that is a link to where the user allows to write is what it leads to.
+    let linked = || real(folder).is_ok_and(|to| landing.starts_with(&to) && is_below_allowed(context, &to));
+    match landing.starts_with(home) || is_below_allowed(context, &landing.join(name)) || linked() {
         true => Ok(()),
         false => {
             // Where the folder itself is a link, that is what the user may have meant.
@@ -98,6 +148,15 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
             Err(Error::bad_argument(format!("{} leads out of {name}, to {}", file.display(), landing.display()))
                 .hint(format!("if that is meant: `outlier run --allow-write {} SCRIPT`", meant.display())))
         }
+    }
+}
+
+/// Only the program writes its list of machines.
+fn refuse_ledger(landing: &Path, file: &Path) -> Result<()> {
+    match ledger_name(landing) || ledger_name(file) {
+        true => Err(Error::bad_argument(format!("{} is the program's list of rented machines", file.display()))
+            .hint("no name begins with \"gpus.sqlite\": choose another one")),
+        false => Ok(()),
     }
 }
 

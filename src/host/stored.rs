@@ -41,22 +41,22 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
                 .hint("settings are notes of your own: #{ note: \"first try\" }"));
         }
     };
+    let (root, name) = place(context, name)?;
     let analysis = Analysis {
-        name: name.to_string(),
+        name: name.clone(),
         found: record(o.required("found", o.json("found")?)?, "found", "what detect_outliers returned")?,
         intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
         settings,
     };
-    results::check_name(name)?;
-    let folder = context.results().join(name);
+    let folder = root.join(&name);
     // What is in the folder, so that a link in the place of the folder itself is followed, too.
     places::within(context, "save_results", &folder.join("config.json"), "results")?;
     if let Some(stage) = context.plan() {
-        stage.stores(&context.results(), name, acts.0.num_sequences);
+        stage.stores(&root, &name, acts.0.num_sequences);
         return Ok(folder.display().to_string());
     }
     let progress = context.progress();
-    let saved = results::save(&context.results(), &acts.0, &analysis, context.began, &*progress)?;
+    let saved = results::save(&root, &acts.0, &analysis, context.began, &*progress)?;
     if let Some(time) = saved.replaced {
         let (folder, time) = (saved.folder.display(), humantime::format_rfc3339_seconds(time));
         progress.event(Event::Warning(format!(
@@ -64,6 +64,40 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         )));
     }
     Ok(saved.folder.display().to_string())
+}
+
+/// The folder that an analysis is saved in, and its name there: a name is one below `results/`, with and without `results/` before
+/// it; an absolute path, or one that begins with `~/`, is a place that the user must allow.
+fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
+    let given = places::relative(context, name);
+    let elsewhere = home::expanded(name).is_absolute() && !given.starts_with("results");
+    let there = context.root.join(&given);
+    if let (true, Some(folder), Some(last)) = (elsewhere, there.parent(), there.file_name()) {
+        let last = last.to_string_lossy().into_owned();
+        results::check_name(&last)?;
+        return match places::is_allowed(context, &there) {
+            true => Ok((folder.to_path_buf(), last)),
+            false => Err(Error::bad_argument(format!("{name:?} is not a name for results, nor a place that may be written to"))
+                .hint(format!(
+                    "use letters, digits, '-', '_' and '.', such as \"{last}\", for a name below results/; or let scripts write there: \
+                     `outlier run --allow-write {} SCRIPT`",
+                    folder.display()
+                ))),
+        };
+    }
+    let below = match given.strip_prefix("results") {
+        Ok(below) if below.components().next().is_some() => below,
+        _ => &given,
+    };
+    let below = below.to_string_lossy().into_owned();
+    results::check_name(&below).map_err(|error| match name.contains('/') {
+        true => error.hint(
+            "use letters, digits, '-', '_' and '.' for a name below results/; a place elsewhere is an absolute path, or begins with ~/, and \
+              `outlier run --allow-write DIR SCRIPT` must allow it",
+        ),
+        false => error,
+    })?;
+    Ok((context.results(), below))
 }
 
 fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {

@@ -97,6 +97,14 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         })?;
         text.documents = Some(documents);
     }
+    // What is not here is read there, and there may be here.
+    if let TokenSource::Text(text) = &source
+        && text.dataset.is_none()
+        && text.documents.is_none()
+        && !context.bounds.commands_here
+    {
+        session.confined("load_tokens", &text.path)?;
+    }
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
         && text.dataset.is_none()

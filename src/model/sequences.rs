@@ -18,7 +18,7 @@ const MARGIN: usize = 1024;
 /// `num_sequences` sequences of `sequence_length` ids.
 ///
 /// # Errors
-/// `bad_argument` when a number makes no sense or the text is too short, and what reading text or tokenizer fails with.
+/// `bad_argument` when a number makes no sense, `not_found` when the text is too short, and what reading text or tokenizer fails with.
 pub fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
     for (name, value) in [("num_sequences", args.num_sequences), ("sequence_length", args.sequence_length)] {
         if value == 0 {
@@ -112,7 +112,7 @@ impl Cut<'_> {
                 let documents = counted(used, "document");
                 let name =
                     if args.skip_sequences > 0 { "skip_sequences and num_sequences are" } else { "num_sequences is" };
-                return Err(Error::bad_argument(format!(
+                return Err(Error::not_found(format!(
                     "{}: {documents}{what}{short}, {name} {}",
                     args.path, self.count
                 ))
@@ -129,7 +129,7 @@ impl Cut<'_> {
             }
             if ids.len() < self.content {
                 let longest = ids.len() + args.sequence_length - self.content;
-                return Err(Error::bad_argument(format!(
+                return Err(Error::not_found(format!(
                     "{}: document {used} gives sequences of at most {}, sequence_length is {}",
                     args.path,
                     counted(longest, "token"),
@@ -193,7 +193,7 @@ impl Cut<'_> {
             0 => format!("use a sequence_length of at most {have} or more text"),
             fit => format!("use num_sequences: {fit}, shorter sequences, an overlap, or more text"),
         };
-        Error::bad_argument(format!(
+        Error::not_found(format!(
             "{}: the text gives {}; {} of {} need {}",
             args.path,
             counted(have, "token"),

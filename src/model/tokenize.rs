@@ -18,6 +18,8 @@ use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
 use crate::words::counted;
 
+/// The source of ids that a script has written itself.
+const SCRIPT: &str = "script";
 /// Bytes of a JSON file of token ids.
 const MAX_JSON: u64 = 512 << 20;
 
@@ -25,7 +27,7 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
     match source {
         TokenSource::IdsJson { path } => tokens(path, None, ids_json(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
-        TokenSource::Ids { ids } => tokens("script", None, ids.clone()),
+        TokenSource::Ids { ids } => tokens(SCRIPT, None, ids.clone()),
         TokenSource::Text(args) => {
             let mut documents = Documents::open(args)?;
             let ids = sequences::from_text(&mut documents, args, progress)?;
@@ -37,13 +39,13 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
 /// Checks that `ids` are sequences of one length and names them.
 fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     let length = ids.first().map_or(0, Vec::len);
+    // A script has written them itself, or named a file that does not hold what it should.
+    let wrong = |message: String| if source == SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) };
     if length == 0 {
-        return Err(
-            Error::bad_argument(format!("{source}: no tokens")).hint("give at least one sequence of at least one id")
-        );
+        return Err(wrong(format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
     }
     if let Some((s, other)) = ids.iter().enumerate().find(|(_, sequence)| sequence.len() != length) {
-        return Err(Error::bad_argument(format!(
+        return Err(wrong(format!(
             "{source}: sequence 0 has {}, sequence {s} has {}",
             counted(length, "token"),
             other.len()
@@ -147,7 +149,7 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     })?;
     let &[sequences, positions] = info.shape.as_slice() else {
         let shape = &info.shape[..info.shape.len().min(8)];
-        return Err(Error::bad_argument(format!(
+        return Err(Error::corrupt(format!(
             "{reading}: `{tensor}` has shape {shape:?}, expected [sequences, positions]"
         ))
         .hint("one sequence of n ids has the shape [1, n]"));
@@ -156,7 +158,7 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
         Dtype::I64 | Dtype::U64 => 8,
         Dtype::I32 | Dtype::U32 => 4,
         other => {
-            return Err(Error::bad_argument(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
+            return Err(Error::corrupt(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
                 .hint("store token ids as I32 or I64"));
         }
     };
@@ -165,7 +167,7 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     }
     let (begin, end) = info.data_offsets;
     if end - begin > MAX_TOKENS * width {
-        return Err(Error::bad_argument(format!("{reading}: `{tensor}` holds more than {MAX_TOKENS} ids"))
+        return Err(Error::corrupt(format!("{reading}: `{tensor}` holds more than {MAX_TOKENS} ids"))
             .hint("take fewer sequences"));
     }
     let data = read(LENGTH + header + begin as u64, (end - begin) as u64)?;
@@ -174,7 +176,7 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
         _ => i64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))),
     };
     let bad = || {
-        Error::bad_argument(format!("{reading}: `{tensor}` holds a negative or too large id"))
+        Error::corrupt(format!("{reading}: `{tensor}` holds a negative or too large id"))
             .hint("are there padding marks such as -100? sequences must be complete")
     };
     let ids = data.chunks_exact(width).map(|bytes| u32::try_from(id(bytes)).map_err(|_| bad()));

@@ -26,12 +26,12 @@ use crate::error::{Error, Kind, Result};
 
 pub use here::{Here, HereGrouped};
 pub use keys::key_pair;
-pub use login::{Key, Login, SshTarget};
+pub use login::{HostKey, Key, Login, SshTarget};
 pub use names::{accepted, inside, sendable, to_receive, to_send};
 pub use room::check as check_room;
 pub use shell::encoded;
 pub use ssh::Ssh;
-pub use sync::{SyncReport, sync};
+pub use sync::{Rules, SyncReport, sync};
 pub use target::Target;
 pub use this::{Identity, WHO, identity};
 pub use transfer::{again, download, upload};
@@ -134,9 +134,13 @@ pub fn output(machine: &dyn Machine, command: &str) -> Result<String> {
 
 /// One word for the shell, whatever is in it; a leading `~/` stays the home folder.
 pub fn quoted(word: &str) -> String {
-    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     match word.strip_prefix("~/") {
-        Some(rest) => format!("\"$HOME\"/{}", quote(rest)),
-        None => quote(word),
+        Some(rest) => format!("\"$HOME\"/{}", verbatim(rest)),
+        None => verbatim(word),
     }
+}
+
+/// The same, in which nothing stands for anything else.
+fn verbatim(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

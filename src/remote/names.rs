@@ -93,14 +93,25 @@ fn is_ledger(path: &Path) -> bool {
     name.starts_with("gpus.sqlite")
 }
 
-/// Refuses what leads out of the project, for the primitive `verb`.
+/// Refuses a path, as a script writes it, that leads out of the project, for the primitive `verb`. A leading `~` is the home
+/// folder, here and there.
 pub fn inside(verb: &str, path: &str) -> Result<()> {
-    let mut parts = parts(Path::new(path)).peekable();
-    if parts.peek().is_none() || parts.any(|part| !matches!(part, Component::Normal(_))) {
-        return Err(Error::bad_argument(format!("{verb}: \"{path}\" is not inside the project"))
-            .hint("only files below the folder the program runs in travel: name them relative to it"));
+    match path == "~" || path.starts_with("~/") {
+        true => Err(outside(verb, path)),
+        false => is_below(verb, path),
     }
-    Ok(())
+}
+
+fn outside(verb: &str, path: &str) -> Error {
+    Error::bad_argument(format!("{verb}: \"{path}\" is not inside the project"))
+        .hint("only files below the folder the program runs in travel: name them relative to it")
+}
+
+/// The same of a name that a folder or a machine lists, in which `~` is a letter.
+fn is_below(verb: &str, name: &str) -> Result<()> {
+    let mut parts = parts(Path::new(name)).peekable();
+    let none = parts.peek().is_none();
+    if none || parts.any(|part| !matches!(part, Component::Normal(_))) { Err(outside(verb, name)) } else { Ok(()) }
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = Component<'_>> {
@@ -139,7 +150,7 @@ fn is_recipe(name: &str) -> bool {
 
 /// Refuses a name of the project that a machine may not give to a file here.
 pub fn accepted(verb: &str, path: &str) -> Result<()> {
-    inside(verb, path)?;
+    is_below(verb, path)?;
     if is_accepted(Path::new(path)) {
         return Ok(());
     }
@@ -188,6 +199,14 @@ pub fn leads_out(verb: &str, name: &str) -> Error {
         .hint("copy what it leads to into the project")
 }
 
+/// What is here already and may not be replaced, for the primitive `verb`.
+pub fn stays_as_it_is(verb: &str, name: &str) -> Error {
+    Error::bad_argument(format!("{verb}: {name:?} is here already, and differs from the one on the machine")).hint(
+        "only files below results/, logs/ and checkpoints/ are replaced: fetch it to a place there, remove the one that is here, or \
+         say `outlier run --allow-write DIR SCRIPT` with its folder",
+    )
+}
+
 fn secret(verb: &str, name: &str) -> Error {
     Error::bad_argument(format!("{verb}: \"{name}\" may hold secrets, which stay where they are"))
         .hint("keys and tokens are handed to machines by the program itself")
@@ -195,7 +214,7 @@ fn secret(verb: &str, name: &str) -> Error {
 
 /// Refuses a name that leads out of the project, or that secrets have.
 pub fn sendable(verb: &str, name: &str) -> Result<()> {
-    inside(verb, name)?;
+    is_below(verb, name)?;
     let path = Path::new(name);
     if secret_name(path) || is_ledger(path) { Err(secret(verb, name)) } else { Ok(()) }
 }
@@ -256,10 +275,14 @@ mod tests {
 
     #[test]
     fn nothing_leads_out_of_the_project() {
-        for path in ["../x", "/etc/passwd", "a/../../b", "", "."] {
+        for path in ["../x", "/etc/passwd", "a/../../b", "", ".", "~", "~/x", "~/../x"] {
             assert!(inside("sync", path).is_err(), "{path}");
         }
         assert!(inside("sync", "./scripts/a.rhai").is_ok());
+        // Files whose names begin with it.
+        for path in ["./~/x", "~x/y", "a/~"] {
+            assert!(inside("sync", path).is_ok(), "{path}");
+        }
         for name in [".env", "sub/.env", ".git/config", "results/x", "keys/id_ed25519", "a.pem", "target/x"] {
             assert!(stays(Path::new(name)), "{name}");
         }

@@ -18,6 +18,7 @@ use super::shell::{self, Entry};
 use super::this::is_own_address;
 use super::{Listener, Machine, pump, trust};
 use crate::error::{Error, Kind, Result};
+use crate::progress::note;
 
 /// Pauses before a machine is greeted again that took the connection and closed it: its sshd lets in so many at a time.
 const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
@@ -41,6 +42,10 @@ pub struct Ssh {
     entry: Entry,
     /// Whether it was on this computer when it was reached first.
     here: OnceLock<bool>,
+    /// The host key that it had when it was reached first.
+    proved: OnceLock<String>,
+    /// It has been told that the key is another one than before.
+    told: OnceLock<()>,
 }
 
 /// What carries a session.
@@ -52,7 +57,14 @@ enum Carrier {
 impl Ssh {
     pub fn new(login: Login) -> Self {
         let jump = login.jump.clone().map(|jump| Box::new(Self::new(*jump)));
-        Self { login, jump, entry: Entry::Command, here: OnceLock::new() }
+        Self {
+            login,
+            jump,
+            entry: Entry::Command,
+            here: OnceLock::new(),
+            proved: OnceLock::new(),
+            told: OnceLock::new(),
+        }
     }
 
     /// The same, with all that its user gets at a login, the profile included.
@@ -71,6 +83,9 @@ impl Ssh {
         let mut session = self.greet(&algorithms.join(","))?;
         if let Err(refused) = self.check_host(&session, &hosts) {
             session = self.by_another_key(&session, &algorithms, &hosts).ok_or(refused)?;
+        }
+        if let Some((key, _)) = session.host_key() {
+            let _ = self.proved.set(fingerprint(key));
         }
         authenticate(&session, &self.login, &self.name())?;
         Ok(session)
@@ -192,11 +207,6 @@ impl Ssh {
             Err(Error::new(Kind::Auth, message).hint(hint))
         };
         let another = "this is not the machine that was created, or somebody is in between: nothing was sent to it";
-        let (fingerprint, file) = match host_key {
-            HostKey::Fingerprints(known) if known.contains(&found) => return Ok(()),
-            HostKey::Fingerprints(known) => return wrong(&known.join(" or "), another),
-            HostKey::Known { fingerprint, known_hosts } => (fingerprint, known_hosts),
-        };
         let standing = hosts.standing(looked, key);
         if let Standing::Revoked(file, line) = &standing {
             let message = format!(
@@ -206,6 +216,11 @@ impl Ssh {
             );
             return Err(Error::new(Kind::Auth, message).hint("ask whoever runs the machine for its new key"));
         }
+        let (fingerprint, file) = match host_key {
+            HostKey::Fingerprints(known) if known.contains(&found) => return Ok(()),
+            HostKey::Fingerprints(known) => return wrong(&known.join(" or "), another),
+            HostKey::Known { fingerprint, known_hosts } => (fingerprint, known_hosts),
+        };
         if let Some(fingerprint) = fingerprint.as_ref().filter(|fingerprint| **fingerprint != found) {
             return wrong(fingerprint, another);
         }
@@ -218,6 +233,9 @@ impl Ssh {
         // What a script names is trusted for that only where no script can have named it.
         let noted = !trust::is_scripted() && (fingerprint.is_some() || file.is_some());
         if noted || trust::is_named(&self.login.names(), *port, &found) {
+            if let Standing::Other(file, line) = &standing {
+                self.tell_changed(&found, file, *line);
+            }
             return Ok(());
         }
         let files: Vec<String> = self.login.known_hosts.iter().map(|file| file.display().to_string()).collect();
@@ -242,6 +260,23 @@ impl Ssh {
             ),
             Standing::Known | Standing::Revoked(..) => Ok(()),
         }
+    }
+
+    /// The user has named a key of which his own files say another one: once is enough.
+    fn tell_changed(&self, found: &str, file: &std::path::Path, line: usize) {
+        if self.told.set(()).is_ok() {
+            note(&format!(
+                "{}: its host key is {found}, another one than {}, line {line}, has; it is trusted because you name it: \
+                 `ssh-keygen -R HOST` removes the old one",
+                self.name(),
+                file.display()
+            ));
+        }
+    }
+
+    /// The fingerprint of the host key that it has proved to have; none before it was reached.
+    pub fn proved(&self) -> Option<String> {
+        self.proved.get().cloned()
     }
 
     /// The machine's host key, after it has proved itself, as a line for `known_hosts`; under the name `called` where one

@@ -8,9 +8,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::names::{accepted, asked_for, inside, leads_out, matches, project, stays, to_receive, to_send};
+use super::names::{
+    accepted, asked_for, inside, leads_out, matches, project, stays, stays_as_it_is, to_receive, to_send,
+};
 use super::transfer::{ENGLISH, again, sha256};
-use super::{Finished, Machine, collect, download, output, quoted, room, upload};
+use super::{Finished, Machine, collect, download, output, quoted, room, upload, verbatim};
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
@@ -29,34 +31,49 @@ pub struct SyncReport {
     pub unchanged: u64,
 }
 
+/// What stays as it is, there and here.
+pub struct Rules<'a> {
+    /// Refuses names of files in the folder there that may be neither read nor written.
+    pub there: &'a dyn Fn(&[String]) -> Result<()>,
+    /// Whether a file here may be replaced by one that differs.
+    pub replaces: &'a dyn Fn(&Path) -> bool,
+}
+
+/// The two ends of a sync.
+struct Ends<'a> {
+    machine: &'a dyn Machine,
+    root: &'a Path,
+    remote_root: &'a str,
+    rules: &'a Rules<'a>,
+    progress: &'a dyn Progress,
+}
+
 /// Brings `up` (files, folders, or names with `*`, relative to the project `root`) to the folder `remote_root` on the
 /// machine, then `down` from there to the same places here.
+///
+/// # Errors
+/// What leads out of the project, is refused by `rules` or does not fit is told before anything of its direction travels.
 pub fn sync(
     machine: &dyn Machine,
     root: &Path,
     remote_root: &str,
-    up: &[String],
-    down: &[String],
+    [up, down]: [&[String]; 2],
+    rules: &Rules,
     progress: &dyn Progress,
 ) -> Result<SyncReport> {
     let mut report = SyncReport::default();
+    let ends = Ends { machine, root, remote_root, rules, progress };
     if !up.is_empty() {
-        send(machine, root, remote_root, up, progress, &mut report)?;
+        send(&ends, up, &mut report)?;
     }
     if !down.is_empty() {
-        receive(machine, root, remote_root, down, progress, &mut report)?;
+        receive(&ends, down, &mut report)?;
     }
     Ok(report)
 }
 
-fn send(
-    machine: &dyn Machine,
-    root: &Path,
-    remote_root: &str,
-    up: &[String],
-    progress: &dyn Progress,
-    report: &mut SyncReport,
-) -> Result<()> {
+fn send(ends: &Ends, up: &[String], report: &mut SyncReport) -> Result<()> {
+    let Ends { machine, root, remote_root, rules, progress } = *ends;
     let mut files = Vec::new();
     for path in up {
         inside("sync", path)?;
@@ -70,6 +87,7 @@ fn send(
     }
     files.sort();
     files.dedup();
+    (rules.there)(&files)?;
     let there = again(progress, || hashes(machine, remote_root, &files))?;
     let (mut small, mut large) = (Vec::new(), Vec::new());
     for name in files {
@@ -131,21 +149,16 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
     packed.map_err(|e| Error::io("sending files", &e))
 }
 
-fn receive(
-    machine: &dyn Machine,
-    root: &Path,
-    remote_root: &str,
-    down: &[String],
-    progress: &dyn Progress,
-    report: &mut SyncReport,
-) -> Result<()> {
+fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> {
+    let Ends { machine, root, remote_root, rules, progress } = *ends;
     let mut names = Vec::new();
     for path in down {
+        inside("sync", path)?;
         accepted("sync", path)?;
         // The shell there expands `*`. What stands before it is a name and no option.
         let pattern: String = path
             .split('*')
-            .map(|text| if text.is_empty() { String::new() } else { quoted(text) })
+            .map(|text| if text.is_empty() { String::new() } else { verbatim(text) })
             .collect::<Vec<_>>()
             .join("*");
         let list =
@@ -172,7 +185,9 @@ fn receive(
     }
     names.sort();
     names.dedup();
+    (rules.there)(&names)?;
     let there = again(progress, || hashes(machine, remote_root, &names))?;
+    let mut wanted = Vec::new();
     for name in names {
         let path = to_receive("sync", root, &name)?;
         let here = outside::open(&path).and_then(|mut file| sha256(&mut file, u64::MAX)).ok();
@@ -180,7 +195,14 @@ fn receive(
             report.unchanged += 1;
             continue;
         }
-        download(machine, &format!("{remote_root}/{name}"), &path, progress)?;
+        // All of them, before any of them.
+        if fs::symlink_metadata(&path).is_ok() && !(rules.replaces)(&path) {
+            return Err(stays_as_it_is("sync", &name));
+        }
+        wanted.push((name, path));
+    }
+    for (name, path) in wanted {
+        download(machine, &format!("{remote_root}/{name}"), &path, true, progress)?;
         report.files_received += 1;
         report.bytes += fs::metadata(&path).map_or(0, |metadata| metadata.len());
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::names::stays_as_it_is;
 use super::part::{Claim, Sending, beside, claim};
 use super::{Finished, Machine, Output, collect, finish, keep, output, quoted, room};
 use crate::disk;
@@ -121,12 +122,16 @@ fn literal(name: &str) -> String {
     name.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }
 
-/// Copies the file `from` on the machine to `to`, whose folder is there.
-pub fn download(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) -> Result<()> {
-    again(progress, || fetch(machine, from, to, progress))
+/// Copies the file `from` on the machine to `to`, whose folder is there. Without `replaces` a file that is there already and
+/// differs stays as it is.
+///
+/// # Errors
+/// `bad_argument` where a file would be replaced that may not be.
+pub fn download(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress: &dyn Progress) -> Result<()> {
+    again(progress, || fetch(machine, from, to, replaces, progress))
 }
 
-fn fetch(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) -> Result<()> {
+fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress: &dyn Progress) -> Result<()> {
     let writing = |e: std::io::Error| Error::io(format!("writing {}", to.display()), &e);
     let path = operand(from);
     let facts = finish(machine, &format!("[ -f {path} ] || exit 8; wc -c < {path} && sha256sum < {path}"))?;
@@ -137,6 +142,11 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, progress: &dyn Progress) 
     let mut words = facts.out.split_whitespace();
     let total: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
     let whole = words.next().unwrap_or_default().to_string();
+    if !replaces && fs::symlink_metadata(to).is_ok() {
+        let here = outside::open(to).and_then(|mut file| sha256(&mut file, u64::MAX));
+        let same = here.is_ok_and(|here| here == whole);
+        return if same { Ok(()) } else { Err(stays_as_it_is("download", &to.display().to_string())) };
+    }
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }

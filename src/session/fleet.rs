@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::lent::{Label, Lent, Terms, lend, project_name};
+use super::lent::{Label, Lent, OWN, Terms, lend};
+use super::own::left_at_work;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
 use crate::gpu::rent::{self, Patience, Reap, Renting};
 use crate::gpu::{self, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
-use crate::remote::{HereGrouped, Machine, Ssh, SshTarget, check_room, key_pair};
+use crate::remote::{SshTarget, key_pair};
 use crate::threads;
 use crate::words::counted;
 
@@ -28,9 +29,6 @@ pub struct Provision {
     pub room: Option<u64>,
 }
 
-/// A machine that does not answer for so long is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The name of the provider that hands jobs in: here, or on the login node that is named.
 fn cluster(asked: &Provision) -> Result<String> {
     asked.ssh.as_ref().map_or(Ok("slurm".to_string()), slurm::name_of)
@@ -39,7 +37,7 @@ fn cluster(asked: &Provision) -> Result<String> {
 pub struct Fleet {
     /// `results/` of the project.
     results: PathBuf,
-    run: String,
+    pub(super) run: String,
     machines: Mutex<Vec<Arc<Lent>>>,
     /// Providers that this run has asked for machines.
     used: Mutex<Vec<Arc<dyn Provider>>>,
@@ -105,40 +103,6 @@ impl Fleet {
         Ok(lent)
     }
 
-    fn own(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
-        let target = asked.ssh.as_ref().ok_or_else(|| {
-            Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
-        })?;
-        let machine: Arc<dyn Machine> = match target.host.as_str() {
-            // Everything as on another machine, but for the wire.
-            "localhost" => Arc::new(HereGrouped),
-            _ => {
-                let login = target.login(CONNECT_TIMEOUT)?;
-                login.notes.iter().for_each(|note| progress.event(Event::Warning(note.clone())));
-                Arc::new(Ssh::new(login))
-            }
-        };
-        if let Some(bytes) = asked.room {
-            check_room(&*machine, "~/", bytes, "what `disk_gb` asks for")?;
-        }
-        // The worker of a task is found again by its name.
-        let name = match &asked.task {
-            Some(task) => format!("{}{}-{task}", rent::PREFIX, project_name()),
-            None => format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff),
-        };
-        let label = Label {
-            id: target.host.clone(),
-            provider: "ssh".to_string(),
-            gpu: String::new(),
-            price: 0.0,
-            max_cost: None,
-            keep_running: asked.keep_running,
-            since: now(),
-            name,
-        };
-        lend(label, machine, &asked.terms, |_| None, progress).map(Arc::new)
-    }
-
     fn rented(&self, asked: &Provision, provider: Arc<dyn Provider>, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
         let patience = provider.patience();
@@ -177,7 +141,7 @@ impl Fleet {
             keep_running: asked.keep_running,
             since: rented.since,
         };
-        let give_back = |worker: &str| provider.give_back_command(worker);
+        let give_back = |worker: &str| Ok(provider.give_back_command(worker));
         match lend(label, rented.reached.machine, &asked.terms, give_back, progress) {
             Ok(lent) => Ok(Arc::new(lent)),
             Err(error) => {
@@ -220,9 +184,10 @@ impl Fleet {
     pub fn attach(&self, id: &str, terms: &Terms, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
         let unknown = || {
-            Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
+            Error::bad_argument(format!("this project has no machine \"{id}\""))
+                .hint("`outlier gpus` lists its machines")
         };
-        let entry = ledger.find(id)?.filter(|entry| entry.stage != Stage::Closed).ok_or_else(unknown)?;
+        let entry = ledger.called(id)?.filter(|entry| entry.stage != Stage::Closed).ok_or_else(unknown)?;
         if entry.stage != Stage::Ready {
             let message = format!("{id} cannot be attached to: it is {}", entry.stage.name());
             return Err(Error::new(Kind::Lost, message).hint("`outlier gpus` tells how far it is"));
@@ -232,11 +197,15 @@ impl Fleet {
         ledger.keep(&entry.name)?;
         let entry = Entry { keep_running: true, ..entry };
         let (want, keep_running) = (Want::default(), true);
+        // A worker that is at work has its own time.
+        let left =
+            entry.until.filter(|_| entry.is_own()).map(|until| Duration::from_secs_f64((until - now()).max(1.0)));
+        let terms = Terms { lifetime: left.unwrap_or(terms.lifetime), ..terms.clone() };
         let asked = Provision {
             provider: entry.provider.clone(),
             want,
             ssh: None,
-            terms: terms.clone(),
+            terms,
             keep_running,
             task: None,
             room: None,
@@ -244,7 +213,7 @@ impl Fleet {
         let lent = self.again(&asked, &entry, &*provider, progress)?;
         self.machines.lock().expect("no panic under this lock").push(lent.clone());
         let mut used = self.used.lock().expect("no panic under this lock");
-        if used.iter().all(|known| known.name() != provider.name()) {
+        if !entry.is_own() && used.iter().all(|known| known.name() != provider.name()) {
             used.push(provider);
         }
         Ok(lent)
@@ -259,12 +228,17 @@ impl Fleet {
     /// Leaves every machine of this run as it is; each as it was called, what it costs and how long it stays.
     pub fn leave(&self) -> Vec<String> {
         let machines = self.machines.lock().expect("no panic under this lock").clone();
+        // Those that the user has are told of once.
+        self.machines.lock().expect("no panic under this lock").retain(|lent| !lent.label.is_own());
         let there = machines.iter().filter(|lent| !lent.has_ended());
         there
             .map(|lent| {
                 let label = &lent.label;
                 if let Err(error) = self.ledger().and_then(|ledger| ledger.keep(&label.name)) {
                     return format!("{}: {}", label.id, error.message);
+                }
+                if label.is_own() {
+                    return left_at_work(lent);
                 }
                 format!(
                     "{} ({}) is left running: ${:.2}/h, ${:.2} so far; {}; `outlier repl --attach {}` takes it up again, \
@@ -286,8 +260,15 @@ impl Fleet {
         let gone = || Error::new(Kind::Lost, "it does not run any more");
         let id = entry.id.clone().ok_or_else(gone)?;
         let key = entry.key_file.clone().unwrap_or_default();
-        let described = provider.describe(&id)?.filter(|machine| machine.state == gpu::State::Running);
-        let described = described.ok_or_else(gone)?;
+        let described = provider.describe(entry.known_as().unwrap_or(&id))?;
+        if described.is_none() && entry.is_own() {
+            self.ledger()?.closed(&entry.name)?;
+            let message = format!("{}: its worker {} does not run any more", id, entry.name);
+            return Err(
+                Error::new(Kind::Lost, message).hint("its time was over, or somebody ended it: provision it again")
+            );
+        }
+        let described = described.filter(|machine| machine.state == gpu::State::Running).ok_or_else(gone)?;
         let machine = match &entry.ssh {
             Some(address) => provider.again(address, &key, &entry.fingerprints)?,
             None => provider.reach(&described, &key)?.ok_or_else(gone)?.machine,
@@ -295,14 +276,14 @@ impl Fleet {
         let label = Label {
             name: entry.name.clone(),
             id,
-            provider: provider.name().to_string(),
+            provider: if entry.is_own() { OWN.to_string() } else { provider.name().to_string() },
             gpu: entry.gpu.clone(),
             price: entry.price,
             max_cost: asked.want.max_cost,
             keep_running: entry.keep_running,
             since: entry.since,
         };
-        let give_back = |worker: &str| provider.give_back_command(worker);
+        let give_back = |worker: &str| Ok(provider.give_back_command(worker));
         lend(label, machine, &asked.terms, give_back, progress).map(Arc::new)
     }
 
@@ -328,7 +309,11 @@ impl Fleet {
         for name in gpu::names(&ledger.open_entries()?) {
             for entry in ledger.left_over(&name, task)? {
                 let provider = gpu::provider(&name)?;
-                rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
+                match rent::end(&*provider, &ledger, &provider.patience(), &entry.name) {
+                    // A machine of one's own may be switched off, and costs nothing: its row says so on.
+                    Err(_) if entry.is_own() => (),
+                    ended => ended?,
+                }
             }
         }
         Ok(())
@@ -340,7 +325,19 @@ impl Fleet {
         if *ended {
             return Ok(());
         }
-        lent.end_worker();
+        let told = lent.end_worker();
+        if lent.label.is_own() {
+            // One that nobody reaches ends itself, and its row stays until somebody has looked.
+            let ledger = self.ledger();
+            let _ =
+                ledger.and_then(
+                    |ledger| {
+                        if told { ledger.closed(&lent.label.name) } else { ledger.ending(&lent.label.name) }
+                    },
+                );
+            *ended = true;
+            return Ok(());
+        }
         let used = self.used.lock().expect("no panic under this lock").clone();
         if let Some(provider) = used.iter().find(|provider| provider.name() == lent.label.provider) {
             rent::end(&**provider, &self.ledger()?, &provider.patience(), &lent.label.name)?;
@@ -365,6 +362,8 @@ impl Fleet {
         });
         ending.leaked = !failures.is_empty();
         ending.lines.extend(failures.into_iter().map(|error| error.message));
+        let kept = machines.iter().filter(|lent| lent.label.is_own() && lent.label.keep_running && !lent.has_ended());
+        ending.lines.extend(kept.map(|lent| left_at_work(lent)));
         let used = self.used.lock().expect("no panic under this lock").clone();
         for provider in used {
             let reaped =

@@ -102,22 +102,32 @@ impl Inherited {
     }
 }
 
-/// Serves `folder` until a limit is reached or somebody says so, then gives the machine back by the shell command `on_end`.
-/// `arguments` are those of `outlier worker serve`.
-pub fn guard(folder: &Path, limits: &Limits, on_end: Option<&str>, arguments: &[OsString]) -> Result<()> {
+/// What becomes of the machine and of its folder at the end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtEnd<'a> {
+    /// A shell command that gives the machine back.
+    pub command: Option<&'a str>,
+    /// Whether the folder is removed when somebody has said that it ends. When a limit was reached its log tells which.
+    pub tidy: bool,
+}
+
+/// Serves `folder` until a limit is reached or somebody says so, then does what `at_end` says. `arguments` are those of
+/// `outlier worker serve`.
+pub fn guard(folder: &Path, limits: &Limits, at_end: AtEnd, arguments: &[OsString]) -> Result<()> {
     // SAFETY: it only sets the mask of new files, of which there is one for the process.
     let mask = unsafe { libc::umask(0o077) };
     let place = Place::make(folder)?;
     let lock = place.lock()?;
+    place.name_process();
     take_signals();
     let listener = place.listen()?;
     let page = Page::new(limits)?;
     let spared = spare_from_memory_killer();
     let mut guardian = Guardian { limits, arguments, mask, spared, lock, listener, page, died: None };
     let reason = guardian.watch();
-    let Guardian { lock, listener, .. } = guardian;
+    let Guardian { lock, listener, page, .. } = guardian;
     drop(listener);
-    end_machine(Some(&place), &lock, &reason, on_end);
+    end_machine(Some(&place), &lock, &page, &reason, at_end);
     Ok(())
 }
 
@@ -277,14 +287,17 @@ fn spare_from_memory_killer() -> Option<String> {
 }
 
 /// No worker runs any more, or this is it: the machine is given back.
-pub fn end_machine(place: Option<&Place>, lock: &Lock, reason: &str, on_end: Option<&str>) {
+pub fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str, at_end: AtEnd) {
     if let Some(place) = place {
         place.close();
     }
     lock.note(reason);
     say(&format!("the worker ends: {reason}"));
-    if let Some(command) = on_end {
+    if let Some(command) = at_end.command {
         give_back(command);
+    }
+    if let Some(place) = place.filter(|_| at_end.tidy && page.was_told()) {
+        place.remove();
     }
 }
 

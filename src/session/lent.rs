@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::confined;
 use super::deploy::{Deployed, deploy};
 use super::remote::{Link, status};
 use super::watched::{GiveUp, Watched};
@@ -15,7 +16,7 @@ use crate::gpu::ledger::now;
 use crate::hub;
 use crate::progress::{Event, Progress, Silent, interrupt_requested};
 use crate::record::LoadArgs;
-use crate::remote::{self, Machine, SyncReport, quoted};
+use crate::remote::{self, Machine, Rules, SyncReport, quoted};
 use crate::threads;
 
 /// How long a worker does without what, and what it does then.
@@ -49,6 +50,16 @@ pub struct Label {
     pub since: f64,
 }
 
+/// The provider of machines that the user has.
+pub const OWN: &str = "ssh";
+
+impl Label {
+    /// Whether it is a machine that the user has, of which only the worker begins and ends.
+    pub fn is_own(&self) -> bool {
+        self.provider == OWN
+    }
+}
+
 /// Bytes that a machine may answer to a question that has a short answer, a few hashes included.
 const SHORT: u64 = 1 << 20;
 /// Hashing a large file takes long, and nothing moves meanwhile.
@@ -77,12 +88,13 @@ pub struct Lent {
     ending: AtomicBool,
 }
 
-/// Brings the program to the machine and connects to its worker there.
+/// Brings the program to the machine and connects to its worker there. `give_back` is asked for the command that gives the
+/// machine back from inside, by the program there, before anything is started.
 pub fn lend(
     label: Label,
     machine: Arc<dyn Machine>,
     terms: &Terms,
-    give_back: impl FnOnce(&str) -> Option<String>,
+    give_back: impl FnOnce(&str) -> Result<Option<String>>,
     progress: &dyn Progress,
 ) -> Result<Lent> {
     let own = std::env::current_exe().map_err(|e| Error::io("finding this program", &e))?;
@@ -106,7 +118,10 @@ pub fn lend(
     if let Some(lease) = terms.lease {
         attach += &format!(" --lease {}", lease.as_secs_f64());
     }
-    if let Some(command) = give_back(&quoted(&program)) {
+    if label.is_own() {
+        attach += " --tidy";
+    }
+    if let Some(command) = give_back(&quoted(&program))? {
         attach += &format!(" --on-end {}", quoted(&command));
     }
     let until = now() + lifetime(&label, terms).as_secs_f64();
@@ -191,14 +206,31 @@ impl Lent {
         if path.starts_with('/') || path.starts_with("~/") { path.to_string() } else { format!("{}/{path}", self.root) }
     }
 
-    pub fn sync(&self, root: &Path, up: &[String], down: &[String], progress: &dyn Progress) -> Result<SyncReport> {
-        remote::sync(self.machine()?, root, &self.root, up, down, progress)
+    /// Syncs the project `root`. Of a machine that is this computer, `everywhere` says whether links there may lead anywhere;
+    /// `replaces`, which files here may be replaced.
+    pub fn sync(
+        &self,
+        root: &Path,
+        paths: [&[String]; 2],
+        everywhere: bool,
+        replaces: &dyn Fn(&Path) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<SyncReport> {
+        let machine = self.machine()?;
+        let there = |names: &[String]| match self.here && !everywhere {
+            true => confined::check(machine, &self.root, "sync", names),
+            false => Ok(()),
+        };
+        remote::sync(machine, root, &self.root, paths, &Rules { there: &there, replaces }, progress)
     }
 
     /// Until when it stays when nobody renews anything, in words.
     pub fn stays(&self) -> String {
         match self.remote.status().map(|status| status.lease) {
             Ok(Some(seconds)) => format!("it ends itself {:.0} min from now if nobody attaches to it", seconds / 60.0),
+            Ok(None) if self.label.is_own() => {
+                format!("it ends itself {:.1} h from now", (self.until - now()).max(0.0) / 3600.0)
+            }
             Ok(None) => "it stays until it is terminated".to_string(),
             Err(error) => format!("it does not answer: {}", error.message),
         }
@@ -236,11 +268,9 @@ impl Lent {
             .hint("its time was over, or somebody else ended it: run the script again, finished work is kept")
     }
 
-    /// Ends the worker; the machine is its provider's affair.
-    pub(super) fn end_worker(&self) {
-        if !self.ending.swap(true, Ordering::Relaxed) {
-            self.remote.end();
-        }
+    /// Ends the worker; the machine is its provider's affair. False when it has not said that it ends.
+    pub(super) fn end_worker(&self) -> bool {
+        self.ending.swap(true, Ordering::Relaxed) || self.remote.end()
     }
 }
 
@@ -289,7 +319,19 @@ impl Session for Lent {
     fn fetch(&self, root: &Path, path: &str, most: u64, progress: &dyn Progress) -> Result<()> {
         self.usable()?;
         let give_up = || self.given_up(progress);
-        remote::download(&self.within(most, &give_up), &self.path(path), &root.join(path), progress)
+        remote::download(&self.within(most, &give_up), &self.path(path), &root.join(path), true, progress)
+    }
+
+    fn machine(&self) -> Option<&str> {
+        Some(&self.label.id)
+    }
+
+    fn confined(&self, what: &str, path: &str) -> Result<()> {
+        if !self.here {
+            return Ok(());
+        }
+        remote::inside(what, path)?;
+        confined::check(self.machine()?, &self.root, what, &[path.to_string()])
     }
 }
 
@@ -345,7 +387,8 @@ impl Progress for Watch<'_, '_> {
                 // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
                 let until = || *over.lock().expect("no panic under this lock");
                 let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
-                let _ = remote::download(&lent.within(most, &give_up), &lent.path(path), Path::new(path), &Silent);
+                let _ =
+                    remote::download(&lent.within(most, &give_up), &lent.path(path), Path::new(path), true, &Silent);
                 courier.store(false, Ordering::Relaxed);
             });
             if fetching.is_err() {

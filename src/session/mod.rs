@@ -3,6 +3,7 @@
 mod answer;
 mod attach;
 mod calls;
+mod confined;
 mod deploy;
 mod fleet;
 mod guardian;
@@ -11,6 +12,7 @@ mod line;
 mod local;
 mod no_gpu;
 mod op;
+mod own;
 mod place;
 mod planned;
 mod pulse;
@@ -23,7 +25,7 @@ pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use fleet::{Ending, Fleet, Provision};
-pub use guardian::{Inherited, guard};
+pub use guardian::{AtEnd, Inherited, guard};
 pub use lent::{Label, Lent, Terms};
 pub use local::Local;
 pub use op::{Op, Reply};
@@ -51,6 +53,17 @@ pub trait Session: Send + Sync {
     /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`; it has
     /// at most `most` bytes. Where calls run in this process it is there already.
     fn fetch(&self, _root: &Path, _path: &str, _most: u64, _progress: &dyn Progress) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the machine that calls run on is called; None for this one.
+    fn machine(&self) -> Option<&str> {
+        None
+    }
+
+    /// Refuses a path, as a script writes it, that leads out of the project's folder there, for the primitive `what`, where the
+    /// machine is this computer under another name.
+    fn confined(&self, _what: &str, _path: &str) -> Result<()> {
         Ok(())
     }
 }

@@ -11,6 +11,10 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Result};
 
+const LOG: &str = "worker.log";
+const LOCK: &str = "worker.lock";
+/// The id of the process that holds the lock.
+const PROCESS: &str = "pid";
 /// So much of the end of the log is looked at for what went wrong, bytes.
 const END_OF_LOG: u64 = 4096;
 /// What stands in the lock is a line.
@@ -87,12 +91,12 @@ impl Place {
 
     /// What the worker says goes to the end of this.
     pub fn log(&self) -> Result<File> {
-        self.file("worker.log", OpenOptions::new().append(true))
+        self.file(LOG, OpenOptions::new().append(true))
     }
 
     /// The last line of the log that says what happened.
     pub fn last_word(&self) -> Option<String> {
-        let mut log = self.file("worker.log", OpenOptions::new().read(true).append(true)).ok()?;
+        let mut log = self.file(LOG, OpenOptions::new().read(true).append(true)).ok()?;
         let length = log.metadata().ok()?.len();
         log.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG))).ok()?;
         let mut end = Vec::new();
@@ -104,7 +108,7 @@ impl Place {
 
     /// Holds a lock while one worker serves the folder, its end included.
     pub fn lock(&self) -> Result<Lock> {
-        let mut file = self.file("worker.lock", OpenOptions::new().read(true).write(true))?;
+        let mut file = self.file(LOCK, OpenOptions::new().read(true).write(true))?;
         match file.try_lock() {
             Ok(()) => (),
             Err(fs::TryLockError::WouldBlock) => {
@@ -151,9 +155,24 @@ impl Place {
         fs::rename(&draft, self.folder.join(name))
     }
 
+    /// Says which process looks after the machine, for whoever wants to end it without a connection to it.
+    pub fn name_process(&self) {
+        // It can be ended through the socket all the same.
+        let _ = self.leave(PROCESS, &format!("{}\n", std::process::id()));
+    }
+
     /// Nobody shall connect any more.
     pub fn close(&self) {
         let _ = fs::remove_file(self.socket());
+    }
+
+    /// Nothing of it is wanted any more. What others have put into the folder stays, and the folder with it.
+    pub fn remove(&self) {
+        self.close();
+        for name in [LOG, LOCK, PROCESS] {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 

@@ -109,6 +109,11 @@ impl Pulse {
         self.wants(BY_GUARDIAN);
     }
 
+    /// Whether somebody has said that it is to end: no limit was reached.
+    pub fn was_told(&self) -> bool {
+        matches!(self.wish.load(Ordering::SeqCst), BY_CLIENT | BY_SIGNAL)
+    }
+
     pub fn is_ending(&self) -> bool {
         self.wish().is_some()
     }

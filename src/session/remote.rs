@@ -102,12 +102,11 @@ impl Remote {
         status(&self.link, &never)
     }
 
-    /// Ends the worker, which need not be there any more.
-    pub fn end(&self) {
+    /// Ends the worker, which need not be there any more; false when nobody has said that it ends.
+    pub fn end(&self) -> bool {
         let wait = Wait::at_most(ENDING, &never);
-        if let Ok(mut line) = self.link.connect(&wait) {
-            let _ = line.tell(&Request::End, &wait);
-        }
+        let told = self.link.connect(&wait).and_then(|mut line| line.tell(&Request::End, &wait));
+        told.is_ok()
     }
 
     /// The model that `op` is about, as it was described when it was loaded.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::calls::{Call, Calls, Joined, locked};
-use super::guardian::{self, Adopted, GRACE, Inherited, TICK, end_machine, say};
+use super::guardian::{self, Adopted, AtEnd, GRACE, Inherited, TICK, end_machine, say};
 use super::no_gpu::NoGpu;
 use super::place::{Place, is_ours};
 use super::pulse::{Limits, Page, now, seconds};
@@ -41,7 +41,7 @@ const MOST_DEATHS: u64 = 3;
 
 /// Carries out requests until its guardian, a client or a signal ends it. Without its guardian it does what the guardian
 /// would have done.
-pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &Inherited) -> Result<()> {
+pub fn work(folder: &Path, limits: &Limits, at_end: AtEnd, inherited: &Inherited) -> Result<()> {
     let Adopted { lock, listener, page } = inherited.adopt()?;
     guardian::take_signals();
     let worker = Arc::new(Worker::new(page, inherited.died.clone()));
@@ -68,6 +68,7 @@ pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &In
         if is_alone() {
             if !alone {
                 say("the guardian has gone: the worker looks after the machine itself");
+                Place::find(folder).iter().for_each(Place::name_process);
             }
             alone = true;
             lock.show_life();
@@ -81,7 +82,7 @@ pub fn work(folder: &Path, limits: &Limits, on_end: Option<&str>, inherited: &In
     };
     worker.stop_calls();
     if is_alone() {
-        end_machine(Place::find(folder).ok().as_ref(), &lock, &reason, on_end);
+        end_machine(Place::find(folder).ok().as_ref(), &lock, &worker.page, &reason, at_end);
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ impl Client {
         for attempt in 0.. {
             let response = sent(self.request(reqwest::Method::POST, path).json(body))?.map_err(unreachable)?;
             match response.status() {
-                StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => sleep(pause(&response, attempt), true)?,
+                StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => sleep(&pause(&response, attempt), true)?,
                 status if status.is_success() => return parsed(response),
                 _ => return Err(failure(response)),
             }
@@ -123,10 +123,10 @@ impl Client {
             let last = attempt + 1 >= ATTEMPTS;
             match sent(request())? {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if !last && passes(response.status()) => sleep(pause(&response, attempt), may_stop)?,
+                Ok(response) if !last && passes(response.status()) => sleep(&pause(&response, attempt), may_stop)?,
                 Ok(response) => return Err(failure(response)),
                 Err(error) if last => return Err(unreachable(error)),
-                Err(_) => sleep(backoff(attempt), may_stop)?,
+                Err(_) => sleep(&Pause { time: backoff(attempt), why: SILENT }, may_stop)?,
             }
         }
         unreachable!("the loop returns")
@@ -150,10 +150,21 @@ fn backoff(attempt: u32) -> Duration {
     (Duration::from_millis(500) * 2u32.pow(attempt.min(10))).min(LONGEST_PAUSE)
 }
 
+/// How long is waited before the next attempt, and why, for people.
+struct Pause {
+    time: Duration,
+    why: &'static str,
+}
+
+const ASKED: &str = "RunPod asks to wait";
+const SILENT: &str = "RunPod does not answer: it is asked again in";
+const BUSY: &str = "RunPod is busy: it is asked again in";
+
 /// What the service asks for, or longer each time.
-fn pause(response: &Response, attempt: u32) -> Duration {
+fn pause(response: &Response, attempt: u32) -> Pause {
     let asked = response.headers().get("Retry-After").and_then(|value| value.to_str().ok()?.parse().ok());
-    asked.map_or_else(|| backoff(attempt), Duration::from_secs).min(LONGEST_PAUSE)
+    let (time, why) = asked.map_or_else(|| (backoff(attempt), BUSY), |seconds| (Duration::from_secs(seconds), ASKED));
+    Pause { time: time.min(LONGEST_PAUSE), why }
 }
 
 /// Waits, but not past a wish to stop that comes meanwhile; an earlier one does not count: who ends machines afterwards is to
@@ -161,10 +172,11 @@ fn pause(response: &Response, attempt: u32) -> Duration {
 ///
 /// # Errors
 /// `interrupted` in that case, if the work may be stopped.
-fn sleep(time: Duration, may_stop: bool) -> Result<()> {
+fn sleep(pause: &Pause, may_stop: bool) -> Result<()> {
+    let Pause { time, why } = *pause;
     let (begin, before) = (Instant::now(), interrupt_requested());
     if time >= LONG_PAUSE {
-        note(&format!("RunPod asks to wait {} s", time.as_secs()));
+        note(&format!("{why} {} s", time.as_secs()));
     }
     while begin.elapsed() < time {
         if interrupt_requested() && !before {

@@ -140,6 +140,11 @@ pub fn complaint(finished: &Finished) -> String {
 /// What sbatch says when it refuses (part of its message), what kind of refusal it is, and what to do.
 const REFUSALS: &[(&str, Kind, &str)] = &[
     (
+        "stablish a configuration source",
+        Kind::NotFound,
+        "this machine has Slurm's commands and no cluster: run on a login node, or give `host`",
+    ),
+    (
         "nvalid account",
         Kind::Auth,
         "`sacctmgr show associations user=$USER` lists the accounts and partitions you may use; give `account`",

@@ -9,15 +9,14 @@ mod job;
 pub mod step;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::rent::Patience;
-use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
+use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh, way};
 use crate::error::{Error, Kind, Result};
-use crate::remote::trust::fingerprint;
-use crate::remote::{self, Here, Login, Machine, Ssh, SshTarget, Target, quoted};
+use crate::remote::{self, Here, Login, Machine, Ssh, SshTarget, quoted};
 
 use allocation::Allocation;
 use cluster::{Cluster, complaint};
@@ -37,46 +36,17 @@ pub struct Slurm {
     hopeless: Mutex<HashMap<String, (String, Instant)>>,
 }
 
-/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there, as its user named
-/// it, so that a later process finds the way from the name alone.
+/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there.
 ///
 /// # Errors
 /// An address that is none.
 pub fn name_of(target: &SshTarget) -> Result<String> {
-    let mut name = format!("{NAME}:{}", Target::parse(&target.host)?);
-    let path = |path: &PathBuf| path.display().to_string();
-    let words = [
-        ("key", target.key.as_ref().map(path)),
-        ("fingerprint", target.fingerprint.as_deref().map(fingerprint).transpose()?),
-        ("known_hosts", target.known_hosts.as_ref().map(path)),
-    ];
-    for (word, value) in words {
-        if let Some(value) = value {
-            name += &format!(";{word}={value}");
-        }
-    }
-    Ok(name)
-}
-
-/// The same, read back.
-fn target(name: &str) -> Result<SshTarget> {
-    let mut words = name.split(';');
-    let host = words.next().unwrap_or_default().to_string();
-    let mut target = SshTarget { host, key: None, fingerprint: None, known_hosts: None };
-    for word in words {
-        match word.split_once('=') {
-            Some(("key", file)) => target.key = Some(file.into()),
-            Some(("fingerprint", known)) => target.fingerprint = Some(known.to_string()),
-            Some(("known_hosts", file)) => target.known_hosts = Some(file.into()),
-            _ => return Err(Error::bad_argument(format!("\"{word}\" is not a way into a cluster"))),
-        }
-    }
-    Ok(target)
+    way::name_of(NAME, target)
 }
 
 /// The login node of the cluster of this name; None where that is this machine.
 pub fn login_node(name: &str) -> Result<Option<Login>> {
-    name.strip_prefix("slurm:").map(|way| target(way)?.login(CONNECT_TIMEOUT)).transpose()
+    name.strip_prefix("slurm:").map(|way| way::target(way)?.login(CONNECT_TIMEOUT)).transpose()
 }
 
 impl Slurm {
@@ -223,31 +193,5 @@ impl Provider for Slurm {
     /// The job ends with its worker.
     fn give_back_command(&self, _: &str) -> Option<String> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_to_a_cluster_is_in_its_name() {
-        let hash = format!("SHA256:{}+b", "a".repeat(41));
-        for name in [
-            &format!("slurm:me@login.cluster:2222;key=/k;fingerprint={hash}"),
-            "slurm:me@login;known_hosts=/h",
-            "slurm:alias",
-            "slurm:[::1]:2222;key=~/.ssh/k",
-        ] {
-            assert_eq!(name_of(&target(name.strip_prefix("slurm:").unwrap()).unwrap()).unwrap(), *name);
-        }
-        let written = SshTarget {
-            host: "ssh://me@[::1]:22/".to_string(),
-            key: None,
-            fingerprint: Some(format!("256 {hash} me@there (ED25519)")),
-            known_hosts: None,
-        };
-        assert_eq!(name_of(&written).unwrap(), format!("slurm:me@[::1]:22;fingerprint={hash}"));
-        assert!(target("me@login;password=x").is_err() && name_of(&target("a:b").unwrap()).is_err());
     }
 }

@@ -61,8 +61,8 @@ print(gpu.provider);"#,
         Primitive {
             name: "attach_gpu",
             signatures: &["attach_gpu(id: string) -> gpu"],
-            summary: "A machine that another run has kept running, by its id or name as `outlier gpus` lists it. It is left running when \
-                      this run ends; here it is \"local\", which is always there.",
+            summary: "A machine that another run has kept running, rented or over SSH, by its id or name as `outlier gpus` lists it. It is \
+                      left running when this run ends; here it is \"local\", which is always there.",
             options: &[],
             example: r#"let gpu = attach_gpu("local");
 print(gpu.models());"#,
@@ -87,7 +87,8 @@ print(gpu.models().len());"#,
             name: "sync",
             signatures: &["sync(gpu: gpu, options: map) -> map"],
             summary: "Copies files and folders of the project there and back, only what differs. Secrets such as .env and keys stay here, and \
-                      neither they nor what is run here (stdlib/, scripts/, *.rhai, Makefile …) are fetched.",
+                      neither they nor what is run here (stdlib/, scripts/, *.rhai, Makefile …) are fetched. What is fetched replaces files that \
+                      differ below results/, logs/ and checkpoints/ only, or where --allow-write says so.",
             options: &[
                 opt("up", "string | array", "[]", "files and folders to send"),
                 opt("down", "string | array", "[]", "files and folders to fetch"),
@@ -107,7 +108,8 @@ gpu.upload("examples/README.md", "data/notes.md");"#,
             name: "download",
             signatures: &["download(gpu: gpu, from: string, to: string) -> ()"],
             summary: "Copies one file from the machine; a relative path is in the project's folder there. Here it is neither hidden nor one \
-                      that is run here (stdlib/, scripts/, *.rhai, Makefile …).",
+                      that is run here (stdlib/, scripts/, *.rhai, Makefile …), and it replaces a file that differs below results/, logs/ and \
+                      checkpoints/ only, or where --allow-write says so.",
             options: &[],
             example: r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
 gpu.upload("examples/README.md", "data/notes.md");

@@ -51,7 +51,8 @@ pub const STORED: Area = Area {
         Primitive {
             name: "save_results",
             signatures: &["save_results(name: string, options: map) -> string"],
-            summary: "Writes results/<name>/ and gives its path. The folder is replaced as a whole: the earlier analysis is there until the new one is.",
+            summary: "Writes results/<name>/ and gives its path. The folder is replaced as a whole: the earlier analysis is there until the new \
+                      one is. An absolute path, or one that begins with ~/, is a place of its own, which `outlier run --allow-write DIR` must allow.",
             options: &[
                 opt("activations", "activations", "", "what extract_layernorms returned"),
                 opt("found", "map", "", "what detect_outliers returned"),

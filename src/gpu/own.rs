@@ -1,0 +1,149 @@
+//! Machines that the user has, over SSH: nothing is rented and nothing charged. What begins and ends there is a worker, in a
+//! folder of its own name below `~/.outlier/w`, and that is what the ledger has a row of.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rent::{PREFIX, Patience};
+use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, way};
+use crate::error::{Error, Result};
+use crate::remote::{self, HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
+
+/// Of the names of such providers in the ledger.
+const KIND: &str = "ssh";
+/// What is this computer, without an SSH server in between.
+const HERE: &str = "localhost";
+/// A machine that does not answer for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Prints the names of workers that are at work: the process that its folder names runs, and is one of that folder.
+const AT_WORK: &str = r#"at_work() {
+    pid=$(cat "$1/pid" 2>/dev/null)
+    case "$pid" in ''|*[!0-9]*) return 1;; esac
+    kill -0 "$pid" 2>/dev/null || return 1
+    line=$({ tr '\0' ' ' < "/proc/$pid/cmdline" || ps -o args= -p "$pid"; } 2>/dev/null)
+    case "$line " in *" worker "*"/$1 "*) return 0;; esac
+    return 1
+}
+cd "$HOME/.outlier/w" 2>/dev/null || exit 0
+"#;
+
+/// Whether a provider of this name, as it stands in the ledger, is a machine that the user has.
+pub fn is_own(provider: &str) -> bool {
+    provider.starts_with("ssh:")
+}
+
+/// What the machine is called in the ledger: how one gets in, and the host key that it has proved to have, `fingerprint`.
+///
+/// # Errors
+/// An address that is none.
+pub fn name_of(target: &SshTarget, fingerprint: Option<String>) -> Result<String> {
+    way::name_of(KIND, &SshTarget { fingerprint, known_hosts: None, ..target.clone() })
+}
+
+/// The way into the machine of this name; None where that is this computer. It is trusted by the host key that it had when its
+/// user vouched for it.
+///
+/// # Errors
+/// A name that `name_of` has not made; a way that `~/.ssh/config` does not lead to.
+pub fn login(name: &str) -> Result<Option<Login>> {
+    let target = way::target(name.strip_prefix("ssh:").unwrap_or(name))?;
+    if target.host == HERE {
+        return Ok(None);
+    }
+    let mut login = SshTarget { fingerprint: None, ..target.clone() }.login(CONNECT_TIMEOUT)?;
+    if let Some(fingerprint) = target.fingerprint {
+        login.host_key = HostKey::Fingerprints(vec![fingerprint]);
+    }
+    Ok(Some(login))
+}
+
+pub struct Own {
+    name: String,
+    machine: Arc<dyn Machine>,
+}
+
+impl Own {
+    /// The machine of this name, as `name_of` makes it. It is not asked for anything yet.
+    ///
+    /// # Errors
+    /// Those of `login`.
+    pub fn new(name: &str) -> Result<Self> {
+        let machine: Arc<dyn Machine> = match login(name)? {
+            None => Arc::new(HereGrouped),
+            Some(login) => Arc::new(Ssh::new(login)),
+        };
+        Ok(Self { name: name.to_string(), machine })
+    }
+
+    fn ask(&self, command: &str) -> Result<String> {
+        remote::output(&*self.machine, &format!("{AT_WORK}{command}"))
+    }
+}
+
+fn not_rented() -> Error {
+    Error::bad_argument("a machine over SSH is one that you have: there is nothing to rent")
+        .hint("provision_gpu(#{ provider: \"ssh\", host: \"user@machine\" }) works on it")
+}
+
+/// Workers are known by their names: several may be at work on one machine.
+impl Provider for Own {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn patience(&self) -> Patience {
+        // A worker that is told to stop has ended within this time.
+        Patience { poll: Duration::from_millis(500), end: Duration::from_secs(60), ..Patience::default() }
+    }
+
+    fn offers(&self, _: &Want) -> Result<Vec<Offer>> {
+        Err(not_rented())
+    }
+
+    fn create(&self, _: &str, _: &Offer, _: &Want, _: &str) -> Result<Description> {
+        Err(not_rented())
+    }
+
+    fn describe(&self, id: &str) -> Result<Option<Description>> {
+        Ok(self.list()?.into_iter().find(|worker| worker.name == id))
+    }
+
+    fn list(&self) -> Result<Vec<Description>> {
+        let said =
+            self.ask(&format!("for worker in {PREFIX}*; do at_work \"$worker\" && echo \"$worker\"; done; true"))?;
+        let worker = |name: &str| Description {
+            id: name.to_string(),
+            name: name.to_string(),
+            state: State::Running,
+            gpu: String::new(),
+            price: 0.0,
+            ssh: None,
+            created: String::new(),
+            why: String::new(),
+        };
+        Ok(said.lines().map(str::trim).filter(|name| name.starts_with(PREFIX)).map(worker).collect())
+    }
+
+    fn terminate(&self, id: &str) -> Result<()> {
+        self.ask(&format!("worker={}; at_work \"$worker\" && kill -TERM \"$pid\"; true", quoted(id))).map(|_| ())
+    }
+
+    fn logs(&self, id: &str) -> Result<String> {
+        self.ask(&format!("cat {}/worker.log", quoted(id)))
+    }
+
+    fn reach(&self, _: &Description, _: &Path) -> Result<Option<Reached>> {
+        Ok(Some(Reached { machine: self.machine.clone(), ssh: None, fingerprints: Vec::new() }))
+    }
+
+    fn again(&self, _: &SshAddress, _: &Path, _: &[String]) -> Result<Arc<dyn Machine>> {
+        Ok(self.machine.clone())
+    }
+
+    /// It stays: it is its user's.
+    fn give_back_command(&self, _: &str) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,32 @@
+//! What is about to be sent to a machine, looked at here: headers tell in time what loading it there would say.
+
+use std::path::Path;
+
+use super::context::Context;
+use crate::progress::{Event, Progress};
+use crate::remote;
+use crate::results::FULL_ACTIVATIONS as FULL;
+use crate::{hub, model};
+
+/// How files of weights are called.
+const WEIGHTS: [&str; 6] = [".safetensors", ".safetensors.index.json", ".bin", ".pth", ".pt", ".gguf"];
+
+/// Says of folders of models that are about to be sent what loading them there would say: headers tell it.
+pub fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
+    for path in up {
+        let folder = remote::to_send("sync", &context.root, path).ok();
+        let Some(folder) = folder.filter(|folder| is_model(folder)) else { continue };
+        if let Err(error) = hub::at(&folder.display().to_string()).and_then(model::check_headers) {
+            let text = format!("sync: the model {path} cannot be analysed as it is: {}", error.message);
+            progress.event(Event::Warning(text));
+        }
+    }
+}
+
+/// Whether a folder holds a model: analyses and other programs have a config.json as well, and no weights beside it.
+fn is_model(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let weights = |name: String| name != FULL && WEIGHTS.iter().any(|end| name.ends_with(end));
+    folder.join("config.json").is_file() && names.into_iter().any(weights)
+}

@@ -1,0 +1,53 @@
+//! What a script names on a machine that is this computer: it reaches the project's folder there, and nothing outside of it,
+//! whatever links stand there and however the path is written.
+
+use crate::error::{Error, Result};
+use crate::remote::{self, Machine, quoted};
+
+/// Reads names, one a line, and says of the first that leads out of the folder it is started in: `out NAME`. Of a name that
+/// is not there yet the nearest folder above it counts.
+const JUDGE: &str = r#"root=$(pwd -P)
+while IFS= read -r name; do
+    at="./$name"
+    while [ ! -e "$at" ] && [ ! -L "$at" ] && [ "$at" != . ]; do at=${at%/*}; done
+    real=$(readlink -f -- "$at" 2>/dev/null)
+    case "$real/" in "$root"/*) ;; *) printf 'out %s\n' "$name"; exit 0;; esac
+done"#;
+
+/// Checks names relative to the folder `root` of the machine, for the primitive `what`.
+///
+/// # Errors
+/// `bad_argument` for a name that is not relative to the folder or leads out of it; what the machine answers with otherwise.
+pub fn check(machine: &dyn Machine, root: &str, what: &str, names: &[String]) -> Result<()> {
+    for name in names {
+        remote::inside(what, &format!("./{name}")).and_then(|()| match name.contains('\n') {
+            true => {
+                Err(Error::bad_argument(format!("{what}: {name:?} has a line break in it")).hint("rename the file"))
+            }
+            false => Ok(()),
+        })?;
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let list = names.iter().map(|name| format!("{name}\n")).collect::<String>();
+    let command = format!("mkdir -p {0} && cd {0} && {{ {JUDGE}\n}}", quoted(root));
+    let said = remote::collect(machine, &command, &mut list.as_bytes())?;
+    match said.out.strip_prefix("out ") {
+        None if said.code == 0 => Ok(()),
+        None => {
+            Err(Error::bad_argument(format!("{what}: where names lead there cannot be told: {}", said.complaint()))
+                .hint("is `readlink` on the path there?"))
+        }
+        Some(name) => {
+            let name = name.trim_end_matches('\n');
+            let message = format!(
+                "{what}: {name:?} leads out of the project's folder on {}, which is this computer",
+                machine.name()
+            );
+            Err(Error::bad_argument(message).hint(
+                "remove the link there; `outlier run --allow-commands SCRIPT` lets scripts reach all of this computer",
+            ))
+        }
+    }
+}
