@@ -58,8 +58,10 @@ mod bad_options;
 mod bad_results;
 mod bad_tokens;
 mod hardening;
+mod model_spellings;
 mod other_formats;
 mod outside_files;
+mod padding;
 
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
 /// where anything may be written at all.
@@ -99,6 +101,8 @@ mod hub_download;
 mod hub_stream;
 mod hub_trust;
 mod hub_unreachable;
+mod markup;
+mod user_cache;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod login_shells;
