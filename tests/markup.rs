@@ -143,8 +143,8 @@ fn an_error_in_json_names_one_line() {
     };
     let message = "reading t.jsonl, line 3: EOF while parsing a string (column 13)";
     refuses("t.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"text\": \"abc\n", message, hint);
-    let message = "reading t.json, line 5: expected `,` or `}` (column 2)";
-    refuses("t.json", "{\"text\":\"a\"}\n\n{\n \"text\": \"b\"\n \"c\": 1}\n", message, hint);
+    let message = "reading t.json, line 6: expected `,` or `}` (column 2)";
+    refuses("t.json", "{\n\"text\":\"a\"}\n\n{\n \"text\": \"b\"\n \"c\": 1}\n", message, hint);
     let message = "reading t.json, item 2 of the array: expected value (column 10 of it)";
     refuses("t.json", "[{\"text\":\"a\"},\n{\"text\": x}]", message, "an array of texts");
 }

@@ -12,7 +12,7 @@ use crate::project::Project;
 const INDEX: &str = "model/model.safetensors.index.json";
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 const ANALYSIS: &str = "print(load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3, 4, 5, 6]] }))\
-                        .detect_outliers(#{ magnitude_threshold: 0.5 }).to_json());";
+                        .detect_outliers(#{ magnitude_threshold: 3.0 }).to_json());";
 
 fn llama() -> Project {
     let project = Project::new();

@@ -136,7 +136,8 @@ pub fn blobs_that_a_mirror_has_named_are_used() {
 #[test]
 fn variables_in_the_folders_of_the_cache_are_replaced() {
     let project = cached();
-    let root = project.path("").display().to_string();
+    let root = project.path("");
+    let root = root.to_str().unwrap();
     for (name, value) in [
         ("HF_HOME", "$SCRATCH/hf"),
         ("HF_HOME", "${SCRATCH}/hf"),
@@ -146,9 +147,9 @@ fn variables_in_the_folders_of_the_cache_are_replaced() {
     ] {
         let variables = [
             ("HF_HUB_OFFLINE", "1"),
-            ("SCRATCH", root.as_str()),
+            ("SCRATCH", root),
             ("PART", "hf"),
-            ("HOME", root.as_str()),
+            ("HOME", root),
             ("HF_HOME", "no"),
             (name, value),
         ];
@@ -157,14 +158,14 @@ fn variables_in_the_folders_of_the_cache_are_replaced() {
     fs::create_dir(project.path("caches")).unwrap();
     fs::rename(project.path("hf"), project.path("caches/huggingface")).unwrap();
     let mut command =
-        with(&project, &[("HF_HUB_OFFLINE", "1"), ("SCRATCH", &root), ("XDG_CACHE_HOME", "$SCRATCH/caches")]);
+        with(&project, &[("HF_HUB_OFFLINE", "1"), ("SCRATCH", root), ("XDG_CACHE_HOME", "$SCRATCH/caches")]);
     assert_eq!(Outcome::of(command.env_remove("HF_HOME").output().unwrap()).ok(), "4\n");
     // The token's file is found in the same way.
     project.file("secret/token", TOKEN);
     let hub = hub();
     hub.set("lab/llama", Model::Gated);
     let variables =
-        [("HF_ENDPOINT", hub.address.as_str()), ("SCRATCH", &root), ("HF_TOKEN_PATH", "$SCRATCH/secret/token")];
+        [("HF_ENDPOINT", hub.address.as_str()), ("SCRATCH", root), ("HF_TOKEN_PATH", "$SCRATCH/secret/token")];
     is_refused(run(&Project::new(), &variables), "access refused", "accept the model's terms");
     let sent = format!("Bearer {TOKEN}");
     assert!(hub.requests.lock().unwrap().iter().all(|request| request.header("authorization") == Some(&sent)));
