@@ -95,7 +95,7 @@ fn damaged_index() {
         (
             r#"{"weight_map": {"a": "../secret.safetensors"}}"#,
             "`../secret.safetensors` is not a file of this model",
-            "download",
+            "correct `weight_map`",
         ),
     ] {
         let project = llama();

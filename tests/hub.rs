@@ -135,7 +135,7 @@ fn an_index_that_leads_out_of_the_cache() {
     project.copy("tests/fixtures/llama", "evil");
     project.file("evil/model.safetensors.index.json", r#"{"weight_map": {"a": "../../../../evil"}}"#);
     let hub = Hub::start().with("lab/llama", Model::Folder(project.path("evil")));
-    hub.refuses(&from_hub("#{}"), None, "`../../../../evil` is not a file of this model", "is this model complete?");
+    hub.refuses(&from_hub("#{}"), None, "`../../../../evil` is not a file of this model", "correct `weight_map`");
 }
 
 #[test]

@@ -66,8 +66,10 @@ mod bad_options;
 mod bad_results;
 mod bad_tokens;
 mod hardening;
+mod model_spellings;
 mod other_formats;
 mod outside_files;
+mod padding;
 
 mod replacing;
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
@@ -109,6 +111,8 @@ mod hub_download;
 mod hub_stream;
 mod hub_trust;
 mod hub_unreachable;
+mod markup;
+mod user_cache;
 
 /// The same work on other machines: over SSH, on rented ones, and in jobs of a Slurm cluster.
 mod login_shells;

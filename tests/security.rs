@@ -109,6 +109,9 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::hub_trust::what_a_hub_says_becomes_no_file_name,
             crate::hub_trust::what_was_downloaded_is_believed_by_its_hash,
+            crate::model_spellings::an_index_that_leads_out_of_its_folder_is_told_so,
+            crate::user_cache::damaged_files_of_the_cache_are_not_called_missing,
+            crate::user_cache::blobs_that_a_mirror_has_named_are_used,
         ],
     ),
     // services come to an end

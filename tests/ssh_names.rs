@@ -311,6 +311,84 @@ fn the_keys_that_people_have_are_tried() {
     user.is_refused(&options, "id_ed25519");
 }
 
+#[test]
+fn keys_that_only_the_agent_can_use_are_identities_too() {
+    let (mut sshd, other) = (server("agent"), Sshd::prepare("", &[]));
+    sshd.up();
+    let options = format!("host: \"{}\"", sshd.target());
+    let only = |user: &User, config: &str| {
+        let agent = user.path("agent").display().to_string();
+        user.file("config", &format!("Host *\n IdentitiesOnly yes\n IdentityAgent {agent}\n{config}"));
+    };
+    for (usual, kind) in [("id_ed25519", "ed25519"), ("id_ecdsa", "ecdsa"), ("id_rsa", "rsa")] {
+        let user = User::new();
+        user.file("known_hosts", &known(&format!("[127.0.0.1]:{}", sshd.port), &sshd, "host"));
+        let public = sshd.make_key("plain", kind);
+        fs::write(sshd.path("authorized_keys"), &public).unwrap();
+        // So many others that a server closes the connection before it sees the right one.
+        let others = (0..6).map(|i| format!("other{i}")).inspect(|name| drop(other.make_key(name, "ed25519")));
+        let mut keys: Vec<PathBuf> = others.map(|name| other.path(&name)).collect();
+        keys.push(sshd.path("plain"));
+        let _agent = Agent::start(&user.path("agent"), &keys);
+        user.key("locked", &sshd.path("plain"));
+        let mut locking = Command::new("ssh-keygen");
+        locking.args(["-q", "-p", "-P", "", "-N", "secret", "-f"]).arg(user.path("locked"));
+        assert!(locking.status().unwrap().success());
+        // The only half here is the private one, and has a passphrase.
+        only(&user, " IdentityFile ~/.ssh/locked\n");
+        user.gets_in(&options, "agent");
+        // The only half here is the public one, by its own name or by that of the private one.
+        user.file("hw.pub", &public);
+        for name in ["hw.pub", "hw"] {
+            only(&user, &format!(" IdentityFile ~/.ssh/{name}\n"));
+            user.gets_in(&options, "agent");
+        }
+        // The usual names count as named.
+        only(&user, "");
+        user.file(&format!("{usual}.pub"), &public).gets_in(&options, "agent");
+        user.key(usual, &user.path("locked")).gets_in(&options, "agent");
+        fs::remove_file(user.path(&format!("{usual}.pub"))).unwrap();
+        user.gets_in(&options, "agent");
+        // Others do not.
+        fs::remove_file(user.path(usual)).unwrap();
+        user.is_refused(&options, "there is no key to log in with");
+        user.key(usual, &other.path("other0"));
+        user.is_refused(&options, &format!("tried were {}", user.path(usual).display()));
+        let stranger = other.make_key("stranger", "ed25519");
+        user.file("hw.pub", &stranger);
+        only(&user, " IdentityFile ~/.ssh/hw.pub\n");
+        let message =
+            format!("no SSH agent holds the key whose public half is here as {}", user.path("hw.pub").display());
+        user.is_refused(&options, &message);
+    }
+}
+
+#[test]
+fn the_users_config_is_read_as_ssh_reads_it() {
+    let mut sshd = server("config");
+    sshd.up();
+    let user = User::new();
+    user.file("known_hosts", &known(&format!("[127.0.0.1]:{}", sshd.port), &sshd, "host"));
+    user.key("id_ed25519", &sshd.key_file());
+    let settings = format!(" HostName 127.0.0.1\n Port {}\n User {}\n", sshd.port, user_name());
+    fs::create_dir(user.path("config.d")).unwrap();
+    user.file("config.d/10-lab", &format!("Host box\n{settings}")).file("config.d/old", "Host box\n Port 1\n");
+    for config in [
+        "Include ~/.ssh/config.d/[0-9]*\n".to_string(),
+        "Include config.d/[!a-z]*\n".to_string(),
+        format!("Match host=box\n{settings}"),
+        format!("Match host other exec \"true\"\n Port 9\nHost box\n{settings}"),
+        format!("Host Box\n Port 9\nHost box\n{settings}"),
+    ] {
+        let outcome = user.file("config", &config).provisions("host: \"box\"");
+        assert!(
+            outcome.stderr.contains("in config\"") && !outcome.stderr.contains("cannot be judged"),
+            "{config}: {}",
+            outcome.stderr
+        );
+    }
+}
+
 /// A name in the user's config is no way for a script to have commands run here.
 #[test]
 pub fn this_computer_is_this_computer_behind_an_alias_and_on_a_way_through_itself() {

@@ -78,7 +78,6 @@ enum Command {
     },
 }
 
-<<<<<<< HEAD
 impl Command {
     /// Whether what `.env` holds may be of use. A worker is given what it needs by its client.
     fn wants_tokens(&self) -> bool {
@@ -87,10 +86,8 @@ impl Command {
     }
 }
 
-=======
 /// The exit code when an argument is wrong, such as a name of nothing.
 const WRONG: u8 = 1;
->>>>>>> mend1
 /// The exit code of bad usage.
 const USAGE: u8 = 2;
 /// The exit code when a script ended well but reported a failed model, when a command failed or what was to be shown could not

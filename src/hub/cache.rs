@@ -3,7 +3,8 @@
 //!
 //! What is found there may have been written by anybody's program, and torn by a loss of power: a commit and a hash are
 //! believed by their form, a link by where it leads, and a small file by its hash each time it is used. A large file is
-//! believed by its hash when it is linked into a snapshot, and not read again for that later.
+//! believed by its hash when it is linked into a snapshot, and not read again for that later. A blob that is not named by a
+//! hash comes from a mirror, fetched by the Python package: it is what this user has, as a file that is no link.
 
 use std::fs::File;
 use std::io::Read;
@@ -39,6 +40,16 @@ pub struct Cache {
 pub struct Snapshot {
     repository: PathBuf,
     pub commit: String,
+}
+
+/// Why a file of a commit is not used although something stands in its place.
+enum Flaw {
+    /// The link leads to nothing, or out of the blobs of its repository.
+    Astray,
+    /// The content has not the hash that the blob is named by.
+    Changed(Hash),
+    /// It does not begin like what its name says.
+    Implausible,
 }
 
 /// Held until dropped.
@@ -117,25 +128,62 @@ impl Snapshot {
         self.repository.join("blobs").join(format!("{}{INCOMPLETE}", hash.digits()))
     }
 
-    /// The hash of the blob that a file is a link to; None where there is no such link, or it leads elsewhere.
-    pub fn linked(&self, name: &str) -> Option<Hash> {
+    /// The name of the blob that a file is a link to; None where there is no such link, or it leads elsewhere.
+    fn blob_of(&self, name: &str) -> Option<String> {
         let file = self.file(name);
         let target = std::fs::read_link(&file).ok()?;
-        let hash = Hash::parse(target.file_name()?.to_str()?)?;
         let folder = file.parent()?.join(target.parent()?).canonicalize().ok()?;
-        (folder == self.repository.join("blobs").canonicalize().ok()?).then_some(hash)
+        let inside = folder == self.repository.join("blobs").canonicalize().ok()?;
+        target.file_name()?.to_str().filter(|_| inside).map(str::to_string)
+    }
+
+    /// The hash of the blob that a file is a link to; None where there is no such link, or its name is no hash.
+    pub fn linked(&self, name: &str) -> Option<Hash> {
+        Hash::parse(&self.blob_of(name)?)
     }
 
     /// Whether a file is there, is what it must be, and begins like what its name says.
     pub fn has(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.file(name)).is_ok() && self.flaw(name).is_none()
+    }
+
+    /// What is wrong with a file that is there.
+    fn flaw(&self, name: &str) -> Option<Flaw> {
         let file = self.file(name);
-        let is_right = match std::fs::symlink_metadata(&file) {
-            Ok(metadata) if metadata.is_symlink() => self.linked(name).is_some_and(|hash| is_believable(&file, &hash)),
-            // A file system without links.
-            Ok(metadata) => metadata.is_file(),
-            Err(_) => false,
+        if file.is_symlink() {
+            match self.blob_of(name) {
+                Some(blob) if file.is_file() => match Hash::parse(&blob) {
+                    Some(hash) if !is_believable(&file, &hash) => return Some(Flaw::Changed(hash)),
+                    _ => (),
+                },
+                _ => return Some(Flaw::Astray),
+            }
+        }
+        // A file that is no link comes from a file system without links.
+        (!is_plausible(&file)).then_some(Flaw::Implausible)
+    }
+
+    /// The error of a file that is there and cannot be used; None where it can, or is not there.
+    pub fn damaged(&self, name: &str) -> Option<Error> {
+        let file = self.file(name);
+        std::fs::symlink_metadata(&file).ok()?;
+        let problem = match self.flaw(name)? {
+            Flaw::Astray => {
+                let message =
+                    format!("{name} is not in the cache: the link in its place leads to no blob of this model");
+                return Some(
+                    Error::not_found(message).hint(format!("remove {}, and have it fetched again", file.display())),
+                );
+            }
+            Flaw::Changed(hash) => format!("its content has not the {} {} of its blob", hash.kind(), hash.digits()),
+            Flaw::Implausible => "it does not begin like such a file".to_string(),
         };
-        is_right && is_plausible(&file)
+        let blob = file.canonicalize().unwrap_or(file);
+        Some(Error::corrupt(format!("{name} in the cache is damaged: {problem}")).hint(format!(
+            "remove {}, and have it fetched again; what was changed on purpose can be loaded as the folder {}",
+            blob.display(),
+            self.folder().display()
+        )))
     }
 
     /// Where the Python package notes that a commit has no file of this name.

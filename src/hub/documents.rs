@@ -68,7 +68,7 @@ impl Documents {
             None => (TextFile::here(&args.path)?, None),
         };
         let name = file.name.clone();
-        let content = Content::of(file, args.format)?;
+        let content = Content::of(file, args.format, args.column.is_some())?;
         content.suits(args)?;
         let column = args.column.clone().unwrap_or_else(|| DEFAULT_COLUMN.to_string());
         if content.format == Format::Parquet {
@@ -153,7 +153,7 @@ struct Content {
 }
 
 impl Content {
-    fn of(file: TextFile, wanted: Option<TextFormat>) -> Result<Self> {
+    fn of(file: TextFile, wanted: Option<TextFormat>, in_column: bool) -> Result<Self> {
         let name = file.name.clone();
         // It ends with what its beginning says, and each question to the hub takes time.
         let is_parquet = match wanted {
@@ -180,7 +180,7 @@ impl Content {
         let whole = (head.len() as u64) < HEAD;
         let begin = if head.starts_with(BOM) { BOM.len() } else { 0 };
         head.drain(..begin);
-        let format = formats::judge(&name, &head, whole, packing, wanted)?;
+        let format = formats::judge(&name, &head, whole, packing, wanted, in_column)?;
         Ok(Self { file, format, packing, head, rest, begin: begin as u64 })
     }
 

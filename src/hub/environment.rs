@@ -66,9 +66,17 @@ pub fn endpoint() -> String {
     given.unwrap_or_else(|| "https://huggingface.co".to_string()).trim_end_matches('/').to_string()
 }
 
+/// The variables that say that the hub must not be asked, the first one first.
+const OFFLINE: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
+
 /// Whether the hub must not be asked.
 pub fn offline() -> bool {
-    flag("HF_HUB_OFFLINE") || flag("TRANSFORMERS_OFFLINE")
+    flag(offline_by())
+}
+
+/// The variable that decides it: the first one that is set.
+pub fn offline_by() -> &'static str {
+    OFFLINE.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).unwrap_or(OFFLINE[0])
 }
 
 pub fn stall_timeout() -> Duration {
@@ -97,8 +105,56 @@ fn flag(name: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
 }
 
-/// A folder named by a variable; `~` is the user's home.
+/// A folder named by a variable; `~` is the user's home, and variables in it are replaced.
 fn folder(variable: &str) -> Option<PathBuf> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
-    Some(crate::home::expanded(value))
+    let path = crate::home::expanded(value).into_os_string().into_string().ok()?;
+    Some(with_variables(&path, |name| std::env::var(name).ok()).into())
+}
+
+/// The text with the values of `$NAME` and `${NAME}`; one that is not set stays as it stands there. As Python's
+/// `os.path.expandvars`: values are not looked at again.
+fn with_variables(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some((before, behind)) = rest.split_once('$') {
+        replaced += before;
+        let word = behind.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(behind.len());
+        let braces = behind.strip_prefix('{').and_then(|inner| inner.find('}')).map(|end| (&behind[1..=end], end + 2));
+        let (name, length) = braces.unwrap_or((&behind[..word], word));
+        replaced += &value(name).unwrap_or_else(|| format!("${}", &behind[..length]));
+        rest = &behind[length..];
+    }
+    replaced + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_in_paths_are_replaced_as_python_does() {
+        // What `os.path.expandvars` says with A=a, B_1=$A and C set to nothing.
+        let value = |name: &str| match name {
+            "A" => Some("a".to_string()),
+            "B_1" => Some("$A".to_string()),
+            "C" => Some(String::new()),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("$A/x", "a/x"),
+            ("/x/${A}y/$B_1", "/x/ay/$A"),
+            ("$C/x", "/x"),
+            ("$D/${D}/x", "$D/${D}/x"),
+            ("$AA", "$AA"),
+            ("$A$A", "aa"),
+            ("$$A", "$a"),
+            ("${A", "${A"),
+            ("${}$", "${}$"),
+            ("a$", "a$"),
+            ("$\u{e9}", "$\u{e9}"),
+            ("${$A}", "${$A}"),
+        ] {
+            assert_eq!(with_variables(text, value), expected, "{text}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use serde::de::IgnoredAny;
 
 use super::json_values::{first_value, without_nan};
+use super::markup;
 use super::unpack::Packing;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -46,8 +47,11 @@ const TELLING: usize = 8000;
 /// What every Parquet file begins with.
 const PARQUET: &[u8] = b"PAR1";
 
-/// Endings of names of plain texts: what looks like JSON there is asked about.
-const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
+/// Endings of names of plain texts: what looks like another format there is asked about.
+pub const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
+
+/// Endings of names of tables, and what stands between their cells: within a name they are asked about.
+const TABLES: &[(&str, u8)] = &[("csv", b','), ("tsv", b'\t'), ("psv", b'|')];
 
 /// A format that is not read.
 struct Other {
@@ -65,8 +69,6 @@ const EXPORT: &str = "write its texts to a Parquet, JSON Lines or CSV file";
 const WEIGHTS: &str = "is it a file of weights? texts come from text, JSON, CSV and Parquet files";
 const DATASETS: &str = "write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(\"texts.parquet\") in Python, or \
                         pyarrow.parquet.write_table";
-const PAGE: &str = "was a page saved in place of the file? fetch the file itself, or extract the text; \
-                    format: \"text\" reads the markup as it is";
 const POINTER: &str =
     "the file itself has not been fetched: run git lfs pull where it was cloned, or download it from its page";
 const OTHERS: &[Other] = &[
@@ -156,7 +158,7 @@ const fn other(
 }
 
 /// The format of the file `name` whose unpacked bytes begin with `head`, without a byte order mark; `whole` where they also end
-/// there. What the user says, `wanted`, wins over name and content of a text.
+/// there. What the user says, `wanted`, wins over name and content of a text; `in_column` where he has named a column.
 ///
 /// # Errors
 /// `unsupported` for a format that is not read, `not_found` where only a pointer to the file is there, `bad_argument` where name
@@ -167,6 +169,7 @@ pub fn judge(
     whole: bool,
     packing: Option<Packing>,
     wanted: Option<TextFormat>,
+    in_column: bool,
 ) -> Result<Format> {
     if head.starts_with(PARQUET) && wanted.is_none_or(|wanted| wanted == TextFormat::Parquet) {
         return match packing {
@@ -180,8 +183,9 @@ pub fn judge(
     {
         return Err(Error::unsupported(format!("{name} is packed twice, outside with {}", packing.name())).hint(UNPACK));
     }
-    let ending = ending(name);
-    refuse(name, head, if wanted.is_some() { "" } else { &ending })?;
+    let called = Name::of(name);
+    let ending = called.ending();
+    refuse(name, head, if wanted.is_some() { "" } else { ending })?;
     if let Some(wanted) = wanted {
         return Ok(match wanted {
             TextFormat::Text => Format::Plain,
@@ -191,10 +195,10 @@ pub fn judge(
             TextFormat::Parquet => Format::Parquet,
         });
     }
-    if let Some(markup) = markup(head) {
-        return Err(Error::unsupported(format!("{name} is {markup}")).hint(PAGE));
+    if let Some(markup) = markup::of(&called, head) {
+        return Err(Error::unsupported(format!("{name} is {}", markup.what)).hint(markup.advice));
     }
-    match ending.as_str() {
+    match ending {
         "parquet" | "pq" => return Ok(Format::Parquet),
         _ if head[..head.len().min(TELLING)].contains(&0) => {
             return Err(Error::unsupported(format!("{name} holds NUL bytes, so it is no text in UTF-8"))
@@ -204,12 +208,23 @@ pub fn judge(
         "jsonl" | "ndjson" | "jsonlines" => return Ok(json_shape(head, whole, true)),
         "csv" => return Ok(Format::Table { delimiter: b',' }),
         "tsv" | "tab" => return Ok(Format::Table { delimiter: b'\t' }),
+        "psv" => return Ok(Format::Table { delimiter: b'|' }),
         _ => (),
     }
     if !is_json(head, whole) {
-        return Ok(Format::Plain);
+        let inner = called.endings.iter().find_map(|ending| TABLES.iter().find(|(table, _)| table == ending));
+        return match inner {
+            Some((_, delimiter)) if in_column => Ok(Format::Table { delimiter: *delimiter }),
+            Some((table, _)) => {
+                let message = format!("load_tokens: {name} has \".{table}\" in its name, but not at its end");
+                Err(Error::bad_argument(message).hint(
+                    "is it a table? `column` names the column of its texts; format: \"text\" reads it as a plain text",
+                ))
+            }
+            None => Ok(Format::Plain),
+        };
     }
-    if PLAIN.contains(&ending.as_str()) {
+    if PLAIN.contains(&ending) {
         let message = format!("load_tokens: {name} has the name of a plain text, and begins like JSON");
         return Err(Error::bad_argument(message)
             .hint("format: \"json\" reads the texts in it; format: \"text\" reads it as it is, with braces and keys"));
@@ -217,16 +232,23 @@ pub fn judge(
     Ok(json_shape(head, whole, true))
 }
 
-/// How a name ends, without what a packer adds: "jsonl" for "x.JSONL.gz", nothing for a name without a point.
-fn ending(name: &str) -> String {
-    let mut file = name.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-    for packed in [".gz", ".gzip", ".zst", ".zstd"] {
-        if let Some(inner) = file.strip_suffix(packed) {
-            file = inner.to_string();
-            break;
-        }
+/// What the name of a file says about it.
+pub struct Name {
+    /// What stands behind the points, in small letters and without what a packer adds: "csv" and "txt" for "x.CSV.txt.gz".
+    pub endings: Vec<String>,
+}
+
+impl Name {
+    pub fn of(path: &str) -> Self {
+        let file = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        let inner = [".gz", ".gzip", ".zst", ".zstd"].into_iter().find_map(|packed| file.strip_suffix(packed));
+        Self { endings: inner.unwrap_or(&file).split('.').skip(1).map(str::to_string).collect() }
     }
-    file.rsplit_once('.').map(|(_, ending)| ending.to_string()).unwrap_or_default()
+
+    /// How it ends: nothing for a name without a point.
+    pub fn ending(&self) -> &str {
+        self.endings.last().map_or("", String::as_str)
+    }
 }
 
 /// An error where the first bytes, or else the name, are those of a format that is not read.
@@ -248,17 +270,6 @@ fn refuse(name: &str, head: &[u8], ending: &str) -> Result<()> {
         false => Error::unsupported(message),
     }
     .hint(other.advice))
-}
-
-fn markup(head: &[u8]) -> Option<&'static str> {
-    let begin: String = head.trim_ascii_start().iter().take(14).map(|byte| byte.to_ascii_lowercase() as char).collect();
-    if begin.starts_with("<!doctype html") || begin.starts_with("<html") {
-        Some("a web page (HTML)")
-    } else if begin.starts_with("<?xml") {
-        Some("XML")
-    } else {
-        None
-    }
 }
 
 /// How JSON is laid out; what is no JSON at all is told line by line.

@@ -301,7 +301,7 @@ impl Http {
             408 | 500..=599 => Trouble::Passing { problem: format!("status {status}"), after: retry_after(headers) },
             // Signed addresses expire; what refuses them is no judgement about the user.
             400 | 401 | 403 | 404 | 410 if !hub => Trouble::Expired,
-            _ => Trouble::Refused(Refusal::of(status, headers)),
+            _ => Trouble::Refused(Refusal::of(status, headers, hub && self.token.is_some())),
         }
     }
 }

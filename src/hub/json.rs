@@ -45,6 +45,18 @@ impl Texts {
         let hint = if matches!(value.place, Place::Item(_)) { HINT_ARRAY } else { HINT_LINES };
         let reading = format!("reading {}, {}", self.name, value.place);
         let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint(hint);
+        let wrong = |e: serde_json::Error| {
+            let (name, said) = (&self.name, e.to_string());
+            let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+            // The parser counts lines from the beginning of the value.
+            let (behind, column) = (e.line().saturating_sub(1) as u64, e.column());
+            let (place, within) = match value.place {
+                Place::Line(line) => (Place::Line(line + behind), String::new()),
+                item if behind > 0 => (item, format!(" of its line {}", behind + 1)),
+                item => (item, " of it".to_string()),
+            };
+            Error::corrupt(format!("reading {name}, {place}: {what} (column {column}{within})")).hint(hint)
+        };
         let text = String::from_utf8(value.bytes).map_err(|_| not_text(&self.name))?;
         let item = matches!(value.place, Place::Item(_));
         let no_text = |what: &str| damaged(format!("no text under \"{}\", but {what}", shown(&self.column)));
@@ -53,7 +65,7 @@ impl Texts {
                 return Err(no_text("a text without a key").hint("leave `column` out: the items are the texts"));
             }
             self.found = true;
-            self.ready.push_back(serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?);
+            self.ready.push_back(serde_json::from_str(&text).map_err(wrong)?);
             return Ok(());
         }
         // NaN is no JSON, but Python writes it.
@@ -62,7 +74,7 @@ impl Texts {
                 let plain = without_nan(text.as_bytes()).and_then(|plain| String::from_utf8(plain).ok());
                 plain.map_or(Err(error), |plain| find(&plain, &self.column))
             })
-            .map_err(|e| damaged(e.to_string()))?;
+            .map_err(wrong)?;
         if !text.trim_start().starts_with('{') {
             return match item && text == "null" {
                 true => Ok(()),

@@ -8,6 +8,7 @@ use super::documents::unreadable;
 use super::lines::{MAX_DOCUMENT, SLICE};
 use super::text_file::Bytes;
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::progress::interrupt_requested;
 
 pub const HINT_ARRAY: &str = "expected an array of texts or of objects such as {\"text\": \"…\"}; `column` names another key, and \
@@ -220,20 +221,5 @@ impl Iterator for Values {
 /// The text with null in place of NaN and the infinities, which Python writes and JSON does not have. `None` where there are
 /// none.
 pub fn without_nan(text: &[u8]) -> Option<Vec<u8>> {
-    let (mut plain, mut rest, mut scan) = (Vec::new(), 0, Scan::default());
-    let mut at = 0;
-    while at < text.len() {
-        let number = [&b"NaN"[..], b"-Infinity", b"Infinity"].into_iter().find(|word| text[at..].starts_with(word));
-        if let Some(word) = number.filter(|_| !scan.in_text) {
-            plain.extend_from_slice(&text[rest..at]);
-            plain.extend_from_slice(b"null");
-            at += word.len();
-            rest = at;
-        } else {
-            scan.step(text[at]);
-            at += 1;
-        }
-    }
-    plain.extend_from_slice(&text[rest..]);
-    (rest > 0).then_some(plain)
+    outside::json::replaced_no_numbers(text, |_| "null".to_string())
 }

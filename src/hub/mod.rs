@@ -20,6 +20,7 @@ mod http;
 mod json;
 mod json_values;
 mod lines;
+mod markup;
 mod names;
 mod parquet_checks;
 mod parquet_text;
@@ -92,8 +93,8 @@ pub fn open_checked(
     if folder.is_dir() {
         return Ok(Opened { source: Arc::new(Folder::new(&folder)), revision: None });
     }
-    if let Some(error) = folder.is_file().then(|| weight_formats::file_of_weights(id)).flatten() {
-        return Err(error);
+    if folder.is_file() {
+        return Err(weight_formats::file_for_folder(&plain(id, 200)));
     }
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
     let address = address.ok_or_else(|| {

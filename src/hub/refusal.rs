@@ -12,21 +12,25 @@ use crate::plain::plain;
 const WORDS: usize = 300;
 
 pub enum Refusal {
-    BadToken,
+    /// With what the hub says of the token.
+    BadToken(String),
     /// To those who may not know, a private repository does not exist.
     NoRepository,
     NoAccess,
+    /// The hub says no with this status, in these words.
+    Refused(u16, String),
     NoRevision(Option<String>),
     NoFile,
     /// What the last answer said.
     RateLimited(String),
-    /// `HF_HUB_OFFLINE` is set and the file is not there.
+    /// `HF_HUB_OFFLINE` or a relative of it is set, and the file is not there.
     Offline,
     Other(String),
 }
 
 impl Refusal {
-    pub fn of(status: u16, headers: &HeaderMap) -> Self {
+    /// What an answer with this status means, to a question with a token where `with_token`.
+    pub fn of(status: u16, headers: &HeaderMap, with_token: bool) -> Self {
         let header =
             |name: &str| plain(headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default(), WORDS);
         let (message, code, request) = (header("X-Error-Message"), header("X-Error-Code"), header("X-Request-Id"));
@@ -35,11 +39,12 @@ impl Refusal {
             (_, "EntryNotFound") => Self::NoFile,
             (_, "GatedRepo") => Self::NoAccess,
             (_, "RepoNotFound") => Self::NoRepository,
-            (401, _) if message.contains("Invalid credentials") => Self::BadToken,
+            // Whoever asks without a token is told the same of what is private and of what is not there.
+            (401, _) if with_token && !message.is_empty() => Self::BadToken(message),
             (401, _) => Self::NoRepository,
             (403, _) if message.is_empty() => Self::NoAccess,
-            (403, _) => Self::Other(message),
             (404, _) => Self::NoFile,
+            (400..=499, _) if !message.is_empty() => Self::Refused(status, message),
             _ => Self::Other(match (message.as_str(), request.as_str()) {
                 ("", "") => format!("status {status}"),
                 ("", request) => format!("status {status} (request {request})"),
@@ -58,12 +63,19 @@ pub fn error(doing: &str, refusal: Refusal) -> Error {
     let withheld = || Error::new(Kind::Auth, format!("{doing}: {}", environment::UNCOVERED)).hint(environment::COVER);
     match refusal {
         Refusal::NoRepository | Refusal::NoAccess if environment::withholds() => withheld(),
-        Refusal::BadToken => auth("the token is not valid")
+        Refusal::BadToken(said) => auth(&format!("the token is not valid: the hub says \"{said}\""))
             .hint(format!("set HF_TOKEN to a valid token, or unset it: public {kind}s need none")),
         Refusal::NoRepository => missing(&format!("no such {kind}, or it is private"))
             .hint(format!("check the id; for a private {kind} set HF_TOKEN")),
         Refusal::NoAccess => auth("access refused")
             .hint(format!("accept the {kind}'s terms on the hub and set HF_TOKEN to a token that may read it")),
+        Refusal::Refused(403, said) => auth(&format!("access refused: the hub says \"{said}\"")).hint(format!(
+            "look at what the {kind}'s page on the hub asks for, and at what HF_TOKEN may do, in the hub's settings of access tokens"
+        )),
+        Refusal::Refused(status, said) => {
+            Error::new(Kind::Service, format!("{doing}: status {status}: the hub says \"{said}\""))
+                .hint(format!("look at the {kind}'s page on the hub"))
+        }
         Refusal::NoRevision(name) => {
             missing(&name.map_or("no such revision".into(), |n| format!("no revision \"{n}\"")))
                 .hint(format!("give a branch, tag or commit of this {kind}, or leave `revision` out"))
@@ -74,8 +86,8 @@ pub fn error(doing: &str, refusal: Refusal) -> Error {
         }),
         Refusal::RateLimited(said) => io(&format!("the hub asks again and again to wait ({said})"))
             .hint("wait a few minutes, or set HF_TOKEN for higher limits"),
-        Refusal::Offline => missing("HF_HUB_OFFLINE is set and the file is not in the cache")
-            .hint("unset HF_HUB_OFFLINE, or download it before going offline"),
+        Refusal::Offline => missing(&format!("{} is set and the file is not in the cache", environment::offline_by()))
+            .hint(format!("unset {}, or download it before going offline", environment::offline_by())),
         Refusal::Other(problem) => {
             let other = if kind == "model" { "model that is already in a folder" } else { "text file" };
             io(&problem).hint(format!("is the network reachable? a {other} can be given by its path"))

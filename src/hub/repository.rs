@@ -69,6 +69,13 @@ pub fn locate(
         cache.sweep();
     }
     repository.fetch(&missing)?;
+    if let Some(damaged) = repository.snapshot.damaged(TOKENIZER) {
+        return Err(and(
+            damaged,
+            &repository.alone().unwrap_or_else(|| "the hub has no such file".to_string()),
+            address,
+        ));
+    }
     if let Some(problem) = &repository.silence {
         tell(address, &repository.snapshot, problem, progress);
     }
@@ -81,11 +88,12 @@ pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Sn
     check_revision(address, revision)?;
     let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
     let names = match (snapshot.has(SINGLE), snapshot.has(INDEX)) {
-        (true, _) => return Ok(Some(snapshot)),
+        (true, _) => vec![SINGLE.to_string()],
         (false, true) => shards::names(&small(&snapshot.file(INDEX))?, &snapshot.folder().display().to_string())?,
         (false, false) => return Ok(None),
     };
-    Ok(names.iter().all(|name| snapshot.has(name)).then_some(snapshot))
+    let good = snapshot.damaged(TOKENIZER).is_none() && names.iter().all(|name| snapshot.has(name));
+    Ok(good.then_some(snapshot))
 }
 
 /// Says once of a commit that it is used as it is in the cache, since the hub does not answer.
@@ -105,10 +113,15 @@ pub fn small(path: &Path) -> Result<Vec<u8>> {
         .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
 }
 
-/// The commit in the cache that a revision is or was when somebody last asked, if it has a configuration.
-fn known(cache: &Cache, revision: &str) -> Option<Snapshot> {
+/// The commit that a revision is, or was when somebody last asked.
+fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
     let commit = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
-    commit.map(|commit| cache.snapshot(&commit)).filter(|snapshot| snapshot.has(CONFIG))
+    commit.map(|commit| cache.snapshot(&commit))
+}
+
+/// The same, if it has a configuration.
+fn known(cache: &Cache, revision: &str) -> Option<Snapshot> {
+    noted(cache, revision).filter(|snapshot| snapshot.has(CONFIG))
 }
 
 /// The commit that a revision is, with its configuration in the cache. A commit never moves: what is there is not asked for.
@@ -121,12 +134,16 @@ fn commit(
 ) -> Result<(Snapshot, Option<String>)> {
     let cached = match known(cache, revision) {
         Some(snapshot) if is_commit(revision) || environment::offline() => return Ok((snapshot, None)),
-        None if environment::offline() => return Err(refusal::error(&address.doing(CONFIG), Refusal::Offline)),
+        None if environment::offline() => return Err(offline(address, noted(cache, revision).as_ref(), CONFIG)),
         cached => cached,
     };
     let file = match (first_answer(address, revision, cached.is_some()), cached) {
         (Err(error), Some(cached)) if error.kind == Kind::Io => {
             return Ok((cached, Some(problem(&error, address))));
+        }
+        (Err(error), None) if error.kind == Kind::Io => {
+            let damaged = noted(cache, revision).and_then(|snapshot| snapshot.damaged(CONFIG));
+            return Err(damaged.map_or(error.clone(), |damaged| and(damaged, &problem(&error, address), address)));
         }
         (file, _) => file?,
     };
@@ -138,6 +155,20 @@ fn commit(
         cache.note(revision, &file.commit)?;
     }
     Ok((snapshot, None))
+}
+
+/// The error of a file that is needed and not had, when nobody may be asked for it.
+fn offline(address: &Address, snapshot: Option<&Snapshot>, name: &str) -> Error {
+    let damaged = snapshot.and_then(|snapshot| snapshot.damaged(name));
+    damaged.map_or_else(
+        || refusal::error(&address.doing(name), Refusal::Offline),
+        |damaged| and(damaged, &format!("{} is set", environment::offline_by()), address),
+    )
+}
+
+/// The error of a file in the cache, with what keeps it from being fetched again.
+fn and(damaged: Error, problem: &str, address: &Address) -> Error {
+    Error { message: format!("{}: {}, and {problem}", address.told(), damaged.message), ..damaged }
 }
 
 /// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
@@ -197,14 +228,24 @@ struct Repository<'a> {
 }
 
 impl Repository<'_> {
+    /// Why nothing more can be had from the hub, where that is so.
+    fn alone(&self) -> Option<String> {
+        self.silence.clone().or_else(|| environment::offline().then(|| format!("{} is set", environment::offline_by())))
+    }
+
     /// Names of the files of weights that transformers would read, and what to know of the choice. A single file comes first, so
     /// that an index in the cache is believed only where the commit has no single file beside it.
     fn weights(&self) -> Result<(Vec<String>, Option<String>)> {
         let (snapshot, single) = (&self.snapshot, || (vec![SINGLE.to_string()], None));
         let indexed = snapshot.has(INDEX);
         let alone = environment::offline() || self.silence.is_some();
-        if snapshot.has(SINGLE) || (alone && !indexed) {
+        if snapshot.has(SINGLE) {
             return Ok(single());
+        }
+        if alone && !indexed {
+            let damaged = snapshot.damaged(INDEX).filter(|_| snapshot.damaged(SINGLE).is_none());
+            let problem = self.alone().unwrap_or_default();
+            return damaged.map_or_else(|| Ok(single()), |damaged| Err(and(damaged, &problem, self.address)));
         }
         if !alone && !snapshot.lacks(SINGLE) {
             let http = Arc::new(Http::new()?);
@@ -273,7 +314,8 @@ impl Repository<'_> {
             return Ok(());
         }
         if environment::offline() {
-            return Err(refusal::error(&self.address.doing(needed[0]), Refusal::Offline));
+            let worst = needed.iter().find(|name| self.snapshot.damaged(name).is_some()).unwrap_or(&needed[0]);
+            return Err(offline(self.address, Some(&self.snapshot), worst));
         }
         let http = Http::new()?;
         let (quick, patience): (_, fn() -> Patience) = match (needed.is_empty(), &self.silence) {
@@ -290,6 +332,9 @@ impl Repository<'_> {
                 Err(error) if error.kind == Kind::NotFound && !required => (),
                 Err(error) if error.kind == Kind::Io => {
                     let problem = problem(&error, self.address);
+                    if let Some(damaged) = needed.iter().find_map(|name| self.snapshot.damaged(name)) {
+                        return Err(and(damaged, &problem, self.address));
+                    }
                     if !needed.is_empty() {
                         return Err(Error { message: self.incomplete(&needed, &problem), ..error });
                     }

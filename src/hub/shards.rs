@@ -50,10 +50,10 @@ impl<'de> Deserialize<'de> for Files {
     }
 }
 
-/// The files that an index names, sorted; `place` is where the index was found.
+/// The files that an index names, sorted: beside it or in folders below; `place` is where the index was found.
 ///
 /// # Errors
-/// `corrupt` where it is not an index, or names what is no file beside it, or more files than any model has.
+/// `corrupt` where it is not an index, or names what is no file there, or more files than any model has.
 pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
     let damaged = |problem: String| {
         Error::corrupt(format!("reading {place}/{INDEX}: {problem}"))
@@ -68,11 +68,29 @@ pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
     if names.len() > MOST {
         return Err(damaged(format!("it names more than {MOST} files")));
     }
-    // A name with a path could lead out of the folder.
-    match names.iter().find(|name| name.contains('/') || name.starts_with('.') || !is_file_path(name)) {
-        Some(name) => Err(damaged(format!("`{}` is not a file of this model", plain(name, 200)))),
-        None => Ok(names.into_iter().collect()),
-    }
+    names
+        .iter()
+        .map(|name| below(name).ok_or_else(|| astray(name, place)))
+        .collect::<Result<BTreeSet<_>>>()
+        .map(Vec::from_iter)
+}
+
+/// The path of a file in the folder of its index, without the parts that mean nothing ("./a" and "b//c"); None for one that
+/// leads out of it, or is none.
+fn below(name: &str) -> Option<String> {
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    Some(parts.join("/")).filter(|path| !name.starts_with('/') && is_file_path(path))
+}
+
+fn astray(name: &str, place: &str) -> Error {
+    let what = match name {
+        "" => "is no name of a file",
+        _ if name.starts_with('/') => "is not below the folder of the index",
+        _ if name.split('/').any(|part| part == "..") => "leads out of the folder of the index",
+        _ => "is no name of a file in the folder of the index",
+    };
+    Error::corrupt(format!("reading {place}/{INDEX}: `{}` is not a file of this model: it {what}", plain(name, 200)))
+        .hint("correct `weight_map` in it: names begin at its folder, such as model-00001-of-00002.safetensors")
 }
 
 /// What the user should know where a single file of weights and an index stand side by side: nothing where the index names that
@@ -84,4 +102,28 @@ pub fn beside_single(index: &[u8], place: &str) -> Option<String> {
         Err(_) => "cannot be read".to_string(),
     };
     Some(format!("{place}: {SINGLE} is read and {INDEX}, which {others}, is not: transformers chooses the same"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_an_index_stay_below_its_folder() {
+        for (name, path) in [
+            ("model-1.safetensors", Some("model-1.safetensors")),
+            ("./model-1.safetensors", Some("model-1.safetensors")),
+            ("weights/model-1.safetensors", Some("weights/model-1.safetensors")),
+            ("././a//b/./c", Some("a/b/c")),
+            ("../x", None),
+            ("a/../x", None),
+            ("/etc/x", None),
+            ("./", None),
+            (".", None),
+            ("", None),
+            ("a\\b", None),
+        ] {
+            assert_eq!(below(name).as_deref(), path, "{name}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What stands where safetensors weights are looked for: other formats, adapters, Git LFS pointers. None of them is damaged, so
 //! each is called by its name, with what to do.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::shards::{INDEX, SINGLE};
@@ -112,15 +114,17 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     instead(&source.place(), &source.listing()?, |name| source.small(name))
 }
 
-/// The error of a file given where a folder must be, if it is one of weights.
-pub fn file_of_weights(path: &str) -> Option<Error> {
-    if path.ends_with(".safetensors") {
-        let message = format!("model \"{path}\": a file of weights, not the folder of a model");
-        return Some(Error::not_found(message).hint("give the folder it is in, with config.json"));
+/// The error of a file given where a folder must be.
+pub fn file_for_folder(path: &str) -> Error {
+    let format = FORMATS.iter().find(|format| format.endings.iter().any(|ending| path.ends_with(ending)));
+    if let Some(format) = format {
+        let message = format!("model \"{path}\": a file in {}; only safetensors are read", format.name);
+        return Error::unsupported(message).hint(format.advice);
     }
-    let format = FORMATS.iter().find(|format| format.endings.iter().any(|ending| path.ends_with(ending)))?;
-    let message = format!("model \"{path}\": a file in {}; only safetensors are read", format.name);
-    Some(Error::unsupported(message).hint(format.advice))
+    let what = if path.ends_with(".safetensors") { "a file of weights" } else { "a file" };
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (message, folder) = (format!("model \"{path}\": {what}, not the folder of a model"), folder.display());
+    Error::not_found(message).hint(format!("give the folder it is in, with config.json: load_model(\"{folder}\")"))
 }
 
 /// The error of a Git LFS pointer in place of `file`; None where `data` is something else.

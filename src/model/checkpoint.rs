@@ -19,6 +19,7 @@ use super::inventory::Part;
 use super::naming::Naming;
 use super::quantised;
 use super::spec::Tensor;
+use super::wrappers;
 use crate::error::{Error, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
@@ -76,6 +77,7 @@ pub struct Checkpoint {
     /// What the user should know of how its tensors were chosen.
     pub notes: Vec<String>,
     entries: HashMap<String, Entry>,
+    naming: Option<Naming>,
     /// Tensors that were found in an earlier file as well: how many, and one of them.
     repeated: (usize, String),
     bytes_read: AtomicU64,
@@ -113,6 +115,7 @@ impl Checkpoint {
             hashes: Vec::new(),
             notes: source.note().map(str::to_string).into_iter().collect(),
             entries: HashMap::new(),
+            naming: None,
             repeated: (0, String::new()),
             bytes_read: AtomicU64::new(0),
         };
@@ -152,6 +155,7 @@ impl Checkpoint {
     /// From now on tensors have the names that the whole model has for them, whatever they are called in the files. Where one is
     /// there under two names, the first in alphabetical order counts, as in transformers.
     pub fn rename(&mut self, naming: Naming) {
+        self.naming = Some(naming);
         let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
         stored.sort_by(|a, b| naming.order(&a.name, &b.name));
         let mut twice: Vec<(String, String)> = Vec::new();
@@ -255,8 +259,7 @@ impl Checkpoint {
     pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
         let missing = || match self.quantised(&tensor.name) {
             Some(method) => quantised::stored(&format!("{}: the weight `{}`", self.place, tensor.name), method),
-            None => Error::not_found(format!("{}: tensor `{}` is missing", self.place, tensor.name))
-                .hint("the checkpoint is incomplete, or its config.json describes another model"),
+            None => self.missing(tensor),
         };
         let entry = self.entries.get(&tensor.name).ok_or_else(missing)?;
         if entry.shape != tensor.shape {
@@ -274,6 +277,16 @@ impl Checkpoint {
             .hint("config.json and weights belong to different models"));
         }
         Ok(entry)
+    }
+
+    fn missing(&self, tensor: &Tensor) -> Error {
+        let message = format!("{}: tensor `{}` is missing", self.place, tensor.name);
+        let stored: Vec<&str> = self.entries.values().map(|entry| entry.name.as_str()).collect();
+        match self.naming.and_then(|naming| wrappers::find(&tensor.name, &stored, naming)) {
+            Some(wrapped) => Error::not_found(format!("{message}: {}", wrapped.problem())).hint(wrapped.advice()),
+            None => Error::not_found(message)
+                .hint("the checkpoint is incomplete, or its config.json describes another model"),
+        }
     }
 
     /// As `expect`, in a type that can be read: floats, or with `raw` bytes.

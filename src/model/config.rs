@@ -15,8 +15,6 @@ use crate::outside;
 use crate::progress::note;
 use crate::suggest;
 
-pub use crate::outside::json::shown;
-
 /// No setting of a model is a larger whole number: the largest are vocabularies and context lengths.
 const MAX_NUMBER: usize = 1 << 28;
 /// Layers of a model; the deepest that are released have 126.
@@ -28,6 +26,16 @@ const NAMED: usize = 8;
 
 /// Bytes of a config.json: with lists of settings for every layer the longest have some hundred thousand.
 const MAX_BYTES: usize = 4 << 20;
+
+/// A value for messages.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) if outside::json::NO_NUMBERS.contains(&text.as_str()) => {
+            format!("{text}, which is no number that JSON has")
+        }
+        value => outside::json::shown(value),
+    }
+}
 
 pub struct Config {
     map: Map<String, Value>,
@@ -47,7 +55,14 @@ impl Config {
             ))
             .hint("download the file again"));
         }
-        let value = outside::json::from_slice(text.as_bytes(), outside::json::SMALL).map_err(|e| {
+        let read = |text: &[u8]| outside::json::from_slice(text, outside::json::SMALL);
+        // Python's `json`, and so transformers, reads floats that are no numbers. Here they stand as texts: no setting that is a
+        // number is read from one, and one that has no effect may have any value.
+        let value = read(text.as_bytes()).or_else(|error| {
+            let quoted = outside::json::replaced_no_numbers(text.as_bytes(), |word| format!("\"{word}\""));
+            quoted.map_or(Err(error), |text| read(&text))
+        });
+        let value = value.map_err(|e| {
             Error::corrupt(format!("reading {place}: not valid JSON: {}", outside::complaint(e)))
                 .hint("download the file again")
         })?;

@@ -39,8 +39,10 @@ mod sequences;
 mod spec;
 mod tap;
 mod tensor;
+mod token_masks;
 mod tokenize;
 mod workspace;
+mod wrappers;
 
 /// The vector instructions that products in f32 and in bf16 use here.
 pub fn vector_instructions() -> (&'static str, &'static str) {

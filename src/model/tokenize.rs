@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{LENGTH, MAX_HEADER, hex};
 use super::sequences;
+use super::token_masks;
 use crate::error::{Error, Result};
 use crate::hub::{self, Documents};
 use crate::outside::{self, complaint};
@@ -154,13 +155,9 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
         ))
         .hint("one sequence of n ids has the shape [1, n]"));
     };
-    let width = match info.dtype {
-        Dtype::I64 | Dtype::U64 => 8,
-        Dtype::I32 | Dtype::U32 => 4,
-        other => {
-            return Err(Error::corrupt(format!("{reading}: `{tensor}` is {other:?}, expected integers"))
-                .hint("store token ids as I32 or I64"));
-        }
+    let Some((width, id)) = integers(info.dtype) else {
+        return Err(Error::corrupt(format!("{reading}: `{tensor}` is {:?}, expected integers", info.dtype))
+            .hint("store token ids as integers, such as I32 or I64"));
     };
     if positions == 0 || sequences == 0 {
         return Ok(Vec::new());
@@ -170,16 +167,38 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
         return Err(Error::corrupt(format!("{reading}: `{tensor}` holds more than {MAX_TOKENS} ids"))
             .hint("take fewer sequences"));
     }
-    let data = read(LENGTH + header + begin as u64, (end - begin) as u64)?;
-    let id = |bytes: &[u8]| match width {
-        8 => i64::from_le_bytes(bytes.try_into().expect("eight bytes")),
-        _ => i64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))),
-    };
+    let values = |(begin, end): (usize, usize)| read(LENGTH + header + begin as u64, (end - begin) as u64);
+    let data = values(info.data_offsets)?;
+    for (name, mask) in token_masks::of(&metadata, tensor, &info.shape) {
+        let Some(sequence) = token_masks::padded(&name, mask.dtype, &values(mask.data_offsets)?, positions) else {
+            continue;
+        };
+        let name = outside::shown(&name);
+        return Err(Error::bad_argument(format!(
+            "{reading}: `{name}` marks padding in sequence {sequence} of `{tensor}`"
+        ))
+        .hint("sequences must be complete: cut all of them to the length of the shortest, without padding"));
+    }
     let bad = || {
         Error::corrupt(format!("{reading}: `{tensor}` holds a negative or too large id"))
             .hint("are there padding marks such as -100? sequences must be complete")
     };
-    let ids = data.chunks_exact(width).map(|bytes| u32::try_from(id(bytes)).map_err(|_| bad()));
+    let ids = data.chunks_exact(width).map(|bytes| id(bytes).ok_or_else(bad));
     let ids = ids.collect::<Result<Vec<u32>>>()?;
     Ok(ids.chunks_exact(positions).map(<[u32]>::to_vec).collect())
+}
+
+/// Of a type of integers: bytes of one, and how it is read where it is from 0 to 2^32 - 1. Nothing for other types.
+fn integers(dtype: Dtype) -> Option<(usize, fn(&[u8]) -> Option<u32>)> {
+    Some(match dtype {
+        Dtype::I64 => (8, |bytes| i64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
+        Dtype::U64 => (8, |bytes| u64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
+        Dtype::I32 => (4, |bytes| i32::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
+        Dtype::U32 => (4, |bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?))),
+        Dtype::I16 => (2, |bytes| i16::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
+        Dtype::U16 => (2, |bytes| Some(u16::from_le_bytes(bytes.try_into().ok()?).into())),
+        Dtype::I8 => (1, |bytes| i8::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
+        Dtype::U8 => (1, |bytes| bytes.first().copied().map(u32::from)),
+        _ => return None,
+    })
 }

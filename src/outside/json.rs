@@ -23,6 +23,32 @@ pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
     reader.end().map(|()| value)
 }
 
+/// What Python's `json` writes for floats that are no numbers, and JSON does not have.
+pub const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// A text with what `instead` makes of them in place of all `NO_NUMBERS`, but for those in strings. `None` where there are none.
+pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Option<Vec<u8>> {
+    let (mut replaced, mut copied, mut at, mut in_text) = (Vec::new(), 0, 0, false);
+    while at < text.len() {
+        let found = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        match (found, text[at]) {
+            (Some(word), _) => {
+                replaced.extend_from_slice(&text[copied..at]);
+                replaced.extend_from_slice(instead(word).as_bytes());
+                at += word.len();
+                copied = at;
+                continue;
+            }
+            (None, b'\\') if in_text => at += 1,
+            (None, b'"') => in_text = !in_text,
+            _ => (),
+        }
+        at += 1;
+    }
+    replaced.extend_from_slice(&text[copied..]);
+    (copied > 0).then_some(replaced)
+}
+
 /// For libraries that read JSON themselves: an error where a text has more than `most` values. Whether it is JSON is their
 /// affair.
 ///
@@ -178,6 +204,19 @@ mod tests {
         assert!(serde_json::from_str::<Part<10>>(TEXT).is_err());
         let bomb = format!("[{}0]", r#"{"a":0},"#.repeat(1000));
         assert!(from_slice(bomb.as_bytes(), 2002).is_ok() && from_slice(bomb.as_bytes(), 2001).is_err());
+    }
+
+    #[test]
+    fn floats_that_are_no_numbers_are_replaced_outside_of_strings() {
+        let nulls = |text: &str| {
+            let replaced = replaced_no_numbers(text.as_bytes(), |_| "null".to_string());
+            replaced.map(|text| String::from_utf8(text).unwrap())
+        };
+        assert_eq!(nulls(r#"{"a": NaN, "b": [-Infinity,Infinity]}"#).unwrap(), r#"{"a": null, "b": [null,null]}"#);
+        assert_eq!(nulls(r#"{"NaN": "Infinity \" NaN", "c": 1}"#), None);
+        assert_eq!(nulls(r#"{"\\": NaN}"#).unwrap(), r#"{"\\": null}"#);
+        let quoted = replaced_no_numbers(b"[NaN]", |word| format!("\"{word}\""));
+        assert_eq!(quoted.unwrap(), b"[\"NaN\"]");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use base64ct::{Base64, Encoding};
+use ssh_key::PrivateKey;
 use ssh2::{Agent, PublicKey, Session};
 
 use super::login::{Key, Login, UsualKeys};
@@ -13,6 +13,9 @@ use crate::outside;
 const MOST: u64 = 1 << 16;
 /// Servers close the connection after some keys that they do not know, mostly six; so many of the agent's are shown.
 const MOST_OF_AGENT: usize = 20;
+
+/// What libssh2 says where a machine does not know a key.
+const UNKNOWN: &str = "Username/PublicKey combination invalid";
 
 /// Logs in on a session whose machine has proved itself; `name` is for messages.
 pub fn authenticate(session: &Session, login: &Login, name: &str) -> Result<()> {
@@ -56,41 +59,28 @@ fn whole(session: &Session) -> std::result::Result<(), String> {
 }
 
 fn several(session: &Session, login: &Login, name: &str, keys: &UsualKeys) -> Result<()> {
-    let user = &login.user;
-    let mut tried = Vec::new();
-    let mut refusals = Vec::new();
-    let held = if keys.agent { agent(session, keys.agent_at.as_deref()) } else { None };
-    let (agent, identities) = held.map_or((None, Vec::new()), |(agent, identities)| (Some(agent), identities));
-    let by_agent = |identity: &PublicKey| agent.as_ref().is_some_and(|agent| agent.userauth(user, identity).is_ok());
-    let mut done = Vec::new();
-    for file in &keys.named {
-        let held = public(file).and_then(|key| identities.iter().find(|identity| identity.blob() == key));
-        if let Some(identity) = held {
-            done.push(identity.blob());
-            tried.push(format!("{} (of the SSH agent)", file.display()));
-            if by_agent(identity) {
-                return finished(session, name);
-            }
-        }
-        by_file(session, user, file, &mut tried, &mut refusals);
-        if session.authenticated() {
-            return Ok(());
-        }
+    let mut trial = Trial::new(session, &login.user);
+    if keys.agent
+        && let Some((agent, held)) = agent(session, keys.agent_at.as_deref())
+    {
+        (trial.agent, trial.held) = (Some(agent), held);
     }
-    if !keys.only_named {
-        let others = identities.iter().filter(|identity| !done.contains(&identity.blob())).take(MOST_OF_AGENT);
-        for identity in others {
-            tried.push(format!("\"{}\" of the SSH agent", identity.comment()));
-            if by_agent(identity) {
-                return finished(session, name);
-            }
-        }
+    // In the order of `ssh`: keys that are named, or have a usual name, and that the agent holds are its best guess.
+    if keys.named.iter().any(|file| trial.by_agent(file) || trial.by_file(file))
+        || keys.usual.iter().any(|file| trial.by_agent(file))
+        || (!keys.only_named && trial.by_other_keys_of_agent())
+        || keys.usual.iter().any(|file| trial.by_file(file))
+    {
+        return whole(session).map_err(|said| denied(name, said, "log in once with ssh, or use another account"));
     }
-    for file in &keys.usual {
-        by_file(session, user, file, &mut tried, &mut refusals);
-        if session.authenticated() {
-            return Ok(());
-        }
+    let (user, Trial { tried, refusals, .. }) = (&login.user, trial);
+    let files = keys.named.iter().chain(&keys.usual);
+    let elsewhere = files.filter(|file| (!file.is_file() || half(file).is_some()) && public(file).is_some());
+    let elsewhere: Vec<String> = elsewhere.map(|file| file.display().to_string()).collect();
+    if tried.is_empty() && !elsewhere.is_empty() {
+        let what = format!("no SSH agent holds the key whose public half is here as {}", elsewhere.join(", "));
+        let hint = "start the agent that has it; SSH_AUTH_SOCK, or IdentityAgent in ~/.ssh/config, says where it is";
+        return Err(denied(name, what, hint));
     }
     if tried.is_empty() && !keys.named.is_empty() {
         let named: Vec<String> = keys.named.iter().map(|file| file.display().to_string()).collect();
@@ -113,21 +103,66 @@ fn several(session: &Session, login: &Login, name: &str, keys: &UsualKeys) -> Re
     Err(denied(name, what, hint))
 }
 
-fn by_file(session: &Session, user: &str, file: &Path, tried: &mut Vec<String>, refusals: &mut Vec<String>) {
-    if !file.is_file() {
-        return;
-    }
-    tried.push(file.display().to_string());
-    if let Err(said) = offer(session, user, file) {
-        // What every key that is not known there meets with tells nothing.
-        if !said.contains("Username/PublicKey combination invalid") {
-            refusals.push(format!("{}: {}", file.display(), outside::complaint(said)));
-        }
-    }
+/// Keys that are shown to a machine one after the other.
+struct Trial<'a> {
+    session: &'a Session,
+    user: &'a str,
+    agent: Option<Agent>,
+    /// The keys of the agent that were not shown yet.
+    held: Vec<PublicKey>,
+    /// Files of keys that the machine does not know.
+    unknown: Vec<PathBuf>,
+    /// What was tried, for a message, and what was said of it.
+    tried: Vec<String>,
+    refusals: Vec<String>,
 }
 
-fn finished(session: &Session, name: &str) -> Result<()> {
-    whole(session).map_err(|said| denied(name, said, "log in once with ssh, or use another account"))
+impl<'a> Trial<'a> {
+    fn new(session: &'a Session, user: &'a str) -> Self {
+        let (held, unknown, tried, refusals) = Default::default();
+        Self { session, user, agent: None, held, unknown, tried, refusals }
+    }
+
+    /// Tries a key of the agent; where it is not taken, says why. A machine that wants more than a key has taken it nevertheless.
+    fn shown(&self, key: &PublicKey) -> std::result::Result<(), String> {
+        let agent = self.agent.as_ref().ok_or_else(|| "there is no agent".to_string())?;
+        agent.userauth(self.user, key).map_err(|e| e.message().to_string())
+    }
+
+    /// Tries the key whose private or public half is in `file`, where the agent holds it.
+    fn by_agent(&mut self, file: &Path) -> bool {
+        let held = |key: Vec<u8>| self.held.iter().position(|held| held.blob() == key);
+        let Some(place) = public(file).and_then(held) else { return false };
+        let key = self.held.remove(place);
+        self.tried.push(format!("{} (of the SSH agent)", file.display()));
+        let said = self.shown(&key).err();
+        if said.as_ref().is_some_and(|said| said.contains(UNKNOWN)) {
+            self.unknown.push(file.to_path_buf());
+        }
+        said.is_none()
+    }
+
+    fn by_other_keys_of_agent(&mut self) -> bool {
+        let mut others = std::mem::take(&mut self.held);
+        others.truncate(MOST_OF_AGENT);
+        others.iter().any(|key| {
+            self.tried.push(format!("\"{}\" of the SSH agent", key.comment()));
+            self.shown(key).is_ok()
+        })
+    }
+
+    /// Tries the private key in `file`.
+    fn by_file(&mut self, file: &Path) -> bool {
+        if !file.is_file() || half(file).is_some() || self.unknown.iter().any(|unknown| unknown == file) {
+            return false;
+        }
+        self.tried.push(file.display().to_string());
+        let said = offer(self.session, self.user, file).err();
+        // What every key that is not known there meets with tells nothing.
+        let told = said.as_ref().filter(|said| !said.contains(UNKNOWN));
+        self.refusals.extend(told.map(|said| format!("{}: {}", file.display(), outside::complaint(said))));
+        said.is_none()
+    }
 }
 
 /// What else would let one in, where it is not a key at all.
@@ -151,11 +186,21 @@ fn agent(session: &Session, at: Option<&Path>) -> Option<(Agent, Vec<PublicKey>)
     Some((agent, identities))
 }
 
-/// The public key beside a private one.
+/// The public half of the key that is called by `file`: what stands there is public itself, or a file beside it is, or it can be
+/// read of a private key without its passphrase.
 fn public(file: &Path) -> Option<Vec<u8>> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".pub");
-    let text = outside::read(&PathBuf::from(name), MOST).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    Base64::decode_vec(text.split_whitespace().nth(1)?).ok()
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".pub");
+    half(file).or_else(|| half(Path::new(&beside))).or_else(|| {
+        let text = outside::read(file, MOST).ok()?;
+        PrivateKey::from_openssh(text).ok()?.public_key().to_bytes().ok()
+    })
+}
+
+/// The key in a file of a public one.
+fn half(file: &Path) -> Option<Vec<u8>> {
+    let text = outside::read(file, MOST).ok()?;
+    let line = String::from_utf8_lossy(&text);
+    let line = line.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    ssh_key::PublicKey::from_openssh(line).ok()?.to_bytes().ok()
 }

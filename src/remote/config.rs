@@ -1,11 +1,13 @@
 //! `~/.ssh/config` and the system's file behind it, as far as they say how a machine is reached: the first word on a setting
 //! counts. No program is started for them: blocks that only `Match exec` or the like can judge are told and left out.
 
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::wildcard::{fits, one_fits};
+use super::wildcard::{one_fits, one_fits_host};
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
@@ -39,7 +41,7 @@ pub fn local_user() -> String {
     // SAFETY: the entry is read before anything else could replace it; its name ends with 0.
     let name = unsafe {
         let entry = libc::getpwuid(libc::geteuid());
-        entry.as_ref().map(|entry| std::ffi::CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
+        entry.as_ref().map(|entry| CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
     };
     name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_string())
 }
@@ -100,8 +102,7 @@ impl Reader<'_> {
                 // What is included cannot end the block that it stands in.
                 "include" if active => {
                     for pattern in &words {
-                        let pattern = expanded(pattern, &[]);
-                        for file in glob(&folder.join(pattern)) {
+                        for file in glob(folder, &expanded(pattern, &[])) {
                             self.file(&file, folder, true, depth + 1)?;
                         }
                     }
@@ -114,33 +115,51 @@ impl Reader<'_> {
     }
 
     fn matches(&mut self, words: &[String], place: &str) -> bool {
-        let mut holds = true;
-        let mut words = words.iter();
+        let (mut holds, mut unknown) = (true, None);
+        let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
+            // As behind every keyword, `=` may stand between a criterion and its patterns.
+            let (word, given) = word.split_once('=').map_or((word, None), |(word, given)| (word, Some(given)));
             let word = word.to_lowercase();
             let (negated, word) = word.strip_prefix('!').map_or((false, word.as_str()), |word| (true, word));
-            let mut patterns = || words.next().map(String::as_str).unwrap_or_default().split(',');
+            if word == "all" {
+                holds &= !negated;
+                continue;
+            }
+            if matches!(word, "canonical" | "final") {
+                unknown = unknown.or(Some(word.to_string()));
+                continue;
+            }
+            let mut next = || words.next().unwrap_or_default();
+            let given = given.filter(|given| !given.is_empty()).unwrap_or_else(|| match next() {
+                "=" => next(),
+                given => given.strip_prefix('=').unwrap_or(given),
+            });
+            let patterns = given.split(',');
             let host = self.found.host_name.as_deref().unwrap_or(self.host);
             let local = local_user();
             let true_here = match word {
-                "all" => true,
-                "host" => one_fits(patterns(), host),
-                "originalhost" => one_fits(patterns(), self.host),
+                "host" => one_fits_host(patterns, host),
+                "originalhost" => one_fits_host(patterns, self.host),
                 "user" => {
                     let user = self.user.or(self.found.user.as_deref());
-                    one_fits(patterns(), user.unwrap_or(&local))
+                    one_fits(patterns, user.unwrap_or(&local))
                 }
-                "localuser" => one_fits(patterns(), &local),
+                "localuser" => one_fits(patterns, &local),
                 _ => {
-                    self.found
-                        .notes
-                        .push(format!("{place}: `Match {word}` cannot be judged here, so its settings are left out"));
-                    return false;
+                    unknown = unknown.or(Some(word.to_string()));
+                    continue;
                 }
             };
             holds &= true_here != negated;
         }
-        holds
+        // Where something else fails already, it makes no difference.
+        if let Some(word) = unknown.as_ref().filter(|_| holds) {
+            self.found
+                .notes
+                .push(format!("{place}: `Match {word}` cannot be judged here, so its settings are left out"));
+        }
+        holds && unknown.is_none()
     }
 
     fn set(&mut self, keyword: &str, words: Vec<String>, place: &str) -> Result<()> {
@@ -250,25 +269,35 @@ pub fn path(text: &str) -> PathBuf {
     }
 }
 
-/// The files that a pattern names, in the order of their names.
-fn glob(pattern: &Path) -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::new()];
-    for part in pattern.iter() {
-        let name = part.to_string_lossy();
-        if !name.contains(['*', '?']) {
-            found.iter_mut().for_each(|path| path.push(part));
-            continue;
-        }
-        let mut next = Vec::new();
-        for folder in found {
-            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-            let shown = |entry: &String| name.starts_with('.') || !entry.starts_with('.');
-            next.extend(names.filter(|entry| shown(entry) && fits(&name, entry)).map(|entry| folder.join(entry)));
-        }
-        next.sort();
-        found = next;
-    }
+/// The files that a pattern names, in the order of their names: as glob(7), which `ssh` uses. One that is not absolute begins at
+/// `folder`.
+fn glob(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+    // What the name of the folder has of patterns stands for itself.
+    let literal = |path: &Path| {
+        let special = |byte: &u8| br"*?[\".contains(byte);
+        let escaped = path
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .flat_map(|byte| special(byte).then_some(b'\\').into_iter().chain([*byte]));
+        escaped.collect::<Vec<u8>>()
+    };
+    let whole = match pattern.starts_with('/') {
+        true => pattern.as_bytes().to_vec(),
+        false => [literal(folder).as_slice(), b"/", pattern.as_bytes()].concat(),
+    };
+    let Ok(whole) = CString::new(whole) else { return Vec::new() };
+    // SAFETY: the pattern ends with 0; the list is filled by `glob` and given back after its paths, which end with 0, are copied.
+    let found: Vec<PathBuf> = unsafe {
+        let mut list: libc::glob_t = std::mem::zeroed();
+        let found = match libc::glob(whole.as_ptr(), 0, None, &raw mut list) {
+            0 => std::slice::from_raw_parts(list.gl_pathv, list.gl_pathc),
+            _ => &[],
+        };
+        let copied = found.iter().map(|path| OsStr::from_bytes(CStr::from_ptr(*path).to_bytes()).into()).collect();
+        libc::globfree(&raw mut list);
+        copied
+    };
     found.into_iter().filter(|path| path.is_file()).collect()
 }
 
@@ -334,6 +363,70 @@ mod tests {
         assert_eq!((settings.port, settings.user.as_deref()), (Some(1), Some("last")));
         assert!(settings.notes[0].contains("line 5: `Match exec` cannot be judged here"), "{:?}", settings.notes);
         assert_eq!(of(folder.path(), "b", Some("me")).unwrap().port, Some(2));
+    }
+
+    #[test]
+    fn criteria_and_patterns_may_have_an_equals_sign_between_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for criteria in
+            ["host=box", "host = box", "host= box", "host =box", "!host=other", "host=\"box\"", "Host=x,BOX user=me"]
+        {
+            write(folder.path(), "config", &format!("Match {criteria}\n Port 3\n"));
+            let settings = of(folder.path(), "box", Some("me")).unwrap();
+            assert_eq!((settings.port, settings.notes.len()), (Some(3), 0), "{criteria}");
+        }
+        write(folder.path(), "config", "Match exec=\"test 1=1\" host=box\n Port 3\n");
+        let settings = of(folder.path(), "box", None).unwrap();
+        assert!(settings.notes[0].contains("`Match exec` cannot be judged"), "{:?}", settings.notes);
+        assert_eq!(settings.port, None);
+    }
+
+    #[test]
+    fn what_cannot_match_anyway_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for criteria in ["host other exec \"true\"", "exec \"true\" host other", "final user nobody", "exec true !all"]
+        {
+            write(folder.path(), "config", &format!("Match {criteria}\n Port 3\n"));
+            let settings = of(folder.path(), "box", Some("me")).unwrap();
+            assert_eq!((settings.port, settings.notes.len()), (None, 0), "{criteria}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_matched_as_they_were_typed() {
+        let folder = tempfile::tempdir().unwrap();
+        // What `ssh -G` says for box, Box and BOX.
+        write(folder.path(), "config", "Host Box\n Port 1\nMatch host BOX\n User small\nMatch user SMALL\n Port 2\n");
+        for (host, port) in [("box", None), ("Box", Some(1)), ("BOX", None)] {
+            let settings = of(folder.path(), host, None).unwrap();
+            assert_eq!((settings.port, settings.user.as_deref()), (port, Some("small")), "{host}");
+        }
+    }
+
+    #[test]
+    fn included_files_are_named_by_any_pattern_of_a_shell() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a [x]*");
+        fs::create_dir_all(inner.join("config.d")).unwrap();
+        for (name, port) in [("10-lab", 10), ("20-home", 20), ("zz", 30), (".hidden", 40)] {
+            write(&inner.join("config.d"), name, &format!("Port {port}\n"));
+        }
+        for (pattern, port) in [
+            ("config.d/[0-9]*", Some(10)),
+            ("config.d/[!0-9]*", Some(30)),
+            ("config.d/[[:digit:]]0-h*", Some(20)),
+            ("config.d/?z", Some(30)),
+            ("config.d/.h*", Some(40)),
+            ("*/zz", Some(30)),
+            ("config.d/zz", Some(30)),
+            ("config.d/\\zz", Some(30)),
+            ("config.d/[0-9]", None),
+            ("config.d/[0-9", None),
+            ("nosuch/*", None),
+        ] {
+            write(&inner, "config", &format!("Include {pattern}\n"));
+            assert_eq!(of(&inner, "box", None).unwrap().port, port, "{pattern}");
+        }
     }
 
     #[test]

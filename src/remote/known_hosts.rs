@@ -7,7 +7,7 @@ use base64ct::{Base64, Encoding};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
-use super::wildcard::one_fits;
+use super::wildcard::one_fits_host;
 use crate::outside;
 
 /// Bytes of a file of known hosts.
@@ -151,7 +151,7 @@ impl Line {
     fn is_of(&self, name: &str) -> bool {
         match self.names.strip_prefix("|1|") {
             Some(hashed) => is_hash_of(hashed, name),
-            None => one_fits(self.names.split(','), name),
+            None => one_fits_host(self.names.split(','), name),
         }
     }
 }

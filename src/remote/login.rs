@@ -10,8 +10,8 @@ use super::trust;
 use crate::error::{Error, Kind, Result};
 
 const PORT: u16 = 22;
-/// Key files that are tried where none is named, in `~/.ssh`.
-const USUAL_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+/// Key files that are tried where none is named, in `~/.ssh`. Those of the last two are used by an agent only.
+const USUAL_KEYS: [&str; 5] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
 /// Where hosts are known from, where nothing else is said.
 const KNOWN_HOSTS: [&str; 2] = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"];
 const SYSTEM_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
@@ -42,12 +42,12 @@ pub enum Key {
 pub struct UsualKeys {
     /// Files that `~/.ssh/config` names: tried first, by the agent where it holds them.
     pub named: Vec<PathBuf>,
-    /// No other keys than those are offered (`IdentitiesOnly`).
+    /// No other keys than those and the usual ones are offered (`IdentitiesOnly`).
     pub only_named: bool,
     /// Whether the agent at `SSH_AUTH_SOCK`, or at the place that is named, is asked.
     pub agent: bool,
     pub agent_at: Option<PathBuf>,
-    /// Files that are tried last.
+    /// Files that are tried where none is named: by the agent first, by themselves last.
     pub usual: Vec<PathBuf>,
 }
 
@@ -165,8 +165,9 @@ fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) ->
 
 fn keys(settings: &Settings, files: &dyn Fn(&[String]) -> Vec<PathBuf>) -> UsualKeys {
     let named = files(&settings.identity_files);
-    let usual = USUAL_KEYS.map(|name| config::home().join(".ssh").join(name)).into_iter().filter(|file| file.is_file());
-    let usual = if settings.identity_files.is_empty() { usual.collect() } else { Vec::new() };
+    // One may be there by its public half alone: the agent has the other.
+    let usual = USUAL_KEYS.map(|name| config::home().join(".ssh").join(name));
+    let usual = if settings.identity_files.is_empty() { usual.to_vec() } else { Vec::new() };
     let agent = settings.identity_agent.as_deref();
     let off = agent.is_some_and(|agent| agent.eq_ignore_ascii_case("none"));
     let at = agent.filter(|agent| !off && *agent != "SSH_AUTH_SOCK");

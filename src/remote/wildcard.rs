@@ -1,9 +1,8 @@
 //! Patterns as OpenSSH has them in `known_hosts` and `~/.ssh/config`.
 
-/// Whether `text` fits `pattern`, in which `*` stands for any characters and `?` for one. Letters count as small ones.
-pub fn fits(pattern: &str, text: &str) -> bool {
-    let lower = |text: &str| text.to_lowercase().chars().collect::<Vec<char>>();
-    let (pattern, text) = (lower(pattern), lower(text));
+/// Whether `text` fits `pattern`, in which `*` stands for any characters and `?` for one.
+fn fits(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     // Where the last star was, and what it has been taken to stand for so far.
     let (mut at, mut read, mut star) = (0, 0, None);
     while read < text.len() {
@@ -24,6 +23,12 @@ pub fn fits(pattern: &str, text: &str) -> bool {
         }
     }
     pattern[at..].iter().all(|c| *c == '*')
+}
+
+/// As `one_fits`, where capital letters and small ones are the same, as in names of hosts.
+pub fn one_fits_host<'a>(patterns: impl Iterator<Item = &'a str>, host: &str) -> bool {
+    let patterns: Vec<String> = patterns.map(str::to_lowercase).collect();
+    one_fits(patterns.iter().map(String::as_str), &host.to_lowercase())
 }
 
 /// Whether one of `patterns` fits `text` and none that begins with `!` does.
@@ -51,7 +56,8 @@ mod tests {
             ("*.example.org", "example.org", false),
             ("10.0.?.7", "10.0.3.7", true),
             ("10.0.?.7", "10.0.33.7", false),
-            ("Host", "hOST", true),
+            ("Host", "Host", true),
+            ("Host", "host", false),
             ("a*b*c", "axbxbc", true),
             ("a*b*c", "axbx", false),
             ("[a]:*", "[a]:2222", true),
@@ -59,6 +65,8 @@ mod tests {
             assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
         }
         let fits = |patterns: &str, text| one_fits(patterns.split(','), text);
+        assert!(one_fits_host(["*.EXAMPLE", "!b.example"].into_iter(), "A.example"));
+        assert!(!one_fits_host(["*.EXAMPLE", "!b.example"].into_iter(), "B.example"));
         assert!(fits("*.a,!x.a", "y.a") && !fits("*.a,!x.a", "x.a") && !fits("!x.a", "y.a") && !fits("", "y.a"));
     }
 }
