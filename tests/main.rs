@@ -25,6 +25,8 @@ mod precision;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;
+/// Those that it has no place for.
+mod unused_weights;
 /// Which of the tensors of a folder are the model's.
 mod which_weights;
 
@@ -63,6 +65,7 @@ mod outside_files;
 
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
 /// where anything may be written at all.
+mod belongs;
 mod results;
 mod saving;
 mod writing;
@@ -78,8 +81,9 @@ mod invariance;
 /// Ctrl-C.
 mod interrupt;
 
-/// Runs that are cut off inside a model, and the next one that goes on.
+/// Runs that are cut off inside a model or behind it, and the next one that goes on.
 mod resume;
+mod unsaved;
 
 /// Memory that does not grow with the layers, and no byte read that is not needed.
 mod streaming;

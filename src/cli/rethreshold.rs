@@ -67,6 +67,9 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         false => Path::new("results").join(given.strip_prefix("results").unwrap_or(given)),
     };
     let stored = results::load(&folder)?;
+    if let Some(changed) = &stored.changed {
+        terminal::note(format!("warning: {changed}"));
+    }
     let before = &stored.found.criterion;
     let criterion = Criterion {
         magnitude_threshold: asked.magnitude.unwrap_or(before.magnitude_threshold),
@@ -90,6 +93,7 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
         return Ok(ExitCode::SUCCESS);
     }
+    terminal::line(format!("criterion, as stored where no option says otherwise: {}", options(&criterion)));
     print_table(&COLUMNS, rows(&found));
     terminal::line(summary(&found));
     let resampled = found.answer == Answer::Exact && criterion.scope == Scope::Pooled && asked.resamples > 0;
@@ -105,6 +109,13 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The criterion as a script gives it.
+fn options(criterion: &Criterion) -> String {
+    let options = plain(criterion);
+    let given = options.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}"));
+    format!("#{{ {} }}", given.collect::<Vec<_>>().join(", "))
 }
 
 const COLUMNS: [&str; 8] = ["feature", "sequence", "passes", "class", "layer %", "position %", "max |x|", "hits"];

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::bounds::{MAX_MEMORY, Used};
 use super::stage::{Play, Stage};
+use super::unsaved::Unsaved;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
@@ -76,6 +77,8 @@ pub struct Context {
     pub stage: Option<Arc<Stage>>,
     /// Every extraction of this run, without its folds.
     pub measured: Mutex<Vec<Activations>>,
+    /// Passes whose records are not saved yet.
+    pub(super) unsaved: Unsaved,
     failed: AtomicBool,
 }
 
@@ -95,6 +98,7 @@ impl Context {
             used: Arc::default(),
             stage: None,
             measured: Mutex::default(),
+            unsaved: Unsaved::default(),
             failed: AtomicBool::new(false),
         }
     }
@@ -151,6 +155,11 @@ impl Context {
     /// The run goes on, but will not end with exit code 0.
     pub fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody wants what was kept in case that something fails.
+    pub fn ended_well(&self) {
+        self.unsaved.forget();
     }
 
     pub fn failed(&self) -> bool {

@@ -9,9 +9,11 @@ mod deltanet;
 mod embed;
 mod encoder;
 mod estimate;
+mod finished;
 mod forward;
 mod head;
 mod headers;
+mod ids_json;
 mod inventory;
 mod keys;
 mod linear;
@@ -39,6 +41,7 @@ mod spec;
 mod tap;
 mod tensor;
 mod tokenize;
+mod unused;
 mod workspace;
 
 /// The vector instructions that products in f32 and in bf16 use here.
@@ -48,6 +51,9 @@ pub fn vector_instructions() -> (&'static str, &'static str) {
 
 pub use checkpoint::hex;
 pub use estimate::estimate;
+pub use finished::{checkpoints, may_be_of, place as place_checkpoint, remove as remove_checkpoints};
 pub use forward::extract;
+pub use ids_json::no_sequences;
 pub use open::{OpenModel, SYNTHETIC_KEY, check_device, check_headers, describe, open};
+pub use resume::is_checkpoint_of;
 pub use tokenize::{hash_of_ids, load_tokens};

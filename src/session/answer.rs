@@ -8,6 +8,7 @@ use super::line::untrue;
 use super::wire::MAX_FRAME;
 use super::{Op, Reply};
 use crate::error::{Error, Kind, Result};
+use crate::model::is_checkpoint_of;
 use crate::progress::Event;
 use crate::record::{
     Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
@@ -281,19 +282,22 @@ impl Told {
         };
         Ok(Some(match event {
             Event::Begin { what, total } => Event::Begin { what: text(what, MAX_NAME)?, total: count(total) },
-            Event::Step { done, bytes, tokens } => {
-                Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens) }
+            Event::Step { done, bytes, tokens, seconds } => {
+                let seconds = if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
+                Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens), seconds }
             }
             Event::End => Event::End,
-            // The file is the one that was asked for, whatever the machine calls it.
+            // The file is the one that was asked for, or one that this work may have beside it, whatever the machine calls it.
             Event::Checkpoint { path, layer } => {
-                text(path, MAX_NAME)?;
-                let Some(path) = checkpoint else { return Ok(None) };
+                let path = text(path, MAX_NAME)?;
+                let Some(asked) = checkpoint else { return Ok(None) };
+                let path = if is_checkpoint_of(&asked, &path) { path } else { asked };
                 Event::Checkpoint { path, layer: count(layer) }
             }
             Event::Resumed { path, layer } => {
-                text(path, MAX_NAME)?;
-                let Some(path) = checkpoint else { return Ok(None) };
+                let path = text(path, MAX_NAME)?;
+                let Some(asked) = checkpoint else { return Ok(None) };
+                let path = if is_checkpoint_of(&asked, &path) { path } else { asked };
                 Event::Resumed { path, layer: count(layer) }
             }
             Event::Warning(warning) => Event::Warning(text(warning, MAX_MESSAGE)?),
