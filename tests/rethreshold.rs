@@ -142,7 +142,8 @@ fn the_criterion_that_is_used_is_said() {
     let same = format!("print(load_results(\"mine\").detect_outliers({criterion}).to_json());");
     let json: Value = project.run(&["rethreshold", "mine", "--magnitude", "4", "--json"]).json();
     assert_eq!(project.script(&same).json(), json);
-    let stored = "let s = load_results(\"mine\"); print(s.found.to_json() == s.detect_outliers(s.found.criterion).to_json());";
+    let stored =
+        "let s = load_results(\"mine\"); print(s.found.to_json() == s.detect_outliers(s.found.criterion).to_json());";
     assert_eq!(project.script(stored).ok(), "true\n");
 }
 

@@ -69,11 +69,11 @@ fn biases_without_a_place_in_the_model_type_are_told_once() {
 #[test]
 fn norms_of_another_model_type_are_told() {
     let added = ["model.layers.1.self_attn.q_norm.weight", "model.layers.1.post_feedforward_layernorm.weight"];
-    for fixture in ["olmoe", "mixtral"] {
+    for fixture in ["olmoe", "qwen3_moe"] {
         let project = project(fixture, |_| (), &["model.layers.1.post_feedforward_layernorm.weight"]);
         assert!(note(&project, RUN).contains("1 tensor in the files is not used"));
     }
-    let said = note(&project("mixtral", |_| (), &added), RUN);
+    let said = note(&project("llama_square", |_| (), &added), RUN);
     assert!(said.contains("2 tensors") && said.contains("q_norm.weight"), "{said}");
     // Under the names of a base model that was saved by itself.
     let said = note(&project("gpt2", |_| (), &["h.1.attn.q_norm.weight", "h.0.attn.masked_bias"]), RUN);

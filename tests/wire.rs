@@ -349,7 +349,6 @@ fn rates_are_those_of_the_clock_of_the_machine() {
                     step
                 };
                 answer.event(json!({ "Begin": { "what": "x", "total": 4 } }));
-                answer.event(json!({ "Resumed": { "path": "x", "layer": 2 } }));
                 answer.event(step(3, 1_000_000_000));
                 answer.event(step(4, 2_000_000_000));
             }
@@ -358,8 +357,8 @@ fn rates_are_those_of_the_clock_of_the_machine() {
         let outcome = run(&Project::new(), "", "gpu.load_model(\"m\");", lie).ends(0);
         outcome.stderr.lines().find(|line| line.starts_with("x: 4/4")).unwrap_or_default().to_string()
     };
-    // Two layers of 100 tokens in 10 seconds.
-    assert_eq!(shown(Some(2.5)), "x: 4/4 0.20 GB/s 20 tokens/s/layer ETA 0 s");
+    // Four layers of 100 tokens in 10 seconds.
+    assert_eq!(shown(Some(2.5)), "x: 4/4 0.20 GB/s 40 tokens/s/layer ETA 0 s");
     assert_eq!(shown(None), "x: 4/4 ETA 0 s");
 }
 

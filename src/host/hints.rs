@@ -103,7 +103,7 @@ fn property(message: &str) -> (String, Option<String>) {
             ),
         ),
         "()" => (
-            "nothing, ()".to_string(),
+            "()".to_string(),
             "the value before the point is (), as where something is missing: type_of(value) == \"()\" asks for that"
                 .to_string(),
         ),

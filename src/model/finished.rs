@@ -70,6 +70,8 @@ impl Resume {
                 progress.event(Event::Note(format!(
                     "the finished pass of {id} is taken up from {name}: no weights are read"
                 )));
+                // So that whoever has sent it here fetches it again, and finds it when this comes to nothing.
+                progress.event(Event::Checkpoint { path: name.clone(), layer: acts.num_layers as u64 });
                 return Some(Activations { measurements: finished.measurements, ..acts });
             }
             Ok(_) => "belongs to activations that are gone".to_string(),

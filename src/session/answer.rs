@@ -4,11 +4,13 @@
 use std::path::Path;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::line::untrue;
 use super::wire::MAX_FRAME;
 use super::{Op, Reply};
 use crate::error::{Error, Kind, Result};
-use crate::model::is_checkpoint_of;
+use crate::model::{is_checkpoint_of, may_be_of};
 use crate::progress::Event;
 use crate::record::{
     Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
@@ -92,6 +94,11 @@ impl Op {
         let hidden = product(&[info_of.num_sequences, info_of.sequence_length, info.hidden_size]).saturating_mul(4);
         // Folds at work are not yet as sparse as a record.
         Some(record_bytes(info, info_of, ladder(args).len()).saturating_mul(2).saturating_add(hidden))
+    }
+
+    /// Whether a checkpoint with this header can be of this work, as far as is known without the model.
+    pub(super) fn may_continue(&self, header: &Value) -> bool {
+        matches!(self, Op::Extract { tokens, args, .. } if may_be_of(header, &tokens.info, args))
     }
 
     /// The model that this is about.

@@ -304,7 +304,6 @@ impl Session for Lent {
 impl Lent {
     /// Sends the checkpoints that earlier runs of this work have left here, unless this machine has its own.
     fn bring(&self, op: &Op, asked: &str, progress: &dyn Progress) -> Result<()> {
-        let Op::Extract { tokens, args, .. } = op else { return Ok(()) };
         // What is none is said before anything is done.
         sealed::Reader::open(Path::new(asked)).map(drop).or_else(|error| match error.kind {
             Kind::BadArgument => Err(error),
@@ -314,8 +313,7 @@ impl Lent {
         let machine = self.within(0, &give_up);
         let holds = |condition: String| remote::finish(&machine, &condition).map(|said| said.code == 0);
         for here in model::checkpoints(asked) {
-            let header =
-                sealed::header_of(Path::new(&here)).filter(|header| model::may_be_of(header, &tokens.info, args));
+            let header = sealed::header_of(Path::new(&here)).filter(|header| op.may_continue(header));
             let Some(mark) = header.as_ref().and_then(|header| header["mark"].as_str()) else { continue };
             let own = format!("{asked}.{mark}");
             if !model::is_checkpoint_of(asked, &own) {
