@@ -14,11 +14,14 @@ pub enum Event {
         what: String,
         total: u64,
     },
-    /// `bytes` read and `tokens` pushed through a layer since the beginning.
+    /// `bytes` read and `tokens` of one layer, and the time since the beginning by the clock of whoever does the work; 0 where that
+    /// is not told.
     Step {
         done: u64,
         bytes: u64,
         tokens: u64,
+        #[serde(default)]
+        seconds: f64,
     },
     End,
     /// The work so far has been written to `path`, relative to the project where the work runs: `layer` layers are done.

@@ -25,6 +25,21 @@ pub fn close<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option
     within(CLOSE, word, known)
 }
 
+/// Letters by which a misspelling differs from its word.
+const SLIPS: usize = 2;
+
+/// The word that a name of few letters is a misspelling of: for names that all look alike. Of several that are as near, the first.
+pub fn misspelt<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.chars().nth(LONGEST).is_some() {
+        return None;
+    }
+    let word = word.to_lowercase();
+    let slips = known.into_iter().map(|name| (strsim::osa_distance(&word, &name.to_lowercase()), name));
+    // In a short word that many are another word.
+    let likely = |(slips, name): &(usize, &str)| *slips <= SLIPS.min(name.len() / 3);
+    slips.filter(likely).min_by_key(|(slips, _)| *slips).map(|(_, name)| name)
+}
+
 fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let is_short = |word: &str| word.chars().nth(LONGEST).is_none();
     if !is_short(word) {
@@ -104,6 +119,12 @@ mod tests {
         assert_eq!(super::nearest("bf61", ["f32", "bf16"]), Some("bf16"));
         let long = "a".repeat(65);
         assert_eq!(super::nearest(&long, [long.as_str()]), None);
+        let names = ["llama", "gpt2", "qwen3", "qwen3_moe"];
+        assert_eq!(super::misspelt("lama", names), Some("llama"));
+        assert_eq!(super::misspelt("Qwen3-MoE", names), Some("qwen3_moe"));
+        assert_eq!(super::misspelt("qwne3", names), Some("qwen3"));
+        assert_eq!(super::misspelt("bert", names), None);
+        assert_eq!(super::misspelt("mixtral", names), None);
         assert!(super::hint("zebra", known).contains("`scope`"));
     }
 

@@ -90,8 +90,12 @@ fn missing_shard() {
 fn damaged_index() {
     let index = "model/model.safetensors.index.json";
     for (text, message, hint) in [
-        ("{\"weight_map\": {\"a\"", "not valid JSON", "download the file again"),
-        ("{\"weights\": {}}", "`weight_map` is missing", "download the file again"),
+        (
+            "{\"weight_map\": {\"a\"",
+            "not valid JSON: line 1, column 19: the text ends inside an object",
+            "correct the file there",
+        ),
+        ("{\"weights\": {}}", "`weight_map` is missing", "fetch it again"),
         (
             r#"{"weight_map": {"a": "../secret.safetensors"}}"#,
             "`../secret.safetensors` is not a file of this model",
@@ -222,8 +226,6 @@ fn activations_that_overflow_are_reported() {
 fn unknown_model_type() {
     let project = with_config(|config| config["model_type"] = "lama".into());
     project.refuses(ANALYSIS, FAILED, "model/config.json: unknown model_type \"lama\"", "did you mean `llama`?");
-    let project = with_config(|config| config["model_type"] = "bert".into());
-    project.refuses(ANALYSIS, FAILED, "unknown model_type \"bert\"", "supported are ");
     let project = with_config(|config| drop(config.as_object_mut().unwrap().remove("model_type")));
     project.refuses(ANALYSIS, FAILED, "`model_type` is missing", "is this a Hugging Face config.json?");
 }
@@ -254,10 +256,88 @@ fn settings_that_make_no_sense() {
 #[test]
 fn config_that_is_not_json() {
     let project = llama();
+    let hint = "correct the file there";
     project.file("model/config.json", "{\"hidden_size\": 32,");
-    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not valid JSON", "download the file again");
+    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not valid JSON", hint);
     project.file("model/config.json", "[]");
-    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not a JSON object", "download the file again");
+    project.refuses(ANALYSIS, FAILED, "reading model/config.json: not a JSON object", hint);
+}
+
+#[test]
+fn a_slip_in_an_edited_config_is_called_by_its_place_and_name() {
+    for (text, what) in [
+        ("{\n \"model_type\": \"llama\",\n}\n", "line 3, column 1: a comma before `}`"),
+        (
+            "{\n \"model_type\": \"llama\"\n \"vocab_size\": 5\n}\n",
+            "line 3, column 2: `\"` where a comma or `}` must stand",
+        ),
+        ("{\n \"tie_word_embeddings\": True\n}\n", "`True`, for which JSON has true"),
+        ("{\n \"vocab_size\": 5 // tokens\n}\n", "line 2, column 18: a comment"),
+        ("", "there is nothing in it"),
+    ] {
+        let project = llama();
+        project.file("model/config.json", text);
+        let message = format!("reading model/config.json: not valid JSON: {what}");
+        let message = if what.starts_with('`') {
+            what.to_string()
+        } else {
+            message.replace(": there is", ": line 1, column 0: there is")
+        };
+        project.refuses(ANALYSIS, FAILED, &message, "correct the file there");
+        let outcome = project.script(ANALYSIS);
+        assert!(!outcome.stderr.contains("download"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_misspelt_key_that_must_be_there_is_named() {
+    for (key, misspelt) in [
+        ("num_hidden_layers", "num_hidden_layer"),
+        ("hidden_size", "hiden_size"),
+        ("model_type", "model_typ"),
+        ("intermediate_size", "intermediate_sizes"),
+    ] {
+        let project = with_config(|config| {
+            let map = config.as_object_mut().unwrap();
+            let value = map.remove(key).unwrap();
+            map.insert(misspelt.to_string(), value);
+        });
+        let message = format!("model/config.json: `{key}` is missing; there is `{misspelt}`");
+        project.refuses(ANALYSIS, FAILED, &message, &format!("is `{misspelt}` a misspelling of it?"));
+    }
+}
+
+#[test]
+fn weights_without_a_config_lack_the_config() {
+    for fixture in ["llama", "qwen3"] {
+        let project = Project::new();
+        project.copy(&format!("tests/fixtures/{fixture}"), "model");
+        std::fs::remove_file(project.path("model/config.json")).unwrap();
+        project.refuses(ANALYSIS, FAILED, "config.json is missing beside model", "fetch it from where they came from");
+    }
+}
+
+#[test]
+fn architectures_that_exist_and_are_not_computed_are_not_taken_for_misspellings() {
+    for model_type in ["qwen2", "mistral", "olmo2", "qwen2_moe", "gemma2", "deepseek_v3", "phi3", "bert", "gpt_neox"] {
+        let project = with_config(|config| config["model_type"] = model_type.into());
+        let message = format!("model/config.json: `{model_type}` is a real architecture that is not supported yet");
+        project.refuses(ANALYSIS, FAILED, &message, "supported are ");
+        let outcome = project.script(ANALYSIS);
+        assert!(!outcome.stderr.contains("did you mean"), "{}", outcome.stderr);
+    }
+    for (misspelt, meant) in
+        [("lama", "llama"), ("Qwen3", "qwen3"), ("qwen3-moe", "qwen3_moe"), ("mixtrall", "mixtral")]
+    {
+        let project = with_config(|config| config["model_type"] = misspelt.into());
+        project.refuses(ANALYSIS, FAILED, "unknown model_type", &format!("did you mean `{meant}`?"));
+    }
+    // A misspelling of one that is not computed, and a word that is far from all.
+    for (word, hint) in [("qwen2_mo", "`qwen2_moe` is not supported yet"), ("my_own_model", "supported are ")] {
+        let project = with_config(|config| config["model_type"] = word.into());
+        project.refuses(ANALYSIS, FAILED, "unknown model_type", hint);
+        assert!(!project.script(ANALYSIS).stderr.contains("did you mean"), "{word}");
+    }
 }
 
 /// Every fixture with each of its numbers, and each pair of neighbours, replaced by numbers that no model has.

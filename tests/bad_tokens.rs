@@ -89,6 +89,72 @@ fn files_that_are_not_ids() {
     refuses(&project, "#{ ids: 5 }", SCRIPT, "load_tokens: `ids` is 5, expected a", "outlier doc load_tokens");
 }
 
+/// What people give as ids, what it is called, and what to do.
+#[test]
+fn ids_in_another_shape_are_called_by_their_name() {
+    let project = project();
+    for (file, data, message, hint) in [
+        ("ids.json", &b"[[1, 2, -100], [3, 4, 5]]"[..], "-100 is no token id (sequence 0, position 2)", "padding"),
+        ("ids.json", b"[[1, 2], [3, -1]]", "-1 is no token id (sequence 1, position 1)", "padding"),
+        ("ids.json", b"[[1, 2.0]]", "2.0 is no whole number (sequence 0, position 1)", "array.astype(int)"),
+        ("ids.json", b"[[1, 4294967296]]", "4294967296 is too large", "such as [[1, 2]"),
+        ("ids.json", b"[1, 2, 3]", "a flat list of numbers", "[[1, 2, 3]]"),
+        ("ids.json", b"[[[1, 2], [3, 4]]]", "a list where an id must be (sequence 0, position 0)", "nested too deep"),
+        ("ids.json", b"[[\"1\", \"2\"]]", "a text where an id must be", "without quotes"),
+        ("ids.json", b"[[1, null]]", "null where an id must be (sequence 0, position 1)", "such as"),
+        (
+            "ids.json",
+            b"{\"input_ids\": [[1, 2], [3, 4]]}",
+            "an object, with the list under `input_ids`",
+            "jq .input_ids FILE",
+        ),
+        ("ids.json", b"{\"tokens\": [[1, 2]], \"n\": 1}", "an object, with the list under `tokens`", "jq .tokens"),
+        ("ids.json", b"{\"a\": [1], \"b\": [2]}", "an object of 2 keys", "one list must hold"),
+        (
+            "ids.json",
+            b"[{\"input_ids\": [1, 2]}]",
+            "sequence 0 is an object, with the list under `input_ids`",
+            "jq '[.[].input_ids]'",
+        ),
+        ("ids.json", b"[[1, 2], 3]", "sequence 1 is a number", "such as"),
+        ("ids.json", b"\"1 2 3\"", "a text, and no list", "such as"),
+        ("ids.json", b"[[1, 2], [3, 4],]", "not valid JSON: line 1, column 17: a comma before `]`", "such as"),
+        ("ids.json", b"[[1, 2], [3", "not valid JSON: line 1, column 11: the text ends inside a list", "such as"),
+        ("ids.jsonl", b"[1, 2]\n[3, 4]\n", "several JSON values one after the other, as in JSON Lines", "jq -s . FILE"),
+        ("ids.jsonl", b"{\"input_ids\": [1]}\n{\"input_ids\": [2]}\n", "as in JSON Lines", "jq -s"),
+        ("ids.npy", b"\x93NUMPY\x01\0v\0{'descr'", "this is a NumPy file", "array.tolist()"),
+        ("ids.npz", b"PK\x03\x04abc", "this is a NumPy file", "array.tolist()"),
+        ("ids.pt", b"PK\x03\x04abc", "this is a PyTorch file", "array.tolist()"),
+        ("ids.pkl", b"\x80\x04\x95abc", "this is a pickle file", "array.tolist()"),
+        ("ids.parquet", b"PAR1abcPAR1", "this is a Parquet file", "array.tolist()"),
+        ("ids", b"\x10\0\0\0\0\0\0\0{\"input_ids\":{}}", "this is a safetensors file", "tensor: \"input_ids\""),
+    ] {
+        project.file(file, data);
+        refuses(
+            &project,
+            &format!("#{{ ids: \"{file}\" }}"),
+            FILE,
+            &format!("reading {file}: "),
+            "expected an array of arrays",
+        );
+        refuses(&project, &format!("#{{ ids: \"{file}\" }}"), FILE, message, hint);
+    }
+    // The same in a script.
+    for (ids, message) in [
+        ("[[1, 2, -100]]", "-100 is no token id (sequence 0, position 2)"),
+        ("[1, 2]", "a flat list of numbers"),
+        ("[[1.5]]", "1.5 is no whole number"),
+        ("[[[1]]]", "a list where an id must be"),
+        ("[#{ input_ids: [1] }]", "sequence 0 is an object, with the list under `input_ids`"),
+    ] {
+        refuses(&project, &format!("#{{ ids: {ids} }}"), SCRIPT, message, "such as [[1, 2], [3, 4]]");
+    }
+    // What else is in a file is not shown.
+    project.file("ids.json", "{\"hf_secret_key\": \"hf_secret\", \"x\": [\"hf_secret\"]}");
+    let outcome = project.script(&analysis("#{ ids: \"ids.json\" }")).ends(FILE);
+    assert!(!outcome.stderr.contains("hf_secret"), "{}", outcome.stderr);
+}
+
 #[test]
 fn safetensors_without_the_tensor() {
     let project = project();
@@ -189,7 +255,7 @@ fn text_without_a_tokenizer() {
     project.file("text.txt", "To be, or not to be.");
     refuses(&project, &text("1", "4", ""), FILE, "model/tokenizer.json: no such file", "load_tokens(#{ ids:");
     project.file("model/tokenizer.json", "{\"version\": \"1.0\"");
-    refuses(&project, &text("1", "4", ""), FILE, "reading model/tokenizer.json: ", "download the file again");
+    refuses(&project, &text("1", "4", ""), FILE, "reading model/tokenizer.json: ", "fetch it again");
 }
 
 #[test]

@@ -29,6 +29,8 @@ mod precision;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;
+/// Those that it has no place for.
+mod unused_weights;
 /// Which of the tensors of a folder are the model's.
 mod which_weights;
 
@@ -71,9 +73,10 @@ mod other_formats;
 mod outside_files;
 mod padding;
 
-mod replacing;
 /// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
 /// where anything may be written at all.
+mod belongs;
+mod replacing;
 mod results;
 mod saving;
 mod writing;
@@ -90,8 +93,9 @@ mod invariance;
 /// Ctrl-C.
 mod interrupt;
 
-/// Runs that are cut off inside a model, and the next one that goes on.
+/// Runs that are cut off inside a model or behind it, and the next one that goes on.
 mod resume;
+mod unsaved;
 
 /// Memory that does not grow with the layers, and no byte read that is not needed.
 mod streaming;

@@ -208,7 +208,7 @@ pub fn a_damaged_tokenizer_is_an_error() {
         let outcome = project.script(&text("text.txt")).ends(3);
         told(&outcome, &whole[decoder..length]);
         assert!(outcome.stderr.contains("reading model/tokenizer.json"), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("download the file again"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("fetch it again"), "{}", outcome.stderr);
     }
     for wrong in ["5", "\"x\"", "[]", "{}", "{\"type\": 5}", "{\"type\": \"Nothing\"}"] {
         for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "model"] {

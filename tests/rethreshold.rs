@@ -124,6 +124,29 @@ fn on_the_command_line() {
     assert_eq!(json, project.script(script).json());
 }
 
+/// The command line keeps the stored criterion, a script takes the defaults; which one is used is said.
+#[test]
+fn the_criterion_that_is_used_is_said() {
+    let project = project();
+    let save = r#"
+        let stored = load_results("demo");
+        let found = stored.detect_outliers(#{ magnitude_threshold: 3.0, min_seq_percentage: 0.01, layer_unit: "block" });
+        save_results("mine", #{ activations: stored.activations, found: found });
+    "#;
+    project.script(save).ok();
+    let said = project.run(&["rethreshold", "mine", "--magnitude", "4"]).ok();
+    let criterion = "#{ magnitude_threshold: 4.0, min_layer_percentage: 0.25, min_seq_percentage: 0.01, layer_unit: \"block\", \
+                     scope: \"pooled\", skip_positions: 0, systematic_layers: 0.9 }";
+    assert!(said.contains(&format!("criterion, as stored where no option says otherwise: {criterion}")), "{said}");
+    // What is said can be pasted into a script.
+    let same = format!("print(load_results(\"mine\").detect_outliers({criterion}).to_json());");
+    let json: Value = project.run(&["rethreshold", "mine", "--magnitude", "4", "--json"]).json();
+    assert_eq!(project.script(&same).json(), json);
+    let stored =
+        "let s = load_results(\"mine\"); print(s.found.to_json() == s.detect_outliers(s.found.criterion).to_json());";
+    assert_eq!(project.script(stored).ok(), "true\n");
+}
+
 #[test]
 fn bad_questions_are_refused() {
     let project = project();

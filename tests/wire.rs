@@ -70,9 +70,28 @@ pub fn a_machine_names_files_and_none_is_written() {
 fn only_the_checkpoint_that_was_asked_for_comes() {
     let project = Project::new();
     let lie = |answer: &mut Answer| if answer.asks("Extract") { names_files(answer) } else { answer.faithful() };
+    // Under the name that was asked for lies something else than a checkpoint.
     run(&project, BAIT, &format!("{EXTRACT}, #{{ checkpoint: \"checkpoints/x\" }});"), lie).ends(3);
-    assert_eq!(written(&project), ["work/checkpoints/x"]);
-    assert_eq!(project.text("work/checkpoints/x"), "evil\n");
+    assert_eq!(written(&project), [""; 0]);
+    // One comes, and is not put where other work has its own; it is of no work that anybody does.
+    let point = |identity: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let header = json!({ "mark": "0123456789abcdef", "identity": { "of": identity }, "layer": 1, "bytes_read": 0 });
+        outlier::results::sealed::Writer::create(&path, &header).and_then(|writer| writer.finish()).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let file = project.path("point");
+    std::fs::write(&file, point("theirs")).unwrap();
+    let there = format!("mkdir -p checkpoints; cp {} checkpoints/x", file.display());
+    let ask = format!("{EXTRACT}, #{{ checkpoint: \"checkpoints/x\" }});");
+    run(&project, &there, &ask, lie).ends(3);
+    assert_eq!(written(&project), ["point", "work/checkpoints/x"]);
+    assert!(project.bytes("work/checkpoints/x") == point("theirs"));
+    project.file("work/checkpoints/x", point("ours"));
+    run(&project, &there, &ask, lie).ends(3);
+    assert!(project.bytes("work/checkpoints/x") == point("ours"), "it was written over");
+    assert_eq!(written(&project).len(), 3);
 }
 
 #[test]
@@ -317,6 +336,33 @@ fn absurd_progress_is_shown_without_a_panic() {
         answer.faithful()
     };
     run(&Project::new(), "", "with_log(\"work\", || gpu.load_model(\"m\"));", lie).ends(0);
+}
+
+/// What a machine has told while nobody listened comes all at once: rates are those of its clock, or none.
+#[test]
+fn rates_are_those_of_the_clock_of_the_machine() {
+    let shown = |seconds: Option<f64>| {
+        let lie = move |answer: &mut Answer| {
+            if answer.asks("Load") {
+                let step = |done: u64, bytes: u64| {
+                    let mut step = json!({ "Step": { "done": done, "bytes": bytes, "tokens": 100 } });
+                    if let Some(seconds) = seconds {
+                        step["Step"]["seconds"] = (seconds * done as f64).into();
+                    }
+                    step
+                };
+                answer.event(json!({ "Begin": { "what": "x", "total": 4 } }));
+                answer.event(step(3, 1_000_000_000));
+                answer.event(step(4, 2_000_000_000));
+            }
+            answer.faithful()
+        };
+        let outcome = run(&Project::new(), "", "gpu.load_model(\"m\");", lie).ends(0);
+        outcome.stderr.lines().find(|line| line.starts_with("x: 4/4")).unwrap_or_default().to_string()
+    };
+    // Four layers of 100 tokens in 10 seconds.
+    assert_eq!(shown(Some(2.5)), "x: 4/4 0.20 GB/s 40 tokens/s/layer ETA 0 s");
+    assert_eq!(shown(None), "x: 4/4 ETA 0 s");
 }
 
 #[track_caller]

@@ -72,7 +72,6 @@ struct BarWork {
 
 struct Bar {
     bar: ProgressBar,
-    start: Instant,
     /// Steps that were done before the start.
     before: u64,
 }
@@ -82,11 +81,11 @@ impl Progress for BarWork {
         let mut bar = self.bar.lock().expect("no panic under this lock");
         match event {
             Event::Begin { what, total } => {
-                let style = ProgressStyle::with_template("{prefix:24.bold} {bar:24} layer {pos}/{len} {msg} ETA {eta}");
+                let style = ProgressStyle::with_template("{prefix:24.bold} {bar:24} layer {pos}/{len} {msg}ETA {eta}");
                 let new = self.all.add(ProgressBar::new(total));
                 new.set_style(style.expect("a valid template"));
                 new.set_prefix(one_line(&what).into_owned());
-                if let Some(unfinished) = bar.replace(Bar { bar: new, start: Instant::now(), before: 0 }) {
+                if let Some(unfinished) = bar.replace(Bar { bar: new, before: 0 }) {
                     unfinished.bar.finish_and_clear();
                 }
             }
@@ -98,17 +97,13 @@ impl Progress for BarWork {
                 }
                 let _ = self.all.println(resumed(&path, layer));
             }
-            Event::Step { done, bytes, tokens } => {
-                if let Some(Bar { bar, start, before }) = &*bar {
+            Event::Step { done, bytes, tokens, seconds } => {
+                if let Some(Bar { bar, before }) = &*bar {
                     if tokens == 0 {
                         // No layers: a transfer, which counts bytes.
                         bar.set_style(ProgressStyle::with_template(TRANSFER).expect("a valid template"));
                     } else {
-                        bar.set_message(rates(
-                            bytes,
-                            tokens.saturating_mul(done.saturating_sub(*before)),
-                            start.elapsed(),
-                        ));
+                        bar.set_message(rates(bytes, tokens.saturating_mul(done.saturating_sub(*before)), seconds));
                     }
                     bar.set_position(done);
                 }
@@ -156,10 +151,13 @@ fn resumed(path: &str, layer: u64) -> String {
     format!("going on after layer {layer}, from {}", one_line(path))
 }
 
-/// Read rate, and tokens through a layer per second.
-fn rates(bytes: u64, tokens: u64, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64().max(1e-6);
-    format!("{:.2} GB/s {:.0} tokens/s/layer", bytes as f64 / 1e9 / seconds, tokens as f64 / seconds)
+/// Read rate, and tokens through a layer per second, by the clock of whoever did the work: here events of a distant machine may
+/// come all at once. Empty where that is not told.
+fn rates(bytes: u64, tokens: u64, seconds: f64) -> String {
+    match seconds > 0.0 {
+        true => format!("{:.2} GB/s {:.0} tokens/s/layer ", bytes as f64 / 1e9 / seconds, tokens as f64 / seconds),
+        false => String::new(),
+    }
 }
 
 struct Lines;
@@ -196,21 +194,22 @@ impl Progress for LineWork {
                 let now = Instant::now();
                 *state = Some(LineState { what, total, before: 0, start: now, told: now });
             }
-            Event::Step { done, bytes, tokens } => {
+            Event::Step { done, bytes, tokens, seconds } => {
                 let Some(state) = &mut *state else { return };
                 if state.told.elapsed() >= LINE_INTERVAL || done == state.total {
                     let elapsed = state.start.elapsed();
                     let own = done.saturating_sub(state.before);
                     let left = state.total.saturating_sub(done);
-                    let eta = (elapsed.as_secs_f64() * left as f64 / own.max(1) as f64) as u64;
                     let what = one_line(&state.what);
                     if tokens == 0 {
                         let rate = bytes as f64 / 1e9 / elapsed.as_secs_f64().max(1e-6);
+                        let eta = (elapsed.as_secs_f64() * left as f64 / own.max(1) as f64) as u64;
                         let (done, total) = (done as f64 / 1e9, state.total as f64 / 1e9);
                         terminal::note(format!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s"));
                     } else {
-                        let rates = rates(bytes, tokens.saturating_mul(own), elapsed);
-                        terminal::note(format!("{what}: {done}/{} {rates} ETA {eta} s", state.total));
+                        let rates = rates(bytes, tokens.saturating_mul(own), seconds);
+                        let eta = (seconds * left as f64 / own.max(1) as f64) as u64;
+                        terminal::note(format!("{what}: {done}/{} {rates}ETA {eta} s", state.total));
                     }
                     state.told = Instant::now();
                 }

@@ -55,6 +55,9 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     if asked.attach.is_some() {
         context.fleet.leave().iter().for_each(terminal::note);
     }
+    if !failed {
+        context.ended_well();
+    }
     INTERRUPTED.store(false, Ordering::Relaxed);
     let ending = context.fleet.finish();
     ending.lines.iter().for_each(terminal::note);

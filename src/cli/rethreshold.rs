@@ -74,6 +74,9 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         return Err(Error::bad_argument(message).hint(hint));
     }
     let stored = results::load(&folder).map_err(missing)?;
+    if let Some(changed) = &stored.changed {
+        terminal::note(format!("warning: {changed}"));
+    }
     let before = &stored.found.criterion;
     let criterion = Criterion {
         magnitude_threshold: asked.magnitude.unwrap_or(before.magnitude_threshold),
@@ -97,6 +100,8 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
         return Ok(ExitCode::SUCCESS);
     }
+    let terms = format!("criterion, as stored where no option says otherwise: {}", options(&criterion));
+    terminal::line(in_lines(&terms, terminal::width()));
     let of_layers = match criterion.layer_unit {
         LayerUnit::Norm => "% of norms",
         LayerUnit::Block => "% of decoder layers",
@@ -118,6 +123,13 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         terminal::line(in_lines(&text, terminal::width()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The criterion as a script gives it.
+fn options(criterion: &Criterion) -> String {
+    let options = plain(criterion);
+    let given = options.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}"));
+    format!("#{{ {} }}", given.collect::<Vec<_>>().join(", "))
 }
 
 /// Features that pass, then those that may.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::bounds::{MAX_MEMORY, Used};
 use super::modules;
 use super::stage::{Play, Stage};
+use super::unsaved::Unsaved;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
@@ -77,6 +78,8 @@ pub struct Context {
     pub stage: Option<Arc<Stage>>,
     /// Every extraction of this run, without its folds.
     pub measured: Mutex<Vec<Activations>>,
+    /// Passes whose records are not saved yet.
+    pub(super) unsaved: Unsaved,
     failed: AtomicBool,
     /// What the script has ended itself with.
     code: AtomicU8,
@@ -98,6 +101,7 @@ impl Context {
             used: Arc::default(),
             stage: None,
             measured: Mutex::default(),
+            unsaved: Unsaved::default(),
             failed: AtomicBool::new(false),
             code: AtomicU8::new(0),
         }
@@ -171,6 +175,11 @@ impl Context {
     /// What the script has ended itself with, 0 where it has not.
     pub fn code(&self) -> u8 {
         self.code.load(Ordering::Relaxed)
+    }
+
+    /// Nobody wants what was kept in case that something fails.
+    pub fn ended_well(&self) {
+        self.unsaved.forget();
     }
 
     pub fn failed(&self) -> bool {

@@ -10,6 +10,7 @@ use super::modules;
 use super::options::Options;
 use super::places;
 use super::problem::{ScriptResult, thrown};
+use super::unsaved;
 use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
 use super::weight;
 use crate::cuda;
@@ -151,6 +152,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         model.0.session.confined("extract_layernorms", path)?;
     }
     let most = full_activations_bytes(&model.0.info, &tokens.0.info);
+    let (asked, new_folder) = (args.clone(), unsaved::new_folder(&args));
     let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
     let mut acts = place.call(op)?.activations()?;
@@ -163,7 +165,11 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         place.session.fetch(&context.root, &file, most, &*context.progress())?;
     }
     context.measured.lock().expect("no panic under this lock").push(acts.clone_light());
-    Ok(ActivationsHandle(Arc::new(acts)))
+    let acts = Arc::new(acts);
+    if context.plan().is_none() {
+        context.unsaved.add(&acts, asked, new_folder);
+    }
+    Ok(ActivationsHandle(acts))
 }
 
 /// Activations of an earlier run give way, which is told; other files of the project stay.

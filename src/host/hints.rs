@@ -100,15 +100,10 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
             (format!("no field `{name}`"), Some(hint))
         }
         EvalAltResult::ErrorModuleNotFound(path, _) => (format!("no module \"{path}\""), Some(module(path))),
-        EvalAltResult::ErrorDotExpr(message, _) => {
-            let hint = habits::of_field(message).unwrap_or(match message.starts_with("No writable") {
-                true => {
-                    "handles such as models and activations are read, not written: options are given when they are made"
-                }
-                false => "type_of(value) says what a value is; maps and handles have fields",
-            });
-            (message.clone(), Some(hint.to_string()))
-        }
+        EvalAltResult::ErrorDotExpr(message, _) => match habits::of_field(message) {
+            Some(hint) => (message.clone(), Some(hint.to_string())),
+            None => property(message),
+        },
         other => {
             let mut bare = other.unwrap_inner().to_string();
             if let Some(cut) = bare.rfind(" (line ") {
@@ -118,6 +113,35 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
             (bare, hint.map(str::to_string))
         }
     }
+}
+
+/// Message and hint where something without fields is read or written as if it had them; the words are Rhai's.
+fn property(message: &str) -> (String, Option<String>) {
+    let quoted: Vec<&str> = message.split('\'').skip(1).step_by(2).collect();
+    let (Some(field), Some(kind)) = (quoted.first(), quoted.get(1)) else { return (message.to_string(), None) };
+    let (what, hint) = match plain_types(kind).as_str() {
+        "array" => (
+            "an array".to_string(),
+            format!(
+                "it holds items: array[0].{field} is that of the first, array.map(|item| item.{field}) those of all"
+            ),
+        ),
+        "()" => (
+            "()".to_string(),
+            "the value before the point is (), as where something is missing: type_of(value) == \"()\" asks for that"
+                .to_string(),
+        ),
+        kind @ ("string" | "int" | "float" | "bool" | "char") => (
+            format!("a value of type {kind}"),
+            "only maps and handles have fields; type_of(value) says what a value is".to_string(),
+        ),
+        _ => {
+            let hint =
+                "handles such as models and activations are read, not written: options are given when they are made";
+            return (message.to_string(), Some(hint.to_string()));
+        }
+    };
+    (format!("{what} has no field `{field}`"), Some(hint))
 }
 
 /// Types by the names that scripts know.

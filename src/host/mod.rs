@@ -43,6 +43,7 @@ mod stored;
 mod sweeps;
 pub mod testing;
 mod tokens;
+mod unsaved;
 mod values;
 mod weight;
 
@@ -57,6 +58,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::outside;
+use crate::progress::interrupt_requested;
 use crate::terminal;
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, ParseError, Scope, Stmt, Token};
 
@@ -201,6 +203,9 @@ pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic
         return Err(Box::new(Diagnostic::usage(message, &hint)));
     }
     let outcome = engine.run_ast_with_scope(&mut Scope::new(), &ast);
+    if outcome.is_ok() && !context.failed() && !interrupt_requested() {
+        context.ended_well();
+    }
     outcome.map_err(|e| Box::new(Diagnostic::from_runtime(*e, &name)))
 }
 

@@ -152,6 +152,15 @@ impl Options {
         })
     }
 
+    /// An error where one of `keys`, which take one value each, is an array: `hint` is for such an option.
+    pub fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
+        let list = |key: &&&str| self.get(key).is_some_and(|value| value.is_array());
+        let Some(key) = keys.iter().find(list) else { return Ok(()) };
+        let value = self.get(key).map_or_else(String::new, ToString::to_string);
+        let message = format!("{}: `{key}` is a list, {value}, and takes one value", self.function);
+        Err(Error::bad_argument(message).hint(hint(key, &value)))
+    }
+
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         let missing = || Error::bad_argument(format!("{}: option `{key}` is missing", self.function));
         value.ok_or_else(|| missing().hint(self.help()))

@@ -40,6 +40,8 @@ fn of_model(context: &Context, model: Model, tokens: TokensHandle, options: Map)
     let run = || {
         let o = Options::new("perplexity", options.clone(), &OF_MODEL)?;
         let args = resampling(&o, BootstrapArgs::default())?;
+        // Before the pass, which may take hours.
+        stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &args)?;
         let mut asked: Map = options.into_iter().filter(|(key, _)| key.as_str() == "memory_budget").collect();
         asked.insert("logits".into(), true.into());
         stats::perplexity(&extract(context, &model, &tokens, asked)?.0, &args)

@@ -4,6 +4,7 @@ use rhai::{Dynamic, Engine, Map};
 
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
+use super::sweeps;
 use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic};
 use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
@@ -49,6 +50,11 @@ fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
 }
 
 pub fn criterion(o: &Options) -> Result<Criterion> {
+    let of_lists = |key: &str, value: &str| match sweeps::takes_lists_of(key) {
+        true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
+        false => format!("call it once for each: for value in {value} {{ … }}"),
+    };
+    o.single(&CRITERION, of_lists)?;
     let default = Criterion::default();
     Ok(Criterion {
         magnitude_threshold: o.float("magnitude_threshold")?.map_or(default.magnitude_threshold, |t| t as f32),

@@ -12,7 +12,8 @@ use super::options::Options;
 use super::places;
 use super::problem::thrown;
 use super::values::{ActivationsHandle, StoredHandle};
-use crate::error::{Error, Result};
+use super::weight;
+use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::progress::Event;
 use crate::results::{self, Analysis};
@@ -48,6 +49,10 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
         settings,
     };
+    let named = |error: Error| error.context("save_results");
+    if let Some(intervals) = &analysis.intervals {
+        results::check_criteria(&analysis.found, intervals).map_err(named)?;
+    }
     let folder = root.join(&name);
     // What is in the folder, so that a link in the place of the folder itself is followed, too.
     places::within(context, "save_results", &folder.join("config.json"), "results")?;
@@ -56,7 +61,9 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         return Ok(folder.display().to_string());
     }
     let progress = context.progress();
-    let saved = results::save(&root, &acts.0, &analysis, context.began, &*progress)?;
+    let saved = weight::beside(|| results::save(&root, &acts.0, &analysis, context.began, &*progress));
+    let saved = saved.map_err(|error| if error.kind == Kind::BadArgument { named(error) } else { error })?;
+    context.unsaved.saved(&acts.0);
     if let Some(time) = saved.replaced {
         let (folder, time) = (saved.folder.display(), humantime::format_rfc3339_seconds(time));
         progress.event(Event::Warning(format!(
@@ -108,8 +115,11 @@ fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     let folder = below_results(context, path)?;
-    let stored = super::weight::beside(|| results::load(&folder));
+    let stored = weight::beside(|| results::load(&folder));
     let stored = stored.map_err(|error| results::missing(&context.results(), &folder, error))?;
+    if let Some(changed) = &stored.changed {
+        context.progress().event(Event::Warning(changed.clone()));
+    }
     Ok(StoredHandle(Arc::new(stored)))
 }
 

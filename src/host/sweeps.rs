@@ -23,6 +23,11 @@ const SWEEP: [&str; 10] = [
     "method",
     "seed",
 ];
+/// Whether sweep_criteria takes several values of this option of a criterion.
+pub fn takes_lists_of(key: &str) -> bool {
+    CRITERION.contains(&key) && SWEEP.contains(&key)
+}
+
 /// Enough for a curve; the intervals of a result take ten times as many.
 const RESAMPLES: usize = 1000;
 

@@ -236,6 +236,7 @@ pub fn run_file(
             Ok(Err(error)) => Some(Diagnostic::from_runtime(*error, &name).to_string()),
             Err(_) => Some("error: a primitive panicked; this is a fault of the program".to_string()),
         };
+        context.ended_well();
         let said = context.stage.as_ref().map(|stage| stage.output()).unwrap_or_default();
         let failure = failure.map(|failure| if said.is_empty() { failure } else { format!("{said}{failure}") });
         Outcome { name: test, seconds: start.elapsed().as_secs_f64(), failure }

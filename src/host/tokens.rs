@@ -10,10 +10,11 @@ use super::modules;
 use super::options::Options;
 use super::problem::thrown;
 use super::reads;
-use super::values::{Model, TokensHandle};
+use super::values::{Model, TokensHandle, to_json};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Documents};
+use crate::model;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
 
@@ -259,8 +260,11 @@ fn shuffle(o: &Options) -> Result<Option<u64>> {
 
 fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
     let bad = || {
-        Error::bad_argument("load_tokens: `ids` is not an array of arrays of token ids")
-            .hint("one array per sequence, such as [[1, 2], [3, 4]]")
+        let said = to_json(&rows.clone().into()).ok().and_then(|rows| model::no_sequences(&rows));
+        let (what, advice) = said.map_or_else(Default::default, |(what, advice)| (format!(": {what}"), advice));
+        let advice = if advice.is_empty() { advice } else { format!("{advice}; ") };
+        Error::bad_argument(format!("load_tokens: `ids` is not an array of arrays of token ids{what}"))
+            .hint(format!("{advice}one array per sequence, such as [[1, 2], [3, 4]]"))
     };
     let id = |value: &Dynamic| value.as_int().ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
     let row = |row: &Dynamic| row.read_lock::<Array>().ok_or_else(bad)?.iter().map(id).collect();

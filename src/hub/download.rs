@@ -46,7 +46,7 @@ impl<'a> Tally<'a> {
         self.done += bytes;
         if self.reported.elapsed() >= REPORT {
             self.reported = Instant::now();
-            self.progress.event(Event::Step { done: self.done, bytes: self.done, tokens: 0 });
+            self.progress.event(Event::Step { done: self.done, bytes: self.done, tokens: 0, seconds: 0.0 });
         }
         if self.progress.interrupted() { Err(Error::interrupted()) } else { Ok(()) }
     }

@@ -251,25 +251,41 @@ impl Name {
     }
 }
 
+/// What a file is of which the first bytes, or else the name, are those of a format that holds no text: "a NumPy file".
+pub fn known_as(name: &str, head: &[u8]) -> Option<&'static str> {
+    let name = Name::of(name);
+    let ending = name.ending();
+    if head.starts_with(PARQUET) || ending == "parquet" {
+        return Some("a Parquet file");
+    }
+    if Packing::of(head).is_some() {
+        return Some("a packed file");
+    }
+    other_format(head, ending).map(|other| other.what)
+}
+
 /// An error where the first bytes, or else the name, are those of a format that is not read.
 fn refuse(name: &str, head: &[u8], ending: &str) -> Result<()> {
-    let begins = OTHERS.iter().find(|other| other.begins.iter().any(|magic| head.starts_with(magic)));
-    let named = OTHERS.iter().find(|other| other.endings.contains(&ending));
-    let found = match begins {
-        // The name says what is in it.
-        Some(other) if CONTAINERS.contains(&other.what) => named.or(begins),
-        Some(_) => begins,
-        // The mark of a tar archive stands behind the name of its first file.
-        None if head.get(257..262) == Some(b"ustar") => OTHERS.iter().find(|other| other.endings.contains(&"tar")),
-        None => named,
-    };
-    let Some(other) = found else { return Ok(()) };
+    let Some(other) = other_format(head, ending) else { return Ok(()) };
     let message = format!("{name} is {}", other.what);
     Err(match other.what.ends_with("pointer") {
         true => Error::not_found(message),
         false => Error::unsupported(message),
     }
     .hint(other.advice))
+}
+
+fn other_format(head: &[u8], ending: &str) -> Option<&'static Other> {
+    let begins = OTHERS.iter().find(|other| other.begins.iter().any(|magic| head.starts_with(magic)));
+    let named = OTHERS.iter().find(|other| other.endings.contains(&ending));
+    match begins {
+        // The name says what is in it.
+        Some(other) if CONTAINERS.contains(&other.what) => named.or(begins),
+        Some(_) => begins,
+        // The mark of a tar archive stands behind the name of its first file.
+        None if head.get(257..262) == Some(b"ustar") => OTHERS.iter().find(|other| other.endings.contains(&"tar")),
+        None => named,
+    }
 }
 
 /// How JSON is laid out; what is no JSON at all is told line by line.

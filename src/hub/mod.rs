@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
+pub use formats::known_as;
 pub use shards::SINGLE;
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 pub use weight_formats::{ADAPTER, other_content, pointer, without_config};

@@ -360,7 +360,7 @@ impl Repository<'_> {
         for file in &files {
             fetched(&http, file, &self.snapshot, &mut tally)?;
         }
-        self.progress.event(Event::Step { done: total, bytes: total, tokens: 0 });
+        self.progress.event(Event::Step { done: total, bytes: total, tokens: 0, seconds: 0.0 });
         self.progress.event(Event::End);
         Ok(())
     }

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::names::is_file_path;
 use crate::error::{Error, Result};
+use crate::outside::syntax;
 use crate::plain::plain;
 use crate::words::counted;
 
@@ -57,12 +58,12 @@ impl<'de> Deserialize<'de> for Files {
 pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
     let damaged = |problem: String| {
         Error::corrupt(format!("reading {place}/{INDEX}: {problem}"))
-            .hint("is this model complete? download the file again")
+            .hint("is this model complete? correct the file there, or fetch it again from where the model came from")
     };
-    let index: Index = serde_json::from_slice(index).map_err(|e| {
-        let what = if e.is_data() { "not an index" } else { "not valid JSON" };
+    let index: Index = serde_json::from_slice(index).map_err(|e| match syntax::wrong(index, &e) {
+        Some(what) => damaged(format!("not valid JSON: {what}")),
         // What the parser says may quote the file.
-        damaged(format!("{what} (line {}, column {})", e.line(), e.column()))
+        None => damaged(format!("not an index (line {}, column {})", e.line(), e.column())),
     })?;
     let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
     if names.len() > MOST {

@@ -81,8 +81,7 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
         [one] => shown(one),
         more => format!("{} and {} more", shown(more[0]), more.len() - 1),
     };
-    let of_model = |name: &str| name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin));
-    let safetensors = some(&|name| name.ends_with(".safetensors") && of_model(name));
+    let safetensors = some(&|name| name.ends_with(".safetensors") && is_of_model(name));
     if !safetensors.is_empty() {
         let message = format!("{place}: {}, but neither {SINGLE} nor {INDEX}", told(&safetensors));
         return Some(Error::not_found(message).hint(format!(
@@ -97,6 +96,11 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
     })
 }
 
+/// Whether a safetensors file of this name holds weights of a model.
+fn is_of_model(name: &str) -> bool {
+    name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin))
+}
+
 /// The error of an adapter in place of a model.
 fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
     let config: Option<Value> = config.and_then(|data| serde_json::from_slice(&data).ok());
@@ -109,9 +113,19 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
     )
 }
 
-/// Why a source has no `config.json`, where its other files say so.
+/// Why a source has no `config.json`, where its other files say so: it is no model of this kind, or a model that lacks it.
 pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
-    instead(&source.place(), &source.listing()?, |name| source.small(name))
+    let (place, names) = (source.place(), source.listing()?);
+    let weights = |name: &&String| name.ends_with(".safetensors") && (is_of_model(name) || *name == SINGLE);
+    if !names.iter().any(|name| name == ADAPTER)
+        && let Some(weights) = names.iter().find(weights)
+    {
+        return Some(
+            Error::not_found(format!("{place}: config.json is missing beside {}", shown(weights)))
+                .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
+        );
+    }
+    instead(&place, &names, |name| source.small(name))
 }
 
 /// The error of a file given where a folder must be.

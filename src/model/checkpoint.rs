@@ -251,6 +251,11 @@ impl Checkpoint {
         self.entries.contains_key(tensor)
     }
 
+    /// Every tensor: its name in the whole model, and as it is called in its file; in no order.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(whole, entry)| (whole.as_str(), entry.name.as_str()))
+    }
+
     pub fn entry(&self, tensor: &str) -> Option<&Entry> {
         self.entries.get(tensor)
     }

@@ -27,6 +27,9 @@ const NAMED: usize = 8;
 /// Bytes of a config.json: with lists of settings for every layer the longest have some hundred thousand.
 const MAX_BYTES: usize = 4 << 20;
 
+/// What to do with a file that is no config.json.
+pub const EDITED: &str = "correct the file there; the one that belongs to the weights is with the model on its hub";
+
 /// A value for messages.
 pub fn shown(value: &Value) -> String {
     match value {
@@ -53,7 +56,7 @@ impl Config {
                 "reading {place}: {} bytes, more than any config.json has",
                 text.len()
             ))
-            .hint("download the file again"));
+            .hint(EDITED));
         }
         let read = |text: &[u8]| outside::json::from_slice(text, outside::json::SMALL);
         // Python's `json`, and so transformers, reads floats that are no numbers. Here they stand as texts: no setting that is a
@@ -63,12 +66,12 @@ impl Config {
             quoted.map_or(Err(error), |text| read(&text))
         });
         let value = value.map_err(|e| {
-            Error::corrupt(format!("reading {place}: not valid JSON: {}", outside::complaint(e)))
-                .hint("download the file again")
+            let what = outside::syntax::wrong(text.as_bytes(), &e).unwrap_or_else(|| outside::complaint(e));
+            Error::corrupt(format!("reading {place}: not valid JSON: {what}")).hint(EDITED)
         })?;
         match value {
             Value::Object(map) => Ok(Self::new(map, place.to_string())),
-            _ => Err(Error::corrupt(format!("reading {place}: not a JSON object")).hint("download the file again")),
+            _ => Err(Error::corrupt(format!("reading {place}: not a JSON object")).hint(EDITED)),
         }
     }
 
@@ -117,10 +120,19 @@ impl Config {
     }
 
     fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| {
-            Error::corrupt(format!("{}: `{key}` is missing", self.place))
-                .hint("is this the config.json of the model, and complete?")
-        })
+        value.ok_or_else(|| self.absent(key, "is this the config.json of the model, and complete?"))
+    }
+
+    /// The error of a key that must be there; `hint` is for a file in which nothing is called nearly so.
+    pub fn absent(&self, key: &str, hint: &str) -> Error {
+        let missing = format!("{}: `{key}` is missing", self.place);
+        let read = self.read.borrow();
+        let unknown = |name: &&str| !read.contains(*name) && !keys::names().any(|known| known == *name);
+        match suggest::misspelt(key, self.map.keys().map(String::as_str).filter(unknown)) {
+            Some(near) => Error::corrupt(format!("{missing}; there is `{}`", outside::shown(near)))
+                .hint(format!("is `{}` a misspelling of it?", outside::shown(near))),
+            None => Error::corrupt(missing).hint(hint),
+        }
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {

@@ -7,12 +7,13 @@
 //!
 //! The only file that calls the library `tokenizers`, which panics on damaged files.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::outside::{complaint, guarded, json};
+use crate::outside::{complaint, guarded, json, syntax};
 use crate::progress::Progress;
 
 /// Bytes of text that are tokenised at once.
@@ -45,7 +46,10 @@ impl Encoder {
             Error::not_found(format!("{path}: no such file"))
                 .hint("text needs the model's tokenizer.json; without it give token ids: load_tokens(#{ ids: \"file.json\" })")
         })?;
-        let corrupt = |said: String| Error::corrupt(format!("reading {path}: {said}")).hint("download the file again");
+        let corrupt = |said: String| {
+            Error::corrupt(format!("reading {path}: {said}"))
+                .hint("correct the file there, or fetch it again from where the model came from")
+        };
         if data.len() > MAX_TOKENIZER {
             return Err(corrupt(format!("{} bytes are too many for a tokenizer", data.len())));
         }
@@ -62,7 +66,10 @@ impl Encoder {
             let sample = special.then(|| tokenizer.encode("a", true)).transpose()?;
             Ok((tokenizer, sample))
         };
-        let (tokenizer, sample) = called(open).map_err(corrupt)?;
+        // Of a text that is no JSON its place and its fault are told.
+        let syntax = || syntax::wrong(&data, &serde_json::from_slice::<IgnoredAny>(&data).err()?);
+        let (tokenizer, sample) =
+            called(open).map_err(|said| corrupt(syntax().map_or(said, |what| format!("not valid JSON: {what}"))))?;
         let (before, after) = sample.as_ref().map(frame).unwrap_or_default();
         Ok(Self { tokenizer, before, after })
     }

@@ -9,10 +9,12 @@ mod deltanet;
 mod embed;
 mod encoder;
 mod estimate;
+mod finished;
 mod forward;
 mod fused;
 mod head;
 mod headers;
+mod ids_json;
 mod inventory;
 mod keys;
 mod linear;
@@ -41,6 +43,7 @@ mod tap;
 mod tensor;
 mod token_masks;
 mod tokenize;
+mod unused;
 mod workspace;
 mod wrappers;
 
@@ -51,6 +54,9 @@ pub fn vector_instructions() -> (&'static str, &'static str) {
 
 pub use checkpoint::hex;
 pub use estimate::estimate;
+pub use finished::{checkpoints, may_be_of, place as place_checkpoint, remove as remove_checkpoints};
 pub use forward::extract;
+pub use ids_json::no_sequences;
 pub use open::{OpenModel, SYNTHETIC_KEY, check_device, check_headers, describe, open};
+pub use resume::is_checkpoint_of;
 pub use tokenize::{hash_of_ids, load_tokens};

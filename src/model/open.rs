@@ -7,12 +7,14 @@ use candle_core::DType;
 
 use super::arch::{self, Names, Released};
 use super::checkpoint::Checkpoint;
-use super::config::Config;
+use super::config::{Config, EDITED};
 use super::fused;
 use super::headers;
 use super::inventory::{self, Part};
+use super::naming::Naming;
 use super::spec::{self, Model};
 use super::tensor::Device;
+use super::unused;
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::hub::{self, ByteSource, Opened};
@@ -88,8 +90,8 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     };
     let data = source.small("config.json")?;
     let data = data.ok_or_else(|| hub::without_config(source).unwrap_or_else(missing))?;
-    let text = String::from_utf8(data)
-        .map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint("download the file again"))?;
+    let text =
+        String::from_utf8(data).map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint(EDITED))?;
     Config::parse(&text, &path)
 }
 
@@ -140,6 +142,7 @@ fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
 pub struct Described {
     pub config: Config,
     pub spec: spec::Model,
+    naming: Naming,
     /// None where there is a config alone: sizes are those of released checkpoints then.
     pub checkpoint: Option<Checkpoint>,
 }
@@ -160,7 +163,7 @@ impl Described {
         if let Some(checkpoint) = &mut checkpoint {
             fused::separate(checkpoint, &spec)?;
         }
-        Ok(Self { config, spec, checkpoint })
+        Ok(Self { config, spec, naming, checkpoint })
     }
 
     /// What the user should know of which weights are the model's.
@@ -175,6 +178,7 @@ impl Described {
                 checkpoint.place, head.name
             ));
         }
+        notes.extend(unused::note(checkpoint, &self.spec, self.naming));
         if checkpoint.has_adapter() {
             notes.push(format!(
                 "{}: the adapter beside the model ({}) is not applied to it",
@@ -202,7 +206,7 @@ pub fn check_device(name: &str) -> Result<()> {
 pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(ModelInfo, Vec<String>)> {
     let device = if elsewhere { args.device.clone() } else { cuda::name(&gpus(&args.device)?) };
     let described = Described::open(files.source)?;
-    let Described { config, spec, checkpoint } = &described;
+    let Described { config, spec, checkpoint, .. } = &described;
     if let Some(checkpoint) = checkpoint {
         headers::check(checkpoint, spec, false)?;
     }
@@ -265,7 +269,7 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let gpus = gpus(&args.device)?;
     let described = Described::open(files.source.clone())?;
     let notes = described.notes();
-    let Described { config, spec, checkpoint } = described;
+    let Described { config, spec, checkpoint, .. } = described;
     // Where there are no weights, opening them says so.
     let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
     headers::check(&checkpoint, &spec, false)?;

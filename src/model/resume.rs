@@ -2,14 +2,14 @@
 //!
 //! The file holds the residual stream (4 bytes per token and feature), the tap's levels (1 byte) and, of the norms so far,
 //! folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
-//! 4,096 features in 46 layers. There is one file, replaced each time and removed when the run is complete. It says what it
-//! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work, or a damaged one, is
-//! reported and not used. Equal bytes at the end can be had where the arithmetic is equal: the same program, and processors
-//! with the same vector instructions.
+//! 4,096 features in 46 layers. There is one file, replaced each time, at last by the finished record (`finished`). It says what it
+//! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work stays: this work then has
+//! its own beside it, under a name that says whose it is. A damaged one is reported and not used. Equal bytes at the end can be had
+//! where the arithmetic is equal: the same program, and processors with the same vector instructions.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::hex;
+use super::finished::checkpoints;
 use super::forward::norms;
 use super::load::tensor_error;
 use super::open::{OpenModel, Share};
@@ -24,7 +25,7 @@ use super::tap::{Folds, Tap};
 use super::tensor::Tensor;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{ExpertCoverage, ExtractArgs, Keep, NormId, Site, Tokens};
+use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, NormId, Site, Tokens, TokensInfo};
 use crate::results::{FullActivations, sealed};
 
 /// Time between two checkpoints: what a cut may cost.
@@ -34,23 +35,40 @@ const INTERVAL_PER_COST: u32 = 33;
 /// The residual stream passes through memory in pieces of so many bytes.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// Bytes of a mark.
+const MARK_BYTES: usize = 8;
+/// The key of a header that says of a finished pass what is not in its record.
+pub(super) const FINISHED: &str = "finished";
+
 /// Bytes of what is stored beside folds: tokens per expert, and where values were not finite.
 const BESIDE_FOLDS: u64 = 64 << 20;
 
 /// The checkpoint of one run.
 pub struct Resume {
-    /// As the user wrote it.
+    /// The file as the user wrote it.
+    asked: String,
+    /// The file of this work: that one, or one beside it.
     pub name: String,
-    path: PathBuf,
     /// What the run computes: two runs with the same one end with the same bytes.
     identity: Map<String, Value>,
     every: Option<usize>,
+    /// What an earlier run has left in the file.
+    pub(super) left: Option<(Value, sealed::Reader)>,
     /// Layers whose work is in the file.
     saved: usize,
     last: Instant,
     cost: Duration,
     /// The last attempt to write has failed, and the user has been told.
     failing: bool,
+}
+
+/// Whose a file is.
+pub(super) enum Whose {
+    Nobodys,
+    Ours(Value, sealed::Reader),
+    /// Why it is not of this work, and whether it holds a finished pass.
+    Others(String, bool),
+    Damaged(String),
 }
 
 /// What one layer leaves to the next.
@@ -81,25 +99,43 @@ struct Rest<'a> {
 }
 
 impl Resume {
-    /// None where no checkpoint is asked for.
-    pub fn new(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, ladder: &[f32]) -> Result<Option<Self>> {
+    /// None where no checkpoint is asked for. Files that cannot be used are reported.
+    pub fn new(
+        model: &OpenModel,
+        tokens: &Tokens,
+        args: &ExtractArgs,
+        ladder: &[f32],
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
         let Some(asked) = &args.checkpoint else { return Ok(None) };
-        Ok(Some(Self {
+        let samples = model.checkpoint.sample()?;
+        let mut resume = Self {
+            asked: asked.path.clone(),
             name: asked.path.clone(),
-            path: PathBuf::from(&asked.path),
-            identity: identity(model, tokens, args, ladder)?,
+            identity: identity(&model.info, &tokens.info, args, ladder, &samples),
             every: asked.layers,
+            left: None,
             saved: 0,
             last: Instant::now(),
             cost: Duration::ZERO,
             failing: false,
-        }))
+        };
+        resume.look(progress)?;
+        Ok(Some(resume))
     }
 
     /// What files of this work have in common.
-    fn mark(&self) -> String {
-        let identity = serde_json::to_string(&self.identity).expect("JSON");
-        hex(&Sha256::digest(identity)[..8])
+    pub(super) fn mark(&self) -> String {
+        mark(&self.identity)
+    }
+
+    /// The header of a file of this work, after so many layers; the mark comes first, so that it is found without reading on.
+    pub(super) fn header(&self, layer: usize, bytes_read: u64) -> Value {
+        json!({ "mark": self.mark(), "identity": self.identity, "layer": layer, "bytes_read": bytes_read })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        Path::new(&self.name)
     }
 
     /// Layers whose work can be taken up by another run.
@@ -107,42 +143,58 @@ impl Resume {
         self.saved
     }
 
-    /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
-    fn find(
-        &mut self,
-        model: &OpenModel,
-        shares: &[Share],
-        tap: &mut Tap,
-        progress: &dyn Progress,
-    ) -> Result<Option<Found>> {
-        let unused = |why: &str| {
-            progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
-            Ok(None)
-        };
-        let damaged = |error: &Error| unused(&format!("is not used ({})", error.message));
-        let (header, reader) = match sealed::Reader::open(&self.path) {
-            Ok(None) => return Ok(None),
-            Ok(Some(opened)) => opened,
-            Err(error) if error.kind == Kind::BadArgument => return Err(error),
-            Err(error) => return damaged(&error),
-        };
-        let other: Vec<&str> = self
-            .identity
-            .iter()
-            .filter(|(key, value)| header["identity"][*key] != **value)
-            .map(|(key, _)| &**key)
-            .collect();
-        if !other.is_empty() {
-            return unused(&format!("is of other work (its {} differ)", other.join(", ")));
+    /// Finds what earlier runs of this work have left, and the place where this one writes.
+    fn look(&mut self, progress: &dyn Progress) -> Result<()> {
+        let mut unused = Vec::new();
+        for name in [self.asked.clone(), beside(&self.asked, &self.mark())] {
+            match whose(&name, &self.identity)? {
+                Whose::Ours(header, reader) => {
+                    (self.name, self.left) = (name, Some((header, reader)));
+                    return Ok(());
+                }
+                Whose::Others(why, finished) => {
+                    self.name = beside(&self.asked, &self.mark());
+                    // A finished pass waits to be saved; nothing of this one could have been in its place.
+                    if !finished {
+                        unused.push(format!("{name} is {why}, which stays; that of this run is {}", self.name));
+                    }
+                }
+                Whose::Damaged(why) => unused.push(format!("{name} is not used ({why})")),
+                Whose::Nobodys => (),
+            }
         }
+        for why in unused {
+            progress.event(Event::Warning(format!("checkpoint {why}: starting at the first layer")));
+        }
+        Ok(())
+    }
+
+    /// Marks of the work that has the other files beside this one.
+    fn marks_of_others(&self) -> Vec<String> {
+        let header = |name: &String| sealed::header_of(Path::new(name));
+        let names = checkpoints(&self.asked);
+        names.iter().filter_map(header).filter_map(|header| header["mark"].as_str().map(String::from)).collect()
+    }
+
+    /// Before writing: a run of other work may have taken the place meanwhile.
+    pub(super) fn own_place(&mut self) -> Result<()> {
+        if let Whose::Others(..) = whose(&self.name, &self.identity)? {
+            self.name = beside(&self.asked, &self.mark());
+        }
+        Ok(())
+    }
+
+    /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
+    fn find(&mut self, model: &OpenModel, shares: &[Share], tap: &mut Tap, progress: &dyn Progress) -> Option<Found> {
+        let (header, reader) = self.left.take()?;
         match read(&header, reader, model, shares, tap) {
             Ok(found) => {
                 self.saved = found.layer;
-                Ok(Some(found))
+                Some(found)
             }
             Err(error) => {
-                tap.begin_again();
-                damaged(&error)
+                self.forget(&format!("is not used ({})", error.message), tap, progress);
+                None
             }
         }
     }
@@ -168,30 +220,30 @@ impl Resume {
             return;
         }
         let start = Instant::now();
-        let header = json!({ "identity": self.identity, "layer": state.layer, "bytes_read": state.bytes_read });
+        let header = self.header(state.layer, state.bytes_read);
         // What the checkpoint says is finished must be on the disk before it.
-        let kept = full.map_or(Ok(()), FullActivations::keep);
-        let written = kept.and_then(|()| write(sealed::Writer::create(&self.path, &header)?, state));
+        let kept = full.map_or(Ok(()), FullActivations::keep).and_then(|()| self.own_place());
+        let written = kept.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
         self.cost = start.elapsed();
         self.last = Instant::now();
-        match written {
+        self.written(state.layer, written, progress);
+    }
+
+    /// Tells what came of writing the state after `layer` layers.
+    pub(super) fn written(&mut self, layer: usize, outcome: Result<()>, progress: &dyn Progress) {
+        match outcome {
             Ok(()) => {
-                self.saved = state.layer;
+                self.saved = layer;
                 self.failing = false;
-                progress.event(Event::Checkpoint { path: self.name.clone(), layer: state.layer as u64 });
+                progress.event(Event::Checkpoint { path: self.name.clone(), layer: layer as u64 });
             }
             Err(error) if !self.failing => {
                 self.failing = true;
-                let text = format!("no checkpoint after layer {}: {}; the run goes on", state.layer, error.message);
+                let text = format!("no checkpoint after layer {layer}: {}; the run goes on", error.message);
                 progress.event(Event::Warning(text));
             }
             Err(_) => (),
         }
-    }
-
-    /// The work is complete.
-    pub fn remove(self) {
-        sealed::remove(&self.path);
     }
 }
 
@@ -205,7 +257,7 @@ pub fn take_over(
     progress: &dyn Progress,
 ) -> Result<(Option<Found>, Option<FullActivations>)> {
     let found = match resume {
-        Some(resume) => resume.find(model, shares, tap, progress)?,
+        Some(resume) => resume.find(model, shares, tap, progress),
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -224,25 +276,75 @@ pub fn take_over(
         }
         resume.forget("belongs to activations that are gone", tap, progress);
     }
-    Ok((None, Some(FullActivations::create_for(&resume.mark(), folder, tensors)?)))
+    Ok((None, Some(FullActivations::create_for(&resume.mark(), &resume.marks_of_others(), folder, tensors)?)))
 }
 
-/// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot.
-fn identity(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, ladder: &[f32]) -> Result<Map<String, Value>> {
-    let files = model.info.files.iter().filter(|file| file.name != "tokenizer.json");
+/// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot. `samples`: of the weights.
+pub(super) fn identity(
+    model: &ModelInfo,
+    tokens: &TokensInfo,
+    args: &ExtractArgs,
+    ladder: &[f32],
+    samples: &str,
+) -> Map<String, Value> {
+    let files = model.files.iter().filter(|file| file.name != "tokenizer.json");
     let identity = json!({
         "program": env!("CARGO_PKG_VERSION"),
-        "model": { "files": files.collect::<Vec<_>>(), "samples": model.checkpoint.sample()? },
-        "dtype": model.info.dtype,
-        "device": model.info.device,
-        "tokens": [tokens.info.sha256, tokens.info.num_sequences, tokens.info.sequence_length],
+        "model": { "files": files.collect::<Vec<_>>(), "samples": samples },
+        "dtype": model.dtype,
+        "device": model.device,
+        "tokens": [tokens.sha256, tokens.num_sequences, tokens.sequence_length],
         "thresholds": ladder.iter().map(|rung| rung.to_bits()).collect::<Vec<_>>(),
         "keep": args.keep,
         "logits": args.logits,
         "memory_budget": args.memory_budget,
     });
     let Value::Object(identity) = identity else { unreachable!("made as an object") };
-    Ok(identity)
+    identity
+}
+
+/// Whose the file `name` is, seen from work of this identity.
+///
+/// # Errors
+/// Where it is no checkpoint at all.
+pub(super) fn whose(name: &str, identity: &Map<String, Value>) -> Result<Whose> {
+    let (header, reader) = match sealed::Reader::open(Path::new(name)) {
+        Ok(None) => return Ok(Whose::Nobodys),
+        Ok(Some(opened)) => opened,
+        Err(error) => {
+            return match error.kind {
+                Kind::BadArgument => Err(error),
+                Kind::VersionMismatch => Ok(Whose::Others("of another version of this program".to_string(), false)),
+                _ => Ok(Whose::Damaged(error.message)),
+            };
+        }
+    };
+    let differs = |(key, value): &(&String, &Value)| header["identity"][key.as_str()] != **value;
+    let other: Vec<&str> = identity.iter().filter(differs).map(|(key, _)| &**key).collect();
+    Ok(match other.is_empty() {
+        true => Whose::Ours(header, reader),
+        false => Whose::Others(
+            format!("of other work (its {} differ)", other.join(", ")),
+            header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
+        ),
+    })
+}
+
+pub(super) fn mark(identity: &Map<String, Value>) -> String {
+    let identity = serde_json::to_string(identity).expect("JSON");
+    hex(&Sha256::digest(identity)[..MARK_BYTES])
+}
+
+/// Where work with this mark has its file when other work has the one that was asked for.
+pub(super) fn beside(asked: &str, mark: &str) -> String {
+    format!("{asked}.{mark}")
+}
+
+/// Whether `name` is a file that work with the checkpoint `asked` may have.
+pub fn is_checkpoint_of(asked: &str, name: &str) -> bool {
+    let is_mark =
+        |mark: &str| mark.len() == 2 * MARK_BYTES && mark.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    name == asked || name.strip_prefix(asked).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_mark)
 }
 
 /// The tensors of `activations.safetensors`, with their shapes.

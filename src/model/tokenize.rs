@@ -5,15 +5,12 @@ use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::{LENGTH, MAX_HEADER, hex};
-use super::sequences;
-use super::token_masks;
+use super::{ids_json, sequences, token_masks};
 use crate::error::{Error, Result};
-use crate::hub::{self, Documents};
+use crate::hub::Documents;
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
@@ -21,12 +18,10 @@ use crate::words::counted;
 
 /// The source of ids that a script has written itself.
 const SCRIPT: &str = "script";
-/// Bytes of a JSON file of token ids.
-const MAX_JSON: u64 = 512 << 20;
 
 pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Tokens> {
     match source {
-        TokenSource::IdsJson { path } => tokens(path, None, ids_json(path)?),
+        TokenSource::IdsJson { path } => tokens(path, None, ids_json::read(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
         TokenSource::Ids { ids } => tokens(SCRIPT, None, ids.clone()),
         TokenSource::Text(args) => {
@@ -73,50 +68,6 @@ pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
 fn unreadable(path: &str, error: &std::io::Error) -> Error {
     Error::io(format!("reading {path}"), error)
         .hint("paths given to load_tokens start from the folder the program runs in")
-}
-
-fn ids_json(path: &str) -> Result<Vec<Vec<u32>>> {
-    let text = outside::read(Path::new(path), MAX_JSON).map_err(|e| unreadable(path, &e))?;
-    if let Some(error) = hub::pointer(path, &text) {
-        return Err(error);
-    }
-    let text = outside::without_bom(text);
-    // Where it is wrong, and not what is there: the file may be any.
-    serde_json::from_slice(&text).map(|Rows(rows)| rows).map_err(|e| {
-        let (line, column) = (e.line(), e.column());
-        Error::corrupt(format!("reading {path}: no array of arrays of token ids from line {line}, column {column} on"))
-            .hint("expected an array of arrays of token ids, such as [[1, 2], [3, 4]]")
-    })
-}
-
-/// Sequences up to the first that is empty or of another length than those before: behind it nothing can be used.
-struct Rows(Vec<Vec<u32>>);
-
-impl<'de> Deserialize<'de> for Rows {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Sequences;
-        impl<'de> Visitor<'de> for Sequences {
-            type Value = Rows;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("an array of arrays of token ids")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Rows, A::Error> {
-                let mut rows: Vec<Vec<u32>> = Vec::new();
-                while let Some(row) = items.next_element::<Vec<u32>>()? {
-                    if rows
-                        .first()
-                        .is_none_or(|first| !first.is_empty() && rows.last().map(Vec::len) == Some(first.len()))
-                    {
-                        rows.push(row);
-                    }
-                }
-                Ok(Rows(rows))
-            }
-        }
-        from.deserialize_seq(Sequences)
-    }
 }
 
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {

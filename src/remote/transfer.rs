@@ -180,7 +180,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
         file.write_all(bytes).map_err(writing)?;
         if done >= told + STEP {
             told = done;
-            progress.event(Event::Step { done, bytes: done, tokens: 0 });
+            progress.event(Event::Step { done, bytes: done, tokens: 0, seconds: 0.0 });
         }
         Ok(())
     });
@@ -237,7 +237,7 @@ impl Read for Counted<'_> {
         self.done += count as u64;
         if self.done >= self.told + STEP {
             self.told = self.done;
-            self.progress.event(Event::Step { done: self.done, bytes: self.done, tokens: 0 });
+            self.progress.event(Event::Step { done: self.done, bytes: self.done, tokens: 0, seconds: 0.0 });
         }
         Ok(count)
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::agreement::{self, Settled};
 use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
 use super::replace::{self, Replacement};
 use super::{features_csv, stats_file};
@@ -40,6 +41,8 @@ pub struct Stored {
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
     pub settings: Map<String, Value>,
+    /// What of the answers in the file was not what the record gives: it has been changed, and is not what stands here.
+    pub changed: Option<String>,
 }
 
 /// A name that is one folder below `results/`, or a few.
@@ -70,8 +73,8 @@ pub struct Saved {
 /// in its folder stay. Waits for a run that is saving the same name. `began`: when this run did.
 ///
 /// # Errors
-/// `corrupt` where the record is not what its shape says, or what was written cannot be read back; `io` when something cannot
-/// be written. The earlier analysis is what it was then.
+/// `bad_argument` where findings or intervals are not what this record gives; `corrupt` where the record is not what its shape
+/// says, or what was written cannot be read back; `io` when something cannot be written. The earlier analysis is what it was then.
 pub fn save(
     root: &Path,
     acts: &Activations,
@@ -81,8 +84,11 @@ pub fn save(
 ) -> Result<Saved> {
     check_name(&analysis.name)?;
     stats::check_whole(acts)?;
+    agreement::check(acts, analysis)?;
     let record = stats_file::encode(acts)?;
-    let mark = serde_json::json!({ "file": STATS, "bytes": record.len(), "sha256": sha256(&record) });
+    let seal = agreement::seal_of_new(analysis)?;
+    let mark =
+        serde_json::json!({ "file": STATS, "bytes": record.len(), "sha256": sha256(&record), "answers_sha256": seal });
     let mut files = vec![
         (STATS.to_string(), record),
         (features_csv::FILE.to_string(), features_csv::encode(&analysis.found, analysis.intervals.as_ref())?),
@@ -99,11 +105,15 @@ pub fn save(
     }
     // What takes the place of an earlier analysis can be loaded.
     let staged = replacement.staged();
-    read_text(&staged.join(FINAL)).and_then(|text| stored(staged, &text)).map_err(|error| {
+    let unlike = |problem: String| {
         let name = root.join(&analysis.name);
-        Error::corrupt(format!("saving {}: what was written cannot be read back: {}", name.display(), error.message))
+        Error::corrupt(format!("saving {}: what was written cannot be read back: {problem}", name.display()))
             .hint("the earlier analysis of this name, if there was one, stays; this is a fault of the program")
-    })?;
+    };
+    let again = read_text(&staged.join(FINAL)).and_then(|text| stored(staged, &text));
+    if let Some(changed) = again.map_err(|error| unlike(error.message))?.changed {
+        return Err(unlike(changed));
+    }
     replacement.finish()?;
     Ok(Saved { folder: root.join(&analysis.name), replaced })
 }
@@ -169,6 +179,8 @@ fn record<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Mark
 #[derive(Deserialize)]
 struct Mark {
     sha256: String,
+    /// Of findings and intervals; older programs have not written it.
+    answers_sha256: Option<String>,
 }
 
 /// Looks again so often when an analysis is replaced while it is read.
@@ -176,6 +188,7 @@ const LOOKS: usize = 50;
 
 /// # Errors
 /// `not_found` where there is no finished analysis, `corrupt` where it is damaged, or where its files are of different runs.
+/// Answers that the record does not give are no error: `changed` tells of them.
 pub fn load(folder: &Path) -> Result<Stored> {
     let mut text = read_final(folder)?;
     for _ in 0..LOOKS {
@@ -255,7 +268,7 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     let parts: Final = serde_json::from_slice(text).map_err(damaged)?;
     let path = folder.join(STATS);
     let (mut activations, data) = stats_file::read_with_bytes(&path)?;
-    if parts.record.is_some_and(|mark| mark.sha256 != sha256(&data)) {
+    if parts.record.as_ref().is_some_and(|mark| mark.sha256 != sha256(&data)) {
         let message = format!("reading {}: it is not the record that {FINAL} was made from", path.display());
         return Err(
             Error::corrupt(message).hint("its files are of different runs, or damaged: save the analysis again")
@@ -264,12 +277,23 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     drop(data);
     stats::check_metadata(&activations)?;
     activations.measurements = parts.measurements;
+    let seal = parts.record.and_then(|mark| mark.answers_sha256);
+    let sealed = seal.map(|seal| seal == agreement::seal(&parts.pooled, parts.intervals.as_ref()));
+    let Settled { found, intervals, changed } = agreement::settle(&activations, parts.pooled, parts.intervals, sealed)
+        .map_err(|error| corrupt(format!("`pooled`: {}", error.message)))?;
+    let changed = changed.map(|what| {
+        format!(
+            "{}: it was changed after it was saved: {what}; the record's own answers are used",
+            folder.join(FINAL).display()
+        )
+    });
     Ok(Stored {
         folder: folder.to_path_buf(),
-        found: parts.pooled,
-        intervals: parts.intervals,
+        found,
+        intervals,
         settings: parts.settings,
         activations: Arc::new(activations),
+        changed,
     })
 }
 

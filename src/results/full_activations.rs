@@ -79,8 +79,8 @@ impl FullActivations {
     }
 
     /// The same for a run that may be resumed: `mark` is what such runs have in common. What runs with other marks have
-    /// left in the folder is removed. While another run of this mark is at work, the file is one that nobody resumes.
-    pub fn create_for(mark: &str, folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
+    /// left in the folder is removed, but for those that can still be resumed, `spared`. While another run of this mark is at work, the file is one that nobody resumes.
+    pub fn create_for(mark: &str, spared: &[String], folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
         let creating = |e: std::io::Error| {
@@ -89,7 +89,9 @@ impl FullActivations {
         std::fs::create_dir_all(folder).map_err(creating)?;
         for entry in std::fs::read_dir(folder).map_err(creating)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && free(&entry.path()).is_some() {
+            let of = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+            let left = of.is_some_and(|of| of == mark || !spared.iter().any(|spared| spared == of));
+            if left && free(&entry.path()).is_some() {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -1,5 +1,6 @@
 //! Result folders: what is written, as a whole, and read back.
 
+mod agreement;
 mod analysis;
 mod features_csv;
 mod folder;
@@ -11,9 +12,10 @@ mod stats_file;
 mod table;
 mod tables;
 
+pub use agreement::check_criteria;
 pub use analysis::Analysis;
 pub use folder::{Saved, Stored, check_name, exists, list, load, missing, save};
 pub use full_activations::{FILE as FULL_ACTIVATIONS, FullActivations};
-pub use stats_file::{encode as encode_stats, read as read_stats};
+pub use stats_file::{encode as encode_stats, from_bytes as decode_stats, read as read_stats};
 pub use table::Table;
 pub use tables::tables;

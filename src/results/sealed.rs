@@ -15,11 +15,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::outside;
 
 /// Raised when the layout changes, of this file or of what its only user writes into it.
-const MARK: &[u8; 24] = b"outlier checkpoint  v 1\n";
+const MARK: &[u8; 24] = b"outlier checkpoint  v 2\n";
 /// What every version of the mark begins with.
 const OURS: &[u8] = b"outlier checkpoint";
 const DIGEST: u64 = 32;
@@ -184,7 +184,7 @@ pub struct Reader {
 
 impl Reader {
     /// The header and what reads the payload, or nothing where there is no file. `Kind::Corrupt` where it is damaged,
-    /// `Kind::BadArgument` where it is something else altogether.
+    /// `Kind::VersionMismatch` where another version of the program wrote it, `Kind::BadArgument` where it is something else altogether.
     pub fn open(path: &Path) -> Result<Option<(Value, Self)>> {
         let place = path.display().to_string();
         let other = || {
@@ -201,7 +201,10 @@ impl Reader {
         let mut mark = Vec::new();
         let begin = (&file).take(MARK.len() as u64).read_to_end(&mut mark);
         if begin.is_ok() && !MARK.starts_with(&mark) {
-            return Err(other());
+            return Err(match mark.starts_with(OURS) {
+                true => Error::new(Kind::VersionMismatch, format!("{place} is of another version of this program")),
+                false => other(),
+            });
         }
         let damaged = |problem: &str| Error::corrupt(format!("reading {place}: {problem}"));
         let rest = metadata.len().saturating_sub(DIGEST + mark.len() as u64);
@@ -254,6 +257,11 @@ impl Read for Reader {
     }
 }
 
+/// The header of the file, where it is whole.
+pub fn header_of(path: &Path) -> Option<Value> {
+    Reader::open(path).ok().flatten().map(|(header, _)| header)
+}
+
 /// Removes the file and what a killed run has left of writing it. They need not be there.
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
@@ -268,7 +276,6 @@ pub fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     fn written(folder: &Path) -> (PathBuf, Value, Vec<u8>) {
         let path = folder.join("made/here");
@@ -307,8 +314,12 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x10;
             std::fs::write(&path, &flipped).unwrap();
-            // Damage to the mark cannot be told from a file of another kind, which is not to be overwritten.
-            let kind = if at < MARK.len() { Kind::BadArgument } else { Kind::Corrupt };
+            // Damage to the mark cannot be told from a file of another kind or version, which is not to be overwritten.
+            let kind = match at {
+                _ if at < OURS.len() => Kind::BadArgument,
+                _ if at < MARK.len() => Kind::VersionMismatch,
+                _ => Kind::Corrupt,
+            };
             assert_eq!(read(&path).unwrap_err().kind, kind, "byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
             assert_eq!(read(&path).unwrap_err().kind, Kind::Corrupt, "cut at {at}");

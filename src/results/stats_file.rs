@@ -77,10 +77,14 @@ pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
     let data = outside::read(path, MAX_FILE)
         .map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
-    let acts = decode(&data).map_err(|problem| {
+    from_bytes(&data, &reading).map(|acts| (acts, data))
+}
+
+/// The record in the bytes that `encode` gave, from wherever `reading` says.
+pub fn from_bytes(data: &[u8], reading: &str) -> Result<Activations> {
+    decode(data).map_err(|problem| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
-    })?;
-    Ok((acts, data))
+    })
 }
 
 type Decoded<T> = std::result::Result<T, String>;

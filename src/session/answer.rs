@@ -4,10 +4,13 @@
 use std::path::Path;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::line::untrue;
 use super::wire::MAX_FRAME;
 use super::{Op, Reply};
 use crate::error::{Error, Kind, Result};
+use crate::model::{is_checkpoint_of, may_be_of};
 use crate::progress::Event;
 use crate::record::{
     Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
@@ -91,6 +94,11 @@ impl Op {
         let hidden = product(&[info_of.num_sequences, info_of.sequence_length, info.hidden_size]).saturating_mul(4);
         // Folds at work are not yet as sparse as a record.
         Some(record_bytes(info, info_of, ladder(args).len()).saturating_mul(2).saturating_add(hidden))
+    }
+
+    /// Whether a checkpoint with this header can be of this work, as far as is known without the model.
+    pub(super) fn may_continue(&self, header: &Value) -> bool {
+        matches!(self, Op::Extract { tokens, args, .. } if may_be_of(header, &tokens.info, args))
     }
 
     /// The model that this is about.
@@ -281,19 +289,22 @@ impl Told {
         };
         Ok(Some(match event {
             Event::Begin { what, total } => Event::Begin { what: text(what, MAX_NAME)?, total: count(total) },
-            Event::Step { done, bytes, tokens } => {
-                Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens) }
+            Event::Step { done, bytes, tokens, seconds } => {
+                let seconds = if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
+                Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens), seconds }
             }
             Event::End => Event::End,
-            // The file is the one that was asked for, whatever the machine calls it.
+            // The file is the one that was asked for, or one that this work may have beside it, whatever the machine calls it.
             Event::Checkpoint { path, layer } => {
-                text(path, MAX_NAME)?;
-                let Some(path) = checkpoint else { return Ok(None) };
+                let path = text(path, MAX_NAME)?;
+                let Some(asked) = checkpoint else { return Ok(None) };
+                let path = if is_checkpoint_of(&asked, &path) { path } else { asked };
                 Event::Checkpoint { path, layer: count(layer) }
             }
             Event::Resumed { path, layer } => {
-                text(path, MAX_NAME)?;
-                let Some(path) = checkpoint else { return Ok(None) };
+                let path = text(path, MAX_NAME)?;
+                let Some(asked) = checkpoint else { return Ok(None) };
+                let path = if is_checkpoint_of(&asked, &path) { path } else { asked };
                 Event::Resumed { path, layer: count(layer) }
             }
             Event::Warning(warning) => Event::Warning(text(warning, MAX_MESSAGE)?),

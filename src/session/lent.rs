@@ -14,9 +14,11 @@ use super::{Op, Remote, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
+use crate::model;
 use crate::progress::{Event, Progress, Silent, interrupt_requested};
 use crate::record::LoadArgs;
 use crate::remote::{self, Machine, Rules, SyncReport, quoted};
+use crate::results::sealed;
 use crate::threads;
 
 /// How long a worker does without what, and what it does then.
@@ -66,6 +68,10 @@ const SHORT: u64 = 1 << 20;
 const SHORTEST_STALL: Duration = Duration::from_secs(600);
 /// A machine ends itself when its time is over; who waits for it waits so much longer.
 const OVERTIME: f64 = 120.0;
+/// Nothing panics while it holds one of the locks of a call.
+const UNHARMED: &str = "no panic under this lock";
+/// What a checkpoint is called here until it has its place: its name with this behind it.
+const ARRIVING: &str = ".arriving";
 /// A checkpoint that is on its way when its call has ended gets so long to arrive.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 
@@ -282,21 +288,26 @@ impl Session for Lent {
         }
         let checkpoint = op.checkpoint().map(str::to_string);
         if let Some(path) = &checkpoint {
-            self.bring(path, progress)?;
+            self.bring(&op, path, progress)?;
         }
         let most = op.checkpoint_bytes(self.remote.known(&op).as_ref());
-        let (courier, over) = (AtomicBool::new(false), Mutex::new(None));
+        let sent = checkpoint.as_deref().zip(most);
+        let (courier, over, told) = (AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
         let mut outcome = std::thread::scope(|scope| {
-            let sent = checkpoint.as_deref().zip(most);
-            let watch = Watch { lent: self, progress, checkpoint: sent, courier: &courier, over: &over, scope };
+            let watch =
+                Watch { lent: self, progress, checkpoint: sent, courier: &courier, over: &over, told: &told, scope };
             let outcome = self.remote.call(op, &watch);
-            // Of work that is done no checkpoint is needed.
+            // Of work that is done the last one is fetched below.
             let grace = if outcome.is_ok() { Duration::ZERO } else { LAST_CHECKPOINT };
-            *over.lock().expect("no panic under this lock") = Some(Instant::now() + grace);
+            *over.lock().expect(UNHARMED) = Some(Instant::now() + grace);
             outcome
         });
-        if let (Ok(_), Some(path)) = (&outcome, &checkpoint) {
-            let _ = std::fs::remove_file(path);
+        // The record is here twice then: in memory, and where the next run finds it should this one fail to save it.
+        if let (Ok(_), Some((asked, most)), Some(name)) = (&outcome, sent, told.into_inner().expect(UNHARMED)) {
+            let give_up = || self.given_up(progress);
+            if self.receive(&name, asked, most, &give_up).is_ok() {
+                let _ = remote::finish(&self.within(0, &give_up), &format!("rm -f -- {}", quoted(&self.path(&name))));
+            }
         }
         if let Ok(Reply::Activations(acts)) = &mut outcome {
             acts.measurements.machine = format!("{} {}", self.label.provider, self.label.gpu).trim().to_string();
@@ -336,16 +347,41 @@ impl Session for Lent {
 }
 
 impl Lent {
-    /// Sends a checkpoint that another machine has left here, unless this one has its own.
-    fn bring(&self, checkpoint: &str, progress: &dyn Progress) -> Result<()> {
-        let (here, there) = (Path::new(checkpoint), self.path(checkpoint));
-        if !here.exists() {
-            return Ok(());
-        }
+    /// Sends the checkpoints that earlier runs of this work have left here, unless this machine has its own.
+    fn bring(&self, op: &Op, asked: &str, progress: &dyn Progress) -> Result<()> {
+        // What is none is said before anything is done.
+        sealed::Reader::open(Path::new(asked)).map(drop).or_else(|error| match error.kind {
+            Kind::BadArgument => Err(error),
+            _ => Ok(()),
+        })?;
         let give_up = || self.given_up(progress);
         let machine = self.within(0, &give_up);
-        let own = remote::finish(&machine, &format!("test -e {}", quoted(&there)))?;
-        if own.code == 0 { Ok(()) } else { remote::upload(&machine, here, &there, progress) }
+        let holds = |condition: String| remote::finish(&machine, &condition).map(|said| said.code == 0);
+        for here in model::checkpoints(asked) {
+            let header = sealed::header_of(Path::new(&here)).filter(|header| op.may_continue(header));
+            let Some(mark) = header.as_ref().and_then(|header| header["mark"].as_str()) else { continue };
+            let own = format!("{asked}.{mark}");
+            if !model::is_checkpoint_of(asked, &own) {
+                continue;
+            }
+            let places = [asked, own.as_str()].map(|name| quoted(&self.path(name)));
+            // The mark is among the first words of a checkpoint.
+            let has =
+                places.iter().map(|place| format!("head -c 128 {place} 2>/dev/null | tr -cd a-z0-9 | grep -q {mark}"));
+            if holds(has.collect::<Vec<_>>().join(" || "))? {
+                continue;
+            }
+            let place = if holds(format!("test -e {}", places[0]))? { own.as_str() } else { asked };
+            remote::upload(&machine, Path::new(&here), &self.path(place), progress)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the checkpoint that is called `name` there, to its place here.
+    fn receive<'a>(&self, name: &str, asked: &str, most: u64, give_up: &'a GiveUp<'a>) -> Result<()> {
+        let arriving = format!("{asked}{ARRIVING}");
+        remote::download(&self.within(most, give_up), &self.path(name), Path::new(&arriving), true, &Silent)?;
+        model::place_checkpoint(Path::new(&arriving), asked)
     }
 
     /// It, when it may send `most` bytes beside short answers.
@@ -373,22 +409,26 @@ struct Watch<'scope, 'env> {
     courier: &'env AtomicBool,
     /// When to stop fetching, once the call has ended.
     over: &'env Mutex<Option<Instant>>,
+    /// What the latest checkpoint is called.
+    told: &'env Mutex<Option<String>>,
     scope: &'scope Scope<'scope, 'env>,
 }
 
 impl Progress for Watch<'_, '_> {
     fn event(&self, event: Event) {
-        if let (Event::Checkpoint { .. }, Some((path, most))) = (&event, self.checkpoint)
+        if let Event::Checkpoint { path, .. } = &event {
+            *self.told.lock().expect(UNHARMED) = Some(path.clone());
+        }
+        if let (Event::Checkpoint { path: name, .. }, Some((asked, most))) = (&event, self.checkpoint)
             && !self.courier.swap(true, Ordering::Relaxed)
         {
-            let (lent, courier, over) = (self.lent, self.courier, self.over);
+            let (lent, courier, over, name) = (self.lent, self.courier, self.over, name.clone());
             // Where there is no thread for it, it is not fetched.
             let fetching = threads::start_in(self.scope, move || {
                 // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
-                let until = || *over.lock().expect("no panic under this lock");
+                let until = || *over.lock().expect(UNHARMED);
                 let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
-                let _ =
-                    remote::download(&lent.within(most, &give_up), &lent.path(path), Path::new(path), true, &Silent);
+                let _ = lent.receive(&name, asked, most, &give_up);
                 courier.store(false, Ordering::Relaxed);
             });
             if fetching.is_err() {

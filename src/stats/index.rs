@@ -3,9 +3,13 @@
 //! What a criterion asks of a feature is whether its k-th largest layer reaches the threshold, k being the fewest layers
 //! that are a sufficient share, and only then at how many positions. So every feature keeps the magnitudes of its layers in
 //! descending order, and features are kept in the order of their largest.
+//!
+//! Between two rungs the number of positions has bounds only, as in `bracket`. Where they decide every feature alike there is an
+//! answer; elsewhere there is none, and no number.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Activations, Criterion, LayerUnit, Scope};
+use crate::words::counted;
 
 use super::criterion::{Applied, check_numbers, share};
 
@@ -99,8 +103,9 @@ impl ThresholdIndex {
         })
     }
 
-    /// Features that pass, largest magnitude first: those that `detect` lists. Errors: a threshold that is not positive,
-    /// shares outside 0 to 1.
+    /// Features that pass, largest magnitude first: those that `detect` lists. Errors: a threshold that is not positive, shares
+    /// outside 0 to 1; a threshold between two rungs, where what passes with the positions of the rung above does not with those of
+    /// the rung below.
     pub fn passing(
         &self,
         magnitude_threshold: f32,
@@ -113,22 +118,68 @@ impl ThresholdIndex {
         let fewest = (1..=self.num_layers).find(enough).unwrap_or(usize::MAX);
         let rung = self.ladder.partition_point(|&rung| rung < magnitude_threshold);
         let reaches = move |entry: &&Entry| entry.layers.first().is_some_and(|&most| most >= magnitude_threshold);
-        let passes = move |entry: &&Entry| {
+        // Passes with so many positions.
+        let passes = move |entry: &Entry, counted: Counted| {
             entry.layers.get(fewest - 1).is_some_and(|&kth| kth >= magnitude_threshold)
-                && self.positions_share(entry, magnitude_threshold, rung) >= min_seq_percentage
+                && self.positions_share(entry, magnitude_threshold, counted) >= min_seq_percentage
         };
-        Ok(self.entries.iter().take_while(reaches).filter(passes).map(|entry| entry.feature))
+        if self.ladder.get(rung) != Some(&magnitude_threshold) {
+            let most = rung.checked_sub(1).map_or(Counted::Anywhere, Counted::At);
+            let possible = || self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, most));
+            if possible().any(|entry| !passes(entry, Counted::At(rung))) {
+                let certain = possible().filter(|&entry| passes(entry, Counted::At(rung))).count();
+                return Err(self.undecided(magnitude_threshold, rung, (certain, possible().count())));
+            }
+        }
+        let passing = self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, Counted::At(rung)));
+        Ok(passing.map(|entry| entry.feature))
     }
 
-    /// At the rung at or above the threshold; one position at least where there is a hit.
-    fn positions_share(&self, entry: &Entry, threshold: f32, rung: usize) -> f64 {
-        let counted = |sequence: usize| {
+    /// The share of positions of a feature, by what is `counted`; one position at least where there is a hit.
+    fn positions_share(&self, entry: &Entry, threshold: f32, counted: Counted) -> f64 {
+        let of = |sequence: usize| {
             let at = sequence * self.num_features + entry.feature;
-            let count = self.counts.get(rung * self.num_sequences * self.num_features + at).copied().unwrap_or(0);
-            if self.largest[at] >= threshold { u64::from(count.max(1)) } else { 0 }
+            if self.largest[at] < threshold {
+                return 0;
+            }
+            match counted {
+                Counted::Anywhere => self.positions,
+                Counted::At(rung) => {
+                    let at = rung * self.num_sequences * self.num_features + at;
+                    u64::from(self.counts.get(at).copied().unwrap_or(0).max(1))
+                }
+            }
         };
-        share(entry.sequences.clone().map(counted).sum(), self.positions * entry.sequences.len() as u64)
+        share(entry.sequences.clone().map(of).sum(), self.positions * entry.sequences.len() as u64)
     }
+
+    /// The error of a threshold before `rung` at which `certain` features pass whatever the positions are, and `possible` may.
+    fn undecided(&self, threshold: f32, rung: usize, (certain, possible): (usize, usize)) -> Error {
+        let below = rung.checked_sub(1).map(|below| self.ladder[below]);
+        let (lies, near) = match (below, self.ladder.get(rung)) {
+            (Some(below), Some(above)) => (format!("between the rungs {below:?} and {above:?}"), "one of them"),
+            (Some(highest), None) => (format!("above the highest rung, {highest:?},"), "a rung"),
+            (None, Some(lowest)) => (format!("below the lowest rung, {lowest:?},"), "a rung"),
+            (None, None) => ("in a ladder without rungs".to_string(), "a rung"),
+        };
+        Error::bad_argument(format!(
+            "`magnitude_threshold` {threshold:?} lies {lies} of this record: {} for certain, and {possible} may",
+            if certain == 1 { "1 feature passes".to_string() } else { format!("{} pass", counted(certain, "feature")) }
+        ))
+        .hint(format!(
+            "take {near}, or extract again with `thresholds: [{threshold:?}]`; detect_outliers gives what is certain and, in `bracket`, \
+             what is possible"
+        ))
+    }
+}
+
+/// Which positions of a feature count.
+#[derive(Clone, Copy)]
+enum Counted {
+    /// Those at or beyond a rung.
+    At(usize),
+    /// All of the sequences that have a hit: the threshold is below the ladder.
+    Anywhere,
 }
 
 /// For every norm the layer that it counts for.

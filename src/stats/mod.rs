@@ -39,7 +39,7 @@ pub use integrity::{check_metadata, check_record, check_whole};
 pub use interval::{Replicates, interval};
 pub use normal::{normal_cdf, normal_quantile};
 pub use permutation::{correlation_test, group_test, paired_test};
-pub use perplexity::{mean_interval, perplexity};
+pub use perplexity::{check_perplexity, mean_interval, perplexity};
 pub use profile::{heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence};
 pub use quantile::linear_quantile;
 pub use sequences::sequences_needed;

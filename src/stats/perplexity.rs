@@ -11,6 +11,17 @@ use super::draws::Draws;
 use super::integrity::check_record;
 use super::interval;
 
+/// Whether sequences of this number and length have a perplexity with intervals, whatever a model says of them.
+pub fn check_perplexity(num_sequences: usize, sequence_length: usize, args: &BootstrapArgs) -> Result<()> {
+    if sequence_length < 2 {
+        return Err(Error::bad_argument(format!(
+            "a perplexity needs sequences of 2 tokens, these have {sequence_length}"
+        ))
+        .hint("a loss is that of the next token: load longer sequences"));
+    }
+    check_args(num_sequences, args)
+}
+
 /// Needs a record with losses (`logits: true`) and two sequences.
 pub fn perplexity(acts: &Activations, args: &BootstrapArgs) -> Result<Perplexity> {
     let losses = acts.mean_nll.as_deref().filter(|losses| !losses.is_empty()).ok_or_else(|| {

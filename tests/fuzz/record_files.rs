@@ -23,8 +23,8 @@ const USE: &str = r#"
     print(s.detect_outliers(#{ magnitude_threshold: 1.7 }).answer);
     print(s.per_sequence(#{ magnitude_threshold: 1.0 }).len());
     let i = s.threshold_index();
-    print(i.count_features(1.0, 0.1, 0.1));
-    print(i.feature_dims(0.7, 0.1, 0.1).len());
+    print(i.count_features(3.0, 0.1, 0.1));
+    print(i.feature_dims(4.0, 0.1, 0.1).len());
     print(s.heat_map(#{ columns: 8 }).to_json().len());
     print(s.magnitude_histogram().to_json().len());
     print(s.layer_profile([0, 1]).to_json().len());

@@ -126,7 +126,12 @@ print(`${format_count(tokens.num_sequences, "sequence")} of ${tokens.sequence_le
                 opt("out", "string", "", "folder for keep: \"full\""),
                 LOGITS,
                 MEMORY_BUDGET,
-                opt("checkpoint", "string", "", "a file of the project from which a run that was cut off goes on"),
+                opt(
+                    "checkpoint",
+                    "string",
+                    "",
+                    "a file of the project from which a run that was cut off goes on, and one that failed behind the pass takes it up",
+                ),
                 opt("checkpoint_layers", "int", "by time", "layers between two states that are left there"),
             ],
             example: r#"let model = load_model("examples/shakespeare-olmoe");

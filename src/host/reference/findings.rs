@@ -80,13 +80,13 @@ pub const LOOKING: Area = Area {
                 "threshold_index(acts: activations, options?: map) -> index",
                 "threshold_index(stored: results, options?: map) -> index",
             ],
-            "The record arranged for loops over thresholds: count_features and feature_dims then take microseconds. Options fix \
-             what the loop does not change.",
+            "The record arranged for loops over criteria: count_features and feature_dims then take microseconds. Options fix what \
+             the loop does not change. Thresholds are rungs of the ladder, which `acts.ladder` lists; between two of them there is an \
+             answer only where both bounds agree (`thresholds` of extract_layernorms adds rungs).",
             FIXED,
             acts!(
                 r#"let index = acts.threshold_index();
-for step in 0..100 {
-    let threshold = 2.0 + 0.05 * step;
+for threshold in acts.ladder {
     if index.count_features(threshold, 0.25, 0.06) == 0 { print(`nothing passes at ${threshold}`); break; }
 }"#
             ),
@@ -95,7 +95,8 @@ for step in 0..100 {
             "count_features",
             &["count_features(index: index, magnitude_threshold: float, min_layer_percentage: float, \
                min_seq_percentage: float) -> int"],
-            "How many features pass at this criterion: `num_features` of detect_outliers.",
+            "How many features pass at this criterion: `num_features` of detect_outliers. An error where a threshold between two rungs \
+             leaves that open.",
             &[],
             acts!("print(acts.threshold_index().count_features(3.0, 0.25, 0.06));"),
         ),
@@ -103,7 +104,7 @@ for step in 0..100 {
             "feature_dims",
             &["feature_dims(index: index, magnitude_threshold: float, min_layer_percentage: float, \
                min_seq_percentage: float) -> array"],
-            "The dimensions that pass at this criterion, largest magnitude first.",
+            "The dimensions that pass at this criterion, largest magnitude first. An error as of count_features.",
             &[],
             acts!("print(acts.threshold_index(#{ layer_unit: \"block\" }).feature_dims(3.0, 0.25, 0.06));"),
         ),

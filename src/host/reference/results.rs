@@ -66,7 +66,11 @@ print(save_results("first", #{ activations: acts, found: acts.detect_outliers() 
         Primitive {
             name: "load_results",
             signatures: &["load_results(path: string) -> results"],
-            summary: "Reads a folder below results/ back. What it gives answers detect_outliers and bootstrap_ci without the model.",
+            summary: "Reads a folder below results/ back. What it gives answers detect_outliers and bootstrap_ci without the model. Options \
+                      that are left out are the defaults then, as on fresh activations; the criterion that was stored is \
+                      `found.criterion`, and stored.detect_outliers(stored.found.criterion) applies it again. `outlier rethreshold` \
+                      keeps it instead. Answers that the record does not give were changed in their file: that is told, and the \
+                      record's own are given.",
             options: &[],
             example: r#"let model = load_model("examples/shakespeare-olmoe");
 let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod configs;
 mod decoder;
+mod elsewhere;
 mod experts;
 mod glm4_moe;
 mod gpt2;
@@ -96,21 +97,32 @@ pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
 /// # Errors
 /// `unsupported` where it is unknown, or its weights are quantised in a way that is not read.
 pub fn kind(config: &Config) -> Result<&'static Kind> {
-    let model_type = config.opt_str("model_type")?.ok_or_else(|| {
-        Error::corrupt(format!("{}: `model_type` is missing", config.place()))
-            .hint("is this a Hugging Face config.json?")
-    })?;
+    let model_type = config
+        .opt_str("model_type")?
+        .ok_or_else(|| config.absent("model_type", "is this a Hugging Face config.json?"))?;
     let Some(kind) = ARCHITECTURES.iter().find(|Kind(name, ..)| *name == model_type) else {
-        return Err(Error::unsupported(format!("{}: unknown model_type \"{}\"", config.place(), shown(&model_type)))
-            .hint(match suggest::nearest(&model_type, supported()) {
-                Some(near) => {
-                    format!("did you mean `{near}`? supported are {}", supported().collect::<Vec<_>>().join(", "))
-                }
-                None => format!("supported are {}", supported().collect::<Vec<_>>().join(", ")),
-            }));
+        return Err(unknown(config.place(), &model_type));
     };
     quantised::refuse(config, IN_MXFP4.contains(&kind.0))?;
     Ok(kind)
+}
+
+/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that nobody has heard of.
+fn unknown(place: &str, model_type: &str) -> Error {
+    let all = supported().collect::<Vec<_>>().join(", ");
+    if elsewhere::NAMES.contains(&model_type) {
+        return Error::unsupported(format!("{place}: `{model_type}` is a real architecture that is not supported yet")).hint(format!(
+            "supported are {all}; a config.json that calls it by one of these names gives the numbers of another model"
+        ));
+    }
+    let meant = suggest::misspelt(model_type, supported().chain(elsewhere::NAMES.iter().copied()));
+    Error::unsupported(format!("{place}: unknown model_type \"{}\"", shown(model_type))).hint(match meant {
+        Some(meant) if elsewhere::NAMES.contains(&meant) => {
+            format!("`{meant}` is not supported yet; supported are {all}")
+        }
+        Some(meant) => format!("did you mean `{meant}`? supported are {all}"),
+        None => format!("supported are {all}"),
+    })
 }
 
 /// The spec of the model that `config` describes. Every key of the config is understood or an error names it.

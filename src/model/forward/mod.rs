@@ -52,7 +52,13 @@ pub fn extract_with(
         // Outlives all that the run has.
         let _kept = memory::Kept::begin();
         let start = Instant::now();
-        Run::new(model, tokens, args, progress, probe)?.complete(start)
+        embed::check_tokens(model, tokens)?;
+        let ladder = ladder(&args.thresholds)?;
+        let mut resume = Resume::new(model, tokens, args, &ladder, progress)?;
+        match resume.as_mut().and_then(|resume| resume.finished(model, tokens, args, progress)) {
+            Some(acts) => Ok(acts),
+            None => Run::new(model, tokens, args, (resume, ladder), progress, probe)?.complete(start),
+        }
     })
 }
 
@@ -136,17 +142,16 @@ impl<'a> Run<'a> {
         model: &'a OpenModel,
         tokens: &'a Tokens,
         args: &'a ExtractArgs,
+        (mut resume, ladder): (Option<Resume>, Vec<f32>),
         progress: &'a dyn Progress,
         probe: Probe,
     ) -> Result<Self> {
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
-        embed::check_tokens(model, tokens)?;
         if args.logits {
             headers::check(&model.checkpoint, &model.spec, true)?;
         }
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
-        let ladder = ladder(&args.thresholds)?;
         let shares = model.shares(sequences);
         let devices: Arc<[Device]> = shares.iter().map(|share| share.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
@@ -156,7 +161,6 @@ impl<'a> Run<'a> {
         let reserved = if probe.preload { 0 } else { weights_at_once(&model.spec, budget, &size)? };
         devices.iter().try_for_each(|device| device.reserve(reserved))?;
         let mut tap = Tap::new(&ladder, &norms(model), sequences, positions, model.spec.hidden_size)?;
-        let mut resume = Resume::new(model, tokens, args, &ladder)?;
         let (found, full) = resume::take_over(&mut resume, (model, &shares), tokens, &mut tap, args, progress)?;
         for share in &shares {
             tap.place(&share.device, share.sequences.clone())?;
@@ -220,16 +224,13 @@ impl<'a> Run<'a> {
             }
             full.finish()?;
         }
-        if let Some(resume) = self.resume {
-            resume.remove();
-        }
         let wall = start.elapsed().as_secs_f64();
         let bytes_read = model.checkpoint.bytes_read() - self.already_read;
         // Of all layers' tokens those that this run has pushed through.
         let layers = model.spec.layers.len() as f64;
         let share = (layers - self.first as f64) / layers;
         let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
-        Ok(Activations {
+        let acts = Activations {
             model: model.info.clone(),
             tokens: tokens.info.clone(),
             norms: norms(model),
@@ -258,7 +259,11 @@ impl<'a> Run<'a> {
                 bytes_read_before: self.read_before,
                 ..Measurements::default()
             },
-        })
+        };
+        if let Some(resume) = &mut self.resume {
+            resume.finish(&acts, progress);
+        }
+        Ok(acts)
     }
 
     fn ask_core(&mut self, layer: usize) -> Result<()> {
@@ -296,6 +301,7 @@ impl<'a> Run<'a> {
         for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
             self.ask_core(layer)?;
         }
+        let begin = Instant::now();
         for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
                 return Err(self.interrupted(i));
@@ -327,7 +333,8 @@ impl<'a> Run<'a> {
             }
             let tokens = (self.tokens.info.num_sequences * positions) as u64;
             let bytes = model.checkpoint.bytes_read() - self.already_read;
-            self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens });
+            let seconds = begin.elapsed().as_secs_f64();
+            self.progress.event(Event::Step { done: i as u64 + 1, bytes, tokens, seconds });
             // After the last layer there may be nothing left to lose.
             if (i + 1 < layers.len() || self.work.args.logits) && self.resume.as_ref().is_some_and(|r| r.is_due(i + 1))
             {
@@ -359,7 +366,10 @@ impl<'a> Run<'a> {
         self.save(layer);
         match self.resume.as_ref().map(Resume::saved) {
             Some(saved @ 1..) => Error::interrupted().hint(format!("run it again: it will go on after layer {saved}")),
-            _ => Error::interrupted(),
+            _ if self.resume.is_some() => Error::interrupted(),
+            _ => Error::interrupted().hint(
+                "nothing of this pass is kept; with `checkpoint: \"checkpoints/NAME\"` among its options the next run goes on where it was",
+            ),
         }
     }
 

@@ -1,0 +1,194 @@
+//! Whether what an analysis says is what its record gives. A new threshold needs no model, so an answer needs no trust: it is
+//! computed again from the record, when it is saved and when it is loaded.
+//!
+//! Numbers are compared but for the last digits, which reading decimal numbers may change.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::analysis::Analysis;
+use crate::error::{Error, Result};
+use crate::outside::json;
+use crate::record::{Activations, Answer, Bootstrap, Criterion, Detection, Scope, plain};
+use crate::stats;
+
+/// Two numbers so near to each other, in units of the larger, are one.
+const NEAR: f64 = 1e-9;
+
+/// One value that is not what it should be.
+struct Difference {
+    /// Where it is: "features[0].max_magnitude".
+    path: String,
+    given: String,
+    expected: String,
+}
+
+/// The first difference between two values, in the order of `expected`.
+fn difference(given: &Value, expected: &Value, path: &str) -> Option<Difference> {
+    let differs = |given: String, expected: String| Some(Difference { path: path.to_string(), given, expected });
+    match (given, expected) {
+        (Value::Number(one), Value::Number(other)) => {
+            let (x, y) = (one.as_f64().unwrap_or(f64::NAN), other.as_f64().unwrap_or(f64::NAN));
+            let near = x == y || (x - y).abs() <= NEAR * x.abs().max(y.abs());
+            if near { None } else { differs(one.to_string(), other.to_string()) }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() != other.len() => {
+            let entries = |list: &[Value]| format!("a list of {}", list.len());
+            differs(entries(one), entries(other))
+        }
+        (Value::Array(one), Value::Array(other)) => one
+            .iter()
+            .zip(other)
+            .enumerate()
+            .find_map(|(i, (one, other))| difference(one, other, &format!("{path}[{i}]"))),
+        (Value::Object(one), Value::Object(other)) => {
+            let inside = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            let keys = other.keys().chain(one.keys().filter(|key| !other.contains_key(*key)));
+            // An answer in numbers is told before the lists that it sums up.
+            let is_part = |key: &&String| other.get(*key).is_some_and(|value| value.is_array() || value.is_object());
+            let (rest, scalars): (Vec<&String>, Vec<&String>) = keys.partition(is_part);
+            scalars.into_iter().chain(rest).find_map(|key| {
+                let missing = &Value::Null;
+                difference(one.get(key).unwrap_or(missing), other.get(key).unwrap_or(missing), &inside(key))
+            })
+        }
+        (one, other) if one == other => None,
+        (one, other) => differs(json::shown(one), json::shown(other)),
+    }
+}
+
+/// The options in which two criteria differ: name, value in the one, value in the other.
+fn options_that_differ(one: &Criterion, other: &Criterion) -> Vec<(String, Value, Value)> {
+    let (Value::Object(one), Value::Object(other)) = (plain(one), plain(other)) else { return Vec::new() };
+    one.into_iter()
+        .filter(|(key, value)| other[key] != *value)
+        .map(|(key, value)| (key.clone(), value, other[&key].clone()))
+        .collect()
+}
+
+/// Whether findings and intervals answer one question.
+///
+/// # Errors
+/// Names the options of the criterion that differ, and what to write.
+pub fn check_criteria(found: &Detection, intervals: &Bootstrap) -> Result<()> {
+    let options = options_that_differ(&found.criterion, &intervals.criterion);
+    if options.is_empty() {
+        return Ok(());
+    }
+    let said: Vec<String> = options
+        .iter()
+        .map(|(key, found, intervals)| format!("`{key}` is {found} in `found` and {intervals} in `intervals`"))
+        .collect();
+    let threshold = found.criterion.magnitude_threshold;
+    let hint = if found.criterion.scope == Scope::PerSequence {
+        "intervals are over sequences, and so of `scope: \"pooled\"`: save pooled findings, or leave `intervals` out"
+            .to_string()
+    } else if found.answer == Answer::Bracketed {
+        format!(
+            "intervals take rungs of the ladder only: leave `intervals` out, or extract with `thresholds: [{threshold:?}]`"
+        )
+    } else {
+        let given: Vec<String> = options.iter().map(|(key, found, _)| format!("{key}: {found}")).collect();
+        format!("write bootstrap_ci(#{{ {} }}), with all options that detect_outliers had", given.join(", "))
+    };
+    Err(Error::bad_argument(format!("`found` and `intervals` are of two criteria: {}", said.join(", "))).hint(hint))
+}
+
+/// Whether findings and intervals are what these activations give, unchanged.
+///
+/// # Errors
+/// Names what differs.
+pub fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
+    let Analysis { found, intervals, .. } = analysis;
+    let refused = |key: &str, made_by: &str, Difference { path, given, expected }: Difference| {
+        Error::bad_argument(format!(
+            "`{key}` is not what these activations give: its `{path}` is {given}, and they give {expected}"
+        ))
+        .hint(format!("pass what {made_by} of the same activations has returned, unchanged"))
+    };
+    let again = stats::detect(acts, &found.criterion)?;
+    if let Some(differs) = difference(&plain(found), &plain(&again), "") {
+        return Err(refused("found", "detect_outliers", differs));
+    }
+    let Some(intervals) = intervals else { return Ok(()) };
+    check_criteria(found, intervals)?;
+    let again = stats::bootstrap(acts, &intervals.criterion, &intervals.args)?;
+    match difference(&plain(intervals), &plain(&again), "") {
+        Some(differs) => Err(refused("intervals", "bootstrap_ci", differs)),
+        None => Ok(()),
+    }
+}
+
+/// SHA-256 of findings and intervals as they are read back: it tells whether somebody has changed them in their file.
+pub fn seal(found: &Detection, intervals: Option<&Bootstrap>) -> String {
+    let text = serde_json::to_vec(&(found, intervals)).expect("results are JSON");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same of what is about to be written.
+pub fn seal_of_new(analysis: &Analysis) -> Result<String> {
+    let text = serde_json::to_vec(&(plain(&analysis.found), &analysis.intervals)).expect("results are JSON");
+    let (found, intervals): (Detection, Option<Bootstrap>) =
+        serde_json::from_slice(&text).map_err(|e| Error::corrupt(format!("what is saved cannot be read: {e}")))?;
+    Ok(seal(&found, intervals.as_ref()))
+}
+
+/// What a stored analysis says, where it is what its record gives; else what the record gives, and what was different.
+pub struct Settled {
+    pub found: Detection,
+    pub intervals: Option<Bootstrap>,
+    /// What has been changed in the file.
+    pub changed: Option<String>,
+}
+
+/// `sealed`: whether the file's own seal says that nothing was changed; None where it has no seal.
+///
+/// # Errors
+/// Where the criterion that is stored cannot be applied to the record.
+pub fn settle(
+    acts: &Activations,
+    found: Detection,
+    intervals: Option<Bootstrap>,
+    sealed: Option<bool>,
+) -> Result<Settled> {
+    let again = stats::detect(acts, &found.criterion)?;
+    let mut changed = difference(&plain(&found), &plain(&again), "").map(|Difference { path, given, expected }| {
+        format!("`{path}` of what was found is {given} in it, and the record gives {expected}")
+    });
+    let found = if changed.is_some() { again } else { found };
+    let Some(stored) = intervals else { return Ok(Settled { found, intervals: None, changed }) };
+    let options = options_that_differ(&found.criterion, &stored.criterion);
+    let kept = match (options.first(), sealed) {
+        (Some((key, of_found, of_intervals)), _) => {
+            changed = changed.or_else(|| {
+                Some(format!("its intervals are of another criterion (`{key}` is {of_intervals}) than what was found ({of_found})"))
+            });
+            None
+        }
+        (None, Some(true)) => Some(stored.clone()),
+        (None, sealed) => {
+            // Its bounds cost a bootstrap; without a seal those values tell that need none.
+            let differs = match sealed {
+                None => point_values_differ(&found, &stored),
+                Some(_) => true,
+            };
+            if differs {
+                changed = changed.or_else(|| Some("its intervals are not those that were saved".to_string()));
+            }
+            (!differs).then(|| stored.clone())
+        }
+    };
+    let again = || stats::bootstrap(acts, &found.criterion, &stored.args).ok();
+    let intervals = kept.or_else(again);
+    Ok(Settled { found, intervals, changed })
+}
+
+fn point_values_differ(found: &Detection, intervals: &Bootstrap) -> bool {
+    let near = |x: f64, y: f64| (x - y).abs() <= NEAR * x.abs().max(y.abs());
+    let dims = |dims: &mut dyn Iterator<Item = usize>| dims.collect::<Vec<usize>>();
+    intervals.num_features.value != found.num_features as f64
+        || intervals.classification != found.classification
+        || !near(intervals.max_magnitude.value, f64::from(found.max_magnitude))
+        || dims(&mut intervals.features.iter().map(|feature| feature.feature_dim))
+            != dims(&mut found.features.iter().map(|feature| feature.feature_dim))
+}
