@@ -345,7 +345,9 @@ fn the_overview_of_primitives_has_all_of_them() {
     let words: BTreeSet<&str> = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let names: Vec<&str> = reference.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert!(names.len() > 60, "{names:?}");
-    let missing = names.into_iter().map(|name| name.trim_matches('`')).filter(|name| !words.contains(name));
+    // A module has a heading like `import "compare"`.
+    let names = names.into_iter().map(|name| name.trim_start_matches("import ").trim_matches('"'));
+    let missing = names.filter(|name| !words.contains(name));
     none(missing.map(str::to_string).collect(), "docs/scripts.md names every primitive");
 }
 
