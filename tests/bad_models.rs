@@ -65,7 +65,7 @@ fn missing_folder() {
         project.refuses(&script, FAILED, &format!("model {id:?}: no such folder, and {what}"), hint);
     }
     project.file("a_file", "");
-    let message = "model \"a_file\": no such folder, and not a hub id";
+    let (message, hint) = ("model \"a_file\": a file, not the folder of a model", "give the folder it is in");
     project.refuses(&ANALYSIS.replace("\"model\"", "\"a_file\""), FAILED, message, hint);
 }
 

@@ -108,7 +108,7 @@ fn floats_that_are_no_numbers_are_named_where_they_have_an_effect() {
     for (before, after, message) in [
         ("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": NaN", "`rms_norm_eps` is NaN, which is no number that JSON has"),
         ("\"rope_theta\": 500000.0", "\"rope_theta\": Infinity", "`rope_theta` is Infinity, which is no number"),
-        ("\"factor\": 8.0", "\"factor\": -Infinity", "`factor` is -Infinity, which is no number"),
+        ("\"factor\": 8.0", "\"factor\": -Infinity", "`rope_scaling.factor` is -Infinity, which is no number"),
         ("\"mlp_bias\": false", "\"mlp_bias\": NaN", "`mlp_bias` is NaN, which is no number"),
         ("\"mlp_bias\": false", "\"mlp_biaz\": NaN", "`mlp_biaz`: NaN, which is no number"),
     ] {
