@@ -46,7 +46,7 @@ fn a_kernel_that_changed_without_its_ptx_is_found_by_its_hash() {
     let unchanged = change(&|_| ()).ok();
     assert!(unchanged.contains("compared by hashes only: there is no nvcc here"), "{unchanged}");
     let remove = |project: &Project| std::fs::remove_file(project.path("src/cuda/ptx/tap.ptx")).unwrap();
-    let add = |project: &Project| drop(project.file("src/cuda/kernels/more.cu", ""));
+    let add = |project: &Project| _ = project.file("src/cuda/kernels/more.cu", "");
     let option = |project: &Project| {
         let script = project.text(".ci/ptx").replace("oldest=compute_80", "oldest=compute_90");
         project.file(".ci/ptx", script);

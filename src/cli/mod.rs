@@ -100,7 +100,7 @@ const INTERRUPTED: u8 = 130;
 
 pub fn main() -> ExitCode {
     crate::memory::return_freed_memory();
-    let cli = match Cli::try_parse_from(script_help_last(std::env::args_os().collect())) {
+    let mut cli = match Cli::try_parse_from(script_help_last(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             terminal::came_of(!error.use_stderr(), error.print());
@@ -110,6 +110,9 @@ pub fn main() -> ExitCode {
             return shown(ExitCode::from(if error.use_stderr() { USAGE } else { 0 }));
         }
     };
+    if let Command::Run(asked) | Command::Plan(asked) = &mut cli.command {
+        cli.quiet |= asked.takes_quiet();
+    }
     if !cli.quiet {
         crate::progress::show_notes(|text| terminal::note(format!("note: {text}")));
     }

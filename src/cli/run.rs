@@ -67,8 +67,14 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
     flags.len() < before
 }
 
-fn context(mut asked: Run, quiet: bool) -> Context {
-    let quiet = take(&mut asked.flags, "--quiet") || quiet;
+impl Run {
+    /// Whether `--quiet` stands behind the script; its flags do not hold it any more.
+    pub fn takes_quiet(&mut self) -> bool {
+        take(&mut self.flags, "--quiet")
+    }
+}
+
+fn context(asked: Run, quiet: bool) -> Context {
     let words = asked.flags.iter().filter_map(|word| trust::parse(word));
     trust::trust(asked.host_key.into_iter().chain(words).collect());
     let allowed = asked.allow.places();
