@@ -217,7 +217,7 @@ fn a_renamed_synthetic_model_is_still_synthetic() {
         save_results("my_own_model", #{ activations: acts, found: acts.detect_outliers() });
     "#;
     project.script(save).ok();
-    let note = "1 of the 3 models";
+    let note = "1 of 3 models";
     let one = "my_own_model is synthetic: ";
     let text = project.run(&["run", "scripts/analyze.rhai"]).ok();
     assert!(text.contains(one) && !text.contains(note), "{text}");
