@@ -38,12 +38,12 @@ fn refuses(project: &Project, script: &str, code: i32, message: &str, hint: &str
 #[test]
 fn missing() {
     let project = project();
-    let hint = "give the folder of a finished analysis";
-    refuses(&project, "load_results(\"dem\")", FILE, &format!("reading results/dem/{FINAL}: No such file"), hint);
+    let message = format!("reading results/dem/{FINAL}: No such file");
+    refuses(&project, "load_results(\"dem\")", FILE, &message, "did you mean `demo`?");
     std::fs::remove_file(project.path(RECORD)).unwrap();
     refuses(&project, LOAD, FILE, "activations.stats: No such file", "was this analysis saved by save_results?");
     std::fs::remove_file(project.path(&format!("results/demo/{FINAL}"))).unwrap();
-    refuses(&project, LOAD, FILE, &format!("{FINAL}: No such file"), hint);
+    refuses(&project, LOAD, FILE, &format!("{FINAL}: No such file"), "nothing is stored in results");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn an_error_while_a_module_is_imported() {
     project.file("script.rhai", "\nimport \"lab\" as lab;\n");
     let stderr = project.run(&["run", "script.rhai"]).ends(1).stderr;
     assert!(stderr.contains("  --> stdlib/lab.rhai:3:11\n   |\n 3 | let b = A / 0;\n   |           ^"), "{stderr}");
-    assert!(stderr.contains("in module \"lab\", imported at script.rhai:2:8"), "{stderr}");
+    assert!(stderr.contains("in module \"lab\" (stdlib/lab.rhai), imported at script.rhai:2:8"), "{stderr}");
     project.file("stdlib/lab.rhai", "//! Lab.\nfn f( { 1 }\n");
     let stderr = project.run(&["run", "script.rhai"]).ends(1).stderr;
     assert!(stderr.contains("  --> stdlib/lab.rhai:2:7\n   |\n 2 | fn f( { 1 }\n   |       ^"), "{stderr}");

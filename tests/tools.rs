@@ -102,7 +102,7 @@ fn editors_get_definitions() {
         "fn load_model(id: string) -> model;",
         "fn load_model(gpu: gpu, id: string, options: map) -> model;",
         "fn parallel(items: array, work: Fn) -> array;",
-        "/// - `dtype`: \"bf16\" lets large products round",
+        "/// - `dtype`: how products are computed",
     ] {
         assert!(text.contains(line), "{line}");
     }

@@ -224,7 +224,7 @@ fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String>
         last.kind == Kind::Word && place.pieces[..place.at - 1].last().is_none_or(|piece| piece.line < last.line);
     match last.text {
         "pass" if alone => Some("a block may be empty: `{ }`".to_string()),
-        _ if here.line > last.line => Some(format!("the statement in line {} ends with `;`", last.line)),
+        _ if here.line > last.line => Some(format!("a `;` is missing at the end of line {}", last.line)),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ const FOLDERS: [&str; 3] = ["scripts", "examples", ""];
 pub fn near(given: &Path) -> Option<PathBuf> {
     let stem = given.file_stem()?.to_str()?;
     let folder = given.parent().unwrap_or(Path::new(""));
-    let others = FOLDERS.iter().map(Path::new).filter(|other| *other != folder);
+    let others = FOLDERS.map(Path::new).into_iter().filter(|other| *other != folder);
     let scripts: Vec<PathBuf> = [folder].into_iter().chain(others).flat_map(scripts_in).collect();
     fn stem_of(script: &Path) -> &str {
         script.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()

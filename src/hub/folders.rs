@@ -7,6 +7,8 @@ use crate::home;
 use crate::suggest;
 
 const CONFIG: &str = "config.json";
+/// Shortest name that is taken for the beginning of a longer one, bytes.
+const LEAST: usize = 3;
 
 /// A folder of a model whose path is like `id`: in the same folder, in one of a like name, or of this name in a folder here.
 pub fn nearest(id: &str) -> Option<String> {
@@ -56,7 +58,7 @@ fn like(parent: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let names: Vec<String> =
         folders(parent).iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_string())).collect();
     let near = suggest::close(name, names.iter().map(String::as_str)).map(|near| parent.join(near));
-    let begins = names.iter().filter(|other| suggest::containing(name, [other.as_str()]).len() == 1);
+    let begins = names.iter().filter(|other| name.len() >= LEAST && other.starts_with(name));
     let begins: Vec<PathBuf> = begins.map(|other| parent.join(other)).collect();
     near.into_iter().chain(begins)
 }
