@@ -392,9 +392,13 @@ pub fn a_machine_does_not_order_the_terminal_about() {
     let outcome = run(&project, "", script, lie).ends(3);
     assert_eq!(outcome.stdout, "true\n", "a script gets what was written");
     is_plain(&outcome.stderr);
-    for shown in
-        [r"\u{1b}[31mred\u{7}", r"\u{1b}[2J", r"warning: \u{1b}]0;pwned", r"error: \u{1b}]0;pwned", r"\u{202e}"]
-    {
+    for shown in [
+        r"\u{1b}[31mred\u{7}",
+        r"\u{1b}[2J",
+        r"warning: \u{1b}]0;pwned",
+        r"error: on localhost: \u{1b}]0;pwned",
+        r"\u{202e}",
+    ] {
         assert!(outcome.stderr.contains(shown), "{shown} in {}", outcome.stderr);
     }
     let log = project.text("work/logs/work.log");

@@ -95,7 +95,7 @@ fn hints_about_a_text_that_is_too_short_can_be_followed() {
         .file("none.jsonl", "");
     let hint = |options: &str| {
         let script = format!("let model = load_model(\"model\"); load_tokens(#{{ model: model, {options} }})");
-        let stderr = project.script(&script).ends(1).stderr;
+        let stderr = project.script(&script).ends(3).stderr;
         assert!(
             !stderr.contains("at most 0") && !stderr.contains("num_sequences: 0") && !stderr.contains(" 1 tokens"),
             "{stderr}"

@@ -7,11 +7,12 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::home;
 use crate::host::Allowed;
+use crate::progress::note;
 
 #[derive(Args)]
 pub struct Allow {
     /// Lets texts and ids come from this folder or file, too; may be given several times.
-    #[arg(long, value_name = "DIR", value_parser = path().try_map(there))]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     allow_read: Vec<PathBuf>,
     /// Lets results, logs, checkpoints and activations be written below this folder, too; may be given several times.
     #[arg(long, value_name = "DIR", value_parser = path())]
@@ -19,14 +20,13 @@ pub struct Allow {
 }
 
 impl Allow {
+    /// What is not there to be read is told: nothing can be read from it.
     pub fn places(&self) -> Allowed {
+        for path in self.allow_read.iter().filter(|path| !path.exists()) {
+            note(&format!("--allow-read {}: there is no such file or folder", path.display()));
+        }
         Allowed { reads: self.allow_read.clone(), writes: self.allow_write.clone() }
     }
-}
-
-/// Refuses a path that is not there: whoever names it expects that it is read.
-fn there(path: PathBuf) -> Result<PathBuf, String> {
-    if path.exists() { Ok(path) } else { Err("there is no such file or folder".to_string()) }
 }
 
 /// Reads a path of the command line; a shell leaves the `~` of `--flag=~/x` to us.

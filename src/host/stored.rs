@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::progress::Event;
 use crate::results::{self, Analysis};
+use crate::secret::ledger_name;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
@@ -97,7 +98,7 @@ fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
         _ => &given,
     };
     let below = below.to_string_lossy().into_owned();
-    results::check_name(&below).map_err(|error| match name.contains('/') {
+    results::check_name(&below).map_err(|error| match name.contains('/') && !ledger_name(below.as_ref()) {
         true => error.hint(
             "use letters, digits, '-', '_' and '.' for a name below results/; a place elsewhere is an absolute path, or begins with ~/, and \
               `outlier run --allow-write DIR SCRIPT` must allow it",
