@@ -37,8 +37,8 @@ pub fn clean(fake: &FakeRunPod, outcome: &Outcome) {
 
 const PROVISION: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: [\"A40\", \"L40S\", \"A100\"] });\n";
 
-/// A sweep over sequences of `length` tokens on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put into the environment; gives the
-/// device that computed each model there.
+/// A sweep over sequences of `length` tokens on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put
+/// into the environment; gives the device that computed each model there.
 fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], length: &'static str, here_too: &[(&str, &str)]) -> Vec<String> {
     let (there, here) = (Project::new(), Project::new());
     there.copy("scripts", "scripts");
