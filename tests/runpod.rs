@@ -37,13 +37,13 @@ pub fn clean(fake: &FakeRunPod, outcome: &Outcome) {
 
 const PROVISION: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: [\"A40\", \"L40S\", \"A100\"] });\n";
 
-/// A sweep on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put into the environment; gives the
-/// device that computed each model there.
-fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], here_too: &[(&str, &str)]) -> Vec<String> {
+/// A sweep over sequences of `length` tokens on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put
+/// into the environment; gives the device that computed each model there.
+fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], length: &'static str, here_too: &[(&str, &str)]) -> Vec<String> {
     let (there, here) = (Project::new(), Project::new());
     there.copy("scripts", "scripts");
     here.copy("scripts", "scripts");
-    let few = ["--num-sequences", "4", "--sequence-length", "128"];
+    let few = ["--num-sequences", "4", "--sequence-length", length];
     let chosen = if models.is_empty() { Vec::new() } else { [&["--models"], models].concat() };
     let sweep = |more: &[&'static str]| [&["run", "scripts/sweep.rhai", "--miniature"], &few[..], more].concat();
     let count = if models.is_empty() { 7 } else { models.len() };
@@ -81,7 +81,7 @@ fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], here_too: &[(&str, &str)]) 
 
 #[test]
 fn seven_models_on_seven_pods() {
-    assert_eq!(sweep_on_pods(&FakeRunPod::start(), &[], &[]), ["cpu"; 7]);
+    assert_eq!(sweep_on_pods(&FakeRunPod::start(), &[], "128", &[]), ["cpu"; 7]);
 }
 
 /// The same on the GPUs of pods, which the program that was sent there finds.
@@ -89,7 +89,7 @@ fn on_pods_with_gpus(models: &[&str]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
     let libraries = ("LD_LIBRARY_PATH", folder.path().to_str().unwrap());
-    sweep_on_pods(&FakeRunPod::start().with_environment(libraries.0, libraries.1), models, &[libraries])
+    sweep_on_pods(&FakeRunPod::start().with_environment(libraries.0, libraries.1), models, "32", &[libraries])
 }
 
 #[test]
