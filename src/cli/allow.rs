@@ -14,7 +14,7 @@ pub struct Allow {
     /// Lets texts and ids come from this folder or file, too; may be given several times.
     #[arg(long, value_name = "DIR", value_parser = path())]
     allow_read: Vec<PathBuf>,
-    /// Lets results, logs, checkpoints and activations be written below this folder, too; may be given several times.
+    /// Lets scripts write below this folder, and replace files there, hidden ones excepted; may be given several times.
     #[arg(long, value_name = "DIR", value_parser = path())]
     allow_write: Vec<PathBuf>,
 }
