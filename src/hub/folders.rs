@@ -21,6 +21,8 @@ pub fn nearest(id: &str) -> Option<String> {
     let above = parent.parent().zip(parent.file_name().and_then(|name| name.to_str()));
     let beside: Vec<PathBuf> = match above {
         Some((above, parent)) => like(above, parent).collect(),
+        // Nobody looks for a model in what lies beside the project.
+        None if !parent.as_os_str().is_empty() => Vec::new(),
         None => folders(parent),
     };
     let same = beside.into_iter().map(|folder| folder.join(name)).find(|folder| folder.join(CONFIG).is_file());
