@@ -92,7 +92,9 @@ fn none(wrong: Vec<String>, rule: &str) {
 
 #[test]
 fn the_readme_takes_three_minutes() {
-    let words = page("README.md").text.split_whitespace().count();
+    // Lines of tables, such as │ and |, are no words.
+    let is_word = |word: &&str| word.chars().any(char::is_alphanumeric);
+    let words = page("README.md").text.split_whitespace().filter(is_word).count();
     assert!(words <= MOST_WORDS_OF_README, "{words} words; tables and details belong to docs/");
 }
 
