@@ -147,7 +147,10 @@ fn a_signal_that_asks_to_stop_ends_as_ctrl_c_does() {
         unsafe { libc::kill(child.id() as libc::pid_t, signal) };
         ending(child).ends(INTERRUPTED);
     }
-    assert!(include_str!("../README.md").contains("| 130 | interrupted with Ctrl-C, SIGTERM or SIGHUP"));
+    assert!(
+        include_str!("../docs/exit_codes.md")
+            .contains("| 130 | You pressed Ctrl-C, or the program got SIGTERM or SIGHUP")
+    );
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub struct Resume {
 /// Whose a file is.
 pub(super) enum Whose {
     Nobodys,
-    Ours(Value, sealed::Reader),
+    Ours(Value, Box<sealed::Reader>),
     /// Why it is not of this work, and whether it holds a finished pass.
     Others(String, bool),
     Damaged(String),
@@ -149,7 +149,7 @@ impl Resume {
         for name in [self.asked.clone(), beside(&self.asked, &self.mark())] {
             match whose(&name, &self.identity)? {
                 Whose::Ours(header, reader) => {
-                    (self.name, self.left) = (name, Some((header, reader)));
+                    (self.name, self.left) = (name, Some((header, *reader)));
                     return Ok(());
                 }
                 Whose::Others(why, finished) => {
@@ -322,7 +322,7 @@ pub(super) fn whose(name: &str, identity: &Map<String, Value>) -> Result<Whose> 
     let differs = |(key, value): &(&String, &Value)| header["identity"][key.as_str()] != **value;
     let other: Vec<&str> = identity.iter().filter(differs).map(|(key, _)| &**key).collect();
     Ok(match other.is_empty() {
-        true => Whose::Ours(header, reader),
+        true => Whose::Ours(header, Box::new(reader)),
         false => Whose::Others(
             format!("of other work (its {} differ)", other.join(", ")),
             header.get(FINISHED).is_some_and(|finished| !finished.is_null()),

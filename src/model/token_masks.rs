@@ -13,7 +13,7 @@ const MASKS: &[&str] = &[OF_ATTENTION, "padding_mask", "pad_mask", "mask"];
 pub fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(String, &'a TensorInfo)> {
     let sizes = |shape: &[usize]| shape.iter().copied().filter(|size| *size != 1).collect::<Vec<_>>();
     let is_mask = |name: &str, info: &TensorInfo| {
-        name != tensor && sizes(&info.shape) == sizes(shape) && info.dtype.bitsize() % 8 == 0
+        name != tensor && sizes(&info.shape) == sizes(shape) && info.dtype.bitsize().is_multiple_of(8)
     };
     let named = metadata.tensors().into_iter().filter(|(name, info)| is_mask(name, info));
     let masks: Vec<_> = named.filter_map(|(name, info)| Some((in_common(&name, tensor)?, name, info))).collect();

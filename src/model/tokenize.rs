@@ -139,8 +139,11 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     Ok(ids.chunks_exact(positions).map(<[u32]>::to_vec).collect())
 }
 
-/// Of a type of integers: bytes of one, and how it is read where it is from 0 to 2^32 - 1. Nothing for other types.
-fn integers(dtype: Dtype) -> Option<(usize, fn(&[u8]) -> Option<u32>)> {
+/// Reads an id from its bytes, where it is from 0 to 2^32 - 1.
+type ReadId = fn(&[u8]) -> Option<u32>;
+
+/// Of a type of integers: bytes of one, and how it is read. Nothing for other types.
+fn integers(dtype: Dtype) -> Option<(usize, ReadId)> {
     Some(match dtype {
         Dtype::I64 => (8, |bytes| i64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
         Dtype::U64 => (8, |bytes| u64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),
