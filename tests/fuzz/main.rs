@@ -126,7 +126,7 @@ impl Fuzz {
         let runs: usize = lines.values().map(|line| line.tally.runs).sum();
         let faults: usize = lines.values().map(|line| line.tally.faults()).sum();
         let blind = |name: &&str| !NEVER_SUCCEED.contains(name) && lines[*name].tally.is_blind();
-        let blind: Vec<&str> = targets.iter().map(|(name, _)| *name).filter(|name| blind(&name)).collect();
+        let blind: Vec<&str> = targets.iter().map(|(name, _)| *name).filter(|name| blind(name)).collect();
         if !blind.is_empty() {
             println!(
                 "BLIND {}: no run of these succeeded, so most of the program is not reached by them",
