@@ -5,8 +5,8 @@ use safetensors::Dtype;
 use crate::checkpoint::{self, Array, Arrays};
 use crate::project::Project;
 
-/// Exit code of a script that is wrong.
-const SCRIPT: i32 = 1;
+/// Exit code of a file that does not hold what is needed.
+const FAILED: i32 = 3;
 
 fn longs(values: &[i64]) -> Array {
     Array::new(Dtype::I64, &[2, 3], values.iter().flat_map(|value| value.to_le_bytes()).collect())
@@ -40,16 +40,16 @@ fn padded_ids_are_not_measured_as_text() {
     for (name, mask) in masks {
         let tensor = if name.starts_with("key") { "key_ids" } else { "input_ids" };
         let message = format!("reading ids.safetensors: `{name}` marks padding in sequence 1 of `{tensor}`");
-        project([(tensor, ids()), (name, mask)]).refuses(&load(tensor), SCRIPT, &message, hint);
+        project([(tensor, ids()), (name, mask)]).refuses(&load(tensor), FAILED, &message, hint);
     }
     // Without `tensor` as with it, and beside any name.
     let mask = || longs(&[0, 0, 0, 0, 0, 0]);
     let message = "`attention_mask` marks padding in sequence 0 of `input_ids`";
     let script = "load_tokens(#{ ids: \"ids.safetensors\" });";
-    project([("input_ids", ids()), ("attention_mask", mask())]).refuses(script, SCRIPT, message, hint);
-    project([("x", ids()), ("attention_mask", mask())]).refuses(&load("x"), SCRIPT, "of `x`", hint);
+    project([("input_ids", ids()), ("attention_mask", mask())]).refuses(script, FAILED, message, hint);
+    project([("x", ids()), ("attention_mask", mask())]).refuses(&load("x"), FAILED, "of `x`", hint);
     let chosen = [("chosen_input_ids", ids()), ("chosen_attention_mask", mask())];
-    project(chosen).refuses(&load("chosen_input_ids"), SCRIPT, "`chosen_attention_mask` marks padding", hint);
+    project(chosen).refuses(&load("chosen_input_ids"), FAILED, "`chosen_attention_mask` marks padding", hint);
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn ids_of_any_type_of_integers_are_read() {
         (Dtype::U64, (1u64 << 32).to_le_bytes().repeat(2)),
     ] {
         let message = "`input_ids` holds a negative or too large id";
-        of(dtype, data).refuses(&load("input_ids"), SCRIPT, message, "sequences must be complete");
+        of(dtype, data).refuses(&load("input_ids"), FAILED, message, "sequences must be complete");
     }
     let halves = of(Dtype::F16, vec![0; 4]);
-    halves.refuses(&load("input_ids"), SCRIPT, "`input_ids` is F16, expected integers", "I32 or I64");
+    halves.refuses(&load("input_ids"), FAILED, "`input_ids` is F16, expected integers", "I32 or I64");
 }

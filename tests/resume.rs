@@ -200,7 +200,7 @@ fn a_killed_script_of_the_sweep_goes_on_inside_its_model() {
     project.copy("scripts", "scripts").copy("stdlib/dettmers.rhai", "stdlib/dettmers.rhai");
     // The same with a checkpoint after every layer, so that a short run has some.
     let text = project.text("stdlib/dettmers.rhai");
-    let option = "checkpoint: \"checkpoints/\" + s.name,";
+    let option = "checkpoint: \"checkpoints/\" + result_name(experiment, flags),";
     assert!(text.contains(option));
     let run = || start(&project, &["run", "scripts/04_mixtral_8x7b.rhai", "--miniature"]);
     let stats = "results/miniature_mixtral_8x7b/activations.stats";

@@ -151,7 +151,7 @@ fn the_criterion_that_is_used_is_said() {
 fn bad_questions_are_refused() {
     let project = project();
     for (words, message) in [
-        (&["results/nothing"][..], "No such file"),
+        (&["results/nothing"][..], "there are no results \"results/nothing\""),
         (&["demo", "--magnitude", "-1"], "`magnitude_threshold` is -1.0"),
         (&["demo", "--layers", "25"], "`min_layer_percentage` is 25.0, outside 0 to 1"),
     ] {

@@ -262,9 +262,6 @@ pub fn of_field(said: &str) -> Option<&'static str> {
     if named(&["length", "size", "shape", "count"]) {
         return Some("len() says how many there are: list.len()");
     }
-    if said.contains("for type '()'") || said.contains("for type 'unit'") {
-        return Some("the value is `()`, which is nothing; an empty map is `#{}`, and `{}` is an empty block");
-    }
     said.contains("range::Range").then_some(PART)
 }
 

@@ -100,10 +100,10 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
             (format!("no field `{name}`"), Some(hint))
         }
         EvalAltResult::ErrorModuleNotFound(path, _) => (format!("no module \"{path}\""), Some(module(path))),
-        EvalAltResult::ErrorDotExpr(message, _) => match habits::of_field(message) {
-            Some(hint) => (message.clone(), Some(hint.to_string())),
-            None => property(message),
-        },
+        EvalAltResult::ErrorDotExpr(message, _) => {
+            let (told, hint) = property(message);
+            (told, habits::of_field(message).map(str::to_string).or(hint))
+        }
         other => {
             let mut bare = other.unwrap_inner().to_string();
             if let Some(cut) = bare.rfind(" (line ") {
@@ -128,7 +128,8 @@ fn property(message: &str) -> (String, Option<String>) {
         ),
         "()" => (
             "()".to_string(),
-            "the value before the point is (), as where something is missing: type_of(value) == \"()\" asks for that"
+            "the value before the point is (), as where something is missing: type_of(value) == \"()\" asks for that; an empty map \
+             is #{}, and {} is an empty block"
                 .to_string(),
         ),
         kind @ ("string" | "int" | "float" | "bool" | "char") => (

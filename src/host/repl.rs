@@ -9,6 +9,7 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
+use super::grid::in_lines;
 use super::machines::{self, Gpu};
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
@@ -16,6 +17,7 @@ use super::{reference, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
+use crate::terminal;
 use crate::words::counted;
 
 /// Name of the session in messages.
@@ -205,7 +207,8 @@ impl Repl {
                 });
                 let mut shown = if shows { pretty(&value) } else { String::new() };
                 if shows && shortened(&value) {
-                    shown += "\nin short: a field shows more by its name, such as found.features; print(value) shows all fields";
+                    let more = "in short: a field shows more by its name, such as found.features; print(value) shows all fields";
+                    shown = format!("{shown}\n{}", in_lines(more, terminal::width()));
                 }
                 let notes = shadowed(&ast).into_iter().chain((!shown.is_empty()).then_some(shown));
                 Outcome::Shown(notes.collect::<Vec<_>>().join("\n"))

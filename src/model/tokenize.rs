@@ -125,10 +125,8 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
             continue;
         };
         let name = outside::shown(&name);
-        return Err(Error::bad_argument(format!(
-            "{reading}: `{name}` marks padding in sequence {sequence} of `{tensor}`"
-        ))
-        .hint("sequences must be complete: cut all of them to the length of the shortest, without padding"));
+        return Err(Error::corrupt(format!("{reading}: `{name}` marks padding in sequence {sequence} of `{tensor}`"))
+            .hint("sequences must be complete: cut all of them to the length of the shortest, without padding"));
     }
     let bad = || {
         Error::corrupt(format!("{reading}: `{tensor}` holds a negative or too large id"))
