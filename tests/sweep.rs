@@ -135,7 +135,7 @@ fn a_script_says_that_its_miniature_is_synthetic() {
 #[test]
 fn models_that_do_not_exist_are_bad_usage() {
     let outcome = project().run(&["run", "scripts/sweep.rhai", "--miniature", "--models", "01", "9"]).ends(2);
-    assert!(outcome.stderr.contains("no model 9") && outcome.stderr.contains("hint: models are 01 to 07"));
+    assert!(outcome.stderr.contains("there is no model 09") && outcome.stderr.contains("hint: models are 01 to 07"));
     assert!(outcome.stdout.is_empty());
 }
 

@@ -22,7 +22,7 @@ use crate::record::{
     Keep, LoadArgs, plain,
 };
 use crate::remote;
-use crate::results::FULL_ACTIVATIONS as FULL;
+use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
 use crate::session::{Op, Reply, Session, full_activations_bytes};
 use crate::stats;
@@ -177,7 +177,7 @@ fn gives_way(context: &Context, file: &Path) -> Result<()> {
     if std::fs::symlink_metadata(file).is_err() {
         return Ok(());
     }
-    if !places::may_replace(context, file) {
+    if !places::may_replace(context, file) && !results::is_full_activations(file) {
         let message = format!("extract_layernorms: {} is there already", file.display());
         return Err(Error::bad_argument(message).hint(
             "only files below results/, logs/ and checkpoints/ are replaced: let `out` name a folder there, remove the file, or say \

@@ -179,13 +179,6 @@ impl Checkpoint {
         }
     }
 
-    /// Lets the tensor `stored`, if it is there, be found as `name` instead.
-    pub fn alias(&mut self, stored: &str, name: &str) {
-        if let Some(entry) = self.entries.remove(stored) {
-            self.entries.insert(name.to_string(), entry);
-        }
-    }
-
     /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of it.
     pub fn divide(&mut self, fused: &str, parts: &[&Tensor]) {
         let Some(whole) = self.entries.remove(fused) else { return };

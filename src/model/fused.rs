@@ -26,12 +26,14 @@ pub fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
 
 fn layer_of(checkpoint: &mut Checkpoint, moe: &Moe) -> Result<()> {
     let Experts::Separate(experts) = &moe.experts else { return Ok(()) };
-    let router = &moe.router.linear.weight.name;
-    let Some(prefix) = router.strip_suffix("gate.weight") else { return Ok(()) };
+    let router = &moe.router.linear.weight;
+    let Some(prefix) = router.name.strip_suffix("gate.weight") else { return Ok(()) };
     let blocks = prefix.strip_suffix(OWN_BLOCK).map(|layer| format!("{layer}{BLOCK}"));
     for prefix in blocks.as_deref().into_iter().chain([prefix]) {
-        if !checkpoint.contains(router) {
-            checkpoint.alias(&format!("{prefix}gate.weight"), router);
+        let gate = format!("{prefix}gate.weight");
+        if !checkpoint.contains(&router.name) && checkpoint.contains(&gate) {
+            checkpoint.expect(&Tensor::new(&gate, router.shape.clone()))?;
+            checkpoint.divide(&gate, &[router]);
         }
         let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{prefix}experts.{name}"));
         let present = |mlp: &Mlp| checkpoint.contains(&mlp.up.weight.name);

@@ -14,8 +14,21 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
 
 pub const FILE: &str = "activations.safetensors";
+
+/// How each begins, behind the length of its header: with the norm outputs of the first layer.
+const BEGIN: &[u8] = br#"{"__metadata__":{"format":"pt"},"layers.0."#;
+/// Bytes of that length.
+const LENGTH: u64 = 8;
+
+/// Whether a run has written this file. What cannot be read is none.
+pub fn is_full_activations(path: &Path) -> bool {
+    let mut begin = [0; BEGIN.len()];
+    let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
+    read.is_ok() && begin == BEGIN
+}
 
 pub struct FullActivations {
     path: PathBuf,
