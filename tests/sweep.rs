@@ -46,7 +46,7 @@ fn every_miniature_has_the_features_that_were_planted() {
     let project = project();
     let outcome = sweep(&project, &[]).ends(0);
     let rows = rows(&outcome.stdout);
-    assert_eq!(rows[0][..2], ["model", "features"]);
+    assert_eq!(rows[0][..2], ["model", "|x| ≥"]);
     let column = |name: &str| rows[0].iter().position(|cell| *cell == name).unwrap();
     assert_eq!(rows.len(), 1 + MODELS.len(), "{}", outcome.stdout);
     for (row, (_, name, miniature)) in rows[1..].iter().zip(MODELS) {
