@@ -41,7 +41,7 @@ fn module_texts() -> Vec<ModuleText> {
         };
         let mut functions: Vec<_> =
             ast.iter_functions().map(described).filter(|function| !function.comment.is_empty()).collect();
-        functions.sort_by(|a, b| a.name.cmp(&b.name));
+        functions.sort_by(|a, b| (&a.name, a.parameters.len()).cmp(&(&b.name, b.parameters.len())));
         Some(ModuleText { name, about, functions })
     };
     modules::texts().filter_map(text).collect()
