@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
+use outlier::engine::probe;
 use outlier::host::{self, Context, Watch};
-use outlier::model::probe;
 use outlier::progress::{Progress, Silent};
 
 fn main() {

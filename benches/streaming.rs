@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use outlier::engine::probe::{Probe, extract_with};
 use outlier::hub::{self, Access};
-use outlier::model::probe::{Probe, extract_with};
-use outlier::model::{OpenModel, load_tokens, open};
 use outlier::progress::Silent;
 use outlier::record::{ComputeDtype, ExtractArgs, LoadArgs, TokenSource, Tokens};
+use outlier::text::load_tokens;
+use outlier::weights::{OpenModel, open};
 
 /// Bytes per plain read, and reads in flight.
 const READ: usize = 8 << 20;

@@ -17,6 +17,7 @@ mod terminal;
 
 /// The rules of the house, read off the source; and what its pages say.
 mod pages;
+mod source_tree;
 mod tidy;
 
 /// The engine on emulated GPUs, here and on other machines; and the kernels, which are committed as a compiler made them.

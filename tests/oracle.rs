@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use outlier::engine::extract;
 use outlier::error::Result;
 use outlier::hub::{self, Access};
-use outlier::model::{extract, load_tokens, open};
 use outlier::progress::Silent;
 use outlier::record::{
     Activations, ComputeDtype, Criterion, ExtractArgs, Keep, LayerUnit, LoadArgs, Scope, TokenSource,
 };
 use outlier::stats;
+use outlier::text::load_tokens;
+use outlier::weights::open;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 

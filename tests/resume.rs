@@ -7,13 +7,15 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use outlier::engine::extract;
 use outlier::error::{Error, Kind};
 use outlier::hub::{self, Access};
-use outlier::model::{extract, load_tokens, open};
 use outlier::progress::{Event, Progress, Silent};
 use outlier::record::{
     Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, Measurements, TokenSource, Tokens,
 };
+use outlier::text::load_tokens;
+use outlier::weights::open;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;

@@ -4,20 +4,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::project::repository;
+use crate::source_tree::Tree;
 
 /// Every room of `src/` (a folder or a single file) and the floor it is on. A file imports from floors below its own and
 /// from its own room; rooms on one floor do not know each other.
 const FLOORS: &[(&str, u32)] = &[
-    ("cli", 6),
-    ("host", 5),
-    ("session", 4),
+    ("cli", 8),
+    ("host", 7),
+    ("session", 6),
+    ("engine", 5),
+    ("miniature", 5),
+    ("weights", 4),
     ("gpu", 3),
-    ("model", 3),
+    ("ops", 3),
+    ("text", 3),
     ("hub", 2),
     ("remote", 2),
     ("results", 2),
+    ("spec", 2),
+    ("tensor", 2),
     ("cuda", 1),
     ("disk", 1),
+    ("gemm", 1),
     ("outside", 1),
     ("plot", 1),
     ("stats", 1),
@@ -31,6 +39,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("secret", 0),
     ("suggest", 0),
     ("threads", 0),
+    ("vocabulary", 0),
     ("words", 0),
 ];
 
@@ -46,7 +55,7 @@ struct Source {
 }
 
 impl Source {
-    /// `model` for `src/model/arch/llama.rs`, `error` for `src/error.rs`.
+    /// `spec` for `src/spec/arch/llama.rs`, `error` for `src/error.rs`.
     fn room(&self) -> &str {
         let below = self.path.strip_prefix("src/").unwrap();
         below.split('/').next().unwrap().trim_end_matches(".rs")
@@ -120,10 +129,9 @@ fn none(wrong: Vec<String>, rule: &str) {
     assert!(wrong.is_empty(), "{rule}:\n  {}", wrong.join("\n  "));
 }
 
-#[test]
-fn imports_go_down() {
+fn upward_imports(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for file in files("src", "rs") {
+    for file in sources {
         let room = file.room();
         if matches!(room, "main" | "lib") {
             continue;
@@ -137,7 +145,22 @@ fn imports_go_down() {
             }
         }
     }
-    none(wrong, "a file imports from lower floors only");
+    wrong
+}
+
+#[test]
+fn imports_go_down() {
+    none(upward_imports(&files("src", "rs")), "a file imports from lower floors only");
+}
+
+fn circles(sources: &[Source]) -> Vec<String> {
+    let tree = Tree::new(sources.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    tree.circles().into_iter().map(|circle| circle.join(", ")).collect()
+}
+
+#[test]
+fn no_room_has_a_circle_of_imports() {
+    none(circles(&files("src", "rs")), "files of a room do not import each other in circles");
 }
 
 #[test]
@@ -152,19 +175,26 @@ fn the_floors_are_those_of_the_source() {
     );
 }
 
+fn without_header(sources: &[Source]) -> Vec<String> {
+    sources.iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path.clone()).collect()
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     let sources = files("src", "rs").into_iter().chain(files("tests", "rs"));
     let all = sources.chain(files("scripts", "rhai")).chain(files("stdlib", "rhai")).chain(files("examples", "rhai"));
-    let wrong = all.filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
-    none(wrong, "a file opens with //!");
+    none(without_header(&all.collect::<Vec<_>>()), "a file opens with //!");
 }
 
 #[test]
 fn libraries_stay_in_their_rooms() {
     let mut wrong = Vec::new();
     for file in files("src", "rs") {
-        for (library, rooms) in [("candle_", &["model"][..]), ("cudarc", &["cuda"]), ("rhai::", &["host", "cli"])] {
+        for (library, rooms) in [
+            ("candle_", &["tensor", "ops", "weights", "engine"][..]),
+            ("cudarc", &["cuda"]),
+            ("rhai::", &["host", "cli"]),
+        ] {
             if file.code.contains(library) && !rooms.contains(&file.room()) {
                 wrong.push(format!("{} uses {library}, which belongs to {rooms:?}", file.path));
             }
@@ -214,11 +244,36 @@ fn nothing_is_left_undone() {
     none(wrong.map(|file| file.path).collect(), "no todo!, unimplemented! or dbg!");
 }
 
+fn too_long(sources: &[Source]) -> Vec<String> {
+    let long = sources.iter().map(|file| (file.text.lines().count(), &file.path));
+    long.filter(|(lines, _)| *lines > MAX_LINES).map(|(lines, path)| format!("{path}: {lines} lines")).collect()
+}
+
 #[test]
 fn files_are_short() {
-    let long = files("src", "rs").into_iter().map(|file| (file.text.lines().count(), file.path));
-    let long = long.filter(|(lines, _)| *lines > MAX_LINES).map(|(lines, path)| format!("{path}: {lines} lines"));
-    none(long.collect(), "look for the second noun");
+    none(too_long(&files("src", "rs")), "look for the second noun");
+}
+
+#[test]
+fn each_rule_is_broken_by_a_planted_violation() {
+    let mut sources = files("src", "rs");
+    let rules = [upward_imports, circles, without_header, too_long];
+    let before: Vec<_> = rules.map(|rule| rule(&sources)).into();
+    let plant = |path: &str, text: &str| Source { path: path.into(), text: text.into(), code: text.into() };
+    sources.push(plant("src/gemm/planted.rs", "//! Up.\nuse crate::engine::extract;\n"));
+    sources.push(plant("src/stats/planted.rs", "//! One half.\nuse super::planted_too::f;\npub fn g() {}\n"));
+    sources.push(plant("src/stats/planted_too.rs", "//! The other.\nuse super::planted::g;\npub fn f() {}\n"));
+    sources.push(plant("src/plot/planted.rs", "pub fn f() {}\n"));
+    sources.push(plant("src/plot/planted_too.rs", &format!("//! Long.\n{}", "\n".repeat(MAX_LINES))));
+    for ((rule, before), planted) in rules.iter().zip(before).zip([
+        "src/gemm/planted.rs (floor 1) imports engine (floor 5)",
+        "src/stats/planted.rs, src/stats/planted_too.rs",
+        "src/plot/planted.rs",
+        "src/plot/planted_too.rs: 451 lines",
+    ]) {
+        let found: Vec<_> = rule(&sources).into_iter().filter(|wrong| !before.contains(wrong)).collect();
+        assert_eq!(found, [planted]);
+    }
 }
 
 /// Records reach scripts as maps, which do not know what they might have held.

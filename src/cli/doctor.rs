@@ -3,7 +3,7 @@
 use crate::cuda::{self, Driver, Gpu};
 use crate::terminal;
 use crate::words::counted;
-use crate::{memory, model};
+use crate::{gemm, memory};
 
 /// Bytes per GB, as vendors count them.
 const GB: f64 = 1e9;
@@ -14,7 +14,7 @@ pub fn doctor() {
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = counted(threads, "thread");
-    let (f32, bf16) = model::vector_instructions();
+    let (f32, bf16) = gemm::vector_instructions();
     line("processor", &format!("{threads}; products in f32 use {f32}, in bf16 {bf16}"));
     if let Some((total, free)) = memory::of_machine() {
         line("memory", &format!("{:.1} GB, {:.1} GB free", total as f64 / GB, free as f64 / GB));

@@ -6,7 +6,7 @@ use super::context::Context;
 use crate::progress::{Event, Progress};
 use crate::remote;
 use crate::results::FULL_ACTIVATIONS as FULL;
-use crate::{hub, model};
+use crate::{hub, weights};
 
 /// How files of weights are called.
 const WEIGHTS: [&str; 6] = [".safetensors", ".safetensors.index.json", ".bin", ".pth", ".pt", ".gguf"];
@@ -16,7 +16,7 @@ pub fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress)
     for path in up {
         let folder = remote::to_send("sync", &context.root, path).ok();
         let Some(folder) = folder.filter(|folder| is_model(folder)) else { continue };
-        if let Err(error) = hub::at(&folder.display().to_string()).and_then(model::check_headers) {
+        if let Err(error) = hub::at(&folder.display().to_string()).and_then(weights::check_headers) {
             let text = format!("sync: the model {path} cannot be analysed as it is: {}", error.message);
             progress.event(Event::Warning(text));
         }

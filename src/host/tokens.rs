@@ -14,9 +14,9 @@ use super::values::{Model, TokensHandle, to_json};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Documents};
-use crate::model;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
+use crate::text;
 
 /// What only text that is cut here can have.
 const CUTTING: &[&str] = &[
@@ -260,7 +260,7 @@ fn shuffle(o: &Options) -> Result<Option<u64>> {
 
 fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {
     let bad = || {
-        let said = to_json(&rows.clone().into()).ok().and_then(|rows| model::no_sequences(&rows));
+        let said = to_json(&rows.clone().into()).ok().and_then(|rows| text::no_sequences(&rows));
         let (what, advice) = said.map_or_else(Default::default, |(what, advice)| (format!(": {what}"), advice));
         let advice = if advice.is_empty() { advice } else { format!("{advice}; ") };
         Error::bad_argument(format!("load_tokens: `ids` is not an array of arrays of token ids{what}"))

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::model;
+use crate::engine;
 use crate::record::{Activations, ExtractArgs};
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Pass {
 
 impl Pass {
     fn remove(&self) {
-        model::remove_checkpoints(&self.checkpoint, &self.record, &self.args);
+        engine::remove_checkpoints(&self.checkpoint, &self.record, &self.args);
         // Where something else has come into it, it stays.
         self.folder.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
     }

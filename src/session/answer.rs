@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::line::untrue;
 use super::wire::MAX_FRAME;
 use super::{Op, Reply};
+use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
-use crate::model::{is_checkpoint_of, may_be_of};
 use crate::progress::Event;
 use crate::record::{
     Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
@@ -189,7 +189,7 @@ fn check_sequences(tokens: &Tokens) -> Checked {
     same("sequences", &ids.len(), &info.num_sequences)?;
     holds(info.num_sequences > 0 && info.sequence_length > 0, || "no tokens".to_string())?;
     holds(ids.iter().all(|row| row.len() == info.sequence_length), || "sequences of several lengths".to_string())?;
-    same("the hash of the ids", &info.sha256, &crate::model::hash_of_ids(ids))
+    same("the hash of the ids", &info.sha256, &crate::text::hash_of_ids(ids))
 }
 
 fn check_tokens(source: &TokenSource, tokens: &Tokens) -> Checked {
@@ -319,7 +319,7 @@ mod tests {
     use crate::record::ComputeDtype;
 
     fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Op {
-        let sha256 = crate::model::hash_of_ids(&ids);
+        let sha256 = crate::text::hash_of_ids(&ids);
         let info = TokensInfo { source: "script".into(), revision: None, num_sequences, sequence_length, sha256 };
         let (id, device) = ("m".to_string(), "cpu".to_string());
         let (revision, max_vram, stream, chunk_layers) = (None, None, false, 2);

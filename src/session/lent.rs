@@ -11,10 +11,10 @@ use super::deploy::{Deployed, deploy};
 use super::remote::{Link, status};
 use super::watched::{GiveUp, Watched};
 use super::{Op, Remote, Reply, Session};
+use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
-use crate::model;
 use crate::progress::{Event, Progress, Silent, interrupt_requested};
 use crate::record::LoadArgs;
 use crate::remote::{self, Machine, Rules, SyncReport, quoted};
@@ -357,11 +357,11 @@ impl Lent {
         let give_up = || self.given_up(progress);
         let machine = self.within(0, &give_up);
         let holds = |condition: String| remote::finish(&machine, &condition).map(|said| said.code == 0);
-        for here in model::checkpoints(asked) {
+        for here in engine::checkpoints(asked) {
             let header = sealed::header_of(Path::new(&here)).filter(|header| op.may_continue(header));
             let Some(mark) = header.as_ref().and_then(|header| header["mark"].as_str()) else { continue };
             let own = format!("{asked}.{mark}");
-            if !model::is_checkpoint_of(asked, &own) {
+            if !engine::is_checkpoint_of(asked, &own) {
                 continue;
             }
             let places = [asked, own.as_str()].map(|name| quoted(&self.path(name)));
@@ -381,7 +381,7 @@ impl Lent {
     fn receive<'a>(&self, name: &str, asked: &str, most: u64, give_up: &'a GiveUp<'a>) -> Result<()> {
         let arriving = format!("{asked}{ARRIVING}");
         remote::download(&self.within(most, give_up), &self.path(name), Path::new(&arriving), true, &Silent)?;
-        model::place_checkpoint(Path::new(&arriving), asked)
+        engine::place_checkpoint(Path::new(&arriving), asked)
     }
 
     /// It, when it may send `most` bytes beside short answers.

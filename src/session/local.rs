@@ -8,10 +8,11 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Access};
 use crate::memory;
-use crate::model::{self, OpenModel};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{LoadArgs, TokenSource};
+use crate::weights::{self, OpenModel};
+use crate::{engine, miniature, text};
 
 /// Keeps opened models (headers, not weights) by what they were opened with, in that order.
 #[derive(Default)]
@@ -28,18 +29,18 @@ impl Session for Local {
                 let folder = model.place().to_string();
                 Ok(Reply::Model { info: model.info.clone(), folder })
             }
-            Op::Tokens(source) => model::load_tokens(&at_home(source), progress).map(Reply::Tokens),
+            Op::Tokens(source) => text::load_tokens(&at_home(source), progress).map(Reply::Tokens),
             Op::Extract { model, tokens, args } => {
                 let model = self.open(&model, progress)?;
                 memory::reset_peak();
-                model::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
+                engine::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
             }
             Op::Estimate { model, args } => {
                 // Headers tell all that is asked: whatever the model's access, nothing is downloaded.
                 let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
-                model::estimate(files.source, &model, &args).map(Reply::Estimate)
+                engine::estimate(files.source, &model, &args).map(Reply::Estimate)
             }
-            Op::Miniature { folder, name } => model::miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
+            Op::Miniature { folder, name } => miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
         }
     }
 
@@ -81,12 +82,12 @@ impl Local {
         }
         let loading = |e: Error| e.context(format!("loading model \"{}\"", plain(&args.id, 200)));
         // First of all: nothing is fetched for a device that is not there.
-        model::check_device(&args.device).map_err(loading)?;
+        weights::check_device(&args.device).map_err(loading)?;
         let access = if args.stream { Access::Stream } else { Access::Download };
         // Its headers say in time what cannot be read.
-        let check = |source| model::check_headers(source).map_err(loading);
+        let check = |source| weights::check_headers(source).map_err(loading);
         let files = hub::open_checked(&args.id, args.revision.as_deref(), access, progress, &check)?;
-        let model = model::open(files, args).map_err(loading)?;
+        let model = weights::open(files, args).map_err(loading)?;
         let model = Arc::new(model);
         // Another thread may have been quicker: then its model is the one.
         let mut models = models();

@@ -8,13 +8,13 @@ use super::{Local, Op, Reply, Session};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::hub::{self, Access, Opened};
-use crate::model;
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
     Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
     NormFold, NormId, Site, TokenSource, Tokens, TokensInfo,
 };
+use crate::{engine, weights};
 
 /// Values of the largest record: one for each norm, sequence and feature.
 const MAX_VALUES: f64 = 2.0e9;
@@ -72,7 +72,7 @@ impl Planned {
     }
 
     fn estimate(&self, model: &LoadArgs, args: &EstimateArgs, progress: &dyn Progress) -> Result<Estimate> {
-        model::estimate(headers(model, progress)?.source, model, args)
+        engine::estimate(headers(model, progress)?.source, model, args)
     }
 
     fn extract(&self, model: LoadArgs, tokens: Tokens, args: ExtractArgs, progress: &dyn Progress) -> Result<Reply> {
@@ -108,7 +108,7 @@ impl Session for Planned {
         match op {
             Op::Load(args) => {
                 if !self.elsewhere {
-                    model::check_device(&args.device)?;
+                    weights::check_device(&args.device)?;
                 }
                 let files = headers(&args, progress)?;
                 let folder = files.source.place();
@@ -164,7 +164,7 @@ fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
 }
 
 fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Progress) -> Result<ModelInfo> {
-    let (info, notes) = model::describe(files, args, elsewhere)?;
+    let (info, notes) = weights::describe(files, args, elsewhere)?;
     notes.into_iter().for_each(|note| progress.event(Event::Note(note)));
     Ok(info)
 }

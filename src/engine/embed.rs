@@ -1,0 +1,99 @@
+//! The residual stream before the first layer: token and position embeddings, of which only rows that occur are read.
+
+use std::collections::BTreeSet;
+
+use candle_core::DType;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::hub::Announcement;
+use crate::memory;
+use crate::ops::{self, Projection};
+use crate::record::Tokens;
+use crate::spec::inventory;
+use crate::tensor::tensor_error;
+use crate::tensor::{Device, Tensor};
+use crate::weights::OpenModel;
+use crate::weights::load::Loader;
+
+/// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
+const ROW_GAP: u64 = 64 << 10;
+
+/// Ids within the vocabulary, sequences within the learned positions.
+pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
+    let vocab = model.spec.vocab_size;
+    for (s, ids) in tokens.ids.iter().enumerate() {
+        if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+            return Err(Error::bad_argument(format!(
+                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
+            ))
+            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+        }
+    }
+    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {
+        let length = tokens.info.sequence_length;
+        return Err(Error::bad_argument(format!("sequences of {length} tokens exceed the model's {max} positions"))
+            .hint(format!("use sequence_length: {max} or less")));
+    }
+    Ok(())
+}
+
+/// Token (and learned position) embeddings, [tokens, hidden]; only rows that occur are read.
+pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec<f32>> {
+    // Few rows, made once: on the CPU, wherever they then go.
+    let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
+    let table = &model.spec.embedding;
+    let width = table.shape[1];
+    let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
+    let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
+    let used: Vec<u32> = used.into_iter().collect();
+    *needed += used.len() as u64 * row_bytes;
+    let entry = model.checkpoint.expect(table)?;
+    let runs: Vec<&[u32]> = used.chunk_by(|a, b| a + 1 == *b).collect();
+    let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
+    let mut ahead = model.checkpoint.ahead();
+    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges: runs.iter().map(range).collect() });
+    let mut rows: Vec<f32> = memory::unset(used.len() * width);
+    let mut rest = rows.as_mut_slice();
+    let places = runs.iter().map(|run| rest.split_off_mut(..run.len() * width).expect("a place for every row"));
+    let places: Vec<&mut [f32]> = places.collect();
+    runs.par_iter().zip(places).try_for_each(|(run, place)| {
+        let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?.remove(0);
+        place.copy_from_slice(&values.values().map_err(tensor_error)?);
+        Ok::<(), Error>(())
+    })?;
+    let rows = project_in(model, loader, rows, used.len(), needed)?;
+    let width = model.spec.hidden_size;
+    let ids: Vec<u32> = tokens.ids.iter().flatten().copied().collect();
+    let mut hidden: Vec<f32> = memory::unset(ids.len() * width);
+    hidden.par_chunks_exact_mut(width).zip(ids).for_each(|(hidden, id)| {
+        let row = used.binary_search(&id).expect("every id is among those used");
+        hidden.copy_from_slice(&rows[row * width..][..width]);
+    });
+    if let Some(positions) = &model.spec.positions {
+        let length = tokens.info.sequence_length;
+        let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);
+        let values = values.values().map_err(tensor_error)?;
+        *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
+        for sequence in hidden.chunks_exact_mut(length * width) {
+            sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
+        }
+    }
+    Ok(hidden)
+}
+
+/// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.
+fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, needed: &mut u64) -> Result<Vec<f32>> {
+    let Some(projection) = &model.spec.project_in else { return Ok(rows) };
+    let mut loaded = Vec::new();
+    for part in inventory::projection(projection) {
+        *needed += model.stored_bytes(&part)?;
+        loaded.extend(loader.part(&part)?);
+    }
+    let project = || {
+        let rows = Tensor::from_vec(rows, (count, model.spec.embedding.shape[1]), &Device::Cpu)?;
+        let projection = Projection { weight: &loaded[0], order: projection.order, bias: loaded.get(1) };
+        ops::project(&rows, &[projection], false)?.remove(0).values()
+    };
+    project().map_err(tensor_error)
+}

@@ -1,0 +1,332 @@
+//! What an analysis will need in bytes and operations, from the spec alone.
+//!
+//! The same lists and the same cut drive the forward pass (`inventory`, `workspace`), so the estimate is of what it does.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::forward::ROUNDS;
+use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
+use super::tap;
+use super::workspace::{Cut, ffn_vram, read_ahead};
+use crate::error::{Error, Result};
+use crate::hub::{ByteSource, STREAM_BYTES};
+use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
+use crate::spec::inventory::{self, Part, Role};
+use crate::spec::{Ffn, Layer, Mixer, Model, Moe, Tensor};
+use crate::threads;
+use crate::weights::Described;
+use crate::weights::headers;
+use crate::weights::load::resident_dtype;
+
+/// Values that all layers make of all tokens, in one place of each: 2^53.
+const MAX_VALUES: f64 = 9.0e15;
+
+/// The program itself: code, script engine, headers. Measured on small models.
+const PROCESS_BYTES: u64 = 18 << 20;
+
+/// `source` has config.json and, for exact sizes, the weights, of which headers are read.
+///
+/// # Errors
+/// Those of the config, and of headers: a weight that the pass needs and that cannot be read.
+pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
+    let Described { spec, checkpoint, .. } = Described::open(source)?;
+    if let Some(checkpoint) = &checkpoint {
+        headers::check(checkpoint, &spec, args.logits)?;
+    }
+    let stored = |tensor: &Tensor, role: Option<Role>| match &checkpoint {
+        // What is not there, such as the head of a base model, is not read either.
+        Some(checkpoint) => checkpoint.entry(&tensor.name).map_or(0, |entry| entry.bytes),
+        None => inventory::released_bytes(tensor, role),
+    };
+    let has = |tensor: &Tensor| checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name));
+    let (mut parameters, mut download) = (0, 0);
+    for (tensor, role) in inventory::tensors(&spec) {
+        parameters += if has(&tensor) { inventory::parameters(&tensor) } else { 0 };
+        download += stored(&tensor, role);
+    }
+    check_size(&spec, args)?;
+    let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
+    let tokens = (args.num_sequences * args.sequence_length) as u64;
+    let size = |part: &Part| {
+        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.tensors()[0].name));
+        // Models are released in bf16.
+        let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
+        part.elements() * resident_dtype(part.role(), stored).size_in_bytes()
+    };
+    let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
+    threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
+    let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
+    cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
+    let chunk_layers = model.chunk_layers.clamp(1, spec.layers.len());
+    let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
+    let phases = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu: None };
+    let peak = phases.peak();
+    // Of one GPU and its share of the sequences.
+    let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
+    let shared = EstimateArgs { num_sequences: share, ..args.clone() };
+    let cut_there = Cut { sequences: cut.sequences.min(share.div_ceil(ROUNDS)), ..cut.clone() };
+    let on_gpu = Phases { cut: &cut_there, args: &shared, gpu: Some(model.dtype), ..phases }.peak();
+    // What has arrived from the hub and waits to be read.
+    let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
+    let norms = 2 * spec.layers.len() as u64;
+    // Levels of every position, and the extremes of both folds.
+    let hidden = spec.hidden_size as u64;
+    let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
+    let (num_experts, num_experts_per_tok) = spec.experts();
+    Ok(Estimate {
+        id: model.id.clone(),
+        model_type: spec.model_type.clone(),
+        num_layers: spec.layers.len(),
+        hidden_size: spec.hidden_size,
+        num_experts,
+        num_experts_per_tok,
+        parameters,
+        download_bytes: download,
+        read_bytes: download - skipped,
+        layer_bytes,
+        resident_weight_bytes: peak.weights + in_flight,
+        hidden_bytes: peak.hidden,
+        tap_bytes,
+        workspace_bytes: peak.workspace,
+        total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
+        vram_bytes: on_gpu.total() + tap_vram(&spec, &shared),
+        flops: 2.0 * tokens as f64 * inventory::active_parameters(&spec) as f64 + attention_flops(&spec, args),
+    })
+}
+
+/// Tokens, layers and widths of an analysis that are multiplied with each other stay numbers that can be counted.
+fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
+    let tokens =
+        args.num_sequences.checked_mul(args.sequence_length).filter(|tokens| (1..=MAX_TOKENS).contains(tokens));
+    let Some(tokens) = tokens else {
+        let (sequences, length) = (args.num_sequences, args.sequence_length);
+        return Err(Error::bad_argument(format!(
+            "{sequences} sequences of {length} tokens are not 1 to {MAX_TOKENS} tokens"
+        ))
+        .hint("16 sequences of 2048 tokens are a usual analysis"));
+    };
+    let parts = spec.layers.iter().flat_map(|layer| inventory::core(layer, true));
+    let widest =
+        parts.flat_map(|part| part.tensors().into_iter().flat_map(|t| t.shape.clone()).collect::<Vec<_>>()).max();
+    let values = tokens as f64 * spec.layers.len() as f64 * widest.unwrap_or(1).max(spec.hidden_size) as f64;
+    if values > MAX_VALUES {
+        return Err(Error::bad_argument(format!("{tokens} tokens in a model of this size are {values:.0e} values"))
+            .hint("no machine computes so much: take fewer or shorter sequences"));
+    }
+    Ok(())
+}
+
+/// What the tap keeps on a GPU: levels, and records that wait to be fetched.
+fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
+    let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
+    let record = tap::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
+    // Those of half the norms, since memory can peak in any layer.
+    let waiting = (spec.layers.len() * record).min(tap::PENDING_BYTES + record.div_ceil(ROUNDS));
+    (sequences * args.sequence_length * hidden + waiting) as u64
+}
+
+/// Loaded weights of one whole layer.
+fn layer_bytes(layer: &Layer, size: &impl Fn(&Part) -> usize) -> usize {
+    let core: usize = inventory::core(layer, true).iter().map(size).sum();
+    let experts = match &layer.ffn {
+        Ffn::Dense(_) => 0,
+        Ffn::Moe(moe) => moe.num_experts * inventory::expert(&moe.experts, 0).iter().map(size).sum::<usize>(),
+    };
+    core + experts
+}
+
+/// Stored bytes that an analysis without logits leaves out: the head, the final norm, the last layer's FFN.
+fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
+    let all = |parts: &[inventory::Part]| -> u64 {
+        let of = |part: &inventory::Part| part.tensors().into_iter().map(|t| stored(t, Some(part.role()))).sum::<u64>();
+        parts.iter().map(of).sum()
+    };
+    let head = if spec.head == spec.embedding { 0 } else { stored(&spec.head, None) };
+    let mut bytes = head + all(&inventory::before_head(spec));
+    if let Some(last) = spec.layers.last() {
+        let (with, without) = (inventory::core(last, true), inventory::core(last, false));
+        bytes += all(&with[without.len()..]);
+        if let Ffn::Moe(moe) = &last.ffn {
+            let count = inventory::stored_experts(moe);
+            bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
+        }
+    }
+    bytes
+}
+
+/// What is in memory at one moment, bytes.
+struct Phase {
+    weights: u64,
+    /// Residual stream and other values of all tokens.
+    hidden: u64,
+    workspace: u64,
+}
+
+impl Phase {
+    fn total(&self) -> u64 {
+        self.weights + self.hidden + self.workspace
+    }
+}
+
+/// The moments at which memory can peak: embedding, a mixer, a dense FFN, the experts of a layer, the head.
+struct Phases<'a> {
+    spec: &'a Model,
+    cut: &'a Cut,
+    args: &'a EstimateArgs,
+    /// Bytes of a part once loaded.
+    size: &'a dyn Fn(&Part) -> usize,
+    chunk_layers: usize,
+    /// Bytes of weights that may wait.
+    queue: usize,
+    /// On a GPU that computes in this type, not on a CPU.
+    gpu: Option<ComputeDtype>,
+}
+
+impl Phases<'_> {
+    fn peak(&self) -> Phase {
+        let layers = (0..self.spec.layers.len()).flat_map(|i| [Some(self.mixer(i)), Some(self.ffn(i))]);
+        let head = self.args.logits.then(|| self.head());
+        let all = layers.chain([Some(self.embedding()), head]).flatten();
+        all.max_by_key(Phase::total).expect("the embedding is always there")
+    }
+
+    fn tokens(&self) -> usize {
+        self.args.num_sequences * self.args.sequence_length
+    }
+
+    fn residual(&self) -> u64 {
+        (self.tokens() * self.spec.hidden_size * 4) as u64
+    }
+
+    /// One copy of what a layer reads, all tokens in f32.
+    fn normed(&self) -> u64 {
+        (self.tokens() * self.spec.hidden_size * 4) as u64
+    }
+
+    fn size(&self, parts: &[inventory::Part]) -> usize {
+        parts.iter().map(self.size).sum()
+    }
+
+    /// Everything but routed experts of `count` layers from `i` on.
+    fn cores(&self, i: usize, count: usize) -> usize {
+        let layers = self.spec.layers.iter().skip(i).take(count);
+        layers.map(|layer| self.size(&inventory::core(layer, true))).sum()
+    }
+
+    fn embedding(&self) -> Phase {
+        if self.gpu.is_some() {
+            // Made on the CPU.
+            return Phase { weights: 0, hidden: self.residual(), workspace: 0 };
+        }
+        let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
+        Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
+    }
+
+    fn mixer(&self, i: usize) -> Phase {
+        let layer = &self.spec.layers[i];
+        let (hidden, positions) = (self.spec.hidden_size, self.args.sequence_length);
+        let workspace = match self.gpu {
+            None => self.cut.mixer_workspace(&layer.mixer, hidden, positions),
+            Some(_) => {
+                self.cut.mixer_vram(&layer.mixer, hidden, positions) + self.operands(&inventory::core(layer, false))
+            }
+        };
+        let mut phase = Phase {
+            weights: self.cores(i, self.chunk_layers) as u64,
+            hidden: self.residual(),
+            workspace: workspace as u64,
+        };
+        if let Ffn::Moe(moe) = &layer.ffn {
+            // What the experts will read, and those that the first sequences have chosen.
+            phase.hidden += self.normed();
+            phase.weights += self.waiting(moe);
+        }
+        phase
+    }
+
+    /// Experts that may wait to be used.
+    fn waiting(&self, moe: &Moe) -> u64 {
+        let expert = self.size(&inventory::expert(&moe.experts, 0));
+        self.queue.max(expert).min(expert * moe.num_experts) as u64
+    }
+
+    fn ffn(&self, i: usize) -> Phase {
+        let hidden = self.spec.hidden_size;
+        match &self.spec.layers[i].ffn {
+            Ffn::Dense(mlp) => {
+                let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
+                let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
+                let workspace = match self.gpu {
+                    None => self.cut.ffn_workspace(rows, hidden, inner),
+                    Some(_) => {
+                        let all = self.cut.sequences * self.args.sequence_length * hidden * 4;
+                        let operands = self.operands(&inventory::core(&self.spec.layers[i], true));
+                        all + ffn_vram(rows, hidden, inner) + operands
+                    }
+                };
+                Phase {
+                    weights: self.cores(i, self.chunk_layers) as u64,
+                    hidden: self.residual(),
+                    workspace: workspace as u64,
+                }
+            }
+            Ffn::Moe(moe) => {
+                let expert = self.size(&inventory::expert(&moe.experts, 0)) as u64;
+                let ahead = self.cores(i + 1, self.chunk_layers - 1) as u64;
+                // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
+                let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
+                let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate));
+                let workspace = match self.gpu {
+                    None => self.cut.ffn_workspace(rows, hidden, moe.intermediate),
+                    Some(_) => {
+                        let gathered = rows * hidden * 4;
+                        gathered
+                            + ffn_vram(rows, hidden, moe.intermediate)
+                            + self.operands(&inventory::expert(&moe.experts, 0))
+                    }
+                };
+                Phase {
+                    weights: expert + self.waiting(moe) + ahead,
+                    hidden: self.residual() + self.normed(),
+                    workspace: workspace as u64,
+                }
+            }
+        }
+    }
+
+    /// On a GPU: a weight widened for a product in f32.
+    fn operands(&self, parts: &[inventory::Part]) -> usize {
+        let widened = |part: &inventory::Part| {
+            let wide = part.elements() * 4;
+            if (self.size)(part) < wide { wide } else { 0 }
+        };
+        match self.gpu {
+            Some(ComputeDtype::F32) => parts.iter().map(widened).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn head(&self) -> Phase {
+        let width = self.spec.head.shape[1] * 4;
+        let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
+        let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
+        // Logits as a tensor, and copied out of it.
+        let workspace = (block * width + 2 * rows * block * 4) as u64;
+        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace }
+    }
+}
+
+/// Scores and weighted values; causal, so half of all pairs, or a window's worth.
+fn attention_flops(spec: &Model, args: &EstimateArgs) -> f64 {
+    let t = args.sequence_length as f64;
+    let per_layer = spec.layers.iter().map(|layer| match &layer.mixer {
+        Mixer::Attention(attention) => {
+            let keys = attention.window.map_or(t / 2.0, |window| (window as f64).min(t / 2.0));
+            4.0 * t * keys * (attention.heads * attention.head_dim) as f64
+        }
+        Mixer::DeltaNet(net) => 6.0 * t * (net.value_heads * net.key_dim * net.value_dim) as f64,
+    });
+    per_layer.sum::<f64>() * args.num_sequences as f64
+}

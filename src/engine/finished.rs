@@ -1,0 +1,186 @@
+//! A pass that is complete and not yet saved: its record takes the place of the checkpoint, so that whatever fails afterwards, a
+//! full disk or a misspelt option, the next run of the same work takes it up and reads no weights.
+//!
+//! Who has saved the record, or has ended well without, calls `remove`.
+
+use std::fs::Metadata;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::forward::norms;
+use super::resume::{FINISHED, Resume, Whose, beside, identity, is_checkpoint_of, mark, whose};
+use crate::disk;
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+use crate::record::{Activations, ExtractArgs, Keep, Measurements, Tokens, TokensInfo};
+use crate::results::{FULL_ACTIVATIONS, decode_stats, encode_stats, sealed};
+use crate::stats;
+use crate::weights::OpenModel;
+
+/// Bytes of the largest record.
+const MAX_RECORD: u64 = 4 << 30;
+
+/// What the record itself does not hold.
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    measurements: Measurements,
+    /// Which `activations.safetensors` belongs to it, where one does.
+    activations: Option<Stamp>,
+}
+
+/// Tells one file from another of its name.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Stamp {
+    bytes: u64,
+    inode: u64,
+    /// Seconds and nanoseconds since 1970.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file in the folder that the activations name.
+    fn of(acts: &Activations) -> Option<Self> {
+        let folder = acts.full_activations.as_ref()?;
+        let file: Metadata = std::fs::metadata(Path::new(folder).join(FULL_ACTIVATIONS)).ok()?;
+        Some(Self { bytes: file.len(), inode: file.ino(), modified: (file.mtime(), file.mtime_nsec()) })
+    }
+}
+
+impl Resume {
+    /// What an earlier run of this work has finished, if it has. What cannot be used is reported.
+    pub fn finished(
+        &mut self,
+        model: &OpenModel,
+        tokens: &Tokens,
+        args: &ExtractArgs,
+        progress: &dyn Progress,
+    ) -> Option<Activations> {
+        let (header, reader) = self.left.take_if(|(header, _)| !header[FINISHED].is_null())?;
+        let read = read(&header, reader).and_then(|(finished, acts)| {
+            let acts = of_this_work(acts, &finished.measurements, (model, tokens, args))?;
+            Ok((finished, acts))
+        });
+        let why = match read {
+            Ok((finished, acts)) if finished.activations == Stamp::of(&acts) => {
+                let (id, name) = (&model.info.id, &self.name);
+                progress.event(Event::Note(format!(
+                    "the finished pass of {id} is taken up from {name}: no weights are read"
+                )));
+                // So that whoever has sent it here fetches it again, and finds it when this comes to nothing.
+                progress.event(Event::Checkpoint { path: name.clone(), layer: acts.num_layers as u64 });
+                return Some(Activations { measurements: finished.measurements, ..acts });
+            }
+            Ok(_) => "belongs to activations that are gone".to_string(),
+            Err(error) => format!("is not used ({})", error.message),
+        };
+        progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
+        None
+    }
+
+    /// The pass is complete: its record takes the place of the last state. Where that cannot be written, the state stays.
+    pub fn finish(&mut self, acts: &Activations, progress: &dyn Progress) {
+        let finished = Finished { measurements: acts.measurements.clone(), activations: Stamp::of(acts) };
+        let mut header =
+            self.header(acts.num_layers, acts.measurements.bytes_read_before + acts.measurements.bytes_read);
+        header[FINISHED] = serde_json::to_value(finished).expect("JSON");
+        let written = self.own_place().and_then(|()| write(self.path(), &header, acts));
+        self.written(acts.num_layers, written, progress);
+    }
+}
+
+fn write(path: &Path, header: &Value, acts: &Activations) -> Result<()> {
+    let record = encode_stats(acts)?;
+    let mut writer = sealed::Writer::create(path, header)?;
+    writer.write_all(&record).map_err(|e| Error::io("writing the checkpoint", &e).hint("is the disk full?"))?;
+    writer.finish()
+}
+
+fn read(header: &Value, mut reader: sealed::Reader) -> Result<(Finished, Activations)> {
+    let finished: Finished = serde_json::from_value(header[FINISHED].clone())
+        .map_err(|e| Error::new(Kind::Corrupt, format!("its measurements: {e}")))?;
+    let mut record = Vec::new();
+    (&mut reader).take(MAX_RECORD).read_to_end(&mut record).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
+    reader.finish()?;
+    Ok((finished, decode_stats(&record, "reading it")?))
+}
+
+/// The record, if it has the shape of this work's. It may come from another machine, which is believed numbers only.
+fn of_this_work(
+    acts: Activations,
+    measurements: &Measurements,
+    (model, tokens, args): (&OpenModel, &Tokens, &ExtractArgs),
+) -> Result<Activations> {
+    let shape = (acts.num_layers, acts.hidden_size, acts.num_sequences, acts.sequence_length);
+    let info = &tokens.info;
+    let expected = (model.spec.layers.len(), model.spec.hidden_size, info.num_sequences, info.sequence_length);
+    let measured = measurements.measured().iter().all(|(_, value)| value.is_finite() && *value >= 0.0);
+    let silent = measurements.machine.is_empty() && measurements.completion_time.is_empty();
+    if shape != expected || acts.norms != norms(model) || !measured || !silent {
+        return Err(Error::corrupt("its record is not of this work"));
+    }
+    stats::check_whole(&acts)?;
+    let full_activations = args.out.clone().filter(|_| args.keep == Keep::Full);
+    Ok(Activations { model: model.info.clone(), tokens: info.clone(), full_activations, ..acts })
+}
+
+/// Files that work with the checkpoint `asked` may have: that one, and those beside it.
+pub fn checkpoints(asked: &str) -> Vec<String> {
+    let (folder, file) = asked.rsplit_once('/').unwrap_or((".", asked));
+    let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{asked}{}", &name[file.len()..]))
+    });
+    let mut names: Vec<String> = std::iter::once(asked.to_string()).chain(beside).collect();
+    names.sort();
+    names
+}
+
+/// Gives a checkpoint that has come as `arrived` its place: `asked`, unless other work has that.
+///
+/// # Errors
+/// Where `arrived` is no checkpoint, or a file of another kind has its place. What cannot be placed is removed.
+pub fn place(arrived: &Path, asked: &str) -> Result<()> {
+    let placed = || {
+        let header = sealed::header_of(arrived).ok_or_else(|| Error::corrupt("what came is no checkpoint"))?;
+        let Value::Object(identity) = &header["identity"] else {
+            return Err(Error::corrupt("what came is of no work"));
+        };
+        let own = beside(asked, &mark(identity));
+        let place = match (whose(asked, identity)?, whose(&own, identity)?) {
+            (Whose::Others(..), _) | (Whose::Nobodys, Whose::Ours(..)) => own.as_str(),
+            _ => asked,
+        };
+        disk::rename(arrived, Path::new(place)).map_err(|e| Error::io(format!("writing {place}"), &e))
+    };
+    placed().inspect_err(|_| drop(std::fs::remove_file(arrived)))
+}
+
+/// Whether a checkpoint with this header can be of this work, as far as is known without the model.
+pub fn may_be_of(header: &Value, tokens: &TokensInfo, args: &ExtractArgs) -> bool {
+    let of = &header["identity"];
+    of["tokens"] == serde_json::json!([tokens.sha256, tokens.num_sequences, tokens.sequence_length])
+        && of["keep"] == serde_json::json!(args.keep)
+        && of["logits"] == args.logits
+        && of["memory_budget"] == args.memory_budget
+}
+
+/// Removes what the work that gave `acts` has left under `asked`. Files of other work stay.
+pub fn remove(asked: &str, acts: &Activations, args: &ExtractArgs) {
+    let identity = identity(&acts.model, &acts.tokens, args, &acts.ladder, "");
+    let ours = |header: &Value| {
+        identity.iter().all(|(key, value)| match key.as_str() {
+            "model" => header["identity"][key]["files"] == value["files"],
+            _ => header["identity"][key] == *value,
+        })
+    };
+    for name in checkpoints(asked) {
+        let path = PathBuf::from(name);
+        if sealed::header_of(&path).is_some_and(|header| ours(&header)) {
+            sealed::remove(&path);
+        }
+    }
+}

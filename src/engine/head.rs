@@ -1,0 +1,128 @@
+//! Next-token loss and last logits, with the head read in blocks of vocabulary rows and never whole.
+//!
+//! The log of the sum of exponentials runs along the blocks, so logits of all positions never exist at once.
+
+use rayon::prelude::*;
+
+use super::linear;
+use crate::error::Result;
+use crate::hub::Announcement;
+use crate::ops::{self, Projection};
+use crate::progress::Progress;
+use crate::spec::Model;
+use crate::tensor::Tensor;
+use crate::tensor::tensor_error;
+use crate::vocabulary::Order;
+use crate::weights::load::Loader;
+use crate::weights::reader::Weights;
+
+/// Bytes of head weights, and of logits, held at once.
+pub const BLOCK_BYTES: usize = 64 << 20;
+
+pub struct HeadOutput {
+    /// [sequences][vocab]
+    pub last_logits: Vec<Vec<f32>>,
+    /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]), nats; empty for sequences of one token.
+    pub mean_nll: Vec<f32>,
+}
+
+/// `hidden` [sequences * positions, hidden] of each share of the sequences, before the final norm; `weights` holds that norm
+/// for each.
+pub fn head(
+    model: &Model,
+    loader: &Loader,
+    weights: &[Weights],
+    hidden: &[&Tensor],
+    ids: &[Vec<u32>],
+    progress: &dyn Progress,
+) -> Result<HeadOutput> {
+    let (sequences, positions) = (ids.len(), ids[0].len());
+    let vocab = model.vocab_size;
+    let normed = weights.iter().zip(hidden).map(|(weights, hidden)| before(model, weights, hidden));
+    let normed = normed.collect::<candle_core::Result<Vec<_>>>().map_err(tensor_error)?;
+    let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
+    let rows = (BLOCK_BYTES / (block * 4)).max(1);
+    let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
+    // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
+    let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
+    let mut ahead = loader.checkpoint.ahead();
+    let entry = loader.checkpoint.expect(&model.head)?;
+    ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: vec![entry.part(0..entry.bytes)] });
+    for first in (0..vocab).step_by(block) {
+        if progress.interrupted() {
+            return Err(crate::error::Error::interrupted());
+        }
+        let count = block.min(vocab - first);
+        let parts = loader.rows(&model.head, first, count, None)?;
+        for (share, first_row, taken) in pieces(&normed, rows) {
+            let logits = || -> candle_core::Result<Vec<f32>> {
+                let x = normed[share].rows(first_row, taken)?;
+                let projection = Projection { weight: &parts[share], order: Order::OutIn, bias: None };
+                ops::project(&x, &[projection], weights[share].rounded())?.remove(0).values()
+            };
+            let logits = logits().map_err(tensor_error)?;
+            let start = first_row + normed[..share].iter().map(|x| x.dims()[0]).sum::<usize>();
+            running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
+                |(i, (running, logits))| {
+                    let (s, t) = ((start + i) / positions, (start + i) % positions);
+                    running.block(logits, first, ids[s].get(t + 1).map(|id| *id as usize));
+                },
+            );
+            for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
+                if token % positions == positions - 1 {
+                    last_logits[token / positions].extend_from_slice(logits);
+                }
+            }
+        }
+    }
+    let mean = |s: usize| {
+        let losses = running[s * positions..][..positions - 1].iter().map(Running::loss);
+        (losses.sum::<f64>() / (positions - 1) as f64) as f32
+    };
+    let mean_nll = if positions > 1 { (0..sequences).map(mean).collect() } else { Vec::new() };
+    Ok(HeadOutput { last_logits, mean_nll })
+}
+
+/// What the head reads: `hidden` after the final norm.
+fn before(model: &Model, weights: &Weights, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    let normed = match &model.final_norm {
+        Some(norm) => linear::norm(norm, weights, hidden)?,
+        None => hidden.clone(),
+    };
+    match &model.project_out {
+        Some(projection) => linear::linear(projection, weights, &normed),
+        None => Ok(normed),
+    }
+}
+
+/// Pieces of at most `rows` rows: which share, its first row, how many.
+fn pieces(shares: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
+    let of = |(share, x): (usize, &Tensor)| {
+        let all = x.dims()[0];
+        (0..all).step_by(rows).map(move |first| (share, first, rows.min(all - first)))
+    };
+    shares.iter().enumerate().flat_map(of).collect()
+}
+
+#[derive(Clone)]
+struct Running {
+    max: f32,
+    sum: f64,
+    target: f32,
+}
+
+impl Running {
+    fn block(&mut self, logits: &[f32], first: usize, target: Option<usize>) {
+        let max = logits.iter().fold(self.max, |max, logit| max.max(*logit));
+        self.sum *= ((self.max - max) as f64).exp();
+        self.sum += logits.iter().map(|logit| ((logit - max) as f64).exp()).sum::<f64>();
+        self.max = max;
+        if let Some(logit) = target.and_then(|target| target.checked_sub(first)).and_then(|i| logits.get(i)) {
+            self.target = *logit;
+        }
+    }
+
+    fn loss(&self) -> f64 {
+        self.sum.ln() + (self.max - self.target) as f64
+    }
+}

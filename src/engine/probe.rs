@@ -1,0 +1,120 @@
+//! Entrances for `benches/`: single operations on made-up values of given sizes, and runs with a part left out. Not an
+//! interface for users.
+
+use half::bf16;
+
+pub use super::forward::extract_with;
+use super::tap;
+use crate::error::Result;
+use crate::ops::{self, Attend, FeedForward, Projection};
+use crate::record::{DEFAULT_LADDER, NormId, Site};
+use crate::tensor::tensor_error;
+use crate::tensor::{Device, Tensor};
+use crate::vocabulary::{Activation, Order};
+use crate::weights::mxfp4;
+
+/// What a benchmark changes to see what something costs; a run of its own has the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Every weight is in memory before the clock starts.
+    pub preload: bool,
+    /// Norm outputs are folded.
+    pub tap: bool,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { preload: false, tap: true }
+    }
+}
+
+/// Something to time.
+pub type Work = Box<dyn FnMut()>;
+
+/// Numbers between -0.5 and 0.5.
+fn noise(count: usize) -> Vec<f32> {
+    uniform().take(count).collect()
+}
+
+fn uniform() -> impl Iterator<Item = f32> {
+    let mut state = 0x9e37_79b9_u32;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    })
+}
+
+fn tensor(shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(noise(shape.iter().product()), shape, &Device::Cpu).map_err(tensor_error)
+}
+
+fn weight(out: usize, input: usize) -> Result<Tensor> {
+    let values: Vec<bf16> = noise(out * input).into_iter().map(bf16::from_f32).collect();
+    Tensor::from_vec(values, (out, input), &Device::Cpu).map_err(tensor_error)
+}
+
+/// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many; `rounded`: in the compute
+/// dtype bf16.
+pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result<Work> {
+    let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
+    let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
+    let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
+    let (shares, room) = (vec![0.125; rows], ops::Room::default());
+    Ok(Box::new(move || {
+        fn projection(weight: &Tensor) -> Projection<'_> {
+            Projection { weight, order: Order::OutIn, bias: None }
+        }
+        let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
+        let network = FeedForward { gate, up, down, activation: Activation::Silu, rounded };
+        ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
+    }))
+}
+
+/// Causal attention of one sequence.
+pub fn attention(
+    positions: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+    rounded: bool,
+) -> Result<Work> {
+    let q = tensor(&[positions, heads * head_dim])?;
+    let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
+    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, rounded };
+    Ok(Box::new(move || {
+        ops::attend(&q, &k, &v, None, op).expect("sizes fit");
+    }))
+}
+
+/// The gated delta rule of one sequence; key and value heads of `dim`.
+pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
+    let of = || tensor(&[heads, positions, dim]);
+    let (q, k, v) = (of()?, of()?, of()?);
+    let (beta_and_decay, per_head) = (tensor(&[positions, 2 * heads])?, tensor(&[heads])?);
+    Ok(Box::new(move || {
+        let (a_log, dt_bias) = (&per_head, &per_head);
+        let net = ops::DeltaNet { positions, heads, group: 1, beta_and_decay: &beta_and_decay, a_log, dt_bias };
+        ops::delta_rule(&q, &k, &v, &net).expect("sizes fit");
+    }))
+}
+
+/// MXFP4 to bf16 on one thread, as a reader does it.
+pub fn mxfp4(blocks: usize) -> Work {
+    let codes: Vec<u8> = (0..blocks * mxfp4::BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
+    let scales: Vec<u8> = (0..blocks).map(|i| 120 + (i % 8) as u8).collect();
+    Box::new(move || {
+        std::hint::black_box(mxfp4::dequantise(&codes, &scales));
+    })
+}
+
+/// One norm output of some sequences, folded.
+pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
+    // Nearly normal with standard deviation 1, as norm outputs are: most rows have a value on the ladder.
+    let mut uniform = uniform();
+    let values = (0..sequences * positions * hidden).map(|_| uniform.by_ref().take(12).sum::<f32>()).collect();
+    let x = Tensor::from_vec(values, (sequences * positions, hidden), &Device::Cpu).map_err(tensor_error)?;
+    let norm = NormId { layer: 0, site: Site::InputLayernorm };
+    let mut tap = tap::Tap::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden)?;
+    Ok(Box::new(move || tap.see(0, 0, &x).expect("values in CPU memory")))
+}

@@ -1,0 +1,423 @@
+//! Checkpoints of a run: what one layer leaves to the next goes to a file, and a run that was cut off goes on from there.
+//!
+//! The file holds the residual stream (4 bytes per token and feature), the tap's levels (1 byte) and, of the norms so far,
+//! folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
+//! 4,096 features in 46 layers. There is one file, replaced each time, at last by the finished record (`finished`). It says what it
+//! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work stays: this work then has
+//! its own beside it, under a name that says whose it is. A damaged one is reported and not used. Equal bytes at the end can be had
+//! where the arithmetic is equal: the same program, and processors with the same vector instructions.
+
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::finished::checkpoints;
+use super::forward::norms;
+use super::tap::{Folds, Tap};
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, NormId, Site, Tokens, TokensInfo};
+use crate::results::{FullActivations, sealed};
+use crate::tensor::Tensor;
+use crate::tensor::tensor_error;
+use crate::weights::checkpoint::hex;
+use crate::weights::{OpenModel, Share};
+
+/// Time between two checkpoints: what a cut may cost.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two checkpoints, in times that writing one takes: they cost at most 3 % of a run.
+const INTERVAL_PER_COST: u32 = 33;
+/// The residual stream passes through memory in pieces of so many bytes.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Bytes of a mark.
+const MARK_BYTES: usize = 8;
+/// The key of a header that says of a finished pass what is not in its record.
+pub(super) const FINISHED: &str = "finished";
+
+/// Bytes of what is stored beside folds: tokens per expert, and where values were not finite.
+const BESIDE_FOLDS: u64 = 64 << 20;
+
+/// The checkpoint of one run.
+pub struct Resume {
+    /// The file as the user wrote it.
+    asked: String,
+    /// The file of this work: that one, or one beside it.
+    pub name: String,
+    /// What the run computes: two runs with the same one end with the same bytes.
+    identity: Map<String, Value>,
+    every: Option<usize>,
+    /// What an earlier run has left in the file.
+    pub(super) left: Option<(Value, sealed::Reader)>,
+    /// Layers whose work is in the file.
+    saved: usize,
+    last: Instant,
+    cost: Duration,
+    /// The last attempt to write has failed, and the user has been told.
+    failing: bool,
+}
+
+/// Whose a file is.
+pub(super) enum Whose {
+    Nobodys,
+    Ours(Value, Box<sealed::Reader>),
+    /// Why it is not of this work, and whether it holds a finished pass.
+    Others(String, bool),
+    Damaged(String),
+}
+
+/// What one layer leaves to the next.
+pub struct State<'a> {
+    /// Layers done.
+    pub layer: usize,
+    /// [tokens, hidden] of each share, f32
+    pub hidden: Vec<&'a Tensor>,
+    pub tap: &'a Tap,
+    pub coverage: &'a [ExpertCoverage],
+    /// Bytes of tensor data read for it, by all runs.
+    pub bytes_read: u64,
+}
+
+/// The same, read back; the tap has been told.
+pub struct Found {
+    pub layer: usize,
+    /// Of each share.
+    pub hidden: Vec<Tensor>,
+    pub coverage: Vec<ExpertCoverage>,
+    pub bytes_read: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rest<'a> {
+    folds: Folds<'a>,
+    coverage: Cow<'a, [ExpertCoverage]>,
+}
+
+impl Resume {
+    /// None where no checkpoint is asked for. Files that cannot be used are reported.
+    pub fn new(
+        model: &OpenModel,
+        tokens: &Tokens,
+        args: &ExtractArgs,
+        ladder: &[f32],
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
+        let Some(asked) = &args.checkpoint else { return Ok(None) };
+        let samples = model.checkpoint.sample()?;
+        let mut resume = Self {
+            asked: asked.path.clone(),
+            name: asked.path.clone(),
+            identity: identity(&model.info, &tokens.info, args, ladder, &samples),
+            every: asked.layers,
+            left: None,
+            saved: 0,
+            last: Instant::now(),
+            cost: Duration::ZERO,
+            failing: false,
+        };
+        resume.look(progress)?;
+        Ok(Some(resume))
+    }
+
+    /// What files of this work have in common.
+    pub(super) fn mark(&self) -> String {
+        mark(&self.identity)
+    }
+
+    /// The header of a file of this work, after so many layers; the mark comes first, so that it is found without reading on.
+    pub(super) fn header(&self, layer: usize, bytes_read: u64) -> Value {
+        json!({ "mark": self.mark(), "identity": self.identity, "layer": layer, "bytes_read": bytes_read })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        Path::new(&self.name)
+    }
+
+    /// Layers whose work can be taken up by another run.
+    pub fn saved(&self) -> usize {
+        self.saved
+    }
+
+    /// Finds what earlier runs of this work have left, and the place where this one writes.
+    fn look(&mut self, progress: &dyn Progress) -> Result<()> {
+        let mut unused = Vec::new();
+        for name in [self.asked.clone(), beside(&self.asked, &self.mark())] {
+            match whose(&name, &self.identity)? {
+                Whose::Ours(header, reader) => {
+                    (self.name, self.left) = (name, Some((header, *reader)));
+                    return Ok(());
+                }
+                Whose::Others(why, finished) => {
+                    self.name = beside(&self.asked, &self.mark());
+                    // A finished pass waits to be saved; nothing of this one could have been in its place.
+                    if !finished {
+                        unused.push(format!("{name} is {why}, which stays; that of this run is {}", self.name));
+                    }
+                }
+                Whose::Damaged(why) => unused.push(format!("{name} is not used ({why})")),
+                Whose::Nobodys => (),
+            }
+        }
+        for why in unused {
+            progress.event(Event::Warning(format!("checkpoint {why}: starting at the first layer")));
+        }
+        Ok(())
+    }
+
+    /// Marks of the work that has the other files beside this one.
+    fn marks_of_others(&self) -> Vec<String> {
+        let header = |name: &String| sealed::header_of(Path::new(name));
+        let names = checkpoints(&self.asked);
+        names.iter().filter_map(header).filter_map(|header| header["mark"].as_str().map(String::from)).collect()
+    }
+
+    /// Before writing: a run of other work may have taken the place meanwhile.
+    pub(super) fn own_place(&mut self) -> Result<()> {
+        if let Whose::Others(..) = whose(&self.name, &self.identity)? {
+            self.name = beside(&self.asked, &self.mark());
+        }
+        Ok(())
+    }
+
+    /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
+    fn find(&mut self, model: &OpenModel, shares: &[Share], tap: &mut Tap, progress: &dyn Progress) -> Option<Found> {
+        let (header, reader) = self.left.take()?;
+        match read(&header, reader, model, shares, tap) {
+            Ok(found) => {
+                self.saved = found.layer;
+                Some(found)
+            }
+            Err(error) => {
+                self.forget(&format!("is not used ({})", error.message), tap, progress);
+                None
+            }
+        }
+    }
+
+    /// Gives up what `find` gave.
+    fn forget(&mut self, why: &str, tap: &mut Tap, progress: &dyn Progress) {
+        self.saved = 0;
+        tap.begin_again();
+        progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
+    }
+
+    /// Whether it is time for a checkpoint after `layer` layers.
+    pub fn is_due(&self, layer: usize) -> bool {
+        match self.every {
+            Some(layers) => layer.is_multiple_of(layers),
+            None => self.last.elapsed() >= INTERVAL.max(INTERVAL_PER_COST * self.cost),
+        }
+    }
+
+    /// Writes the state unless it is in the file already. A failure is reported, and the run goes on.
+    pub fn save(&mut self, state: &State, full: Option<&mut FullActivations>, progress: &dyn Progress) {
+        if state.layer <= self.saved {
+            return;
+        }
+        let start = Instant::now();
+        let header = self.header(state.layer, state.bytes_read);
+        // What the checkpoint says is finished must be on the disk before it.
+        let kept = full.map_or(Ok(()), FullActivations::keep).and_then(|()| self.own_place());
+        let written = kept.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
+        self.cost = start.elapsed();
+        self.last = Instant::now();
+        self.written(state.layer, written, progress);
+    }
+
+    /// Tells what came of writing the state after `layer` layers.
+    pub(super) fn written(&mut self, layer: usize, outcome: Result<()>, progress: &dyn Progress) {
+        match outcome {
+            Ok(()) => {
+                self.saved = layer;
+                self.failing = false;
+                progress.event(Event::Checkpoint { path: self.name.clone(), layer: layer as u64 });
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                let text = format!("no checkpoint after layer {layer}: {}; the run goes on", error.message);
+                progress.event(Event::Warning(text));
+            }
+            Err(_) => (),
+        }
+    }
+}
+
+/// Finds what a run can take over, and the file for all activations where they are kept.
+pub fn take_over(
+    resume: &mut Option<Resume>,
+    (model, shares): (&OpenModel, &[Share]),
+    tokens: &Tokens,
+    tap: &mut Tap,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+) -> Result<(Option<Found>, Option<FullActivations>)> {
+    let found = match resume {
+        Some(resume) => resume.find(model, shares, tap, progress),
+        None => None,
+    };
+    let folder = match (args.keep, &args.out) {
+        (Keep::Stats, _) => return Ok((found, None)),
+        (Keep::Full, Some(folder)) => folder,
+        (Keep::Full, None) => {
+            return Err(Error::bad_argument("keep: \"full\" needs a folder to write to")
+                .hint("add out: \"results/NAME\" to the options"));
+        }
+    };
+    let tensors = &full_tensors(model, tokens, args);
+    let Some(resume) = resume else { return Ok((None, Some(FullActivations::create(folder, tensors)?))) };
+    if let Some(found) = found {
+        if let Some(full) = FullActivations::resume(&resume.mark(), folder, tensors, &finished(found.layer))? {
+            return Ok((Some(found), Some(full)));
+        }
+        resume.forget("belongs to activations that are gone", tap, progress);
+    }
+    Ok((None, Some(FullActivations::create_for(&resume.mark(), &resume.marks_of_others(), folder, tensors)?)))
+}
+
+/// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot. `samples`: of the weights.
+pub(super) fn identity(
+    model: &ModelInfo,
+    tokens: &TokensInfo,
+    args: &ExtractArgs,
+    ladder: &[f32],
+    samples: &str,
+) -> Map<String, Value> {
+    let files = model.files.iter().filter(|file| file.name != "tokenizer.json");
+    let identity = json!({
+        "program": env!("CARGO_PKG_VERSION"),
+        "model": { "files": files.collect::<Vec<_>>(), "samples": samples },
+        "dtype": model.dtype,
+        "device": model.device,
+        "tokens": [tokens.sha256, tokens.num_sequences, tokens.sequence_length],
+        "thresholds": ladder.iter().map(|rung| rung.to_bits()).collect::<Vec<_>>(),
+        "keep": args.keep,
+        "logits": args.logits,
+        "memory_budget": args.memory_budget,
+    });
+    let Value::Object(identity) = identity else { unreachable!("made as an object") };
+    identity
+}
+
+/// Whose the file `name` is, seen from work of this identity.
+///
+/// # Errors
+/// Where it is no checkpoint at all.
+pub(super) fn whose(name: &str, identity: &Map<String, Value>) -> Result<Whose> {
+    let (header, reader) = match sealed::Reader::open(Path::new(name)) {
+        Ok(None) => return Ok(Whose::Nobodys),
+        Ok(Some(opened)) => opened,
+        Err(error) => {
+            return match error.kind {
+                Kind::BadArgument => Err(error),
+                Kind::VersionMismatch => Ok(Whose::Others("of another version of this program".to_string(), false)),
+                _ => Ok(Whose::Damaged(error.message)),
+            };
+        }
+    };
+    let differs = |(key, value): &(&String, &Value)| header["identity"][key.as_str()] != **value;
+    let other: Vec<&str> = identity.iter().filter(differs).map(|(key, _)| &**key).collect();
+    Ok(match other.is_empty() {
+        true => Whose::Ours(header, Box::new(reader)),
+        false => Whose::Others(
+            format!("of other work (its {} differ)", other.join(", ")),
+            header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
+        ),
+    })
+}
+
+pub(super) fn mark(identity: &Map<String, Value>) -> String {
+    let identity = serde_json::to_string(identity).expect("JSON");
+    hex(&Sha256::digest(identity)[..MARK_BYTES])
+}
+
+/// Where work with this mark has its file when other work has the one that was asked for.
+pub(super) fn beside(asked: &str, mark: &str) -> String {
+    format!("{asked}.{mark}")
+}
+
+/// Whether `name` is a file that work with the checkpoint `asked` may have.
+pub fn is_checkpoint_of(asked: &str, name: &str) -> bool {
+    let is_mark =
+        |mark: &str| mark.len() == 2 * MARK_BYTES && mark.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    name == asked || name.strip_prefix(asked).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_mark)
+}
+
+/// The tensors of `activations.safetensors`, with their shapes.
+fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
+    let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
+    let mut tensors: Vec<_> =
+        norms(model).iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
+    if args.logits {
+        tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
+        tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
+    }
+    tensors
+}
+
+/// Tensors that are complete after `layer` layers.
+fn finished(layer: usize) -> Vec<String> {
+    (0..layer).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }.name())).collect()
+}
+
+/// First row and number of rows of each piece.
+fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
+    let (rows, width) = hidden.dims2()?;
+    let step = (PIECE_BYTES / 4 / width).max(1);
+    Ok((0..rows).step_by(step).map(|first| (first, step.min(rows - first))).collect())
+}
+
+fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
+    let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
+    for hidden in &state.hidden {
+        for (first, count) in pieces(hidden).map_err(tensor_error)? {
+            let piece = hidden.rows(first, count).and_then(|x| x.values());
+            writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
+        }
+    }
+    writer.write_all(state.tap.levels()).map_err(writing)?;
+    let rest = Rest { folds: state.tap.folds(2 * state.layer), coverage: state.coverage.into() };
+    rmp_serde::encode::write(&mut writer, &rest)
+        .map_err(|e| Error::new(Kind::Io, format!("writing the checkpoint: {e}")).hint("is the disk full?"))?;
+    writer.finish()
+}
+
+fn read(
+    header: &Value,
+    mut reader: sealed::Reader,
+    model: &OpenModel,
+    shares: &[Share],
+    tap: &mut Tap,
+) -> Result<Found> {
+    let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
+    let inconsistent = || Error::corrupt("its parts do not fit");
+    let width = model.spec.hidden_size;
+    let mut all = Vec::new();
+    for share in shares {
+        let rows = share.sequences.len() * tap.positions();
+        let hidden = Tensor::zeros((rows, width), &share.device).map_err(tensor_error)?;
+        for (first, count) in pieces(&hidden).map_err(tensor_error)? {
+            let mut piece = vec![0f32; count * width];
+            reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
+            let piece = Tensor::from_vec(piece, (count, width), &share.device);
+            piece.and_then(|piece| hidden.set_rows(&piece, first)).map_err(tensor_error)?;
+        }
+        all.push(hidden);
+    }
+    reader.read_exact(tap.levels_mut()).map_err(reading)?;
+    // No more than folds of this shape, and a few numbers beside them, can take.
+    let most = tap.most_stored() + BESIDE_FOLDS;
+    let rest: Rest<'static> =
+        rmp_serde::from_read((&mut reader).take(most)).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
+    reader.finish()?;
+    let number = |key: &str| header[key].as_u64().ok_or_else(inconsistent);
+    let layer = number("layer")? as usize;
+    if layer > model.spec.layers.len() || !tap.resume(2 * layer, rest.folds) {
+        return Err(inconsistent());
+    }
+    Ok(Found { layer, hidden: all, coverage: rest.coverage.into_owned(), bytes_read: number("bytes_read")? })
+}

@@ -1,0 +1,137 @@
+//! Which experts a token goes to and with what weight: pure arithmetic on router logits.
+//!
+//! Ties go to the expert with the lower index.
+
+use rayon::prelude::*;
+
+use crate::spec::Scoring;
+
+/// Added to the sum of sigmoid weights before dividing (transformers `Glm4MoeTopkRouter`, DeepSeek-V3).
+const SIGMOID_EPS: f32 = 1e-20;
+
+/// For each expert the tokens it was given, ascending, and their weights.
+pub struct Assignment {
+    pub rows: Vec<Vec<u32>>,
+    pub weights: Vec<Vec<f32>>,
+}
+
+impl Assignment {
+    pub fn new(experts: usize) -> Self {
+        Self { rows: vec![Vec::new(); experts], weights: vec![Vec::new(); experts] }
+    }
+
+    /// Adds the tokens `first_row..` whose router logits are `logits` [tokens, experts].
+    pub fn route(
+        &mut self,
+        first_row: usize,
+        logits: &[f32],
+        top_k: usize,
+        scoring: &Scoring,
+        correction: Option<&[f32]>,
+    ) {
+        let experts = self.rows.len();
+        let chosen: Vec<Vec<(usize, f32)>> =
+            logits.par_chunks_exact(experts).map(|logits| choose(logits, top_k, scoring, correction)).collect();
+        for (row, chosen) in (first_row..).zip(chosen) {
+            for (expert, weight) in chosen {
+                self.rows[expert].push(row as u32);
+                self.weights[expert].push(weight);
+            }
+        }
+    }
+
+    /// Whether an expert got at least one token.
+    pub fn uses(&self, expert: usize) -> bool {
+        !self.rows[expert].is_empty()
+    }
+}
+
+/// The `k` largest, largest first.
+fn top(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, by_score);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(by_score);
+    order
+}
+
+fn softmax(logits: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
+    let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+    let exp: Vec<f32> = logits.map(|logit| (logit - max).exp()).collect();
+    let sum: f32 = exp.iter().sum();
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+/// (expert, weight) pairs of one token.
+fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]>) -> Vec<(usize, f32)> {
+    match *scoring {
+        Scoring::Softmax { renormalise } => {
+            let shares = softmax(logits.iter().copied());
+            let experts = top(&shares, k);
+            let sum: f32 = if renormalise { experts.iter().map(|e| shares[*e]).sum() } else { 1.0 };
+            experts.into_iter().map(|e| (e, shares[e] / sum)).collect()
+        }
+        Scoring::TopKSoftmax => {
+            let experts = top(logits, k);
+            let weights = softmax(experts.iter().map(|e| logits[*e]));
+            experts.into_iter().zip(weights).collect()
+        }
+        Scoring::Sigmoid { groups, top_groups, renormalise, factor } => {
+            let scores: Vec<f32> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
+            let mut choice = scores.clone();
+            for (choice, correction) in choice.iter_mut().zip(correction.unwrap_or(&[])) {
+                *choice += correction;
+            }
+            let size = choice.len() / groups;
+            let group_scores: Vec<f32> =
+                choice.chunks(size).map(|group| top(group, 2).iter().map(|e| group[*e]).sum()).collect();
+            let kept = top(&group_scores, top_groups);
+            for (group, choice) in choice.chunks_mut(size).enumerate() {
+                if !kept.contains(&group) {
+                    choice.fill(f32::NEG_INFINITY);
+                }
+            }
+            let experts = top(&choice, k);
+            let sum = if renormalise { experts.iter().map(|e| scores[*e]).sum::<f32>() + SIGMOID_EPS } else { 1.0 };
+            experts.into_iter().map(|e| (e, scores[e] / sum * factor)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_weights_with_and_without_renormalising() {
+        let logits = [1.0, 3.0, 2.0, 0.0];
+        let plain = choose(&logits, 2, &Scoring::Softmax { renormalise: false }, None);
+        assert_eq!(plain.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 2]);
+        assert!((plain[0].1 - 0.643_914).abs() < 1e-5 && (plain[1].1 - 0.236_883).abs() < 1e-5);
+        let whole = choose(&logits, 2, &Scoring::Softmax { renormalise: true }, None);
+        let top_k = choose(&logits, 2, &Scoring::TopKSoftmax, None);
+        assert!((whole[0].1 + whole[1].1 - 1.0).abs() < 1e-6);
+        assert!(whole.iter().zip(&top_k).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6));
+    }
+
+    #[test]
+    fn correction_bias_chooses_but_does_not_weigh() {
+        let scoring = Scoring::Sigmoid { groups: 2, top_groups: 1, renormalise: true, factor: 2.5 };
+        // Without the bias the second group wins; with it the first.
+        let logits = [0.0, 0.0, 1.0, 1.0];
+        let chosen = choose(&logits, 2, &scoring, Some(&[1.0, 0.9, 0.0, 0.0]));
+        assert_eq!(chosen.iter().map(|c| c.0).collect::<Vec<_>>(), [0, 1]);
+        assert!(chosen.iter().all(|c| (c.1 - 1.25).abs() < 1e-6));
+    }
+
+    #[test]
+    fn every_token_gets_k_distinct_experts_and_ties_go_low() {
+        let mut assignment = Assignment::new(4);
+        assignment.route(10, &[0.0; 8], 2, &Scoring::TopKSoftmax, None);
+        assert_eq!(assignment.rows, [vec![10, 11], vec![10, 11], vec![], vec![]]);
+        assert_eq!([0, 1, 2, 3].map(|expert| assignment.uses(expert)), [true, true, false, false]);
+    }
+}

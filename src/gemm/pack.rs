@@ -1,0 +1,351 @@
+//! Brings operands into the order in which tiles read them: rows of x side by side, and outputs of a weight side by side.
+//!
+//! A weight in bf16 is widened here, block by block, and nowhere else; bf16 to f32 is exact.
+
+use half::bf16;
+
+use super::lanes::Lanes;
+use super::{DEPTH, Rows, Values, Weight};
+use crate::vocabulary::Order;
+
+/// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide registers.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Rounding up could make an infinity, or zero, of NaN.
+    if x.is_nan() { bits >> 16 | 0x40 } else { nearest }
+}
+
+/// Two numbers as one word of bf16, the first in the low half.
+#[inline(always)]
+fn pair(low: f32, high: f32) -> f32 {
+    f32::from_bits(rounded(low) | rounded(high) << 16)
+}
+
+/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
+///
+/// # Safety
+/// `to` has room for `depth * height` words; `L` is available.
+#[inline(always)]
+pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+    let zeros = [0f32; DEPTH];
+    let mut pairs = [[0f32; DEPTH]; HEIGHT];
+    let sources: [&[f32]; HEIGHT] = if L::PAIRS {
+        for (r, pairs) in pairs.iter_mut().enumerate() {
+            if first + r < x.rows {
+                pair_up(&x.row(first + r)[2 * from..], &mut pairs[..depth]);
+            }
+        }
+        std::array::from_fn(|r| &pairs[r][..depth])
+    } else {
+        std::array::from_fn(
+            |r| if first + r < x.rows { &x.row(first + r)[from..from + depth] } else { &zeros[..depth] },
+        )
+    };
+    let mut whole = 0;
+    #[cfg(target_arch = "x86_64")]
+    if L::TRANSPOSES {
+        whole = depth / 8 * 8;
+        for k in (0..whole).step_by(8) {
+            for r in (0..HEIGHT).step_by(8) {
+                unsafe {
+                    let mut eight = [std::arch::x86_64::_mm256_setzero_ps(); 8];
+                    for (i, row) in eight.iter_mut().enumerate() {
+                        *row = std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
+                    }
+                    for (i, column) in turned(eight).into_iter().enumerate() {
+                        store(column, (HEIGHT - r).min(8), to.add((k + i) * HEIGHT + r));
+                    }
+                }
+            }
+        }
+    }
+    for (r, source) in sources.iter().enumerate() {
+        for (k, value) in source.iter().enumerate().skip(whole) {
+            unsafe { *to.add(k * HEIGHT + r) = *value };
+        }
+    }
+}
+
+/// Words of two neighbours each, rounded to bf16, half to even; an odd last one gets a zero beside it.
+#[inline(always)]
+fn pair_up(row: &[f32], words: &mut [f32]) {
+    let whole = words.len().min(row.len() / 2);
+    for (word, [low, high]) in words.iter_mut().zip(&row.as_chunks::<2>().0[..whole]) {
+        *word = pair(*low, *high);
+    }
+    if whole < words.len() {
+        words[whole] = pair(row[2 * whole], 0.0);
+    }
+}
+
+/// The first `lanes` of a register; 4, 6 and 8 occur.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
+    use std::arch::x86_64::*;
+    unsafe {
+        match lanes {
+            8 => _mm256_storeu_ps(to, vector),
+            6 => {
+                _mm_storeu_ps(to, _mm256_castps256_ps128(vector));
+                _mm_storel_pd(to.add(4).cast(), _mm_castps_pd(_mm256_extractf128_ps::<1>(vector)));
+            }
+            4 => _mm_storeu_ps(to, _mm256_castps256_ps128(vector)),
+            _ => {
+                let mut all = [0f32; 8];
+                _mm256_storeu_ps(all.as_mut_ptr(), vector);
+                to.copy_from_nonoverlapping(all.as_ptr(), lanes);
+            }
+        }
+    }
+}
+
+/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width]; outputs past the end are
+/// zeros.
+///
+/// # Safety
+/// `to` has room for `depth * width` words; `L` is available.
+#[inline(always)]
+pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: *mut f32) {
+    let columns = width.min(w.out - first);
+    if columns < width {
+        for k in 0..depth {
+            unsafe { to.add(k * width + columns).write_bytes(0, width - columns) };
+        }
+    }
+    unsafe {
+        match (w.order, w.values, L::PAIRS) {
+            (Order::OutIn, Values::F32(values), false) => {
+                out_in::<L, _>(Plain(values), w, first, from, depth, width, to)
+            }
+            (Order::OutIn, Values::Bf16(values), false) => {
+                out_in::<L, _>(Widened(values), w, first, from, depth, width, to)
+            }
+            (Order::OutIn, Values::Bf16(values), true) => {
+                let whole = depth.min((w.input - 2 * from) / 2);
+                out_in::<L, _>(Pairs(values), w, first, from, whole, width, to);
+                if whole < depth {
+                    // The last input of an odd number has no partner.
+                    for n in 0..columns {
+                        let value = values[(first + n) * w.stride + w.input - 1].to_bits() as u32;
+                        *to.add(whole * width + n) = f32::from_bits(value);
+                    }
+                }
+            }
+            (Order::InOut, Values::F32(values), false) => {
+                for k in 0..depth {
+                    let row = &values[(from + k) * w.stride + first..][..columns];
+                    to.add(k * width).copy_from_nonoverlapping(row.as_ptr(), columns);
+                }
+            }
+            (Order::InOut, Values::Bf16(values), false) => {
+                for k in 0..depth {
+                    let row = &values[(from + k) * w.stride + first..][..columns];
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for (to, value) in to.iter_mut().zip(row) {
+                        *to = f32::from_bits((value.to_bits() as u32) << 16);
+                    }
+                }
+            }
+            (Order::InOut, Values::Bf16(values), true) => {
+                for k in 0..depth {
+                    let low = &values[2 * (from + k) * w.stride + first..][..columns];
+                    let odd = 2 * (from + k) + 1 < w.input;
+                    let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
+                    let keep = if odd { u32::MAX } else { 0 };
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+                        *to = f32::from_bits(low.to_bits() as u32 | ((high.to_bits() as u32) << 16) & keep);
+                    }
+                }
+            }
+            (Order::OutIn, Values::F32(values), true) => {
+                let whole = depth.min((w.input - 2 * from) / 2);
+                out_in::<L, _>(Rounded(values), w, first, from, whole, width, to);
+                if whole < depth {
+                    for n in 0..columns {
+                        *to.add(whole * width + n) = pair(values[(first + n) * w.stride + w.input - 1], 0.0);
+                    }
+                }
+            }
+            (Order::InOut, Values::F32(values), true) => {
+                for k in 0..depth {
+                    let low = &values[2 * (from + k) * w.stride + first..][..columns];
+                    let odd = 2 * (from + k) + 1 < w.input;
+                    let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
+                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+                        *to = pair(*low, if odd { *high } else { 0.0 });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How words are read from a row of stored values.
+trait Source: Copy {
+    /// Stored values per word.
+    const PER_WORD: usize;
+    /// Word that begins at value `at`.
+    unsafe fn word(self, at: usize) -> f32;
+    /// Eight such words.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256;
+}
+
+#[derive(Clone, Copy)]
+struct Plain<'a>(&'a [f32]);
+#[derive(Clone, Copy)]
+struct Widened<'a>(&'a [bf16]);
+#[derive(Clone, Copy)]
+struct Pairs<'a>(&'a [bf16]);
+#[derive(Clone, Copy)]
+struct Rounded<'a>(&'a [f32]);
+
+impl Source for Plain<'_> {
+    const PER_WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        self.0[at]
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 8].as_ptr()) }
+    }
+}
+
+impl Source for Widened<'_> {
+    const PER_WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        f32::from_bits((self.0[at].to_bits() as u32) << 16)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        unsafe {
+            let values = _mm_loadu_si128(self.0[at..at + 8].as_ptr().cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(values)))
+        }
+    }
+}
+
+impl Source for Pairs<'_> {
+    const PER_WORD: usize = 2;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        f32::from_bits(self.0[at].to_bits() as u32 | (self.0[at + 1].to_bits() as u32) << 16)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 16].as_ptr().cast()) }
+    }
+}
+
+impl Source for Rounded<'_> {
+    const PER_WORD: usize = 2;
+    #[inline(always)]
+    unsafe fn word(self, at: usize) -> f32 {
+        pair(self.0[at], self.0[at + 1])
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        let mut words = [0f32; 8];
+        pair_up(&self.0[at..at + 16], &mut words);
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(words.as_ptr()) }
+    }
+}
+
+/// `weight` for rows of inputs: a transposition, in squares of eight where the CPU has AVX2.
+#[inline(always)]
+unsafe fn out_in<L: Lanes, S: Source>(
+    values: S,
+    w: &Weight,
+    first: usize,
+    from: usize,
+    depth: usize,
+    width: usize,
+    to: *mut f32,
+) {
+    let columns = width.min(w.out - first);
+    let start = |n: usize| (first + n) * w.stride + S::PER_WORD * from;
+    let mut n = 0;
+    #[cfg(target_arch = "x86_64")]
+    if L::TRANSPOSES {
+        let whole = depth / 8 * 8;
+        while n + 8 <= columns {
+            for k in (0..whole).step_by(8) {
+                unsafe {
+                    let mut rows = [std::arch::x86_64::_mm256_setzero_ps(); 8];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = values.eight(start(n + i) + S::PER_WORD * k);
+                    }
+                    for (i, column) in turned(rows).into_iter().enumerate() {
+                        std::arch::x86_64::_mm256_storeu_ps(to.add((k + i) * width + n), column);
+                    }
+                }
+            }
+            for i in n..n + 8 {
+                for k in whole..depth {
+                    unsafe { *to.add(k * width + i) = values.word(start(i) + S::PER_WORD * k) };
+                }
+            }
+            n += 8;
+        }
+    }
+    while n < columns {
+        for k in 0..depth {
+            unsafe { *to.add(k * width + n) = values.word(start(n) + S::PER_WORD * k) };
+        }
+        n += 1;
+    }
+}
+
+/// The columns of eight rows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
+    use std::arch::x86_64::*;
+    unsafe {
+        // No closures: they do not have the processor's features, and are called.
+        let (mut low, mut high) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
+        for i in 0..4 {
+            low[i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            high[i] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut columns = [_mm256_setzero_ps(); 8];
+        for (i, pairs) in [low, high].iter().enumerate() {
+            // Columns c and c + 4 of four rows each: [c of rows 0..4 | c + 4 of rows 0..4].
+            let (top, bottom) = (
+                [_mm256_shuffle_ps::<0x44>(pairs[0], pairs[1]), _mm256_shuffle_ps::<0xee>(pairs[0], pairs[1])],
+                [_mm256_shuffle_ps::<0x44>(pairs[2], pairs[3]), _mm256_shuffle_ps::<0xee>(pairs[2], pairs[3])],
+            );
+            for c in 0..2 {
+                columns[2 * i + c] = _mm256_permute2f128_ps::<0x20>(top[c], bottom[c]);
+                columns[2 * i + c + 4] = _mm256_permute2f128_ps::<0x31>(top[c], bottom[c]);
+            }
+        }
+        columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_bf16() {
+        let bits =
+            (0..=u16::MAX).flat_map(|high| [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| (high as u32) << 16 | low));
+        for x in bits.map(f32::from_bits) {
+            assert_eq!(rounded(x), bf16::from_f32(x).to_bits() as u32, "{x:e}");
+        }
+    }
+}

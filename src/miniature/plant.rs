@@ -1,0 +1,48 @@
+//! Planted features: which norms of which layers are scaled at a dimension, and by how much.
+
+use crate::spec::inventory::Role;
+
+/// Scale of ordinary norm weights: small enough that no unplanted feature comes near the threshold.
+pub const ORDINARY: f32 = 0.4;
+
+/// A feature dimension whose norm weights are `scale` in a share of the layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    pub dim: usize,
+    pub scale: f32,
+    /// 1.0 plants it in every layer: a systematic feature.
+    pub layer_share: f64,
+}
+
+impl Planted {
+    pub const fn new(dim: usize, scale: f32, layer_share: f64) -> Self {
+        Self { dim, scale, layer_share }
+    }
+
+    /// Whether `layer` carries it: evenly spread over the layers.
+    pub fn in_layer(&self, layer: usize) -> bool {
+        let steps = |n: usize| (n as f64 * self.layer_share).ceil() as usize;
+        steps(layer + 1) > steps(layer)
+    }
+}
+
+/// The planted features that touch a tensor of `role` in `layer`.
+pub fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
+    let touched =
+        matches!(role, Some(Role::InputNorm | Role::FfnNorm | Role::FromInputNorm | Role::FromFfnNorm | Role::Router));
+    match layer {
+        Some(layer) if touched => planted.iter().copied().filter(|planted| planted.in_layer(layer)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_spread_over_the_layers() {
+        let count = |share| (0..10).filter(|layer| Planted::new(0, 1.0, share).in_layer(*layer)).count();
+        assert_eq!([count(1.0), count(0.4), count(0.5)], [10, 4, 5]);
+    }
+}

@@ -1,0 +1,244 @@
+//! Attention of whole sequences: scores, causal and sliding-window mask, optional sinks, softmax and the weighted sum of
+//! values, for one chunk of queries of one key head at a time.
+//!
+//! Keys and values are read where the projections left them, and serve all query heads of their group. A chunk multiplies only
+//! with the keys it can see: those up to its last query, and with a window only those from its first query's window on.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::shared::Shared;
+use super::values;
+use super::vector::{exp, sum, vectorised};
+use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
+use crate::memory;
+use crate::vocabulary::Order;
+
+/// Rows of scores per chunk, all heads of a group together. Chunks begin at fixed queries, so that sums do not depend on how
+/// the work is cut.
+const CHUNK_ROWS: usize = 96;
+/// Fewest queries per chunk, however large the group.
+const MIN_QUERIES: usize = 16;
+
+#[derive(Clone, Copy)]
+pub struct Attend {
+    pub positions: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// A query sees at most this many keys, itself included.
+    pub window: Option<usize>,
+    /// Factor on q·k.
+    pub scale: f32,
+    /// Operands may be rounded to bf16 where a device multiplies that faster.
+    pub rounded: bool,
+}
+
+/// Queries per chunk for a group of this many heads.
+pub fn chunk_queries(group: usize) -> usize {
+    (CHUNK_ROWS / group).max(MIN_QUERIES)
+}
+
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<Vec<f32>>, op: Attend) -> Result<Tensor> {
+    q.apply_op3_no_bwd(k, v, &Chunked { op, sinks })
+}
+
+thread_local! {
+    static SCORES: Cell<[Buffer; 2]> = Cell::default();
+}
+
+/// One chunk: its sequence, key head, and first query.
+struct Task {
+    sequence: usize,
+    kv_head: usize,
+    first: usize,
+}
+
+/// The operation with one logit per head that takes part in the sum and is then dropped.
+struct Chunked {
+    op: Attend,
+    sinks: Option<Vec<f32>>,
+}
+
+impl Chunked {
+    fn run(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+        let (positions, queries) = (self.op.positions, chunk_queries(self.op.heads / self.op.kv_heads));
+        let sequences = q.len() / (positions * self.op.heads * self.op.head_dim);
+        // The longest first.
+        let chunks = (0..positions).step_by(queries).rev();
+        let tasks: Vec<Task> = chunks
+            .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
+            .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
+            .collect();
+        let mut out: Vec<f32> = memory::unset(q.len());
+        let to = Shared(out.as_mut_ptr());
+        tasks.into_par_iter().with_max_len(1).for_each(|task| {
+            let mut buffers = SCORES.take();
+            self.chunk(&task, queries, (q, k, v), to, &mut buffers);
+            SCORES.set(buffers);
+        });
+        out
+    }
+
+    fn chunk(
+        &self,
+        task: &Task,
+        queries: usize,
+        (q, k, v): (&[f32], &[f32], &[f32]),
+        to: Shared,
+        buffers: &mut [Buffer; 2],
+    ) {
+        let Attend { heads, kv_heads, head_dim, .. } = self.op;
+        let group = heads / kv_heads;
+        let queries = queries.min(self.op.positions - task.first);
+        let first_key = self.op.window.map_or(0, |width| (task.first + 1).saturating_sub(width));
+        let keys = task.first + queries - first_key;
+        let first_row = task.sequence * self.op.positions;
+        // Rows of scores are ordered by head within the group, then query; each is a row of [tokens * heads, head_dim].
+        let head_rows: Vec<u32> = (0..group)
+            .flat_map(|head| (0..queries).map(move |query| (head, query)))
+            .map(|(head, query)| ((first_row + task.first + query) * heads + task.kv_head * group + head) as u32)
+            .collect();
+        let of_head = |values| {
+            let begin = (first_row + first_key) * kv_heads * head_dim + task.kv_head * head_dim;
+            let values: &[f32] = values;
+            Values::F32(&values[begin..])
+        };
+        let stride = kv_heads * head_dim;
+        let [scores, sums] = buffers;
+        let scores = scores.room(head_rows.len() * keys);
+        let kind = Kind::best(self.op.rounded);
+        let rows =
+            Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
+        let w = Weight { values: of_head(k), stride, order: Order::OutIn, input: head_dim, out: keys };
+        multiply_here(kind, &rows, &w, Out { values: scores, stride: keys });
+        let mut factors = vec![0f32; head_rows.len()];
+        for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut factors).enumerate() {
+            let query = task.first + row % queries;
+            let begin = self.op.window.map_or(0, |width| (query + 1).saturating_sub(width)) - first_key;
+            let sink = self.sinks.as_ref().map(|sinks| sinks[task.kv_head * group + row / queries]);
+            *factor = vectorised(|| softmax(scores, begin, query + 1 - first_key, self.op.scale, sink));
+        }
+        let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
+        let w = Weight { values: of_head(v), stride, order: Order::InOut, input: keys, out: head_dim };
+        let sums = sums.room(head_rows.len() * head_dim);
+        multiply_here(kind, &rows, &w, Out { values: sums, stride: head_dim });
+        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(head_dim)).zip(factors) {
+            // SAFETY: a row belongs to one head of one query, and so to this task alone.
+            let out = unsafe { std::slice::from_raw_parts_mut(to.at(*row as usize * head_dim), head_dim) };
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
+        }
+    }
+}
+
+/// Replaces scores by exp(scale * score - largest) for the keys `begin..end` and by 0 elsewhere; gives one over their sum.
+#[inline(always)]
+fn softmax(scores: &mut [f32], begin: usize, end: usize, scale: f32, sink: Option<f32>) -> f32 {
+    scores[..begin].fill(0.0);
+    scores[end..].fill(0.0);
+    let seen = &mut scores[begin..end];
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (whole, rest) = seen.as_chunks_mut::<16>();
+    for chunk in whole {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *score *= scale;
+            *lane = if *score > *lane { *score } else { *lane };
+        }
+    }
+    for (lane, score) in lanes.iter_mut().zip(rest) {
+        *score *= scale;
+        *lane = if *score > *lane { *score } else { *lane };
+    }
+    let largest = lanes.iter().fold(sink.unwrap_or(f32::NEG_INFINITY), |a, b| a.max(*b));
+    seen.iter_mut().for_each(|score| *score = exp(*score - largest));
+    1.0 / (sum(seen, |p| p) + sink.map_or(0.0, |sink| exp(sink - largest)))
+}
+
+impl CustomOp3 for Chunked {
+    fn name(&self) -> &'static str {
+        "attend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (q, k) = (values::<f32>(q, q_layout)?, values::<f32>(k, k_layout)?);
+        let out = self.run(q, k, values::<f32>(v, v_layout)?);
+        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const POSITIONS: usize = 2 * CHUNK_ROWS + 7;
+    const HEADS: usize = 4;
+    const HEAD_DIM: usize = 6;
+
+    /// The definition, one number at a time.
+    fn plainly(op: &Attend, sinks: Option<&[f32]>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+        let (group, kv) = (op.heads / op.kv_heads, op.kv_heads * op.head_dim);
+        let mut out = vec![0f64; q.len()];
+        for (row, head) in (0..q.len() / (op.heads * op.head_dim)).flat_map(|row| (0..op.heads).map(move |h| (row, h)))
+        {
+            let (start, query) = (row / op.positions * op.positions, row % op.positions);
+            let first = op.window.map_or(0, |width| (query + 1).saturating_sub(width));
+            let at = (row * op.heads + head) * op.head_dim;
+            let score = |key: usize| {
+                let k = &k[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
+                k.iter().zip(&q[at..]).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>() * op.scale as f64
+            };
+            let weights: Vec<f64> = (first..=query).map(|key| score(key).exp()).collect();
+            let sink = sinks.map_or(0.0, |sinks| (sinks[head] as f64).exp());
+            let sum = weights.iter().sum::<f64>() + sink;
+            for (key, weight) in (first..=query).zip(&weights) {
+                let v = &v[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
+                out[at..][..op.head_dim].iter_mut().zip(v).for_each(|(out, v)| *out += weight / sum * *v as f64);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn chunks_windows_groups_and_sinks_follow_the_definition() {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let sinks: Vec<f32> = (0..HEADS).map(|_| rng.random_range(-1.0..2.0)).collect();
+        for (kv_heads, window, sinks) in
+            [(4, None, None), (2, Some(5), None), (1, Some(60), Some(sinks)), (2, Some(500), None)]
+        {
+            let op = Attend {
+                positions: POSITIONS,
+                heads: HEADS,
+                kv_heads,
+                head_dim: HEAD_DIM,
+                window,
+                scale: 0.7,
+                rounded: false,
+            };
+            let mut random = |heads| -> Vec<f32> {
+                (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
+            };
+            let (q, k, v) = (random(HEADS), random(kv_heads), random(kv_heads));
+            let tensor =
+                |x: &[f32], heads| Tensor::from_slice(x, (2 * POSITIONS, heads * HEAD_DIM), &Device::Cpu).unwrap();
+            let y =
+                attend(&tensor(&q, HEADS), &tensor(&k, kv_heads), &tensor(&v, kv_heads), sinks.clone(), op).unwrap();
+            let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let expected = plainly(&op, sinks.as_deref(), &q, &k, &v);
+            let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-6, "{kv_heads} key heads, window {window:?}: {worst:e}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The gated delta rule in chunks of positions: within a chunk everything is a product of matrices, only from chunk to chunk
+//! is the order sequential (the WY form of Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule"). One
+//! head of one sequence per task, f32.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::shared::Shared;
+use super::values;
+use super::vector::{exp, vectorised};
+use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
+use crate::vocabulary::Order;
+
+/// Positions per chunk (the reference's `chunk_size`).
+pub const CHUNK: usize = 64;
+
+pub struct DeltaRule {
+    /// Heads of one sequence.
+    pub heads: usize,
+    pub positions: usize,
+    /// Sum of the log decays since the start of the chunk, [sequences, heads, positions].
+    pub log_decay: Vec<f32>,
+    /// How far the state moves towards the new value, [sequences, heads, positions].
+    pub beta: Vec<f32>,
+}
+
+pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, op: &DeltaRule) -> Result<Tensor> {
+    q.apply_op3_no_bwd(k, v, op)
+}
+
+thread_local! {
+    static ROOM: Cell<Buffer> = Cell::default();
+}
+
+/// One head of one sequence.
+struct Head<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    log_decay: &'a [f32],
+    beta: &'a [f32],
+    key_dim: usize,
+    value_dim: usize,
+}
+
+/// y = x · w on this thread; `x` rows of `columns` values, `stride` apart.
+fn times(
+    x: &[f32],
+    (rows, columns, stride): (usize, usize, usize),
+    w: &[f32],
+    (order, out): (Order, usize),
+    y: &mut [f32],
+) {
+    let x = Rows { values: x, stride, rows, columns, chosen: None };
+    let row = if order == Order::OutIn { columns } else { out };
+    let w = Weight { values: Values::F32(w), stride: row, order, input: columns, out };
+    multiply_here(Kind::best(false), &x, &w, Out { values: y, stride: out });
+}
+
+/// Takes the first `count` values off a buffer.
+fn part<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
+    let (part, after) = std::mem::take(rest).split_at_mut(count);
+    *rest = after;
+    part
+}
+
+impl Head<'_> {
+    /// Calls `emit` with every position and its result [value_dim].
+    fn run(&self, room: &mut Buffer, mut emit: impl FnMut(usize, &[f32])) {
+        let (dk, dv) = (self.key_dim, self.value_dim);
+        let both = dv + dk;
+        let size = 2 * dk * dv + CHUNK * (3 * CHUNK + 3 * dk + 4 * dv + both);
+        let mut rest = room.room(size);
+        let rest = &mut rest;
+        let (state, added) = (part(rest, dk * dv), part(rest, dk * dv));
+        let (between, system, scores) =
+            (part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK));
+        let (k_beta, q_decayed, k_turned) = (part(rest, CHUNK * dk), part(rest, CHUNK * dk), part(rest, CHUNK * dk));
+        let (corrections, values, read) = (part(rest, CHUNK * both), part(rest, CHUNK * dv), part(rest, CHUNK * dv));
+        let (y, old) = (part(rest, CHUNK * dv), part(rest, CHUNK * dv));
+        state.fill(0.0);
+        for first in (0..self.log_decay.len()).step_by(CHUNK) {
+            let length = CHUNK.min(self.log_decay.len() - first);
+            let (q, k) = (&self.q[first * dk..][..length * dk], &self.k[first * dk..][..length * dk]);
+            let v = &self.v[first * dv..][..length * dv];
+            let (log, beta) = (&self.log_decay[first..][..length], &self.beta[first..][..length]);
+            let last = log[length - 1];
+            // Each correction takes off what those before it in the chunk have added: a triangular system, solved for the
+            // new values and for the keys that read the old state.
+            vectorised(|| {
+                for i in 0..length {
+                    let since_start = exp(log[i]);
+                    let until_end = exp(last - log[i]);
+                    let row = &mut corrections[i * both..][..both];
+                    let (row_v, row_k) = row.split_at_mut(dv);
+                    row_v.iter_mut().zip(&v[i * dv..][..dv]).for_each(|(to, v)| *to = v * beta[i]);
+                    for d in 0..dk {
+                        let (q, k) = (q[i * dk + d], k[i * dk + d]);
+                        k_beta[i * dk + d] = k * beta[i];
+                        row_k[d] = k * beta[i] * since_start;
+                        q_decayed[i * dk + d] = q * since_start;
+                        k_turned[d * length + i] = k * until_end;
+                    }
+                    for j in 0..=i {
+                        between[i * length + j] = exp(log[i] - log[j]);
+                    }
+                }
+            });
+            times(k_beta, (length, dk, dk), k, (Order::OutIn, length), system);
+            times(q, (length, dk, dk), k, (Order::OutIn, length), scores);
+            vectorised(|| {
+                for i in 0..length {
+                    let (row, decay) = (i * length, &between[i * length..][..=i]);
+                    system[row..][..=i].iter_mut().zip(decay).for_each(|(to, decay)| *to *= decay);
+                    scores[row..][..=i].iter_mut().zip(decay).for_each(|(to, decay)| *to *= decay);
+                    scores[row + i + 1..row + length].fill(0.0);
+                }
+                solve_unit_lower(system, corrections, length, both);
+            });
+            times(&corrections[dv..], (length, dk, both), state, (Order::InOut, dv), read);
+            times(q_decayed, (length, dk, dk), state, (Order::InOut, dv), old);
+            vectorised(|| {
+                for i in 0..length {
+                    let corrected = corrections[i * both..].iter().zip(&read[i * dv..][..dv]);
+                    values[i * dv..][..dv].iter_mut().zip(corrected).for_each(|(to, (new, read))| *to = new - read);
+                }
+            });
+            times(scores, (length, length, length), values, (Order::InOut, dv), y);
+            vectorised(|| y.iter_mut().zip(old.iter()).for_each(|(y, old)| *y += old));
+            for (i, y) in y.chunks_exact(dv).enumerate().take(length) {
+                emit(first + i, y);
+            }
+            times(k_turned, (dk, length, length), values, (Order::InOut, dv), added);
+            let kept = exp(last);
+            vectorised(|| state.iter_mut().zip(added.iter()).for_each(|(state, added)| *state = *state * kept + added));
+        }
+    }
+}
+
+/// Solves (1 + L) y = `rhs` in place, L being the part of `system` [length, length] below its diagonal, `rhs`
+/// [length, width].
+#[inline(always)]
+fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize) {
+    for i in 1..length {
+        let (solved, rest) = rhs.split_at_mut(i * width);
+        let row = &mut rest[..width];
+        for (factor, solved) in system[i * length..][..i].iter().zip(solved.chunks_exact(width)) {
+            row.iter_mut().zip(solved).for_each(|(y, solved)| *y -= factor * solved);
+        }
+    }
+}
+
+impl CustomOp3 for DeltaRule {
+    fn name(&self) -> &'static str {
+        "delta_rule"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (heads, positions) = (self.heads, self.positions);
+        let (all, key_dim, value_dim) = (q_layout.dims()[0], q_layout.dims()[2], v_layout.dims()[2]);
+        let (q, k) = (values::<f32>(q, q_layout)?, values::<f32>(k, k_layout)?);
+        let v = values::<f32>(v, v_layout)?;
+        let mut out = vec![0f32; v.len()];
+        let to = Shared(out.as_mut_ptr());
+        (0..all).into_par_iter().with_max_len(1).for_each(|i| {
+            let of = |x, width: usize| {
+                let x: &[f32] = x;
+                &x[i * positions * width..(i + 1) * positions * width]
+            };
+            let (log_decay, beta) = (of(&self.log_decay, 1), of(&self.beta, 1));
+            let head =
+                Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
+            let mut room = ROOM.take();
+            head.run(&mut room, |t, y| {
+                let row = (i / heads * positions + t) * heads + i % heads;
+                // SAFETY: a row belongs to one head of one sequence, and so to this task alone.
+                let row = unsafe { std::slice::from_raw_parts_mut(to.at(row * value_dim), value_dim) };
+                row.copy_from_slice(y);
+            });
+            ROOM.set(room);
+        });
+        Ok((CpuStorage::F32(out), (all / heads * positions, heads, value_dim).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const HEADS: usize = 3;
+    const POSITIONS: usize = 2 * CHUNK + 17;
+    const KEY_DIM: usize = 8;
+    const VALUE_DIM: usize = 5;
+
+    fn random(rng: &mut impl Rng, count: usize, low: f32, high: f32) -> Vec<f32> {
+        (0..count).map(|_| rng.random_range(low..high)).collect()
+    }
+
+    /// The definition: S = exp(g) S; S += k (beta (v - S^T k))^T; y = S^T q; [positions, heads, value_dim].
+    fn token_by_token(q: &[f32], k: &[f32], v: &[f32], decay: &[f32], beta: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; HEADS * POSITIONS * VALUE_DIM];
+        for head in 0..HEADS {
+            let mut state = [[0f64; VALUE_DIM]; KEY_DIM];
+            for row in head * POSITIONS..(head + 1) * POSITIONS {
+                let (q, k) = (&q[row * KEY_DIM..][..KEY_DIM], &k[row * KEY_DIM..][..KEY_DIM]);
+                for i in 0..VALUE_DIM {
+                    state.iter_mut().for_each(|state| state[i] *= (decay[row] as f64).exp());
+                    let memory: f64 = state.iter().zip(k).map(|(state, k)| state[i] * *k as f64).sum();
+                    let delta = beta[row] as f64 * (v[row * VALUE_DIM + i] as f64 - memory);
+                    state.iter_mut().zip(k).for_each(|(state, k)| state[i] += *k as f64 * delta);
+                    let y = state.iter().zip(q).map(|(state, q)| state[i] * *q as f64).sum::<f64>();
+                    out[(row % POSITIONS * HEADS + head) * VALUE_DIM + i] = y as f32;
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn chunks_equal_the_recurrence_token_by_token() {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
+        let rows = HEADS * POSITIONS;
+        let (q, k) = (random(rng, rows * KEY_DIM, -0.5, 0.5), random(rng, rows * KEY_DIM, -0.5, 0.5));
+        let v = random(rng, rows * VALUE_DIM, -1.0, 1.0);
+        // Some heads forget at once, some hardly ever.
+        let decay: Vec<f32> =
+            (0..rows).map(|row| -[0.001, 0.3, 8.0][row / POSITIONS] * rng.random_range(0.1..1.0f32)).collect();
+        let beta = random(rng, rows, 0.0, 1.0);
+        let mut log_decay = decay.clone();
+        for row in (0..rows).filter(|row| !(row % POSITIONS).is_multiple_of(CHUNK)) {
+            log_decay[row] += log_decay[row - 1];
+        }
+        let tensor = |x: &[f32], width| Tensor::from_slice(x, (HEADS, POSITIONS, width), &Device::Cpu).unwrap();
+        let op = DeltaRule { heads: HEADS, positions: POSITIONS, log_decay, beta: beta.clone() };
+        let y = delta_rule(&tensor(&q, KEY_DIM), &tensor(&k, KEY_DIM), &tensor(&v, VALUE_DIM), &op);
+        let y = y.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = token_by_token(&q, &k, &v, &decay, &beta);
+        let worst = y.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 2e-5, "largest difference {worst}");
+    }
+}

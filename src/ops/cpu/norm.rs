@@ -1,0 +1,95 @@
+//! RMSNorm and LayerNorm over the last dimension, in f32.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::values;
+use super::vector::{sum, vectorised};
+use crate::memory;
+use crate::vocabulary::NormKind;
+
+/// Values that are summed at once; sums of those are added pairwise.
+const BLOCK: usize = 256;
+
+struct Norm {
+    kind: NormKind,
+    eps: f32,
+}
+
+pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let op = Norm { kind, eps: eps as f32 };
+    // Only a LayerNorm looks at its third operand.
+    x.apply_op3_no_bwd(weight, bias.unwrap_or(weight), &op)
+}
+
+impl Norm {
+    #[inline(always)]
+    fn row(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
+        let size = x.len() as f32;
+        match self.kind {
+            NormKind::Layer => {
+                let mean = pairwise(x, &|v| v) / size;
+                let variance = pairwise(x, &|v| (v - mean) * (v - mean)) / size;
+                let scale = 1.0 / (variance + self.eps).sqrt();
+                for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                    *out = (x - mean) * scale * w + b;
+                }
+            }
+            kind => {
+                let scale = 1.0 / (pairwise(x, &|v| v * v) / size + self.eps).sqrt();
+                // Gemma's and Qwen3-Next's weights count from one.
+                let more = if kind == NormKind::RmsZeroCentred { 1.0 } else { 0.0 };
+                for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+                    *out = (more + w) * (x * scale);
+                }
+            }
+        }
+    }
+}
+
+/// Sum in lanes and blocks: the error grows with the logarithm of the length, as in the reference.
+#[inline(always)]
+fn pairwise(x: &[f32], f: &impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0f32; 128];
+    let block = x.len().div_ceil(sums.len()).next_multiple_of(BLOCK);
+    let mut count = 0;
+    for (to, block) in sums.iter_mut().zip(x.chunks(block.max(1))) {
+        *to = sum(block, f);
+        count += 1;
+    }
+    while count > 1 {
+        let half = count / 2;
+        for i in 0..half {
+            sums[i] = sums[2 * i] + sums[2 * i + 1];
+        }
+        if count % 2 == 1 {
+            sums[half] = sums[count - 1];
+        }
+        count = count.div_ceil(2);
+    }
+    sums[0]
+}
+
+impl CustomOp3 for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (w, b) = (values::<f32>(weight, weight_layout)?, values::<f32>(bias, bias_layout)?);
+        let x = values::<f32>(x, x_layout)?;
+        let size = w.len();
+        let mut out: Vec<f32> = memory::unset(x.len());
+        let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
+        rows.with_min_len(super::PIECE / size + 1).for_each(|(out, x)| vectorised(|| self.row(x, w, b, out)));
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+}

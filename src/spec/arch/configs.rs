@@ -1,0 +1,214 @@
+//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture: accepted, or refused for the
+//! reason that is written there; and what a key of `keys.rs` says changes nothing of the model.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::spec::Mixer;
+use crate::spec::keys::{self, At};
+
+const RELEASES: &str = include_str!("../../../tests/configs/releases.json");
+const ROPES: &str = include_str!("../../../tests/configs/ropes.json");
+
+fn table(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn fixture(model_type: &str) -> Map<String, Value> {
+    let path = format!("tests/fixtures/{model_type}/config.json");
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    table(&text).as_object().unwrap().clone()
+}
+
+/// The sizes of the fixture and all other keys of a release.
+fn shrunk(release: &Value, sizes: &Value) -> Map<String, Value> {
+    let model_type = release["type"].as_str().unwrap();
+    let sizes = sizes[model_type].as_array().unwrap();
+    let mut config = fixture(model_type);
+    config.retain(|key, _| key == "model_type" || sizes.iter().any(|size| size == key));
+    config.extend(release["keys"].as_object().unwrap().clone());
+    if let Some(types) = release["keys"]["layer_types"].as_array() {
+        // Of the list the table has the first period.
+        let layers = config["num_hidden_layers"].as_u64().unwrap() as usize;
+        config.insert("layer_types".to_string(), types.iter().cycle().take(layers).cloned().collect());
+    }
+    config
+}
+
+fn read(config: &Map<String, Value>) -> Result<Model> {
+    model(&Config::parse(&Value::Object(config.clone()).to_string(), "config.json")?, &Released)
+}
+
+/// All that is computed, in words.
+fn spec(config: &Map<String, Value>) -> String {
+    format!("{:?}", read(config).unwrap_or_else(|error| panic!("{error}: {config:?}")))
+}
+
+fn releases() -> impl Iterator<Item = (Value, Map<String, Value>)> {
+    let table = table(RELEASES);
+    let sizes = table["sizes"].clone();
+    table["releases"].as_array().unwrap().clone().into_iter().map(move |release| {
+        let config = shrunk(&release, &sizes);
+        (release, config)
+    })
+}
+
+#[test]
+fn configs_of_releases_are_accepted_or_refused_for_a_true_reason() {
+    let mut wrong = Vec::new();
+    for (release, config) in releases() {
+        let got = read(&config).map(|_| "accepted".to_string()).unwrap_or_else(|error| error.message);
+        let expected = release["refused"].as_str().unwrap_or("accepted");
+        if !got.contains(expected) {
+            wrong.push(format!("{}: {got}\n    expected: {expected}", release["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let architectures: Vec<_> = releases().map(|(release, _)| release["type"].as_str().unwrap().to_string()).collect();
+    assert!(architectures.len() > 100 && supported().all(|name| architectures.iter().any(|other| other == name)));
+}
+
+#[test]
+fn keys_without_effect_leave_the_model_of_every_release_as_it_is() {
+    for (release, config) in releases().filter(|(release, _)| release["refused"].is_null()) {
+        let model_type = release["type"].as_str().unwrap();
+        let read_by_the_architecture = |key: &str| {
+            let mut without = config.clone();
+            without.remove(key);
+            // A key that is missed, or whose absence shows, is one that is read.
+            !matches!(read(&without), Ok(model) if format!("{model:?}") == spec(&config))
+        };
+        let mut bare = config.clone();
+        bare.retain(|key, _| keys::row(key, model_type).is_none() || read_by_the_architecture(key));
+        assert_eq!(spec(&config), spec(&bare), "{}", release["name"]);
+        assert!(bare.len() < config.len(), "{}", release["name"]);
+    }
+}
+
+/// Every row of the table in every architecture that it holds for: a value that changes nothing, and one that would.
+#[test]
+fn every_row_of_the_table_holds() {
+    for model_type in supported() {
+        let fixture = fixture(model_type);
+        let plain = spec(&fixture);
+        for name in keys::names() {
+            let Some(row) = keys::row(name, model_type) else {
+                continue;
+            };
+            let with = |value: &Value| {
+                let mut config = fixture.clone();
+                config.insert(name.to_string(), value.clone());
+                config
+            };
+            let values =
+                [json!(true), json!(false), json!(0), json!(1.0), json!(7), json!("silu"), json!([]), json!({"x": 1})];
+            for value in &values {
+                match read(&with(value)) {
+                    Ok(model) => {
+                        assert!(row.at.accepts(value), "{model_type}: {name} is {value}");
+                        assert_eq!(format!("{model:?}"), plain, "{model_type}: {name} is {value}");
+                    }
+                    Err(error) => {
+                        assert!(!row.at.accepts(value), "{model_type}: {error}");
+                        assert!(error.message.contains(row.otherwise), "{model_type}: {error}");
+                        assert!(error.message.contains(&format!("`{name}` is ")), "{model_type}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_say_why_and_do_not_hide_each_other() {
+    for (i, row) in keys::ROWS.iter().enumerate() {
+        assert!(!row.because.is_empty(), "{row:?}");
+        assert_eq!(row.otherwise.is_empty(), matches!(row.at, At::Any | At::Told), "{row:?}");
+        assert!(row.of.iter().all(|name| supported().any(|known| known == *name)), "{row:?}");
+        for earlier in &keys::ROWS[..i] {
+            let both = |key: &&&str| earlier.keys.contains(*key);
+            let shared = row.keys.iter().find(both);
+            let overlap =
+                earlier.of.is_empty() || row.of.is_empty() || row.of.iter().any(|name| earlier.of.contains(name));
+            assert!(shared.is_none() || !overlap, "{shared:?} stands twice");
+        }
+    }
+}
+
+/// Against the class of rotary embeddings that transformers 5.23 makes from the same config.
+#[test]
+fn ropes_of_releases_turn_by_the_angles_of_transformers() {
+    let ropes = table(ROPES);
+    let mut compared = 0;
+    for (release, config) in releases().filter(|(release, _)| release["refused"].is_null()) {
+        let of = |rope: &&Value| rope["releases"].as_array().unwrap().contains(&release["name"]);
+        let Some(expected) = ropes.as_array().unwrap().iter().find(of) else {
+            continue;
+        };
+        let model = read(&config).unwrap();
+        let rope = model.layers.iter().find_map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => attention.rope.clone(),
+            Mixer::DeltaNet(_) => None,
+        });
+        let rope = rope.expect("architectures with a rope are in the table");
+        let (got, want) = (rope.inverse_frequencies(1), expected["inverse_frequencies"].as_array().unwrap());
+        assert_eq!(got.len(), want.len(), "{}", release["name"]);
+        for (got, want) in got.iter().zip(want) {
+            let want = want.as_f64().unwrap();
+            assert!((*got as f64 - want).abs() <= 2e-6 * want, "{}: {got}, not {want}", release["name"]);
+        }
+        let factor = expected["attention_scaling"].as_f64().unwrap();
+        assert!((rope.table_factor() as f64 - factor).abs() < 1e-6, "{}", release["name"]);
+        compared += 1;
+    }
+    assert!(compared > 80, "{compared}");
+}
+
+/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same model.
+#[test]
+fn what_is_left_out_is_the_default_of_the_class() {
+    let llama = json!({"rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e4, "tie_word_embeddings": false});
+    let with = |more: Value| {
+        let mut all = llama.as_object().unwrap().clone();
+        all.extend(more.as_object().unwrap().clone());
+        all
+    };
+    let yarn = json!({"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+        "original_max_position_embeddings": 4096});
+    #[rustfmt::skip]
+    let defaults = [
+        ("llama", with(json!({"num_key_value_heads": 4, "head_dim": 8, "attention_bias": false, "mlp_bias": false}))),
+        ("qwen3", with(json!({"num_key_value_heads": 32, "head_dim": 128, "attention_bias": false, "use_sliding_window": false,
+            "sliding_window": 4096, "max_window_layers": 28}))),
+        ("qwen3_moe", with(json!({"num_key_value_heads": 4, "head_dim": 8, "attention_bias": false, "use_sliding_window": false,
+            "norm_topk_prob": false, "decoder_sparse_step": 1, "mlp_only_layers": []}))),
+        ("mixtral", with(json!({"rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_key_value_heads": 8, "head_dim": 4}))),
+        ("olmoe", with(json!({"rms_norm_eps": 1e-5, "num_key_value_heads": 4, "attention_bias": false, "norm_topk_prob": false}))),
+        ("gpt_oss", with(json!({"rms_norm_eps": 1e-5, "rope_theta": 150_000.0, "num_key_value_heads": 8, "head_dim": 64,
+            "attention_bias": true, "sliding_window": 128, "swiglu_limit": 7.0, "swiglu_alpha": 1.702, "rope_parameters": yarn}))),
+        ("qwen3_next", with(json!({"num_key_value_heads": 2, "head_dim": 256, "attention_bias": false, "norm_topk_prob": true,
+            "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4, "full_attention_interval": 4, "decoder_sparse_step": 1}))),
+        ("glm4_moe", with(json!({"rms_norm_eps": 1e-5, "num_key_value_heads": 8, "attention_bias": false, "norm_topk_prob": true,
+            "partial_rotary_factor": 0.5, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+            "routed_scaling_factor": 1.0, "use_qk_norm": false}))),
+        ("gpt2", json!({"layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "tie_word_embeddings": true, "n_inner": 128,
+            "scale_attn_weights": true, "scale_attn_by_inverse_layer_idx": false}).as_object().unwrap().clone()),
+        ("opt", json!({"activation_function": "relu", "enable_bias": true, "tie_word_embeddings": true, "do_layer_norm_before": true,
+            "word_embed_proj_dim": 32, "layer_norm_elementwise_affine": true, "_remove_final_layer_norm": false}).as_object().unwrap().clone()),
+    ];
+    for (model_type, spelled) in defaults {
+        let mut bare = fixture(model_type);
+        let heads = bare.get("num_attention_heads").and_then(Value::as_u64);
+        bare.retain(|key, _| !spelled.contains_key(key) && key != "rope_scaling" && key != "layer_types");
+        // More heads where the default of grouped heads does not divide those of the fixture.
+        let groups = spelled.get("num_key_value_heads").and_then(Value::as_u64);
+        if let (Some(heads), Some(groups)) = (heads, groups) {
+            bare.insert("num_attention_heads".to_string(), heads.max(groups).into());
+        }
+        let mut whole = bare.clone();
+        whole.extend(spelled);
+        assert_eq!(spec(&bare), spec(&whole), "{model_type}");
+    }
+}

@@ -1,0 +1,209 @@
+//! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those of transformers modules.
+
+use super::Names;
+use crate::error::Result;
+use crate::outside::shown;
+use crate::spec::config::Config;
+use crate::spec::rope::Rope;
+use crate::spec::rope_config::{self, RopeDefaults};
+use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, QkNorm, Qkv, Tensor};
+use crate::vocabulary::NormKind;
+
+/// What transformers takes for a key that a config.json leaves out.
+pub struct Defaults {
+    pub rms_norm_eps: f64,
+    /// `None`: as many as query heads.
+    pub num_key_value_heads: Option<usize>,
+    /// `None`: hidden size / heads.
+    pub head_dim: Option<usize>,
+    pub rope: RopeDefaults,
+}
+
+/// Llama's own, which most relatives keep.
+pub const LLAMA: Defaults =
+    Defaults { rms_norm_eps: 1e-6, num_key_value_heads: None, head_dim: None, rope: rope_config::DEFAULTS };
+
+/// Of `sliding_window` in the Qwen family.
+const QWEN_SLIDING_WINDOW: usize = 4096;
+
+/// Head counts and sizes of grouped-query attention.
+#[derive(Clone, Copy)]
+pub struct Heads {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Heads {
+    fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
+        let heads = c.size("num_attention_heads")?;
+        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
+        let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
+        let kv_heads = match c.opt_usize("num_key_value_heads")? {
+            Some(count) => count,
+            None => absent("num_key_value_heads", defaults.num_key_value_heads).unwrap_or(heads),
+        };
+        let head_dim = match c.opt_usize("head_dim")? {
+            Some(dim) => dim,
+            None => match absent("head_dim", defaults.head_dim) {
+                Some(dim) => dim,
+                None => c.size("hidden_size")? / heads,
+            },
+        };
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
+        }
+        if head_dim == 0 {
+            return Err(c.wrong("head_dim", "is 0"));
+        }
+        Ok(Self { heads, kv_heads, head_dim })
+    }
+}
+
+/// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
+pub struct Decoder {
+    pub prefix: String,
+    pub hidden: usize,
+    pub layers: usize,
+    pub norm: NormKind,
+    pub eps: f64,
+    pub heads: Heads,
+    pub rope: Rope,
+    embedding: Tensor,
+    head: Tensor,
+    tied: bool,
+}
+
+impl Decoder {
+    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
+        let prefix = "model.".to_string();
+        let tied = c.bool_or("tie_word_embeddings", false)?;
+        let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
+        let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
+        let (embedding, head) = names.ends(tied, embedding);
+        let heads = Heads::from_config(c, defaults)?;
+        Ok(Self {
+            prefix,
+            hidden,
+            layers: c.layers(&["num_hidden_layers"])?,
+            norm,
+            eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+            heads,
+            rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
+            embedding,
+            head,
+            tied,
+        })
+    }
+
+    /// `{prefix}layers.{i}.`
+    pub fn layer(&self, i: usize) -> String {
+        format!("{}layers.{i}.", self.prefix)
+    }
+
+    /// The two norms under their usual names, with `mixer` and `ffn` between.
+    pub fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
+        let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
+        Layer { input_norm: norm("input_layernorm"), mixer, ffn_norm: norm("post_attention_layernorm"), ffn }
+    }
+
+    pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
+        Model {
+            model_type: model_type.to_string(),
+            vocab_size: self.embedding.shape[0],
+            hidden_size: self.hidden,
+            embedding: self.embedding.clone(),
+            project_in: None,
+            project_out: None,
+            positions: None,
+            layers,
+            final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),
+            head: self.head.clone(),
+            tied: self.tied,
+            max_positions: None,
+        }
+    }
+
+    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
+    pub fn attention(&self, i: usize, bias: bool) -> Attention {
+        let Heads { heads, kv_heads, head_dim } = self.heads;
+        let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
+        Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            qkv: Qkv::Separate {
+                q: Linear::new(&name("q_proj"), heads * head_dim, self.hidden, bias),
+                k: Linear::new(&name("k_proj"), kv_heads * head_dim, self.hidden, bias),
+                v: Linear::new(&name("v_proj"), kv_heads * head_dim, self.hidden, bias),
+            },
+            out: Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias),
+            qk_norm: None,
+            clip: None,
+            rope: Some(self.rope.clone()),
+            window: None,
+            sinks: None,
+            scale: (head_dim as f64).powf(-0.5),
+            gated: false,
+        }
+    }
+
+    /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
+    pub fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
+        let heads = self.heads;
+        let size = |count: usize| {
+            if per_head { heads.head_dim } else { count * heads.head_dim }
+        };
+        let norm =
+            |name: &str, size| Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
+        QkNorm { q: norm("q_norm", size(heads.heads)), k: norm("k_norm", size(heads.kv_heads)), per_head }
+    }
+}
+
+/// `sliding_window`: how many keys a query sees, itself included.
+pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
+    match c.opt_usize("sliding_window")? {
+        Some(0) => Err(c.wrong("sliding_window", "is 0")),
+        window => Ok(window),
+    }
+}
+
+/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
+pub fn switched_window(c: &Config) -> Result<Option<usize>> {
+    let used = c.bool_or("use_sliding_window", false)?;
+    let window = sliding_window(c)?.or(Some(QWEN_SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
+    Ok(window.filter(|_| used))
+}
+
+/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
+pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    let Some(types) = c.opt_list_str("layer_types")? else {
+        return Ok((0..layers).map(pattern).collect());
+    };
+    if types.len() != layers {
+        return Err(c.wrong("layer_types", &format!("has {} entries for {layers} layers", types.len())));
+    }
+    let full = |name: &String| match name.as_str() {
+        "full_attention" => Ok(true),
+        name if name == other => Ok(false),
+        name => {
+            let problem = format!("has \"{}\"; supported are full_attention, {other}", shown(name));
+            Err(c.wrong("layer_types", &problem))
+        }
+    };
+    types.iter().map(full).collect()
+}
+
+/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where `pattern` is true).
+pub fn layer_windows(
+    c: &Config,
+    layers: usize,
+    window: Option<usize>,
+    pattern: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>> {
+    let full = full_attention(c, layers, "sliding_attention", |i| !pattern(i))?;
+    if window.is_none() && full.contains(&false) {
+        return Err(c.wrong("layer_types", "has \"sliding_attention\", but no `sliding_window` is in use"));
+    }
+    Ok(full.into_iter().map(|full| window.filter(|_| !full)).collect())
+}

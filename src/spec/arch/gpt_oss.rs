@@ -1,0 +1,119 @@
+//! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card 2025.
+//!
+//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone unpacked them. Which of
+//! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
+
+use super::Names;
+use super::decoder::{Decoder, Defaults, layer_windows, sliding_window};
+use crate::error::Result;
+use crate::spec::config::Config;
+use crate::spec::rope_config::{self, RopeDefaults};
+use crate::spec::{Experts, Ffn, Linear, Mixer, Model, Moe, Router, Scoring, StackedWeight, Tensor};
+use crate::vocabulary::{Activation, NormKind};
+use crate::weights::mxfp4::{BLOCK, BLOCK_BYTES};
+
+const ROPE: RopeDefaults = RopeDefaults {
+    theta: 150_000.0,
+    layer_types: &["full_attention", "sliding_attention"],
+    parameters: Some(
+        r#"{"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+            "original_max_position_embeddings": 4096}"#,
+    ),
+    ..rope_config::DEFAULTS
+};
+const DEFAULTS: Defaults =
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE };
+// What transformers takes for `swiglu_limit` and `sliding_window` where they are left out.
+const SWIGLU_LIMIT: f64 = 7.0;
+const SLIDING_WINDOW: usize = 128;
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
+    c.only("swiglu_alpha", 1.702.into())?;
+    let bias = c.bool_or("attention_bias", true)?;
+    let window = sliding_window(c)?.or(Some(SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
+    let windows = layer_windows(c, decoder.layers, window, |i| i % 2 == 0)?;
+    let experts = StackedExperts::from_config(c, names, &decoder)?;
+    let layers = (0..decoder.layers).map(|i| {
+        let mut attention = decoder.attention(i, bias);
+        attention.sinks = Some(Tensor::new(format!("{}self_attn.sinks", decoder.layer(i)), [attention.heads]));
+        attention.window = windows[i];
+        let ffn = Ffn::Moe(Box::new(experts.moe(&format!("{}mlp.", decoder.layer(i)))));
+        decoder.block(i, Mixer::Attention(Box::new(attention)), ffn)
+    });
+    Ok(decoder.model("gpt_oss", layers.collect()))
+}
+
+struct StackedExperts {
+    hidden: usize,
+    intermediate: usize,
+    num_experts: usize,
+    top_k: usize,
+    limit: f32,
+    packed: bool,
+}
+
+impl StackedExperts {
+    fn from_config(c: &Config, names: &dyn Names, decoder: &Decoder) -> Result<Self> {
+        let top_k = c.size_by(&["num_experts_per_tok", "experts_per_token"])?;
+        let experts = Self {
+            hidden: decoder.hidden,
+            intermediate: c.size("intermediate_size")?,
+            num_experts: c.experts(&["num_local_experts", "num_experts"], top_k, decoder.layers)?,
+            top_k,
+            limit: c.opt_f64("swiglu_limit")?.unwrap_or(SWIGLU_LIMIT) as f32,
+            packed: packed(c, names, &format!("{}mlp.experts.gate_up_proj", decoder.layer(0)))?,
+        };
+        for (key, size) in [("hidden_size", experts.hidden), ("intermediate_size", experts.intermediate)] {
+            if experts.packed && size % BLOCK != 0 {
+                return Err(c.wrong(key, &format!("is {size}, not a multiple of the {BLOCK} values of an MXFP4 block")));
+            }
+        }
+        Ok(experts)
+    }
+
+    fn moe(&self, prefix: &str) -> Moe {
+        let (hidden, intermediate, count) = (self.hidden, self.intermediate, self.num_experts);
+        let tensor = |name: &str, shape: &[usize]| Tensor::new(format!("{prefix}experts.{name}"), shape);
+        let weight = |name: &str, out: usize, input: usize| match self.packed {
+            true => StackedWeight::Mxfp4 {
+                blocks: tensor(&format!("{name}_blocks"), &[count, out, input / BLOCK, BLOCK_BYTES]),
+                scales: tensor(&format!("{name}_scales"), &[count, out, input / BLOCK]),
+            },
+            false => StackedWeight::Dense(tensor(name, &[count, input, out])),
+        };
+        Moe {
+            num_experts: count,
+            top_k: self.top_k,
+            router: Router {
+                linear: Linear::new(&format!("{prefix}router"), count, hidden, true),
+                scoring: Scoring::TopKSoftmax,
+                correction_bias: None,
+            },
+            experts: Experts::Stacked {
+                gate_up: weight("gate_up_proj", 2 * intermediate, hidden),
+                gate_up_bias: tensor("gate_up_proj_bias", &[count, 2 * intermediate]),
+                down: weight("down_proj", hidden, intermediate),
+                down_bias: tensor("down_proj_bias", &[count, hidden]),
+                activation: Activation::ClampedSwiglu { limit: self.limit },
+            },
+            shared: None,
+            intermediate,
+        }
+    }
+}
+
+/// Whether `weight` is stored as MXFP4 blocks and scales.
+fn packed(c: &Config, names: &dyn Names, weight: &str) -> Result<bool> {
+    let method = c.section("quantization_config")?.map(|section| {
+        section.without_effect(&["modules_to_not_convert", "dequantize"]);
+        section.only("quant_method", "mxfp4".into())?;
+        section.finish_section()
+    });
+    let announced = method.transpose()?.is_some();
+    Ok(match (names.has(&format!("{weight}_blocks")), names.has(weight)) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => announced,
+    })
+}

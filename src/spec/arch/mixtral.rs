@@ -1,0 +1,48 @@
+//! Mixtral (`model_type` "mixtral"). Facts: transformers `modeling_mixtral`; Jiang et al. 2024.
+//!
+//! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
+
+use super::decoder::{Decoder, Defaults, LLAMA, sliding_window};
+use super::experts::{self, Sizes};
+use super::{Names, activation};
+use crate::error::Result;
+use crate::spec::config::Config;
+use crate::spec::rope_config::{self, RopeDefaults};
+use crate::spec::{Experts, Ffn, Linear, Mixer, Mlp, Model, Scoring};
+use crate::vocabulary::NormKind;
+
+const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let window = sliding_window(c)?;
+    let top_k = c.size("num_experts_per_tok")?;
+    let sizes = Sizes {
+        num_experts: c.experts(&["num_local_experts", "num_experts"], top_k, decoder.layers)?,
+        top_k,
+        intermediate: c.size("intermediate_size")?,
+        activation: activation(c, "hidden_act", "silu")?,
+    };
+    let layers = (0..decoder.layers).map(|i| {
+        let mut attention = decoder.attention(i, false);
+        attention.window = window;
+        let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
+        let scoring = Scoring::Softmax { renormalise: true };
+        let mut moe = experts::separate(&prefix, decoder.hidden, sizes, scoring);
+        let expert = |e| expert(&prefix, e, decoder.hidden, sizes);
+        moe.experts = Experts::Separate((0..sizes.num_experts).map(expert).collect());
+        decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe)))
+    });
+    Ok(decoder.model("mixtral", layers.collect()))
+}
+
+fn expert(prefix: &str, e: usize, hidden: usize, sizes: Sizes) -> Mlp {
+    let name = |part: &str| format!("{prefix}experts.{e}.{part}");
+    Mlp {
+        gate: Some(Linear::new(&name("w1"), sizes.intermediate, hidden, false)),
+        up: Linear::new(&name("w3"), sizes.intermediate, hidden, false),
+        down: Linear::new(&name("w2"), hidden, sizes.intermediate, false),
+        activation: sizes.activation,
+    }
+}

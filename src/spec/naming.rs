@@ -1,0 +1,60 @@
+//! Which weight of the whole model a tensor is, by the name that it has in a file.
+
+use std::cmp::Ordering;
+
+use super::HEAD;
+
+/// How the tensors of an architecture are called in files: in all of them the base model's may be with or without its prefix.
+#[derive(Clone, Copy)]
+pub struct Naming {
+    /// The base model inside the whole one, with the dot: "model.".
+    pub base: &'static str,
+    /// What stood there in other releases.
+    pub older: &'static [&'static str],
+}
+
+impl Naming {
+    /// Which of two names of one tensor comes first: the alphabet decides, as in transformers, but older prefixes come last.
+    pub fn order(&self, one: &str, other: &str) -> Ordering {
+        let older = |name: &str| self.older.iter().any(|prefix| name.starts_with(prefix));
+        older(one).cmp(&older(other)).then_with(|| one.cmp(other))
+    }
+
+    /// What transformers takes a stored name for: the prefix is added where it is missing, and taken off the head.
+    pub fn whole(&self, stored: &str) -> String {
+        let unprefixed = stored.strip_prefix(self.base);
+        let older = self.older.iter().find_map(|prefix| stored.strip_prefix(prefix));
+        match (unprefixed, older) {
+            // The head is beside the base model, not in it.
+            (Some(HEAD), _) => HEAD.to_string(),
+            (Some(_), _) => stored.to_string(),
+            (_, Some(rest)) => format!("{}{rest}", self.base),
+            _ if stored == HEAD => stored.to_string(),
+            _ => format!("{}{stored}", self.base),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_added_where_they_are_missing_and_taken_off_the_head() {
+        let llama = Naming { base: "model.", older: &["transformer."] };
+        for (stored, whole) in [
+            ("model.norm.weight", "model.norm.weight"),
+            ("norm.weight", "model.norm.weight"),
+            ("transformer.norm.weight", "model.norm.weight"),
+            ("lm_head.weight", "lm_head.weight"),
+            ("model.lm_head.weight", "lm_head.weight"),
+        ] {
+            assert_eq!(llama.whole(stored), whole);
+        }
+        let opt = Naming { base: "model.", older: &[] };
+        assert_eq!(opt.whole("decoder.layers.0.fc1.bias"), "model.decoder.layers.0.fc1.bias");
+        assert_eq!(llama.order("layers.0.x", "model.layers.0.x"), Ordering::Less);
+        assert_eq!(llama.order("norm.weight", "model.norm.weight"), Ordering::Greater);
+        assert_eq!(llama.order("transformer.layers.0.x", "model.layers.0.x"), Ordering::Greater);
+    }
+}

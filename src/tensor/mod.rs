@@ -1,0 +1,217 @@
+//! Tensors where the model computes: in the memory of the CPU, held by candle, or in that of a GPU.
+//!
+//! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
+
+mod errors;
+mod gpu;
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, DType, Result, Shape, WithDType};
+
+use crate::cuda::{Array, Context, Element};
+
+pub use errors::{is_full, tensor_error, wrapped};
+
+/// Where tensors are and operations run.
+#[derive(Clone)]
+pub enum Device {
+    Cpu,
+    Cuda(Arc<Context>),
+}
+
+impl Device {
+    fn context(&self) -> Option<&Arc<Context>> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(context) => Some(context),
+        }
+    }
+
+    /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
+    pub fn pace(&self) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.pace())
+    }
+
+    /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
+    pub fn reserve(&self, bytes: usize) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.reserve(bytes))
+    }
+
+    /// The most bytes of a GPU's memory that were in use at once; 0 on a CPU.
+    pub fn peak(&self) -> u64 {
+        self.context().map_or(0, |context| context.peak() as u64)
+    }
+
+    /// Whether a GPU has refused memory since the last call.
+    pub fn was_full(&self) -> bool {
+        self.context().is_some_and(|context| context.was_full())
+    }
+
+    /// Marks where a layer begins, for a timeline.
+    pub fn begins(&self, layer: usize) -> crate::error::Result<()> {
+        self.context().map_or(Ok(()), |context| context.begins(layer))
+    }
+}
+
+/// The GPUs that `devices` are; none where they are the CPU.
+pub fn gpus(devices: &[Device]) -> Option<Vec<&Arc<Context>>> {
+    devices.iter().map(Device::context).collect()
+}
+
+/// Writes down when GPUs did what, where somebody wants to know.
+pub fn write_timeline(devices: &[Device]) -> crate::error::Result<()> {
+    gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
+}
+
+#[derive(Clone, Debug)]
+pub enum Tensor {
+    Cpu(candle_core::Tensor),
+    Cuda(Array),
+}
+
+impl Tensor {
+    /// # Errors
+    /// When `shape` holds another number of elements than `values`, or memory is short.
+    pub fn from_vec<T: WithDType>(values: Vec<T>, shape: impl Into<Shape>, device: &Device) -> Result<Self> {
+        let shape = shape.into();
+        match device {
+            Device::Cpu => candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu).map(Self::Cpu),
+            Device::Cuda(context) => {
+                let (bytes, element) = bytes_of(T::to_cpu_storage_owned(values))?;
+                if bytes.len() != shape.elem_count() * element.bytes() {
+                    candle_core::bail!("{} bytes do not fill {shape:?}", bytes.len());
+                }
+                Array::uploaded(context, &bytes, shape.dims(), element).map(Self::Cuda).map_err(wrapped)
+            }
+        }
+    }
+
+    /// Zeros in f32.
+    pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).map(Self::Cpu),
+            Device::Cuda(context) => {
+                Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda).map_err(wrapped)
+            }
+        }
+    }
+
+    /// What candle holds in the memory of the CPU.
+    ///
+    /// # Errors
+    /// When the tensor is on another device.
+    pub fn cpu(&self) -> Result<&candle_core::Tensor> {
+        match self {
+            Self::Cpu(x) => Ok(x),
+            Self::Cuda(_) => candle_core::bail!("expected a tensor in CPU memory, found one on a GPU"),
+        }
+    }
+
+    /// What is in the memory of a GPU.
+    ///
+    /// # Errors
+    /// When the tensor is not there.
+    pub fn cuda(&self) -> Result<&Array> {
+        match self {
+            Self::Cuda(x) => Ok(x),
+            Self::Cpu(_) => candle_core::bail!("expected a tensor on a GPU, found one in CPU memory"),
+        }
+    }
+
+    /// All f32 values, in order.
+    pub fn values(&self) -> Result<Vec<f32>> {
+        match self {
+            Self::Cpu(x) => x.flatten_all()?.to_vec1(),
+            Self::Cuda(x) => {
+                let mut values = vec![0f32; x.len()];
+                if x.element() != Element::F32 {
+                    candle_core::bail!("expected f32, found {x:?}");
+                }
+                x.download(bytemuck::cast_slice_mut(&mut values)).map_err(wrapped)?;
+                Ok(values)
+            }
+        }
+    }
+
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Self::Cpu(x) => x.dims(),
+            Self::Cuda(x) => x.dims(),
+        }
+    }
+
+    /// # Errors
+    /// When there are not two dimensions.
+    pub fn dims2(&self) -> Result<(usize, usize)> {
+        match self.dims() {
+            [rows, columns] => Ok((*rows, *columns)),
+            dims => candle_core::bail!("expected rows and columns, found {dims:?}"),
+        }
+    }
+
+    /// The same elements in another shape; rows in one piece are not copied.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        match self {
+            Self::Cpu(x) => x.reshape(shape.into()).map(Self::Cpu),
+            Self::Cuda(x) => {
+                let shape = shape.into();
+                if shape.elem_count() != x.len() {
+                    candle_core::bail!("{:?} cannot become {shape:?}", x.dims());
+                }
+                Ok(Self::Cuda(x.reshaped(shape.dims())))
+            }
+        }
+    }
+
+    /// `count` rows from row `first` on, in the same memory.
+    pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
+        match self {
+            Self::Cpu(x) => x.narrow(0, first, count).map(Self::Cpu),
+            Self::Cuda(x) if first + count > x.dims()[0] => {
+                candle_core::bail!("rows {first}..{} of {:?}", first + count, x.dims())
+            }
+            Self::Cuda(x) => Ok(Self::Cuda(x.rows(first, count))),
+        }
+    }
+
+    /// A copy of `count` elements from element `first` on of the last dimension.
+    pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
+        match self {
+            Self::Cpu(x) => x.narrow(candle_core::D::Minus1, first, count)?.contiguous().map(Self::Cpu),
+            Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
+        }
+    }
+
+    /// Copies `rows` to where row `first` begins.
+    pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
+        match self {
+            Self::Cpu(x) => x.slice_set(rows.cpu()?, 0, first),
+            Self::Cuda(x) => x.set_rows(rows.cuda()?, first).map_err(wrapped),
+        }
+    }
+
+    /// A copy with no value outside -limit..limit.
+    pub fn clamp(&self, limit: f64) -> Result<Self> {
+        match self {
+            Self::Cpu(x) => x.clamp(-limit, limit).map(Self::Cpu),
+            Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
+        }
+    }
+}
+
+impl From<candle_core::Tensor> for Tensor {
+    fn from(x: candle_core::Tensor) -> Self {
+        Self::Cpu(x)
+    }
+}
+
+/// The bytes of values on their way to a GPU.
+fn bytes_of(values: CpuStorage) -> Result<(Vec<u8>, Element)> {
+    Ok(match values {
+        CpuStorage::F32(values) => (bytemuck::cast_slice(&values).to_vec(), Element::F32),
+        CpuStorage::BF16(values) => (bytemuck::cast_slice(&values).to_vec(), Element::Bf16),
+        CpuStorage::U8(values) => (values, Element::U8),
+        _ => candle_core::bail!("only f32, bf16 and u8 go to a GPU"),
+    })
+}

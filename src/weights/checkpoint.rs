@@ -1,0 +1,448 @@
+//! A checkpoint, on disk or on the hub: config.json and one or more safetensors files, read tensor by tensor at given
+//! offsets.
+//!
+//! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened (missing shards,
+//! truncated files, headers that do not fit). Which of several tensors of one name is the model's is decided as transformers
+//! does, and noted.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use sha2::{Digest, Sha256};
+
+use super::wrappers;
+use crate::error::{Error, Result};
+use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
+use crate::memory::PAGE;
+use crate::outside::{self, complaint, shown};
+use crate::record::FileHash;
+use crate::spec::Tensor;
+use crate::spec::inventory::Part;
+use crate::spec::naming::Naming;
+use crate::spec::quantised;
+
+const INDEX: &str = "model.safetensors.index.json";
+/// Bytes in front of a safetensors header: its length.
+pub const LENGTH: u64 = 8;
+/// A file that begins so, as bytes before a header's length, may be a Git LFS pointer if it is no larger.
+const POINTER_BEGINS: &[u8] = b"version ";
+const POINTER_BYTES: u64 = 1024;
+/// A header larger than this is taken for damage (the safetensors library's own limit).
+pub const MAX_HEADER: u64 = 100_000_000;
+/// Sizes of a shape that a message shows.
+const SHOWN_SIZES: usize = 8;
+/// Files up to this size are hashed whole for provenance; of larger ones only the header is.
+const HASH_WHOLE: u64 = 64 << 20;
+/// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly everywhere.
+const SAMPLES: u64 = 64;
+const SAMPLE_BYTES: u64 = 4096;
+/// To see whether two tensors are the same, so many pieces of so many bytes are read of each.
+const ALIKE: u64 = 4;
+const ALIKE_BYTES: u64 = 4096;
+
+#[derive(Clone)]
+pub struct Entry {
+    /// As it is called in its file.
+    pub name: String,
+    file: usize,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Absolute offset of the data in the file, bytes.
+    begin: u64,
+    pub bytes: u64,
+}
+
+impl Entry {
+    /// Bytes `range` of the tensor's data, in the file.
+    pub fn part(&self, range: Range<u64>) -> FileRange {
+        FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
+    }
+
+    /// Where in a page of the file byte `offset` of the tensor's data lies: memory that lies alike can be read into directly.
+    pub fn phase(&self, offset: u64) -> usize {
+        ((self.begin + offset) % PAGE as u64) as usize
+    }
+}
+
+pub struct Checkpoint {
+    /// The folder, or the address on the hub.
+    pub place: String,
+    source: Arc<dyn ByteSource>,
+    pub hashes: Vec<FileHash>,
+    /// What the user should know of how its tensors were chosen.
+    pub notes: Vec<String>,
+    entries: HashMap<String, Entry>,
+    naming: Option<Naming>,
+    /// Tensors that were found in an earlier file as well: how many, and one of them.
+    repeated: (usize, String),
+    bytes_read: AtomicU64,
+}
+
+impl Checkpoint {
+    /// Reads all headers; config.json and what else is small is hashed with them.
+    pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        let files = source.files()?;
+        let sizes: Vec<u64> = headers(&source, files, |_| 0..LENGTH)?
+            .into_iter()
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were read")))
+            .collect();
+        for (index, (file, size)) in files.iter().zip(&sizes).enumerate() {
+            if *size > MAX_HEADER || LENGTH + size > file.bytes {
+                refuse_other_content(&*source, index, *size)?;
+                let bytes = file.bytes;
+                return Err(damaged(
+                    &*source,
+                    file,
+                    format!("a header of {size} bytes does not fit a file of {bytes} bytes"),
+                ));
+            }
+        }
+        let all = sizes.iter().sum::<u64>();
+        if all > MAX_HEADER {
+            let place = source.place();
+            return Err(Error::corrupt(format!("reading {place}: the headers of its files have {all} bytes"))
+                .hint("the largest models have a few million; download the files again"));
+        }
+        let headers = headers(&source, files, |i| LENGTH..LENGTH + sizes[i])?;
+        let mut checkpoint = Self {
+            place: source.place(),
+            source: source.clone(),
+            hashes: Vec::new(),
+            notes: source.note().map(str::to_string).into_iter().collect(),
+            entries: HashMap::new(),
+            naming: None,
+            repeated: (0, String::new()),
+            bytes_read: AtomicU64::new(0),
+        };
+        let indexed = !matches!(files, [file] if file.name == hub::SINGLE);
+        for name in ["config.json", INDEX, "tokenizer.json"] {
+            if (name != INDEX || indexed)
+                && let Some(data) = source.small(name)?
+            {
+                checkpoint.hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
+            }
+        }
+        for (index, header) in headers.iter().enumerate() {
+            checkpoint.add_file(index, header)?;
+        }
+        if let (count @ 1.., name) = &checkpoint.repeated {
+            let place = &checkpoint.place;
+            let others = if *count > 1 { format!(" and {} others are", count - 1) } else { " is".to_string() };
+            checkpoint.notes.push(format!(
+                "{place}: `{}`{others} in several files: what the last one by name has is read, as transformers does",
+                shown(name)
+            ));
+        }
+        Ok(checkpoint)
+    }
+
+    /// As `open`; nothing where the source has no weights.
+    ///
+    /// # Errors
+    /// As `open`: weights that are there and cannot be read are an error.
+    pub fn open_if_any(source: Arc<dyn ByteSource>) -> Result<Option<Self>> {
+        match source.weights()? {
+            Some(_) => Self::open(source).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// From now on tensors have the names that the whole model has for them, whatever they are called in the files. Where one is
+    /// there under two names, the first in alphabetical order counts, as in transformers.
+    pub fn rename(&mut self, naming: Naming) {
+        self.naming = Some(naming);
+        let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
+        stored.sort_by(|a, b| naming.order(&a.name, &b.name));
+        let mut twice: Vec<(String, String)> = Vec::new();
+        for entry in stored {
+            match self.entries.entry(naming.whole(&entry.name)) {
+                hash_map::Entry::Occupied(first) => twice.push((first.get().name.clone(), entry.name)),
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(entry);
+                }
+            }
+        }
+        if let Some((read, other)) = twice.first() {
+            self.notes.push(format!(
+                "{}: {} tensors are there under two names: `{}` is read and `{}` is not, and so on in alphabetical order, as \
+                 transformers does",
+                self.place,
+                twice.len(),
+                shown(read),
+                shown(other)
+            ));
+        }
+    }
+
+    /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of it.
+    pub fn divide(&mut self, fused: &str, parts: &[&Tensor]) {
+        let Some(whole) = self.entries.remove(fused) else { return };
+        let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        let width = whole.bytes / elements(&whole.shape).max(1);
+        let mut begin = whole.begin;
+        for part in parts {
+            let bytes = width * elements(&part.shape);
+            let entry = Entry { begin, bytes, shape: part.shape.clone(), ..whole.clone() };
+            self.entries.insert(part.name.clone(), entry);
+            begin += bytes;
+        }
+    }
+
+    fn add_file(&mut self, index: usize, header: &[u8]) -> Result<()> {
+        let source = self.source.clone();
+        let file = &source.files()?[index];
+        let damaged = |problem: String| damaged(&*source, file, problem);
+        outside::json::check(header, outside::json::LARGE).map_err(|said| damaged(format!("bad header: {said}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(header).map_err(|e| damaged(format!("bad header: {}", complaint(e))))?;
+        let data = LENGTH + header.len() as u64;
+        let expected = data.saturating_add(metadata.data_len() as u64);
+        if expected != file.bytes {
+            return Err(damaged(format!("the header describes {expected} bytes, the file has {}", file.bytes)));
+        }
+        for (tensor, info) in metadata.tensors() {
+            let (begin, end) = info.data_offsets;
+            let entry = Entry {
+                name: tensor.clone(),
+                file: index,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                begin: data + begin as u64,
+                bytes: (end - begin) as u64,
+            };
+            if let Some(earlier) = self.entries.insert(tensor, entry) {
+                self.repeated = (self.repeated.0 + 1, earlier.name);
+            }
+        }
+        self.hashes.push(match &file.announced_sha256 {
+            // Whoever has the file can compare; here only parts of it were seen.
+            Some(digest) => FileHash {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                kind: "sha256 announced by the hub".to_string(),
+                digest: digest.clone(),
+            },
+            None if file.bytes <= HASH_WHOLE => {
+                let mut whole = vec![0; file.bytes as usize];
+                source.read(index, 0, &mut whole)?;
+                file_hash(&file.name, file.bytes, "sha256", &whole)
+            }
+            None => {
+                let with_length = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+                file_hash(&file.name, file.bytes, "sha256 of header", &with_length)
+            }
+        });
+        Ok(())
+    }
+
+    pub fn contains(&self, tensor: &str) -> bool {
+        self.entries.contains_key(tensor)
+    }
+
+    /// Every tensor: its name in the whole model, and as it is called in its file; in no order.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(whole, entry)| (whole.as_str(), entry.name.as_str()))
+    }
+
+    pub fn entry(&self, tensor: &str) -> Option<&Entry> {
+        self.entries.get(tensor)
+    }
+
+    /// The entry of a tensor the model needs, with the shape it must have.
+    pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
+        let missing = || match self.quantised(&tensor.name) {
+            Some(method) => quantised::stored(&format!("{}: the weight `{}`", self.place, tensor.name), method),
+            None => self.missing(tensor),
+        };
+        let entry = self.entries.get(&tensor.name).ok_or_else(missing)?;
+        if entry.shape != tensor.shape {
+            if let Some(method) = self.quantised(&tensor.name) {
+                return Err(quantised::stored(&format!("{}: tensor `{}`", self.place(entry), entry.name), method));
+            }
+            return Err(Error::corrupt(format!(
+                "{}: tensor `{}` in {} has shape {:?}, config.json says {:?}",
+                self.place,
+                entry.name,
+                self.file_name(entry),
+                &entry.shape[..entry.shape.len().min(SHOWN_SIZES)],
+                tensor.shape
+            ))
+            .hint("config.json and weights belong to different models"));
+        }
+        Ok(entry)
+    }
+
+    fn missing(&self, tensor: &Tensor) -> Error {
+        let message = format!("{}: tensor `{}` is missing", self.place, tensor.name);
+        let stored: Vec<&str> = self.entries.values().map(|entry| entry.name.as_str()).collect();
+        match self.naming.and_then(|naming| wrappers::find(&tensor.name, &stored, naming)) {
+            Some(wrapped) => Error::not_found(format!("{message}: {}", wrapped.problem())).hint(wrapped.advice()),
+            None => Error::not_found(message)
+                .hint("the checkpoint is incomplete, or its config.json describes another model"),
+        }
+    }
+
+    /// As `expect`, in a type that can be read: floats, or with `raw` bytes.
+    pub fn readable(&self, tensor: &Tensor, raw: bool) -> Result<&Entry> {
+        let entry = self.expect(tensor)?;
+        let expected = match (raw, entry.dtype) {
+            (true, Dtype::U8) | (false, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
+            (true, _) => "U8",
+            (false, _) => "F32, BF16 or F16",
+        };
+        let what = format!("{}: tensor `{}` is {:?}, expected {expected}", self.place(entry), entry.name, entry.dtype);
+        Err(match self.quantised(&tensor.name) {
+            Some(method) => quantised::stored(&what, method),
+            None => Error::unsupported(what).hint("look for a copy of this model in one of these formats"),
+        })
+    }
+
+    /// The method by which a weight is quantised, if what stands beside it says so.
+    fn quantised(&self, tensor: &str) -> Option<&'static str> {
+        quantised::method(tensor, &|name| self.contains(name))
+    }
+
+    fn file_name(&self, entry: &Entry) -> &str {
+        self.source.files().map_or("a file", |files| &files[entry.file].name)
+    }
+
+    /// Where a tensor lives, for messages: folder and file.
+    pub fn place(&self, entry: &Entry) -> String {
+        format!("{}/{}", self.place, self.file_name(entry))
+    }
+
+    /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.
+    pub fn read_into(&self, entry: &Entry, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.source.read(entry.file, entry.begin + offset, buffer)?;
+        self.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// To announce what will be read.
+    pub fn ahead(&self) -> Ahead {
+        Ahead::new(self.source.clone())
+    }
+
+    /// Bytes of a part in the files.
+    pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
+        let index = match part {
+            Part::Whole { .. } => None,
+            Part::Slice { index, .. } | Part::Mxfp4 { index, .. } => Some(*index as u64),
+        };
+        let range = |tensor: &&Tensor| -> Result<FileRange> {
+            let entry = self.expect(tensor)?;
+            let slice = entry.bytes / tensor.shape.first().map_or(1, |count| (*count).max(1)) as u64;
+            Ok(entry.part(index.map_or(0..entry.bytes, |index| index * slice..(index + 1) * slice)))
+        };
+        part.tensors().iter().map(range).collect()
+    }
+
+    /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or cannot be read.
+    pub fn look_alike(&self, one: &Tensor, other: &Tensor) -> bool {
+        let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
+        if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
+            return false;
+        }
+        let length = one.bytes.min(ALIKE_BYTES);
+        let starts: Vec<u64> = (0..ALIKE).map(|i| (one.bytes - length) / (ALIKE - 1) * i).collect();
+        let ranges = |entry: &Entry| starts.iter().map(|start| entry.part(*start..start + length)).collect::<Vec<_>>();
+        let (ranges, others) = (ranges(one), ranges(other));
+        let mut ahead = self.ahead();
+        for range in ranges.iter().chain(&others) {
+            ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![range.clone()] });
+        }
+        let read = |range: &FileRange| {
+            let mut piece = vec![0; length as usize];
+            self.source.read(range.file, range.range.start, &mut piece).map(|()| piece).ok()
+        };
+        ranges.iter().zip(&others).all(|(one, other)| match (read(one), read(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        })
+    }
+
+    /// Whether an adapter lies beside the weights.
+    pub fn has_adapter(&self) -> bool {
+        self.source.listing().is_some_and(|names| names.iter().any(|name| name == hub::ADAPTER))
+    }
+
+    /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody announces: tells other
+    /// weights of the same shapes.
+    pub fn sample(&self) -> Result<String> {
+        let mut digest = Sha256::new();
+        let mut piece = [0; SAMPLE_BYTES as usize];
+        for (file, described) in self.source.files()?.iter().enumerate() {
+            if described.bytes > HASH_WHOLE && described.announced_sha256.is_none() {
+                for i in 0..SAMPLES {
+                    self.source.read(file, (described.bytes - SAMPLE_BYTES) / (SAMPLES - 1) * i, &mut piece)?;
+                    digest.update(piece);
+                }
+            }
+        }
+        Ok(hex(&digest.finalize()))
+    }
+
+    /// Tensor data read since the folder was opened, bytes.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+/// The same range of every file.
+fn headers(
+    source: &Arc<dyn ByteSource>,
+    files: &[SourceFile],
+    range: impl Fn(usize) -> Range<u64>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut ahead = Ahead::new(source.clone());
+    for (file, described) in files.iter().enumerate() {
+        let range = range(file);
+        if range.end > described.bytes {
+            let problem = format!("{} bytes are too few for safetensors", described.bytes);
+            return Err(damaged(&**source, described, problem));
+        }
+        ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![FileRange { file, range }] });
+    }
+    let read = |file| {
+        let range = range(file);
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        source.read(file, range.start, &mut bytes).map(|()| bytes)
+    };
+    (0..files.len()).map(read).collect()
+}
+
+/// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
+fn refuse_other_content(source: &dyn ByteSource, index: usize, begin: u64) -> Result<()> {
+    let (file, begin) = (&source.files()?[index], begin.to_le_bytes());
+    let path = format!("{}/{}", source.place(), file.name);
+    if begin == POINTER_BEGINS && file.bytes <= POINTER_BYTES {
+        let mut whole = vec![0; file.bytes as usize];
+        source.read(index, 0, &mut whole)?;
+        if let Some(error) = hub::pointer(&path, &whole) {
+            return Err(error);
+        }
+    }
+    match hub::other_content(&begin) {
+        Some(what) => Err(Error::unsupported(format!("reading {path}: {what}, not a safetensors file"))
+            .hint("use the model's release in safetensors; a file does not change its format with its name")),
+        None => Ok(()),
+    }
+}
+
+fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
+    Error::corrupt(format!("reading {}/{}: {problem}", source.place(), file.name))
+        .hint("the file is damaged or incomplete; download it again")
+}
+
+fn file_hash(name: &str, bytes: u64, kind: &str, data: &[u8]) -> FileHash {
+    FileHash { name: name.to_string(), bytes, kind: kind.to_string(), digest: hex(&Sha256::digest(data)) }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,44 @@
+//! Whether the weights of a pass can be read, judged by the headers of their files: before anything is read or paid for.
+
+use super::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::spec::inventory::{self, Part};
+use crate::spec::{Ffn, Model, Tensor};
+
+/// Checks that each weight is there, of the shape that the config says, and of a type that is read. With `logits` all weights
+/// are needed; without, all but the head, what stands before it, and the FFN of the last layer.
+///
+/// # Errors
+/// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type that is not read.
+pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()> {
+    let rows = |tensor: &Tensor| checkpoint.readable(tensor, false).map(drop);
+    let all = |parts: &[Part]| {
+        let raw = |part: &Part| matches!(part, Part::Mxfp4 { .. });
+        let mut tensors =
+            parts.iter().flat_map(|part| part.tensors().into_iter().map(move |tensor| (tensor, raw(part))));
+        tensors.try_for_each(|(tensor, raw)| checkpoint.readable(tensor, raw).map(drop))
+    };
+    rows(&model.embedding)?;
+    model.positions.iter().try_for_each(|positions| rows(&positions.weight))?;
+    model.project_in.iter().try_for_each(|linear| all(&inventory::projection(linear)))?;
+    for (i, layer) in model.layers.iter().enumerate() {
+        let ffn = logits || i + 1 < model.layers.len();
+        all(&inventory::core(layer, ffn))?;
+        if let (Ffn::Moe(moe), true) = (&layer.ffn, ffn) {
+            let count = inventory::stored_experts(moe);
+            (0..count).try_for_each(|expert| all(&inventory::expert(&moe.experts, expert)))?;
+        }
+    }
+    if !logits {
+        return Ok(());
+    }
+    if checkpoint.entry(&model.head.name).is_none() {
+        return Err(Error::not_found(format!(
+            "{}: there is no `{}`, and config.json does not tie it to the embedding: the files hold a base model, which has no logits",
+            checkpoint.place, model.head.name
+        ))
+        .hint("norm outputs need no logits: leave `logits: true` out; or use the model's release with its head"));
+    }
+    all(&inventory::before_head(model))?;
+    rows(&model.head)
+}

@@ -1,0 +1,291 @@
+//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::DType;
+
+use super::checkpoint::Checkpoint;
+use super::fused;
+use super::headers;
+use super::unused;
+use crate::cuda;
+use crate::error::{Error, Result};
+use crate::hub::{self, ByteSource, Opened};
+use crate::progress::note;
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
+use crate::spec::arch::{self, Names, Released};
+use crate::spec::config::{Config, EDITED};
+use crate::spec::inventory::{self, Part};
+use crate::spec::naming::Naming;
+use crate::spec::{self, Model};
+use crate::tensor::Device;
+
+/// The mark that the program's own synthetic models carry in config.json.
+pub const SYNTHETIC_KEY: &str = "_outlier_synthetic";
+
+/// A model that is ready to stream.
+pub struct OpenModel {
+    pub info: ModelInfo,
+    pub spec: spec::Model,
+    pub checkpoint: Arc<Checkpoint>,
+    pub dtype: DType,
+    pub devices: Vec<Device>,
+    /// What the user should know of which weights are the model's.
+    pub notes: Vec<String>,
+}
+
+/// Sequences that one device computes.
+pub struct Share {
+    pub device: Device,
+    pub sequences: Range<usize>,
+}
+
+impl OpenModel {
+    /// Where the files are: a folder, or an address on the hub.
+    pub fn place(&self) -> &str {
+        &self.checkpoint.place
+    }
+
+    /// The sequences cut into pieces of about one size, for as many devices as they keep busy.
+    pub fn shares(&self, sequences: usize) -> Vec<Share> {
+        let count = self.devices.len().min(sequences).max(1);
+        let of = |(i, device): (usize, &Device)| Share {
+            device: device.clone(),
+            sequences: i * sequences / count..(i + 1) * sequences / count,
+        };
+        self.devices.iter().take(count).enumerate().map(of).collect()
+    }
+
+    /// Bytes of a part as stored.
+    pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
+        part.tensors().into_iter().try_fold(0, |sum, tensor| {
+            let bytes = self.checkpoint.expect(tensor)?.bytes;
+            Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
+        })
+    }
+
+    /// Bytes of the head and what stands before it.
+    pub fn head_bytes(&self) -> Result<u64> {
+        let mut bytes = self.checkpoint.expect(&self.spec.head)?.bytes;
+        for part in inventory::before_head(&self.spec) {
+            bytes += self.stored_bytes(&part)?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Names for Checkpoint {
+    fn has(&self, tensor: &str) -> bool {
+        self.contains(tensor)
+    }
+}
+
+/// Reads and parses `config.json`.
+pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
+    let path = format!("{}/config.json", source.place());
+    let missing = || {
+        Error::not_found(format!("reading {path}: No such file or directory"))
+            .hint("a model folder holds config.json and safetensors weights")
+    };
+    let data = source.small("config.json")?;
+    let data = data.ok_or_else(|| hub::without_config(source).unwrap_or_else(missing))?;
+    let text =
+        String::from_utf8(data).map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint(EDITED))?;
+    Config::parse(&text, &path)
+}
+
+/// The GPUs that device `name` means here; none for the CPU.
+///
+/// # Errors
+/// When there is no such device, with what is missing.
+fn gpus(name: &str) -> Result<Vec<usize>> {
+    match name {
+        "cpu" => Ok(Vec::new()),
+        "auto" => Ok(automatic()),
+        "cuda" => cuda::all().map_err(|error| error.context("device \"cuda\"")),
+        _ => {
+            cuda::check_name(name)?;
+            let indices = cuda::indices(name).unwrap_or_default();
+            for index in &indices {
+                cuda::usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+            }
+            Ok(indices)
+        }
+    }
+}
+
+/// All GPUs, or the CPU and one line that says why.
+fn automatic() -> Vec<usize> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    cuda::all().unwrap_or_else(|error| {
+        SAID.call_once(|| note(&format!("device \"auto\": the CPU computes; {}", error.message)));
+        Vec::new()
+    })
+}
+
+fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
+    let open = |index: &usize| {
+        let context = cuda::Context::open(*index)?;
+        if let Some(bytes) = max_vram {
+            context.limit(bytes as usize);
+        }
+        Ok(Device::Cuda(context))
+    };
+    match gpus {
+        [] => Ok(vec![Device::Cpu]),
+        gpus => gpus.iter().map(open).collect(),
+    }
+}
+
+/// A model by its config and the headers of its files, where there are any.
+pub struct Described {
+    pub config: Config,
+    pub spec: spec::Model,
+    naming: Naming,
+    /// None where there is a config alone: sizes are those of released checkpoints then.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Described {
+    pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        let config = read_config(&*source)?;
+        let naming = arch::kind(&config)?.naming();
+        let mut checkpoint = Checkpoint::open_if_any(source)?;
+        if let Some(checkpoint) = &mut checkpoint {
+            checkpoint.rename(naming);
+        }
+        let names: &dyn Names = match &checkpoint {
+            Some(checkpoint) => checkpoint,
+            None => &Released,
+        };
+        let spec = arch::model(&config, names)?;
+        if let Some(checkpoint) = &mut checkpoint {
+            fused::separate(checkpoint, &spec)?;
+        }
+        Ok(Self { config, spec, naming, checkpoint })
+    }
+
+    /// What the user should know of which weights are the model's.
+    fn notes(&self) -> Vec<String> {
+        let Some(checkpoint) = &self.checkpoint else { return Vec::new() };
+        let mut notes = checkpoint.notes.clone();
+        let Model { head, embedding, .. } = &self.spec;
+        if self.spec.tied && head != embedding && !checkpoint.look_alike(head, embedding) {
+            notes.push(format!(
+                "{}: config.json ties the head to the embedding, but the files have a `{}` of their own that differs: it is used for \
+                 logits, as transformers does",
+                checkpoint.place, head.name
+            ));
+        }
+        notes.extend(unused::note(checkpoint, &self.spec, self.naming));
+        if checkpoint.has_adapter() {
+            notes.push(format!(
+                "{}: the adapter beside the model ({}) is not applied to it",
+                checkpoint.place,
+                hub::ADAPTER
+            ));
+        }
+        notes
+    }
+}
+
+/// Checks that this machine has the device `name`; every machine has one that "auto" means.
+///
+/// # Errors
+/// As `gpus`.
+pub fn check_device(name: &str) -> Result<()> {
+    if name == "auto" { Ok(()) } else { gpus(name).map(drop) }
+}
+
+/// What a model is, from its config and headers alone: for a plan; and what the user should know of it. Sizes are those of the
+/// released checkpoints. What devices there are `elsewhere` is not known here.
+///
+/// # Errors
+/// Those of the config, and of headers: a weight that every pass needs and that cannot be read.
+pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(ModelInfo, Vec<String>)> {
+    let device = if elsewhere { args.device.clone() } else { cuda::name(&gpus(&args.device)?) };
+    let described = Described::open(files.source)?;
+    let Described { config, spec, checkpoint, .. } = &described;
+    if let Some(checkpoint) = checkpoint {
+        headers::check(checkpoint, spec, false)?;
+    }
+    let (mut parameters, mut weight_bytes) = (0, 0);
+    for (tensor, role) in inventory::tensors(spec) {
+        if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name)) {
+            parameters += inventory::parameters(&tensor);
+            weight_bytes += inventory::released_bytes(&tensor, role);
+        }
+    }
+    let sizes = (parameters, weight_bytes);
+    Ok((info(config, spec, (args, device), files.revision, sizes, Vec::new())?, described.notes()))
+}
+
+/// Looks at config and headers, as `open` would.
+///
+/// # Errors
+/// As `open`.
+pub fn check_headers(source: Arc<dyn ByteSource>) -> Result<()> {
+    let Described { spec, checkpoint, .. } = Described::open(source.clone())?;
+    let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(source), Ok)?;
+    headers::check(&checkpoint, &spec, false)
+}
+
+fn info(
+    config: &Config,
+    spec: &spec::Model,
+    (args, device): (&LoadArgs, String),
+    revision: Option<String>,
+    (parameters, weight_bytes): (u64, u64),
+    files: Vec<FileHash>,
+) -> Result<ModelInfo> {
+    let (num_experts, num_experts_per_tok) = spec.experts();
+    Ok(ModelInfo {
+        id: args.id.clone(),
+        revision,
+        model_type: spec.model_type.clone(),
+        num_layers: spec.layers.len(),
+        hidden_size: spec.hidden_size,
+        vocab_size: spec.vocab_size,
+        num_experts,
+        num_experts_per_tok,
+        parameters,
+        active_parameters: inventory::active_parameters(spec),
+        weight_bytes,
+        dtype: args.dtype,
+        device,
+        chunk_layers: args.chunk_layers,
+        synthetic: config.bool_or(SYNTHETIC_KEY, false)?,
+        files,
+    })
+}
+
+/// Opens a model whose weights, but for those that only logits need, have been looked at in the headers.
+///
+/// # Errors
+/// `not_found` where files or weights are missing, `unsupported` where the engine does not compute the model or read its weights,
+/// `corrupt` where files are damaged or do not belong together.
+pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
+    let gpus = gpus(&args.device)?;
+    let described = Described::open(files.source.clone())?;
+    let notes = described.notes();
+    let Described { config, spec, checkpoint, .. } = described;
+    // Where there are no weights, opening them says so.
+    let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
+    headers::check(&checkpoint, &spec, false)?;
+    let (mut parameters, mut weight_bytes) = (0, 0);
+    for (tensor, _) in inventory::tensors(&spec) {
+        if let Some(entry) = checkpoint.entry(&tensor.name) {
+            parameters += inventory::parameters(&tensor);
+            weight_bytes += entry.bytes;
+        }
+    }
+    let hashes = checkpoint.hashes.clone();
+    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, (parameters, weight_bytes), hashes)?;
+    let dtype = match args.dtype {
+        ComputeDtype::F32 => DType::F32,
+        ComputeDtype::Bf16 => DType::BF16,
+    };
+    let devices = devices(&gpus, args.max_vram)?;
+    Ok(OpenModel { info, spec, checkpoint: Arc::new(checkpoint), dtype, devices, notes })
+}

@@ -1,0 +1,369 @@
+//! The threads that read ahead: portions of weights are asked for by name, read in that order with several tensors in flight,
+//! and wait in a queue that is bounded in bytes.
+//!
+//! What has been read and not yet taken never exceeds the budget, except that one portion may always wait and that a portion
+//! somebody waits for is read whatever else is in the queue.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use candle_core::DType;
+
+use super::checkpoint::Checkpoint;
+use super::load::Loader;
+use crate::error::{Error, Kind, Result};
+use crate::spec::inventory::Part;
+use crate::tensor::{Device, Tensor};
+use crate::threads;
+
+/// Tensors in flight: enough for a disk or a network link to be busy while one of them is being checked.
+pub const THREADS: usize = 4;
+
+/// Names a portion of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Portion {
+    /// Everything of a layer but its routed experts.
+    Core(usize),
+    Expert {
+        layer: usize,
+        expert: usize,
+    },
+    FinalNorm,
+}
+
+/// Loaded tensors by checkpoint name.
+pub struct Weights {
+    tensors: HashMap<String, Tensor>,
+    rounded: bool,
+}
+
+impl Weights {
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        let tensor = self.tensors.get(name);
+        tensor.ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
+    }
+
+    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    pub fn rounded(&self) -> bool {
+        self.rounded
+    }
+}
+
+/// How the time of a run divides, seen from the forward pass and from the threads that read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The forward pass stood still for weights.
+    pub waited_for_weights: Duration,
+    /// At least one read (or conversion) was in flight.
+    pub reading: Duration,
+    /// Something was asked for and nothing could be read, because the queue was full: reading was ahead of computing.
+    pub waited_for_room: Duration,
+}
+
+/// A portion that was asked for and not yet taken.
+struct Pending {
+    bytes: usize,
+    unfinished: usize,
+    /// Of each device.
+    tensors: Vec<HashMap<String, Tensor>>,
+    failure: Option<Error>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Parts not yet begun, in order.
+    queue: VecDeque<(Portion, Part)>,
+    portions: HashMap<Portion, Pending>,
+    /// Bytes begun or read and not yet taken.
+    waiting: usize,
+    /// Parts being read.
+    in_flight: usize,
+    /// The portion whose parts may be begun, because there was room for all of it.
+    admitted: Option<Portion>,
+    /// The portion that somebody waits for.
+    wanted: Option<Portion>,
+    closed: bool,
+    /// What went on since `since`.
+    phase: Phase,
+    since: Option<Instant>,
+    reading: Duration,
+    waited_for_room: Duration,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Phase {
+    /// Nothing to read.
+    #[default]
+    Idle,
+    Reading,
+    Full,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something was asked for or taken.
+    work: Condvar,
+    /// A portion is complete.
+    complete: Condvar,
+    budget: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+}
+
+impl State {
+    /// The next part, if there is one and room for its portion.
+    fn begin(&mut self, budget: usize) -> Option<(Portion, Part)> {
+        let portion = self.queue.front()?.0;
+        if self.admitted != Some(portion) {
+            let bytes = self.portions.get(&portion).map_or(0, |pending| pending.bytes);
+            let waits = |wanted| self.portions.get(&wanted).is_some_and(|pending| pending.unfinished > 0);
+            let starved = self.in_flight == 0 && self.wanted.is_some_and(waits);
+            if self.waiting > 0 && self.waiting + bytes > budget && !starved {
+                return None;
+            }
+            self.waiting += bytes;
+            self.admitted = Some(portion);
+        }
+        self.in_flight += 1;
+        self.queue.pop_front()
+    }
+
+    /// Books the time since the last change to what went on then.
+    fn book(&mut self) {
+        let now = Instant::now();
+        let elapsed = self.since.map_or(Duration::ZERO, |since| now - since);
+        match self.phase {
+            Phase::Idle => (),
+            Phase::Reading => self.reading += elapsed,
+            Phase::Full => self.waited_for_room += elapsed,
+        }
+        self.since = Some(now);
+        self.phase = match (self.in_flight, self.queue.is_empty()) {
+            (0, true) => Phase::Idle,
+            (0, false) => Phase::Full,
+            _ => Phase::Reading,
+        };
+    }
+}
+
+pub struct Reader {
+    shared: Arc<Shared>,
+    checkpoint: Arc<Checkpoint>,
+    dtype: DType,
+    devices: Arc<[Device]>,
+    threads: Vec<JoinHandle<()>>,
+    waited: Duration,
+}
+
+impl Reader {
+    /// `budget`: bytes of loaded weights that may wait to be taken, on each of `devices`.
+    ///
+    /// # Errors
+    /// `io` where the system starts no thread that reads; fewer than usual will do.
+    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, devices: Arc<[Device]>, budget: usize) -> Result<Self> {
+        let state = Mutex::new(State::default());
+        let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
+        let thread = |_| {
+            let (shared, checkpoint, devices) = (shared.clone(), checkpoint.clone(), devices.clone());
+            threads::start(move || {
+                read(&shared, &Loader { checkpoint: &checkpoint, devices: &devices });
+            })
+        };
+        let (mut started, mut refused) = (Vec::new(), None);
+        for outcome in (0..THREADS).map(thread) {
+            match outcome {
+                Ok(thread) => started.push(thread),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if started.is_empty() => Err(Error::no_thread("reading weights", &error)),
+            _ => Ok(Self { shared, checkpoint, dtype, devices, threads: started, waited: Duration::ZERO }),
+        }
+    }
+
+    /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
+    pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
+        let loader = Loader { checkpoint: &self.checkpoint, devices: &self.devices };
+        let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
+        let mut state = self.shared.lock();
+        if let Entry::Vacant(place) = state.portions.entry(portion) {
+            let tensors = vec![HashMap::new(); self.devices.len()];
+            place.insert(Pending { bytes, unfinished: parts.len(), tensors, failure: None });
+            state.queue.extend(parts.into_iter().map(|part| (portion, part)));
+            self.shared.work.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Waits for a portion that was asked for; gives it for each device, in their order.
+    pub fn take(&mut self, wanted: Portion) -> Result<Vec<Weights>> {
+        let start = Instant::now();
+        let mut state = self.shared.lock();
+        loop {
+            match state.portions.get(&wanted) {
+                None => return Err(Error::new(Kind::Unsupported, format!("{wanted:?} was not asked for"))),
+                Some(pending) if pending.unfinished == 0 => break,
+                Some(_) => {
+                    state.wanted = Some(wanted);
+                    self.shared.work.notify_all();
+                    state = self.shared.complete.wait(state).expect("no panic under this lock");
+                }
+            }
+        }
+        state.wanted = None;
+        let pending = state.portions.remove(&wanted).expect("found above");
+        state.waiting = state.waiting.saturating_sub(pending.bytes);
+        self.shared.work.notify_all();
+        drop(state);
+        self.waited += start.elapsed();
+        match pending.failure {
+            Some(error) => Err(error),
+            None => {
+                let rounded = self.dtype == DType::BF16;
+                Ok(pending.tensors.into_iter().map(|tensors| Weights { tensors, rounded }).collect())
+            }
+        }
+    }
+
+    /// Waits until everything that was asked for has been read.
+    pub fn settle(&self) {
+        let mut state = self.shared.lock();
+        while state.portions.values().any(|pending| pending.unfinished > 0) {
+            state = self.shared.complete.wait(state).expect("no panic under this lock");
+        }
+    }
+
+    pub fn times(&self) -> Times {
+        let mut state = self.shared.lock();
+        state.book();
+        let State { reading, waited_for_room, .. } = *state;
+        Times { waited_for_weights: self.waited, reading, waited_for_room }
+    }
+}
+
+/// What each thread does until the reader is dropped.
+fn read(shared: &Shared, loader: &Loader) {
+    let mut state = shared.lock();
+    while !state.closed {
+        let next = state.begin(shared.budget);
+        state.book();
+        let Some((portion, part)) = next else {
+            state = shared.work.wait(state).expect("no panic under this lock");
+            continue;
+        };
+        drop(state);
+        let tensors = loader.part(&part);
+        state = shared.lock();
+        state.in_flight -= 1;
+        if let Some(pending) = state.portions.get_mut(&portion) {
+            pending.unfinished -= 1;
+            match tensors {
+                Ok(tensors) => {
+                    for (on_device, tensor) in pending.tensors.iter_mut().zip(tensors) {
+                        on_device.insert(part.key().to_string(), tensor);
+                    }
+                }
+                Err(error) => pending.failure = pending.failure.take().or(Some(error)),
+            }
+            if pending.unfinished == 0 {
+                shared.complete.notify_all();
+                // Whoever waits may have to be served from behind a full queue.
+                shared.work.notify_all();
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec;
+    use crate::spec::inventory::Role;
+
+    const VALUES: usize = 1000;
+    const BYTES: usize = 4 * VALUES;
+
+    /// A checkpoint of f32 tensors `t0`, `t1`, …, each full of its number; the last one of NaN.
+    fn checkpoint(folder: &std::path::Path, count: usize) -> Arc<Checkpoint> {
+        let value = |i: usize| if i + 1 == count { f32::NAN } else { i as f32 };
+        let data: Vec<Vec<u8>> = (0..count).map(|i| value(i).to_le_bytes().repeat(VALUES)).collect();
+        let view = |data| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![VALUES], data).unwrap();
+        let views = data.iter().enumerate().map(|(i, data)| (format!("t{i}"), view(data)));
+        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+        let source = crate::hub::at(&folder.display().to_string()).unwrap();
+        Arc::new(Checkpoint::open(source).unwrap())
+    }
+
+    fn parts(numbers: std::ops::Range<usize>) -> Vec<Part> {
+        let tensor = |i| spec::Tensor::new(format!("t{i}"), [VALUES]);
+        numbers.map(|i| Part::Whole { tensor: tensor(i), role: Role::ToResidual }).collect()
+    }
+
+    fn first(weights: &Weights, i: usize) -> f32 {
+        weights.get(&format!("t{i}")).unwrap().values().unwrap()[0]
+    }
+
+    #[test]
+    fn portions_arrive_whatever_the_budget_and_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        // Room for nothing, for one portion of three tensors, for all.
+        for budget in [1, 3 * BYTES, usize::MAX] {
+            let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), budget).unwrap();
+            for portion in 0..6 {
+                reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+            }
+            // The last before the others: it lies behind a queue that may be full.
+            for portion in [5, 0, 1, 2, 3, 4] {
+                let weights = reader.take(Portion::Core(portion)).unwrap().remove(0);
+                assert!((3 * portion..3 * portion + 3).all(|i| first(&weights, i) == i as f32), "budget {budget}");
+                assert!(weights.get("t20").is_err());
+            }
+            assert!(reader.take(Portion::Core(0)).is_err(), "taken before");
+        }
+    }
+
+    #[test]
+    fn what_waits_stays_within_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), 21);
+        let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), 6 * BYTES).unwrap();
+        for portion in 0..6 {
+            reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+        }
+        for portion in 0..6 {
+            reader.take(Portion::Core(portion)).unwrap();
+            let read = checkpoint.bytes_read() as usize;
+            assert!(read <= (portion + 3) * 3 * BYTES, "{read} bytes read when {} portions were taken", portion + 1);
+        }
+    }
+
+    #[test]
+    fn damage_is_told_and_a_full_queue_can_be_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, [Device::Cpu].into(), 1).unwrap();
+        reader.ask(Portion::Core(0), parts(18..21)).unwrap();
+        reader.ask(Portion::Core(1), parts(0..3)).unwrap();
+        reader.ask(Portion::Core(2), parts(3..6)).unwrap();
+        let Err(error) = reader.take(Portion::Core(0)) else { panic!("NaN was accepted") };
+        assert!(error.kind == Kind::NonFinite && error.message.contains("t20"), "{error}");
+    }
+}

@@ -1,0 +1,135 @@
+//! Weights in the files that no part of the model uses: told when a model is loaded, since a model without them is another one.
+//!
+//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops biases or norms so, and a config with
+//! too few layers the last ones: what is computed then looks like numbers of the model that was trained, and is not.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::checkpoint::Checkpoint;
+use crate::outside::shown;
+use crate::spec::Model;
+use crate::spec::inventory;
+use crate::spec::naming::Naming;
+use crate::words::counted;
+
+/// Tensors that a note names.
+const NAMED: usize = 3;
+
+/// Parts of names of buffers that old releases hold: what they say follows from the config.
+const BUFFERS: &[&str] = &["rotary_emb.inv_freq", "decoder.version"];
+/// Masks of GPT-2's attention, which are no biases.
+const MASKS: &[&str] = &["attn.bias", "attn.masked_bias"];
+/// Heads of classifiers, reward models and models for question answering: they read what the decoder gives.
+const HEADS: &[&str] =
+    &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
+/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection that joins them, its head.
+const PREDICTION: &[&str] = &["eh_proj.", "enorm.", "hnorm.", "shared_head."];
+
+/// One tensor that nothing uses.
+struct Unused<'a> {
+    /// As it is called in its file.
+    name: &'a str,
+    /// The decoder layer that it belongs to.
+    layer: Option<usize>,
+    /// It stands beside the decoder, where the files have a place for what is in it.
+    beside: bool,
+}
+
+/// What the user should know of weights that are left out; nothing where those that are have no effect.
+pub fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
+    let used: HashSet<String> = inventory::tensors(model).into_iter().map(|(tensor, _)| tensor.name).collect();
+    let names = Names::new(checkpoint, model, naming);
+    let mut unused: Vec<Unused> = checkpoint
+        .stored()
+        .filter(|(whole, stored)| !used.contains(*whole) && !names.without_effect(whole, stored))
+        .map(|(whole, stored)| Unused { name: stored, layer: names.layer(whole), beside: names.beside(stored) })
+        .collect();
+    unused.sort_by_key(|tensor| (tensor.beside, tensor.layer, tensor.name));
+    let first = unused.first()?;
+    let list: Vec<String> = unused.iter().take(NAMED).map(|tensor| format!("`{}`", shown(tensor.name))).collect();
+    let rest = match unused.len() - list.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (count, place) = (counted(unused.len(), "tensor"), &checkpoint.place);
+    let (are, kind) = (if unused.len() == 1 { "is" } else { "are" }, &model.model_type);
+    let what = format!("{place}: {count} in the files {are} not used: {}{rest}", list.join(", "));
+    let layers = model.layers.len();
+    let deepest = unused.iter().filter_map(|tensor| tensor.layer).max();
+    let beyond = |tensor: &Unused| tensor.layer.is_some_and(|layer| layer >= layers);
+    Some(if first.beside {
+        format!("{what}; they stand beside the decoder, and nothing that is measured depends on them")
+    } else if let Some(deepest) = deepest.filter(|deepest| *deepest >= layers && unused.iter().all(beyond)) {
+        format!(
+            "{what}; config.json says {}, and the files have {}: all numbers are those of a model without the others, as in transformers",
+            counted(layers, "layer"),
+            deepest + 1
+        )
+    } else {
+        format!(
+            "{what}; a {kind} model with this config.json has no place for them, and all numbers are those of a model without them, as in \
+             transformers: is `model_type` that of the model, and config.json unchanged?"
+        )
+    })
+}
+
+/// What names of tensors say of where they belong.
+struct Names<'a> {
+    kind: &'a str,
+    naming: Naming,
+    /// Before the number of a layer: "model.layers.".
+    layers: String,
+    /// The files write the base model's prefix before what is in it.
+    prefixed: bool,
+    /// Layers that predict further tokens, behind those of the decoder.
+    prediction: BTreeSet<usize>,
+}
+
+impl<'a> Names<'a> {
+    fn new(checkpoint: &Checkpoint, model: &'a Model, naming: Naming) -> Self {
+        let first = model.layers.first().map_or("", |layer| &layer.input_norm.weight.name);
+        let layers = first.split_once("0.").map_or(first, |(before, _)| before).to_string();
+        let prefixed = checkpoint.entry(first).is_some_and(|entry| entry.name.starts_with(naming.base));
+        let mut names = Self { kind: &model.model_type, naming, layers, prefixed, prediction: BTreeSet::new() };
+        if names.kind == "glm4_moe" {
+            let predicts = |whole: &str| {
+                let (layer, rest) = names.in_layer(whole)?;
+                (layer >= model.layers.len() && PREDICTION.iter().any(|own| rest.starts_with(own))).then_some(layer)
+            };
+            let prediction = checkpoint.stored().filter_map(|(whole, _)| predicts(whole)).collect();
+            names.prediction = prediction;
+        }
+        names
+    }
+
+    /// The layer of a tensor, and its name there.
+    fn in_layer<'n>(&self, whole: &'n str) -> Option<(usize, &'n str)> {
+        let (layer, rest) = whole.strip_prefix(&self.layers)?.split_once('.')?;
+        Some((layer.parse().ok()?, rest))
+    }
+
+    fn layer(&self, whole: &str) -> Option<usize> {
+        self.in_layer(whole).map(|(layer, _)| layer)
+    }
+
+    /// Whether the name is one of those that change nothing in a model of this kind.
+    fn without_effect(&self, whole: &str, stored: &str) -> bool {
+        let bare = stored.strip_prefix(self.naming.base).unwrap_or(stored);
+        let has = |parts: &[&str]| parts.iter().any(|part| stored.contains(part));
+        has(BUFFERS)
+            || stored.ends_with("position_ids")
+            || HEADS.iter().any(|head| bare.starts_with(head))
+            || match self.kind {
+                "gpt2" => self.in_layer(whole).is_some_and(|(_, rest)| MASKS.contains(&rest)),
+                "qwen3_next" => bare.starts_with("mtp."),
+                "glm4_moe" => self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer)),
+                _ => false,
+            }
+    }
+
+    /// Whether what is called so cannot be part of the decoder or of its head.
+    fn beside(&self, stored: &str) -> bool {
+        let inside = |prefix: &&str| stored.starts_with(*prefix);
+        self.prefixed && ![self.naming.base, "lm_head."].iter().chain(self.naming.older).any(inside)
+    }
+}
