@@ -26,7 +26,7 @@ fn main() {
 }
 
 fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activations {
-    let norms = (0..layers).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect();
+    let norms = SiteId::norms(layers);
     Activations {
         model: ModelInfo {
             id: "simulated".into(),

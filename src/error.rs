@@ -47,10 +47,12 @@ pub enum Kind {
     Interrupted,
     /// The operating system refused: disk full, no permission.
     Io,
+    /// The program itself is at fault.
+    Internal,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::BadArgument,
         Self::NotFound,
         Self::Corrupt,
@@ -67,6 +69,7 @@ impl Kind {
         Self::Service,
         Self::Interrupted,
         Self::Io,
+        Self::Internal,
     ];
 
     pub fn from_name(name: &str) -> Option<Self> {
@@ -95,6 +98,7 @@ impl Kind {
             Kind::Service => "service",
             Kind::Interrupted => "interrupted",
             Kind::Io => "io",
+            Kind::Internal => "internal",
         }
     }
 }
@@ -132,6 +136,12 @@ impl Error {
         Self::new(Kind::Unsupported, message)
     }
 
+    /// A fault of the program, whatever it was given.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+            .hint("this is a fault of the program: please report it, with the script and the model")
+    }
+
     pub fn interrupted() -> Self {
         Self::new(Kind::Interrupted, "interrupted")
     }
@@ -163,6 +173,14 @@ impl Error {
         self
     }
 }
+
+/// Ends a function with an error that is a fault of the program, in the words of `format!`.
+macro_rules! fault {
+    ($($message:tt)*) => {
+        return Err($crate::error::Error::internal(format!($($message)*)))
+    };
+}
+pub(crate) use fault;
 
 /// A message as it may be shown: whatever name or word of others it quotes, it stays readable.
 fn bounded(mut message: String) -> String {

@@ -119,7 +119,7 @@ fn effects_are_told_and_not_done() {
 
 /// Name and config.json of the models of the sweep, as the engine's own test has them.
 fn released() -> Vec<(String, String)> {
-    let text = std::fs::read_to_string(repository().join("src/model/arch/released.rs")).unwrap();
+    let text = std::fs::read_to_string(repository().join("src/spec/arch/released.rs")).unwrap();
     let entry = |part: &str| {
         let (name, rest) = part.split_once('"')?;
         let config = rest.split_once("r#\"")?.1.split_once("\"#")?.0;

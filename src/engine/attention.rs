@@ -1,8 +1,7 @@
 //! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
 
-use candle_core::Result;
-
 use super::linear::{linear, linears, norm, weight};
+use crate::error::Result;
 use crate::ops::{self, Attend};
 use crate::spec::{Attention, QkNorm, Qkv};
 use crate::tensor::Tensor;

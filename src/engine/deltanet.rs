@@ -3,10 +3,9 @@
 //!
 //! `ops::delta_rule` runs the state; here are the projections, gates and convolutions around it.
 
-use candle_core::Result;
-
 use super::attention::Batch;
 use super::linear::{exact_linear, linear, norm, weight};
+use crate::error::Result;
 use crate::ops::{self, ShortConv, Source};
 use crate::spec::DeltaNet;
 use crate::tensor::Tensor;

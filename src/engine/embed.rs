@@ -11,7 +11,6 @@ use crate::memory;
 use crate::ops::{self, Projection};
 use crate::record::Tokens;
 use crate::spec::inventory;
-use crate::tensor::tensor_error;
 use crate::tensor::{Device, Tensor};
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
@@ -59,7 +58,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let places: Vec<&mut [f32]> = places.collect();
     runs.par_iter().zip(places).try_for_each(|(run, place)| {
         let values = loader.rows(table, run[0] as usize, run.len(), Some(DType::F32))?.remove(0);
-        place.copy_from_slice(&values.values().map_err(tensor_error)?);
+        place.copy_from_slice(&values.values()?);
         Ok::<(), Error>(())
     })?;
     let rows = project_in(model, loader, rows, used.len(), needed)?;
@@ -73,7 +72,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     if let Some(positions) = &model.spec.positions {
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);
-        let values = values.values().map_err(tensor_error)?;
+        let values = values.values()?;
         *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
@@ -95,5 +94,5 @@ fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, 
         let projection = Projection { weight: &loaded[0], order: projection.order, bias: loaded.get(1) };
         ops::project(&rows, &[projection], false)?.remove(0).values()
     };
-    project().map_err(tensor_error)
+    project()
 }

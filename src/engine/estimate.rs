@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::forward::ROUNDS;
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
-use super::tap;
+use super::observe;
+use super::pass::ROUNDS;
 use super::workspace::{Cut, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
@@ -121,9 +121,9 @@ fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
 /// What the tap keeps on a GPU: levels, and records that wait to be fetched.
 fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
     let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
-    let record = tap::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
+    let record = observe::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
     // Those of half the norms, since memory can peak in any layer.
-    let waiting = (spec.layers.len() * record).min(tap::PENDING_BYTES + record.div_ceil(ROUNDS));
+    let waiting = (spec.layers.len() * record).min(observe::PENDING_BYTES + record.div_ceil(ROUNDS));
     (sequences * args.sequence_length * hidden + waiting) as u64
 }
 

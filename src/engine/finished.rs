@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::forward::norms;
-use super::resume::{FINISHED, Resume, Whose, beside, identity, is_checkpoint_of, mark, whose};
+use super::resume::{FINISHED, Resume, Whose, beside, checkpoints, identity, mark, whose};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{Activations, ExtractArgs, Keep, Measurements, Tokens, TokensInfo};
+use crate::record::{Activations, ExtractArgs, Keep, Measurements, SiteId, Tokens, TokensInfo};
 use crate::results::{FULL_ACTIVATIONS, decode_stats, encode_stats, sealed};
 use crate::stats;
 use crate::weights::OpenModel;
@@ -119,24 +118,12 @@ fn of_this_work(
     let expected = (model.spec.layers.len(), model.spec.hidden_size, info.num_sequences, info.sequence_length);
     let measured = measurements.measured().iter().all(|(_, value)| value.is_finite() && *value >= 0.0);
     let silent = measurements.machine.is_empty() && measurements.completion_time.is_empty();
-    if shape != expected || acts.norms != norms(model) || !measured || !silent {
+    if shape != expected || acts.norms != SiteId::norms(model.spec.layers.len()) || !measured || !silent {
         return Err(Error::corrupt("its record is not of this work"));
     }
     stats::check_whole(&acts)?;
     let full_activations = args.out.clone().filter(|_| args.keep == Keep::Full);
     Ok(Activations { model: model.info.clone(), tokens: info.clone(), full_activations, ..acts })
-}
-
-/// Files that work with the checkpoint `asked` may have: that one, and those beside it.
-pub fn checkpoints(asked: &str) -> Vec<String> {
-    let (folder, file) = asked.rsplit_once('/').unwrap_or((".", asked));
-    let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{asked}{}", &name[file.len()..]))
-    });
-    let mut names: Vec<String> = std::iter::once(asked.to_string()).chain(beside).collect();
-    names.sort();
-    names
 }
 
 /// Gives a checkpoint that has come as `arrived` its place: `asked`, unless other work has that.

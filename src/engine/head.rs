@@ -11,7 +11,6 @@ use crate::ops::{self, Projection};
 use crate::progress::Progress;
 use crate::spec::Model;
 use crate::tensor::Tensor;
-use crate::tensor::tensor_error;
 use crate::vocabulary::Order;
 use crate::weights::load::Loader;
 use crate::weights::reader::Weights;
@@ -39,7 +38,7 @@ pub fn head(
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
     let normed = weights.iter().zip(hidden).map(|(weights, hidden)| before(model, weights, hidden));
-    let normed = normed.collect::<candle_core::Result<Vec<_>>>().map_err(tensor_error)?;
+    let normed = normed.collect::<Result<Vec<_>>>()?;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
@@ -55,12 +54,12 @@ pub fn head(
         let count = block.min(vocab - first);
         let parts = loader.rows(&model.head, first, count, None)?;
         for (share, first_row, taken) in pieces(&normed, rows) {
-            let logits = || -> candle_core::Result<Vec<f32>> {
+            let logits = || -> Result<Vec<f32>> {
                 let x = normed[share].rows(first_row, taken)?;
                 let projection = Projection { weight: &parts[share], order: Order::OutIn, bias: None };
                 ops::project(&x, &[projection], weights[share].rounded())?.remove(0).values()
             };
-            let logits = logits().map_err(tensor_error)?;
+            let logits = logits()?;
             let start = first_row + normed[..share].iter().map(|x| x.dims()[0]).sum::<usize>();
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
                 |(i, (running, logits))| {
@@ -84,7 +83,7 @@ pub fn head(
 }
 
 /// What the head reads: `hidden` after the final norm.
-fn before(model: &Model, weights: &Weights, hidden: &Tensor) -> candle_core::Result<Tensor> {
+fn before(model: &Model, weights: &Weights, hidden: &Tensor) -> Result<Tensor> {
     let normed = match &model.final_norm {
         Some(norm) => linear::norm(norm, weights, hidden)?,
         None => hidden.clone(),

@@ -4,17 +4,16 @@
 //! costs in accuracy is the rounding of the weights alone: mixtures choose their experts by margins that rounded activations
 //! would flip. Where the CPU multiplies pairs of bf16 faster, large projections in bf16 mode do round what they read.
 
-use candle_core::Result;
-
+use crate::error::Result;
 use crate::ops::{self, FeedForward, Projection};
 use crate::spec::{Linear, Mlp, Norm};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 use crate::weights::reader::Weights;
 
-/// Looks a weight up; a missing one is a fault of the schedule and reads as such.
+/// Looks a weight up.
 pub fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
-    weights.get(name).map_err(|e| candle_core::Error::Msg(e.message))
+    weights.get(name)
 }
 
 pub fn projection<'a>(spec: &Linear, weights: &'a Weights) -> Result<Projection<'a>> {

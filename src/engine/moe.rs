@@ -2,8 +2,10 @@
 //!
 //! Experts stream through one by one as their weights arrive; those that no token chose are never read.
 
+use super::attempt::{Changed, split_on_oom};
 use super::linear::{self, weight};
 use super::routing::Assignment;
+use crate::error::{Error, Result};
 use crate::ops::{self, FeedForward, Projection};
 use crate::spec::{Experts, Moe, SharedExpert, StackedWeight};
 use crate::tensor::Tensor;
@@ -11,12 +13,12 @@ use crate::vocabulary::Order;
 use crate::weights::reader::Weights;
 
 /// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
-pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> candle_core::Result<Vec<f32>> {
+pub fn router_logits(moe: &Moe, weights: &Weights, x: &Tensor) -> Result<Vec<f32>> {
     linear::exact_linear(&moe.router.linear, weights, x)?.values()
 }
 
 /// residual += what the shared expert makes of `x`; both [rows, hidden].
-pub fn shared_expert(shared: &SharedExpert, weights: &Weights, x: &Tensor) -> candle_core::Result<Tensor> {
+pub fn shared_expert(shared: &SharedExpert, weights: &Weights, x: &Tensor) -> Result<Tensor> {
     let y = linear::mlp(&shared.mlp, weights, x)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, weights, x)?)?;
@@ -34,25 +36,19 @@ pub struct Chosen<'a> {
 }
 
 /// residual += routed weight * the expert of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].
-pub fn routed_expert(
-    moe: &Moe,
-    weights: &Weights,
-    of: &Chosen,
-    x: &Tensor,
-    residual: &Tensor,
-) -> candle_core::Result<()> {
+pub fn routed_expert(moe: &Moe, weights: &Weights, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
     let network = network(&moe.experts, weights, of.expert)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {
-        ops::halving(0, rows.len(), &crate::tensor::is_full, &mut |first, count| {
-            let (rows, routed) = (&rows[first..][..count], &routed[first..][..count]);
-            ops::add_expert(residual, x, &network, rows, routed, of.room).map(Ok)
+        split_on_oom(0..rows.len(), &mut |piece| {
+            let (rows, routed) = (&rows[piece.clone()], &routed[piece]);
+            ops::add_expert(residual, x, &network, rows, routed, of.room).map(|()| Changed(Ok(())))
         })?;
     }
     Ok(())
 }
 
-fn network<'a>(experts: &Experts, weights: &'a Weights, e: usize) -> candle_core::Result<FeedForward<'a>> {
+fn network<'a>(experts: &Experts, weights: &'a Weights, e: usize) -> Result<FeedForward<'a>> {
     match experts {
         Experts::Separate(mlps) => linear::feed_forward(&mlps[e], weights),
         Experts::Stacked { gate_up, gate_up_bias, down, down_bias, activation } => {
@@ -62,7 +58,7 @@ fn network<'a>(experts: &Experts, weights: &'a Weights, e: usize) -> candle_core
                     StackedWeight::Mxfp4 { blocks, .. } => (&blocks.name, Order::OutIn),
                 };
                 let bias = Some(weight(weights, bias)?);
-                Ok::<_, candle_core::Error>(Projection { weight: weight(weights, name)?, order, bias })
+                Ok::<_, Error>(Projection { weight: weight(weights, name)?, order, bias })
             };
             Ok(FeedForward {
                 gate: None,

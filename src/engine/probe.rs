@@ -3,15 +3,16 @@
 
 use half::bf16;
 
-pub use super::forward::extract_with;
-use super::tap;
+use super::extract::{How, extract_as};
+use super::observe::{LadderFold, Observer};
+use super::pass::ReadAhead;
 use crate::error::Result;
 use crate::ops::{self, Attend, FeedForward, Projection};
-use crate::record::{DEFAULT_LADDER, NormId, Site};
-use crate::tensor::tensor_error;
+use crate::progress::Progress;
+use crate::record::{Activations, DEFAULT_LADDER, ExtractArgs, Site, SiteId, Tokens};
 use crate::tensor::{Device, Tensor};
 use crate::vocabulary::{Activation, Order};
-use crate::weights::mxfp4;
+use crate::weights::{OpenModel, mxfp4};
 
 /// What a benchmark changes to see what something costs; a run of its own has the default.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,18 @@ impl Default for Probe {
     fn default() -> Self {
         Self { preload: false, tap: true }
     }
+}
+
+/// An extraction with a part left out.
+pub fn extract_with(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+    probe: Probe,
+) -> Result<Activations> {
+    let ahead = if probe.preload { ReadAhead::Everything } else { ReadAhead::Bounded };
+    extract_as(model, tokens, args, progress, How { ahead, fold: probe.tap })
 }
 
 /// Something to time.
@@ -45,12 +58,12 @@ fn uniform() -> impl Iterator<Item = f32> {
 }
 
 fn tensor(shape: &[usize]) -> Result<Tensor> {
-    Tensor::from_vec(noise(shape.iter().product()), shape, &Device::Cpu).map_err(tensor_error)
+    Tensor::from_vec(noise(shape.iter().product()), shape, &Device::Cpu)
 }
 
 fn weight(out: usize, input: usize) -> Result<Tensor> {
     let values: Vec<bf16> = noise(out * input).into_iter().map(bf16::from_f32).collect();
-    Tensor::from_vec(values, (out, input), &Device::Cpu).map_err(tensor_error)
+    Tensor::from_vec(values, (out, input), &Device::Cpu)
 }
 
 /// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many; `rounded`: in the compute
@@ -113,8 +126,8 @@ pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
     // Nearly normal with standard deviation 1, as norm outputs are: most rows have a value on the ladder.
     let mut uniform = uniform();
     let values = (0..sequences * positions * hidden).map(|_| uniform.by_ref().take(12).sum::<f32>()).collect();
-    let x = Tensor::from_vec(values, (sequences * positions, hidden), &Device::Cpu).map_err(tensor_error)?;
-    let norm = NormId { layer: 0, site: Site::InputLayernorm };
-    let mut tap = tap::Tap::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden)?;
-    Ok(Box::new(move || tap.see(0, 0, &x).expect("values in CPU memory")))
+    let x = Tensor::from_vec(values, (sequences * positions, hidden), &Device::Cpu)?;
+    let norm = SiteId { layer: 0, site: Site::AttnIn };
+    let mut fold = LadderFold::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden)?;
+    Ok(Box::new(move || fold.see(norm, 0..sequences, &x).expect("values in CPU memory")))
 }

@@ -1,30 +1,25 @@
 //! Checkpoints of a run: what one layer leaves to the next goes to a file, and a run that was cut off goes on from there.
 //!
-//! The file holds the residual stream (4 bytes per token and feature), the tap's levels (1 byte) and, of the norms so far,
-//! folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
+//! The file holds the residual stream (4 bytes per token and feature), what observers keep: levels (1 byte) and, of the norms so
+//! far, folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
 //! 4,096 features in 46 layers. There is one file, replaced each time, at last by the finished record (`finished`). It says what it
 //! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work stays: this work then has
 //! its own beside it, under a name that says whose it is. A damaged one is reported and not used. Equal bytes at the end can be had
 //! where the arithmetic is equal: the same program, and processors with the same vector instructions.
 
-use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::finished::checkpoints;
-use super::forward::norms;
-use super::tap::{Folds, Tap};
+use super::observe::{FullWriter, Observer, State};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, NormId, Site, Tokens, TokensInfo};
+use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
 use crate::results::{FullActivations, sealed};
 use crate::tensor::Tensor;
-use crate::tensor::tensor_error;
 use crate::weights::checkpoint::hex;
 use crate::weights::{OpenModel, Share};
 
@@ -40,8 +35,8 @@ const MARK_BYTES: usize = 8;
 /// The key of a header that says of a finished pass what is not in its record.
 pub(super) const FINISHED: &str = "finished";
 
-/// Bytes of what is stored beside folds: tokens per expert, and where values were not finite.
-const BESIDE_FOLDS: u64 = 64 << 20;
+/// Bytes of what is stored beside what observers keep: tokens per expert.
+const MAX_COVERAGE: u64 = 64 << 20;
 
 /// The checkpoint of one run.
 pub struct Resume {
@@ -71,31 +66,13 @@ pub(super) enum Whose {
     Damaged(String),
 }
 
-/// What one layer leaves to the next.
-pub struct State<'a> {
-    /// Layers done.
-    pub layer: usize,
-    /// [tokens, hidden] of each share, f32
-    pub hidden: Vec<&'a Tensor>,
-    pub tap: &'a Tap,
-    pub coverage: &'a [ExpertCoverage],
-    /// Bytes of tensor data read for it, by all runs.
-    pub bytes_read: u64,
-}
-
-/// The same, read back; the tap has been told.
+/// What one layer has left to the next, read back; observers have been told.
 pub struct Found {
     pub layer: usize,
     /// Of each share.
     pub hidden: Vec<Tensor>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Rest<'a> {
-    folds: Folds<'a>,
-    coverage: Cow<'a, [ExpertCoverage]>,
 }
 
 impl Resume {
@@ -185,24 +162,31 @@ impl Resume {
     }
 
     /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
-    fn find(&mut self, model: &OpenModel, shares: &[Share], tap: &mut Tap, progress: &dyn Progress) -> Option<Found> {
+    fn find(
+        &mut self,
+        model: &OpenModel,
+        shares: &[Share],
+        tokens: &Tokens,
+        observers: &mut [&mut dyn Observer],
+        progress: &dyn Progress,
+    ) -> Option<Found> {
         let (header, reader) = self.left.take()?;
-        match read(&header, reader, model, shares, tap) {
+        match read(&header, reader, model, (shares, tokens), observers) {
             Ok(found) => {
                 self.saved = found.layer;
                 Some(found)
             }
             Err(error) => {
-                self.forget(&format!("is not used ({})", error.message), tap, progress);
+                self.forget(&format!("is not used ({})", error.message), observers, progress);
                 None
             }
         }
     }
 
     /// Gives up what `find` gave.
-    fn forget(&mut self, why: &str, tap: &mut Tap, progress: &dyn Progress) {
+    fn forget(&mut self, why: &str, observers: &mut [&mut dyn Observer], progress: &dyn Progress) {
         self.saved = 0;
-        tap.begin_again();
+        observers.iter_mut().for_each(|observer| observer.begin_again());
         progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
     }
 
@@ -215,18 +199,17 @@ impl Resume {
     }
 
     /// Writes the state unless it is in the file already. A failure is reported, and the run goes on.
-    pub fn save(&mut self, state: &State, full: Option<&mut FullActivations>, progress: &dyn Progress) {
-        if state.layer <= self.saved {
+    pub fn save(&mut self, state: &State, read_before: u64, progress: &dyn Progress) {
+        if state.layers <= self.saved {
             return;
         }
         let start = Instant::now();
-        let header = self.header(state.layer, state.bytes_read);
-        // What the checkpoint says is finished must be on the disk before it.
-        let kept = full.map_or(Ok(()), FullActivations::keep).and_then(|()| self.own_place());
-        let written = kept.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
+        let header = self.header(state.layers, read_before + state.bytes_read);
+        let settled = state.observers.settle().and_then(|()| self.own_place());
+        let written = settled.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
         self.cost = start.elapsed();
         self.last = Instant::now();
-        self.written(state.layer, written, progress);
+        self.written(state.layers, written, progress);
     }
 
     /// Tells what came of writing the state after `layer` layers.
@@ -247,17 +230,17 @@ impl Resume {
     }
 }
 
-/// Finds what a run can take over, and the file for all activations where they are kept.
+/// Finds what a run can take over, and what writes all activations where they are kept.
 pub fn take_over(
     resume: &mut Option<Resume>,
     (model, shares): (&OpenModel, &[Share]),
     tokens: &Tokens,
-    tap: &mut Tap,
+    observers: &mut [&mut dyn Observer],
     args: &ExtractArgs,
     progress: &dyn Progress,
-) -> Result<(Option<Found>, Option<FullActivations>)> {
+) -> Result<(Option<Found>, Option<FullWriter>)> {
     let found = match resume {
-        Some(resume) => resume.find(model, shares, tap, progress),
+        Some(resume) => resume.find(model, shares, tokens, observers, progress),
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -268,15 +251,18 @@ pub fn take_over(
                 .hint("add out: \"results/NAME\" to the options"));
         }
     };
+    let per_sequence = tokens.info.sequence_length * model.spec.hidden_size;
+    let writer = |file| FullWriter { file, per_sequence };
     let tensors = &full_tensors(model, tokens, args);
-    let Some(resume) = resume else { return Ok((None, Some(FullActivations::create(folder, tensors)?))) };
+    let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, tensors)?)))) };
     if let Some(found) = found {
         if let Some(full) = FullActivations::resume(&resume.mark(), folder, tensors, &finished(found.layer))? {
-            return Ok((Some(found), Some(full)));
+            return Ok((Some(found), Some(writer(full))));
         }
-        resume.forget("belongs to activations that are gone", tap, progress);
+        resume.forget("belongs to activations that are gone", observers, progress);
     }
-    Ok((None, Some(FullActivations::create_for(&resume.mark(), &resume.marks_of_others(), folder, tensors)?)))
+    let full = FullActivations::create_for(&resume.mark(), &resume.marks_of_others(), folder, tensors)?;
+    Ok((None, Some(writer(full))))
 }
 
 /// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot. `samples`: of the weights.
@@ -347,11 +333,25 @@ pub fn is_checkpoint_of(asked: &str, name: &str) -> bool {
     name == asked || name.strip_prefix(asked).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_mark)
 }
 
+/// Files that work with the checkpoint `asked` may have: that one, and those beside it.
+pub fn checkpoints(asked: &str) -> Vec<String> {
+    let (folder, file) = asked.rsplit_once('/').unwrap_or((".", asked));
+    let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{asked}{}", &name[file.len()..]))
+    });
+    let mut names: Vec<String> = std::iter::once(asked.to_string()).chain(beside).collect();
+    names.sort();
+    names
+}
+
 /// The tensors of `activations.safetensors`, with their shapes.
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
     let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
-    let mut tensors: Vec<_> =
-        norms(model).iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
+    let mut tensors: Vec<_> = SiteId::norms(model.spec.layers.len())
+        .iter()
+        .map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size]))
+        .collect();
     if args.logits {
         tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
         tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
@@ -361,11 +361,11 @@ fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(
 
 /// Tensors that are complete after `layer` layers.
 fn finished(layer: usize) -> Vec<String> {
-    (0..layer).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site }.name())).collect()
+    SiteId::norms(layer).into_iter().map(SiteId::name).collect()
 }
 
 /// First row and number of rows of each piece.
-fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
+fn pieces(hidden: &Tensor) -> Result<Vec<(usize, usize)>> {
     let (rows, width) = hidden.dims2()?;
     let step = (PIECE_BYTES / 4 / width).max(1);
     Ok((0..rows).step_by(step).map(|first| (first, step.min(rows - first))).collect())
@@ -374,14 +374,14 @@ fn pieces(hidden: &Tensor) -> candle_core::Result<Vec<(usize, usize)>> {
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
     for hidden in &state.hidden {
-        for (first, count) in pieces(hidden).map_err(tensor_error)? {
-            let piece = hidden.rows(first, count).and_then(|x| x.values());
-            writer.write_all(bytemuck::cast_slice(&piece.map_err(tensor_error)?)).map_err(writing)?;
+        for (first, count) in pieces(hidden)? {
+            let piece = hidden.rows(first, count)?.values()?;
+            writer.write_all(bytemuck::cast_slice(&piece)).map_err(writing)?;
         }
     }
-    writer.write_all(state.tap.levels()).map_err(writing)?;
-    let rest = Rest { folds: state.tap.folds(2 * state.layer), coverage: state.coverage.into() };
-    rmp_serde::encode::write(&mut writer, &rest)
+    // What a file of an observer must hold is on the disk before the checkpoint gets its name.
+    state.observers.save(state.layers, &mut writer)?;
+    rmp_serde::encode::write(&mut writer, state.coverage)
         .map_err(|e| Error::new(Kind::Io, format!("writing the checkpoint: {e}")).hint("is the disk full?"))?;
     writer.finish()
 }
@@ -390,34 +390,32 @@ fn read(
     header: &Value,
     mut reader: sealed::Reader,
     model: &OpenModel,
-    shares: &[Share],
-    tap: &mut Tap,
+    (shares, tokens): (&[Share], &Tokens),
+    observers: &mut [&mut dyn Observer],
 ) -> Result<Found> {
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
-    let inconsistent = || Error::corrupt("its parts do not fit");
+    let number = |key: &str| header[key].as_u64().ok_or_else(|| Error::corrupt("its parts do not fit"));
+    let (layer, bytes_read) = (number("layer")? as usize, number("bytes_read")?);
+    if layer > model.spec.layers.len() {
+        return Err(Error::corrupt("its parts do not fit"));
+    }
     let width = model.spec.hidden_size;
     let mut all = Vec::new();
     for share in shares {
-        let rows = share.sequences.len() * tap.positions();
-        let hidden = Tensor::zeros((rows, width), &share.device).map_err(tensor_error)?;
-        for (first, count) in pieces(&hidden).map_err(tensor_error)? {
+        let rows = share.sequences.len() * tokens.info.sequence_length;
+        let hidden = Tensor::zeros((rows, width), &share.device)?;
+        for (first, count) in pieces(&hidden)? {
             let mut piece = vec![0f32; count * width];
             reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
-            let piece = Tensor::from_vec(piece, (count, width), &share.device);
-            piece.and_then(|piece| hidden.set_rows(&piece, first)).map_err(tensor_error)?;
+            hidden.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
         }
         all.push(hidden);
     }
-    reader.read_exact(tap.levels_mut()).map_err(reading)?;
-    // No more than folds of this shape, and a few numbers beside them, can take.
-    let most = tap.most_stored() + BESIDE_FOLDS;
-    let rest: Rest<'static> =
-        rmp_serde::from_read((&mut reader).take(most)).map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
-    reader.finish()?;
-    let number = |key: &str| header[key].as_u64().ok_or_else(inconsistent);
-    let layer = number("layer")? as usize;
-    if layer > model.spec.layers.len() || !tap.resume(2 * layer, rest.folds) {
-        return Err(inconsistent());
+    for observer in observers.iter_mut() {
+        observer.resume(layer, &mut reader)?;
     }
-    Ok(Found { layer, hidden: all, coverage: rest.coverage.into_owned(), bytes_read: number("bytes_read")? })
+    let coverage = rmp_serde::from_read((&mut reader).take(MAX_COVERAGE))
+        .map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
+    reader.finish()?;
+    Ok(Found { layer, hidden: all, coverage, bytes_read })
 }

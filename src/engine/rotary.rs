@@ -1,5 +1,6 @@
 //! The tables of the rotary position embedding, on the device that turns queries and keys by them.
 
+use crate::error::Result;
 use crate::spec::Mixer;
 use crate::spec::rope::Rope;
 use crate::tensor::{Device, Tensor};
@@ -9,7 +10,7 @@ use crate::tensor::{Device, Tensor};
 pub struct Rotary(Option<(Rope, (Tensor, Tensor))>);
 
 impl Rotary {
-    pub fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &Device) -> candle_core::Result<()> {
+    pub fn prepare(&mut self, mixer: &Mixer, positions: usize, device: &Device) -> Result<()> {
         let Mixer::Attention(attention) = mixer else {
             return Ok(());
         };

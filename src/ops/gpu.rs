@@ -1,22 +1,13 @@
 //! The operations in the memory of a GPU. Work is put on its stream; nothing here waits for it.
 
-use candle_core::bail;
-
-use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
+use super::operands::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
 use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
-use crate::error;
-use crate::tensor::wrapped;
+use crate::error::{Error, Result, fault};
 use crate::vocabulary::{Activation, NormKind, Order};
-
-type Result<T> = candle_core::Result<T>;
-
-fn done<T>(result: error::Result<T>) -> Result<T> {
-    result.map_err(wrapped)
-}
 
 pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
     let (rows, size) = x.dims2();
-    let out = done(x.like())?;
+    let out = x.like()?;
     let (kind, bias) = match kind {
         NormKind::Rms | NormKind::RmsRoundedOnce => (0, None),
         NormKind::RmsZeroCentred => (1, None),
@@ -24,7 +15,7 @@ pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&A
     };
     let bias = bias.map_or(Arg::Address(0), Array::arg);
     let args = [out.arg(), x.arg(), weight.arg(), bias, Arg::size(size), Arg::F32(eps as f32), Arg::U32(kind)];
-    done(x.context().launch(Stream::Compute, "row_norm", blocks(rows)?, THREADS, &args))?;
+    x.context().launch(Stream::Compute, "row_norm", blocks(rows)?, THREADS, &args)?;
     Ok(out)
 }
 
@@ -32,7 +23,10 @@ pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&A
 fn blocks(rows: usize) -> Result<(u32, u32)> {
     match u32::try_from(rows) {
         Ok(rows) if rows < 1 << 31 => Ok((rows, 1)),
-        _ => bail!("{rows} rows are too many for one kernel: use a smaller memory_budget"),
+        _ => {
+            Err(Error::unsupported(format!("{rows} rows are too many for one kernel"))
+                .hint("use a smaller memory_budget"))
+        }
     }
 }
 
@@ -42,8 +36,8 @@ fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> 
         (Element::Bf16, true) if x.element() == Element::Bf16 => (x.clone(), weight.clone()),
         (Element::Bf16, true) => (narrowed(x)?, weight.clone()),
         (Element::Bf16, false) => {
-            let wide = done(Array::new(x.context(), weight.dims(), Element::F32))?;
-            done(x.each("widen_bf16", wide.len(), &[wide.arg(), weight.arg(), Arg::count(wide.len())]))?;
+            let wide = Array::new(x.context(), weight.dims(), Element::F32)?;
+            x.each("widen_bf16", wide.len(), &[wide.arg(), weight.arg(), Arg::count(wide.len())])?;
             (x.clone(), wide)
         }
         _ => (x.clone(), weight.clone()),
@@ -51,31 +45,28 @@ fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> 
 }
 
 fn narrowed(x: &Array) -> Result<Array> {
-    let narrow = done(Array::new(x.context(), x.dims(), Element::Bf16))?;
-    done(x.each("narrow_to_bf16", x.len(), &[narrow.arg(), x.arg(), Arg::count(x.len())]))?;
+    let narrow = Array::new(x.context(), x.dims(), Element::Bf16)?;
+    x.each("narrow_to_bf16", x.len(), &[narrow.arg(), x.arg(), Arg::count(x.len())])?;
     Ok(narrow)
 }
 
 pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<Vec<Array>> {
-    let (rows, input) = x.dims2();
+    let (rows, _) = x.dims2();
     // Rounded once for all of them.
     let mut narrow: Option<Array> = None;
     let mut outs = Vec::new();
     for p in projections {
-        let (expected, out) = p.sizes()?;
-        if expected != input {
-            bail!("a projection of {expected} inputs meets rows of {input}");
-        }
+        let (_, out) = p.sizes()?;
         let weight = p.weight.cuda()?;
         let (x, weight) = operands(narrow.as_ref().filter(|_| rounded).unwrap_or(x), weight, rounded)?;
         if x.element() == Element::Bf16 {
             narrow = Some(x.clone());
         }
-        let y = done(Array::new(x.context(), &[rows, out], Element::F32))?;
-        done(product(&y, &x, &weight, p.order == Order::InOut, Precision::Exact))?;
+        let y = Array::new(x.context(), &[rows, out], Element::F32)?;
+        product(&y, &x, &weight, p.order == Order::InOut, Precision::Exact)?;
         if let Some(bias) = p.bias {
             let args = [y.arg(), bias.cuda()?.arg(), Arg::count(y.len()), Arg::size(out)];
-            done(y.each("add_bias", y.len(), &args))?;
+            y.each("add_bias", y.len(), &args)?;
         }
         outs.push(y);
     }
@@ -83,24 +74,21 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
 }
 
 pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u32], weights: &[f32]) -> Result<()> {
-    let (tokens, hidden) = x.dims2();
-    if residual.len() != x.len() || rows.iter().any(|row| *row as usize >= tokens) || rows.len() != weights.len() {
-        bail!("rows of an expert lie outside the residual stream");
-    }
+    let (_, hidden) = x.dims2();
     let FeedForward { gate, up, down, activation, rounded } = network;
     let context = x.context();
     let count = rows.len();
-    let list = done(Array::uploaded(context, bytemuck::cast_slice(rows), &[count], Element::F32))?;
-    let shares = done(Array::uploaded(context, bytemuck::cast_slice(weights), &[count], Element::F32))?;
+    let list = Array::uploaded(context, bytemuck::cast_slice(rows), &[count], Element::F32)?;
+    let shares = Array::uploaded(context, bytemuck::cast_slice(weights), &[count], Element::F32)?;
     let bf16 = *rounded && up.weight.cuda()?.element() == Element::Bf16;
     let (kernel, element) = if bf16 { ("gather_bf16", Element::Bf16) } else { ("gather", Element::F32) };
-    let own = done(Array::new(context, &[count, hidden], element))?;
+    let own = Array::new(context, &[count, hidden], element)?;
     let args = [own.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)];
-    done(x.each(kernel, own.len(), &args))?;
+    x.each(kernel, own.len(), &args)?;
     let inner = match (gate, activation) {
         (_, Activation::ClampedSwiglu { limit }) => interleaved_swiglu(&project(&own, &[*up], *rounded)?[0], *limit)?,
         (Some(gate), activation) => {
-            let [gates, inner] = &project(&own, &[*gate, *up], *rounded)?[..] else { bail!("two products") };
+            let [gates, inner] = &project(&own, &[*gate, *up], *rounded)?[..] else { fault!("two products") };
             self::gate(*activation, gates, inner)?;
             inner.clone()
         }
@@ -112,7 +100,7 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     };
     let y = project(&inner, &[*down], *rounded)?.remove(0);
     let args = [residual.arg(), y.arg(), list.arg(), shares.arg(), Arg::count(y.len()), Arg::size(hidden)];
-    done(x.each("scatter", y.len(), &args))
+    x.each("scatter", y.len(), &args)
 }
 
 /// Sequence by sequence and some queries at a time, as many as `SCORE_BYTES` of scores allow; a product per chunk serves all
@@ -120,17 +108,17 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
 pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
     let Attend { positions, heads, kv_heads, head_dim, window, scale, rounded } = op;
     let context = q.context();
-    let out = done(q.like())?;
+    let out = q.like()?;
     let precision = if rounded { Precision::Tensor32 } else { Precision::Exact };
     let sequences = q.len() / (positions * heads * head_dim);
     let mut chunk = score_queries(heads, positions);
     let scores = loop {
         match Array::new(context, &[scores(heads, chunk, positions, window)], Element::F32) {
             Err(error) if error.is_full() && chunk > 1 => chunk = chunk.div_ceil(2),
-            allocated => break done(allocated)?,
+            allocated => break allocated?,
         }
     };
-    let lists = done(Array::new(context, &[5 * heads * 8], Element::U8))?;
+    let lists = Array::new(context, &[5 * heads * 8], Element::U8)?;
     let list = |i: usize| lists.address() + (i * heads * 8) as u64;
     let (stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
     let sinks = sinks.map_or(Arg::Address(0), Array::arg);
@@ -153,12 +141,12 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
             Arg::size(head_dim),
             Arg::count(queries * keys),
         ];
-        done(context.each(Stream::Compute, "addresses", heads, &args))?;
+        context.each(Stream::Compute, "addresses", heads, &args)?;
         let batch = |i, stride| Batch { list: list(i), stride };
         let (q, k, v) = (batch(0, stride), batch(1, kv_stride), batch(2, kv_stride));
         let (s, y) = (batch(3, keys), batch(4, stride));
         let sizes = Sizes { rows: queries, input: head_dim, out: keys, count: heads };
-        done(products(context, (s, q, k), sizes, false, precision))?;
+        products(context, (s, q, k), sizes, false, precision)?;
         let args = [
             scores.arg(),
             sinks,
@@ -169,9 +157,9 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
             Arg::size(window.unwrap_or(0)),
             Arg::F32(scale),
         ];
-        done(context.launch(Stream::Compute, "softmax", blocks(heads * queries)?, THREADS, &args))?;
+        context.launch(Stream::Compute, "softmax", blocks(heads * queries)?, THREADS, &args)?;
         let sizes = Sizes { rows: queries, input: keys, out: head_dim, count: heads };
-        done(products(context, (y, s, v), sizes, true, precision))?;
+        products(context, (y, s, v), sizes, true, precision)?;
     }
     Ok(out)
 }
@@ -180,10 +168,11 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
     let DeltaNet { positions, heads, group, .. } = *net;
     let (dk, dv) = (q.dims2().1, v.dims2().1);
     if dk > 256 || dv > 1024 {
-        bail!("heads of {dk} and {dv} channels are larger than the kernel's 256 and 1024");
+        let sizes = format!("heads of {dk} and {dv} channels are larger than the 256 and 1024 that GPUs compute here");
+        return Err(Error::unsupported(sizes).hint("device: \"cpu\" has no such limit"));
     }
     let blocks_of = q.len() / (positions * dk);
-    let out = done(Array::new(q.context(), &[blocks_of / heads * positions, heads, dv], Element::F32))?;
+    let out = Array::new(q.context(), &[blocks_of / heads * positions, heads, dv], Element::F32)?;
     let kernel = match dk {
         64 => "delta_rule_64",
         128 => "delta_rule_128",
@@ -204,7 +193,7 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
         Arg::size(dv),
     ];
     let threads = (dv as u32).next_multiple_of(32);
-    done(q.context().launch(Stream::Compute, kernel, blocks(blocks_of)?, threads, &args))?;
+    q.context().launch(Stream::Compute, kernel, blocks(blocks_of)?, threads, &args)?;
     Ok(out)
 }
 
@@ -213,9 +202,9 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     let (heads, kernel) = (op.heads.len(), weight.dims2().1);
     let sources: Vec<u32> =
         op.heads.iter().flat_map(|head| [head.first_column as u32, head.first_channel as u32]).collect();
-    let sources = done(Array::uploaded(x.context(), bytemuck::cast_slice(&sources), &[heads, 2], Element::F32))?;
+    let sources = Array::uploaded(x.context(), bytemuck::cast_slice(&sources), &[heads, 2], Element::F32)?;
     let sequences = rows / op.positions;
-    let out = done(Array::new(x.context(), &[sequences, heads, op.positions, op.width], Element::F32))?;
+    let out = Array::new(x.context(), &[sequences, heads, op.positions, op.width], Element::F32)?;
     let args = [
         out.arg(),
         x.arg(),
@@ -228,21 +217,21 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
         Arg::size(kernel),
         Arg::F32(op.length.unwrap_or(0.0)),
     ];
-    done(x.context().launch(Stream::Compute, "short_conv", blocks(rows * heads)?, THREADS, &args))?;
+    x.context().launch(Stream::Compute, "short_conv", blocks(rows * heads)?, THREADS, &args)?;
     Ok(out)
 }
 
 pub fn rotate(x: &Array, cos: &Array, sin: &Array) -> Result<()> {
-    let [_, positions, heads, head_dim] = *x.dims() else { bail!("expected four dimensions") };
+    let [_, positions, heads, head_dim] = *x.dims() else { fault!("expected four dimensions") };
     let half = cos.dims2().1;
     let count = x.len() / head_dim * half;
     let sizes = [Arg::size(positions), Arg::size(heads), Arg::size(head_dim), Arg::size(half)];
     let args = [&[x.arg(), cos.arg(), sin.arg(), Arg::count(count)][..], &sizes].concat();
-    done(x.each("rotate", count, &args))
+    x.each("rotate", count, &args)
 }
 
 pub fn add(residual: &Array, x: &Array) -> Result<()> {
-    done(x.each("add", x.len(), &[residual.arg(), x.arg(), Arg::count(x.len())]))
+    x.each("add", x.len(), &[residual.arg(), x.arg(), Arg::count(x.len())])
 }
 
 fn number(activation: Activation) -> Result<Arg> {
@@ -251,27 +240,27 @@ fn number(activation: Activation) -> Result<Arg> {
         Activation::Relu => 1,
         Activation::GeluTanh => 2,
         Activation::GeluErf => 3,
-        Activation::ClampedSwiglu { .. } => bail!("gate and up are interleaved: not elementwise"),
+        Activation::ClampedSwiglu { .. } => fault!("gate and up are interleaved: not elementwise"),
     }))
 }
 
 pub fn activate(activation: Activation, x: &Array) -> Result<()> {
-    done(x.each("activate", x.len(), &[x.arg(), Arg::count(x.len()), number(activation)?]))
+    x.each("activate", x.len(), &[x.arg(), Arg::count(x.len()), number(activation)?])
 }
 
 pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
-    done(x.each("gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), number(activation)?]))
+    x.each("gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), number(activation)?])
 }
 
 pub fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
     let per_gate = x.len() / gate.len().max(1);
-    done(x.each("sigmoid_gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), Arg::count(per_gate)]))
+    x.each("sigmoid_gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), Arg::count(per_gate)])
 }
 
 pub fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") /= 2;
-    let out = done(Array::new(x.context(), &dims, Element::F32))?;
-    done(x.each("interleaved_swiglu", out.len(), &[out.arg(), x.arg(), Arg::count(out.len()), Arg::F32(limit)]))?;
+    let out = Array::new(x.context(), &dims, Element::F32)?;
+    x.each("interleaved_swiglu", out.len(), &[out.arg(), x.arg(), Arg::count(out.len()), Arg::F32(limit)])?;
     Ok(out)
 }

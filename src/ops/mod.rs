@@ -3,35 +3,23 @@
 
 mod cpu;
 mod gpu;
+mod operands;
 
-pub use cpu::{Attend, DELTA_CHUNK, FeedForward, Projection, Room, ShortConv, Source, chunk_queries};
-pub(crate) use cpu::{values, vectorised};
+pub use cpu::{DELTA_CHUNK, chunk_queries, vectorised};
+pub use operands::{Attend, DeltaNet, FeedForward, Projection, Room, ShortConv, Source, score_queries, scores};
 
-use candle_core::Result;
-
-use crate::tensor::Tensor;
-use crate::tensor::is_full;
+use crate::error::{Result, fault};
+use crate::tensor::{Tensor, View, change};
 use crate::vocabulary::{Activation, NormKind};
-
-/// Bytes of attention scores that exist at once on a GPU.
-const SCORE_BYTES: usize = 256 << 20;
-
-/// Queries whose scores exist at once on a GPU.
-pub fn score_queries(heads: usize, positions: usize) -> usize {
-    (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
-}
-
-/// Most scores of so many queries: of all heads, with keys that one of the queries sees.
-pub fn scores(heads: usize, queries: usize, positions: usize, window: Option<usize>) -> usize {
-    heads * queries * window.map_or(positions, |window| positions.min(window + queries))
-}
 
 /// `x` [.., size], `weight` and `bias` [size], all f32.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => {
-            let bias = bias.map(Tensor::cpu).transpose()?;
-            cpu::norm(kind, eps, x, weight.cpu()?, bias).map(Tensor::Cpu)
+            let (weight, bias) = (View::of(weight.cpu()?)?, bias.map(|bias| View::of(bias.cpu()?)).transpose()?);
+            let bias = bias.as_ref().map(View::values).transpose()?;
+            let out = cpu::norm(kind, eps, View::of(x)?.values()?, weight.values()?, bias);
+            on_cpu(out, x.dims())
         }
         Tensor::Cuda(x) => {
             let bias = bias.map(Tensor::cuda).transpose()?;
@@ -40,11 +28,26 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
     }
 }
 
+fn on_cpu(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(values, shape, &crate::tensor::Device::Cpu)
+}
+
 /// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
 /// weights are bf16 and the device multiplies that faster.
 pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
+    let (rows, input) = x.dims2()?;
+    for projection in projections {
+        let expected = projection.sizes()?.0;
+        if expected != input {
+            fault!("a projection of {expected} inputs meets rows of {input}");
+        }
+    }
     match x {
-        Tensor::Cpu(x) => Ok(cpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cpu).collect()),
+        Tensor::Cpu(x) => {
+            let products = cpu::project(View::of(x)?.values()?, input, projections, rounded)?;
+            let tensor = |(values, p): (Vec<f32>, &Projection)| on_cpu(values, &[rows, p.sizes()?.1]);
+            products.into_iter().zip(projections).map(tensor).collect()
+        }
         Tensor::Cuda(x) => Ok(gpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cuda).collect()),
     }
 }
@@ -59,8 +62,19 @@ pub fn add_expert(
     weights: &[f32],
     room: &Room,
 ) -> Result<()> {
+    let (tokens, hidden) = x.dims2()?;
+    if residual.dims() != x.dims() || rows.iter().any(|row| *row as usize >= tokens) {
+        fault!("rows of an expert lie outside the residual stream");
+    }
+    if !rows.is_sorted_by(|a, b| a < b) || rows.len() != weights.len() {
+        fault!("rows of an expert are not ascending, each with its weight");
+    }
     match residual {
-        Tensor::Cpu(residual) => cpu::add_expert(residual, x.cpu()?, network, rows, weights, room),
+        Tensor::Cpu(residual) => {
+            let (x, mut buffers) = (View::of(x.cpu()?)?, room.lock().expect("no panic under this lock"));
+            let x = x.values()?;
+            change(residual, |residual| cpu::add_expert(residual, x, hidden, network, (rows, weights), &mut buffers))
+        }
         Tensor::Cuda(residual) => gpu::add_expert(residual, x.cuda()?, network, rows, weights),
     }
 }
@@ -71,7 +85,9 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
     match q {
         Tensor::Cpu(q) => {
             let sinks = sinks.map(Tensor::values).transpose()?;
-            cpu::attend(q, k.cpu()?, v.cpu()?, sinks, op).map(Tensor::Cpu)
+            let (k, v) = (View::of(k.cpu()?)?, View::of(v.cpu()?)?);
+            let out = cpu::attend(View::of(q)?.values()?, k.values()?, v.values()?, sinks.as_deref(), &op);
+            on_cpu(out, q.dims())
         }
         Tensor::Cuda(q) => {
             let sinks = sinks.map(Tensor::cuda).transpose()?;
@@ -80,29 +96,21 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
     }
 }
 
-/// The heads of a gated delta rule and what decides how fast they forget.
-pub struct DeltaNet<'a> {
-    pub positions: usize,
-    pub heads: usize,
-    /// Heads that share a key.
-    pub group: usize,
-    /// [sequences * positions, 2 * heads]: for each key, beta of its group before the sigmoid, then what drives the decay.
-    pub beta_and_decay: &'a Tensor,
-    /// Logarithm of the rate of decay, [heads].
-    pub a_log: &'a Tensor,
-    /// Added to what drives the decay, [heads].
-    pub dt_bias: &'a Tensor,
-}
-
 /// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
 /// [sequences * positions, heads, value_dim].
 pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<Tensor> {
     match q {
         Tensor::Cpu(q) => {
-            let DeltaNet { positions, heads, group, .. } = *net;
+            let ([all, positions, key_dim], [.., value_dim]) = (q.dims(), v.dims()) else {
+                fault!("queries and values of a delta rule have three dimensions")
+            };
+            let DeltaNet { heads, group, .. } = *net;
             let (ba, a_log, dt_bias) = (net.beta_and_decay.values()?, net.a_log.values()?, net.dt_bias.values()?);
-            let op = cpu::DeltaRule::new(heads, group, positions, &ba, &a_log, &dt_bias);
-            cpu::delta_rule(q, k.cpu()?, v.cpu()?, &op).map(Tensor::Cpu)
+            let gates = cpu::Gates::new(heads, group, *positions, &ba, &a_log, &dt_bias);
+            let (k, v) = (View::of(k.cpu()?)?, View::of(v.cpu()?)?);
+            let heads_of = cpu::Heads { heads, positions: *positions, key_dim: *key_dim, value_dim: *value_dim };
+            let out = cpu::delta_rule(View::of(q)?.values()?, k.values()?, v.values()?, heads_of, &gates);
+            on_cpu(out, &[all / heads * positions, heads, *value_dim])
         }
         Tensor::Cuda(q) => gpu::delta_rule(q, k.cuda()?, v.cuda()?, net).map(Tensor::Cuda),
     }
@@ -111,7 +119,13 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
 /// `x` [sequences * positions, columns], `weight` [channels, 1, kernel] in f32, to [sequences, heads, positions, width].
 pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
     match x {
-        Tensor::Cpu(x) => cpu::short_conv(x, weight.cpu()?, op).map(Tensor::Cpu),
+        Tensor::Cpu(_) => {
+            let (rows, columns) = x.dims2()?;
+            let &[_, _, kernel] = weight.dims() else { fault!("the weight of a convolution has three dimensions") };
+            let (x, weight) = (View::of(x.cpu()?)?, View::of(weight.cpu()?)?);
+            let out = cpu::short_conv(op, x.values()?, columns, weight.values()?, kernel);
+            on_cpu(out, &[rows / op.positions, op.heads.len(), op.positions, op.width])
+        }
         Tensor::Cuda(x) => gpu::short_conv(x, weight.cuda()?, op).map(Tensor::Cuda),
     }
 }
@@ -119,7 +133,15 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 /// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32, in place.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => cpu::rotate(x, cos.cpu()?, sin.cpu()?),
+        Tensor::Cpu(x) => {
+            let &[_, positions, heads, head_dim] = x.dims() else { fault!("expected four dimensions") };
+            let (cos, sin) = (View::of(cos.cpu()?)?, View::of(sin.cpu()?)?);
+            let (cos, sin) = (cos.values()?, sin.values()?);
+            change(x, |x| {
+                cpu::rotate(x, cos, sin, (positions, heads, head_dim));
+                Ok(())
+            })
+        }
         Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?),
     }
 }
@@ -127,7 +149,14 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
 /// residual += x, both [rows, size] in f32.
 pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
     match residual {
-        Tensor::Cpu(residual) => cpu::add(residual, x.cpu()?),
+        Tensor::Cpu(residual) => {
+            let x = View::of(x.cpu()?)?;
+            let x = x.values()?;
+            change(residual, |residual| {
+                cpu::add(residual, x);
+                Ok(())
+            })
+        }
         Tensor::Cuda(residual) => gpu::add(residual, x.cuda()?),
     }
 }
@@ -135,7 +164,10 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
 /// x = f(x), elementwise and in place.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => cpu::activate(activation, x),
+        Tensor::Cpu(x) => change(x, |x| {
+            cpu::activate(activation, None, x, 1);
+            Ok(())
+        }),
         Tensor::Cuda(x) => gpu::activate(activation, x),
     }
 }
@@ -143,7 +175,14 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
 /// x = f(gate) * x, elementwise and in place.
 pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => cpu::gate(activation, gate.cpu()?, x),
+        Tensor::Cpu(x) => {
+            let gate = View::of(gate.cpu()?)?;
+            let gate = gate.values()?;
+            change(x, |x| {
+                cpu::activate(activation, Some(gate), x, 1);
+                Ok(())
+            })
+        }
         Tensor::Cuda(x) => gpu::gate(activation, gate.cuda()?, x),
     }
 }
@@ -151,7 +190,14 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
 /// x = x * sigmoid(gate), elementwise and in place; the gate may also be one number per row, [rows, 1].
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => cpu::sigmoid_gate(x, gate.cpu()?),
+        Tensor::Cpu(x) => {
+            let gate = View::of(gate.cpu()?)?;
+            let gate = gate.values()?;
+            change(x, |x| {
+                cpu::sigmoid_gate(x, gate);
+                Ok(())
+            })
+        }
         Tensor::Cuda(x) => gpu::sigmoid_gate(x, gate.cuda()?),
     }
 }
@@ -160,38 +206,11 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
 /// |up| <= limit.
 pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     match x {
-        Tensor::Cpu(x) => cpu::interleaved_swiglu(x, limit).map(Tensor::Cpu),
+        Tensor::Cpu(_) => {
+            let (rows, both) = x.dims2()?;
+            let out = cpu::interleaved_swiglu(View::of(x.cpu()?)?.values()?, limit);
+            on_cpu(out, &[rows, both / 2])
+        }
         Tensor::Cuda(x) => gpu::interleaved_swiglu(x, limit).map(Tensor::Cuda),
     }
-}
-
-/// Calls `f` on `count` rows or sequences from `first` on; where that is too much for the device, on halves of them.
-///
-/// `f` fails on the outside as long as it has changed nothing, on the inside from then on.
-pub fn halving<E>(
-    first: usize,
-    count: usize,
-    full: &impl Fn(&E) -> bool,
-    f: &mut impl FnMut(usize, usize) -> std::result::Result<std::result::Result<(), E>, E>,
-) -> std::result::Result<(), E> {
-    match f(first, count) {
-        Ok(done) => done,
-        Err(error) if count > 1 && full(&error) => {
-            halving(first, count / 2, full, f)?;
-            halving(first + count / 2, count - count / 2, full, f)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// residual += f(x) on matching pieces of at most `rows` rows.
-pub fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
-    let all = x.dims()[0];
-    for start in (0..all).step_by(rows) {
-        halving(start, rows.min(all - start), &is_full, &mut |start, count| {
-            let y = f(&x.rows(start, count)?)?;
-            Ok(add(&residual.rows(start, count)?, &y))
-        })?;
-    }
-    Ok(())
 }

@@ -7,42 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ladders, number};
-
-/// Which of a decoder layer's two norms: the names are those of Hugging Face module paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Site {
-    /// The norm that feeds the attention (or other token mixer).
-    InputLayernorm,
-    /// The norm that feeds the feed-forward network, whatever the checkpoint calls it.
-    PostAttentionLayernorm,
-}
-
-impl Site {
-    pub const BOTH: [Site; 2] = [Site::InputLayernorm, Site::PostAttentionLayernorm];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Site::InputLayernorm => "input_layernorm",
-            Site::PostAttentionLayernorm => "post_attention_layernorm",
-        }
-    }
-}
-
-/// Identifies norm n: decoder layers count from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct NormId {
-    pub layer: usize,
-    pub site: Site,
-}
-
-impl NormId {
-    /// `layers.{i}.input_layernorm`, the canonical name for every architecture.
-    pub fn name(self) -> String {
-        format!("layers.{}.{}", self.layer, self.site.name())
-    }
-}
+use super::{Ladders, SiteId, number};
 
 /// One norm over one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,7 +34,7 @@ pub struct Fold {
 /// Where NaN or infinity was seen in a norm output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonFinite {
-    pub norm: NormId,
+    pub norm: SiteId,
     pub sequence: usize,
     pub nan: u64,
     pub infinite: u64,
@@ -89,7 +54,7 @@ pub struct Activations {
     pub model: super::ModelInfo,
     pub tokens: super::TokensInfo,
     /// Norms in the order of computation: two per decoder layer.
-    pub norms: Vec<NormId>,
+    pub norms: Vec<SiteId>,
     pub num_layers: usize,
     pub hidden_size: usize,
     pub num_sequences: usize,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, NormId, number};
+use super::{Criterion, SiteId, number};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -71,7 +71,7 @@ pub struct Feature {
 /// One norm over all sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerStats {
-    pub norm: NormId,
+    pub norm: SiteId,
     /// Hits over all features, sequences and positions.
     pub num_outliers: u64,
     /// Features with at least one hit.

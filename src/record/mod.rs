@@ -15,6 +15,7 @@ pub mod number;
 mod perplexity;
 mod profile;
 mod request;
+mod site;
 mod sweep;
 
 pub use activations::*;
@@ -28,6 +29,7 @@ pub use model::*;
 pub use perplexity::*;
 pub use profile::*;
 pub use request::*;
+pub use site::*;
 pub use sweep::*;
 
 /// A record as JSON, with floats as short as they print: an f32 of 5.8 reads 5.8.

@@ -12,7 +12,7 @@ use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
     Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
-    NormFold, NormId, Site, TokenSource, Tokens, TokensInfo,
+    NormFold, SiteId, TokenSource, Tokens, TokensInfo,
 };
 use crate::{engine, weights};
 
@@ -174,8 +174,7 @@ fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Activations
     let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(&args.thresholds).copied().collect();
     ladder.sort_by(f32::total_cmp);
     ladder.dedup();
-    let norms: Vec<NormId> =
-        (0..info.num_layers).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect();
+    let norms: Vec<SiteId> = SiteId::norms(info.num_layers);
     let hidden = info.hidden_size;
     let fold = || Fold {
         norms: vec![

@@ -276,6 +276,12 @@ pub struct Model {
 }
 
 impl Model {
+    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds nothing but what lies beyond it,
+    /// such as the logits.
+    pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
+        beyond || layer + 1 < self.layers.len()
+    }
+
     /// Routed experts per layer and how many a token visits; (0, 0) for a dense model.
     pub fn experts(&self) -> (usize, usize) {
         let moe = self.layers.iter().find_map(|layer| match &layer.ffn {

@@ -5,7 +5,7 @@
 use std::ops::{Index, IndexMut};
 
 use crate::record::{
-    Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, NormId, Site, TokensInfo,
+    Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, Site, SiteId, TokensInfo,
 };
 
 /// Two norms per layer, in the order of computation.
@@ -70,8 +70,8 @@ impl Dense {
         Self::drawn(shape, |[n, s, t, d]| self[[n, chosen[s] as usize, t, d]])
     }
 
-    pub fn norms(&self) -> Vec<NormId> {
-        (0..self.layers).flat_map(|layer| Site::BOTH.map(|site| NormId { layer, site })).collect()
+    pub fn norms(&self) -> Vec<SiteId> {
+        SiteId::norms(self.layers)
     }
 
     pub fn activations(&self, ladder: &[f32]) -> Activations {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, NormId};
+use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, SiteId};
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
@@ -41,7 +41,7 @@ pub fn check_metadata(acts: &Activations) -> Result<()> {
 }
 
 fn metadata(acts: &Activations) -> Result<()> {
-    let norms: HashSet<NormId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
+    let norms: HashSet<SiteId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
     expect("norms of the model, each named once,", norms.len(), acts.norms.len())?;
     let mut places = HashSet::new();
     for place in &acts.non_finite {

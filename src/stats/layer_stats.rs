@@ -2,7 +2,7 @@
 //!
 //! Over all features and sequences, whatever the scope; without position 0 where the criterion leaves it out.
 
-use crate::record::{LayerStats, NormFold, NormId};
+use crate::record::{LayerStats, NormFold, SiteId};
 
 use super::criterion::{Applied, share};
 use super::reach::{magnitude, signs_hit};
@@ -13,7 +13,7 @@ pub fn layer_stats(applied: &Applied) -> Vec<LayerStats> {
     norms.map(|(&norm, cells)| one_norm(applied, norm, cells)).collect()
 }
 
-fn one_norm(applied: &Applied, norm: NormId, cells: &[NormFold]) -> LayerStats {
+fn one_norm(applied: &Applied, norm: SiteId, cells: &[NormFold]) -> LayerStats {
     let hidden_size = applied.acts.hidden_size;
     let mut hit = vec![false; hidden_size];
     let mut max_magnitude: f32 = 0.0;

@@ -2,16 +2,20 @@
 //!
 //! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
 
+mod cpu;
 mod errors;
 mod gpu;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Result, Shape, WithDType};
+use candle_core::{CpuStorage, DType, Shape, WithDType};
 
 use crate::cuda::{Array, Context, Element};
+use crate::error::{Result, fault};
 
-pub use errors::{is_full, tensor_error, wrapped};
+use errors::ours;
+
+pub use cpu::{View, change};
 
 /// Where tensors are and operations run.
 #[derive(Clone)]
@@ -29,12 +33,12 @@ impl Device {
     }
 
     /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
-    pub fn pace(&self) -> crate::error::Result<()> {
+    pub fn pace(&self) -> Result<()> {
         self.context().map_or(Ok(()), |context| context.pace())
     }
 
     /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
-    pub fn reserve(&self, bytes: usize) -> crate::error::Result<()> {
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
         self.context().map_or(Ok(()), |context| context.reserve(bytes))
     }
 
@@ -49,7 +53,7 @@ impl Device {
     }
 
     /// Marks where a layer begins, for a timeline.
-    pub fn begins(&self, layer: usize) -> crate::error::Result<()> {
+    pub fn begins(&self, layer: usize) -> Result<()> {
         self.context().map_or(Ok(()), |context| context.begins(layer))
     }
 }
@@ -60,7 +64,7 @@ pub fn gpus(devices: &[Device]) -> Option<Vec<&Arc<Context>>> {
 }
 
 /// Writes down when GPUs did what, where somebody wants to know.
-pub fn write_timeline(devices: &[Device]) -> crate::error::Result<()> {
+pub fn write_timeline(devices: &[Device]) -> Result<()> {
     gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
 }
 
@@ -76,13 +80,15 @@ impl Tensor {
     pub fn from_vec<T: WithDType>(values: Vec<T>, shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         let shape = shape.into();
         match device {
-            Device::Cpu => candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu).map(Self::Cpu),
+            Device::Cpu => {
+                Ok(Self::Cpu(ours(candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu))?))
+            }
             Device::Cuda(context) => {
                 let (bytes, element) = bytes_of(T::to_cpu_storage_owned(values))?;
                 if bytes.len() != shape.elem_count() * element.bytes() {
-                    candle_core::bail!("{} bytes do not fill {shape:?}", bytes.len());
+                    fault!("{} bytes do not fill {shape:?}", bytes.len());
                 }
-                Array::uploaded(context, &bytes, shape.dims(), element).map(Self::Cuda).map_err(wrapped)
+                Array::uploaded(context, &bytes, shape.dims(), element).map(Self::Cuda)
             }
         }
     }
@@ -90,10 +96,10 @@ impl Tensor {
     /// Zeros in f32.
     pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         match device {
-            Device::Cpu => candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).map(Self::Cpu),
-            Device::Cuda(context) => {
-                Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda).map_err(wrapped)
+            Device::Cpu => {
+                Ok(Self::Cpu(ours(candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu))?))
             }
+            Device::Cuda(context) => Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda),
         }
     }
 
@@ -104,7 +110,7 @@ impl Tensor {
     pub fn cpu(&self) -> Result<&candle_core::Tensor> {
         match self {
             Self::Cpu(x) => Ok(x),
-            Self::Cuda(_) => candle_core::bail!("expected a tensor in CPU memory, found one on a GPU"),
+            Self::Cuda(_) => fault!("expected a tensor in CPU memory, found one on a GPU"),
         }
     }
 
@@ -115,20 +121,20 @@ impl Tensor {
     pub fn cuda(&self) -> Result<&Array> {
         match self {
             Self::Cuda(x) => Ok(x),
-            Self::Cpu(_) => candle_core::bail!("expected a tensor on a GPU, found one in CPU memory"),
+            Self::Cpu(_) => fault!("expected a tensor on a GPU, found one in CPU memory"),
         }
     }
 
     /// All f32 values, in order.
     pub fn values(&self) -> Result<Vec<f32>> {
         match self {
-            Self::Cpu(x) => x.flatten_all()?.to_vec1(),
+            Self::Cpu(x) => ours(x.flatten_all().and_then(|x| x.to_vec1())),
             Self::Cuda(x) => {
                 let mut values = vec![0f32; x.len()];
                 if x.element() != Element::F32 {
-                    candle_core::bail!("expected f32, found {x:?}");
+                    fault!("expected f32, found {x:?}");
                 }
-                x.download(bytemuck::cast_slice_mut(&mut values)).map_err(wrapped)?;
+                x.download(bytemuck::cast_slice_mut(&mut values))?;
                 Ok(values)
             }
         }
@@ -146,18 +152,18 @@ impl Tensor {
     pub fn dims2(&self) -> Result<(usize, usize)> {
         match self.dims() {
             [rows, columns] => Ok((*rows, *columns)),
-            dims => candle_core::bail!("expected rows and columns, found {dims:?}"),
+            dims => fault!("expected rows and columns, found {dims:?}"),
         }
     }
 
     /// The same elements in another shape; rows in one piece are not copied.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
-            Self::Cpu(x) => x.reshape(shape.into()).map(Self::Cpu),
+            Self::Cpu(x) => Ok(Self::Cpu(ours(x.reshape(shape.into()))?)),
             Self::Cuda(x) => {
                 let shape = shape.into();
                 if shape.elem_count() != x.len() {
-                    candle_core::bail!("{:?} cannot become {shape:?}", x.dims());
+                    fault!("{:?} cannot become {shape:?}", x.dims());
                 }
                 Ok(Self::Cuda(x.reshaped(shape.dims())))
             }
@@ -167,9 +173,9 @@ impl Tensor {
     /// `count` rows from row `first` on, in the same memory.
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
-            Self::Cpu(x) => x.narrow(0, first, count).map(Self::Cpu),
+            Self::Cpu(x) => Ok(Self::Cpu(ours(x.narrow(0, first, count))?)),
             Self::Cuda(x) if first + count > x.dims()[0] => {
-                candle_core::bail!("rows {first}..{} of {:?}", first + count, x.dims())
+                fault!("rows {first}..{} of {:?}", first + count, x.dims())
             }
             Self::Cuda(x) => Ok(Self::Cuda(x.rows(first, count))),
         }
@@ -178,7 +184,9 @@ impl Tensor {
     /// A copy of `count` elements from element `first` on of the last dimension.
     pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
         match self {
-            Self::Cpu(x) => x.narrow(candle_core::D::Minus1, first, count)?.contiguous().map(Self::Cpu),
+            Self::Cpu(x) => {
+                Ok(Self::Cpu(ours(x.narrow(candle_core::D::Minus1, first, count).and_then(|x| x.contiguous()))?))
+            }
             Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
         }
     }
@@ -186,15 +194,15 @@ impl Tensor {
     /// Copies `rows` to where row `first` begins.
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
-            Self::Cpu(x) => x.slice_set(rows.cpu()?, 0, first),
-            Self::Cuda(x) => x.set_rows(rows.cuda()?, first).map_err(wrapped),
+            Self::Cpu(x) => ours(x.slice_set(rows.cpu()?, 0, first)),
+            Self::Cuda(x) => x.set_rows(rows.cuda()?, first),
         }
     }
 
     /// A copy with no value outside -limit..limit.
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
-            Self::Cpu(x) => x.clamp(-limit, limit).map(Self::Cpu),
+            Self::Cpu(x) => Ok(Self::Cpu(ours(x.clamp(-limit, limit))?)),
             Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
         }
     }
@@ -212,6 +220,6 @@ fn bytes_of(values: CpuStorage) -> Result<(Vec<u8>, Element)> {
         CpuStorage::F32(values) => (bytemuck::cast_slice(&values).to_vec(), Element::F32),
         CpuStorage::BF16(values) => (bytemuck::cast_slice(&values).to_vec(), Element::Bf16),
         CpuStorage::U8(values) => (values, Element::U8),
-        _ => candle_core::bail!("only f32, bf16 and u8 go to a GPU"),
+        _ => fault!("only f32, bf16 and u8 go to a GPU"),
     })
 }

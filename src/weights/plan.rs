@@ -46,8 +46,7 @@ impl Plan {
             return Ok(());
         }
         for (i, layer) in model.layers.iter().enumerate().skip(first) {
-            // The FFN of the last layer feeds nothing but the logits.
-            let needs_ffn = logits || i + 1 < model.layers.len();
+            let needs_ffn = model.needs_ffn(i, logits);
             self.announce(Portion::Core(i), &inventory::core(layer, needs_ffn))?;
             if let (Ffn::Moe(moe), true) = (&layer.ffn, needs_ffn) {
                 for expert in 0..moe.num_experts {

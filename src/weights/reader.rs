@@ -14,7 +14,7 @@ use candle_core::DType;
 
 use super::checkpoint::Checkpoint;
 use super::load::Loader;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::spec::inventory::Part;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
@@ -43,7 +43,7 @@ pub struct Weights {
 impl Weights {
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         let tensor = self.tensors.get(name);
-        tensor.ok_or_else(|| Error::new(Kind::Unsupported, format!("weight `{name}` was not scheduled")))
+        tensor.ok_or_else(|| Error::internal(format!("weight `{name}` was not scheduled")))
     }
 
     /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
@@ -209,7 +209,7 @@ impl Reader {
         let mut state = self.shared.lock();
         loop {
             match state.portions.get(&wanted) {
-                None => return Err(Error::new(Kind::Unsupported, format!("{wanted:?} was not asked for"))),
+                None => return Err(Error::internal(format!("{wanted:?} was not asked for"))),
                 Some(pending) if pending.unfinished == 0 => break,
                 Some(_) => {
                     state.wanted = Some(wanted);
@@ -295,6 +295,7 @@ impl Drop for Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::spec;
     use crate::spec::inventory::Role;
 

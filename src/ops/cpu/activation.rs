@@ -1,10 +1,9 @@
 //! Activation functions of feed-forward networks, alone and fused with the product of a gate. All f32, in one pass.
 
-use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::pieces::PIECE;
 use super::vector::{exp, sigmoid, vectorised};
-use super::{PIECE, values, values_mut};
 use crate::vocabulary::Activation;
 
 /// gpt-oss: slope of the sigmoid in its SwiGLU (transformers `GptOssExperts.alpha`).
@@ -40,7 +39,7 @@ fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) 
 
 /// values = f(gate) * values, or f(values) without a gate. Where gate and up are interleaved in rows of `width` values, the
 /// result is in the first half of each row.
-pub(crate) fn combine(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
+pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
     match activation {
         Activation::Silu => map(values, gate, |x| x * sigmoid(x)),
         Activation::Relu => map(values, gate, |x| if x < 0.0 { 0.0 } else { x }),
@@ -63,88 +62,25 @@ pub(crate) fn combine(activation: Activation, gate: Option<&[f32]>, values: &mut
     }
 }
 
-pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
-    x.inplace_op1(&Activate(activation))
-}
-
-pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
-    x.inplace_op2(gate, &Activate(activation))
-}
-
-pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
-    x.inplace_op2(gate, &SigmoidGate)
-}
-
-pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Interleaved { limit })
-}
-
-struct Activate(Activation);
-
-impl InplaceOp1 for Activate {
-    fn name(&self) -> &'static str {
-        "activate"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        combine(self.0, None, values_mut(x, layout)?, 1);
-        Ok(())
-    }
-}
-
-impl InplaceOp2 for Activate {
-    fn name(&self) -> &'static str {
-        "gate"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout, gate: &CpuStorage, gate_layout: &Layout) -> Result<()> {
-        combine(self.0, Some(values::<f32>(gate, gate_layout)?), values_mut(x, layout)?, 1);
-        Ok(())
-    }
-}
-
-struct SigmoidGate;
-
-impl InplaceOp2 for SigmoidGate {
-    fn name(&self) -> &'static str {
-        "sigmoid_gate"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout, gate: &CpuStorage, gate_layout: &Layout) -> Result<()> {
-        let (x, gate) = (values_mut(x, layout)?, values::<f32>(gate, gate_layout)?);
-        let per_gate = x.len() / gate.len().max(1);
-        if per_gate == 1 {
-            map(x, Some(gate), sigmoid);
-        } else {
-            x.par_chunks_exact_mut(per_gate).zip(gate).for_each(|(x, gate)| {
-                let factor = sigmoid(*gate);
-                x.iter_mut().for_each(|x| *x *= factor);
-            });
-        }
-        Ok(())
-    }
-}
-
-struct Interleaved {
-    limit: f32,
-}
-
-impl CustomOp1 for Interleaved {
-    fn name(&self) -> &'static str {
-        "interleaved_swiglu"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values::<f32>(x, layout)?;
-        let mut out = vec![0f32; x.len() / 2];
-        out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
-            let pairs = x.as_chunks::<2>().0;
-            vectorised(|| {
-                out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, self.limit))
-            });
+/// x = x * sigmoid(gate); the gate has as many values as x, or one per row.
+pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
+    let per_gate = x.len() / gate.len().max(1);
+    if per_gate == 1 {
+        map(x, Some(gate), sigmoid);
+    } else {
+        x.par_chunks_exact_mut(per_gate).zip(gate).for_each(|(x, gate)| {
+            let factor = sigmoid(*gate);
+            x.iter_mut().for_each(|x| *x *= factor);
         });
-        let mut dims = layout.dims().to_vec();
-        *dims.last_mut().expect("at least one dimension") /= 2;
-        Ok((CpuStorage::F32(out), dims.into()))
     }
+}
+
+/// Pairs of gate and up to (up + 1) * gate * sigmoid(1.702 gate) within `limit`, half as many values.
+pub fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
+    let mut out = vec![0f32; x.len() / 2];
+    out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
+        let pairs = x.as_chunks::<2>().0;
+        vectorised(|| out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, limit)));
+    });
+    out
 }

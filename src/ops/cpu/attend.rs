@@ -6,14 +6,13 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::shared::Shared;
-use super::values;
 use super::vector::{exp, sum, vectorised};
 use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
 use crate::memory;
+use crate::ops::operands::Attend;
 use crate::vocabulary::Order;
 
 /// Rows of scores per chunk, all heads of a group together. Chunks begin at fixed queries, so that sums do not depend on how
@@ -22,27 +21,14 @@ const CHUNK_ROWS: usize = 96;
 /// Fewest queries per chunk, however large the group.
 const MIN_QUERIES: usize = 16;
 
-#[derive(Clone, Copy)]
-pub struct Attend {
-    pub positions: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// A query sees at most this many keys, itself included.
-    pub window: Option<usize>,
-    /// Factor on q·k.
-    pub scale: f32,
-    /// Operands may be rounded to bf16 where a device multiplies that faster.
-    pub rounded: bool,
-}
-
 /// Queries per chunk for a group of this many heads.
 pub fn chunk_queries(group: usize) -> usize {
     (CHUNK_ROWS / group).max(MIN_QUERIES)
 }
 
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<Vec<f32>>, op: Attend) -> Result<Tensor> {
-    q.apply_op3_no_bwd(k, v, &Chunked { op, sinks })
+/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; `sinks` [heads].
+pub fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
+    Chunked { op, sinks }.run(q, k, v)
 }
 
 thread_local! {
@@ -57,12 +43,12 @@ struct Task {
 }
 
 /// The operation with one logit per head that takes part in the sum and is then dropped.
-struct Chunked {
-    op: Attend,
-    sinks: Option<Vec<f32>>,
+struct Chunked<'a> {
+    op: &'a Attend,
+    sinks: Option<&'a [f32]>,
 }
 
-impl Chunked {
+impl Chunked<'_> {
     fn run(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
         let (positions, queries) = (self.op.positions, chunk_queries(self.op.heads / self.op.kv_heads));
         let sequences = q.len() / (positions * self.op.heads * self.op.head_dim);
@@ -90,7 +76,7 @@ impl Chunked {
         to: Shared,
         buffers: &mut [Buffer; 2],
     ) {
-        let Attend { heads, kv_heads, head_dim, .. } = self.op;
+        let Attend { heads, kv_heads, head_dim, .. } = *self.op;
         let group = heads / kv_heads;
         let queries = queries.min(self.op.positions - task.first);
         let first_key = self.op.window.map_or(0, |width| (task.first + 1).saturating_sub(width));
@@ -156,29 +142,8 @@ fn softmax(scores: &mut [f32], begin: usize, end: usize, scale: f32, sink: Optio
     1.0 / (sum(seen, |p| p) + sink.map_or(0.0, |sink| exp(sink - largest)))
 }
 
-impl CustomOp3 for Chunked {
-    fn name(&self) -> &'static str {
-        "attend"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (q, k) = (values::<f32>(q, q_layout)?, values::<f32>(k, k_layout)?);
-        let out = self.run(q, k, values::<f32>(v, v_layout)?);
-        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use rand::{Rng, SeedableRng};
 
     use super::*;
@@ -231,11 +196,7 @@ mod tests {
                 (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
             };
             let (q, k, v) = (random(HEADS), random(kv_heads), random(kv_heads));
-            let tensor =
-                |x: &[f32], heads| Tensor::from_slice(x, (2 * POSITIONS, heads * HEAD_DIM), &Device::Cpu).unwrap();
-            let y =
-                attend(&tensor(&q, HEADS), &tensor(&k, kv_heads), &tensor(&v, kv_heads), sinks.clone(), op).unwrap();
-            let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let y = attend(&q, &k, &v, sinks.as_deref(), &op);
             let expected = plainly(&op, sinks.as_deref(), &q, &k, &v);
             let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
             assert!(worst < 1e-6, "{kv_heads} key heads, window {window:?}: {worst:e}");

@@ -4,30 +4,24 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::gates::Gates;
 use super::shared::Shared;
-use super::values;
 use super::vector::{exp, vectorised};
 use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
 use crate::vocabulary::Order;
 
-/// Positions per chunk (the reference's `chunk_size`).
-pub const CHUNK: usize = 64;
+pub use super::gates::CHUNK;
 
-pub struct DeltaRule {
+/// How heads lie in the operands of a delta rule.
+#[derive(Clone, Copy)]
+pub struct Heads {
     /// Heads of one sequence.
     pub heads: usize,
     pub positions: usize,
-    /// Sum of the log decays since the start of the chunk, [sequences, heads, positions].
-    pub log_decay: Vec<f32>,
-    /// How far the state moves towards the new value, [sequences, heads, positions].
-    pub beta: Vec<f32>,
-}
-
-pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, op: &DeltaRule) -> Result<Tensor> {
-    q.apply_op3_no_bwd(k, v, op)
+    pub key_dim: usize,
+    pub value_dim: usize,
 }
 
 thread_local! {
@@ -152,50 +146,34 @@ fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize
     }
 }
 
-impl CustomOp3 for DeltaRule {
-    fn name(&self) -> &'static str {
-        "delta_rule"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (heads, positions) = (self.heads, self.positions);
-        let (all, key_dim, value_dim) = (q_layout.dims()[0], q_layout.dims()[2], v_layout.dims()[2]);
-        let (q, k) = (values::<f32>(q, q_layout)?, values::<f32>(k, k_layout)?);
-        let v = values::<f32>(v, v_layout)?;
-        let mut out = vec![0f32; v.len()];
-        let to = Shared(out.as_mut_ptr());
-        (0..all).into_par_iter().with_max_len(1).for_each(|i| {
-            let of = |x, width: usize| {
-                let x: &[f32] = x;
-                &x[i * positions * width..(i + 1) * positions * width]
-            };
-            let (log_decay, beta) = (of(&self.log_decay, 1), of(&self.beta, 1));
-            let head =
-                Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
-            let mut room = ROOM.take();
-            head.run(&mut room, |t, y| {
-                let row = (i / heads * positions + t) * heads + i % heads;
-                // SAFETY: a row belongs to one head of one sequence, and so to this task alone.
-                let row = unsafe { std::slice::from_raw_parts_mut(to.at(row * value_dim), value_dim) };
-                row.copy_from_slice(y);
-            });
-            ROOM.set(room);
+/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
+/// [sequences * positions, heads, value_dim].
+pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
+    let Heads { heads, positions, key_dim, value_dim } = sizes;
+    let mut out = vec![0f32; v.len()];
+    let to = Shared(out.as_mut_ptr());
+    (0..v.len() / (positions * value_dim)).into_par_iter().with_max_len(1).for_each(|i| {
+        let of = |x, width: usize| {
+            let x: &[f32] = x;
+            &x[i * positions * width..(i + 1) * positions * width]
+        };
+        let (log_decay, beta) = (of(&gates.log_decay, 1), of(&gates.beta, 1));
+        let head =
+            Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
+        let mut room = ROOM.take();
+        head.run(&mut room, |t, y| {
+            let row = (i / heads * positions + t) * heads + i % heads;
+            // SAFETY: a row belongs to one head of one sequence, and so to this task alone.
+            let row = unsafe { std::slice::from_raw_parts_mut(to.at(row * value_dim), value_dim) };
+            row.copy_from_slice(y);
         });
-        Ok((CpuStorage::F32(out), (all / heads * positions, heads, value_dim).into()))
-    }
+        ROOM.set(room);
+    });
+    out
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use rand::{Rng, SeedableRng};
 
     use super::*;
@@ -243,10 +221,8 @@ mod tests {
         for row in (0..rows).filter(|row| !(row % POSITIONS).is_multiple_of(CHUNK)) {
             log_decay[row] += log_decay[row - 1];
         }
-        let tensor = |x: &[f32], width| Tensor::from_slice(x, (HEADS, POSITIONS, width), &Device::Cpu).unwrap();
-        let op = DeltaRule { heads: HEADS, positions: POSITIONS, log_decay, beta: beta.clone() };
-        let y = delta_rule(&tensor(&q, KEY_DIM), &tensor(&k, KEY_DIM), &tensor(&v, VALUE_DIM), &op);
-        let y = y.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let sizes = Heads { heads: HEADS, positions: POSITIONS, key_dim: KEY_DIM, value_dim: VALUE_DIM };
+        let y = delta_rule(&q, &k, &v, sizes, &Gates { log_decay, beta: beta.clone() });
         let expected = token_by_token(&q, &k, &v, &decay, &beta);
         let worst = y.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 2e-5, "largest difference {worst}");

@@ -1,9 +1,8 @@
 //! RMSNorm and LayerNorm over the last dimension, in f32.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::values;
+use super::pieces::PIECE;
 use super::vector::{sum, vectorised};
 use crate::memory;
 use crate::vocabulary::NormKind;
@@ -16,10 +15,14 @@ struct Norm {
     eps: f32,
 }
 
-pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let op = Norm { kind, eps: eps as f32 };
-    // Only a LayerNorm looks at its third operand.
-    x.apply_op3_no_bwd(weight, bias.unwrap_or(weight), &op)
+/// `x` [rows, size], `weight` and `bias` [size], to [rows, size]. Only a LayerNorm has a bias.
+pub fn norm(kind: NormKind, eps: f64, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (op, size) = (Norm { kind, eps: eps as f32 }, weight.len());
+    let bias = bias.unwrap_or(weight);
+    let mut out: Vec<f32> = memory::unset(x.len());
+    let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
+    rows.with_min_len(PIECE / size + 1).for_each(|(out, x)| vectorised(|| op.row(x, weight, bias, out)));
+    out
 }
 
 impl Norm {
@@ -68,28 +71,4 @@ fn pairwise(x: &[f32], f: &impl Fn(f32) -> f32) -> f32 {
         count = count.div_ceil(2);
     }
     sums[0]
-}
-
-impl CustomOp3 for Norm {
-    fn name(&self) -> &'static str {
-        "norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (w, b) = (values::<f32>(weight, weight_layout)?, values::<f32>(bias, bias_layout)?);
-        let x = values::<f32>(x, x_layout)?;
-        let size = w.len();
-        let mut out: Vec<f32> = memory::unset(x.len());
-        let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
-        rows.with_min_len(super::PIECE / size + 1).for_each(|(out, x)| vectorised(|| self.row(x, w, b, out)));
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
-    }
 }

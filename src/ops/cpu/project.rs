@@ -1,63 +1,40 @@
 //! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, bail};
-use half::bf16;
+use candle_core::DType;
 
-use super::values;
+use crate::error::{Result, fault};
 use crate::gemm::{self, Factor, Out, Rows, Values, Weight};
 use crate::memory;
-use crate::tensor::Tensor;
-use crate::vocabulary::Order;
+use crate::ops::operands::Projection;
+use crate::tensor::View;
 
-/// A weight, how it is stored, and its bias [out] in f32.
-#[derive(Clone, Copy)]
-pub struct Projection<'a> {
-    pub weight: &'a Tensor,
-    pub order: Order,
-    pub bias: Option<&'a Tensor>,
+/// The values of one projection.
+struct Views<'a> {
+    weight: View<'a>,
+    bias: Option<View<'a>>,
 }
 
-impl Projection<'_> {
-    /// (input, out)
-    pub fn sizes(&self) -> Result<(usize, usize)> {
-        let (rows, columns) = self.weight.dims2()?;
-        Ok(match self.order {
-            Order::OutIn => (columns, rows),
-            Order::InOut => (rows, columns),
-        })
+impl<'a> Views<'a> {
+    fn of(p: &Projection<'a>) -> Result<Self> {
+        let bias = p.bias.map(|bias| View::of(bias.cpu()?)).transpose()?;
+        Ok(Self { weight: View::of(p.weight.cpu()?)?, bias })
     }
 }
 
-/// The operand of a product behind the storage of a weight.
-pub(crate) fn operand<'a>(storage: &'a CpuStorage, layout: &Layout, order: Order) -> Result<Weight<'a>> {
-    let (rows, columns) = layout.shape().dims2()?;
-    let (input, out) = if order == Order::OutIn { (columns, rows) } else { (rows, columns) };
-    let values = match storage {
-        CpuStorage::F32(_) => Values::F32(values::<f32>(storage, layout)?),
-        CpuStorage::BF16(_) => Values::Bf16(values::<bf16>(storage, layout)?),
-        _ => bail!("a weight is neither f32 nor bf16"),
-    };
-    Ok(Weight { values, stride: columns, order, input, out })
-}
-
 /// Products of `x` with each weight, into `outs` [rows, out].
-pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
-    let stored: Vec<_> = projections.iter().map(|p| Ok(p.weight.cpu()?.storage_and_layout())).collect::<Result<_>>()?;
-    let biases = projections.iter().map(|p| p.bias.map(|bias| Ok(bias.cpu()?.storage_and_layout())).transpose());
-    let biases: Vec<_> = biases.collect::<Result<_>>()?;
+pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+    let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
     let mut factors = Vec::new();
-    for (((p, (storage, layout)), bias), y) in projections.iter().zip(&stored).zip(&biases).zip(outs) {
-        let Storage::Cpu(storage) = &**storage else { bail!("a weight is not in CPU memory") };
-        let bias = match bias {
-            Some((storage, layout)) => match &**storage {
-                Storage::Cpu(storage) => Some(values::<f32>(storage, layout)?),
-                _ => bail!("a bias is not in CPU memory"),
-            },
-            None => None,
+    for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
+        let values = match p.weight.cpu()?.dtype() {
+            DType::F32 => Values::F32(weight.values()?),
+            DType::BF16 => Values::Bf16(weight.values()?),
+            other => fault!("a weight in {other:?} is neither f32 nor bf16"),
         };
-        let w = operand(storage, layout, p.order)?;
-        let stride = w.out;
-        factors.push(Factor { w, bias, y: Out { values: y, stride } });
+        let (input, out) = p.sizes()?;
+        let w = Weight { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
+        let bias = bias.as_ref().map(View::values).transpose()?;
+        factors.push(Factor { w, bias, y: Out { values: y, stride: out } });
     }
     // Weights that are read together are stored alike.
     let all_bf16 = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
@@ -65,23 +42,12 @@ pub(crate) fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs
     Ok(())
 }
 
-pub fn project(x: &candle_core::Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<candle_core::Tensor>> {
-    let (rows, input) = x.dims2()?;
-    let mut outs = Vec::new();
-    for p in projections {
-        let (expected, out) = p.sizes()?;
-        if expected != input {
-            bail!("a projection of {expected} inputs meets rows of {input}");
-        }
-        outs.push(memory::unset::<f32>(rows * out));
-    }
-    {
-        let (storage, layout) = x.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else { bail!("projections run in CPU memory") };
-        let x = Rows::all(values::<f32>(storage, layout)?, input);
-        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-        multiply(&x, projections, rounded, &mut slices)?;
-    }
-    let tensor = |y, p: &Projection| candle_core::Tensor::from_vec(y, (rows, p.sizes()?.1), x.device());
-    outs.into_iter().zip(projections).map(|(y, p)| tensor(y, p)).collect()
+/// `x` [rows, input] through each projection, [rows, out] each.
+pub fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
+    let x = Rows::all(x, input);
+    let out = |p: &Projection| Ok(memory::unset::<f32>(x.rows * p.sizes()?.1));
+    let mut outs = projections.iter().map(out).collect::<Result<Vec<_>>>()?;
+    let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+    multiply(&x, projections, rounded, &mut slices)?;
+    Ok(outs)
 }

@@ -16,7 +16,7 @@ use crate::ops::vectorised;
 use crate::spec;
 use crate::spec::inventory::{Part, Role};
 use crate::tensor::gpus;
-use crate::tensor::{Device, Tensor, tensor_error};
+use crate::tensor::{Device, Tensor};
 
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
@@ -138,7 +138,7 @@ impl Loader<'_> {
         if let Some(index) = values.iter().position(strange) {
             return Err(self.not_finite(entry, index, values[index]));
         }
-        let on = |device| Tensor::from_vec(values.clone(), tensor.shape.clone(), device).map_err(tensor_error);
+        let on = |device| Tensor::from_vec(values.clone(), tensor.shape.clone(), device);
         self.devices.iter().map(on).collect()
     }
 
@@ -164,7 +164,7 @@ impl Loader<'_> {
 
     /// Values for a device that is alone, as the CPU is.
     fn in_memory<U: WithDType>(&self, values: Vec<U>, shape: impl Into<Shape>) -> Result<Vec<Tensor>> {
-        Ok(vec![Tensor::from_vec(values, shape, &self.devices[0]).map_err(tensor_error)?])
+        Ok(vec![Tensor::from_vec(values, shape, &self.devices[0])?])
     }
 }
 

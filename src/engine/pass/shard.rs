@@ -1,23 +1,25 @@
-//! Some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once for all.
+//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once
+//! for all.
 
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
-use super::ROUNDS;
 use crate::engine::rotary::Rotary;
 use crate::engine::routing::Assignment;
 use crate::error::{Error, Result};
 use crate::ops::Room;
-use crate::tensor::tensor_error;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 use crate::weights::Share;
 
-pub(super) struct Shard {
+/// Parts of the sequences after each of which the experts they chose are asked for.
+pub const ROUNDS: usize = 4;
+
+pub struct Shard {
     /// Which one it is: the place of its weights in a portion.
     pub index: usize,
     pub device: Device,
-    /// Of all sequences those that are here.
+    /// Those of all sequences that are here.
     pub sequences: Range<usize>,
     pub positions: usize,
     /// The residual stream [sequences * positions, hidden], f32.
@@ -28,7 +30,7 @@ pub(super) struct Shard {
 }
 
 /// What a shard's experts read, and who goes to them.
-pub(super) struct Mixture {
+pub struct Mixture {
     /// [sequences * positions, hidden]
     pub x: Tensor,
     pub assignment: Assignment,
@@ -43,19 +45,24 @@ impl Shard {
         Self { index, device, sequences, positions, hidden, rotary: Rotary::default(), mixture: None }
     }
 
-    /// The rows of the residual stream that belong to `count` of its sequences.
-    pub fn residual(&self, first: usize, count: usize) -> Result<Tensor> {
-        self.hidden.rows(first * self.positions, count * self.positions).map_err(tensor_error)
+    /// The rows of the residual stream that belong to some of its sequences.
+    pub fn residual(&self, sequences: &Range<usize>) -> Result<Tensor> {
+        self.hidden.rows(sequences.start * self.positions, sequences.len() * self.positions)
     }
 
-    /// First of its sequences and count of each batch of one round, after which the experts they chose are asked for: those are
+    /// The batches of one round, of at most `most` of its sequences, after which the experts they chose are asked for: those are
     /// read while others pass the mixer. Rounds are the same however the work is cut, and so the order of the experts, too.
-    pub fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let all = self.sequences.len();
         let size = all.div_ceil(ROUNDS);
         let (start, end) = ((round * size).min(all), ((round + 1) * size).min(all));
         let most = most.min(size);
-        (start..end).step_by(most).map(move |first| (first, most.min(end - first)))
+        (start..end).step_by(most).map(move |first| first..(first + most).min(end))
+    }
+
+    /// The batches of all rounds.
+    pub fn all_batches(&self, most: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..ROUNDS).flat_map(move |round| self.batches(round, most))
     }
 }
 
@@ -63,11 +70,11 @@ impl Shard {
 ///
 /// # Errors
 /// Of the first shard that fails, once all are done.
-pub(super) fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()> + Sync) -> Result<()> {
+pub fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()> + Sync) -> Result<()> {
     if let [shard] = shards {
         return work(shard);
     }
-    let fell = |_| Err(Error::unsupported("a thread that computes on a GPU fell over: this is a fault of the program"));
+    let fell = |_| Err(Error::internal("a thread that computes on a GPU fell over"));
     let work = &work;
     std::thread::scope(|scope| {
         let start = |shard| threads::start_in(scope, move || work(shard)).map_err(|e| Error::no_thread("a GPU", &e));

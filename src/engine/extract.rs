@@ -1,0 +1,239 @@
+//! One extraction: the observers of a pass, its checkpoints, and the record that comes of both.
+
+use std::time::Instant;
+
+use super::embed;
+use super::observe::{FullWriter, LadderFold, Observer, Observers, State, ladder};
+use super::pass::{Between, Outcome, Pass, ReadAhead, Start, WeightStream, Work};
+use super::resume::{self, Found, Resume};
+use super::workspace::Cut;
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+use crate::record::{Activations, ExtractArgs, Keep, Measurements, NonFinite, SiteId, Tokens};
+use crate::tensor::write_timeline;
+use crate::weights::{OpenModel, headers};
+use crate::{memory, threads};
+
+/// Runs all of `tokens` through the model and folds the norm outputs.
+pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
+    extract_as(model, tokens, args, progress, How::default())
+}
+
+/// How an extraction goes about it; a benchmark changes that to see what something costs.
+#[derive(Clone, Copy)]
+pub struct How {
+    pub ahead: ReadAhead,
+    /// Norm outputs are folded.
+    pub fold: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { ahead: ReadAhead::Bounded, fold: true }
+    }
+}
+
+pub fn extract_as(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    progress: &dyn Progress,
+    how: How,
+) -> Result<Activations> {
+    threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
+    // On a thread of the pool: it shares the work out without being woken for every piece.
+    rayon::scope(|_| {
+        // Outlives all that the run has.
+        let _kept = memory::Kept::begin();
+        let start = Instant::now();
+        embed::check_tokens(model, tokens)?;
+        let ladder = ladder(&args.thresholds)?;
+        let mut resume = Resume::new(model, tokens, args, &ladder, progress)?;
+        match resume.as_mut().and_then(|resume| resume.finished(model, tokens, args, progress)) {
+            Some(acts) => Ok(acts),
+            None => Extraction { model, tokens, args, progress, resume, ladder, start }.run(how),
+        }
+    })
+}
+
+struct Extraction<'a> {
+    model: &'a OpenModel,
+    tokens: &'a Tokens,
+    args: &'a ExtractArgs,
+    progress: &'a dyn Progress,
+    resume: Option<Resume>,
+    ladder: Vec<f32>,
+    /// When the clock of the measurements began.
+    start: Instant,
+}
+
+impl Extraction<'_> {
+    fn run(mut self, how: How) -> Result<Activations> {
+        let (model, tokens, args) = (self.model, self.tokens, self.args);
+        let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        let already_read = model.checkpoint.bytes_read();
+        if args.logits {
+            headers::check(&model.checkpoint, &model.spec, true)?;
+        }
+        let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let norms = SiteId::norms(model.spec.layers.len());
+        let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size)?;
+        let shares = model.shares(sequences);
+        let (found, mut full) =
+            resume::take_over(&mut self.resume, (model, &shares), tokens, &mut [&mut fold], args, self.progress)?;
+        let (start, read_before) = begin(found);
+        let first = start.layer;
+        let observers = observers(how.fold.then_some(&mut fold), full.as_mut());
+        let work = Work { model, cut, logits: args.logits, observers };
+        let stream = WeightStream::start(model, &shares, tokens, (args.logits, first), how.ahead)?;
+        let mut pass = Pass::new(work, shares, tokens, start, stream, (already_read, self.progress))?;
+        if how.ahead == ReadAhead::Everything {
+            pass.preload()?;
+            self.start = Instant::now();
+        }
+        self.announce(first);
+        let layers = model.spec.layers.len();
+        let (resume, progress) = (self.resume.as_mut(), self.progress);
+        let mut checkpoints = Checkpoints { resume, layers, logits: args.logits, read_before, progress };
+        let outcome = pass.run(&mut checkpoints).map_err(|error| self.how_to_go_on(error))?;
+        write_timeline(&model.devices)?;
+        self.record((fold, full), outcome, first, (already_read, read_before))
+    }
+
+    fn announce(&self, first: usize) {
+        let total = self.model.spec.layers.len() as u64;
+        self.progress.event(Event::Begin { what: self.model.info.id.clone(), total });
+        if let (Some(resume), 1..) = (&self.resume, first) {
+            self.progress.event(Event::Resumed { path: resume.name.clone(), layer: first as u64 });
+        }
+    }
+
+    /// Says of an interruption what the next run can do with what is left of this one.
+    fn how_to_go_on(&self, error: Error) -> Error {
+        if error.kind != Kind::Interrupted {
+            return error;
+        }
+        match self.resume.as_ref().map(Resume::saved) {
+            Some(saved @ 1..) => error.hint(format!("run it again: it will go on after layer {saved}")),
+            Some(0) => error,
+            None => error.hint(
+                "nothing of this pass is kept; with `checkpoint: \"checkpoints/NAME\"` among its options the next run goes on where it was",
+            ),
+        }
+    }
+
+    /// What the observers have, as a record.
+    fn record(
+        mut self,
+        (fold, full): (LadderFold, Option<FullWriter>),
+        outcome: Outcome,
+        first: usize,
+        (already_read, read_before): (u64, u64),
+    ) -> Result<Activations> {
+        let (model, tokens, args) = (self.model, self.tokens, self.args);
+        let Outcome { coverage, needed, times, peak_vram, head } = outcome;
+        let (all, without_first, non_finite) = fold.finish();
+        self.warn_of(&non_finite);
+        if let Some(FullWriter { file: mut full, .. }) = full {
+            if let Some(head) = &head {
+                for (s, logits) in head.last_logits.iter().enumerate() {
+                    full.write("final_logits_last", s * logits.len(), logits)?;
+                }
+                full.write("mean_nll", 0, &head.mean_nll)?;
+            }
+            full.finish()?;
+        }
+        let wall = self.start.elapsed().as_secs_f64();
+        let bytes_read = model.checkpoint.bytes_read() - already_read;
+        // The part of all layers' tokens that this run has pushed through.
+        let layers = model.spec.layers.len();
+        let share = (layers - first) as f64 / layers as f64;
+        let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+        let acts = Activations {
+            model: model.info.clone(),
+            tokens: tokens.info.clone(),
+            norms: SiteId::norms(layers),
+            num_layers: layers,
+            hidden_size: model.spec.hidden_size,
+            num_sequences: tokens.info.num_sequences,
+            sequence_length: tokens.info.sequence_length,
+            ladder: self.ladder,
+            all,
+            without_first,
+            non_finite,
+            expert_coverage: coverage,
+            mean_nll: head.map(|head| head.mean_nll).filter(|nll| !nll.is_empty()),
+            full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
+            measurements: Measurements {
+                wall_seconds: wall,
+                waited_for_weights_seconds: times.waited_for_weights.as_secs_f64(),
+                waited_for_compute_seconds: times.waited_for_room.as_secs_f64(),
+                bytes_read,
+                read_bytes_per_second: bytes_read as f64 / times.reading.as_secs_f64().max(1e-9),
+                bytes_needed: needed,
+                tokens_per_second: count / wall,
+                peak_memory_bytes: memory::peak(),
+                peak_vram_bytes: peak_vram,
+                resumed_at_layer: (first > 0).then_some(first),
+                bytes_read_before: read_before,
+                ..Measurements::default()
+            },
+        };
+        if let Some(resume) = &mut self.resume {
+            resume.finish(&acts, self.progress);
+        }
+        Ok(acts)
+    }
+
+    fn warn_of(&self, non_finite: &[NonFinite]) {
+        for entry in non_finite {
+            let norm = entry.norm.name();
+            self.progress.event(Event::Warning(format!(
+                "{norm}, sequence {}: {} NaN and {} infinite values, left out of the statistics",
+                entry.sequence, entry.nan, entry.infinite
+            )));
+        }
+    }
+}
+
+/// Where a pass begins, and the bytes that the runs before this one have read.
+fn begin(found: Option<Found>) -> (Start, u64) {
+    match found {
+        Some(Found { layer, hidden, coverage, bytes_read }) => {
+            (Start { layer, hidden: Some(hidden), coverage }, bytes_read)
+        }
+        None => (Start { layer: 0, hidden: None, coverage: Vec::new() }, 0),
+    }
+}
+
+fn observers<'a>(fold: Option<&'a mut LadderFold>, full: Option<&'a mut FullWriter>) -> Observers<'a> {
+    let fold = fold.map(|fold| fold as &mut dyn Observer);
+    let full = full.map(|full| full as &mut dyn Observer);
+    Observers::new(fold.into_iter().chain(full).collect())
+}
+
+/// Leaves checkpoints between layers, where they are asked for.
+struct Checkpoints<'a> {
+    resume: Option<&'a mut Resume>,
+    layers: usize,
+    logits: bool,
+    /// Bytes that the runs before this one have read.
+    read_before: u64,
+    progress: &'a dyn Progress,
+}
+
+impl Between for Checkpoints<'_> {
+    fn layer_done(&mut self, state: &State) {
+        // After the last layer there may be nothing left to lose.
+        let something_follows = state.layers < self.layers || self.logits;
+        if something_follows && self.resume.as_ref().is_some_and(|resume| resume.is_due(state.layers)) {
+            self.interrupted(state);
+        }
+    }
+
+    fn interrupted(&mut self, state: &State) {
+        if let Some(resume) = &mut self.resume {
+            resume.save(state, self.read_before, self.progress);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The fold of norm outputs on GPUs: a kernel per norm output leaves a small record there, which is fetched some norms later.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::cells::{Histogram, Running};
+use crate::cuda::{Arg, Array, Context, Element, Stream, THREADS};
+use crate::error::Result;
+use crate::record::NormFold;
+
+/// Bytes of records that may wait on a GPU.
+pub const PENDING_BYTES: usize = 64 << 20;
+
+/// Numbers of four bytes in what a GPU records of a norm over some sequences: extremes, the row of position 0, counts of what
+/// is not finite, ladder counts.
+fn sizes(sequences: usize, hidden: usize, rungs: usize) -> [usize; 4] {
+    [2 * hidden, hidden, 2, 2 * hidden * rungs].map(|size| size * sequences)
+}
+
+/// Its bytes.
+pub fn record_bytes(sequences: usize, hidden: usize, rungs: usize) -> usize {
+    4 * sizes(sequences, hidden, rungs).iter().sum::<usize>()
+}
+
+/// Features of a block of threads in the kernel.
+const FEATURES: usize = 32;
+
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub hidden: usize,
+    pub positions: usize,
+    pub rungs: usize,
+}
+
+/// What the fold keeps on a GPU that computes some of the sequences.
+pub struct OnGpu {
+    ladder: Vec<f32>,
+    ladder_there: Array,
+    pub first_sequence: usize,
+    /// As `LadderFold::levels`, of its sequences.
+    levels: Array,
+    pending: Vec<Pending>,
+    shape: Shape,
+}
+
+/// The record of one norm over some sequences: extremes, the row of position 0, counts of what is not finite, ladder counts.
+struct Pending {
+    norm: usize,
+    first_sequence: usize,
+    sequences: usize,
+    record: Array,
+}
+
+/// One norm over one sequence.
+pub struct Folded {
+    pub norm: usize,
+    pub sequence: usize,
+    pub all: NormFold,
+    pub without_first: NormFold,
+    /// How many values were NaN and infinite.
+    pub non_finite: (u64, u64),
+}
+
+impl OnGpu {
+    /// Its sequences are one piece that begins with `first_sequence`; `seen` are their levels so far.
+    pub fn new(
+        context: &Arc<Context>,
+        first_sequence: usize,
+        seen: &[u8],
+        ladder: &[f32],
+        shape: Shape,
+    ) -> Result<Self> {
+        let ladder_there = Array::uploaded(context, bytemuck::cast_slice(ladder), &[ladder.len()], Element::F32)?;
+        // A run that goes on has seen something already.
+        let levels = match seen.iter().any(|level| *level > 0) {
+            true => Array::uploaded(context, seen, &[seen.len()], Element::U8)?,
+            false => Array::zeros(context, &[seen.len()], Element::U8)?,
+        };
+        Ok(Self { ladder: ladder.to_vec(), ladder_there, first_sequence, levels, pending: Vec::new(), shape })
+    }
+
+    /// Whether `x` is in the memory of this GPU.
+    pub fn has(&self, x: &Array) -> bool {
+        Arc::ptr_eq(self.levels.context(), x.context())
+    }
+
+    /// Takes `x` [sequences * positions, hidden] of a norm. Nothing here waits for the GPU.
+    pub fn see(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
+        let Shape { hidden, positions, rungs } = self.shape;
+        let sequences = x.len() / (positions * hidden);
+        let parts = sizes(sequences, hidden, rungs);
+        let record = Array::zeros(x.context(), &[parts.iter().sum()], Element::F32)?;
+        let at = |part: usize| Arg::Address(record.address() + 4 * parts[..part].iter().sum::<usize>() as u64);
+        let levels = self
+            .levels
+            .rows((first_sequence - self.first_sequence) * positions * hidden, sequences * positions * hidden);
+        let args = [
+            x.arg(),
+            self.ladder_there.arg(),
+            at(0),
+            at(3),
+            at(2),
+            levels.arg(),
+            Arg::size(rungs),
+            Arg::size(positions),
+            Arg::size(hidden),
+        ];
+        let blocks = (hidden.div_ceil(FEATURES) as u32, sequences as u32);
+        let row = [at(1), x.arg(), Arg::count(sequences * hidden)];
+        let row = [&row[..], &[Arg::size(positions * hidden), Arg::size(0), Arg::size(hidden)]].concat();
+        x.context().launch(Stream::Compute, "tap", blocks, THREADS, &args)?;
+        x.each("columns", sequences * hidden, &row)?;
+        self.pending.push(Pending { norm, first_sequence, sequences, record });
+        Ok(())
+    }
+
+    /// Whether as much waits to be fetched as may.
+    pub fn is_full(&self) -> bool {
+        self.pending.iter().map(|pending| 4 * pending.record.len()).sum::<usize>() > PENDING_BYTES
+    }
+
+    /// Brings the levels of its sequences, which `to` begins with.
+    pub fn levels(&self, to: &mut [u8]) -> Result<()> {
+        self.levels.download(to)
+    }
+
+    /// Brings all that waits.
+    pub fn fetch(&mut self) -> Result<Vec<Folded>> {
+        let mut fetched = Vec::new();
+        for Pending { norm, first_sequence, sequences, record } in std::mem::take(&mut self.pending) {
+            let mut words = vec![0u32; record.len()];
+            record.download(bytemuck::cast_slice_mut(&mut words))?;
+            drop(record);
+            let of = |s| {
+                let (all, without_first, non_finite) = self.folded(&words, s, sequences);
+                Folded { norm, sequence: first_sequence + s, all, without_first, non_finite }
+            };
+            fetched.par_extend((0..sequences).into_par_iter().map(of));
+        }
+        Ok(fetched)
+    }
+
+    /// The folds of sequence `s` of a record, with and without position 0, and how many values are NaN and infinite.
+    fn folded(&self, words: &[u32], s: usize, sequences: usize) -> (NormFold, NormFold, (u64, u64)) {
+        let Shape { hidden, rungs, .. } = self.shape;
+        let parts = sizes(sequences, hidden, rungs);
+        let part = |i: usize| {
+            let size = parts[i] / sequences;
+            &words[parts[..i].iter().sum::<usize>() + s * size..][..size]
+        };
+        let floats = |words: &[u32]| words.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<f32>>();
+        let (extremes, odd) = (floats(part(0)), part(2));
+        let histogram = |side: usize| {
+            let mut histogram = Histogram::new(hidden, rungs);
+            for (feature, counts) in part(3).chunks_exact(2 * rungs).enumerate() {
+                let counts = &counts[side * rungs..][..rungs];
+                if counts.iter().any(|count| *count > 0) {
+                    histogram.counts[feature * rungs..][..rungs].copy_from_slice(counts);
+                    histogram.touched[feature] = true;
+                }
+            }
+            histogram
+        };
+        let mut running = Running {
+            max: extremes[..hidden].to_vec(),
+            min: extremes[hidden..].to_vec(),
+            positive: histogram(0),
+            negative: histogram(1),
+            ladder: &self.ladder,
+            nan: odd[0] as u64,
+            infinite: odd[1] as u64,
+        };
+        let without_first = running.norm_fold(0);
+        // Its levels are on the GPU already.
+        running.row(&floats(part(1)), &mut vec![0; hidden]);
+        (running.norm_fold(0), without_first, (running.nan, running.infinite))
+    }
+}

@@ -1,0 +1,252 @@
+//! The layer-streamed forward pass: the only loop over layers in the program.
+//!
+//! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
+//! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+
+mod layer;
+mod shard;
+mod stream;
+mod work;
+
+use std::time::Instant;
+
+pub use shard::ROUNDS;
+pub use stream::{ReadAhead, WeightStream};
+pub use work::Work;
+
+use super::observe::State;
+use super::{embed, head, moe};
+use crate::error::Result;
+use crate::progress::{Event, Progress};
+use crate::record::{ExpertCoverage, Tokens};
+use crate::spec::{Ffn, Layer, Moe};
+use crate::tensor::{Device, Tensor};
+use crate::weights::load::Loader;
+use crate::weights::reader::{Portion, Weights};
+use crate::weights::{OpenModel, Share};
+use layer::LayerAtWork;
+use shard::{Mixture, Shard, each};
+
+/// Where a pass begins.
+pub struct Start {
+    /// The first layer that is computed.
+    pub layer: usize,
+    /// The residual stream of each share before that layer; none where the tokens are to be embedded.
+    pub hidden: Option<Vec<Tensor>>,
+    pub coverage: Vec<ExpertCoverage>,
+}
+
+/// What is called between two layers.
+pub trait Between {
+    /// A layer is complete, and the next has not begun.
+    fn layer_done(&mut self, state: &State);
+
+    /// The pass is told to stop; it ends with an error behind this.
+    fn interrupted(&mut self, state: &State);
+}
+
+/// One pass of all tokens through all layers.
+pub struct Pass<'a> {
+    work: Work<'a>,
+    tokens: &'a Tokens,
+    shards: Vec<Shard>,
+    stream: WeightStream<'a>,
+    coverage: Vec<ExpertCoverage>,
+    /// The layer this pass begins with.
+    first: usize,
+    /// Bytes this checkpoint had given when the pass began.
+    already_read: u64,
+    /// A device had no room for pieces of the usual size.
+    cut_further: bool,
+    progress: &'a dyn Progress,
+}
+
+/// What a pass leaves beside what its observers keep.
+pub struct Outcome {
+    pub coverage: Vec<ExpertCoverage>,
+    /// Bytes of tensor data that were needed.
+    pub needed: u64,
+    pub times: crate::weights::reader::Times,
+    /// The most memory in use at once on any GPU, bytes.
+    pub peak_vram: u64,
+    /// Where logits were asked for.
+    pub head: Option<head::HeadOutput>,
+}
+
+impl<'a> Pass<'a> {
+    /// `already_read`: bytes the checkpoint had given before this run.
+    pub fn new(
+        work: Work<'a>,
+        shares: Vec<Share>,
+        tokens: &'a Tokens,
+        start: Start,
+        mut stream: WeightStream<'a>,
+        (already_read, progress): (u64, &'a dyn Progress),
+    ) -> Result<Self> {
+        for share in &shares {
+            work.observers.place(&share.device, &share.sequences)?;
+        }
+        let hidden = match start.hidden {
+            Some(hidden) => hidden,
+            None => embedded(work.model, &shares, tokens, &mut stream.needed)?,
+        };
+        let positions = tokens.info.sequence_length;
+        let shards = shares.into_iter().enumerate().zip(hidden);
+        let shards = shards.map(|(share, hidden)| Shard::new(share, positions, hidden)).collect();
+        let (coverage, first) = (start.coverage, start.layer);
+        Ok(Self { work, tokens, shards, stream, coverage, first, already_read, cut_further: false, progress })
+    }
+
+    /// Reads all weights before the first layer begins.
+    pub fn preload(&mut self) -> Result<()> {
+        self.stream.preload(|layer| self.work.needs_ffn(layer))
+    }
+
+    /// Computes all layers, and the head where it is wanted.
+    pub fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
+        self.layers(between)?;
+        let head = if self.work.logits { Some(self.head(between)?) } else { None };
+        self.work.observers.settle()?;
+        let mut needed = self.stream.needed;
+        if self.work.logits {
+            needed += self.work.model.head_bytes()?;
+        }
+        let peak_vram = self.shards.iter().map(|shard| shard.device.peak()).max().unwrap_or(0);
+        Ok(Outcome { coverage: self.coverage, needed, times: self.stream.times(), peak_vram, head })
+    }
+
+    fn layers(&mut self, between: &mut dyn Between) -> Result<()> {
+        let model = self.work.model;
+        let layers = &model.spec.layers;
+        let ahead = model.info.chunk_layers.max(1) - 1;
+        for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
+            self.stream.ask_core(layer, self.work.needs_ffn(layer))?;
+        }
+        let begin = Instant::now();
+        for (i, layer) in layers.iter().enumerate().skip(self.first) {
+            if self.progress.interrupted() {
+                between.interrupted(&self.state(i));
+                return Err(crate::error::Error::interrupted());
+            }
+            let weights = self.stream.take(Portion::Core(i))?;
+            if i > self.first && ahead > 0 {
+                self.stream.ask_core(i + ahead, self.work.needs_ffn(i + ahead))?;
+            }
+            self.layer(i, layer, weights)?;
+            self.tell(i, begin);
+            between.layer_done(&self.state(i + 1));
+            if ahead == 0 {
+                self.stream.ask_core(i + 1, self.work.needs_ffn(i + 1))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn layer(&mut self, i: usize, layer: &Layer, weights: Vec<Weights>) -> Result<()> {
+        for Shard { rotary, device, positions, .. } in &mut self.shards {
+            device.begins(i)?;
+            rotary.prepare(&layer.mixer, *positions, device)?;
+        }
+        match &layer.ffn {
+            Ffn::Moe(moe) if self.work.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
+            _ => {
+                let at = LayerAtWork { work: &self.work, i, layer, weights: &weights };
+                each(&mut self.shards, |shard| at.dense(shard))?;
+                // Before others are asked for.
+                drop(weights);
+            }
+        }
+        self.shards.iter().try_for_each(|shard| shard.device.pace())
+    }
+
+    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
+    fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Vec<Weights>) -> Result<()> {
+        let (work, shards) = (&self.work, &mut self.shards);
+        let mut asked: Vec<usize> = Vec::new();
+        let at = LayerAtWork { work, i, layer, weights: &weights };
+        each(shards, |shard| at.begin_mixture(shard, moe))?;
+        for round in 0..ROUNDS {
+            each(shards, |shard| at.mix_and_route(shard, moe, round))?;
+            for expert in (0..moe.num_experts).filter(|expert| !asked.contains(expert)).collect::<Vec<_>>() {
+                if shards.iter().flat_map(|shard| &shard.mixture).any(|mixture| mixture.assignment.uses(expert)) {
+                    self.stream.ask_expert(i, moe, expert)?;
+                    asked.push(expert);
+                }
+            }
+        }
+        drop(weights);
+        self.stream.skip_other_experts(i, moe, &asked);
+        let rows_per_product = work.ffn_rows(moe);
+        for expert in asked {
+            let weights = self.stream.take(Portion::Expert { layer: i, expert })?;
+            for (shard, weights) in shards.iter().zip(&weights) {
+                let Some(Mixture { x, assignment, room, .. }) = &shard.mixture else { continue };
+                let chosen = moe::Chosen { expert, assignment, rows_per_product, room };
+                moe::routed_expert(moe, weights, &chosen, x, &shard.hidden)?;
+            }
+            drop(weights);
+            shards.iter().try_for_each(|shard| shard.device.pace())?;
+        }
+        let mut tokens_per_expert = vec![0; moe.num_experts];
+        for mixture in shards.iter_mut().filter_map(|shard| shard.mixture.take()) {
+            let rows = mixture.assignment.rows.iter();
+            tokens_per_expert.iter_mut().zip(rows).for_each(|(sum, rows)| *sum += rows.len() as u64);
+        }
+        self.coverage.push(ExpertCoverage { layer: i, tokens_per_expert });
+        Ok(())
+    }
+
+    /// Tells the user that layer `i` is done, and once if a device was full.
+    fn tell(&mut self, i: usize, begin: Instant) {
+        // All are asked, since the answer is given once.
+        let full = self.shards.iter().fold(false, |full, shard| shard.device.was_full() | full);
+        if full && !std::mem::replace(&mut self.cut_further, true) {
+            let what = "the GPU's memory is full: work is cut into smaller pieces";
+            self.progress.event(Event::Warning(what.to_string()));
+        }
+        let tokens = (self.tokens.info.num_sequences * self.tokens.info.sequence_length) as u64;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.progress.event(Event::Step { done: i as u64 + 1, bytes: self.bytes_read(), tokens, seconds });
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.work.model.checkpoint.bytes_read() - self.already_read
+    }
+
+    fn state(&self, layers: usize) -> State<'_, 'a> {
+        State {
+            layers,
+            hidden: self.shards.iter().map(|shard| &shard.hidden).collect(),
+            observers: &self.work.observers,
+            coverage: &self.coverage,
+            bytes_read: self.bytes_read(),
+        }
+    }
+
+    fn head(&mut self, between: &mut dyn Between) -> Result<head::HeadOutput> {
+        let model = self.work.model;
+        let weights = self.stream.before_head()?;
+        let devices: Vec<Device> = self.shards.iter().map(|shard| shard.device.clone()).collect();
+        let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
+        let hidden: Vec<&Tensor> = self.shards.iter().map(|shard| &shard.hidden).collect();
+        let outcome = head::head(&model.spec, &loader, &weights, &hidden, &self.tokens.ids, self.progress);
+        outcome.inspect_err(|error| {
+            if error.kind == crate::error::Kind::Interrupted {
+                between.interrupted(&self.state(model.spec.layers.len()));
+            }
+        })
+    }
+}
+
+/// The residual stream of each share before the first layer.
+fn embedded(model: &OpenModel, shares: &[Share], tokens: &Tokens, needed: &mut u64) -> Result<Vec<Tensor>> {
+    let mut embedded = embed::embed(model, tokens, needed)?;
+    let width = model.spec.hidden_size;
+    let of = |share: &Share| {
+        let rows = share.sequences.len() * tokens.info.sequence_length;
+        let rest = embedded.split_off(rows * width);
+        let mine = std::mem::replace(&mut embedded, rest);
+        Tensor::from_vec(mine, (rows, width), &share.device)
+    };
+    shares.iter().map(of).collect()
+}

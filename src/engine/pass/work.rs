@@ -1,0 +1,31 @@
+//! What all devices of a pass look at.
+
+use crate::engine::observe::Observers;
+use crate::engine::workspace::Cut;
+use crate::record::{Site, SiteId};
+use crate::spec::Moe;
+use crate::weights::OpenModel;
+
+/// Sites behind the feed-forward network of a layer: what stands there needs it.
+const BEHIND_FFN: [Site; 5] = [Site::FfnMid, Site::FfnMidShared, Site::FfnWrite, Site::ResidPost, Site::FinalNorm];
+
+pub struct Work<'a> {
+    pub model: &'a OpenModel,
+    /// How the work is cut.
+    pub cut: Cut,
+    pub logits: bool,
+    pub observers: Observers<'a>,
+}
+
+impl Work<'_> {
+    /// Whether anything needs the feed-forward network of this layer.
+    pub fn needs_ffn(&self, layer: usize) -> bool {
+        let wanted = || BEHIND_FFN.iter().any(|site| self.observers.want(SiteId { layer, site: *site }));
+        self.model.spec.needs_ffn(layer, self.logits || wanted())
+    }
+
+    /// Tokens per product of an expert.
+    pub fn ffn_rows(&self, moe: &Moe) -> usize {
+        self.cut.ffn_rows(self.model.spec.hidden_size, moe.intermediate)
+    }
+}

@@ -1,0 +1,99 @@
+//! What operations are told beside their tensors: how attention, linear attention, projections and feed-forward networks are
+//! made. Wherever the operands are, they are the same.
+
+use std::sync::Mutex;
+
+use crate::error::Result;
+use crate::gemm::Buffer;
+use crate::tensor::Tensor;
+use crate::vocabulary::{Activation, Order};
+
+/// Bytes of attention scores that exist at once on a GPU.
+const SCORE_BYTES: usize = 256 << 20;
+
+/// A weight, how it is stored, and its bias [out] in f32.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    pub weight: &'a Tensor,
+    pub order: Order,
+    pub bias: Option<&'a Tensor>,
+}
+
+impl Projection<'_> {
+    /// (input, out)
+    pub fn sizes(&self) -> Result<(usize, usize)> {
+        let (rows, columns) = self.weight.dims2()?;
+        Ok(match self.order {
+            Order::OutIn => (columns, rows),
+            Order::InOut => (rows, columns),
+        })
+    }
+}
+
+/// The weights of a feed-forward network: down(act(gate x) * up x), or without a gate, or with both interleaved in `up`.
+pub struct FeedForward<'a> {
+    pub gate: Option<Projection<'a>>,
+    pub up: Projection<'a>,
+    pub down: Projection<'a>,
+    pub activation: Activation,
+    /// x may be rounded to bf16: see `project`.
+    pub rounded: bool,
+}
+
+/// Memory for what is between the products of one network, kept for the next.
+pub type Room = Mutex<[Buffer; 3]>;
+
+#[derive(Clone, Copy)]
+pub struct Attend {
+    pub positions: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// A query sees at most this many keys, itself included.
+    pub window: Option<usize>,
+    /// Factor on q·k.
+    pub scale: f32,
+    /// Operands may be rounded to bf16 where a device multiplies that faster.
+    pub rounded: bool,
+}
+
+/// Queries whose scores exist at once on a GPU.
+pub fn score_queries(heads: usize, positions: usize) -> usize {
+    (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
+}
+
+/// Most scores of so many queries: of all heads, with keys that one of the queries sees.
+pub fn scores(heads: usize, queries: usize, positions: usize, window: Option<usize>) -> usize {
+    heads * queries * window.map_or(positions, |window| positions.min(window + queries))
+}
+
+/// The heads of a gated delta rule and what decides how fast they forget.
+pub struct DeltaNet<'a> {
+    pub positions: usize,
+    pub heads: usize,
+    /// Heads that share a key.
+    pub group: usize,
+    /// [sequences * positions, 2 * heads]: for each key, beta of its group before the sigmoid, then what drives the decay.
+    pub beta_and_decay: &'a Tensor,
+    /// Logarithm of the rate of decay, [heads].
+    pub a_log: &'a Tensor,
+    /// Added to what drives the decay, [heads].
+    pub dt_bias: &'a Tensor,
+}
+
+/// Where a head is in the projection and in the weight of the convolution.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub first_column: usize,
+    pub first_channel: usize,
+}
+
+pub struct ShortConv {
+    pub positions: usize,
+    /// Channels of a head.
+    pub width: usize,
+    /// One per head of the result; several may read the same columns.
+    pub heads: Vec<Source>,
+    /// Brings each head at each position to this length.
+    pub length: Option<f32>,
+}
