@@ -19,6 +19,38 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
     extract_as(model, tokens, args, progress, How::default())
 }
 
+/// One pass of all of `tokens` that shows what it has to observers of the caller's own; nothing of it is kept, here or in a
+/// checkpoint. Of `args` it follows `logits` and `memory_budget`.
+pub fn pass_over(
+    model: &OpenModel,
+    tokens: &Tokens,
+    args: &ExtractArgs,
+    observers: Observers,
+    progress: &dyn Progress,
+) -> Result<()> {
+    struct Nothing;
+
+    impl Between for Nothing {
+        fn layer_done(&mut self, _state: &State) {}
+
+        fn interrupted(&mut self, _state: &State) {}
+    }
+
+    threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
+    rayon::scope(|_| {
+        let _kept = memory::Kept::begin();
+        embed::check_tokens(model, tokens)?;
+        let already_read = model.checkpoint.bytes_read();
+        let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let shares = model.shares(sequences);
+        let work = Work { model, cut, logits: args.logits, observers };
+        let (start, _) = begin(None);
+        let stream = WeightStream::start(model, &shares, tokens, (args.logits, 0), ReadAhead::Bounded)?;
+        Pass::new(work, shares, tokens, start, stream, (already_read, progress))?.run(&mut Nothing).map(drop)
+    })
+}
+
 /// How an extraction goes about it; a benchmark changes that to see what something costs.
 #[derive(Clone, Copy)]
 pub struct How {

@@ -11,7 +11,7 @@ mod finished;
 mod head;
 mod linear;
 mod moe;
-mod observe;
+pub mod observe;
 mod pass;
 #[doc(hidden)]
 pub mod probe;
@@ -21,6 +21,6 @@ mod routing;
 mod workspace;
 
 pub use estimate::estimate;
-pub use extract::extract;
+pub use extract::{extract, pass_over};
 pub use finished::{may_be_of, place as place_checkpoint, remove as remove_checkpoints};
 pub use resume::{checkpoints, is_checkpoint_of};
