@@ -2,6 +2,7 @@
 //! that may panic on them, and words of theirs in messages.
 
 pub mod json;
+pub mod safetensors;
 pub mod syntax;
 pub mod tls;
 

@@ -1,4 +1,4 @@
-//! Numbers in sentences.
+//! Numbers and bytes as people read them.
 
 /// "1 file", "3 files": a number with what it counts, by the regular plural.
 pub fn counted(count: usize, one: &str) -> String {
@@ -6,6 +6,11 @@ pub fn counted(count: usize, one: &str) -> String {
         1 => format!("1 {one}"),
         count => format!("{count} {}", plural(one)),
     }
+}
+
+/// Two hexadecimal digits per byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The regular plural of the last word: "layer" is "layers", "pass" is "passes", "entry" is "entries", "analysis" is "analyses".

@@ -78,7 +78,7 @@ impl Tree {
 
     /// The module that defines what `path` names.
     fn defining(&self, path: &[String], depth: usize) -> Option<&Segments> {
-        let length = (1..=path.len()).take_while(|length| self.0.contains_key(&path[..*length])).last()?;
+        let length = (1..=path.len()).rev().find(|length| self.0.contains_key(&path[..*length]))?;
         let (module, at) = self.0.get_key_value(&path[..length])?;
         let Some(name) = path.get(length).filter(|name| *name != "*" && *name != "self") else { return Some(module) };
         if depth > 8 || defines(&at.code, name) {

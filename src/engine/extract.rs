@@ -21,12 +21,12 @@ pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress:
 
 /// One pass of all of `tokens` that shows what it has to observers of the caller's own; nothing of it is kept, here or in a
 /// checkpoint. Of `args` it follows `logits` and `memory_budget`.
-pub fn pass_over(
-    model: &OpenModel,
-    tokens: &Tokens,
+pub fn pass_over<'a>(
+    model: &'a OpenModel,
+    tokens: &'a Tokens,
     args: &ExtractArgs,
-    observers: Observers,
-    progress: &dyn Progress,
+    observers: Observers<'a>,
+    progress: &'a dyn Progress,
 ) -> Result<()> {
     struct Nothing;
 

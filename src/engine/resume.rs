@@ -20,8 +20,8 @@ use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
 use crate::results::{FullActivations, sealed};
 use crate::tensor::Tensor;
-use crate::weights::checkpoint::hex;
 use crate::weights::{OpenModel, Share};
+use crate::words::hex;
 
 /// Time between two checkpoints: what a cut may cost.
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ pub mod arch;
 pub mod config;
 pub mod inventory;
 mod keys;
+pub mod mxfp4;
 pub mod naming;
 pub mod quantised;
 pub mod rope;

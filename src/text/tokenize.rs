@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 use super::{ids_json, sequences, token_masks};
 use crate::error::{Error, Result};
 use crate::hub::Documents;
+use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
-use crate::weights::checkpoint::{LENGTH, MAX_HEADER, hex};
-use crate::words::counted;
+use crate::words::{counted, hex};
 
 /// The source of ids that a script has written itself.
 const SCRIPT: &str = "script";

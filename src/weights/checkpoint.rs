@@ -19,21 +19,19 @@ use super::wrappers;
 use crate::error::{Error, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::memory::PAGE;
+use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
 use crate::spec::Tensor;
 use crate::spec::inventory::Part;
 use crate::spec::naming::Naming;
 use crate::spec::quantised;
+use crate::words::hex;
 
 const INDEX: &str = "model.safetensors.index.json";
-/// Bytes in front of a safetensors header: its length.
-pub const LENGTH: u64 = 8;
 /// A file that begins so, as bytes before a header's length, may be a Git LFS pointer if it is no larger.
 const POINTER_BEGINS: &[u8] = b"version ";
 const POINTER_BYTES: u64 = 1024;
-/// A header larger than this is taken for damage (the safetensors library's own limit).
-pub const MAX_HEADER: u64 = 100_000_000;
 /// Sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
@@ -441,8 +439,4 @@ fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error
 
 fn file_hash(name: &str, bytes: u64, kind: &str, data: &[u8]) -> FileHash {
     FileHash { name: name.to_string(), bytes, kind: kind.to_string(), digest: hex(&Sha256::digest(data)) }
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

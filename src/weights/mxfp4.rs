@@ -5,11 +5,8 @@
 use half::bf16;
 
 use crate::ops::vectorised;
+pub use crate::spec::mxfp4::{BLOCK, BLOCK_BYTES};
 
-/// Values that share a scale.
-pub const BLOCK: usize = 32;
-/// Bytes of a block: two values each, the low nibble first.
-pub const BLOCK_BYTES: usize = BLOCK / 2;
 /// Exponent bias of the scale byte.
 const SCALE_BIAS: i32 = 127;
 

@@ -7,10 +7,10 @@ use super::Names;
 use super::decoder::{Decoder, Defaults, layer_windows, sliding_window};
 use crate::error::Result;
 use crate::spec::config::Config;
+use crate::spec::mxfp4::{BLOCK, BLOCK_BYTES};
 use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Experts, Ffn, Linear, Mixer, Model, Moe, Router, Scoring, StackedWeight, Tensor};
 use crate::vocabulary::{Activation, NormKind};
-use crate::weights::mxfp4::{BLOCK, BLOCK_BYTES};
 
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 150_000.0,
