@@ -25,6 +25,7 @@ mod gpu;
 mod kernels;
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
 /// candle-transformers.
+mod observers;
 mod oracle;
 mod precision;
 mod real_configs;

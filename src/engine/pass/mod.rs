@@ -18,7 +18,7 @@ use super::observe::State;
 use super::{embed, head, moe};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
-use crate::record::{ExpertCoverage, Tokens};
+use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
 use crate::spec::{Ffn, Layer, Moe};
 use crate::tensor::{Device, Tensor};
 use crate::weights::load::Loader;
@@ -155,6 +155,10 @@ impl<'a> Pass<'a> {
                 // Before others are asked for.
                 drop(weights);
             }
+        }
+        for shard in &self.shards {
+            let site = SiteId { layer: i, site: Site::ResidPost };
+            self.work.observers.show(site, shard.sequences.clone(), &shard.hidden)?;
         }
         self.shards.iter().try_for_each(|shard| shard.device.pace())
     }
