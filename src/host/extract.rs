@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
+use super::json::to_dynamic;
 use super::modules;
 use super::options::Options;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::unsaved;
-use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle, to_dynamic};
+use super::values::{ActivationsHandle, Model, ModelHandle, TokensHandle};
 use super::weight;
 use crate::cuda;
 use crate::error::{Error, Kind, Result};

@@ -2,7 +2,8 @@
 
 use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
-use super::{bounds, habits, modules, reference, values};
+use super::fields::FIELDS;
+use super::{bounds, habits, modules, reference, stdlib};
 use crate::suggest::{close, nearest};
 
 const ITERABLE: &str =
@@ -93,7 +94,7 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
             (format!("no function `{}`", plain_types(signature)), Some(function(signature)))
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let near = close(name, values::FIELDS.iter().copied());
+            let near = close(name, FIELDS.iter().copied());
             let hint = near.map_or("print(value.keys()) shows what there is".to_string(), |near| {
                 format!("did you mean `{near}`?")
             });
@@ -207,7 +208,7 @@ fn module_function(module: &str, function: &str) -> String {
     let own = modules::functions(module);
     let taken = modules::file_of(module);
     // A file of the project stands for the module of that name.
-    if let Some(file) = taken.as_deref().filter(|file| !modules::is_embedded(file)) {
+    if let Some(file) = taken.as_deref().filter(|file| !stdlib::is_embedded(file)) {
         let there = modules::functions_of(file);
         return match nearest(function, there.iter().map(String::as_str)) {
             Some(near) if near != function => format!("did you mean `{module}::{near}`? the module is {file}"),
@@ -228,7 +229,7 @@ fn module_function(module: &str, function: &str) -> String {
 }
 
 fn module(path: &str) -> String {
-    match nearest(path, modules::embedded()) {
+    match nearest(path, stdlib::modules()) {
         Some(near) if near == path => format!("import \"{path}\" as {path}; brings it in"),
         Some(near) => format!("did you mean `{near}`?"),
         None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
+use super::json::to_dynamic;
 use super::modules;
 use super::options::{Options, number};
 use super::outgoing::look_at_models;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::stage::{Part, Stage};
-use super::values::{Model, Readable, register_handle, to_dynamic};
+use super::values::{Model, Readable, register_handle};
 use crate::error::{Error, Result};
 use crate::gpu::Want;
 use crate::home;

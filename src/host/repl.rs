@@ -10,10 +10,11 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 use super::context::Context;
 use super::diagnostic::Diagnostic;
 use super::grid::in_lines;
+use super::json::to_json;
 use super::machines::{self, Gpu};
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
-use super::{reference, values};
+use super::{reference, stdlib, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
@@ -235,7 +236,7 @@ impl Repl {
             // It is brought in already: this finds it again.
             if let Ok(module) = self.engine.module_resolver().resolve(&self.engine, Some(NAME), &path, position) {
                 self.engine.register_static_module(&alias, module);
-                let from = modules::taken(NAME, &path).map_or(path, |file| modules::place(&file));
+                let from = modules::taken(NAME, &path).map_or(path, |file| stdlib::place(&file));
                 self.modules.insert(alias, from);
             }
         }
@@ -317,7 +318,7 @@ impl Repl {
     fn fields(&self, text: &str) -> Vec<String> {
         let start = text.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
         let Some(value) = text.get(start..).and_then(|name| self.scope.get(name)) else { return Vec::new() };
-        match values::to_json(value).ok().or_else(|| values::handle_json(value)) {
+        match to_json(value).ok().or_else(|| values::handle_json(value)) {
             Some(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
             _ => Vec::new(),
         }

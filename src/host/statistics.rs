@@ -2,10 +2,11 @@
 
 use rhai::{Dynamic, Engine, Map};
 
+use super::json::to_dynamic;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::sweeps;
-use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic};
+use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope, plain};
 use crate::stats;

@@ -3,10 +3,11 @@
 use rhai::{Dynamic, Engine, Map};
 use serde::de::DeserializeOwned;
 
+use super::json::{to_dynamic, to_json};
 use super::options::{MAX_COUNT, Options};
 use super::problem::{ScriptResult, thrown};
 use super::statistics::{BOOTSTRAP, CRITERION, UNITS, criterion, resampling};
-use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic, to_json};
+use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::error::{Error, Result};
 use crate::record::{BootstrapArgs, Criterion, Detection, plain};
 use crate::stats;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext, Scope};
 use serde_json::Value;
 
-use super::bounds;
 use super::context::{Allowed, Context, Watch};
 use super::diagnostic::Diagnostic;
+use super::json::{to_dynamic, to_json};
 use super::options::number;
 use super::problem::{ScriptResult, as_map, throw, thrown};
 use super::stage::Stage;
-use super::values::{to_dynamic, to_json};
+use super::{bounds, scripts, syntax};
 use crate::error::{Error, Kind, Result};
 use crate::progress::interrupt_requested;
 use crate::suggest;
@@ -205,7 +205,7 @@ pub fn run_file(
     chosen: &dyn Fn(&str) -> bool,
 ) -> std::result::Result<Vec<Outcome>, Box<Diagnostic>> {
     let name = file.display().to_string();
-    let source = super::read(file)?;
+    let source = scripts::read(file)?;
     let world = || -> Arc<Context> {
         clear(scratch);
         let mut context = Context::new(PathBuf::new(), file.to_path_buf(), Vec::new(), watch.clone());
@@ -213,7 +213,7 @@ pub fn run_file(
         Arc::new(context.played(scratch.to_path_buf()))
     };
     let parser = super::engine(&world());
-    let mut ast = super::compiled(&parser, &source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
+    let mut ast = syntax::compiled(&parser, &source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
     ast.set_source(name.as_str());
     let mut tests: Vec<String> = ast
         .iter_functions()

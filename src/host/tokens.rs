@@ -6,11 +6,12 @@ use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
 use super::extract::Place;
+use super::json::to_json;
 use super::modules;
 use super::options::Options;
 use super::problem::thrown;
 use super::reads;
-use super::values::{Model, TokensHandle, to_json};
+use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Documents};
