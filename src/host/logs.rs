@@ -12,7 +12,7 @@ use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
 
 use super::context::Context;
 use super::places;
-use super::problem::{ScriptResult, thrown};
+use super::problem::{ScriptResult, thrown, told};
 use super::reads;
 use crate::error::{Error, Result};
 use crate::outside;
@@ -79,7 +79,7 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
     let outcome = work.call_within_context::<Dynamic>(ctx, ());
     match &outcome {
         Ok(_) => line("done"),
-        Err(error) => line(&format!("failed: {}", super::flow::told(error))),
+        Err(error) => line(&format!("failed: {}", told(error))),
     }
     LOG.set(before);
     outcome

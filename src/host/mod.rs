@@ -49,10 +49,12 @@ mod syntax;
 pub mod testing;
 mod tokens;
 mod unsaved;
+mod usage;
 mod values;
 mod weight;
 
-pub use context::{Allowed, Bounds, Context, MAX_OPERATIONS, Watch};
+pub use bounds::{Allowed, Bounds, MAX_OPERATIONS};
+pub use context::{Context, Watch};
 pub use diagnostic::Diagnostic;
 pub use flags::OF_RUN;
 pub use options::{MAX_TIME, parse_bytes};
@@ -66,7 +68,7 @@ use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 /// An engine with every primitive registered.
 pub fn engine(context: &Arc<Context>) -> Engine {
     let mut engine = syntax::engine();
-    bounds::apply(&mut engine, context);
+    usage::enforce(&mut engine, &context.bounds, &context.used);
     growth::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.prints(text));

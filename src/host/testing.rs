@@ -9,11 +9,12 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext, Scope};
 use serde_json::Value;
 
-use super::context::{Allowed, Context, Watch};
+use super::bounds::Allowed;
+use super::context::{Context, Watch};
 use super::diagnostic::Diagnostic;
 use super::json::{to_dynamic, to_json};
 use super::options::number;
-use super::problem::{ScriptResult, as_map, throw, thrown};
+use super::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
 use super::stage::Stage;
 use super::{bounds, scripts, syntax};
 use crate::error::{Error, Kind, Result};
@@ -174,7 +175,7 @@ fn assert_throws(ctx: &NativeCallContext, kind: Option<&str>, work: &FnPtr) -> S
     let error = match work.call_within_context::<Dynamic>(ctx, ()) {
         Ok(value) => return Err(failed(format!("assert_throws failed: nothing was thrown, the value is {value}"))),
         Err(error) if bounds::ends_the_run(&error) => return Err(error),
-        Err(error) => super::flow::thrown_value(&error),
+        Err(error) => thrown_value(&error),
     };
     let Some(expected) = kind else { return Ok(error) };
     let actual = error.read_lock::<Map>().and_then(|map| map.get("kind").map(Dynamic::to_string));
@@ -183,7 +184,7 @@ fn assert_throws(ctx: &NativeCallContext, kind: Option<&str>, work: &FnPtr) -> S
         false => Err(failed(format!(
             "assert_throws failed: an error of kind {}, expected {expected}\n    it says: {}",
             actual.unwrap_or_else(|| "none".to_string()),
-            super::flow::failure_text(&error),
+            failure_text(&error),
         ))),
     }
 }
