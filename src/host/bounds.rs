@@ -83,40 +83,40 @@ pub fn sizes(engine: &mut Engine) {
 
 /// Message and hint of an error that a bound has made.
 pub fn told(error: &EvalAltResult) -> Option<(String, String)> {
-    let ended_by = |reason: &str| matches!(error, EvalAltResult::ErrorTerminated(why, _) if why.to_string() == reason);
-    let (message, hint) = match error {
-        EvalAltResult::ErrorTerminated(..) if ended_by(OUT_OF_TIME) => (
-            "the script has run longer than it may",
-            "its time was given with `--max-minutes`; finished results are kept",
-        ),
-        EvalAltResult::ErrorTerminated(..) if ended_by(TOO_DEEP) => (
-            "calls and expressions inside each other fill the stack: is there a recursion without an end?",
-            "a loop needs no stack",
-        ),
-        EvalAltResult::ErrorTerminated(..) if ended_by(TOO_NESTED) => (
-            "a value is nested too deeply",
-            "arrays, maps and closures inside each other may be 512 deep: keep a list of them instead",
-        ),
-        EvalAltResult::ErrorTerminated(..) if ended_by(TOO_HEAVY) => (
-            "the values of the script take more memory than they may",
-            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
-        ),
-        EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorTooManyOperations(_)
-            if ended_by(TOO_MANY_STEPS) || matches!(error, EvalAltResult::ErrorTooManyOperations(_)) =>
-        {
-            (
-                "the script has taken more steps than it may: is there a loop without an end?",
-                "`outlier run --max-steps N SCRIPT` allows more",
-            )
+    let reason = match error {
+        EvalAltResult::ErrorTerminated(why, _) => why.to_string(),
+        EvalAltResult::ErrorTooManyOperations(_) => TOO_MANY_STEPS.to_string(),
+        EvalAltResult::ErrorStackOverflow(_) => {
+            let message = "functions call each other too deeply: is there a recursion without an end?";
+            return Some((message.to_string(), "128 levels are allowed; a loop needs none".to_string()));
         }
-        EvalAltResult::ErrorStackOverflow(_) => (
-            "functions call each other too deeply: is there a recursion without an end?",
-            "128 levels are allowed; a loop needs none",
-        ),
         EvalAltResult::ErrorDataTooLarge(what, _) => {
             let hint = "a script may hold strings of 64 MiB, arrays of 4,000,000 items and maps of 1,000,000 entries";
             return Some((format!("a value is too large: {}", what.to_lowercase()), hint.to_string()));
         }
+        _ => return None,
+    };
+    let (message, hint) = match reason.as_str() {
+        OUT_OF_TIME => (
+            "the script has run longer than it may",
+            "its time was given with `--max-minutes`; finished results are kept",
+        ),
+        TOO_DEEP => (
+            "calls and expressions inside each other fill the stack: is there a recursion without an end?",
+            "a loop needs no stack",
+        ),
+        TOO_NESTED => (
+            "a value is nested too deeply",
+            "arrays, maps and closures inside each other may be 512 deep: keep a list of them instead",
+        ),
+        TOO_HEAVY => (
+            "the values of the script take more memory than they may",
+            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
+        ),
+        TOO_MANY_STEPS => (
+            "the script has taken more steps than it may: is there a loop without an end?",
+            "`outlier run --max-steps N SCRIPT` allows more",
+        ),
         _ => return None,
     };
     Some((message.to_string(), hint.to_string()))

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::bounds::Bounds;
-use super::modules;
 use super::stage::{Play, Stage};
 use super::unsaved::Unsaved;
 use super::usage::Used;
+use super::{imports, thread_log};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
@@ -90,12 +90,12 @@ impl Context {
 
     /// Something to report to, for work of this thread.
     pub fn progress(&self) -> Arc<dyn Progress> {
-        super::logs::logged(self.watch.progress())
+        thread_log::logged(self.watch.progress())
     }
 
     /// One line for the user that is not data, and for the log of this thread.
     pub fn line(&self, text: &str) {
-        super::logs::line(text);
+        thread_log::line(text);
         match &self.stage {
             Some(stage) => stage.said(text),
             None => self.watch.line(text),
@@ -112,8 +112,17 @@ impl Context {
 
     /// Data that the script prints.
     pub fn prints(&self, text: &str) {
-        modules::acts(self, "print");
+        self.acts("print");
         self.data(text);
+    }
+
+    /// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
+    pub fn acts(&self, deed: &str) {
+        let Some(told) = imports::first_deed(deed) else { return };
+        match self.plan() {
+            Some(stage) => stage.note(told),
+            None => self.line(&format!("note: {told}")),
+        }
     }
 
     /// Whether effects are noted instead of done.

@@ -7,7 +7,6 @@ use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
 use super::json::to_dynamic;
-use super::modules;
 use super::options::Options;
 use super::places;
 use super::problem::{ScriptResult, thrown};
@@ -120,14 +119,14 @@ impl<'a> Place<'a> {
 
 pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
     let args = load_args(id, &Options::of("load_model", options)?)?;
-    modules::acts(place.context, "load_model");
+    place.context.acts("load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
 }
 
 pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
     let o = Options::of("extract_layernorms", options)?;
-    modules::acts(context, "extract_layernorms");
+    context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
     let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {
@@ -233,14 +232,14 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
         return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
-    modules::acts(place.context, "estimate_vram");
+    place.context.acts("estimate_vram");
     let op = Op::Estimate { model: load_args(id, &o)?, args };
     place.call(op).map_err(|error| place.there(id, error))?.estimate()
 }
 
 /// The miniature `name`, made where `place` is, below its folder `results`.
 pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
-    modules::acts(place.context, "miniature_model");
+    place.context.acts("miniature_model");
     let folder = results.join("miniature_models");
     // A name that is none is told by who knows them all.
     let own = if Path::new(name).components().eq([Component::Normal(name.as_ref())]) { name } else { "" };

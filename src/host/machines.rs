@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::extract::{Place, estimate, estimated, load_model, miniature};
 use super::json::to_dynamic;
-use super::modules;
 use super::options::{Options, number};
 use super::outgoing::look_at_models;
 use super::places;
@@ -177,7 +176,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
 }
 
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
-    modules::acts(context, "provision_gpu");
+    context.acts("provision_gpu");
     let o = Options::of("provision_gpu", options)?;
     let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
     if provider == "local" {
@@ -372,7 +371,7 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
 
 /// A machine that is at work already, left running when this run ends.
 pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
-    modules::acts(context, "attach_gpu");
+    context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
     }

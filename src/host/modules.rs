@@ -2,29 +2,22 @@
 //!
 //! A file on disk wins over the embedded module of the same name.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
-use super::context::Context;
+use super::imports::Within;
 use super::problem::as_map;
 use super::script_text::regular_text;
 use super::{places, stdlib, syntax};
 use crate::error::Error;
 use crate::secret::secret_name;
 
-/// Modules that bring in each other, one inside of the other.
-const MAX_WITHIN: usize = 32;
-
 /// Which file each import was resolved to, by the file that imports and the path, for messages.
 static RESOLVED: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
-
-/// Modules of which it is told that they act when they are imported.
-static ACTING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 pub struct Modules {
     root: PathBuf,
@@ -106,22 +99,6 @@ pub fn file_of(module: &str) -> Option<String> {
     resolved.iter().find(|((_, path), _)| named(path)).map(|(_, file)| file.clone())
 }
 
-/// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
-pub fn acts(context: &Context, deed: &str) {
-    let importing = WITHIN.with_borrow(|within| within.last().cloned());
-    let Some(file) = importing else { return };
-    if !ACTING.lock().expect("no panic under this lock").insert(file.clone()) {
-        return;
-    }
-    let told = format!(
-        "importing {file} runs what stands outside of its functions, {deed} first: put that into `if is_main() {{ … }}`"
-    );
-    match context.plan() {
-        Some(stage) => stage.note(told),
-        None => context.line(&format!("note: {told}")),
-    }
-}
-
 /// The text of a script file or embedded module, by its name in messages.
 pub fn source(file: &str) -> Option<String> {
     match stdlib::is_embedded(file) {
@@ -168,39 +145,5 @@ impl ModuleResolver for Modules {
         let module: Shared<Module> = module.into();
         self.cache.lock().expect("no panic under this lock").insert(name, module.clone());
         Ok(module)
-    }
-}
-
-thread_local! {
-    /// Modules that this thread is in the middle of bringing in, outermost first.
-    static WITHIN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// While it lives, a module is being brought in.
-struct Within;
-
-impl Within {
-    /// An error when the module is in the middle of being brought in already, or too many are.
-    fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
-        WITHIN.with_borrow_mut(|within| {
-            let error = if let Some(first) = within.iter().position(|other| other == name) {
-                let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();
-                Error::bad_argument(format!("modules import each other in a circle: {}", circle.join(" imports ")))
-                    .hint("put what both need into a third module")
-            } else if within.len() >= MAX_WITHIN {
-                Error::bad_argument(format!("{MAX_WITHIN} modules import each other in a row"))
-                    .hint("import what is needed where it is needed")
-            } else {
-                within.push(name.to_string());
-                return Ok(Self);
-            };
-            Err(Box::new(EvalAltResult::ErrorRuntime(as_map(&error).into(), position)))
-        })
-    }
-}
-
-impl Drop for Within {
-    fn drop(&mut self) {
-        WITHIN.with_borrow_mut(|within| drop(within.pop()));
     }
 }

@@ -9,7 +9,6 @@ use super::grid::{Grid, in_lines};
 use super::growth::{fits, too_large};
 use super::json::to_dynamic;
 use super::layout::laid_out;
-use super::modules;
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
@@ -38,7 +37,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("print_wrapped", move |text: &str| c.prints(&in_lines(text, width(&c))));
     let c = context.clone();
     engine.register_fn("log", move |text: &str| {
-        modules::acts(&c, "log");
+        c.acts("log");
         c.line(text)
     });
     engine.register_fn("print", |map: Map| laid_out(&map.into()));
