@@ -9,9 +9,11 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
+use super::gpu_handle::Gpu;
 use super::grid::in_lines;
+use super::handle::{Readable, short};
 use super::json::to_json;
-use super::machines::{self, Gpu};
+use super::machines;
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
 use super::{reference, stdlib, values};
@@ -73,8 +75,8 @@ impl Repl {
     pub fn attach(&mut self, id: &str) -> Result<String> {
         let gpu = machines::attach(&self.context, id)?;
         let models = machines::models(&self.context, &gpu)?;
-        let short = |model: &Dynamic| values::handle_json(model).map(|json| values::short(&json));
-        let names: Vec<String> = models.iter().filter_map(short).collect();
+        let named = |model: &Dynamic| values::handle_json(model).map(|json| short(&json));
+        let names: Vec<String> = models.iter().filter_map(named).collect();
         let text = match names.is_empty() {
             true => "no model is loaded there yet".to_string(),
             false => {
@@ -87,7 +89,7 @@ impl Repl {
         self.said.push("let models = gpu.models();".to_string());
         self.scope.push("gpu", gpu.clone());
         self.scope.push("models", models);
-        Ok(format!("attached to {}\n{text}", values::short(&values::Readable::json(&gpu))))
+        Ok(format!("attached to {}\n{text}", short(&gpu.json())))
     }
 
     /// Whether an input is only the beginning of one.
@@ -246,7 +248,7 @@ impl Repl {
         let mut rows: Vec<String> = Vec::new();
         for (name, _, value) in self.scope.iter() {
             rows.retain(|row| !row.starts_with(&format!("  {name:<16} ")));
-            let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| values::short(&json));
+            let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| short(&json));
             rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN - 32)));
         }
         let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
@@ -261,7 +263,7 @@ impl Repl {
             .iter()
             .filter_map(|(name, _, value)| {
                 let gpu = value.try_cast::<Gpu>()?;
-                Some(format!("  {name:<16} {}", values::short(&values::Readable::json(&gpu))))
+                Some(format!("  {name:<16} {}", short(&gpu.json())))
             })
             .collect();
         match gpus.is_empty() {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
-use super::extract::Place;
 use super::json::to_json;
 use super::options::Options;
 use super::problem::thrown;
 use super::reads;
+use super::requests::Place;
 use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::home;

@@ -8,14 +8,13 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use serde_json::Value;
 
 use super::bounds::MAX_ARRAY;
-use super::growth::too_large;
-use super::json::{numbers_to_dynamic, to_dynamic, to_json};
+use super::gpu_handle::Gpu;
+use super::handle::{Readable, register_handle};
+use super::json::{numbers_to_dynamic, to_json};
 use super::problem::{ScriptResult, throw};
-use crate::error::Error;
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
-use crate::suggest;
 
 /// A loaded model: what it is called, where it is, how it was asked for.
 #[derive(Clone)]
@@ -38,12 +37,6 @@ pub struct ActivationsHandle(pub Arc<Activations>);
 #[derive(Clone)]
 pub struct StoredHandle(pub Arc<Stored>);
 
-/// The part of a handle that scripts see.
-pub trait Readable {
-    const NAME: &'static str;
-    fn json(&self) -> Value;
-}
-
 impl Readable for Model {
     const NAME: &'static str = "model";
     fn json(&self) -> Value {
@@ -55,6 +48,7 @@ impl Readable for Model {
 
 impl Readable for TokensHandle {
     const NAME: &'static str = "tokens";
+    const LARGE: Option<&'static str> = Some("ids");
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
         // As many as an array of a script holds.
@@ -104,35 +98,7 @@ pub fn handle_json(value: &Dynamic) -> Option<Value> {
     }
     let stored = of::<Model>(value).or_else(|| of::<TokensHandle>(value));
     let stored = stored.or_else(|| of::<ActivationsHandle>(value)).or_else(|| of::<StoredHandle>(value));
-    stored.or_else(|| of::<super::machines::Gpu>(value))
-}
-
-fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
-    let json = handle.json();
-    match json.get(name) {
-        Some(value) => Ok(to_dynamic(value)),
-        None if (T::NAME, name) == (TokensHandle::NAME, "ids") => Err(too_large("Size of array/BLOB")),
-        None => {
-            let names: Vec<_> = json.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-            let error = Error::bad_argument(format!("{} has no field `{name}`", T::NAME));
-            Err(throw(error.hint(suggest::hint(name, names.iter().copied()))))
-        }
-    }
-}
-
-pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    engine.register_type_with_name::<T>(T::NAME);
-    engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));
-    engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());
-    engine.register_fn("to_string", |handle: &mut T| format!("{}({})", T::NAME, short(&handle.json())));
-    engine.register_fn("to_debug", |handle: &mut T| handle.json().to_string());
-}
-
-/// The scalar fields of a handle, for printing.
-pub fn short(json: &Value) -> String {
-    let scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
-    let fields = json.as_object().into_iter().flatten().filter(|(_, value)| scalar(value));
-    fields.map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ")
+    stored.or_else(|| of::<Gpu>(value))
 }
 
 pub fn register(engine: &mut Engine) {
