@@ -58,7 +58,7 @@ impl Plan {
     /// What `context` has noted. Earlier runs of this project tell how long things take.
     pub fn of(context: &Context) -> Option<Self> {
         let stage = context.plan()?;
-        let earlier = all(&context.results());
+        let earlier: Vec<Pass> = all(&context.results()).into_iter().flat_map(|plan| plan.passes).collect();
         let mut passes = passes::list(stage.here()?, HERE, None, &earlier);
         let mut machines = Vec::new();
         for part in stage.machines() {

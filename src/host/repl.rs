@@ -16,7 +16,7 @@ use super::json::to_json;
 use super::machines;
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
-use super::{reference, stdlib, values};
+use super::{interpreter, reference, stdlib, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
@@ -60,7 +60,7 @@ const COMMANDS: &[(&str, &str)] = &[
 
 impl Repl {
     pub fn new(context: Arc<Context>) -> Self {
-        let engine = super::engine(&context);
+        let engine = interpreter::engine(&context);
         Self {
             engine,
             context,

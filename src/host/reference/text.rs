@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::super::{stdlib, syntax};
-use super::{AREAS, Opt, Primitive, find, parameters};
+use super::primitive::{Opt, Primitive, arities, parameters};
+use super::{AREAS, find};
 use crate::error::{Error, Result};
 use crate::suggest;
 
@@ -205,7 +206,7 @@ pub fn definitions() -> Vec<(String, String)> {
     let mut text = String::from("module static;\n");
     for primitive in AREAS.iter().flat_map(|area| area.primitives) {
         for signature in primitive.signatures {
-            for count in super::arities(signature) {
+            for count in arities(signature) {
                 text += &definition(primitive, signature, count);
             }
         }
