@@ -2,10 +2,11 @@
 //!
 //! One file per area of script-visible functions. Scripts reach the world through these primitives only.
 //!
-//! The files stand on each other without a circle. At the bottom is what knows neither a run nor a primitive: `bounds`, `problem`,
-//! `json`, `stdlib`, `syntax`, and what is written down of the primitives in `reference`. On that stand `context`, one run of a
-//! script, and what is decided about it (`places`, `reads`, `modules`); then `options` and the `values` that scripts hold; then the
-//! areas, each with a `register`; then `interpreter`, which registers all of them; and on top what starts one: `repl`, `testing`.
+//! The files stand on each other without a circle. At the bottom is what knows neither a run nor a primitive: `bounds`,
+//! `problem`, `json`, `stdlib`, `syntax`, and what is written down of the primitives in `reference`. On that stand
+//! `context`, one run of a script, and what is decided about it (`places`, `reads`, `modules`); then `options` and the
+//! `values` that scripts hold; then the areas, each with a `register`; then `interpreter`, which registers all of them;
+//! and on top what starts one: `repl`, `testing`.
 
 mod assertions;
 mod bounds;
