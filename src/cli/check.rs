@@ -7,7 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::allow::path;
-use super::{bars, fail};
+use super::bars;
+use super::exit::fail;
 use crate::host::check::Checker;
 use crate::host::{self, Context};
 use crate::terminal;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
+use super::exit::{FAILED, LEAKED, WRONG, tell};
 use super::gpus_shell;
 use super::table::{age, dollars, print_table};
 use crate::error::{Error, Kind, Result};
@@ -182,7 +183,7 @@ fn list_all() -> Result<ExitCode> {
         (false, _) => print_table(COLUMNS, rows),
     }
     // Not all, whatever was asked for.
-    Ok(ExitCode::from(if left_out { super::FAILED } else { 0 }))
+    Ok(ExitCode::from(if left_out { FAILED } else { 0 }))
 }
 
 /// What is said where there is nobody to ask.
@@ -302,8 +303,8 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(match (failed, wrong) {
-        (true, _) => super::LEAKED,
-        (false, true) => super::WRONG,
+        (true, _) => LEAKED,
+        (false, true) => WRONG,
         (false, false) => 0,
     }))
 }
@@ -365,7 +366,7 @@ fn reap() -> Result<ExitCode> {
             _ => terminal::line("nothing is left over"),
         }
     }
-    Ok(ExitCode::from(if alive { super::LEAKED } else { 0 }))
+    Ok(ExitCode::from(if alive { LEAKED } else { 0 }))
 }
 
 /// Machines of other computers and containers are told of and left alone; where the provider has had none for long, the
@@ -416,12 +417,4 @@ pub fn offers(asked: &Offers) -> Result<ExitCode> {
     };
     print_table(&["gpu", "count", "GB each", "cloud", "$/h in all", "stock"], offers.iter().map(row).collect());
     Ok(ExitCode::SUCCESS)
-}
-
-/// An error on stderr, as everywhere.
-pub fn tell(error: &Error) {
-    terminal::note(format!("error: {error}"));
-    if let Some(hint) = &error.hint {
-        terminal::note(format!("  hint: {hint}"));
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::exit;
 use crate::progress::INTERRUPTED;
 use crate::terminal;
 
@@ -27,7 +28,7 @@ pub fn install() {
     // Fails only when a handler exists already, which is then ours.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(super::INTERRUPTED.into());
+            std::process::exit(exit::INTERRUPTED.into());
         }
         // A terminal that takes nothing must not keep the second one from being heard.
         let told = || terminal::note("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");

@@ -1,4 +1,4 @@
-//! The command line: what can be started, and how it ends. Exit codes are documented in docs/exit_codes.md.
+//! The command line: what can be started.
 
 mod allow;
 mod bars;
@@ -6,6 +6,7 @@ mod check;
 mod doc;
 mod doctor;
 mod dotenv;
+mod exit;
 mod gpus;
 mod gpus_shell;
 mod interrupt;
@@ -25,8 +26,9 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::host::{Diagnostic, deep, scripts};
+use crate::host::{deep, scripts};
 use crate::terminal;
+use exit::{FAILED, USAGE, done, panicked};
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
@@ -85,18 +87,6 @@ impl Command {
         !matches!(self, Worker { .. } | Doc(_) | Check(_) | New(_) | Completions(_) | Man(_))
     }
 }
-
-/// The exit code when an argument is wrong, such as a name of nothing.
-const WRONG: u8 = 1;
-/// The exit code of bad usage.
-const USAGE: u8 = 2;
-/// The exit code when a script ended well but reported a failed model, when a command failed or what was to be shown could not
-/// be written, and when the program itself is at fault.
-const FAILED: u8 = 3;
-/// The exit code when a machine is, or may be, still alive that should not be.
-const LEAKED: u8 = 4;
-/// The exit code when a script ended well because it was told to stop; 128 + SIGINT, as shells report it.
-const INTERRUPTED: u8 = 130;
 
 pub fn main() -> ExitCode {
     crate::memory::return_freed_memory();
@@ -170,11 +160,6 @@ fn carried_out(cli: Cli) -> ExitCode {
     }
 }
 
-/// A command that runs no script ends as a script does: what went wrong decides.
-fn done(outcome: crate::error::Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| fail(&Diagnostic::from_error(error)))
-}
-
 /// `run SCRIPT --help` asks the script, not this program: everything after the script is the script's.
 fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
     let run = words.iter().position(|word| word == "run" || word == "plan");
@@ -190,14 +175,3 @@ fn script_help_last(mut words: Vec<OsString>) -> Vec<OsString> {
 /// Flags of `run` that a value stands behind.
 const VALUED: [&str; 6] =
     ["--max-steps", "--max-minutes", "--max-memory", "--allow-read", "--allow-write", "--host-key"];
-
-fn fail(diagnostic: &Diagnostic) -> ExitCode {
-    terminal::note(diagnostic);
-    ExitCode::from(diagnostic.exit as u8)
-}
-
-/// What Rust says about a panic stands above this.
-fn panicked() -> ExitCode {
-    terminal::note("error: a primitive panicked; this is a fault of the program");
-    ExitCode::from(FAILED)
-}

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::host::modules;
+use crate::host::stdlib;
 use crate::terminal;
 
 /// What a new experiment looks like.
@@ -27,7 +27,7 @@ pub fn new(asked: &New) -> Result<ExitCode> {
             .hint("use letters, digits, '-' and '_', such as my_thresholds"));
     }
     // An import looks beside the importing script first: it would take this one for the module.
-    if modules::known(Path::new("")).contains(name) {
+    if stdlib::known(Path::new("")).contains(name) {
         return Err(Error::bad_argument(format!(
             "\"{name}\" is the name of a module, and scripts that import it would take this one"
         ))

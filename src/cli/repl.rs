@@ -18,7 +18,8 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
 use super::allow::Allow;
-use super::{FAILED, LEAKED, bars, done};
+use super::bars;
+use super::exit::{FAILED, LEAKED, done, panicked};
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
 use crate::progress::INTERRUPTED;
@@ -72,7 +73,7 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
 fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
     let run = std::panic::AssertUnwindSafe(|| repl.borrow_mut().run(input));
     let Ok(outcome) = std::panic::catch_unwind(run) else {
-        super::panicked();
+        panicked();
         *failed = true;
         return true;
     };

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::allow::{Allow, path};
-use super::{FAILED, INTERRUPTED, LEAKED, bars, fail, gpus};
+use super::bars;
+use super::exit::{FAILED, INTERRUPTED, LEAKED, done, fail, panicked, tell};
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
@@ -100,13 +101,13 @@ pub fn run(asked: Run, quiet: bool) -> ExitCode {
         terminal::note(line);
     }
     let Ok(outcome) = outcome else {
-        let fault = super::panicked();
+        let fault = panicked();
         return if ending.leaked { ExitCode::from(LEAKED) } else { fault };
     };
     match plan::compare(&context) {
         Ok(Some(text)) => context.watch.line(text.trim_end()),
         Ok(None) => (),
-        Err(error) => gpus::tell(&error),
+        Err(error) => tell(&error),
     }
     if ending.leaked {
         if let Err(diagnostic) = outcome {
@@ -132,11 +133,11 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     take(&mut asked.flags, "--dry-run");
     let context = match context(asked, quiet).planned() {
         Ok(context) => Arc::new(context),
-        Err(error) => return super::done(Err(error)),
+        Err(error) => return done(Err(error)),
     };
     let outcome = carried_out(&context);
-    let Ok(outcome) = outcome else { return super::panicked() };
-    let Some(mut plan) = Plan::of(&context) else { return super::panicked() };
+    let Ok(outcome) = outcome else { return panicked() };
+    let Some(mut plan) = Plan::of(&context) else { return panicked() };
     if let Err(diagnostic) = &outcome {
         // It stands below, with its place.
         plan.wrong.retain(|wrong| !diagnostic.message().contains(wrong.as_str()));
@@ -147,7 +148,7 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))
         }
-        Some(Err(error)) => return super::done(Err(error)),
+        Some(Err(error)) => return done(Err(error)),
         None => (),
     }
     match outcome {

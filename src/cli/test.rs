@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::allow::{Allow, path};
-use super::{bars, fail};
+use super::bars;
+use super::exit::fail;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Diagnostic, testing};
 use crate::progress::interrupt_requested;

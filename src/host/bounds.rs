@@ -1,15 +1,13 @@
-//! What a script may use up: steps, time, depth, and the size of its values. docs/security.md lists them.
+//! What a script may use up: steps, time, depth, and the size of its values; what it may do; and what is said where a bound ends
+//! it. docs/security.md lists the bounds.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use rhai::{Engine, EvalAltResult, Position};
+use rhai::{Engine, EvalAltResult};
 
-use super::context::Context;
-use super::{deep, weight};
-use crate::progress::interrupt_requested;
-
+/// A few minutes of nothing but script.
+pub const MAX_OPERATIONS: u64 = 1_000_000_000;
 /// Deep enough for honest recursion, shallow enough to end a runaway before the stack does.
 const MAX_CALL_LEVELS: usize = 128;
 const MAX_EXPRESSION_DEPTH: usize = 256;
@@ -19,9 +17,6 @@ pub const MAX_STRING: usize = 64 << 20;
 pub const MAX_ARRAY: usize = 4_000_000;
 /// Entries of one map, inner ones counted.
 pub const MAX_MAP: usize = 1_000_000;
-/// After Ctrl-C a script may run so long, and use so much of a processor: enough to catch the interruption of a primitive and say
-/// what is done, also where other programs leave it little of the machine.
-const GRACE: Duration = Duration::from_secs(1);
 /// Memory that the values of scripts may take together, bytes.
 pub const MAX_MEMORY: u64 = 1 << 30;
 /// Bytes of the text of a script or module.
@@ -38,41 +33,34 @@ pub const TOO_HEAVY: &str = "too heavy";
 pub const STOPPED: &str = "interrupted";
 /// What ends a script that has taken too many steps, on whichever threads.
 pub const TOO_MANY_STEPS: &str = "too many steps";
-/// Steps of a thread between two looks at the time and at the steps of all threads.
-const LOOK_EVERY: u64 = 256;
-/// Bytes of the stack of the thread that watches memory.
-const WATCH_STACK: usize = 128 << 10;
-/// Steps between two looks at the memory.
-const WEIGH_EVERY: u64 = 16;
 
-/// What a run has used up, on all its threads. A bound that is reached stays reached: whoever catches the error of a call, or
-/// is handed it by `parallel`, goes no further than to the next step.
-#[derive(Default)]
-pub struct Used {
-    steps: AtomicU64,
-    too_many: AtomicBool,
-    late: AtomicBool,
+/// What a script may use up, and do.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Steps of the language.
+    pub operations: u64,
+    /// In all; looked at between two steps.
+    pub time: Option<Duration>,
+    /// Bytes that its values may take together.
+    pub memory: u64,
+    /// Whether `run_command` may run commands on this machine.
+    pub commands_here: bool,
+    pub allowed: Allowed,
 }
 
-impl Used {
-    /// Anew: for the next input of a prompt.
-    pub fn again(&self) {
-        self.steps.store(0, Ordering::Relaxed);
-        self.too_many.store(false, Ordering::Relaxed);
-        self.late.store(false, Ordering::Relaxed);
-        weight::again();
-    }
+/// What a script may read and write beside the project, since its user says so.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Folders and files that texts and ids may come from.
+    pub reads: Vec<PathBuf>,
+    /// Folders below which it may write.
+    pub writes: Vec<PathBuf>,
+}
 
-    /// Counts steps that no look has counted: those of a thread at its end.
-    pub fn rest(&self) {
-        self.steps.fetch_add(weight::steps() % LOOK_EVERY, Ordering::Relaxed);
-    }
-
-    fn over(&self) -> Option<&'static str> {
-        if self.too_many.load(Ordering::Relaxed) {
-            return Some(TOO_MANY_STEPS);
-        }
-        self.late.load(Ordering::Relaxed).then_some(OUT_OF_TIME)
+impl Default for Bounds {
+    fn default() -> Self {
+        let (operations, memory) = (MAX_OPERATIONS, MAX_MEMORY);
+        Self { operations, time: None, memory, commands_here: false, allowed: Allowed::default() }
     }
 }
 
@@ -93,64 +81,43 @@ pub fn sizes(engine: &mut Engine) {
     engine.set_max_string_size(MAX_STRING).set_max_array_size(MAX_ARRAY).set_max_map_size(MAX_MAP);
 }
 
-/// What this process has had of processors.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the place is valid for writing; the clock exists on every system that this program runs on.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Bounds of steps, time, stack and memory, and Ctrl-C.
-pub fn apply(engine: &mut Engine, context: &Context) {
-    let bounds = &context.bounds;
-    engine.set_max_operations(bounds.operations);
-    let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
-    let noticed = Mutex::new(None::<(Instant, Duration)>);
-    let any = AtomicBool::new(false);
-    let (operations, used) = (bounds.operations, context.used.clone());
-    weight::begin(bounds.memory);
-    let watched = Arc::downgrade(&context.used);
-    let watch = move || weight::watch(|| watched.strong_count() == 0);
-    // Without it there are the looks between steps.
-    let _ = std::thread::Builder::new().name("memory".to_string()).stack_size(WATCH_STACK).spawn(watch);
-    #[allow(deprecated)] // the hook is marked volatile, not going away
-    engine.on_var(|_, _, context| match weight::too_nested(&context) {
-        true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_NESTED.into(), Position::NONE))),
-        false => Ok(None),
-    });
-    engine.on_progress(move |_| {
-        if !deep::has_room() {
-            return Some(TOO_DEEP.into());
+/// Message and hint of an error that a bound has made.
+pub fn told(error: &EvalAltResult) -> Option<(String, String)> {
+    let reason = match error {
+        EvalAltResult::ErrorTerminated(why, _) => why.to_string(),
+        EvalAltResult::ErrorTooManyOperations(_) => TOO_MANY_STEPS.to_string(),
+        EvalAltResult::ErrorStackOverflow(_) => {
+            let message = "functions call each other too deeply: is there a recursion without an end?";
+            return Some((message.to_string(), "128 levels are allowed; a loop needs none".to_string()));
         }
-        if let Some(why) = used.over() {
-            return Some(why.into());
+        EvalAltResult::ErrorDataTooLarge(what, _) => {
+            let hint = "a script may hold strings of 64 MiB, arrays of 4,000,000 items and maps of 1,000,000 entries";
+            return Some((format!("a value is too large: {}", what.to_lowercase()), hint.to_string()));
         }
-        let steps = weight::step();
-        if (steps.is_multiple_of(WEIGH_EVERY) || weight::is_suspect()) && weight::too_heavy() {
-            return Some(TOO_HEAVY.into());
-        }
-        if interrupt_requested() {
-            any.store(true, Ordering::Relaxed);
-            let mut noticed = noticed.lock().expect("no panic under this lock");
-            let (since, had) = *noticed.get_or_insert_with(|| (Instant::now(), processor_time()));
-            if since.elapsed() > GRACE && processor_time().saturating_sub(had) > GRACE {
-                return Some(STOPPED.into());
-            }
-        } else if any.load(Ordering::Relaxed) {
-            // A prompt has taken the interruption back.
-            any.store(false, Ordering::Relaxed);
-            *noticed.lock().expect("no panic under this lock") = None;
-        }
-        if (steps + 1).is_multiple_of(LOOK_EVERY) {
-            let all = used.steps.fetch_add(LOOK_EVERY, Ordering::Relaxed) + LOOK_EVERY;
-            if operations > 0 && all > operations {
-                used.too_many.store(true, Ordering::Relaxed);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                used.late.store(true, Ordering::Relaxed);
-            }
-        }
-        used.over().map(Into::into)
-    });
+        _ => return None,
+    };
+    let (message, hint) = match reason.as_str() {
+        OUT_OF_TIME => (
+            "the script has run longer than it may",
+            "its time was given with `--max-minutes`; finished results are kept",
+        ),
+        TOO_DEEP => (
+            "calls and expressions inside each other fill the stack: is there a recursion without an end?",
+            "a loop needs no stack",
+        ),
+        TOO_NESTED => (
+            "a value is nested too deeply",
+            "arrays, maps and closures inside each other may be 512 deep: keep a list of them instead",
+        ),
+        TOO_HEAVY => (
+            "the values of the script take more memory than they may",
+            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
+        ),
+        TOO_MANY_STEPS => (
+            "the script has taken more steps than it may: is there a loop without an end?",
+            "`outlier run --max-steps N SCRIPT` allows more",
+        ),
+        _ => return None,
+    };
+    Some((message.to_string(), hint.to_string()))
 }

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, ParseErrorType, Position, Stmt};
 
 use super::diagnostic::Diagnostic;
-use super::habits;
 use super::modules::Modules;
 use super::options::choice_hint;
 use super::reference::{self, Primitive};
+use super::{habits, names, scripts, stdlib, syntax};
 use crate::error::Error;
 use crate::suggest;
 use crate::words::counted;
@@ -44,9 +44,9 @@ struct Text {
 
 impl Checker {
     pub fn new(engine: Engine, project: PathBuf) -> Self {
-        let native: BTreeSet<Signature> = super::names::of(&engine).into_iter().collect();
+        let native: BTreeSet<Signature> = names::of(&engine).into_iter().collect();
         let reader = |strict| {
-            let mut engine = super::syntax();
+            let mut engine = syntax::engine();
             engine.set_optimization_level(OptimizationLevel::None).set_strict_variables(strict);
             engine
         };
@@ -56,7 +56,7 @@ impl Checker {
 
     /// Everything that is wrong with a script and the files it imports.
     pub fn check(&self, script: &Path) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
-        let source = super::read(script)?;
+        let source = scripts::read(script)?;
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         self.file(&script.display().to_string(), &source, &mut seen, &mut found);
@@ -140,7 +140,7 @@ impl Checker {
                     imports.insert(alias, self.text(&name, &source));
                 }
                 None => {
-                    let hint = match suggest::nearest(&path, super::modules::embedded()) {
+                    let hint = match suggest::nearest(&path, stdlib::modules()) {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),
                     };

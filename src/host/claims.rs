@@ -2,9 +2,9 @@
 
 use rhai::{Array, Dynamic, Engine, Map};
 
+use super::json::to_dynamic;
 use super::options::{Options, number};
 use super::problem::{ScriptResult, thrown};
-use super::values::to_dynamic;
 use crate::error::{Error, Result};
 use crate::record::{Alternative, Correction, TestArgs, plain};
 use crate::stats;

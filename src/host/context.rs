@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::bounds::{MAX_MEMORY, Used};
-use super::modules;
+use super::bounds::Bounds;
 use super::stage::{Play, Stage};
 use super::unsaved::Unsaved;
+use super::usage::Used;
+use super::{imports, thread_log};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::Activations;
@@ -22,39 +23,6 @@ pub trait Watch: Send + Sync {
     /// One line for the user that is not data.
     fn line(&self, text: &str);
 }
-
-/// What a script may use up, and do.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Steps of the language.
-    pub operations: u64,
-    /// In all; looked at between two steps.
-    pub time: Option<Duration>,
-    /// Bytes that its values may take together.
-    pub memory: u64,
-    /// Whether `run_command` may run commands on this machine.
-    pub commands_here: bool,
-    pub allowed: Allowed,
-}
-
-/// What a script may read and write beside the project, since its user says so.
-#[derive(Clone, Debug, Default)]
-pub struct Allowed {
-    /// Folders and files that texts and ids may come from.
-    pub reads: Vec<PathBuf>,
-    /// Folders below which it may write.
-    pub writes: Vec<PathBuf>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        let (operations, memory) = (MAX_OPERATIONS, MAX_MEMORY);
-        Self { operations, time: None, memory, commands_here: false, allowed: Allowed::default() }
-    }
-}
-
-/// A few minutes of nothing but script.
-pub const MAX_OPERATIONS: u64 = 1_000_000_000;
 
 pub struct Context {
     /// The project: where `results/` and `logs/` are.
@@ -122,12 +90,12 @@ impl Context {
 
     /// Something to report to, for work of this thread.
     pub fn progress(&self) -> Arc<dyn Progress> {
-        super::logs::logged(self.watch.progress())
+        thread_log::logged(self.watch.progress())
     }
 
     /// One line for the user that is not data, and for the log of this thread.
     pub fn line(&self, text: &str) {
-        super::logs::line(text);
+        thread_log::line(text);
         match &self.stage {
             Some(stage) => stage.said(text),
             None => self.watch.line(text),
@@ -144,8 +112,17 @@ impl Context {
 
     /// Data that the script prints.
     pub fn prints(&self, text: &str) {
-        modules::acts(self, "print");
+        self.acts("print");
         self.data(text);
+    }
+
+    /// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
+    pub fn acts(&self, deed: &str) {
+        let Some(told) = imports::first_deed(deed) else { return };
+        match self.plan() {
+            Some(stage) => stage.note(told),
+            None => self.line(&format!("note: {told}")),
+        }
     }
 
     /// Whether effects are noted instead of done.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
 
-use super::{bounds, hints};
+use super::{bounds, hints, modules, stdlib};
 use crate::error::{Error, Kind};
 use crate::terminal::visible;
 
@@ -100,9 +100,8 @@ impl Diagnostic {
                     error = *inner;
                 }
                 EvalAltResult::ErrorInModule(path, inner, position) => {
-                    let taken = super::modules::taken(&file, &path);
-                    let from =
-                        taken.as_deref().map_or(String::new(), |name| format!(" ({})", super::modules::place(name)));
+                    let taken = modules::taken(&file, &path);
+                    let from = taken.as_deref().map_or(String::new(), |name| format!(" ({})", stdlib::place(name)));
                     calls.push(format!("in module \"{path}\"{from}, imported at {}", at(&file, position)));
                     file = taken.unwrap_or(file);
                     error = *inner;
@@ -117,7 +116,7 @@ impl Diagnostic {
             file = files.into_iter().rev().find(|other| is_word(other, position)).unwrap_or(file);
         }
         let source = source.filter(|_| file == main);
-        let text = source.map(Cow::Borrowed).or_else(|| super::modules::source(&file).map(Cow::Owned));
+        let text = source.map(Cow::Borrowed).or_else(|| modules::source(&file).map(Cow::Owned));
         let (exit, message, hint) = describe(&error, text.as_deref().unwrap_or_default());
         Self { exit, message, hint, place: place(&file, position, text.as_deref()), calls }
     }
@@ -126,7 +125,7 @@ impl Diagnostic {
 /// Whether something stands at this place of a file.
 fn is_word(file: &str, position: Position) -> bool {
     let (Some(line), Some(column)) = (position.line(), position.position()) else { return false };
-    let text = super::modules::source(file).unwrap_or_default();
+    let text = modules::source(file).unwrap_or_default();
     let there = text.lines().nth(line - 1).and_then(|line| line.chars().nth(column - 1));
     there.is_some_and(|c| !c.is_whitespace())
 }

@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::growth;
-use super::modules;
+use super::json::{to_dynamic, to_json};
 use super::options::number;
 use super::places;
 use super::problem::{ScriptResult, thrown};
-use super::show::few;
-use super::values::{StoredHandle, to_dynamic, to_json};
+use super::reads;
+use super::show::{cell, few};
+use super::stdlib;
+use super::values::StoredHandle;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::outside;
@@ -23,6 +25,8 @@ use crate::secret::secret_name;
 
 /// JSON values of a data file of `stdlib/`.
 const DATA_VALUES: usize = 1 << 20;
+/// Bytes of a data file of a project's own `stdlib/`.
+const MAX_DATA: u64 = 64 << 20;
 /// Cells of a table that is written.
 const MAX_CELLS: usize = 1 << 24;
 
@@ -143,10 +147,21 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
     Ok(paths)
 }
 
+/// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
+fn data(context: &Context, name: &str) -> Option<String> {
+    let embedded = stdlib::data(name)?;
+    let own = context.root.join("stdlib").join(name);
+    let read =
+        || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(outside::without_bom(data)).ok());
+    // A link that leads out of the project gives nothing away.
+    let own = if reads::inside(context, &own) { read() } else { None };
+    Some(own.unwrap_or_else(|| embedded.to_string()))
+}
+
 fn stdlib_text(context: &Context, name: &str) -> Result<String> {
-    modules::data(context, name).ok_or_else(|| {
+    data(context, name).ok_or_else(|| {
         Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
-            .hint(crate::suggest::hint(name, modules::data_names()))
+            .hint(crate::suggest::hint(name, stdlib::data_names()))
     })
 }
 
@@ -164,11 +179,11 @@ fn escape(text: &str) -> String {
 /// Texts of a row's cells, and whether each is a number.
 fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
     let map = row.read_lock::<Map>();
-    let cell = |column: &Dynamic| {
+    let shown = |column: &Dynamic| {
         let value = map.as_ref().and_then(|map| map.get(column.to_string().as_str()));
-        (super::show::cell(value), value.and_then(number))
+        (cell(value), value.and_then(number))
     };
-    columns.iter().map(cell).collect()
+    columns.iter().map(shown).collect()
 }
 
 /// Numbers carry their value, so that a page can sort by it.

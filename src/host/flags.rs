@@ -8,9 +8,8 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Position};
 
 use super::context::Context;
-use super::modules;
 use super::options::Options;
-use super::problem::{ScriptResult, thrown};
+use super::problem::{ScriptResult, as_map, thrown};
 use crate::error::{Error, Result};
 use crate::suggest;
 use crate::terminal;
@@ -43,7 +42,7 @@ impl Flag {
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
-        modules::acts(&c, "args");
+        c.acts("args");
         let flags = thrown(declaration(declared))?;
         if c.flags.iter().any(|word| word == "--help" || word == "-h") {
             terminal::out(help(&c.script.display().to_string(), &flags));
@@ -54,7 +53,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
             Err(mut error) => {
                 let help = || format!("`outlier run {} --help` lists the flags", c.script.display());
                 error.hint.get_or_insert_with(help);
-                let mut map = super::problem::as_map(&error);
+                let mut map = as_map(&error);
                 map.insert("kind".into(), "usage".into());
                 Err(Box::new(EvalAltResult::ErrorRuntime(map.into(), Position::NONE)))
             }

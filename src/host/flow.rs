@@ -9,8 +9,8 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, Map, Native
 use super::context::Context;
 use super::growth::Size;
 use super::options::{self, Options};
-use super::problem::{ScriptResult, as_map, throw, thrown};
-use super::{bounds, deep, hints};
+use super::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
+use super::{bounds, deep};
 use crate::error::{Error, Kind};
 use crate::progress::{doze, interrupt_requested};
 
@@ -54,13 +54,6 @@ fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
         None => doze(time, interrupt_requested),
     }
     if interrupt_requested() { Err(throw(Error::interrupted())) } else { Ok(()) }
-}
-
-pub fn failure_text(error: &Dynamic) -> String {
-    let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
-    let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
-    let hint = text("hint").map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-    format!("{}{hint}", text("message").unwrap_or_else(|| error.to_string()))
 }
 
 /// Calls `f` on every item, at most `max` at a time, `stagger` seconds apart at first. Returns, in order, one map per item:
@@ -166,30 +159,4 @@ fn failure(error: Dynamic) -> Dynamic {
     map.insert("ok".into(), false.into());
     map.insert("error".into(), error);
     map.into()
-}
-
-/// An error in one line.
-pub fn told(error: &EvalAltResult) -> String {
-    failure_text(&thrown_value(error))
-}
-
-/// What `catch` would have bound.
-pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
-    match error.unwrap_inner() {
-        EvalAltResult::ErrorRuntime(value, _) => value.clone(),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
-            as_map(&Error::interrupted()).into()
-        }
-        other => {
-            let mut plain = Map::new();
-            plain.insert("kind".into(), "script".into());
-            let (message, hint) = match other {
-                EvalAltResult::ErrorTerminated(..) => hints::of_run(other, ""),
-                other => (other.to_string(), None),
-            };
-            plain.insert("message".into(), message.into());
-            plain.insert("hint".into(), hint.map_or(Dynamic::UNIT, Into::into));
-            plain.into()
-        }
-    }
 }

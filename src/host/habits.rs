@@ -3,8 +3,8 @@
 
 use rhai::{LexError, ParseErrorType, Position};
 
-use super::modules;
 use super::pieces::{Kind, Piece, Place, in_brackets, is_call, is_map};
+use super::stdlib;
 use crate::suggest::nearest;
 
 /// Words of other languages that stand before a word, a text or a number, as no words do here.
@@ -241,7 +241,7 @@ pub fn of_variable(name: &str, source: &str, position: Position) -> Option<Strin
     }
     // A module brought in under this name.
     let is_module = place.pieces.windows(2).any(|two| two[0].text == "as" && two[1].text == name);
-    if place.text(1) == "." && (is_module || modules::embedded().any(|module| module == name)) {
+    if place.text(1) == "." && (is_module || stdlib::modules().any(|module| module == name)) {
         let function = place.text(2);
         return Some(format!("a function of a module is called as {name}::{function}(…)"));
     }

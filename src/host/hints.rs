@@ -2,7 +2,8 @@
 
 use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
-use super::{bounds, habits, modules, reference, values};
+use super::fields::FIELDS;
+use super::{bounds, habits, modules, reference, stdlib};
 use crate::suggest::{close, nearest};
 
 const ITERABLE: &str =
@@ -52,40 +53,10 @@ pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Op
 
 /// Message and hint of an error while a script runs, at a place of `source`.
 pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
-    let told = |message: &str, hint: &str| (message.to_string(), Some(hint.to_string()));
-    let too_many = || {
-        told(
-            "the script has taken more steps than it may: is there a loop without an end?",
-            "`outlier run --max-steps N SCRIPT` allows more",
-        )
-    };
+    if let Some((message, hint)) = bounds::told(error) {
+        return (message, Some(hint));
+    }
     match error {
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::OUT_OF_TIME => told(
-            "the script has run longer than it may",
-            "its time was given with `--max-minutes`; finished results are kept",
-        ),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_DEEP => told(
-            "calls and expressions inside each other fill the stack: is there a recursion without an end?",
-            "a loop needs no stack",
-        ),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_NESTED => told(
-            "a value is nested too deeply",
-            "arrays, maps and closures inside each other may be 512 deep: keep a list of them instead",
-        ),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_HEAVY => told(
-            "the values of the script take more memory than they may",
-            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
-        ),
-        EvalAltResult::ErrorTooManyOperations(_) => too_many(),
-        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::TOO_MANY_STEPS => too_many(),
-        EvalAltResult::ErrorStackOverflow(_) => told(
-            "functions call each other too deeply: is there a recursion without an end?",
-            "128 levels are allowed; a loop needs none",
-        ),
-        EvalAltResult::ErrorDataTooLarge(what, _) => {
-            let hint = "a script may hold strings of 64 MiB, arrays of 4,000,000 items and maps of 1,000,000 entries";
-            (format!("a value is too large: {}", what.to_lowercase()), Some(hint.to_string()))
-        }
         EvalAltResult::ErrorVariableNotFound(name, _) => {
             (format!("no variable `{name}`"), Some(variable(name, source, error.position())))
         }
@@ -93,7 +64,7 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
             (format!("no function `{}`", plain_types(signature)), Some(function(signature)))
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let near = close(name, values::FIELDS.iter().copied());
+            let near = close(name, FIELDS.iter().copied());
             let hint = near.map_or("print(value.keys()) shows what there is".to_string(), |near| {
                 format!("did you mean `{near}`?")
             });
@@ -207,7 +178,7 @@ fn module_function(module: &str, function: &str) -> String {
     let own = modules::functions(module);
     let taken = modules::file_of(module);
     // A file of the project stands for the module of that name.
-    if let Some(file) = taken.as_deref().filter(|file| !modules::is_embedded(file)) {
+    if let Some(file) = taken.as_deref().filter(|file| !stdlib::is_embedded(file)) {
         let there = modules::functions_of(file);
         return match nearest(function, there.iter().map(String::as_str)) {
             Some(near) if near != function => format!("did you mean `{module}::{near}`? the module is {file}"),
@@ -228,7 +199,7 @@ fn module_function(module: &str, function: &str) -> String {
 }
 
 fn module(path: &str) -> String {
-    match nearest(path, modules::embedded()) {
+    match nearest(path, stdlib::modules()) {
         Some(near) if near == path => format!("import \"{path}\" as {path}; brings it in"),
         Some(near) => format!("did you mean `{near}`?"),
         None => "modules are looked for beside the script, in stdlib/ and in the program".to_string(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
 
+use super::criteria::{SCOPES, UNITS};
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
-use super::statistics::{SCOPES, UNITS};
 use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::record::Criterion;
 use crate::stats::ThresholdIndex;

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::{Array, Dynamic, Engine, Map};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::context::Context;
-use super::extract::{Place, estimate, estimated, load_model, miniature};
-use super::modules;
+use super::gpu_handle::{Gpu, Held};
+use super::handle::register_handle;
+use super::json::to_dynamic;
 use super::options::{Options, number};
 use super::outgoing::look_at_models;
 use super::places;
 use super::problem::{ScriptResult, thrown};
-use super::stage::{Part, Stage};
-use super::values::{Model, Readable, register_handle, to_dynamic};
+use super::requests::{Place, estimate, estimated, load_model, miniature};
+use super::values::Model;
 use crate::error::{Error, Result};
 use crate::gpu::Want;
 use crate::home;
@@ -24,7 +25,7 @@ use crate::outside;
 use crate::progress::interrupt_requested;
 use crate::record::{Estimate, plain};
 use crate::remote::{self, Output, SshTarget};
-use crate::session::{Lent, Provision, Session, Terms};
+use crate::session::{Provision, Session, Terms};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
 /// Of `model`: what will run, in the words of `estimate_vram`.
@@ -46,53 +47,6 @@ const DISK_GB: usize = 60;
 const KEY_FILE: u64 = 16 << 20;
 /// Bytes of a command's output that are held back until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
-/// A machine that a script holds: another one, or this.
-#[derive(Clone)]
-pub struct Gpu(Arc<Held>);
-
-enum Held {
-    Here(Arc<dyn Session>),
-    Lent(Arc<Lent>),
-    /// In a plan or a test; with this machine's session.
-    Played(Arc<Part>, Arc<Stage>, Arc<dyn Session>),
-}
-
-impl Gpu {
-    fn session(&self) -> Arc<dyn Session> {
-        match &*self.0 {
-            Held::Here(session) => session.clone(),
-            Held::Lent(lent) => lent.clone(),
-            Held::Played(part, stage, here) => stage.session(part, here),
-        }
-    }
-
-    fn lent(&self, what: &str) -> Result<&Lent> {
-        match &*self.0 {
-            Held::Lent(lent) => Ok(lent),
-            _ => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))
-                .hint("it is for machines of provider \"ssh\", \"slurm\" or \"runpod\"")),
-        }
-    }
-}
-
-impl Readable for Gpu {
-    const NAME: &'static str = "gpu";
-    fn json(&self) -> Value {
-        match &*self.0 {
-            Held::Here(_) => {
-                json!({ "name": "local", "id": "local", "provider": "local", "gpu": "", "price": 0.0, "cost": 0.0 })
-            }
-            Held::Lent(lent) => {
-                let label = &lent.label;
-                json!({
-                    "name": label.name, "id": label.id, "provider": label.provider, "gpu": label.gpu,
-                    "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
-                })
-            }
-            Held::Played(part, stage, _) => stage.json(part),
-        }
-    }
-}
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_handle::<Gpu>(engine);
@@ -176,7 +130,7 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
 }
 
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
-    modules::acts(context, "provision_gpu");
+    context.acts("provision_gpu");
     let o = Options::of("provision_gpu", options)?;
     let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
     if provider == "local" {
@@ -371,7 +325,7 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
 
 /// A machine that is at work already, left running when this run ends.
 pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
-    modules::acts(context, "attach_gpu");
+    context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
     }

@@ -1,50 +1,23 @@
 //! Where `import "name"` looks: beside the importing script, in the project's `stdlib/`, then in the program itself.
 //!
-//! The standard library is embedded, so that a binary alone is enough, and a file of the same name on disk wins.
+//! A file on disk wins over the embedded module of the same name.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 
-use super::context::Context;
-use super::places;
+use super::imports::Within;
+use super::problem::as_map;
+use super::script_text::regular_text;
+use super::{places, stdlib, syntax};
 use crate::error::Error;
-use crate::outside;
 use crate::secret::secret_name;
-
-/// Embedded modules: name and text.
-const EMBEDDED: &[(&str, &str)] = &[
-    ("answers", include_str!("../../stdlib/answers.rhai")),
-    ("compare", include_str!("../../stdlib/compare.rhai")),
-    ("deploy", include_str!("../../stdlib/deploy.rhai")),
-    ("dettmers", include_str!("../../stdlib/dettmers.rhai")),
-    ("figures", include_str!("../../stdlib/figures.rhai")),
-    ("reports", include_str!("../../stdlib/reports.rhai")),
-    ("thresholds", include_str!("../../stdlib/thresholds.rhai")),
-];
-/// Embedded files that are no modules.
-const DATA: &[(&str, &str)] = &[
-    ("first_text.txt", include_str!("../../stdlib/first_text.txt")),
-    ("published.json", include_str!("../../stdlib/published.json")),
-    ("report.html", include_str!("../../stdlib/report.html")),
-];
-/// Bytes of one of those of a project's own.
-const MAX_DATA: u64 = 64 << 20;
-/// How embedded files are called in messages.
-const EMBEDDED_PREFIX: &str = "<embedded>/stdlib/";
-
-/// Modules that bring in each other, one inside of the other.
-const MAX_WITHIN: usize = 32;
 
 /// Which file each import was resolved to, by the file that imports and the path, for messages.
 static RESOLVED: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
-
-/// Modules of which it is told that they act when they are imported.
-static ACTING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 pub struct Modules {
     root: PathBuf,
@@ -77,8 +50,7 @@ impl Modules {
                 },
             }
         }
-        let embedded = EMBEDDED.iter().find(|(name, _)| *name == path);
-        Ok(embedded.map(|(_, text)| (format!("{EMBEDDED_PREFIX}{file}"), text.to_string())))
+        Ok(stdlib::module(path).map(|text| (stdlib::file(path), text.to_string())))
     }
 
     /// The text of a module. A link is judged by where it leads, before anything is read or quoted: to a file `*.rhai` of the
@@ -99,45 +71,19 @@ impl Modules {
         if places::FOLDERS.into_iter().any(written) {
             return refused("scripts write there");
         }
-        super::regular_text(&target)
+        regular_text(&target)
     }
-}
-
-/// The embedded modules: name and text.
-pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
-    EMBEDDED.iter().copied()
 }
 
 /// Names of the functions of an embedded module.
 pub fn functions(module: &str) -> Vec<String> {
-    functions_of(&format!("{EMBEDDED_PREFIX}{module}.rhai"))
+    functions_of(&stdlib::file(module))
 }
 
 /// Names of the functions of a module, by the name of its file in messages.
 pub fn functions_of(file: &str) -> Vec<String> {
-    let ast = source(file).and_then(|text| super::syntax().compile(text).ok());
+    let ast = source(file).and_then(|text| syntax::engine().compile(text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
-}
-
-/// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
-pub fn data(context: &Context, name: &str) -> Option<String> {
-    let embedded = DATA.iter().find(|(file, _)| *file == name)?;
-    let own = context.root.join("stdlib").join(name);
-    let read =
-        || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(outside::without_bom(data)).ok());
-    // A link that leads out of the project gives nothing away.
-    let own = if super::reads::inside(context, &own) { read() } else { None };
-    Some(own.unwrap_or_else(|| embedded.1.to_string()))
-}
-
-/// Names of those files.
-pub fn data_names() -> impl Iterator<Item = &'static str> + Clone {
-    DATA.iter().map(|(name, _)| *name)
-}
-
-/// Names of the embedded modules.
-pub fn embedded() -> impl Iterator<Item = &'static str> + Clone {
-    EMBEDDED.iter().map(|(name, _)| *name)
 }
 
 /// The file that an import of `path` in the file `importer` has taken.
@@ -153,46 +99,12 @@ pub fn file_of(module: &str) -> Option<String> {
     resolved.iter().find(|((_, path), _)| named(path)).map(|(_, file)| file.clone())
 }
 
-/// Whether the name of a file in messages is that of a module inside the program.
-pub fn is_embedded(file: &str) -> bool {
-    file.starts_with(EMBEDDED_PREFIX)
-}
-
-/// Where a module is, in words.
-pub fn place(file: &str) -> String {
-    if is_embedded(file) { "the one inside the program".to_string() } else { file.to_string() }
-}
-
-/// Names that modules of a project have: those inside the program, and the files of its `stdlib/`.
-pub fn known(project: &Path) -> BTreeSet<String> {
-    let files = std::fs::read_dir(project.join("stdlib")).into_iter().flatten().flatten();
-    let own = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".rhai")?.to_string()));
-    own.chain(embedded().map(str::to_string)).collect()
-}
-
-/// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
-pub fn acts(context: &Context, deed: &str) {
-    let importing = WITHIN.with_borrow(|within| within.last().cloned());
-    let Some(file) = importing else { return };
-    if !ACTING.lock().expect("no panic under this lock").insert(file.clone()) {
-        return;
-    }
-    let told = format!(
-        "importing {file} runs what stands outside of its functions, {deed} first: put that into `if is_main() {{ … }}`"
-    );
-    match context.plan() {
-        Some(stage) => stage.note(told),
-        None => context.line(&format!("note: {told}")),
-    }
-}
-
 /// The text of a script file or embedded module, by its name in messages.
 pub fn source(file: &str) -> Option<String> {
-    if let Some(name) = file.strip_prefix(EMBEDDED_PREFIX) {
-        let name = name.strip_suffix(".rhai").unwrap_or(name);
-        return EMBEDDED.iter().find(|(embedded, _)| *embedded == name).map(|(_, text)| text.to_string());
+    match stdlib::is_embedded(file) {
+        true => stdlib::source(file).map(str::to_string),
+        false => regular_text(Path::new(file)).ok(),
     }
-    super::regular_text(Path::new(file)).ok()
 }
 
 impl ModuleResolver for Modules {
@@ -206,7 +118,7 @@ impl ModuleResolver for Modules {
         if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
             let error = Error::bad_argument(format!("import \"{path}\" leads out of the project"))
                 .hint("modules are looked for beside the script, in stdlib/ and in the program");
-            let error = super::problem::as_map(&error);
+            let error = as_map(&error);
             return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), position)));
         }
         let not_found = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_string(), position));
@@ -217,7 +129,7 @@ impl ModuleResolver for Modules {
                 _ => "modules are files NAME.rhai of the project, and none of results/ and logs/",
             };
             let error = Error::bad_argument(format!("import \"{path}\": {error}")).hint(hint);
-            Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position))
+            Box::new(EvalAltResult::ErrorRuntime(as_map(&error).into(), position))
         };
         let (name, text) = self.look(importer, path).map_err(unreadable)?.ok_or_else(not_found)?;
         let key = (importer.unwrap_or_default().to_string(), path.to_string());
@@ -227,45 +139,11 @@ impl ModuleResolver for Modules {
         }
         let _within = Within::begin(&name, position)?;
         let in_module = |error| Box::new(EvalAltResult::ErrorInModule(path.to_string(), error, position));
-        let mut ast = super::compiled(engine, &text).map_err(|e| in_module(e.into()))?;
+        let mut ast = syntax::compiled(engine, &text).map_err(|e| in_module(e.into()))?;
         ast.set_source(name.as_str());
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(in_module)?;
         let module: Shared<Module> = module.into();
         self.cache.lock().expect("no panic under this lock").insert(name, module.clone());
         Ok(module)
-    }
-}
-
-thread_local! {
-    /// Modules that this thread is in the middle of bringing in, outermost first.
-    static WITHIN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// While it lives, a module is being brought in.
-struct Within;
-
-impl Within {
-    /// An error when the module is in the middle of being brought in already, or too many are.
-    fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
-        WITHIN.with_borrow_mut(|within| {
-            let error = if let Some(first) = within.iter().position(|other| other == name) {
-                let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();
-                Error::bad_argument(format!("modules import each other in a circle: {}", circle.join(" imports ")))
-                    .hint("put what both need into a third module")
-            } else if within.len() >= MAX_WITHIN {
-                Error::bad_argument(format!("{MAX_WITHIN} modules import each other in a row"))
-                    .hint("import what is needed where it is needed")
-            } else {
-                within.push(name.to_string());
-                return Ok(Self);
-            };
-            Err(Box::new(EvalAltResult::ErrorRuntime(super::problem::as_map(&error).into(), position)))
-        })
-    }
-}
-
-impl Drop for Within {
-    fn drop(&mut self) {
-        WITHIN.with_borrow_mut(|within| drop(within.pop()));
     }
 }

@@ -26,14 +26,9 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
     names
 }
 
-/// Those that were registered by us.
+/// Those that are registered with this engine itself.
 pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
-    let mut names = listed(engine, false);
-    // Those are the language's, with bounds and a meaning, or laid out for people.
-    let of_the_language =
-        |name: &str| super::growth::NAMES.contains(&name) || name == "print" || name == super::ending::NAME;
-    names.retain(|(name, _)| !of_the_language(name));
-    names
+    listed(engine, false)
 }
 
 fn listed(engine: &Engine, standard: bool) -> Vec<(String, usize)> {

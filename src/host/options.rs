@@ -5,6 +5,7 @@ use std::time::Duration;
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
+use super::json::to_json;
 use super::reference::{self, Opt};
 use crate::error::{Error, Result};
 use crate::home;
@@ -216,7 +217,7 @@ impl Options {
 
     /// The value under `key` as JSON.
     pub fn json(&self, key: &str) -> Result<Option<Value>> {
-        self.typed(key, "plain values", |value| super::values::to_json(value).ok())
+        self.typed(key, "plain values", |value| to_json(value).ok())
     }
 }
 

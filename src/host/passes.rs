@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
 use crate::session::{Planned, Step};
 
 /// Name of this machine in plans.
@@ -59,11 +58,12 @@ impl Pass {
     }
 }
 
-/// What `planned` has noted, at the place that is named so, at a price in USD per hour.
-pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Plan]) -> Vec<Pass> {
+/// What `planned` has noted, at the place that is named so, at a price in USD per hour. `earlier`: passes of stored
+/// plans.
+pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]) -> Vec<Pass> {
     let measured = |key: (&str, usize, usize)| -> Vec<&Actual> {
         let same = |pass: &&Pass| pass.key() == key && pass.place == place;
-        let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(same);
+        let passes = earlier.iter().filter(same);
         passes.filter_map(|pass| pass.actual.as_ref()).collect()
     };
     let factor = factor(place, earlier);
@@ -114,8 +114,8 @@ fn record_bytes(step: &Step) -> u64 {
 }
 
 /// How much longer passes took here than the assumed rates say.
-fn factor(place: &str, earlier: &[Plan]) -> Option<f64> {
-    let passes = earlier.iter().flat_map(|plan| &plan.passes).filter(|pass| pass.place == place);
+fn factor(place: &str, earlier: &[Pass]) -> Option<f64> {
+    let passes = earlier.iter().filter(|pass| pass.place == place);
     let pairs = passes.filter_map(|pass| Some((pass.assumed_minutes, pass.actual.as_ref()?.minutes)));
     let (assumed, actual) = pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
     (assumed > 0.0).then(|| actual / assumed)

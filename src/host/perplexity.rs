@@ -5,11 +5,12 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, Map};
 
 use super::context::Context;
+use super::criteria::resampling;
 use super::extract::extract;
+use super::json::numbers_to_dynamic;
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
-use super::statistics::resampling;
-use super::values::{ActivationsHandle, Model, StoredHandle, TokensHandle, activations, numbers_to_dynamic};
+use super::values::{ActivationsHandle, Model, StoredHandle, TokensHandle, activations};
 use crate::record::{BootstrapArgs, plain};
 use crate::stats;
 

@@ -8,7 +8,6 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::context::Context;
-use super::modules;
 use crate::error::{Error, Result};
 use crate::home;
 use crate::secret::{ledger_name, secret_name};
@@ -24,7 +23,7 @@ const MAX_PART: usize = 255;
 /// Where a file that a script names may be written: below `results/` or `logs/` of the project, or below a folder that the user
 /// allows.
 pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
-    modules::acts(context, function);
+    context.acts(function);
     let given = relative(context, path);
     let mut parts = given.iter().map(|part| part.to_string_lossy());
     let (first, second) = (parts.next().unwrap_or_default(), parts.next());
@@ -82,7 +81,7 @@ pub fn may_replace(context: &Context, file: &Path) -> bool {
 
 /// A file of the program's own making below `results/` or `logs/`: `folder` says which. Its name is known to be right.
 pub fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
-    modules::acts(context, function);
+    context.acts(function);
     stays(context, file, &context.root.join(folder)).map_err(|error| error.context(function))
 }
 

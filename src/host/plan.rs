@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::check::import_statements;
 use super::context::Context;
 use super::grid::{Grid, in_lines};
+use super::modules::Modules;
 use super::passes::{self, Actual, HERE, Pass, shown};
 use super::places;
+use super::script_text::text_of;
 use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
+use super::syntax;
 use crate::disk;
 use crate::error::Result;
 use crate::outside;
@@ -54,7 +58,7 @@ impl Plan {
     /// What `context` has noted. Earlier runs of this project tell how long things take.
     pub fn of(context: &Context) -> Option<Self> {
         let stage = context.plan()?;
-        let earlier = all(&context.results());
+        let earlier: Vec<Pass> = all(&context.results()).into_iter().flat_map(|plan| plan.passes).collect();
         let mut passes = passes::list(stage.here()?, HERE, None, &earlier);
         let mut machines = Vec::new();
         for part in stage.machines() {
@@ -312,9 +316,9 @@ fn actual(acts: &Activations) -> Actual {
 
 /// Whether a script, or a module it imports, has a dry run of its own.
 pub fn has_dry_run(script: &Path, project: &Path) -> bool {
-    let modules = super::modules::Modules::new(project.to_path_buf());
-    let engine = super::syntax();
-    let mut todo = vec![(script.display().to_string(), super::text_of(script).unwrap_or_default())];
+    let modules = Modules::new(project.to_path_buf());
+    let engine = syntax::engine();
+    let mut todo = vec![(script.display().to_string(), text_of(script).unwrap_or_default())];
     let mut seen = std::collections::BTreeSet::new();
     while let Some((name, source)) = todo.pop() {
         if !seen.insert(name.clone()) {
@@ -324,7 +328,7 @@ pub fn has_dry_run(script: &Path, project: &Path) -> bool {
             return true;
         }
         if let Ok(ast) = engine.compile(&source) {
-            let imports = super::check::import_statements(&ast);
+            let imports = import_statements(&ast);
             todo.extend(imports.iter().filter_map(|(path, ..)| modules.find(Some(&name), path)));
         }
     }

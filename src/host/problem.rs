@@ -2,6 +2,7 @@
 
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
+use super::bounds;
 use crate::error::Error;
 
 pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
@@ -22,4 +23,36 @@ pub fn throw(error: Error) -> Box<EvalAltResult> {
 /// For `?` in primitives.
 pub fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
     result.map_err(throw)
+}
+
+/// A thrown value as a text for people: its message, and its hint where it has one.
+pub fn failure_text(error: &Dynamic) -> String {
+    let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
+    let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
+    let hint = text("hint").map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    format!("{}{hint}", text("message").unwrap_or_else(|| error.to_string()))
+}
+
+/// An error in one line.
+pub fn told(error: &EvalAltResult) -> String {
+    failure_text(&thrown_value(error))
+}
+
+/// What `catch` would have bound.
+pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
+    match error.unwrap_inner() {
+        EvalAltResult::ErrorRuntime(value, _) => value.clone(),
+        EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
+            as_map(&Error::interrupted()).into()
+        }
+        other => {
+            let mut plain = Map::new();
+            plain.insert("kind".into(), "script".into());
+            let by_bound = if let EvalAltResult::ErrorTerminated(..) = other { bounds::told(other) } else { None };
+            let (message, hint) = by_bound.map_or_else(|| (other.to_string(), None), |(what, hint)| (what, Some(hint)));
+            plain.insert("message".into(), message.into());
+            plain.insert("hint".into(), hint.map_or(Dynamic::UNIT, Into::into));
+            plain.into()
+        }
+    }
 }

@@ -9,11 +9,14 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
+use super::gpu_handle::Gpu;
 use super::grid::in_lines;
-use super::machines::{self, Gpu};
+use super::handle::{Readable, short};
+use super::json::to_json;
+use super::machines;
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
-use super::{reference, values};
+use super::{interpreter, reference, stdlib, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
@@ -57,7 +60,7 @@ const COMMANDS: &[(&str, &str)] = &[
 
 impl Repl {
     pub fn new(context: Arc<Context>) -> Self {
-        let engine = super::engine(&context);
+        let engine = interpreter::engine(&context);
         Self {
             engine,
             context,
@@ -72,8 +75,8 @@ impl Repl {
     pub fn attach(&mut self, id: &str) -> Result<String> {
         let gpu = machines::attach(&self.context, id)?;
         let models = machines::models(&self.context, &gpu)?;
-        let short = |model: &Dynamic| values::handle_json(model).map(|json| values::short(&json));
-        let names: Vec<String> = models.iter().filter_map(short).collect();
+        let named = |model: &Dynamic| values::handle_json(model).map(|json| short(&json));
+        let names: Vec<String> = models.iter().filter_map(named).collect();
         let text = match names.is_empty() {
             true => "no model is loaded there yet".to_string(),
             false => {
@@ -86,7 +89,7 @@ impl Repl {
         self.said.push("let models = gpu.models();".to_string());
         self.scope.push("gpu", gpu.clone());
         self.scope.push("models", models);
-        Ok(format!("attached to {}\n{text}", values::short(&values::Readable::json(&gpu))))
+        Ok(format!("attached to {}\n{text}", short(&gpu.json())))
     }
 
     /// Whether an input is only the beginning of one.
@@ -235,7 +238,7 @@ impl Repl {
             // It is brought in already: this finds it again.
             if let Ok(module) = self.engine.module_resolver().resolve(&self.engine, Some(NAME), &path, position) {
                 self.engine.register_static_module(&alias, module);
-                let from = modules::taken(NAME, &path).map_or(path, |file| modules::place(&file));
+                let from = modules::taken(NAME, &path).map_or(path, |file| stdlib::place(&file));
                 self.modules.insert(alias, from);
             }
         }
@@ -245,7 +248,7 @@ impl Repl {
         let mut rows: Vec<String> = Vec::new();
         for (name, _, value) in self.scope.iter() {
             rows.retain(|row| !row.starts_with(&format!("  {name:<16} ")));
-            let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| values::short(&json));
+            let text = values::handle_json(&value).map_or_else(|| value.to_string(), |json| short(&json));
             rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN - 32)));
         }
         let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
@@ -260,7 +263,7 @@ impl Repl {
             .iter()
             .filter_map(|(name, _, value)| {
                 let gpu = value.try_cast::<Gpu>()?;
-                Some(format!("  {name:<16} {}", values::short(&values::Readable::json(&gpu))))
+                Some(format!("  {name:<16} {}", short(&gpu.json())))
             })
             .collect();
         match gpus.is_empty() {
@@ -317,7 +320,7 @@ impl Repl {
     fn fields(&self, text: &str) -> Vec<String> {
         let start = text.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
         let Some(value) = text.get(start..).and_then(|name| self.scope.get(name)) else { return Vec::new() };
-        match values::to_json(value).ok().or_else(|| values::handle_json(value)) {
+        match to_json(value).ok().or_else(|| values::handle_json(value)) {
             Some(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
             _ => Vec::new(),
         }

@@ -1,11 +1,35 @@
-//! Scripts near a path that is none: `outlier run sweep`, `outlier run scripts/swep.rhai`.
+//! Script files: their text, and the script that is likely meant by a path that is none, as in `outlier run sweep` and
+//! `outlier run scripts/swep.rhai`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::diagnostic::Diagnostic;
+use super::script_text::text_of;
+use crate::error::Error;
 use crate::suggest;
 
 /// Where the scripts of a project are.
 const FOLDERS: [&str; 3] = ["scripts", "examples", ""];
+
+/// The text of a script file.
+pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    text_of(path).map_err(|e| match e.kind() {
+        // There is a script, and something is wrong with what it says.
+        ErrorKind::InvalidData => Box::new(Diagnostic::from_error(
+            Error::bad_argument(format!("reading {}: {e}", path.display()))
+                .hint("save it as UTF-8; `iconv -f latin1 -t utf-8 OLD > NEW` turns a file in Latin-1 into one"),
+        )),
+        _ => {
+            let message = format!("reading {}: {e}", path.display());
+            let near = near(path).filter(|near| near != path);
+            let hint = near.map_or("give the path of a script, such as scripts/quickstart.rhai".to_string(), |near| {
+                format!("did you mean {}?", near.display())
+            });
+            Box::new(Diagnostic::usage(message, &hint))
+        }
+    })
+}
 
 /// The script that is likely meant by a word or path, if there is one.
 pub fn near(given: &Path) -> Option<PathBuf> {

@@ -7,8 +7,8 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 use super::context::Context;
 use super::grid::{Grid, in_lines};
 use super::growth::{fits, too_large};
+use super::json::to_dynamic;
 use super::layout::laid_out;
-use super::modules;
 use super::options::number;
 use super::problem::{ScriptResult, throw};
 use super::values;
@@ -37,7 +37,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("print_wrapped", move |text: &str| c.prints(&in_lines(text, width(&c))));
     let c = context.clone();
     engine.register_fn("log", move |text: &str| {
-        modules::acts(&c, "log");
+        c.acts("log");
         c.line(text)
     });
     engine.register_fn("print", |map: Map| laid_out(&map.into()));
@@ -161,7 +161,7 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
     }
     let map = match value.read_lock::<Map>() {
         Some(map) => Some(map.clone()),
-        None => values::handle_json(value).and_then(|json| values::to_dynamic(&json).try_cast::<Map>()),
+        None => values::handle_json(value).and_then(|json| to_dynamic(&json).try_cast::<Map>()),
     };
     let Some(map) = map else {
         return laid_out(value);
@@ -191,9 +191,7 @@ pub fn shortened(value: &Dynamic) -> bool {
     }
     match value.read_lock::<Map>() {
         Some(map) => any(&map),
-        None => values::handle_json(value)
-            .and_then(|json| values::to_dynamic(&json).try_cast())
-            .is_some_and(|map| any(&map)),
+        None => values::handle_json(value).and_then(|json| to_dynamic(&json).try_cast()).is_some_and(|map| any(&map)),
     }
 }
 

@@ -3,30 +3,14 @@
 use rhai::{Dynamic, Engine, Map};
 use serde::de::DeserializeOwned;
 
+use super::criteria::{BOOTSTRAP, CRITERION, SWEEP, UNITS, criterion, resampling};
+use super::json::{to_dynamic, to_json};
 use super::options::{MAX_COUNT, Options};
 use super::problem::{ScriptResult, thrown};
-use super::statistics::{BOOTSTRAP, CRITERION, UNITS, criterion, resampling};
-use super::values::{ActivationsHandle, StoredHandle, activations, to_dynamic, to_json};
+use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::error::{Error, Result};
 use crate::record::{BootstrapArgs, Criterion, Detection, plain};
 use crate::stats;
-
-const SWEEP: [&str; 10] = [
-    "magnitude_threshold",
-    "min_layer_percentage",
-    "min_seq_percentage",
-    "layer_unit",
-    "skip_positions",
-    "systematic_layers",
-    "n_resamples",
-    "confidence_level",
-    "method",
-    "seed",
-];
-/// Whether sweep_criteria takes several values of this option of a criterion.
-pub fn takes_lists_of(key: &str) -> bool {
-    CRITERION.contains(&key) && SWEEP.contains(&key)
-}
 
 /// Enough for a curve; the intervals of a result take ten times as many.
 const RESAMPLES: usize = 1000;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, INT, Map};
 
 use super::context::Context;
-use super::extract::Place;
-use super::modules;
+use super::json::to_json;
 use super::options::Options;
 use super::problem::thrown;
 use super::reads;
-use super::values::{Model, TokensHandle, to_json};
+use super::requests::Place;
+use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Documents};
@@ -64,7 +64,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 
 /// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
-    modules::acts(context, "load_tokens");
+    context.acts("load_tokens");
     let o = Options::of("load_tokens", options)?;
     let model: Option<Model> = o.host("model", "a model from load_model")?;
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);

@@ -1,6 +1,6 @@
 //! Primitives of the engine, as scripts see them.
 
-use super::{Area, Opt, Primitive, opt};
+use super::primitive::{Area, Opt, Primitive, opt};
 
 const DTYPE: Opt = opt(
     "dtype",

@@ -1,7 +1,7 @@
 //! Primitives that look further into records: sweeps of criteria, tests of claims, figures, tables and files.
 
+use super::primitive::{Area, Opt, Primitive, opt};
 use super::results::{CRITERION, RESAMPLES};
-use super::{Area, Opt, Primitive, opt};
 
 const TEST_RESAMPLES: Opt =
     opt("n_resamples", "int", "100000", "permutations drawn; where there are no more in all, each is taken once");

@@ -1,6 +1,6 @@
 //! Primitives of machines, as scripts see them.
 
-use super::{Area, Primitive, opt};
+use super::primitive::{Area, Primitive, opt};
 
 pub const AREA: Area = Area {
     title: "Machines",

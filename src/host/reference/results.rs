@@ -1,6 +1,6 @@
 //! Primitives of statistics and stored results, as scripts see them.
 
-use super::{Area, Opt, Primitive, opt};
+use super::primitive::{Area, Opt, Primitive, opt};
 
 const MAGNITUDE: Opt =
     opt("magnitude_threshold", "float", "6.0", "|x| from which a value is a hit; a rung of the ladder");

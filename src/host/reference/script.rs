@@ -1,6 +1,6 @@
 //! Primitives that steer a script and show what it found, as scripts see them.
 
-use super::{Area, Primitive, opt};
+use super::primitive::{Area, Primitive, opt};
 
 pub const FLOW: Area = Area {
     title: "Flags, side by side, logs",

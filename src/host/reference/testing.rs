@@ -1,6 +1,6 @@
 //! Primitives of tests, as scripts see them. The fake world exists under `outlier test` only.
 
-use super::{Area, Primitive};
+use super::primitive::{Area, Primitive};
 
 pub const AREA: Area = Area {
     title: "Tests",

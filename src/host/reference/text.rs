@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::super::modules;
-use super::{AREAS, Opt, Primitive, find, parameters};
+use super::super::{stdlib, syntax};
+use super::primitive::{Opt, Primitive, arities, parameters};
+use super::{AREAS, find};
 use crate::error::{Error, Result};
 use crate::suggest;
 
@@ -25,7 +26,7 @@ struct ModuleText {
 
 /// The modules inside the program and their documented functions.
 fn module_texts() -> Vec<ModuleText> {
-    let engine = super::super::syntax();
+    let engine = syntax::engine();
     let text = |(name, source): (&'static str, &'static str)| {
         let ast = engine.compile(source).ok()?;
         let about = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
@@ -44,7 +45,7 @@ fn module_texts() -> Vec<ModuleText> {
         functions.sort_by(|a, b| (&a.name, a.parameters.len()).cmp(&(&b.name, b.parameters.len())));
         Some(ModuleText { name, about, functions })
     };
-    modules::texts().filter_map(text).collect()
+    stdlib::texts().filter_map(text).collect()
 }
 
 /// Everything in short, or one primitive, area or module in full.
@@ -205,12 +206,12 @@ pub fn definitions() -> Vec<(String, String)> {
     let mut text = String::from("module static;\n");
     for primitive in AREAS.iter().flat_map(|area| area.primitives) {
         for signature in primitive.signatures {
-            for count in super::arities(signature) {
+            for count in arities(signature) {
                 text += &definition(primitive, signature, count);
             }
         }
     }
-    let engine = super::super::syntax();
+    let engine = syntax::engine();
     let language = engine.definitions().include_standard_packages(true);
     let mut files = vec![("outlier.d.rhai".to_string(), text), ("language.d.rhai".to_string(), language.single_file())];
     for module in module_texts() {

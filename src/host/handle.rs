@@ -1,0 +1,47 @@
+//! Handles: values that a script holds without their contents, and that read like maps.
+
+use rhai::{Dynamic, Engine};
+use serde_json::Value;
+
+use super::growth::too_large;
+use super::json::to_dynamic;
+use super::problem::{ScriptResult, throw};
+use crate::error::Error;
+use crate::suggest;
+
+/// The part of a handle that scripts see.
+pub trait Readable {
+    const NAME: &'static str;
+    /// The field that is left out where it is too large for a script.
+    const LARGE: Option<&'static str> = None;
+    fn json(&self) -> Value;
+}
+
+fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
+    let json = handle.json();
+    match json.get(name) {
+        Some(value) => Ok(to_dynamic(value)),
+        None if T::LARGE == Some(name) => Err(too_large("Size of array/BLOB")),
+        None => {
+            let names: Vec<_> = json.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+            let error = Error::bad_argument(format!("{} has no field `{name}`", T::NAME));
+            Err(throw(error.hint(suggest::hint(name, names.iter().copied()))))
+        }
+    }
+}
+
+/// Lets scripts read a kind of handle: by its fields, as JSON, and as text.
+pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
+    engine.register_type_with_name::<T>(T::NAME);
+    engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));
+    engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());
+    engine.register_fn("to_string", |handle: &mut T| format!("{}({})", T::NAME, short(&handle.json())));
+    engine.register_fn("to_debug", |handle: &mut T| handle.json().to_string());
+}
+
+/// The scalar fields of a handle, for printing.
+pub fn short(json: &Value) -> String {
+    let scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
+    let fields = json.as_object().into_iter().flatten().filter(|(_, value)| scalar(value));
+    fields.map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ")
+}

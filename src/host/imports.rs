@@ -1,0 +1,62 @@
+//! Imports at work: the modules that a thread is in the middle of bringing in. Circles of them are refused, and of a module whose
+//! import does something it is told once.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use rhai::{EvalAltResult, Position};
+
+use super::problem::as_map;
+use crate::error::Error;
+
+/// Modules that bring in each other, one inside of the other.
+const MAX_WITHIN: usize = 32;
+
+/// Modules of which it is told that they act when they are imported.
+static ACTING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+thread_local! {
+    /// Modules that this thread is in the middle of bringing in, outermost first.
+    static WITHIN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is to be told of the module that is being imported, if one is, at the first `deed` that its import does.
+pub fn first_deed(deed: &str) -> Option<String> {
+    let file = WITHIN.with_borrow(|within| within.last().cloned())?;
+    let is_first = ACTING.lock().expect("no panic under this lock").insert(file.clone());
+    is_first.then(|| {
+        format!(
+            "importing {file} runs what stands outside of its functions, {deed} first: put that into `if is_main() {{ … }}`"
+        )
+    })
+}
+
+/// While it lives, a module is being brought in.
+pub struct Within(());
+
+impl Within {
+    /// An error when the module is in the middle of being brought in already, or too many are.
+    pub fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
+        WITHIN.with_borrow_mut(|within| {
+            let error = if let Some(first) = within.iter().position(|other| other == name) {
+                let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();
+                Error::bad_argument(format!("modules import each other in a circle: {}", circle.join(" imports ")))
+                    .hint("put what both need into a third module")
+            } else if within.len() >= MAX_WITHIN {
+                Error::bad_argument(format!("{MAX_WITHIN} modules import each other in a row"))
+                    .hint("import what is needed where it is needed")
+            } else {
+                within.push(name.to_string());
+                return Ok(Self(()));
+            };
+            Err(Box::new(EvalAltResult::ErrorRuntime(as_map(&error).into(), position)))
+        })
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.with_borrow_mut(|within| drop(within.pop()));
+    }
+}

@@ -1,0 +1,97 @@
+//! The interpreter: Rhai with every primitive, held to its bounds, and the run of a script file.
+
+use std::sync::Arc;
+
+use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
+
+use super::context::{Context, Watch};
+use super::diagnostic::Diagnostic;
+use super::{
+    assertions, claims, ending, extract, figures, files, flags, flow, growth, index, logs, machines, modules, names,
+    perplexity, scripts, show, statistics, stored, sweeps, syntax, tokens, usage, values,
+};
+use crate::progress::{Progress, Silent, interrupt_requested};
+use crate::terminal;
+
+/// An engine with every primitive registered.
+pub fn engine(context: &Arc<Context>) -> Engine {
+    let mut engine = syntax::engine();
+    usage::enforce(&mut engine, &context.bounds, &context.used);
+    growth::register(&mut engine);
+    let c = context.clone();
+    engine.on_print(move |text| c.prints(text));
+    engine.on_debug(|text, source, position| {
+        terminal::note(format!("{}{position:?}: {text}", source.unwrap_or_default()))
+    });
+    engine.set_module_resolver(modules::Modules::new(context.library.clone()));
+    values::register(&mut engine);
+    extract::register(&mut engine, context);
+    tokens::register(&mut engine, context);
+    machines::register(&mut engine, context);
+    statistics::register(&mut engine);
+    index::register(&mut engine);
+    sweeps::register(&mut engine);
+    claims::register(&mut engine);
+    perplexity::register(&mut engine, context);
+    figures::register(&mut engine, context);
+    files::register(&mut engine, context);
+    stored::register(&mut engine, context);
+    flags::register(&mut engine, context);
+    flow::register(&mut engine, context);
+    ending::register(&mut engine, context);
+    logs::register(&mut engine, context);
+    show::register(&mut engine, context);
+    assertions::register(&mut engine, context);
+    engine
+}
+
+/// Name and number of arguments of every primitive that scripts can call.
+pub fn registered() -> Vec<(String, usize)> {
+    struct Nobody;
+    impl Watch for Nobody {
+        fn progress(&self) -> Arc<dyn Progress> {
+            Arc::new(Silent)
+        }
+
+        fn line(&self, _: &str) {}
+    }
+    let context = Context::new("".into(), "".into(), Vec::new(), Arc::new(Nobody));
+    let mut names = names::registered(&engine(&Arc::new(context)));
+    // Those are the language's, with bounds and a meaning, or laid out for people.
+    let of_the_language = |name: &str| growth::NAMES.contains(&name) || name == "print" || name == ending::NAME;
+    names.retain(|(name, _)| !of_the_language(name));
+    names
+}
+
+/// Compiles and runs a script file.
+pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic>> {
+    let source = scripts::read(&context.script)?;
+    let name = context.script.display().to_string();
+    let mut ast: AST = syntax::compiled(engine, &source).map_err(|e| Diagnostic::from_parse(&e, &name, &source))?;
+    ast.set_source(name.as_str());
+    if !context.flags.is_empty() && !calls_args(&ast) {
+        let message = format!("{name} takes no flags, {:?} given", context.flags[0]);
+        let hint = context.flags.iter().find_map(|word| flags::misplaced(word));
+        let hint = hint.unwrap_or_else(|| "a script declares its flags with args(#{ name: default })".to_string());
+        return Err(Box::new(Diagnostic::usage(message, &hint)));
+    }
+    let outcome = engine.run_ast_with_scope(&mut Scope::new(), &ast);
+    if outcome.is_ok() && !context.failed() && !interrupt_requested() {
+        context.ended_well();
+    }
+    outcome.map_err(|e| Box::new(Diagnostic::from_runtime(*e, &name)))
+}
+
+/// Whether the script, or anything it imports, may read flags.
+fn calls_args(ast: &AST) -> bool {
+    let mut found = false;
+    ast.walk(&mut |nodes| {
+        found |= match nodes.last() {
+            Some(ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _))) => call.name == "args",
+            Some(ASTNode::Stmt(Stmt::Import(..))) => true,
+            _ => false,
+        };
+        !found
+    });
+    found
+}

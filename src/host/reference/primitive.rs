@@ -1,0 +1,91 @@
+//! What is written down of a function that scripts can call: how it is called, what it does, its options.
+
+/// One key of an option map.
+#[derive(Clone, Copy, Debug)]
+pub struct Opt {
+    pub key: &'static str,
+    /// A type, or the words that can be chosen from: `"f32" | "bf16"`.
+    pub kind: &'static str,
+    /// What holds when it is left out; "" where it must be given, or where nothing holds.
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+/// `key`, `kind`, `default`, `meaning` of an option.
+pub const fn opt(key: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Opt {
+    Opt { key, kind, default, meaning }
+}
+
+impl Opt {
+    /// The words that can be chosen from, where that is all there is.
+    pub fn choices(&self) -> Vec<&'static str> {
+        let words: Option<Vec<_>> =
+            self.kind.split(" | ").map(|word| word.strip_prefix('"')?.strip_suffix('"')).collect();
+        words.unwrap_or_default()
+    }
+}
+
+/// A function that scripts can call.
+#[derive(Clone, Copy, Debug)]
+pub struct Primitive {
+    pub name: &'static str,
+    /// `name(parameter: type, parameter?: type) -> type`; a first parameter also reads as a method's owner.
+    pub signatures: &'static [&'static str],
+    pub summary: &'static str,
+    pub options: &'static [Opt],
+    /// A script that runs as it stands, in a folder that holds `examples/`.
+    pub example: &'static str,
+}
+
+impl Primitive {
+    /// Names of option keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.options.iter().map(|option| option.key)
+    }
+
+    /// Numbers of arguments that it can be called with, the owner of a method counted, ascending.
+    pub fn arities(&self) -> Vec<usize> {
+        let mut arities: Vec<usize> = self.signatures.iter().flat_map(|signature| arities(signature)).collect();
+        arities.sort_unstable();
+        arities.dedup();
+        arities
+    }
+}
+
+/// Parameters of a signature: name, type, and whether it can be left out.
+pub fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
+    let inner = signature.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(inner, _)| inner);
+    fn parameter(text: &str) -> (&str, &str, bool) {
+        let (name, kind) = text.split_once(": ").unwrap_or((text, "any"));
+        (name.trim_end_matches('?'), kind, name.ends_with('?'))
+    }
+    inner.split(", ").filter(|text| !text.is_empty()).map(parameter).collect()
+}
+
+/// Numbers of arguments that a signature can be called with.
+pub fn arities(signature: &str) -> std::ops::RangeInclusive<usize> {
+    let all = parameters(signature);
+    let optional = all.iter().filter(|(.., optional)| *optional).count();
+    all.len() - optional..=all.len()
+}
+
+/// A group of primitives.
+pub struct Area {
+    pub title: &'static str,
+    pub about: &'static str,
+    pub primitives: &'static [Primitive],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_tell_how_many_arguments() {
+        assert_eq!(parameters("f(a: int, b?: map) -> any"), [("a", "int", false), ("b", "map", true)]);
+        assert_eq!(arities("f(a: int, b?: map) -> any"), 1..=2);
+        assert_eq!(arities("f() -> any"), 0..=0);
+        assert_eq!(Opt { kind: "\"a\" | \"b\"", ..opt("", "", "", "") }.choices(), ["a", "b"]);
+        assert!(opt("k", "int", "", "").choices().is_empty());
+    }
+}
