@@ -2,7 +2,9 @@
 
 use candle_core::bail;
 
-use super::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
+use super::cpu::{Attend, FeedForward, Projection, ShortConv};
+use super::delta_net::DeltaNet;
+use super::scores::{score_queries, scores};
 use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
 use crate::error;
 use crate::tensor::wrapped;

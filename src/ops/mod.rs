@@ -2,29 +2,20 @@
 //! pass over memory each, f32 inside.
 
 mod cpu;
+mod delta_net;
 mod gpu;
+mod scores;
 
 pub use cpu::{Attend, DELTA_CHUNK, FeedForward, Projection, Room, ShortConv, Source, chunk_queries};
 pub(crate) use cpu::{values, vectorised};
+pub use delta_net::DeltaNet;
+pub use scores::{score_queries, scores};
 
 use candle_core::Result;
 
 use crate::tensor::Tensor;
 use crate::tensor::is_full;
 use crate::vocabulary::{Activation, NormKind};
-
-/// Bytes of attention scores that exist at once on a GPU.
-const SCORE_BYTES: usize = 256 << 20;
-
-/// Queries whose scores exist at once on a GPU.
-pub fn score_queries(heads: usize, positions: usize) -> usize {
-    (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
-}
-
-/// Most scores of so many queries: of all heads, with keys that one of the queries sees.
-pub fn scores(heads: usize, queries: usize, positions: usize, window: Option<usize>) -> usize {
-    heads * queries * window.map_or(positions, |window| positions.min(window + queries))
-}
 
 /// `x` [.., size], `weight` and `bias` [size], all f32.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -78,20 +69,6 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
             gpu::attend(q, k.cuda()?, v.cuda()?, sinks, op).map(Tensor::Cuda)
         }
     }
-}
-
-/// The heads of a gated delta rule and what decides how fast they forget.
-pub struct DeltaNet<'a> {
-    pub positions: usize,
-    pub heads: usize,
-    /// Heads that share a key.
-    pub group: usize,
-    /// [sequences * positions, 2 * heads]: for each key, beta of its group before the sigmoid, then what drives the decay.
-    pub beta_and_decay: &'a Tensor,
-    /// Logarithm of the rate of decay, [heads].
-    pub a_log: &'a Tensor,
-    /// Added to what drives the decay, [heads].
-    pub dt_bias: &'a Tensor,
 }
 
 /// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
