@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::shared::Shared;
 use super::values;
 use super::vector::{exp, sum, vectorised};
-use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
+use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
 use crate::memory;
 use crate::vocabulary::Order;
 
@@ -46,7 +46,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<Vec<f32>>, op: A
 }
 
 thread_local! {
-    static SCORES: Cell<[Buffer; 2]> = Cell::default();
+    static SCORES: Cell<[Scratch; 2]> = Cell::default();
 }
 
 /// One chunk: its sequence, key head, and first query.
@@ -88,7 +88,7 @@ impl Chunked {
         queries: usize,
         (q, k, v): (&[f32], &[f32], &[f32]),
         to: Shared,
-        buffers: &mut [Buffer; 2],
+        buffers: &mut [Scratch; 2],
     ) {
         let Attend { heads, kv_heads, head_dim, .. } = self.op;
         let group = heads / kv_heads;
@@ -108,7 +108,7 @@ impl Chunked {
         };
         let stride = kv_heads * head_dim;
         let [scores, sums] = buffers;
-        let scores = scores.room(head_rows.len() * keys);
+        let scores = scores.reserve(head_rows.len() * keys);
         let kind = Kind::best(self.op.rounded);
         let rows =
             Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
@@ -123,7 +123,7 @@ impl Chunked {
         }
         let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
         let w = Weight { values: of_head(v), stride, order: Order::InOut, input: keys, out: head_dim };
-        let sums = sums.room(head_rows.len() * head_dim);
+        let sums = sums.reserve(head_rows.len() * head_dim);
         multiply_here(kind, &rows, &w, Out { values: sums, stride: head_dim });
         for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(head_dim)).zip(factors) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.

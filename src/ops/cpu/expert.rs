@@ -9,7 +9,7 @@ use super::activation::combine;
 use super::project::{Projection, multiply};
 use super::shared::Shared;
 use super::{PIECE, values, values_mut};
-use crate::gemm::{Buffer, Rows};
+use crate::gemm::{Rows, Scratch};
 use crate::vocabulary::Activation;
 
 /// The weights of a feed-forward network: down(act(gate x) * up x), or without a gate, or with both interleaved in `up`.
@@ -23,7 +23,7 @@ pub struct FeedForward<'a> {
 }
 
 /// Memory for what is between the products of one network, kept for the next.
-pub type Room = Mutex<[Buffer; 3]>;
+pub type Room = Mutex<[Scratch; 3]>;
 
 pub fn add_expert(
     residual: &Tensor,
@@ -45,16 +45,16 @@ struct AddExpert<'a> {
 }
 
 impl AddExpert<'_> {
-    fn run(&self, residual: &mut [f32], x: &[f32], hidden: usize, buffers: &mut [Buffer; 3]) -> Result<()> {
+    fn run(&self, residual: &mut [f32], x: &[f32], hidden: usize, buffers: &mut [Scratch; 3]) -> Result<()> {
         let FeedForward { gate, up, down, activation, rounded } = self.network;
         let count = self.rows.len();
         let (up_width, (width, _)) = (up.sizes()?.1, down.sizes()?);
         let [first, second, result] = buffers;
-        let (inner, result) = (first.room(count * up_width), result.room(count * hidden));
+        let (inner, result) = (first.reserve(count * up_width), result.reserve(count * hidden));
         let x = Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(self.rows) };
         match gate {
             Some(gate) => {
-                let gates = second.room(count * width);
+                let gates = second.reserve(count * width);
                 multiply(&x, &[*gate, *up], *rounded, &mut [gates, inner])?;
                 combine(*activation, Some(gates), inner, up_width);
             }
