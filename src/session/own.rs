@@ -50,8 +50,8 @@ impl Fleet {
         }
         // The worker of a task is found again by its name.
         let name = match &asked.task {
-            Some(task) => format!("{}{}-{task}", rent::PREFIX, project_name()),
-            None => format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff),
+            Some(task) => format!("{}{}-{task}", gpu::PREFIX, project_name()),
+            None => format!("{}{}-{:06x}", gpu::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff),
         };
         let label = Label {
             id: target.host.clone(),
