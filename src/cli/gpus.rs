@@ -252,7 +252,7 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
         };
         let mut listed = listed.into_iter();
         if let Some(machine) = listed.find(|machine| machine.id == id_or_name || machine.name == id_or_name) {
-            if !machine.name.starts_with(rent::PREFIX) {
+            if !machine.name.starts_with(gpu::PREFIX) {
                 let message = format!("{id_or_name} is called \"{}\": it was not made by this program", machine.name);
                 return Err(Error::bad_argument(message).hint("it is left alone; use its provider's own tools"));
             }

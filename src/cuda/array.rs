@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::context::{Arg, Context, Stream};
+use super::context::Context;
+use super::driver_context::Stream;
+use super::kernels::Arg;
 use super::memory::Buffer;
 use crate::error::Result;
 
@@ -43,7 +45,7 @@ impl Array {
     /// An array with anything in it.
     pub fn new(context: &Arc<Context>, dims: &[usize], element: Element) -> Result<Self> {
         let bytes = dims.iter().product::<usize>() * element.bytes();
-        Ok(Self::of(context.allocate(bytes, Stream::Compute)?, dims, element))
+        Ok(Self::of(Buffer::new(context, bytes, Stream::Compute)?, dims, element))
     }
 
     /// What `buffer` holds.

@@ -1,13 +1,14 @@
-//! Products by cuBLAS, which is opened at run time.
+//! Products by cuBLAS.
 
 use std::ffi::{c_int, c_void};
 
-use cudarc::cublas::result::{self, CublasError};
+use cudarc::cublas::result;
 use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_t as Operation, cudaDataType as Type};
-use cudarc::driver::sys::CUstream;
 
 use super::array::{Array, Element};
-use super::context::{Context, Stream};
+use super::context::Context;
+use super::cublas::failed;
+use super::driver_context::Stream;
 use super::timeline::Amount;
 use crate::error::{Error, Kind, Result};
 
@@ -27,31 +28,6 @@ impl Precision {
             Self::Tensor32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
         }
     }
-}
-
-fn failed(what: &str, error: CublasError) -> Error {
-    Error::new(Kind::Unsupported, format!("cuBLAS: {what}: {:?}", error.0))
-        .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere")
-}
-
-/// Whether the library can be opened: from the loader's path, or from where toolkits and PyTorch keep it.
-pub fn is_here() -> bool {
-    static SEARCH: std::sync::Once = std::sync::Once::new();
-    // SAFETY: opening the library runs its own initialisation only.
-    let opens = || unsafe { sys::is_culib_present() };
-    if opens() {
-        return true;
-    }
-    SEARCH.call_once(super::library::load_cublas);
-    opens()
-}
-
-pub(super) fn handle(stream: CUstream) -> Result<sys::cublasHandle_t> {
-    let starting = |error| failed("starting", error);
-    let handle = result::create_handle().map_err(starting)?;
-    // SAFETY: the handle was just made, the stream is of the current context.
-    unsafe { result::set_stream(handle, stream.cast()) }.map_err(starting)?;
-    Ok(handle)
 }
 
 fn size(value: usize) -> Result<c_int> {

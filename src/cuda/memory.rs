@@ -1,47 +1,16 @@
-//! Memory of a GPU: what holds it, and how much of it is in use.
+//! Memory of a GPU: what holds it, and how it is filled.
 
 use std::sync::Arc;
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::context::{Context, Stream};
-
-/// Bytes of GPU memory. What the copying stream allocates are weights, and they have room of their own: work that finds none
-/// can be cut, weights cannot.
-#[derive(Default)]
-pub(super) struct Account {
-    pub(super) weights: usize,
-    pub(super) work: usize,
-    pub(super) peak: usize,
-    /// Bytes that may be in use.
-    pub(super) limit: usize,
-    /// Of them those that work leaves alone.
-    pub(super) reserved: usize,
-    /// Something was refused.
-    pub(super) full: bool,
-}
-
-impl Account {
-    pub(super) fn of(&mut self, stream: Stream) -> &mut usize {
-        match stream {
-            Stream::Compute => &mut self.work,
-            Stream::Copy => &mut self.weights,
-        }
-    }
-
-    /// Books `bytes` more, or says how many bytes are allowed.
-    pub(super) fn book(&mut self, bytes: usize, stream: Stream) -> std::result::Result<(), usize> {
-        let weights = self.weights.max(if stream == Stream::Compute { self.reserved } else { 0 });
-        if weights + self.work + bytes > self.limit {
-            self.full = true;
-            return Err(self.limit);
-        }
-        *self.of(stream) += bytes;
-        self.peak = self.peak.max(self.weights + self.work);
-        Ok(())
-    }
-}
+use super::context::Context;
+use super::driver_context::{Stream, failed, out_of_memory};
+use super::staging::{Half, Pinned};
+use super::timeline::Amount;
+use crate::error::Result;
+use crate::memory::PAGE;
 
 /// GPU memory, freed in the order of the stream that it was allocated on.
 pub struct Buffer {
@@ -53,8 +22,23 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn new(context: Arc<Context>, address: CUdeviceptr, bytes: usize, stream: Stream) -> Self {
-        Self { context, address, bytes, booked_as: stream, freed_on: stream }
+    /// Memory with anything in it, in the order of `stream`.
+    ///
+    /// # Errors
+    /// Of kind `oom` when the GPU or the limit has no room for it.
+    pub fn new(context: &Arc<Context>, bytes: usize, stream: Stream) -> Result<Self> {
+        context.enter()?;
+        let booked = context.account().book(bytes, stream);
+        booked.map_err(|limit| out_of_memory(format!("the GPU's memory is full: {limit} bytes are allowed")))?;
+        // SAFETY: the stream is this context's; what is allocated is freed when this is dropped.
+        let address = unsafe { result::malloc_async(context.stream(stream), bytes.max(1)) };
+        let address = address.map_err(|error| {
+            let mut account = context.account();
+            *account.of(stream) -= bytes;
+            account.full = true;
+            failed(&format!("allocating {bytes} bytes"), error)
+        })?;
+        Ok(Self { context: context.clone(), address, bytes, booked_as: stream, freed_on: stream })
     }
 
     pub fn context(&self) -> &Arc<Context> {
@@ -75,8 +59,41 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         *self.context.account().of(self.booked_as) -= self.bytes;
         if self.context.enter().is_ok() {
-            // SAFETY: allocated by `allocate`; what still uses it is on this stream, before this.
+            // SAFETY: allocated by `new`; what still uses it is on this stream, before this.
             _ = unsafe { result::free_async(self.address, self.context.stream(self.freed_on)) };
         }
     }
+}
+
+/// Memory on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to put what
+/// is there, once for every piece: `phase` bytes (below `PAGE`) behind the beginning of a page. Complete when this returns.
+pub fn receive(
+    contexts: &[&Arc<Context>],
+    bytes: usize,
+    phase: usize,
+    mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
+) -> Result<Vec<Buffer>> {
+    let buffers =
+        contexts.iter().map(|context| Buffer::new(context, bytes, Stream::Copy)).collect::<Result<Vec<_>>>()?;
+    // Where it is kept.
+    contexts[0].enter()?;
+    let mut halves = match contexts[0].idle().pop() {
+        Some(halves) => halves,
+        None => [Half::new(Pinned::BYTES + PAGE)?, Half::new(Pinned::BYTES + PAGE)?],
+    };
+    for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
+        let length = Pinned::BYTES.min(bytes - start);
+        let half = &mut halves[i % 2];
+        half.wait()?;
+        fill(start, &mut half.bytes()[phase..phase + length])?;
+        for (context, buffer) in contexts.iter().zip(&buffers) {
+            context.enter()?;
+            context.timed(Stream::Copy, "to the GPU", Amount::Bytes(length), || {
+                half.send(phase..phase + length, buffer.address() + start as u64, context.stream(Stream::Copy))
+            })?;
+        }
+    }
+    halves.iter_mut().try_for_each(Half::wait)?;
+    contexts[0].idle().push(halves);
+    Ok(buffers)
 }

@@ -1,22 +1,29 @@
 //! What CUDA there is on this machine, and what stands in the way of it. Nothing is linked: the program starts where there is
 //! neither driver nor GPU.
 
+mod account;
 mod array;
 mod blas;
 mod context;
+mod cublas;
 mod driver;
+mod driver_context;
+mod kernels;
 mod library;
 mod memory;
 mod ptx;
 mod staging;
 mod timeline;
+mod trace;
 
 pub use array::{Array, Element};
 pub use blas::{Batch, Precision, Sizes, product, products};
-pub use context::{Arg, Context, Stream, THREADS, receive};
+pub use context::Context;
 pub use driver::{Driver, Gpu, Missing};
-pub use memory::Buffer;
-pub use timeline::write_timeline;
+pub use driver_context::Stream;
+pub use kernels::{Arg, THREADS};
+pub use memory::{Buffer, receive};
+pub use trace::write_timeline;
 
 use crate::error::{Error, Result};
 
@@ -39,7 +46,7 @@ pub fn usable(index: usize) -> Result<()> {
 
 /// Whether cuBLAS, which multiplies matrices, can be opened; it comes with a CUDA toolkit, and with PyTorch.
 fn products_here() -> Result<()> {
-    if blas::is_here() {
+    if cublas::is_here() {
         return Ok(());
     }
     let problem = "no CUDA: the library libcublas.so is not found";

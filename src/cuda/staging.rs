@@ -5,7 +5,7 @@ use std::ops::Range;
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr, CUevent, CUstream};
 
-use super::context::failed;
+use super::driver_context::failed;
 use crate::error::Result;
 
 /// Host memory that stays where it is, for all GPUs.

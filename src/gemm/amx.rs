@@ -10,9 +10,10 @@ use std::sync::LazyLock;
 
 use half::bf16;
 
-use super::lanes::{Avx512Bf16, Lanes};
+use super::avx::Avx512Bf16;
+use super::lanes::Lanes;
+use super::operands::{Rows, Values, Weight};
 use super::tile::{Before, Place, Tile};
-use super::{Rows, Values, Weight};
 use crate::vocabulary::Order;
 
 /// Rows, and words of a row, of one hardware tile.

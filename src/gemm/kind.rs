@@ -2,9 +2,12 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
+#[cfg(target_arch = "x86_64")]
+use super::avx;
 use super::lanes;
+use super::operands::Rows;
+use super::scratch::Scratch;
 use super::tile::{Chunk, Registers, Tile, pack_tiles};
-use super::{Buffer, Rows};
 
 macro_rules! kinds {
     ($($(#[$cfg:meta])* $kind:ident($tile:ty, $features:tt)),+ $(,)?) => {
@@ -61,9 +64,9 @@ macro_rules! kinds {
             ///
             /// # Safety
             /// `chunk.packed` holds what `pack` wrote, and `y` all outputs of the chunk.
-            pub unsafe fn chunk(self, chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Buffer) {
+            pub unsafe fn chunk(self, chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
                 match self { $($(#[$cfg])* Kind::$kind => {
-                    kinds!(@feature $features, unsafe fn run(chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Buffer) {
+                    kinds!(@feature $features, unsafe fn run(chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
                         unsafe { chunk.run::<$tile>(y, stride, scratch) }
                     });
                     unsafe { run(chunk, y, stride, scratch) }
@@ -80,11 +83,11 @@ kinds! {
     #[cfg(test)]
     PortablePairs(Registers<lanes::PortablePairs, 4>, ""),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Registers<lanes::Avx2, 6>, "avx2,fma"),
+    Avx2(Registers<avx::Avx2, 6>, "avx2,fma"),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Registers<lanes::Avx512, 12>, "avx512f,avx2,fma"),
+    Avx512(Registers<avx::Avx512, 12>, "avx512f,avx2,fma"),
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(Registers<lanes::Avx512Bf16, 12>, "avx512bf16,avx512f,avx2,fma"),
+    Avx512Bf16(Registers<avx::Avx512Bf16, 12>, "avx512bf16,avx512f,avx2,fma"),
     #[cfg(all(test, target_arch = "x86_64"))]
     LikeAmx(amx::Tiles<false>, "avx512bf16,avx512f,avx2,fma"),
     #[cfg(target_arch = "x86_64")]

@@ -8,100 +8,31 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx;
+mod blocking;
 mod kind;
 mod lanes;
+mod operands;
 mod pack;
+mod scratch;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 use std::cell::Cell;
 
-use half::bf16;
 use rayon::prelude::*;
 
-use crate::memory;
-use crate::vocabulary::Order;
+use blocking::{DEPTH, MAX_PANELS, PACKED_BYTES, TASKS_PER_THREAD, TILES_PER_PACK};
 pub use kind::Kind;
-
-/// Words of the inner dimension per block: a panel of a weight then fits the first-level cache.
-const DEPTH: usize = 256;
-/// Bytes of packed rows of x at once.
-const PACKED_BYTES: usize = 16 << 20;
-/// Panels of a weight per task at most: together they stay in the second-level cache.
-const MAX_PANELS: usize = 16;
-/// Tiles of x that stay in the second-level cache while the panels pass.
-const GROUP_ROWS: usize = 96;
-/// Tiles that a task packs at most.
-const TILES_PER_PACK: usize = 16;
-/// Tasks per thread, to even out what else runs on the machine.
-const TASKS_PER_THREAD: usize = 4;
+use operands::check;
+pub use operands::{Factor, Out, Rows, Values, Weight};
+pub use scratch::Scratch;
 
 /// Bytes that products of `rows` rows of `input` values keep: x packed, and panels of weights for each thread.
 pub fn kept_bytes(rows: usize, input: usize, threads: usize) -> usize {
     (rows * input * 4).min(PACKED_BYTES) + threads * MAX_PANELS * Kind::best(false).columns() * DEPTH * 4
-}
-
-/// Rows of activations: `rows` of them, or those that `chosen` names.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    pub values: &'a [f32],
-    /// Values from one row to the next.
-    pub stride: usize,
-    pub rows: usize,
-    pub columns: usize,
-    pub chosen: Option<&'a [u32]>,
-}
-
-impl<'a> Rows<'a> {
-    /// All of a contiguous [rows, columns].
-    pub fn all(values: &'a [f32], columns: usize) -> Self {
-        Self { values, stride: columns, rows: values.len() / columns.max(1), columns, chosen: None }
-    }
-
-    fn row(&self, i: usize) -> &'a [f32] {
-        let i = self.chosen.map_or(i, |chosen| chosen[i] as usize);
-        &self.values[i * self.stride..][..self.columns]
-    }
-}
-
-#[derive(Clone, Copy)]
-pub enum Values<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
-
-/// The other operand: [out, input] or [input, out], rows `stride` values apart.
-#[derive(Clone, Copy)]
-pub struct Weight<'a> {
-    pub values: Values<'a>,
-    pub stride: usize,
-    pub order: Order,
-    pub input: usize,
-    pub out: usize,
-}
-
-/// Where a product goes: rows of `stride` values.
-pub struct Out<'a> {
-    pub values: &'a mut [f32],
-    pub stride: usize,
-}
-
-/// One of several products of the same rows: weight, bias [out] and where y goes.
-pub struct Factor<'a> {
-    pub w: Weight<'a>,
-    pub bias: Option<&'a [f32]>,
-    pub y: Out<'a>,
-}
-
-/// Panics unless the operands of a product fit each other: the tiles read and write through pointers, and tasks write side
-/// by side, so that nothing below looks at lengths again.
-fn check(x: &Rows, w: &Weight, bias: Option<&[f32]>, y: &Out) {
-    assert_eq!(x.columns, w.input, "inner dimensions of a product");
-    assert!(bias.is_none_or(|bias| bias.len() >= w.out), "a bias for every output of a product");
-    assert!(x.rows <= 1 || y.stride >= w.out, "rows of a product that do not overlap");
-    let room = x.rows.checked_sub(1).map_or(Some(0), |above| above.checked_mul(y.stride)?.checked_add(w.out));
-    assert!(room.is_some_and(|room| y.values.len() >= room), "room for a product");
 }
 
 /// y = x · Wᵀ + bias for each factor, on all threads; x is packed once.
@@ -116,7 +47,7 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
     for first in (0..x.rows).step_by(block) {
         let rows = block.min(x.rows - first);
         let tiles = rows.div_ceil(kind.rows());
-        let packed = buffer.room(tiles * kind.rows() * words);
+        let packed = buffer.reserve(tiles * kind.rows() * words);
         let from = Pointer(packed.as_mut_ptr());
         let tiles_per_pack = (tiles / (TASKS_PER_THREAD * threads)).clamp(1, TILES_PER_PACK);
         let pack = |i: usize| {
@@ -151,7 +82,7 @@ pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
     let words = kind.words(w.input);
     let tiles = x.rows.div_ceil(kind.rows());
     let (mut buffer, mut scratch) = (PACKED_HERE.take(), PANELS.take());
-    let packed = buffer.room(tiles * kind.rows() * words).as_mut_ptr();
+    let packed = buffer.reserve(tiles * kind.rows() * words).as_mut_ptr();
     let chunk = |columns| tile::Chunk {
         packed,
         first: 0,
@@ -222,38 +153,11 @@ impl Pointer {
     }
 }
 
-/// A cache line of words.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-// SAFETY: an array of f32, without padding.
-unsafe impl bytemuck::Zeroable for Line {}
-unsafe impl bytemuck::Pod for Line {}
-
-/// Memory that a thread keeps for its next product, aligned to cache lines.
-#[derive(Default)]
-pub struct Buffer {
-    lines: Vec<Line>,
-}
-
-impl Buffer {
-    /// Room for `words`, of any content.
-    pub fn room(&mut self, words: usize) -> &mut [f32] {
-        let lines = words.div_ceil(16);
-        if self.lines.len() < lines {
-            // The old block first, so that both are never there at once.
-            self.lines = Vec::new();
-            self.lines = memory::unset(lines);
-        }
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..words]
-    }
-}
-
 thread_local! {
     /// Taken while in use: a thread that waits for others may be given other work of this kind meanwhile.
-    static PACKED: Cell<Buffer> = Cell::default();
-    static PACKED_HERE: Cell<Buffer> = Cell::default();
-    static PANELS: Cell<Buffer> = Cell::default();
+    static PACKED: Cell<Scratch> = Cell::default();
+    static PACKED_HERE: Cell<Scratch> = Cell::default();
+    static PANELS: Cell<Scratch> = Cell::default();
 }
 
 /// The vector instructions that products in f32 and in bf16 use here.

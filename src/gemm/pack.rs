@@ -4,8 +4,9 @@
 
 use half::bf16;
 
+use super::blocking::DEPTH;
 use super::lanes::Lanes;
-use super::{DEPTH, Rows, Values, Weight};
+use super::operands::{Rows, Values, Weight};
 use crate::vocabulary::Order;
 
 /// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide registers.

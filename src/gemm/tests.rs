@@ -1,8 +1,10 @@
 //! Products against plain sums in f64, for every kind of tile that this CPU has.
 
+use half::bf16;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::vocabulary::Order;
 
 /// Sizes that end within a tile, a panel, a block of depth, and on an odd input.
 const SIZES: [(usize, usize, usize); 6] =

@@ -2,9 +2,11 @@
 
 use std::marker::PhantomData;
 
+use super::blocking::{DEPTH, GROUP_ROWS};
 use super::lanes::Lanes;
+use super::operands::{Rows, Weight};
 use super::pack;
-use super::{Buffer, DEPTH, GROUP_ROWS, Rows, Weight};
+use super::scratch::Scratch;
 
 /// What a tile is made of: how its operands are packed, and its innermost loop. Every function may be called only where
 /// `available` is true.
@@ -88,9 +90,9 @@ pub unsafe fn pack_tiles<T: Tile>(
 impl Chunk<'_> {
     /// See `Kind::chunk`.
     #[inline(always)]
-    pub unsafe fn run<T: Tile>(&self, y: *mut f32, stride: usize, scratch: &mut Buffer) {
+    pub unsafe fn run<T: Tile>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
         let panels = self.columns.len().div_ceil(T::COLUMNS);
-        let scratch = scratch.room(panels * T::COLUMNS * DEPTH).as_mut_ptr();
+        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH).as_mut_ptr();
         unsafe { T::begin() };
         for from in (0..self.words).step_by(DEPTH) {
             let depth = DEPTH.min(self.words - from);

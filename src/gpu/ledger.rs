@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
+use super::own;
 pub use super::owner::{Life, Owner};
-use super::{Offer, SshAddress, own};
+use super::provider::{Offer, SshAddress};
 use crate::error::{Error, Kind, Result};
 
 /// How long one process waits for another's write.

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rent::{PREFIX, Patience};
-use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, way};
+use super::patience::Patience;
+use super::provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
+use super::way;
 use crate::error::{Error, Result};
 use crate::remote::{self, HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::timeout;
 
-use super::http::{Attempt, Trouble};
+use super::attempt::{Attempt, Trouble};
 
 /// Bytes per second that must come on the average of a window; a slow link that two dozen requests share brings more.
 const LEAST_RATE: f64 = 1024.0;

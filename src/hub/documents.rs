@@ -15,7 +15,8 @@ use super::formats::{self, Format};
 use super::json_values::Values;
 use super::lines::{self, Shuffled, Slices};
 use super::parquet_text::TextColumn;
-use super::text_file::{Bytes, TextFile};
+use super::text_file::{Bytes, TextFile, unreadable};
+use super::texts::{DEFAULT_COLUMN, Texts};
 use super::unpack::Packing;
 use super::{dataset, json, spooled, table};
 use crate::error::{Error, Result};
@@ -23,13 +24,9 @@ use crate::outside::BOM;
 use crate::progress::interrupt_requested;
 use crate::record::{Brought, TextArgs, TextFormat};
 
-/// The column of texts where none is named, as datasets usually call it.
-pub const DEFAULT_COLUMN: &str = "text";
 /// Bytes of the beginning of a file by which its format is told.
 const HEAD: u64 = 64 << 10;
 
-/// Texts, made when they are asked for.
-pub type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
 /// Gives the documents of group `i`, in the order of this generator where there is one.
 type ReadGroup = Box<dyn FnMut(usize, Option<ChaCha8Rng>) -> Result<Texts> + Send>;
 
@@ -241,18 +238,4 @@ impl Content {
             None => Ok(texts),
         }
     }
-}
-
-/// The error of a file that could not be read; one of ours that came through a reader stays what it is.
-pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
-    if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        return own.clone();
-    }
-    Error::io(format!("reading {path}"), error).hint(match error.kind() {
-        std::io::ErrorKind::InvalidData => {
-            "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
-        }
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
-        _ => "paths given to load_tokens start from the folder the program runs in",
-    })
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response};
 
+use super::attempt::{Attempt, Trouble};
 use super::body::Body;
-use super::http::{Attempt, Http, Patience, Trouble};
+use super::http::{Http, Patience};
 use super::refusal::{self, Refusal};
 use super::resolve::RemoteFile;
 use crate::error::{Error, Kind, Result};

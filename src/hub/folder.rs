@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
 use super::repository::small;
-use super::shards::{self, INDEX, SINGLE};
+use super::shards::{self, INDEX, SINGLE, nothing};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
@@ -93,7 +93,7 @@ impl Folder {
     }
 
     fn opened(&self) -> Result<&Opened> {
-        self.found()?.ok_or_else(|| weight_formats::nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place()))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde::de::IgnoredAny;
 
+use super::file_name::{Name, PLAIN};
 use super::json_values::{first_value, without_nan};
 use super::markup;
 use super::unpack::Packing;
@@ -46,9 +47,6 @@ impl Format {
 const TELLING: usize = 8000;
 /// What every Parquet file begins with.
 const PARQUET: &[u8] = b"PAR1";
-
-/// Endings of names of plain texts: what looks like another format there is asked about.
-pub const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
 
 /// Endings of names of tables, and what stands between their cells: within a name they are asked about.
 const TABLES: &[(&str, u8)] = &[("csv", b','), ("tsv", b'\t'), ("psv", b'|')];
@@ -230,25 +228,6 @@ pub fn judge(
             .hint("format: \"json\" reads the texts in it; format: \"text\" reads it as it is, with braces and keys"));
     }
     Ok(json_shape(head, whole, true))
-}
-
-/// What the name of a file says about it.
-pub struct Name {
-    /// What stands behind the points, in small letters and without what a packer adds: "csv" and "txt" for "x.CSV.txt.gz".
-    pub endings: Vec<String>,
-}
-
-impl Name {
-    pub fn of(path: &str) -> Self {
-        let file = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-        let inner = [".gz", ".gzip", ".zst", ".zstd"].into_iter().find_map(|packed| file.strip_suffix(packed));
-        Self { endings: inner.unwrap_or(&file).split('.').skip(1).map(str::to_string).collect() }
-    }
-
-    /// How it ends: nothing for a name without a point.
-    pub fn ending(&self) -> &str {
-        self.endings.last().map_or("", String::as_str)
-    }
 }
 
 /// What a file is of which the first bytes, or else the name, are those of a format that holds no text: "a NumPy file".

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
+use super::attempt::{Attempt, Trouble};
 use super::body::Body;
 use super::environment;
 use super::refusal::{self, Refusal};
@@ -56,21 +57,6 @@ const KEPT: Duration = Duration::from_secs(1 << 30);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// What to ask oneself about an answer that makes no sense.
 pub const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
-
-/// Why a request has not brought what it should.
-pub enum Trouble {
-    /// Another attempt will not help.
-    Fatal(Error),
-    /// The hub says no.
-    Refused(Refusal),
-    /// Another attempt may; the server may have said after how long.
-    Passing { problem: String, after: Option<Duration> },
-    /// A signed address is no longer good.
-    Expired,
-}
-
-/// What one attempt has brought.
-pub type Attempt<T> = std::result::Result<T, Trouble>;
 
 /// The process's runtime for everything that waits for the network.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();

@@ -5,10 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::documents::DEFAULT_COLUMN;
 use super::formats::no_column;
 use super::json_values::{HINT_ARRAY, Place, Value, without_nan};
-use super::lines::not_text;
+use super::texts::{DEFAULT_COLUMN, not_text};
 use crate::error::{Error, Result};
 use crate::outside::shown;
 

@@ -4,9 +4,8 @@
 use std::fmt;
 use std::io::{BufRead, BufReader};
 
-use super::documents::unreadable;
-use super::lines::{MAX_DOCUMENT, SLICE};
-use super::text_file::Bytes;
+use super::text_file::{Bytes, unreadable};
+use super::texts::{MAX_DOCUMENT, SLICE};
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::interrupt_requested;

@@ -1,27 +1,16 @@
 //! Text files as a stream: pieces of one text, or what stands between separators, of which lines are a kind. No more of a file
 //! is in memory than one of them.
 
-use std::io::{BufRead, BufReader, Error as IoError, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::documents::{Texts, unreadable};
 use super::json_values::{Place, Value};
-use super::text_file::{Bytes, ReadRange};
+use super::text_file::{Bytes, ReadRange, unreadable};
+use super::texts::{MAX_DOCUMENT, MAX_SHUFFLED, SLICE, Texts, not_text, too_many};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
-
-/// Bytes of one piece of a text.
-pub const SLICE: usize = 64 << 10;
-/// Bytes of one document: larger ones are no documents but a missing separator.
-pub const MAX_DOCUMENT: usize = 256 << 20;
-/// Documents of a file that is shuffled: their places are kept, 16 bytes each.
-pub const MAX_SHUFFLED: usize = 64 << 20;
-
-pub fn not_text(path: &str) -> Error {
-    unreadable(path, &IoError::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
-}
 
 /// The consecutive pieces of one text; none of one that is blank.
 pub struct Slices {
@@ -182,11 +171,6 @@ pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Op
         let from = begin + spot.offset;
         read(from..from + u64::from(spot.bytes)).map(|bytes| (spot, bytes))
     })))
-}
-
-pub fn too_many(path: &str) -> Error {
-    let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
-    Error::unsupported(message).hint("cut the file into several, or store it as Parquet")
 }
 
 /// The documents between separators.

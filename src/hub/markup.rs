@@ -1,7 +1,7 @@
 //! Texts that are not plain although they hold nothing but characters: markup and archives of pages, told by how they begin and by
 //! their names.
 
-use super::formats::{Name, PLAIN};
+use super::file_name::{Name, PLAIN};
 
 /// A kind of markup.
 pub struct Markup {

@@ -3,6 +3,7 @@
 //!
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`).
 
+mod attempt;
 mod body;
 mod cache;
 mod dataset;
@@ -12,6 +13,7 @@ mod documents;
 mod download;
 mod environment;
 mod fetch;
+mod file_name;
 mod folder;
 mod folders;
 mod formats;
@@ -24,6 +26,7 @@ mod markup;
 mod names;
 mod parquet_checks;
 mod parquet_text;
+mod questions;
 mod ranges;
 mod refusal;
 mod repository;
@@ -34,6 +37,7 @@ mod spooled;
 mod streamed;
 mod table;
 mod text_file;
+mod texts;
 mod unpack;
 mod weight_formats;
 

@@ -17,10 +17,10 @@ use parquet::schema::types::ColumnDescriptor;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::documents::Texts;
 use super::formats::no_column;
 use super::parquet_checks::{self, Packed, Pages};
 use super::text_file::ReadRange;
+use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::outside::{complaint, guarded, shown};
 

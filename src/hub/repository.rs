@@ -4,32 +4,27 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Semaphore;
-
 use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
-use super::folders;
-use super::http::{self, Http, Patience};
+use super::http::{Http, Patience};
 use super::names::is_commit;
+use super::questions::{ask_all, resolve_all};
 use super::refusal::{self, Refusal};
-use super::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
+use super::resolve::{Address, RemoteFile, check_revision};
 use super::shards::{self, INDEX, SINGLE};
 use super::source::{ByteSource, SMALL_FILE, too_large};
-use super::streamed::{Streamed, without_config};
+use super::streamed::{CONFIG, Streamed, first_answer};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::words::counted;
 
-/// Files that are asked for at the same time.
-const QUESTIONS: usize = 32;
 /// Larger than any Git LFS pointer.
 const POINTER_BYTES: u64 = 4096;
 /// Missing files that an error names.
 const NAMED: usize = 3;
-const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// Bytes of weights from which on their headers are read before they are downloaded: what is smaller has come as quickly.
@@ -169,24 +164,6 @@ fn offline(address: &Address, snapshot: Option<&Snapshot>, name: &str) -> Error 
 /// The error of a file in the cache, with what keeps it from being fetched again.
 fn and(damaged: Error, problem: &str, address: &Address) -> Error {
     Error { message: format!("{}: {}, and {problem}", address.told(), damaged.message), ..damaged }
-}
-
-/// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
-/// attempt has to do.
-pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
-    let is_folder =
-        address.is_bare() || address.kind == RepositoryKind::Model && folders::nearest(&address.id).is_some();
-    let (http, patience): (_, fn() -> Patience) = match (hurried, is_folder) {
-        (true, _) => (Http::new()?.hurried(), Patience::once),
-        (false, true) => (Http::new()?, Patience::brief),
-        (false, false) => (Http::new()?, Patience::default),
-    };
-    let http = Arc::new(http);
-    let answer = ask_all(&http, address, revision, [CONFIG].into_iter(), patience)?.remove(0);
-    answer.map_err(|error| match hurried {
-        true => error,
-        false => address.unknown(without_config(&http, address, revision, error)),
-    })
 }
 
 /// What kept the hub from answering, without the name of what it was asked about.
@@ -374,42 +351,4 @@ impl Repository<'_> {
         let (told, names) = (self.address.told(), names.join(", "));
         format!("{told}: {names} {have} not in the cache, and {problem}")
     }
-}
-
-/// Asks the hub for several files; one answer per name.
-pub fn resolve_all<'a>(
-    http: &Arc<Http>,
-    address: &Arc<Address>,
-    revision: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<Vec<Result<Arc<RemoteFile>>>> {
-    ask_all(http, address, revision, names, Patience::default)
-}
-
-/// The same with another patience than usual.
-pub fn ask_all<'a>(
-    http: &Arc<Http>,
-    address: &Arc<Address>,
-    revision: &str,
-    names: impl Iterator<Item = &'a str>,
-    patience: fn() -> Patience,
-) -> Result<Vec<Result<Arc<RemoteFile>>>> {
-    let (http, address, revision) = (http.clone(), address.clone(), revision.to_string());
-    let names: Vec<_> = names.map(str::to_string).collect();
-    http::wait(async move {
-        let at_once = Arc::new(Semaphore::new(QUESTIONS));
-        let ask = |name: String| {
-            let (http, address, revision, at_once) = (http.clone(), address.clone(), revision.clone(), at_once.clone());
-            tokio::spawn(async move {
-                let _place = at_once.acquire().await;
-                RemoteFile::resolve(&http, &address, &revision, &name, patience()).await.map(Arc::new)
-            })
-        };
-        let tasks: Vec<_> = names.into_iter().map(ask).collect();
-        let mut found = Vec::new();
-        for task in tasks {
-            found.push(task.await.map_err(|e| Error::new(Kind::Io, format!("asking the hub: {e}")))?);
-        }
-        Ok(found)
-    })
 }

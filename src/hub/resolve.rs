@@ -9,8 +9,9 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 use reqwest::{Method, Url};
 use tokio::sync::Mutex;
 
+use super::attempt::Trouble;
 use super::hash::Hash;
-use super::http::{Answer, Http, IS_IT_A_HUB, Patience, Trouble};
+use super::http::{Answer, Http, IS_IT_A_HUB, Patience};
 use super::names::{is_commit, is_file_path, is_revision};
 use super::refusal::{self, Refusal};
 use super::source::SMALL_FILE;

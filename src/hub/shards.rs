@@ -18,6 +18,12 @@ pub const SINGLE: &str = "model.safetensors";
 /// Files that a model has at most.
 const MOST: usize = 4096;
 
+/// The error of a folder or repository in which nothing holds weights.
+pub fn nothing(place: &str) -> Error {
+    Error::not_found(format!("{place}: neither {SINGLE} nor {INDEX}"))
+        .hint("a model folder holds config.json and safetensors weights")
+}
+
 /// As much of an index as is kept: the names of files, each once. The index of a large model has a line per tensor.
 #[derive(Deserialize)]
 struct Index {

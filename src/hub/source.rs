@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::weight_formats;
+use super::shards::nothing;
 use crate::error::{Error, Result};
 
 /// Bytes of a file that is read whole: a configuration, an index, a tokenizer.
@@ -69,7 +69,7 @@ pub trait ByteSource: Send + Sync {
     /// # Errors
     /// Those, and `not_found` where there are no weights.
     fn files(&self) -> Result<&[SourceFile]> {
-        self.weights()?.ok_or_else(|| weight_formats::nothing(&self.place()))
+        self.weights()?.ok_or_else(|| nothing(&self.place()))
     }
 
     /// Names of all files beside the weights, where they can be listed.

@@ -8,8 +8,7 @@ use std::os::unix::fs::FileExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::documents::Texts;
-use super::lines::{MAX_SHUFFLED, too_many};
+use super::texts::{MAX_SHUFFLED, Texts, too_many};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 

@@ -5,17 +5,19 @@ use std::sync::{Arc, OnceLock};
 use serde::Deserialize;
 
 use super::fetch::fetch;
+use super::folders;
 use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
+use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
-use super::repository::{first_answer, resolve_all};
 use super::resolve::{Address, RemoteFile, RepositoryKind};
-use super::shards::{self, INDEX, SINGLE};
+use super::shards::{self, INDEX, SINGLE, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside::without_bom;
 
+pub const CONFIG: &str = "config.json";
 /// What `place` begins with, for models on the hub.
 const SCHEME: &str = "hf://";
 
@@ -109,12 +111,30 @@ impl Streamed {
     }
 
     fn opened(&self) -> Result<&Weights> {
-        self.found()?.ok_or_else(|| weight_formats::nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place()))
     }
 }
 
+/// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
+/// attempt has to do.
+pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
+    let is_folder =
+        address.is_bare() || address.kind == RepositoryKind::Model && folders::nearest(&address.id).is_some();
+    let (http, patience): (_, fn() -> Patience) = match (hurried, is_folder) {
+        (true, _) => (Http::new()?.hurried(), Patience::once),
+        (false, true) => (Http::new()?, Patience::brief),
+        (false, false) => (Http::new()?, Patience::default),
+    };
+    let http = Arc::new(http);
+    let answer = ask_all(&http, address, revision, [CONFIG].into_iter(), patience)?.remove(0);
+    answer.map_err(|error| match hurried {
+        true => error,
+        false => address.unknown(without_config(&http, address, revision, error)),
+    })
+}
+
 /// The error of a repository without `config.json`, in the words of what it has instead.
-pub fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, error: Error) -> Error {
+fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, error: Error) -> Error {
     let source = Streamed::of_commit(address, http.clone(), revision);
     let listed = if error.kind == Kind::NotFound { source.listing() } else { None };
     let found = listed.and_then(|names| weight_formats::instead(&address.told(), &names, |name| source.small(name)));

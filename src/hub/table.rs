@@ -5,10 +5,9 @@ use std::io::{BufRead, BufReader};
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
-use super::documents::unreadable;
 use super::formats::no_column;
-use super::lines::{MAX_DOCUMENT, SLICE, not_text};
-use super::text_file::Bytes;
+use super::text_file::{Bytes, unreadable};
+use super::texts::{MAX_DOCUMENT, SLICE, not_text};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 

@@ -7,8 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::documents::unreadable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outside;
 
 /// Bytes of the first piece of a stream: what tells the format.
@@ -85,4 +84,18 @@ impl Read for Stream {
         self.used += count;
         Ok(count)
     }
+}
+
+/// The error of a file that could not be read; one of ours that came through a reader stays what it is.
+pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
+    if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        return own.clone();
+    }
+    Error::io(format!("reading {path}"), error).hint(match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
+        }
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
+        _ => "paths given to load_tokens start from the folder the program runs in",
+    })
 }

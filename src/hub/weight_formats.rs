@@ -59,12 +59,6 @@ const CONTENTS: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "a gzip file"),
 ];
 
-/// The error of a folder or repository in which nothing holds weights.
-pub fn nothing(place: &str) -> Error {
-    Error::not_found(format!("{place}: neither {SINGLE} nor {INDEX}"))
-        .hint("a model folder holds config.json and safetensors weights")
-}
-
 /// Why there are no weights to read in a place with these files, where they say so. `small` reads one of them.
 pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
     if names.iter().any(|name| name == ADAPTER) {

@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Mutex, PoisonError};
 
-use super::{LARGE, PAGE};
+use super::page::{LARGE, PAGE};
 
 /// Stretches that lie idle at most.
 const MAX_IDLE: usize = 1024;

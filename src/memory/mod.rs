@@ -4,6 +4,11 @@
 
 #[cfg(target_os = "linux")]
 mod blocks;
+mod page;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use page::LARGE;
+pub use page::PAGE;
 
 #[cfg(target_os = "linux")]
 #[global_allocator]
@@ -47,12 +52,6 @@ pub fn own() -> Option<u64> {
     let (resident, shared) = (pages.next()??, pages.next()??);
     Some(resident.saturating_sub(shared) * PAGE as u64)
 }
-
-/// Blocks from this size on are mapped by themselves.
-const LARGE: usize = 1 << 20;
-
-/// Of an ordinary page, bytes.
-pub const PAGE: usize = 4096;
 
 /// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
 /// everything below. Call once, at the start.

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use crate::error::Result;
-use crate::gemm::Buffer;
+use crate::gemm::Scratch;
 use crate::tensor::Tensor;
 use crate::vocabulary::{Activation, Order};
 
@@ -41,7 +41,7 @@ pub struct FeedForward<'a> {
 }
 
 /// Memory for what is between the products of one network, kept for the next.
-pub type Room = Mutex<[Buffer; 3]>;
+pub type Room = Mutex<[Scratch; 3]>;
 
 #[derive(Clone, Copy)]
 pub struct Attend {

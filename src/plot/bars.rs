@@ -3,8 +3,8 @@
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, Frame, HEIGHT, SMALL, legend_width};
 use super::colour::{self, INK};
-use super::figure::{Axis, Bars, Figure};
-use super::{empty, font};
+use super::figure::{Axis, Bars, Figure, empty};
+use super::font;
 use crate::error::{Error, Result};
 
 pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     pub title: String,
@@ -144,4 +146,10 @@ pub struct HeatMap {
     /// Where the colours change from cold to warm.
     #[serde(default)]
     pub threshold: Option<f64>,
+}
+
+/// Nothing to draw is a mistake of the caller, and not an empty picture.
+pub(super) fn empty(figure: &Figure) -> Error {
+    Error::bad_argument(format!("figure \"{}\" has nothing to draw", figure.title))
+        .hint("give at least one finite value")
 }

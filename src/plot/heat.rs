@@ -5,8 +5,7 @@
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, DASHES, Frame, HEIGHT, SMALL};
 use super::colour::{self, INK};
-use super::empty;
-use super::figure::{Axis, Figure, HeatMap};
+use super::figure::{Axis, Figure, HeatMap, empty};
 use crate::error::{Error, Result};
 
 /// Steps of colour from the lowest to the highest value.

@@ -3,8 +3,8 @@
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, DASHES, Frame, SMALL, legend_width};
 use super::colour::{self, INK};
-use super::figure::{Figure, Intervals};
-use super::{empty, font};
+use super::figure::{Figure, Intervals, empty};
+use super::font;
 use crate::error::Result;
 
 const ROW: f32 = 30.0;

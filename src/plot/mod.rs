@@ -20,7 +20,7 @@ mod xy;
 pub use figure::{Axis, Bars, Figure, Group, HeatMap, Interval, Intervals, Kind, Point, Series, Xy};
 pub use terminal::{bar_chart, sparkline};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Pixels of a PNG per unit of a figure: sharp in print at a column's width.
 const SCALE: f32 = 2.0;
@@ -43,12 +43,6 @@ fn layout(figure: &Figure) -> Result<canvas::Canvas> {
         Kind::Intervals(intervals) => intervals::layout(figure, intervals),
         Kind::HeatMap(map) => heat::layout(figure, map),
     }
-}
-
-/// Nothing to draw is a mistake of the caller, and not an empty picture.
-fn empty(figure: &Figure) -> Error {
-    Error::bad_argument(format!("figure \"{}\" has nothing to draw", figure.title))
-        .hint("give at least one finite value")
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::axis::Scale;
 use super::canvas::{Anchor, Canvas, DASHES, Frame, HEIGHT, SMALL, legend_width};
 use super::colour::{self, FAINT, INK, PAPER};
-use super::figure::{Figure, Point, Xy};
-use super::{axis, empty, font};
+use super::figure::{Figure, Point, Xy, empty};
+use super::{axis, font};
 use crate::error::Result;
 
 /// More markers than these on one line hide it.

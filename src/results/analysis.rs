@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::names::{CONFIG, FINAL, batch_file};
 use crate::error::Result;
 use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};
 use crate::stats;
@@ -62,13 +63,6 @@ pub fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<V
     files.push((CONFIG.to_string(), config(acts, analysis)));
     files.push((FINAL.to_string(), final_results(acts, analysis, &per_sequence, batches, record)));
     Ok(files)
-}
-
-pub const CONFIG: &str = "config.json";
-pub const FINAL: &str = "final_analysis_results.json";
-
-pub fn batch_file(sequence: usize) -> String {
-    format!("batch_{sequence:03}_results.json")
 }
 
 /// Hits and extremes per norm of one sequence.

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::agreement::{self, Settled};
-use super::analysis::{self, Analysis, CONFIG, FINAL, SCHEMA_VERSION};
+use super::analysis::{self, Analysis, SCHEMA_VERSION};
+use super::names::{FINAL, STATS};
 use super::replace::{self, Replacement};
 use super::{features_csv, stats_file};
 use crate::error::{Error, Kind, Result};
@@ -23,9 +24,6 @@ use crate::record::{Activations, Bootstrap, Detection, Measurements};
 use crate::secret::ledger_name;
 use crate::{stats, suggest};
 
-pub const STATS: &str = "activations.stats";
-/// What saving writes beside one file per sequence.
-pub const FILES: [&str; 4] = [STATS, features_csv::FILE, CONFIG, FINAL];
 /// Longest name of an analysis: hidden files beside its folder have longer ones.
 const MAX_NAME: usize = 160;
 /// Analyses that an error names.

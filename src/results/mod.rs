@@ -5,6 +5,7 @@ mod analysis;
 mod features_csv;
 mod folder;
 mod full_activations;
+mod names;
 mod packed;
 mod replace;
 pub mod sealed;

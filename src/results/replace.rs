@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::analysis::FINAL;
+use super::names::{FINAL, is_own};
 use crate::disk::{self, Hold, Lock};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -236,13 +236,6 @@ fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
         )
     };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-/// Whether a file in the folder of an analysis is made by saving one.
-fn is_own(name: &str) -> bool {
-    let batch = name.strip_prefix("batch_").and_then(|name| name.strip_suffix("_results.json"));
-    let number = |text: &str| text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    super::folder::FILES.contains(&name) || batch.is_some_and(number)
 }
 
 /// A file had both names while the folders changed places. What was removed or renamed in the earlier folder just before is

@@ -4,30 +4,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::lent::{Label, Lent, OWN, Terms, lend};
-use super::own::left_at_work;
+use super::label::{Label, OWN};
+use super::lent::{Lent, Terms, lend};
+use super::own;
+use super::provision::Provision;
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::{Entry, Ledger, Purpose, Stage, now};
-use crate::gpu::rent::{self, Patience, Reap, Renting};
-use crate::gpu::{self, Provider, Want, slurm};
+use crate::gpu::rent::{self, Reap, Renting};
+use crate::gpu::{self, Patience, Provider, Want, slurm};
 use crate::progress::{Event, Progress};
-use crate::remote::{SshTarget, key_pair};
+use crate::remote::key_pair;
 use crate::threads;
 use crate::words::counted;
-
-/// What `provision_gpu` asks for.
-#[derive(Clone, Debug)]
-pub struct Provision {
-    pub provider: String,
-    pub want: Want,
-    pub ssh: Option<SshTarget>,
-    pub terms: Terms,
-    pub keep_running: bool,
-    /// What the machine is for: a later run that asks for the same takes it over where this one died.
-    pub task: Option<String>,
-    /// Bytes that must be free on a machine that the user has; what is rented is rented with its disk.
-    pub room: Option<u64>,
-}
 
 /// The name of the provider that hands jobs in: here, or on the login node that is named.
 fn cluster(asked: &Provision) -> Result<String> {
@@ -37,7 +25,7 @@ fn cluster(asked: &Provision) -> Result<String> {
 pub struct Fleet {
     /// `results/` of the project.
     results: PathBuf,
-    pub(super) run: String,
+    run: String,
     machines: Mutex<Vec<Arc<Lent>>>,
     /// Providers that this run has asked for machines.
     used: Mutex<Vec<Arc<dyn Provider>>>,
@@ -95,7 +83,7 @@ impl Fleet {
     /// A machine as asked for, with a worker on it.
     pub fn provision(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let lent = match asked.provider.as_str() {
-            "ssh" => self.own(asked, progress)?,
+            "ssh" => own::provision(asked, &self.run, &self.ledger_file(), progress)?,
             "slurm" => self.rented(asked, gpu::provider(&cluster(asked)?)?, progress)?,
             name => self.rented(asked, gpu::provider(name)?, progress)?,
         };
@@ -238,7 +226,7 @@ impl Fleet {
                     return format!("{}: {}", label.id, error.message);
                 }
                 if label.is_own() {
-                    return left_at_work(lent);
+                    return lent.left_at_work();
                 }
                 format!(
                     "{} ({}) is left running: ${:.2}/h, ${:.2} so far; {}; `outlier repl --attach {}` takes it up again, \
@@ -363,7 +351,7 @@ impl Fleet {
         ending.leaked = !failures.is_empty();
         ending.lines.extend(failures.into_iter().map(|error| error.message));
         let kept = machines.iter().filter(|lent| lent.label.is_own() && lent.label.keep_running && !lent.has_ended());
-        ending.lines.extend(kept.map(|lent| left_at_work(lent)));
+        ending.lines.extend(kept.map(|lent| lent.left_at_work()));
         let used = self.used.lock().expect("no panic under this lock").clone();
         for provider in used {
             let reaped =

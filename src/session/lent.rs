@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::confined;
 use super::deploy::{Deployed, deploy};
+use super::label::Label;
 use super::remote::{Link, status};
 use super::watched::{GiveUp, Watched};
 use super::{Op, Remote, Reply, Session};
@@ -32,34 +33,6 @@ pub struct Terms {
     pub lifetime: Duration,
     /// How long a call tries to reach a silent machine.
     pub patience: Duration,
-}
-
-/// What a machine is called and what it costs.
-#[derive(Clone, Debug)]
-pub struct Label {
-    /// Unique; also names the folder of the worker.
-    pub name: String,
-    /// The provider's id, or the name where the provider has none.
-    pub id: String,
-    pub provider: String,
-    pub gpu: String,
-    /// USD per hour.
-    pub price: f64,
-    /// USD that it may cost in all.
-    pub max_cost: Option<f64>,
-    pub keep_running: bool,
-    /// Seconds since 1970, from when it is charged.
-    pub since: f64,
-}
-
-/// The provider of machines that the user has.
-pub const OWN: &str = "ssh";
-
-impl Label {
-    /// Whether it is a machine that the user has, of which only the worker begins and ends.
-    pub fn is_own(&self) -> bool {
-        self.provider == OWN
-    }
 }
 
 /// Bytes that a machine may answer to a question that has a short answer, a few hashes included.
@@ -240,6 +213,16 @@ impl Lent {
             Ok(None) => "it stays until it is terminated".to_string(),
             Err(error) => format!("it does not answer: {}", error.message),
         }
+    }
+
+    /// Of a machine that the user has: how long it stays at work, how it is taken up again and how it is ended.
+    pub(super) fn left_at_work(&self) -> String {
+        let Label { id, name, .. } = &self.label;
+        format!(
+            "{id} is left at work as {name}; {}; `outlier repl --attach {name}` takes it up again, \
+             `outlier gpus terminate {name}` ends it",
+            self.stays()
+        )
     }
 
     fn usable(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lent::Label;
+use super::label::Label;
 use crate::cuda;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;

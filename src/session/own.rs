@@ -1,13 +1,14 @@
 //! Machines that the user has: reached over SSH, with a worker that begins and ends there, and a row in the ledger for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fleet::{Fleet, Provision};
-use super::lent::{Label, Lent, OWN, lend, project_name};
+use super::label::{Label, OWN};
+use super::lent::{Lent, lend, project_name};
+use super::provision::Provision;
 use crate::error::{Error, Result};
-use crate::gpu::ledger::{Purpose, now};
+use crate::gpu::ledger::{Ledger, Purpose, now};
 use crate::gpu::rent::{self, Reap};
 use crate::gpu::{self, own};
 use crate::progress::{Event, Progress};
@@ -16,95 +17,92 @@ use crate::remote::{HereGrouped, Machine, Ssh, check_room};
 /// A machine that does not answer for so long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Of a machine that the user has: how long it stays at work, how it is taken up again and how it is ended.
-pub fn left_at_work(lent: &Lent) -> String {
-    let Label { id, name, .. } = &lent.label;
-    format!(
-        "{id} is left at work as {name}; {}; `outlier repl --attach {name}` takes it up again, \
-         `outlier gpus terminate {name}` ends it",
-        lent.stays()
-    )
+/// A machine that the user has, with a worker on it, for the run `run`; the ledger of its project is `ledger`.
+pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
+    let target = asked.ssh.as_ref().ok_or_else(|| {
+        Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
+    })?;
+    let ssh = match target.host.as_str() {
+        // Everything as on another machine, but for the wire.
+        "localhost" => None,
+        _ => {
+            let login = target.login(CONNECT_TIMEOUT)?;
+            login.notes.iter().for_each(|note| progress.event(Event::Warning(note.clone())));
+            Some(Arc::new(Ssh::new(login)))
+        }
+    };
+    let machine: Arc<dyn Machine> = match &ssh {
+        None => Arc::new(HereGrouped),
+        Some(ssh) => ssh.clone(),
+    };
+    if let Some(bytes) = asked.room {
+        check_room(&*machine, "~/", bytes, "what `disk_gb` asks for")?;
+    }
+    // The worker of a task is found again by its name.
+    let name = match &asked.task {
+        Some(task) => format!("{}{}-{task}", gpu::PREFIX, project_name()),
+        None => format!("{}{}-{:06x}", gpu::PREFIX, run, rand::random::<u32>() & 0xff_ffff),
+    };
+    let label = Label {
+        id: target.host.clone(),
+        provider: OWN.to_string(),
+        gpu: String::new(),
+        price: 0.0,
+        max_cost: None,
+        keep_running: asked.keep_running,
+        since: now(),
+        name,
+    };
+    let name = label.name.clone();
+    // The machine has answered by then, and nothing runs there yet.
+    let written = |_: &str| match note(
+        asked,
+        run,
+        ledger,
+        &label,
+        &own::name_of(target, ssh.and_then(|ssh| ssh.proved()))?,
+        progress,
+    ) {
+        Err(error) if asked.keep_running => Err(error),
+        Err(error) => {
+            let text = format!("{}: it is not written down that it is at work: {}", label.id, error.message);
+            progress.event(Event::Warning(text));
+            Ok(None)
+        }
+        Ok(()) => Ok(None),
+    };
+    let lent = lend(label.clone(), machine, &asked.terms, written, progress);
+    if let Ok(ledger) = Ledger::open(ledger) {
+        let _ = match &lent {
+            Ok(_) => ledger.ready(&name, None, &[]),
+            // It may have been started all the same, and ends itself when nobody comes.
+            Err(_) if !asked.keep_running => ledger.closed(&name),
+            Err(_) => ledger.ending(&name),
+        };
+    }
+    lent.map(Arc::new)
 }
 
-impl Fleet {
-    /// A machine that the user has, with a worker on it.
-    pub(super) fn own(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
-        let target = asked.ssh.as_ref().ok_or_else(|| {
-            Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
-        })?;
-        let ssh = match target.host.as_str() {
-            // Everything as on another machine, but for the wire.
-            "localhost" => None,
-            _ => {
-                let login = target.login(CONNECT_TIMEOUT)?;
-                login.notes.iter().for_each(|note| progress.event(Event::Warning(note.clone())));
-                Some(Arc::new(Ssh::new(login)))
-            }
-        };
-        let machine: Arc<dyn Machine> = match &ssh {
-            None => Arc::new(HereGrouped),
-            Some(ssh) => ssh.clone(),
-        };
-        if let Some(bytes) = asked.room {
-            check_room(&*machine, "~/", bytes, "what `disk_gb` asks for")?;
+/// Writes down a worker on a machine that the user has, before it is started; what runs that died have left at work there
+/// is ended first.
+fn note(
+    asked: &Provision,
+    run: &str,
+    ledger: &Path,
+    label: &Label,
+    provider: &str,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let ledger = Ledger::open(ledger)?;
+    let left = ledger.open_entries()?.into_iter().any(|entry| entry.provider == provider && entry.owner.is_dead());
+    if left {
+        let provider = gpu::provider(provider)?;
+        match rent::reap(&*provider, &ledger, &provider.patience(), Reap::Useless) {
+            Ok(lines) => lines.into_iter().for_each(|line| progress.event(Event::Warning(line))),
+            Err(error) => progress.event(Event::Warning(format!("looking for leftovers: {}", error.message))),
         }
-        // The worker of a task is found again by its name.
-        let name = match &asked.task {
-            Some(task) => format!("{}{}-{task}", rent::PREFIX, project_name()),
-            None => format!("{}{}-{:06x}", rent::PREFIX, self.run, rand::random::<u32>() & 0xff_ffff),
-        };
-        let label = Label {
-            id: target.host.clone(),
-            provider: OWN.to_string(),
-            gpu: String::new(),
-            price: 0.0,
-            max_cost: None,
-            keep_running: asked.keep_running,
-            since: now(),
-            name,
-        };
-        let name = label.name.clone();
-        // The machine has answered by then, and nothing runs there yet.
-        let note = |_: &str| match self.note(
-            asked,
-            &label,
-            &own::name_of(target, ssh.and_then(|ssh| ssh.proved()))?,
-            progress,
-        ) {
-            Err(error) if asked.keep_running => Err(error),
-            Err(error) => {
-                let text = format!("{}: it is not written down that it is at work: {}", label.id, error.message);
-                progress.event(Event::Warning(text));
-                Ok(None)
-            }
-            Ok(()) => Ok(None),
-        };
-        let lent = lend(label.clone(), machine, &asked.terms, note, progress);
-        if let Ok(ledger) = self.ledger() {
-            let _ = match &lent {
-                Ok(_) => ledger.ready(&name, None, &[]),
-                // It may have been started all the same, and ends itself when nobody comes.
-                Err(_) if !asked.keep_running => ledger.closed(&name),
-                Err(_) => ledger.ending(&name),
-            };
-        }
-        lent.map(Arc::new)
     }
-
-    /// Writes down a worker on a machine that the user has, before it is started; what runs that died have left at work there
-    /// is ended first.
-    fn note(&self, asked: &Provision, label: &Label, provider: &str, progress: &dyn Progress) -> Result<()> {
-        let ledger = self.ledger()?;
-        let left = ledger.open_entries()?.into_iter().any(|entry| entry.provider == provider && entry.owner.is_dead());
-        if left {
-            let provider = gpu::provider(provider)?;
-            match rent::reap(&*provider, &ledger, &provider.patience(), Reap::Useless) {
-                Ok(lines) => lines.into_iter().for_each(|line| progress.event(Event::Warning(line))),
-                Err(error) => progress.event(Event::Warning(format!("looking for leftovers: {}", error.message))),
-            }
-        }
-        let (run, task, keep_running) = (self.run.clone(), asked.task.clone(), asked.keep_running);
-        let purpose = Purpose { run, task, key_file: PathBuf::new(), keep_running };
-        ledger.lent(&label.name, provider, &label.id, &purpose, now() + asked.terms.lifetime.as_secs_f64())
-    }
+    let (run, task, keep_running) = (run.to_string(), asked.task.clone(), asked.keep_running);
+    let purpose = Purpose { run, task, key_file: PathBuf::new(), keep_running };
+    ledger.lent(&label.name, provider, &label.id, &purpose, now() + asked.terms.lifetime.as_secs_f64())
 }

@@ -6,7 +6,7 @@
 use crate::record::{Bracket, Classification, Feature, PossibleFeature};
 
 use super::criterion::{Applied, classify_model, share};
-use super::detect::{Group, counts};
+use super::group::{Group, counts};
 use super::reach::{Reach, magnitude};
 
 /// `most` counts positions at the rung below; `reach` is that of the rung above, and `certain` what passed with it.

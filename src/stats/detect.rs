@@ -5,7 +5,6 @@
 //! threshold; position counts and hits come from the ladders, and between two rungs there are bounds for them (`bracket`).
 
 use std::cmp::Reverse;
-use std::ops::Range;
 
 use crate::error::Result;
 use crate::record::{
@@ -13,17 +12,11 @@ use crate::record::{
 };
 
 use super::bracket::bracket;
-use super::criterion::{Applied, Counts, classify_model, share};
+use super::criterion::{Applied, classify_model, share};
+use super::group::{Group, counts};
 use super::layer_stats::layer_stats;
 use super::reach::{Reach, magnitude, signs_hit};
 use super::signed_ladder::SignedLadder;
-
-/// The sequences one list of features is about.
-pub struct Group {
-    /// Its number, when it is one sequence by itself.
-    pub sequence: Option<usize>,
-    pub sequences: Range<usize>,
-}
 
 /// Applies `criterion` to every feature of the record. `num_features_hit` counts feature dimensions, and
 /// `num_non_finite` counts over all positions, whatever the scope and `skip_positions`. With a threshold that is not a rung,
@@ -64,18 +57,6 @@ fn passing(applied: &Applied, reach: &Reach, group: &Group) -> Vec<Feature> {
     // Magnitudes of hits are positive and finite, and the bits of such floats sort as the floats do.
     features.sort_by_key(|feature| (Reverse(feature.max_magnitude.to_bits()), feature.feature_dim));
     features
-}
-
-/// What is known of a feature over the group.
-pub fn counts(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Counts {
-    let sequences = group.sequences.clone();
-    let layers = reach.layers(applied.criterion.layer_unit);
-    Counts {
-        layers_hit: layers.union(feature, sequences.clone()).len(),
-        num_layers: layers.num_layers,
-        positions_hit: sequences.clone().map(|s| u64::from(reach.positions(feature, s))).sum(),
-        num_positions: applied.positions * sequences.len() as u64,
-    }
 }
 
 /// The feature's row in the result, if it passes over the group.

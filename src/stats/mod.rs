@@ -11,6 +11,7 @@ mod correction;
 mod criterion;
 mod detect;
 mod draws;
+mod group;
 mod index;
 mod integrity;
 mod interval;

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::super::{Description, SshAddress, State};
 use crate::error::{Error, Kind, Result};
+use crate::gpu::provider::{Description, SshAddress, State};
 use crate::plain::plain;
 
 /// Letters of an id, of a host or user, and of text that is only shown.

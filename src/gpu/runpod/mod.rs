@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::rent::PREFIX;
-use super::{Description, Offer, Provider, Reached, SshAddress, Want, ssh};
+use super::provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, Want, ssh};
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
 use crate::remote::Machine;

@@ -2,7 +2,7 @@
 
 use super::cluster::{Cluster, complaint};
 use crate::error::{Error, Kind, Result};
-use crate::gpu::{Description, Offer, State, Want};
+use crate::gpu::provider::{Description, Offer, State, Want};
 use crate::remote::quoted;
 
 const SCRIPT: &str = include_str!("job.sh");

@@ -13,8 +13,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::rent::Patience;
-use super::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh, way};
+use super::patience::Patience;
+use super::provider::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
+use super::way;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{self, Here, Login, Machine, Ssh, SshTarget, quoted};
 

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::shared::Shared;
 use super::vector::{exp, sum, vectorised};
-use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
+use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
 use crate::memory;
 use crate::ops::operands::Attend;
 use crate::vocabulary::Order;
@@ -32,7 +32,7 @@ pub fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Atten
 }
 
 thread_local! {
-    static SCORES: Cell<[Buffer; 2]> = Cell::default();
+    static SCORES: Cell<[Scratch; 2]> = Cell::default();
 }
 
 /// One chunk: its sequence, key head, and first query.
@@ -74,7 +74,7 @@ impl Chunked<'_> {
         queries: usize,
         (q, k, v): (&[f32], &[f32], &[f32]),
         to: Shared,
-        buffers: &mut [Buffer; 2],
+        buffers: &mut [Scratch; 2],
     ) {
         let Attend { heads, kv_heads, head_dim, .. } = *self.op;
         let group = heads / kv_heads;
@@ -94,7 +94,7 @@ impl Chunked<'_> {
         };
         let stride = kv_heads * head_dim;
         let [scores, sums] = buffers;
-        let scores = scores.room(head_rows.len() * keys);
+        let scores = scores.reserve(head_rows.len() * keys);
         let kind = Kind::best(self.op.rounded);
         let rows =
             Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
@@ -109,7 +109,7 @@ impl Chunked<'_> {
         }
         let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
         let w = Weight { values: of_head(v), stride, order: Order::InOut, input: keys, out: head_dim };
-        let sums = sums.room(head_rows.len() * head_dim);
+        let sums = sums.reserve(head_rows.len() * head_dim);
         multiply_here(kind, &rows, &w, Out { values: sums, stride: head_dim });
         for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(head_dim)).zip(factors) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::gates::Gates;
 use super::shared::Shared;
 use super::vector::{exp, vectorised};
-use crate::gemm::{Buffer, Kind, Out, Rows, Values, Weight, multiply_here};
+use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
 use crate::vocabulary::Order;
 
 pub use super::gates::CHUNK;
@@ -25,7 +25,7 @@ pub struct Heads {
 }
 
 thread_local! {
-    static ROOM: Cell<Buffer> = Cell::default();
+    static ROOM: Cell<Scratch> = Cell::default();
 }
 
 /// One head of one sequence.
@@ -62,11 +62,11 @@ fn part<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
 
 impl Head<'_> {
     /// Calls `emit` with every position and its result [value_dim].
-    fn run(&self, room: &mut Buffer, mut emit: impl FnMut(usize, &[f32])) {
+    fn run(&self, room: &mut Scratch, mut emit: impl FnMut(usize, &[f32])) {
         let (dk, dv) = (self.key_dim, self.value_dim);
         let both = dv + dk;
         let size = 2 * dk * dv + CHUNK * (3 * CHUNK + 3 * dk + 4 * dv + both);
-        let mut rest = room.room(size);
+        let mut rest = room.reserve(size);
         let rest = &mut rest;
         let (state, added) = (part(rest, dk * dv), part(rest, dk * dv));
         let (between, system, scores) =

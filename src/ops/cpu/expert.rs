@@ -8,7 +8,7 @@ use super::project::multiply;
 use super::shared::Shared;
 use super::vector::vectorised;
 use crate::error::Result;
-use crate::gemm::{Buffer, Rows};
+use crate::gemm::{Rows, Scratch};
 use crate::ops::operands::FeedForward;
 
 /// residual[rows[i]] += weights[i] * network(x[rows[i]]), both [tokens, hidden]. The caller has checked that `rows` lie in
@@ -19,17 +19,17 @@ pub fn add_expert(
     hidden: usize,
     network: &FeedForward,
     (rows, weights): (&[u32], &[f32]),
-    buffers: &mut [Buffer; 3],
+    buffers: &mut [Scratch; 3],
 ) -> Result<()> {
     let FeedForward { gate, up, down, activation, rounded } = network;
     let count = rows.len();
     let (up_width, (width, _)) = (up.sizes()?.1, down.sizes()?);
     let [first, second, result] = buffers;
-    let (inner, result) = (first.room(count * up_width), result.room(count * hidden));
+    let (inner, result) = (first.reserve(count * up_width), result.reserve(count * hidden));
     let x = Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(rows) };
     match gate {
         Some(gate) => {
-            let gates = second.room(count * width);
+            let gates = second.reserve(count * width);
             multiply(&x, &[*gate, *up], *rounded, &mut [gates, inner])?;
             activate(*activation, Some(gates), inner, up_width);
         }

@@ -1,6 +1,6 @@
 //! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those of transformers modules.
 
-use super::Names;
+use super::names::Names;
 use crate::error::Result;
 use crate::outside::shown;
 use crate::spec::config::Config;

@@ -4,9 +4,10 @@
 //! experts, and weighted by the scores alone; shared experts are added. `attention_bias` never concerns the output
 //! projection. The extra layer for multi-token prediction that checkpoints hold is not part of a forward pass.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};

@@ -3,7 +3,8 @@
 //! LayerNorms, learned positions, one fused projection for q, k and v, weights stored [in, out]. Checkpoints have their
 //! names with or without `transformer.`; `attn.bias` in them is a causal mask, not a bias.
 
-use super::{Names, activation};
+use super::activation::activation;
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Positions, Qkv, Tensor};

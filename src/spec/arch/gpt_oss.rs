@@ -3,8 +3,8 @@
 //! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone unpacked them. Which of
 //! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
 
-use super::Names;
 use super::decoder::{Decoder, Defaults, layer_windows, sliding_window};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::mxfp4::{BLOCK, BLOCK_BYTES};

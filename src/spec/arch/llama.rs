@@ -1,7 +1,8 @@
 //! Llama (`model_type` "llama"): the dense control. Facts: transformers `modeling_llama`.
 
+use super::activation::activation;
 use super::decoder::{Decoder, LLAMA};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Mlp, Model};

@@ -2,9 +2,10 @@
 //!
 //! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window};
 use super::experts::{self, Sizes};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};

@@ -2,6 +2,7 @@
 //!
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
+mod activation;
 #[cfg(test)]
 mod configs;
 mod decoder;
@@ -12,6 +13,7 @@ mod gpt2;
 mod gpt_oss;
 mod llama;
 mod mixtral;
+mod names;
 mod olmoe;
 mod opt;
 mod qwen3;
@@ -20,40 +22,14 @@ mod qwen3_next;
 #[cfg(test)]
 mod released;
 
+pub use names::{Names, Released};
+
 use super::config::Config;
 use super::naming::Naming;
-use super::{HEAD, Model, Tensor};
-use super::{inventory, quantised};
+use super::{Model, inventory, quantised};
 use crate::error::{Error, Result};
 use crate::outside::shown;
 use crate::suggest;
-use crate::vocabulary::Activation;
-
-/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
-pub trait Names {
-    /// Whether the checkpoint holds a tensor of this name.
-    fn has(&self, tensor: &str) -> bool;
-
-    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
-    /// that is missing: transformers ties what is not in the files, and only that.
-    fn ends(&self, tied: bool, embedding: Tensor) -> (Tensor, Tensor) {
-        let head = Tensor::new(HEAD, embedding.shape.clone());
-        match (tied, self.has(HEAD), self.has(&embedding.name)) {
-            (true, true, false) => (head.clone(), head),
-            (true, false, _) => (embedding.clone(), embedding),
-            _ => (embedding, head),
-        }
-    }
-}
-
-/// Names as released, for plans made from `config.json` alone. No release has a head beside the embedding it is tied to.
-pub struct Released;
-
-impl Names for Released {
-    fn has(&self, tensor: &str) -> bool {
-        tensor != HEAD
-    }
-}
 
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
@@ -140,21 +116,4 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
         .hint("is this the config.json that belongs to the weights, unchanged?"));
     }
     Ok(model)
-}
-
-/// `hidden_act` by its name in transformers.
-fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
-    let name = c.opt_str(key)?.unwrap_or_else(|| default.to_string());
-    match name.as_str() {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "relu" => Ok(Activation::Relu),
-        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
-            Ok(Activation::GeluTanh)
-        }
-        _ => Err(c.wrong(
-            key,
-            &format!("is \"{}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh", shown(&name)),
-        )),
-    }
 }

@@ -2,9 +2,10 @@
 //!
 //! Query and key norms run over the whole projection, and the chosen experts' weights are not renormalised by default.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Model, Scoring};

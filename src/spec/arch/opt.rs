@@ -4,7 +4,8 @@
 //! LayerNorms, learned positions whose table starts with two unused rows, ReLU; embeddings may be narrower than the
 //! hidden states. OPT-350m normalises after attention; it is refused.
 
-use super::{Names, activation};
+use super::activation::activation;
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Positions, Qkv, Tensor};

@@ -3,8 +3,9 @@
 //! Query and key norms run over each head. A sliding window holds for the layers that `layer_types` names or, without
 //! that list, from layer `max_window_layers` on.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, switched_window};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};

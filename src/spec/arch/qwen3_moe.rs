@@ -3,9 +3,10 @@
 //! Query and key norms run over each head. Some layers may be dense. A sliding window, where one is switched on, holds for
 //! every layer: `max_window_layers` is written into these configs but not read by the reference.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, switched_window};
 use super::experts::{self, Sizes};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Mlp, Model, Scoring};

@@ -3,9 +3,10 @@
 //! Three of four layers are Gated DeltaNet, the fourth is attention with an output gate. All norms but the one inside
 //! DeltaNet are zero-centred. The `mtp.` tensors of checkpoints are not part of a forward pass.
 
+use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, full_attention};
 use super::experts::{self, Sizes};
-use super::{Names, activation};
+use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};

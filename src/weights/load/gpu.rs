@@ -48,7 +48,7 @@ impl Loader<'_> {
         let (codes, bytes) = self.raw_to_gpus(contexts, blocks, index)?;
         let (exponents, _) = self.raw_to_gpus(contexts, scales, index)?;
         let dequantised = contexts.iter().zip(codes).zip(exponents).map(|((context, codes), exponents)| {
-            let out = context.allocate(4 * bytes, Stream::Copy)?;
+            let out = Buffer::new(context, 4 * bytes, Stream::Copy)?;
             let args = [&out, &codes, &exponents].map(|buffer| Arg::Address(buffer.address()));
             context.each(Stream::Copy, "mxfp4", bytes, &[&args[..], &[Arg::count(bytes)]].concat())?;
             Ok(out)
@@ -83,7 +83,7 @@ impl Loader<'_> {
 /// The index of the first of `count` stored numbers that is NaN or infinite.
 fn first_not_finite(stored: &Buffer, dtype: Dtype, count: usize) -> Result<Option<usize>> {
     let context = stored.context();
-    let first = context.allocate(8, Stream::Copy)?;
+    let first = Buffer::new(context, 8, Stream::Copy)?;
     context.clear(Stream::Copy, first.address(), 0xff, 8)?;
     let (from, size, first_arg) = (Arg::Address(stored.address()), Arg::count(count), Arg::Address(first.address()));
     let args = |exponent| [from, size, Arg::U32(exponent), first_arg];
@@ -106,7 +106,7 @@ fn widened(stored: Buffer, dtype: Dtype, to: Element, count: usize) -> Result<Bu
         _ => "widen_f16",
     };
     let context = stored.context();
-    let wide = context.allocate(count * 4, Stream::Copy)?;
+    let wide = Buffer::new(context, count * 4, Stream::Copy)?;
     let (out, from) = (Arg::Address(wide.address()), Arg::Address(stored.address()));
     context.each(Stream::Copy, kernel, count, &[out, from, Arg::count(count)])?;
     Ok(wide)

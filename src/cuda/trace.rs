@@ -1,0 +1,29 @@
+//! The timelines of GPUs as a trace that browsers show (chrome://tracing, ui.perfetto.dev).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::timeline::FILE;
+use crate::error::{Error, Result};
+
+/// Writes the timeline of these GPUs, if somebody wants it; a later one replaces it.
+pub fn write_timeline(contexts: &[&Arc<Context>]) -> Result<()> {
+    let mut all = Vec::new();
+    let mut to: Option<&Path> = None;
+    for (gpu, context) in contexts.iter().enumerate() {
+        if let Some(timeline) = context.timeline() {
+            context.enter()?;
+            context.finish()?;
+            all.extend(timeline.events(gpu)?);
+            to = Some(timeline.path());
+        }
+    }
+    let Some(path) = to else { return Ok(()) };
+    let writing = |e: std::io::Error| {
+        Error::io(format!("writing {}", path.display()), &e).hint(format!("{FILE} names a file that can be written"))
+    };
+    std::fs::write(path, json!({ "traceEvents": all }).to_string()).map_err(writing)
+}

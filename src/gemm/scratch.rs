@@ -1,0 +1,30 @@
+//! Scratch memory of products, kept from one to the next.
+
+use crate::memory;
+
+/// A cache line of words.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+// SAFETY: an array of f32, without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+unsafe impl bytemuck::Pod for Line {}
+
+/// Memory that a thread keeps for its next product, aligned to cache lines.
+#[derive(Default)]
+pub struct Scratch {
+    lines: Vec<Line>,
+}
+
+impl Scratch {
+    /// Room for `words`, of any content.
+    pub fn reserve(&mut self, words: usize) -> &mut [f32] {
+        let lines = words.div_ceil(16);
+        if self.lines.len() < lines {
+            // The old block first, so that both are never there at once.
+            self.lines = Vec::new();
+            self.lines = memory::unset(lines);
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..words]
+    }
+}

@@ -1,0 +1,50 @@
+//! Questions about several files at once: what the hub knows of each of them.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::http::{self, Http, Patience};
+use super::resolve::{Address, RemoteFile};
+use crate::error::{Error, Kind, Result};
+
+/// Files that are asked for at the same time.
+const QUESTIONS: usize = 32;
+
+/// Asks the hub for several files; one answer per name.
+pub fn resolve_all<'a>(
+    http: &Arc<Http>,
+    address: &Arc<Address>,
+    revision: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Result<Arc<RemoteFile>>>> {
+    ask_all(http, address, revision, names, Patience::default)
+}
+
+/// The same with another patience than usual.
+pub fn ask_all<'a>(
+    http: &Arc<Http>,
+    address: &Arc<Address>,
+    revision: &str,
+    names: impl Iterator<Item = &'a str>,
+    patience: fn() -> Patience,
+) -> Result<Vec<Result<Arc<RemoteFile>>>> {
+    let (http, address, revision) = (http.clone(), address.clone(), revision.to_string());
+    let names: Vec<_> = names.map(str::to_string).collect();
+    http::wait(async move {
+        let at_once = Arc::new(Semaphore::new(QUESTIONS));
+        let ask = |name: String| {
+            let (http, address, revision, at_once) = (http.clone(), address.clone(), revision.clone(), at_once.clone());
+            tokio::spawn(async move {
+                let _place = at_once.acquire().await;
+                RemoteFile::resolve(&http, &address, &revision, &name, patience()).await.map(Arc::new)
+            })
+        };
+        let tasks: Vec<_> = names.into_iter().map(ask).collect();
+        let mut found = Vec::new();
+        for task in tasks {
+            found.push(task.await.map_err(|e| Error::new(Kind::Io, format!("asking the hub: {e}")))?);
+        }
+        Ok(found)
+    })
+}

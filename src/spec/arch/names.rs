@@ -1,0 +1,29 @@
+//! The names of a checkpoint's tensors, as far as the spec of a model depends on them.
+
+use crate::spec::{HEAD, Tensor};
+
+/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
+pub trait Names {
+    /// Whether the checkpoint holds a tensor of this name.
+    fn has(&self, tensor: &str) -> bool;
+
+    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
+    /// that is missing: transformers ties what is not in the files, and only that.
+    fn ends(&self, tied: bool, embedding: Tensor) -> (Tensor, Tensor) {
+        let head = Tensor::new(HEAD, embedding.shape.clone());
+        match (tied, self.has(HEAD), self.has(&embedding.name)) {
+            (true, true, false) => (head.clone(), head),
+            (true, false, _) => (embedding.clone(), embedding),
+            _ => (embedding, head),
+        }
+    }
+}
+
+/// Names as released, for plans made from `config.json` alone. No release has a head beside the embedding it is tied to.
+pub struct Released;
+
+impl Names for Released {
+    fn has(&self, tensor: &str) -> bool {
+        tensor != HEAD
+    }
+}
