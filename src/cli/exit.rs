@@ -10,8 +10,8 @@ use crate::terminal;
 pub const WRONG: u8 = 1;
 /// The exit code of bad usage.
 pub const USAGE: u8 = 2;
-/// The exit code when a script ended well but reported a failed model, when a command failed or what was to be shown could not
-/// be written, and when the program itself is at fault.
+/// The exit code when a script ended well but reported a failed model, and when a command failed or what was to be shown could
+/// not be written.
 pub const FAILED: u8 = 3;
 /// The exit code when a machine is, or may be, still alive that should not be.
 pub const LEAKED: u8 = 4;
@@ -37,8 +37,11 @@ pub fn tell(error: &Error) {
     }
 }
 
+/// The exit code when the program itself is at fault, as Rust has it for a panic.
+const FAULT: u8 = 101;
+
 /// What Rust says about a panic stands above this.
 pub fn panicked() -> ExitCode {
     terminal::note("error: a primitive panicked; this is a fault of the program");
-    ExitCode::from(FAILED)
+    ExitCode::from(FAULT)
 }

@@ -16,6 +16,8 @@ pub enum Exit {
     Usage = 2,
     /// A model or a machine.
     Failure = 3,
+    /// The program itself is at fault.
+    Internal = 101,
     Interrupted = 130,
 }
 
@@ -24,6 +26,7 @@ impl Exit {
         match kind {
             Kind::BadArgument => Exit::Script,
             Kind::Interrupted => Exit::Interrupted,
+            Kind::Internal => Exit::Internal,
             _ => Exit::Failure,
         }
     }

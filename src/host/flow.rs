@@ -11,7 +11,7 @@ use super::growth::Size;
 use super::options::{self, Options};
 use super::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
 use super::{bounds, deep};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::progress::{doze, interrupt_requested};
 
 /// Of one item of `parallel` behind the other.
@@ -148,7 +148,7 @@ fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> ScriptResult<Dynam
         }
         Ok(Err(error)) => failure(thrown_value(&error)),
         Err(_) => {
-            let error = Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program");
+            let error = Error::internal("a primitive panicked");
             failure(as_map(&error).into())
         }
     })

@@ -93,8 +93,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                         Ok(Heard::Ended(code)) => return code,
                         Ok(Heard::Silence) | Err(RecvTimeoutError::Timeout) => (),
                         Err(RecvTimeoutError::Disconnected) => {
-                            let message = "a command of a machine panicked; this is a fault of the program";
-                            return Err(Error::new(Kind::Unsupported, message));
+                            return Err(Error::internal("a command of a machine panicked"));
                         }
                     }
                     if let Some(error) = (self.give_up)() {

@@ -279,9 +279,8 @@ impl Worker {
         let watcher = Watcher { worker: self, call };
         let work = || op.check_asked().and_then(|()| self.local.call(op, &watcher));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        let outcome: std::result::Result<Reply, Error> = outcome.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Unsupported, "a primitive panicked; this is a fault of the program"))
-        });
+        let outcome: std::result::Result<Reply, Error> =
+            outcome.unwrap_or_else(|_| Err(Error::internal("a primitive panicked")));
         call.finish(outcome);
         self.page.forgive();
         self.calls.tidy();
