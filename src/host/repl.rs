@@ -9,7 +9,6 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 
 use super::context::Context;
 use super::diagnostic::Diagnostic;
-use super::grid::in_lines;
 use super::machines::{self, Gpu};
 use super::modules;
 use super::show::{MOST_SHOWN, cut, pretty, shortened};
@@ -17,7 +16,6 @@ use super::{reference, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
-use crate::terminal;
 use crate::words::counted;
 
 /// Name of the session in messages.
@@ -124,7 +122,7 @@ impl Repl {
         let text = input.trim();
         if let Some(name) = text.strip_prefix('?') {
             let name = name.trim();
-            return shown(reference::terminal(if name.is_empty() { None } else { Some(name) }));
+            return shown(reference::for_reading(if name.is_empty() { None } else { Some(name) }));
         }
         match text.strip_prefix(':').map(str::to_string).or_else(|| self.bare_command(text)) {
             Some(command) => self.command(&command),
@@ -152,7 +150,7 @@ impl Repl {
     fn command(&mut self, command: &str) -> Outcome {
         let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
         match word {
-            "help" | "h" if !rest.trim().is_empty() => shown(reference::terminal(Some(rest.trim()))),
+            "help" | "h" if !rest.trim().is_empty() => shown(reference::for_reading(Some(rest.trim()))),
             "help" | "h" => {
                 let lines: Vec<_> = COMMANDS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
                 let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call,\n\
@@ -208,7 +206,7 @@ impl Repl {
                 let mut shown = if shows { pretty(&value) } else { String::new() };
                 if shows && shortened(&value) {
                     let more = "in short: a field shows more by its name, such as found.features; print(value) shows all fields";
-                    shown = format!("{shown}\n{}", in_lines(more, terminal::width()));
+                    shown = format!("{shown}\n{more}");
                 }
                 let notes = shadowed(&ast).into_iter().chain((!shown.is_empty()).then_some(shown));
                 Outcome::Shown(notes.collect::<Vec<_>>().join("\n"))

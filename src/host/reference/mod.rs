@@ -13,7 +13,7 @@ mod text;
 
 use std::sync::OnceLock;
 
-pub use text::{definitions, markdown, terminal};
+pub use text::{definitions, for_reading, markdown};
 
 /// One key of an option map.
 #[derive(Clone, Copy, Debug)]
