@@ -79,6 +79,7 @@ fn planned_and_actual_side_by_side() {
         "{}",
         outcome.stderr
     );
+    assert!(!outcome.stderr.contains('$'), "nothing was paid for: {}", outcome.stderr);
     let mut forced = words.clone();
     forced.push("--force");
     let after = project.run(&[&["plan"], &forced[..]].concat()).ok();

@@ -180,12 +180,15 @@ fn summary(found: &Detection) -> String {
                 true => found.classification.name().to_string(),
                 false => format!("{} or {}", found.classification.name(), bracket.classification_high.name()),
             };
+            let most = counted(bracket.num_features_high, "feature");
+            let features = match found.num_features == bracket.num_features_high {
+                true => most,
+                false => format!("{} to {most}", found.num_features),
+            };
             format!(
-                "|x| >= {threshold}, bracketed by the rungs {} and {}: {} to {}, {classes}",
+                "|x| >= {threshold}, bracketed by the rungs {} and {}: {features}, {classes}",
                 rung(bracket.rung_below),
                 rung(bracket.rung_above),
-                found.num_features,
-                counted(bracket.num_features_high, "feature")
             )
         }
     }

@@ -215,9 +215,14 @@ impl Plan {
                 pair(format!("{dollars:.2}"), format!("{:.2}", actual.dollars)),
             ])
         };
-        let rows: Vec<_> = self.passes.iter().filter_map(row).collect();
-        let columns = ["planned → actual", "minutes", "read", "memory", "$"];
-        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..5, width))
+        let mut rows: Vec<_> = self.passes.iter().filter_map(row).collect();
+        let mut columns = vec!["planned → actual", "minutes", "read", "memory", "$"];
+        if self.machines.is_empty() {
+            // Nothing was to be paid for.
+            columns.pop();
+            rows.iter_mut().for_each(|row| drop(row.pop()));
+        }
+        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..columns.len(), width))
     }
 }
 
