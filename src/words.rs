@@ -48,8 +48,8 @@ fn broken(line: &str, width: usize) -> String {
     let margin = line.len() - line.trim_start_matches(' ').len();
     let indent = " ".repeat(if margin > 0 { (margin + 2).min(width / 2) } else { 0 });
     let (mut text, mut used) = (" ".repeat(margin), margin);
-    // A number and its per cent sign are one word.
-    let together = line.trim_start_matches(' ').replace(" %", "\u{a0}%");
+    // A number and its per cent sign are one word, and so is a bound such as |x| ≥ 4.
+    let together = line.trim_start_matches(' ').replace(" %", "\u{a0}%").replace(" ≥ ", "\u{a0}≥\u{a0}");
     for (i, word) in together.split(' ').enumerate() {
         if i > 0 && used + 1 + word.width() > width {
             text += &format!("\n{indent}");
@@ -58,7 +58,7 @@ fn broken(line: &str, width: usize) -> String {
             text.push(' ');
             used += 1;
         }
-        text += &word.replace("\u{a0}%", " %");
+        text += &word.replace("\u{a0}%", " %").replace("\u{a0}≥\u{a0}", " ≥ ");
         used += word.width();
     }
     text
@@ -100,6 +100,7 @@ mod tests {
     fn sentences_are_broken_between_words() {
         assert_eq!(in_lines("one two three", Some(9)), "one two\nthree");
         assert_eq!(in_lines("about 95 % of all", Some(9)), "about\n95 % of\nall");
+        assert_eq!(in_lines("none at |x| ≥ 4, of 9", Some(12)), "none at\n|x| ≥ 4, of\n9");
         assert_eq!(in_lines("  one two three", Some(9)), "  one two\n    three");
         assert_eq!(in_lines("one two three", None), "one two three");
         assert_eq!(in_lines("│ one two three │\nshort", Some(9)), "│ one two three │\nshort");

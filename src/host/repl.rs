@@ -16,7 +16,8 @@ use super::{reference, values};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
-use crate::words::counted;
+use crate::terminal;
+use crate::words::{counted, listed};
 
 /// Name of the session in messages.
 const NAME: &str = "repl";
@@ -152,8 +153,9 @@ impl Repl {
         match word {
             "help" | "h" if !rest.trim().is_empty() => shown(reference::for_reading(Some(rest.trim()))),
             "help" | "h" => {
-                let lines: Vec<_> = COMMANDS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
-                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call,\n\
+                let line = |(name, what): &(&str, &str)| listed(&format!("  {name}"), 15, what, terminal::width());
+                let lines: Vec<_> = COMMANDS.iter().map(line).collect();
+                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call, \
                     two empty lines end an input that is not finished.";
                 Outcome::Shown(format!("{}\n{more}", lines.join("\n")))
             }

@@ -113,7 +113,11 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
         fits(line.saturating_mul(maps.len() + 1))?;
     }
     let cells = maps.iter().map(|row| columns.iter().map(|column| cell(row.get(column.as_str()))).collect());
-    let numeric = |column: &str| maps.iter().any(|row| row.get(column).is_some_and(|value| number(value).is_some()));
+    let numeric = |column: &str| {
+        let values = || maps.iter().filter_map(|row| row.get(column));
+        let missing = |value: &Dynamic| matches!(cell(Some(value)).as_str(), "" | "–");
+        values().any(|value| number(value).is_some()) && values().all(|value| number(value).is_some() || missing(value))
+    };
     let right: Vec<usize> = (0..columns.len()).filter(|i| numeric(&columns[*i])).collect();
     Ok(Grid::new(columns.clone(), cells.collect()).right(right).drawn(width))
 }
