@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use crate::plain::{one_line, visible};
+use crate::words::in_lines;
 
 /// A stream and what became of it.
 struct Stream {
@@ -121,15 +122,25 @@ pub fn line(text: impl Display) {
     out(format!("{text}\n"));
 }
 
+/// Writes sentences to stdout: a terminal gets lines that are broken between words.
+pub fn sentence(text: impl Display) {
+    line(in_lines(&text.to_string(), width()));
+}
+
 /// Writes text to stderr.
 pub fn err(text: impl Display) {
     // About stderr itself there is nowhere to tell.
     let _ = stderr().write(visible(&text.to_string()).as_bytes());
 }
 
-/// Writes text and the end of a line to stderr.
+/// Writes text and the end of a line to stderr: a terminal gets lines that are broken between words.
 pub fn note(text: impl Display) {
-    err(format!("{text}\n"));
+    err(format!("{}\n", for_stderr(&text.to_string())));
+}
+
+/// Text as `note` shows it.
+pub fn for_stderr(text: &str) -> String {
+    in_lines(&visible(text), note_width())
 }
 
 /// For libraries that write to stdout (or else to stderr) themselves: what came of it.

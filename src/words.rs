@@ -1,4 +1,9 @@
-//! Numbers and bytes as people read them.
+//! Numbers in sentences, sentences in lines, and bytes as digits.
+
+use unicode_width::UnicodeWidthStr;
+
+/// Columns that an explanation needs beside a name.
+const LEAST_ROOM: usize = 24;
 
 /// "1 file", "3 files": a number with what it counts, by the regular plural.
 pub fn counted(count: usize, one: &str) -> String {
@@ -34,6 +39,49 @@ pub fn rounded(value: f64, digits: usize) -> String {
     }
 }
 
+/// A text whose lines are broken between words to at most `width` characters; lines of a table stay as they are. What
+/// continues a line with a margin stands two characters further in.
+pub fn in_lines(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_string() };
+    text.split('\n').map(|line| broken(line, width)).collect::<Vec<_>>().join("\n")
+}
+
+fn broken(line: &str, width: usize) -> String {
+    if line.width() <= width || line.starts_with(['│', '┌', '╞', '├', '└']) {
+        return line.to_string();
+    }
+    let margin = line.len() - line.trim_start_matches(' ').len();
+    let indent = " ".repeat(if margin > 0 { (margin + 2).min(width / 2) } else { 0 });
+    let (mut text, mut used) = (" ".repeat(margin), margin);
+    // A number and its per cent sign are one word, and so is a bound such as |x| ≥ 4.
+    let together = line.trim_start_matches(' ').replace(" %", "\u{a0}%").replace(" ≥ ", "\u{a0}≥\u{a0}");
+    for (i, word) in together.split(' ').enumerate() {
+        if i > 0 && used + 1 + word.width() > width {
+            text += &format!("\n{indent}");
+            used = indent.len();
+        } else if i > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text += &word.replace("\u{a0}%", " %").replace("\u{a0}≥\u{a0}", " ≥ ");
+        used += word.width();
+    }
+    text
+}
+
+/// An entry of a list: what it is called, and what is said of it from `column` on. Where a terminal of `width` leaves little room
+/// there, or the name reaches into it, what is said stands below.
+pub fn listed(name: &str, column: usize, said: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return format!("{name:<before$} {said}", before = column.saturating_sub(1)) };
+    let below = column + LEAST_ROOM > width || name.width() + 1 > column;
+    let column = if below { (column / 2).clamp(2, 8) } else { column };
+    let margin = " ".repeat(column);
+    let lines = in_lines(said, Some(width.saturating_sub(column)));
+    let lines = lines.lines().map(str::trim_start).collect::<Vec<_>>().join(&format!("\n{margin}"));
+    let gap = if below { format!("\n{margin}") } else { " ".repeat(column - name.width()) };
+    format!("{name}{gap}{lines}").trim_end().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +99,30 @@ mod tests {
         let said = [-0.0, 0.0, -0.04, -0.05, -0.06, 1.25, -12.0].map(|value| rounded(value, 1));
         assert_eq!(said, ["0.0", "0.0", "0.0", "-0.1", "-0.1", "1.2", "-12.0"]);
         assert_eq!([rounded(f64::NAN, 2), rounded(-0.0, 0), rounded(f64::NEG_INFINITY, 1)], ["NaN", "0", "-inf"]);
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        assert_eq!(in_lines("one two three", Some(9)), "one two\nthree");
+        assert_eq!(in_lines("about 95 % of all", Some(9)), "about\n95 % of\nall");
+        assert_eq!(in_lines("none at |x| ≥ 4, of 9", Some(12)), "none at\n|x| ≥ 4, of\n9");
+        assert_eq!(in_lines("  one two three", Some(9)), "  one two\n    three");
+        assert_eq!(in_lines("one two three", None), "one two three");
+        assert_eq!(in_lines("│ one two three │\nshort", Some(9)), "│ one two three │\nshort");
+        assert!(in_lines("a https://x.example/long/path b", Some(9)).lines().count() == 3);
+    }
+
+    #[test]
+    fn an_entry_goes_on_where_it_began() {
+        assert_eq!(listed("  --flag", 12, "what it does", None), "  --flag    what it does");
+        assert_eq!(listed("  --flag", 12, "what it does and why", Some(36)), "  --flag    what it does and why");
+        let text = listed("  --flag", 12, "what it does, and why it does that", Some(36));
+        assert_eq!(text, "  --flag    what it does, and why it\n            does that");
+        assert_eq!(listed("  --flag", 12, "what it does", Some(30)), "  --flag\n      what it does");
+        assert_eq!(listed("  --a-long-flag", 12, "what it does", Some(80)), "  --a-long-flag\n      what it does");
+        for width in 20..90 {
+            let text = listed("  name", 20, "one two three four five six seven eight nine ten", Some(width));
+            assert!(text.lines().all(|line| line.width() <= width), "{width}:\n{text}");
+        }
     }
 }

@@ -138,6 +138,8 @@ fn what_is_shown_is_what_is_printed() {
     let marked = readme.split("<!-- first_model output -->").nth(1);
     let marked = marked.map(|text| text.split("```").nth(1).unwrap().trim_start_matches("text").trim().to_string());
     for shown in [Some(read("docs/images/first_model.txt")), marked].into_iter().flatten() {
+        let wide: Vec<&str> = shown.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty() && shown.contains("not shown at this width: "), "as in 80 columns: {wide:#?}");
         let (shown_words, shown_heads) = shape(&shown, model);
         assert_eq!(shown_words, words, "{shown}");
         assert!(

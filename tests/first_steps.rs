@@ -164,3 +164,51 @@ fn a_cluster_that_does_not_answer_failed() {
         assert!(outcome.stderr.contains(said.rsplit(": ").next().unwrap()), "{}", outcome.stderr);
     }
 }
+
+#[test]
+fn a_path_that_is_empty_is_told_as_that() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "model");
+    let told = " is empty, where the path of a file is expected";
+    let text = "load_tokens(#{ text: \"\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 4 })";
+    for (script, what) in [
+        (text, "load_tokens: `text`"),
+        ("load_tokens(#{ ids: \" \" })", "load_tokens: `ids`"),
+        ("check_text(\"\")", "check_text: the path"),
+    ] {
+        project.refuses(script, 1, &format!("{what}{told}"), "such as corpus.txt");
+    }
+}
+
+/// The script that `outlier new` writes runs with any of its flags, and alone.
+#[test]
+fn a_new_script_measures_a_model_without_a_text() {
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "trained");
+    project.run(&["new", "mine"]).ok();
+    let printed = project.run(&["run", "scripts/mine.rhai", "--model", "trained", "--threshold", "3"]).ok();
+    assert!(printed.contains(" with 95 % confidence), ") && printed.contains("results: results/mine"), "{printed}");
+    assert!(printed.contains(" to ") && !printed.contains(".0 to "), "numbers of features are whole: {printed}");
+    assert!(project.has("results/mine/text.txt"));
+    let printed = project.run(&["run", "scripts/mine.rhai"]).ok();
+    assert!(printed.contains("PROBABILISTIC"), "{printed}");
+}
+
+#[test]
+fn a_short_text_in_place_of_a_path_is_shown_whole() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "model");
+    let script = |text: &str| {
+        format!(
+            "load_tokens(#{{ text: \"{text}\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 4 }})"
+        )
+    };
+    project.refuses(
+        &script("A text to be measured."),
+        1,
+        "and \"A text to be measured.\" reads like a text itself",
+        "write_text(",
+    );
+    let long = "A text that is to be measured, and longer than a message has room for.";
+    project.refuses(&script(long), 1, "and \"A text that is to be measured, and longe…\" reads like", "write_text(");
+}

@@ -262,6 +262,16 @@ fn the_program_is_linked_with_no_library_of_nvidia() {
     assert_eq!(linked.lines().find(theirs), None);
 }
 
+/// The program is sent to machines whose OpenSSL is another one, or none.
+#[test]
+fn the_program_brings_its_own_openssl() {
+    let output = Command::new("ldd").arg(program()).output().unwrap();
+    let linked = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && linked.contains("libc."), "{linked}");
+    let needed = |line: &&str| ["libssl", "libcrypto"].iter().any(|word| line.contains(word));
+    assert_eq!(linked.lines().find(needed), None, "`sh .ci/packages` before the build makes it link statically");
+}
+
 /// With pods whose sessions find libraries in `folder`.
 fn pods_with(folder: &Path) -> FakeRunPod {
     FakeRunPod::start().with_environment("LD_LIBRARY_PATH", folder.to_str().unwrap())

@@ -482,6 +482,60 @@ fn packages_are_named_before_they_are_installed() {
     }
 }
 
+/// What cargo is told about OpenSSL: where it is, that it is linked statically; and nothing where somebody has said something else.
+#[test]
+fn cargo_is_told_where_a_static_openssl_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::new();
+    let stub = |name: &str, text: &str| {
+        project.file(&format!("bin/{name}"), format!("#!/bin/sh\n{text}\n"));
+        std::fs::set_permissions(project.path(&format!("bin/{name}")), std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    ["cc", "make", "perl", "cargo"].iter().for_each(|name| stub(name, "exit 0"));
+    stub("id", "echo 1000");
+    stub("pkg-config", "case $1 in *libdir) echo lib;; *includedir) echo include;; esac");
+    project.file("lib/libcrypto.a", "");
+    let run = || {
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg(repository().join(".ci/packages"))
+            .env("PATH", format!("{}:/usr/bin:/bin", project.path("bin").display()));
+        Outcome::of(command.current_dir(project.path("")).output().unwrap()).ends(0);
+    };
+    run();
+    let written = project.text(".cargo/config.toml");
+    let settings = ["NO_VENDOR = \"1\"", "STATIC = \"1\"", "LIB_DIR = \"lib\"", "INCLUDE_DIR = \"include\""];
+    for setting in settings {
+        assert!(written.contains(&format!("\nOPENSSL_{setting}\n")), "{setting}: {written}");
+    }
+    // What an earlier version of this program has written is brought up to date.
+    let (first, _) = written.split_once('\n').unwrap();
+    project.file(".cargo/config.toml", format!("{first}\n[env]\nOPENSSL_STATIC = \"1\"\n"));
+    run();
+    assert_eq!(project.text(".cargo/config.toml"), written);
+    // Where there is none it is compiled.
+    std::fs::remove_file(project.path("lib/libcrypto.a")).unwrap();
+    run();
+    assert!(!project.has(".cargo/config.toml"));
+    for own in ["", "[build]\njobs = 1\n"] {
+        project.file("lib/libcrypto.a", "").file(".cargo/config.toml", own);
+        run();
+        assert_eq!(project.text(".cargo/config.toml"), own);
+    }
+}
+
+/// Whoever waits for the first build has read somewhere how long it takes.
+#[test]
+fn the_time_of_the_first_build_is_the_same_everywhere() {
+    let readme = page("README.md").text;
+    let (_, behind) = readme.split_once("The first build takes ").expect("README says how long the first build takes");
+    let (time, _) = behind.split_once(" on two cores").expect("it says on how many cores");
+    let makefile = std::fs::read_to_string(repository().join("Makefile")).unwrap();
+    assert!(makefile.contains(&format!("The first build takes {time} on two cores")), "{time}: {makefile}");
+    let tutorial = page("docs/tutorial.md").text;
+    assert!(tutorial.contains(&format!("the first build, {time} on two cores")), "{time}");
+}
+
 #[test]
 fn the_readme_names_the_oldest_rust_that_will_do() {
     let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();

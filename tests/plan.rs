@@ -53,9 +53,17 @@ fn machines_have_prices() {
     let dollars: f64 = total.rsplit_once('$').unwrap().1.parse().unwrap();
     assert!((0.17..0.19).contains(&dollars), "{total}");
     assert_eq!(fake.created(), 0, "nothing was asked for");
+    assert!(total.contains(" min when machines work at the same time)"), "{total}");
     // Without an account the price is not known, and the plan says so.
     let text = project.run(&words).ok();
     assert!(text.contains("$ not known") && text.contains("Note: runpod: prices are not known"), "{text}");
+}
+
+#[test]
+fn without_machines_a_plan_has_no_price() {
+    let text = project().run(&[&["plan"], SWEEP, &["--models", "01", "02"]].concat()).ok();
+    let total = text.lines().find(|line| line.starts_with("Total: ")).unwrap();
+    assert!(total.starts_with("Total: 2 passes, ") && total.ends_with(", less than 0.1 min"), "{total}");
 }
 
 #[test]
@@ -71,6 +79,7 @@ fn planned_and_actual_side_by_side() {
         "{}",
         outcome.stderr
     );
+    assert!(!outcome.stderr.contains('$'), "nothing was paid for: {}", outcome.stderr);
     let mut forced = words.clone();
     forced.push("--force");
     let after = project.run(&[&["plan"], &forced[..]].concat()).ok();

@@ -73,7 +73,7 @@ fn commands_and_questions() {
         "detect_outliers(acts: activations, options?: map) -> map",
         "Models, tokens, activations",
         "│ 1 ┆ [1, 2] │",
-        "│ x     ┆   1.5 │",
+        "│ x     ┆ 1.5   │",
     ] {
         assert!(outcome.stdout.contains(part), "{part:?} in\n{}", outcome.stdout);
     }

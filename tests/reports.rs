@@ -312,6 +312,47 @@ fn a_report_answers_first_and_has_no_empty_columns() {
     }
 }
 
+/// A head does not promise columns that are left out.
+#[test]
+fn what_nobody_has_published_is_not_announced() {
+    let text = project().run(&["run", "scripts/analyze.rhai"]).ok();
+    assert!(text.contains("\nBy the original project's definition:\n") && !text.contains("published"), "{text}");
+}
+
+/// A figure of models has two of them at least.
+#[test]
+fn a_number_that_one_model_has_is_not_compared() {
+    let project = project();
+    std::fs::remove_dir_all(project.path("results/mixtral")).unwrap();
+    project.copy("tests/fixtures/olmoe", "olmoe");
+    let save = r#"
+        let acts = load_model("olmoe").extract_layernorms(load_tokens(#{ ids: "olmoe/reference.safetensors" }));
+        save_results("olmoe", #{ activations: acts, found: acts.detect_outliers() });
+    "#;
+    project.script(save).ok();
+    project.run(&["run", "scripts/plots.rhai"]).ok();
+    let files = project.files("results/figures");
+    assert!(files.contains(&"models_features.svg".to_string()), "{files:?}");
+    assert!(!files.iter().any(|file| file.contains("perplexity")), "{files:?}");
+}
+
+/// What the first words of a report are about comes first below, too.
+#[test]
+fn trained_models_stand_before_synthetic_ones() {
+    let project = project();
+    let save = r#"
+        let made = miniature_model("olmoe");
+        let acts = load_model(made.path).extract_layernorms(load_tokens(#{ ids: [[5, 6, 7], [8, 9, 10]] }));
+        save_results("a_synthetic_one", #{ activations: acts, found: acts.detect_outliers() });
+    "#;
+    project.script(save).ok();
+    project.run(&["run", "scripts/report.rhai"]).ok();
+    let (page, text) = (project.text("results/report.html"), project.text("results/report.md"));
+    let at = |text: &str, head: &str| text.find(head).unwrap_or_else(|| panic!("{head} is missing"));
+    assert!(at(&page, "<summary>mixtral") < at(&page, "<summary>a_synthetic_one"));
+    assert!(at(&text, "\n### mixtral") < at(&text, "\n### a_synthetic_one"));
+}
+
 #[test]
 fn one_model_is_compared_with_nobody() {
     let project = project();

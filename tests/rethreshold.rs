@@ -113,6 +113,9 @@ fn on_the_command_line() {
     let between = found(&["--magnitude", "4.2"]).ok();
     assert!(between.contains("bracketed by the rungs 4 and 4.5: "), "{between}");
     assert!(!between.contains("interval"), "{between}");
+    // Bounds that are the same number are a number: nothing reaches that far.
+    let far = found(&["--magnitude", "1000.5"]).ok();
+    assert!(far.contains(": 0 features, NONE"), "{far}");
     let json: Value =
         found(&["--magnitude", "4", "--unit", "block", "--scope", "per-sequence", "--skip-first", "--json"]).json();
     assert_eq!(

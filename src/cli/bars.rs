@@ -5,21 +5,22 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use unicode_width::UnicodeWidthStr;
 
 use crate::host::Watch;
-use crate::host::grid::in_lines;
 use crate::progress::{Event, Progress, interrupt_requested};
-use crate::terminal::{self, one_line, visible};
+use crate::terminal::{self, one_line};
 
 /// Between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// The bar of a transfer.
-const TRANSFER: &str =
-    "{prefix:24.bold} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
+/// Columns of the name of a bar and of the bar itself, where there is room.
+const WIDEST: usize = 24;
 
 pub fn watch(quiet: bool) -> Arc<dyn Watch> {
-    match (quiet, std::io::stderr().is_terminal()) {
+    // Bars are drawn over themselves, which a dumb terminal cannot do.
+    let draws = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+    match (quiet, draws) {
         (true, _) => Arc::new(Quiet),
         (false, true) => Arc::new(Bars { all: MultiProgress::new() }),
         (false, false) => Arc::new(Lines),
@@ -61,8 +62,13 @@ impl Watch for Bars {
     }
 
     fn line(&self, text: &str) {
-        let _ = self.all.println(visible(&in_lines(text, terminal::note_width())));
+        above(&self.all, text);
     }
+}
+
+/// Tells something above the bars.
+fn above(bars: &MultiProgress, text: &str) {
+    let _ = bars.println(terminal::for_stderr(text));
 }
 
 struct BarWork {
@@ -81,10 +87,11 @@ impl Progress for BarWork {
         let mut bar = self.bar.lock().expect("no panic under this lock");
         match event {
             Event::Begin { what, total } => {
-                let style = ProgressStyle::with_template("{prefix:24.bold} {bar:24} layer {pos}/{len} {msg}ETA {eta}");
+                let [name, length] = columns(terminal::note_width());
+                let style = ProgressStyle::with_template(&format!("{{prefix:{name}.bold}} {{bar:{length}}} {{msg}}"));
                 let new = self.all.add(ProgressBar::new(total));
                 new.set_style(style.expect("a valid template"));
-                new.set_prefix(one_line(&what).into_owned());
+                new.set_prefix(shortened(&one_line(&what), name));
                 if let Some(unfinished) = bar.replace(Bar { bar: new, before: 0 }) {
                     unfinished.bar.finish_and_clear();
                 }
@@ -95,17 +102,29 @@ impl Progress for BarWork {
                     bar.bar.set_position(layer);
                     bar.bar.reset_eta();
                 }
-                let _ = self.all.println(resumed(&path, layer));
+                above(&self.all, &resumed(&path, layer));
             }
             Event::Step { done, bytes, tokens, seconds } => {
                 if let Some(Bar { bar, before }) = &*bar {
-                    if tokens == 0 {
-                        // No layers: a transfer, which counts bytes.
-                        bar.set_style(ProgressStyle::with_template(TRANSFER).expect("a valid template"));
-                    } else {
-                        bar.set_message(rates(bytes, tokens.saturating_mul(done.saturating_sub(*before)), seconds));
-                    }
                     bar.set_position(done);
+                    let total = bar.length().unwrap_or(done);
+                    let left = format!("ETA {:#}", HumanDuration(bar.eta()));
+                    let mut parts = match tokens {
+                        // No layers: a transfer, which counts bytes.
+                        0 => vec![
+                            format!("{}/{}", DecimalBytes(done), DecimalBytes(total)),
+                            left,
+                            format!("{}/s", DecimalBytes(bar.per_sec() as u64)),
+                        ],
+                        _ => vec![format!("layer {done}/{total}"), left],
+                    };
+                    if tokens > 0 {
+                        parts.extend(rates(bytes, tokens.saturating_mul(done.saturating_sub(*before)), seconds));
+                    }
+                    let width = terminal::note_width();
+                    // A name and a bar, a space behind either, and one column that stays free.
+                    let room = width.map(|width| width.saturating_sub(columns(Some(width)).iter().sum::<usize>() + 3));
+                    bar.set_message(as_many_as_fit(&parts, room));
                 }
             }
             Event::Checkpoint { .. } => (),
@@ -115,10 +134,10 @@ impl Progress for BarWork {
                 }
             }
             Event::Warning(text) => {
-                let _ = self.all.println(format!("warning: {}", one_line(&text)));
+                above(&self.all, &format!("warning: {}", one_line(&text)));
             }
             Event::Note(text) if is_new(&text) => {
-                let _ = self.all.println(format!("note: {}", one_line(&text)));
+                above(&self.all, &format!("note: {}", one_line(&text)));
             }
             Event::Note(_) => (),
         }
@@ -127,6 +146,27 @@ impl Progress for BarWork {
     fn interrupted(&self) -> bool {
         interrupt_requested()
     }
+}
+
+/// Columns of the name and of the bar at a terminal of `width`.
+fn columns(width: Option<usize>) -> [usize; 2] {
+    let width = width.unwrap_or(usize::MAX);
+    [(width / 10).saturating_mul(3).clamp(8, WIDEST), (width / 8).clamp(4, WIDEST)]
+}
+
+/// A name in at most `room` columns: its end, where names of models and files differ.
+fn shortened(name: &str, room: usize) -> String {
+    let mut rest = name;
+    while rest.width() + usize::from(rest.len() < name.len()) > room {
+        rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
+    }
+    if rest.len() < name.len() { format!("…{rest}") } else { name.to_string() }
+}
+
+/// What is told beside a bar, in the order in which it matters.
+fn as_many_as_fit(parts: &[String], room: Option<usize>) -> String {
+    let fits = |count: &usize| room.is_none_or(|room| parts[..*count].join(", ").width() <= room);
+    parts[..(0..=parts.len()).rev().find(fits).unwrap_or(0)].join(", ")
 }
 
 /// Notes that have been shown are kept up to so many bytes; machines may send any number.
@@ -153,10 +193,13 @@ fn resumed(path: &str, layer: u64) -> String {
 
 /// Read rate, and tokens through a layer per second, by the clock of whoever did the work: here events of a distant machine may
 /// come all at once. Empty where that is not told.
-fn rates(bytes: u64, tokens: u64, seconds: f64) -> String {
+fn rates(bytes: u64, tokens: u64, seconds: f64) -> Vec<String> {
     match seconds > 0.0 {
-        true => format!("{:.2} GB/s {:.0} tokens/s/layer ", bytes as f64 / 1e9 / seconds, tokens as f64 / seconds),
-        false => String::new(),
+        true => vec![
+            format!("{:.2} GB/s", bytes as f64 / 1e9 / seconds),
+            format!("{:.0} tokens/s/layer", tokens as f64 / seconds),
+        ],
+        false => Vec::new(),
     }
 }
 
@@ -208,6 +251,7 @@ impl Progress for LineWork {
                         terminal::note(format!("{what}: {done:.2}/{total:.2} GB {rate:.2} GB/s ETA {eta} s"));
                     } else {
                         let rates = rates(bytes, tokens.saturating_mul(own), seconds);
+                        let rates: String = rates.iter().map(|rate| format!("{rate} ")).collect();
                         let eta = (seconds * left as f64 / own.max(1) as f64) as u64;
                         terminal::note(format!("{what}: {done}/{} {rates}ETA {eta} s", state.total));
                     }
@@ -230,5 +274,30 @@ impl Progress for LineWork {
 
     fn interrupted(&self) -> bool {
         interrupt_requested()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_wide_as_the_terminal_at_most() {
+        let parts = ["layer 12/94", "ETA 12s", "0.25 GB/s", "12345 tokens/s/layer"].map(String::from);
+        let mut told = Vec::new();
+        for width in [40, 60, 80, 120] {
+            let [name, length] = columns(Some(width));
+            let shown = as_many_as_fit(&parts, Some(width - name - length - 3));
+            assert!(
+                name + length + 2 + shown.width() < width && shown.starts_with("layer 12/94, ETA"),
+                "{width}: {shown}"
+            );
+            let short = shortened("HuggingFaceTB/SmolLM2-135M-Instruct", name);
+            assert!(short.width() == name && short.ends_with("Instruct"), "{short}");
+            told.push(shown);
+        }
+        assert!(told[0].len() < told[2].len() && told[3].ends_with("tokens/s/layer"), "{told:?}");
+        assert_eq!((as_many_as_fit(&parts, Some(5)), as_many_as_fit(&parts, None).len()), (String::new(), 53));
+        assert_eq!((shortened("short", 8), columns(None)), ("short".to_string(), [24, 24]));
     }
 }

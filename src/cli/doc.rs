@@ -33,10 +33,10 @@ pub fn doc(asked: &Doc) -> Result<ExitCode> {
     } else if asked.markdown {
         terminal::out(reference::markdown());
     } else {
-        let told = reference::terminal(asked.name.as_deref());
+        let told = reference::for_reading(asked.name.as_deref());
         // An unknown function, as in a script.
         let told = told.map_err(|error| Error { kind: Kind::BadArgument, ..error })?;
-        terminal::line(told.trim_end());
+        terminal::sentence(told.trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

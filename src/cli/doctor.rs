@@ -2,7 +2,7 @@
 
 use crate::cuda::{self, Driver, Gpu};
 use crate::terminal;
-use crate::words::counted;
+use crate::words::{counted, listed};
 use crate::{gemm, memory};
 
 /// Bytes per GB, as vendors count them.
@@ -10,7 +10,7 @@ const GB: f64 = 1e9;
 
 /// Prints a line per finding.
 pub fn doctor() {
-    let line = |what: &str, finding: &str| terminal::line(format!("{what:<12}{finding}"));
+    let line = |what: &str, finding: &str| terminal::line(listed(what, 12, finding, terminal::width()));
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = counted(threads, "thread");

@@ -133,7 +133,7 @@ fn state(entry: &Entry) -> String {
 fn list_known() -> Result<ExitCode> {
     let open = ledger()?.open_entries()?;
     if open.is_empty() {
-        terminal::line("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
+        terminal::sentence("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
     } else {
         print_table(COLUMNS, open.iter().map(|entry| row(entry, &state(entry))).collect());
     }
@@ -177,9 +177,9 @@ fn list_all() -> Result<ExitCode> {
         }
     }
     match (rows.is_empty(), left_out) {
-        (true, true) => terminal::line("no provider that answers lists a machine of ours"),
-        (true, false) if asked == 0 => terminal::line(NOBODY_ASKED),
-        (true, false) => terminal::line("no provider lists a machine of ours"),
+        (true, true) => terminal::sentence("no provider that answers lists a machine of ours"),
+        (true, false) if asked == 0 => terminal::sentence(NOBODY_ASKED),
+        (true, false) => terminal::sentence("no provider lists a machine of ours"),
         (false, _) => print_table(COLUMNS, rows),
     }
     // Not all, whatever was asked for.
@@ -291,7 +291,7 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
             }),
         };
         match ended {
-            Ok(line) => terminal::line(line),
+            Ok(line) => terminal::sentence(line),
             Err(error) => {
                 // What is no name of a machine is no machine that is left.
                 match error.kind {
@@ -330,7 +330,7 @@ fn reap() -> Result<ExitCode> {
         match rent::reap(&*provider, &ledger, &provider.patience(), Reap::All) {
             Ok(lines) => {
                 nothing &= lines.is_empty();
-                lines.iter().for_each(terminal::line);
+                lines.iter().for_each(terminal::sentence);
             }
             Err(error) => {
                 failed(error)?;
@@ -350,11 +350,11 @@ fn reap() -> Result<ExitCode> {
         };
         for line in foreign(&*provider, &ledger, &listed)? {
             nothing = false;
-            terminal::line(line);
+            terminal::sentence(line);
         }
         let unknown = listed.into_iter().filter(|alive| alive.entry.is_none());
         for alive in unknown {
-            terminal::line(format!(
+            terminal::sentence(format!(
                 "{} ({}) is not known to this project and left alone: `outlier gpus terminate {0}` ends it",
                 alive.machine.id, alive.machine.name
             ));
@@ -362,8 +362,8 @@ fn reap() -> Result<ExitCode> {
     }
     if nothing && !alive {
         match asked {
-            0 => terminal::line(format!("nothing is left over that this project knows of; {NOBODY_ASKED}")),
-            _ => terminal::line("nothing is left over"),
+            0 => terminal::sentence(format!("nothing is left over that this project knows of; {NOBODY_ASKED}")),
+            _ => terminal::sentence("nothing is left over"),
         }
     }
     Ok(ExitCode::from(if alive { LEAKED } else { 0 }))

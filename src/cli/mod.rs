@@ -34,7 +34,7 @@ use exit::{FAILED, USAGE, done, panicked};
 #[derive(Parser)]
 #[command(name = "outlier", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model, a machine or output failed, 4 a machine is left,\n101 the program is at fault, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model, a machine or output failed, 4 a machine is left, 101 the program is at fault, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]

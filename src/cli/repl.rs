@@ -44,7 +44,7 @@ pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     let mut repl = Repl::new(context.clone());
     if let Some(id) = &asked.attach {
         match repl.attach(id) {
-            Ok(text) => terminal::line(text),
+            Ok(text) => terminal::sentence(text),
             Err(error) => return done(Err(error)),
         }
     }
@@ -82,7 +82,7 @@ fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
     match outcome {
         Outcome::Shown(text) if text.is_empty() => true,
         Outcome::Shown(text) => {
-            terminal::line(text);
+            terminal::sentence(text);
             true
         }
         Outcome::Failed(diagnostic) => {
@@ -92,7 +92,7 @@ fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
         }
         Outcome::Quit(text) => {
             if !text.is_empty() {
-                terminal::line(text);
+                terminal::sentence(text);
             }
             false
         }
@@ -120,7 +120,7 @@ fn piped(repl: &RefCell<Repl>) -> bool {
 }
 
 fn typed(repl: &Rc<RefCell<Repl>>) -> bool {
-    terminal::line(format!(
+    terminal::sentence(format!(
         "outlier {}. :help says what there is, Tab completes, :quit or Ctrl-D leaves.",
         env!("CARGO_PKG_VERSION")
     ));

@@ -8,7 +8,6 @@ use clap::{Args, ValueEnum};
 use super::allow::path;
 use super::table::print_table;
 use crate::error::{Error, Result};
-use crate::host::grid::in_lines;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
 use crate::words::counted;
@@ -101,14 +100,14 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let terms = format!("criterion, as stored where no option says otherwise: {}", options(&criterion));
-    terminal::line(in_lines(&terms, terminal::width()));
+    terminal::sentence(&terms);
     let of_layers = match criterion.layer_unit {
         LayerUnit::Norm => "% of norms",
         LayerUnit::Block => "% of decoder layers",
     };
     let columns = ["feature", "sequence", "passes", "class", of_layers, "% of positions", "max |x|", "hits"];
     print_table(&columns, rows(&found));
-    terminal::line(in_lines(&summary(&found), terminal::width()));
+    terminal::sentence(summary(&found));
     let resampled = found.answer == Answer::Exact && criterion.scope == Scope::Pooled && asked.resamples > 0;
     if resampled && stored.activations.num_sequences > 1 {
         let args = BootstrapArgs { n_resamples: asked.resamples, ..BootstrapArgs::default() };
@@ -120,7 +119,7 @@ pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
             ci.classification.name(),
             100.0 * ci.classification_held
         );
-        terminal::line(in_lines(&text, terminal::width()));
+        terminal::sentence(&text);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -181,12 +180,15 @@ fn summary(found: &Detection) -> String {
                 true => found.classification.name().to_string(),
                 false => format!("{} or {}", found.classification.name(), bracket.classification_high.name()),
             };
+            let most = counted(bracket.num_features_high, "feature");
+            let features = match found.num_features == bracket.num_features_high {
+                true => most,
+                false => format!("{} to {most}", found.num_features),
+            };
             format!(
-                "|x| >= {threshold}, bracketed by the rungs {} and {}: {} to {}, {classes}",
+                "|x| >= {threshold}, bracketed by the rungs {} and {}: {features}, {classes}",
                 rung(bracket.rung_below),
                 rung(bracket.rung_above),
-                found.num_features,
-                counted(bracket.num_features_high, "feature")
             )
         }
     }

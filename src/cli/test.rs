@@ -55,7 +55,7 @@ pub fn test(asked: &Test) -> Result<ExitCode> {
             match outcome.failure {
                 Some(text) => {
                     failed += 1;
-                    terminal::line(text.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_end());
+                    terminal::sentence(text.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_end());
                 }
                 None => passed += 1,
             }

@@ -7,7 +7,7 @@ use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
 
 use super::{bounds, hints, modules, stdlib};
 use crate::error::{Error, Kind};
-use crate::terminal::visible;
+use crate::terminal::{note_width, visible};
 
 /// Exit codes, documented in docs/exit_codes.md: anything that went wrong has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +187,30 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
+/// What stands around a line's number, and room for the caret behind the line's end.
+const FRAME: usize = 5;
+
+/// As much of a line of source as there is room for, with the character at `column`, and at which column it stands there.
+fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usize) {
+    let count = text.chars().count();
+    let Some(room) = room.filter(|room| count > *room) else { return (Cow::Borrowed(text), column) };
+    // Two thirds of what is shown stand before the character: what is wrong is seldom behind it.
+    let start = column.saturating_sub(1 + 2 * room / 3).min(count.saturating_sub(room));
+    let shown = text.chars().skip(start).take(room).map(|c| if c == '\t' { ' ' } else { c });
+    let mut shown: Vec<char> = shown.collect();
+    if start > 0
+        && let Some(first) = shown.first_mut()
+    {
+        *first = '…';
+    }
+    if start + room < count
+        && let Some(last) = shown.last_mut()
+    {
+        *last = '…';
+    }
+    (Cow::Owned(shown.into_iter().collect()), column - start)
+}
+
 /// As it may be shown: messages and names come from anywhere.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,6 +228,8 @@ impl Diagnostic {
             if let Some(text) = text {
                 let number = line.to_string();
                 let margin = " ".repeat(number.len());
+                let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
+                let (text, column) = around(text, *column, room);
                 // The caret stands under the character, tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
@@ -217,5 +243,29 @@ impl Diagnostic {
             write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_points_at_the_same_character_of_a_line_that_is_cut() {
+        let text: String = ('a'..='z').chain('A'..='Z').collect();
+        for room in [3, 10, 20, 51] {
+            // The first and the last character of a part may be the sign that something is missing there.
+            for column in 1..=52 {
+                let (shown, at) = around(&text, column, Some(room));
+                assert_eq!(shown.chars().count(), room);
+                let (there, here) = (text.chars().nth(column - 1), shown.chars().nth(at - 1));
+                assert!(here == there || here == Some('…') && room == 3, "{room} {column}: {shown} {at}");
+            }
+            // What is missed behind the end.
+            assert_eq!(around(&text, 53, Some(room)).1, room + 1);
+        }
+        for room in [None, Some(52), Some(80)] {
+            assert_eq!(around(&text, 7, room), (Cow::Borrowed(text.as_str()), 7));
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::problem::{ScriptResult, as_map, thrown};
 use crate::error::{Error, Result};
 use crate::suggest;
 use crate::terminal;
+use crate::words::listed;
 
 /// Flags of `outlier run`, which stand before the script.
 pub const OF_RUN: [&str; 7] =
@@ -45,7 +46,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         c.acts("args");
         let flags = thrown(declaration(declared))?;
         if c.flags.iter().any(|word| word == "--help" || word == "-h") {
-            terminal::out(help(&c.script.display().to_string(), &flags));
+            terminal::out(help(&c.script.display().to_string(), &flags, terminal::width()));
             return Err(Box::new(EvalAltResult::Exit(Dynamic::UNIT, Position::NONE)));
         }
         match parse(&flags, &c.flags) {
@@ -76,19 +77,22 @@ fn declaration(declared: Map) -> Result<Vec<Flag>> {
     declared.into_iter().map(flag).collect()
 }
 
-fn help(script: &str, flags: &[Flag]) -> String {
+fn help(script: &str, flags: &[Flag], width: Option<usize>) -> String {
     let mut text = format!("Usage: outlier run {script} [flags]\n\nFlags:\n");
     for flag in flags {
-        let default = match flag.default.is_unit() || flag.default.is_bool() {
-            true => String::new(),
-            false => format!(" [default: {}]", flag.default),
+        let default = match flag.default.to_string().as_str() {
+            _ if flag.default.is_unit() || flag.default.is_bool() => String::new(),
+            // Nothing is given where the flag is left out.
+            "" | "[]" => String::new(),
+            default => format!(" [default: {default}]"),
         };
         let value = match () {
             _ if flag.default.is_bool() => String::new(),
             _ if flag.default.is_array() => " VALUE...".to_string(),
             _ => " VALUE".to_string(),
         };
-        text += &format!("  {:<28} {}{default}\n", format!("{}{value}", flag.spelling()), flag.help);
+        let name = format!("  {}{value}", flag.spelling());
+        text += &format!("{}\n", listed(&name, 31, &format!("{}{default}", flag.help), width));
     }
     text
 }

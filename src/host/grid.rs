@@ -4,6 +4,8 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::words::in_lines;
+
 /// Characters that a text keeps before a whole column goes.
 const SHORT: usize = 24;
 /// The same of the first column, which says what a row is about.
@@ -148,36 +150,6 @@ fn cut(cell: &str, width: usize) -> String {
     cell.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A text whose lines are broken between words to at most `width` characters; lines of a table stay as they are. What
-/// continues a line with a margin stands two characters further in.
-pub fn in_lines(text: &str, width: Option<usize>) -> String {
-    let Some(width) = width else { return text.to_string() };
-    text.split('\n').map(|line| broken(line, width)).collect::<Vec<_>>().join("\n")
-}
-
-fn broken(line: &str, width: usize) -> String {
-    if line.width() <= width || line.starts_with(['│', '┌', '╞', '├', '└']) {
-        return line.to_string();
-    }
-    let margin = line.len() - line.trim_start_matches(' ').len();
-    let indent = " ".repeat(if margin > 0 { (margin + 2).min(width / 2) } else { 0 });
-    let (mut text, mut used) = (" ".repeat(margin), margin);
-    // A number and its per cent sign are one word.
-    let together = line.trim_start_matches(' ').replace(" %", "\u{a0}%");
-    for (i, word) in together.split(' ').enumerate() {
-        if i > 0 && used + 1 + word.width() > width {
-            text += &format!("\n{indent}");
-            used = indent.len();
-        } else if i > 0 {
-            text.push(' ');
-            used += 1;
-        }
-        text += &word.replace("\u{a0}%", " %");
-        used += word.width();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,15 +204,5 @@ mod tests {
             let head = text.lines().nth(1).unwrap();
             assert!(text.contains(number) || !head.contains("count"), "{width}:\n{text}");
         }
-    }
-
-    #[test]
-    fn sentences_are_broken_between_words() {
-        assert_eq!(in_lines("one two three", Some(9)), "one two\nthree");
-        assert_eq!(in_lines("about 95 % of all", Some(9)), "about\n95 % of\nall");
-        assert_eq!(in_lines("  one two three", Some(9)), "  one two\n    three");
-        assert_eq!(in_lines("one two three", None), "one two three");
-        assert_eq!(in_lines("│ one two three │\nshort", Some(9)), "│ one two three │\nshort");
-        assert!(in_lines("a https://x.example/long/path b", Some(9)).lines().count() == 3);
     }
 }

@@ -143,6 +143,9 @@ fn variable(name: &str, source: &str, position: Position) -> String {
     if let Some(hint) = habits::of_variable(name, source, position) {
         return hint;
     }
+    if name.contains("::") {
+        return format!("is it a function? {name}(…) calls one; `outlier doc MODULE` lists those of a module");
+    }
     match nearest(name, reference::all().map(|primitive| primitive.name)) {
         Some(near) if near == name => format!("`{name}` is a function: {name}(…) calls it"),
         _ => "is it misspelt? functions see their parameters, and constants as global::NAME".to_string(),

@@ -2,22 +2,23 @@
 
 use rhai::{Array, Dynamic, Map};
 
-/// Columns of a line.
+/// Columns of a line, where a terminal has no fewer.
 const WIDTH: usize = 100;
 /// Lines of one value.
 const MOST_LINES: usize = 60;
 /// Of what is inside of others, so deep.
 const INDENT: usize = 2;
 
-/// The value as `print` shows it.
-pub fn laid_out(value: &Dynamic) -> String {
+/// The value as `print` shows it at a terminal of `width` columns, or anywhere else.
+pub fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
     if !value.is_array() && !value.is_map() {
         return value.to_string();
     }
-    let short = one_line(value, WIDTH);
+    let width = width.map_or(WIDTH, |width| width.min(WIDTH));
+    let short = one_line(value, width);
     short.unwrap_or_else(|| {
         let mut lines = Vec::new();
-        let whole = add(value, "", "", 0, &mut lines);
+        let whole = add(value, "", "", Place { width, depth: 0 }, &mut lines);
         let mut text = lines.join("\n");
         if !whole {
             text += "\n… and more: print(value.to_json()) shows all of it";
@@ -64,13 +65,30 @@ fn single(value: &Dynamic) -> String {
     format!("{value:?}")
 }
 
+/// Where lines stand: how wide they may be, and how deep inside of other values they are.
+#[derive(Clone, Copy)]
+struct Place {
+    width: usize,
+    depth: usize,
+}
+
+impl Place {
+    fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    fn margin(self) -> String {
+        " ".repeat(INDENT * self.depth)
+    }
+}
+
 /// Adds the lines of a value that stands behind `before` and ends with `after`. False where lines were left out.
-fn add(value: &Dynamic, before: &str, after: &str, depth: usize, lines: &mut Vec<String>) -> bool {
+fn add(value: &Dynamic, before: &str, after: &str, place: Place, lines: &mut Vec<String>) -> bool {
     if lines.len() >= MOST_LINES {
         return false;
     }
-    let margin = " ".repeat(INDENT * depth);
-    let room = WIDTH.saturating_sub(margin.len() + before.chars().count() + after.len());
+    let margin = place.margin();
+    let room = place.width.saturating_sub(margin.len() + before.chars().count() + after.len());
     if let Some(text) = one_line(value, room) {
         lines.push(format!("{margin}{before}{text}{after}"));
         return true;
@@ -78,15 +96,16 @@ fn add(value: &Dynamic, before: &str, after: &str, depth: usize, lines: &mut Vec
     if let Some(items) = value.read_lock::<Array>() {
         lines.push(format!("{margin}{before}["));
         let whole = match items.iter().any(|item| item.is_array() || item.is_map()) {
-            true => items.iter().all(|item| add(item, "", ",", depth + 1, lines)),
-            false => filled(&items, depth + 1, lines),
+            true => items.iter().all(|item| add(item, "", ",", place.deeper(), lines)),
+            false => filled(&items, place.deeper(), lines),
         };
         lines.push(format!("{margin}]{after}"));
         return whole;
     }
     if let Some(map) = value.read_lock::<Map>() {
         lines.push(format!("{margin}{before}#{{"));
-        let whole = map.iter().all(|(key, item)| add(item, &format!("{:?}: ", key.as_str()), ",", depth + 1, lines));
+        let entry = |key: &str| format!("{key:?}: ");
+        let whole = map.iter().all(|(key, item)| add(item, &entry(key.as_str()), ",", place.deeper(), lines));
         lines.push(format!("{margin}}}{after}"));
         return whole;
     }
@@ -95,12 +114,12 @@ fn add(value: &Dynamic, before: &str, after: &str, depth: usize, lines: &mut Vec
 }
 
 /// Adds plain items, as many to a line as fit.
-fn filled(items: &Array, depth: usize, lines: &mut Vec<String>) -> bool {
-    let margin = " ".repeat(INDENT * depth);
+fn filled(items: &Array, place: Place, lines: &mut Vec<String>) -> bool {
+    let margin = place.margin();
     let mut line = margin.clone();
     for item in items {
         let text = single(item);
-        if line.len() > margin.len() && line.chars().count() + text.chars().count() + 2 > WIDTH {
+        if line.len() > margin.len() && line.chars().count() + text.chars().count() + 2 > place.width {
             lines.push(line.trim_end().to_string());
             line.clone_from(&margin);
             if lines.len() >= MOST_LINES {
@@ -128,14 +147,14 @@ mod tests {
     #[test]
     fn what_fits_is_one_line_as_the_language_writes_it() {
         let value = map(vec![("a", numbers(3)), ("b", map(vec![("c", "x\"y".into())])), ("d", Dynamic::UNIT)]);
-        assert_eq!(laid_out(&value), value.to_string());
-        assert_eq!(laid_out(&numbers(0)), "[]");
-        assert_eq!(laid_out(&"x".into()), "x");
+        assert_eq!(laid_out(&value, None), value.to_string());
+        assert_eq!(laid_out(&numbers(0), None), "[]");
+        assert_eq!(laid_out(&"x".into(), None), "x");
     }
 
     #[test]
     fn what_does_not_fit_is_laid_out() {
-        let text = laid_out(&map(vec![("ids", numbers(40)), ("name", "x".into())]));
+        let text = laid_out(&map(vec![("ids", numbers(40)), ("name", "x".into())]), None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..2], ["#{", "  \"ids\": ["]);
         assert!(lines[2].starts_with("    0, 1, 2, ") && lines[2].ends_with(','), "{text}");
@@ -144,13 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_gets_shorter_lines() {
+        let value = map(vec![("ids", numbers(40)), ("pair", map(vec![("a", numbers(12)), ("b", numbers(12))]))]);
+        for width in [30, 60, 80] {
+            let text = laid_out(&value, Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+        }
+        assert_eq!(laid_out(&value, Some(500)), laid_out(&value, None));
+    }
+
+    #[test]
     fn what_is_long_is_cut_and_says_so() {
         let rows: Array = (0..1000).map(|_| numbers(60)).collect();
-        let text = laid_out(&rows.into());
+        let text = laid_out(&rows.into(), None);
         assert!(text.lines().count() <= MOST_LINES + 10, "{}", text.lines().count());
         assert!(text.ends_with("\n… and more: print(value.to_json()) shows all of it"), "{text}");
-        let text = laid_out(&numbers(100_000));
+        let text = laid_out(&numbers(100_000), None);
         assert!(text.lines().count() <= MOST_LINES + 3 && text.contains("… and more"), "{}", text.lines().count());
-        assert!(!laid_out(&numbers(100)).contains("… and more"));
+        assert!(!laid_out(&numbers(100), None).contains("… and more"));
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::check::import_statements;
 use super::context::Context;
-use super::grid::{Grid, in_lines};
+use super::grid::Grid;
 use super::modules::Modules;
 use super::passes::{self, Actual, HERE, Pass, shown};
 use super::places;
@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::outside;
 use crate::record::Activations;
 use crate::terminal;
-use crate::words::{counted, rounded};
+use crate::words::{counted, in_lines, rounded};
 
 /// Bytes of a stored plan.
 const MAX_PLAN: u64 = 16 << 20;
@@ -151,16 +151,22 @@ impl Plan {
         let (all, longest) = self.minutes();
         let read: u64 = self.passes.iter().map(|pass| pass.read_bytes).sum();
         let memory = self.passes.iter().map(|pass| pass.memory_bytes).max().unwrap_or(0);
-        let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
         let until = if whole { "Total" } else { "Up to the error" };
-        format!(
-            "{until}: {}, {} read, about {} of memory, {} min ({} min when machines work at the same time), {dollars}\n",
+        let mut text = format!(
+            "{until}: {}, {} read, about {} of memory, {}",
             counted(self.passes.len(), "pass"),
             format_bytes(read as f64),
             format_bytes(memory as f64),
-            rounded(all, 1),
-            rounded(longest, 1),
-        )
+            duration(all),
+        );
+        if self.machines.len() > 1 {
+            text += &format!(" ({} when machines work at the same time)", duration(longest));
+        }
+        if !self.machines.is_empty() {
+            let dollars = self.dollars().map_or("$ not known".to_string(), |dollars| format!("${dollars:.2}"));
+            text += &format!(", {dollars}");
+        }
+        text + "\n"
     }
 
     fn pass_table(&self) -> String {
@@ -213,9 +219,22 @@ impl Plan {
                 pair(format!("{dollars:.2}"), format!("{:.2}", actual.dollars)),
             ])
         };
-        let rows: Vec<_> = self.passes.iter().filter_map(row).collect();
-        let columns = ["planned → actual", "minutes", "read", "memory", "$"];
-        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..5, width))
+        let mut rows: Vec<_> = self.passes.iter().filter_map(row).collect();
+        let mut columns = vec!["planned → actual", "minutes", "read", "memory", "$"];
+        if self.machines.is_empty() {
+            // Nothing was to be paid for.
+            columns.pop();
+            rows.iter_mut().for_each(|row| drop(row.pop()));
+        }
+        (!rows.is_empty()).then(|| drawn(&columns, rows, 1..columns.len(), width))
+    }
+}
+
+/// Minutes in words; what is rounded to none is not none.
+fn duration(minutes: f64) -> String {
+    match minutes > 0.0 && minutes < 0.05 {
+        true => "less than 0.1 min".to_string(),
+        false => format!("{} min", rounded(minutes, 1)),
     }
 }
 

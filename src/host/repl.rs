@@ -10,7 +10,6 @@ use rhai::{AST, ASTNode, Dynamic, Engine, Expr, LexError, ParseErrorType, Scope,
 use super::context::Context;
 use super::diagnostic::Diagnostic;
 use super::gpu_handle::Gpu;
-use super::grid::in_lines;
 use super::handle::{Readable, short};
 use super::json::to_json;
 use super::machines;
@@ -21,7 +20,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::home;
 use crate::terminal;
-use crate::words::counted;
+use crate::words::{counted, listed};
 
 /// Name of the session in messages.
 const NAME: &str = "repl";
@@ -127,7 +126,7 @@ impl Repl {
         let text = input.trim();
         if let Some(name) = text.strip_prefix('?') {
             let name = name.trim();
-            return shown(reference::terminal(if name.is_empty() { None } else { Some(name) }));
+            return shown(reference::for_reading(if name.is_empty() { None } else { Some(name) }));
         }
         match text.strip_prefix(':').map(str::to_string).or_else(|| self.bare_command(text)) {
             Some(command) => self.command(&command),
@@ -155,10 +154,11 @@ impl Repl {
     fn command(&mut self, command: &str) -> Outcome {
         let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
         match word {
-            "help" | "h" if !rest.trim().is_empty() => shown(reference::terminal(Some(rest.trim()))),
+            "help" | "h" if !rest.trim().is_empty() => shown(reference::for_reading(Some(rest.trim()))),
             "help" | "h" => {
-                let lines: Vec<_> = COMMANDS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
-                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call,\n\
+                let line = |(name, what): &(&str, &str)| listed(&format!("  {name}"), 15, what, terminal::width());
+                let lines: Vec<_> = COMMANDS.iter().map(line).collect();
+                let more = "Anything else is script. A value without `;` behind it is shown. Tab completes, Ctrl-C ends the call, \
                     two empty lines end an input that is not finished.";
                 Outcome::Shown(format!("{}\n{more}", lines.join("\n")))
             }
@@ -211,7 +211,7 @@ impl Repl {
                 let mut shown = if shows { pretty(&value) } else { String::new() };
                 if shows && shortened(&value) {
                     let more = "in short: a field shows more by its name, such as found.features; print(value) shows all fields";
-                    shown = format!("{shown}\n{}", in_lines(more, terminal::width()));
+                    shown = format!("{shown}\n{more}");
                 }
                 let notes = shadowed(&ast).into_iter().chain((!shown.is_empty()).then_some(shown));
                 Outcome::Shown(notes.collect::<Vec<_>>().join("\n"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use super::context::Context;
-use super::grid::{Grid, in_lines};
+use super::grid::Grid;
 use super::growth::{fits, too_large};
 use super::json::to_dynamic;
 use super::layout::laid_out;
@@ -14,7 +14,7 @@ use super::problem::{ScriptResult, throw};
 use super::values;
 use crate::error::Error;
 use crate::terminal;
-use crate::words::{counted, rounded};
+use crate::words::{counted, in_lines, rounded};
 
 /// Longer values are cut when they are shown.
 pub const MOST_SHOWN: usize = 100;
@@ -40,8 +40,10 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
         c.acts("log");
         c.line(text)
     });
-    engine.register_fn("print", |map: Map| laid_out(&map.into()));
-    engine.register_fn("print", |items: Array| laid_out(&items.into()));
+    let c = context.clone();
+    engine.register_fn("print", move |map: Map| laid_out(&map.into(), width(&c)));
+    let c = context.clone();
+    engine.register_fn("print", move |items: Array| laid_out(&items.into(), width(&c)));
     engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
     engine.register_fn("format_count", |count: INT, one: &str| match usize::try_from(count) {
@@ -111,7 +113,11 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
         fits(line.saturating_mul(maps.len() + 1))?;
     }
     let cells = maps.iter().map(|row| columns.iter().map(|column| cell(row.get(column.as_str()))).collect());
-    let numeric = |column: &str| maps.iter().any(|row| row.get(column).is_some_and(|value| number(value).is_some()));
+    let numeric = |column: &str| {
+        let values = || maps.iter().filter_map(|row| row.get(column));
+        let missing = |value: &Dynamic| matches!(cell(Some(value)).as_str(), "" | "–");
+        values().any(|value| number(value).is_some()) && values().all(|value| number(value).is_some() || missing(value))
+    };
     let right: Vec<usize> = (0..columns.len()).filter(|i| numeric(&columns[*i])).collect();
     Ok(Grid::new(columns.clone(), cells.collect()).right(right).drawn(width))
 }
@@ -164,7 +170,7 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
         None => values::handle_json(value).and_then(|json| to_dynamic(&json).try_cast::<Map>()),
     };
     let Some(map) = map else {
-        return laid_out(value);
+        return laid_out(value, width);
     };
     if map.is_empty() {
         return "#{}".to_string();

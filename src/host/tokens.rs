@@ -14,6 +14,7 @@ use super::values::{Model, TokensHandle};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Documents};
+use crate::plain::plain;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::Op;
 use crate::text;
@@ -74,8 +75,8 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         && is_prose(&text.path)
         && !home::expanded(&text.path).exists()
     {
-        let begin: String = text.path.chars().take(SHOWN_TEXT).collect();
-        let message = format!("load_tokens: `text` is the path of a file, and \"{begin}…\" reads like a text itself");
+        let begin = plain(&text.path, SHOWN_TEXT);
+        let message = format!("load_tokens: `text` is the path of a file, and \"{begin}\" reads like a text itself");
         return Err(Error::bad_argument(message)
             .hint("write_text(\"results/text.txt\", \"…\") puts a text into a file and gives the path to name here"));
     }
@@ -120,6 +121,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
 
 /// Whether a text of this machine may be read, before anything is done for its sake: its length in bytes.
 fn check_text(context: &Context, path: &str) -> Result<INT> {
+    let path = &named("check_text: the path", path.to_string())?;
     reads::allowed(context, path)?;
     let there = home::expanded(path);
     if let Some(stage) = context.plan().filter(|_| !there.exists()) {
@@ -128,6 +130,15 @@ fn check_text(context: &Context, path: &str) -> Result<INT> {
     }
     let bytes = hub::text_bytes(&there.display().to_string())?;
     Ok(INT::try_from(bytes).unwrap_or(INT::MAX))
+}
+
+/// A path that is one: flags that are left out are often empty.
+fn named(what: &str, path: String) -> Result<String> {
+    match path.trim().is_empty() {
+        true => Err(Error::bad_argument(format!("{what} is empty, where the path of a file is expected"))
+            .hint("name a file of this folder, such as corpus.txt; stdlib_text(\"first_text.txt\") is a text inside the program")),
+        false => Ok(path),
+    }
 }
 
 /// Whether this reads like a text, and not like a path: several lines, or so many words that no name has.
@@ -169,7 +180,7 @@ fn ids(o: &Options) -> Result<TokenSource> {
     if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
         return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
     }
-    let path = o.required("ids", o.string("ids")?)?;
+    let path = named("load_tokens: `ids`", o.required("ids", o.string("ids")?)?)?;
     match (o.string("tensor")?, path.ends_with(".safetensors")) {
         (Some(tensor), _) => Ok(TokenSource::IdsSafetensors { path, tensor }),
         (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: "input_ids".to_string() }),
@@ -182,7 +193,7 @@ fn text(o: &Options) -> Result<TextArgs> {
     let dataset = dataset(o)?;
     let path = match &dataset {
         Some(dataset) => dataset.id.clone(),
-        None => o.required("text", o.string("text")?)?,
+        None => named("load_tokens: `text`", o.required("text", o.string("text")?)?)?,
     };
     let separator = o.string("separator")?;
     if separator.as_deref() == Some("") {

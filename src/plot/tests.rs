@@ -166,3 +166,18 @@ fn a_legend_says_what_it_leaves_out() {
     let named = (0..40).filter(|i| text.contains(&format!(">s{i:02}</text>"))).count();
     assert!(named > 12 && text.contains(&format!(">and {} more</text>", 40 - named)), "{named}");
 }
+
+#[test]
+fn a_name_that_stands_apart_is_joined_to_its_point() {
+    let lines = |points: serde_json::Value| {
+        let figure =
+            serde_json::json!({ "kind": "points", "title": "x", "series": [{ "name": "s", "points": points }] });
+        svg(&self::figure(figure)).unwrap().matches("stroke-width=\"0.8\"").count()
+    };
+    let point = |y: f64, name: &str| serde_json::json!({ "x": 1.0, "y": y, "label": name });
+    assert_eq!(lines(serde_json::json!([point(1.0, "one"), point(5.0, "two")])), 0);
+    // Only the first names find room beside points at one place.
+    let crowd: Vec<_> = (0..8).map(|i| point(1.0, &format!("point {i}"))).collect();
+    let joined = lines(serde_json::json!(crowd));
+    assert!((1..8).contains(&joined), "{joined}");
+}

@@ -113,6 +113,9 @@ fn mark_label(canvas: &mut Canvas, frame: &Frame, points: &[(f32, f32)], at: f32
 /// Place of a point, ends of its interval from top to bottom, and its name.
 type Named<'a> = (f32, f32, (f32, f32), &'a str);
 
+/// A name that stands higher or lower than this is joined to its point.
+const BESIDE: f32 = 16.0;
+
 /// Names beside their points: at the first of a few places where no point, interval or name stands yet.
 fn labels(canvas: &mut Canvas, frame: &Frame, points: &[Named]) {
     // Left, top, right, bottom of what is there already.
@@ -130,6 +133,11 @@ fn labels(canvas: &mut Canvas, frame: &Frame, points: &[Named]) {
             inside && !taken.iter().any(|t| b[0] < t[2] && t[0] < b[2] && b[1] < t[3] && t[1] < b[3])
         };
         let place = places.map(|(dx, dy)| boxed(dx, dy)).find(free).unwrap_or_else(|| boxed(11.0, 4.0));
+        let middle = (place[1] + place[3]) / 2.0;
+        if (middle - y).abs() > BESIDE {
+            let near = if place[0] > x { place[0] - 2.0 } else { place[2] + 2.0 };
+            canvas.line(&[(x, y + 8.0 * (middle - y).signum()), (near, middle)], FAINT, 0.8, DASHES[0]);
+        }
         canvas.rect(place[0] - 1.0, place[1], width + 2.0, 13.0, PAPER, String::new());
         canvas.text(place[0], place[3] - 3.0, &text, SMALL, INK, Anchor::Start);
         taken.push(place);

@@ -15,7 +15,7 @@ mod text;
 use std::sync::OnceLock;
 
 pub use primitive::{Area, Opt, Primitive};
-pub use text::{definitions, markdown, terminal};
+pub use text::{definitions, for_reading, markdown};
 
 use super::names;
 

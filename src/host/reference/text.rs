@@ -7,8 +7,10 @@ use super::primitive::{Opt, Primitive, arities, parameters};
 use super::{AREAS, find};
 use crate::error::{Error, Result};
 use crate::suggest;
+use crate::terminal;
+use crate::words::{in_lines, listed};
 
-/// Columns of the terminal.
+/// Columns of a line, where a terminal has no fewer.
 const WIDTH: usize = 100;
 
 /// A function of a module for scripts, from its doc comment.
@@ -49,7 +51,7 @@ fn module_texts() -> Vec<ModuleText> {
 }
 
 /// Everything in short, or one primitive, area or module in full.
-pub fn terminal(name: Option<&str>) -> Result<String> {
+pub fn for_reading(name: Option<&str>) -> Result<String> {
     let Some(name) = name else { return Ok(overview()) };
     let name = name.trim_start_matches('?').trim_end_matches("()").trim();
     if let Some(primitive) = find(name) {
@@ -69,7 +71,7 @@ pub fn terminal(name: Option<&str>) -> Result<String> {
     }
     if let Some(module) = modules.iter().find(|module| module.name == name) {
         let functions: String = module.functions.iter().map(|function| module_function(name, function)).collect();
-        return Ok(format!("import \"{name}\" as {name};\n\n{}\n\n{functions}", wrapped(&module.about, 0)));
+        return Ok(format!("import \"{name}\" as {name};\n\n{}\n\n{functions}", in_lines(&module.about, columns())));
     }
     if super::language().iter().any(|(known, _)| known == name) {
         let message = format!("`{name}` is a function of the language itself");
@@ -87,13 +89,13 @@ fn overview() -> String {
     for area in AREAS {
         let _ = writeln!(text, "{}\n", area.title);
         for primitive in area.primitives {
-            let _ = writeln!(text, "  {:<20} {}", primitive.name, wrapped(first_sentence(primitive.summary), 23));
+            let _ = writeln!(text, "{}", entry(primitive.name, 23, first_sentence(primitive.summary)));
         }
         text.push('\n');
     }
     text += "Modules\n\n";
     for module in module_texts() {
-        let _ = writeln!(text, "  {:<20} {}", module.name, wrapped(&module.about, 23));
+        let _ = writeln!(text, "{}", entry(module.name, 23, &module.about));
     }
     text + "\n`outlier doc NAME` tells more about one of them.\n"
 }
@@ -128,11 +130,11 @@ fn in_full(primitive: &Primitive) -> String {
     for signature in primitive.signatures {
         let _ = writeln!(text, "{signature}");
     }
-    let _ = writeln!(text, "\n{}", wrapped(primitive.summary, 0));
+    let _ = writeln!(text, "\n{}", in_lines(primitive.summary, columns()));
     if !primitive.options.is_empty() {
         text += "\nOptions:\n";
         for option in primitive.options {
-            let _ = writeln!(text, "  {:<22} {}", option.key, wrapped(&meaning(option), 25));
+            let _ = writeln!(text, "{}", entry(option.key, 25, &meaning(option)));
         }
     }
     let example = primitive.example.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
@@ -147,24 +149,17 @@ fn meaning(option: &Opt) -> String {
 
 fn module_function(module: &str, function: &Described) -> String {
     let parameters = function.parameters.join(", ");
-    format!("{module}::{}({parameters})\n  {}\n\n", function.name, wrapped(&function.comment, 2))
+    format!("{module}::{}({parameters})\n{}\n\n", function.name, listed("", 2, &function.comment, columns()))
 }
 
-/// Lines of at most `WIDTH` columns, those after the first indented.
-fn wrapped(text: &str, indent: usize) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("never empty");
-        if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(word.to_string());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines.join(&format!("\n{}", " ".repeat(indent)))
+/// A line of a list, and those that continue it.
+fn entry(name: &str, column: usize, said: &str) -> String {
+    listed(&format!("  {name}"), column, said, columns())
+}
+
+/// How wide lines for a reader may be.
+fn columns() -> Option<usize> {
+    Some(terminal::width().map_or(WIDTH, |width| width.min(WIDTH)))
 }
 
 /// docs/reference.md.
