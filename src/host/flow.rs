@@ -38,9 +38,10 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
         c.mark_failed();
         let told = format!("{what}: {}", failure_text(&error));
-        c.line(&format!("FAILED {told}"));
-        if let Some(stage) = c.plan() {
-            stage.goes_wrong(told);
+        // A plan lists what would fail.
+        match c.plan() {
+            Some(stage) => stage.goes_wrong(told),
+            None => c.line(&format!("FAILED {told}")),
         }
     });
 }

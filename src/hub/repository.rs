@@ -10,6 +10,7 @@ use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
 use super::folders;
+use super::foreign;
 use super::http::{self, Http, Patience};
 use super::names::is_commit;
 use super::refusal::{self, Refusal};
@@ -25,8 +26,6 @@ use crate::words::counted;
 
 /// Files that are asked for at the same time.
 const QUESTIONS: usize = 32;
-/// Larger than any Git LFS pointer.
-const POINTER_BYTES: u64 = 4096;
 /// Missing files that an error names.
 const NAMED: usize = 3;
 const CONFIG: &str = "config.json";
@@ -204,14 +203,8 @@ fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally:
     if snapshot.has(&file.name) {
         return Ok(());
     }
-    let begin = if file.bytes < POINTER_BYTES {
-        outside::read(&snapshot.file(&file.name), POINTER_BYTES)
-    } else {
-        Ok(Vec::new())
-    };
-    if let Some(error) =
-        weight_formats::pointer(&format!("{} of {}", file.name, file.address.told()), &begin.unwrap_or_default())
-    {
+    let begin = outside::beginning(&snapshot.file(&file.name), foreign::TELLING).unwrap_or_default();
+    if let Some(error) = foreign::pointer(&format!("{} of {}", file.name, file.address.told()), &begin) {
         return Err(error);
     }
     let problem = "what was sent does not begin like such a file";

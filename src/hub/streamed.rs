@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Deserialize;
 
 use super::fetch::fetch;
+use super::foreign;
 use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::ranges::{Limits, Ranges};
@@ -135,7 +136,7 @@ fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
     if found != file.hash.digits() {
         return Err(file.damaged(&found, "run again"));
     }
-    weight_formats::pointer(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
+    foreign::pointer(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
 }
 
 impl ByteSource for Streamed {

@@ -10,6 +10,7 @@ use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
 use super::tensor::{Device, Tensor};
+use super::tokenize;
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
 use crate::memory;
@@ -23,10 +24,9 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     let vocab = model.spec.vocab_size;
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(Error::bad_argument(format!(
-                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
-            ))
-            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+            let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
+            return Err(tokenize::wrong(&tokens.info.source, message)
+                .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }
     }
     if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::{LENGTH, MAX_HEADER, hex};
 use super::{ids_json, sequences, token_masks};
 use crate::error::{Error, Result};
-use crate::hub::Documents;
+use crate::hub::{self, Documents};
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
@@ -35,18 +35,13 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
 /// Checks that `ids` are sequences of one length and names them.
 fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     let length = ids.first().map_or(0, Vec::len);
-    // A script has written them itself, or named a file that does not hold what it should.
-    let wrong = |message: String| if source == SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) };
     if length == 0 {
-        return Err(wrong(format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
+        return Err(wrong(source, format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
     }
     if let Some((s, other)) = ids.iter().enumerate().find(|(_, sequence)| sequence.len() != length) {
-        return Err(wrong(format!(
-            "{source}: sequence 0 has {}, sequence {s} has {}",
-            counted(length, "token"),
-            other.len()
-        ))
-        .hint("all sequences must have the same length; cut them to the shortest"));
+        let message =
+            format!("{source}: sequence 0 has {}, sequence {s} has {}", counted(length, "token"), other.len());
+        return Err(wrong(source, message).hint("all sequences must have the same length; cut them to the shortest"));
     }
     let info = TokensInfo {
         source: source.to_string(),
@@ -56,6 +51,11 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
         sha256: hash_of_ids(&ids),
     };
     Ok(Tokens { ids, info })
+}
+
+/// The error of ids that cannot be used: a script has written them itself, or named a file that does not hold what it should.
+pub fn wrong(source: &str, message: String) -> Error {
+    if source == SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
 }
 
 /// SHA-256 of all ids, each as four bytes, little endian.
@@ -85,6 +85,9 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     };
     let header = read(0, LENGTH)?.try_into().map(u64::from_le_bytes).expect("eight bytes were read");
     if header > MAX_HEADER || LENGTH + header > length {
+        if let Some(error) = hub::no_safetensors(path, &read(0, length.min(hub::TELLING))?, ids_json::CONVERT) {
+            return Err(error);
+        }
         return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));
     }
     let header_text = read(LENGTH, header)?;
