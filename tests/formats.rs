@@ -550,6 +550,8 @@ pub fn a_column_that_is_not_there_is_told_with_those_that_are() {
     let pretty =
         serde_json::to_string_pretty(&json!({ "version": 1, "data": [{ "title": "a", "text": "b" }] })).unwrap();
     refuses("t.json", pretty, "", FAILED, "no column \"text\"; there are `version`, `data.title`, `data.text`", "");
+    let split = json!({ "test": [], "train": [{ "text": "b" }] });
+    refuses("t.json", split.to_string(), "", FAILED, "`train.text`", "did you mean `train.text`?");
     // Rows that lack a column which others have are not the end of it.
     let few = format!("{}\n", json!({ "n": 1 })).repeat(900) + self::lines().as_str();
     reads("t.jsonl", few, "");

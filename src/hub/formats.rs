@@ -237,7 +237,9 @@ pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
         listed.push(format!("{} more", known.len() - LISTED));
     }
     let there = if listed.is_empty() { String::new() } else { format!("; there are {}", listed.join(", ")) };
-    let hint = match suggest::nearest(column, known.iter().copied()) {
+    // The same name within an object or a list is meant more likely than another name.
+    let within = known.iter().copied().find(|known| known.rsplit('.').next() == Some(column));
+    let hint = match within.or_else(|| suggest::nearest(column, known.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "name the column that holds the texts with `column`".to_string(),
     };
