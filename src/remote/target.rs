@@ -39,11 +39,6 @@ impl Target {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest.strip_suffix('/').unwrap_or(rest),
             _ => word,
         };
-        if word.split_whitespace().nth(1).is_some() {
-            return Err(wrong(
-                "of a command such as `ssh me@a.b -p 2222 -i FILE` write host: \"me@a.b:2222\", key: \"FILE\"",
-            ));
-        }
         let (user, place) = match word.rsplit_once('@') {
             Some((user, place)) => (Some(user.to_string()), place),
             None => (None, word),
@@ -52,6 +47,11 @@ impl Target {
         if user.as_deref().is_some_and(|user| user.contains(':')) {
             return Err(Error::bad_argument("an SSH address with a password in it")
                 .hint(format!("{forms}; it is logged in with a key, of an agent, of the usual files or under `key`")));
+        }
+        if word.split_whitespace().nth(1).is_some() {
+            return Err(wrong(
+                "of a command such as `ssh me@a.b -p 2222 -i FILE` write host: \"me@a.b:2222\", key: \"FILE\"",
+            ));
         }
         let number = |port: &str| match port.parse() {
             Ok(port) if port != 0 => Ok(Some(port)),
