@@ -239,6 +239,34 @@ fn models_that_cannot_be_loaded_are_in_the_plan() {
     assert_eq!(outcome.stdout.matches("Would fail").count(), 1, "{}", outcome.stdout);
 }
 
+/// A folder of configs may be for a machine that has the weights, but a repository has none for anybody.
+#[test]
+fn a_repository_without_weights_is_in_the_plan_as_what_would_fail() {
+    let (project, hub) = (Project::new(), Hub::start());
+    project.copy("tests/fixtures/llama/config.json", "bare/config.json");
+    hub.set("lab/bare", Model::Folder(project.path("bare")));
+    project.file("bare.rhai", "load_model(\"lab/bare\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));");
+    let outcome =
+        |words: &[&str]| Outcome::of(project.command(words).env("HF_ENDPOINT", &hub.address).output().unwrap());
+    let said = outcome(&["run", "bare.rhai"]).ends(3).stderr;
+    assert!(said.contains("lab/bare") && said.contains("model.safetensors"), "{said}");
+    let text = outcome(&["plan", "bare.rhai"]).ok();
+    let told = text.lines().filter(|line| line.starts_with("Would fail: loading model \"lab/bare\"")).count();
+    assert_eq!(told, 1, "{text}");
+    assert!(text.contains("neither model.safetensors nor model.safetensors.index.json"), "{text}");
+}
+
+#[test]
+fn a_failure_that_a_script_reports_is_told_once_in_a_plan() {
+    let project = Project::new();
+    let script = "try { load_model(\"no/where/at_all\") } catch (error) { report_failure(\"first\", error); }";
+    project.file("reported.rhai", script);
+    let outcome = project.run(&["plan", "reported.rhai"]).ends(3);
+    let all = outcome.stdout + &outcome.stderr;
+    assert!(all.contains("Would fail: first: model \"no/where/at_all\""), "{all}");
+    assert_eq!(all.matches("no such folder").count(), 1, "{all}");
+}
+
 #[test]
 fn checkpoints_that_would_not_load_are_not_planned() {
     let project = Project::new();
