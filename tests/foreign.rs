@@ -144,6 +144,34 @@ fn other_formats_under_the_name_of_safetensors_are_not_called_damaged() {
     }
 }
 
+#[test]
+fn other_files_saved_under_the_names_of_json_are_told() {
+    let page = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>".to_vec();
+    let wide: Vec<u8> = "{ }".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (data, what) in [
+        (page, "a web page (HTML), and no JSON"),
+        (stray(b"PK\x03\x04"), "a zip archive, and no JSON"),
+        ([b"\xff\xfe".to_vec(), wide].concat(), "UTF-16 text, and no JSON"),
+    ] {
+        for name in ["config.json", "model.safetensors.index.json"] {
+            refuses_model(
+                &with(name, &data),
+                "model",
+                &format!("reading model/{name}: {what}"),
+                "fetch the file itself",
+            );
+        }
+        let project = text_project();
+        project.file("model/tokenizer.json", &data).file("t.txt", PROSE);
+        project.refuses(
+            &load_text("t.txt"),
+            FAILED,
+            &format!("reading model/tokenizer.json: {what}"),
+            "fetch the file",
+        );
+    }
+}
+
 /// The length of a header can be written with the bytes with which a pickle begins: 640.
 #[test]
 fn a_safetensors_file_that_is_cut_off_is_no_pickle() {

@@ -109,7 +109,7 @@ impl ByteSource for Folder {
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
             data => data?,
         };
-        foreign::pointer(&path.display().to_string(), &data).map_or(Ok(Some(data)), Err)
+        foreign::no_json(&path.display().to_string(), &data).map_or(Ok(Some(data)), Err)
     }
 
     fn weights(&self) -> Result<Option<&[SourceFile]>> {

@@ -41,6 +41,9 @@ const QUANTISED: &str = "such files are mostly quantised; use the model they wer
                          safetensors in BF16, F16 or F32";
 const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
 
+/// Bytes of the beginning of a file that are enough to tell its format, and all of a pointer.
+pub const TELLING: u64 = 4096;
+
 /// Every format that is known; of several kinds of weights in a folder the first is told.
 pub const FORMATS: &[Foreign] = &[
     // The upper bytes of the length of its header, and the header: first, since the lower ones can look like anything.
@@ -245,9 +248,6 @@ pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     told(&file, head).or_else(|| by_name(&file))
 }
 
-/// Bytes of a file of weights or ids by which `no_safetensors` judges.
-pub const TELLING: u64 = 4096;
-
 /// The error of a file that should be safetensors and begins like something else; none where it begins like nothing that is known.
 pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
     if let Some(error) = pointer(path, head) {
@@ -260,6 +260,17 @@ pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
         None => markup::of(&Name::of(""), head)?.what.to_string(),
     };
     Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
+}
+
+/// The error of a file of a model, named as JSON, that begins like something else; none where it may be JSON.
+pub fn no_json(file: &str, data: &[u8]) -> Option<Error> {
+    if let Some(error) = pointer(file, data) {
+        return Some(error);
+    }
+    let head = &data[..data.len().min(TELLING as usize)];
+    let what = by_content(head).map(|found| found.what).or_else(|| Some(markup::of(&Name::of(""), head)?.what))?;
+    let advice = "fetch the file itself, with `hf download` for instance: was something else saved under its name?";
+    Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(advice))
 }
 
 /// Bytes that a pointer has at most.

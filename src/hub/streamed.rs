@@ -136,7 +136,7 @@ fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
     if found != file.hash.digits() {
         return Err(file.damaged(&found, "run again"));
     }
-    foreign::pointer(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
+    foreign::no_json(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
 }
 
 impl ByteSource for Streamed {
