@@ -45,7 +45,7 @@ const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds confi
 pub const TELLING: u64 = 4096;
 
 /// Every format that is known; of several kinds of weights in a folder the first is told.
-pub const FORMATS: &[Foreign] = &[
+pub static FORMATS: &[Foreign] = &[
     // The upper bytes of the length of its header, and the header: first, since the lower ones can look like anything.
     format("a safetensors file", &[], &["safetensors"])
         .at(5, b"\0\0\0{")
@@ -151,7 +151,7 @@ const BZIP2: &[&[u8]] = &[
 ];
 
 /// An ending that programs of all kinds give to their files: among texts and ids it says nothing by itself.
-const ANYTHING: &str = ".bin";
+const ANYTHING: &str = "bin";
 
 const fn format(what: &'static str, begins: &'static [&'static [u8]], endings: &'static [&'static str]) -> Foreign {
     let (within, as_text, as_weights) = (None, None, None);
@@ -217,7 +217,7 @@ fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
     let named = by_name(file);
     match by_content(head) {
         Some(found) if found.archive => named.filter(|named| named.archived).or(Some(found)),
-        None => named.filter(|_| !file.ends_with(ANYTHING)),
+        None => named.filter(|named| !(file.ends_with(".bin") && named.endings.contains(&ANYTHING))),
         found => found,
     }
 }
@@ -225,13 +225,13 @@ fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
 /// What a file given as a text is that is none, and what to do about it: by its first bytes, and unless the user has said what it
 /// is by its name.
 pub fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
-    let found = told(name.map_or("", |name| &name.unpacked), head)?;
+    let found = told(name.map_or("", |name| name.unpacked.as_str()), head)?;
     Some((found.what, found.as_text?))
 }
 
 /// What a file is of which the first bytes, or else the name, are those of a format that holds no list of numbers in words.
 pub fn known_as(path: &str, head: &[u8]) -> Option<&'static str> {
-    let name = Name::of(path);
+    let (name, head) = (Name::of(path), &head[..head.len().min(TELLING as usize)]);
     let found = told(&name.unpacked, head).or_else(|| told(&name.file, head)).map(|found| found.what);
     found.or_else(|| markup::of(&name, head).map(|kind| kind.what))
 }
