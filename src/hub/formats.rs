@@ -87,7 +87,12 @@ pub fn judge(
     }
     let called = Name::of(name);
     let ending = called.ending();
-    refuse(name, head, if wanted.is_some() { "" } else { ending })?;
+    if let Some(error) = foreign::pointer(name, head) {
+        return Err(error);
+    }
+    if let Some((what, advice)) = foreign::no_text(wanted.is_none().then_some(&called), head) {
+        return Err(Error::unsupported(format!("{name} is {what}")).hint(advice));
+    }
     if let Some(wanted) = wanted {
         return Ok(match wanted {
             TextFormat::Text => Format::Plain,
