@@ -10,11 +10,10 @@ use super::load::{Loader, tensor_error};
 use super::open::OpenModel;
 use super::ops::{self, Projection};
 use super::tensor::{Device, Tensor};
-use super::tokenize;
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
 use crate::memory;
-use crate::record::Tokens;
+use crate::record::{Tokens, TokensInfo};
 
 /// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
 const ROW_GAP: u64 = 64 << 10;
@@ -25,8 +24,10 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
-            return Err(tokenize::wrong(&tokens.info.source, message)
-                .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+            // A script has written them itself, or named a file that does not hold what it should.
+            let by_script = tokens.info.source == TokensInfo::SCRIPT;
+            let wrong = if by_script { Error::bad_argument(message) } else { Error::corrupt(message) };
+            return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }
     }
     if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {

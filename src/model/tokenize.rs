@@ -16,14 +16,11 @@ use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
 use crate::words::counted;
 
-/// The source of ids that a script has written itself.
-const SCRIPT: &str = "script";
-
 pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Tokens> {
     match source {
         TokenSource::IdsJson { path } => tokens(path, None, ids_json::read(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
-        TokenSource::Ids { ids } => tokens(SCRIPT, None, ids.clone()),
+        TokenSource::Ids { ids } => tokens(TokensInfo::SCRIPT, None, ids.clone()),
         TokenSource::Text(args) => {
             let mut documents = Documents::open(args)?;
             let ids = sequences::from_text(&mut documents, args, progress)?;
@@ -35,13 +32,20 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
 /// Checks that `ids` are sequences of one length and names them.
 fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     let length = ids.first().map_or(0, Vec::len);
+    // A script has written them itself, or named a file that does not hold what it should.
+    let wrong = |message: String| {
+        if source == TokensInfo::SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
+    };
     if length == 0 {
-        return Err(wrong(source, format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
+        return Err(wrong(format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
     }
     if let Some((s, other)) = ids.iter().enumerate().find(|(_, sequence)| sequence.len() != length) {
-        let message =
-            format!("{source}: sequence 0 has {}, sequence {s} has {}", counted(length, "token"), other.len());
-        return Err(wrong(source, message).hint("all sequences must have the same length; cut them to the shortest"));
+        return Err(wrong(format!(
+            "{source}: sequence 0 has {}, sequence {s} has {}",
+            counted(length, "token"),
+            other.len()
+        ))
+        .hint("all sequences must have the same length; cut them to the shortest"));
     }
     let info = TokensInfo {
         source: source.to_string(),
@@ -51,11 +55,6 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
         sha256: hash_of_ids(&ids),
     };
     Ok(Tokens { ids, info })
-}
-
-/// The error of ids that cannot be used: a script has written them itself, or named a file that does not hold what it should.
-pub fn wrong(source: &str, message: String) -> Error {
-    if source == SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
 }
 
 /// SHA-256 of all ids, each as four bytes, little endian.
