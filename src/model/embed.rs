@@ -13,7 +13,7 @@ use super::tensor::{Device, Tensor};
 use crate::error::{Error, Result};
 use crate::hub::Announcement;
 use crate::memory;
-use crate::record::{Tokens, TokensInfo};
+use crate::record::Tokens;
 
 /// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
 const ROW_GAP: u64 = 64 << 10;
@@ -25,7 +25,7 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
             // A script has written them itself, or named a file that does not hold what it should.
-            let by_script = tokens.info.source == TokensInfo::SCRIPT;
+            let by_script = tokens.info.source == Tokens::SCRIPT;
             let wrong = if by_script { Error::bad_argument(message) } else { Error::corrupt(message) };
             return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }

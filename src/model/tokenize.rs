@@ -20,7 +20,7 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
     match source {
         TokenSource::IdsJson { path } => tokens(path, None, ids_json::read(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
-        TokenSource::Ids { ids } => tokens(TokensInfo::SCRIPT, None, ids.clone()),
+        TokenSource::Ids { ids } => tokens(Tokens::SCRIPT, None, ids.clone()),
         TokenSource::Text(args) => {
             let mut documents = Documents::open(args)?;
             let ids = sequences::from_text(&mut documents, args, progress)?;
@@ -34,7 +34,7 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
     let length = ids.first().map_or(0, Vec::len);
     // A script has written them itself, or named a file that does not hold what it should.
     let wrong = |message: String| {
-        if source == TokensInfo::SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
+        if source == Tokens::SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
     };
     if length == 0 {
         return Err(wrong(format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));

@@ -78,7 +78,7 @@ pub struct Tokens {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokensInfo {
-    /// The file that the sequences came from, or `SCRIPT`.
+    /// The file that the sequences came from, or `Tokens::SCRIPT`.
     pub source: String,
     /// The hub's commit, when they came from a dataset there.
     #[serde(default)]
@@ -89,7 +89,7 @@ pub struct TokensInfo {
     pub sha256: String,
 }
 
-impl TokensInfo {
+impl Tokens {
     /// The source of ids that a script has written itself.
     pub const SCRIPT: &str = "script";
 }
