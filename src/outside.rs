@@ -61,6 +61,16 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if data.len() as u64 > limit { Err(too_large()) } else { Ok(data) }
 }
 
+/// The first bytes of a regular file, `limit` of them at most.
+///
+/// # Errors
+/// As `open`.
+pub fn beginning(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    open(path)?.take(limit).read_to_end(&mut data)?;
+    Ok(data)
+}
+
 /// What text files of some programs begin with. It marks the encoding, UTF-8, and is no part of the text.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -70,19 +80,6 @@ pub fn without_bom(mut text: Vec<u8>) -> Vec<u8> {
         text.drain(..BOM.len());
     }
     text
-}
-
-/// Bytes that a Git LFS pointer has at most, and how it begins (also of files from before it was called so).
-const LFS_POINTER: usize = 1024;
-const LFS_BEGINS: [&str; 2] = ["version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/"];
-
-/// Of the text that Git leaves in place of a large file it has not fetched (a Git LFS pointer): bytes of the file it stands for.
-/// None where `data` is something else.
-pub fn lfs_pointer(data: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(data).ok().filter(|text| text.len() <= LFS_POINTER)?;
-    LFS_BEGINS.iter().find(|begin| text.starts_with(**begin))?;
-    text.lines().find(|line| line.starts_with("oid "))?;
-    text.lines().find_map(|line| line.strip_prefix("size ")?.trim().parse().ok())
 }
 
 thread_local! {

@@ -69,6 +69,9 @@ fn ids_outside_the_vocabulary() {
     let message = "token id 128 (sequence 1, position 2) is outside the vocabulary of 128";
     let hint = "tokenise with this model's tokenizer.json";
     refuses(&project, "#{ ids: [[1, 2, 3], [1, 2, 128]] }", SCRIPT, message, hint);
+    // What a script has written itself is its own mistake, and what a file holds is that of the file.
+    project.file("ids.json", "[[1, 2, 3], [1, 2, 128]]");
+    refuses(&project, "#{ ids: \"ids.json\" }", FILE, message, hint);
 }
 
 #[test]

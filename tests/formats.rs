@@ -329,7 +329,7 @@ fn good_parquet_files_are_never_called_damaged() {
     refuses("t.parquet", "column: \"image\", ", "holds bytes that are no text in UTF-8", "column of strings");
     refuses("t.parquet", "column: \"body\", ", "no column \"body\"; there are `text`, `image`", "with `column`");
     project.file("t.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n");
-    refuses("t.parquet", "", "t.parquet is a Git LFS pointer", "git lfs pull");
+    refuses("t.parquet", "", "reading t.parquet: a Git LFS pointer to the file of 12345 bytes", "git lfs pull");
     project.file("t.parquet", "<!DOCTYPE html>\n<html><body>Sign in</body></html>");
     refuses("t.parquet", "", "t.parquet is a web page", "fetch the file itself");
     project.file("t.parquet.gz", gzip(&whole));
@@ -391,7 +391,7 @@ fn other_formats_are_refused_by_name() {
         ("t.xlsx", stray(b"PK\x03\x04"), "a spreadsheet", "as CSV"),
         ("t.npz", stray(b"PK\x03\x04"), "a NumPy file", "under `ids`"),
         ("t.pt", stray(b"PK\x03\x04"), "a PyTorch file", "weights"),
-        ("t.bin", stray(b"PK\x03\x04"), "a zip archive", "unpack it"),
+        ("t.bin", stray(b"PK\x03\x04"), "a PyTorch file", "weights"),
         ("t.npy", stray(b"\x93NUMPY"), "a NumPy file", "under `ids`"),
         ("t.pkl", stray(b"\x80\x04"), "a pickle file", "Parquet"),
         ("t.safetensors", stray(b"\x10\0\0\0\0\0\0\0{"), "a safetensors file", "under `ids`"),
@@ -420,12 +420,6 @@ fn other_formats_are_refused_by_name() {
         ("t.txt", [b"\xff\xfe".to_vec(), wide(&text)].concat(), "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
         ("t.csv", [b"\xff\xfe".to_vec(), wide(&text)].concat(), "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
         ("t.txt", b"\xff\xfe\0\0T\0\0\0o\0\0\0".to_vec(), "UTF-32 text", "iconv -f UTF-32"),
-        (
-            "t.jsonl",
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec(),
-            "a Git LFS pointer",
-            "git lfs pull",
-        ),
     ] {
         refuses(name, data, "", FAILED, &format!("{name} is {what}"), advice);
     }
@@ -556,6 +550,8 @@ pub fn a_column_that_is_not_there_is_told_with_those_that_are() {
     let pretty =
         serde_json::to_string_pretty(&json!({ "version": 1, "data": [{ "title": "a", "text": "b" }] })).unwrap();
     refuses("t.json", pretty, "", FAILED, "no column \"text\"; there are `version`, `data.title`, `data.text`", "");
+    let split = json!({ "test": [], "train": [{ "text": "b" }] });
+    refuses("t.json", split.to_string(), "", FAILED, "`train.text`", "did you mean `train.text`?");
     // Rows that lack a column which others have are not the end of it.
     let few = format!("{}\n", json!({ "n": 1 })).repeat(900) + self::lines().as_str();
     reads("t.jsonl", few, "");

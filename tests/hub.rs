@@ -112,7 +112,7 @@ fn models_without_safetensors() {
     let project = Project::new();
     project.copy("tests/fixtures/llama/config.json", "pickle/config.json").file("pickle/pytorch_model.bin", "…");
     let hub = Hub::start().with("lab/llama", Model::Folder(project.path("pickle")));
-    let message = "model \"lab/llama\": the weights are in PyTorch's pickle format (pytorch_model.bin)";
+    let message = "model \"lab/llama\": no safetensors weights, but pytorch_model.bin, a PyTorch file";
     hub.refuses(&from_hub("#{}"), None, message, "save_pretrained(FOLDER)");
     std::fs::remove_file(project.path("pickle/pytorch_model.bin")).unwrap();
     let message = "fetching model.safetensors from the hub: the model has no such file";

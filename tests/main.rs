@@ -111,6 +111,7 @@ mod sweep;
 /// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read
 /// without being downloaded; datasets; and hubs that mean ill.
 mod dataset;
+mod foreign;
 mod formats;
 mod hub;
 mod hub_download;

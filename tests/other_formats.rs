@@ -130,29 +130,29 @@ fn an_adapter_beside_a_model_is_not_applied_and_said_so() {
 #[test]
 fn weights_in_other_formats() {
     for (files, format, hint) in [
-        (&["pytorch_model.bin"][..], "PyTorch's pickle format (pytorch_model.bin)", "save_pretrained(FOLDER)"),
+        (&["pytorch_model.bin"][..], "pytorch_model.bin, a PyTorch file", "save_pretrained(FOLDER)"),
         (
             &["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"],
-            "PyTorch's pickle format (pytorch_model-00001-of-00002.bin and 1 more)",
+            "pytorch_model-00001-of-00002.bin and 1 more, each a PyTorch file",
             "save_pretrained(FOLDER)",
         ),
-        (&["consolidated.00.pth", "params.json"], "PyTorch's pickle format (consolidated.00.pth)", "save_pretrained"),
+        (&["consolidated.00.pth", "params.json"], "consolidated.00.pth, a PyTorch file", "save_pretrained"),
         (
             &["llama-2-7b.Q4_K_M.gguf"],
-            "GGUF, the format of llama.cpp (llama-2-7b.Q4_K_M.gguf)",
+            "llama-2-7b.Q4_K_M.gguf, a GGUF file of llama.cpp",
             "the model they were made from",
         ),
         (
             &["flax_model.msgpack"],
-            "the format of Flax (flax_model.msgpack)",
+            "flax_model.msgpack, a MessagePack file, as Flax writes weights",
             "in the layout of Hugging Face transformers",
         ),
+        (&["tf_model.h5"], "tf_model.h5, an HDF5 file", "in the layout of Hugging Face transformers"),
         (
-            &["tf_model.h5"],
-            "the format of TensorFlow and Keras (tf_model.h5)",
+            &["model.onnx", "training_args.bin"],
+            "model.onnx, an ONNX model",
             "in the layout of Hugging Face transformers",
         ),
-        (&["model.onnx", "training_args.bin"], "ONNX (model.onnx)", "in the layout of Hugging Face transformers"),
     ] {
         for with_config in [true, false] {
             let project = Project::new();
@@ -162,7 +162,7 @@ fn weights_in_other_formats() {
             for file in files {
                 project.file(&format!("model/{file}"), "…");
             }
-            told(&project, &format!("the weights are in {format}; only safetensors are read"), hint);
+            told(&project, &format!("no safetensors weights, but {format}"), hint);
         }
     }
 }
@@ -191,8 +191,8 @@ fn a_folder_with_a_config_and_what_trainers_leave() {
 fn another_format_under_the_name_of_safetensors() {
     for (data, what) in [
         (&b"GGUF\x03\0\0\0\x10\0\0\0"[..], "a GGUF file of llama.cpp"),
-        (b"PK\x03\x04\0\0\0\0\0\0\0\0", "a ZIP archive"),
-        (b"\x80\x02}q\0(X\0\0\0\0", "a Python pickle"),
+        (b"PK\x03\x04\0\0\0\0\0\0\0\0", "a zip archive"),
+        (b"\x80\x02}q\0(X\0\0\0\0", "a pickle file"),
     ] {
         let project = Project::new();
         project.copy("tests/fixtures/llama/config.json", "model/config.json").file("model/model.safetensors", data);
@@ -216,9 +216,14 @@ fn a_header_whose_length_looks_like_another_format() {
 fn a_file_given_for_a_folder() {
     let project = llama();
     project.file("m.gguf", "GGUF");
-    project.refuses("load_model(\"m.gguf\");", FAILED, "a file in GGUF", "the model they were made from");
+    project.refuses(
+        "load_model(\"m.gguf\");",
+        FAILED,
+        "a GGUF file of llama.cpp; only safetensors are read",
+        "the model they were made from",
+    );
     let script = format!("load_model(\"{SHARD}\");");
-    project.refuses(&script, FAILED, "a file of weights, not the folder of a model", "give the folder it is in");
+    project.refuses(&script, FAILED, "a safetensors file, not the folder of a model", "give the folder it is in");
 }
 
 fn with_config(change: impl FnOnce(&mut Value)) -> Project {

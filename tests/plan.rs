@@ -229,6 +229,8 @@ fn models_that_cannot_be_loaded_are_in_the_plan() {
         assert!(outcome.stdout.lines().any(|line| told(&line)), "{name} in\n{}", outcome.stdout);
     }
     assert!(!outcome.stdout.contains("Total"), "{}", outcome.stdout);
+    // The hub does not answer: one cause, told once.
+    assert_eq!(outcome.stdout.matches("from the hub").count(), 1, "{}", outcome.stdout);
     // Whoever catches the error says nothing: the plan does, and what would run is planned.
     project.copy("examples/shakespeare-olmoe", "model").file(
         "caught.rhai",
@@ -246,6 +248,23 @@ fn models_that_cannot_be_loaded_are_in_the_plan() {
         .file("both.rhai", "try { load_model(\"no/where/at_all\"); } catch (error) { }\nload_model(\"none/at/all\");");
     let outcome = project.run(&["plan", "both.rhai"]).ends(3);
     assert_eq!(outcome.stdout.matches("Would fail").count(), 1, "{}", outcome.stdout);
+}
+
+/// A folder of configs may be for a machine that has the weights, but a repository has none for anybody.
+#[test]
+fn a_repository_without_weights_is_in_the_plan_as_what_would_fail() {
+    let (project, hub) = (Project::new(), Hub::start());
+    project.copy("tests/fixtures/llama/config.json", "bare/config.json");
+    hub.set("lab/bare", Model::Folder(project.path("bare")));
+    project.file("bare.rhai", "load_model(\"lab/bare\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));");
+    let outcome =
+        |words: &[&str]| Outcome::of(project.command(words).env("HF_ENDPOINT", &hub.address).output().unwrap());
+    let said = outcome(&["run", "bare.rhai"]).ends(3).stderr;
+    assert!(said.contains("lab/bare") && said.contains("model.safetensors"), "{said}");
+    let text = outcome(&["plan", "bare.rhai"]).ok();
+    let told = text.lines().filter(|line| line.starts_with("Would fail: loading model \"lab/bare\"")).count();
+    assert_eq!(told, 1, "{text}");
+    assert!(text.contains("neither model.safetensors nor model.safetensors.index.json"), "{text}");
 }
 
 #[test]

@@ -23,10 +23,11 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     let vocab = model.spec.vocab_size;
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(Error::bad_argument(format!(
-                "token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}"
-            ))
-            .hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
+            let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
+            // A script has written them itself, or named a file that does not hold what it should.
+            let by_script = tokens.info.source == Tokens::SCRIPT;
+            let wrong = if by_script { Error::bad_argument(message) } else { Error::corrupt(message) };
+            return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }
     }
     if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {

@@ -37,9 +37,12 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
         c.mark_failed();
-        let told = format!("{what}: {}", failure_text(&error));
+        // Of several errors with one cause the first is told.
+        let errors = error.read_lock::<Array>().map(|list| list.to_vec()).unwrap_or_else(|| vec![error.clone()]);
+        let told = format!("{what}: {}", errors.first().map(failure_text).unwrap_or_default());
         c.line(&format!("FAILED {told}"));
         if let Some(stage) = c.plan() {
+            errors.iter().skip(1).for_each(|other| stage.is_told(&failure_text(other)));
             stage.goes_wrong(told);
         }
     });

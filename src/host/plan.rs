@@ -60,9 +60,11 @@ impl Plan {
         let stage = context.plan()?;
         let earlier: Vec<Pass> = all(&context.results()).into_iter().flat_map(|plan| plan.passes).collect();
         let mut passes = passes::list(stage.here()?, HERE, None, &earlier);
+        stage.here()?.wrong().into_iter().for_each(|what| stage.goes_wrong(what));
         let mut machines = Vec::new();
         for part in stage.machines() {
             let planned = part.planned.as_ref()?;
+            planned.wrong().into_iter().for_each(|what| stage.goes_wrong(what));
             let mut own = passes::list(planned, &place(&part), part.price, &earlier);
             machines.push(machine(&part, &own));
             passes.append(&mut own);

@@ -145,6 +145,11 @@ impl Stage {
         }
     }
 
+    /// What would go wrong is told in the words of something else.
+    pub fn is_told(&self, what: &str) {
+        locked(&self.wrong).retain(|known| !what.contains(known.as_str()));
+    }
+
     pub fn clock(&self) -> f64 {
         *locked(&self.clock)
     }

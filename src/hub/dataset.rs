@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::environment;
+use super::file_name::Name;
 use super::http::{Http, IS_IT_A_HUB, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
@@ -212,10 +213,10 @@ fn split_among_words(path: &str) -> Option<&'static str> {
 
 /// Whether a file that is not Parquet is one of texts, by its name, and not of what is said about a dataset.
 fn holds_texts(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-    let inner = [".gz", ".zst"].into_iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
-    let about = inner.starts_with("dataset_") || inner.ends_with("info.json") || inner.ends_with("infos.json");
-    !about && [".json", ".jsonl", ".ndjson", ".csv", ".tsv"].iter().any(|ending| inner.ends_with(ending))
+    let name = Name::of(path);
+    let about = name.unpacked.starts_with("dataset_")
+        || ["info.json", "infos.json"].iter().any(|end| name.unpacked.ends_with(end));
+    !about && name.is_of_documents()
 }
 
 /// What is needed of the description of a dataset.

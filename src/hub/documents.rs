@@ -195,6 +195,8 @@ impl Content {
         }
         let hint = "a plain text is one document; `separator` cuts it into several";
         if args.column.is_some() {
+            let hint = "format: \"csv\" or \"tsv\" reads a table under any name; a plain text is one document, and `separator` \
+                        cuts it into several";
             return wrong("column", "JSON, CSV or Parquet", hint);
         }
         if args.shuffle.is_some() && args.separator.is_none() {

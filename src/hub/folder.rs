@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::foreign;
 use super::repository::small;
 use super::shards::{self, INDEX, SINGLE, nothing};
 #[cfg(target_os = "linux")]
@@ -108,7 +109,7 @@ impl ByteSource for Folder {
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
             data => data?,
         };
-        weight_formats::pointer(&path.display().to_string(), &data).map_or(Ok(Some(data)), Err)
+        foreign::no_json(&path.display().to_string(), &data).map_or(Ok(Some(data)), Err)
     }
 
     fn weights(&self) -> Result<Option<&[SourceFile]>> {

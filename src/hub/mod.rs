@@ -16,6 +16,7 @@ mod fetch;
 mod file_name;
 mod folder;
 mod folders;
+mod foreign;
 mod formats;
 mod hash;
 mod http;
@@ -46,13 +47,14 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
-pub use formats::known_as;
+pub use foreign::{TELLING, known_as, no_safetensors, pointer};
 pub use shards::SINGLE;
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
-pub use weight_formats::{ADAPTER, other_content, pointer, without_config};
+pub use weight_formats::{ADAPTER, without_config};
 
 use crate::error::{Error, Kind, Result};
 use crate::home;
+use crate::outside;
 use crate::plain::plain;
 use crate::progress::Progress;
 use folder::Folder;
@@ -99,7 +101,8 @@ pub fn open_checked(
         return Ok(Opened { source: Arc::new(Folder::new(&folder)), revision: None });
     }
     if folder.is_file() {
-        return Err(weight_formats::file_for_folder(&plain(id, 200)));
+        let head = outside::beginning(&folder, TELLING).unwrap_or_default();
+        return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
     }
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
     let address = address.ok_or_else(|| {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
+use super::foreign;
 use super::http::{Http, Patience};
 use super::names::is_commit;
 use super::questions::{ask_all, resolve_all};
@@ -21,8 +22,6 @@ use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::words::counted;
 
-/// Larger than any Git LFS pointer.
-const POINTER_BYTES: u64 = 4096;
 /// Missing files that an error names.
 const NAMED: usize = 3;
 const TOKENIZER: &str = "tokenizer.json";
@@ -181,14 +180,8 @@ fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally:
     if snapshot.has(&file.name) {
         return Ok(());
     }
-    let begin = if file.bytes < POINTER_BYTES {
-        outside::read(&snapshot.file(&file.name), POINTER_BYTES)
-    } else {
-        Ok(Vec::new())
-    };
-    if let Some(error) =
-        weight_formats::pointer(&format!("{} of {}", file.name, file.address.told()), &begin.unwrap_or_default())
-    {
+    let begin = outside::beginning(&snapshot.file(&file.name), foreign::TELLING).unwrap_or_default();
+    if let Some(error) = foreign::pointer(&format!("{} of {}", file.name, file.address.told()), &begin) {
         return Err(error);
     }
     let problem = "what was sent does not begin like such a file";

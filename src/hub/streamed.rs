@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::fetch::fetch;
 use super::folders;
+use super::foreign;
 use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
@@ -155,7 +156,7 @@ fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
     if found != file.hash.digits() {
         return Err(file.damaged(&found, "run again"));
     }
-    weight_formats::pointer(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
+    foreign::no_json(&format!("{} of {}", file.name, file.address.told()), &data).map_or(Ok(data), Err)
 }
 
 impl ByteSource for Streamed {

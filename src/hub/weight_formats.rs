@@ -1,48 +1,18 @@
-//! What stands where safetensors weights are looked for: other formats, adapters, Git LFS pointers. None of them is damaged, so
-//! each is called by its name, with what to do.
+//! What stands where safetensors weights are looked for: other formats (`foreign.rs`), adapters, shards without an index. None of
+//! them is damaged, so each is called by its name, with what to do.
 
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::foreign;
 use super::shards::{INDEX, SINGLE};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
-use crate::outside::{lfs_pointer, shown};
+use crate::outside::shown;
 
 /// Describes an adapter of the Python package peft (LoRA and its relatives).
 pub const ADAPTER: &str = "adapter_config.json";
-
-/// A format of weights, the endings of its files, and how a model in it becomes one in safetensors.
-struct Format {
-    name: &'static str,
-    endings: &'static [&'static str],
-    advice: &'static str,
-}
-
-const WITH_TRANSFORMERS: &str = "convert them in Python: AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
-                                 safetensors; or look for a copy of this model that has them";
-const ORIGINAL_RELEASE: &str =
-    "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
-
-const FORMATS: &[Format] = &[
-    Format { name: "PyTorch's pickle format", endings: &[".bin", ".pt", ".pth", ".ckpt"], advice: WITH_TRANSFORMERS },
-    Format {
-        name: "GGUF, the format of llama.cpp",
-        endings: &[".gguf", ".ggml"],
-        advice: "such files are mostly quantised; use the model they were made from, whose id the model card names, as safetensors in \
-                 BF16, F16 or F32",
-    },
-    Format { name: "the format of Flax", endings: &[".msgpack"], advice: ORIGINAL_RELEASE },
-    Format { name: "the format of TensorFlow and Keras", endings: &[".h5", ".keras", ".pb"], advice: ORIGINAL_RELEASE },
-    Format { name: "ONNX", endings: &[".onnx", ".onnx_data"], advice: ORIGINAL_RELEASE },
-    Format { name: "NumPy's format", endings: &[".npz"], advice: ORIGINAL_RELEASE },
-    Format {
-        name: "a format for running models on devices",
-        endings: &[".tflite", ".mlmodel", ".engine", ".litertlm", ".nemo", ".ot"],
-        advice: ORIGINAL_RELEASE,
-    },
-];
 
 /// How files of trainers begin that hold no weights of a model although their format could.
 const NO_WEIGHTS: [&str; 7] =
@@ -50,14 +20,6 @@ const NO_WEIGHTS: [&str; 7] =
 
 /// How safetensors files begin that hold weights of a model; others may hold anything.
 const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
-
-/// What files begin with that are of another format than their name says.
-const CONTENTS: [(&[u8], &str); 4] = [
-    (b"GGUF", "a GGUF file of llama.cpp"),
-    (b"PK\x03\x04", "a ZIP archive, as PyTorch writes its .bin and .pth files"),
-    (b"\x80\x02", "a Python pickle, as PyTorch writes its .bin files"),
-    (b"\x1f\x8b", "a gzip file"),
-];
 
 /// Why there are no weights to read in a place with these files, where they say so. `small` reads one of them.
 pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
@@ -82,11 +44,12 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
             "fetch {INDEX}, which says that these files belong together; a single file of weights must be called {SINGLE}"
         )));
     }
-    FORMATS.iter().find_map(|format| {
-        let found = some(&|name| format.endings.iter().any(|ending| name.ends_with(ending)));
-        let message =
-            || format!("{place}: the weights are in {} ({}); only safetensors are read", format.name, told(&found));
-        (!found.is_empty()).then(|| Error::unsupported(message()).hint(format.advice))
+    foreign::FORMATS.iter().find_map(|format| {
+        let advice = format.as_weights?;
+        let found = some(&|name| foreign::of_weights(name).is_some_and(|named| std::ptr::eq(named, format)));
+        let each = if found.len() > 1 { "each " } else { "" };
+        let message = || format!("{place}: no safetensors weights, but {}, {each}{}", told(&found), format.what);
+        (!found.is_empty()).then(|| Error::unsupported(message()).hint(advice))
     })
 }
 
@@ -122,29 +85,15 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     instead(&place, &names, |name| source.small(name))
 }
 
-/// The error of a file given where a folder must be.
-pub fn file_for_folder(path: &str) -> Error {
-    let format = FORMATS.iter().find(|format| format.endings.iter().any(|ending| path.ends_with(ending)));
-    if let Some(format) = format {
-        let message = format!("model \"{path}\": a file in {}; only safetensors are read", format.name);
-        return Error::unsupported(message).hint(format.advice);
+/// The error of a file, which begins with `head`, given where a folder must be.
+pub fn file_for_folder(path: &str, head: &[u8]) -> Error {
+    let format = foreign::given(path, head);
+    if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))) {
+        let message = format!("model \"{path}\": {}; only safetensors are read", format.what);
+        return Error::unsupported(message).hint(advice);
     }
-    let what = if path.ends_with(".safetensors") { "a file of weights" } else { "a file" };
+    let what = format.map_or("a file", |format| format.what);
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (message, folder) = (format!("model \"{path}\": {what}, not the folder of a model"), folder.display());
     Error::not_found(message).hint(format!("give the folder it is in, with config.json: load_model(\"{folder}\")"))
-}
-
-/// The error of a Git LFS pointer in place of `file`; None where `data` is something else.
-pub fn pointer(file: &str, data: &[u8]) -> Option<Error> {
-    let bytes = lfs_pointer(data)?;
-    let message = format!("reading {file}: a Git LFS pointer to the file of {bytes} bytes, which has not been fetched");
-    Some(Error::not_found(message).hint(
-        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with `hf download` for instance",
-    ))
-}
-
-/// What a file of weights is that begins so and is no safetensors file.
-pub fn other_content(begin: &[u8]) -> Option<&'static str> {
-    CONTENTS.iter().find(|(mark, _)| begin.starts_with(mark)).map(|(_, name)| *name)
 }

@@ -78,7 +78,7 @@ pub struct Tokens {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokensInfo {
-    /// File (or "script") the sequences came from.
+    /// The file that the sequences came from, or `Tokens::SCRIPT`.
     pub source: String,
     /// The hub's commit, when they came from a dataset there.
     #[serde(default)]
@@ -87,6 +87,11 @@ pub struct TokensInfo {
     pub sequence_length: usize,
     /// SHA-256 over the ids as little-endian u32, row by row.
     pub sha256: String,
+}
+
+impl Tokens {
+    /// The source of ids that a script has written itself.
+    pub const SCRIPT: &str = "script";
 }
 
 /// What a run measured of itself. The only part of a result that may differ between two equal runs.

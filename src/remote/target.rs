@@ -15,6 +15,8 @@ pub struct Target {
     pub port: Option<u16>,
 }
 
+const SCHEME: &str = "ssh://";
+
 /// A word of an address that no command takes for an option or for more than one word.
 pub fn is_plain(word: &str) -> bool {
     !word.is_empty() && !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || "._-:%@+".contains(c))
@@ -33,14 +35,24 @@ impl Target {
         let forms = "write host, user@host, user@host:port, ssh://user@host:port, or a name of ~/.ssh/config";
         let bad = || wrong(forms);
         let word = text.trim();
-        let word = match word.strip_prefix("ssh://") {
-            Some(rest) => rest.strip_suffix('/').unwrap_or(rest),
-            None => word,
+        let word = match word.split_at_checked(SCHEME.len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest.strip_suffix('/').unwrap_or(rest),
+            _ => word,
         };
         let (user, place) = match word.rsplit_once('@') {
             Some((user, place)) => (Some(user.to_string()), place),
             None => (None, word),
         };
+        // No user has a colon in his name, and what stands behind it is for nobody's eyes.
+        if user.as_deref().is_some_and(|user| user.contains(':')) {
+            return Err(Error::bad_argument("an SSH address with a password in it")
+                .hint(format!("{forms}; it is logged in with a key, of an agent, of the usual files or under `key`")));
+        }
+        if word.split_whitespace().nth(1).is_some() {
+            return Err(wrong(
+                "of a command such as `ssh me@a.b -p 2222 -i FILE` write host: \"me@a.b:2222\", key: \"FILE\"",
+            ));
+        }
         let number = |port: &str| match port.parse() {
             Ok(port) if port != 0 => Ok(Some(port)),
             _ => Err(bad()),
@@ -93,6 +105,7 @@ mod tests {
             ("me@corp@a.b:2222", of(Some("me@corp"), "a.b", Some(2222))),
             ("ssh://me@a.b:2222", of(Some("me"), "a.b", Some(2222))),
             ("ssh://a.b/", of(None, "a.b", None)),
+            ("SSH://a.b:2222", of(None, "a.b", Some(2222))),
             ("ssh://me@[::1]:2222/", of(Some("me"), "::1", Some(2222))),
             ("::1", of(None, "::1", None)),
             ("me@::1", of(Some("me"), "::1", None)),
@@ -119,6 +132,16 @@ mod tests {
         }
         let hint = Target::parse("2001:db8:0:0:0:0:0:1:2222").unwrap_err().hint.unwrap();
         assert!(hint.contains("[ADDRESS]:PORT"), "{hint}");
+        let hint = Target::parse("ssh root@10.0.0.7 -p 2222").unwrap_err().hint.unwrap();
+        assert!(hint.contains("write host: \"me@a.b:2222\""), "{hint}");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_taken_for_a_name_and_not_shown() {
+        for text in ["me:swordfish@a.b", "ssh://me:swordfish@a.b:2222"] {
+            let error = Target::parse(text).unwrap_err();
+            assert!(error.message.contains("with a password in it") && !error.message.contains("swordfish"), "{error}");
+        }
     }
 
     #[test]

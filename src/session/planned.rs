@@ -1,6 +1,7 @@
 //! A session that does nothing but read configs and headers: what would be asked is noted, and answered with values of the
 //! right shape that hold no measurement. The other place that takes requests apart is `local`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -39,13 +40,21 @@ pub struct Planned {
     /// Where miniature models are made for the time of the plan, so that their headers can be read.
     scratch: tempfile::TempDir,
     steps: Mutex<Vec<Step>>,
+    /// What would go wrong although the plan goes on.
+    wrong: Mutex<BTreeSet<String>>,
 }
 
 impl Planned {
     /// For this machine.
     pub fn new() -> Result<Self> {
         let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
-        Ok(Self { local: Local::default(), elsewhere: false, scratch, steps: Mutex::default() })
+        Ok(Self {
+            local: Local::default(),
+            elsewhere: false,
+            scratch,
+            steps: Mutex::default(),
+            wrong: Mutex::default(),
+        })
     }
 
     /// For another machine.
@@ -56,6 +65,11 @@ impl Planned {
     /// What was asked since the last time.
     pub fn take_steps(&self) -> Vec<Step> {
         std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
+    }
+
+    /// What would go wrong where the plan goes on.
+    pub fn wrong(&self) -> BTreeSet<String> {
+        self.wrong.lock().expect("no panic under this lock").clone()
     }
 
     /// Whether a file, by its canonical path, was made for the plan, such as the text of a miniature model.
@@ -112,12 +126,15 @@ impl Session for Planned {
                 }
                 let files = headers(&args, progress)?;
                 let folder = files.source.place();
+                let loading = |error: Error| error.context(format!("loading model \"{}\"", plain(&args.id, 200)));
                 match files.source.files() {
                     // As opening it would say. Configs alone are enough to plan for what is elsewhere.
-                    Err(error) if files.revision.is_none() && !self.elsewhere => {
-                        return Err(error.context(format!("loading model \"{}\"", plain(&args.id, 200))));
-                    }
+                    Err(error) if files.revision.is_none() && !self.elsewhere => return Err(loading(error)),
                     Err(error) if error.kind == Kind::NotFound => {
+                        // A folder may have its weights on the machine, but a repository is the same everywhere.
+                        if files.revision.is_some() {
+                            self.wrong.lock().expect("no panic under this lock").insert(loading(error).message);
+                        }
                         progress.event(Event::Note(format!(
                             "{folder}: no weights are there; sizes are those of a usual release"
                         )));

@@ -20,7 +20,7 @@ const EXPECTED: &str = "expected an array of arrays of token ids, such as [[1, 2
 /// What people call ids where they give them a name.
 const KEYS: [&str; 6] = ["input_ids", "ids", "token_ids", "tokens", "data", "sequences"];
 /// What to do with ids in a file of another program.
-const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
+pub const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
 
 /// Sequences in the file, up to the first that is empty or of another length than those before.
 ///
@@ -44,12 +44,12 @@ pub fn read(path: &str) -> Result<Vec<Vec<u32>>> {
 
 /// What is in a file that holds no sequences, and what to do about it.
 fn instead(path: &str, text: &[u8], error: &serde_json::Error) -> (String, String) {
-    if let Some(what) = hub::known_as(path, text) {
-        return (format!("this is {what}, and no JSON"), CONVERT.to_string());
-    }
     if text.get(8) == Some(&b'{') && text[..8].ends_with(&[0; 4]) {
         let advice = "`tensor: \"input_ids\"` says which of its tensors holds the ids";
         return ("this is a safetensors file, and no JSON".to_string(), advice.to_string());
+    }
+    if let Some(what) = hub::known_as(path, text) {
+        return (format!("this is {what}, and no JSON"), CONVERT.to_string());
     }
     let value = match json::from_slice(text, json::LARGE) {
         Ok(value) => value,

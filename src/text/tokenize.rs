@@ -9,21 +9,18 @@ use sha2::{Digest, Sha256};
 
 use super::{ids_json, sequences, token_masks};
 use crate::error::{Error, Result};
-use crate::hub::Documents;
+use crate::hub::{self, Documents};
 use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 use crate::outside::{self, complaint};
 use crate::progress::Progress;
 use crate::record::{MAX_TOKENS, TokenSource, Tokens, TokensInfo};
 use crate::words::{counted, hex};
 
-/// The source of ids that a script has written itself.
-const SCRIPT: &str = "script";
-
 pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Tokens> {
     match source {
         TokenSource::IdsJson { path } => tokens(path, None, ids_json::read(path)?),
         TokenSource::IdsSafetensors { path, tensor } => tokens(path, None, ids_safetensors(path, tensor)?),
-        TokenSource::Ids { ids } => tokens(SCRIPT, None, ids.clone()),
+        TokenSource::Ids { ids } => tokens(Tokens::SCRIPT, None, ids.clone()),
         TokenSource::Text(args) => {
             let mut documents = Documents::open(args)?;
             let ids = sequences::from_text(&mut documents, args, progress)?;
@@ -36,7 +33,9 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
 fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     let length = ids.first().map_or(0, Vec::len);
     // A script has written them itself, or named a file that does not hold what it should.
-    let wrong = |message: String| if source == SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) };
+    let wrong = |message: String| {
+        if source == Tokens::SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
+    };
     if length == 0 {
         return Err(wrong(format!("{source}: no tokens")).hint("give at least one sequence of at least one id"));
     }
@@ -85,6 +84,9 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     };
     let header = read(0, LENGTH)?.try_into().map(u64::from_le_bytes).expect("eight bytes were read");
     if header > MAX_HEADER || LENGTH + header > length {
+        if let Some(error) = hub::no_safetensors(path, &read(0, length.min(hub::TELLING))?, ids_json::CONVERT) {
+            return Err(error);
+        }
         return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));
     }
     let header_text = read(LENGTH, header)?;

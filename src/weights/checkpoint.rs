@@ -29,9 +29,6 @@ use crate::spec::quantised;
 use crate::words::hex;
 
 const INDEX: &str = "model.safetensors.index.json";
-/// A file that begins so, as bytes before a header's length, may be a Git LFS pointer if it is no larger.
-const POINTER_BEGINS: &[u8] = b"version ";
-const POINTER_BYTES: u64 = 1024;
 /// Sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
@@ -91,7 +88,7 @@ impl Checkpoint {
             .collect();
         for (index, (file, size)) in files.iter().zip(&sizes).enumerate() {
             if *size > MAX_HEADER || LENGTH + size > file.bytes {
-                refuse_other_content(&*source, index, *size)?;
+                refuse_other_content(&*source, index)?;
                 let bytes = file.bytes;
                 return Err(damaged(
                     &*source,
@@ -415,21 +412,12 @@ fn headers(
 }
 
 /// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
-fn refuse_other_content(source: &dyn ByteSource, index: usize, begin: u64) -> Result<()> {
-    let (file, begin) = (&source.files()?[index], begin.to_le_bytes());
-    let path = format!("{}/{}", source.place(), file.name);
-    if begin == POINTER_BEGINS && file.bytes <= POINTER_BYTES {
-        let mut whole = vec![0; file.bytes as usize];
-        source.read(index, 0, &mut whole)?;
-        if let Some(error) = hub::pointer(&path, &whole) {
-            return Err(error);
-        }
-    }
-    match hub::other_content(&begin) {
-        Some(what) => Err(Error::unsupported(format!("reading {path}: {what}, not a safetensors file"))
-            .hint("use the model's release in safetensors; a file does not change its format with its name")),
-        None => Ok(()),
-    }
+fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
+    let file = &source.files()?[index];
+    let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];
+    source.read(index, 0, &mut begin)?;
+    let advice = "use the model's release in safetensors; a file does not change its format with its name";
+    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice).map_or(Ok(()), Err)
 }
 
 fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {

@@ -45,7 +45,8 @@ print(squares.map(|outcome| outcome.value));"#,
         Primitive {
             name: "report_failure",
             signatures: &["report_failure(what: string, error: any) -> ()"],
-            summary: "Tells a failure at once and lets the run go on; it will end with exit code 3.",
+            summary: "Tells a failure at once and lets the run go on; it will end with exit code 3. Of a list of errors with one cause the \
+                      first is told.",
             options: &[],
             example: r#"try { load_model("nowhere") } catch (error) { report_failure("nowhere", error); }"#,
         },

@@ -1,0 +1,297 @@
+//! Formats of other programs: how each is told, what it is called, and what to do about it where it stands in place of a text, of
+//! weights or of token ids. Whoever meets a file that is not what it should be asks here, so a format has one name everywhere,
+//! and what is known of it for texts is known for weights.
+
+use super::file_name::Name;
+use super::markup;
+use crate::error::Error;
+
+/// A format, and where it is not read what to do.
+pub struct Foreign {
+    /// With its article, as in "x.pt is a PyTorch file".
+    pub what: &'static str,
+    /// What such files begin with, one of these.
+    begins: &'static [&'static [u8]],
+    /// What stands behind so many other bytes.
+    within: Option<(usize, &'static [u8])>,
+    /// What stands behind a point of their names; or whole names.
+    endings: &'static [&'static str],
+    /// What to do with one given as a text; none where texts in it are read, or where the name of one says nothing.
+    as_text: Option<&'static str>,
+    /// What to do where weights are in it; none where weights in it are read, or it is no format of weights.
+    pub as_weights: Option<&'static str>,
+    /// Holds files of any kind.
+    archive: bool,
+    /// Begins like the archive that it is: the name says what is in it.
+    archived: bool,
+}
+
+pub const UNPACK: &str = "unpack it and name the file in it";
+const SAVE: &str = "save or convert it as plain text (UTF-8)";
+const EXPORT: &str = "write its texts to a Parquet, JSON Lines or CSV file";
+const IDS: &str = "token ids can be given as safetensors or JSON, under `ids`";
+const NO_TEXT: &str = "is it a file of weights? texts come from text, JSON, CSV and Parquet files";
+const DATASETS: &str = "write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(\"texts.parquet\") in Python, or \
+                        pyarrow.parquet.write_table";
+const TRANSFORMERS: &str = "convert them in Python: AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
+                            safetensors; or look for a copy of this model that has them";
+const RELEASE: &str =
+    "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
+const QUANTISED: &str = "such files are mostly quantised; use the model they were made from, whose id the model card names, as \
+                         safetensors in BF16, F16 or F32";
+const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
+
+/// Bytes of the beginning of a file that are enough to tell its format, and all of a pointer.
+pub const TELLING: u64 = 4096;
+
+/// Every format that is known; of several kinds of weights in a folder the first is told.
+pub static FORMATS: &[Foreign] = &[
+    // The upper bytes of the length of its header, and the header: first, since the lower ones can look like anything.
+    format("a safetensors file", &[], &["safetensors"])
+        .at(5, b"\0\0\0{")
+        .text("token ids go under `ids`: load_tokens(#{ ids: \"x.safetensors\" })"),
+    format("a PyTorch file", &[b"\x80\x02\x8a\x0al\xfc\x9cF"], &["bin", "pt", "pth", "ckpt", "pth.tar"])
+        .text(NO_TEXT)
+        .weights(TRANSFORMERS)
+        .archived(),
+    format(
+        "a GGUF file of llama.cpp",
+        &[b"GGUF\x01\0", b"GGUF\x02\0", b"GGUF\x03\0", b"GGUF\x04\0", b"GGUF\0\0\0", b"lmgg", b"fmgg", b"tjgg"],
+        &["gguf", "ggml"],
+    )
+    .text(NO_TEXT)
+    .weights(QUANTISED),
+    format("a MessagePack file, as Flax writes weights", &[], &["msgpack"]).text(EXPORT).weights(RELEASE),
+    format("an HDF5 file", &[b"\x89HDF\r\n"], &["h5", "hdf5"]).text(EXPORT).weights(RELEASE),
+    format("a model of TensorFlow or Keras", &[], &["keras", "pb"]).text(NO_TEXT).weights(RELEASE).archived(),
+    format(
+        "an ONNX model",
+        &[
+            b"\x08\x03\x12",
+            b"\x08\x04\x12",
+            b"\x08\x05\x12",
+            b"\x08\x06\x12",
+            b"\x08\x07\x12",
+            b"\x08\x08\x12",
+            b"\x08\x09\x12",
+            b"\x08\x0a\x12",
+            b"\x08\x0b\x12",
+        ],
+        &["onnx", "onnx_data"],
+    )
+    .text(NO_TEXT)
+    .weights(RELEASE),
+    format("an OpenVINO model", &[], &["openvino_model.bin"]).text(NO_TEXT).weights(RELEASE),
+    format("a NumPy file", &[b"\x93NUMPY"], &["npy", "npz"]).text(IDS).weights(RELEASE).archived(),
+    format(
+        "a model for running on devices",
+        &[b"LITERTLM"],
+        &["tflite", "mlmodel", "engine", "litertlm", "nemo", "ot"],
+    )
+    .at(4, b"TFL3")
+    .text(NO_TEXT)
+    .weights(RELEASE)
+    .archived(),
+    format("a pickle file", &[b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"], &["pkl", "pickle"])
+        .text(EXPORT)
+        .weights(RELEASE)
+        .archive(),
+    format("a zip archive", &[b"PK\x03\x04", b"PK\x05\x06"], &["zip"]).text(UNPACK).weights(UNPACK_MODEL).archive(),
+    format("a tar archive", &[], &["tar", "tgz"]).at(257, b"ustar").text(UNPACK).weights(UNPACK_MODEL).archive(),
+    format("a 7z archive", &[b"7z\xbc\xaf\x27\x1c"], &["7z"]).text(UNPACK).weights(UNPACK_MODEL),
+    format("a RAR archive", &[b"Rar!\x1a\x07"], &["rar"]).text(UNPACK).weights(UNPACK_MODEL),
+    format("packed with gzip", &[b"\x1f\x8b\x08"], &["gz", "gzip"]).weights(UNPACK_MODEL),
+    format("packed with zstd", &[b"\x28\xb5\x2f\xfd"], &["zst", "zstd"]).weights(UNPACK_MODEL),
+    format("packed with bzip2", BZIP2, &["bz2"])
+        .text("unpack it first: bzip2 -dk FILE; gzip and zstd are read as they are")
+        .weights(UNPACK_MODEL),
+    format("packed with xz", &[b"\xfd7zXZ\0"], &["xz", "lzma"])
+        .text("unpack it first: xz -dk FILE; gzip and zstd are read as they are")
+        .weights(UNPACK_MODEL),
+    format("packed with lz4", &[b"\x04\x22\x4d\x18"], &["lz4"])
+        .text("unpack it first: lz4 -d FILE; gzip and zstd are read as they are")
+        .weights(UNPACK_MODEL),
+    format("packed with brotli", &[], &["br"])
+        .text("unpack it first: brotli -dk FILE; gzip and zstd are read as they are"),
+    format("packed with compress", &[b"\x1f\x9d"], &["z"]).text("unpack it first: gzip -dk FILE"),
+    format("a Parquet file", &[b"PAR1"], &["parquet", "pq"]),
+    format("an encrypted Parquet file", &[b"PARE"], &[]).text("decrypt it first"),
+    format("an Arrow file", &[b"ARROW1", b"FEA1", b"\xff\xff\xff\xff"], &["arrow", "feather", "ipc"]).text(DATASETS),
+    format("an ORC file", &[], &["orc"]).text(EXPORT),
+    format("an Avro file", &[b"Obj\x01"], &["avro"]).text(EXPORT),
+    format("a TFRecord file", &[], &["tfrecord"]).text(EXPORT),
+    format("an SQLite database", &[b"SQLite format 3\0"], &["sqlite", "sqlite3", "db"]).text(EXPORT),
+    format("a Word or OpenDocument text", &[], &["doc", "docx", "odt", "epub"]).text(SAVE).archived(),
+    format("a spreadsheet", &[], &["xls", "xlsx", "ods"]).text("save the sheet as CSV").archived(),
+    format("an Office document", &[b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"], &["ppt", "pptx", "odp"]).text(SAVE).archived(),
+    format("RTF", &[b"{\\rtf"], &["rtf"]).text(SAVE),
+    format("a PDF", &[b"%PDF-"], &["pdf"]).text("extract its text first: pdftotext FILE"),
+    format("PostScript", &[b"%!PS"], &["ps"]).text("extract its text first: ps2ascii FILE"),
+    format("an image", &[b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"], &["png", "jpg", "jpeg", "gif"])
+        .text(SAVE),
+    format("a program", &[b"\x7fELF", b"MZ\x90\0"], &[]).text(SAVE),
+    // UTF-32 begins with the mark of UTF-16.
+    format("UTF-32 text", &[b"\xff\xfe\0\0", b"\0\0\xfe\xff"], &[])
+        .text("convert it first: iconv -f UTF-32 -t UTF-8 FILE > NEW"),
+    format("UTF-16 text", &[b"\xff\xfe", b"\xfe\xff"], &[])
+        .text("convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+];
+
+/// The digit is how hard it was packed.
+const BZIP2: &[&[u8]] = &[
+    b"BZh11AY&SY",
+    b"BZh21AY&SY",
+    b"BZh31AY&SY",
+    b"BZh41AY&SY",
+    b"BZh51AY&SY",
+    b"BZh61AY&SY",
+    b"BZh71AY&SY",
+    b"BZh81AY&SY",
+    b"BZh91AY&SY",
+];
+
+/// An ending that programs of all kinds give to their files: among texts and ids it says nothing by itself.
+const ANYTHING: &str = "bin";
+
+const fn format(what: &'static str, begins: &'static [&'static [u8]], endings: &'static [&'static str]) -> Foreign {
+    let (within, as_text, as_weights) = (None, None, None);
+    Foreign { what, begins, within, endings, as_text, as_weights, archive: false, archived: false }
+}
+
+impl Foreign {
+    const fn at(mut self, offset: usize, bytes: &'static [u8]) -> Self {
+        self.within = Some((offset, bytes));
+        self
+    }
+
+    const fn text(mut self, advice: &'static str) -> Self {
+        self.as_text = Some(advice);
+        self
+    }
+
+    const fn weights(mut self, advice: &'static str) -> Self {
+        self.as_weights = Some(advice);
+        self
+    }
+
+    const fn archive(mut self) -> Self {
+        self.archive = true;
+        self
+    }
+
+    const fn archived(mut self) -> Self {
+        self.archived = true;
+        self
+    }
+
+    fn begins(&self, head: &[u8]) -> bool {
+        self.begins.iter().any(|magic| head.starts_with(magic))
+            || self.within.is_some_and(|(offset, bytes)| head.get(offset..).is_some_and(|at| at.starts_with(bytes)))
+    }
+
+    /// Whether this is the format in which weights are read.
+    fn is_safetensors(&self) -> bool {
+        self.endings.contains(&"safetensors")
+    }
+}
+
+/// The format of a file that begins with `head`, whatever its name.
+fn by_content(head: &[u8]) -> Option<&'static Foreign> {
+    FORMATS.iter().find(|format| format.begins(head))
+}
+
+/// The format that the name of a file, in small letters, says: by the longest ending that is known.
+fn by_name(file: &str) -> Option<&'static Foreign> {
+    let ends = |ending: &str| file.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let length =
+        |format: &Foreign| format.endings.iter().filter(|ending| ends(ending)).map(|ending| ending.len()).max();
+    FORMATS
+        .iter()
+        .filter_map(|format| Some((length(format)?, format)))
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, found)| found)
+}
+
+/// The format of the file of this name, in small letters, that begins with `head`.
+fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
+    let named = by_name(file);
+    match by_content(head) {
+        Some(found) if found.archive => named.filter(|named| named.archived).or(Some(found)),
+        None => named.filter(|named| !(file.ends_with(".bin") && named.endings.contains(&ANYTHING))),
+        found => found,
+    }
+}
+
+/// What a file given as a text is that is none, and what to do about it: by its first bytes, and unless the user has said what it
+/// is by its name.
+pub fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let found = told(name.map_or("", |name| name.unpacked.as_str()), head)?;
+    Some((found.what, found.as_text?))
+}
+
+/// What a file is of which the first bytes, or else the name, are those of a format that holds no list of numbers in words.
+pub fn known_as(path: &str, head: &[u8]) -> Option<&'static str> {
+    let (name, head) = (Name::of(path), &head[..head.len().min(TELLING as usize)]);
+    let found = told(&name.unpacked, head).or_else(|| told(&name.file, head)).map(|found| found.what);
+    found.or_else(|| markup::of(&name, head).map(|kind| kind.what))
+}
+
+/// The format of weights, other than safetensors, that the name of a file says.
+pub fn of_weights(path: &str) -> Option<&'static Foreign> {
+    let name = Name::of(path);
+    [&name.unpacked, &name.file].into_iter().filter_map(|file| by_name(file)).find(|format| format.as_weights.is_some())
+}
+
+/// The format of a file that is given for the folder of a model.
+pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
+    let file = Name::of(path).file;
+    told(&file, head).or_else(|| by_name(&file))
+}
+
+/// The error of a file that should be safetensors and begins like something else; none where it begins like nothing that is known.
+pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
+    if let Some(error) = pointer(path, head) {
+        return Some(error);
+    }
+    let what = match by_content(head) {
+        Some(found) if found.is_safetensors() => return None,
+        Some(found) if found.archive => format!("{}, as PyTorch writes its files", found.what),
+        Some(found) => found.what.to_string(),
+        None => markup::of(&Name::of(""), head)?.what.to_string(),
+    };
+    Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
+}
+
+/// The error of a file of a model, named as JSON, that begins like something else; none where it may be JSON.
+pub fn no_json(file: &str, data: &[u8]) -> Option<Error> {
+    if let Some(error) = pointer(file, data) {
+        return Some(error);
+    }
+    let head = &data[..data.len().min(TELLING as usize)];
+    let what = by_content(head).map(|found| found.what).or_else(|| Some(markup::of(&Name::of(""), head)?.what))?;
+    let advice = "fetch the file itself, with `hf download` for instance: was something else saved under its name?";
+    Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(advice))
+}
+
+/// Bytes that a pointer has at most.
+const POINTER: usize = 1024;
+/// How pointers of Git LFS begin, also those from before it was called so.
+const LFS: [&str; 2] = ["version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/"];
+const ANNEX: &str = "/annex/objects/";
+
+/// The error of a text that stands in place of a large file, as Git LFS and git-annex leave it where that was not fetched; none
+/// where `data` is something else.
+pub fn pointer(file: &str, data: &[u8]) -> Option<Error> {
+    let text = std::str::from_utf8(data).ok().filter(|text| text.len() <= POINTER)?;
+    let missing = |what: &str| Error::not_found(format!("reading {file}: {what}, which has not been fetched"));
+    if text.starts_with(ANNEX) && text.lines().count() == 1 {
+        return Some(missing("a git-annex pointer to the file").hint("run `git annex get` where it was cloned"));
+    }
+    LFS.iter().find(|begin| text.starts_with(**begin))?;
+    text.lines().find(|line| line.starts_with("oid "))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("size ")?.trim().parse::<u64>().ok());
+    let bytes = bytes.map_or(String::new(), |bytes| format!(" of {bytes} bytes"));
+    Some(missing(&format!("a Git LFS pointer to the file{bytes}")).hint(
+        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with `hf download` for instance",
+    ))
+}
