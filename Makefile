@@ -9,7 +9,8 @@ demo: packages
 	./target/release/outlier run scripts/sweep.rhai --miniature
 	./target/release/outlier run scripts/quickstart.rhai
 
-# All tests. They need no network, no GPU and no Python.
+# All tests. They need no network, no GPU and no Python. Many of them wait for other processes, so several share a processor.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(getconf _NPROCESSORS_ONLN))))
 test: test-packages
 	cargo test
 
