@@ -5,7 +5,7 @@
 use std::ops::{Index, IndexMut};
 
 use crate::record::{
-    Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, Site, SiteId, TokensInfo,
+    Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, SiteId, TokensInfo,
 };
 
 /// Two norms per layer, in the order of computation.
