@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::outside;
 
 /// Raised when the layout changes, of this file or of what its only user writes into it.
-const MARK: &[u8; 24] = b"outlier checkpoint  v 2\n";
+const MARK: &[u8; 24] = b"outlier checkpoint  v 3\n";
 /// What every version of the mark begins with.
 const OURS: &[u8] = b"outlier checkpoint";
 const DIGEST: u64 = 32;

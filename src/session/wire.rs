@@ -13,7 +13,7 @@ use crate::progress::Event;
 use crate::record::LoadArgs;
 
 /// Raised with every change of the enums below or of what they hold.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 /// A frame that claims more is not one.
 pub const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
