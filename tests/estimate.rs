@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::project::{Outcome, Project};
+use crate::project::{Outcome, Project, stripped};
 use crate::streaming::Shape;
 
 /// How far the estimate of memory may be from the measured peak, either way.
@@ -36,7 +36,8 @@ pub fn both_with(
          print(#{{ e: estimate, m: acts.measurements }}.to_json());",
         comma = if options.is_empty() || extract.is_empty() { "" } else { ", " },
     );
-    let mut command = project.file("run.rhai", script).command(&["run", "run.rhai"]);
+    // What a build has for debuggers is no memory of a run.
+    let mut command = project.file("run.rhai", script).command_of(stripped(), &["run", "run.rhai"]);
     with(&mut command);
     let mut json = Outcome::of(command.output().unwrap()).json();
     (json["e"].take(), json["m"].take())

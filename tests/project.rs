@@ -169,7 +169,12 @@ impl Project {
 
     /// The program, to be started in the project's folder.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        self.command_of(program(), words)
+    }
+
+    /// The same for a copy of the program.
+    pub fn command_of(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(words).current_dir(self.folder.path());
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "RAYON_NUM_THREADS"] {
             command.env_remove(name);

@@ -223,7 +223,7 @@ fn circles_are_found_through_groups_and_through_names_that_are_handed_on() {
     );
     assert_eq!(tree(&[room, (a, "use super::{N, X};"), (b, "pub struct X; pub struct Z;")]), [""; 0]);
     let uses = ("src/room/mod.rs", "mod a;\npub const N: u32 = 1;\nfn f() { a::g() }");
-    assert_eq!(tree(&[uses, (a, "use super::N;")]), ["src/room/a.rs src/room/mod.rs"]);
+    assert_eq!(tree(&[uses, (a, "use super::N;")]), ["src/room/mod.rs src/room/a.rs"]);
     // Comments, texts, tests and other rooms are none.
     let tests = "pub struct X;\n#[cfg(test)]\nmod tests {\n    use super::super::a::Y;\n}";
     assert_eq!(tree(&[(a, "use super::b::X;"), (b, tests)]), [""; 0]);
