@@ -403,7 +403,7 @@ fn other_formats_are_refused_by_name() {
         ("t.jsonl.lz4", stray(b"\x04\x22\x4d\x18"), "packed with lz4", "lz4 -d"),
         ("t.jsonl.br", stray(b""), "packed with brotli", "brotli -dk"),
         ("t.7z", stray(b"7z\xbc\xaf\x27\x1c"), "a 7z archive", "unpack it"),
-        ("t.arrow", stray(b"\xff\xff\xff\xff"), "an Arrow file", "Parquet"),
+        ("t.arrow", stray(b"\xff\xff\xff\xff\x10\x01\0\0\x10\0\0\0"), "an Arrow file", "Parquet"),
         ("t.feather", stray(b"ARROW1"), "an Arrow file", "Parquet"),
         ("t.orc", stray(b"ORC"), "an ORC file", "Parquet"),
         ("t.avro", stray(b"Obj\x01"), "an Avro file", "Parquet"),

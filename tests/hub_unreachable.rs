@@ -256,7 +256,7 @@ fn a_name_without_an_owner_may_be_a_misspelt_folder() {
     project.file("weights", "").file("model.safetensors", "");
     for (name, what) in [
         ("weights", "a file, not the folder of a model"),
-        ("model.safetensors", "a file of weights, not the folder of a model"),
+        ("model.safetensors", "a safetensors file, not the folder of a model"),
         ("not_there.gguf", "no such folder, and not a hub id"),
     ] {
         let outcome = hub.run(&project, &format!("load_model(\"{name}\")"), None).ends(FAILED);

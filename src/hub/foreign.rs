@@ -116,7 +116,8 @@ pub static FORMATS: &[Foreign] = &[
     format("packed with compress", &[b"\x1f\x9d"], &["z"]).text("unpack it first: gzip -dk FILE"),
     format("a Parquet file", &[b"PAR1"], &["parquet", "pq"]),
     format("an encrypted Parquet file", &[b"PARE"], &[]).text("decrypt it first"),
-    format("an Arrow file", &[b"ARROW1", b"FEA1", b"\xff\xff\xff\xff"], &["arrow", "feather", "ipc"]).text(DATASETS),
+    // A stream has the size of its schema behind four bytes of ones, and then the schema.
+    format("an Arrow file", &[b"ARROW1", b"FEA1"], &["arrow", "feather", "ipc"]).at(7, b"\0\x10\0\0\0").text(DATASETS),
     format("an ORC file", &[], &["orc"]).text(EXPORT),
     format("an Avro file", &[b"Obj\x01"], &["avro"]).text(EXPORT),
     format("a TFRecord file", &[], &["tfrecord"]).text(EXPORT),
