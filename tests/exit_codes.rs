@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::interrupt::{ending, interrupt, start};
+use crate::interrupt::{ending, interrupt, start, wait_until_it_hears};
 use crate::project::{Outcome, Project, program};
 
 const DONE: i32 = 0;
@@ -141,8 +141,10 @@ fn a_signal_that_asks_to_stop_ends_as_ctrl_c_does() {
     let project = project();
     project.file("slow.rhai", "print(\"on\"); sleep(600)");
     for signal in [libc::SIGTERM, libc::SIGHUP] {
-        let child = start(&project, &["run", "slow.rhai"]);
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let mut child = start(&project, &["run", "slow.rhai"]);
+        let mut begun = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut begun).unwrap();
+        assert_eq!(&begun, b"on\n");
         // SAFETY: it is a child of ours that has not been waited for.
         unsafe { libc::kill(child.id() as libc::pid_t, signal) };
         ending(child).ends(INTERRUPTED);
@@ -295,9 +297,9 @@ fn ctrl_c_ends_every_command_that_takes_time() {
     let project = project();
     project.file("slow.rhai", "print(\"on\"); sleep(600)").file("slow/a_test.rhai", "fn test_a() { while true { } }");
     for words in [&["run", "slow.rhai"][..], &["test", "slow"]] {
-        let child = start(&project, words);
-        // Whatever it has begun with by now.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let mut child = start(&project, words);
+        // Whatever it has begun with by then.
+        wait_until_it_hears(&mut child);
         interrupt(&child);
         ending(child).ends(INTERRUPTED);
     }

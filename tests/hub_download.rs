@@ -107,7 +107,7 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
 #[test]
 fn ctrl_c_keeps_what_has_arrived() {
     let (origin, project, hub) = start(&LARGE);
-    hub.network(Network { bandwidth: Some(40_000_000), ..Network::default() });
+    hub.network(Network { bandwidth: Some(4_000_000), ..Network::default() });
     let hash = sha256(&origin.bytes(&format!("model/{LAYER}")));
     let incomplete = project.path(&format!("{CACHE}/blobs/{hash}.incomplete"));
     let mut child = hub.command(&project, LOAD).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -233,10 +233,11 @@ fn a_connection_that_always_breaks_is_given_up() {
 fn interrupted_while_it_waits(command: Command, said: &str) -> Outcome {
     let mut child = spawn(command);
     let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let (mut text, begun) = (String::new(), Instant::now());
+    let mut text = String::new();
     while !text.contains(said) {
         assert!(std::io::BufRead::read_line(&mut stderr, &mut text).unwrap() > 0, "it ended: {text}");
     }
+    let begun = Instant::now();
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     std::thread::spawn(move || std::io::Read::read_to_string(&mut stderr, &mut String::new()));

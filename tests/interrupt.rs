@@ -50,6 +50,17 @@ pub fn ending(mut child: Child) -> Outcome {
     Outcome::of(child.wait_with_output().unwrap())
 }
 
+/// Waits until the program has taken signals into its own hands, as `/proc` says of every process.
+pub fn wait_until_it_hears(child: &mut Child) {
+    let status = format!("/proc/{}/status", child.id());
+    let caught = || {
+        let status = std::fs::read_to_string(&status).ok()?;
+        u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?.trim(), 16).ok()
+    };
+    // Signals count from 1.
+    wait_until(child, "it hears Ctrl-C", || caught().is_some_and(|caught| caught >> (libc::SIGINT - 1) & 1 == 1));
+}
+
 pub fn wait_until(child: &mut Child, what: &str, ready: impl Fn() -> bool) {
     let start = Instant::now();
     while !ready() {
