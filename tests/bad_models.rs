@@ -132,7 +132,8 @@ fn garbage_header() {
     project.file(SHARD, &data).refuses(ANALYSIS, FAILED, "bad header", "download it again");
     data[..8].fill(0xff);
     project.file(SHARD, &data).refuses(ANALYSIS, FAILED, "a header of 18446744073709551615 bytes", "download it again");
-    project.file(SHARD, "<html>404</html>".repeat(9)).refuses(ANALYSIS, FAILED, "a header of", "download it again");
+    let page = "a web page (HTML), not a safetensors file";
+    project.file(SHARD, "<html>404</html>".repeat(9)).refuses(ANALYSIS, FAILED, page, "");
 }
 
 #[test]

@@ -166,7 +166,8 @@ fn two_processes_download_once() {
     let children = [start(), start()];
     let outcomes = children.map(|child| Outcome::of(child.wait_with_output().unwrap()));
     let waited = outcomes.iter().filter(|o| o.stderr.contains("another process is downloading")).count();
-    assert_eq!(waited, 1, "{} {}", outcomes[0].stderr, outcomes[1].stderr);
+    // One may wait for a file while the other waits for another.
+    assert!(waited >= 1, "{} {}", outcomes[0].stderr, outcomes[1].stderr);
     for outcome in outcomes {
         assert_eq!(outcome.ok(), "1\n");
     }
