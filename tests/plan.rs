@@ -208,6 +208,19 @@ fn the_seven_models_from_their_configs() {
 }
 
 #[test]
+fn thresholds_that_no_pass_accepts_are_refused_by_a_plan() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "model");
+    let script = "let model = load_model(\"model\");
+                  model.extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }), #{ thresholds: [-1.0] });";
+    project.file("script.rhai", script);
+    for words in [["plan", "script.rhai"], ["run", "script.rhai"]] {
+        let outcome = project.run(&words).ends(1);
+        assert!(outcome.stderr.contains("thresholds: -1 is not a positive number"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn a_plan_of_nothing_has_no_total() {
     let project = Project::new();
     project.file("empty.rhai", "print(\"x\");").file("wrong.rhai", "load_model(\"no/where/at_all\");");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::embed;
-use super::observe::{FullWriter, LadderFold, Observer, Observers, State, ladder};
+use super::observe::{FullWriter, LadderFold, Observer, Observers, State};
 use super::pass::{Between, Outcome, Pass, ReadAhead, Start, WeightStream, Work};
 use super::resume::{self, Found, Resume};
 use super::workspace::Cut;
@@ -12,7 +12,7 @@ use crate::progress::{Event, Progress};
 use crate::record::{Activations, ExtractArgs, Keep, Measurements, NonFinite, SiteId, Tokens};
 use crate::tensor::write_timeline;
 use crate::weights::{OpenModel, headers};
-use crate::{memory, threads};
+use crate::{memory, stats, threads};
 
 /// Runs all of `tokens` through the model and folds the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
@@ -79,7 +79,7 @@ pub fn extract_as(
         let _kept = memory::Kept::begin();
         let start = Instant::now();
         embed::check_tokens(model, tokens)?;
-        let ladder = ladder(&args.thresholds)?;
+        let ladder = stats::ladder(&args.thresholds)?;
         let mut resume = Resume::new(model, tokens, args, &ladder, progress)?;
         match resume.as_mut().and_then(|resume| resume.finished(model, tokens, args, progress)) {
             Some(acts) => Ok(acts),
@@ -109,7 +109,7 @@ impl Extraction<'_> {
         }
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
         let norms = SiteId::norms(model.spec.layers.len());
-        let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size)?;
+        let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
         let shares = model.shares(sequences);
         let (found, mut full) =
             resume::take_over(&mut self.resume, (model, &shares), tokens, &mut [&mut fold], args, self.progress)?;

@@ -21,7 +21,7 @@ const CORES_RENTED: f64 = 4e11;
 
 /// What a process has in memory beside a pass and what an estimate counts for the program: values of the script, the code that
 /// it has run by then, and pages that the allocator cannot give back. A program with all its checks is larger.
-const BESIDE: u64 = if cfg!(debug_assertions) { 36 << 20 } else { 16 << 20 };
+const BESIDE: u64 = if cfg!(debug_assertions) { 34 << 20 } else { 14 << 20 };
 
 /// One pass through a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

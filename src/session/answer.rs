@@ -12,9 +12,7 @@ use super::{Op, Reply};
 use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
-use crate::record::{
-    Activations, DEFAULT_LADDER, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
-};
+use crate::record::{Activations, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo};
 use crate::stats;
 
 /// Bytes of every reply beside arrays: names, hashes of files, measurements.
@@ -61,12 +59,9 @@ pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
     norms.saturating_add(logits).saturating_mul(4).saturating_add(BESIDE)
 }
 
-/// The rungs that a record must have.
+/// The rungs that a record must have; none where no pass would begin.
 fn ladder(args: &ExtractArgs) -> Vec<f32> {
-    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(&args.thresholds).copied().collect();
-    ladder.sort_by(f32::total_cmp);
-    ladder.dedup();
-    ladder
+    stats::ladder(&args.thresholds).unwrap_or_default()
 }
 
 impl Op {

@@ -12,10 +12,10 @@ use crate::hub::{self, Access, Opened};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
-    Activations, DEFAULT_LADDER, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo,
-    NormFold, SiteId, TokenSource, Tokens, TokensInfo,
+    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo, NormFold, SiteId,
+    TokenSource, Tokens, TokensInfo,
 };
-use crate::{engine, weights};
+use crate::{engine, stats, weights};
 
 /// Values of the largest record: one for each norm, sequence and feature.
 const MAX_VALUES: f64 = 2.0e9;
@@ -104,7 +104,7 @@ impl Planned {
         }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
         let download = !home::expanded(&model.id).exists();
-        let acts = shape(info, tokens.info, &args);
+        let acts = shape(info, tokens.info, &args)?;
         self.steps.lock().expect("no panic under this lock").push(Step {
             model,
             num_sequences,
@@ -187,10 +187,8 @@ fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Prog
 }
 
 /// A record in which no value has reached anything.
-fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Activations {
-    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(&args.thresholds).copied().collect();
-    ladder.sort_by(f32::total_cmp);
-    ladder.dedup();
+fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Result<Activations> {
+    let ladder = stats::ladder(&args.thresholds)?;
     let norms: Vec<SiteId> = SiteId::norms(info.num_layers);
     let hidden = info.hidden_size;
     let fold = || Fold {
@@ -203,7 +201,7 @@ fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Activations
         ],
         any_norm: vec![Default::default(); tokens.num_sequences],
     };
-    Activations {
+    Ok(Activations {
         num_layers: info.num_layers,
         hidden_size: hidden,
         num_sequences: tokens.num_sequences,
@@ -219,5 +217,5 @@ fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Activations
         mean_nll: args.logits.then(|| vec![0.0; tokens.num_sequences]),
         full_activations: None,
         measurements: Measurements::default(),
-    }
+    })
 }

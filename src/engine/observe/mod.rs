@@ -8,5 +8,5 @@ mod ladder;
 mod observer;
 
 pub use full::FullWriter;
-pub use ladder::{LadderFold, PENDING_BYTES, ladder, record_bytes};
+pub use ladder::{LadderFold, PENDING_BYTES, record_bytes};
 pub use observer::{Observer, Observers, State};

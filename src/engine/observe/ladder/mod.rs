@@ -15,30 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
 use crate::error::{Error, Kind, Result, fault};
-use crate::record::{DEFAULT_LADDER, Fold, Ladders, NonFinite, NormFold, SiteId};
+use crate::record::{Fold, Ladders, NonFinite, NormFold, SiteId};
 use crate::tensor::{Device, Tensor, View};
 use cells::{BLOCK, Histogram, Piece, joined};
 use gpu::{Folded, OnGpu, Shape};
 
 pub use gpu::{PENDING_BYTES, record_bytes};
 
-/// Most rungs a ladder can have: levels are kept in a byte, 0 meaning below the lowest rung.
-pub const MAX_RUNGS: usize = 254;
-
 /// Bytes of what a checkpoint has beside folds: where values were not finite.
 const BESIDE_FOLDS: u64 = 64 << 20;
-
-/// Ascending union of the default rungs and those asked for.
-pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
-    if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
-        return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))
-            .hint("thresholds are magnitudes: both signs count; LLM.int8() uses 6.0"));
-    }
-    let mut ladder: Vec<f32> = DEFAULT_LADDER.iter().chain(thresholds).copied().collect();
-    ladder.sort_by(f32::total_cmp);
-    ladder.dedup();
-    Ok(ladder)
-}
 
 pub struct LadderFold {
     ladder: Vec<f32>,
@@ -66,14 +51,10 @@ struct Folds<'a> {
 }
 
 impl LadderFold {
-    /// `ladder` is ascending and positive; every norm will be seen once per sequence.
-    pub fn new(ladder: &[f32], norms: &[SiteId], sequences: usize, positions: usize, hidden: usize) -> Result<Self> {
-        if ladder.len() > MAX_RUNGS {
-            let problem = format!("{} thresholds are more than the {MAX_RUNGS} a record can hold", ladder.len());
-            return Err(Error::bad_argument(problem));
-        }
+    /// `ladder` as `stats::ladder` gives it; every norm will be seen once per sequence.
+    pub fn new(ladder: &[f32], norms: &[SiteId], sequences: usize, positions: usize, hidden: usize) -> Self {
         let empty = || vec![vec![NormFold::default(); sequences]; norms.len()];
-        Ok(Self {
+        Self {
             ladder: ladder.to_vec(),
             norms: norms.to_vec(),
             index: norms.iter().enumerate().map(|(n, norm)| (*norm, n)).collect(),
@@ -85,7 +66,7 @@ impl LadderFold {
             without_first: empty(),
             non_finite: Vec::new(),
             gpus: Vec::new(),
-        })
+        }
     }
 
     fn fold(&mut self, n: usize, first_sequence: usize, x: &[f32]) {
@@ -287,7 +268,7 @@ mod tests {
     #[test]
     fn a_norm_that_is_seen_again_counts_once() {
         let norm = SiteId { layer: 0, site: Site::AttnIn };
-        let mut fold = LadderFold::new(&[3.0], &[norm], 1, 2, 3).unwrap();
+        let mut fold = LadderFold::new(&[3.0], &[norm], 1, 2, 3);
         let x = Tensor::from_vec(vec![f32::NAN, 1.0, 4.0, 5.0, f32::INFINITY, 0.0], (2, 3), &Device::Cpu).unwrap();
         fold.see(norm, 0..1, &x).unwrap();
         fold.see(norm, 0..1, &x).unwrap();
