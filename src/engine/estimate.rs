@@ -118,7 +118,7 @@ fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the tap keeps on a GPU: levels, and records that wait to be fetched.
+/// What the fold of norm outputs keeps on a GPU: levels, and records that wait to be fetched.
 fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
     let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
     let record = observe::record_bytes(sequences, hidden, DEFAULT_LADDER.len());

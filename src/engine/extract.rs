@@ -259,11 +259,17 @@ impl Between for Checkpoints<'_> {
         // After the last layer there may be nothing left to lose.
         let something_follows = state.layers < self.layers || self.logits;
         if something_follows && self.resume.as_ref().is_some_and(|resume| resume.is_due(state.layers)) {
-            self.interrupted(state);
+            self.save(state);
         }
     }
 
     fn interrupted(&mut self, state: &State) {
+        self.save(state);
+    }
+}
+
+impl Checkpoints<'_> {
+    fn save(&mut self, state: &State) {
         if let Some(resume) = &mut self.resume {
             resume.save(state, self.read_before, self.progress);
         }

@@ -1,4 +1,4 @@
-//! What the tap keeps of the norm outputs: enough for every criterion, small enough to store.
+//! What a pass keeps of the norm outputs: enough for every criterion, small enough to store.
 //!
 //! X[n][s][t][d] is the output of norm n, sequence s, position t, feature d. Kept are, per (n, s, d), the signed extremes
 //! and, for both signs, the number of positions at or beyond each rung of a ladder of thresholds; per (s, d) the number of

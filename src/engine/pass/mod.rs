@@ -139,6 +139,7 @@ impl<'a> Pass<'a> {
                 self.stream.ask_core(i + 1, self.work.needs_ffn(i + 1))?;
             }
         }
+        self.progress.event(Event::End);
         Ok(())
     }
 
