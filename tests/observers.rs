@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use outlier::engine::observe::{Observer, Observers};
-use outlier::engine::pass_over;
+use outlier::engine::{extract, pass_over};
 use outlier::error::Result;
 use outlier::hub::{self, Access};
-use outlier::progress::Silent;
+use outlier::progress::{Event, Progress, Silent};
 use outlier::record::{ComputeDtype, ExtractArgs, Site, SiteId, TokenSource};
 use outlier::tensor::Tensor;
 use outlier::text::load_tokens;
@@ -57,6 +58,37 @@ fn reference(folder: &Path) -> Value {
 /// Dense and a mixture: the residual stream is complete at different places.
 fn sites() -> Vec<PathBuf> {
     ["llama", "mixtral"].map(|name| fixtures().join("sites").join(name)).into()
+}
+
+/// Notes which bars begin and end.
+#[derive(Default)]
+struct Bars(Mutex<Vec<&'static str>>);
+
+impl Progress for Bars {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Begin { .. } => self.0.lock().unwrap().push("begin"),
+            Event::End => self.0.lock().unwrap().push("end"),
+            _ => (),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// The bar of the layers stayed open while the head was computed, and behind the pass.
+#[test]
+fn the_bar_of_a_pass_ends_with_its_layers() {
+    let folder = &sites()[0];
+    let ids = TokenSource::Ids { ids: vec![vec![1, 2, 3]] };
+    let tokens = load_tokens(&ids, &Silent).unwrap();
+    let files = hub::open(&folder.display().to_string(), None, Access::Download, &Silent).unwrap();
+    let model = open(files, &load_args(folder, ComputeDtype::F32)).unwrap();
+    let bars = Bars::default();
+    extract(&model, &tokens, &ExtractArgs::default(), &bars).unwrap();
+    assert_eq!(*bars.0.lock().unwrap(), ["begin", "end"]);
 }
 
 #[test]
