@@ -85,6 +85,21 @@ fn wait_for(file: &File) {
 /// Characters of a line where a terminal does not say how many it has.
 const USUAL_WIDTH: usize = 80;
 
+/// Whether the environment lets colours and bold letters be shown at a terminal. `NO_COLOR` and `CLICOLOR=0` forbid them, and a
+/// dumb terminal has none unless `CLICOLOR_FORCE` says so: <https://no-color.org>, <https://bixense.com/clicolors>.
+pub fn may_colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if set("NO_COLOR").is_some() || set("CLICOLOR").is_some_and(|value| value == "0") {
+        return false;
+    }
+    !is_dumb() || set("CLICOLOR_FORCE").is_some_and(|value| value != "0")
+}
+
+/// A terminal that shows lines and cannot draw over them.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
+}
+
 /// Characters of a line of stdout, where it is a terminal. A file or a pipe has no width.
 pub fn width() -> Option<usize> {
     width_of(std::io::stdout().as_raw_fd())

@@ -233,19 +233,23 @@ fn bars_fit_the_terminal() {
 fn a_dumb_terminal_gets_lines_and_one_without_colours_gets_none() {
     let project = project();
     let sweep = ["run", "scripts/sweep.rhai", "--miniature", "--models", "01", "--num-sequences", "2", "--force"];
-    for asked in [&sweep[..], &["--help"], &["run", "--nonsense"], &["check", "nowhere.rhai"]] {
-        let mut dumb = project.command(asked);
-        dumb.env("TERM", "dumb");
-        let (_, text) = on_screen(dumb, 80);
-        assert!(!text.contains('\u{1b}'), "{asked:?}: {text:?}");
-        let mut plain = project.command(asked);
-        plain.env("TERM", "xterm-256color").env("NO_COLOR", "1");
-        let (_, text) = on_screen(plain, 80);
-        let coloured = text.split("\u{1b}[").skip(1).filter(|rest| {
-            let end = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
-            end.starts_with('m') && !rest.starts_with("0m")
-        });
-        assert_eq!(coloured.count(), 0, "{asked:?}: {text:?}");
+    // Some libraries take these for a wish for colours; they are set where tests run by themselves.
+    let wishes = [("CI", "true"), ("CLICOLOR", "1"), ("COLORTERM", "truecolor"), ("LANG", "C")];
+    for wish in wishes {
+        for asked in [&sweep[..], &["--help"], &["run", "--nonsense"], &["check", "nowhere.rhai"]] {
+            let mut dumb = project.command(asked);
+            dumb.env("TERM", "dumb").env(wish.0, wish.1).env_remove("CLICOLOR_FORCE");
+            let (_, text) = on_screen(dumb, 80);
+            assert!(!text.contains('\u{1b}'), "{wish:?} {asked:?}: {text:?}");
+            let mut plain = project.command(asked);
+            plain.env("TERM", "xterm-256color").env(wish.0, wish.1).env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1");
+            let (_, text) = on_screen(plain, 80);
+            let coloured = text.split("\u{1b}[").skip(1).filter(|rest| {
+                let end = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+                end.starts_with('m') && !rest.starts_with("0m")
+            });
+            assert_eq!(coloured.count(), 0, "{wish:?} {asked:?}: {text:?}");
+        }
     }
 }
 

@@ -377,8 +377,9 @@ fn no_pass_takes_more_memory_than_planned() {
     println!("{all:?}");
     for (planned, measured) in &all {
         assert!(measured <= planned, "planned {planned}, measured {measured}: {all:?}");
-        // And it is a plan: nobody takes a machine of twice the size for it.
-        assert!(*planned < 2.0 * measured, "planned {planned}, measured {measured}: {all:?}");
+        // And it is a plan: nobody takes a machine of twice the size for it. What the program itself takes is planned for the
+        // largest build, and another may do with half of it.
+        assert!(*planned < 2.0 * measured + 10e6, "planned {planned}, measured {measured}: {all:?}");
     }
 }
 

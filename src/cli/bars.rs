@@ -19,7 +19,7 @@ const WIDEST: usize = 24;
 
 pub fn watch(quiet: bool) -> Arc<dyn Watch> {
     // Bars are drawn over themselves, which a dumb terminal cannot do.
-    let draws = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+    let draws = std::io::stderr().is_terminal() && !terminal::is_dumb();
     match (quiet, draws) {
         (true, _) => Arc::new(Quiet),
         (false, true) => Arc::new(Bars { all: MultiProgress::new() }),
@@ -88,7 +88,8 @@ impl Progress for BarWork {
         match event {
             Event::Begin { what, total } => {
                 let [name, length] = columns(terminal::note_width());
-                let style = ProgressStyle::with_template(&format!("{{prefix:{name}.bold}} {{bar:{length}}} {{msg}}"));
+                let bold = if terminal::may_colour() { ".bold" } else { "" };
+                let style = ProgressStyle::with_template(&format!("{{prefix:{name}{bold}}} {{bar:{length}}} {{msg}}"));
                 let new = self.all.add(ProgressBar::new(total));
                 new.set_style(style.expect("a valid template"));
                 new.set_prefix(shortened(&one_line(&what), name));

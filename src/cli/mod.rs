@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::host::{deep, scripts};
 use crate::terminal;
@@ -90,7 +90,7 @@ impl Command {
 
 pub fn main() -> ExitCode {
     crate::memory::return_freed_memory();
-    let mut cli = match Cli::try_parse_from(script_help_last(std::env::args_os().collect())) {
+    let mut cli = match parsed(script_help_last(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             terminal::came_of(!error.use_stderr(), error.print());
@@ -116,6 +116,12 @@ pub fn main() -> ExitCode {
         _ => deep::run(|| carried_out(cli)),
     };
     shown(ended.unwrap_or_else(|_| panicked()))
+}
+
+fn parsed(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    // By itself clap colours dumb terminals wherever `CI` or `CLICOLOR` is set.
+    let colour = if terminal::may_colour() { ColorChoice::Auto } else { ColorChoice::Never };
+    Cli::from_arg_matches(&Cli::command().color(colour).try_get_matches_from(words)?)
 }
 
 /// What to do about a word that is no command: a script is started by `run`.
