@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tensor", 2),
     ("cuda", 1),
     ("disk", 1),
+    ("formats", 1),
     ("gemm", 1),
     ("outside", 1),
     ("plot", 1),
@@ -39,6 +40,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("secret", 0),
     ("suggest", 0),
     ("threads", 0),
+    ("vector", 0),
     ("vocabulary", 0),
     ("words", 0),
 ];

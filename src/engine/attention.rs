@@ -1,74 +1,137 @@
 //! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
 
-use super::linear::{linear, linears, norm, weight};
-use crate::error::Result;
+use super::latent;
+use super::linear::{linear, linears, norm};
+use super::rotary::Rotary;
+use crate::error::{Result, fault};
 use crate::ops::{self, Attend};
-use crate::spec::{Attention, QkNorm, Qkv};
+use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
-use crate::weights::reader::Weights;
 
 /// What a token mixer needs to know of the batch.
 pub struct Batch<'a> {
     pub sequences: usize,
     pub positions: usize,
-    /// Rotary tables [positions, dim / 2] in f32, where the mixer uses them.
-    pub rotary: Option<&'a (Tensor, Tensor)>,
+    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    pub rounded: bool,
+    pub rotary: &'a Rotary,
 }
 
 /// `x` [sequences * positions, hidden] to the same shape.
-pub fn attention(spec: &Attention, weights: &Weights, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t) = (batch.sequences, batch.positions);
-    let Attention { heads, kv_heads, head_dim, .. } = *spec;
-    let (q, k, v, gate) = projections(spec, weights, x)?;
-    if let Some((cos, sin)) = batch.rotary {
-        ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin)?;
-        ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin)?;
+    let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = *spec;
+    let (mut q, mut k, v, gate) = projections(spec, x, batch.rounded)?;
+    let after_rope = spec.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
+    if !after_rope {
+        (q, k) = normed(spec, q, k)?;
     }
-    let sinks = spec.sinks.as_ref().map(|sinks| weight(weights, &sinks.name)).transpose()?;
-    let (window, scale) = (spec.window, spec.scale as f32);
-    let out = ops::attend(
-        &q,
-        &k,
-        &v,
-        sinks,
-        Attend { positions: t, heads, kv_heads, head_dim, window, scale, rounded: weights.rounded() },
-    )?;
+    let (q, k, v) = match spec.clip {
+        Some(clip) => (q.clamp(clip)?, k.clamp(clip)?, v.clamp(clip)?),
+        None => (q, k, v),
+    };
+    if let Some((rope, (cos, sin))) = spec.rope.as_ref().and_then(|rope| Some((rope, batch.rotary.get(rope)?))) {
+        ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin, rope.pairs)?;
+        ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin, rope.pairs)?;
+    }
+    let (q, k) = if after_rope { normed(spec, q, k)? } else { (q, k) };
+    if let Some(growth) = spec.growth {
+        ops::scale_rows(&q, &growth.factors(t))?;
+    }
+    let alibi = spec.alibi.as_ref().map(|alibi| (&alibi.slopes[..], alibi.rounded));
+    let op = Attend {
+        positions: t,
+        heads,
+        kv_heads,
+        head_dim,
+        value_dim,
+        span,
+        scale: spec.scale as f32,
+        softcap: spec.softcap.map(|cap| cap as f32),
+        alibi,
+        rounded: batch.rounded,
+    };
+    let out = ops::attend(&q, &k, &v, spec.sinks.as_ref(), op)?;
     drop((q, k, v));
     if let Some(gate) = gate {
         ops::sigmoid_gate(&out, &gate)?;
     }
-    linear(&spec.out, weights, &out)
+    linear(&spec.out, &out, batch.rounded)
 }
 
-/// q, k, v and the output gate, [rows, heads * head_dim] each, after norms and clipping.
-fn projections(spec: &Attention, weights: &Weights, x: &Tensor) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
+/// q, k and v, [rows, heads * size] each, and the output gate, before norms.
+fn projections(
+    spec: &Attention<Tensor>,
+    x: &Tensor,
+    rounded: bool,
+) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
+    let rows = x.dims()[0];
     let (q_size, kv_size) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-    let (mut q, mut k, mut v) = match &spec.qkv {
-        Qkv::Separate { q, k, v } => linears([q, k, v], weights, x)?.into(),
+    let (mut q, k, v) = match &spec.qkv {
+        Qkv::Separate { q, k, v } => linears([q, k, v], x, rounded)?.into(),
         Qkv::Fused(fused) => {
-            let all = linear(fused, weights, x)?;
+            let all = linear(fused, x, rounded)?;
             let part = |start, size| all.columns(start, size);
             (part(0, q_size)?, part(q_size, kv_size)?, part(q_size + kv_size, kv_size)?)
         }
+        Qkv::Grouped(fused) => {
+            let group = spec.heads / spec.kv_heads * spec.head_dim;
+            let all = linear(fused, x, rounded)?.reshape((rows, spec.kv_heads, group + 2 * spec.head_dim))?;
+            let part = |start, size| all.columns(start, size)?.reshape((rows, spec.kv_heads * size));
+            (part(0, group)?, part(group, spec.head_dim)?, part(group + spec.head_dim, spec.head_dim)?)
+        }
+        Qkv::Latent(latent) => latent::projections(spec, latent, x, rounded)?,
     };
-    let mut gate = None;
-    if spec.gated {
-        let rows = x.dims()[0];
-        let halves = q.reshape((rows, spec.heads, 2 * spec.head_dim))?;
-        let half = |i| halves.columns(i * spec.head_dim, spec.head_dim)?.reshape((rows, q_size));
-        gate = Some(half(1)?);
-        q = half(0)?;
-    }
-    if let Some(QkNorm { q: q_norm, k: k_norm, per_head }) = &spec.qk_norm {
-        let rows = x.dims()[0];
-        let apply = |spec_norm, x: &Tensor, size: usize| {
-            let width = if *per_head { spec.head_dim } else { size };
-            norm(spec_norm, weights, &x.reshape((rows * size / width, width))?)?.reshape((rows, size))
-        };
-        (q, k) = (apply(q_norm, &q, q_size)?, apply(k_norm, &k, kv_size)?);
-    }
-    if let Some(clip) = spec.clip {
-        (q, k, v) = (q.clamp(clip)?, k.clamp(clip)?, v.clamp(clip)?);
-    }
+    let gate = match &spec.gate {
+        None => None,
+        Some(Gate::Own(gate)) => Some(linear(gate, x, rounded)?),
+        Some(Gate::InQuery) => {
+            let halves = q.reshape((rows, spec.heads, 2 * spec.head_dim))?;
+            let half = |i| halves.columns(i * spec.head_dim, spec.head_dim)?.reshape((rows, q_size));
+            let gate = half(1)?;
+            q = half(0)?;
+            Some(gate)
+        }
+    };
     Ok((q, k, v, gate))
+}
+
+/// q and k through their norms, where there are any.
+fn normed(spec: &Attention<Tensor>, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
+    let Some(norms) = &spec.qk_norm else { return Ok((q, k)) };
+    Ok((head_norm(&norms.q, spec.head_dim, &q)?, head_norm(&norms.k, spec.head_dim, &k)?))
+}
+
+/// `x` [rows, heads * head_dim] to the same shape.
+fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Tensor> {
+    let (rows, size) = x.dims2()?;
+    let each = |of| norm(of, &x.reshape((rows * size / head_dim, head_dim))?)?.reshape((rows, size));
+    match norms {
+        HeadNorm::Each(of) => each(of),
+        HeadNorm::Together(of) => norm(of, x),
+        HeadNorm::Own(of) => each(&joined(of)?),
+    }
+}
+
+/// The norms of heads that have their weights in tensors of their own, as one.
+fn joined(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
+    let [first, ..] = norms else { fault!("norms of no heads") };
+    let device = first.weight.device();
+    let of = |weight: &dyn Fn(&Norm<Tensor>) -> Option<Tensor>| -> Result<Option<Tensor>> {
+        let weights: Option<Vec<Tensor>> = norms.iter().map(weight).collect();
+        let Some(weights) = weights else { return Ok(None) };
+        let values = weights.iter().map(Tensor::values).collect::<Result<Vec<_>>>()?.concat();
+        let count = values.len();
+        Tensor::from_vec(values, count, &device).map(Some)
+    };
+    let Some(weight) = of(&|norm| Some(norm.weight.clone()))? else { fault!("norms without weights") };
+    Ok(Norm { weight, bias: of(&|norm| norm.bias.clone())?, ..first.clone() })
+}
+
+impl QueryGrowth {
+    /// What the queries at each position are multiplied with.
+    fn factors(&self, positions: usize) -> Vec<f32> {
+        let factor = |t: usize| 1.0 + self.beta * (1.0 + ((t + self.offset) as f64 / self.original).floor()).ln();
+        (0..positions).map(|t| factor(t) as f32).collect()
+    }
 }

@@ -4,39 +4,37 @@
 //! `ops::delta_rule` runs the state; here are the projections, gates and convolutions around it.
 
 use super::attention::Batch;
-use super::linear::{exact_linear, linear, norm, weight};
+use super::linear::{exact_linear, linear, norm};
 use crate::error::Result;
 use crate::ops::{self, ShortConv, Source};
 use crate::spec::DeltaNet;
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
-use crate::weights::reader::Weights;
 
 /// `x` [sequences * positions, hidden] to the same shape.
-pub fn delta_net(spec: &DeltaNet, weights: &Weights, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t, heads) = (batch.sequences, batch.positions, spec.value_heads);
     // [rows, key_heads * (q | k | v of the group | z of the group)]
-    let projected = linear(&spec.in_qkvz, weights, x)?;
-    let beta_and_decay = &exact_linear(&spec.in_ba, weights, x)?;
-    let (a_log, dt_bias) = (weight(weights, &spec.a_log.name)?, weight(weights, &spec.dt_bias.name)?);
-    let conv = weight(weights, &spec.conv.name)?;
+    let projected = linear(&spec.in_qkvz, x, batch.rounded)?;
+    let beta_and_decay = &exact_linear(&spec.in_ba, x)?;
+    let (a_log, dt_bias) = (&spec.a_log, &spec.dt_bias);
     let part = |part| -> Result<Tensor> {
         let op = short_conv(spec, part, t);
-        ops::short_conv(&projected, conv, &op)?.reshape((s * heads, t, op.width))
+        ops::short_conv(&projected, &spec.conv, &op)?.reshape((s * heads, t, op.width))
     };
     let (q, k, v) = (part(Part::Query)?, part(Part::Key)?, part(Part::Value)?);
     let net = ops::DeltaNet { positions: t, heads, group: spec.group(), beta_and_decay, a_log, dt_bias };
     // [rows, heads, value_dim]
     let y = ops::delta_rule(&q, &k, &v, &net)?;
     drop((q, k, v));
-    let y = norm(&spec.norm, weights, &y)?.reshape((s * t, heads * spec.value_dim))?;
+    let y = norm(&spec.norm, &y)?.reshape((s * t, heads * spec.value_dim))?;
     let (begin, width) = (2 * spec.key_dim + spec.group() * spec.value_dim, spec.group() * spec.value_dim);
     let z = projected.reshape((s * t, spec.key_heads, begin + width))?.columns(begin, width)?;
     ops::gate(Activation::Silu, &z.reshape(y.dims())?, &y)?;
-    linear(&spec.out, weights, &y)
+    linear(&spec.out, &y, batch.rounded)
 }
 
-impl DeltaNet {
+impl<W> DeltaNet<W> {
     /// Value heads per key head.
     fn group(&self) -> usize {
         self.value_heads / self.key_heads
@@ -51,7 +49,7 @@ enum Part {
 }
 
 /// The convolution that yields queries, keys (repeated for each value head of their group) or values.
-fn short_conv(spec: &DeltaNet, part: Part, positions: usize) -> ShortConv {
+fn short_conv(spec: &DeltaNet<Tensor>, part: Part, positions: usize) -> ShortConv {
     let (dk, dv, group) = (spec.key_dim, spec.value_dim, spec.group());
     let columns = 2 * dk + 2 * group * dv;
     let source = |head: usize| {

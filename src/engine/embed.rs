@@ -10,7 +10,7 @@ use crate::hub::Announcement;
 use crate::memory;
 use crate::ops::{self, Projection};
 use crate::record::Tokens;
-use crate::spec::inventory;
+use crate::spec::{MaxPositions, inventory};
 use crate::tensor::{Device, Tensor};
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
@@ -30,10 +30,12 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
             return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
         }
     }
-    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > *max) {
-        let length = tokens.info.sequence_length;
-        return Err(Error::bad_argument(format!("sequences of {length} tokens exceed the model's {max} positions"))
-            .hint(format!("use sequence_length: {max} or less")));
+    if let Some(max) = model.spec.max_positions.filter(|max| tokens.info.sequence_length > max.positions) {
+        let (length, MaxPositions { positions, why }) = (tokens.info.sequence_length, max);
+        return Err(Error::bad_argument(format!(
+            "sequences of {length} tokens exceed the model's {positions} positions: {why}"
+        ))
+        .hint(format!("use sequence_length: {positions} or less")));
     }
     Ok(())
 }
@@ -44,11 +46,11 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let table = &model.spec.embedding;
     let width = table.shape[1];
-    let row_bytes = model.checkpoint.expect(table)?.bytes / table.shape[0] as u64;
+    let entry = model.checkpoint.expect(&table.name, &table.shape)?;
+    let row_bytes = entry.bytes / table.shape[0] as u64;
     let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
     let used: Vec<u32> = used.into_iter().collect();
     *needed += used.len() as u64 * row_bytes;
-    let entry = model.checkpoint.expect(table)?;
     let runs: Vec<&[u32]> = used.chunk_by(|a, b| a + 1 == *b).collect();
     let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
     let mut ahead = model.checkpoint.ahead();
@@ -62,6 +64,10 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
         place.copy_from_slice(&values.values()?);
         Ok::<(), Error>(())
     })?;
+    if model.spec.embedding_factor != 1.0 {
+        let factor = model.spec.embedding_factor as f32;
+        rows.iter_mut().for_each(|value| *value *= factor);
+    }
     let rows = project_in(model, loader, rows, used.len(), needed)?;
     let width = model.spec.hidden_size;
     let ids: Vec<u32> = tokens.ids.iter().flatten().copied().collect();
@@ -74,12 +80,26 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);
         let values = values.values()?;
-        *needed += model.checkpoint.expect(&positions.weight)?.bytes / positions.weight.shape[0] as u64 * length as u64;
+        let table = &positions.weight;
+        *needed += model.checkpoint.expect(&table.name, &table.shape)?.bytes / table.shape[0] as u64 * length as u64;
         for sequence in hidden.chunks_exact_mut(length * width) {
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
-    Ok(hidden)
+    normed(model, loader, hidden, needed)
+}
+
+/// `hidden` [tokens, hidden] through the norm behind the embeddings, where there is one.
+fn normed(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64) -> Result<Vec<f32>> {
+    let Some(norm) = &model.spec.embedding_norm else { return Ok(hidden) };
+    let mut loaded = Vec::new();
+    for part in inventory::embedding_norm(norm) {
+        *needed += model.stored_bytes(&part)?;
+        loaded.extend(loader.part(&part)?);
+    }
+    let width = model.spec.hidden_size;
+    let hidden = Tensor::from_vec(hidden.clone(), (hidden.len() / width, width), &Device::Cpu)?;
+    ops::norm(norm.kind, norm.eps, &hidden, &loaded[0], loaded.get(1))?.values()
 }
 
 /// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.

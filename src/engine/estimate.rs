@@ -2,6 +2,7 @@
 //!
 //! The same lists and the same cut drive the forward pass (`inventory`, `workspace`), so the estimate is of what it does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -13,9 +14,10 @@ use super::workspace::{Cut, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
 use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
-use crate::spec::inventory::{self, Part, Role};
-use crate::spec::{Ffn, Layer, Mixer, Model, Moe, Tensor};
+use crate::spec::inventory::{self, Part};
+use crate::spec::{Ffn, Layer, Mixer, Model, Moe, Role, StoredTensor};
 use crate::threads;
+use crate::vocabulary::Span;
 use crate::weights::Described;
 use crate::weights::headers;
 use crate::weights::load::resident_dtype;
@@ -35,25 +37,25 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     if let Some(checkpoint) = &checkpoint {
         headers::check(checkpoint, &spec, args.logits)?;
     }
-    let stored = |tensor: &Tensor, role: Option<Role>| match &checkpoint {
+    let stored = |tensor: &StoredTensor, role: Option<Role>| match &checkpoint {
         // What is not there, such as the head of a base model, is not read either.
         Some(checkpoint) => checkpoint.entry(&tensor.name).map_or(0, |entry| entry.bytes),
         None => inventory::released_bytes(tensor, role),
     };
-    let has = |tensor: &Tensor| checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name));
+    let has = |tensor: &StoredTensor| checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name));
     let (mut parameters, mut download) = (0, 0);
     for (tensor, role) in inventory::tensors(&spec) {
-        parameters += if has(&tensor) { inventory::parameters(&tensor) } else { 0 };
+        parameters += if has(&tensor) { tensor.weights } else { 0 };
         download += stored(&tensor, role);
     }
     check_size(&spec, args)?;
     let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let size = |part: &Part| {
-        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.tensors()[0].name));
+        let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
         // Models are released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
-        part.elements() * resident_dtype(part.role(), stored).size_in_bytes()
+        part.elements() * resident_dtype(part.role, stored).size_in_bytes()
     };
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
@@ -108,8 +110,7 @@ fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
         .hint("16 sequences of 2048 tokens are a usual analysis"));
     };
     let parts = spec.layers.iter().flat_map(|layer| inventory::core(layer, true));
-    let widest =
-        parts.flat_map(|part| part.tensors().into_iter().flat_map(|t| t.shape.clone()).collect::<Vec<_>>()).max();
+    let widest = parts.flat_map(|part| part.stored().into_iter().flat_map(|tensor| tensor.shape)).max();
     let values = tokens as f64 * spec.layers.len() as f64 * widest.unwrap_or(1).max(spec.hidden_size) as f64;
     if values > MAX_VALUES {
         return Err(Error::bad_argument(format!("{tokens} tokens in a model of this size are {values:.0e} values"))
@@ -130,25 +131,32 @@ fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
 /// Loaded weights of one whole layer.
 fn layer_bytes(layer: &Layer, size: &impl Fn(&Part) -> usize) -> usize {
     let core: usize = inventory::core(layer, true).iter().map(size).sum();
-    let experts = match &layer.ffn {
-        Ffn::Dense(_) => 0,
-        Ffn::Moe(moe) => moe.num_experts * inventory::expert(&moe.experts, 0).iter().map(size).sum::<usize>(),
-    };
-    core + experts
+    let expert = |moe: &Moe| inventory::expert(&moe.experts, 0).iter().map(size).sum::<usize>();
+    core + layer.moe().map_or(0, |moe| moe.num_experts * expert(moe))
 }
 
 /// Stored bytes that an analysis without logits leaves out: the head, the final norm, the last layer's FFN.
-fn unread(spec: &Model, stored: &impl Fn(&Tensor, Option<Role>) -> u64) -> u64 {
-    let all = |parts: &[inventory::Part]| -> u64 {
-        let of = |part: &inventory::Part| part.tensors().into_iter().map(|t| stored(t, Some(part.role()))).sum::<u64>();
-        parts.iter().map(of).sum()
+fn unread(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) -> u64 {
+    let all = |parts: &[Part]| -> u64 {
+        let tensors = parts.iter().flat_map(|part| part.stored().into_iter().map(|tensor| (tensor, part.role)));
+        // Rows of one tensor may be several weights.
+        let mut known = HashSet::new();
+        let once = tensors.filter(|(tensor, _)| known.insert(tensor.name.clone()));
+        once.map(|(tensor, role)| stored(&tensor, Some(role))).sum()
     };
-    let head = if spec.head == spec.embedding { 0 } else { stored(&spec.head, None) };
+    let head = if spec.head == spec.embedding {
+        0
+    } else {
+        spec.head.stored().iter().map(|tensor| stored(tensor, None)).sum()
+    };
     let mut bytes = head + all(&inventory::before_head(spec));
     if let Some(last) = spec.layers.last() {
         let (with, without) = (inventory::core(last, true), inventory::core(last, false));
-        bytes += all(&with[without.len()..]);
-        if let Ffn::Moe(moe) = &last.ffn {
+        // Both lists are in the same order.
+        let mut left_out = with;
+        left_out.retain(|part| without.iter().all(|read| read.weight != part.weight));
+        bytes += all(&left_out);
+        if let Some(moe) = last.moe() {
             let count = inventory::stored_experts(moe);
             bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
         }
@@ -205,7 +213,7 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
-    fn size(&self, parts: &[inventory::Part]) -> usize {
+    fn size(&self, parts: &[Part]) -> usize {
         parts.iter().map(self.size).sum()
     }
 
@@ -227,18 +235,18 @@ impl Phases<'_> {
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
         let (hidden, positions) = (self.spec.hidden_size, self.args.sequence_length);
-        let workspace = match self.gpu {
-            None => self.cut.mixer_workspace(&layer.mixer, hidden, positions),
+        let workspace = layer.mixer.as_ref().map_or(0, |mixer| match self.gpu {
+            None => self.cut.mixer_workspace(&mixer.body, hidden, positions),
             Some(_) => {
-                self.cut.mixer_vram(&layer.mixer, hidden, positions) + self.operands(&inventory::core(layer, false))
+                self.cut.mixer_vram(&mixer.body, hidden, positions) + self.operands(&inventory::core(layer, false))
             }
-        };
+        });
         let mut phase = Phase {
             weights: self.cores(i, self.chunk_layers) as u64,
             hidden: self.residual(),
             workspace: workspace as u64,
         };
-        if let Ffn::Moe(moe) = &layer.ffn {
+        if let Some(moe) = layer.moe() {
             // What the experts will read, and those that the first sequences have chosen.
             phase.hidden += self.normed();
             phase.weights += self.waiting(moe);
@@ -254,7 +262,8 @@ impl Phases<'_> {
 
     fn ffn(&self, i: usize) -> Phase {
         let hidden = self.spec.hidden_size;
-        match &self.spec.layers[i].ffn {
+        match self.spec.layers[i].ffn.as_ref().map_or(&Ffn::NotNeeded, |ffn| &ffn.body) {
+            Ffn::NotNeeded => Phase { weights: 0, hidden: self.residual(), workspace: 0 },
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
                 let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
@@ -297,8 +306,8 @@ impl Phases<'_> {
     }
 
     /// On a GPU: a weight widened for a product in f32.
-    fn operands(&self, parts: &[inventory::Part]) -> usize {
-        let widened = |part: &inventory::Part| {
+    fn operands(&self, parts: &[Part]) -> usize {
+        let widened = |part: &Part| {
             let wide = part.elements() * 4;
             if (self.size)(part) < wide { wide } else { 0 }
         };
@@ -321,10 +330,14 @@ impl Phases<'_> {
 /// Scores and weighted values; causal, so half of all pairs, or a window's worth.
 fn attention_flops(spec: &Model, args: &EstimateArgs) -> f64 {
     let t = args.sequence_length as f64;
-    let per_layer = spec.layers.iter().map(|layer| match &layer.mixer {
+    let mixers = spec.layers.iter().filter_map(|layer| layer.mixer.as_ref());
+    let per_layer = mixers.map(|mixer| match &mixer.body {
         Mixer::Attention(attention) => {
-            let keys = attention.window.map_or(t / 2.0, |window| (window as f64).min(t / 2.0));
-            4.0 * t * keys * (attention.heads * attention.head_dim) as f64
+            let keys = match attention.span {
+                Span::All => t / 2.0,
+                Span::Window(width) | Span::Chunk(width) => (width as f64).min(t / 2.0),
+            };
+            2.0 * t * keys * (attention.heads * (attention.head_dim + attention.value_dim)) as f64
         }
         Mixer::DeltaNet(net) => 6.0 * t * (net.value_heads * net.key_dim * net.value_dim) as f64,
     });

@@ -9,7 +9,7 @@ use super::resume::{self, Found, Resume};
 use super::workspace::Cut;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{Activations, ExtractArgs, Keep, Measurements, NonFinite, SiteId, Tokens};
+use crate::record::{Activations, ExtractArgs, Keep, Measurements, NonFinite, Tokens};
 use crate::tensor::write_timeline;
 use crate::weights::{OpenModel, headers};
 use crate::{memory, stats, threads};
@@ -108,7 +108,7 @@ impl Extraction<'_> {
             headers::check(&model.checkpoint, &model.spec, true)?;
         }
         let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
-        let norms = SiteId::norms(model.spec.layers.len());
+        let norms = model.spec.norm_sites();
         let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
         let shares = model.shares(sequences);
         let (found, mut full) =
@@ -184,7 +184,7 @@ impl Extraction<'_> {
         let acts = Activations {
             model: model.info.clone(),
             tokens: tokens.info.clone(),
-            norms: SiteId::norms(layers),
+            norms: model.spec.norm_sites(),
             num_layers: layers,
             hidden_size: model.spec.hidden_size,
             num_sequences: tokens.info.num_sequences,

@@ -15,7 +15,7 @@ use super::resume::{FINISHED, Resume, Whose, beside, checkpoints, identity, mark
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{Activations, ExtractArgs, Keep, Measurements, SiteId, Tokens, TokensInfo};
+use crate::record::{Activations, ExtractArgs, Keep, Measurements, Tokens, TokensInfo};
 use crate::results::{FULL_ACTIVATIONS, decode_stats, encode_stats, sealed};
 use crate::stats;
 use crate::weights::OpenModel;
@@ -118,7 +118,7 @@ fn of_this_work(
     let expected = (model.spec.layers.len(), model.spec.hidden_size, info.num_sequences, info.sequence_length);
     let measured = measurements.measured().iter().all(|(_, value)| value.is_finite() && *value >= 0.0);
     let silent = measurements.machine.is_empty() && measurements.completion_time.is_empty();
-    if shape != expected || acts.norms != SiteId::norms(model.spec.layers.len()) || !measured || !silent {
+    if shape != expected || acts.norms != model.spec.norm_sites() || !measured || !silent {
         return Err(Error::corrupt("its record is not of this work"));
     }
     stats::check_whole(&acts)?;

@@ -9,11 +9,10 @@ use crate::error::Result;
 use crate::hub::Announcement;
 use crate::ops::{self, Projection};
 use crate::progress::Progress;
-use crate::spec::Model;
+use crate::spec::{BeforeHead, Model};
 use crate::tensor::Tensor;
 use crate::vocabulary::Order;
 use crate::weights::load::Loader;
-use crate::weights::reader::Weights;
 
 /// Bytes of head weights, and of logits, held at once.
 pub const BLOCK_BYTES: usize = 64 << 20;
@@ -25,27 +24,28 @@ pub struct HeadOutput {
     pub mean_nll: Vec<f32>,
 }
 
-/// `hidden` [sequences * positions, hidden] of each share of the sequences, before the final norm; `weights` holds that norm
-/// for each.
+/// `hidden` [sequences * positions, hidden] of each share of the sequences, before the final norm; `before` holds that norm
+/// for each. `rounded`: what the head reads may be rounded to bf16.
 pub fn head(
     model: &Model,
     loader: &Loader,
-    weights: &[Weights],
+    before: &[BeforeHead<Tensor>],
     hidden: &[&Tensor],
-    ids: &[Vec<u32>],
+    (ids, rounded): (&[Vec<u32>], bool),
     progress: &dyn Progress,
 ) -> Result<HeadOutput> {
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
-    let normed = weights.iter().zip(hidden).map(|(weights, hidden)| before(model, weights, hidden));
+    let normed = before.iter().zip(hidden).map(|(before, hidden)| read(before, hidden, rounded));
     let normed = normed.collect::<Result<Vec<_>>>()?;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
+    let bias = before.first().and_then(|before| before.head_bias.as_ref()).map(Tensor::values).transpose()?;
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
     let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
     let mut ahead = loader.checkpoint.ahead();
-    let entry = loader.checkpoint.expect(&model.head)?;
+    let entry = loader.checkpoint.expect(&model.head.name, &model.head.shape)?;
     ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: vec![entry.part(0..entry.bytes)] });
     for first in (0..vocab).step_by(block) {
         if progress.interrupted() {
@@ -57,9 +57,10 @@ pub fn head(
             let logits = || -> Result<Vec<f32>> {
                 let x = normed[share].rows(first_row, taken)?;
                 let projection = Projection { weight: &parts[share], order: Order::OutIn, bias: None };
-                ops::project(&x, &[projection], weights[share].rounded())?.remove(0).values()
+                ops::project(&x, &[projection], rounded)?.remove(0).values()
             };
-            let logits = logits()?;
+            let mut logits = logits()?;
+            shape(model, bias.as_ref().map(|bias| &bias[first..first + count]), &mut logits);
             let start = first_row + normed[..share].iter().map(|x| x.dims()[0]).sum::<usize>();
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
                 |(i, (running, logits))| {
@@ -82,14 +83,30 @@ pub fn head(
     Ok(HeadOutput { last_logits, mean_nll })
 }
 
+/// The bias, factor and cap of a model's logits [rows, bias.len()], in place.
+fn shape(model: &Model, bias: Option<&[f32]>, logits: &mut [f32]) {
+    if let Some(bias) = bias {
+        for row in logits.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+        }
+    }
+    if model.logit_factor != 1.0 {
+        let factor = model.logit_factor as f32;
+        logits.iter_mut().for_each(|logit| *logit *= factor);
+    }
+    if let Some(cap) = model.logit_softcap.map(|cap| cap as f32) {
+        logits.par_iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+    }
+}
+
 /// What the head reads: `hidden` after the final norm.
-fn before(model: &Model, weights: &Weights, hidden: &Tensor) -> Result<Tensor> {
-    let normed = match &model.final_norm {
-        Some(norm) => linear::norm(norm, weights, hidden)?,
+fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<Tensor> {
+    let normed = match &before.final_norm {
+        Some(norm) => linear::norm(norm, hidden)?,
         None => hidden.clone(),
     };
-    match &model.project_out {
-        Some(projection) => linear::linear(projection, weights, &normed),
+    match &before.project_out {
+        Some(projection) => linear::linear(projection, &normed, rounded),
         None => Ok(normed),
     }
 }

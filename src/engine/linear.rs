@@ -4,70 +4,73 @@
 //! costs in accuracy is the rounding of the weights alone: mixtures choose their experts by margins that rounded activations
 //! would flip. Where the CPU multiplies pairs of bf16 faster, large projections in bf16 mode do round what they read.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{self, FeedForward, Projection};
 use crate::spec::{Linear, Mlp, Norm};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
-use crate::weights::reader::Weights;
 
-/// Looks a weight up.
-pub fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
-    weights.get(name)
+pub fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
+    Projection { weight: &linear.weight, order: linear.order, bias: linear.bias.as_ref() }
 }
 
-pub fn projection<'a>(spec: &Linear, weights: &'a Weights) -> Result<Projection<'a>> {
-    let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
-    Ok(Projection { weight: weight(weights, &spec.weight.name)?, order: spec.order, bias })
-}
-
-/// `x` [rows, in] in f32 through several projections, [rows, out] each.
-pub fn linears<const N: usize>(specs: [&Linear; N], weights: &Weights, x: &Tensor) -> Result<[Tensor; N]> {
-    let projections = specs.iter().map(|spec| projection(spec, weights)).collect::<Result<Vec<_>>>()?;
-    let products = ops::project(x, &projections, weights.rounded())?;
+/// `x` [rows, in] in f32 through several projections, [rows, out] each. `rounded`: x may be rounded to bf16 where that is faster.
+pub fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
+    let products = ops::project(x, &all.map(projection), rounded)?;
     Ok(products.try_into().expect("as many as were asked for"))
 }
 
-pub fn linear(spec: &Linear, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    linears([spec], weights, x).map(|[y]| y)
+pub fn linear(linear: &Linear<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+    linears([linear], x, rounded).map(|[y]| y)
 }
 
 /// As `linear`, never rounding: for routers and gates, whose small outputs decide a lot.
-pub fn exact_linear(spec: &Linear, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    Ok(ops::project(x, &[projection(spec, weights)?], false)?.remove(0))
+pub fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
+    linear(one, x, false)
 }
 
 /// `x` [rows, hidden] to [rows, hidden].
-pub fn mlp(spec: &Mlp, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    let inner = match (&spec.gate, spec.activation) {
-        (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&spec.up, weights, x)?, limit)?,
+pub fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+    let inner = match (&mlp.gate, activation(mlp)?) {
+        (_, Activation::SwigluHalves) => ops::swiglu_halves(&linear(&mlp.up, x, rounded)?)?,
+        (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&mlp.up, x, rounded)?, limit)?,
         (Some(gate), activation) => {
-            let [gate, up] = linears([gate, &spec.up], weights, x)?;
+            let [gate, up] = linears([gate, &mlp.up], x, rounded)?;
             ops::gate(activation, &gate, &up)?;
             up
         }
         (None, activation) => {
-            let up = linear(&spec.up, weights, x)?;
+            let up = linear(&mlp.up, x, rounded)?;
             ops::activate(activation, &up)?;
             up
         }
     };
-    linear(&spec.down, weights, &inner)
+    linear(&mlp.down, &inner, rounded)
 }
 
-/// The weights of `spec` as an operation on chosen rows takes them.
-pub fn feed_forward<'a>(spec: &Mlp, weights: &'a Weights) -> Result<FeedForward<'a>> {
+/// A network as an operation on chosen rows takes it.
+pub fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<FeedForward<'_>> {
     Ok(FeedForward {
-        gate: spec.gate.as_ref().map(|gate| projection(gate, weights)).transpose()?,
-        up: projection(&spec.up, weights)?,
-        down: projection(&spec.down, weights)?,
-        activation: spec.activation,
-        rounded: weights.rounded(),
+        gate: mlp.gate.as_ref().map(projection),
+        up: projection(&mlp.up),
+        down: projection(&mlp.down),
+        activation: activation(mlp)?,
+        on_input,
+        rounded,
     })
 }
 
+/// The activation with the parameters that the checkpoint has for it. Those of xIELU are stored before their softplus.
+fn activation(mlp: &Mlp<Tensor>) -> Result<Activation> {
+    let Some(xielu) = &mlp.xielu else { return Ok(mlp.activation) };
+    let number = |tensor: &Tensor| Ok::<_, Error>(tensor.values()?.first().copied().unwrap_or(0.0));
+    let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let (beta, eps) = (number(&xielu.beta)?, number(&xielu.eps)?);
+    let (alpha_p, alpha_n) = (softplus(number(&xielu.alpha_p)?), beta + softplus(number(&xielu.alpha_n)?));
+    Ok(Activation::XIelu { alpha_p, alpha_n, beta, eps })
+}
+
 /// The norm of `x` [.., size].
-pub fn norm(spec: &Norm, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-    let bias = spec.bias.as_ref().map(|bias| weight(weights, &bias.name)).transpose()?;
-    ops::norm(spec.kind, spec.eps, x, weight(weights, &spec.weight.name)?, bias)
+pub fn norm(norm: &Norm<Tensor>, x: &Tensor) -> Result<Tensor> {
+    ops::norm(norm.kind, norm.eps, x, &norm.weight, norm.bias.as_ref())
 }

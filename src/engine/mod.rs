@@ -9,6 +9,7 @@ mod estimate;
 mod extract;
 mod finished;
 mod head;
+mod latent;
 mod linear;
 mod moe;
 pub mod observe;

@@ -7,12 +7,13 @@ use super::extract::{How, extract_as};
 use super::observe::{LadderFold, Observer};
 use super::pass::ReadAhead;
 use crate::error::Result;
+use crate::formats::mxfp4::{BLOCK_BYTES, MXFP4};
 use crate::ops::{self, Attend, FeedForward, Projection};
 use crate::progress::Progress;
 use crate::record::{Activations, DEFAULT_LADDER, ExtractArgs, Site, SiteId, Tokens};
 use crate::tensor::{Device, Tensor};
-use crate::vocabulary::{Activation, Order};
-use crate::weights::{OpenModel, mxfp4};
+use crate::vocabulary::{Activation, Order, Span};
+use crate::weights::OpenModel;
 
 /// What a benchmark changes to see what something costs; a run of its own has the default.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +79,7 @@ pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result
             Projection { weight, order: Order::OutIn, bias: None }
         }
         let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
-        let network = FeedForward { gate, up, down, activation: Activation::Silu, rounded };
+        let network = FeedForward { gate, up, down, activation: Activation::Silu, on_input: false, rounded };
         ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
     }))
 }
@@ -94,7 +95,18 @@ pub fn attention(
 ) -> Result<Work> {
     let q = tensor(&[positions, heads * head_dim])?;
     let (k, v) = (tensor(&[positions, kv_heads * head_dim])?, tensor(&[positions, kv_heads * head_dim])?);
-    let op = Attend { positions, heads, kv_heads, head_dim, window, scale: 0.125, rounded };
+    let op = Attend {
+        positions,
+        heads,
+        kv_heads,
+        head_dim,
+        value_dim: head_dim,
+        span: window.map_or(Span::All, Span::Window),
+        scale: 0.125,
+        softcap: None,
+        alibi: None,
+        rounded,
+    };
     Ok(Box::new(move || {
         ops::attend(&q, &k, &v, None, op).expect("sizes fit");
     }))
@@ -114,10 +126,11 @@ pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
 
 /// MXFP4 to bf16 on one thread, as a reader does it.
 pub fn mxfp4(blocks: usize) -> Work {
-    let codes: Vec<u8> = (0..blocks * mxfp4::BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
+    let codes: Vec<u8> = (0..blocks * BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
     let scales: Vec<u8> = (0..blocks).map(|i| 120 + (i % 8) as u8).collect();
+    let pieces = [codes, scales];
     Box::new(move || {
-        std::hint::black_box(mxfp4::dequantise(&codes, &scales));
+        std::hint::black_box((MXFP4.decode)(&pieces));
     })
 }
 

@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
 use crate::results::{FullActivations, sealed};
+use crate::spec::Model;
 use crate::tensor::Tensor;
 use crate::weights::{OpenModel, Share};
 use crate::words::hex;
@@ -256,7 +257,9 @@ pub fn take_over(
     let tensors = &full_tensors(model, tokens, args);
     let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, tensors)?)))) };
     if let Some(found) = found {
-        if let Some(full) = FullActivations::resume(&resume.mark(), folder, tensors, &finished(found.layer))? {
+        if let Some(full) =
+            FullActivations::resume(&resume.mark(), folder, tensors, &finished(&model.spec, found.layer))?
+        {
             return Ok((Some(found), Some(writer(full))));
         }
         resume.forget("belongs to activations that are gone", observers, progress);
@@ -348,10 +351,8 @@ pub fn checkpoints(asked: &str) -> Vec<String> {
 /// The tensors of `activations.safetensors`, with their shapes.
 fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
     let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
-    let mut tensors: Vec<_> = SiteId::norms(model.spec.layers.len())
-        .iter()
-        .map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size]))
-        .collect();
+    let mut tensors: Vec<_> =
+        model.spec.sublayer_sites().iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
     if args.logits {
         tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
         tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
@@ -360,8 +361,9 @@ fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(
 }
 
 /// Tensors that are complete after `layer` layers.
-fn finished(layer: usize) -> Vec<String> {
-    SiteId::norms(layer).into_iter().map(SiteId::name).collect()
+fn finished(model: &Model, layers: usize) -> Vec<String> {
+    let sites = model.sublayer_sites().into_iter();
+    sites.filter(|site| site.layer < layers).map(SiteId::name).collect()
 }
 
 /// First row and number of rows of each piece.

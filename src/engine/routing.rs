@@ -4,10 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::spec::Scoring;
-
-/// Added to the sum of sigmoid weights before dividing (transformers `Glm4MoeTopkRouter`, DeepSeek-V3).
-const SIGMOID_EPS: f32 = 1e-20;
+use crate::spec::{Divisor, Score, Scoring};
 
 /// For each expert the tokens it was given, ascending, and their weights.
 pub struct Assignment {
@@ -67,59 +64,81 @@ fn softmax(logits: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
 
 /// (expert, weight) pairs of one token.
 fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]>) -> Vec<(usize, f32)> {
-    match *scoring {
-        Scoring::Softmax { renormalise } => {
-            let shares = softmax(logits.iter().copied());
-            let experts = top(&shares, k);
-            let sum: f32 = if renormalise { experts.iter().map(|e| shares[*e]).sum() } else { 1.0 };
-            experts.into_iter().map(|e| (e, shares[e] / sum)).collect()
-        }
-        Scoring::TopKSoftmax => {
-            let experts = top(logits, k);
-            let weights = softmax(experts.iter().map(|e| logits[*e]));
-            experts.into_iter().zip(weights).collect()
-        }
-        Scoring::Sigmoid { groups, top_groups, renormalise, factor } => {
-            let scores: Vec<f32> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
-            let mut choice = scores.clone();
-            for (choice, correction) in choice.iter_mut().zip(correction.unwrap_or(&[])) {
-                *choice += correction;
+    let scores: Vec<f32> = match scoring.score {
+        Score::Softmax => softmax(logits.iter().copied()),
+        Score::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        Score::Chosen => logits.to_vec(),
+        Score::SparseMixer { jitter } => return sparse_mixer(logits, k, jitter),
+    };
+    let mut choice = scores.clone();
+    for (choice, correction) in choice.iter_mut().zip(correction.unwrap_or(&[])) {
+        *choice += correction;
+    }
+    if let Some(groups) = scoring.groups {
+        let size = choice.len() / groups.count;
+        let best = |group: &[f32]| top(group, groups.judged_by).iter().map(|e| group[*e]).sum();
+        let judged: Vec<f32> = choice.chunks(size).map(best).collect();
+        let kept = top(&judged, groups.top);
+        for (group, choice) in choice.chunks_mut(size).enumerate() {
+            if !kept.contains(&group) {
+                choice.fill(groups.masked);
             }
-            let size = choice.len() / groups;
-            let group_scores: Vec<f32> =
-                choice.chunks(size).map(|group| top(group, 2).iter().map(|e| group[*e]).sum()).collect();
-            let kept = top(&group_scores, top_groups);
-            for (group, choice) in choice.chunks_mut(size).enumerate() {
-                if !kept.contains(&group) {
-                    choice.fill(f32::NEG_INFINITY);
-                }
-            }
-            let experts = top(&choice, k);
-            let sum = if renormalise { experts.iter().map(|e| scores[*e]).sum::<f32>() + SIGMOID_EPS } else { 1.0 };
-            experts.into_iter().map(|e| (e, scores[e] / sum * factor)).collect()
         }
     }
+    let experts = top(&choice, k);
+    let weights = match scoring.score {
+        Score::Chosen => softmax(experts.iter().map(|e| scores[*e])),
+        _ => experts.iter().map(|e| scores[*e]).collect(),
+    };
+    let sum = || weights.iter().sum::<f32>();
+    let divisor = match scoring.divisor {
+        Divisor::One => 1.0,
+        Divisor::Sum(eps) => sum() + eps,
+        Divisor::AtLeast(least) => sum().max(least),
+    };
+    experts.into_iter().zip(&weights).map(|(e, weight)| (e, weight / divisor * scoring.factor)).collect()
+}
+
+/// The expert with the largest logit, then the one with the largest of the rest; each weighs as the softmax over those whose
+/// logits are near its own says (transformers `sparsemixer`, Liu et al. 2023).
+fn sparse_mixer(logits: &[f32], k: usize, jitter: f32) -> Vec<(usize, f32)> {
+    let mut left = logits.to_vec();
+    let mut chosen = Vec::with_capacity(k);
+    for _ in 0..k {
+        let best = top(&left, 1)[0];
+        let largest = left[best];
+        let near = |(logit, left): (&f32, &f32)| {
+            let distance = (largest - logit) / logit.abs().max(largest);
+            if distance > 2.0 * jitter { f32::NEG_INFINITY } else { *left }
+        };
+        let kept: Vec<f32> = logits.iter().zip(&left).map(near).collect();
+        chosen.push((best, softmax(kept.into_iter())[best]));
+        left[best] = f32::NEG_INFINITY;
+    }
+    chosen
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Groups;
 
     #[test]
     fn softmax_weights_with_and_without_renormalising() {
         let logits = [1.0, 3.0, 2.0, 0.0];
-        let plain = choose(&logits, 2, &Scoring::Softmax { renormalise: false }, None);
+        let plain = choose(&logits, 2, &Scoring::softmax(false), None);
         assert_eq!(plain.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 2]);
         assert!((plain[0].1 - 0.643_914).abs() < 1e-5 && (plain[1].1 - 0.236_883).abs() < 1e-5);
-        let whole = choose(&logits, 2, &Scoring::Softmax { renormalise: true }, None);
-        let top_k = choose(&logits, 2, &Scoring::TopKSoftmax, None);
+        let whole = choose(&logits, 2, &Scoring::softmax(true), None);
+        let top_k = choose(&logits, 2, &Scoring::new(Score::Chosen, Divisor::One), None);
         assert!((whole[0].1 + whole[1].1 - 1.0).abs() < 1e-6);
         assert!(whole.iter().zip(&top_k).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6));
     }
 
     #[test]
     fn correction_bias_chooses_but_does_not_weigh() {
-        let scoring = Scoring::Sigmoid { groups: 2, top_groups: 1, renormalise: true, factor: 2.5 };
+        let groups = Some(Groups { count: 2, top: 1, judged_by: 2, masked: f32::NEG_INFINITY });
+        let scoring = Scoring { groups, factor: 2.5, ..Scoring::new(Score::Sigmoid, Divisor::Sum(1e-20)) };
         // Without the bias the second group wins; with it the first.
         let logits = [0.0, 0.0, 1.0, 1.0];
         let chosen = choose(&logits, 2, &scoring, Some(&[1.0, 0.9, 0.0, 0.0]));
@@ -130,7 +149,7 @@ mod tests {
     #[test]
     fn every_token_gets_k_distinct_experts_and_ties_go_low() {
         let mut assignment = Assignment::new(4);
-        assignment.route(10, &[0.0; 8], 2, &Scoring::TopKSoftmax, None);
+        assignment.route(10, &[0.0; 8], 2, &Scoring::new(Score::Chosen, Divisor::One), None);
         assert_eq!(assignment.rows, [vec![10, 11], vec![10, 11], vec![], vec![]]);
         assert_eq!([0, 1, 2, 3].map(|expert| assignment.uses(expert)), [true, true, false, false]);
     }

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Attention, DeltaNet, Ffn, Mixer, Model};
+use crate::spec::{Attention, DeltaNet, Mixer, Model};
 use crate::{gemm, ops};
 
 /// One part in so many of the budget is for attention scores and packed operands; projections take the rest.
@@ -26,8 +26,8 @@ pub struct Cut {
 
 impl Cut {
     pub fn new(model: &Model, num_sequences: usize, positions: usize, budget: u64) -> Result<Self> {
-        let per_sequence =
-            model.layers.iter().map(|layer| mixer_bytes(&layer.mixer, model.hidden_size, positions)).max();
+        let mixers = model.layers.iter().filter_map(|layer| layer.mixer.as_ref());
+        let per_sequence = mixers.map(|mixer| mixer_bytes(&mixer.body, model.hidden_size, positions)).max();
         let per_sequence = per_sequence.unwrap_or(1).max(1) as u64;
         let for_projections = budget - budget / SCORE_SHARE;
         if per_sequence > for_projections {
@@ -54,10 +54,10 @@ impl Cut {
         let threads = rayon::current_num_threads();
         let scores = match mixer {
             Mixer::Attention(attention) => {
-                let Attention { heads, kv_heads, head_dim, window, .. } = **attention;
+                let Attention { heads, kv_heads, head_dim, span, .. } = **attention;
                 let queries = ops::chunk_queries(heads / kv_heads).min(positions);
                 let rows = queries * heads / kv_heads;
-                let keys = window.map_or(positions, |width| positions.min(width + queries));
+                let keys = span.most_keys(queries, positions);
                 // Scores, the same packed, and the sums.
                 threads * rows * (2 * keys + 2 * head_dim) * 4
             }
@@ -70,11 +70,12 @@ impl Cut {
     /// The same on a GPU: scores exist while queries, keys, values and the result do.
     pub fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
         let Mixer::Attention(attention) = mixer else { return self.sequences * mixer_bytes(mixer, hidden, positions) };
-        let Attention { heads, kv_heads, head_dim, gated, window, .. } = **attention;
+        let Attention { heads, kv_heads, head_dim, span, .. } = **attention;
+        let gated = attention.gate.is_some();
         let (q, kv) = (heads * head_dim, kv_heads * head_dim);
         let of_rows = |width: usize| self.sequences * positions * width * 4;
         let scoring = of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv)
-            + 4 * ops::scores(heads, ops::score_queries(heads, positions), positions, window);
+            + 4 * ops::scores(heads, ops::score_queries(heads, positions), positions, span);
         let projecting = of_rows(hidden + q * if gated { 4 } else { 2 } + 2 * kv);
         scoring.max(projecting).max(of_rows(2 * hidden + q))
     }
@@ -93,7 +94,7 @@ pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> R
     for layer in &model.layers {
         largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
     }
-    let moe = model.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_)));
+    let moe = model.layers.iter().any(|layer| layer.moe().is_some());
     let experts = if moe && chunk_layers > 1 { EXPERTS_AHEAD } else { 0 };
     Ok((largest * chunk_layers.saturating_sub(1) + experts).max(MIN_READ_AHEAD))
 }
@@ -105,7 +106,7 @@ pub fn weights_at_once(model: &Model, queue: usize, size: &impl Fn(&Part) -> Res
     for layer in &model.layers {
         let of_core = all(&inventory::core(layer, true))?;
         (core, total) = (core.max(of_core), total + of_core);
-        if let Ffn::Moe(moe) = &layer.ffn {
+        if let Some(moe) = layer.moe() {
             let of_expert = all(&inventory::expert(&moe.experts, 0))?;
             (expert, total) = (expert.max(of_expert), total + moe.num_experts * of_expert);
         }
@@ -129,7 +130,8 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
     let io = 2 * hidden * 4;
     let inner = match mixer {
         Mixer::Attention(attention) => {
-            let Attention { heads, kv_heads, head_dim, gated, .. } = **attention;
+            let Attention { heads, kv_heads, head_dim, .. } = **attention;
+            let gated = attention.gate.is_some();
             let (q, kv) = (heads * head_dim, kv_heads * head_dim);
             // q before and after its norm, or q and the result; the gate and what it is cut from; k likewise, and v.
             (q * (2 + if gated { 2 } else { 0 }) + kv * 3) * 4

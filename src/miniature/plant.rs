@@ -1,6 +1,6 @@
 //! Planted features: which norms of which layers are scaled at a dimension, and by how much.
 
-use crate::spec::inventory::Role;
+use crate::spec::Role;
 
 /// Scale of ordinary norm weights: small enough that no unplanted feature comes near the threshold.
 pub const ORDINARY: f32 = 0.4;
@@ -29,7 +29,7 @@ impl Planted {
 /// The planted features that touch a tensor of `role` in `layer`.
 pub fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
     let touched =
-        matches!(role, Some(Role::InputNorm | Role::FfnNorm | Role::FromInputNorm | Role::FromFfnNorm | Role::Router));
+        matches!(role, Some(Role::AttnNorm | Role::FfnNorm | Role::FromAttnIn | Role::FromFfnIn | Role::Router));
     match layer {
         Some(layer) if touched => planted.iter().copied().filter(|planted| planted.in_layer(layer)).collect(),
         _ => Vec::new(),

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use super::plant::{self, ORDINARY, Planted};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::spec::inventory::{self, Role};
-use crate::spec::{Mixer, Model, Tensor};
+use crate::formats::mxfp4;
+use crate::spec::inventory;
+use crate::spec::{HeadNorm, Mixer, Model, Norm, Reads, Role, StoredTensor};
 use crate::vocabulary::NormKind;
-use crate::weights::mxfp4;
 
 const SHARDS: usize = 2;
 /// Standard deviation of projection outputs for inputs of unit variance; residual branches add half of it.
@@ -34,7 +34,7 @@ struct Drawn {
 /// All tensors of `spec`, into `SHARDS` files and an index.
 pub fn checkpoint(folder: &Path, spec: &Model, planted: &[Planted], seed: u64, first_shard: usize) -> Result<()> {
     let centred = zero_centred(spec);
-    let draw = |(tensor, role): &(Tensor, Option<Role>)| {
+    let draw = |(tensor, role): &(StoredTensor, Option<Role>)| {
         let offset = if centred.contains(tensor.name.as_str()) { -1.0 } else { 0.0 };
         draw(tensor, *role, planted, seed, offset)
     };
@@ -77,29 +77,44 @@ fn layer_of(name: &str) -> Option<usize> {
     name.split("layers.").nth(1)?.split('.').next()?.parse().ok()
 }
 
+fn own(reads: &Reads) -> Option<&Norm> {
+    match reads {
+        Reads::Norm(norm) => Some(norm),
+        Reads::AsMixer | Reads::Stream => None,
+    }
+}
+
 /// Norms whose effective weight is 1 + what is stored.
 fn zero_centred(spec: &Model) -> HashSet<&str> {
-    let in_layers = spec.layers.iter().flat_map(|layer| {
-        let qk = match &layer.mixer {
-            Mixer::Attention(attention) => attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]).collect(),
-            Mixer::DeltaNet(_) => Vec::new(),
-        };
-        [&layer.input_norm, &layer.ffn_norm].into_iter().chain(qk)
-    });
-    let centred = in_layers.chain(&spec.final_norm).filter(|norm| norm.kind == NormKind::RmsZeroCentred);
+    let mut norms: Vec<&Norm> = spec.final_norm.iter().collect();
+    for layer in &spec.layers {
+        if let Some(mixer) = &layer.mixer {
+            norms.extend(own(&mixer.reads));
+            if let Mixer::Attention(attention) = &mixer.body {
+                for norm in attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]) {
+                    match norm {
+                        HeadNorm::Each(norm) | HeadNorm::Together(norm) => norms.push(norm),
+                        HeadNorm::Own(each) => norms.extend(each),
+                    }
+                }
+            }
+        }
+        norms.extend(layer.ffn.as_ref().and_then(|ffn| own(&ffn.reads)));
+    }
+    let centred = norms.into_iter().filter(|norm| norm.kind == NormKind::RmsZeroCentred);
     centred.map(|norm| norm.weight.name.as_str()).collect()
 }
 
 /// `offset` is added to norm weights before they are stored.
-fn draw(tensor: &Tensor, role: Option<Role>, planted: &[Planted], seed: u64, offset: f32) -> Drawn {
+fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u64, offset: f32) -> Drawn {
     let mut rng = stream(seed, &tensor.name);
     let count: usize = tensor.shape.iter().product();
     let planted = plant::touching(planted, role, layer_of(&tensor.name));
     let done = |dtype, data| Drawn { name: tensor.name.clone(), shape: tensor.shape.clone(), dtype, data };
-    if tensor.name.ends_with("_blocks") {
+    if tensor.packed && tensor.weights > 0 {
         return done(Dtype::U8, blocks(&mut rng, &tensor.shape, &planted));
     }
-    if tensor.name.ends_with("_scales") {
+    if tensor.packed {
         // Codes are 2.2 on average; this brings a row's output to about unit variance.
         let inputs = tensor.shape.last().copied().unwrap_or(1) * mxfp4::BLOCK;
         let exponent = (GAIN / (3.0 * (inputs as f32).sqrt())).log2().round() as i32;
@@ -112,19 +127,21 @@ fn draw(tensor: &Tensor, role: Option<Role>, planted: &[Planted], seed: u64, off
     let mut values = match role {
         // Embeddings and head.
         None => normal(1.0),
-        Some(Role::InputNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
+        Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
         Some(Role::OtherNorm) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
         Some(Role::NormBias | Role::Bias | Role::CorrectionBias) => normal(0.02),
         Some(Role::Sinks) => normal(1.0),
-        Some(Role::FromInputNorm | Role::FromFfnNorm | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),
+        Some(Role::FromAttnIn | Role::FromFfnIn | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),
+        Some(Role::Inner) => normal(GAIN / inputs.sqrt()),
         Some(Role::ToResidual) => normal(GAIN / 2.0 / inputs.sqrt()),
+        Some(Role::Parameter) => normal(0.5),
         Some(Role::Conv) => normal(0.5),
         Some(Role::ALog) => normal(0.3),
         Some(Role::DtBias) => normal(0.5),
     };
     for Planted { dim, scale, .. } in planted {
         match role {
-            Some(Role::InputNorm | Role::FfnNorm) => values[dim] = scale,
+            Some(Role::AttnNorm | Role::FfnNorm) => values[dim] = scale,
             _ if tensor.shape.len() == 2 => {
                 // [out, in]: what reads the planted feature is scaled down in return.
                 for row in values.chunks_exact_mut(tensor.shape[1]) {

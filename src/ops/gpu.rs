@@ -1,17 +1,45 @@
 //! The operations in the memory of a GPU. Work is put on its stream; nothing here waits for it.
 
+use super::cpu;
 use super::operands::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
 use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
 use crate::error::{Error, Result, fault};
-use crate::vocabulary::{Activation, NormKind, Order};
+use crate::tensor::Tensor;
+use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
+
+/// For what has no kernel: `x` to the memory of the CPU, through `f`, and back as an array of this shape.
+fn by_the_cpu(x: &Array, dims: &[usize], f: impl FnOnce(Vec<f32>) -> Result<Vec<f32>>) -> Result<Array> {
+    let values = f(downloaded(x)?)?;
+    Array::uploaded(x.context(), bytemuck::cast_slice(&values), dims, Element::F32)
+}
+
+fn downloaded(x: &Array) -> Result<Vec<f32>> {
+    let mut values = vec![0f32; x.len()];
+    x.download(bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+/// The same in place.
+fn changed_by_the_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
+    let (rows, size) = x.dims2();
+    let changed = by_the_cpu(x, &[rows, size], |mut values| {
+        f(&mut values);
+        Ok(values)
+    })?;
+    x.reshaped(&[rows, size]).set_rows(&changed, 0)
+}
 
 pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
     let (rows, size) = x.dims2();
+    if weight.len() != size || kind == NormKind::LayerZeroCentred || kind == NormKind::Layer && bias.is_none() {
+        let (weight, bias) = (downloaded(weight)?, bias.map(downloaded).transpose()?);
+        return by_the_cpu(x, x.dims(), |x| Ok(cpu::norm(kind, eps, &x, size, &weight, bias.as_deref())));
+    }
     let out = x.like()?;
     let (kind, bias) = match kind {
         NormKind::Rms | NormKind::RmsRoundedOnce => (0, None),
         NormKind::RmsZeroCentred => (1, None),
-        NormKind::Layer => (2, bias),
+        NormKind::Layer | NormKind::LayerZeroCentred => (2, bias),
     };
     let bias = bias.map_or(Arg::Address(0), Array::arg);
     let args = [out.arg(), x.arg(), weight.arg(), bias, Arg::size(size), Arg::F32(eps as f32), Arg::U32(kind)];
@@ -75,7 +103,7 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
 
 pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u32], weights: &[f32]) -> Result<()> {
     let (_, hidden) = x.dims2();
-    let FeedForward { gate, up, down, activation, rounded } = network;
+    let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let context = x.context();
     let count = rows.len();
     let list = Array::uploaded(context, bytemuck::cast_slice(rows), &[count], Element::F32)?;
@@ -85,8 +113,23 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     let own = Array::new(context, &[count, hidden], element)?;
     let args = [own.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)];
     x.each(kernel, own.len(), &args)?;
+    let (own, shares) = if *on_input {
+        // Scattered into zeros, row by row, with its weight.
+        let weighed = Array::zeros(context, &[count, hidden], Element::F32)?;
+        let every: Vec<u32> = (0..count as u32).collect();
+        let every = Array::uploaded(context, bytemuck::cast_slice(&every), &[count], Element::F32)?;
+        let wide = Array::new(context, &[count, hidden], Element::F32)?;
+        x.each("gather", own.len(), &[wide.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)])?;
+        let args = [weighed.arg(), wide.arg(), every.arg(), shares.arg(), Arg::count(wide.len()), Arg::size(hidden)];
+        x.each("scatter", wide.len(), &args)?;
+        let ones = vec![1f32; count];
+        (weighed, Array::uploaded(context, bytemuck::cast_slice(&ones), &[count], Element::F32)?)
+    } else {
+        (own, shares)
+    };
     let inner = match (gate, activation) {
         (_, Activation::ClampedSwiglu { limit }) => interleaved_swiglu(&project(&own, &[*up], *rounded)?[0], *limit)?,
+        (_, Activation::SwigluHalves) => swiglu_halves(&project(&own, &[*up], *rounded)?[0])?,
         (Some(gate), activation) => {
             let [gates, inner] = &project(&own, &[*gate, *up], *rounded)?[..] else { fault!("two products") };
             self::gate(*activation, gates, inner)?;
@@ -106,14 +149,22 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
 /// Sequence by sequence and some queries at a time, as many as `SCORE_BYTES` of scores allow; a product per chunk serves all
 /// heads, and meets only keys that one of its queries sees.
 pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
-    let Attend { positions, heads, kv_heads, head_dim, window, scale, rounded } = op;
+    let Attend { positions, heads, kv_heads, head_dim, value_dim, span, scale, softcap, alibi, rounded } = op;
+    let window = match span {
+        Span::All => None,
+        Span::Window(width) => Some(width),
+        Span::Chunk(_) => return attend_by_the_cpu(q, k, v, sinks, &op),
+    };
+    if value_dim != head_dim || softcap.is_some() || alibi.is_some() {
+        return attend_by_the_cpu(q, k, v, sinks, &op);
+    }
     let context = q.context();
     let out = q.like()?;
     let precision = if rounded { Precision::Tensor32 } else { Precision::Exact };
     let sequences = q.len() / (positions * heads * head_dim);
     let mut chunk = score_queries(heads, positions);
     let scores = loop {
-        match Array::new(context, &[scores(heads, chunk, positions, window)], Element::F32) {
+        match Array::new(context, &[scores(heads, chunk, positions, span)], Element::F32) {
             Err(error) if error.is_full() && chunk > 1 => chunk = chunk.div_ceil(2),
             allocated => break allocated?,
         }
@@ -124,7 +175,7 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
     let sinks = sinks.map_or(Arg::Address(0), Array::arg);
     for (sequence, first) in (0..sequences).flat_map(|s| (0..positions).step_by(chunk).map(move |first| (s, first))) {
         let queries = chunk.min(positions - first);
-        let first_key = window.map_or(0, |window| (first + 1).saturating_sub(window));
+        let first_key = span.first_key(first);
         let keys = first + queries - first_key;
         let at = |array: &Array, row: usize, stride: usize| {
             Arg::Address(array.address() + ((sequence * positions + row) * stride * 4) as u64)
@@ -162,6 +213,12 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
         products(context, (y, s, v), sizes, true, precision)?;
     }
     Ok(out)
+}
+
+fn attend_by_the_cpu(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: &Attend) -> Result<Array> {
+    let (k, v, sinks) = (downloaded(k)?, downloaded(v)?, sinks.map(downloaded).transpose()?);
+    let dims = [q.dims2().0, op.heads * op.value_dim];
+    by_the_cpu(q, &dims, |q| Ok(cpu::attend(&q, &k, &v, sinks.as_deref(), op)))
 }
 
 pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
@@ -221,8 +278,12 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     Ok(out)
 }
 
-pub fn rotate(x: &Array, cos: &Array, sin: &Array) -> Result<()> {
+pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     let [_, positions, heads, head_dim] = *x.dims() else { fault!("expected four dimensions") };
+    if pairs == Pairs::Adjacent {
+        let (cos, sin) = (downloaded(cos)?, downloaded(sin)?);
+        return changed_by_the_cpu(x, |x| cpu::rotate(x, &cos, &sin, pairs, (positions, heads, head_dim)));
+    }
     let half = cos.dims2().1;
     let count = x.len() / head_dim * half;
     let sizes = [Arg::size(positions), Arg::size(heads), Arg::size(head_dim), Arg::size(half)];
@@ -234,21 +295,48 @@ pub fn add(residual: &Array, x: &Array) -> Result<()> {
     x.each("add", x.len(), &[residual.arg(), x.arg(), Arg::count(x.len())])
 }
 
+pub fn scale(x: &Array, factor: f32) -> Result<()> {
+    changed_by_the_cpu(x, |x| cpu::scale(x, factor))
+}
+
+pub fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
+    let (_, size) = x.dims2();
+    changed_by_the_cpu(x, |x| cpu::scale_rows(x, factors, size))
+}
+
+pub fn swiglu_halves(x: &Array) -> Result<Array> {
+    let (_, both) = x.dims2();
+    let half = |first| Tensor::Cuda(x.clone()).columns(first, both / 2);
+    let (gates, up) = (half(0)?, half(both / 2)?);
+    gate(Activation::Silu, gates.cuda()?, up.cuda()?)?;
+    up.cuda().cloned()
+}
+
 fn number(activation: Activation) -> Result<Arg> {
     Ok(Arg::U32(match activation {
         Activation::Silu => 0,
         Activation::Relu => 1,
         Activation::GeluTanh => 2,
         Activation::GeluErf => 3,
-        Activation::ClampedSwiglu { .. } => fault!("gate and up are interleaved: not elementwise"),
+        _ => fault!("{activation:?} has no number among the kernels"),
     }))
 }
 
 pub fn activate(activation: Activation, x: &Array) -> Result<()> {
+    match activation {
+        // relu(x) * x
+        Activation::ReluSquared => return gate(Activation::Relu, x, x),
+        Activation::XIelu { .. } => return changed_by_the_cpu(x, |x| cpu::activate(activation, None, x, 1)),
+        _ => (),
+    }
     x.each("activate", x.len(), &[x.arg(), Arg::count(x.len()), number(activation)?])
 }
 
 pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
+    if activation == Activation::ReluSquared {
+        self::gate(Activation::Relu, gate, x)?;
+        return self::gate(Activation::Relu, gate, x);
+    }
     x.each("gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), number(activation)?])
 }
 

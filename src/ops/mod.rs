@@ -5,20 +5,22 @@ mod cpu;
 mod gpu;
 mod operands;
 
-pub use cpu::{DELTA_CHUNK, chunk_queries, vectorised};
+pub use cpu::{DELTA_CHUNK, chunk_queries};
 pub use operands::{Attend, DeltaNet, FeedForward, Projection, Room, ShortConv, Source, score_queries, scores};
 
 use crate::error::{Result, fault};
 use crate::tensor::{Tensor, View, change};
-use crate::vocabulary::{Activation, NormKind};
+use crate::vocabulary::{Activation, NormKind, Pairs};
 
-/// `x` [.., size], `weight` and `bias` [size], all f32.
+/// `x` [.., size], `weight` and `bias` [size], all f32. A weight of several times the size holds those of so many rows, one after
+/// the other, again and again.
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => {
             let (weight, bias) = (View::of(weight.cpu()?)?, bias.map(|bias| View::of(bias.cpu()?)).transpose()?);
             let bias = bias.as_ref().map(View::values).transpose()?;
-            let out = cpu::norm(kind, eps, View::of(x)?.values()?, weight.values()?, bias);
+            let size = x.dims().last().copied().unwrap_or(1);
+            let out = cpu::norm(kind, eps, View::of(x)?.values()?, size, weight.values()?, bias);
             on_cpu(out, x.dims())
         }
         Tensor::Cuda(x) => {
@@ -79,15 +81,15 @@ pub fn add_expert(
     }
 }
 
-/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; rows are sequences after
-/// sequences, all f32. `sinks`: one logit per head, which takes part in the sum and is then dropped.
+/// `q` [rows, heads * head_dim], `k` [rows, kv_heads * head_dim] and `v` [rows, kv_heads * value_dim], to
+/// [rows, heads * value_dim]; rows are sequences after sequences, all f32. `sinks`: one logit per head, which takes part in the sum and is then dropped.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: Attend) -> Result<Tensor> {
     match q {
         Tensor::Cpu(q) => {
             let sinks = sinks.map(Tensor::values).transpose()?;
             let (k, v) = (View::of(k.cpu()?)?, View::of(v.cpu()?)?);
             let out = cpu::attend(View::of(q)?.values()?, k.values()?, v.values()?, sinks.as_deref(), &op);
-            on_cpu(out, q.dims())
+            on_cpu(out, &[q.dims()[0], op.heads * op.value_dim])
         }
         Tensor::Cuda(q) => {
             let sinks = sinks.map(Tensor::cuda).transpose()?;
@@ -131,18 +133,18 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 }
 
 /// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32, in place.
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<()> {
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, pairs: Pairs) -> Result<()> {
     match x {
         Tensor::Cpu(x) => {
             let &[_, positions, heads, head_dim] = x.dims() else { fault!("expected four dimensions") };
             let (cos, sin) = (View::of(cos.cpu()?)?, View::of(sin.cpu()?)?);
             let (cos, sin) = (cos.values()?, sin.values()?);
             change(x, |x| {
-                cpu::rotate(x, cos, sin, (positions, heads, head_dim));
+                cpu::rotate(x, cos, sin, pairs, (positions, heads, head_dim));
                 Ok(())
             })
         }
-        Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?),
+        Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?, pairs),
     }
 }
 
@@ -158,6 +160,28 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
             })
         }
         Tensor::Cuda(residual) => gpu::add(residual, x.cuda()?),
+    }
+}
+
+/// x = factor * x, elementwise and in place.
+pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => change(x, |x| {
+            cpu::scale(x, factor);
+            Ok(())
+        }),
+        Tensor::Cuda(x) => gpu::scale(x, factor),
+    }
+}
+
+/// Row r of `x` [rows, size] times factors[r % factors.len()], in place.
+pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => change(x, |values| {
+            cpu::scale_rows(values, factors, x.dims()[x.dims().len() - 1]);
+            Ok(())
+        }),
+        Tensor::Cuda(x) => gpu::scale_rows(x, factors),
     }
 }
 
@@ -199,6 +223,15 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
             })
         }
         Tensor::Cuda(x) => gpu::sigmoid_gate(x, gate.cuda()?),
+    }
+}
+
+/// [rows, 2 * size] with gate in the first half of each row and up in the second, to [rows, size]: silu(gate) * up.
+pub fn swiglu_halves(x: &Tensor) -> Result<Tensor> {
+    let (rows, both) = x.dims2()?;
+    match x {
+        Tensor::Cpu(x) => on_cpu(cpu::swiglu_halves(View::of(x)?.values()?, both), &[rows, both / 2]),
+        Tensor::Cuda(x) => gpu::swiglu_halves(x).map(Tensor::Cuda),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::error::Result;
 use crate::gemm::Scratch;
 use crate::tensor::Tensor;
-use crate::vocabulary::{Activation, Order};
+use crate::vocabulary::{Activation, Order, Span};
 
 /// Bytes of attention scores that exist at once on a GPU.
 const SCORE_BYTES: usize = 256 << 20;
@@ -36,6 +36,8 @@ pub struct FeedForward<'a> {
     pub up: Projection<'a>,
     pub down: Projection<'a>,
     pub activation: Activation,
+    /// The weight of a token multiplies what the network reads, not what it writes.
+    pub on_input: bool,
     /// x may be rounded to bf16: see `project`.
     pub rounded: bool,
 }
@@ -44,15 +46,21 @@ pub struct FeedForward<'a> {
 pub type Room = Mutex<[Scratch; 3]>;
 
 #[derive(Clone, Copy)]
-pub struct Attend {
+pub struct Attend<'a> {
     pub positions: usize,
     pub heads: usize,
     pub kv_heads: usize,
+    /// Of queries and keys.
     pub head_dim: usize,
-    /// A query sees at most this many keys, itself included.
-    pub window: Option<usize>,
+    pub value_dim: usize,
+    pub span: Span,
     /// Factor on q·k.
     pub scale: f32,
+    /// cap * tanh(score / cap) in place of a score.
+    pub softcap: Option<f32>,
+    /// Added to the scores of a head [heads], times the position of the key; and what that product is multiplied with once it was
+    /// rounded to bf16, where it is.
+    pub alibi: Option<(&'a [f32], Option<f32>)>,
     /// Operands may be rounded to bf16 where a device multiplies that faster.
     pub rounded: bool,
 }
@@ -63,8 +71,8 @@ pub fn score_queries(heads: usize, positions: usize) -> usize {
 }
 
 /// Most scores of so many queries: of all heads, with keys that one of the queries sees.
-pub fn scores(heads: usize, queries: usize, positions: usize, window: Option<usize>) -> usize {
-    heads * queries * window.map_or(positions, |window| positions.min(window + queries))
+pub fn scores(heads: usize, queries: usize, positions: usize, span: Span) -> usize {
+    heads * queries * span.most_keys(queries, positions)
 }
 
 /// The heads of a gated delta rule and what decides how fast they forget.

@@ -228,6 +228,19 @@ impl Config {
         }
     }
 
+    /// The object under `key` as a config of its own, which says `model_type` where the object does not, and has those of `shared`
+    /// that only the whole says.
+    pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
+        let Some(mut inside) = self.section(key)? else { return Ok(None) };
+        inside.map.entry("model_type").or_insert_with(|| model_type.into());
+        for key in shared {
+            if let (Some(value), true) = (self.map.get(*key), inside.missing(key)) {
+                inside.map.insert(key.to_string(), value.clone());
+            }
+        }
+        Ok(Some(inside))
+    }
+
     /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
     pub fn only(&self, key: &str, value: Value) -> Result<()> {
         match self.get(key) {

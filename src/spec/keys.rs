@@ -196,7 +196,7 @@ pub const ROWS: &[Row] = &[
     only(&["fuse_attention_qkv", "fuse_attention_ffn"], At::Off, "projections are stored one by one",
         "it asks for projections that are stored as one"),
     // Of some architectures.
-    any(&["max_position_embeddings"], "rotary positions have no table; where a scaling of the frequencies needs the number, it is read").of(DECODERS),
+    any(&["max_position_embeddings"], "rotary positions have no table; where a scaling of the frequencies needs the number, it is read"),
     any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; modeling_gpt2 does not read them").of(&["gpt2"]),
     only(&["hidden_act", "intermediate_size"], At::Told, "modeling_gpt2 reads `activation_function` and `n_inner`", "").of(&["gpt2"]),
     only(&["output_projection", "learned_embeddings"], At::True, "OPTForCausalLM has both", "it asks for a model without them").of(&["opt"]),

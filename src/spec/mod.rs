@@ -6,250 +6,37 @@
 
 pub mod arch;
 pub mod config;
+mod ffn;
 pub mod inventory;
 mod keys;
-pub mod mxfp4;
+mod layer;
+mod leaves;
+mod linear;
+mod mixer;
 pub mod naming;
 pub mod quantised;
 pub mod rope;
 mod rope_config;
 #[cfg(test)]
 mod rope_spellings;
+mod walk;
+mod weight;
 
-use crate::vocabulary::{Activation, NormKind, Order};
-use rope::Rope;
+use crate::record::{Site, SiteId};
+pub use ffn::{Divisor, Experts, Ffn, Groups, Mlp, Moe, Router, Score, Scoring, SharedExpert, XIelu};
+pub use layer::{Layer, Reads, Sublayer};
+pub use leaves::{Leaves, Role};
+pub use linear::{Linear, Norm};
+pub use mixer::{Alibi, Attention, DeltaNet, Gate, HeadNorm, Latent, LatentQuery, Mixer, QkNorm, Qkv, QueryGrowth};
+pub use weight::{Rows, StoredTensor, TensorSpec};
 
 /// The head's weight, under the name that all architectures have for it.
 pub const HEAD: &str = "lm_head.weight";
 
-/// A tensor of the checkpoint and the shape it must have.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-}
-
-impl Tensor {
-    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), shape: shape.into() }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Linear {
-    pub weight: Tensor,
-    pub bias: Option<Tensor>,
-    pub order: Order,
-}
-
-impl Linear {
-    /// `{name}.weight` [out, in] and, if `bias`, `{name}.bias` [out].
-    pub fn new(name: &str, out: usize, input: usize, bias: bool) -> Self {
-        Self {
-            weight: Tensor::new(format!("{name}.weight"), [out, input]),
-            bias: bias.then(|| Tensor::new(format!("{name}.bias"), [out])),
-            order: Order::OutIn,
-        }
-    }
-
-    /// As `new`, stored [in, out].
-    pub fn transposed(name: &str, out: usize, input: usize, bias: bool) -> Self {
-        let mut linear = Self::new(name, out, input, bias);
-        linear.weight.shape = vec![input, out];
-        linear.order = Order::InOut;
-        linear
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Norm {
-    pub kind: NormKind,
-    pub weight: Tensor,
-    pub bias: Option<Tensor>,
-    pub eps: f64,
-}
-
-impl Norm {
-    /// `{name}.weight` and, for a LayerNorm, `{name}.bias`, both [size].
-    pub fn new(kind: NormKind, name: &str, size: usize, eps: f64) -> Self {
-        Self {
-            kind,
-            weight: Tensor::new(format!("{name}.weight"), [size]),
-            bias: (kind == NormKind::Layer).then(|| Tensor::new(format!("{name}.bias"), [size])),
-            eps,
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // one per layer
-pub enum Qkv {
-    Separate {
-        q: Linear,
-        k: Linear,
-        v: Linear,
-    },
-    /// One projection whose outputs are all q, then all k, then all v.
-    Fused(Linear),
-}
-
-/// Query and key norms, before the rotary embedding.
-#[derive(Clone, Debug)]
-pub struct QkNorm {
-    pub q: Norm,
-    pub k: Norm,
-    /// Over each head by itself, or over the whole projection (OLMoE).
-    pub per_head: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct Attention {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub qkv: Qkv,
-    pub out: Linear,
-    pub qk_norm: Option<QkNorm>,
-    /// q, k and v are clamped to [-clip, clip] (OLMoE's `clip_qkv`).
-    pub clip: Option<f64>,
-    pub rope: Option<Rope>,
-    /// A query sees at most this many keys, itself included.
-    pub window: Option<usize>,
-    /// Per-head logit that takes part in the softmax and is then dropped (gpt-oss), [heads].
-    pub sinks: Option<Tensor>,
-    /// Factor on q·k.
-    pub scale: f64,
-    /// q_proj holds, per head, the query and then a gate of the same size: out *= sigmoid(gate) (Qwen3-Next).
-    pub gated: bool,
-}
-
-/// Gated DeltaNet (Qwen3-Next's linear attention), after Yang et al. 2024.
-#[derive(Clone, Debug)]
-pub struct DeltaNet {
-    pub key_heads: usize,
-    pub value_heads: usize,
-    pub key_dim: usize,
-    pub value_dim: usize,
-    /// Grouped per key head: q, k, then the value heads of the group, then their gates z.
-    pub in_qkvz: Linear,
-    /// Grouped per key head: b, then a, one number per value head of the group.
-    pub in_ba: Linear,
-    /// Depthwise causal convolution over q, k, v channels, [channels, 1, kernel].
-    pub conv: Tensor,
-    pub a_log: Tensor,
-    pub dt_bias: Tensor,
-    pub norm: Norm,
-    pub out: Linear,
-}
-
-#[derive(Clone, Debug)]
-pub enum Mixer {
-    Attention(Box<Attention>),
-    DeltaNet(Box<DeltaNet>),
-}
-
-#[derive(Clone, Debug)]
-pub struct Mlp {
-    /// Present in gated MLPs: down(act(gate x) * up x); else down(act(up x)).
-    pub gate: Option<Linear>,
-    pub up: Linear,
-    pub down: Linear,
-    pub activation: Activation,
-}
-
-impl Mlp {
-    /// `{prefix}gate_proj`, `up_proj`, `down_proj`.
-    pub fn gated(prefix: &str, hidden: usize, intermediate: usize, activation: Activation, bias: bool) -> Self {
-        Self {
-            gate: Some(Linear::new(&format!("{prefix}gate_proj"), intermediate, hidden, bias)),
-            up: Linear::new(&format!("{prefix}up_proj"), intermediate, hidden, bias),
-            down: Linear::new(&format!("{prefix}down_proj"), hidden, intermediate, bias),
-            activation,
-        }
-    }
-}
-
-/// From router logits to (expert, weight) pairs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scoring {
-    /// Softmax over all experts, top k, optionally divided by their sum.
-    Softmax { renormalise: bool },
-    /// Top k of the logits, softmax over those (gpt-oss).
-    TopKSoftmax,
-    /// Sigmoid scores; chosen by score + correction bias within the best groups; weighted by the score alone.
-    Sigmoid { groups: usize, top_groups: usize, renormalise: bool, factor: f32 },
-}
-
-#[derive(Clone, Debug)]
-pub struct Router {
-    pub linear: Linear,
-    pub scoring: Scoring,
-    /// [experts], added to sigmoid scores when choosing.
-    pub correction_bias: Option<Tensor>,
-}
-
-/// Where the weights of the experts are.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // one per layer
-pub enum Experts {
-    /// One set of tensors per expert.
-    Separate(Vec<Mlp>),
-    /// One tensor for all: [experts, …], sliced along the first dimension. Gate and up are one interleaved projection.
-    Stacked {
-        gate_up: StackedWeight,
-        gate_up_bias: Tensor,
-        down: StackedWeight,
-        down_bias: Tensor,
-        activation: Activation,
-    },
-}
-
-#[derive(Clone, Debug)]
-pub enum StackedWeight {
-    /// [experts, in, out]
-    Dense(Tensor),
-    /// Blocks [experts, out, in/32, 16] and scales [experts, out, in/32], both u8.
-    Mxfp4 { blocks: Tensor, scales: Tensor },
-}
-
-/// An expert that every token passes through.
-#[derive(Clone, Debug)]
-pub struct SharedExpert {
-    pub mlp: Mlp,
-    /// [1, hidden]: output times sigmoid(gate x).
-    pub gate: Option<Linear>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Moe {
-    pub num_experts: usize,
-    pub top_k: usize,
-    pub router: Router,
-    pub experts: Experts,
-    pub shared: Option<SharedExpert>,
-    /// Width of one expert's hidden layer.
-    pub intermediate: usize,
-}
-
-#[derive(Clone, Debug)]
-pub enum Ffn {
-    Dense(Box<Mlp>),
-    Moe(Box<Moe>),
-}
-
-/// x += mixer(input_norm(x)); x += ffn(ffn_norm(x)).
-#[derive(Clone, Debug)]
-pub struct Layer {
-    pub input_norm: Norm,
-    pub mixer: Mixer,
-    pub ffn_norm: Norm,
-    pub ffn: Ffn,
-}
-
 /// Learned absolute positions, added to the token embeddings (GPT-2, OPT).
 #[derive(Clone, Debug)]
 pub struct Positions {
-    pub weight: Tensor,
+    pub weight: TensorSpec,
     /// Row of position 0.
     pub offset: usize,
 }
@@ -260,7 +47,11 @@ pub struct Model {
     pub vocab_size: usize,
     pub hidden_size: usize,
     /// [vocab, hidden], or narrower where `project_in` widens it.
-    pub embedding: Tensor,
+    pub embedding: TensorSpec,
+    /// Factor on token embeddings (Gemma).
+    pub embedding_factor: f64,
+    /// Of the sum of all embeddings, before the first layer (Bloom).
+    pub embedding_norm: Option<Norm>,
     /// From the width of the embedding to the hidden size, and back before the head (OPT).
     pub project_in: Option<Linear>,
     pub project_out: Option<Linear>,
@@ -269,26 +60,111 @@ pub struct Model {
     /// Before the head; some OPT checkpoints have none.
     pub final_norm: Option<Norm>,
     /// [vocab, hidden]; the embedding itself when tied, unless the files have a head of their own.
-    pub head: Tensor,
+    pub head: TensorSpec,
+    /// [vocab], added to the logits (Phi, GPT-J).
+    pub head_bias: Option<TensorSpec>,
+    /// Factor on the logits (Cohere, Granite).
+    pub logit_factor: f64,
+    /// cap * tanh(logit / cap) in place of a logit, after the factor (Gemma 2).
+    pub logit_softcap: Option<f64>,
     /// Whether the config ties head and embedding.
     pub tied: bool,
-    /// Sequences longer than this cannot be computed (learned positions).
-    pub max_positions: Option<usize>,
+    /// Sequences longer than this cannot be computed: there are no more learned positions, or it would be another computation.
+    pub max_positions: Option<MaxPositions>,
+}
+
+/// The tensors at both ends of a model.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    pub embedding: TensorSpec,
+    pub head: TensorSpec,
+    pub tied: bool,
+}
+
+/// The most positions that a model can be computed for, and why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxPositions {
+    pub positions: usize,
+    pub why: &'static str,
+}
+
+impl MaxPositions {
+    /// As many as the table of learned positions has.
+    pub fn learned(positions: usize) -> Self {
+        Self { positions, why: "it has learned no more positions" }
+    }
+}
+
+/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+#[derive(Clone, Debug)]
+pub struct BeforeHead<W = TensorSpec> {
+    pub final_norm: Option<Norm<W>>,
+    pub project_out: Option<Linear<W>>,
+    pub head_bias: Option<W>,
 }
 
 impl Model {
+    /// A model with nothing special: callers change the fields in which they differ.
+    pub fn new(model_type: &str, hidden_size: usize, ends: Ends, layers: Vec<Layer>, final_norm: Norm) -> Self {
+        let Ends { embedding, head, tied } = ends;
+        Self {
+            model_type: model_type.to_string(),
+            vocab_size: embedding.shape[0],
+            hidden_size,
+            embedding,
+            embedding_factor: 1.0,
+            embedding_norm: None,
+            project_in: None,
+            project_out: None,
+            positions: None,
+            layers,
+            final_norm: Some(final_norm),
+            head,
+            head_bias: None,
+            logit_factor: 1.0,
+            logit_softcap: None,
+            tied,
+            max_positions: None,
+        }
+    }
+
+    pub fn before_head(&self) -> BeforeHead {
+        BeforeHead {
+            final_norm: self.final_norm.clone(),
+            project_out: self.project_out.clone(),
+            head_bias: self.head_bias.clone(),
+        }
+    }
+
     /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds nothing but what lies beyond it,
     /// such as the logits.
     pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
         beyond || layer + 1 < self.layers.len()
     }
 
+    /// What the sublayers read: the sites that a record has, in the order in which they are computed. A layer with one norm for
+    /// both sublayers has one.
+    pub fn norm_sites(&self) -> Vec<SiteId> {
+        self.read_sites(|reads| !matches!(reads, Reads::AsMixer))
+    }
+
+    /// The same with the site of each sublayer, whatever it shares.
+    pub fn sublayer_sites(&self) -> Vec<SiteId> {
+        self.read_sites(|_| true)
+    }
+
+    fn read_sites(&self, counts: impl Fn(&Reads) -> bool) -> Vec<SiteId> {
+        let of = |(layer, sublayers): (usize, &Layer)| {
+            let mixer = sublayers.mixer.as_ref().map(|mixer| (Site::AttnIn, &mixer.reads));
+            let ffn = sublayers.ffn.as_ref().map(|ffn| (Site::FfnIn, &ffn.reads));
+            let sites = [mixer, ffn].into_iter().flatten();
+            sites.filter(|(_, reads)| counts(reads)).map(|(site, _)| SiteId { layer, site }).collect::<Vec<_>>()
+        };
+        self.layers.iter().enumerate().flat_map(of).collect()
+    }
+
     /// Routed experts per layer and how many a token visits; (0, 0) for a dense model.
     pub fn experts(&self) -> (usize, usize) {
-        let moe = self.layers.iter().find_map(|layer| match &layer.ffn {
-            Ffn::Moe(moe) => Some((moe.num_experts, moe.top_k)),
-            Ffn::Dense(_) => None,
-        });
-        moe.unwrap_or((0, 0))
+        self.layers.iter().find_map(Layer::moe).map_or((0, 0), |moe| (moe.num_experts, moe.top_k))
     }
 }

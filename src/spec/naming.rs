@@ -2,8 +2,6 @@
 
 use std::cmp::Ordering;
 
-use super::HEAD;
-
 /// How the tensors of an architecture are called in files: in all of them the base model's may be with or without its prefix.
 #[derive(Clone, Copy)]
 pub struct Naming {
@@ -11,7 +9,16 @@ pub struct Naming {
     pub base: &'static str,
     /// What stood there in other releases.
     pub older: &'static [&'static str],
+    /// The model is the language model in a larger one, for images or speech, whose names are around its own.
+    pub nested: bool,
 }
+
+/// What the names of the head begin with: GPT-NeoX has its own.
+pub const HEADS: &[&str] = &["lm_head.", "embed_out."];
+
+/// What a language model's names begin with inside a larger model, and what they begin with alone: the base model, and its head.
+pub const NESTED: [&str; 2] = ["model.language_model.", "language_model.model."];
+pub const NESTED_HEAD: &str = "language_model.lm_head.";
 
 impl Naming {
     /// Which of two names of one tensor comes first: the alphabet decides, as in transformers, but older prefixes come last.
@@ -22,14 +29,24 @@ impl Naming {
 
     /// What transformers takes a stored name for: the prefix is added where it is missing, and taken off the head.
     pub fn whole(&self, stored: &str) -> String {
+        if self.nested {
+            let inside = NESTED.iter().find_map(|prefix| stored.strip_prefix(prefix));
+            return match (inside, stored.strip_prefix(NESTED_HEAD)) {
+                (Some(rest), _) => format!("{}{rest}", self.base),
+                (_, Some(rest)) => format!("lm_head.{rest}"),
+                // What is beside the language model keeps its name, which no weight of it has.
+                _ => stored.to_string(),
+            };
+        }
+        let is_head = |name: &str| HEADS.iter().any(|head| name.starts_with(head));
         let unprefixed = stored.strip_prefix(self.base);
         let older = self.older.iter().find_map(|prefix| stored.strip_prefix(prefix));
         match (unprefixed, older) {
             // The head is beside the base model, not in it.
-            (Some(HEAD), _) => HEAD.to_string(),
+            (Some(head), _) if is_head(head) => head.to_string(),
             (Some(_), _) => stored.to_string(),
             (_, Some(rest)) => format!("{}{rest}", self.base),
-            _ if stored == HEAD => stored.to_string(),
+            _ if is_head(stored) => stored.to_string(),
             _ => format!("{}{stored}", self.base),
         }
     }
@@ -41,7 +58,7 @@ mod tests {
 
     #[test]
     fn prefixes_are_added_where_they_are_missing_and_taken_off_the_head() {
-        let llama = Naming { base: "model.", older: &["transformer."] };
+        let llama = Naming { base: "model.", older: &["transformer."], nested: false };
         for (stored, whole) in [
             ("model.norm.weight", "model.norm.weight"),
             ("norm.weight", "model.norm.weight"),
@@ -51,7 +68,7 @@ mod tests {
         ] {
             assert_eq!(llama.whole(stored), whole);
         }
-        let opt = Naming { base: "model.", older: &[] };
+        let opt = Naming { base: "model.", older: &[], nested: false };
         assert_eq!(opt.whole("decoder.layers.0.fc1.bias"), "model.decoder.layers.0.fc1.bias");
         assert_eq!(llama.order("layers.0.x", "model.layers.0.x"), Ordering::Less);
         assert_eq!(llama.order("norm.weight", "model.norm.weight"), Ordering::Greater);

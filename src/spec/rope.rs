@@ -1,8 +1,10 @@
 //! Rotary position embedding: which frequencies, and the tables of cosines and sines made from them.
 //!
-//! Half-split layout: dimension j turns with j + dim/2, j < dim/2; dimensions from `dim` on pass through. The scaling kinds
+//! Dimension j turns with j + dim/2, j < dim/2, or with its neighbour; dimensions from `dim` on pass through. The scaling kinds
 //! and their parameters are those of Hugging Face `rope_scaling` / `rope_parameters`; YaRN after Peng et al. 2023.
 //! Frequencies are computed in f64 and rounded once to f32, angles in f32 as the reference does.
+
+use crate::vocabulary::Pairs;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
@@ -37,6 +39,7 @@ pub struct Rope {
     pub theta: f64,
     /// How many leading dimensions of a head turn; even.
     pub dim: usize,
+    pub pairs: Pairs,
     pub scaling: Scaling,
 }
 

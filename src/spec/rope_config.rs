@@ -7,6 +7,7 @@ use super::config::{Config, shown};
 use super::rope::{Rope, Scaling, yarn_mscale};
 use crate::error::{Error, Result};
 use crate::outside;
+use crate::vocabulary::Pairs;
 
 /// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
 const BETA_FAST: f64 = 32.0;
@@ -39,6 +40,10 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
     pub partial_rotary_factor: Option<f64>,
+    /// Other names that the config has for `rope_theta` and `partial_rotary_factor`, beside them.
+    pub theta_keys: &'static [&'static str],
+    pub share_keys: &'static [&'static str],
+    pub pairs: Pairs,
     /// Types of layers, for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
     /// `rope_parameters` as JSON, where they are left out altogether.
@@ -46,8 +51,15 @@ pub struct RopeDefaults {
 }
 
 /// Llama's own, which most relatives keep.
-pub const DEFAULTS: RopeDefaults =
-    RopeDefaults { theta: 10_000.0, partial_rotary_factor: None, layer_types: &[], parameters: None };
+pub const DEFAULTS: RopeDefaults = RopeDefaults {
+    theta: 10_000.0,
+    partial_rotary_factor: None,
+    theta_keys: &[],
+    share_keys: &[],
+    pairs: Pairs::Halves,
+    layer_types: &[],
+    parameters: None,
+};
 
 impl Rope {
     /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`, which holds all three. Both
@@ -147,8 +159,11 @@ impl Section<'_> {
         if self.params.values().any(Value::is_object) {
             return self.read_layers(head_dim, defaults);
         }
-        let theta = self.inside_or_beside("rope_theta")?.unwrap_or(defaults.theta);
-        let share = self.inside_or_beside("partial_rotary_factor")?;
+        let beside = |keys: &[&str]| keys.iter().map(|key| self.c.opt_f64(key)).collect::<Result<Vec<_>>>();
+        let (thetas, shares) = (beside(defaults.theta_keys)?, beside(defaults.share_keys)?);
+        let theta = self.inside_or_beside("rope_theta")?.or(thetas.into_iter().flatten().next());
+        let theta = theta.unwrap_or(defaults.theta);
+        let share = self.inside_or_beside("partial_rotary_factor")?.or(shares.into_iter().flatten().next());
         if defaults.partial_rotary_factor.is_none() && share.is_some_and(|share| share != 1.0) {
             return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
         }
@@ -157,7 +172,7 @@ impl Section<'_> {
         if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             return Err(self.c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
         }
-        Ok(Rope { theta, dim, scaling: self.scaling()? })
+        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling()? })
     }
 
     /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.

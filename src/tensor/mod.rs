@@ -191,6 +191,47 @@ impl Tensor {
         }
     }
 
+    /// [.., m] and [.., n] to [.., m + n], the elements of `other` behind those of `self` in each row.
+    pub fn beside(&self, other: &Self) -> Result<Self> {
+        match (self, other) {
+            (Self::Cpu(x), Self::Cpu(y)) => {
+                Ok(Self::Cpu(ours(candle_core::Tensor::cat(&[x, y], candle_core::D::Minus1))?))
+            }
+            _ => self.by_the_cpu(|x| x.beside(&other.on_cpu()?)),
+        }
+    }
+
+    /// [rows, n] to [rows, heads, n], the same for each head.
+    pub fn for_each_head(&self, heads: usize) -> Result<Self> {
+        let (rows, size) = self.dims2()?;
+        match self {
+            Self::Cpu(x) => {
+                let all = x.reshape((rows, 1, size)).and_then(|x| x.expand((rows, heads, size)));
+                Ok(Self::Cpu(ours(all.and_then(|x| x.contiguous()))?))
+            }
+            Self::Cuda(_) => self.by_the_cpu(|x| x.for_each_head(heads)),
+        }
+    }
+
+    /// A copy in the memory of the CPU.
+    fn on_cpu(&self) -> Result<Self> {
+        Self::from_vec(self.values()?, self.dims(), &Device::Cpu)
+    }
+
+    /// What `f` makes of a copy in the memory of the CPU, on the device of this tensor: for what is rare and has no kernel.
+    fn by_the_cpu(&self, f: impl FnOnce(Self) -> Result<Self>) -> Result<Self> {
+        let made = f(self.on_cpu()?)?;
+        Self::from_vec(made.values()?, made.dims(), &self.device())
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Cpu(_) => Device::Cpu,
+            Self::Cuda(x) => Device::Cuda(x.context().clone()),
+        }
+    }
+
     /// Copies `rows` to where row `first` begins.
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {

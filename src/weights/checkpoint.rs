@@ -22,10 +22,10 @@ use crate::memory::PAGE;
 use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
-use crate::spec::Tensor;
 use crate::spec::inventory::Part;
 use crate::spec::naming::Naming;
 use crate::spec::quantised;
+use crate::spec::{StoredTensor, TensorSpec};
 use crate::words::hex;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -175,7 +175,7 @@ impl Checkpoint {
     }
 
     /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of it.
-    pub fn divide(&mut self, fused: &str, parts: &[&Tensor]) {
+    pub fn divide(&mut self, fused: &str, parts: &[&TensorSpec]) {
         let Some(whole) = self.entries.remove(fused) else { return };
         let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
         let width = whole.bytes / elements(&whole.shape).max(1);
@@ -249,14 +249,14 @@ impl Checkpoint {
     }
 
     /// The entry of a tensor the model needs, with the shape it must have.
-    pub fn expect(&self, tensor: &Tensor) -> Result<&Entry> {
-        let missing = || match self.quantised(&tensor.name) {
-            Some(method) => quantised::stored(&format!("{}: the weight `{}`", self.place, tensor.name), method),
-            None => self.missing(tensor),
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
+        let missing = || match self.quantised(name) {
+            Some(method) => quantised::stored(&format!("{}: the weight `{name}`", self.place), method),
+            None => self.missing(name),
         };
-        let entry = self.entries.get(&tensor.name).ok_or_else(missing)?;
-        if entry.shape != tensor.shape {
-            if let Some(method) = self.quantised(&tensor.name) {
+        let entry = self.entries.get(name).ok_or_else(missing)?;
+        if entry.shape != shape {
+            if let Some(method) = self.quantised(name) {
                 return Err(quantised::stored(&format!("{}: tensor `{}`", self.place(entry), entry.name), method));
             }
             return Err(Error::corrupt(format!(
@@ -265,27 +265,27 @@ impl Checkpoint {
                 entry.name,
                 self.file_name(entry),
                 &entry.shape[..entry.shape.len().min(SHOWN_SIZES)],
-                tensor.shape
+                shape
             ))
             .hint("config.json and weights belong to different models"));
         }
         Ok(entry)
     }
 
-    fn missing(&self, tensor: &Tensor) -> Error {
-        let message = format!("{}: tensor `{}` is missing", self.place, tensor.name);
+    fn missing(&self, name: &str) -> Error {
+        let message = format!("{}: tensor `{name}` is missing", self.place);
         let stored: Vec<&str> = self.entries.values().map(|entry| entry.name.as_str()).collect();
-        match self.naming.and_then(|naming| wrappers::find(&tensor.name, &stored, naming)) {
+        match self.naming.and_then(|naming| wrappers::find(name, &stored, naming)) {
             Some(wrapped) => Error::not_found(format!("{message}: {}", wrapped.problem())).hint(wrapped.advice()),
             None => Error::not_found(message)
                 .hint("the checkpoint is incomplete, or its config.json describes another model"),
         }
     }
 
-    /// As `expect`, in a type that can be read: floats, or with `raw` bytes.
-    pub fn readable(&self, tensor: &Tensor, raw: bool) -> Result<&Entry> {
-        let entry = self.expect(tensor)?;
-        let expected = match (raw, entry.dtype) {
+    /// As `expect`, in a type that can be read: floats, or bytes where it is packed.
+    pub fn readable(&self, tensor: &StoredTensor) -> Result<&Entry> {
+        let entry = self.expect(&tensor.name, &tensor.shape)?;
+        let expected = match (tensor.packed, entry.dtype) {
             (true, Dtype::U8) | (false, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
             (true, _) => "U8",
             (false, _) => "F32, BF16 or F16",
@@ -325,20 +325,15 @@ impl Checkpoint {
 
     /// Bytes of a part in the files.
     pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
-        let index = match part {
-            Part::Whole { .. } => None,
-            Part::Slice { index, .. } | Part::Mxfp4 { index, .. } => Some(*index as u64),
+        let range = |tensor: &StoredTensor| -> Result<FileRange> {
+            let entry = self.expect(&tensor.name, &tensor.shape)?;
+            Ok(entry.part(part.weight.own_bytes(entry.bytes)))
         };
-        let range = |tensor: &&Tensor| -> Result<FileRange> {
-            let entry = self.expect(tensor)?;
-            let slice = entry.bytes / tensor.shape.first().map_or(1, |count| (*count).max(1)) as u64;
-            Ok(entry.part(index.map_or(0..entry.bytes, |index| index * slice..(index + 1) * slice)))
-        };
-        part.tensors().iter().map(range).collect()
+        part.stored().iter().map(range).collect()
     }
 
     /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or cannot be read.
-    pub fn look_alike(&self, one: &Tensor, other: &Tensor) -> bool {
+    pub fn look_alike(&self, one: &TensorSpec, other: &TensorSpec) -> bool {
         let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
         if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
             return false;

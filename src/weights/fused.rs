@@ -7,7 +7,7 @@
 
 use super::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::spec::{Experts, Ffn, Mlp, Model, Moe, Tensor};
+use crate::spec::{Experts, Layer, Mlp, Model, Moe, TensorSpec};
 
 /// Mixtral's releases call a mixture so, and transformers 5 as all others.
 const OWN_BLOCK: &str = "block_sparse_moe.";
@@ -18,21 +18,18 @@ const BLOCK: &str = "mlp.";
 /// # Errors
 /// `corrupt` where a fused tensor has another shape than the config says.
 pub fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
-    model.layers.iter().try_for_each(|layer| match &layer.ffn {
-        Ffn::Moe(moe) => layer_of(checkpoint, moe),
-        Ffn::Dense(_) => Ok(()),
-    })
+    model.layers.iter().filter_map(Layer::moe).try_for_each(|moe| layer_of(checkpoint, moe))
 }
 
 fn layer_of(checkpoint: &mut Checkpoint, moe: &Moe) -> Result<()> {
-    let Experts::Separate(experts) = &moe.experts else { return Ok(()) };
+    let Experts::Separate(experts) = &*moe.experts else { return Ok(()) };
     let router = &moe.router.linear.weight;
     let Some(prefix) = router.name.strip_suffix("gate.weight") else { return Ok(()) };
     let blocks = prefix.strip_suffix(OWN_BLOCK).map(|layer| format!("{layer}{BLOCK}"));
     for prefix in blocks.as_deref().into_iter().chain([prefix]) {
         let gate = format!("{prefix}gate.weight");
         if !checkpoint.contains(&router.name) && checkpoint.contains(&gate) {
-            checkpoint.expect(&Tensor::new(&gate, router.shape.clone()))?;
+            checkpoint.expect(&gate, &router.shape)?;
             checkpoint.divide(&gate, &[router]);
         }
         let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{prefix}experts.{name}"));
@@ -52,12 +49,12 @@ fn divide<'a>(
     checkpoint: &mut Checkpoint,
     fused: &str,
     experts: &'a [Mlp],
-    matrices: impl Fn(&'a Mlp) -> Vec<&'a Tensor>,
+    matrices: impl Fn(&'a Mlp) -> Vec<&'a TensorSpec>,
 ) -> Result<()> {
-    let parts: Vec<&Tensor> = experts.iter().flat_map(matrices).collect();
+    let parts: Vec<&TensorSpec> = experts.iter().flat_map(matrices).collect();
     let rows = parts.iter().map(|part| part.shape[0]).sum::<usize>() / experts.len().max(1);
     let columns = parts.first().map_or(0, |part| part.shape[1]);
-    checkpoint.expect(&Tensor::new(fused, [experts.len(), rows, columns]))?;
+    checkpoint.expect(fused, &[experts.len(), rows, columns])?;
     checkpoint.divide(fused, &parts);
     Ok(())
 }

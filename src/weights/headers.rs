@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Ffn, Model, Tensor};
+use crate::spec::{Model, TensorSpec};
 
 /// Checks that each weight is there, of the shape that the config says, and of a type that is read. With `logits` all weights
 /// are needed; without, all but the head, what stands before it, and the FFN of the last layer.
@@ -11,20 +11,17 @@ use crate::spec::{Ffn, Model, Tensor};
 /// # Errors
 /// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type that is not read.
 pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()> {
-    let rows = |tensor: &Tensor| checkpoint.readable(tensor, false).map(drop);
-    let all = |parts: &[Part]| {
-        let raw = |part: &Part| matches!(part, Part::Mxfp4 { .. });
-        let mut tensors =
-            parts.iter().flat_map(|part| part.tensors().into_iter().map(move |tensor| (tensor, raw(part))));
-        tensors.try_for_each(|(tensor, raw)| checkpoint.readable(tensor, raw).map(drop))
-    };
+    let rows =
+        |weight: &TensorSpec| weight.stored().iter().try_for_each(|tensor| checkpoint.readable(tensor).map(drop));
+    let all = |parts: &[Part]| parts.iter().try_for_each(|part| rows(&part.weight));
     rows(&model.embedding)?;
     model.positions.iter().try_for_each(|positions| rows(&positions.weight))?;
     model.project_in.iter().try_for_each(|linear| all(&inventory::projection(linear)))?;
+    model.embedding_norm.iter().try_for_each(|norm| all(&inventory::embedding_norm(norm)))?;
     for (i, layer) in model.layers.iter().enumerate() {
         let ffn = logits || i + 1 < model.layers.len();
         all(&inventory::core(layer, ffn))?;
-        if let (Ffn::Moe(moe), true) = (&layer.ffn, ffn) {
+        if let (Some(moe), true) = (layer.moe(), ffn) {
             let count = inventory::stored_experts(moe);
             (0..count).try_for_each(|expert| all(&inventory::expert(&moe.experts, expert)))?;
         }

@@ -5,7 +5,6 @@ pub mod checkpoint;
 mod fused;
 pub mod headers;
 pub mod load;
-pub mod mxfp4;
 mod open;
 pub mod plan;
 pub mod reader;

@@ -18,7 +18,7 @@ use crate::spec::arch::{self, Names, Released};
 use crate::spec::config::{Config, EDITED};
 use crate::spec::inventory::{self, Part};
 use crate::spec::naming::Naming;
-use crate::spec::{self, Model};
+use crate::spec::{self, Model, TensorSpec};
 use crate::tensor::Device;
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -59,15 +59,16 @@ impl OpenModel {
 
     /// Bytes of a part as stored.
     pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
-        part.tensors().into_iter().try_fold(0, |sum, tensor| {
-            let bytes = self.checkpoint.expect(tensor)?.bytes;
-            Ok(sum + if matches!(part, Part::Whole { .. }) { bytes } else { bytes / tensor.shape[0] as u64 })
+        part.stored().iter().try_fold(0, |sum, tensor| {
+            let own = part.weight.own_bytes(self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
+            Ok(sum + own.end - own.start)
         })
     }
 
     /// Bytes of the head and what stands before it.
     pub fn head_bytes(&self) -> Result<u64> {
-        let mut bytes = self.checkpoint.expect(&self.spec.head)?.bytes;
+        let TensorSpec { name, shape, .. } = &self.spec.head;
+        let mut bytes = self.checkpoint.expect(name, shape)?.bytes;
         for part in inventory::before_head(&self.spec) {
             bytes += self.stored_bytes(&part)?;
         }
@@ -149,8 +150,8 @@ pub struct Described {
 
 impl Described {
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        let config = read_config(&*source)?;
-        let naming = arch::kind(&config)?.naming();
+        let (config, nested) = arch::language_model(read_config(&*source)?)?;
+        let naming = Naming { nested, ..arch::kind(&config)?.naming() };
         let mut checkpoint = Checkpoint::open_if_any(source)?;
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.rename(naming);
@@ -213,7 +214,7 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(Mode
     let (mut parameters, mut weight_bytes) = (0, 0);
     for (tensor, role) in inventory::tensors(spec) {
         if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name)) {
-            parameters += inventory::parameters(&tensor);
+            parameters += tensor.weights;
             weight_bytes += inventory::released_bytes(&tensor, role);
         }
     }
@@ -276,7 +277,7 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let (mut parameters, mut weight_bytes) = (0, 0);
     for (tensor, _) in inventory::tensors(&spec) {
         if let Some(entry) = checkpoint.entry(&tensor.name) {
-            parameters += inventory::parameters(&tensor);
+            parameters += tensor.weights;
             weight_bytes += entry.bytes;
         }
     }

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::hub::{Ahead, Announcement, Tag};
 use crate::record::Tokens;
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Ffn, Model};
+use crate::spec::{Layer, Model, Moe};
 
 /// Choices per expert, on average, from which on all experts of a layer are expected to be chosen.
 const CROWDED: usize = 8;
@@ -38,17 +38,14 @@ impl Plan {
 
     fn foresee(&mut self, model: &Model, tokens: &Tokens, logits: bool, first: usize) -> Result<()> {
         let count = tokens.info.num_sequences * tokens.info.sequence_length;
-        let foreseen = |ffn: &Ffn| match ffn {
-            Ffn::Dense(_) => true,
-            Ffn::Moe(moe) => count * moe.top_k >= CROWDED * moe.num_experts,
-        };
-        if !model.layers.iter().all(|layer| foreseen(&layer.ffn)) {
+        let foreseen = |moe: &Moe| count * moe.top_k >= CROWDED * moe.num_experts;
+        if !model.layers.iter().filter_map(Layer::moe).all(foreseen) {
             return Ok(());
         }
         for (i, layer) in model.layers.iter().enumerate().skip(first) {
             let needs_ffn = model.needs_ffn(i, logits);
             self.announce(Portion::Core(i), &inventory::core(layer, needs_ffn))?;
-            if let (Ffn::Moe(moe), true) = (&layer.ffn, needs_ffn) {
+            if let (Some(moe), true) = (layer.moe(), needs_ffn) {
                 for expert in 0..moe.num_experts {
                     self.announce(Portion::Expert { layer: i, expert }, &inventory::expert(&moe.experts, expert))?;
                 }

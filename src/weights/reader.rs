@@ -10,8 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use candle_core::DType;
-
 use super::checkpoint::Checkpoint;
 use super::load::Loader;
 use crate::error::{Error, Result};
@@ -34,24 +32,6 @@ pub enum Portion {
     FinalNorm,
 }
 
-/// Loaded tensors by checkpoint name.
-pub struct Weights {
-    tensors: HashMap<String, Tensor>,
-    rounded: bool,
-}
-
-impl Weights {
-    pub fn get(&self, name: &str) -> Result<&Tensor> {
-        let tensor = self.tensors.get(name);
-        tensor.ok_or_else(|| Error::internal(format!("weight `{name}` was not scheduled")))
-    }
-
-    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
-    pub fn rounded(&self) -> bool {
-        self.rounded
-    }
-}
-
 /// How the time of a run divides, seen from the forward pass and from the threads that read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
@@ -67,15 +47,15 @@ pub struct Times {
 struct Pending {
     bytes: usize,
     unfinished: usize,
-    /// Of each device.
-    tensors: Vec<HashMap<String, Tensor>>,
+    /// Of each part, one tensor for each device.
+    tensors: Vec<Vec<Tensor>>,
     failure: Option<Error>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Parts not yet begun, in order.
-    queue: VecDeque<(Portion, Part)>,
+    /// Parts not yet begun, in order, with their places in their portions.
+    queue: VecDeque<(Portion, usize, Part)>,
     portions: HashMap<Portion, Pending>,
     /// Bytes begun or read and not yet taken.
     waiting: usize,
@@ -119,7 +99,7 @@ impl Shared {
 
 impl State {
     /// The next part, if there is one and room for its portion.
-    fn begin(&mut self, budget: usize) -> Option<(Portion, Part)> {
+    fn begin(&mut self, budget: usize) -> Option<(Portion, usize, Part)> {
         let portion = self.queue.front()?.0;
         if self.admitted != Some(portion) {
             let bytes = self.portions.get(&portion).map_or(0, |pending| pending.bytes);
@@ -156,7 +136,6 @@ impl State {
 pub struct Reader {
     shared: Arc<Shared>,
     checkpoint: Arc<Checkpoint>,
-    dtype: DType,
     devices: Arc<[Device]>,
     threads: Vec<JoinHandle<()>>,
     waited: Duration,
@@ -167,7 +146,7 @@ impl Reader {
     ///
     /// # Errors
     /// `io` where the system starts no thread that reads; fewer than usual will do.
-    pub fn start(checkpoint: Arc<Checkpoint>, dtype: DType, devices: Arc<[Device]>, budget: usize) -> Result<Self> {
+    pub fn start(checkpoint: Arc<Checkpoint>, devices: Arc<[Device]>, budget: usize) -> Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
         let thread = |_| {
@@ -185,7 +164,7 @@ impl Reader {
         }
         match refused {
             Some(error) if started.is_empty() => Err(Error::no_thread("reading weights", &error)),
-            _ => Ok(Self { shared, checkpoint, dtype, devices, threads: started, waited: Duration::ZERO }),
+            _ => Ok(Self { shared, checkpoint, devices, threads: started, waited: Duration::ZERO }),
         }
     }
 
@@ -195,16 +174,16 @@ impl Reader {
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
         let mut state = self.shared.lock();
         if let Entry::Vacant(place) = state.portions.entry(portion) {
-            let tensors = vec![HashMap::new(); self.devices.len()];
+            let tensors = vec![Vec::new(); parts.len()];
             place.insert(Pending { bytes, unfinished: parts.len(), tensors, failure: None });
-            state.queue.extend(parts.into_iter().map(|part| (portion, part)));
+            state.queue.extend(parts.into_iter().enumerate().map(|(place, part)| (portion, place, part)));
             self.shared.work.notify_all();
         }
         Ok(())
     }
 
-    /// Waits for a portion that was asked for; gives it for each device, in their order.
-    pub fn take(&mut self, wanted: Portion) -> Result<Vec<Weights>> {
+    /// Waits for a portion that was asked for; gives the tensors of its parts, in their order, for each device, in theirs.
+    pub fn take(&mut self, wanted: Portion) -> Result<Vec<Vec<Tensor>>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
         loop {
@@ -227,8 +206,9 @@ impl Reader {
         match pending.failure {
             Some(error) => Err(error),
             None => {
-                let rounded = self.dtype == DType::BF16;
-                Ok(pending.tensors.into_iter().map(|tensors| Weights { tensors, rounded }).collect())
+                let mut parts: Vec<_> = pending.tensors.into_iter().map(Vec::into_iter).collect();
+                let of_device = |_| parts.iter_mut().map(|part| part.next().expect("one for each device")).collect();
+                Ok((0..self.devices.len()).map(of_device).collect())
             }
         }
     }
@@ -255,7 +235,7 @@ fn read(shared: &Shared, loader: &Loader) {
     while !state.closed {
         let next = state.begin(shared.budget);
         state.book();
-        let Some((portion, part)) = next else {
+        let Some((portion, place, part)) = next else {
             state = shared.work.wait(state).expect("no panic under this lock");
             continue;
         };
@@ -266,11 +246,7 @@ fn read(shared: &Shared, loader: &Loader) {
         if let Some(pending) = state.portions.get_mut(&portion) {
             pending.unfinished -= 1;
             match tensors {
-                Ok(tensors) => {
-                    for (on_device, tensor) in pending.tensors.iter_mut().zip(tensors) {
-                        on_device.insert(part.key().to_string(), tensor);
-                    }
-                }
+                Ok(tensors) => pending.tensors[place] = tensors,
                 Err(error) => pending.failure = pending.failure.take().or(Some(error)),
             }
             if pending.unfinished == 0 {
@@ -296,8 +272,7 @@ impl Drop for Reader {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::spec;
-    use crate::spec::inventory::Role;
+    use crate::spec::{Role, TensorSpec};
 
     const VALUES: usize = 1000;
     const BYTES: usize = 4 * VALUES;
@@ -314,12 +289,12 @@ mod tests {
     }
 
     fn parts(numbers: std::ops::Range<usize>) -> Vec<Part> {
-        let tensor = |i| spec::Tensor::new(format!("t{i}"), [VALUES]);
-        numbers.map(|i| Part::Whole { tensor: tensor(i), role: Role::ToResidual }).collect()
+        let weight = |i| TensorSpec::new(format!("t{i}"), [VALUES]);
+        numbers.map(|i| Part { weight: weight(i), role: Role::ToResidual }).collect()
     }
 
-    fn first(weights: &Weights, i: usize) -> f32 {
-        weights.get(&format!("t{i}")).unwrap().values().unwrap()[0]
+    fn firsts(tensors: &[Tensor]) -> Vec<f32> {
+        tensors.iter().map(|tensor| tensor.values().unwrap()[0]).collect()
     }
 
     #[test]
@@ -328,15 +303,15 @@ mod tests {
         let checkpoint = checkpoint(folder.path(), 21);
         // Room for nothing, for one portion of three tensors, for all.
         for budget in [1, 3 * BYTES, usize::MAX] {
-            let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), budget).unwrap();
+            let mut reader = Reader::start(checkpoint.clone(), [Device::Cpu].into(), budget).unwrap();
             for portion in 0..6 {
                 reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
             }
             // The last before the others: it lies behind a queue that may be full.
             for portion in [5, 0, 1, 2, 3, 4] {
-                let weights = reader.take(Portion::Core(portion)).unwrap().remove(0);
-                assert!((3 * portion..3 * portion + 3).all(|i| first(&weights, i) == i as f32), "budget {budget}");
-                assert!(weights.get("t20").is_err());
+                let tensors = reader.take(Portion::Core(portion)).unwrap().remove(0);
+                let expected: Vec<f32> = (3 * portion..3 * portion + 3).map(|i| i as f32).collect();
+                assert_eq!(firsts(&tensors), expected, "budget {budget}");
             }
             assert!(reader.take(Portion::Core(0)).is_err(), "taken before");
         }
@@ -346,7 +321,7 @@ mod tests {
     fn what_waits_stays_within_the_budget() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = checkpoint(folder.path(), 21);
-        let mut reader = Reader::start(checkpoint.clone(), DType::F32, [Device::Cpu].into(), 6 * BYTES).unwrap();
+        let mut reader = Reader::start(checkpoint.clone(), [Device::Cpu].into(), 6 * BYTES).unwrap();
         for portion in 0..6 {
             reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
         }
@@ -360,7 +335,7 @@ mod tests {
     #[test]
     fn damage_is_told_and_a_full_queue_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let mut reader = Reader::start(checkpoint(folder.path(), 21), DType::F32, [Device::Cpu].into(), 1).unwrap();
+        let mut reader = Reader::start(checkpoint(folder.path(), 21), [Device::Cpu].into(), 1).unwrap();
         reader.ask(Portion::Core(0), parts(18..21)).unwrap();
         reader.ask(Portion::Core(1), parts(0..3)).unwrap();
         reader.ask(Portion::Core(2), parts(3..6)).unwrap();

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use crate::outside::shown;
 use crate::spec::Model;
 use crate::spec::inventory;
-use crate::spec::naming::Naming;
+use crate::spec::naming::{self, Naming};
 use crate::words::counted;
 
 /// Tensors that a note names.
@@ -17,8 +17,15 @@ const NAMED: usize = 3;
 
 /// Parts of names of buffers that old releases hold: what they say follows from the config.
 const BUFFERS: &[&str] = &["rotary_emb.inv_freq", "decoder.version"];
-/// Masks of GPT-2's attention, which are no biases.
-const MASKS: &[&str] = &["attn.bias", "attn.masked_bias"];
+/// Masks of attention in old releases, which are no biases.
+const MASKS: &[&str] = &[
+    "attn.bias",
+    "attn.masked_bias",
+    "attention.bias",
+    "attention.masked_bias",
+    "attn.attention.bias",
+    "attn.attention.masked_bias",
+];
 /// Heads of classifiers, reward models and models for question answering: they read what the decoder gives.
 const HEADS: &[&str] =
     &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
@@ -74,8 +81,7 @@ pub fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<St
 }
 
 /// What names of tensors say of where they belong.
-struct Names<'a> {
-    kind: &'a str,
+struct Names {
     naming: Naming,
     /// Before the number of a layer: "model.layers.".
     layers: String,
@@ -85,20 +91,18 @@ struct Names<'a> {
     prediction: BTreeSet<usize>,
 }
 
-impl<'a> Names<'a> {
-    fn new(checkpoint: &Checkpoint, model: &'a Model, naming: Naming) -> Self {
-        let first = model.layers.first().map_or("", |layer| &layer.input_norm.weight.name);
-        let layers = first.split_once("0.").map_or(first, |(before, _)| before).to_string();
+impl Names {
+    fn new(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Self {
+        let first = model.layers.first().and_then(|layer| inventory::core(layer, true).into_iter().next());
+        let first = &first.map_or_else(String::new, |part| part.weight.name);
+        let layers = first.split_once("0.").map_or(&first[..], |(before, _)| before).to_string();
         let prefixed = checkpoint.entry(first).is_some_and(|entry| entry.name.starts_with(naming.base));
-        let mut names = Self { kind: &model.model_type, naming, layers, prefixed, prediction: BTreeSet::new() };
-        if names.kind == "glm4_moe" {
-            let predicts = |whole: &str| {
-                let (layer, rest) = names.in_layer(whole)?;
-                (layer >= model.layers.len() && PREDICTION.iter().any(|own| rest.starts_with(own))).then_some(layer)
-            };
-            let prediction = checkpoint.stored().filter_map(|(whole, _)| predicts(whole)).collect();
-            names.prediction = prediction;
-        }
+        let mut names = Self { naming, layers, prefixed, prediction: BTreeSet::new() };
+        let predicts = |whole: &str| {
+            let (layer, rest) = names.in_layer(whole)?;
+            (layer >= model.layers.len() && PREDICTION.iter().any(|own| rest.starts_with(own))).then_some(layer)
+        };
+        names.prediction = checkpoint.stored().filter_map(|(whole, _)| predicts(whole)).collect();
         names
     }
 
@@ -119,17 +123,17 @@ impl<'a> Names<'a> {
         has(BUFFERS)
             || stored.ends_with("position_ids")
             || HEADS.iter().any(|head| bare.starts_with(head))
-            || match self.kind {
-                "gpt2" => self.in_layer(whole).is_some_and(|(_, rest)| MASKS.contains(&rest)),
-                "qwen3_next" => bare.starts_with("mtp."),
-                "glm4_moe" => self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer)),
-                _ => false,
-            }
+            || self.in_layer(whole).is_some_and(|(_, rest)| MASKS.contains(&rest))
+            || bare.starts_with("mtp.")
+            || self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer))
     }
 
     /// Whether what is called so cannot be part of the decoder or of its head.
     fn beside(&self, stored: &str) -> bool {
         let inside = |prefix: &&str| stored.starts_with(*prefix);
-        self.prefixed && ![self.naming.base, "lm_head."].iter().chain(self.naming.older).any(inside)
+        if self.naming.nested {
+            return !naming::NESTED.iter().chain(&[naming::NESTED_HEAD]).chain(naming::HEADS).any(inside);
+        }
+        self.prefixed && ![self.naming.base].iter().chain(naming::HEADS).chain(self.naming.older).any(inside)
     }
 }

@@ -76,7 +76,7 @@ impl Wrapped<'_> {
 mod tests {
     use super::*;
 
-    const LLAMA: Naming = Naming { base: "model.", older: &[] };
+    const LLAMA: Naming = Naming { base: "model.", older: &[], nested: false };
 
     #[test]
     fn what_wrappers_add_to_names_is_found() {

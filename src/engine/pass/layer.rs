@@ -1,4 +1,4 @@
-//! What one layer computes: x += mixer(norm(x)), then x += ffn(norm(x)), for the sequences of one device.
+//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the sequences of one device.
 //!
 //! What it has at a site is shown to the observers that want it.
 
@@ -10,104 +10,169 @@ use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
 use crate::engine::routing::Assignment;
 use crate::engine::{deltanet, linear, moe};
-use crate::error::Result;
+use crate::error::{Result, fault};
 use crate::ops;
 use crate::record::{Site, SiteId};
-use crate::spec::{Ffn, Layer, Mixer, Moe, Norm};
+use crate::spec::{Ffn, Layer, Mixer, Reads, Sublayer};
 use crate::tensor::Tensor;
-use crate::weights::reader::Weights;
 
-/// A layer at work, and its weights for each shard.
+/// A layer at work: as it is loaded for each shard.
 #[derive(Clone, Copy)]
 pub struct LayerAtWork<'a, 'o> {
     pub work: &'a Work<'o>,
     pub i: usize,
-    pub layer: &'a Layer,
-    pub weights: &'a [Weights],
+    pub loaded: &'a [Layer<Tensor>],
 }
 
 impl LayerAtWork<'_, '_> {
     /// A layer whose feed-forward network is the same for all tokens.
     pub fn dense(&self, shard: &Shard) -> Result<()> {
+        if self.of(shard).parallel {
+            return shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.parallel(shard, batch));
+        }
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.mix(shard, batch))?;
+        let Some(ffn) = &self.of(shard).ffn else { return Ok(()) };
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
-                let x = self.normed(shard, Site::FfnIn, &self.layer.ffn_norm, &rows)?;
-                Ok(Changed(self.feed_forward(shard, &x, &rows)))
+                let x = self.read(shard, Site::FfnIn, &ffn.reads, &rows)?;
+                Ok(Changed(self.feed_forward(shard, ffn, &x, &rows)))
             })
         })
     }
 
     /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the device.
     fn mix(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
-        let weights = &self.weights[shard.index];
+        let Some(mixer) = &self.of(shard).mixer else { return Ok(()) };
         split_on_oom(batch, &mut |rows| {
-            let x = self.normed(shard, Site::AttnIn, &self.layer.input_norm, &rows)?;
-            let batch = Batch { sequences: rows.len(), positions: shard.positions, rotary: shard.rotary.get() };
-            let mixed = match &self.layer.mixer {
-                Mixer::Attention(spec) => attention::attention(spec, weights, &x, &batch)?,
-                Mixer::DeltaNet(spec) => deltanet::delta_net(spec, weights, &x, &batch)?,
-            };
-            let residual = shard.residual(&rows)?;
-            Ok(Changed(ops::add(&residual, &mixed)))
+            let x = self.read(shard, Site::AttnIn, &mixer.reads, &rows)?;
+            let mixed = self.mixed(shard, &mixer.body, &x, &rows)?;
+            write(mixer, &shard.residual(&rows)?, mixed)
         })
     }
 
-    /// x += mlp(`normed`) for some sequences, unless nothing needs it.
-    fn feed_forward(&self, shard: &Shard, normed: &Tensor, rows: &Range<usize>) -> Result<()> {
-        let (Ffn::Dense(mlp), true) = (&self.layer.ffn, self.work.needs_ffn(self.i)) else { return Ok(()) };
+    /// x += mixer(norm(x)) + ffn(norm(x)) for some sequences: both read what was there before.
+    fn parallel(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
+        let Layer { mixer: Some(mixer), ffn: Some(ffn), .. } = self.of(shard) else {
+            fault!("a layer with one sublayer has none beside it")
+        };
+        split_on_oom(batch, &mut |rows| {
+            let x = self.read(shard, Site::AttnIn, &mixer.reads, &rows)?;
+            let y = match ffn.reads {
+                Reads::AsMixer => {
+                    self.show(shard, Site::FfnIn, &rows, &x)?;
+                    x.clone()
+                }
+                _ => self.read(shard, Site::FfnIn, &ffn.reads, &rows)?,
+            };
+            let mixed = self.mixed(shard, &mixer.body, &x, &rows)?;
+            let Changed(mixed) = write(mixer, &shard.residual(&rows)?, mixed)?;
+            Ok(Changed(mixed.and_then(|()| self.feed_forward(shard, ffn, &y, &rows))))
+        })
+    }
+
+    /// What the mixer makes of `x`, which it reads of some sequences.
+    fn mixed(&self, shard: &Shard, mixer: &Mixer<Tensor>, x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+        let rounded = self.work.rounded();
+        let batch = Batch { sequences: rows.len(), positions: shard.positions, rounded, rotary: &shard.rotary };
+        match mixer {
+            Mixer::Attention(attention) => attention::attention(attention, x, &batch),
+            Mixer::DeltaNet(net) => deltanet::delta_net(net, x, &batch),
+        }
+    }
+
+    /// x += mlp(`read`) for some sequences.
+    fn feed_forward(
+        &self,
+        shard: &Shard,
+        ffn: &Sublayer<Ffn<Tensor>, Tensor>,
+        read: &Tensor,
+        rows: &Range<usize>,
+    ) -> Result<()> {
+        let Ffn::Dense(mlp) = &ffn.body else { return Ok(()) };
         let hidden_size = self.work.model.spec.hidden_size;
-        let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden_size;
-        let weights = &self.weights[shard.index];
-        in_pieces(normed, &shard.residual(rows)?, self.work.cut.ffn_rows(hidden_size, inner), |x| {
-            linear::mlp(mlp, weights, x)
+        let inner = mlp.up.weight.dims().iter().product::<usize>() / hidden_size;
+        in_pieces(read, &shard.residual(rows)?, self.work.ffn_rows(inner), |x, residual| {
+            write(ffn, residual, linear::mlp(mlp, x, self.work.rounded())?)
         })
     }
 
     /// One round of a mixture: through the mixer, then to the router. The experts follow when their weights are there.
-    pub fn mix_and_route(&self, shard: &mut Shard, moe: &Moe, round: usize) -> Result<()> {
+    pub fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
         let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
         for batch in shard.batches(round, self.work.cut.sequences) {
             self.mix(shard, batch.clone())?;
-            split_on_oom(batch, &mut |rows| self.route(shard, moe, &mut mixture, rows))?;
+            split_on_oom(batch, &mut |rows| self.route(shard, &mut mixture, rows))?;
         }
         shard.mixture = Some(mixture);
         Ok(())
     }
 
-    /// Keeps what the experts of some sequences will read and who goes to which; x += shared expert, where there is one.
-    fn route(&self, shard: &Shard, moe: &Moe, mixture: &mut Mixture, rows: Range<usize>) -> Result<Changed> {
-        let weights = &self.weights[shard.index];
-        let x = self.normed(shard, Site::FfnIn, &self.layer.ffn_norm, &rows)?;
-        let logits = moe::router_logits(moe, weights, &x)?;
+    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared expert, where there is one.
+    fn route(&self, shard: &Shard, mixture: &mut Mixture, rows: Range<usize>) -> Result<Changed> {
+        let Some(Sublayer { reads, body: Ffn::Moe(moe), .. }) = &self.of(shard).ffn else {
+            fault!("a layer without experts was routed")
+        };
+        let x = self.read(shard, Site::FfnIn, reads, &rows)?;
+        let logits = moe::router_logits(moe, &x)?;
         let (first_row, scoring) = (rows.start * shard.positions, &moe.router.scoring);
         mixture.assignment.route(first_row, &logits, moe.top_k, scoring, mixture.correction.as_deref());
-        let residual = shard.residual(&rows)?;
+        let sum = mixture.sum.rows(first_row, rows.len() * shard.positions)?;
         let rest = || {
             if let Some(shared) = &moe.shared {
-                in_pieces(&x, &residual, self.work.ffn_rows(moe), |x| moe::shared_expert(shared, weights, x))?;
+                in_pieces(&x, &sum, self.work.ffn_rows(moe.intermediate), |x, sum| {
+                    Ok(Changed(ops::add(sum, &moe::shared_expert(shared, x, self.work.rounded())?)))
+                })?;
             }
             mixture.x.set_rows(&x, first_row)
         };
         Ok(Changed(rest()))
     }
 
-    /// Makes room for what the experts will read.
-    pub fn begin_mixture(&self, shard: &mut Shard, moe: &Moe) -> Result<()> {
-        let weights = &self.weights[shard.index];
-        let correction = moe.router.correction_bias.as_ref();
-        let correction = correction.map(|bias| linear::weight(weights, &bias.name)?.values()).transpose()?;
-        let x = Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device)?;
+    /// Makes room for what the experts will read, and for what they write where that is not simply added to the stream.
+    pub fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
+        let layer = self.of(shard);
+        let Some(ffn) = &layer.ffn else { return Ok(()) };
+        let Ffn::Moe(moe) = &ffn.body else { return Ok(()) };
+        if layer.parallel {
+            fault!("experts beside a mixer are computed behind it");
+        }
+        let correction = moe.router.correction_bias.as_ref().map(Tensor::values).transpose()?;
+        let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
+        let sum = if ffn.is_plain() { shard.hidden.clone() } else { zeros()? };
         let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x, assignment, correction, room: ops::Room::default() });
+        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::Room::default() });
         Ok(())
     }
 
-    /// The norm of the residual stream of some sequences, shown as `site`.
-    fn normed(&self, shard: &Shard, site: Site, norm: &Norm, rows: &Range<usize>) -> Result<Tensor> {
-        let normed = linear::norm(norm, &self.weights[shard.index], &shard.residual(rows)?)?;
-        self.show(shard, site, rows, &normed)?;
-        Ok(normed)
+    /// Adds what the experts have written to the stream, where that is more than a sum.
+    pub fn end_mixture(&self, shard: &Shard) -> Result<()> {
+        let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
+        if ffn.is_plain() {
+            return Ok(());
+        }
+        shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+            split_on_oom(batch, &mut |rows| {
+                let sum = mixture.sum.rows(rows.start * shard.positions, rows.len() * shard.positions)?;
+                write(ffn, &shard.residual(&rows)?, sum)
+            })
+        })
+    }
+
+    /// The layer as it is loaded for the shard.
+    fn of(&self, shard: &Shard) -> &Layer<Tensor> {
+        &self.loaded[shard.index]
+    }
+
+    /// What a sublayer reads of some sequences, shown as `site`.
+    fn read(&self, shard: &Shard, site: Site, reads: &Reads<Tensor>, rows: &Range<usize>) -> Result<Tensor> {
+        let stream = shard.residual(rows)?;
+        let read = match reads {
+            Reads::Norm(norm) => linear::norm(norm, &stream)?,
+            Reads::Stream => stream,
+            Reads::AsMixer => fault!("a feed-forward network that reads as the mixer does comes beside it"),
+        };
+        self.show(shard, site, rows, &read)?;
+        Ok(read)
     }
 
     /// Shows `x` of some of the shard's sequences.
@@ -117,13 +182,37 @@ impl LayerAtWork<'_, '_> {
     }
 }
 
-/// residual += f(x) on matching pieces of at most `rows` rows.
-fn in_pieces(x: &Tensor, residual: &Tensor, rows: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is short for that, nothing has
+/// changed.
+fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Result<Changed> {
+    let y = match &sublayer.write_norm {
+        Some(norm) => linear::norm(norm, &y)?,
+        None => y,
+    };
+    if sublayer.factor != 1.0 {
+        ops::scale(&y, sublayer.factor as f32)?;
+    }
+    Ok(Changed(match &sublayer.sum_norm {
+        None => ops::add(residual, &y),
+        Some(norm) => {
+            ops::add(&y, residual)?;
+            let normed = linear::norm(norm, &y)?;
+            residual.set_rows(&normed, 0)
+        }
+    }))
+}
+
+/// Lets `f` change a matching piece of `residual` by each piece of at most `rows` rows of `x`.
+fn in_pieces(
+    x: &Tensor,
+    residual: &Tensor,
+    rows: usize,
+    f: impl Fn(&Tensor, &Tensor) -> Result<Changed>,
+) -> Result<()> {
     let all = x.dims()[0];
     for start in (0..all).step_by(rows) {
         split_on_oom(start..(start + rows).min(all), &mut |rows| {
-            let y = f(&x.rows(rows.start, rows.len())?)?;
-            Ok(Changed(ops::add(&residual.rows(rows.start, rows.len())?, &y)))
+            f(&x.rows(rows.start, rows.len())?, &residual.rows(rows.start, rows.len())?)
         })?;
     }
     Ok(())

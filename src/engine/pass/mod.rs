@@ -19,10 +19,9 @@ use super::{embed, head, moe};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
-use crate::spec::{Ffn, Layer, Moe};
+use crate::spec::{Layer, Moe};
 use crate::tensor::{Device, Tensor};
 use crate::weights::load::Loader;
-use crate::weights::reader::{Portion, Weights};
 use crate::weights::{OpenModel, Share};
 use layer::LayerAtWork;
 use shard::{Mixture, Shard, each};
@@ -128,11 +127,11 @@ impl<'a> Pass<'a> {
                 between.interrupted(&self.state(i));
                 return Err(crate::error::Error::interrupted());
             }
-            let weights = self.stream.take(Portion::Core(i))?;
+            let loaded = self.stream.layer(i, self.work.needs_ffn(i))?;
             if i > self.first && ahead > 0 {
                 self.stream.ask_core(i + ahead, self.work.needs_ffn(i + ahead))?;
             }
-            self.layer(i, layer, weights)?;
+            self.layer(i, layer, loaded)?;
             self.tell(i, begin);
             between.layer_done(&self.state(i + 1));
             if ahead == 0 {
@@ -143,18 +142,18 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn layer(&mut self, i: usize, layer: &Layer, weights: Vec<Weights>) -> Result<()> {
+    fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         for Shard { rotary, device, positions, .. } in &mut self.shards {
             device.begins(i)?;
-            rotary.prepare(&layer.mixer, *positions, device)?;
+            rotary.prepare(layer, *positions, device)?;
         }
-        match &layer.ffn {
-            Ffn::Moe(moe) if self.work.needs_ffn(i) => self.mixture(i, layer, moe, weights)?,
+        match layer.moe() {
+            Some(moe) if self.work.needs_ffn(i) => self.mixture(i, moe, loaded)?,
             _ => {
-                let at = LayerAtWork { work: &self.work, i, layer, weights: &weights };
+                let at = LayerAtWork { work: &self.work, i, loaded: &loaded };
                 each(&mut self.shards, |shard| at.dense(shard))?;
                 // Before others are asked for.
-                drop(weights);
+                drop(loaded);
             }
         }
         for shard in &self.shards {
@@ -165,13 +164,13 @@ impl<'a> Pass<'a> {
     }
 
     /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
-    fn mixture(&mut self, i: usize, layer: &Layer, moe: &Moe, weights: Vec<Weights>) -> Result<()> {
+    fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
         let mut asked: Vec<usize> = Vec::new();
-        let at = LayerAtWork { work, i, layer, weights: &weights };
-        each(shards, |shard| at.begin_mixture(shard, moe))?;
+        let at = LayerAtWork { work, i, loaded: &loaded };
+        each(shards, |shard| at.begin_mixture(shard))?;
         for round in 0..ROUNDS {
-            each(shards, |shard| at.mix_and_route(shard, moe, round))?;
+            each(shards, |shard| at.mix_and_route(shard, round))?;
             for expert in (0..moe.num_experts).filter(|expert| !asked.contains(expert)).collect::<Vec<_>>() {
                 if shards.iter().flat_map(|shard| &shard.mixture).any(|mixture| mixture.assignment.uses(expert)) {
                     self.stream.ask_expert(i, moe, expert)?;
@@ -179,19 +178,21 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        drop(weights);
         self.stream.skip_other_experts(i, moe, &asked);
-        let rows_per_product = work.ffn_rows(moe);
+        let rows_per_product = work.ffn_rows(moe.intermediate);
         for expert in asked {
-            let weights = self.stream.take(Portion::Expert { layer: i, expert })?;
-            for (shard, weights) in shards.iter().zip(&weights) {
-                let Some(Mixture { x, assignment, room, .. }) = &shard.mixture else { continue };
-                let chosen = moe::Chosen { expert, assignment, rows_per_product, room };
-                moe::routed_expert(moe, weights, &chosen, x, &shard.hidden)?;
+            let networks = self.stream.expert(i, moe, expert)?;
+            for (shard, network) in shards.iter().zip(&networks) {
+                let Some(Mixture { x, sum, assignment, room, .. }) = &shard.mixture else { continue };
+                let on_input = moe.router.scoring.on_input;
+                let rounded = work.rounded();
+                let chosen = moe::Chosen { expert, assignment, rows_per_product, on_input, rounded, room };
+                moe::routed_expert(network, &chosen, x, sum)?;
             }
-            drop(weights);
+            drop(networks);
             shards.iter().try_for_each(|shard| shard.device.pace())?;
         }
+        each(shards, |shard| at.end_mixture(shard))?;
         let mut tokens_per_expert = vec![0; moe.num_experts];
         for mixture in shards.iter_mut().filter_map(|shard| shard.mixture.take()) {
             let rows = mixture.assignment.rows.iter();
@@ -230,11 +231,12 @@ impl<'a> Pass<'a> {
 
     fn head(&mut self, between: &mut dyn Between) -> Result<head::HeadOutput> {
         let model = self.work.model;
-        let weights = self.stream.before_head()?;
+        let before = self.stream.before_head()?;
         let devices: Vec<Device> = self.shards.iter().map(|shard| shard.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
         let hidden: Vec<&Tensor> = self.shards.iter().map(|shard| &shard.hidden).collect();
-        let outcome = head::head(&model.spec, &loader, &weights, &hidden, &self.tokens.ids, self.progress);
+        let outcome =
+            head::head(&model.spec, &loader, &before, &hidden, (&self.tokens.ids, self.work.rounded()), self.progress);
         outcome.inspect_err(|error| {
             if error.kind == crate::error::Kind::Interrupted {
                 between.interrupted(&self.state(model.spec.layers.len()));

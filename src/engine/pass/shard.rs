@@ -33,6 +33,8 @@ pub struct Shard {
 pub struct Mixture {
     /// [sequences * positions, hidden]
     pub x: Tensor,
+    /// What the experts add to: the residual stream itself, or a sum that is added to it when all experts are through.
+    pub sum: Tensor,
     pub assignment: Assignment,
     /// Added to the router's scores in choosing, [experts].
     pub correction: Option<Vec<f32>>,

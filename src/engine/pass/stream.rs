@@ -6,11 +6,11 @@ use crate::engine::workspace::{read_ahead, weights_at_once};
 use crate::error::Result;
 use crate::record::Tokens;
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Ffn, Moe};
-use crate::tensor::Device;
+use crate::spec::{BeforeHead, Layer, Mlp, Moe};
+use crate::tensor::{Device, Tensor};
 use crate::weights::load::Loader;
 use crate::weights::plan::Plan;
-use crate::weights::reader::{Portion, Reader, Times, Weights};
+use crate::weights::reader::{Portion, Reader, Times};
 use crate::weights::{OpenModel, Share};
 
 /// How many bytes of weights may wait to be used.
@@ -51,7 +51,7 @@ impl<'a> WeightStream<'a> {
             ReadAhead::Everything => (usize::MAX, 0),
         };
         devices.iter().try_for_each(|device| device.reserve(reserved))?;
-        let reader = Reader::start(model.checkpoint.clone(), model.dtype, devices, budget)?;
+        let reader = Reader::start(model.checkpoint.clone(), devices, budget)?;
         Ok(Self { model, reader, plan: Plan::new(model, tokens, logits, first)?, needed: 0 })
     }
 
@@ -86,7 +86,7 @@ impl<'a> WeightStream<'a> {
         let model = self.model;
         for (i, layer) in model.spec.layers.iter().enumerate() {
             self.ask_core(i, needs_ffn(i))?;
-            if let (Ffn::Moe(moe), true) = (&layer.ffn, needs_ffn(i)) {
+            if let (Some(moe), true) = (layer.moe(), needs_ffn(i)) {
                 (0..moe.num_experts).try_for_each(|expert| self.ask_expert(i, moe, expert))?;
             }
         }
@@ -94,15 +94,26 @@ impl<'a> WeightStream<'a> {
         Ok(())
     }
 
-    /// What the head reads first: the final norm, and a projection in OPT. Asked for and waited for at once.
-    pub fn before_head(&mut self) -> Result<Vec<Weights>> {
-        self.reader.ask(Portion::FinalNorm, inventory::before_head(&self.model.spec))?;
-        self.reader.take(Portion::FinalNorm)
+    /// Waits for everything of a layer but its routed experts, as it was asked for: one for each device.
+    pub fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
+        let needed = self.model.spec.layers[layer].needed(ffn);
+        let read = self.reader.take(Portion::Core(layer))?;
+        Ok(read.into_iter().map(|read| inventory::filled(&needed, read)).collect())
     }
 
-    /// Waits for a portion; its weights for each device.
-    pub fn take(&mut self, portion: Portion) -> Result<Vec<Weights>> {
-        self.reader.take(portion)
+    /// Waits for an expert that was asked for: one for each device.
+    pub fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
+        let network = moe.experts.network(expert);
+        let read = self.reader.take(Portion::Expert { layer, expert })?;
+        Ok(read.into_iter().map(|read| inventory::filled(&network, read)).collect())
+    }
+
+    /// What the head reads first: the final norm, and a projection in OPT. Asked for and waited for at once.
+    pub fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
+        let before = self.model.spec.before_head();
+        self.reader.ask(Portion::FinalNorm, inventory::parts(&before))?;
+        let read = self.reader.take(Portion::FinalNorm)?;
+        Ok(read.into_iter().map(|read| inventory::filled(&before, read)).collect())
     }
 
     pub fn times(&self) -> Times {

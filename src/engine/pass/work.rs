@@ -1,9 +1,10 @@
 //! What all devices of a pass look at.
 
+use candle_core::DType;
+
 use crate::engine::observe::Observers;
 use crate::engine::workspace::Cut;
 use crate::record::{Site, SiteId};
-use crate::spec::Moe;
 use crate::weights::OpenModel;
 
 /// Sites behind the feed-forward network of a layer: what stands there needs it.
@@ -24,8 +25,13 @@ impl Work<'_> {
         self.model.spec.needs_ffn(layer, self.logits || wanted())
     }
 
-    /// Tokens per product of an expert.
-    pub fn ffn_rows(&self, moe: &Moe) -> usize {
-        self.cut.ffn_rows(self.model.spec.hidden_size, moe.intermediate)
+    /// Tokens per product of a network whose inner width is `intermediate`.
+    pub fn ffn_rows(&self, intermediate: usize) -> usize {
+        self.cut.ffn_rows(self.model.spec.hidden_size, intermediate)
+    }
+
+    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    pub fn rounded(&self) -> bool {
+        self.model.dtype == DType::BF16
     }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::pieces::PIECE;
-use super::vector::{exp, sigmoid, vectorised};
+use crate::vector::{exp, sigmoid, vectorised};
 use crate::vocabulary::Activation;
 
 /// gpt-oss: slope of the sigmoid in its SwiGLU (transformers `GptOssExperts.alpha`).
@@ -37,12 +37,13 @@ fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) 
     }
 }
 
-/// values = f(gate) * values, or f(values) without a gate. Where gate and up are interleaved in rows of `width` values, the
-/// result is in the first half of each row.
+/// values = f(gate) * values, or f(values) without a gate. Where rows of `width` values hold gate and up, the result is in the
+/// first half of each row.
 pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
     match activation {
         Activation::Silu => map(values, gate, |x| x * sigmoid(x)),
         Activation::Relu => map(values, gate, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::ReluSquared => map(values, gate, |x| if x < 0.0 { 0.0 } else { x * x }),
         Activation::GeluTanh => map(values, gate, |x| {
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + tanh(inner))
@@ -50,6 +51,14 @@ pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32]
         Activation::GeluErf => {
             map(values, gate, |x| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2)))
         }
+        Activation::XIelu { alpha_p, alpha_n, beta, eps } => map(values, gate, |x| {
+            if x > 0.0 {
+                alpha_p * x * x + beta * x
+            } else {
+                ((if x < eps { x } else { eps }).exp_m1() - x) * alpha_n + beta * x
+            }
+        }),
+        Activation::SwigluHalves => halves(values, width),
         Activation::ClampedSwiglu { limit } => {
             values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
                 vectorised(|| {
@@ -60,6 +69,14 @@ pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32]
             });
         }
     }
+}
+
+/// Gate and up in the halves of rows of `width` values: silu(gate) * up, in the first half.
+fn halves(values: &mut [f32], width: usize) {
+    values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
+        let (gate, up) = row.split_at_mut(width / 2);
+        vectorised(|| gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * *up));
+    });
 }
 
 /// x = x * sigmoid(gate); the gate has as many values as x, or one per row.
@@ -73,6 +90,20 @@ pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
             x.iter_mut().for_each(|x| *x *= factor);
         });
     }
+}
+
+/// Rows [gate | up] of `width` values to silu(gate) * up, half as many values.
+pub fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
+    let mut out = vec![0f32; x.len() / 2];
+    out.par_chunks_exact_mut(width / 2).zip(x.par_chunks_exact(width)).for_each(|(out, row)| {
+        let (gate, up) = row.split_at(width / 2);
+        vectorised(|| {
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = *gate * sigmoid(*gate) * *up;
+            }
+        });
+    });
+    out
 }
 
 /// Pairs of gate and up to (up + 1) * gate * sigmoid(1.702 gate) within `limit`, half as many values.

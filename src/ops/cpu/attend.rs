@@ -6,13 +6,14 @@
 
 use std::cell::Cell;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::shared::Shared;
-use super::vector::{exp, sum, vectorised};
 use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
 use crate::memory;
 use crate::ops::operands::Attend;
+use crate::vector::{exp, sum, vectorised};
 use crate::vocabulary::Order;
 
 /// Rows of scores per chunk, all heads of a group together. Chunks begin at fixed queries, so that sums do not depend on how
@@ -44,21 +45,22 @@ struct Task {
 
 /// The operation with one logit per head that takes part in the sum and is then dropped.
 struct Chunked<'a> {
-    op: &'a Attend,
+    op: &'a Attend<'a>,
     sinks: Option<&'a [f32]>,
 }
 
 impl Chunked<'_> {
     fn run(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
         let (positions, queries) = (self.op.positions, chunk_queries(self.op.heads / self.op.kv_heads));
-        let sequences = q.len() / (positions * self.op.heads * self.op.head_dim);
+        let rows = q.len() / (self.op.heads * self.op.head_dim);
+        let sequences = rows / positions;
         // The longest first.
         let chunks = (0..positions).step_by(queries).rev();
         let tasks: Vec<Task> = chunks
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
             .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
-        let mut out: Vec<f32> = memory::unset(q.len());
+        let mut out: Vec<f32> = memory::unset(rows * self.op.heads * self.op.value_dim);
         let to = Shared(out.as_mut_ptr());
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();
@@ -76,10 +78,10 @@ impl Chunked<'_> {
         to: Shared,
         buffers: &mut [Scratch; 2],
     ) {
-        let Attend { heads, kv_heads, head_dim, .. } = *self.op;
+        let Attend { heads, kv_heads, head_dim, value_dim, span, .. } = *self.op;
         let group = heads / kv_heads;
         let queries = queries.min(self.op.positions - task.first);
-        let first_key = self.op.window.map_or(0, |width| (task.first + 1).saturating_sub(width));
+        let first_key = span.first_key(task.first);
         let keys = task.first + queries - first_key;
         let first_row = task.sequence * self.op.positions;
         // Rows of scores are ordered by head within the group, then query; each is a row of [tokens * heads, head_dim].
@@ -87,34 +89,59 @@ impl Chunked<'_> {
             .flat_map(|head| (0..queries).map(move |query| (head, query)))
             .map(|(head, query)| ((first_row + task.first + query) * heads + task.kv_head * group + head) as u32)
             .collect();
-        let of_head = |values| {
-            let begin = (first_row + first_key) * kv_heads * head_dim + task.kv_head * head_dim;
+        let of_head = |values, size| {
+            let begin = (first_row + first_key) * kv_heads * size + task.kv_head * size;
             let values: &[f32] = values;
             Values::F32(&values[begin..])
         };
-        let stride = kv_heads * head_dim;
         let [scores, sums] = buffers;
         let scores = scores.reserve(head_rows.len() * keys);
         let kind = Kind::best(self.op.rounded);
         let rows =
             Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
-        let w = Weight { values: of_head(k), stride, order: Order::OutIn, input: head_dim, out: keys };
+        let stride = kv_heads * head_dim;
+        let w = Weight { values: of_head(k, head_dim), stride, order: Order::OutIn, input: head_dim, out: keys };
         multiply_here(kind, &rows, &w, Out { values: scores, stride: keys });
         let mut factors = vec![0f32; head_rows.len()];
         for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut factors).enumerate() {
             let query = task.first + row % queries;
-            let begin = self.op.window.map_or(0, |width| (query + 1).saturating_sub(width)) - first_key;
-            let sink = self.sinks.as_ref().map(|sinks| sinks[task.kv_head * group + row / queries]);
-            *factor = vectorised(|| softmax(scores, begin, query + 1 - first_key, self.op.scale, sink));
+            let (begin, end) = (span.first_key(query) - first_key, query + 1 - first_key);
+            let head = task.kv_head * group + row / queries;
+            let sink = self.sinks.as_ref().map(|sinks| sinks[head]);
+            let scale = match (self.op.softcap, self.op.alibi) {
+                (None, None) => self.op.scale,
+                _ => {
+                    self.shape(&mut scores[begin..end], head, first_key + begin);
+                    1.0
+                }
+            };
+            *factor = vectorised(|| softmax(scores, begin, end, scale, sink));
         }
         let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
-        let w = Weight { values: of_head(v), stride, order: Order::InOut, input: keys, out: head_dim };
-        let sums = sums.reserve(head_rows.len() * head_dim);
-        multiply_here(kind, &rows, &w, Out { values: sums, stride: head_dim });
-        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(head_dim)).zip(factors) {
+        let stride = kv_heads * value_dim;
+        let w = Weight { values: of_head(v, value_dim), stride, order: Order::InOut, input: keys, out: value_dim };
+        let sums = sums.reserve(head_rows.len() * value_dim);
+        multiply_here(kind, &rows, &w, Out { values: sums, stride: value_dim });
+        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(factors) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(to.at(*row as usize * head_dim), head_dim) };
+            let out = unsafe { std::slice::from_raw_parts_mut(to.at(*row as usize * value_dim), value_dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
+        }
+    }
+}
+
+impl Chunked<'_> {
+    /// Scales the scores of one query of `head` with the keys from `first` on, caps them, and adds linear biases.
+    fn shape(&self, scores: &mut [f32], head: usize, first: usize) {
+        scores.iter_mut().for_each(|score| *score *= self.op.scale);
+        if let Some(cap) = self.op.softcap {
+            scores.iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
+        }
+        if let Some((slopes, rounded)) = self.op.alibi {
+            for (key, score) in (first..).zip(scores) {
+                let bias = slopes[head] * key as f32;
+                *score += rounded.map_or(bias, |factor| bf16::from_f32(bias).to_f32() * factor);
+            }
         }
     }
 }
@@ -147,6 +174,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::vocabulary::Span;
 
     const POSITIONS: usize = 2 * CHUNK_ROWS + 7;
     const HEADS: usize = 4;
@@ -155,22 +183,25 @@ mod tests {
     /// The definition, one number at a time.
     fn plainly(op: &Attend, sinks: Option<&[f32]>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
         let (group, kv) = (op.heads / op.kv_heads, op.kv_heads * op.head_dim);
-        let mut out = vec![0f64; q.len()];
+        let mut out = vec![0f64; q.len() / op.head_dim * op.value_dim];
         for (row, head) in (0..q.len() / (op.heads * op.head_dim)).flat_map(|row| (0..op.heads).map(move |h| (row, h)))
         {
             let (start, query) = (row / op.positions * op.positions, row % op.positions);
-            let first = op.window.map_or(0, |width| (query + 1).saturating_sub(width));
+            let first = op.span.first_key(query);
             let at = (row * op.heads + head) * op.head_dim;
             let score = |key: usize| {
                 let k = &k[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
-                k.iter().zip(&q[at..]).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>() * op.scale as f64
+                let score = k.iter().zip(&q[at..]).map(|(k, q)| *k as f64 * *q as f64).sum::<f64>() * op.scale as f64;
+                let capped = op.softcap.map_or(score, |cap| cap as f64 * (score / cap as f64).tanh());
+                capped + op.alibi.map_or(0.0, |(slopes, _)| (slopes[head] * key as f32) as f64)
             };
             let weights: Vec<f64> = (first..=query).map(|key| score(key).exp()).collect();
             let sink = sinks.map_or(0.0, |sinks| (sinks[head] as f64).exp());
             let sum = weights.iter().sum::<f64>() + sink;
             for (key, weight) in (first..=query).zip(&weights) {
-                let v = &v[(start + key) * kv + head / group * op.head_dim..][..op.head_dim];
-                out[at..][..op.head_dim].iter_mut().zip(v).for_each(|(out, v)| *out += weight / sum * *v as f64);
+                let v = &v[((start + key) * op.kv_heads + head / group) * op.value_dim..][..op.value_dim];
+                let at = (row * op.heads + head) * op.value_dim;
+                out[at..][..op.value_dim].iter_mut().zip(v).for_each(|(out, v)| *out += weight / sum * *v as f64);
             }
         }
         out
@@ -180,26 +211,37 @@ mod tests {
     fn chunks_windows_groups_and_sinks_follow_the_definition() {
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(3);
         let sinks: Vec<f32> = (0..HEADS).map(|_| rng.random_range(-1.0..2.0)).collect();
-        for (kv_heads, window, sinks) in
-            [(4, None, None), (2, Some(5), None), (1, Some(60), Some(sinks)), (2, Some(500), None)]
-        {
+        let slopes = [0.5, 0.25, 0.125, 0.0625];
+        let (alibi, window) = (Some((&slopes[..], None)), Span::Window);
+        for (kv_heads, span, sinks, softcap, alibi, value_dim) in [
+            (4, Span::All, None, None, None, HEAD_DIM),
+            (2, window(5), None, None, None, HEAD_DIM),
+            (1, window(60), Some(sinks), None, None, HEAD_DIM),
+            (2, window(500), None, None, None, HEAD_DIM),
+            (2, Span::Chunk(50), None, Some(2.0), None, 3),
+            (4, Span::All, None, None, alibi, 9),
+        ] {
             let op = Attend {
                 positions: POSITIONS,
                 heads: HEADS,
                 kv_heads,
                 head_dim: HEAD_DIM,
-                window,
+                value_dim,
+                span,
                 scale: 0.7,
+                softcap,
+                alibi,
                 rounded: false,
             };
-            let mut random = |heads| -> Vec<f32> {
-                (0..2 * POSITIONS * heads * HEAD_DIM).map(|_| rng.random_range(-1.0..1.0)).collect()
-            };
-            let (q, k, v) = (random(HEADS), random(kv_heads), random(kv_heads));
+            let mut random =
+                |width| -> Vec<f32> { (0..2 * POSITIONS * width).map(|_| rng.random_range(-1.0..1.0)).collect() };
+            let (q, k, v) = (random(HEADS * HEAD_DIM), random(kv_heads * HEAD_DIM), random(kv_heads * value_dim));
             let y = attend(&q, &k, &v, sinks.as_deref(), &op);
             let expected = plainly(&op, sinks.as_deref(), &q, &k, &v);
             let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
-            assert!(worst < 1e-6, "{kv_heads} key heads, window {window:?}: {worst:e}");
+            // Biases of hundreds are added before the largest score is taken away.
+            let most = if alibi.is_some() { 1e-5 } else { 1e-6 };
+            assert!(worst < most, "{kv_heads} key heads, {span:?}, cap {softcap:?}: {worst:e}");
         }
     }
 }

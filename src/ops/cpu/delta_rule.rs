@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::gates::Gates;
 use super::shared::Shared;
-use super::vector::{exp, vectorised};
 use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
+use crate::vector::{exp, vectorised};
 use crate::vocabulary::Order;
 
 pub use super::gates::CHUNK;

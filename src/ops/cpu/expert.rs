@@ -6,12 +6,12 @@ use super::activation::activate;
 use super::pieces::PIECE;
 use super::project::multiply;
 use super::shared::Shared;
-use super::vector::vectorised;
 use crate::error::Result;
 use crate::gemm::{Rows, Scratch};
 use crate::ops::operands::FeedForward;
+use crate::vector::vectorised;
 
-/// residual[rows[i]] += weights[i] * network(x[rows[i]]), both [tokens, hidden]. The caller has checked that `rows` lie in
+/// residual[rows[i]] += weights[i] * network(x[rows[i]]), or with `on_input` network(weights[i] * x[rows[i]]), both [tokens, hidden]. The caller has checked that `rows` lie in
 /// both and ascend, each with its weight.
 pub fn add_expert(
     residual: &mut [f32],
@@ -21,12 +21,19 @@ pub fn add_expert(
     (rows, weights): (&[u32], &[f32]),
     buffers: &mut [Scratch; 3],
 ) -> Result<()> {
-    let FeedForward { gate, up, down, activation, rounded } = network;
+    let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let count = rows.len();
     let (up_width, (width, _)) = (up.sizes()?.1, down.sizes()?);
     let [first, second, result] = buffers;
     let (inner, result) = (first.reserve(count * up_width), result.reserve(count * hidden));
-    let x = Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(rows) };
+    let weighed: Vec<f32>;
+    let x = if *on_input {
+        let each = rows.iter().zip(weights);
+        weighed = each.flat_map(|(row, w)| x[*row as usize * hidden..][..hidden].iter().map(move |x| x * w)).collect();
+        Rows { values: &weighed, stride: hidden, rows: count, columns: hidden, chosen: None }
+    } else {
+        Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(rows) }
+    };
     match gate {
         Some(gate) => {
             let gates = second.reserve(count * width);
@@ -38,7 +45,7 @@ pub fn add_expert(
             activate(*activation, None, inner, up_width);
         }
     }
-    // An interleaved pair of gate and up has left its result in the first half of each row.
+    // A pair of gate and up in one projection has left its result in the first half of each row.
     let inner = Rows { values: inner, stride: up_width, rows: count, columns: width, chosen: None };
     multiply(&inner, &[*down], *rounded, &mut [result])?;
     assert!(rows.iter().all(|row| (*row as usize + 1) * hidden <= residual.len()), "rows within the residual stream");
@@ -48,7 +55,7 @@ pub fn add_expert(
         for (i, y) in (piece * rows_per_piece..).zip(values.chunks_exact(hidden)) {
             // SAFETY: all rows lie in `residual`, as asserted; the caller has checked that they are distinct.
             let row = unsafe { std::slice::from_raw_parts_mut(to.at(rows[i] as usize * hidden), hidden) };
-            let weight = weights[i];
+            let weight = if *on_input { 1.0 } else { weights[i] };
             vectorised(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
         }
     });

@@ -12,9 +12,8 @@ mod rope;
 mod rows;
 mod shared;
 mod short_conv;
-mod vector;
 
-pub use activation::{activate, interleaved_swiglu, sigmoid_gate};
+pub use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};
 pub use attend::{attend, chunk_queries};
 pub use delta_rule::{CHUNK as DELTA_CHUNK, Heads, delta_rule};
 pub use expert::add_expert;
@@ -22,6 +21,5 @@ pub use gates::Gates;
 pub use norm::norm;
 pub use project::project;
 pub use rope::rotate;
-pub use rows::add;
+pub use rows::{add, scale, scale_rows};
 pub use short_conv::short_conv;
-pub use vector::vectorised;

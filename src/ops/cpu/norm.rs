@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::pieces::PIECE;
-use super::vector::{sum, vectorised};
 use crate::memory;
+use crate::vector::{sum, vectorised};
 use crate::vocabulary::NormKind;
 
 /// Values that are summed at once; sums of those are added pairwise.
@@ -15,27 +15,42 @@ struct Norm {
     eps: f32,
 }
 
-/// `x` [rows, size], `weight` and `bias` [size], to [rows, size]. Only a LayerNorm has a bias.
-pub fn norm(kind: NormKind, eps: f64, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let (op, size) = (Norm { kind, eps: eps as f32 }, weight.len());
-    let bias = bias.unwrap_or(weight);
+/// `x` [rows, size], `weight` and `bias` [size], to [rows, size]. Only a LayerNorm has a bias. A `weight` of several times `size`
+/// holds those of so many rows, one after the other, again and again.
+pub fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let op = Norm { kind, eps: eps as f32 };
+    let weights = weight.len() / size;
     let mut out: Vec<f32> = memory::unset(x.len());
-    let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size));
-    rows.with_min_len(PIECE / size + 1).for_each(|(out, x)| vectorised(|| op.row(x, weight, bias, out)));
+    let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
+    rows.with_min_len(PIECE / size + 1).for_each(|(row, (out, x))| {
+        let of_row = row % weights * size..(row % weights + 1) * size;
+        let bias = bias.map(|bias| &bias[of_row.clone()]);
+        vectorised(|| op.row(x, &weight[of_row], bias, out));
+    });
     out
 }
 
 impl Norm {
     #[inline(always)]
-    fn row(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
+    fn row(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
         let size = x.len() as f32;
         match self.kind {
-            NormKind::Layer => {
+            NormKind::Layer | NormKind::LayerZeroCentred => {
+                let more = if self.kind == NormKind::LayerZeroCentred { 1.0 } else { 0.0 };
                 let mean = pairwise(x, &|v| v) / size;
                 let variance = pairwise(x, &|v| (v - mean) * (v - mean)) / size;
                 let scale = 1.0 / (variance + self.eps).sqrt();
-                for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *out = (x - mean) * scale * w + b;
+                match bias {
+                    Some(bias) => {
+                        for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                            *out = (x - mean) * scale * (more + w) + b;
+                        }
+                    }
+                    None => {
+                        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+                            *out = (x - mean) * scale * (more + w);
+                        }
+                    }
                 }
             }
             kind => {

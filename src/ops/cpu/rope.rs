@@ -1,12 +1,19 @@
-//! Rotary embedding in place, half-split: see `spec::rope`.
+//! Rotary embedding in place: see `spec::rope`.
 
 use rayon::prelude::*;
 
 use super::pieces::PIECE;
-use super::vector::vectorised;
+use crate::vector::vectorised;
+use crate::vocabulary::Pairs;
 
 /// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2].
-pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], (positions, heads, head_dim): (usize, usize, usize)) {
+pub fn rotate(
+    x: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+    pairs: Pairs,
+    (positions, heads, head_dim): (usize, usize, usize),
+) {
     let half = cos.len() / positions;
     let row = heads * head_dim;
     x.par_chunks_exact_mut(row).enumerate().with_min_len(PIECE / row + 1).for_each(|(token, row)| {
@@ -14,9 +21,19 @@ pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], (positions, heads, head_d
         let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
         vectorised(|| {
             for head in row.chunks_exact_mut(head_dim) {
-                let (low, high) = head[..2 * half].split_at_mut(half);
-                for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                    (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
+                match pairs {
+                    Pairs::Halves => {
+                        let (low, high) = head[..2 * half].split_at_mut(half);
+                        for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                            (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
+                        }
+                    }
+                    Pairs::Adjacent => {
+                        let pairs = head[..2 * half].as_chunks_mut::<2>().0;
+                        for (([low, high], cos), sin) in pairs.iter_mut().zip(cos).zip(sin) {
+                            (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
+                        }
+                    }
                 }
             }
         });

@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::vector::{exp, sum, vectorised};
 use crate::ops::operands::ShortConv;
+use crate::vector::{exp, sum, vectorised};
 
 /// Added to the sum of squares before the root (transformers `l2norm`).
 const UNIT_EPS: f32 = 1e-6;

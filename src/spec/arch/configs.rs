@@ -148,7 +148,7 @@ fn ropes_of_releases_turn_by_the_angles_of_transformers() {
             continue;
         };
         let model = read(&config).unwrap();
-        let rope = model.layers.iter().find_map(|layer| match &layer.mixer {
+        let rope = model.layers.iter().find_map(|layer| match &layer.mixer.as_ref()?.body {
             Mixer::Attention(attention) => attention.rope.clone(),
             Mixer::DeltaNet(_) => None,
         });

@@ -6,12 +6,18 @@ use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::spec::rope::Rope;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Model, Norm, QkNorm, Qkv, Tensor};
-use crate::vocabulary::NormKind;
+use crate::spec::{
+    Attention, Ends, Ffn, HeadNorm, Layer, Linear, Mixer, Model, Norm, QkNorm, Qkv, Reads, Sublayer, TensorSpec,
+};
+use crate::vocabulary::{NormKind, Span};
 
 /// What transformers takes for a key that a config.json leaves out.
 pub struct Defaults {
     pub rms_norm_eps: f64,
+    /// How the config calls it.
+    pub eps_key: &'static str,
+    /// Whether head and embedding are tied where the config does not say.
+    pub tied: bool,
     /// `None`: as many as query heads.
     pub num_key_value_heads: Option<usize>,
     /// `None`: hidden size / heads.
@@ -20,8 +26,14 @@ pub struct Defaults {
 }
 
 /// Llama's own, which most relatives keep.
-pub const LLAMA: Defaults =
-    Defaults { rms_norm_eps: 1e-6, num_key_value_heads: None, head_dim: None, rope: rope_config::DEFAULTS };
+pub const LLAMA: Defaults = Defaults {
+    rms_norm_eps: 1e-6,
+    eps_key: "rms_norm_eps",
+    tied: false,
+    num_key_value_heads: None,
+    head_dim: None,
+    rope: rope_config::DEFAULTS,
+};
 
 /// Of `sliding_window` in the Qwen family.
 const QWEN_SLIDING_WINDOW: usize = 4096;
@@ -69,30 +81,25 @@ pub struct Decoder {
     pub eps: f64,
     pub heads: Heads,
     pub rope: Rope,
-    embedding: Tensor,
-    head: Tensor,
-    tied: bool,
+    ends: Ends,
 }
 
 impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
         let prefix = "model.".to_string();
-        let tied = c.bool_or("tie_word_embeddings", false)?;
+        let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
         let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
-        let embedding = Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
-        let (embedding, head) = names.ends(tied, embedding);
+        let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
         let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
             hidden,
             layers: c.layers(&["num_hidden_layers"])?,
             norm,
-            eps: c.opt_f64("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+            eps: c.opt_f64(defaults.eps_key)?.unwrap_or(defaults.rms_norm_eps),
             heads,
             rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
-            embedding,
-            head,
-            tied,
+            ends: names.ends(tied, embedding),
         })
     }
 
@@ -104,59 +111,52 @@ impl Decoder {
     /// The two norms under their usual names, with `mixer` and `ffn` between.
     pub fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
-        Layer { input_norm: norm("input_layernorm"), mixer, ffn_norm: norm("post_attention_layernorm"), ffn }
+        Layer {
+            mixer: Some(Sublayer::new(norm("input_layernorm"), mixer)),
+            ffn: Some(Sublayer::new(norm("post_attention_layernorm"), ffn)),
+            parallel: false,
+        }
+    }
+
+    /// x += norm(mixer(x)); x += norm(ffn(x)), with the norms under these names.
+    pub fn post_norm_block(&self, i: usize, names: [&str; 2], mixer: Mixer, ffn: Ffn) -> Layer {
+        let [mixed, fed] =
+            names.map(|name| Some(Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps)));
+        let mut mixer = Sublayer::reading(Reads::Stream, mixer);
+        let mut ffn = Sublayer::reading(Reads::Stream, ffn);
+        (mixer.write_norm, ffn.write_norm) = (mixed, fed);
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
-        Model {
-            model_type: model_type.to_string(),
-            vocab_size: self.embedding.shape[0],
-            hidden_size: self.hidden,
-            embedding: self.embedding.clone(),
-            project_in: None,
-            project_out: None,
-            positions: None,
-            layers,
-            final_norm: Some(Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps)),
-            head: self.head.clone(),
-            tied: self.tied,
-            max_positions: None,
-        }
+        let final_norm = Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps);
+        Model::new(model_type, self.hidden, self.ends.clone(), layers, final_norm)
     }
 
     /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
     pub fn attention(&self, i: usize, bias: bool) -> Attention {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
-        Attention {
-            heads,
-            kv_heads,
-            head_dim,
-            qkv: Qkv::Separate {
-                q: Linear::new(&name("q_proj"), heads * head_dim, self.hidden, bias),
-                k: Linear::new(&name("k_proj"), kv_heads * head_dim, self.hidden, bias),
-                v: Linear::new(&name("v_proj"), kv_heads * head_dim, self.hidden, bias),
-            },
-            out: Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias),
-            qk_norm: None,
-            clip: None,
-            rope: Some(self.rope.clone()),
-            window: None,
-            sinks: None,
-            scale: (head_dim as f64).powf(-0.5),
-            gated: false,
-        }
+        let qkv = Qkv::Separate {
+            q: Linear::new(&name("q_proj"), heads * head_dim, self.hidden, bias),
+            k: Linear::new(&name("k_proj"), kv_heads * head_dim, self.hidden, bias),
+            v: Linear::new(&name("v_proj"), kv_heads * head_dim, self.hidden, bias),
+        };
+        let out = Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias);
+        let mut attention = Attention::new((heads, kv_heads, head_dim), qkv, out);
+        attention.rope = Some(self.rope.clone());
+        attention
     }
 
     /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
     pub fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
         let heads = self.heads;
-        let size = |count: usize| {
-            if per_head { heads.head_dim } else { count * heads.head_dim }
+        let norm = |name: &str, count: usize| {
+            let size = if per_head { heads.head_dim } else { count * heads.head_dim };
+            let norm = Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
+            if per_head { HeadNorm::Each(norm) } else { HeadNorm::Together(norm) }
         };
-        let norm =
-            |name: &str, size| Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
-        QkNorm { q: norm("q_norm", size(heads.heads)), k: norm("k_norm", size(heads.kv_heads)), per_head }
+        QkNorm { q: norm("q_norm", heads.heads), k: norm("k_norm", heads.kv_heads), after_rope: false }
     }
 }
 
@@ -166,6 +166,11 @@ pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
         Some(0) => Err(c.wrong("sliding_window", "is 0")),
         window => Ok(window),
     }
+}
+
+/// What a query sees with such a window, or without.
+pub fn span(window: Option<usize>) -> Span {
+    window.map_or(Span::All, Span::Window)
 }
 
 /// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
@@ -200,10 +205,10 @@ pub fn layer_windows(
     layers: usize,
     window: Option<usize>,
     pattern: impl Fn(usize) -> bool,
-) -> Result<Vec<Option<usize>>> {
+) -> Result<Vec<Span>> {
     let full = full_attention(c, layers, "sliding_attention", |i| !pattern(i))?;
     if window.is_none() && full.contains(&false) {
         return Err(c.wrong("layer_types", "has \"sliding_attention\", but no `sliding_window` is in use"));
     }
-    Ok(full.into_iter().map(|full| window.filter(|_| !full)).collect())
+    Ok(full.into_iter().map(|full| span(window.filter(|_| !full))).collect())
 }

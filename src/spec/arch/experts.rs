@@ -1,5 +1,7 @@
 //! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which layers have one.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{Experts, Linear, Mlp, Moe, Router, Scoring};
@@ -38,7 +40,7 @@ pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> 
             scoring,
             correction_bias: None,
         },
-        experts: Experts::Separate((0..sizes.num_experts).map(expert).collect()),
+        experts: Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect())),
         shared: None,
         intermediate: sizes.intermediate,
     }

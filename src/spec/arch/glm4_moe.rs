@@ -11,11 +11,14 @@ use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Ffn, Mixer, Mlp, Model, Moe, Scoring, SharedExpert, Tensor};
+use crate::spec::{Divisor, Ffn, Groups, Mixer, Mlp, Model, Moe, Score, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
+
+/// Added to the sum of the weights before they are divided by it (transformers `Glm4MoeTopkRouter`, DeepSeek-V3).
+const SIGMOID_EPS: f32 = 1e-20;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
@@ -36,7 +39,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let mixture = |prefix: &str| {
         let mut moe: Moe = experts::separate(prefix, decoder.hidden, sizes, scoring.clone());
         let name = format!("{prefix}gate.e_score_correction_bias");
-        moe.router.correction_bias = Some(Tensor::new(name, [sizes.num_experts]));
+        moe.router.correction_bias = Some(TensorSpec::new(name, [sizes.num_experts]));
         let (prefix, width) = (format!("{prefix}shared_experts."), shared * sizes.intermediate);
         let mlp = || Mlp::gated(&prefix, decoder.hidden, width, act, false);
         moe.shared = (shared > 0).then(|| SharedExpert { mlp: mlp(), gate: None });
@@ -70,10 +73,9 @@ fn scoring(c: &Config, sizes: Sizes) -> Result<Scoring> {
         let problem = format!("is {top_groups}: too few or too many of {groups} groups for {} experts", sizes.top_k);
         return Err(c.wrong("topk_group", &problem));
     }
-    Ok(Scoring::Sigmoid {
-        groups,
-        top_groups,
-        renormalise: c.bool_or("norm_topk_prob", true)?,
-        factor: c.opt_f64("routed_scaling_factor")?.unwrap_or(1.0) as f32,
-    })
+    let divisor = if c.bool_or("norm_topk_prob", true)? { Divisor::Sum(SIGMOID_EPS) } else { Divisor::One };
+    let mut scoring = Scoring::new(Score::Sigmoid, divisor);
+    scoring.groups = Some(Groups { count: groups, top: top_groups, judged_by: 2, masked: f32::NEG_INFINITY });
+    scoring.factor = c.opt_f64("routed_scaling_factor")?.unwrap_or(1.0) as f32;
+    Ok(scoring)
 }

@@ -7,7 +7,9 @@ use super::activation::activation;
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
-use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Positions, Qkv, Tensor};
+use crate::spec::{
+    Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, Sublayer, TensorSpec,
+};
 use crate::vocabulary::NormKind;
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
@@ -32,51 +34,26 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let norm = |name: String| Norm::new(NormKind::Layer, &name, hidden, eps);
     let layer = |i: usize| {
         let name = |part: &str| format!("{prefix}h.{i}.{part}");
-        let head_dim = hidden / heads;
-        let scale = if scaled { (head_dim as f64).powf(-0.5) } else { 1.0 };
-        let attention = Attention {
-            heads,
-            kv_heads: heads,
-            head_dim,
-            qkv: Qkv::Fused(Linear::transposed(&name("attn.c_attn"), 3 * hidden, hidden, true)),
-            out: Linear::transposed(&name("attn.c_proj"), hidden, hidden, true),
-            qk_norm: None,
-            clip: None,
-            rope: None,
-            window: None,
-            sinks: None,
-            scale: if by_layer { scale / (i + 1) as f64 } else { scale },
-            gated: false,
-        };
+        let qkv = Qkv::Fused(Linear::transposed(&name("attn.c_attn"), 3 * hidden, hidden, true));
+        let out = Linear::transposed(&name("attn.c_proj"), hidden, hidden, true);
+        let mut attention = Attention::new((heads, heads, hidden / heads), qkv, out);
+        attention.scale = if scaled { attention.scale } else { 1.0 } / if by_layer { (i + 1) as f64 } else { 1.0 };
         let mlp = Mlp {
             gate: None,
             up: Linear::transposed(&name("mlp.c_fc"), inner, hidden, true),
             down: Linear::transposed(&name("mlp.c_proj"), hidden, inner, true),
             activation: act,
+            xielu: None,
         };
-        Layer {
-            input_norm: norm(name("ln_1")),
-            mixer: Mixer::Attention(Box::new(attention)),
-            ffn_norm: norm(name("ln_2")),
-            ffn: Ffn::Dense(Box::new(mlp)),
-        }
+        let mixer = Sublayer::new(norm(name("ln_1")), Mixer::Attention(Box::new(attention)));
+        let ffn = Sublayer::new(norm(name("ln_2")), Ffn::Dense(Box::new(mlp)));
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
     };
-    let (embedding, head) = names.ends(tied, Tensor::new(format!("{prefix}wte.weight"), [vocab, hidden]));
-    Ok(Model {
-        model_type: "gpt2".to_string(),
-        vocab_size: vocab,
-        hidden_size: hidden,
-        head,
-        tied,
-        embedding,
-        project_in: None,
-        project_out: None,
-        positions: Some(Positions {
-            weight: Tensor::new(format!("{prefix}wpe.weight"), [max_positions, hidden]),
-            offset: 0,
-        }),
-        layers: (0..layers).map(layer).collect(),
-        final_norm: Some(norm(format!("{prefix}ln_f"))),
-        max_positions: Some(max_positions),
-    })
+    let ends = names.ends(tied, TensorSpec::new(format!("{prefix}wte.weight"), [vocab, hidden]));
+    let layers = (0..layers).map(layer).collect();
+    let mut model = Model::new("gpt2", hidden, ends, layers, norm(format!("{prefix}ln_f")));
+    let weight = TensorSpec::new(format!("{prefix}wpe.weight"), [max_positions, hidden]);
+    model.positions = Some(Positions { weight, offset: 0 });
+    model.max_positions = Some(MaxPositions::learned(max_positions));
+    Ok(model)
 }

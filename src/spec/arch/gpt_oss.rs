@@ -3,14 +3,17 @@
 //! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone unpacked them. Which of
 //! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
 
-use super::decoder::{Decoder, Defaults, layer_windows, sliding_window};
+use std::sync::Arc;
+
+use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::names::Names;
 use crate::error::Result;
+use crate::formats;
+use crate::formats::mxfp4::{BLOCK, MXFP4};
 use crate::spec::config::Config;
-use crate::spec::mxfp4::{BLOCK, BLOCK_BYTES};
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Experts, Ffn, Linear, Mixer, Model, Moe, Router, Scoring, StackedWeight, Tensor};
-use crate::vocabulary::{Activation, NormKind};
+use crate::spec::{Divisor, Experts, Ffn, Linear, Mixer, Mlp, Model, Moe, Router, Score, Scoring, TensorSpec};
+use crate::vocabulary::{Activation, NormKind, Order};
 
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 150_000.0,
@@ -22,7 +25,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     ..rope_config::DEFAULTS
 };
 const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE };
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE, ..LLAMA };
 // What transformers takes for `swiglu_limit` and `sliding_window` where they are left out.
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;
@@ -36,8 +39,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let experts = StackedExperts::from_config(c, names, &decoder)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
-        attention.sinks = Some(Tensor::new(format!("{}self_attn.sinks", decoder.layer(i)), [attention.heads]));
-        attention.window = windows[i];
+        attention.sinks = Some(TensorSpec::new(format!("{}self_attn.sinks", decoder.layer(i)), [attention.heads]));
+        attention.span = windows[i];
         let ffn = Ffn::Moe(Box::new(experts.moe(&format!("{}mlp.", decoder.layer(i)))));
         decoder.block(i, Mixer::Attention(Box::new(attention)), ffn)
     });
@@ -74,29 +77,30 @@ impl StackedExperts {
 
     fn moe(&self, prefix: &str) -> Moe {
         let (hidden, intermediate, count) = (self.hidden, self.intermediate, self.num_experts);
-        let tensor = |name: &str, shape: &[usize]| Tensor::new(format!("{prefix}experts.{name}"), shape);
-        let weight = |name: &str, out: usize, input: usize| match self.packed {
-            true => StackedWeight::Mxfp4 {
-                blocks: tensor(&format!("{name}_blocks"), &[count, out, input / BLOCK, BLOCK_BYTES]),
-                scales: tensor(&format!("{name}_scales"), &[count, out, input / BLOCK]),
-            },
-            false => StackedWeight::Dense(tensor(name, &[count, input, out])),
+        let tensor = |name: &str, shape: [usize; 3]| TensorSpec::new(format!("{prefix}experts.{name}"), shape);
+        let linear = |name: &str, out: usize, input: usize| {
+            let (weight, order) = match self.packed {
+                true => (tensor(name, [count, out, input]).stored_as(&MXFP4), Order::OutIn),
+                false => (tensor(name, [count, input, out]), Order::InOut),
+            };
+            let bias = TensorSpec::new(format!("{prefix}experts.{name}_bias"), [count, out]);
+            Linear { weight, bias: Some(bias), order }
         };
         Moe {
             num_experts: count,
             top_k: self.top_k,
             router: Router {
                 linear: Linear::new(&format!("{prefix}router"), count, hidden, true),
-                scoring: Scoring::TopKSoftmax,
+                scoring: Scoring::new(Score::Chosen, Divisor::One),
                 correction_bias: None,
             },
-            experts: Experts::Stacked {
-                gate_up: weight("gate_up_proj", 2 * intermediate, hidden),
-                gate_up_bias: tensor("gate_up_proj_bias", &[count, 2 * intermediate]),
-                down: weight("down_proj", hidden, intermediate),
-                down_bias: tensor("down_proj_bias", &[count, hidden]),
+            experts: Arc::new(Experts::Stacked(Mlp {
+                gate: None,
+                up: linear("gate_up_proj", 2 * intermediate, hidden),
+                down: linear("down_proj", hidden, intermediate),
                 activation: Activation::ClampedSwiglu { limit: self.limit },
-            },
+                xielu: None,
+            })),
             shared: None,
             intermediate,
         }
@@ -111,7 +115,7 @@ fn packed(c: &Config, names: &dyn Names, weight: &str) -> Result<bool> {
         section.finish_section()
     });
     let announced = method.transpose()?.is_some();
-    Ok(match (names.has(&format!("{weight}_blocks")), names.has(weight)) {
+    Ok(match (formats::find(weight, &|name| names.has(name)).is_some(), names.has(weight)) {
         (true, false) => true,
         (false, true) => false,
         _ => announced,

@@ -2,8 +2,10 @@
 //!
 //! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
 
+use std::sync::Arc;
+
 use super::activation::activation;
-use super::decoder::{Decoder, Defaults, LLAMA, sliding_window};
+use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
 use super::experts::{self, Sizes};
 use super::names::Names;
 use crate::error::Result;
@@ -27,12 +29,12 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     };
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, false);
-        attention.window = window;
+        attention.span = span(window);
         let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
-        let scoring = Scoring::Softmax { renormalise: true };
+        let scoring = Scoring::softmax(true);
         let mut moe = experts::separate(&prefix, decoder.hidden, sizes, scoring);
         let expert = |e| expert(&prefix, e, decoder.hidden, sizes);
-        moe.experts = Experts::Separate((0..sizes.num_experts).map(expert).collect());
+        moe.experts = Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()));
         decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe)))
     });
     Ok(decoder.model("mixtral", layers.collect()))
@@ -45,5 +47,6 @@ fn expert(prefix: &str, e: usize, hidden: usize, sizes: Sizes) -> Mlp {
         up: Linear::new(&name("w3"), sizes.intermediate, hidden, false),
         down: Linear::new(&name("w2"), hidden, sizes.intermediate, false),
         activation: sizes.activation,
+        xielu: None,
     }
 }

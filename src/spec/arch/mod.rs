@@ -10,12 +10,15 @@ mod elsewhere;
 mod experts;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neox;
 mod gpt_oss;
 mod llama;
 mod mixtral;
 mod names;
+mod olmo2;
 mod olmoe;
 mod opt;
+mod phi;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
@@ -34,9 +37,10 @@ use crate::suggest;
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// Names as almost all have them. The second prefix is that of models for question answering.
-const USUAL: Naming = Naming { base: "model.", older: &["transformer."] };
-const GPT2: Naming = Naming { base: "transformer.", older: &[] };
-const OPT: Naming = Naming { base: "model.", older: &[] };
+const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
+const GPT2: Naming = Naming { base: "transformer.", older: &[], nested: false };
+const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
+const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
 /// A supported `model_type` as config.json spells it, how its tensors are called, and the function that reads the rest.
 pub struct Kind(&'static str, Naming, Build);
@@ -52,15 +56,40 @@ impl Kind {
 const ARCHITECTURES: &[Kind] = &[
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
+    Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("llama", USUAL, llama::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
+    Kind("phi", USUAL, phi::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
 ];
+
+/// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
+/// does not say.
+const AROUND: &[(&str, &str)] = &[];
+
+/// What they say of the whole that counts for the language model.
+const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
+
+/// The config of the language model in a larger one; or the config as it is, and false.
+///
+/// # Errors
+/// `unsupported` where `text_config` is no object.
+pub fn language_model(config: Config) -> Result<(Config, bool)> {
+    let model_type = config.peek("model_type").and_then(|value| value.as_str());
+    let Some((_, inside)) = AROUND.iter().find(|(around, _)| Some(*around) == model_type) else {
+        return Ok((config, false));
+    };
+    Ok(match config.inside("text_config", inside, SHARED)? {
+        Some(text) => (text, true),
+        None => (config, false),
+    })
+}
 
 /// Those whose MXFP4 weights are read.
 const IN_MXFP4: &[&str] = &["gpt_oss"];

@@ -1,6 +1,6 @@
 //! The names of a checkpoint's tensors, as far as the spec of a model depends on them.
 
-use crate::spec::{HEAD, Tensor};
+use crate::spec::{Ends, HEAD, TensorSpec};
 
 /// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
 pub trait Names {
@@ -9,13 +9,19 @@ pub trait Names {
 
     /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
     /// that is missing: transformers ties what is not in the files, and only that.
-    fn ends(&self, tied: bool, embedding: Tensor) -> (Tensor, Tensor) {
-        let head = Tensor::new(HEAD, embedding.shape.clone());
-        match (tied, self.has(HEAD), self.has(&embedding.name)) {
+    fn ends(&self, tied: bool, embedding: TensorSpec) -> Ends {
+        self.ends_called(tied, embedding, HEAD)
+    }
+
+    /// As `ends`, with another name for the head.
+    fn ends_called(&self, tied: bool, embedding: TensorSpec, head: &str) -> Ends {
+        let head = TensorSpec::new(head, embedding.shape.clone());
+        let (embedding, head) = match (tied, self.has(&head.name), self.has(&embedding.name)) {
             (true, true, false) => (head.clone(), head),
             (true, false, _) => (embedding.clone(), embedding),
             _ => (embedding, head),
-        }
+        };
+        Ends { embedding, head, tied }
     }
 }
 

@@ -24,7 +24,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         intermediate: c.size("intermediate_size")?,
         activation: activation(c, "hidden_act", "silu")?,
     };
-    let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", false)? };
+    let scoring = Scoring::softmax(c.bool_or("norm_topk_prob", false)?);
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, false));

@@ -8,7 +8,9 @@ use super::activation::activation;
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
-use crate::spec::{Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Positions, Qkv, Tensor};
+use crate::spec::{
+    Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, Sublayer, TensorSpec,
+};
 use crate::vocabulary::NormKind;
 
 /// Of `torch.nn.LayerNorm`; not a setting.
@@ -39,57 +41,37 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let layer = |i: usize| {
         let name = |part: &str| format!("{prefix}layers.{i}.{part}");
         let square = |part: &str| Linear::new(&name(part), hidden, hidden, bias);
-        let head_dim = hidden / heads;
-        let attention = Attention {
-            heads,
-            kv_heads: heads,
-            head_dim,
-            qkv: Qkv::Separate {
-                q: square("self_attn.q_proj"),
-                k: square("self_attn.k_proj"),
-                v: square("self_attn.v_proj"),
-            },
-            out: square("self_attn.out_proj"),
-            qk_norm: None,
-            clip: None,
-            rope: None,
-            window: None,
-            sinks: None,
-            scale: (head_dim as f64).powf(-0.5),
-            gated: false,
+        let qkv = Qkv::Separate {
+            q: square("self_attn.q_proj"),
+            k: square("self_attn.k_proj"),
+            v: square("self_attn.v_proj"),
         };
+        let attention = Attention::new((heads, heads, hidden / heads), qkv, square("self_attn.out_proj"));
         let mlp = Mlp {
             gate: None,
             up: Linear::new(&name("fc1"), inner, hidden, bias),
             down: Linear::new(&name("fc2"), hidden, inner, bias),
             activation: act,
+            xielu: None,
         };
-        Layer {
-            input_norm: norm(name("self_attn_layer_norm")),
-            mixer: Mixer::Attention(Box::new(attention)),
-            // The layer's second norm; the decoder's own final norm has the same name without the layer.
-            ffn_norm: norm(name("final_layer_norm")),
-            ffn: Ffn::Dense(Box::new(mlp)),
-        }
+        let mixer = Sublayer::new(norm(name("self_attn_layer_norm")), Mixer::Attention(Box::new(attention)));
+        // The layer's second norm; the decoder's own final norm has the same name without the layer.
+        let ffn = Sublayer::new(norm(name("final_layer_norm")), Ffn::Dense(Box::new(mlp)));
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
     };
-    let (embedding, head) = names.ends(tied, Tensor::new(format!("{prefix}embed_tokens.weight"), [vocab, width]));
+    let ends = names.ends(tied, TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, width]));
+    let layers = (0..layers).map(layer).collect();
+    let mut model = Model::new("opt", hidden, ends, layers, norm(format!("{prefix}final_layer_norm")));
+    if without_final_norm {
+        model.final_norm = None;
+    }
     let between =
         |name: &str, out, input| (width != hidden).then(|| Linear::new(&format!("{prefix}{name}"), out, input, false));
-    Ok(Model {
-        model_type: "opt".to_string(),
-        vocab_size: vocab,
-        hidden_size: hidden,
-        head,
-        tied,
-        embedding,
-        project_in: between("project_in", hidden, width),
-        project_out: between("project_out", width, hidden),
-        positions: Some(Positions {
-            weight: Tensor::new(format!("{prefix}embed_positions.weight"), [max_positions + POSITION_OFFSET, hidden]),
-            offset: POSITION_OFFSET,
-        }),
-        layers: (0..layers).map(layer).collect(),
-        final_norm: (!without_final_norm).then(|| norm(format!("{prefix}final_layer_norm"))),
-        max_positions: Some(max_positions),
-    })
+    model.project_in = between("project_in", hidden, width);
+    model.project_out = between("project_out", width, hidden);
+    let positions = [max_positions + POSITION_OFFSET, hidden];
+    let weight = TensorSpec::new(format!("{prefix}embed_positions.weight"), positions);
+    model.positions = Some(Positions { weight, offset: POSITION_OFFSET });
+    model.max_positions = Some(MaxPositions::learned(max_positions));
+    Ok(model)
 }

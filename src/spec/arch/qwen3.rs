@@ -28,7 +28,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
-        attention.window = windows[i];
+        attention.span = windows[i];
         let prefix = format!("{}mlp.", decoder.layer(i));
         let mlp = Mlp::gated(&prefix, decoder.hidden, intermediate, act, false);
         decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))

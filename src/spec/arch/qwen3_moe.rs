@@ -4,7 +4,7 @@
 //! every layer: `max_window_layers` is written into these configs but not read by the reference.
 
 use super::activation::activation;
-use super::decoder::{Decoder, Defaults, LLAMA, switched_window};
+use super::decoder::{Decoder, Defaults, LLAMA, span, switched_window};
 use super::experts::{self, Sizes};
 use super::names::Names;
 use crate::error::Result;
@@ -26,13 +26,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", false)? };
+    let scoring = Scoring::softmax(c.bool_or("norm_topk_prob", false)?);
     let dense_intermediate = c.size("intermediate_size")?;
     let sparse = experts::sparse_layers(c, decoder.layers)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
-        attention.window = window;
+        attention.span = span(window);
         let prefix = format!("{}mlp.", decoder.layer(i));
         let ffn = if sparse[i] {
             Ffn::Moe(Box::new(experts::separate(&prefix, decoder.hidden, sizes, scoring.clone())))

@@ -10,7 +10,7 @@ use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{DeltaNet, Ffn, Linear, Mixer, Mlp, Model, Norm, Qkv, Scoring, SharedExpert, Tensor};
+use crate::spec::{DeltaNet, Ffn, Gate, Linear, Mixer, Mlp, Model, Norm, Qkv, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
 const ROPE: RopeDefaults =
@@ -39,7 +39,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    let scoring = Scoring::Softmax { renormalise: c.bool_or("norm_topk_prob", true)? };
+    let scoring = Scoring::softmax(c.bool_or("norm_topk_prob", true)?);
     let shared_intermediate = c.size("shared_expert_intermediate_size")?;
     let dense_intermediate = c.size("intermediate_size")?;
     let sparse = experts::sparse_layers(c, decoder.layers)?;
@@ -55,7 +55,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let mixer = if full[i] {
             let mut attention = decoder.attention(i, bias);
             attention.qk_norm = Some(decoder.qk_norm(i, true));
-            attention.gated = true;
+            attention.gate = Some(Gate::InQuery);
             if let Qkv::Separate { q, .. } = &mut attention.qkv {
                 // Per head the query and then its gate.
                 let name = format!("{}self_attn.q_proj", decoder.layer(i));
@@ -114,9 +114,9 @@ impl LinearAttention {
             value_dim: self.value_dim,
             in_qkvz: Linear::new(&name("in_proj_qkvz"), 2 * keys + 2 * values, decoder.hidden, false),
             in_ba: Linear::new(&name("in_proj_ba"), 2 * self.value_heads, decoder.hidden, false),
-            conv: Tensor::new(name("conv1d.weight"), [2 * keys + values, 1, self.kernel]),
-            a_log: Tensor::new(name("A_log"), [self.value_heads]),
-            dt_bias: Tensor::new(name("dt_bias"), [self.value_heads]),
+            conv: TensorSpec::new(name("conv1d.weight"), [2 * keys + values, 1, self.kernel]),
+            a_log: TensorSpec::new(name("A_log"), [self.value_heads]),
+            dt_bias: TensorSpec::new(name("dt_bias"), [self.value_heads]),
             norm: Norm::new(NormKind::Rms, &name("norm"), self.value_dim, decoder.eps),
             out: Linear::new(&name("out_proj"), decoder.hidden, values, false),
         }

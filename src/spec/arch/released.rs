@@ -7,6 +7,7 @@
 use super::*;
 use crate::spec::inventory;
 use crate::spec::{Attention, Mixer};
+use crate::vocabulary::Span;
 
 struct Release {
     name: &'static str,
@@ -106,7 +107,7 @@ fn with(config: &str, key: &str, value: &str) -> String {
 fn sizes_are_those_of_the_checkpoints() {
     for release in RELEASES {
         let tensors = inventory::tensors(&spec(release.config).unwrap());
-        let parameters: u64 = tensors.iter().map(|(tensor, _)| inventory::parameters(tensor)).sum();
+        let parameters: u64 = tensors.iter().map(|(tensor, _)| tensor.weights).sum();
         let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
         assert_eq!((parameters, bytes), (release.parameters, release.bytes), "{}", release.name);
     }
@@ -158,7 +159,7 @@ const OPT: &str = r#"{"model_type": "opt", "hidden_size": 64, "ffn_dim": 96, "nu
     "num_hidden_layers": 2, "max_position_embeddings": 32, "vocab_size": 100}"#;
 
 fn attention(config: &str, layer: usize) -> Attention {
-    match &spec(config).unwrap().layers[layer].mixer {
+    match &spec(config).unwrap().layers[layer].mixer.as_ref().unwrap().body {
         Mixer::Attention(attention) => (**attention).clone(),
         Mixer::DeltaNet(_) => panic!("layer {layer} is linear"),
     }
@@ -174,9 +175,9 @@ fn what_a_config_leaves_out_is_what_transformers_takes() {
     // A null is no missing key.
     assert_eq!(sizes(&with(QWEN3, "head_dim", "null")), (32, 2));
     let windowed = with(QWEN3, "use_sliding_window", "true");
-    assert_eq!(attention(&windowed, 1).window, None); // max_window_layers is 28
+    assert_eq!(attention(&windowed, 1).span, Span::All); // max_window_layers is 28
     let windowed = with(&windowed, "max_window_layers", "1");
-    assert_eq!((attention(&windowed, 0).window, attention(&windowed, 1).window), (None, Some(4096)));
+    assert_eq!((attention(&windowed, 0).span, attention(&windowed, 1).span), (Span::All, Span::Window(4096)));
     // Without `quantization_config` a gpt-oss is one that somebody unpacked.
     let unpacked = RELEASES[2].config.replace(r#""quantization_config": {"quant_method": "mxfp4"},"#, "");
     let tensors = inventory::tensors(&spec(&unpacked).unwrap());

@@ -1,5 +1,6 @@
 //! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and dequantised there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -8,9 +9,8 @@ use safetensors::Dtype;
 use super::Loader;
 use crate::cuda::{self, Arg, Array, Buffer, Context, Element, Stream};
 use crate::error::Result;
-use crate::spec;
+use crate::formats::Format;
 use crate::weights::checkpoint::Entry;
-use crate::weights::mxfp4;
 
 /// The exponent bits of bf16 and f16.
 const BF16_EXPONENT: u32 = 0x7f80;
@@ -37,35 +37,29 @@ impl Loader<'_> {
         Ok(Ok(complete(kept.collect::<Result<_>>()?, shape, to)?))
     }
 
-    /// Blocks and scales of four-bit floats of one expert, dequantised to bf16 [out, input], once for each GPU.
-    pub(super) fn mxfp4_to_gpus(
+    /// The pieces of a packed weight, unpacked to bf16 of this shape, once for each GPU.
+    pub(super) fn unpacked_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
-        blocks: &spec::Tensor,
-        scales: &spec::Tensor,
-        index: usize,
+        format: &Format,
+        pieces: &[(&Entry, Range<u64>)],
+        shape: &[usize],
     ) -> Result<Vec<Array>> {
-        let (codes, bytes) = self.raw_to_gpus(contexts, blocks, index)?;
-        let (exponents, _) = self.raw_to_gpus(contexts, scales, index)?;
-        let dequantised = contexts.iter().zip(codes).zip(exponents).map(|((context, codes), exponents)| {
-            let out = Buffer::new(context, 4 * bytes, Stream::Copy)?;
-            let args = [&out, &codes, &exponents].map(|buffer| Arg::Address(buffer.address()));
-            context.each(Stream::Copy, "mxfp4", bytes, &[&args[..], &[Arg::count(bytes)]].concat())?;
+        let length = |range: &Range<u64>| (range.end - range.start) as usize;
+        let bytes =
+            |(entry, range): &(&Entry, Range<u64>)| self.bytes_to_gpus(contexts, entry, range.start, length(range));
+        let pieces_there = pieces.iter().map(bytes).collect::<Result<Vec<_>>>()?;
+        let first = pieces.first().map_or(0, |(_, range)| length(range));
+        let unpacked = contexts.iter().enumerate().map(|(gpu, context)| {
+            let out = Buffer::new(context, 2 * shape.iter().product::<usize>(), Stream::Copy)?;
+            let inputs = pieces_there.iter().map(|piece| &piece[gpu]);
+            let mut args: Vec<Arg> =
+                [&out].into_iter().chain(inputs).map(|buffer| Arg::Address(buffer.address())).collect();
+            args.push(Arg::count(first));
+            context.each(Stream::Copy, format.kernel, first, &args)?;
             Ok(out)
         });
-        let shape = [blocks.shape[1], blocks.shape[2] * mxfp4::BLOCK];
-        complete(dequantised.collect::<Result<_>>()?, &shape, Element::Bf16)
-    }
-
-    fn raw_to_gpus(
-        &self,
-        contexts: &[&Arc<Context>],
-        tensor: &spec::Tensor,
-        index: usize,
-    ) -> Result<(Vec<Buffer>, usize)> {
-        let entry = self.raw(tensor)?;
-        let bytes = tensor.shape[1..].iter().product();
-        Ok((self.bytes_to_gpus(contexts, entry, (index * bytes) as u64, bytes)?, bytes))
+        complete(unpacked.collect::<Result<_>>()?, shape, Element::Bf16)
     }
 
     fn bytes_to_gpus(

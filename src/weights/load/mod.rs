@@ -3,20 +3,21 @@
 
 mod gpu;
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 use candle_core::{DType, Shape, WithDType};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, Entry};
-use super::mxfp4;
 use crate::error::{Error, Kind, Result};
 use crate::memory;
-use crate::ops::vectorised;
-use crate::spec;
-use crate::spec::inventory::{Part, Role};
+use crate::spec::inventory::Part;
+use crate::spec::{Role, StoredTensor, TensorSpec};
 use crate::tensor::gpus;
 use crate::tensor::{Device, Tensor};
+use crate::vector::vectorised;
 
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
@@ -39,58 +40,47 @@ pub struct Loader<'a> {
 
 impl Loader<'_> {
     pub fn part(&self, part: &Part) -> Result<Vec<Tensor>> {
-        match part {
-            Part::Whole { tensor, role } => {
-                let entry = self.checkpoint.readable(tensor, false)?;
-                let dtype = resident_dtype(*role, entry.dtype);
-                if role.may_be_minus_infinity() {
-                    return self.with_minus_infinity(entry, tensor);
-                }
-                self.values(entry, 0, tensor.shape.clone(), dtype)
+        let Part { weight, role } = part;
+        let shape = weight.loaded_shape();
+        if let Some(format) = weight.format {
+            let ranges = weight.stored();
+            let ranges = ranges.iter().map(|tensor| self.packed(tensor, weight)).collect::<Result<Vec<_>>>()?;
+            if let Some(gpus) = gpus(self.devices) {
+                return Ok(on_gpus(self.unpacked_on_gpus(&gpus, format, &ranges, &shape)?));
             }
-            Part::Slice { tensor, index, role } => {
-                let entry = self.checkpoint.readable(tensor, false)?;
-                let dtype = resident_dtype(*role, entry.dtype);
-                let shape = tensor.shape[1..].to_vec();
-                let length = shape.iter().product::<usize>() as u64 * element_bytes(entry)?;
-                self.values(entry, *index as u64 * length, shape, dtype)
-            }
-            Part::Mxfp4 { blocks, scales, index, .. } => {
-                if let Some(gpus) = gpus(self.devices) {
-                    return Ok(on_gpus(self.mxfp4_to_gpus(&gpus, blocks, scales, *index)?));
-                }
-                let codes = self.raw_slice(blocks, *index)?;
-                let exponents = self.raw_slice(scales, *index)?;
-                let (out, groups) = (blocks.shape[1], blocks.shape[2]);
-                let shape = (out, groups * mxfp4::BLOCK);
-                self.in_memory(mxfp4::dequantise(&codes, &exponents), shape)
-            }
+            let bytes = |(entry, range): &(&Entry, Range<u64>)| {
+                self.stored(entry, range.start, (range.end - range.start) as usize)
+            };
+            let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
+            return self.in_memory((format.decode)(&pieces), shape);
         }
+        let entry = self.checkpoint.readable(&weight.stored()[0])?;
+        if role.may_be_minus_infinity() {
+            return self.with_minus_infinity(entry, shape);
+        }
+        let offset = weight.own_bytes(entry.bytes).start;
+        self.values(entry, offset, shape, resident_dtype(*role, entry.dtype))
     }
 
     /// Bytes of a part once loaded.
     pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
-        let entry = self.checkpoint.expect(part.tensors()[0])?;
-        Ok(part.elements() * resident_dtype(part.role(), entry.dtype).size_in_bytes())
+        let first = &part.stored()[0];
+        let entry = self.checkpoint.expect(&first.name, &first.shape)?;
+        Ok(part.elements() * resident_dtype(part.role, entry.dtype).size_in_bytes())
     }
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
-    pub fn rows(&self, tensor: &spec::Tensor, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
-        let entry = self.checkpoint.readable(tensor, false)?;
+    pub fn rows(&self, tensor: &TensorSpec, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
+        let entry = self.checkpoint.readable(&tensor.stored()[0])?;
         let row = tensor.shape[1] as u64 * element_bytes(entry)?;
         let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype));
         self.values(entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
     }
 
-    /// Where the bytes of a tensor are that is neither f32 nor of its halves.
-    fn raw(&self, tensor: &spec::Tensor) -> Result<&Entry> {
-        self.checkpoint.readable(tensor, true)
-    }
-
-    fn raw_slice(&self, tensor: &spec::Tensor, index: usize) -> Result<Vec<u8>> {
-        let entry = self.raw(tensor)?;
-        let count = tensor.shape[1..].iter().product();
-        self.stored(entry, (index * count) as u64, count)
+    /// A piece of a packed weight, and where it lies among the bytes of its tensor.
+    fn packed(&self, tensor: &StoredTensor, weight: &TensorSpec) -> Result<(&Entry, Range<u64>)> {
+        let entry = self.checkpoint.readable(tensor)?;
+        Ok((entry, weight.own_bytes(entry.bytes)))
     }
 
     /// `count` numbers from byte `offset` of a tensor on.
@@ -127,8 +117,8 @@ impl Loader<'_> {
     }
 
     /// A small tensor of which −∞ is a value like others, widened, for each device.
-    fn with_minus_infinity(&self, entry: &Entry, tensor: &spec::Tensor) -> Result<Vec<Tensor>> {
-        let count = tensor.shape.iter().product();
+    fn with_minus_infinity(&self, entry: &Entry, shape: Vec<usize>) -> Result<Vec<Tensor>> {
+        let count = shape.iter().product();
         let values = match entry.dtype {
             Dtype::F32 => self.stored::<f32>(entry, 0, count)?,
             Dtype::BF16 => bf16::into_f32(self.stored(entry, 0, count)?),
@@ -138,7 +128,7 @@ impl Loader<'_> {
         if let Some(index) = values.iter().position(strange) {
             return Err(self.not_finite(entry, index, values[index]));
         }
-        let on = |device| Tensor::from_vec(values.clone(), tensor.shape.clone(), device);
+        let on = |device| Tensor::from_vec(values.clone(), shape.clone(), device);
         self.devices.iter().map(on).collect()
     }
 

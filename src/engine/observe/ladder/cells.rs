@@ -1,7 +1,7 @@
 //! The fold of rows of values: extremes and counts per rung, feature by feature.
 
-use crate::ops::vectorised;
 use crate::record::{Ladders, NormFold};
+use crate::vector::vectorised;
 
 /// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
 pub const BLOCK: usize = 512;

@@ -4,8 +4,30 @@
 
 use half::bf16;
 
-use crate::ops::vectorised;
-pub use crate::spec::mxfp4::{BLOCK, BLOCK_BYTES};
+use super::format::{Format, Piece};
+use crate::vector::vectorised;
+
+/// Values that share a scale.
+pub const BLOCK: usize = 32;
+/// Bytes of a block: two values each, the low nibble first.
+pub const BLOCK_BYTES: usize = BLOCK / 2;
+
+/// Blocks [.., out, in / 32, 16] and scales [.., out, in / 32], both bytes, under the names that gpt-oss has for them.
+pub static MXFP4: Format = Format { name: "mxfp4", pieces, decode, kernel: "mxfp4" };
+
+fn pieces(shape: &[usize]) -> Vec<Piece> {
+    let (input, rows) = shape.split_last().expect("a matrix");
+    let grid = [rows, &[input / BLOCK]].concat();
+    let blocks = [&grid[..], &[BLOCK_BYTES]].concat();
+    vec![
+        Piece { ending: "_blocks", shape: blocks, weights_per_element: 2 },
+        Piece { ending: "_scales", shape: grid, weights_per_element: 0 },
+    ]
+}
+
+fn decode(pieces: &[Vec<u8>]) -> Vec<bf16> {
+    dequantise(&pieces[0], &pieces[1])
+}
 
 /// Exponent bias of the scale byte.
 const SCALE_BIAS: i32 = 127;
@@ -17,7 +39,7 @@ const VALUES: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -
 const PLAIN_SCALES: std::ops::RangeInclusive<u8> = 2..=252;
 
 /// `codes` holds `scales.len()` blocks of 16 bytes; gives 32 values per block.
-pub fn dequantise(codes: &[u8], scales: &[u8]) -> Vec<bf16> {
+fn dequantise(codes: &[u8], scales: &[u8]) -> Vec<bf16> {
     let mut values = vec![bf16::ZERO; scales.len() * BLOCK];
     let (blocks, codes) = (values.as_chunks_mut::<BLOCK>().0, codes.as_chunks::<BLOCK_BYTES>().0);
     vectorised(|| {

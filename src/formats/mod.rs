@@ -1,0 +1,17 @@
+//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for each way. Knows sizes and bytes,
+//! no files and no tensors.
+
+mod format;
+pub mod mxfp4;
+
+pub use format::{Format, Piece};
+
+/// All that are read.
+static FORMATS: &[&Format] = &[&mxfp4::MXFP4];
+
+/// The format that the files have for the weight `name`: the first all of whose pieces are there.
+pub fn find(name: &str, has: &dyn Fn(&str) -> bool) -> Option<&'static Format> {
+    let complete =
+        |format: &&&Format| (format.pieces)(&[1, 1]).iter().all(|piece| has(&format!("{name}{}", piece.ending)));
+    FORMATS.iter().find(complete).copied()
+}

@@ -1,0 +1,50 @@
+//! Projections and norms, of which everything else is made. Shapes are [out, in] unless said otherwise.
+
+use super::weight::TensorSpec;
+use crate::vocabulary::{NormKind, Order};
+
+#[derive(Clone, Debug)]
+pub struct Linear<W = TensorSpec> {
+    pub weight: W,
+    pub bias: Option<W>,
+    pub order: Order,
+}
+
+impl Linear {
+    /// `{name}.weight` [out, in] and, if `bias`, `{name}.bias` [out].
+    pub fn new(name: &str, out: usize, input: usize, bias: bool) -> Self {
+        Self {
+            weight: TensorSpec::new(format!("{name}.weight"), [out, input]),
+            bias: bias.then(|| TensorSpec::new(format!("{name}.bias"), [out])),
+            order: Order::OutIn,
+        }
+    }
+
+    /// As `new`, stored [in, out].
+    pub fn transposed(name: &str, out: usize, input: usize, bias: bool) -> Self {
+        let mut linear = Self::new(name, out, input, bias);
+        linear.weight.shape = vec![input, out];
+        linear.order = Order::InOut;
+        linear
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Norm<W = TensorSpec> {
+    pub kind: NormKind,
+    pub weight: W,
+    pub bias: Option<W>,
+    pub eps: f64,
+}
+
+impl Norm {
+    /// `{name}.weight` and, for a LayerNorm, `{name}.bias`, both [size].
+    pub fn new(kind: NormKind, name: &str, size: usize, eps: f64) -> Self {
+        Self {
+            kind,
+            weight: TensorSpec::new(format!("{name}.weight"), [size]),
+            bias: (kind == NormKind::Layer).then(|| TensorSpec::new(format!("{name}.bias"), [size])),
+            eps,
+        }
+    }
+}

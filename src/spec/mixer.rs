@@ -1,0 +1,164 @@
+//! Token mixers: attention of all kinds, and what stands in its place.
+
+use super::linear::{Linear, Norm};
+use super::rope::Rope;
+use super::weight::TensorSpec;
+use crate::vocabulary::Span;
+
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
+pub enum Qkv<W = TensorSpec> {
+    Separate {
+        q: Linear<W>,
+        k: Linear<W>,
+        v: Linear<W>,
+    },
+    /// One projection whose outputs are, for each key head, its queries, its key and its value; with one key head that is all q,
+    /// then k, then v.
+    Grouped(Linear<W>),
+    /// One projection whose outputs are all q, then all k, then all v.
+    Fused(Linear<W>),
+    /// Queries, keys and values by way of vectors of a lower rank (DeepSeek-V2's multi-head latent attention).
+    Latent(Box<Latent<W>>),
+}
+
+/// Multi-head latent attention, DeepSeek-AI 2024. A head of q and k is a part without positions and one that turns, which all
+/// heads of k share.
+#[derive(Clone, Debug)]
+pub struct Latent<W = TensorSpec> {
+    pub query: LatentQuery<W>,
+    /// To the latent of keys and values, and behind it the part of k that turns.
+    pub kv_down: Linear<W>,
+    pub kv_norm: Norm<W>,
+    /// From the latent to each head's part of k without positions, and its value.
+    pub kv_up: Linear<W>,
+    /// Size of the part without positions.
+    pub nope_dim: usize,
+}
+
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
+pub enum LatentQuery<W = TensorSpec> {
+    Direct(Linear<W>),
+    Low { down: Linear<W>, norm: Norm<W>, up: Linear<W> },
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Debug)]
+pub struct QkNorm<W = TensorSpec> {
+    pub q: HeadNorm<W>,
+    pub k: HeadNorm<W>,
+    /// Behind the rotary embedding, not before it (HunYuan, Llama 4).
+    pub after_rope: bool,
+}
+
+/// A norm of the heads of a projection.
+#[derive(Clone, Debug)]
+pub enum HeadNorm<W = TensorSpec> {
+    /// Over each head by itself, with the weight [head_dim] of all, or [heads, head_dim] with one of its own for each.
+    Each(Norm<W>),
+    /// As `Each`, with the weight of each head [head_dim] in a tensor of its own (StableLM 2 12B).
+    Own(Vec<Norm<W>>),
+    /// Over all heads together, [heads * head_dim] (OLMoE, OLMo 2).
+    Together(Norm<W>),
+}
+
+/// Linear biases on scores instead of an embedding of positions (Press et al. 2022): slope * position of the key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alibi {
+    /// [heads], of the bias that is added to q·k times the factor.
+    pub slopes: Vec<f32>,
+    /// What the biases are multiplied with after they were rounded to bf16 (Falcon); otherwise 1.
+    pub rounded: Option<f32>,
+}
+
+/// Factor on queries that grows with their position: 1 + beta * ln(1 + floor((position + offset) / original)) (Llama 4).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryGrowth {
+    pub beta: f64,
+    pub original: f64,
+    pub offset: usize,
+}
+
+/// What the heads' outputs are multiplied with before the output projection.
+#[derive(Clone, Debug)]
+pub enum Gate<W = TensorSpec> {
+    /// sigmoid of the second half of each head of the query projection (Qwen3-Next).
+    InQuery,
+    /// sigmoid of a projection of what the mixer reads (AFMoE).
+    Own(Linear<W>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Attention<W = TensorSpec> {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Of the values.
+    pub value_dim: usize,
+    pub qkv: Qkv<W>,
+    pub out: Linear<W>,
+    pub qk_norm: Option<QkNorm<W>>,
+    /// q, k and v are clamped to [-clip, clip] (OLMoE's `clip_qkv`).
+    pub clip: Option<f64>,
+    pub rope: Option<Rope>,
+    pub growth: Option<QueryGrowth>,
+    pub span: Span,
+    /// Per-head logit that takes part in the softmax and is then dropped (gpt-oss), [heads].
+    pub sinks: Option<W>,
+    /// Factor on q·k.
+    pub scale: f64,
+    /// cap * tanh(score / cap) in place of a score (Gemma 2).
+    pub softcap: Option<f64>,
+    pub alibi: Option<Alibi>,
+    pub gate: Option<Gate<W>>,
+}
+
+impl Attention {
+    /// Grouped-query attention with nothing special: callers change the fields in which they differ.
+    pub fn new((heads, kv_heads, head_dim): (usize, usize, usize), qkv: Qkv, out: Linear) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            qkv,
+            out,
+            qk_norm: None,
+            clip: None,
+            rope: None,
+            growth: None,
+            span: Span::All,
+            sinks: None,
+            scale: (head_dim as f64).powf(-0.5),
+            softcap: None,
+            alibi: None,
+            gate: None,
+        }
+    }
+}
+
+/// Gated DeltaNet (Qwen3-Next's linear attention), after Yang et al. 2024.
+#[derive(Clone, Debug)]
+pub struct DeltaNet<W = TensorSpec> {
+    pub key_heads: usize,
+    pub value_heads: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+    /// Grouped per key head: q, k, then the value heads of the group, then their gates z.
+    pub in_qkvz: Linear<W>,
+    /// Grouped per key head: b, then a, one number per value head of the group.
+    pub in_ba: Linear<W>,
+    /// Depthwise causal convolution over q, k, v channels, [channels, 1, kernel].
+    pub conv: W,
+    pub a_log: W,
+    pub dt_bias: W,
+    pub norm: Norm<W>,
+    pub out: Linear<W>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Mixer<W = TensorSpec> {
+    Attention(Box<Attention<W>>),
+    DeltaNet(Box<DeltaNet<W>>),
+}
