@@ -10,7 +10,6 @@ mod pieces;
 mod project;
 mod rope;
 mod rows;
-mod shared;
 mod short_conv;
 mod vector;
 
