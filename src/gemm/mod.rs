@@ -59,13 +59,18 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
             unsafe { kind.pack(x, first, rows, tiles, words, from.begin()) }
         };
         (0..tiles.div_ceil(tiles_per_pack)).into_par_iter().for_each(pack);
-        let cut = |w: &Weight| Cut::new(kind, tiles, w.out, threads);
-        let cuts: Vec<(Cut, Shared, usize, &Weight, Option<&[f32]>)> = factors
+        let cuts: Vec<Divided> = factors
             .iter_mut()
-            .map(|Factor { w, bias, y }| (cut(w), Shared::of(y.values), y.stride, &*w, *bias))
+            .map(|Factor { w, bias, y }| Divided {
+                cut: Cut::new(kind, tiles, w.out, threads),
+                to: Shared::of(y.values),
+                stride: y.stride,
+                w,
+                bias: *bias,
+            })
             .collect();
-        let tasks = cuts.iter().flat_map(|of| (0..of.0.tasks()).map(move |task| (of, task))).collect::<Vec<_>>();
-        tasks.into_par_iter().with_max_len(1).for_each(|((cut, to, stride, w, bias), task)| {
+        let tasks = cuts.iter().flat_map(|of| (0..of.cut.tasks()).map(move |task| (of, task))).collect::<Vec<_>>();
+        tasks.into_par_iter().with_max_len(1).for_each(|(Divided { cut, to, stride, w, bias }, task)| {
             let (tiles, columns) = cut.task(task);
             let all_tiles = cut.tiles;
             let chunk =
@@ -109,6 +114,16 @@ pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
     }
     PACKED_HERE.set(buffer);
     PANELS.set(scratch);
+}
+
+/// A factor as tasks share it.
+struct Divided<'a> {
+    cut: Cut,
+    to: Shared<'a>,
+    /// Values from one row of `to` to the next.
+    stride: usize,
+    w: &'a Weight<'a>,
+    bias: Option<&'a [f32]>,
 }
 
 /// How a product is divided among threads.
