@@ -137,8 +137,7 @@ struct Sums([f32; 4 * AREA]);
 /// All four tiles of sums.
 ///
 /// # Safety
-/// Tiles are configured. `x` leads to `depth` rows of `WIDTH` words, `w` to a panel of as many, `sums` to room for four tiles, and
-/// `depth` is a multiple of `SIDE` above 0.
+/// Tiles are configured; `x` and `w` lead to `depth` rows of `WIDTH` words, a multiple of `SIDE`, and `sums` to four tiles.
 #[inline(always)]
 unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
     // SAFETY: each turn reads `SIDE` rows of both operands, as many turns as there are, and what is stored has room.
@@ -276,9 +275,8 @@ fn load(words: &[f32; SIDE]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(to: &mut [f32], words: __m512) {
-    let to = &mut to[..SIDE];
     // SAFETY: there is room for as many words as a register has.
-    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), words) }
+    unsafe { _mm512_storeu_ps(to[..SIDE].as_mut_ptr(), words) }
 }
 
 /// Packs rows of x as [depth][WIDTH].
