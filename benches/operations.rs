@@ -7,7 +7,12 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use outlier::engine::probe;
 use outlier::host::{self, Context, Watch};
+use outlier::memory::Allocator;
 use outlier::progress::{Progress, Silent};
+
+// SAFETY: this is the one place that makes it, and it is the global allocator, as in the program.
+#[global_allocator]
+static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
 fn main() {
     divan::main();

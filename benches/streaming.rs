@@ -15,10 +15,15 @@ use std::time::Instant;
 use clap::Parser;
 use outlier::engine::probe::{Probe, extract_with};
 use outlier::hub::{self, Access};
+use outlier::memory::Allocator;
 use outlier::progress::Silent;
 use outlier::record::{ComputeDtype, ExtractArgs, LoadArgs, TokenSource, Tokens};
 use outlier::text::load_tokens;
 use outlier::weights::{OpenModel, open};
+
+// SAFETY: this is the one place that makes it, and it is the global allocator, as in the program.
+#[global_allocator]
+static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
 /// Bytes per plain read, and reads in flight.
 const READ: usize = 8 << 20;
@@ -116,7 +121,7 @@ fn shards(folder: &Path) -> Vec<File> {
 /// Drops a file from the page cache.
 fn forget(file: &File) {
     use std::os::fd::AsRawFd;
-    // SAFETY: advice on an open file.
+    // SAFETY: it is advice on an open file, whose content stays.
     #[cfg(target_os = "linux")]
     unsafe {
         libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);

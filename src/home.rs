@@ -1,4 +1,4 @@
-//! `~` in paths that a user writes. A shell expands it in a word of its own, but neither in a script nor behind `--flag=`.
+//! The user who runs this program, and `~` in paths that they write. A shell expands it in a word of its own, but neither in a script nor behind `--flag=`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,12 @@ pub fn expanded(path: impl AsRef<Path>) -> PathBuf {
         (Ok(below), Some(home)) => home.join(below),
         _ => path.to_path_buf(),
     }
+}
+
+/// The number of the user who runs this program.
+pub fn own_user() -> u32 {
+    // SAFETY: it only tells, and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has it.
+            // SAFETY: the CPU has the instructions, as was just asked.
             return unsafe { with_avx2(f) };
         }
     }

@@ -24,7 +24,7 @@ fn again(device: &str, tests: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn pass(device: &str, tests: &[&str]) {
+pub fn pass(device: &str, tests: &[&str]) {
     let output = again(device, tests);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");

@@ -20,9 +20,11 @@ mod pages;
 mod source_tree;
 mod tidy;
 
-/// The engine on emulated GPUs, here and on other machines; and the kernels, which are committed as a compiler made them.
+/// The engine on emulated GPUs, here and on other machines; the kernels, which are committed as a compiler made them; and what of
+/// them is not started.
 mod gpu;
 mod kernels;
+mod launches;
 /// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
 /// candle-transformers.
 mod observers;

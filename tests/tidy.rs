@@ -177,6 +177,19 @@ fn the_floors_are_those_of_the_source() {
     );
 }
 
+/// Who chooses the allocator of a whole program.
+const ALLOCATING: [&str; 3] = ["benches/operations.rs", "benches/streaming.rs", "src/main.rs"];
+
+#[test]
+fn programs_choose_their_allocator_and_the_library_does_not() {
+    let all = ["src", "tests", "benches"].map(|folder| files(folder, "rs"));
+    let choosing = all.iter().flatten().filter(|file| file.code.contains("#[global_allocator]"));
+    let mut paths: Vec<&str> = choosing.map(|file| file.path.as_str()).collect();
+    paths.sort();
+    paths.retain(|path| *path != "tests/tidy.rs");
+    assert_eq!(paths, ALLOCATING);
+}
+
 fn without_header(sources: &[Source]) -> Vec<String> {
     sources.iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path.clone()).collect()
 }

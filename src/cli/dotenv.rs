@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use crate::home::own_user;
 use crate::outside::without_bom;
 use crate::plain::plain;
 use crate::progress::note;
@@ -43,11 +44,9 @@ fn text() -> Result<Option<(String, bool)>, String> {
         file => file.map_err(|error| error.to_string())?,
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
-    // Safety: asks for a number and cannot fail.
-    let user = unsafe { libc::geteuid() };
     match () {
         () if !metadata.is_file() => return Err("it is not a file; remove it, or set the variables".to_string()),
-        () if metadata.uid() != user => {
+        () if metadata.uid() != own_user() => {
             return Err("it belongs to another user; write one of your own, or set the variables".to_string());
         }
         () if metadata.mode() & 0o022 != 0 => {

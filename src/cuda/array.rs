@@ -1,25 +1,32 @@
 //! Numbers in the memory of a GPU: whole arrays, or rows of one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::context::Context;
 use super::driver_context::Stream;
-use super::kernels::Arg;
-use super::memory::Buffer;
-use crate::error::Result;
+use super::memory::{self, Buffer};
+use crate::error::{Result, fault};
 
+/// What an array is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
     F32,
     Bf16,
+    F16,
     U8,
+    U32,
+    U64,
+    /// Where something is in the memory of the same GPU.
+    Address,
 }
 
 impl Element {
     pub fn bytes(self) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::U64 | Self::Address => 8,
+            Self::F32 | Self::U32 => 4,
+            Self::Bf16 | Self::F16 => 2,
             Self::U8 => 1,
         }
     }
@@ -29,7 +36,7 @@ impl Element {
 #[derive(Clone)]
 pub struct Array {
     buffer: Arc<Buffer>,
-    /// Bytes into the buffer.
+    /// Bytes into the buffer. From there on it has as many as the elements take.
     offset: usize,
     dims: Vec<usize>,
     element: Element,
@@ -41,37 +48,92 @@ impl std::fmt::Debug for Array {
     }
 }
 
+fn bytes(dims: &[usize], element: Element) -> usize {
+    dims.iter().product::<usize>() * element.bytes()
+}
+
 impl Array {
     /// An array with anything in it.
     pub fn new(context: &Arc<Context>, dims: &[usize], element: Element) -> Result<Self> {
-        let bytes = dims.iter().product::<usize>() * element.bytes();
-        Ok(Self::of(Buffer::new(context, bytes, Stream::Compute)?, dims, element))
+        Ok(Self::of(Buffer::new(context, bytes(dims, element), Stream::Compute)?, dims, element))
     }
 
-    /// What `buffer` holds.
-    pub fn of(buffer: Buffer, dims: &[usize], element: Element) -> Self {
+    /// What `buffer` holds, which was made for it.
+    fn of(buffer: Buffer, dims: &[usize], element: Element) -> Self {
+        assert_eq!(buffer.bytes(), bytes(dims, element), "an array fills its buffer");
         Self { buffer: Arc::new(buffer), offset: 0, dims: dims.to_vec(), element }
     }
 
     pub fn zeros(context: &Arc<Context>, dims: &[usize], element: Element) -> Result<Self> {
         let array = Self::new(context, dims, element)?;
-        context.clear(Stream::Compute, array.address(), 0, array.bytes())?;
+        array.buffer.fill(0)?;
         Ok(array)
     }
 
     /// A copy of `bytes` in the order of the computing stream.
     pub fn uploaded(context: &Arc<Context>, bytes: &[u8], dims: &[usize], element: Element) -> Result<Self> {
         let array = Self::new(context, dims, element)?;
-        context.upload(array.address(), &bytes[..array.bytes()])?;
+        array.buffer.upload(0, &bytes[..array.bytes()])?;
         Ok(array)
+    }
+
+    /// One array on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to
+    /// put what is there, once for every piece: `phase` bytes (below `PAGE`) behind the beginning of a page. Their bytes are
+    /// there when this returns, and `complete` makes them arrays like any other.
+    pub fn received(
+        contexts: &[&Arc<Context>],
+        dims: &[usize],
+        element: Element,
+        phase: usize,
+        fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
+    ) -> Result<Vec<Self>> {
+        let buffers = memory::receive(contexts, bytes(dims, element), phase, fill)?;
+        Ok(buffers.into_iter().map(|buffer| Self::of(buffer, dims, element)).collect())
+    }
+
+    /// An array with anything in it, on the same GPU and in the order of the same stream.
+    pub fn beside(&self, dims: &[usize], element: Element) -> Result<Self> {
+        let buffer = Buffer::new(self.context(), bytes(dims, element), self.buffer.stream())?;
+        Ok(Self::of(buffer, dims, element))
+    }
+
+    /// The same of which every byte is `value`.
+    pub fn filled_beside(&self, value: u8, dims: &[usize], element: Element) -> Result<Self> {
+        let array = self.beside(dims, element)?;
+        array.buffer.fill(value)?;
+        Ok(array)
+    }
+
+    /// Waits until what the calling thread has done to an array on the copying stream is complete: from then on it is used in
+    /// the order of the computing stream.
+    ///
+    /// # Errors
+    /// `internal` where its memory is shared.
+    pub fn complete(mut self) -> Result<Self> {
+        match Arc::get_mut(&mut self.buffer) {
+            Some(buffer) => buffer.hand_over()?,
+            None => fault!("{self:?} is shared before it is complete"),
+        }
+        Ok(self)
     }
 
     pub fn context(&self) -> &Arc<Context> {
         self.buffer.context()
     }
 
-    pub fn address(&self) -> u64 {
-        self.buffer.address() + self.offset as u64
+    /// The stream in whose order the array is used.
+    pub(super) fn stream(&self) -> Stream {
+        self.buffer.stream()
+    }
+
+    /// Where it begins on the GPU; all its numbers lie there.
+    pub(super) fn address(&self) -> Result<u64> {
+        self.buffer.address_of(self.range())
+    }
+
+    /// Its bytes of the buffer.
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes()
     }
 
     pub fn element(&self) -> Element {
@@ -98,47 +160,49 @@ impl Array {
     }
 
     fn bytes(&self) -> usize {
-        self.len() * self.element.bytes()
+        bytes(&self.dims, self.element)
     }
 
-    /// As an argument of a kernel.
-    pub fn arg(&self) -> Arg {
-        Arg::Address(self.address())
-    }
-
-    /// All bytes, once the computing stream has made them.
+    /// All bytes, once the stream has made them.
     pub fn download(&self, to: &mut [u8]) -> Result<()> {
-        self.context().download(Stream::Compute, self.address(), &mut to[..self.bytes()])
+        self.buffer.download(self.offset, &mut to[..self.bytes()])
     }
 
-    /// The same numbers in other dimensions, as many.
-    pub fn reshaped(&self, dims: &[usize]) -> Self {
-        debug_assert_eq!(dims.iter().product::<usize>(), self.len());
-        Self { dims: dims.to_vec(), ..self.clone() }
+    /// The same numbers in other dimensions.
+    ///
+    /// # Errors
+    /// `internal` where they are not as many.
+    pub fn reshaped(&self, dims: &[usize]) -> Result<Self> {
+        if dims.iter().product::<usize>() != self.len() {
+            fault!("{:?} cannot become {dims:?}", self.dims);
+        }
+        Ok(Self { dims: dims.to_vec(), ..self.clone() })
     }
 
     /// `count` rows of the first dimension, in the same memory.
-    pub fn rows(&self, first: usize, count: usize) -> Self {
-        let row = self.bytes() / self.dims[0].max(1);
-        let mut rows = self.clone();
-        rows.dims[0] = count;
-        rows.offset += first * row;
-        rows
+    ///
+    /// # Errors
+    /// `internal` where there are not so many.
+    pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
+        match self.dims.first() {
+            Some(rows) if first.checked_add(count).is_some_and(|end| end <= *rows) => {
+                let mut part = self.clone();
+                part.dims[0] = count;
+                part.offset += first * (self.bytes() / (*rows).max(1));
+                Ok(part)
+            }
+            _ => fault!("rows {first}..{} of {:?}", first.saturating_add(count), self.dims),
+        }
     }
 
     /// Copies `rows` to where row `first` begins.
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         let row = self.bytes() / self.dims[0].max(1);
-        self.context().copy(rows.address(), self.address() + (first * row) as u64, rows.bytes())
+        self.buffer.copy(self.offset + first * row, &rows.buffer, rows.range())
     }
 
     /// An array of f32 of the same dimensions, with anything in it.
     pub fn like(&self) -> Result<Self> {
         Self::new(self.context(), &self.dims, Element::F32)
-    }
-
-    /// Starts an elementwise kernel over `count` numbers on the computing stream.
-    pub fn each(&self, name: &'static str, count: usize, args: &[Arg]) -> Result<()> {
-        self.context().each(Stream::Compute, name, count, args)
     }
 }

@@ -1,16 +1,16 @@
 //! Products by cuBLAS.
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 
 use cudarc::cublas::result;
 use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_t as Operation, cudaDataType as Type};
 
 use super::array::{Array, Element};
-use super::context::Context;
 use super::cublas::failed;
 use super::driver_context::Stream;
 use super::timeline::Amount;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, fault};
 
 /// How a product is rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,21 +34,30 @@ fn size(value: usize) -> Result<c_int> {
     c_int::try_from(value).map_err(|_| Error::new(Kind::Unsupported, format!("cuBLAS: {value} is too large a size")))
 }
 
-fn data_type(element: Element) -> Type {
+fn data_type(element: Element) -> Result<Type> {
     match element {
-        Element::F32 => Type::CUDA_R_32F,
-        Element::Bf16 => Type::CUDA_R_16BF,
-        Element::U8 => Type::CUDA_R_8U,
+        Element::F32 => Ok(Type::CUDA_R_32F),
+        Element::Bf16 => Ok(Type::CUDA_R_16BF),
+        other => fault!("a product of {other:?}"),
     }
 }
 
 /// y [rows, out] = x [rows, input] · w, where `w` is [out, input], or [input, out] if `input_first`. `x` and `w` are of one
 /// type, `y` is f32.
+///
+/// # Errors
+/// `internal` when the arrays do not fit each other, `unsupported` when cuBLAS cannot count to their sizes, and those of cuBLAS.
 pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Precision) -> Result<()> {
     let (rows, input) = x.dims2();
     let out = y.dims2().1;
     if rows == 0 {
         return Ok(());
+    }
+    let types = y.element() == Element::F32 && x.element() == w.element();
+    let of_one_gpu = [y, w].iter().all(|other| Arc::ptr_eq(other.context(), x.context()));
+    let in_order = [y, x, w].iter().all(|array| array.stream() == Stream::Compute);
+    if !types || !of_one_gpu || !in_order || y.len() < rows * out || w.len() < input * out {
+        fault!("a product of {x:?} and {w:?} to {y:?}");
     }
     // cuBLAS counts along columns: what it computes is the transpose, y^T = w^T x^T.
     let (turn, w_stride) = match input_first {
@@ -57,12 +66,13 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     };
     let (one, zero) = (1f32, 0f32);
     let context = x.context();
-    context.enter()?;
+    let current = context.enter()?;
     let blas = context.blas();
     let operations = 2.0 * (rows * input) as f64 * out as f64;
     let name = if x.element() == Element::Bf16 { "product in bf16" } else { "product in f32" };
-    context.timed(Stream::Compute, name, Amount::Operations(operations), || {
-        // SAFETY: the sizes are those of the arrays, all on the GPU of the handle; its stream orders the work.
+    context.timed(&current, Stream::Compute, name, Amount::Operations(operations), || {
+        // SAFETY: the arrays are on the GPU of the handle, are used in the order of its stream, and have as many numbers as the
+        // sizes say. Both factors outlive the call, which reads them.
         let done = unsafe {
             result::gemm_ex(
                 blas.0,
@@ -72,14 +82,14 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
                 size(rows)?,
                 size(input)?,
                 std::ptr::from_ref(&one).cast(),
-                w.address() as *const c_void,
-                data_type(w.element()),
+                w.address()? as *const c_void,
+                data_type(w.element())?,
                 size(w_stride)?,
-                x.address() as *const c_void,
-                data_type(x.element()),
+                x.address()? as *const c_void,
+                data_type(x.element())?,
                 size(input)?,
                 std::ptr::from_ref(&zero).cast(),
-                y.address() as *mut c_void,
+                y.address()? as *mut c_void,
                 Type::CUDA_R_32F,
                 size(out)?,
                 precision.compute(),
@@ -90,45 +100,43 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     })
 }
 
-/// Addresses of a batch of matrices of f32 on the GPU, and the distance of their rows.
+/// Where the addresses of a batch of matrices of f32 are on a GPU, and the distance of the matrices' rows.
 #[derive(Clone, Copy)]
-pub struct Batch {
-    pub list: u64,
-    pub stride: usize,
+pub(super) struct Batch {
+    pub(super) list: u64,
+    pub(super) stride: usize,
 }
 
-/// Sizes of each product of a batch.
-#[derive(Clone, Copy)]
-pub struct Sizes {
-    pub rows: usize,
-    pub input: usize,
-    pub out: usize,
-    pub count: usize,
-}
-
-/// y = x · w for each of a batch; `w` is [out, input], or [input, out] if `input_first`.
-pub fn products(
-    context: &Context,
-    (y, x, w): (Batch, Batch, Batch),
-    sizes: Sizes,
+/// y = x · w for each of a batch of `count`; `w` is [out, input], or [input, out] if `input_first`.
+///
+/// # Safety
+/// Each list has `count` addresses when the computing stream of the GPU of `on` gets there, of memory of that GPU which is used
+/// and freed in the order of this stream: at those of `y` are `rows` rows of `out` numbers, at those of `x` `rows` rows of
+/// `input`, and at those of `w` the numbers of a matrix of `input` and `out`.
+pub(super) unsafe fn products(
+    on: &Array,
+    [y, x, w]: [Batch; 3],
+    [rows, input, out]: [usize; 3],
+    count: usize,
     input_first: bool,
     precision: Precision,
 ) -> Result<()> {
     let turn = if input_first { Operation::CUBLAS_OP_N } else { Operation::CUBLAS_OP_T };
     let (one, zero) = (1f32, 0f32);
-    context.enter()?;
+    let context = on.context();
+    let current = context.enter()?;
     let blas = context.blas();
-    let operations = 2.0 * (sizes.count * sizes.rows * sizes.input) as f64 * sizes.out as f64;
-    context.timed(Stream::Compute, "batch of products", Amount::Operations(operations), || {
-        // SAFETY: the caller's lists hold `count` addresses each, of matrices of these sizes.
+    let operations = 2.0 * (count * rows * input) as f64 * out as f64;
+    context.timed(&current, Stream::Compute, "batch of products", Amount::Operations(operations), || {
+        // SAFETY: the caller promises what the lists hold, on the GPU of the handle; both factors outlive the call.
         let status = unsafe {
             sys::cublasGemmBatchedEx(
                 blas.0,
                 turn,
                 Operation::CUBLAS_OP_N,
-                size(sizes.out)?,
-                size(sizes.rows)?,
-                size(sizes.input)?,
+                size(out)?,
+                size(rows)?,
+                size(input)?,
                 std::ptr::from_ref(&one).cast(),
                 w.list as *const *const c_void,
                 Type::CUDA_R_32F,
@@ -140,7 +148,7 @@ pub fn products(
                 y.list as *const *mut c_void,
                 Type::CUDA_R_32F,
                 size(y.stride)?,
-                size(sizes.count)?,
+                size(count)?,
                 precision.compute(),
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )

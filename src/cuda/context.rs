@@ -7,24 +7,17 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::result;
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use super::account::Account;
 use super::cublas::Blas;
-use super::driver_context::{DriverContext, Stream, failed, out_of_memory};
-use super::kernels::{Arg, Kernels, THREADS};
+use super::driver_context::{Current, DriverContext, Stream, failed, out_of_memory};
+use super::kernels::{Arg, Grid, Kernels, Name};
 use super::staging::{Event, Half};
 use super::timeline::{Amount, Timeline};
 use crate::error::Result;
 
-/// Most blocks of an elementwise kernel, whose threads then take several numbers each.
-const MOST_BLOCKS: u64 = 1 << 14;
-/// Bytes of each piece that is uploaded for the computing stream.
-const UPLOAD_BYTES: usize = 1 << 20;
 /// One part in so many of the free memory stays free, for the driver and cuBLAS.
 const UNTOUCHED: usize = 20;
-/// Pieces in flight.
-const UPLOADS: usize = 8;
 
 /// A GPU that computes.
 pub struct Context {
@@ -40,9 +33,9 @@ pub struct Context {
     timeline: Option<Timeline>,
 }
 
-// SAFETY: the driver's objects may be used from any thread whose current context is theirs; `enter` sees to that, and the
-// cuBLAS handle is behind a lock.
+// SAFETY: the driver's objects may be used and freed by any thread whose current context is theirs, which `enter` sees to.
 unsafe impl Send for Context {}
+// SAFETY: as for `Send`, and by several threads at once; the cuBLAS handle, which may not, is behind a lock.
 unsafe impl Sync for Context {}
 
 impl Context {
@@ -50,23 +43,20 @@ impl Context {
     pub fn open(index: usize) -> Result<Arc<Self>> {
         let opening = |error| failed(&format!("opening cuda:{index}"), error);
         let driver = DriverContext::open(index).map_err(opening)?;
-        let compute = driver.stream(Stream::Compute);
-        let kernels = Kernels::load().map_err(opening)?;
-        let blas = Mutex::new(Blas::start(compute)?);
+        let current = driver.enter()?;
+        let kernels = Kernels::load(&current).map_err(opening)?;
+        let blas = Mutex::new(Blas::start(&current)?);
         let (free, _) = result::mem_get_info().map_err(opening)?;
         let account = Mutex::new(Account { limit: free - free / UNTOUCHED, ..Account::default() });
         let (uploads, idle, pace) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
-        let timeline = Timeline::wanted(compute)?;
+        let timeline = Timeline::wanted(&current)?;
+        drop(current);
         Ok(Arc::new(Self { driver, blas, kernels, uploads, idle, pace, account, timeline }))
     }
 
-    /// Makes this context the calling thread's.
-    pub(super) fn enter(&self) -> Result<()> {
+    /// Makes this context the calling thread's, for as long as the guard lives.
+    pub(super) fn enter(&self) -> Result<Current<'_>> {
         self.driver.enter()
-    }
-
-    pub(super) fn stream(&self, stream: Stream) -> CUstream {
-        self.driver.stream(stream)
     }
 
     pub(super) fn blas(&self) -> MutexGuard<'_, Blas> {
@@ -86,9 +76,10 @@ impl Context {
         self.timeline.as_ref()
     }
 
-    /// Puts `work` on a stream, between marks where somebody wants to know when it was done.
+    /// Puts `work` on a stream of this context, which is current, between marks where somebody wants to know when it was done.
     pub(super) fn timed(
         &self,
+        current: &Current,
         stream: Stream,
         what: &str,
         amount: Amount,
@@ -96,7 +87,7 @@ impl Context {
     ) -> Result<()> {
         match &self.timeline {
             None => work(),
-            Some(timeline) => timeline.timed(&self.driver, stream, what, amount, work),
+            Some(timeline) => timeline.timed(current, stream, what, amount, work),
         }
     }
 
@@ -105,8 +96,7 @@ impl Context {
         if self.timeline.is_none() {
             return Ok(());
         }
-        self.enter()?;
-        self.timed(Stream::Compute, &format!("layer {layer}"), Amount::Uncounted, || Ok(()))
+        self.timed(&self.enter()?, Stream::Compute, &format!("layer {layer}"), Amount::Uncounted, || Ok(()))
     }
 
     /// Refuses to use more than `bytes` of GPU memory from now on, nor more than there are.
@@ -141,123 +131,60 @@ impl Context {
         std::mem::take(&mut self.account().full)
     }
 
-    /// Starts kernel `name` in `blocks` of `threads`.
-    pub fn launch(
-        &self,
-        stream: Stream,
-        name: &'static str,
-        blocks: (u32, u32),
-        threads: u32,
-        args: &[Arg],
-    ) -> Result<()> {
-        self.enter()?;
-        self.timed(stream, name, Amount::Uncounted, || {
-            self.kernels.launch(self.stream(stream), name, blocks, threads, args)
+    /// Puts a kernel on a stream.
+    ///
+    /// # Safety
+    /// `args` are what this kernel takes, in its order, and at every address is memory of this GPU that has as many numbers as
+    /// the kernel meets, and is used and freed in the order of `stream`.
+    pub(super) unsafe fn launch(&self, stream: Stream, name: Name, grid: Grid, args: &[Arg]) -> Result<()> {
+        let current = self.enter()?;
+        self.timed(&current, stream, name.1, Amount::Uncounted, || {
+            // SAFETY: `open` has loaded the kernels into this context; the caller promises the rest.
+            unsafe { self.kernels.launch(&current, stream, name, grid, args) }
         })
     }
 
-    /// Starts a kernel that meets `count` numbers, as many threads as are useful.
-    pub fn each(&self, stream: Stream, name: &'static str, count: usize, args: &[Arg]) -> Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        let blocks = (count as u64).div_ceil(THREADS as u64).min(MOST_BLOCKS);
-        self.launch(stream, name, (blocks as u32, 1), THREADS, args)
-    }
-
-    /// Copies `bytes` to `to` in the order of the computing stream, without waiting for it.
-    pub fn upload(&self, to: CUdeviceptr, bytes: &[u8]) -> Result<()> {
-        self.enter()?;
-        let mut uploads = self.uploads.lock().expect("no panic under this lock");
-        for (i, piece) in bytes.chunks(UPLOAD_BYTES).enumerate() {
-            let (halves, next) = &mut *uploads;
-            if halves.len() < UPLOADS {
-                halves.push(Half::new(UPLOAD_BYTES)?);
-            }
-            let half = &mut halves[*next];
-            *next = (*next + 1) % UPLOADS;
-            half.wait()?;
-            half.bytes()[..piece.len()].copy_from_slice(piece);
-            self.timed(Stream::Compute, "to the GPU", Amount::Bytes(piece.len()), || {
-                half.send(0..piece.len(), to + (i * UPLOAD_BYTES) as u64, self.stream(Stream::Compute))
-            })?;
-        }
-        Ok(())
+    /// The pinned memory from which pieces of `UPLOAD_BYTES` are uploaded, and the piece whose turn it is.
+    pub(super) fn uploads(&self) -> MutexGuard<'_, (Vec<Half>, usize)> {
+        self.uploads.lock().expect("no panic under this lock")
     }
 
     /// Waits for what the calling thread has put on the copying stream.
-    pub fn settle(&self) -> Result<()> {
-        self.enter()?;
-        let event = Event::new()?;
-        event.record(self.stream(Stream::Copy))?;
+    pub(super) fn settle(&self) -> Result<()> {
+        let current = self.enter()?;
+        let event = Event::new(&current)?;
+        event.record(&current, Stream::Copy)?;
         event.wait()
     }
 
     /// Waits for what was on the computing stream at the last call: the host prepares one step while the GPU does another, and
     /// memory that is freed on the stream is soon free indeed.
     pub fn pace(&self) -> Result<()> {
-        self.enter()?;
-        let now = Event::new()?;
-        now.record(self.stream(Stream::Compute))?;
+        let current = self.enter()?;
+        let now = Event::new(&current)?;
+        now.record(&current, Stream::Compute)?;
         match self.pace.lock().expect("no panic under this lock").replace(now) {
             Some(before) => before.wait(),
             None => Ok(()),
         }
     }
-
-    /// Waits for both streams. In the current context.
-    pub(super) fn finish(&self) -> Result<()> {
-        self.driver.finish()
-    }
-
-    /// Copies from `from` once the stream has done what is before it.
-    pub fn download(&self, stream: Stream, from: CUdeviceptr, bytes: &mut [u8]) -> Result<()> {
-        self.enter()?;
-        let copying = |error| failed("copying from the GPU", error);
-        self.timed(stream, "from the GPU", Amount::Bytes(bytes.len()), || {
-            // SAFETY: `from` has as many bytes; the copy is complete before this returns.
-            unsafe { result::memcpy_dtoh_async(bytes, from, self.stream(stream)) }.map_err(copying)
-        })?;
-        // SAFETY: the stream is this context's.
-        unsafe { result::stream::synchronize(self.stream(stream)) }.map_err(copying)
-    }
-
-    /// Copies within the GPU.
-    pub fn copy(&self, from: CUdeviceptr, to: CUdeviceptr, bytes: usize) -> Result<()> {
-        self.enter()?;
-        self.timed(Stream::Compute, "within the GPU", Amount::Bytes(bytes), || {
-            // SAFETY: the caller's arrays have as many bytes, and do not overlap.
-            unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream(Stream::Compute)) }
-                .map_err(|error| failed("copying on the GPU", error))
-        })
-    }
-
-    /// Makes `bytes` bytes zero.
-    pub fn clear(&self, stream: Stream, at: CUdeviceptr, value: u8, bytes: usize) -> Result<()> {
-        self.enter()?;
-        self.timed(stream, "clear", Amount::Bytes(bytes), || {
-            // SAFETY: the caller's buffer has as many bytes.
-            unsafe { result::memset_d8_async(at, value, bytes, self.stream(stream)) }
-                .map_err(|error| failed("clearing GPU memory", error))
-        })
-    }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.enter().is_err() {
-            return;
-        }
-        // SAFETY: nothing uses the streams any more: every buffer holds this context.
+        let Ok(current) = self.driver.enter() else { return };
+        _ = current.finish();
+        self.timeline.take();
+        self.pace.get_mut().expect("no panic under this lock").take();
+        self.idle.get_mut().expect("no panic under this lock").clear();
+        self.uploads.get_mut().expect("no panic under this lock").0.clear();
+        // SAFETY: the streams have come to their ends and nobody uses them any more: every buffer holds this context.
         unsafe {
-            _ = self.finish();
-            self.timeline.take();
-            self.pace.get_mut().expect("no panic under this lock").take();
-            self.idle.get_mut().expect("no panic under this lock").clear();
-            self.uploads.get_mut().expect("no panic under this lock").0.clear();
-            self.blas().end();
-            self.kernels.unload();
-            self.driver.release();
+            self.blas.get_mut().expect("no panic under this lock").end(&current);
+            self.kernels.unload(&current);
         }
+        drop(current);
+        // SAFETY: all that was made in this context is gone, and only `self` enters it.
+        unsafe { self.driver.release() };
     }
 }

@@ -79,7 +79,7 @@ impl Library {
         // SAFETY: the name is a string; the loader runs the library's own initialisation.
         let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW) };
         if library.is_null() {
-            // SAFETY: after a failure the loader has a message, valid until this thread's next call.
+            // SAFETY: after a failure the loader has a message, which is valid until this thread's next call of it.
             let why = unsafe { text(libc::dlerror()) };
             return Err(Missing::Library(why));
         }
@@ -97,7 +97,7 @@ impl Library {
         if address.is_null() {
             return Err(Missing::Function(name.to_str().expect("ASCII")));
         }
-        // SAFETY: of one size, and of this type as the caller promises.
+        // SAFETY: both are pointers, of one size, and the caller promises that the function has this type.
         Ok(unsafe { std::mem::transmute_copy(&address) })
     }
 
@@ -106,7 +106,7 @@ impl Library {
             return Ok(());
         }
         let mut name = std::ptr::null();
-        // SAFETY: the signature of cuGetErrorName; it leaves the pointer alone or makes it a constant string.
+        // SAFETY: this is the signature of cuGetErrorName, which leaves the pointer alone or makes it a constant string.
         let name = unsafe {
             let describe: extern "C" fn(c_int, *mut *const c_char) -> c_int = self.function(c"cuGetErrorName")?;
             describe(code, &mut name);
@@ -123,7 +123,7 @@ impl Library {
 unsafe fn text(from: *const c_char) -> String {
     match from.is_null() {
         true => "unknown".to_string(),
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that what is not null is a string.
         false => unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned(),
     }
 }
@@ -135,20 +135,21 @@ impl Driver {
         type Number = extern "C" fn(*mut c_int) -> c_int;
         type OfDevice = extern "C" fn(*mut c_int, c_int) -> c_int;
         type Attribute = extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
-        // SAFETY: the signatures of the driver API.
-        let (init, version, count, get, attribute): (extern "C" fn(u32) -> c_int, Number, Number, OfDevice, Attribute) = unsafe {
+        type Name = extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+        type Memory = extern "C" fn(*mut usize, c_int) -> c_int;
+        type Functions = (extern "C" fn(u32) -> c_int, Number, Number, OfDevice, Attribute, Name, Memory);
+        // SAFETY: these are the signatures of the driver API.
+        let (init, version, count, get, attribute, name, memory): Functions = unsafe {
             (
                 library.function(c"cuInit")?,
                 library.function(c"cuDriverGetVersion")?,
                 library.function(c"cuDeviceGetCount")?,
                 library.function(c"cuDeviceGet")?,
                 library.function(c"cuDeviceGetAttribute")?,
+                library.function(c"cuDeviceGetName")?,
+                library.function(c"cuDeviceTotalMem_v2")?,
             )
         };
-        let (name, memory): (
-            extern "C" fn(*mut c_char, c_int, c_int) -> c_int,
-            extern "C" fn(*mut usize, c_int) -> c_int,
-        ) = unsafe { (library.function(c"cuDeviceGetName")?, library.function(c"cuDeviceTotalMem_v2")?) };
         library.check("cuInit", init(0))?;
         let (mut number, mut devices) = (0, 0);
         library.check("cuDriverGetVersion", version(&mut number))?;

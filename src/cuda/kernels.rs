@@ -1,69 +1,76 @@
-//! The kernels of a GPU: loaded by the driver, and started by name.
+//! The kernels of a GPU, loaded by the driver.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUstream};
+use cudarc::driver::sys;
 
-use super::driver_context::failed;
+use super::driver_context::{Current, Stream, failed};
 use super::ptx;
-use crate::error::Result;
+use crate::error::{Result, fault};
 
 /// Threads of a block; the kernels that sum are written for it.
-pub const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 256;
 
-/// An argument of a kernel.
+/// An argument of a kernel as the driver takes it.
 #[derive(Clone, Copy)]
-pub enum Arg {
+pub(super) enum Arg {
     Address(u64),
     U32(u32),
     U64(u64),
     F32(f32),
 }
 
-impl Arg {
-    pub fn size(value: usize) -> Self {
-        Self::U32(u32::try_from(value).expect("a dimension below 2^32"))
-    }
-
-    pub fn count(value: usize) -> Self {
-        Self::U64(value as u64)
-    }
+/// Blocks in two dimensions, and threads of each.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) blocks: (u32, u32),
+    pub(super) threads: u32,
 }
+
+/// What a kernel is called: the file of `kernels/` that it is in, and its name there.
+pub(super) type Name = (&'static str, &'static str);
 
 /// All kernels of the program, in the context in which they were loaded.
 pub(super) struct Kernels {
     modules: Vec<sys::CUmodule>,
-    functions: HashMap<&'static str, sys::CUfunction>,
+    functions: HashMap<Name, sys::CUfunction>,
 }
 
 impl Kernels {
     /// Loads them into the current context.
-    pub(super) fn load() -> std::result::Result<Self, DriverError> {
+    pub(super) fn load(_: &Current) -> std::result::Result<Self, DriverError> {
         let (mut modules, mut functions) = (Vec::new(), HashMap::new());
-        for text in ptx::FILES {
+        for (file, text) in ptx::FILES {
             // SAFETY: the text ends with a NUL, and the module lives until `unload`.
             let module = unsafe { result::module::load_data(text.as_ptr().cast()) }?;
             modules.push(module);
             for name in ptx::kernels(text) {
                 let symbol = CString::new(name).expect("no NUL");
                 // SAFETY: the module was just loaded.
-                functions.insert(name, unsafe { result::module::get_function(module, symbol) }?);
+                functions.insert((file, name), unsafe { result::module::get_function(module, symbol) }?);
             }
         }
         Ok(Self { modules, functions })
     }
 
-    /// Puts kernel `name` on a stream, in `blocks` of `threads`. In the context in which it was loaded.
-    pub(super) fn launch(
+    /// Puts a kernel on a stream.
+    ///
+    /// # Safety
+    /// The kernels were loaded into the current context. `args` are what this kernel takes, in its order, and at every address
+    /// is memory of this GPU that has as many numbers as the kernel meets, and is used and freed in the order of `stream`.
+    pub(super) unsafe fn launch(
         &self,
-        stream: CUstream,
-        name: &'static str,
-        blocks: (u32, u32),
-        threads: u32,
+        current: &Current,
+        stream: Stream,
+        name: Name,
+        grid: Grid,
         args: &[Arg],
     ) -> Result<()> {
+        let Some(function) = self.functions.get(&name) else {
+            fault!("{} has no kernel {}", name.0, name.1);
+        };
         let pointer = |arg: &Arg| -> *mut c_void {
             match arg {
                 Arg::Address(value) | Arg::U64(value) => std::ptr::from_ref(value).cast_mut().cast(),
@@ -72,17 +79,18 @@ impl Kernels {
             }
         };
         let mut pointers: Vec<*mut c_void> = args.iter().map(pointer).collect();
-        let (grid, block) = ((blocks.0, blocks.1, 1), (threads, 1, 1));
-        // SAFETY: `args` are what the kernel takes, in its order; the driver copies them before it returns. Buffers are freed
-        // in the order of the stream.
-        let launched = unsafe { result::launch_kernel(self.functions[name], grid, block, 0, stream, &mut pointers) };
-        launched.map_err(|error| failed(&format!("kernel {name}"), error))
+        let (blocks, threads) = ((grid.blocks.0, grid.blocks.1, 1), (grid.threads, 1, 1));
+        // SAFETY: the caller promises what the kernel needs; the driver copies the arguments before it returns.
+        let launched =
+            unsafe { result::launch_kernel(*function, blocks, threads, 0, current.stream(stream), &mut pointers) };
+        launched.map_err(|error| failed(&format!("kernel {}", name.1), error))
     }
 
     /// # Safety
-    /// The context in which they were loaded is current, and no kernel is at work there or started any more.
-    pub(super) unsafe fn unload(&self) {
+    /// No kernel is at work, or started any more.
+    pub(super) unsafe fn unload(&self, _: &Current) {
         for module in &self.modules {
+            // SAFETY: `load` loaded it, and the caller promises that nothing uses it.
             _ = unsafe { result::module::unload(*module) };
         }
     }

@@ -8,21 +8,25 @@ mod context;
 mod cublas;
 mod driver;
 mod driver_context;
+mod heads;
 mod kernels;
+mod launch;
 mod library;
 mod memory;
 mod ptx;
+#[cfg(test)]
+mod signatures;
 mod staging;
+pub mod table;
 mod timeline;
 mod trace;
 
 pub use array::{Array, Element};
-pub use blas::{Batch, Precision, Sizes, product, products};
+pub use blas::{Precision, product};
 pub use context::Context;
 pub use driver::{Driver, Gpu, Missing};
-pub use driver_context::Stream;
-pub use kernels::{Arg, THREADS};
-pub use memory::{Buffer, receive};
+pub use heads::{HeadSizes, Heads, Operands};
+pub use launch::Indices;
 pub use trace::write_timeline;
 
 use crate::error::{Error, Result};

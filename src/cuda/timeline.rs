@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::driver::Driver;
-use super::driver_context::{DriverContext, Stream};
+use super::driver_context::{Current, Stream};
 use super::staging::Event;
 use crate::error::{Error, Result};
 
@@ -42,27 +42,28 @@ pub(super) enum Amount {
 }
 
 impl Timeline {
-    /// None unless somebody wants one. In the current context.
-    pub(super) fn wanted(compute: cudarc::driver::sys::CUstream) -> Result<Option<Self>> {
+    /// None unless somebody wants one of the current context.
+    pub(super) fn wanted(current: &Current) -> Result<Option<Self>> {
         let Some(path) = std::env::var_os(FILE).filter(|path| !path.is_empty()) else { return Ok(None) };
         let (major, minor) = Driver::open().map_or((0, 0), |driver| driver.version);
         if (major, minor) < OLDEST_DRIVER {
             return Err(Error::unsupported(format!("{FILE}: the driver is for CUDA {major}.{minor}"))
                 .hint("events can be timed with a driver for CUDA 12.8 or newer; unset it to run without a timeline"));
         }
-        let start = Event::timed()?;
-        start.record(compute)?;
+        let start = Event::timed(current)?;
+        start.record(current, Stream::Compute)?;
         Ok(Some(Self { path: path.into(), start, spans: Mutex::new(Vec::new()) }))
     }
+
     /// The file that is wanted.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts `work` on a stream of `driver`, between marks. In its context.
+    /// Puts `work` on a stream of the current context, between marks.
     pub(super) fn timed(
         &self,
-        driver: &DriverContext,
+        current: &Current,
         stream: Stream,
         what: &str,
         amount: Amount,
@@ -70,16 +71,15 @@ impl Timeline {
     ) -> Result<()> {
         // One at a time, so that what stands between two marks is this work alone.
         let mut spans = self.spans.lock().expect("no panic under this lock");
-        let (begin, end) = (Event::timed()?, Event::timed()?);
-        begin.record(driver.stream(stream))?;
+        let (begin, end) = (Event::timed(current)?, Event::timed(current)?);
+        begin.record(current, stream)?;
         work()?;
-        end.record(driver.stream(stream))?;
+        end.record(current, stream)?;
         spans.push(Span { stream, what: what.to_string(), amount, begin, end });
         Ok(())
     }
 
-    /// Takes what was done until now, as events of a trace; times are in microseconds. In the context of the streams, which have
-    /// come to their ends.
+    /// Takes what was done until now, as events of a trace; times are in microseconds. The streams have come to their ends.
     pub(super) fn events(&self, gpu: usize) -> Result<Vec<Value>> {
         let spans = std::mem::take(&mut *self.spans.lock().expect("no panic under this lock"));
         let event = |span: Span| {

@@ -15,8 +15,7 @@ pub fn write_timeline(contexts: &[&Arc<Context>]) -> Result<()> {
     let mut to: Option<&Path> = None;
     for (gpu, context) in contexts.iter().enumerate() {
         if let Some(timeline) = context.timeline() {
-            context.enter()?;
-            context.finish()?;
+            context.enter()?.finish()?;
             all.extend(timeline.events(gpu)?);
             to = Some(timeline.path());
         }

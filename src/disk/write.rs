@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub fn left_over(before: &str) -> String {
     static HOST: LazyLock<String> = LazyLock::new(|| {
         let mut name = [0u8; 64];
-        // Safety: the pointer and the length are those of the array.
+        // SAFETY: the pointer and the length are those of the array.
         unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) };
         let letters = name.iter().take_while(|byte| **byte != 0).filter(|byte| byte.is_ascii_alphanumeric());
         letters.take(24).map(|byte| *byte as char).collect()

@@ -10,9 +10,14 @@ pub struct Format {
     pub pieces: fn(shape: &[usize]) -> Vec<Piece>,
     /// The values of one matrix [out, in] from the bytes of its pieces, in their order. Every value is exact.
     pub decode: fn(pieces: &[Vec<u8>]) -> Vec<bf16>,
-    /// The kernel that does the same on a GPU: it takes the address of the values and those of the pieces, and how many bytes the
-    /// first piece has.
-    pub kernel: &'static str,
+    /// What does the same on a GPU.
+    pub kernel: Kernel,
+}
+
+/// Kernels that unpack.
+#[derive(Clone, Copy)]
+pub enum Kernel {
+    Mxfp4,
 }
 
 impl std::fmt::Debug for Format {

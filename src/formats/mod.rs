@@ -4,7 +4,7 @@
 mod format;
 pub mod mxfp4;
 
-pub use format::{Format, Piece};
+pub use format::{Format, Kernel, Piece};
 
 /// All that are read.
 static FORMATS: &[&Format] = &[&mxfp4::MXFP4];

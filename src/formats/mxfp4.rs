@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::format::{Format, Piece};
+use super::format::{Format, Kernel, Piece};
 use crate::vector::vectorised;
 
 /// Values that share a scale.
@@ -13,7 +13,7 @@ pub const BLOCK: usize = 32;
 pub const BLOCK_BYTES: usize = BLOCK / 2;
 
 /// Blocks [.., out, in / 32, 16] and scales [.., out, in / 32], both bytes, under the names that gpt-oss has for them.
-pub static MXFP4: Format = Format { name: "mxfp4", pieces, decode, kernel: "mxfp4" };
+pub static MXFP4: Format = Format { name: "mxfp4", pieces, decode, kernel: Kernel::Mxfp4 };
 
 fn pieces(shape: &[usize]) -> Vec<Piece> {
     let (input, rows) = shape.split_last().expect("a matrix");

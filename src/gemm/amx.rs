@@ -39,7 +39,7 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
     #[inline(always)]
     unsafe fn begin() {
         if AMX {
-            // SAFETY: the system has permitted tiles; they hold nothing yet.
+            // SAFETY: the system has permitted tiles, as `available` says, and reads a `Config` of 64 bytes.
             unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
         }
     }
@@ -47,18 +47,20 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
     #[inline(always)]
     unsafe fn end() {
         if AMX {
-            // SAFETY: all that the tiles held has been stored.
+            // SAFETY: `begin` has configured the tiles, and `compute` has stored all that they held.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };
         }
     }
 
     #[inline(always)]
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: `available` says that the CPU has AVX-512 with bf16.
         unsafe { pack_rows(x, first, from, depth, to) }
     }
 
     #[inline(always)]
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32) {
+    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: `available` says that the CPU has AVX-512 with bf16.
         unsafe { pack_panel(w, first, from, depth, to) }
     }
 
@@ -66,6 +68,8 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
     unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place) {
         let mut sums = Sums([0.0; 4 * AREA]);
         let halves = place.rows.div_ceil(SIDE);
+        // SAFETY: the caller promises operands of this depth, which is a multiple of `SIDE`, between `begin` and `end`; `sums`
+        // has room for four hardware tiles, and `add` is called for rows and columns that the place has.
         unsafe {
             match (AMX, halves) {
                 (true, 1) => one(depth, x, w, sums.0.as_mut_ptr()),
@@ -94,7 +98,7 @@ static PERMITTED: LazyLock<bool> = LazyLock::new(|| {
 fn permit() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XTILEDATA: libc::c_long = 18;
-    // SAFETY: it changes nothing but what a signal's frame holds.
+    // SAFETY: the call takes two numbers, and changes nothing but how much a signal's frame holds.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
 }
 
@@ -131,8 +135,12 @@ static CONFIG: Config = {
 struct Sums([f32; 4 * AREA]);
 
 /// All four tiles of sums.
+///
+/// # Safety
+/// Tiles are configured; `x` and `w` lead to `depth` rows of `WIDTH` words, a multiple of `SIDE`, and `sums` to four tiles.
 #[inline(always)]
 unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
+    // SAFETY: each turn reads `SIDE` rows of both operands, as many turns as there are, and what is stored has room.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -170,8 +178,12 @@ unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
 }
 
 /// The tiles of the first rows alone.
+///
+/// # Safety
+/// As for `two`.
 #[inline(always)]
 unsafe fn one(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
+    // SAFETY: as in `two`.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -201,29 +213,39 @@ unsafe fn one(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
 }
 
 /// `two` in plain code.
+///
+/// # Safety
+/// `x` leads to `depth` rows of `WIDTH` words, and `w` to a panel of as many.
 unsafe fn plain(depth: usize, x: *const f32, w: *const f32, sums: &mut [f32]) {
+    // SAFETY: the caller promises as many words.
+    let (x, w) =
+        unsafe { (std::slice::from_raw_parts(x, depth * WIDTH), std::slice::from_raw_parts(w, depth * WIDTH)) };
     let halves = |word: f32| [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits);
     for (at, sum) in sums.iter_mut().enumerate() {
         let (row, output) = (at / AREA % 2 * SIDE + at % SIDE, at / AREA / 2 * SIDE + at % AREA / SIDE);
         for k in 0..depth {
-            let x = halves(unsafe { *x.add(k * WIDTH + row) });
-            let w = halves(unsafe { *w.add(k / SIDE * WIDTH * SIDE + output * SIDE + k % SIDE) });
+            let x = halves(x[k * WIDTH + row]);
+            let w = halves(w[k / SIDE * WIDTH * SIDE + output * SIDE + k % SIDE]);
             *sum += x[0] * w[0] + x[1] * w[1];
         }
     }
 }
 
 /// Adds 16 outputs of 16 rows, from `row` and `column` of the place on, to what was before.
+///
+/// # Safety
+/// `place` leads to room for its rows and columns, and to as many values of a bias; `row` and `column` are among them.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn add(sums: &[f32; AREA], row: usize, column: usize, place: &Place) {
     let mut rows = [_mm512_setzero_ps(); SIDE];
     for (row, sums) in rows.iter_mut().zip(sums.as_chunks::<SIDE>().0) {
-        *row = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+        *row = load(sums);
     }
     let rows = turned(&rows);
     let mask = first(place.columns - column);
     let bias = match place.before {
+        // SAFETY: the caller promises a value for each column of the place; lanes past the last are not read.
         Before::Bias(bias) => unsafe { _mm512_maskz_loadu_ps(mask, bias.add(column)) },
         _ => _mm512_setzero_ps(),
     };
@@ -232,6 +254,7 @@ unsafe fn add(sums: &[f32; AREA], row: usize, column: usize, place: &Place) {
         if row + r >= place.rows {
             break;
         }
+        // SAFETY: the row and the columns are those of the place; lanes past the last are neither read nor written.
         unsafe {
             let to = place.y.add((row + r) * place.stride + column);
             let before = if place.before == Before::Sums { _mm512_maskz_loadu_ps(mask, to) } else { bias };
@@ -240,10 +263,26 @@ unsafe fn add(sums: &[f32; AREA], row: usize, column: usize, place: &Place) {
     }
 }
 
+/// A register of 16 words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(words: &[f32; SIDE]) -> __m512 {
+    // SAFETY: there are as many words as a register has.
+    unsafe { _mm512_loadu_ps(words.as_ptr()) }
+}
+
+/// Writes a register to the first 16 words of `to`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(to: &mut [f32], words: __m512) {
+    // SAFETY: there is room for as many words as a register has.
+    unsafe { _mm512_storeu_ps(to[..SIDE].as_mut_ptr(), words) }
+}
+
 /// Packs rows of x as [depth][WIDTH].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
     for half in (0..WIDTH).step_by(SIDE) {
         let mut rows: [&[f32]; SIDE] = [&[]; SIDE];
         for (i, row) in rows.iter_mut().enumerate().take(x.rows.saturating_sub(first + half)) {
@@ -255,7 +294,7 @@ unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut 
                 *words = rounded(row.get(2 * step..).unwrap_or(&[]));
             }
             for (k, words) in turned(&words).iter().enumerate() {
-                unsafe { _mm512_storeu_ps(to.add((step + k) * WIDTH + half), *words) };
+                store(&mut to[(step + k) * WIDTH + half..], *words);
             }
         }
     }
@@ -264,23 +303,21 @@ unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut 
 /// Packs a panel as [depth / SIDE][WIDTH][SIDE]: the rows of a hardware tile lie behind each other.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32) {
+fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
     let columns = WIDTH.min(w.out - first);
     for step in (0..depth).step_by(SIDE) {
         let input = 2 * (from + step);
         let inputs = (2 * SIDE).min(w.input - input);
-        let to = unsafe { to.add(step * WIDTH) };
+        let to = &mut to[step * WIDTH..][..SIDE * WIDTH];
         match w.order {
             Order::OutIn => {
                 for n in 0..columns {
                     let at = (first + n) * w.stride + input;
-                    unsafe {
-                        let words = match w.values {
-                            Values::Bf16(values) => padded(&values[at..at + inputs]),
-                            Values::F32(values) => rounded(&values[at..at + inputs]),
-                        };
-                        _mm512_storeu_ps(to.add(n * SIDE), words);
-                    }
+                    let words = match w.values {
+                        Values::Bf16(values) => padded(&values[at..at + inputs]),
+                        Values::F32(values) => rounded(&values[at..at + inputs]),
+                    };
+                    store(&mut to[n * SIDE..], words);
                 }
             }
             Order::InOut => {
@@ -299,13 +336,13 @@ unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *m
                         *words = _mm512_castsi512_ps(_mm512_or_si512(*low, _mm512_slli_epi32::<16>(*high)));
                     }
                     for (i, output) in turned(&words).iter().enumerate() {
-                        unsafe { _mm512_storeu_ps(to.add((n + i) * SIDE), *output) };
+                        store(&mut to[(n + i) * SIDE..], *output);
                     }
                 }
             }
         }
         if columns < WIDTH {
-            unsafe { to.add(columns * SIDE).write_bytes(0, (WIDTH - columns) * SIDE) };
+            to[columns * SIDE..].fill(0.0);
         }
     }
 }
@@ -315,10 +352,13 @@ unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *m
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn rounded(row: &[f32]) -> __m512 {
     let (low, high) = match row.first_chunk::<{ 2 * SIDE }>() {
-        Some(whole) => unsafe { (_mm512_loadu_ps(whole.as_ptr()), _mm512_loadu_ps(whole[SIDE..].as_ptr())) },
+        Some(whole) => {
+            let [low, high] = whole.as_chunks::<SIDE>().0 else { unreachable!("two registers") };
+            (load(low), load(high))
+        }
         None => (up_to_16(row), up_to_16(row.get(SIDE..).unwrap_or(&[]))),
     };
-    // SAFETY: both are 512 bits.
+    // SAFETY: both are registers of 512 bits, any of which are numbers.
     unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
@@ -326,7 +366,7 @@ fn rounded(row: &[f32]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn rounded_apart(row: &[f32]) -> __m512i {
-    // SAFETY: both are 256 bits.
+    // SAFETY: both are registers of 256 bits, any of which are numbers.
     _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(up_to_16(row))) })
 }
 
@@ -355,7 +395,7 @@ fn padded(row: &[bf16]) -> __m512 {
             &all
         }
     };
-    // SAFETY: 32 numbers are 64 bytes.
+    // SAFETY: 32 bf16 are 64 bytes, as many as a register has.
     unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
 }
 
@@ -371,7 +411,7 @@ fn widened(row: &[bf16]) -> __m512i {
             &all
         }
     };
-    // SAFETY: 16 numbers are 32 bytes.
+    // SAFETY: 16 bf16 are 32 bytes, as many as are read.
     _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(from.as_ptr().cast()) })
 }
 

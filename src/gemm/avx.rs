@@ -4,135 +4,83 @@ use std::arch::x86_64::*;
 
 use super::lanes::Lanes;
 
-/// AVX2 and FMA: 16 registers of 8.
-#[derive(Clone, Copy)]
-pub struct Avx2;
+macro_rules! lanes {
+    ($($(#[$about:meta])* $name:ident: $width:literal in $vector:ty, pairs: $pairs:literal, if $available:expr;
+        $zero:ident, $load:ident, $store:ident, $add:ident, splat $from:ident: $splat:expr,
+        multiply_add $sum:ident $a:ident $b:ident: $multiply_add:expr;)+) => {
+        $(
+            $(#[$about])*
+            #[derive(Clone, Copy)]
+            pub struct $name;
 
-impl Lanes for Avx2 {
-    type Vector = __m256;
-    const WIDTH: usize = 8;
+            impl Lanes for $name {
+                type Vector = $vector;
+                const WIDTH: usize = $width;
+                const PAIRS: bool = $pairs;
 
-    fn available() -> bool {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m256 {
-        unsafe { _mm256_setzero_ps() }
-    }
-    #[inline(always)]
-    fn prefetch(from: *const f32) {
-        // SAFETY: a prefetch of any address does nothing but take time.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m256 {
-        unsafe { _mm256_loadu_ps(from) }
-    }
-    #[inline(always)]
-    unsafe fn splat(from: *const f32) -> __m256 {
-        unsafe { _mm256_broadcast_ss(&*from) }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, vector: __m256) {
-        unsafe { _mm256_storeu_ps(to, vector) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(sum: __m256, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, sum) }
-    }
+                fn available() -> bool {
+                    $available
+                }
+                #[inline(always)]
+                unsafe fn zero() -> $vector {
+                    // SAFETY: the caller promises that the CPU has these instructions.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                fn prefetch(from: *const f32) {
+                    // SAFETY: a prefetch of any address does nothing but take time.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> $vector {
+                    // SAFETY: the caller promises that the CPU has these instructions, and the words at `from`.
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn splat($from: *const f32) -> $vector {
+                    // SAFETY: the caller promises that the CPU has these instructions, and the word at this place.
+                    unsafe { $splat }
+                }
+                #[inline(always)]
+                unsafe fn store(to: *mut f32, vector: $vector) {
+                    // SAFETY: the caller promises that the CPU has these instructions, and room at `to`.
+                    unsafe { $store(to, vector) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $vector, b: $vector) -> $vector {
+                    // SAFETY: the caller promises that the CPU has these instructions.
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn multiply_add($sum: $vector, $a: $vector, $b: $vector) -> $vector {
+                    // SAFETY: the caller promises that the CPU has these instructions; all bits are pairs of bf16.
+                    unsafe { $multiply_add }
+                }
+            }
+        )+
+    };
 }
 
-/// AVX-512: 32 registers of 16.
-#[derive(Clone, Copy)]
-pub struct Avx512;
+lanes! {
+    /// AVX2 and FMA: 16 registers of 8.
+    Avx2: 8 in __m256, pairs: false, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+        splat from: _mm256_broadcast_ss(&*from),
+        multiply_add sum a b: _mm256_fmadd_ps(a, b, sum);
 
-impl Lanes for Avx512 {
-    type Vector = __m512;
-    const WIDTH: usize = 16;
+    /// AVX-512: 32 registers of 16.
+    Avx512: 16 in __m512, pairs: false, if Avx2::available() && is_x86_feature_detected!("avx512f");
+        _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+        splat from: _mm512_set1_ps(*from),
+        multiply_add sum a b: _mm512_fmadd_ps(a, b, sum);
 
-    fn available() -> bool {
-        Avx2::available() && is_x86_feature_detected!("avx512f")
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
-    fn prefetch(from: *const f32) {
-        // SAFETY: a prefetch of any address does nothing but take time.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m512 {
-        unsafe { _mm512_loadu_ps(from) }
-    }
-    #[inline(always)]
-    unsafe fn splat(from: *const f32) -> __m512 {
-        unsafe { _mm512_set1_ps(*from) }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, vector: __m512) {
-        unsafe { _mm512_storeu_ps(to, vector) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, sum) }
-    }
-}
-
-/// AVX-512 with products of bf16 pairs, summed in f32.
-#[derive(Clone, Copy)]
-pub struct Avx512Bf16;
-
-impl Lanes for Avx512Bf16 {
-    type Vector = __m512;
-    const WIDTH: usize = 16;
-    const PAIRS: bool = true;
-
-    fn available() -> bool {
-        Avx512::available() && is_x86_feature_detected!("avx512bf16")
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        unsafe { Avx512::zero() }
-    }
-    #[inline(always)]
-    fn prefetch(from: *const f32) {
-        // SAFETY: a prefetch of any address does nothing but take time.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m512 {
-        unsafe { Avx512::load(from) }
-    }
-    #[inline(always)]
-    unsafe fn splat(from: *const f32) -> __m512 {
-        unsafe { Avx512::splat(from) }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, vector: __m512) {
-        unsafe { Avx512::store(to, vector) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { Avx512::add(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
-        unsafe {
-            _mm512_dpbf16_ps(
-                sum,
-                std::mem::transmute::<__m512, __m512bh>(a),
-                std::mem::transmute::<__m512, __m512bh>(b),
-            )
-        }
-    }
+    /// AVX-512 with products of bf16 pairs, summed in f32.
+    Avx512Bf16: 16 in __m512, pairs: true, if Avx512::available() && is_x86_feature_detected!("avx512bf16");
+        _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+        splat from: _mm512_set1_ps(*from),
+        multiply_add sum a b: _mm512_dpbf16_ps(
+            sum,
+            std::mem::transmute::<__m512, __m512bh>(a),
+            std::mem::transmute::<__m512, __m512bh>(b),
+        );
 }

@@ -1,5 +1,7 @@
 //! The kinds of tiles, each compiled for the vector instructions it is made of, and the choice among them.
 
+use std::ops::Range;
+
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 #[cfg(target_arch = "x86_64")]
@@ -23,7 +25,8 @@ macro_rules! kinds {
                 kinds.into_iter().filter(|kind| kind.available()).collect()
             }
 
-            fn available(self) -> bool {
+            /// Whether this CPU can run it.
+            pub fn available(self) -> bool {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::available()),+ }
             }
 
@@ -50,12 +53,15 @@ macro_rules! kinds {
             /// Packs tiles of `x`, whose row `first` begins the first of all tiles, to their places behind `to`.
             ///
             /// # Safety
-            /// `to` has room for all tiles of `rows` rows and `words` words.
-            pub unsafe fn pack(self, x: &Rows, first: usize, rows: usize, tiles: std::ops::Range<usize>, words: usize, to: *mut f32) {
+            /// This CPU can run the kind, and `to` has room for all tiles of `rows` rows and `words` words; nobody else uses the
+            /// places of these.
+            pub unsafe fn pack(self, x: &Rows, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
                 match self { $($(#[$cfg])* Kind::$kind => {
-                    kinds!(@feature $features, unsafe fn run(x: &Rows, first: usize, rows: usize, tiles: std::ops::Range<usize>, words: usize, to: *mut f32) {
+                    kinds!(@feature $features, unsafe fn run(x: &Rows, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
+                        // SAFETY: the caller of `pack` promises what `pack_tiles` asks for.
                         unsafe { pack_tiles::<$tile>(x, first, rows, tiles, words, to) }
                     });
+                    // SAFETY: the caller promises that the CPU has these instructions.
                     unsafe { run(x, first, rows, tiles, words, to) }
                 })+ }
             }
@@ -63,12 +69,15 @@ macro_rules! kinds {
             /// Computes a chunk into `y`, whose rows are `stride` apart; `scratch` is for panels of the weight.
             ///
             /// # Safety
-            /// `chunk.packed` holds what `pack` wrote, and `y` all outputs of the chunk.
+            /// This CPU can run the kind, `chunk.packed` holds what `pack` wrote, and `y` has room for all outputs of the chunk,
+            /// which nobody else uses.
             pub unsafe fn chunk(self, chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
                 match self { $($(#[$cfg])* Kind::$kind => {
                     kinds!(@feature $features, unsafe fn run(chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
+                        // SAFETY: the caller of `chunk` promises what `run` asks for.
                         unsafe { chunk.run::<$tile>(y, stride, scratch) }
                     });
+                    // SAFETY: the caller promises that the CPU has these instructions.
                     unsafe { run(chunk, y, stride, scratch) }
                 })+ }
             }
@@ -79,9 +88,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Portable(Registers<lanes::Portable, 4>, ""),
+    Portable(Registers<lanes::Portable<false>, 4>, ""),
     #[cfg(test)]
-    PortablePairs(Registers<lanes::PortablePairs, 4>, ""),
+    PortablePairs(Registers<lanes::Portable<true>, 4>, ""),
     #[cfg(target_arch = "x86_64")]
     Avx2(Registers<avx::Avx2, 6>, "avx2,fma"),
     #[cfg(target_arch = "x86_64")]

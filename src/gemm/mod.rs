@@ -16,6 +16,7 @@ mod lanes;
 mod operands;
 mod pack;
 mod scratch;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -29,6 +30,7 @@ pub use kind::Kind;
 use operands::check;
 pub use operands::{Factor, Out, Rows, Values, Weight};
 pub use scratch::Scratch;
+pub use shared::Shared;
 
 /// Bytes that products of `rows` rows of `input` values keep: x packed, and panels of weights for each thread.
 pub fn kept_bytes(rows: usize, input: usize, threads: usize) -> usize {
@@ -37,6 +39,7 @@ pub fn kept_bytes(rows: usize, input: usize, threads: usize) -> usize {
 
 /// y = x · Wᵀ + bias for each factor, on all threads; x is packed once.
 pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
+    assert!(kind.available(), "a kind of tile that this CPU has");
     for Factor { w, bias, y } in factors.iter() {
         check(x, w, *bias, y);
     }
@@ -48,28 +51,34 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
         let rows = block.min(x.rows - first);
         let tiles = rows.div_ceil(kind.rows());
         let packed = buffer.reserve(tiles * kind.rows() * words);
-        let from = Pointer(packed.as_mut_ptr());
+        let from = Shared::of(packed);
         let tiles_per_pack = (tiles / (TASKS_PER_THREAD * threads)).clamp(1, TILES_PER_PACK);
         let pack = |i: usize| {
             let tiles = i * tiles_per_pack..(i * tiles_per_pack + tiles_per_pack).min(tiles);
-            // SAFETY: every tile has its own places in the buffer, which has room for all.
-            unsafe { kind.pack(x, first, rows, tiles, words, from.get()) }
+            // SAFETY: this CPU has the kind. Every tile has its own places in the buffer, which has room for all.
+            unsafe { kind.pack(x, first, rows, tiles, words, from.begin()) }
         };
         (0..tiles.div_ceil(tiles_per_pack)).into_par_iter().for_each(pack);
-        let cuts: Vec<(Cut, Pointer, &Factor)> = factors
+        let cuts: Vec<Divided> = factors
             .iter_mut()
-            .map(|f| (Cut::new(kind, tiles, f.w.out, threads), Pointer(f.y.values.as_mut_ptr()), &*f))
+            .map(|Factor { w, bias, y }| Divided {
+                cut: Cut::new(kind, tiles, w.out, threads),
+                to: Shared::of(y.values),
+                stride: y.stride,
+                w,
+                bias: *bias,
+            })
             .collect();
-        let tasks = cuts.iter().flat_map(|of| (0..of.0.tasks()).map(move |task| (of, task))).collect::<Vec<_>>();
-        tasks.into_par_iter().with_max_len(1).for_each(|((cut, to, factor), task)| {
+        let tasks = cuts.iter().flat_map(|of| (0..of.cut.tasks()).map(move |task| (of, task))).collect::<Vec<_>>();
+        tasks.into_par_iter().with_max_len(1).for_each(|(Divided { cut, to, stride, w, bias }, task)| {
             let (tiles, columns) = cut.task(task);
-            let Factor { w, bias, y } = factor;
             let all_tiles = cut.tiles;
             let chunk =
-                tile::Chunk { packed: from.get(), first, rows, all_tiles, tiles, words, w, columns, bias: *bias };
+                tile::Chunk { packed: from.begin(), first, rows, all_tiles, tiles, words, w, columns, bias: *bias };
             let mut scratch = PANELS.take();
-            // SAFETY: the tasks' outputs are disjoint, and all lie within `y`.
-            unsafe { kind.chunk(&chunk, to.get(), y.stride, &mut scratch) };
+            // SAFETY: this CPU has the kind, and all tiles were packed above. The tasks' outputs are disjoint, and all lie within
+            // `y`, as `check` has seen.
+            unsafe { kind.chunk(&chunk, to.begin(), *stride, &mut scratch) };
             PANELS.set(scratch);
         });
     }
@@ -78,6 +87,7 @@ pub fn multiply(kind: Kind, x: &Rows, factors: &mut [Factor]) {
 
 /// y = x · Wᵀ on this thread alone, for products that are themselves pieces of parallel work.
 pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
+    assert!(kind.available(), "a kind of tile that this CPU has");
     check(x, w, None, &y);
     let words = kind.words(w.input);
     let tiles = x.rows.div_ceil(kind.rows());
@@ -94,7 +104,7 @@ pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
         columns,
         bias: None,
     };
-    // SAFETY: the buffer has room for all tiles, `y` for all outputs.
+    // SAFETY: this CPU has the kind. The buffer has room for all tiles, and `y` for all outputs, as `check` has seen.
     unsafe {
         kind.pack(x, 0, x.rows, 0..tiles, words, packed);
         let step = MAX_PANELS * kind.columns();
@@ -104,6 +114,16 @@ pub fn multiply_here(kind: Kind, x: &Rows, w: &Weight, y: Out) {
     }
     PACKED_HERE.set(buffer);
     PANELS.set(scratch);
+}
+
+/// A factor as tasks share it.
+struct Divided<'a> {
+    cut: Cut,
+    to: Shared<'a>,
+    /// Values from one row of `to` to the next.
+    stride: usize,
+    w: &'a Weight<'a>,
+    bias: Option<&'a [f32]>,
 }
 
 /// How a product is divided among threads.
@@ -138,18 +158,6 @@ impl Cut {
     fn task(&self, i: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let (down, across) = (i / self.across() * self.tiles_per_task, i % self.across() * self.columns_per_task);
         (down..(down + self.tiles_per_task).min(self.tiles), across..(across + self.columns_per_task).min(self.out))
-    }
-}
-
-/// A pointer that tasks share; each writes its own part.
-#[derive(Clone, Copy)]
-struct Pointer(*mut f32);
-// SAFETY: see the places where it is used.
-unsafe impl Send for Pointer {}
-unsafe impl Sync for Pointer {}
-impl Pointer {
-    fn get(self) -> *mut f32 {
-        self.0
     }
 }
 

@@ -27,9 +27,10 @@ fn pair(low: f32, high: f32) -> f32 {
 /// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
 ///
 /// # Safety
-/// `to` has room for `depth * height` words; `L` is available.
+/// `L` is available.
 #[inline(always)]
-pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+    let to = &mut to[..depth * HEIGHT];
     let zeros = [0f32; DEPTH];
     let mut pairs = [[0f32; DEPTH]; HEIGHT];
     let sources: [&[f32]; HEIGHT] = if L::PAIRS {
@@ -50,13 +51,15 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
         whole = depth / 8 * 8;
         for k in (0..whole).step_by(8) {
             for r in (0..HEIGHT).step_by(8) {
+                // SAFETY: whoever transposes has AVX2. Every source has `depth` words, of which `k + 8` are no more, and `to` has
+                // as many rows of `HEIGHT`, of which no more are written than there are.
                 unsafe {
                     let mut eight = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in eight.iter_mut().enumerate() {
                         *row = std::arch::x86_64::_mm256_loadu_ps(sources[(r + i).min(HEIGHT - 1)][k..].as_ptr());
                     }
                     for (i, column) in turned(eight).into_iter().enumerate() {
-                        store(column, (HEIGHT - r).min(8), to.add((k + i) * HEIGHT + r));
+                        store(column, (HEIGHT - r).min(8), to.as_mut_ptr().add((k + i) * HEIGHT + r));
                     }
                 }
             }
@@ -64,7 +67,7 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
     }
     for (r, source) in sources.iter().enumerate() {
         for (k, value) in source.iter().enumerate().skip(whole) {
-            unsafe { *to.add(k * HEIGHT + r) = *value };
+            to[k * HEIGHT + r] = *value;
         }
     }
 }
@@ -82,10 +85,14 @@ fn pair_up(row: &[f32], words: &mut [f32]) {
 }
 
 /// The first `lanes` of a register; 4, 6 and 8 occur.
+///
+/// # Safety
+/// The CPU has AVX2, and `to` leads to room for as many words.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
     use std::arch::x86_64::*;
+    // SAFETY: the caller promises AVX2 and the room, of which no arm writes more than `lanes` words.
     unsafe {
         match lanes {
             8 => _mm256_storeu_ps(to, vector),
@@ -107,15 +114,17 @@ unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
 /// zeros.
 ///
 /// # Safety
-/// `to` has room for `depth * width` words; `L` is available.
+/// `L` is available.
 #[inline(always)]
-pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: *mut f32) {
+pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
+    let to = &mut to[..depth * width];
     let columns = width.min(w.out - first);
     if columns < width {
-        for k in 0..depth {
-            unsafe { to.add(k * width + columns).write_bytes(0, width - columns) };
+        for row in to.chunks_exact_mut(width) {
+            row[columns..].fill(0.0);
         }
     }
+    // SAFETY: the caller promises that `L` is available, which is all that `out_in` asks for.
     unsafe {
         match (w.order, w.values, L::PAIRS) {
             (Order::OutIn, Values::F32(values), false) => {
@@ -131,20 +140,20 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
                     // The last input of an odd number has no partner.
                     for n in 0..columns {
                         let value = values[(first + n) * w.stride + w.input - 1].to_bits() as u32;
-                        *to.add(whole * width + n) = f32::from_bits(value);
+                        to[whole * width + n] = f32::from_bits(value);
                     }
                 }
             }
             (Order::InOut, Values::F32(values), false) => {
                 for k in 0..depth {
                     let row = &values[(from + k) * w.stride + first..][..columns];
-                    to.add(k * width).copy_from_nonoverlapping(row.as_ptr(), columns);
+                    to[k * width..][..columns].copy_from_slice(row);
                 }
             }
             (Order::InOut, Values::Bf16(values), false) => {
                 for k in 0..depth {
                     let row = &values[(from + k) * w.stride + first..][..columns];
-                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    let to = &mut to[k * width..][..columns];
                     for (to, value) in to.iter_mut().zip(row) {
                         *to = f32::from_bits((value.to_bits() as u32) << 16);
                     }
@@ -156,7 +165,7 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
                     let odd = 2 * (from + k) + 1 < w.input;
                     let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
                     let keep = if odd { u32::MAX } else { 0 };
-                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    let to = &mut to[k * width..][..columns];
                     for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
                         *to = f32::from_bits(low.to_bits() as u32 | ((high.to_bits() as u32) << 16) & keep);
                     }
@@ -167,7 +176,7 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
                 out_in::<L, _>(Rounded(values), w, first, from, whole, width, to);
                 if whole < depth {
                     for n in 0..columns {
-                        *to.add(whole * width + n) = pair(values[(first + n) * w.stride + w.input - 1], 0.0);
+                        to[whole * width + n] = pair(values[(first + n) * w.stride + w.input - 1], 0.0);
                     }
                 }
             }
@@ -176,7 +185,7 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
                     let low = &values[2 * (from + k) * w.stride + first..][..columns];
                     let odd = 2 * (from + k) + 1 < w.input;
                     let high = if odd { &values[(2 * (from + k) + 1) * w.stride + first..][..columns] } else { low };
-                    let to = std::slice::from_raw_parts_mut(to.add(k * width), columns);
+                    let to = &mut to[k * width..][..columns];
                     for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
                         *to = pair(*low, if odd { *high } else { 0.0 });
                     }
@@ -191,8 +200,11 @@ trait Source: Copy {
     /// Stored values per word.
     const PER_WORD: usize;
     /// Word that begins at value `at`.
-    unsafe fn word(self, at: usize) -> f32;
+    fn word(self, at: usize) -> f32;
     /// Eight such words.
+    ///
+    /// # Safety
+    /// The CPU has AVX2.
     #[cfg(target_arch = "x86_64")]
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256;
 }
@@ -209,12 +221,13 @@ struct Rounded<'a>(&'a [f32]);
 impl Source for Plain<'_> {
     const PER_WORD: usize = 1;
     #[inline(always)]
-    unsafe fn word(self, at: usize) -> f32 {
+    fn word(self, at: usize) -> f32 {
         self.0[at]
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller promises AVX2, and the slice has eight f32.
         unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 8].as_ptr()) }
     }
 }
@@ -222,13 +235,14 @@ impl Source for Plain<'_> {
 impl Source for Widened<'_> {
     const PER_WORD: usize = 1;
     #[inline(always)]
-    unsafe fn word(self, at: usize) -> f32 {
+    fn word(self, at: usize) -> f32 {
         f32::from_bits((self.0[at].to_bits() as u32) << 16)
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
         use std::arch::x86_64::*;
+        // SAFETY: the caller promises AVX2, and the slice has eight bf16, which are 16 bytes.
         unsafe {
             let values = _mm_loadu_si128(self.0[at..at + 8].as_ptr().cast());
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(values)))
@@ -239,12 +253,13 @@ impl Source for Widened<'_> {
 impl Source for Pairs<'_> {
     const PER_WORD: usize = 2;
     #[inline(always)]
-    unsafe fn word(self, at: usize) -> f32 {
+    fn word(self, at: usize) -> f32 {
         f32::from_bits(self.0[at].to_bits() as u32 | (self.0[at + 1].to_bits() as u32) << 16)
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller promises AVX2, and the slice has 16 bf16, which are 32 bytes.
         unsafe { std::arch::x86_64::_mm256_loadu_ps(self.0[at..at + 16].as_ptr().cast()) }
     }
 }
@@ -252,7 +267,7 @@ impl Source for Pairs<'_> {
 impl Source for Rounded<'_> {
     const PER_WORD: usize = 2;
     #[inline(always)]
-    unsafe fn word(self, at: usize) -> f32 {
+    fn word(self, at: usize) -> f32 {
         pair(self.0[at], self.0[at + 1])
     }
     #[cfg(target_arch = "x86_64")]
@@ -260,11 +275,15 @@ impl Source for Rounded<'_> {
     unsafe fn eight(self, at: usize) -> std::arch::x86_64::__m256 {
         let mut words = [0f32; 8];
         pair_up(&self.0[at..at + 16], &mut words);
+        // SAFETY: the caller promises AVX2, and there are eight words.
         unsafe { std::arch::x86_64::_mm256_loadu_ps(words.as_ptr()) }
     }
 }
 
 /// `weight` for rows of inputs: a transposition, in squares of eight where the CPU has AVX2.
+///
+/// # Safety
+/// `L` is available.
 #[inline(always)]
 unsafe fn out_in<L: Lanes, S: Source>(
     values: S,
@@ -273,8 +292,9 @@ unsafe fn out_in<L: Lanes, S: Source>(
     from: usize,
     depth: usize,
     width: usize,
-    to: *mut f32,
+    to: &mut [f32],
 ) {
+    let to = &mut to[..depth * width];
     let columns = width.min(w.out - first);
     let start = |n: usize| (first + n) * w.stride + S::PER_WORD * from;
     let mut n = 0;
@@ -283,19 +303,21 @@ unsafe fn out_in<L: Lanes, S: Source>(
         let whole = depth / 8 * 8;
         while n + 8 <= columns {
             for k in (0..whole).step_by(8) {
+                // SAFETY: whoever transposes has AVX2. `to` has `depth` rows of `width` words; the eight that are written to row
+                // `k + i` begin at `n`, and `n + 8` are no more than `width`.
                 unsafe {
                     let mut rows = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in rows.iter_mut().enumerate() {
                         *row = values.eight(start(n + i) + S::PER_WORD * k);
                     }
                     for (i, column) in turned(rows).into_iter().enumerate() {
-                        std::arch::x86_64::_mm256_storeu_ps(to.add((k + i) * width + n), column);
+                        std::arch::x86_64::_mm256_storeu_ps(to.as_mut_ptr().add((k + i) * width + n), column);
                     }
                 }
             }
             for i in n..n + 8 {
                 for k in whole..depth {
-                    unsafe { *to.add(k * width + i) = values.word(start(i) + S::PER_WORD * k) };
+                    to[k * width + i] = values.word(start(i) + S::PER_WORD * k);
                 }
             }
             n += 8;
@@ -303,17 +325,21 @@ unsafe fn out_in<L: Lanes, S: Source>(
     }
     while n < columns {
         for k in 0..depth {
-            unsafe { *to.add(k * width + n) = values.word(start(n) + S::PER_WORD * k) };
+            to[k * width + n] = values.word(start(n) + S::PER_WORD * k);
         }
         n += 1;
     }
 }
 
 /// The columns of eight rows.
+///
+/// # Safety
+/// The CPU has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
     use std::arch::x86_64::*;
+    // SAFETY: the caller promises AVX2; nothing here reads or writes memory by itself.
     unsafe {
         // No closures: they do not have the processor's features, and are called.
         let (mut low, mut high) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);

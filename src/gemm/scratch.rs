@@ -6,8 +6,9 @@ use crate::memory;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
-// SAFETY: an array of f32, without padding.
+// SAFETY: it is an array of f32, of which zeros are values.
 unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: it is an array of f32 that fills its alignment: there is no padding, and any bits are a value.
 unsafe impl bytemuck::Pod for Line {}
 
 /// Memory that a thread keeps for its next product, aligned to cache lines.

@@ -8,8 +8,7 @@ use super::operands::{Rows, Weight};
 use super::pack;
 use super::scratch::Scratch;
 
-/// What a tile is made of: how its operands are packed, and its innermost loop. Every function may be called only where
-/// `available` is true.
+/// What a tile is made of: how its operands are packed, and its innermost loop.
 pub trait Tile {
     /// Rows of x, and outputs.
     const ROWS: usize;
@@ -19,17 +18,35 @@ pub trait Tile {
     /// The words of the inner dimension are a multiple of this, the last of them zeros.
     const STEP: usize = 1;
 
+    /// Whether this CPU has what the tile is made of.
     fn available() -> bool;
-    /// Before the first tile of a chunk on a thread, and after the last.
+    /// Before the first tile of a chunk on a thread.
+    ///
+    /// # Safety
+    /// `available` is true.
     #[inline(always)]
     unsafe fn begin() {}
+    /// After the last tile of a chunk on a thread.
+    ///
+    /// # Safety
+    /// `begin` came before it on this thread.
     #[inline(always)]
     unsafe fn end() {}
-    /// Packs `ROWS` rows of x from row `first`, words `from..from + depth`.
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32);
-    /// Packs `COLUMNS` outputs of a weight from output `first`, words `from..from + depth`.
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32);
+    /// Packs `ROWS` rows of x from row `first`, words `from..from + depth`, into `depth * ROWS` words.
+    ///
+    /// # Safety
+    /// `available` is true.
+    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]);
+    /// Packs `COLUMNS` outputs of a weight from output `first`, words `from..from + depth`, into `depth * COLUMNS` words.
+    ///
+    /// # Safety
+    /// `available` is true.
+    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]);
     /// Sums over `depth` words of packed rows and a packed panel.
+    ///
+    /// # Safety
+    /// It is called between `begin` and `end`. `x` leads to what `pack_rows` wrote and `w` to what `pack_panel` wrote, both of
+    /// this depth, and `place` to room that nobody else uses.
     unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place);
 }
 
@@ -68,6 +85,9 @@ pub struct Chunk<'a> {
 }
 
 /// Packs tiles of `x` for all blocks of depth; see `Kind::pack`.
+///
+/// # Safety
+/// As for `Kind::pack`, where the CPU has what the tile is made of.
 #[inline(always)]
 pub unsafe fn pack_tiles<T: Tile>(
     x: &Rows,
@@ -81,25 +101,34 @@ pub unsafe fn pack_tiles<T: Tile>(
     for from in (0..words).step_by(DEPTH) {
         let depth = DEPTH.min(words - from);
         for tile in tiles.clone() {
-            let to = unsafe { to.add(from * all_tiles * T::ROWS + tile * depth * T::ROWS) };
-            unsafe { T::pack_rows(x, first + tile * T::ROWS, from, depth, to) };
+            // SAFETY: the caller promises room for all tiles, and that these are nobody else's; every tile has its own place.
+            unsafe {
+                let to = to.add(from * all_tiles * T::ROWS + tile * depth * T::ROWS);
+                let to = std::slice::from_raw_parts_mut(to, depth * T::ROWS);
+                T::pack_rows(x, first + tile * T::ROWS, from, depth, to);
+            }
         }
     }
 }
 
 impl Chunk<'_> {
     /// See `Kind::chunk`.
+    ///
+    /// # Safety
+    /// As for `Kind::chunk`, where the CPU has what the tile is made of.
     #[inline(always)]
     pub unsafe fn run<T: Tile>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
         let panels = self.columns.len().div_ceil(T::COLUMNS);
-        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH).as_mut_ptr();
+        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH);
+        // SAFETY: the caller promises that the CPU has what the tile is made of.
         unsafe { T::begin() };
         for from in (0..self.words).step_by(DEPTH) {
             let depth = DEPTH.min(self.words - from);
-            for panel in 0..panels {
-                let to = unsafe { scratch.add(panel * T::COLUMNS * depth) };
+            for (panel, to) in scratch.chunks_exact_mut(T::COLUMNS * depth).enumerate().take(panels) {
+                // SAFETY: the caller promises that the CPU has what the tile is made of.
                 unsafe { T::pack_panel(self.w, self.columns.start + panel * T::COLUMNS, from, depth, to) };
             }
+            // SAFETY: the caller promises all tiles, of all blocks of depth.
             let packed = unsafe { self.packed.add(from * self.all_tiles * T::ROWS) };
             for group in self.tiles.clone().step_by(GROUP_ROWS / T::ROWS) {
                 let group = group..(group + GROUP_ROWS / T::ROWS).min(self.tiles.end);
@@ -118,14 +147,14 @@ impl Chunk<'_> {
                             columns: T::COLUMNS.min(self.columns.end - column),
                             before,
                         };
-                        unsafe {
-                            let (x, w) = (packed.add(tile * depth * T::ROWS), scratch.add(panel * T::COLUMNS * depth));
-                            T::compute(depth, x, w, place);
-                        }
+                        let w = scratch[panel * T::COLUMNS * depth..].as_ptr();
+                        // SAFETY: `pack` wrote the tile and `pack_panel` the panel; the caller promises the room in `y`.
+                        unsafe { T::compute(depth, packed.add(tile * depth * T::ROWS), w, place) };
                     }
                 }
             }
         }
+        // SAFETY: as for `begin`.
         unsafe { T::end() };
     }
 }
@@ -145,11 +174,13 @@ impl<L: Lanes, const ROWS: usize> Tile for Registers<L, ROWS> {
         L::available()
     }
     #[inline(always)]
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: *mut f32) {
+    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: the caller promises that `L` is available.
         unsafe { pack::rows::<L, ROWS>(x, first, from, depth, to) }
     }
     #[inline(always)]
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: *mut f32) {
+    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: the caller promises that `L` is available.
         unsafe { pack::weight::<L>(w, first, from, depth, COLUMNS * L::WIDTH, to) }
     }
     #[inline(always)]
@@ -157,11 +188,15 @@ impl<L: Lanes, const ROWS: usize> Tile for Registers<L, ROWS> {
         for r in 0..ROWS {
             L::prefetch(place.y.wrapping_add(r * place.stride));
         }
+        // SAFETY: the caller promises that `L` is available, the packed operands, and the room in `place`.
         unsafe { store::<L, ROWS>(sums::<L, ROWS>(depth, x, w), &place) }
     }
 }
 
 /// Adds the sums of a tile to what was before.
+///
+/// # Safety
+/// `L` is available, and `place` leads to room for its rows and columns, and to as many values of a bias.
 #[inline(always)]
 unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS], place: &Place) {
     let width = COLUMNS * L::WIDTH;
@@ -170,24 +205,30 @@ unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS],
         if r >= place.rows {
             break;
         }
-        let to = unsafe { place.y.add(r * place.stride) };
-        let before = match place.before {
-            Before::Nothing => None,
-            Before::Bias(bias) => Some(bias),
-            Before::Sums => Some(to.cast_const()),
-        };
-        if place.columns == width {
-            for (i, sum) in sums.iter().enumerate() {
-                let before = before.map(|before| unsafe { L::load(before.add(i * L::WIDTH)) });
-                unsafe { L::store(to.add(i * L::WIDTH), before.map_or(*sum, |before| L::add(before, *sum))) };
-            }
-        } else {
-            let mut whole = [0f32; 32];
-            for (i, sum) in sums.iter().enumerate() {
-                unsafe { L::store(whole.as_mut_ptr().add(i * L::WIDTH), *sum) };
-            }
-            for (c, sum) in whole.iter().enumerate().take(place.columns) {
-                unsafe { *to.add(c) = before.map_or(*sum, |before| *before.add(c) + sum) };
+        // SAFETY: row `r` is one of the place's, and within it only its columns are read and written to.
+        unsafe {
+            let to = place.y.add(r * place.stride);
+            let before = match place.before {
+                Before::Nothing => None,
+                Before::Bias(bias) => Some(bias),
+                Before::Sums => Some(to.cast_const()),
+            };
+            if place.columns == width {
+                for (i, sum) in sums.iter().enumerate() {
+                    let sum = match before {
+                        Some(before) => L::add(L::load(before.add(i * L::WIDTH)), *sum),
+                        None => *sum,
+                    };
+                    L::store(to.add(i * L::WIDTH), sum);
+                }
+            } else {
+                let mut whole = [0f32; 32];
+                for (i, sum) in sums.iter().enumerate() {
+                    L::store(whole.as_mut_ptr().add(i * L::WIDTH), *sum);
+                }
+                for (c, sum) in whole.iter().enumerate().take(place.columns) {
+                    *to.add(c) = before.map_or(*sum, |before| *before.add(c) + sum);
+                }
             }
         }
     }
@@ -197,12 +238,16 @@ unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS],
 ///
 /// Its loops count by hand: a build that is hardly optimised inlines no iterators, keeps the sums in memory instead of registers, and
 /// takes 25 times as long.
+///
+/// # Safety
+/// `L` is available, `x` leads to `depth * ROWS` words and `w` to `depth` times two registers of them.
 #[inline(always)]
 unsafe fn sums<L: Lanes, const ROWS: usize>(
     depth: usize,
     x: *const f32,
     w: *const f32,
 ) -> [[L::Vector; COLUMNS]; ROWS] {
+    // SAFETY: the caller promises the words, none of which is read past its end.
     unsafe {
         let mut sums = [[L::zero(); COLUMNS]; ROWS];
         let mut k = 0;

@@ -6,9 +6,8 @@
 //! believed by its hash when it is linked into a snapshot, and not read again for that later. A blob that is not named by a
 //! hash comes from a mirror, fetched by the Python package: it is what this user has, as a file that is no link.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -232,12 +231,11 @@ impl Snapshot {
         let options = File::options().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let file = options.map_err(locking)?;
         let mut told = false;
-        // Safety: the descriptor is that of an open file.
-        while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = std::io::Error::last_os_error();
-            match error.kind() {
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted => (),
-                _ => return Err(locking(error)),
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::Error(e)) if e.kind() != std::io::ErrorKind::Interrupted => return Err(locking(e)),
+                Err(_) => (),
             }
             if progress.interrupted() {
                 return Err(Error::interrupted());
@@ -248,7 +246,6 @@ impl Snapshot {
             }
             std::thread::sleep(LOCK_POLL);
         }
-        Ok(Lock(file))
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_IDLE: usize = 1024;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// The allocator of the whole program.
+/// An allocator of large blocks.
 pub struct Blocks {
     idle: Mutex<Idle>,
 }
@@ -164,15 +164,18 @@ impl Blocks {
         Some(block)
     }
 
-    fn free(&self, block: Block) {
+    /// # Safety
+    /// The block was given out here, and nobody uses it any more.
+    unsafe fn free(&self, block: Block) {
         let gone = self.with_idle(|idle| idle.put(block));
         self.evict(gone);
     }
 
-    /// Unmaps a block, and those that there is no longer room for. Outside the lock: to unmap takes as long as to map.
+    /// Unmaps a block that was taken from those that lie idle, and others that there is no longer room for. Outside the lock: to
+    /// unmap takes as long as to map.
     fn evict(&self, mut gone: Option<Block>) {
         while let Some(block) = gone.or_else(|| self.with_idle(Idle::surplus)) {
-            // SAFETY: it was freed, and is no longer among those that are given out.
+            // SAFETY: whoever had it has freed it, and it is no longer among those that lie idle and may be given out.
             unsafe { unmap(block) };
             gone = None;
         }
@@ -200,27 +203,30 @@ fn map(bytes: usize) -> Option<Block> {
     let more = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
     let whole = bytes.checked_add(more)?;
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping anywhere, and then of that mapping alone: what lies before and behind the block goes back.
-    unsafe {
-        let begin = libc::mmap(null_mut(), whole, access, kind, -1, 0);
-        if begin == libc::MAP_FAILED {
-            return None;
-        }
-        let begin = begin as usize;
-        let block = Block { address: if more > 0 { begin.next_multiple_of(HUGE_PAGE) } else { begin }, bytes };
-        unmap(Block { address: begin, bytes: block.address - begin });
-        unmap(Block { address: block.address + bytes, bytes: begin + whole - (block.address + bytes) });
-        if more > 0 {
-            libc::madvise(block.address as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE);
-        }
-        Some(block)
+    // SAFETY: the system chooses where the new mapping is, so that it covers nothing that is in use.
+    let begin = unsafe { libc::mmap(null_mut(), whole, access, kind, -1, 0) };
+    if begin == libc::MAP_FAILED {
+        return None;
     }
+    let begin = begin as usize;
+    let block = Block { address: if more > 0 { begin.next_multiple_of(HUGE_PAGE) } else { begin }, bytes };
+    // SAFETY: what lies before and behind the block is of the new mapping, and nobody knows of it yet.
+    unsafe {
+        unmap(Block { address: begin, bytes: block.address - begin });
+        unmap(Block { address: block.end(), bytes: begin + whole - block.end() });
+    }
+    if more > 0 {
+        // SAFETY: it is advice on how to map the block, whose content stays.
+        unsafe { libc::madvise(block.address as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE) };
+    }
+    Some(block)
 }
 
 /// # Safety
 /// Nobody uses these pages any more.
 unsafe fn unmap(block: Block) {
     if block.bytes > 0 {
+        // SAFETY: the pages are mapped, and the caller promises that nobody uses them.
         unsafe { libc::munmap(block.address as *mut libc::c_void, block.bytes) };
     }
 }
@@ -231,6 +237,7 @@ unsafe fn unmap(block: Block) {
 unsafe impl GlobalAlloc for Blocks {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
+            // SAFETY: the caller keeps the rules of this function.
             return unsafe { System.alloc(layout) };
         }
         self.block(layout, 0).map_or(null_mut(), |(values, _)| values.as_ptr())
@@ -238,10 +245,12 @@ unsafe impl GlobalAlloc for Blocks {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
+            // SAFETY: the caller keeps the rules of this function.
             return unsafe { System.alloc_zeroed(layout) };
         }
         let Some((values, new)) = self.block(layout, 0) else { return null_mut() };
         if !new {
+            // SAFETY: the block was just given out, and has as many bytes.
             unsafe { values.write_bytes(0, layout.size()) };
         }
         values.as_ptr()
@@ -249,22 +258,28 @@ unsafe impl GlobalAlloc for Blocks {
 
     unsafe fn dealloc(&self, values: *mut u8, layout: Layout) {
         if !is_large(layout.size(), layout.align()) {
+            // SAFETY: what is small was allocated by the system's allocator.
             return unsafe { System.dealloc(values, layout) };
         }
-        self.free(Block::around(values, layout.size()));
+        // SAFETY: the caller gives back what has this layout, and what is large was given out here.
+        unsafe { self.free(Block::around(values, layout.size())) };
     }
 
     unsafe fn realloc(&self, values: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let (was, is) = (is_large(layout.size(), layout.align()), is_large(size, layout.align()));
         match (was, is) {
+            // SAFETY: what is small was allocated by the system's allocator, and stays so.
             (false, false) => unsafe { System.realloc(values, layout, size) },
             (true, true) if size <= layout.size() => {
                 let (whole, kept) = (Block::around(values, layout.size()), Block::around(values, size));
                 if kept.bytes < whole.bytes {
-                    self.free(Block { address: kept.end(), bytes: whole.bytes - kept.bytes });
+                    // SAFETY: these are pages of a block that was given out here, behind those that the caller keeps.
+                    unsafe { self.free(Block { address: kept.end(), bytes: whole.bytes - kept.bytes }) };
                 }
                 values
             }
+            // SAFETY: the caller promises that `size` is one of a layout with this alignment, and that `values` has `layout`:
+            // of that are the bytes that are copied to the new block, and then freed.
             _ => unsafe {
                 let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
                 if let Some(new) = NonNull::new(new) {
@@ -289,30 +304,60 @@ mod tests {
         Layout::from_size_align(bytes, 64).unwrap()
     }
 
+    /// Memory that a test has until this is dropped.
+    struct Taken<'a> {
+        blocks: &'a Blocks,
+        values: NonNull<u8>,
+        size: usize,
+        new: bool,
+    }
+
+    impl<'a> Taken<'a> {
+        fn at(blocks: &'a Blocks, size: usize, phase: usize) -> Self {
+            let (values, new) = blocks.block(layout(size), phase).unwrap();
+            Self { blocks, values, size, new }
+        }
+
+        fn address(&self) -> usize {
+            self.values.as_ptr() as usize
+        }
+
+        fn bytes(&mut self) -> &mut [u8] {
+            // SAFETY: the block has so many bytes, is this test's alone, and mapped memory always holds something.
+            unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.size) }
+        }
+    }
+
+    impl Drop for Taken<'_> {
+        fn drop(&mut self) {
+            // SAFETY: `at` has taken it for this layout, whose size is that of a large block.
+            unsafe { self.blocks.dealloc(self.values.as_ptr(), layout(self.size)) };
+        }
+    }
+
     #[test]
     fn a_freed_block_is_taken_again_and_zero_again() {
         let blocks = Blocks::new();
         blocks.begin();
-        unsafe {
-            let first = blocks.alloc(layout(3 * MIB));
-            first.write_bytes(7, 3 * MIB);
-            blocks.dealloc(first, layout(3 * MIB));
-            assert_eq!(blocks.idle_bytes(), 3 * MIB);
-            let second = blocks.alloc_zeroed(layout(2 * MIB - 5000));
-            assert_eq!((second, blocks.idle_bytes()), (first, MIB + PAGE));
-            assert!(std::slice::from_raw_parts(second, 2 * MIB - 5000).iter().all(|&byte| byte == 0));
-            second.write_bytes(8, 2 * MIB - 5000);
-            blocks.dealloc(second, layout(2 * MIB - 5000));
-            // What was left of it is behind it again.
-            let (third, new) = blocks.block(layout(3 * MIB - 100), 64).unwrap();
-            assert_eq!((third.as_ptr(), new), (first.add(64), false));
-            let bytes = std::slice::from_raw_parts(first, 3 * MIB);
-            assert!(
-                bytes[..2 * MIB - 5000].iter().all(|&byte| byte == 8) && bytes[2 * MIB..].iter().all(|&byte| byte == 7)
-            );
-            blocks.dealloc(third.as_ptr(), layout(3 * MIB - 100));
-            assert_eq!(blocks.idle_bytes(), 3 * MIB);
-        }
+        let mut first = Taken::at(&blocks, 3 * MIB, 0);
+        let begin = first.address();
+        first.bytes().fill(7);
+        drop(first);
+        assert_eq!(blocks.idle_bytes(), 3 * MIB);
+        // SAFETY: the layout has a size.
+        let values = NonNull::new(unsafe { blocks.alloc_zeroed(layout(2 * MIB - 5000)) }).unwrap();
+        let mut second = Taken { blocks: &blocks, values, size: 2 * MIB - 5000, new: false };
+        assert_eq!((second.address(), blocks.idle_bytes()), (begin, MIB + PAGE));
+        assert!(second.bytes().iter().all(|&byte| byte == 0));
+        second.bytes().fill(8);
+        drop(second);
+        // What was left of it is behind it again.
+        let mut third = Taken::at(&blocks, 3 * MIB - 100, 64);
+        assert_eq!((third.address(), third.new), (begin + 64, false));
+        let (written, left) = third.bytes().split_at(2 * MIB - 64);
+        assert!(written[..2 * MIB - 5064].iter().all(|&byte| byte == 8) && left.iter().all(|&byte| byte == 7));
+        drop(third);
+        assert_eq!(blocks.idle_bytes(), 3 * MIB);
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0, "nothing is kept after a run");
     }
@@ -321,39 +366,36 @@ mod tests {
     fn idle_and_used_are_never_more_than_was_used_at_once() {
         let blocks = Blocks::new();
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(4);
-        let before = unsafe { blocks.alloc(layout(64 * MIB)) };
-        unsafe { blocks.dealloc(before, layout(64 * MIB)) };
+        drop(Taken::at(&blocks, 64 * MIB, 0));
         assert_eq!(blocks.idle_bytes(), 0, "nothing is kept before a run");
         blocks.begin();
         let (mut taken, mut used, mut most, mut kept, mut again) = (Vec::new(), 0, 0, 0, 0);
         for number in 0..4000_u64 {
             if taken.is_empty() || taken.len() < 40 && rng.random_bool(0.5) {
                 let (size, phase) = (rng.random_range(MIB..12 * MIB), 64 * rng.random_range(0..64));
-                let (block, new) = blocks.block(layout(size), phase).unwrap();
-                assert_eq!(block.as_ptr() as usize % PAGE, phase);
-                again += usize::from(!new);
+                let mut block = Taken::at(&blocks, size, phase);
+                assert_eq!(block.address() % PAGE, phase);
+                again += usize::from(!block.new);
                 // Whoever else had a part of it would find this.
                 for at in (0..size - 8).step_by(MIB / 2).chain([size - 8]) {
-                    unsafe { block.add(at).cast::<u64>().write_unaligned(number) };
+                    block.bytes()[at..at + 8].copy_from_slice(&number.to_ne_bytes());
                 }
-                taken.push((block, size, number));
+                taken.push((block, number));
                 used += pages(phase + size);
             } else {
-                let (block, size, number) = taken.swap_remove(rng.random_range(0..taken.len()));
+                let (mut block, number) = taken.swap_remove(rng.random_range(0..taken.len()));
+                let size = block.size;
                 for at in (0..size - 8).step_by(MIB / 2).chain([size - 8]) {
-                    assert_eq!(unsafe { block.add(at).cast::<u64>().read_unaligned() }, number);
+                    assert_eq!(block.bytes()[at..at + 8], number.to_ne_bytes());
                 }
-                used -= pages(block.as_ptr() as usize % PAGE + size);
-                unsafe { blocks.dealloc(block.as_ptr(), layout(size)) };
+                used -= pages(block.address() % PAGE + size);
             }
             most = most.max(used);
             kept = kept.max(blocks.idle_bytes());
             assert!(used + blocks.idle_bytes() <= most);
         }
         assert!(kept > 0 && again > 1000, "{again} of some 2000 blocks were there before");
-        for (block, size, _) in taken {
-            unsafe { blocks.dealloc(block.as_ptr(), layout(size)) };
-        }
+        drop(taken);
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0);
     }
@@ -362,17 +404,12 @@ mod tests {
     fn more_blocks_than_are_kept_are_given_back() {
         let blocks = Blocks::new();
         blocks.begin();
-        let all: Vec<*mut u8> = (0..2 * MAX_IDLE + 6).map(|_| unsafe { blocks.alloc(layout(MIB)) }).collect();
-        let mut sorted = all.clone();
-        sorted.sort();
-        let (even, odd): (Vec<_>, Vec<_>) = sorted.chunks(2).map(|pair| (pair[0], pair[1])).unzip();
-        for block in even {
-            unsafe { blocks.dealloc(block, layout(MIB)) };
-        }
+        let mut all: Vec<Taken> = (0..2 * MAX_IDLE + 6).map(|_| Taken::at(&blocks, MIB, 0)).collect();
+        all.sort_by_key(Taken::address);
+        let (even, odd): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
+        drop(even);
         assert_eq!(blocks.idle_bytes(), MAX_IDLE * MIB);
-        for block in odd {
-            unsafe { blocks.dealloc(block, layout(MIB)) };
-        }
+        drop(odd);
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0);
     }
@@ -380,6 +417,7 @@ mod tests {
     #[test]
     fn growing_and_shrinking_keep_what_is_there() {
         let blocks = Blocks::new();
+        // SAFETY: the block is this test's alone, and is always given back with the layout that it has by then.
         unsafe {
             let mut size = 1000;
             let mut values = blocks.alloc(layout(size));
@@ -398,6 +436,7 @@ mod tests {
     fn more_than_there_is_is_refused() {
         let blocks = Blocks::new();
         let size = isize::MAX as usize - 63;
+        // SAFETY: the layout has a size.
         assert!(unsafe { blocks.alloc_zeroed(layout(size)) }.is_null());
     }
 }

@@ -2,22 +2,21 @@
 //!
 //! The peak is as the kernel counts it (Linux; elsewhere 0, meaning not measured).
 
+mod allocator;
 #[cfg(target_os = "linux")]
 mod blocks;
 mod page;
+
+pub use allocator::{Allocator, Kept, unset, unset_at};
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use page::LARGE;
 pub use page::PAGE;
 
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: blocks::Blocks = blocks::Blocks::new();
-
 /// Starts a new measurement: the peak is set back to what is resident now, without what was freed before. Of the many small
 /// values that reading a tokenizer makes, most would stay otherwise: the system's allocator gives back only what is freed last.
 pub fn reset_peak() {
-    // SAFETY: gives back free pages of the allocator; memory in use stays as it is.
+    // SAFETY: it gives back free pages of the system's allocator; memory in use stays as it is.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::malloc_trim(0);
@@ -56,7 +55,7 @@ pub fn own() -> Option<u64> {
 /// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
 /// everything below. Call once, at the start.
 pub fn return_freed_memory() {
-    // SAFETY: sets parameters of the allocator; no memory is touched.
+    // SAFETY: it sets parameters of the system's allocator; no memory is touched.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as i32);
@@ -64,50 +63,4 @@ pub fn return_freed_memory() {
         // One pool for all threads: each of them would keep what it has freed for itself.
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
-}
-
-/// While it lives, large blocks that are freed stay for the next of their size, without raising the peak.
-pub struct Kept(());
-
-impl Kept {
-    pub fn begin() -> Self {
-        #[cfg(target_os = "linux")]
-        ALLOCATOR.begin();
-        Self(())
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        #[cfg(target_os = "linux")]
-        ALLOCATOR.end();
-    }
-}
-
-/// `count` values that the caller will write: zeros, or what was in that memory before. New memory is there when first written
-/// to: asking for all pages at once costs half of what it costs to come upon them one by one.
-pub fn unset<T: bytemuck::Pod>(count: usize) -> Vec<T> {
-    unset_at(count, 0)
-}
-
-/// The same, where many begin `phase` bytes (below `PAGE`) behind the beginning of a page if their alignment allows it: as they
-/// lie in a file, for reads that put them there without a copy.
-pub fn unset_at<T: bytemuck::Pod>(count: usize, phase: usize) -> Vec<T> {
-    #[cfg(target_os = "linux")]
-    if let Ok(layout) = std::alloc::Layout::array::<T>(count)
-        && blocks::is_large(layout.size(), layout.align())
-    {
-        use std::alloc::handle_alloc_error;
-        let phase = if phase.is_multiple_of(layout.align()) { phase } else { 0 };
-        let Some((values, new)) = ALLOCATOR.block(layout, phase) else { handle_alloc_error(layout) };
-        if new {
-            let (begin, whole) = (values.as_ptr().wrapping_sub(phase), (phase + layout.size()) / PAGE * PAGE);
-            // SAFETY: whole pages of this block, whose content stays; a kernel that does not know the advice refuses.
-            unsafe { libc::madvise(begin.cast(), whole, libc::MADV_POPULATE_WRITE) };
-        }
-        // SAFETY: a block of the global allocator for this layout; mapped memory always holds something, and all bits are valid.
-        return unsafe { Vec::from_raw_parts(values.cast().as_ptr(), count, count) };
-    }
-    let _ = phase;
-    bytemuck::zeroed_vec(count)
 }

@@ -2,7 +2,7 @@
 
 use super::cpu;
 use super::operands::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
-use crate::cuda::{Arg, Array, Batch, Element, Precision, Sizes, Stream, THREADS, product, products};
+use crate::cuda::{Array, Element, HeadSizes, Heads, Indices, Operands, Precision, product, table};
 use crate::error::{Error, Result, fault};
 use crate::tensor::Tensor;
 use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
@@ -26,7 +26,7 @@ fn changed_by_the_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
         f(&mut values);
         Ok(values)
     })?;
-    x.reshaped(&[rows, size]).set_rows(&changed, 0)
+    x.reshaped(&[rows, size])?.set_rows(&changed, 0)
 }
 
 pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
@@ -41,21 +41,8 @@ pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&A
         NormKind::RmsZeroCentred => (1, None),
         NormKind::Layer | NormKind::LayerZeroCentred => (2, bias),
     };
-    let bias = bias.map_or(Arg::Address(0), Array::arg);
-    let args = [out.arg(), x.arg(), weight.arg(), bias, Arg::size(size), Arg::F32(eps as f32), Arg::U32(kind)];
-    x.context().launch(Stream::Compute, "row_norm", blocks(rows)?, THREADS, &args)?;
+    table::RowNorm { rows, out: &out, x, weight, bias, size, eps: eps as f32, kind }.launch()?;
     Ok(out)
-}
-
-/// One block per row.
-fn blocks(rows: usize) -> Result<(u32, u32)> {
-    match u32::try_from(rows) {
-        Ok(rows) if rows < 1 << 31 => Ok((rows, 1)),
-        _ => {
-            Err(Error::unsupported(format!("{rows} rows are too many for one kernel"))
-                .hint("use a smaller memory_budget"))
-        }
-    }
 }
 
 /// `x` as an operand next to `weight`: both in bf16 where that is allowed, both in f32 elsewhere.
@@ -65,7 +52,7 @@ fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> 
         (Element::Bf16, true) => (narrowed(x)?, weight.clone()),
         (Element::Bf16, false) => {
             let wide = Array::new(x.context(), weight.dims(), Element::F32)?;
-            x.each("widen_bf16", wide.len(), &[wide.arg(), weight.arg(), Arg::count(wide.len())])?;
+            table::WidenBf16 { out: &wide, x: weight, count: wide.len() }.launch()?;
             (x.clone(), wide)
         }
         _ => (x.clone(), weight.clone()),
@@ -74,7 +61,7 @@ fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> 
 
 fn narrowed(x: &Array) -> Result<Array> {
     let narrow = Array::new(x.context(), x.dims(), Element::Bf16)?;
-    x.each("narrow_to_bf16", x.len(), &[narrow.arg(), x.arg(), Arg::count(x.len())])?;
+    table::NarrowToBf16 { out: &narrow, x, count: x.len() }.launch()?;
     Ok(narrow)
 }
 
@@ -93,8 +80,7 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
         let y = Array::new(x.context(), &[rows, out], Element::F32)?;
         product(&y, &x, &weight, p.order == Order::InOut, Precision::Exact)?;
         if let Some(bias) = p.bias {
-            let args = [y.arg(), bias.cuda()?.arg(), Arg::count(y.len()), Arg::size(out)];
-            y.each("add_bias", y.len(), &args)?;
+            table::AddBias { y: &y, bias: bias.cuda()?, count: y.len(), columns: out }.launch()?;
         }
         outs.push(y);
     }
@@ -106,26 +92,32 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let context = x.context();
     let count = rows.len();
-    let list = Array::uploaded(context, bytemuck::cast_slice(rows), &[count], Element::F32)?;
+    let rows = &Indices::uploaded(context, rows, 1)?;
     let shares = Array::uploaded(context, bytemuck::cast_slice(weights), &[count], Element::F32)?;
     let bf16 = *rounded && up.weight.cuda()?.element() == Element::Bf16;
-    let (kernel, element) = if bf16 { ("gather_bf16", Element::Bf16) } else { ("gather", Element::F32) };
-    let own = Array::new(context, &[count, hidden], element)?;
-    let args = [own.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)];
-    x.each(kernel, own.len(), &args)?;
-    let (own, shares) = if *on_input {
-        // Scattered into zeros, row by row, with its weight.
-        let weighed = Array::zeros(context, &[count, hidden], Element::F32)?;
-        let every: Vec<u32> = (0..count as u32).collect();
-        let every = Array::uploaded(context, bytemuck::cast_slice(&every), &[count], Element::F32)?;
-        let wide = Array::new(context, &[count, hidden], Element::F32)?;
-        x.each("gather", own.len(), &[wide.arg(), x.arg(), list.arg(), Arg::count(own.len()), Arg::size(hidden)])?;
-        let args = [weighed.arg(), wide.arg(), every.arg(), shares.arg(), Arg::count(wide.len()), Arg::size(hidden)];
-        x.each("scatter", wide.len(), &args)?;
-        let ones = vec![1f32; count];
-        (weighed, Array::uploaded(context, bytemuck::cast_slice(&ones), &[count], Element::F32)?)
-    } else {
-        (own, shares)
+    let wide = |element| Array::new(context, &[count, hidden], element);
+    let (own, shares) = match (on_input, bf16) {
+        (true, _) => {
+            // Gathered, and scattered into zeros, row by row, with their weights.
+            let (gathered, weighed) = (wide(Element::F32)?, Array::zeros(context, &[count, hidden], Element::F32)?);
+            table::Gather { out: &gathered, x, rows, count: gathered.len(), hidden }.launch()?;
+            let every: Vec<u32> = (0..count as u32).collect();
+            let every = &Indices::uploaded(context, &every, 1)?;
+            table::Scatter { to: &weighed, y: &gathered, rows: every, weights: &shares, count: gathered.len(), hidden }
+                .launch()?;
+            let ones = vec![1f32; count];
+            (weighed, Array::uploaded(context, bytemuck::cast_slice(&ones), &[count], Element::F32)?)
+        }
+        (false, true) => {
+            let own = wide(Element::Bf16)?;
+            table::GatherBf16 { out: &own, x, rows, count: own.len(), hidden }.launch()?;
+            (own, shares)
+        }
+        (false, false) => {
+            let own = wide(Element::F32)?;
+            table::Gather { out: &own, x, rows, count: own.len(), hidden }.launch()?;
+            (own, shares)
+        }
     };
     let inner = match (gate, activation) {
         (_, Activation::ClampedSwiglu { limit }) => interleaved_swiglu(&project(&own, &[*up], *rounded)?[0], *limit)?,
@@ -142,8 +134,7 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
         }
     };
     let y = project(&inner, &[*down], *rounded)?.remove(0);
-    let args = [residual.arg(), y.arg(), list.arg(), shares.arg(), Arg::count(y.len()), Arg::size(hidden)];
-    x.each("scatter", y.len(), &args)
+    table::Scatter { to: residual, y: &y, rows, weights: &shares, count: y.len(), hidden }.launch()
 }
 
 /// Sequence by sequence and some queries at a time, as many as `SCORE_BYTES` of scores allow; a product per chunk serves all
@@ -169,48 +160,36 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
             allocated => break allocated?,
         }
     };
-    let lists = Array::new(context, &[5 * heads * 8], Element::U8)?;
-    let list = |i: usize| lists.address() + (i * heads * 8) as u64;
-    let (stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
-    let sinks = sinks.map_or(Arg::Address(0), Array::arg);
+    let mut of_heads = Heads::new(context, HeadSizes { heads, group: heads / kv_heads, head_dim })?;
+    let in_rows = |array: &Array, width: usize| array.reshaped(&[array.len() / width, width]);
+    let (q, results) = (in_rows(q, heads * head_dim)?, in_rows(&out, heads * head_dim)?);
+    let (k, v) = (in_rows(k, kv_heads * head_dim)?, in_rows(v, kv_heads * head_dim)?);
     for (sequence, first) in (0..sequences).flat_map(|s| (0..positions).step_by(chunk).map(move |first| (s, first))) {
         let queries = chunk.min(positions - first);
         let first_key = span.first_key(first);
         let keys = first + queries - first_key;
-        let at = |array: &Array, row: usize, stride: usize| {
-            Arg::Address(array.address() + ((sequence * positions + row) * stride * 4) as u64)
-        };
-        let args = [
-            lists.arg(),
-            at(q, first, stride),
-            at(k, first_key, kv_stride),
-            at(v, first_key, kv_stride),
-            scores.arg(),
-            at(&out, first, stride),
-            Arg::size(heads),
-            Arg::size(heads / kv_heads),
-            Arg::size(head_dim),
-            Arg::count(queries * keys),
-        ];
-        context.each(Stream::Compute, "addresses", heads, &args)?;
-        let batch = |i, stride| Batch { list: list(i), stride };
-        let (q, k, v) = (batch(0, stride), batch(1, kv_stride), batch(2, kv_stride));
-        let (s, y) = (batch(3, keys), batch(4, stride));
-        let sizes = Sizes { rows: queries, input: head_dim, out: keys, count: heads };
-        products(context, (s, q, k), sizes, false, precision)?;
-        let args = [
-            scores.arg(),
+        let (of_queries, of_keys) = (sequence * positions + first, sequence * positions + first_key);
+        let piece = of_heads.piece(Operands {
+            q: q.rows(of_queries, queries)?,
+            out: results.rows(of_queries, queries)?,
+            k: k.rows(of_keys, keys)?,
+            v: v.rows(of_keys, keys)?,
+            scores: scores.clone(),
+        })?;
+        piece.scores(precision)?;
+        table::Softmax {
+            rows: heads * queries,
+            scores: &scores,
             sinks,
-            Arg::size(queries),
-            Arg::size(keys),
-            Arg::size(first),
-            Arg::size(first_key),
-            Arg::size(window.unwrap_or(0)),
-            Arg::F32(scale),
-        ];
-        context.launch(Stream::Compute, "softmax", blocks(heads * queries)?, THREADS, &args)?;
-        let sizes = Sizes { rows: queries, input: keys, out: head_dim, count: heads };
-        products(context, (y, s, v), sizes, true, precision)?;
+            queries,
+            keys,
+            first_query: first,
+            first_key,
+            window: window.unwrap_or(0),
+            scale,
+        }
+        .launch()?;
+        piece.results(precision)?;
     }
     Ok(out)
 }
@@ -228,29 +207,24 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
         let sizes = format!("heads of {dk} and {dv} channels are larger than the 256 and 1024 that GPUs compute here");
         return Err(Error::unsupported(sizes).hint("device: \"cpu\" has no such limit"));
     }
-    let blocks_of = q.len() / (positions * dk);
-    let out = Array::new(q.context(), &[blocks_of / heads * positions, heads, dv], Element::F32)?;
-    let kernel = match dk {
-        64 => "delta_rule_64",
-        128 => "delta_rule_128",
-        _ => "delta_rule",
-    };
-    let args = [
-        out.arg(),
-        q.arg(),
-        k.arg(),
-        v.arg(),
-        net.beta_and_decay.cuda()?.arg(),
-        net.a_log.cuda()?.arg(),
-        net.dt_bias.cuda()?.arg(),
-        Arg::size(heads),
-        Arg::size(group),
-        Arg::size(positions),
-        Arg::size(dk),
-        Arg::size(dv),
-    ];
-    let threads = (dv as u32).next_multiple_of(32);
-    q.context().launch(Stream::Compute, kernel, blocks(blocks_of)?, threads, &args)?;
+    let blocks = q.len() / (positions * dk);
+    let out = Array::new(q.context(), &[blocks / heads * positions, heads, dv], Element::F32)?;
+    table::DeltaRule {
+        blocks,
+        out: &out,
+        q,
+        k,
+        v,
+        gates: net.beta_and_decay.cuda()?,
+        a_log: net.a_log.cuda()?,
+        dt_bias: net.dt_bias.cuda()?,
+        heads,
+        group,
+        positions,
+        dk,
+        dv,
+    }
+    .launch()?;
     Ok(out)
 }
 
@@ -259,22 +233,23 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     let (heads, kernel) = (op.heads.len(), weight.dims2().1);
     let sources: Vec<u32> =
         op.heads.iter().flat_map(|head| [head.first_column as u32, head.first_channel as u32]).collect();
-    let sources = Array::uploaded(x.context(), bytemuck::cast_slice(&sources), &[heads, 2], Element::F32)?;
+    let sources = Indices::uploaded(x.context(), &sources, 2)?;
     let sequences = rows / op.positions;
     let out = Array::new(x.context(), &[sequences, heads, op.positions, op.width], Element::F32)?;
-    let args = [
-        out.arg(),
-        x.arg(),
-        weight.arg(),
-        sources.arg(),
-        Arg::size(heads),
-        Arg::size(op.positions),
-        Arg::size(columns),
-        Arg::size(op.width),
-        Arg::size(kernel),
-        Arg::F32(op.length.unwrap_or(0.0)),
-    ];
-    x.context().launch(Stream::Compute, "short_conv", blocks(rows * heads)?, THREADS, &args)?;
+    table::ShortConv {
+        blocks: rows * heads,
+        out: &out,
+        x,
+        taps: weight,
+        sources: &sources,
+        heads,
+        positions: op.positions,
+        columns,
+        width: op.width,
+        kernel,
+        length: op.length.unwrap_or(0.0),
+    }
+    .launch()?;
     Ok(out)
 }
 
@@ -286,13 +261,11 @@ pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     }
     let half = cos.dims2().1;
     let count = x.len() / head_dim * half;
-    let sizes = [Arg::size(positions), Arg::size(heads), Arg::size(head_dim), Arg::size(half)];
-    let args = [&[x.arg(), cos.arg(), sin.arg(), Arg::count(count)][..], &sizes].concat();
-    x.each("rotate", count, &args)
+    table::Rotate { x, cosines: cos, sines: sin, count, positions, heads, head_dim, half }.launch()
 }
 
 pub fn add(residual: &Array, x: &Array) -> Result<()> {
-    x.each("add", x.len(), &[residual.arg(), x.arg(), Arg::count(x.len())])
+    table::Add { to: residual, x, count: x.len() }.launch()
 }
 
 pub fn scale(x: &Array, factor: f32) -> Result<()> {
@@ -312,14 +285,15 @@ pub fn swiglu_halves(x: &Array) -> Result<Array> {
     up.cuda().cloned()
 }
 
-fn number(activation: Activation) -> Result<Arg> {
-    Ok(Arg::U32(match activation {
+/// What the kernels call an activation.
+fn number(activation: Activation) -> Result<usize> {
+    Ok(match activation {
         Activation::Silu => 0,
         Activation::Relu => 1,
         Activation::GeluTanh => 2,
         Activation::GeluErf => 3,
         _ => fault!("{activation:?} has no number among the kernels"),
-    }))
+    })
 }
 
 pub fn activate(activation: Activation, x: &Array) -> Result<()> {
@@ -329,7 +303,7 @@ pub fn activate(activation: Activation, x: &Array) -> Result<()> {
         Activation::XIelu { .. } => return changed_by_the_cpu(x, |x| cpu::activate(activation, None, x, 1)),
         _ => (),
     }
-    x.each("activate", x.len(), &[x.arg(), Arg::count(x.len()), number(activation)?])
+    table::Activate { x, count: x.len(), kind: number(activation)? }.launch()
 }
 
 pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
@@ -337,18 +311,18 @@ pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
         self::gate(Activation::Relu, gate, x)?;
         return self::gate(Activation::Relu, gate, x);
     }
-    x.each("gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), number(activation)?])
+    table::Gate { x, gates: gate, count: x.len(), kind: number(activation)? }.launch()
 }
 
 pub fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
     let per_gate = x.len() / gate.len().max(1);
-    x.each("sigmoid_gate", x.len(), &[x.arg(), gate.arg(), Arg::count(x.len()), Arg::count(per_gate)])
+    table::SigmoidGate { x, gates: gate, count: x.len(), per_gate }.launch()
 }
 
 pub fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") /= 2;
     let out = Array::new(x.context(), &dims, Element::F32)?;
-    x.each("interleaved_swiglu", out.len(), &[out.arg(), x.arg(), Arg::count(out.len()), Arg::F32(limit)])?;
+    table::InterleavedSwiglu { out: &out, x, count: out.len(), limit }.launch()?;
     Ok(out)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::wildcard::{one_fits, one_fits_host};
 use crate::error::{Error, Kind, Result};
+use crate::home::own_user;
 use crate::outside;
 
 /// Bytes of one file.
@@ -40,7 +41,7 @@ pub struct Settings {
 pub fn local_user() -> String {
     // SAFETY: the entry is read before anything else could replace it; its name ends with 0.
     let name = unsafe {
-        let entry = libc::getpwuid(libc::geteuid());
+        let entry = libc::getpwuid(own_user());
         entry.as_ref().map(|entry| CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
     };
     name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_string())
@@ -80,8 +81,7 @@ impl Reader<'_> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(reading(e)),
         };
-        // SAFETY: it only tells who this process is.
-        let own = unsafe { libc::geteuid() };
+        let own = own_user();
         if self.users && (![0, own].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0) {
             let message = format!("{}: others may write to it, so it is not believed", path.display());
             return Err(Error::new(Kind::Auth, message).hint("`chmod 600` it, as ssh itself asks for"));

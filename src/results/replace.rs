@@ -224,7 +224,7 @@ fn take(folder: &Path, hold: Hold, progress: &dyn Progress) -> Result<Lock> {
 fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
     let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput);
     let (one, other) = (name(one)?, name(other)?);
-    // Safety: both are texts that end with a zero and outlive the call.
+    // SAFETY: both are texts that end with a zero and outlive the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_renameat2,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Result};
+use crate::home::own_user;
 
 const LOG: &str = "worker.log";
 const LOCK: &str = "worker.lock";
@@ -22,12 +23,6 @@ const LONGEST_NOTE: u64 = 1000;
 
 pub struct Place {
     folder: PathBuf,
-}
-
-/// Who runs this process.
-fn own_user() -> u32 {
-    // SAFETY: it only tells.
-    unsafe { libc::geteuid() }
 }
 
 impl Place {

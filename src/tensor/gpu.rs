@@ -1,6 +1,6 @@
 //! Copies of a tensor in the memory of a GPU, changed on the way.
 
-use crate::cuda::{Arg, Array, Element};
+use crate::cuda::{Array, Element, table};
 use crate::error::Result;
 
 pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
@@ -8,13 +8,12 @@ pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") = width;
     let out = Array::new(x.context(), &dims, Element::F32)?;
-    let sizes = [Arg::size(from), Arg::size(first), Arg::size(width)];
-    x.each("columns", out.len(), &[&[out.arg(), x.arg(), Arg::count(out.len())][..], &sizes].concat())?;
+    table::Columns { out: &out, x, count: out.len(), from, first, width }.launch()?;
     Ok(out)
 }
 
 pub fn clamp(x: &Array, limit: f32) -> Result<Array> {
     let out = x.like()?;
-    x.each("clamp", x.len(), &[out.arg(), x.arg(), Arg::count(x.len()), Arg::F32(limit)])?;
+    table::Clamp { out: &out, x, count: x.len(), limit }.launch()?;
     Ok(out)
 }

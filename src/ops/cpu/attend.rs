@@ -9,8 +9,7 @@ use std::cell::Cell;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::shared::Shared;
-use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
+use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
 use crate::memory;
 use crate::ops::operands::Attend;
 use crate::vector::{exp, sum, vectorised};
@@ -61,7 +60,7 @@ impl Chunked<'_> {
             .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
         let mut out: Vec<f32> = memory::unset(rows * self.op.heads * self.op.value_dim);
-        let to = Shared(out.as_mut_ptr());
+        let to = Shared::of(&mut out);
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();
             self.chunk(&task, queries, (q, k, v), to, &mut buffers);
@@ -124,7 +123,7 @@ impl Chunked<'_> {
         multiply_here(kind, &rows, &w, Out { values: sums, stride: value_dim });
         for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(factors) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(to.at(*row as usize * value_dim), value_dim) };
+            let out = unsafe { to.part(*row as usize * value_dim, value_dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
         }
     }

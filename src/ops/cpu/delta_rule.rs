@@ -7,8 +7,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::gates::Gates;
-use super::shared::Shared;
-use crate::gemm::{Kind, Out, Rows, Scratch, Values, Weight, multiply_here};
+use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
 use crate::vector::{exp, vectorised};
 use crate::vocabulary::Order;
 
@@ -151,7 +150,7 @@ fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize
 pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
     let Heads { heads, positions, key_dim, value_dim } = sizes;
     let mut out = vec![0f32; v.len()];
-    let to = Shared(out.as_mut_ptr());
+    let to = Shared::of(&mut out);
     (0..v.len() / (positions * value_dim)).into_par_iter().with_max_len(1).for_each(|i| {
         let of = |x, width: usize| {
             let x: &[f32] = x;
@@ -164,7 +163,7 @@ pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) 
         head.run(&mut room, |t, y| {
             let row = (i / heads * positions + t) * heads + i % heads;
             // SAFETY: a row belongs to one head of one sequence, and so to this task alone.
-            let row = unsafe { std::slice::from_raw_parts_mut(to.at(row * value_dim), value_dim) };
+            let row = unsafe { to.part(row * value_dim, value_dim) };
             row.copy_from_slice(y);
         });
         ROOM.set(room);

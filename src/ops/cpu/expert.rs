@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use super::activation::activate;
 use super::pieces::PIECE;
 use super::project::multiply;
-use super::shared::Shared;
 use crate::error::Result;
 use crate::gemm::{Rows, Scratch};
 use crate::ops::operands::FeedForward;
@@ -48,14 +47,20 @@ pub fn add_expert(
     // A pair of gate and up in one projection has left its result in the first half of each row.
     let inner = Rows { values: inner, stride: up_width, rows: count, columns: width, chosen: None };
     multiply(&inner, &[*down], *rounded, &mut [result])?;
-    assert!(rows.iter().all(|row| (*row as usize + 1) * hidden <= residual.len()), "rows within the residual stream");
-    let to = Shared(residual.as_mut_ptr());
+    // Rows ascend: each is cut from what lies behind the last.
+    let mut to = Vec::with_capacity(count);
+    let (mut behind, mut cut) = (residual, 0);
+    for row in rows {
+        let (_, from) = behind.split_at_mut((*row as usize - cut) * hidden);
+        let (values, rest) = from.split_at_mut(hidden);
+        to.push(values);
+        (behind, cut) = (rest, *row as usize + 1);
+    }
     let rows_per_piece = PIECE / hidden + 1;
-    result.par_chunks(rows_per_piece * hidden).enumerate().for_each(|(piece, values)| {
-        for (i, y) in (piece * rows_per_piece..).zip(values.chunks_exact(hidden)) {
-            // SAFETY: all rows lie in `residual`, as asserted; the caller has checked that they are distinct.
-            let row = unsafe { std::slice::from_raw_parts_mut(to.at(rows[i] as usize * hidden), hidden) };
-            let weight = if *on_input { 1.0 } else { weights[i] };
+    let pieces = to.par_chunks_mut(rows_per_piece).zip(result.par_chunks(rows_per_piece * hidden));
+    pieces.zip(weights.par_chunks(rows_per_piece)).for_each(|((rows, values), weights)| {
+        for ((row, y), weight) in rows.iter_mut().zip(values.chunks_exact(hidden)).zip(weights) {
+            let weight = if *on_input { 1.0 } else { *weight };
             vectorised(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
         }
     });

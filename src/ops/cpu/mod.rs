@@ -10,7 +10,6 @@ mod pieces;
 mod project;
 mod rope;
 mod rows;
-mod shared;
 mod short_conv;
 
 pub use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};

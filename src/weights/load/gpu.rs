@@ -7,14 +7,14 @@ use candle_core::DType;
 use safetensors::Dtype;
 
 use super::Loader;
-use crate::cuda::{self, Arg, Array, Buffer, Context, Element, Stream};
+use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
-use crate::formats::Format;
+use crate::formats::{Format, Kernel};
 use crate::weights::checkpoint::Entry;
 
 /// The exponent bits of bf16 and f16.
-const BF16_EXPONENT: u32 = 0x7f80;
-const F16_EXPONENT: u32 = 0x7c00;
+const BF16_EXPONENT: usize = 0x7f80;
+const F16_EXPONENT: usize = 0x7c00;
 
 impl Loader<'_> {
     /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the index of one that is not finite.
@@ -26,15 +26,18 @@ impl Loader<'_> {
         shape: &[usize],
         to: DType,
     ) -> Result<std::result::Result<Vec<Array>, usize>> {
-        let count: usize = shape.iter().product();
         let to = if to == DType::BF16 { Element::Bf16 } else { Element::F32 };
-        let width = if entry.dtype == Dtype::F32 { 4 } else { 2 };
-        let stored = self.bytes_to_gpus(contexts, entry, offset, count * width)?;
-        if let Some(index) = first_not_finite(&stored[0], entry.dtype, count)? {
+        let from = match entry.dtype {
+            Dtype::F32 => Element::F32,
+            Dtype::BF16 => Element::Bf16,
+            _ => Element::F16,
+        };
+        let stored = self.stored_on_gpus(contexts, entry, offset, shape, from)?;
+        if let Some(index) = first_not_finite(&stored[0])? {
             return Ok(Err(index));
         }
-        let kept = stored.into_iter().map(|stored| widened(stored, entry.dtype, to, count));
-        Ok(Ok(complete(kept.collect::<Result<_>>()?, shape, to)?))
+        let kept = stored.into_iter().map(|stored| widened(stored, to)).collect();
+        complete(kept).map(Ok)
     }
 
     /// The pieces of a packed weight, unpacked to bf16 of this shape, once for each GPU.
@@ -45,73 +48,72 @@ impl Loader<'_> {
         pieces: &[(&Entry, Range<u64>)],
         shape: &[usize],
     ) -> Result<Vec<Array>> {
-        let length = |range: &Range<u64>| (range.end - range.start) as usize;
-        let bytes =
-            |(entry, range): &(&Entry, Range<u64>)| self.bytes_to_gpus(contexts, entry, range.start, length(range));
-        let pieces_there = pieces.iter().map(bytes).collect::<Result<Vec<_>>>()?;
-        let first = pieces.first().map_or(0, |(_, range)| length(range));
-        let unpacked = contexts.iter().enumerate().map(|(gpu, context)| {
-            let out = Buffer::new(context, 2 * shape.iter().product::<usize>(), Stream::Copy)?;
-            let inputs = pieces_there.iter().map(|piece| &piece[gpu]);
-            let mut args: Vec<Arg> =
-                [&out].into_iter().chain(inputs).map(|buffer| Arg::Address(buffer.address())).collect();
-            args.push(Arg::count(first));
-            context.each(Stream::Copy, format.kernel, first, &args)?;
-            Ok(out)
+        let pieces = pieces.iter().map(|(entry, range)| {
+            let bytes = (range.end - range.start) as usize;
+            self.stored_on_gpus(contexts, entry, range.start, &[bytes], Element::U8)
         });
-        complete(unpacked.collect::<Result<_>>()?, shape, Element::Bf16)
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        let unpacked = (0..contexts.len()).map(|gpu| match format.kernel {
+            Kernel::Mxfp4 => {
+                let (codes, scales) = (&pieces[0][gpu], &pieces[1][gpu]);
+                let out = codes.beside(shape, Element::Bf16)?;
+                table::Mxfp4 { out: &out, codes, scales, bytes: codes.len() }.launch()?;
+                Ok(out)
+            }
+        });
+        complete(unpacked.collect())
     }
 
-    fn bytes_to_gpus(
+    /// What is stored from byte `offset` of a tensor on, on the copying stream of each GPU.
+    fn stored_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
         entry: &Entry,
         offset: u64,
-        bytes: usize,
-    ) -> Result<Vec<Buffer>> {
+        shape: &[usize],
+        element: Element,
+    ) -> Result<Vec<Array>> {
         let read = |start, piece: &mut [u8]| self.checkpoint.read_into(entry, offset + start as u64, piece);
-        cuda::receive(contexts, bytes, entry.phase(offset), read)
+        Array::received(contexts, shape, element, entry.phase(offset), read)
     }
 }
 
-/// The index of the first of `count` stored numbers that is NaN or infinite.
-fn first_not_finite(stored: &Buffer, dtype: Dtype, count: usize) -> Result<Option<usize>> {
-    let context = stored.context();
-    let first = Buffer::new(context, 8, Stream::Copy)?;
-    context.clear(Stream::Copy, first.address(), 0xff, 8)?;
-    let (from, size, first_arg) = (Arg::Address(stored.address()), Arg::count(count), Arg::Address(first.address()));
-    let args = |exponent| [from, size, Arg::U32(exponent), first_arg];
-    match dtype {
-        Dtype::F32 => context.each(Stream::Copy, "finite_32", count, &[from, size, first_arg])?,
-        Dtype::BF16 => context.each(Stream::Copy, "finite_16", count, &args(BF16_EXPONENT))?,
-        _ => context.each(Stream::Copy, "finite_16", count, &args(F16_EXPONENT))?,
+/// The index of the first of the stored numbers that is NaN or infinite.
+fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
+    let first = stored.filled_beside(0xff, &[1], Element::U64)?;
+    let (words, count, first_there) = (stored, stored.len(), &first);
+    match stored.element() {
+        Element::F32 => table::Finite32 { words, count, first: first_there }.launch()?,
+        Element::Bf16 => {
+            table::Finite16 { words, count, exponent: BF16_EXPONENT, first: first_there }.launch()?;
+        }
+        _ => table::Finite16 { words, count, exponent: F16_EXPONENT, first: first_there }.launch()?,
     }
     let mut index = [0u8; 8];
-    context.download(Stream::Copy, first.address(), &mut index)?;
+    first.download(&mut index)?;
     let index = u64::from_ne_bytes(index);
     Ok((index != u64::MAX).then_some(index as usize))
 }
 
-/// The same numbers as `to`.
-fn widened(stored: Buffer, dtype: Dtype, to: Element, count: usize) -> Result<Buffer> {
-    let kernel = match (dtype, to) {
-        (Dtype::F32, _) | (Dtype::BF16, Element::Bf16) => return Ok(stored),
-        (Dtype::BF16, _) => "widen_bf16",
-        _ => "widen_f16",
-    };
-    let context = stored.context();
-    let wide = Buffer::new(context, count * 4, Stream::Copy)?;
-    let (out, from) = (Arg::Address(wide.address()), Arg::Address(stored.address()));
-    context.each(Stream::Copy, kernel, count, &[out, from, Arg::count(count)])?;
-    Ok(wide)
+/// What the computing streams may use, once all GPUs are at work on it.
+fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
+    arrays?.into_iter().map(Array::complete).collect()
 }
 
-/// What the computing streams may use, each on its GPU.
-fn complete(buffers: Vec<Buffer>, shape: &[usize], element: Element) -> Result<Vec<Array>> {
-    let complete = |mut buffer: Buffer| {
-        buffer.context().settle()?;
-        buffer.hand_over();
-        Ok(Array::of(buffer, shape, element))
-    };
-    buffers.into_iter().map(complete).collect()
+/// The same numbers as `to`.
+fn widened(stored: Array, to: Element) -> Result<Array> {
+    let wide = |stored: &Array| stored.beside(stored.dims(), Element::F32);
+    Ok(match (stored.element(), to) {
+        (Element::F32, _) | (Element::Bf16, Element::Bf16) => stored,
+        (Element::Bf16, _) => {
+            let out = wide(&stored)?;
+            table::WidenBf16 { out: &out, x: &stored, count: stored.len() }.launch()?;
+            out
+        }
+        _ => {
+            let out = wide(&stored)?;
+            table::WidenF16 { out: &out, x: &stored, count: stored.len() }.launch()?;
+            out
+        }
+    })
 }

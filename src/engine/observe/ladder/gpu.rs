@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::cells::{Histogram, Running};
-use crate::cuda::{Arg, Array, Context, Element, Stream, THREADS};
+use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
 use crate::record::NormFold;
 
@@ -22,9 +22,6 @@ fn sizes(sequences: usize, hidden: usize, rungs: usize) -> [usize; 4] {
 pub fn record_bytes(sequences: usize, hidden: usize, rungs: usize) -> usize {
     4 * sizes(sequences, hidden, rungs).iter().sum::<usize>()
 }
-
-/// Features of a block of threads in the kernel.
-const FEATURES: usize = 32;
 
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -91,26 +88,26 @@ impl OnGpu {
         let sequences = x.len() / (positions * hidden);
         let parts = sizes(sequences, hidden, rungs);
         let record = Array::zeros(x.context(), &[parts.iter().sum()], Element::F32)?;
-        let at = |part: usize| Arg::Address(record.address() + 4 * parts[..part].iter().sum::<usize>() as u64);
+        let part = |part: usize| record.rows(parts[..part].iter().sum(), parts[part]);
         let levels = self
             .levels
-            .rows((first_sequence - self.first_sequence) * positions * hidden, sequences * positions * hidden);
-        let args = [
-            x.arg(),
-            self.ladder_there.arg(),
-            at(0),
-            at(3),
-            at(2),
-            levels.arg(),
-            Arg::size(rungs),
-            Arg::size(positions),
-            Arg::size(hidden),
-        ];
-        let blocks = (hidden.div_ceil(FEATURES) as u32, sequences as u32);
-        let row = [at(1), x.arg(), Arg::count(sequences * hidden)];
-        let row = [&row[..], &[Arg::size(positions * hidden), Arg::size(0), Arg::size(hidden)]].concat();
-        x.context().launch(Stream::Compute, "tap", blocks, THREADS, &args)?;
-        x.each("columns", sequences * hidden, &row)?;
+            .rows((first_sequence - self.first_sequence) * positions * hidden, sequences * positions * hidden)?;
+        table::Tap {
+            sequences,
+            x,
+            ladder: &self.ladder_there,
+            extremes: &part(0)?,
+            counts: &part(3)?,
+            odd: &part(2)?,
+            levels: &levels,
+            rungs,
+            positions,
+            hidden,
+        }
+        .launch()?;
+        // The rows of position 0.
+        let (count, from) = (sequences * hidden, positions * hidden);
+        table::Columns { out: &part(1)?, x, count, from, first: 0, width: hidden }.launch()?;
         self.pending.push(Pending { norm, first_sequence, sequences, record });
         Ok(())
     }

@@ -1,0 +1,307 @@
+//! All kernels, with what each takes: the one place where a kernel is started, and what tests compare with `kernels/*.cu`.
+//!
+//! A row of the table says in which file of `kernels/` a kernel is, what it is called there, its parameters in the order of the
+//! source, how many numbers of each array it meets, and in how many blocks it runs. What that needs beside the parameters stands
+//! in parentheses.
+
+use half::{bf16, f16};
+
+use super::kernels::{Grid, THREADS};
+use super::launch::{Address, Bits16, Bits32, In, Indices, Launch, Out, Parameter};
+use crate::error::{Result, fault};
+
+/// A kernel as it is declared: the file of `kernels/` that it is in, its name, and names and types of its parameters.
+#[cfg(test)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Signature {
+    pub(super) file: String,
+    pub(super) name: String,
+    pub(super) parameters: Vec<(String, String)>,
+}
+
+macro_rules! kernels {
+    ($($(#[$about:meta])* $file:ident::$($name:ident)|+ = $kernel:ident $(($($beside:ident),+))? {
+        $($parameter:ident: $type:ty $([$least:expr])?,)+
+    } over $grid:expr $(, the $which:expr)? $(, if $fits:expr)?;)+) => {
+        $(
+            $(#[$about])*
+            pub struct $kernel<'a> {
+                $($(pub $beside: usize,)+)?
+                $(pub $parameter: <$type as Parameter>::Given<'a>,)+
+            }
+
+            impl $kernel<'_> {
+                /// Puts the kernel on the stream of its arrays; without anything to do it is left out.
+                ///
+                /// # Errors
+                /// `internal` when the arguments do not fit each other or the kernel, and those of the driver.
+                pub fn launch(self) -> Result<()> {
+                    let Self { $($($beside,)+)? $($parameter,)+ } = self;
+                    let grid: Grid = $grid;
+                    if grid.is_empty() {
+                        return Ok(());
+                    }
+                    let name = [$(stringify!($name)),+][[$($which,)? 0][0]];
+                    $(if !$fits {
+                        fault!("kernel {name}: its sizes do not fit: {}", stringify!($fits));
+                    })?
+                    let mut launch = Launch::of((stringify!($file), name));
+                    $(<$type as Parameter>::give(
+                        &mut launch, stringify!($parameter), $parameter, [$($least,)? 0][0],
+                    )?;)+
+                    // SAFETY: the arguments are those of the row, which a test compares with the source of the kernel; the
+                    // row says what the kernel meets in this grid.
+                    unsafe { launch.start(grid) }
+                }
+            }
+        )+
+
+        /// Every kernel: file, name, and the names and types of its parameters.
+        #[cfg(test)]
+        pub(super) fn table() -> Vec<Signature> {
+            let mut table = Vec::new();
+            $(for name in [$(stringify!($name)),+] {
+                let parameters = vec![$((stringify!($parameter).to_string(), <$type as Parameter>::spelling())),+];
+                table.push(Signature {
+                    file: stringify!($file).to_string(), name: name.to_string(), parameters,
+                });
+            })+
+            table
+        }
+    };
+}
+
+kernels! {
+    /// Lists of addresses for a batch of products, one per head, each list behind the other.
+    attention::addresses = Addresses {
+        lists: Out<Address>[5 * heads],
+        q: Out<f32>[heads * head_dim],
+        k: Out<f32>[heads.div_ceil(group) * head_dim],
+        v: Out<f32>[heads.div_ceil(group) * head_dim],
+        scores: Out<f32>[heads * per_head],
+        out: Out<f32>[heads * head_dim],
+        heads: u32,
+        group: u32,
+        head_dim: u32,
+        per_head: u64,
+    } over Grid::each(heads), if (group > 0);
+
+    /// The softmax of the scores of each query over the keys that it sees; `rows` are heads times queries. With `window` 0 it
+    /// sees all keys up to its own.
+    attention::softmax = Softmax(rows) {
+        scores: Out<f32>[rows * keys],
+        sinks: Option<In<f32>>[rows.div_ceil(queries)],
+        queries: u32,
+        keys: u32,
+        first_query: u32,
+        first_key: u32,
+        window: u32,
+        scale: f32,
+    } over Grid::rows(rows)?, if (queries > 0 && first_key <= first_query && first_query + queries <= first_key + keys);
+
+    /// The short convolution before a gated DeltaNet; `blocks` are sequences times heads times positions. `sources` has two
+    /// columns: where a head begins in a row of `x`, and its first channel of `taps`. `length` 0: not brought to a length.
+    delta::short_conv = ShortConv(blocks) {
+        out: Out<f32>[blocks * width],
+        x: In<f32>[(blocks.div_ceil(heads) - 1) * columns + sources.bound(0) - 1 + width],
+        taps: In<f32>[(sources.bound(1) - 1 + width) * kernel],
+        sources: Indices[2 * heads],
+        heads: u32,
+        positions: u32,
+        columns: u32,
+        width: u32,
+        kernel: u32,
+        length: f32,
+    } over Grid::rows(blocks)?,
+        if (heads > 0 && blocks % (heads * positions) == 0 && sources.bound(0) > 0 && sources.bound(1) > 0);
+
+    /// The gated delta rule; `blocks` are sequences times heads. Where `dk` is 64 or 128, its state stays in registers.
+    delta::delta_rule | delta_rule_64 | delta_rule_128 = DeltaRule(blocks) {
+        out: Out<f32>[blocks * positions * dv],
+        q: In<f32>[blocks * positions * dk],
+        k: In<f32>[blocks * positions * dk],
+        v: In<f32>[blocks * positions * dv],
+        gates: In<f32>[blocks * positions * 2],
+        a_log: In<f32>[heads],
+        dt_bias: In<f32>[heads],
+        heads: u32,
+        group: u32,
+        positions: u32,
+        dk: u32,
+        dv: u32,
+    } over Grid { threads: (dv as u32).next_multiple_of(32), ..Grid::rows(blocks)? },
+        the match dk { 64 => 1, 128 => 2, _ => 0 },
+        if (dk <= 256 && dv <= 1024 && group > 0 && heads % group == 0 && blocks % heads == 0);
+
+    /// to += x
+    elementwise::add = Add {
+        to: Out<f32>[count],
+        x: In<f32>[count],
+        count: u64,
+    } over Grid::each(count);
+
+    /// y += bias, in rows of `columns`.
+    elementwise::add_bias = AddBias {
+        y: Out<f32>[count],
+        bias: In<f32>[columns],
+        count: u64,
+        columns: u32,
+    } over Grid::each(count), if (columns > 0);
+
+    /// x = f(x)
+    elementwise::activate = Activate {
+        x: Out<f32>[count],
+        count: u64,
+        kind: u32,
+    } over Grid::each(count);
+
+    /// x *= f(gates)
+    elementwise::gate = Gate {
+        x: Out<f32>[count],
+        gates: In<f32>[count],
+        count: u64,
+        kind: u32,
+    } over Grid::each(count);
+
+    /// x *= sigmoid(gates), one gate for `per_gate` numbers in a row.
+    elementwise::sigmoid_gate = SigmoidGate {
+        x: Out<f32>[count],
+        gates: In<f32>[count.div_ceil(per_gate)],
+        count: u64,
+        per_gate: u64,
+    } over Grid::each(count), if (per_gate > 0);
+
+    /// Pairs of gate and up in `x` to one number each.
+    elementwise::interleaved_swiglu = InterleavedSwiglu {
+        out: Out<f32>[count],
+        x: In<f32>[2 * count],
+        count: u64,
+        limit: f32,
+    } over Grid::each(count);
+
+    /// Turns pairs of channels `half` apart; `count` are tokens times heads times `half`.
+    elementwise::rotate = Rotate {
+        x: Out<f32>[count.div_ceil(half) * head_dim],
+        cosines: In<f32>[positions * half],
+        sines: In<f32>[positions * half],
+        count: u64,
+        positions: u32,
+        heads: u32,
+        head_dim: u32,
+        half: u32,
+    } over Grid::each(count), if (half > 0 && 2 * half <= head_dim && heads > 0 && positions > 0);
+
+    /// `width` of the `from` columns of `x`, from `first` on; `count` numbers in all.
+    elementwise::columns = Columns {
+        out: Out<f32>[count],
+        x: In<f32>[(count.div_ceil(width) - 1) * from + first + width],
+        count: u64,
+        from: u32,
+        first: u32,
+        width: u32,
+    } over Grid::each(count), if (width > 0);
+
+    /// No number outside -limit..limit; NaN stays.
+    elementwise::clamp = Clamp {
+        out: Out<f32>[count],
+        x: In<f32>[count],
+        count: u64,
+        limit: f32,
+    } over Grid::each(count);
+
+    /// f32 to the nearest bf16.
+    elementwise::narrow_to_bf16 = NarrowToBf16 {
+        out: Out<bf16>[count],
+        x: In<f32>[count],
+        count: u64,
+    } over Grid::each(count);
+
+    /// bf16 to f32.
+    elementwise::widen_bf16 = WidenBf16 {
+        out: Out<f32>[count],
+        x: In<bf16>[count],
+        count: u64,
+    } over Grid::each(count);
+
+    /// f16 to f32.
+    elementwise::widen_f16 = WidenF16 {
+        out: Out<f32>[count],
+        x: In<f16>[count],
+        count: u64,
+    } over Grid::each(count);
+
+    /// The index of the first number whose bits of `exponent` are all set, where that is below `first`.
+    elementwise::finite_16 = Finite16 {
+        words: In<Bits16>[count],
+        count: u64,
+        exponent: u32,
+        first: Out<u64>[1],
+    } over Grid::each(count);
+
+    /// The index of the first number that is not finite, where that is below `first`.
+    elementwise::finite_32 = Finite32 {
+        words: In<Bits32>[count],
+        count: u64,
+        first: Out<u64>[1],
+    } over Grid::each(count);
+
+    /// Two four-bit floats of each byte of `codes`, with a scale for 16 bytes, to bf16.
+    elementwise::mxfp4 = Mxfp4 {
+        out: Out<bf16>[2 * bytes],
+        codes: In<u8>[bytes],
+        scales: In<u8>[bytes.div_ceil(16)],
+        bytes: u64,
+    } over Grid::each(bytes);
+
+    /// The rows of `x` that `rows` names; `count` numbers in rows of `hidden`.
+    experts::gather = Gather {
+        out: Out<f32>[count],
+        x: In<f32>[rows.bound(0) * hidden],
+        rows: Indices[count.div_ceil(hidden)],
+        count: u64,
+        hidden: u32,
+    } over Grid::each(count), if (hidden > 0);
+
+    /// The same, rounded to bf16.
+    experts::gather_bf16 = GatherBf16 {
+        out: Out<bf16>[count],
+        x: In<f32>[rows.bound(0) * hidden],
+        rows: Indices[count.div_ceil(hidden)],
+        count: u64,
+        hidden: u32,
+    } over Grid::each(count), if (hidden > 0);
+
+    /// to[rows] += weights * y; the rows are distinct.
+    experts::scatter = Scatter {
+        to: Out<f32>[rows.bound(0) * hidden],
+        y: In<f32>[count],
+        rows: Indices[count.div_ceil(hidden)],
+        weights: In<f32>[count.div_ceil(hidden)],
+        count: u64,
+        hidden: u32,
+    } over Grid::each(count), if (hidden > 0);
+
+    /// A norm of each of `rows` rows of `size` numbers.
+    norm::row_norm = RowNorm(rows) {
+        out: Out<f32>[rows * size],
+        x: In<f32>[rows * size],
+        weight: In<f32>[size],
+        bias: Option<In<f32>>[size],
+        size: u32,
+        eps: f32,
+        kind: u32,
+    } over Grid::rows(rows)?;
+
+    /// The fold over a norm output of `sequences` sequences, in blocks of 32 features.
+    tap::tap = Tap(sequences) {
+        x: In<f32>[sequences * positions * hidden],
+        ladder: In<f32>[rungs],
+        extremes: Out<f32>[sequences * 2 * hidden],
+        counts: Out<Bits32>[sequences * 2 * hidden * rungs],
+        odd: Out<Bits32>[sequences * 2],
+        levels: Out<u8>[sequences * positions * hidden],
+        rungs: u32,
+        positions: u32,
+        hidden: u32,
+    } over Grid { blocks: (hidden.div_ceil(32) as u32, sequences as u32), threads: THREADS }, if (rungs > 0);
+}
