@@ -57,7 +57,7 @@ pub trait ByteSource: Send + Sync {
     /// in its place.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// The safetensors files that hold the model, sorted by name; `None` where nothing here holds weights.
+    /// The safetensors or PyTorch files that hold the model, sorted by name; `None` where nothing here holds weights.
     ///
     /// # Errors
     /// `not_found` where one of them is missing, `corrupt` where the index is damaged, `unsupported` where the weights are in

@@ -12,7 +12,7 @@ use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
 use super::resolve::{Address, RemoteFile, RepositoryKind};
-use super::shards::{self, INDEX, SINGLE, nothing};
+use super::shards::{LAYOUTS, Layout, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
@@ -89,25 +89,32 @@ impl Streamed {
 
     /// The files that transformers would read, as in a folder; and what to know of the choice.
     fn chosen(&self) -> Result<Option<Chosen>> {
-        let mut found = self.resolve(&[SINGLE.to_string(), INDEX.to_string()])?;
+        for layout in &LAYOUTS {
+            if let Some(chosen) = self.chosen_of(layout)? {
+                return Ok(Some(chosen));
+            }
+        }
+        let names = self.listing().unwrap_or_default();
+        weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+    }
+
+    fn chosen_of(&self, layout: &Layout) -> Result<Option<Chosen>> {
+        let mut found = self.resolve(&[layout.single.to_string(), layout.index.to_string()])?;
         let (index, single) = (found.remove(1), found.remove(0));
         match (single, index) {
             (Ok(single), index) => {
                 let index = index.ok().and_then(|index| whole(&self.http, &index).ok());
-                let note = index.and_then(|index| shards::beside_single(&index, &self.place()));
+                let note = index.and_then(|index| layout.beside_single(&index, &self.place()));
                 Ok(Some((vec![single], note)))
             }
             (Err(error), _) if error.kind != Kind::NotFound => Err(error),
             (_, Ok(index)) => {
                 let index = whole(&self.http, &index)?;
-                let names = shards::names(&index, &self.place())?;
+                let names = layout.names(&index, &self.place())?;
                 Ok(Some((self.resolve(&names)?.into_iter().collect::<Result<_>>()?, None)))
             }
             (_, Err(error)) if error.kind != Kind::NotFound => Err(error),
-            _ => {
-                let names = self.listing().unwrap_or_default();
-                weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
-            }
+            _ => Ok(None),
         }
     }
 

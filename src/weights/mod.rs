@@ -9,6 +9,8 @@ pub mod mxfp4;
 mod open;
 pub mod plan;
 pub mod reader;
+mod safetensors_headers;
+mod torch;
 mod unused;
 mod wrappers;
 
