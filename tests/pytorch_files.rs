@@ -446,3 +446,24 @@ fn shards_of_both_kinds_are_refused() {
         "all of one kind",
     );
 }
+
+/// Where a file is not read and the hub has converted it, the error says under which revision.
+#[test]
+fn a_conversion_on_the_hub_is_named() {
+    let discussion = |number: u32, title: &str, author: &str| json!({ "num": number, "title": title, "status": "open", "isPullRequest": true, "author": { "name": author } });
+    let conversion = "Adding `safetensors` variant of this model";
+    let project = with("gpt2", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.");
+    let hub = Hub::start().with(ID, Model::Folder(project.path("model")));
+    let told =
+        || hub.run(&Project::new(), &format!("load_model(\"{ID}\", #{{ stream: true }});"), None).ends(FAILED).stderr;
+    assert!(told().contains("hint: write it anew in Python: torch.save("));
+    let list =
+        json!({ "discussions": [discussion(3, conversion, "somebody"), discussion(4, "Hello", "SFconvertbot")] });
+    project.file("model/discussions.json", list.to_string());
+    assert!(told().contains("hint: write it anew in Python: torch.save("));
+    let list =
+        json!({ "discussions": [discussion(3, "Hello", "SFconvertbot"), discussion(7, conversion, "SFconvertbot")] });
+    project.file("model/discussions.json", list.to_string());
+    let named = "hint: give load_model `revision: \"refs/pr/7\"`, where the hub has a conversion of it to safetensors; or write it anew";
+    assert!(told().contains(named), "{}", told());
+}

@@ -263,7 +263,7 @@ impl Repository<'_> {
                 (Err(error), Err(other))
                     if error.kind == Kind::NotFound && other.kind == Kind::NotFound && !indexed =>
                 {
-                    [single, index].map(|name| snapshot.note_absence(name));
+                    [single, index].into_iter().for_each(|name| snapshot.note_absence(name));
                     return Ok(None);
                 }
                 (Err(error), _) if error.kind == Kind::NotFound => snapshot.note_absence(single),

@@ -75,6 +75,11 @@ pub trait ByteSource: Send + Sync {
     /// Names of all files beside the weights, where they can be listed.
     fn listing(&self) -> Option<Vec<String>>;
 
+    /// A revision of the same model that has its weights as safetensors, where somebody knows of one.
+    fn converted(&self) -> Option<String> {
+        None
+    }
+
     /// What the user should know of how `weights` were chosen.
     fn note(&self) -> Option<&str>;
 

@@ -42,6 +42,28 @@ struct Listed {
     path: String,
 }
 
+/// The hub's own robot that converts weights to safetensors, and what it calls a pull request in which they are.
+const CONVERTER: &str = "SFconvertbot";
+const CONVERSION: &str = "Adding `safetensors` variant of this model";
+
+#[derive(Deserialize)]
+struct Requests {
+    discussions: Vec<Request>,
+}
+
+/// A pull request.
+#[derive(Deserialize)]
+struct Request {
+    num: u32,
+    title: String,
+    author: Author,
+}
+
+#[derive(Deserialize)]
+struct Author {
+    name: String,
+}
+
 /// Files of weights, and what to know of the choice.
 type Chosen = (Vec<Arc<RemoteFile>>, Option<String>);
 
@@ -189,6 +211,15 @@ impl ByteSource for Streamed {
         let pages: Vec<Vec<Listed>> =
             self.http.json(&self.address.root_path(&self.commit), &doing, Patience::brief).ok()?;
         Some(pages.into_iter().flatten().map(|entry| entry.path).filter(|path| is_file_path(path)).collect())
+    }
+
+    fn converted(&self) -> Option<String> {
+        let doing = self.address.doing("the list of pull requests");
+        let path = self.address.requests_path(CONVERTER);
+        let pages: Vec<Requests> = self.http.json(&path, &doing, Patience::once).ok()?;
+        let is_it = |request: &Request| request.author.name == CONVERTER && request.title == CONVERSION;
+        let found = pages.into_iter().flat_map(|page| page.discussions).find(is_it)?;
+        Some(format!("refs/pr/{}", found.num))
     }
 
     fn note(&self) -> Option<&str> {

@@ -207,6 +207,7 @@ impl Shared {
         let (revision, file) = match rest {
             [] => ("main", None),
             ["revision", revision] => (*revision, None),
+            ["discussions"] => return self.small_file(&folder.join("discussions.json"), request),
             ["tree", "main" | "v1" | COMMIT] => return tree(&folder, ""),
             ["tree", COMMIT, below] => return tree(&folder, &decoded(below)),
             ["resolve", revision, file @ ..] if !file.is_empty() => (*revision, Some(decoded(&file.join("/")))),

@@ -24,7 +24,7 @@ use pickle::MAX_PICKLE;
 use problem::{Outcome, Problem, damaged, unsupported};
 use state::Stored;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
 use crate::outside::safetensors::MAX_HEADER;
 use crate::outside::shown;
@@ -88,6 +88,19 @@ pub fn holds(source: &dyn ByteSource) -> Result<bool> {
 /// # Errors
 /// `unsupported` where a pickle asks for something that no tensor needs, and for files of other formats; `corrupt` for damage.
 pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
+    let converted = |error: &Error| if error.kind == Kind::Unsupported { source.converted() } else { None };
+    described(source).map_err(|error| match converted(&error) {
+        Some(revision) => {
+            let otherwise = error.hint.as_ref().map_or(String::new(), |hint| format!("; or {hint}"));
+            error.hint(format!(
+                "give load_model `revision: \"{revision}\"`, where the hub has a conversion of it to safetensors{otherwise}"
+            ))
+        }
+        None => error,
+    })
+}
+
+fn described(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
     let opened = open_all(source)?;
     limited(source, opened.iter().map(|opened| opened.pickle.all()))?;
     let ranges = opened.iter().enumerate().flat_map(|(file, opened)| {

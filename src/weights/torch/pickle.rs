@@ -10,12 +10,12 @@ use super::objects::{Known, Objects, Value};
 use super::problem::{Outcome, damaged, foreign, unsupported};
 use crate::outside::shown;
 
-/// Bytes of a pickle: 150,000 tensors need no more.
+/// Bytes of a pickle: 80,000 tensors need half of it.
 pub const MAX_PICKLE: u64 = 32 << 20;
-/// Values that may be put on the stack, and marks; a tensor needs about 25. What they take in memory stays below half a GB.
-const MAX_VALUES: usize = 4_000_000;
+/// Values that may be put on the stack, and marks; a tensor needs about 25. What they take in memory stays below a quarter of a GB.
+const MAX_VALUES: usize = 2_000_000;
 /// Places of values that are met again.
-const MAX_MEMO: usize = 2_000_000;
+const MAX_MEMO: usize = 1_000_000;
 const NEWEST: u8 = 5;
 
 struct Machine<'a> {
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn depth_and_circles_cost_nothing() {
         for (begin, end) in [(&b"]"[..], &b"a"[..]), (b"", b"\x85")] {
-            let deep = [&begin.repeat(500_000), &b"N"[..], &end.repeat(500_000), b"."].concat();
+            let deep = [&begin.repeat(200_000), &b"N"[..], &end.repeat(200_000), b"."].concat();
             assert!(run(&deep).is_ok());
         }
         assert!(run(b"\x80\x02]q\0h\0a}q\x01h\x01h\0s.").is_ok());

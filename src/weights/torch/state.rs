@@ -7,7 +7,7 @@ use super::problem::{Outcome, damaged, unsupported};
 use crate::outside::shown;
 
 /// Tensors of one file.
-const MAX_TENSORS: usize = 1 << 18;
+const MAX_TENSORS: usize = 1 << 17;
 /// Under which of its keys a trainer keeps the model.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
 /// Keys that a message shows.
