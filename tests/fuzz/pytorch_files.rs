@@ -97,7 +97,7 @@ fn state(workshop: &Workshop, folder: &Path, chance: &mut Chance) -> State {
         }
     }
     if chance.one_in(6) {
-        state.wrapper = Some(chance.pick(&["state_dict", "model", "other"]));
+        state.wrapper = Some(*chance.pick(&["state_dict", "model", "other"]));
     }
     state
 }

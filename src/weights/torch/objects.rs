@@ -201,6 +201,13 @@ impl<'a> Objects<'a> {
         match (known, &arguments[..]) {
             (Known::OrderedDict, []) => Ok(self.map(Vec::new())),
             (Known::Size, [sizes @ Value::Tuple(_)]) => Ok(*sizes),
+            // What is behind the hooks says that its numbers are others than those stored, negated for instance.
+            (Known::Rebuild, [_, _, _, _, _, _, Value::Map(map)])
+            | (Known::RebuildTyped, [_, _, _, _, _, _, _, Value::Map(map)])
+                if !self.maps[*map as usize].is_empty() =>
+            {
+                foreign("a tensor that is another than its numbers")
+            }
             (Known::Rebuild, &[Value::Storage(storage), offset, sizes, strides, ..]) => {
                 match self.storages[storage as usize].dtype {
                     Some(dtype) => self.view(storage, dtype, (offset, sizes, strides)),

@@ -8,6 +8,8 @@ use crate::outside::shown;
 
 /// Tensors of one file.
 const MAX_TENSORS: usize = 1 << 17;
+/// Bytes of the name of a tensor, or of a storage. A long one could stand in a pickle once and be used many times.
+const MAX_NAME: usize = 1024;
 /// Under which of its keys a trainer keeps the model.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
 /// Keys that a message shows.
@@ -79,6 +81,10 @@ fn dictionary<'o>(objects: &'o Objects, root: Value) -> Outcome<&'o [(Value, Val
 
 fn stored<'a>(objects: &Objects<'a>, name: &'a str, view: &View) -> Outcome<Stored<'a>> {
     let storage = &objects.storages[view.storage as usize];
+    let key = objects.text(storage.key);
+    if name.len().max(key.len()) > MAX_NAME {
+        return damaged(format!("a tensor in it has a name of {} bytes", name.len().max(key.len())));
+    }
     let width = |dtype: Dtype| dtype.bitsize() as u64 / 8;
     let (shape, strides) = objects.shape(view)?;
     let astray = || format!("tensor `{}` does not fit its storage", shown(name));
@@ -100,7 +106,6 @@ fn stored<'a>(objects: &Objects<'a>, name: &'a str, view: &View) -> Outcome<Stor
     let Some((storage_bytes, begin, bytes)) = place() else { return damaged(astray()) };
     let contiguous = bytes == 0 || lies_together(&shape, &strides);
     let strides = (!contiguous).then_some(strides);
-    let key = objects.text(storage.key);
     Ok(Stored { name, dtype: view.dtype, shape, strides, key, storage_bytes, begin, bytes })
 }
 
