@@ -438,8 +438,9 @@ fn types_that_are_not_read_are_told_by_their_names() {
         let (_, norm) = arrays.iter_mut().find(|(name, _)| name.ends_with("ln_f.weight")).unwrap();
         *norm = Array::new(dtype, &norm.shape, vec![0; norm.shape[0] * width]);
         let project = with("gpt2", state(&arrays).file());
-        let estimate = "estimate_vram(\"model\", #{ logits: true }); load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2]] }), #{ logits: true });";
-        let told = project.script(estimate).ends(FAILED).stderr;
+        let needs_the_norm = "estimate_vram(\"model\", #{ logits: true });
+            load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2]] }), #{ logits: true });";
+        let told = project.script(needs_the_norm).ends(FAILED).stderr;
         assert!(told.contains(&format!("ln_f.weight` is {dtype:?}, expected F32, BF16 or F16")), "{told}");
     }
 }
@@ -463,7 +464,10 @@ fn shards_of_both_kinds_are_refused() {
 /// Where a file is not read and the hub has converted it, the error says under which revision.
 #[test]
 fn a_conversion_on_the_hub_is_named() {
-    let discussion = |number: u32, title: &str, author: &str| json!({ "num": number, "title": title, "status": "open", "isPullRequest": true, "author": { "name": author } });
+    let discussion = |number: u32, title: &str, author: &str| {
+        let author = json!({ "name": author });
+        json!({ "num": number, "title": title, "status": "open", "isPullRequest": true, "author": author })
+    };
     let conversion = "Adding `safetensors` variant of this model";
     let project = with("gpt2", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.");
     let hub = Hub::start().with(ID, Model::Folder(project.path("model")));

@@ -33,7 +33,8 @@ const IDS: &str = "token ids can be given as safetensors or JSON, under `ids`";
 const NO_TEXT: &str = "is it a file of weights? texts come from text, JSON, CSV and Parquet files";
 const DATASETS: &str = "write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(\"texts.parquet\") in Python, or \
                         pyarrow.parquet.write_table";
-const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_model.bin; or convert them in Python: AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
+const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_model.bin; or convert it in Python: \
+                            AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
                             safetensors; or look for a copy of this model that has them";
 const RELEASE: &str =
     "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
