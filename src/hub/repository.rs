@@ -246,7 +246,7 @@ impl Repository<'_> {
         if !alone && !snapshot.lacks(single) {
             let http = Arc::new(Http::new()?);
             let others =
-                *single != *PYTORCH.single && [PYTORCH.single, PYTORCH.index].iter().any(|name| snapshot.has(name));
+                single != PYTORCH.single && [PYTORCH.single, PYTORCH.index].iter().any(|name| snapshot.has(name));
             let patience = if indexed || others { Patience::brief } else { Patience::default };
             let mut found = ask_all(&http, self.address, &snapshot.commit, [single, index].into_iter(), patience)?;
             let (indexes, asked) = (found.remove(1), found.remove(0));
