@@ -150,8 +150,11 @@ fn instructions(pickle: &[u8], chance: &mut Chance) -> Vec<u8> {
     let added: Vec<u8> = (0..count).flat_map(|_| *chance.pick(INSTRUCTIONS)).copied().collect();
     match chance.below(4) {
         0 => [&b"\x80\x02"[..], &added, b"."].concat(),
-        1 => [&b"\x80\x02"[..], &chance.pick(INSTRUCTIONS).repeat(*chance.pick(&[1_000, 100_000, 4_000_000])), b"."]
-            .concat(),
+        1 => {
+            let one = chance.pick(INSTRUCTIONS);
+            let many = one.repeat(*chance.pick(&[1_000, 100_000, (8 << 20) / one.len()]));
+            [&b"\x80\x02"[..], &many, b"."].concat()
+        }
         2 => [&pickle[..pickle.len() - 1], &added, b"."].concat(),
         _ => {
             let at = chance.below(pickle.len());
