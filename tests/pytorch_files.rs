@@ -303,9 +303,9 @@ pub fn a_pickle_that_wants_too_much_is_refused() {
 #[test]
 fn a_long_name_that_is_used_often_costs_nothing() {
     let mut state = state(&arrays("gpt2"));
-    let view = pytorch::View { name: "a".repeat(10 << 20), ..state.tensors[0].clone() };
-    state.tensors.extend(vec![view; 2_000]);
-    refuses(state.file(), "a tensor in it has a name of 10485760 bytes", "download it again");
+    let view = pytorch::View { name: "a".repeat(1 << 20), ..state.tensors[0].clone() };
+    state.tensors.extend(vec![view; 200]);
+    refuses(state.file(), "a tensor in it has a name of 1048576 bytes", "download it again");
 }
 
 /// One tensor of a good file, changed.
@@ -348,7 +348,7 @@ fn a_tensor_that_does_not_lie_together_is_refused_by_its_name() {
     let mut unused = arrays("gpt2");
     unused.insert("transformer.h.0.attn.bias".to_string(), Array::new(Dtype::BOOL, &[2, 2], vec![1; 4]));
     let mut state = state(&unused);
-    state.tensors.iter_mut().find(|view| view.name.ends_with("attn.bias")).unwrap().strides = vec![1, 2];
+    state.tensors.iter_mut().find(|view| view.name.ends_with(".attn.bias")).unwrap().strides = vec![1, 2];
     with("gpt2", state.file()).script("load_model(\"model\");").ends(0);
 }
 
