@@ -197,8 +197,8 @@ fn weights_that_are_told_as_texts_are_told_in_a_folder() {
     }
     // Weights in a format of weights are told before an archive that lies beside them.
     let project = with("all.zip", "…");
-    project.file("model/pytorch_model.bin", "…");
-    refuses_model(&project, "model", "but pytorch_model.bin, a PyTorch file", "save_pretrained(FOLDER)");
+    project.file("model/model.pt", "…");
+    refuses_model(&project, "model", "but model.pt, a PyTorch file", "save_pretrained(FOLDER)");
 }
 
 #[test]

@@ -108,15 +108,15 @@ fn models_that_do_not_exist() {
 }
 
 #[test]
-fn models_without_safetensors() {
+fn models_without_weights_that_are_read() {
     let project = Project::new();
-    project.copy("tests/fixtures/llama/config.json", "pickle/config.json").file("pickle/pytorch_model.bin", "…");
+    project.copy("tests/fixtures/llama/config.json", "pickle/config.json").file("pickle/model.pt", "…");
     let hub = Hub::start().with("lab/llama", Model::Folder(project.path("pickle")));
-    let message = "model \"lab/llama\": no safetensors weights, but pytorch_model.bin, a PyTorch file";
+    let message = "model \"lab/llama\": no safetensors weights, but model.pt, a PyTorch file";
     hub.refuses(&from_hub("#{}"), None, message, "save_pretrained(FOLDER)");
-    std::fs::remove_file(project.path("pickle/pytorch_model.bin")).unwrap();
+    std::fs::remove_file(project.path("pickle/model.pt")).unwrap();
     let message = "fetching model.safetensors from the hub: the model has no such file";
-    hub.refuses(&from_hub("#{}"), None, message, "only safetensors checkpoints can be read");
+    hub.refuses(&from_hub("#{}"), None, message, "only safetensors and PyTorch files");
 }
 
 #[test]

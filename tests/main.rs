@@ -1,6 +1,6 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
+/// Tools: safetensors and PyTorch files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
 /// that lies, and a project folder in which the program runs; JSON schemas.
 mod checkpoint;
 mod emulated_gpu;
@@ -10,6 +10,7 @@ mod fake_runpod;
 #[allow(dead_code)] // fuzzers use the rest of it
 mod hostile_worker;
 mod project;
+mod pytorch;
 mod schema;
 #[allow(dead_code)]
 mod sshd;
@@ -37,6 +38,9 @@ mod shakespeare;
 mod unused_weights;
 /// Which of the tensors of a folder are the model's.
 mod which_weights;
+
+/// Models in PyTorch files, and files that mean ill.
+mod pytorch_files;
 
 /// Texts far longer than what is made of them.
 mod long_text;

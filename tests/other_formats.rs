@@ -130,12 +130,8 @@ fn an_adapter_beside_a_model_is_not_applied_and_said_so() {
 #[test]
 fn weights_in_other_formats() {
     for (files, format, hint) in [
-        (&["pytorch_model.bin"][..], "pytorch_model.bin, a PyTorch file", "save_pretrained(FOLDER)"),
-        (
-            &["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"],
-            "pytorch_model-00001-of-00002.bin and 1 more, each a PyTorch file",
-            "save_pretrained(FOLDER)",
-        ),
+        (&["model.pt"][..], "model.pt, a PyTorch file", "called pytorch_model.bin"),
+        (&["a.ckpt", "b.ckpt", "optimizer.pt"], "a.ckpt and 1 more, each a PyTorch file", "save_pretrained(FOLDER)"),
         (&["consolidated.00.pth", "params.json"], "consolidated.00.pth, a PyTorch file", "save_pretrained"),
         (
             &["llama-2-7b.Q4_K_M.gguf"],
@@ -174,6 +170,21 @@ fn shards_without_their_index() {
     let message =
         "model-00001-of-00002.safetensors and 1 more, but neither model.safetensors nor model.safetensors.index.json";
     told(&project, message, "fetch model.safetensors.index.json");
+    for (shards, message) in [
+        (
+            &["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"][..],
+            "pytorch_model-00001-of-00002.bin and 1 more, but neither pytorch_model.bin nor pytorch_model.bin.index.json",
+        ),
+        (&["model.bin"], "model.bin, but neither pytorch_model.bin nor pytorch_model.bin.index.json"),
+    ] {
+        let project = Project::new();
+        project.copy("tests/fixtures/llama/config.json", "model/config.json");
+        shards.iter().for_each(|shard| drop(project.file(&format!("model/{shard}"), "…")));
+        told(&project, message, "a single file of weights must be called pytorch_model.bin");
+        std::fs::remove_file(project.path("model/config.json")).unwrap();
+        let one = shards[0].split('-').next().unwrap();
+        told_here(&project, &format!("config.json is missing beside {one}"), "save_pretrained");
+    }
 }
 
 /// What a trainer leaves beside a config is no model in another format.
@@ -221,6 +232,13 @@ fn a_file_given_for_a_folder() {
         FAILED,
         "a GGUF file of llama.cpp; only safetensors are read",
         "the model they were made from",
+    );
+    project.file("pytorch_model.bin", "PK\x03\x04");
+    project.refuses(
+        "load_model(\"pytorch_model.bin\");",
+        FAILED,
+        "a PyTorch file, not the folder of a model",
+        "give the folder it is in",
     );
     let script = format!("load_model(\"{SHARD}\");");
     project.refuses(&script, FAILED, "a safetensors file, not the folder of a model", "give the folder it is in");

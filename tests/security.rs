@@ -68,6 +68,8 @@ const ELSEWHERE: &[Tested] = &[
             crate::formats::packed_files_that_are_cut_off_are_errors,
             crate::formats::what_small_files_unpack_to_takes_no_memory,
             crate::bad_models::a_size_that_no_model_has_is_named,
+            crate::pytorch_files::a_pickle_that_would_run_a_command_runs_nothing,
+            crate::pytorch_files::a_pickle_that_wants_too_much_is_refused,
         ],
     ),
     // results are of one run

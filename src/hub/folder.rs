@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use super::direct::Direct;
 use super::foreign;
 use super::repository::small;
-use super::shards::{self, INDEX, SINGLE, nothing};
+use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS, nothing};
 #[cfg(target_os = "linux")]
 use super::source::FileRange;
 use super::source::{Announcement, ByteSource, SourceFile, Tag};
@@ -45,26 +45,41 @@ impl Folder {
         self
     }
 
-    /// The files that transformers would read: the single one, whatever stands beside it, or those of the index.
+    /// The files that transformers would read: safetensors before PyTorch files, the single one, whatever stands beside it, or
+    /// those of the index.
     fn names(&self) -> Result<Option<Vec<String>>> {
-        let single = self.path.join(SINGLE);
-        if single.is_file() {
-            if let Ok(Some(index)) = self.small(INDEX)
-                && let Some(note) = shards::beside_single(&index, &self.place())
-            {
-                let _ = self.note.set(note);
+        for layout in &LAYOUTS {
+            if let Some(names) = self.names_of(layout)? {
+                return Ok(Some(names));
             }
-            return Ok(Some(vec![SINGLE.to_string()]));
-        }
-        if let Some(index) = self.small(INDEX)? {
-            return shards::names(&index, &self.place()).map(Some);
-        }
-        // A link that leads nowhere, or no regular file: opening it says so.
-        if single.symlink_metadata().is_ok() {
-            return Ok(Some(vec![SINGLE.to_string()]));
         }
         let names = self.listing().unwrap_or_default();
         weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+    }
+
+    fn names_of(&self, layout: &Layout) -> Result<Option<Vec<String>>> {
+        let single = self.path.join(layout.single);
+        if single.is_file() {
+            let index = self.small(layout.index).ok().flatten();
+            let note = index.and_then(|index| layout.beside_single(&index, &self.place()));
+            note.or_else(|| self.beside(layout.single)).into_iter().for_each(|note| drop(self.note.set(note)));
+            return Ok(Some(vec![layout.single.to_string()]));
+        }
+        if let Some(index) = self.small(layout.index)? {
+            self.beside(layout.index).into_iter().for_each(|note| drop(self.note.set(note)));
+            return layout.names(&index, &self.place()).map(Some);
+        }
+        // A link that leads nowhere, or no regular file: opening it says so.
+        let is_there = single.symlink_metadata().is_ok();
+        Ok(is_there.then(|| vec![layout.single.to_string()]))
+    }
+
+    /// What the user should know where safetensors, which `chosen` is of, stand beside PyTorch files, which may be others.
+    fn beside(&self, chosen: &str) -> Option<String> {
+        let is_safetensors = [SAFETENSORS.single, SAFETENSORS.index].contains(&chosen);
+        let other = [PYTORCH.single, PYTORCH.index].into_iter().find(|name| self.path.join(name).is_file());
+        let other = other.filter(|_| is_safetensors)?;
+        Some(format!("{}: {chosen} is read and {other} is not: transformers chooses the same", self.place()))
     }
 
     fn found(&self) -> Result<Option<&Opened>> {

@@ -33,7 +33,8 @@ const IDS: &str = "token ids can be given as safetensors or JSON, under `ids`";
 const NO_TEXT: &str = "is it a file of weights? texts come from text, JSON, CSV and Parquet files";
 const DATASETS: &str = "write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(\"texts.parquet\") in Python, or \
                         pyarrow.parquet.write_table";
-const TRANSFORMERS: &str = "convert them in Python: AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
+const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_model.bin; or convert it in Python: \
+                            AutoModelForCausalLM.from_pretrained(SOURCE).save_pretrained(FOLDER) writes \
                             safetensors; or look for a copy of this model that has them";
 const RELEASE: &str =
     "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
@@ -50,7 +51,7 @@ pub static FORMATS: &[Foreign] = &[
     format("a safetensors file", &[], &["safetensors"])
         .at(5, b"\0\0\0{")
         .text("token ids go under `ids`: load_tokens(#{ ids: \"x.safetensors\" })"),
-    format("a PyTorch file", &[b"\x80\x02\x8a\x0al\xfc\x9cF"], &["bin", "pt", "pth", "ckpt", "pth.tar"])
+    format("a PyTorch file", &[OLD_PYTORCH], &["bin", "pt", "pth", "ckpt", "pth.tar"])
         .text(NO_TEXT)
         .weights(TRANSFORMERS)
         .archived(),
@@ -96,7 +97,7 @@ pub static FORMATS: &[Foreign] = &[
         .text(EXPORT)
         .weights(RELEASE)
         .archive(),
-    format("a zip archive", &[b"PK\x03\x04", b"PK\x05\x06"], &["zip"]).text(UNPACK).weights(UNPACK_MODEL).archive(),
+    format("a zip archive", &[ZIP, b"PK\x05\x06"], &["zip"]).text(UNPACK).weights(UNPACK_MODEL).archive(),
     format("a tar archive", &[], &["tar", "tgz"]).at(257, b"ustar").text(UNPACK).weights(UNPACK_MODEL).archive(),
     format("a 7z archive", &[b"7z\xbc\xaf\x27\x1c"], &["7z"]).text(UNPACK).weights(UNPACK_MODEL),
     format("a RAR archive", &[b"Rar!\x1a\x07"], &["rar"]).text(UNPACK).weights(UNPACK_MODEL),
@@ -137,6 +138,10 @@ pub static FORMATS: &[Foreign] = &[
     format("UTF-16 text", &[b"\xff\xfe", b"\xfe\xff"], &[])
         .text("convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
 ];
+
+/// How PyTorch files of old begin, with a pickle of a number that says so.
+const OLD_PYTORCH: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF";
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// The digit is how hard it was packed.
 const BZIP2: &[&[u8]] = &[
@@ -261,6 +266,29 @@ pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
         None => markup::of(&Name::of(""), head)?.what.to_string(),
     };
     Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
+}
+
+/// The error of a file that should be what `torch.save` writes and is something else; none where it begins like an archive of it, or
+/// like nothing that is known.
+pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
+    if let Some(error) = pointer(path, head) {
+        return Some(error);
+    }
+    let found = by_content(head);
+    if found.is_some_and(|found| found.begins.contains(&OLD_PYTORCH)) {
+        let message =
+            format!("reading {path}: a PyTorch file of before version 1.6, which is no archive and is not read");
+        return Some(Error::unsupported(message).hint(
+            "write it anew in Python: torch.save(torch.load(FILE, weights_only=True), FILE); or use the model's release in safetensors",
+        ));
+    }
+    let what = match found {
+        Some(found) if found.begins.contains(&ZIP) => return None,
+        Some(found) => found.what,
+        None => markup::of(&Name::of(""), head)?.what,
+    };
+    let advice = "use the model's release in safetensors; a file does not change its format with its name";
+    Some(Error::unsupported(format!("reading {path}: {what}, not a PyTorch file")).hint(advice))
 }
 
 /// The error of a file of a model, named as JSON, that begins like something else; none where it may be JSON.

@@ -82,7 +82,7 @@ pub fn error(doing: &str, refusal: Refusal) -> Error {
         }
         Refusal::NoFile => missing(&format!("the {kind} has no such file")).hint(match kind {
             "dataset" => "the files of a dataset are listed on its page on the hub, under \"Files\"",
-            _ => "only safetensors checkpoints can be read; look for a converted copy of this model",
+            _ => "only safetensors and PyTorch files (pytorch_model.bin) can be read; look for a converted copy of this model",
         }),
         Refusal::RateLimited(said) => io(&format!("the hub asks again and again to wait ({said})"))
             .hint("wait a few minutes, or set HF_TOKEN for higher limits"),

@@ -13,7 +13,7 @@ use super::names::is_commit;
 use super::questions::{ask_all, resolve_all};
 use super::refusal::{self, Refusal};
 use super::resolve::{Address, RemoteFile, check_revision};
-use super::shards::{self, INDEX, SINGLE};
+use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{CONFIG, Streamed, first_answer};
 use super::weight_formats;
@@ -28,6 +28,9 @@ const TOKENIZER: &str = "tokenizer.json";
 
 /// Bytes of weights from which on their headers are read before they are downloaded: what is smaller has come as quickly.
 const LOOKED_AT_FIRST: u64 = 64 << 20;
+
+/// Names of files of weights, and what to know of the choice.
+type Chosen = (Vec<String>, Option<String>);
 
 /// The folder of a snapshot and its commit.
 pub struct Located {
@@ -81,10 +84,11 @@ pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Sn
     let revision = revision.unwrap_or("main");
     check_revision(address, revision)?;
     let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
-    let names = match (snapshot.has(SINGLE), snapshot.has(INDEX)) {
-        (true, _) => vec![SINGLE.to_string()],
-        (false, true) => shards::names(&small(&snapshot.file(INDEX))?, &snapshot.folder().display().to_string())?,
-        (false, false) => return Ok(None),
+    let there = |layout: &&Layout| snapshot.has(layout.single) || snapshot.has(layout.index);
+    let Some(layout) = LAYOUTS.iter().find(there) else { return Ok(None) };
+    let names = match snapshot.has(layout.single) {
+        true => vec![layout.single.to_string()],
+        false => layout.names(&small(&snapshot.file(layout.index))?, &snapshot.folder().display().to_string())?,
     };
     let good = snapshot.damaged(TOKENIZER).is_none() && names.iter().all(|name| snapshot.has(name));
     Ok(good.then_some(snapshot))
@@ -203,54 +207,75 @@ impl Repository<'_> {
         self.silence.clone().or_else(|| environment::offline().then(|| format!("{} is set", environment::offline_by())))
     }
 
-    /// Names of the files of weights that transformers would read, and what to know of the choice. A single file comes first, so
-    /// that an index in the cache is believed only where the commit has no single file beside it.
-    fn weights(&self) -> Result<(Vec<String>, Option<String>)> {
-        let (snapshot, single) = (&self.snapshot, || (vec![SINGLE.to_string()], None));
-        let indexed = snapshot.has(INDEX);
+    /// Names of the files of weights that transformers would read, and what to know of the choice.
+    fn weights(&self) -> Result<Chosen> {
+        for layout in &LAYOUTS {
+            if let Some(chosen) = self.weights_of(layout)? {
+                return Ok(chosen);
+            }
+        }
+        if !(environment::offline() || self.silence.is_some()) {
+            let source = Streamed::of_commit(self.address, Arc::new(Http::new()?), &self.snapshot.commit);
+            let listed = source.listing().unwrap_or_default();
+            if let Some(error) = weight_formats::instead(&self.address.told(), &listed, |name| source.small(name)) {
+                return Err(error);
+            }
+        }
+        // Whoever fetches it says that it is not there.
+        Ok((vec![SAFETENSORS.single.to_string()], None))
+    }
+
+    /// Those of one format; none where the commit, or what is known of it, has none. A single file comes first, so that an index in
+    /// the cache is believed only where the commit has no single file beside it.
+    fn weights_of(&self, layout: &Layout) -> Result<Option<Chosen>> {
+        let Layout { single, index } = *layout;
+        let (snapshot, only) = (&self.snapshot, || (vec![single.to_string()], None));
+        let indexed = snapshot.has(index);
         let alone = environment::offline() || self.silence.is_some();
-        if snapshot.has(SINGLE) {
-            return Ok(single());
+        if snapshot.has(single) {
+            return Ok(Some(only()));
         }
         if alone && !indexed {
-            let damaged = snapshot.damaged(INDEX).filter(|_| snapshot.damaged(SINGLE).is_none());
             let problem = self.alone().unwrap_or_default();
-            return damaged.map_or_else(|| Ok(single()), |damaged| Err(and(damaged, &problem, self.address)));
+            return match (snapshot.damaged(single), snapshot.damaged(index)) {
+                (Some(_), _) => Ok(Some(only())),
+                (None, Some(damaged)) => Err(and(damaged, &problem, self.address)),
+                (None, None) => Ok(None),
+            };
         }
-        if !alone && !snapshot.lacks(SINGLE) {
+        if !alone && !snapshot.lacks(single) {
             let http = Arc::new(Http::new()?);
-            let names = [SINGLE, INDEX].into_iter();
-            let patience = if indexed { Patience::brief } else { Patience::default };
-            let mut found = ask_all(&http, self.address, &snapshot.commit, names, patience)?;
-            let (index, asked) = (found.remove(1), found.remove(0));
-            match (asked, index) {
-                (Ok(_), index) => {
+            let others =
+                single != PYTORCH.single && [PYTORCH.single, PYTORCH.index].iter().any(|name| snapshot.has(name));
+            let patience = if indexed || others { Patience::brief } else { Patience::default };
+            let mut found = ask_all(&http, self.address, &snapshot.commit, [single, index].into_iter(), patience)?;
+            let (indexes, asked) = (found.remove(1), found.remove(0));
+            match (asked, indexes) {
+                (Ok(_), found) => {
                     let told = |_| {
                         format!(
-                            "{}: {SINGLE} is read and {INDEX} is not: transformers chooses the same",
+                            "{}: {single} is read and {index} is not: transformers chooses the same",
                             self.address.told()
                         )
                     };
-                    return Ok((single().0, index.ok().map(told)));
+                    return Ok(Some((only().0, found.ok().map(told))));
                 }
                 (Err(error), Err(other))
                     if error.kind == Kind::NotFound && other.kind == Kind::NotFound && !indexed =>
                 {
-                    let source = Streamed::of_commit(self.address, http, &snapshot.commit);
-                    let listed = source.listing().unwrap_or_default();
-                    let found = weight_formats::instead(&self.address.told(), &listed, |name| source.small(name));
-                    return Err(found.unwrap_or(error));
+                    [single, index].into_iter().for_each(|name| snapshot.note_absence(name));
+                    return Ok(None);
                 }
-                (Err(error), _) if error.kind == Kind::NotFound => snapshot.note_absence(SINGLE),
+                (Err(error), _) if error.kind == Kind::NotFound => snapshot.note_absence(single),
                 // What is in the cache serves a hub that does not answer.
+                (Err(error), _) if error.kind == Kind::Io && !indexed && others => return Ok(None),
                 (Err(error), _) if error.kind != Kind::Io || !indexed => return Err(error),
                 _ => (),
             }
         }
-        match self.index()? {
-            Some(index) => Ok((shards::names(&small(&index)?, &snapshot.folder().display().to_string())?, None)),
-            None => Ok(single()),
-        }
+        let Some(found) = self.index(index)? else { return Ok(None) };
+        let names = layout.names(&small(&found)?, &snapshot.folder().display().to_string())?;
+        Ok(Some((names, None)))
     }
 
     /// Looks at weights before they are downloaded. A network over which their headers cannot be read may still bring them.
@@ -262,19 +287,19 @@ impl Repository<'_> {
         }
     }
 
-    /// Where the index of this commit is, fetched if it is missing; None where the commit has none.
-    fn index(&self) -> Result<Option<PathBuf>> {
-        if !self.snapshot.has(INDEX) {
-            if environment::offline() || self.silence.is_some() {
+    /// Where an index of this commit is, fetched if it is missing; None where the commit has none.
+    fn index(&self, name: &str) -> Result<Option<PathBuf>> {
+        if !self.snapshot.has(name) {
+            if environment::offline() || self.silence.is_some() || self.snapshot.lacks(name) {
                 return Ok(None);
             }
             let http = Arc::new(Http::new()?);
-            match resolve_all(&http, self.address, &self.snapshot.commit, [INDEX].into_iter())?.remove(0) {
+            match resolve_all(&http, self.address, &self.snapshot.commit, [name].into_iter())?.remove(0) {
                 Err(error) if error.kind == Kind::NotFound => return Ok(None),
                 file => fetched(&http, &file?, &self.snapshot, &mut Tally::new(self.progress))?,
             }
         }
-        Ok(Some(self.snapshot.file(INDEX)))
+        Ok(Some(self.snapshot.file(name)))
     }
 
     /// Downloads files by name, of which some must exist.

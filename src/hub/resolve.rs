@@ -89,6 +89,11 @@ impl Address {
         format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
     }
 
+    /// The path of the API that lists the pull requests of one author which are open.
+    pub fn requests_path(&self, author: &str) -> String {
+        format!("/api/models/{}/discussions?type=pull_request&status=open&author={author}", self.id)
+    }
+
     /// For messages.
     pub fn doing(&self, file: &str) -> String {
         format!("{}: fetching {file} from the hub", self.told())

@@ -1,4 +1,5 @@
-//! Which safetensors files a model has: the single one, or else those that its index names, as transformers chooses.
+//! Which files of weights a model has: the single safetensors file, or else those that its index names, or else the same of PyTorch
+//! files, as transformers chooses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,15 +13,34 @@ use crate::outside::syntax;
 use crate::plain::plain;
 use crate::words::counted;
 
-pub const INDEX: &str = "model.safetensors.index.json";
-pub const SINGLE: &str = "model.safetensors";
+/// How the files of weights of one format are called.
+pub struct Layout {
+    /// The file that has all weights.
+    pub single: &'static str,
+    /// Or names those that have them.
+    pub index: &'static str,
+}
+
+pub const SAFETENSORS: Layout = Layout { single: "model.safetensors", index: "model.safetensors.index.json" };
+pub const PYTORCH: Layout = Layout { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json" };
+/// In the order in which they are looked for.
+pub const LAYOUTS: [Layout; 2] = [SAFETENSORS, PYTORCH];
+
+/// How PyTorch files end.
+const PYTORCH_ENDINGS: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
+
+/// Whether a file of weights is a PyTorch file, by its name.
+pub fn is_pytorch(name: &str) -> bool {
+    PYTORCH_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
 
 /// Files that a model has at most.
 const MOST: usize = 4096;
 
 /// The error of a folder or repository in which nothing holds weights.
 pub fn nothing(place: &str) -> Error {
-    Error::not_found(format!("{place}: neither {SINGLE} nor {INDEX}"))
+    let Layout { single, index } = SAFETENSORS;
+    Error::not_found(format!("{place}: neither {single} nor {index}, and no {}", PYTORCH.single))
         .hint("a model folder holds config.json and safetensors weights")
 }
 
@@ -57,29 +77,44 @@ impl<'de> Deserialize<'de> for Files {
     }
 }
 
-/// The files that an index names, sorted: beside it or in folders below; `place` is where the index was found.
-///
-/// # Errors
-/// `corrupt` where it is not an index, or names what is no file there, or more files than any model has.
-pub fn names(index: &[u8], place: &str) -> Result<Vec<String>> {
-    let damaged = |problem: String| {
-        Error::corrupt(format!("reading {place}/{INDEX}: {problem}"))
-            .hint("is this model complete? correct the file there, or fetch it again from where the model came from")
-    };
-    let index: Index = serde_json::from_slice(index).map_err(|e| match syntax::wrong(index, &e) {
-        Some(what) => damaged(format!("not valid JSON: {what}")),
-        // What the parser says may quote the file.
-        None => damaged(format!("not an index (line {}, column {})", e.line(), e.column())),
-    })?;
-    let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
-    if names.len() > MOST {
-        return Err(damaged(format!("it names more than {MOST} files")));
+impl Layout {
+    /// The files that an index names, sorted: beside it or in folders below; `place` is where the index was found.
+    ///
+    /// # Errors
+    /// `corrupt` where it is not an index, or names what is no file there, or more files than any model has.
+    pub fn names(&self, index: &[u8], place: &str) -> Result<Vec<String>> {
+        let path = format!("{place}/{}", self.index);
+        let damaged = |problem: String| {
+            Error::corrupt(format!("reading {path}: {problem}")).hint(
+                "is this model complete? correct the file there, or fetch it again from where the model came from",
+            )
+        };
+        let index: Index = serde_json::from_slice(index).map_err(|e| match syntax::wrong(index, &e) {
+            Some(what) => damaged(format!("not valid JSON: {what}")),
+            // What the parser says may quote the file.
+            None => damaged(format!("not an index (line {}, column {})", e.line(), e.column())),
+        })?;
+        let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
+        if names.len() > MOST {
+            return Err(damaged(format!("it names more than {MOST} files")));
+        }
+        let names = names.iter().map(|name| below(name).ok_or_else(|| astray(name, &path)));
+        names.collect::<Result<BTreeSet<_>>>().map(Vec::from_iter)
     }
-    names
-        .iter()
-        .map(|name| below(name).ok_or_else(|| astray(name, place)))
-        .collect::<Result<BTreeSet<_>>>()
-        .map(Vec::from_iter)
+
+    /// What the user should know where a single file of weights and an index stand side by side: nothing where the index names
+    /// that file and no other.
+    pub fn beside_single(&self, index: &[u8], place: &str) -> Option<String> {
+        let others = match self.names(index, place) {
+            Ok(names) if names == [self.single] => return None,
+            Ok(names) => {
+                format!("names {}", counted(names.iter().filter(|name| *name != self.single).count(), "other file"))
+            }
+            Err(_) => "cannot be read".to_string(),
+        };
+        let Self { single, index } = self;
+        Some(format!("{place}: {single} is read and {index}, which {others}, is not: transformers chooses the same"))
+    }
 }
 
 /// The path of a file in the folder of its index, without the parts that mean nothing ("./a" and "b//c"); None for one that
@@ -89,26 +124,15 @@ fn below(name: &str) -> Option<String> {
     Some(parts.join("/")).filter(|path| !name.starts_with('/') && is_file_path(path))
 }
 
-fn astray(name: &str, place: &str) -> Error {
+fn astray(name: &str, index: &str) -> Error {
     let what = match name {
         "" => "is no name of a file",
         _ if name.starts_with('/') => "is not below the folder of the index",
         _ if name.split('/').any(|part| part == "..") => "leads out of the folder of the index",
         _ => "is no name of a file in the folder of the index",
     };
-    Error::corrupt(format!("reading {place}/{INDEX}: `{}` is not a file of this model: it {what}", plain(name, 200)))
+    Error::corrupt(format!("reading {index}: `{}` is not a file of this model: it {what}", plain(name, 200)))
         .hint("correct `weight_map` in it: names begin at its folder, such as model-00001-of-00002.safetensors")
-}
-
-/// What the user should know where a single file of weights and an index stand side by side: nothing where the index names that
-/// file and no other.
-pub fn beside_single(index: &[u8], place: &str) -> Option<String> {
-    let others = match names(index, place) {
-        Ok(names) if names == [SINGLE] => return None,
-        Ok(names) => format!("names {}", counted(names.iter().filter(|name| *name != SINGLE).count(), "other file")),
-        Err(_) => "cannot be read".to_string(),
-    };
-    Some(format!("{place}: {SINGLE} is read and {INDEX}, which {others}, is not: transformers chooses the same"))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub trait ByteSource: Send + Sync {
     /// in its place.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// The safetensors files that hold the model, sorted by name; `None` where nothing here holds weights.
+    /// The safetensors or PyTorch files that hold the model, sorted by name; `None` where nothing here holds weights.
     ///
     /// # Errors
     /// `not_found` where one of them is missing, `corrupt` where the index is damaged, `unsupported` where the weights are in
@@ -74,6 +74,11 @@ pub trait ByteSource: Send + Sync {
 
     /// Names of all files beside the weights, where they can be listed.
     fn listing(&self) -> Option<Vec<String>>;
+
+    /// A revision of the same model that has its weights as safetensors, where somebody knows of one.
+    fn converted(&self) -> Option<String> {
+        None
+    }
 
     /// What the user should know of how `weights` were chosen.
     fn note(&self) -> Option<&str>;

@@ -12,7 +12,7 @@ use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
 use super::resolve::{Address, RemoteFile, RepositoryKind};
-use super::shards::{self, INDEX, SINGLE, nothing};
+use super::shards::{LAYOUTS, Layout, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
@@ -40,6 +40,28 @@ struct Weights {
 #[derive(Deserialize)]
 struct Listed {
     path: String,
+}
+
+/// The hub's own robot that converts weights to safetensors, and what it calls a pull request in which they are.
+const CONVERTER: &str = "SFconvertbot";
+const CONVERSION: &str = "Adding `safetensors` variant of this model";
+
+#[derive(Deserialize)]
+struct Requests {
+    discussions: Vec<Request>,
+}
+
+/// A pull request.
+#[derive(Deserialize)]
+struct Request {
+    num: u32,
+    title: String,
+    author: Author,
+}
+
+#[derive(Deserialize)]
+struct Author {
+    name: String,
 }
 
 /// Files of weights, and what to know of the choice.
@@ -89,25 +111,32 @@ impl Streamed {
 
     /// The files that transformers would read, as in a folder; and what to know of the choice.
     fn chosen(&self) -> Result<Option<Chosen>> {
-        let mut found = self.resolve(&[SINGLE.to_string(), INDEX.to_string()])?;
+        for layout in &LAYOUTS {
+            if let Some(chosen) = self.chosen_of(layout)? {
+                return Ok(Some(chosen));
+            }
+        }
+        let names = self.listing().unwrap_or_default();
+        weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+    }
+
+    fn chosen_of(&self, layout: &Layout) -> Result<Option<Chosen>> {
+        let mut found = self.resolve(&[layout.single.to_string(), layout.index.to_string()])?;
         let (index, single) = (found.remove(1), found.remove(0));
         match (single, index) {
             (Ok(single), index) => {
                 let index = index.ok().and_then(|index| whole(&self.http, &index).ok());
-                let note = index.and_then(|index| shards::beside_single(&index, &self.place()));
+                let note = index.and_then(|index| layout.beside_single(&index, &self.place()));
                 Ok(Some((vec![single], note)))
             }
             (Err(error), _) if error.kind != Kind::NotFound => Err(error),
             (_, Ok(index)) => {
                 let index = whole(&self.http, &index)?;
-                let names = shards::names(&index, &self.place())?;
+                let names = layout.names(&index, &self.place())?;
                 Ok(Some((self.resolve(&names)?.into_iter().collect::<Result<_>>()?, None)))
             }
             (_, Err(error)) if error.kind != Kind::NotFound => Err(error),
-            _ => {
-                let names = self.listing().unwrap_or_default();
-                weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
-            }
+            _ => Ok(None),
         }
     }
 
@@ -182,6 +211,15 @@ impl ByteSource for Streamed {
         let pages: Vec<Vec<Listed>> =
             self.http.json(&self.address.root_path(&self.commit), &doing, Patience::brief).ok()?;
         Some(pages.into_iter().flatten().map(|entry| entry.path).filter(|path| is_file_path(path)).collect())
+    }
+
+    fn converted(&self) -> Option<String> {
+        let doing = self.address.doing("the list of pull requests");
+        let path = self.address.requests_path(CONVERTER);
+        let pages: Vec<Requests> = self.http.json(&path, &doing, Patience::once).ok()?;
+        let is_it = |request: &Request| request.author.name == CONVERTER && request.title == CONVERSION;
+        let found = pages.into_iter().flat_map(|page| page.discussions).find(is_it)?;
+        Some(format!("refs/pr/{}", found.num))
     }
 
     fn note(&self) -> Option<&str> {

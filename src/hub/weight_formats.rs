@@ -1,4 +1,4 @@
-//! What stands where safetensors weights are looked for: other formats (`foreign.rs`), adapters, shards without an index. None of
+//! What stands where weights are looked for: other formats (`foreign.rs`), adapters, shards without an index. None of
 //! them is damaged, so each is called by its name, with what to do.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::foreign;
-use super::shards::{INDEX, SINGLE};
+use super::shards::{Layout, PYTORCH, SAFETENSORS};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -18,7 +18,7 @@ pub const ADAPTER: &str = "adapter_config.json";
 const NO_WEIGHTS: [&str; 7] =
     ["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states", "adapter_model"];
 
-/// How safetensors files begin that hold weights of a model; others may hold anything.
+/// How the files that hold weights of a model begin; others may hold anything.
 const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
 
 /// Why there are no weights to read in a place with these files, where they say so. `small` reads one of them.
@@ -37,12 +37,14 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
         [one] => shown(one),
         more => format!("{} and {} more", shown(more[0]), more.len() - 1),
     };
-    let safetensors = some(&|name| name.ends_with(".safetensors") && is_of_model(name));
-    if !safetensors.is_empty() {
-        let message = format!("{place}: {}, but neither {SINGLE} nor {INDEX}", told(&safetensors));
-        return Some(Error::not_found(message).hint(format!(
-            "fetch {INDEX}, which says that these files belong together; a single file of weights must be called {SINGLE}"
-        )));
+    for (Layout { single, index }, ending) in [(SAFETENSORS, ".safetensors"), (PYTORCH, ".bin")] {
+        let parts = some(&|name| name.ends_with(ending) && is_of_model(name));
+        if !parts.is_empty() {
+            let message = format!("{place}: {}, but neither {single} nor {index}", told(&parts));
+            return Some(Error::not_found(message).hint(format!(
+                "fetch {index}, which says that these files belong together; a single file of weights must be called {single}"
+            )));
+        }
     }
     foreign::FORMATS.iter().find_map(|format| {
         let advice = format.as_weights?;
@@ -53,7 +55,7 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
     })
 }
 
-/// Whether a safetensors file of this name holds weights of a model.
+/// Whether a file of this name, in a format that is read, holds weights of a model.
 fn is_of_model(name: &str) -> bool {
     name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin))
 }
@@ -73,7 +75,8 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
 /// Why a source has no `config.json`, where its other files say so: it is no model of this kind, or a model that lacks it.
 pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     let (place, names) = (source.place(), source.listing()?);
-    let weights = |name: &&String| name.ends_with(".safetensors") && (is_of_model(name) || *name == SINGLE);
+    let is_read = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
+    let weights = |name: &&String| is_read(name) && is_of_model(name);
     if !names.iter().any(|name| name == ADAPTER)
         && let Some(weights) = names.iter().find(weights)
     {
@@ -88,7 +91,8 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
 /// The error of a file, which begins with `head`, given where a folder must be.
 pub fn file_for_folder(path: &str, head: &[u8]) -> Error {
     let format = foreign::given(path, head);
-    if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))) {
+    let is_read = path.ends_with(PYTORCH.single);
+    if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))).filter(|_| !is_read) {
         let message = format!("model \"{path}\": {}; only safetensors are read", format.what);
         return Error::unsupported(message).hint(advice);
     }

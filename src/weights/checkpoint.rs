@@ -1,5 +1,5 @@
-//! A checkpoint, on disk or on the hub: config.json and one or more safetensors files, read tensor by tensor at given
-//! offsets.
+//! A checkpoint, on disk or on the hub: config.json and one or more safetensors or PyTorch files, read tensor by tensor at
+//! given offsets.
 //!
 //! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened (missing shards,
 //! truncated files, headers that do not fit). Which of several tensors of one name is the model's is decided as transformers
@@ -15,11 +15,13 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
+use super::safetensors_headers::{self, damaged};
+use super::torch;
 use super::wrappers;
 use crate::error::{Error, Result};
-use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
+use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
 use crate::memory::PAGE;
-use crate::outside::safetensors::{LENGTH, MAX_HEADER};
+use crate::outside::safetensors::LENGTH;
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
 use crate::spec::inventory::Part;
@@ -28,7 +30,6 @@ use crate::spec::quantised;
 use crate::spec::{StoredTensor, TensorSpec};
 use crate::words::hex;
 
-const INDEX: &str = "model.safetensors.index.json";
 /// Sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
@@ -47,6 +48,8 @@ pub struct Entry {
     file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
+    /// In elements, where its numbers do not lie one behind the other.
+    strides: Option<Vec<usize>>,
     /// Absolute offset of the data in the file, bytes.
     begin: u64,
     pub bytes: u64,
@@ -81,59 +84,56 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads all headers; config.json and what else is small is hashed with them.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        let files = source.files()?;
-        let sizes: Vec<u64> = headers(&source, files, |_| 0..LENGTH)?
-            .into_iter()
-            .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were read")))
-            .collect();
-        for (index, (file, size)) in files.iter().zip(&sizes).enumerate() {
-            if *size > MAX_HEADER || LENGTH + size > file.bytes {
-                refuse_other_content(&*source, index)?;
-                let bytes = file.bytes;
-                return Err(damaged(
-                    &*source,
-                    file,
-                    format!("a header of {size} bytes does not fit a file of {bytes} bytes"),
-                ));
+        if torch::holds(&*source)? {
+            let described = torch::read(&source)?;
+            let mut checkpoint = Self::beside(source, &hub::PYTORCH)?;
+            for (index, file) in described.into_iter().enumerate() {
+                checkpoint.add_pytorch(index, file)?;
+            }
+            checkpoint.note_repeated();
+            return Ok(checkpoint);
+        }
+        let headers = safetensors_headers::read(&source)?;
+        let mut checkpoint = Self::beside(source, &hub::SAFETENSORS)?;
+        for (index, header) in headers.iter().enumerate() {
+            checkpoint.add_file(index, header)?;
+        }
+        checkpoint.note_repeated();
+        Ok(checkpoint)
+    }
+
+    /// A checkpoint without tensors so far: what lies beside its files.
+    fn beside(source: Arc<dyn ByteSource>, layout: &hub::Layout) -> Result<Self> {
+        let indexed = !matches!(source.files()?, [file] if file.name == layout.single);
+        let mut hashes = Vec::new();
+        for name in ["config.json", layout.index, "tokenizer.json"] {
+            if (name != layout.index || indexed)
+                && let Some(data) = source.small(name)?
+            {
+                hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
-        let all = sizes.iter().sum::<u64>();
-        if all > MAX_HEADER {
-            let place = source.place();
-            return Err(Error::corrupt(format!("reading {place}: the headers of its files have {all} bytes"))
-                .hint("the largest models have a few million; download the files again"));
-        }
-        let headers = headers(&source, files, |i| LENGTH..LENGTH + sizes[i])?;
-        let mut checkpoint = Self {
+        Ok(Self {
             place: source.place(),
-            source: source.clone(),
-            hashes: Vec::new(),
+            hashes,
             notes: source.note().map(str::to_string).into_iter().collect(),
             entries: HashMap::new(),
             naming: None,
             repeated: (0, String::new()),
             bytes_read: AtomicU64::new(0),
-        };
-        let indexed = !matches!(files, [file] if file.name == hub::SINGLE);
-        for name in ["config.json", INDEX, "tokenizer.json"] {
-            if (name != INDEX || indexed)
-                && let Some(data) = source.small(name)?
-            {
-                checkpoint.hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
-            }
-        }
-        for (index, header) in headers.iter().enumerate() {
-            checkpoint.add_file(index, header)?;
-        }
-        if let (count @ 1.., name) = &checkpoint.repeated {
-            let place = &checkpoint.place;
+            source,
+        })
+    }
+
+    fn note_repeated(&mut self) {
+        if let (count @ 1.., name) = &self.repeated {
             let others = if *count > 1 { format!(" and {} others are", count - 1) } else { " is".to_string() };
-            checkpoint.notes.push(format!(
-                "{place}: `{}`{others} in several files: what the last one by name has is read, as transformers does",
+            self.notes.push(format!(
+                "{}: `{}`{others} in several files: what the last one by name has is read, as transformers does",
+                self.place,
                 shown(name)
             ));
         }
-        Ok(checkpoint)
     }
 
     /// As `open`; nothing where the source has no weights.
@@ -202,18 +202,39 @@ impl Checkpoint {
         }
         for (tensor, info) in metadata.tensors() {
             let (begin, end) = info.data_offsets;
-            let entry = Entry {
-                name: tensor.clone(),
+            self.add(Entry {
+                name: tensor,
                 file: index,
                 dtype: info.dtype,
                 shape: info.shape.clone(),
+                strides: None,
                 begin: data + begin as u64,
                 bytes: (end - begin) as u64,
-            };
-            if let Some(earlier) = self.entries.insert(tensor, entry) {
-                self.repeated = (self.repeated.0 + 1, earlier.name);
-            }
+            });
         }
+        self.add_hash(index, || [&(header.len() as u64).to_le_bytes()[..], header].concat())
+    }
+
+    fn add_pytorch(&mut self, index: usize, described: torch::Described) -> Result<()> {
+        for torch::Tensor { name, dtype, shape, strides, begin, bytes } in described.tensors {
+            self.add(Entry { name, file: index, dtype, shape, strides, begin, bytes });
+        }
+        self.add_hash(index, || described.header)
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let file = entry.file;
+        // A file that has a name twice means the last.
+        if let Some(earlier) = self.entries.insert(entry.name.clone(), entry)
+            && earlier.file != file
+        {
+            self.repeated = (self.repeated.0 + 1, earlier.name);
+        }
+    }
+
+    /// Of a file: its own hash, or that of what it says of itself.
+    fn add_hash(&mut self, index: usize, header: impl FnOnce() -> Vec<u8>) -> Result<()> {
+        let file = &self.source.files()?[index];
         self.hashes.push(match &file.announced_sha256 {
             // Whoever has the file can compare; here only parts of it were seen.
             Some(digest) => FileHash {
@@ -224,13 +245,10 @@ impl Checkpoint {
             },
             None if file.bytes <= HASH_WHOLE => {
                 let mut whole = vec![0; file.bytes as usize];
-                source.read(index, 0, &mut whole)?;
+                self.source.read(index, 0, &mut whole)?;
                 file_hash(&file.name, file.bytes, "sha256", &whole)
             }
-            None => {
-                let with_length = [&(header.len() as u64).to_le_bytes()[..], header].concat();
-                file_hash(&file.name, file.bytes, "sha256 of header", &with_length)
-            }
+            None => file_hash(&file.name, file.bytes, "sha256 of header", &header()),
         });
         Ok(())
     }
@@ -268,6 +286,15 @@ impl Checkpoint {
                 shape
             ))
             .hint("config.json and weights belong to different models"));
+        }
+        if let Some(strides) = &entry.strides {
+            return Err(Error::unsupported(format!(
+                "{}: tensor `{}` of shape {:?} is stored with strides {strides:?}, so that its numbers do not lie one behind the other",
+                self.place(entry),
+                entry.name,
+                entry.shape
+            ))
+            .hint("save it anew in Python, with `.contiguous()` on each tensor, or as safetensors"));
         }
         Ok(entry)
     }
@@ -381,43 +408,6 @@ impl Checkpoint {
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
-}
-
-/// The same range of every file.
-fn headers(
-    source: &Arc<dyn ByteSource>,
-    files: &[SourceFile],
-    range: impl Fn(usize) -> Range<u64>,
-) -> Result<Vec<Vec<u8>>> {
-    let mut ahead = Ahead::new(source.clone());
-    for (file, described) in files.iter().enumerate() {
-        let range = range(file);
-        if range.end > described.bytes {
-            let problem = format!("{} bytes are too few for safetensors", described.bytes);
-            return Err(damaged(&**source, described, problem));
-        }
-        ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![FileRange { file, range }] });
-    }
-    let read = |file| {
-        let range = range(file);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        source.read(file, range.start, &mut bytes).map(|()| bytes)
-    };
-    (0..files.len()).map(read).collect()
-}
-
-/// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
-fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
-    let file = &source.files()?[index];
-    let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];
-    source.read(index, 0, &mut begin)?;
-    let advice = "use the model's release in safetensors; a file does not change its format with its name";
-    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice).map_or(Ok(()), Err)
-}
-
-fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
-    Error::corrupt(format!("reading {}/{}: {problem}", source.place(), file.name))
-        .hint("the file is damaged or incomplete; download it again")
 }
 
 fn file_hash(name: &str, bytes: u64, kind: &str, data: &[u8]) -> FileHash {

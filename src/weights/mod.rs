@@ -8,6 +8,8 @@ pub mod load;
 mod open;
 pub mod plan;
 pub mod reader;
+mod safetensors_headers;
+mod torch;
 mod unused;
 mod wrappers;
 

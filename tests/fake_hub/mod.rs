@@ -207,6 +207,7 @@ impl Shared {
         let (revision, file) = match rest {
             [] => ("main", None),
             ["revision", revision] => (*revision, None),
+            ["discussions"] => return self.small_file(&folder.join("discussions.json"), request),
             ["tree", "main" | "v1" | COMMIT] => return tree(&folder, ""),
             ["tree", COMMIT, below] => return tree(&folder, &decoded(below)),
             ["resolve", revision, file @ ..] if !file.is_empty() => (*revision, Some(decoded(&file.join("/")))),
@@ -314,7 +315,7 @@ pub fn git_hash(data: &[u8]) -> String {
 /// Which files the hub keeps elsewhere.
 fn is_large(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    ["safetensors", "parquet", "gz"].contains(&extension) || path.ends_with("tokenizer.json")
+    ["safetensors", "parquet", "gz", "bin"].contains(&extension) || path.ends_with("tokenizer.json")
 }
 
 /// The files below a folder, as the API lists them.

@@ -13,6 +13,10 @@ mod model_files;
 mod mutate;
 mod options;
 mod process;
+#[path = "../pytorch.rs"]
+#[allow(dead_code)] // tests use the rest of it
+mod pytorch;
+mod pytorch_files;
 mod record_files;
 mod report;
 mod scripts;
@@ -51,6 +55,7 @@ const TARGETS: &[(&str, Make)] = &[
     ("header", model_files::header),
     ("values", model_files::values),
     ("index", model_files::index),
+    ("pytorch", pytorch_files::pytorch),
     ("tokenizer", model_files::tokenizer),
     ("ids", text_files::ids),
     ("jsonl", text_files::jsonl),

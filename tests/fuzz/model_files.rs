@@ -10,7 +10,7 @@ use crate::process::Start;
 use crate::workshop::{TEXT, TRAINED, Workshop, link, read, read_json, write};
 
 /// An analysis of the model in `m`, or what it would need.
-fn script(folder: &Path, chance: &mut Chance) -> Start {
+pub fn script(folder: &Path, chance: &mut Chance) -> Start {
     let dtype = chance.pick(&["f32", "bf16"]);
     let run = format!(
         "let model = load_model(\"m\", #{{ dtype: \"{dtype}\" }});\n\

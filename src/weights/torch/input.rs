@@ -1,0 +1,56 @@
+//! The bytes of a pickle, one after the other. What it says of lengths is believed as far as so many bytes follow.
+
+use super::problem::{Outcome, damaged};
+
+pub struct Input<'a> {
+    pub pickle: &'a [u8],
+    /// The next byte.
+    pub at: usize,
+}
+
+impl<'a> Input<'a> {
+    fn cut_off<T>(&self) -> Outcome<T> {
+        damaged(format!("its pickle is cut off: it needs more than its {} bytes", self.pickle.len()))
+    }
+
+    /// Whether so many bytes follow.
+    pub fn fits(&self, bytes: u64) -> Outcome<()> {
+        if bytes > (self.pickle.len() - self.at) as u64 { self.cut_off() } else { Ok(()) }
+    }
+
+    pub fn take(&mut self, bytes: usize) -> Outcome<&'a [u8]> {
+        self.fits(bytes as u64)?;
+        let begin = self.at;
+        self.at += bytes;
+        Ok(&self.pickle[begin..self.at])
+    }
+
+    pub fn byte(&mut self) -> Outcome<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// A number without a sign, of `bytes` bytes.
+    pub fn length(&mut self, bytes: usize) -> Outcome<u64> {
+        let mut all = [0; 8];
+        all[..bytes].copy_from_slice(self.take(bytes)?);
+        Ok(u64::from_le_bytes(all))
+    }
+
+    /// As `length`, and as many bytes follow.
+    pub fn following(&mut self, bytes: usize) -> Outcome<&'a [u8]> {
+        let length = self.length(bytes)?;
+        self.fits(length)?;
+        self.take(length as usize)
+    }
+
+    /// Up to the end of a line, without it.
+    pub fn line(&mut self) -> Outcome<&'a str> {
+        let rest = &self.pickle[self.at..];
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return self.cut_off() };
+        self.at += end + 1;
+        match std::str::from_utf8(&rest[..end]) {
+            Ok(line) => Ok(line),
+            Err(_) => damaged("a name in its pickle is not UTF-8"),
+        }
+    }
+}
