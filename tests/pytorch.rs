@@ -84,6 +84,7 @@ impl State {
     }
 }
 
+#[allow(dead_code)] // The fuzz targets write whole files.
 pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>) {
     std::fs::write(path, State::of(tensors).file()).unwrap();
 }

@@ -1,37 +1,68 @@
-//! Gated DeltaNet, the linear attention of Qwen3-Next: a short convolution, then a state per head that decays and is
+//! Gated DeltaNet, the linear attention of Qwen3-Next and Qwen3.5: a short convolution, then a state per head that decays and is
 //! corrected at every token. Yang, Kautz and Hatamizadeh 2024, "Gated Delta Networks".
 //!
 //! `ops::delta_rule` runs the state; here are the projections, gates and convolutions around it.
 
 use super::attention::Batch;
-use super::linear::{exact_linear, linear, norm};
+use super::linear::{exact_linear, linear, linears, norm};
 use crate::error::Result;
 use crate::ops::{self, ShortConv, Source};
-use crate::spec::DeltaNet;
+use crate::spec::{DeltaInputs, DeltaNet};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
 /// `x` [sequences * positions, hidden] to the same shape.
 pub fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t, heads) = (batch.sequences, batch.positions, spec.value_heads);
-    // [rows, key_heads * (q | k | v of the group | z of the group)]
-    let projected = linear(&spec.in_qkvz, x, batch.rounded)?;
-    let beta_and_decay = &exact_linear(&spec.in_ba, x)?;
+    let Inputs { projected, grouped, z, beta_and_decay } = inputs(spec, x, batch.rounded)?;
     let (a_log, dt_bias) = (&spec.a_log, &spec.dt_bias);
     let part = |part| -> Result<Tensor> {
-        let op = short_conv(spec, part, t);
+        let op = short_conv(spec, part, grouped, t);
         ops::short_conv(&projected, &spec.conv, &op)?.reshape((s * heads, t, op.width))
     };
     let (q, k, v) = (part(Part::Query)?, part(Part::Key)?, part(Part::Value)?);
+    drop(projected);
+    let beta_and_decay = &beta_and_decay;
     let net = ops::DeltaNet { positions: t, heads, group: spec.group(), beta_and_decay, a_log, dt_bias };
     // [rows, heads, value_dim]
     let y = ops::delta_rule(&q, &k, &v, &net)?;
     drop((q, k, v));
     let y = norm(&spec.norm, &y)?.reshape((s * t, heads * spec.value_dim))?;
-    let (begin, width) = (2 * spec.key_dim + spec.group() * spec.value_dim, spec.group() * spec.value_dim);
-    let z = projected.reshape((s * t, spec.key_heads, begin + width))?.columns(begin, width)?;
-    ops::gate(Activation::Silu, &z.reshape(y.dims())?, &y)?;
+    ops::gate(Activation::Silu, &z, &y)?;
     linear(&spec.out, &y, batch.rounded)
+}
+
+/// What a DeltaNet computes with.
+struct Inputs {
+    /// Queries, keys and values before the convolution.
+    projected: Tensor,
+    /// They are grouped per key head: q, k, the value heads of the group, and behind those their gates.
+    grouped: bool,
+    /// Gates of the output, [rows, heads * value_dim].
+    z: Tensor,
+    /// [rows, 2 * heads]: for each key head beta of its group, then what drives the decay.
+    beta_and_decay: Tensor,
+}
+
+fn inputs(spec: &DeltaNet<Tensor>, x: &Tensor, rounded: bool) -> Result<Inputs> {
+    let (rows, width) = (x.dims()[0], spec.group() * spec.value_dim);
+    let values = spec.value_heads * spec.value_dim;
+    Ok(match &spec.inputs {
+        DeltaInputs::Grouped { qkvz, ba } => {
+            let projected = linear(qkvz, x, rounded)?;
+            let before = 2 * spec.key_dim + width;
+            let z = projected.reshape((rows, spec.key_heads, before + width))?.columns(before, width)?;
+            let z = z.reshape((rows, values))?;
+            Inputs { projected, grouped: true, z, beta_and_decay: exact_linear(ba, x)? }
+        }
+        DeltaInputs::Separate { qkv, z, b, a } => {
+            let [projected, z] = linears([qkv, z], x, rounded)?;
+            let per_key = |y: Tensor| y.reshape((rows, spec.key_heads, spec.group()));
+            let (b, a) = (per_key(exact_linear(b, x)?)?, per_key(exact_linear(a, x)?)?);
+            let beta_and_decay = b.beside(&a)?.reshape((rows, 2 * spec.value_heads))?;
+            Inputs { projected, grouped: false, z, beta_and_decay }
+        }
+    })
 }
 
 impl<W> DeltaNet<W> {
@@ -49,7 +80,7 @@ enum Part {
 }
 
 /// The convolution that yields queries, keys (repeated for each value head of their group) or values.
-fn short_conv(spec: &DeltaNet<Tensor>, part: Part, positions: usize) -> ShortConv {
+fn short_conv(spec: &DeltaNet<Tensor>, part: Part, grouped: bool, positions: usize) -> ShortConv {
     let (dk, dv, group) = (spec.key_dim, spec.value_dim, spec.group());
     let columns = 2 * dk + 2 * group * dv;
     let source = |head: usize| {
@@ -59,7 +90,7 @@ fn short_conv(spec: &DeltaNet<Tensor>, part: Part, positions: usize) -> ShortCon
             Part::Key => (dk, (spec.key_heads + key_head) * dk),
             Part::Value => (2 * dk + head % group * dv, 2 * spec.key_heads * dk + head * dv),
         };
-        Source { first_column: key_head * columns + in_group, first_channel }
+        Source { first_column: if grouped { key_head * columns + in_group } else { first_channel }, first_channel }
     };
     let length = match part {
         // The factor on q·k is in the queries.

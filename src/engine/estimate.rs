@@ -340,6 +340,8 @@ fn attention_flops(spec: &Model, args: &EstimateArgs) -> f64 {
             2.0 * t * keys * (attention.heads * (attention.head_dim + attention.value_dim)) as f64
         }
         Mixer::DeltaNet(net) => 6.0 * t * (net.value_heads * net.key_dim * net.value_dim) as f64,
+        Mixer::GatedConv(_) => 0.0,
+        Mixer::Mamba2(mamba) => 5.0 * t * (mamba.heads * mamba.head_dim * mamba.state) as f64,
     });
     per_layer.sum::<f64>() * args.num_sequences as f64
 }

@@ -11,6 +11,7 @@ mod finished;
 mod head;
 mod latent;
 mod linear;
+mod mamba;
 mod moe;
 pub mod observe;
 mod pass;

@@ -62,6 +62,8 @@ impl Cut {
                 threads * rows * (2 * keys + 2 * head_dim) * 4
             }
             Mixer::DeltaNet(net) => threads * (net.key_dim + net.value_dim) * ops::DELTA_CHUNK * 6 * 4,
+            Mixer::GatedConv(_) => 0,
+            Mixer::Mamba2(mamba) => threads * mamba.head_dim * mamba.state * 4,
         };
         let rows = self.sequences * positions;
         self.sequences * mixer_bytes(mixer, hidden, positions) + scores + gemm::kept_bytes(rows, hidden, threads)
@@ -145,6 +147,14 @@ pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
             let running = 2 * keys + 2 * values + 2 * value_heads;
             let after = 3 * values;
             (projected + running.max(after)) * 4
+        }
+        // What is projected, its three parts, and what the convolution makes.
+        Mixer::GatedConv(_) => 7 * hidden * 4,
+        Mixer::Mamba2(mamba) => {
+            let inner = mamba.heads * mamba.head_dim;
+            let channels = inner + 2 * mamba.groups * mamba.state;
+            // What is projected and its parts; the convolved; the result twice.
+            (2 * (inner + channels + mamba.heads) + channels + 3 * inner) * 4
         }
     };
     positions * (io + inner)

@@ -1,7 +1,7 @@
 //! The operations in the memory of a GPU. Work is put on its stream; nothing here waits for it.
 
 use super::cpu;
-use super::operands::{Attend, DeltaNet, FeedForward, Projection, ShortConv, score_queries, scores};
+use super::operands::{Attend, CausalConv, DeltaNet, FeedForward, Projection, Scan, ShortConv, score_queries, scores};
 use crate::cuda::{Array, Element, HeadSizes, Heads, Indices, Operands, Precision, product, table};
 use crate::error::{Error, Result, fault};
 use crate::tensor::Tensor;
@@ -266,6 +266,21 @@ pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
 
 pub fn add(residual: &Array, x: &Array) -> Result<()> {
     table::Add { to: residual, x, count: x.len() }.launch()
+}
+
+pub fn causal_conv(x: &Array, channels: usize, weight: &[f32], bias: Option<&[f32]>, op: CausalConv) -> Result<Array> {
+    by_the_cpu(x, x.dims(), |x| Ok(cpu::causal_conv(op, &x, channels, weight, bias)))
+}
+
+pub fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
+    let steps = downloaded(steps)?;
+    let dims = [mixed.dims2().0, op.heads * op.head_dim];
+    by_the_cpu(mixed, &dims, |mixed| Ok(cpu::selective_scan(op, &mixed, &steps, of)))
+}
+
+pub fn multiply(x: &Array, y: &Array) -> Result<()> {
+    let y = downloaded(y)?;
+    changed_by_the_cpu(x, |x| cpu::multiply(x, &y))
 }
 
 pub fn scale(x: &Array, factor: f32) -> Result<()> {

@@ -6,7 +6,9 @@ mod gpu;
 mod operands;
 
 pub use cpu::{DELTA_CHUNK, chunk_queries};
-pub use operands::{Attend, DeltaNet, FeedForward, Projection, Room, ShortConv, Source, score_queries, scores};
+pub use operands::{
+    Attend, CausalConv, DeltaNet, FeedForward, Projection, Room, Scan, ShortConv, Source, score_queries, scores,
+};
 
 use crate::error::{Result, fault};
 use crate::tensor::{Tensor, View, change};
@@ -129,6 +131,53 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
             on_cpu(out, &[rows / op.positions, op.heads.len(), op.positions, op.width])
         }
         Tensor::Cuda(x) => gpu::short_conv(x, weight.cuda()?, op).map(Tensor::Cuda),
+    }
+}
+
+/// `x` [sequences * positions, channels], `weight` [channels, 1, kernel] and `bias` [channels] in f32, to the shape of `x`.
+pub fn causal_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: CausalConv) -> Result<Tensor> {
+    let (_, channels) = x.dims2()?;
+    let (weight, bias) = (weight.values()?, bias.map(Tensor::values).transpose()?);
+    match x {
+        Tensor::Cpu(x) => {
+            on_cpu(cpu::causal_conv(op, View::of(x)?.values()?, channels, &weight, bias.as_deref()), x.dims())
+        }
+        Tensor::Cuda(x) => gpu::causal_conv(x, channels, &weight, bias.as_deref(), op).map(Tensor::Cuda),
+    }
+}
+
+/// The recurrence of Mamba-2: `mixed` [sequences * positions, heads * head_dim + 2 * groups * state] holds x, B and C, `steps`
+/// [sequences * positions, heads] the steps before bias and softplus; then their bias, the logarithm of the rate of decay and the
+/// share of x in the output, [heads] each. To [sequences * positions, heads * head_dim].
+pub fn selective_scan(
+    mixed: &Tensor,
+    steps: &Tensor,
+    (dt_bias, a_log, d): (&Tensor, &Tensor, &Tensor),
+    op: Scan,
+) -> Result<Tensor> {
+    let per_head = cpu::PerHead { dt_bias: dt_bias.values()?, a_log: a_log.values()?, d: d.values()? };
+    let dims = [mixed.dims2()?.0, op.heads * op.head_dim];
+    match (mixed, steps) {
+        (Tensor::Cpu(mixed), Tensor::Cpu(steps)) => {
+            let (mixed, steps) = (View::of(mixed)?, View::of(steps)?);
+            on_cpu(cpu::selective_scan(&op, mixed.values()?, steps.values()?, &per_head), &dims)
+        }
+        _ => gpu::selective_scan(mixed.cuda()?, steps.cuda()?, &per_head, &op).map(Tensor::Cuda),
+    }
+}
+
+/// x = y * x, elementwise and in place.
+pub fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
+    match x {
+        Tensor::Cpu(x) => {
+            let y = View::of(y.cpu()?)?;
+            let y = y.values()?;
+            change(x, |x| {
+                cpu::multiply(x, y);
+                Ok(())
+            })
+        }
+        Tensor::Cuda(x) => gpu::multiply(x, y.cuda()?),
     }
 }
 

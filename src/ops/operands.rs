@@ -96,6 +96,27 @@ pub struct Source {
     pub first_channel: usize,
 }
 
+/// A depthwise causal convolution over the positions of each sequence.
+#[derive(Clone, Copy)]
+pub struct CausalConv {
+    pub positions: usize,
+    /// SiLU of the result.
+    pub silu: bool,
+}
+
+/// The recurrence of Mamba-2.
+#[derive(Clone, Copy)]
+pub struct Scan {
+    pub positions: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Groups of heads that share B and C.
+    pub groups: usize,
+    pub state: usize,
+    /// Steps are no shorter.
+    pub min_step: f32,
+}
+
 pub struct ShortConv {
     pub positions: usize,
     /// Channels of a head.

@@ -138,17 +138,14 @@ impl Attention {
     }
 }
 
-/// Gated DeltaNet (Qwen3-Next's linear attention), after Yang et al. 2024.
+/// Gated DeltaNet (linear attention of Qwen3-Next), after Yang et al. 2024.
 #[derive(Clone, Debug)]
 pub struct DeltaNet<W = TensorSpec> {
     pub key_heads: usize,
     pub value_heads: usize,
     pub key_dim: usize,
     pub value_dim: usize,
-    /// Grouped per key head: q, k, then the value heads of the group, then their gates z.
-    pub in_qkvz: Linear<W>,
-    /// Grouped per key head: b, then a, one number per value head of the group.
-    pub in_ba: Linear<W>,
+    pub inputs: DeltaInputs<W>,
     /// Depthwise causal convolution over q, k, v channels, [channels, 1, kernel].
     pub conv: W,
     pub a_log: W,
@@ -157,8 +154,60 @@ pub struct DeltaNet<W = TensorSpec> {
     pub out: Linear<W>,
 }
 
+/// The projections that a DeltaNet reads through.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
+pub enum DeltaInputs<W = TensorSpec> {
+    /// Grouped per key head (Qwen3-Next).
+    Grouped {
+        /// q, k, then the value heads of the group, then their gates z.
+        qkvz: Linear<W>,
+        /// b, then a, one number per value head of the group.
+        ba: Linear<W>,
+    },
+    /// All q, all k, all v in one, and the others by themselves (Qwen3.5).
+    Separate { qkv: Linear<W>, z: Linear<W>, b: Linear<W>, a: Linear<W> },
+}
+
+/// A short convolution between two gates (LFM2).
+#[derive(Clone, Debug)]
+pub struct GatedConv<W = TensorSpec> {
+    /// To the gate before the convolution, the gate behind it, and what it reads, all of the hidden size.
+    pub input: Linear<W>,
+    /// Depthwise and causal, [hidden, 1, kernel].
+    pub conv: W,
+    pub conv_bias: Option<W>,
+    pub out: Linear<W>,
+}
+
+/// Mamba-2, Dao and Gu 2024: a state [head_dim, state] per head that decays and is added to at every position.
+#[derive(Clone, Debug)]
+pub struct Mamba2<W = TensorSpec> {
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Groups of heads that share B and C.
+    pub groups: usize,
+    pub state: usize,
+    /// To the gate, x, B of all groups, C of all groups, and the step of each head.
+    pub input: Linear<W>,
+    /// Depthwise and causal over x, B and C, [channels, 1, kernel].
+    pub conv: W,
+    pub conv_bias: Option<W>,
+    pub dt_bias: W,
+    pub a_log: W,
+    /// [heads]: how much of x is added to the output.
+    pub d: W,
+    /// Over each group of the gated output, [heads * head_dim].
+    pub norm: Norm<W>,
+    pub out: Linear<W>,
+    /// Steps are no shorter.
+    pub min_step: f64,
+}
+
 #[derive(Clone, Debug)]
 pub enum Mixer<W = TensorSpec> {
     Attention(Box<Attention<W>>),
     DeltaNet(Box<DeltaNet<W>>),
+    GatedConv(Box<GatedConv<W>>),
+    Mamba2(Box<Mamba2<W>>),
 }

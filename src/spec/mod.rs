@@ -27,7 +27,10 @@ pub use ffn::{Divisor, Experts, Ffn, Groups, Mlp, Moe, Router, Score, Scoring, S
 pub use layer::{Layer, Reads, Sublayer};
 pub use leaves::{Leaves, Role};
 pub use linear::{Linear, Norm};
-pub use mixer::{Alibi, Attention, DeltaNet, Gate, HeadNorm, Latent, LatentQuery, Mixer, QkNorm, Qkv, QueryGrowth};
+pub use mixer::{
+    Alibi, Attention, DeltaInputs, DeltaNet, Gate, GatedConv, HeadNorm, Latent, LatentQuery, Mamba2, Mixer, QkNorm,
+    Qkv, QueryGrowth,
+};
 pub use weight::{Rows, StoredTensor, TensorSpec};
 
 /// The head's weight, under the name that all architectures have for it.

@@ -1,8 +1,8 @@
 //! The walk over the weights of each part of a model, in the order in which they are read.
 
 use super::{
-    Attention, BeforeHead, DeltaNet, Ffn, Gate, HeadNorm, Latent, LatentQuery, Layer, Leaves, Linear, Mixer, Mlp, Moe,
-    Norm, QkNorm, Qkv, Reads, Role, Router, SharedExpert, Sublayer, XIelu,
+    Attention, BeforeHead, DeltaInputs, DeltaNet, Ffn, Gate, GatedConv, HeadNorm, Latent, LatentQuery, Layer, Leaves,
+    Linear, Mamba2, Mixer, Mlp, Moe, Norm, QkNorm, Qkv, Reads, Role, Router, SharedExpert, Sublayer, XIelu,
 };
 
 impl<W> Norm<W> {
@@ -116,13 +116,57 @@ impl<W> Leaves<W> for DeltaNet<W> {
             value_heads: self.value_heads,
             key_dim: self.key_dim,
             value_dim: self.value_dim,
-            in_qkvz: self.in_qkvz.map(Role::FromAttnIn, f),
-            in_ba: self.in_ba.map(Role::FromAttnIn, f),
+            inputs: match &self.inputs {
+                DeltaInputs::Grouped { qkvz, ba } => {
+                    DeltaInputs::Grouped { qkvz: qkvz.map(Role::FromAttnIn, f), ba: ba.map(Role::FromAttnIn, f) }
+                }
+                DeltaInputs::Separate { qkv, z, b, a } => DeltaInputs::Separate {
+                    qkv: qkv.map(Role::FromAttnIn, f),
+                    z: z.map(Role::FromAttnIn, f),
+                    b: b.map(Role::FromAttnIn, f),
+                    a: a.map(Role::FromAttnIn, f),
+                },
+            },
             conv: f(&self.conv, Role::Conv),
             a_log: f(&self.a_log, Role::ALog),
             dt_bias: f(&self.dt_bias, Role::DtBias),
             norm: self.norm.map(Role::OtherNorm, f),
             out: self.out.map(Role::ToResidual, f),
+        }
+    }
+}
+
+impl<W> Leaves<W> for GatedConv<W> {
+    type With<U> = GatedConv<U>;
+
+    fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> GatedConv<U> {
+        GatedConv {
+            input: self.input.map(Role::FromAttnIn, f),
+            conv: f(&self.conv, Role::Conv),
+            conv_bias: self.conv_bias.as_ref().map(|bias| f(bias, Role::Bias)),
+            out: self.out.map(Role::ToResidual, f),
+        }
+    }
+}
+
+impl<W> Leaves<W> for Mamba2<W> {
+    type With<U> = Mamba2<U>;
+
+    fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> Mamba2<U> {
+        Mamba2 {
+            heads: self.heads,
+            head_dim: self.head_dim,
+            groups: self.groups,
+            state: self.state,
+            input: self.input.map(Role::FromAttnIn, f),
+            conv: f(&self.conv, Role::Conv),
+            conv_bias: self.conv_bias.as_ref().map(|bias| f(bias, Role::Bias)),
+            dt_bias: f(&self.dt_bias, Role::DtBias),
+            a_log: f(&self.a_log, Role::ALog),
+            d: f(&self.d, Role::Parameter),
+            norm: self.norm.map(Role::OtherNorm, f),
+            out: self.out.map(Role::ToResidual, f),
+            min_step: self.min_step,
         }
     }
 }
@@ -134,6 +178,8 @@ impl<W> Leaves<W> for Mixer<W> {
         match self {
             Mixer::Attention(attention) => Mixer::Attention(Box::new(attention.map(f))),
             Mixer::DeltaNet(net) => Mixer::DeltaNet(Box::new(net.map(f))),
+            Mixer::GatedConv(conv) => Mixer::GatedConv(Box::new(conv.map(f))),
+            Mixer::Mamba2(mamba) => Mixer::Mamba2(Box::new(mamba.map(f))),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::work::Work;
 use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
 use crate::engine::routing::Assignment;
-use crate::engine::{deltanet, linear, moe};
+use crate::engine::{deltanet, linear, mamba, moe};
 use crate::error::{Result, fault};
 use crate::ops;
 use crate::record::{Site, SiteId};
@@ -77,6 +77,8 @@ impl LayerAtWork<'_, '_> {
         match mixer {
             Mixer::Attention(attention) => attention::attention(attention, x, &batch),
             Mixer::DeltaNet(net) => deltanet::delta_net(net, x, &batch),
+            Mixer::GatedConv(conv) => mamba::gated_conv(conv, x, &batch),
+            Mixer::Mamba2(mamba) => mamba::mamba2(mamba, x, &batch),
         }
     }
 

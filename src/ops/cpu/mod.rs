@@ -10,6 +10,7 @@ mod pieces;
 mod project;
 mod rope;
 mod rows;
+mod scan;
 mod short_conv;
 
 pub use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};
@@ -20,5 +21,6 @@ pub use gates::Gates;
 pub use norm::norm;
 pub use project::project;
 pub use rope::rotate;
-pub use rows::{add, scale, scale_rows};
+pub use rows::{add, multiply, scale, scale_rows};
+pub use scan::{PerHead, causal_conv, selective_scan};
 pub use short_conv::short_conv;

@@ -1,4 +1,4 @@
-//! Adding into the residual stream in place.
+//! Sums and products of rows in place.
 
 use rayon::prelude::*;
 
@@ -22,5 +22,12 @@ pub fn scale_rows(x: &mut [f32], factors: &[f32], size: usize) {
     x.par_chunks_exact_mut(size).enumerate().for_each(|(row, x)| {
         let factor = factors[row % factors.len()];
         x.iter_mut().for_each(|x| *x *= factor);
+    });
+}
+
+/// x = y * x.
+pub fn multiply(x: &mut [f32], y: &[f32]) {
+    x.par_chunks_mut(PIECE).zip(y.par_chunks(PIECE)).for_each(|(x, y)| {
+        vectorised(|| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y));
     });
 }

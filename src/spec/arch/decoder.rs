@@ -72,6 +72,11 @@ impl Heads {
     }
 }
 
+/// Query heads, key heads, and their size, as Llama has them where the config does not say.
+pub fn head_sizes(c: &Config) -> Result<(usize, usize, usize)> {
+    Heads::from_config(c, &LLAMA).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
+}
+
 /// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
 pub struct Decoder {
     pub prefix: String,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::spec::config::Config;
-use crate::spec::{Experts, Linear, Mlp, Moe, Router, Scoring};
+use crate::spec::{Experts, Linear, Mlp, Moe, Router, Scoring, SharedExpert};
 use crate::vocabulary::Activation;
 
 #[derive(Clone, Copy)]
@@ -44,4 +44,11 @@ pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> 
         shared: None,
         intermediate: sizes.intermediate,
     }
+}
+
+/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and `shared_expert_gate`.
+pub fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
+    let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
+    let gate = Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false));
+    Moe { shared: Some(SharedExpert { mlp, gate }), ..moe }
 }

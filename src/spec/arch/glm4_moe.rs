@@ -32,7 +32,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         intermediate: c.size("moe_intermediate_size")?,
         activation: act,
     };
-    let scoring = scoring(c, sizes)?;
+    let scoring = scoring(c, sizes.num_experts, sizes.top_k)?;
     let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1);
     let dense_layers = c.opt_usize("first_k_dense_replace")?.unwrap_or(1);
     let dense_intermediate = c.size("intermediate_size")?;
@@ -60,17 +60,17 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("glm4_moe", layers.collect()))
 }
 
-fn scoring(c: &Config, sizes: Sizes) -> Result<Scoring> {
+/// The router of DeepSeek-V3: sigmoid scores, chosen with a correction bias within the best groups.
+pub fn scoring(c: &Config, num_experts: usize, top_k: usize) -> Result<Scoring> {
     let groups = c.opt_usize("n_group")?.unwrap_or(1);
     let top_groups = c.opt_usize("topk_group")?.unwrap_or(1);
     // A group is judged by the sum of its two best experts.
-    if groups == 0 || !sizes.num_experts.is_multiple_of(groups) || sizes.num_experts / groups < 2 {
-        let problem =
-            format!("is {groups}, which does not split {} experts into groups of two or more", sizes.num_experts);
+    if groups == 0 || !num_experts.is_multiple_of(groups) || num_experts / groups < 2 {
+        let problem = format!("is {groups}, which does not split {} experts into groups of two or more", num_experts);
         return Err(c.wrong("n_group", &problem));
     }
-    if top_groups == 0 || top_groups > groups || sizes.top_k > top_groups * (sizes.num_experts / groups) {
-        let problem = format!("is {top_groups}: too few or too many of {groups} groups for {} experts", sizes.top_k);
+    if top_groups == 0 || top_groups > groups || top_k > top_groups * (num_experts / groups) {
+        let problem = format!("is {top_groups}: too few or too many of {groups} groups for {} experts", top_k);
         return Err(c.wrong("topk_group", &problem));
     }
     let divisor = if c.bool_or("norm_topk_prob", true)? { Divisor::Sum(SIGMOID_EPS) } else { Divisor::One };

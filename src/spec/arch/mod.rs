@@ -12,14 +12,18 @@ mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod hybrid;
+mod lfm2;
 mod llama;
 mod mixtral;
 mod names;
+mod nemotron_h;
 mod olmo2;
 mod olmoe;
 mod opt;
 mod phi;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 #[cfg(test)]
@@ -40,6 +44,7 @@ type Build = fn(&Config, &dyn Names) -> Result<Model>;
 const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
 const GPT2: Naming = Naming { base: "transformer.", older: &[], nested: false };
 const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
+const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
 /// A supported `model_type` as config.json spells it, how its tensors are called, and the function that reads the rest.
@@ -58,20 +63,24 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("lfm2", USUAL, lfm2::model),
     Kind("llama", USUAL, llama::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("nemotron_h", NEMOTRON_H, nemotron_h::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
     Kind("qwen3", USUAL, qwen3::model),
+    Kind("qwen3_5_moe_text", USUAL, qwen3_5::mixture),
+    Kind("qwen3_5_text", USUAL, qwen3_5::dense),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
 ];
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] = &[];
+const AROUND: &[(&str, &str)] = &[("qwen3_5", "qwen3_5_text"), ("qwen3_5_moe", "qwen3_5_moe_text")];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];

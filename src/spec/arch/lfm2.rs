@@ -1,0 +1,105 @@
+//! LFM2 (`model_type` "lfm2"). Facts: transformers `modeling_lfm2`; Liquid AI 2025.
+//!
+//! Most layers have a short convolution between two gates in place of attention. The final norm is called `embedding_norm`.
+
+use super::decoder::{Decoder, Defaults, LLAMA};
+use super::names::Names;
+use crate::error::Result;
+use crate::outside::shown;
+use crate::spec::config::Config;
+use crate::spec::rope_config::{self, RopeDefaults};
+use crate::spec::{Ffn, GatedConv, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Sublayer, TensorSpec};
+use crate::vocabulary::{Activation, NormKind};
+
+const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
+const DEFAULTS: Defaults =
+    Defaults { rms_norm_eps: 1e-5, eps_key: "norm_eps", tied: true, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
+/// Of training, and other spellings of what is read.
+const WITHOUT_EFFECT: &[&str] = &[
+    "block_dim",
+    "block_mlp_init_scale",
+    "block_norm_eps",
+    "block_out_init_scale",
+    "block_use_swiglu",
+    "block_use_xavier_init",
+    "conv_dim",
+    "conv_dim_out",
+    "conv_use_xavier_init",
+    "num_heads",
+    "use_pos_enc",
+];
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let (hidden, bias) = (decoder.hidden, c.bool_or("conv_bias", false)?);
+    let kernel = c.opt_usize("conv_L_cache")?.unwrap_or(3);
+    let inner = inner(c)?;
+    let full = full(c, decoder.layers)?;
+    c.without_effect(WITHOUT_EFFECT);
+    let layers = (0..decoder.layers).map(|i| {
+        let name = |part: &str| format!("{}{part}", decoder.layer(i));
+        let norm = |part: &str, size| Norm::new(NormKind::Rms, &name(part), size, decoder.eps);
+        let mixer = if full[i] {
+            let mut attention = decoder.attention(i, false);
+            attention.out =
+                Linear::new(&name("self_attn.out_proj"), hidden, attention.heads * attention.head_dim, false);
+            let of = |part: &str| HeadNorm::Each(norm(part, decoder.heads.head_dim));
+            let (q, k) = (of("self_attn.q_layernorm"), of("self_attn.k_layernorm"));
+            attention.qk_norm = Some(QkNorm { q, k, after_rope: false });
+            Mixer::Attention(Box::new(attention))
+        } else {
+            Mixer::GatedConv(Box::new(GatedConv {
+                input: Linear::new(&name("conv.in_proj"), 3 * hidden, hidden, bias),
+                conv: TensorSpec::new(name("conv.conv.weight"), [hidden, 1, kernel]),
+                conv_bias: bias.then(|| TensorSpec::new(name("conv.conv.bias"), [hidden])),
+                out: Linear::new(&name("conv.out_proj"), hidden, hidden, bias),
+            }))
+        };
+        let linear = |part: &str, out, input| Linear::new(&name(&format!("feed_forward.{part}")), out, input, false);
+        let mlp = Mlp {
+            gate: Some(linear("w1", inner, hidden)),
+            up: linear("w3", inner, hidden),
+            down: linear("w2", hidden, inner),
+            activation: Activation::Silu,
+            xielu: None,
+        };
+        Layer {
+            mixer: Some(Sublayer::new(norm("operator_norm", hidden), mixer)),
+            ffn: Some(Sublayer::new(norm("ffn_norm", hidden), Ffn::Dense(Box::new(mlp)))),
+            parallel: false,
+        }
+    });
+    let mut model = decoder.model("lfm2", layers.collect());
+    model.final_norm = Some(Norm::new(NormKind::Rms, "model.embedding_norm", hidden, decoder.eps));
+    Ok(model)
+}
+
+/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples, unless it says not to.
+fn inner(c: &Config) -> Result<usize> {
+    let width = c.size_by(&["block_ff_dim", "intermediate_size"])?;
+    let multiple = c.opt_usize("block_multiple_of")?.unwrap_or(256).max(1);
+    let factor = c.opt_f64("block_ffn_dim_multiplier")?.unwrap_or(1.0);
+    if !c.bool_or("block_auto_adjust_ff_dim", true)? {
+        return Ok(width);
+    }
+    Ok(((factor * (2 * width / 3) as f64) as usize).next_multiple_of(multiple))
+}
+
+/// Which layers have attention.
+fn full(c: &Config, layers: usize) -> Result<Vec<bool>> {
+    if let Some(types) = c.opt_list_str("layer_types")? {
+        let full = |name: &String| match name.as_str() {
+            "full_attention" => Ok(true),
+            "conv" => Ok(false),
+            name => Err(c.wrong("layer_types", &format!("has \"{}\"; known are full_attention, conv", shown(name)))),
+        };
+        c.without_effect(&["full_attn_idxs"]);
+        let full = types.iter().map(full).collect::<Result<Vec<_>>>()?;
+        return match full.len() == layers {
+            true => Ok(full),
+            false => Err(c.wrong("layer_types", &format!("has {} entries for {layers} layers", full.len()))),
+        };
+    }
+    let Some(indices) = c.opt_list_usize("full_attn_idxs")? else { return Ok(vec![true; layers]) };
+    Ok((0..layers).map(|i| indices.contains(&i)).collect())
+}
