@@ -179,7 +179,7 @@ fn shards_without_their_index() {
     ] {
         let project = Project::new();
         project.copy("tests/fixtures/llama/config.json", "model/config.json");
-        for shard in &shards {
+        for shard in shards {
             project.file(&format!("model/{shard}"), "…");
         }
         told(&project, message, "a single file of weights must be called pytorch_model.bin");
