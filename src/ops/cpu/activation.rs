@@ -48,9 +48,7 @@ pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32]
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + tanh(inner))
         }),
-        Activation::GeluErf => {
-            map(values, gate, |x| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2)))
-        }
+        Activation::GeluErf => map(values, gate, |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
         Activation::XIelu { alpha_p, alpha_n, beta, eps } => map(values, gate, |x| {
             if x > 0.0 {
                 alpha_p * x * x + beta * x
