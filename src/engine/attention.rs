@@ -7,6 +7,7 @@ use crate::error::{Result, fault};
 use crate::ops::{self, Attend};
 use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
+use crate::vocabulary::NormKind;
 
 /// What a token mixer needs to know of the batch.
 pub struct Batch<'a> {
@@ -22,6 +23,10 @@ pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<
     let (s, t) = (batch.sequences, batch.positions);
     let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = *spec;
     let (mut q, mut k, v, gate) = projections(spec, x, batch.rounded)?;
+    let v = match spec.value_norm {
+        Some(eps) => unit(&v, value_dim, eps)?,
+        None => v,
+    };
     let after_rope = spec.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
     if !after_rope {
         (q, k) = normed(spec, q, k)?;
@@ -74,6 +79,11 @@ fn projections(
             let part = |start, size| all.columns(start, size);
             (part(0, q_size)?, part(q_size, kv_size)?, part(q_size + kv_size, kv_size)?)
         }
+        Qkv::KeyIsValue { q, k } => {
+            let [q, k] = linears([q, k], x, rounded)?;
+            let v = k.columns(0, k.dims()[1])?;
+            (q, k, v)
+        }
         Qkv::Grouped(fused) => {
             let group = spec.heads / spec.kv_heads * spec.head_dim;
             let all = linear(fused, x, rounded)?.reshape((rows, spec.kv_heads, group + 2 * spec.head_dim))?;
@@ -111,6 +121,13 @@ fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Te
         HeadNorm::Together(of) => norm(of, x),
         HeadNorm::Own(of) => each(&joined(of)?),
     }
+}
+
+/// Each head of `x` [rows, heads * size] over its root mean square.
+fn unit(x: &Tensor, size: usize, eps: f64) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    let ones = Tensor::from_vec(vec![1f32; size], size, &x.device())?;
+    ops::norm(NormKind::Rms, eps, &x.reshape((rows * columns / size, size))?, &ones, None)?.reshape((rows, columns))
 }
 
 /// The norms of heads that have their weights in tensors of their own, as one.

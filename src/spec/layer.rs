@@ -13,6 +13,8 @@ pub struct Layer<W = TensorSpec> {
     pub ffn: Option<Sublayer<Ffn<W>, W>>,
     /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x)) (GPT-J).
     pub parallel: bool,
+    /// [1]: what the stream is multiplied with after both (Gemma 4).
+    pub scalar: Option<W>,
 }
 
 /// A mixer or a feed-forward network between the stream that it reads and the stream that it is added to.

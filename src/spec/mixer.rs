@@ -13,6 +13,11 @@ pub enum Qkv<W = TensorSpec> {
         k: Linear<W>,
         v: Linear<W>,
     },
+    /// Keys are values too, before norm and rotary embedding (Gemma 4).
+    KeyIsValue {
+        q: Linear<W>,
+        k: Linear<W>,
+    },
     /// One projection whose outputs are, for each key head, its queries, its key and its value; with one key head that is all q,
     /// then k, then v.
     Grouped(Linear<W>),
@@ -99,6 +104,8 @@ pub struct Attention<W = TensorSpec> {
     pub qkv: Qkv<W>,
     pub out: Linear<W>,
     pub qk_norm: Option<QkNorm<W>>,
+    /// RMS norm without a weight of each head's value, with this epsilon (Gemma 4).
+    pub value_norm: Option<f64>,
     /// q, k and v are clamped to [-clip, clip] (OLMoE's `clip_qkv`).
     pub clip: Option<f64>,
     pub rope: Option<Rope>,
@@ -125,6 +132,7 @@ impl Attention {
             qkv,
             out,
             qk_norm: None,
+            value_norm: None,
             clip: None,
             rope: None,
             growth: None,

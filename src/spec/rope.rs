@@ -24,6 +24,10 @@ pub enum Scaling {
         high_freq_factor: f64,
         original: f64,
     },
+    /// Only the first so many pairs turn, of all of the head (Gemma 4).
+    Proportional {
+        turning: usize,
+    },
     Yarn {
         factor: f64,
         original: f64,
@@ -70,6 +74,13 @@ impl Rope {
         let plain = (0..self.dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim));
         let scaled = plain.enumerate().map(|(j, frequency)| match self.scaling {
             Scaling::None | Scaling::Dynamic { .. } => frequency,
+            Scaling::Proportional { turning } => {
+                if j < turning {
+                    frequency
+                } else {
+                    0.0
+                }
+            }
             Scaling::Linear { factor } => frequency / factor,
             Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let wavelength = 2.0 * std::f64::consts::PI / frequency;

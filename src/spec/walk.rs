@@ -64,6 +64,9 @@ impl<W> Qkv<W> {
                 k: k.map(Role::FromAttnIn, f),
                 v: v.map(Role::FromAttnIn, f),
             },
+            Qkv::KeyIsValue { q, k } => {
+                Qkv::KeyIsValue { q: q.map(Role::FromAttnIn, f), k: k.map(Role::FromAttnIn, f) }
+            }
             Qkv::Grouped(linear) => Qkv::Grouped(linear.map(Role::FromAttnIn, f)),
             Qkv::Fused(linear) => Qkv::Fused(linear.map(Role::FromAttnIn, f)),
             Qkv::Latent(latent) => Qkv::Latent(Box::new(latent.map(f))),
@@ -94,6 +97,7 @@ impl<W> Leaves<W> for Attention<W> {
             qkv,
             out: self.out.map(Role::ToResidual, f),
             qk_norm,
+            value_norm: self.value_norm,
             clip: self.clip,
             rope: self.rope.clone(),
             growth: self.growth,
@@ -270,6 +274,7 @@ impl<W> Leaves<W> for Layer<W> {
             mixer: self.mixer.as_ref().map(|mixer| mixer.map(Role::AttnNorm, f)),
             ffn: self.ffn.as_ref().map(|ffn| ffn.map(Role::FfnNorm, f)),
             parallel: self.parallel,
+            scalar: self.scalar.as_ref().map(|scalar| f(scalar, Role::Parameter)),
         }
     }
 }

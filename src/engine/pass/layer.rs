@@ -31,13 +31,21 @@ impl LayerAtWork<'_, '_> {
             return shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.parallel(shard, batch));
         }
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.mix(shard, batch))?;
-        let Some(ffn) = &self.of(shard).ffn else { return Ok(()) };
-        shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
-            split_on_oom(batch, &mut |rows| {
-                let x = self.read(shard, Site::FfnIn, &ffn.reads, &rows)?;
-                Ok(Changed(self.feed_forward(shard, ffn, &x, &rows)))
-            })
-        })
+        if let Some(ffn) = &self.of(shard).ffn {
+            shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+                split_on_oom(batch, &mut |rows| {
+                    let x = self.read(shard, Site::FfnIn, &ffn.reads, &rows)?;
+                    Ok(Changed(self.feed_forward(shard, ffn, &x, &rows)))
+                })
+            })?;
+        }
+        self.scale(shard)
+    }
+
+    /// Multiplies the stream with the layer's factor, where it has one.
+    fn scale(&self, shard: &Shard) -> Result<()> {
+        let Some(scalar) = &self.of(shard).scalar else { return Ok(()) };
+        ops::scale(&shard.hidden, scalar.values()?.first().copied().unwrap_or(1.0))
     }
 
     /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the device.
@@ -150,14 +158,15 @@ impl LayerAtWork<'_, '_> {
     pub fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if ffn.is_plain() {
-            return Ok(());
+            return self.scale(shard);
         }
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
                 let sum = mixture.sum.rows(rows.start * shard.positions, rows.len() * shard.positions)?;
                 write(ffn, &shard.residual(&rows)?, sum)
             })
-        })
+        })?;
+        self.scale(shard)
     }
 
     /// The layer as it is loaded for the shard.

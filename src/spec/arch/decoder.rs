@@ -120,6 +120,7 @@ impl Decoder {
             mixer: Some(Sublayer::new(norm("input_layernorm"), mixer)),
             ffn: Some(Sublayer::new(norm("post_attention_layernorm"), ffn)),
             parallel: false,
+            scalar: None,
         }
     }
 
@@ -130,7 +131,7 @@ impl Decoder {
         let mut mixer = Sublayer::reading(Reads::Stream, mixer);
         let mut ffn = Sublayer::reading(Reads::Stream, ffn);
         (mixer.write_norm, ffn.write_norm) = (mixed, fed);
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {

@@ -67,6 +67,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             mixer: Some(Sublayer::new(norm("operator_norm", hidden), mixer)),
             ffn: Some(Sublayer::new(norm("ffn_norm", hidden), Ffn::Dense(Box::new(mlp)))),
             parallel: false,
+            scalar: None,
         }
     });
     let mut model = decoder.model("lfm2", layers.collect());

@@ -75,8 +75,10 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     for (i, kind) in kinds.into_iter().enumerate() {
         let name = format!("backbone.layers.{i}.mixer.");
         let norm = Norm::new(NormKind::RmsRoundedOnce, &format!("backbone.layers.{i}.norm"), hidden, eps);
-        let mixer = |mixer| Layer { mixer: Some(Sublayer::new(norm.clone(), mixer)), ffn: None, parallel: false };
-        let ffn = |ffn| Layer { mixer: None, ffn: Some(Sublayer::new(norm.clone(), ffn)), parallel: false };
+        let mixer =
+            |mixer| Layer { mixer: Some(Sublayer::new(norm.clone(), mixer)), ffn: None, parallel: false, scalar: None };
+        let ffn =
+            |ffn| Layer { mixer: None, ffn: Some(Sublayer::new(norm.clone(), ffn)), parallel: false, scalar: None };
         layers.push(match kind {
             Kind::Mamba => mixer(Mixer::Mamba2(Box::new(parts.mamba(&name)?))),
             Kind::Attention => mixer(Mixer::Attention(Box::new(parts.attention(&name)?))),

@@ -57,7 +57,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let mixer = Sublayer::new(norm(name("self_attn_layer_norm")), Mixer::Attention(Box::new(attention)));
         // The layer's second norm; the decoder's own final norm has the same name without the layer.
         let ffn = Sublayer::new(norm(name("final_layer_norm")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
     };
     let ends = names.ends(tied, TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, width]));
     let layers = (0..layers).map(layer).collect();

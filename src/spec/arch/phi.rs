@@ -40,7 +40,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let norm = Norm::new(NormKind::Layer, &name("input_layernorm"), hidden, decoder.eps);
         let mixer = Sublayer::new(norm, Mixer::Attention(Box::new(attention)));
         let ffn = Sublayer::reading(Reads::AsMixer, Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true }
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
     });
     let mut model = decoder.model("phi", layers.collect());
     model.final_norm = Some(Norm::new(NormKind::Layer, "model.final_layernorm", hidden, decoder.eps));
