@@ -176,6 +176,19 @@ impl Config {
         }
     }
 
+    /// The same, or `default` where the config leaves it out.
+    pub fn size_or(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        match default {
+            Some(size) if self.missing(key) => Ok(size),
+            _ => self.size(key),
+        }
+    }
+
+    /// A number with a default for where the config leaves it out; a null is none.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<Option<f64>> {
+        Ok(self.opt_f64(key)?.or(Some(default).filter(|_| self.missing(key))))
+    }
+
     /// A size that goes by several names; where more than one is there they must agree.
     pub fn size_by(&self, keys: &[&str]) -> Result<usize> {
         let mut found: Option<(&str, usize)> = None;

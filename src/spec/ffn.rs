@@ -38,6 +38,33 @@ impl Mlp {
             xielu: None,
         }
     }
+
+    /// `{prefix}gate_up_proj`, the rows of the gate above those of the other, and `down_proj`, without biases.
+    pub fn gate_up(prefix: &str, hidden: usize, intermediate: usize, activation: Activation) -> Self {
+        let both = Linear::new(&format!("{prefix}gate_up_proj"), 2 * intermediate, hidden, false);
+        let part = |first| Linear { weight: both.weight.rows(first, intermediate), ..both.clone() };
+        let mut mlp = Self::gated(prefix, hidden, intermediate, activation, false);
+        (mlp.gate, mlp.up) = (Some(part(0)), part(intermediate));
+        mlp
+    }
+
+    /// Two projections without a gate between them: `{prefix}{up}` and `{prefix}{down}`.
+    pub fn plain(
+        prefix: &str,
+        [up, down]: [&str; 2],
+        hidden: usize,
+        intermediate: usize,
+        activation: Activation,
+        bias: bool,
+    ) -> Self {
+        Self {
+            gate: None,
+            up: Linear::new(&format!("{prefix}{up}"), intermediate, hidden, bias),
+            down: Linear::new(&format!("{prefix}{down}"), hidden, intermediate, bias),
+            activation,
+            xielu: None,
+        }
+    }
 }
 
 /// From router logits to (expert, weight) pairs: scores, those of them that choose, and weights of the chosen.

@@ -62,6 +62,17 @@ pub enum Reads<W = TensorSpec> {
 }
 
 impl Layer {
+    /// The same with what both sublayers add multiplied with `factor`.
+    pub fn with_factor(mut self, factor: f64) -> Self {
+        if let Some(mixer) = &mut self.mixer {
+            mixer.factor = factor;
+        }
+        if let Some(ffn) = &mut self.ffn {
+            ffn.factor = factor;
+        }
+        self
+    }
+
     /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network stays, since it is shown.
     pub fn needed(&self, ffn: bool) -> Self {
         let mut needed = self.clone();

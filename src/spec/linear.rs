@@ -43,7 +43,8 @@ impl Norm {
         Self {
             kind,
             weight: TensorSpec::new(format!("{name}.weight"), [size]),
-            bias: (kind == NormKind::Layer).then(|| TensorSpec::new(format!("{name}.bias"), [size])),
+            bias: matches!(kind, NormKind::Layer | NormKind::LayerZeroCentred)
+                .then(|| TensorSpec::new(format!("{name}.bias"), [size])),
             eps,
         }
     }

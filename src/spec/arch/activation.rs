@@ -11,13 +11,14 @@ pub fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
         "relu" => Ok(Activation::Relu),
+        "relu2" => Ok(Activation::ReluSquared),
         "gelu" | "gelu_python" => Ok(Activation::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
             Ok(Activation::GeluTanh)
         }
         _ => Err(c.wrong(
             key,
-            &format!("is \"{}\"; supported are silu, relu, gelu, gelu_new, gelu_pytorch_tanh", shown(&name)),
+            &format!("is \"{}\"; supported are silu, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh", shown(&name)),
         )),
     }
 }

@@ -18,11 +18,16 @@ pub struct Defaults {
     pub eps_key: &'static str,
     /// Whether head and embedding are tied where the config does not say.
     pub tied: bool,
+    /// `None`: the config must say.
+    pub vocab_size: Option<usize>,
+    pub num_attention_heads: Option<usize>,
     /// `None`: as many as query heads.
     pub num_key_value_heads: Option<usize>,
     /// `None`: hidden size / heads.
     pub head_dim: Option<usize>,
     pub rope: RopeDefaults,
+    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and `Decoder::rope` will be.
+    pub rope_of: Option<&'static str>,
 }
 
 /// Llama's own, which most relatives keep.
@@ -30,12 +35,24 @@ pub const LLAMA: Defaults = Defaults {
     rms_norm_eps: 1e-6,
     eps_key: "rms_norm_eps",
     tied: false,
+    vocab_size: None,
+    num_attention_heads: None,
     num_key_value_heads: None,
     head_dim: None,
     rope: rope_config::DEFAULTS,
+    rope_of: None,
 };
 
-/// Of `sliding_window` in the Qwen family.
+/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo 2).
+pub const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
+
+/// Names of the norms around both (Gemma 2).
+pub const GEMMA_NORMS: [&str; 4] =
+    ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
+
+/// Of `max_window_layers` in the Qwen family.
+pub const MAX_WINDOW_LAYERS: usize = 28;
+/// Of `sliding_window` there.
 const QWEN_SLIDING_WINDOW: usize = 4096;
 
 /// Head counts and sizes of grouped-query attention.
@@ -48,7 +65,7 @@ pub struct Heads {
 
 impl Heads {
     fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
-        let heads = c.size("num_attention_heads")?;
+        let heads = c.size_or("num_attention_heads", defaults.num_attention_heads)?;
         // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
         let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
         let kv_heads = match c.opt_usize("num_key_value_heads")? {
@@ -93,7 +110,7 @@ impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
         let prefix = "model.".to_string();
         let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
-        let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
+        let (vocab, hidden) = (c.size_or("vocab_size", defaults.vocab_size)?, c.size("hidden_size")?);
         let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
         let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
@@ -103,7 +120,10 @@ impl Decoder {
             norm,
             eps: c.opt_f64(defaults.eps_key)?.unwrap_or(defaults.rms_norm_eps),
             heads,
-            rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
+            rope: match defaults.rope_of {
+                Some(name) => Rope::of_type(c, heads.head_dim, name, true, &defaults.rope)?,
+                None => Rope::from_config(c, heads.head_dim, &defaults.rope)?,
+            },
             ends: names.ends(tied, embedding),
         })
     }
@@ -132,6 +152,15 @@ impl Decoder {
         let mut ffn = Sublayer::reading(Reads::Stream, ffn);
         (mixer.write_norm, ffn.write_norm) = (mixed, fed);
         Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+    }
+
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in this order.
+    pub fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
+        let [before, mixed, between, fed] =
+            names.map(|name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps));
+        let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
+        (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
@@ -174,6 +203,11 @@ pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
     }
 }
 
+/// The same, `default` where the config does not have the key.
+pub fn window_or(c: &Config, default: usize) -> Result<Option<usize>> {
+    Ok(sliding_window(c)?.or(Some(default).filter(|_| c.missing("sliding_window"))))
+}
+
 /// What a query sees with such a window, or without.
 pub fn span(window: Option<usize>) -> Span {
     window.map_or(Span::All, Span::Window)
@@ -182,8 +216,7 @@ pub fn span(window: Option<usize>) -> Span {
 /// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
 pub fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
-    let window = sliding_window(c)?.or(Some(QWEN_SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
-    Ok(window.filter(|_| used))
+    Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
 }
 
 /// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.

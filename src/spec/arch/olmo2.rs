@@ -4,7 +4,7 @@
 //! read the stream itself. Query and key norms run over the whole projection.
 
 use super::activation::activation;
-use super::decoder::{Decoder, Defaults, LLAMA};
+use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
@@ -22,8 +22,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, false));
         let mlp = Mlp::gated(&format!("{}mlp.", decoder.layer(i)), decoder.hidden, intermediate, act, false);
-        let names = ["post_attention_layernorm", "post_feedforward_layernorm"];
-        decoder.post_norm_block(i, names, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
+        decoder.post_norm_block(i, POST_NORMS, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });
     Ok(decoder.model("olmo2", layers.collect()))
 }

@@ -4,7 +4,7 @@
 //! that list, from layer `max_window_layers` on.
 
 use super::activation::activation;
-use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, switched_window};
+use super::decoder::{Decoder, Defaults, LLAMA, MAX_WINDOW_LAYERS, layer_windows, switched_window};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
@@ -15,7 +15,6 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults =
     RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), rope: ROPE, ..LLAMA };
-const MAX_WINDOW_LAYERS: usize = 28;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
