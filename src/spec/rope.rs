@@ -83,7 +83,7 @@ impl Rope {
         let scaled = plain.enumerate().map(|(j, frequency)| match &self.scaling {
             Scaling::None | Scaling::Dynamic { .. } => frequency,
             Scaling::Proportional { turning } => {
-                if j < turning {
+                if j < *turning {
                     frequency
                 } else {
                     0.0

@@ -160,7 +160,7 @@ impl Decoder {
             names.map(|name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps));
         let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
         (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {

@@ -8,6 +8,7 @@ mod configs;
 mod decoder;
 mod elsewhere;
 mod experts;
+mod gemma4;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -59,6 +60,7 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("gemma4_text", USUAL, gemma4::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
@@ -80,7 +82,8 @@ const ARCHITECTURES: &[Kind] = &[
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] = &[("qwen3_5", "qwen3_5_text"), ("qwen3_5_moe", "qwen3_5_moe_text")];
+const AROUND: &[(&str, &str)] =
+    &[("gemma4", "gemma4_text"), ("qwen3_5", "qwen3_5_text"), ("qwen3_5_moe", "qwen3_5_moe_text")];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
