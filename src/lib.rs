@@ -19,6 +19,7 @@ pub mod plain;
 pub mod plot;
 pub mod progress;
 pub mod record;
+pub mod reference;
 pub mod remote;
 pub mod results;
 pub mod secret;

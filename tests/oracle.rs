@@ -163,6 +163,32 @@ fn check(folder: &Path) {
     check_features(folder, &acts);
 }
 
+/// What the engine shows of the first sequence is what the same description says number by number, in f64.
+fn check_second_opinion(folder: &Path) {
+    let (_, full) = run(folder, ComputeDtype::F32);
+    let ids = TokenSource::IdsSafetensors {
+        path: folder.join("reference.safetensors").display().to_string(),
+        tensor: "input_ids".into(),
+    };
+    let tokens = load_tokens(&ids, &Silent).unwrap();
+    let files = hub::open(&folder.display().to_string(), None, Access::Download, &Silent).unwrap();
+    let model = open(files, &load_args(folder, ComputeDtype::F32)).unwrap();
+    let plain = outlier::reference::compute(&model, &tokens.ids[0]).unwrap();
+    let close = |name: &str, expected: &[f64]| {
+        let expected: Vec<f32> = expected.iter().map(|value| *value as f32).collect();
+        let error = relative_error(&full[name][..expected.len()], &expected);
+        assert!(error <= F32_TOLERANCE, "{}: {name} is {error:.2e} from its definition", folder.display());
+    };
+    plain.sites.iter().for_each(|(site, rows)| close(&site.name(), &rows.concat()));
+    close("final_logits_last", &plain.last_logits);
+    close("mean_nll", &[plain.mean_nll]);
+}
+
+#[test]
+fn every_architecture_computes_what_its_description_says() {
+    check_all(&fixtures(), None, check_second_opinion);
+}
+
 #[test]
 fn every_architecture_agrees_with_transformers() {
     check_all(&fixtures(), None, check);

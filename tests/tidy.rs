@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("session", 6),
     ("engine", 5),
     ("miniature", 5),
+    ("reference", 5),
     ("weights", 4),
     ("gpu", 3),
     ("ops", 3),

@@ -140,6 +140,11 @@ impl Tensor {
         }
     }
 
+    /// All values of a tensor in the memory of the CPU, widened to f32.
+    pub fn wide(&self) -> Result<Vec<f32>> {
+        Self::Cpu(ours(self.cpu()?.to_dtype(DType::F32))?).values()
+    }
+
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Cpu(x) => x.dims(),

@@ -1,0 +1,112 @@
+//! Projections, norms, activations and feed-forward networks of one token, in f64.
+
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
+
+use crate::spec::{Linear, Mlp, Norm};
+use crate::vocabulary::{Activation, NormKind, Order};
+
+/// One number per feature.
+pub type Row = Vec<f64>;
+/// One row per token.
+pub type Rows = Vec<Row>;
+
+/// A loaded weight, row-major.
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub values: Vec<f64>,
+}
+
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Each row of a matrix [out, in] times `x`.
+pub fn rows(matrix: &Array, x: &[f64]) -> Row {
+    matrix.values.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
+}
+
+pub fn linear(of: &Linear<Array>, x: &[f64]) -> Row {
+    let mut y = match of.order {
+        Order::OutIn => rows(&of.weight, x),
+        Order::InOut => {
+            let out = of.weight.shape.last().copied().unwrap_or(1);
+            (0..out).map(|o| x.iter().enumerate().map(|(i, x)| x * of.weight.values[i * out + o]).sum()).collect()
+        }
+    };
+    if let Some(bias) = &of.bias {
+        y.iter_mut().zip(&bias.values).for_each(|(y, b)| *y += b);
+    }
+    y
+}
+
+pub fn norm(of: &Norm<Array>, x: &[f64]) -> Row {
+    let bias = of.bias.as_ref().map(|bias| &bias.values[..]);
+    normed(of.kind, of.eps, &of.weight.values, bias, x)
+}
+
+pub fn normed(kind: NormKind, eps: f64, weight: &[f64], bias: Option<&[f64]>, x: &[f64]) -> Row {
+    let count = x.len() as f64;
+    let centre = match kind {
+        NormKind::Layer | NormKind::LayerZeroCentred => x.iter().sum::<f64>() / count,
+        _ => 0.0,
+    };
+    let more = if matches!(kind, NormKind::RmsZeroCentred | NormKind::LayerZeroCentred) { 1.0 } else { 0.0 };
+    let scale = (x.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / count + eps).sqrt();
+    let value = |i: usize| (x[i] - centre) / scale * (more + weight[i]) + bias.map_or(0.0, |bias| bias[i]);
+    (0..x.len()).map(value).collect()
+}
+
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+pub fn silu(x: f64) -> f64 {
+    x * sigmoid(x)
+}
+
+pub fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+pub fn softmax(x: &[f64]) -> Row {
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Row = x.iter().map(|x| (x - max).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+pub fn feed(of: &Mlp<Array>, x: &[f64]) -> Row {
+    let up = linear(&of.up, x);
+    let half = up.len() / 2;
+    let inner: Row = match of.activation {
+        Activation::ClampedSwiglu { limit } => {
+            let limit = f64::from(limit);
+            let one = |i: usize| (up[2 * i].min(limit), up[2 * i + 1].clamp(-limit, limit));
+            (0..half).map(one).map(|(gate, up)| (up + 1.0) * gate * sigmoid(1.702 * gate)).collect()
+        }
+        Activation::SwigluHalves => (0..half).map(|i| silu(up[i]) * up[half + i]).collect(),
+        act => {
+            let curve = |x: f64| activate(act, of, x);
+            match &of.gate {
+                Some(gate) => linear(gate, x).into_iter().zip(up).map(|(gate, up)| curve(gate) * up).collect(),
+                None => up.into_iter().map(curve).collect(),
+            }
+        }
+    };
+    linear(&of.down, &inner)
+}
+
+fn activate(activation: Activation, of: &Mlp<Array>, x: f64) -> f64 {
+    if let Some(xielu) = &of.xielu {
+        let (beta, eps) = (xielu.beta.values[0], xielu.eps.values[0]);
+        let (p, n) = (softplus(xielu.alpha_p.values[0]), beta + softplus(xielu.alpha_n.values[0]));
+        return if x > 0.0 { p * x * x + beta * x } else { (x.min(eps).exp_m1() - x) * n + beta * x };
+    }
+    match activation {
+        Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
+        Activation::GeluTanh => 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+        _ => silu(x),
+    }
+}
