@@ -19,6 +19,7 @@ mod olmo2;
 mod olmoe;
 mod opt;
 mod phi;
+mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
@@ -64,6 +65,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
+    Kind("qwen2", USUAL, qwen2::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
