@@ -13,6 +13,7 @@ mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
 mod llama;
+mod mistral;
 mod mixtral;
 mod names;
 mod olmo2;
@@ -60,6 +61,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("llama", USUAL, llama::model),
+    Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
