@@ -8,6 +8,7 @@ mod configs;
 mod decoder;
 mod elsewhere;
 mod experts;
+mod gemma;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -56,6 +57,7 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("gemma", USUAL, gemma::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
