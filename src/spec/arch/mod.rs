@@ -9,6 +9,7 @@ mod decoder;
 mod elsewhere;
 mod experts;
 mod gemma;
+mod gemma2;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -58,6 +59,7 @@ impl Kind {
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
     Kind("gemma", USUAL, gemma::model),
+    Kind("gemma2", USUAL, gemma2::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
