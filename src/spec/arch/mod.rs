@@ -10,6 +10,7 @@ mod elsewhere;
 mod experts;
 mod gemma;
 mod gemma2;
+mod gemma3;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -60,6 +61,7 @@ impl Kind {
 const ARCHITECTURES: &[Kind] = &[
     Kind("gemma", USUAL, gemma::model),
     Kind("gemma2", USUAL, gemma2::model),
+    Kind("gemma3_text", USUAL, gemma3::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
@@ -79,7 +81,7 @@ const ARCHITECTURES: &[Kind] = &[
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] = &[];
+const AROUND: &[(&str, &str)] = &[("gemma3", "gemma3_text")];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
