@@ -20,6 +20,7 @@ mod mistral;
 mod mixtral;
 mod names;
 mod olmo2;
+mod olmo3;
 mod olmoe;
 mod opt;
 mod phi;
@@ -70,6 +71,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("olmo2", USUAL, olmo2::model),
+    Kind("olmo3", USUAL, olmo3::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
