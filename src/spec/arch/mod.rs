@@ -7,6 +7,7 @@ mod activation;
 mod configs;
 mod decoder;
 mod elsewhere;
+mod exaone4;
 mod experts;
 mod gemma;
 mod gemma2;
@@ -60,6 +61,7 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("exaone4", USUAL, exaone4::model),
     Kind("gemma", USUAL, gemma::model),
     Kind("gemma2", USUAL, gemma2::model),
     Kind("gemma3_text", USUAL, gemma3::model),
