@@ -31,6 +31,7 @@ mod qwen3_moe;
 mod qwen3_next;
 #[cfg(test)]
 mod released;
+mod smollm3;
 
 pub use names::{Names, Released};
 
@@ -81,6 +82,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
+    Kind("smollm3", USUAL, smollm3::model),
 ];
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
