@@ -31,6 +31,7 @@ mod qwen3_moe;
 mod qwen3_next;
 #[cfg(test)]
 mod released;
+mod seed_oss;
 mod smollm3;
 
 pub use names::{Names, Released};
@@ -82,6 +83,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
+    Kind("seed_oss", USUAL, seed_oss::model),
     Kind("smollm3", USUAL, smollm3::model),
 ];
 
