@@ -16,6 +16,7 @@ mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod granite;
 mod llama;
 mod mistral;
 mod mixtral;
@@ -71,6 +72,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("granite", USUAL, granite::model),
     Kind("llama", USUAL, llama::model),
     Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
