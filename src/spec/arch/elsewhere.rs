@@ -10,7 +10,7 @@ pub const NAMES: &[&str] = &[
     "deberta", "deberta-v2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "diffllama", "distilbert", "doge", "dots1",
     "electra", "emu3", "ernie", "ernie4_5", "ernie4_5_moe", "esm", "exaone", "exaone_moe", "falcon", "falcon_h1",
     "falcon_mamba", "flex_olmo", "florence2", "fuyu", "gemma3n", "gemma3n_text", "gemma4",
-    "gemma4_text", "git", "glm", "glm4", "glm4_moe_lite", "glm4v", "glm4v_moe", "glm_moe_dsa", "got_ocr2", "gpt-sw3", "gpt_bigcode",
+    "gemma4_text", "git", "glm", "glm4_moe_lite", "glm4v", "glm4v_moe", "glm_moe_dsa", "got_ocr2", "gpt-sw3", "gpt_bigcode",
     "gpt_neo", "gpt_neox_japanese", "gptj", "granitemoe", "granitemoehybrid", "granitemoeshared", "helium",
     "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax", "idefics2", "idefics3", "internlm2", "internlm3", "internvl", "jais2",
     "jamba", "jetmoe", "kimi_k2", "kimi_k25", "kimi_linear", "led", "lfm2", "lfm2_moe", "lfm2_vl", "llama4", "llama4_text", "llava",

@@ -12,6 +12,7 @@ mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -68,6 +69,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gemma", USUAL, gemma::model),
     Kind("gemma2", USUAL, gemma2::model),
     Kind("gemma3_text", USUAL, gemma3::model),
+    Kind("glm4", USUAL, glm4::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
