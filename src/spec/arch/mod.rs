@@ -35,6 +35,7 @@ mod qwen3_next;
 mod released;
 mod seed_oss;
 mod smollm3;
+mod starcoder2;
 
 pub use names::{Names, Released};
 
@@ -89,6 +90,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("qwen3_next", USUAL, qwen3_next::model),
     Kind("seed_oss", USUAL, seed_oss::model),
     Kind("smollm3", USUAL, smollm3::model),
+    Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
