@@ -4,7 +4,7 @@
 /// Sorted by name.
 #[rustfmt::skip]
 pub const NAMES: &[&str] = &[
-    "afmoe", "albert", "apertus", "arcee", "aria", "aria_text", "axk1", "axk2", "aya_vision", "bailing_hybrid", "bamba", "bart", "bert",
+    "afmoe", "albert", "arcee", "aria", "aria_text", "axk1", "axk2", "aya_vision", "bailing_hybrid", "bamba", "bart", "bert",
     "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "bitnet", "blenderbot", "blenderbot-small", "bloom", "blt", "camembert",
     "chameleon", "chatglm", "clip", "codegen", "cohere", "cohere2", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx",
     "deberta", "deberta-v2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "diffllama", "distilbert", "doge", "dots1",

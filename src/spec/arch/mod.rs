@@ -3,6 +3,7 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod apertus;
 #[cfg(test)]
 mod configs;
 mod decoder;
@@ -66,6 +67,7 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("apertus", USUAL, apertus::model),
     Kind("exaone4", USUAL, exaone4::model),
     Kind("gemma", USUAL, gemma::model),
     Kind("gemma2", USUAL, gemma2::model),
