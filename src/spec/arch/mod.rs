@@ -23,6 +23,7 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod names;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod olmoe;
@@ -81,6 +82,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("llama", USUAL, llama::model),
     Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("nemotron", USUAL, nemotron::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmo3", USUAL, olmo3::model),
     Kind("olmoe", USUAL, olmoe::model),
