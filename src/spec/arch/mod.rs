@@ -29,6 +29,7 @@ mod olmo3;
 mod olmoe;
 mod opt;
 mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -88,6 +89,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
+    Kind("phi3", USUAL, phi3::model),
     Kind("qwen2", USUAL, qwen2::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
