@@ -3,32 +3,47 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod apertus;
 #[cfg(test)]
 mod configs;
 mod decoder;
 mod elsewhere;
+mod exaone4;
 mod experts;
+mod gemma;
+mod gemma2;
+mod gemma3;
 mod gemma4;
+mod glm4;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod granite;
 mod hybrid;
 mod lfm2;
 mod llama;
+mod mistral;
 mod mixtral;
 mod names;
+mod nemotron;
 mod nemotron_h;
 mod olmo2;
+mod olmo3;
 mod olmoe;
 mod opt;
 mod phi;
+mod phi3;
+mod qwen2;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 #[cfg(test)]
 mod released;
+mod seed_oss;
+mod smollm3;
+mod starcoder2;
 
 pub use names::{Names, Released};
 
@@ -60,30 +75,49 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("apertus", USUAL, apertus::model),
+    Kind("exaone4", USUAL, exaone4::model),
+    Kind("gemma", USUAL, gemma::model),
+    Kind("gemma2", USUAL, gemma2::model),
+    Kind("gemma3_text", USUAL, gemma3::model),
     Kind("gemma4_text", USUAL, gemma4::model),
+    Kind("glm4", USUAL, glm4::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("granite", USUAL, granite::model),
     Kind("lfm2", USUAL, lfm2::model),
     Kind("llama", USUAL, llama::model),
+    Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("nemotron", USUAL, nemotron::model),
     Kind("nemotron_h", NEMOTRON_H, nemotron_h::model),
     Kind("olmo2", USUAL, olmo2::model),
+    Kind("olmo3", USUAL, olmo3::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
+    Kind("phi3", USUAL, phi3::model),
+    Kind("qwen2", USUAL, qwen2::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_5_moe_text", USUAL, qwen3_5::mixture),
     Kind("qwen3_5_text", USUAL, qwen3_5::dense),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
+    Kind("seed_oss", USUAL, seed_oss::model),
+    Kind("smollm3", USUAL, smollm3::model),
+    Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] =
-    &[("gemma4", "gemma4_text"), ("qwen3_5", "qwen3_5_text"), ("qwen3_5_moe", "qwen3_5_moe_text")];
+const AROUND: &[(&str, &str)] = &[
+    ("gemma3", "gemma3_text"),
+    ("gemma4", "gemma4_text"),
+    ("qwen3_5", "qwen3_5_text"),
+    ("qwen3_5_moe", "qwen3_5_moe_text"),
+];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];

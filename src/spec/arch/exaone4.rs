@@ -1,0 +1,38 @@
+//! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research 2025.
+//!
+//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms over each head. Where there is
+//! a sliding window, the layers without one have no rotary embedding.
+
+use super::activation::activation;
+use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS, layer_windows, window_or};
+use super::names::Names;
+use crate::error::Result;
+use crate::spec::config::Config;
+use crate::spec::{Ffn, Mixer, Mlp, Model};
+use crate::vocabulary::{NormKind, Span};
+
+const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(32), ..LLAMA };
+const SLIDING_WINDOW: usize = 4096;
+const PATTERN: &str = "sliding_window_pattern";
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let window = window_or(c, SLIDING_WINDOW)?;
+    // Releases write "LLLG" beside the list that counts.
+    c.without_effect(&[PATTERN]);
+    let every = if c.has("layer_types") || window.is_none() { 1 } else { c.opt_usize(PATTERN)?.unwrap_or(4).max(1) };
+    let spans = layer_windows(c, decoder.layers, window, |i| (i + 1) % every != 0)?;
+    let intermediate = c.size("intermediate_size")?;
+    let act = activation(c, "hidden_act", "silu")?;
+    let layers = (0..decoder.layers).map(|i| {
+        let mut attention = decoder.attention(i, false);
+        attention.qk_norm = Some(decoder.qk_norm(i, true));
+        attention.span = spans[i];
+        if window.is_some() && spans[i] == Span::All {
+            attention.rope = None;
+        }
+        let mlp = Mlp::gated(&format!("{}mlp.", decoder.layer(i)), decoder.hidden, intermediate, act, false);
+        decoder.post_norm_block(i, POST_NORMS, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
+    });
+    Ok(decoder.model("exaone4", layers.collect()))
+}
