@@ -38,7 +38,7 @@ type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// Names as almost all have them. The second prefix is that of models for question answering.
 const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
-const GPT2: Naming = Naming { base: "transformer.", older: &[], nested: false };
+const TRANSFORMER: Naming = Naming { base: "transformer.", older: &[], nested: false };
 const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
@@ -55,7 +55,7 @@ impl Kind {
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
     Kind("glm4_moe", USUAL, glm4_moe::model),
-    Kind("gpt2", GPT2, gpt2::model),
+    Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("llama", USUAL, llama::model),
