@@ -3,6 +3,8 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod alibi;
+mod bloom;
 #[cfg(test)]
 mod configs;
 mod decoder;
@@ -54,6 +56,7 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("bloom", TRANSFORMER, bloom::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
