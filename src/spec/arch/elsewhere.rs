@@ -16,7 +16,7 @@ pub const NAMES: &[&str] = &[
     "jamba", "jetmoe", "kimi_k2", "kimi_k25", "kimi_linear", "led", "lfm2", "lfm2_moe", "lfm2_vl", "llama4", "llama4_text", "llava",
     "llava_next", "llava_onevision", "longcat_flash", "longformer", "longt5", "mamba", "mamba2", "marian", "mbart", "mellum",
     "mimo_v2_flash", "minicpm", "minicpm3", "minimax", "minimax_m2", "ministral", "ministral3", "mistral", "mistral3", "mistral4",
-    "mllama", "mobilebert", "modernbert", "modernbert-decoder", "moshi", "mpnet", "mpt", "mt5", "mvp", "nanochat", "nemotron",
+    "mllama", "mobilebert", "modernbert", "modernbert-decoder", "moshi", "mpnet", "mt5", "mvp", "nanochat", "nemotron",
     "nemotron_h", "nomic_bert", "olmo", "olmo3", "olmo_hybrid", "openai-gpt", "paligemma", "pegasus", "persimmon", "phi3",
     "phi3_v", "phi4_multimodal", "phimoe", "pixtral", "plbart", "prophetnet", "qwen", "qwen2", "qwen2_5_omni", "qwen2_5_vl",
     "qwen2_audio", "qwen2_moe", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_omni_moe", "qwen3_vl",

@@ -16,6 +16,7 @@ mod gpt_neox;
 mod gpt_oss;
 mod llama;
 mod mixtral;
+mod mpt;
 mod names;
 mod olmo2;
 mod olmoe;
@@ -63,6 +64,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("llama", USUAL, llama::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("mpt", TRANSFORMER, mpt::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
