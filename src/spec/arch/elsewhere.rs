@@ -8,7 +8,7 @@ pub const NAMES: &[&str] = &[
     "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "bitnet", "blenderbot", "blenderbot-small", "blt", "camembert",
     "chameleon", "chatglm", "clip", "codegen", "cohere", "cohere2", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx",
     "deberta", "deberta-v2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "diffllama", "distilbert", "doge", "dots1",
-    "electra", "emu3", "ernie", "ernie4_5", "ernie4_5_moe", "esm", "exaone", "exaone4", "exaone_moe", "falcon", "falcon_h1",
+    "electra", "emu3", "ernie", "ernie4_5", "ernie4_5_moe", "esm", "exaone", "exaone4", "exaone_moe", "falcon_h1",
     "falcon_mamba", "flex_olmo", "florence2", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",
     "gemma4_text", "git", "glm", "glm4", "glm4_moe_lite", "glm4v", "glm4v_moe", "glm_moe_dsa", "got_ocr2", "gpt-sw3", "gpt_bigcode",
     "gpt_neo", "gpt_neox_japanese", "gptj", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "helium",

@@ -10,6 +10,7 @@ mod configs;
 mod decoder;
 mod elsewhere;
 mod experts;
+mod falcon;
 mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
@@ -58,6 +59,7 @@ impl Kind {
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
     Kind("bloom", TRANSFORMER, bloom::model),
+    Kind("falcon", TRANSFORMER, falcon::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
