@@ -15,6 +15,7 @@ mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod gptj;
 mod llama;
 mod mixtral;
 mod mpt;
@@ -64,6 +65,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("gptj", TRANSFORMER, gptj::model),
     Kind("llama", USUAL, llama::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("mpt", TRANSFORMER, mpt::model),
