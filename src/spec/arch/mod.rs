@@ -13,6 +13,7 @@ mod experts;
 mod falcon;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
@@ -63,6 +64,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("falcon", TRANSFORMER, falcon::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
+    Kind("gpt_neo", TRANSFORMER, gpt_neo::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("gptj", TRANSFORMER, gptj::model),
