@@ -21,7 +21,7 @@ pub const NAMES: &[&str] = &[
     "phi3_v", "phi4_multimodal", "phimoe", "pixtral", "plbart", "prophetnet", "qwen", "qwen2", "qwen2_5_omni", "qwen2_5_vl",
     "qwen2_audio", "qwen2_moe", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_omni_moe", "qwen3_vl",
     "qwen3_vl_moe", "recurrent_gemma", "reformer", "rembert", "roberta", "roc_bert", "roformer", "rwkv", "seed_oss", "siglip", "smollm3",
-    "smolvlm", "solar_open", "stablelm", "starcoder2", "switch_transformers", "t5", "t5gemma", "umt5", "vaultgemma", "whisper", "xglm",
+    "smolvlm", "solar_open", "starcoder2", "switch_transformers", "t5", "t5gemma", "umt5", "vaultgemma", "whisper", "xglm",
     "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xlstm", "youtu", "zamba", "zamba2",
 ];
 

@@ -30,6 +30,7 @@ mod qwen3_moe;
 mod qwen3_next;
 #[cfg(test)]
 mod released;
+mod stablelm;
 
 pub use names::{Names, Released};
 
@@ -78,6 +79,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
+    Kind("stablelm", USUAL, stablelm::model),
 ];
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
