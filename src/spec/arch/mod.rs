@@ -5,6 +5,7 @@
 mod activation;
 mod alibi;
 mod bloom;
+mod cohere;
 #[cfg(test)]
 mod configs;
 mod decoder;
@@ -62,6 +63,7 @@ impl Kind {
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
     Kind("bloom", TRANSFORMER, bloom::model),
+    Kind("cohere", USUAL, cohere::model),
     Kind("falcon", TRANSFORMER, falcon::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
