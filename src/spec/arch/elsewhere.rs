@@ -6,7 +6,7 @@
 pub const NAMES: &[&str] = &[
     "afmoe", "albert", "apertus", "arcee", "aria", "aria_text", "axk1", "axk2", "aya_vision", "bailing_hybrid", "bamba", "bart", "bert",
     "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "bitnet", "blenderbot", "blenderbot-small", "blt", "camembert",
-    "chameleon", "chatglm", "clip", "codegen", "cohere2", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx",
+    "chameleon", "chatglm", "clip", "codegen", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx",
     "deberta", "deberta-v2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "diffllama", "distilbert", "doge", "dots1",
     "electra", "emu3", "ernie", "ernie4_5", "ernie4_5_moe", "esm", "exaone", "exaone4", "exaone_moe", "falcon_h1",
     "falcon_mamba", "flex_olmo", "florence2", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",

@@ -6,6 +6,7 @@ mod activation;
 mod alibi;
 mod bloom;
 mod cohere;
+mod cohere2;
 #[cfg(test)]
 mod configs;
 mod decoder;
@@ -64,6 +65,7 @@ impl Kind {
 const ARCHITECTURES: &[Kind] = &[
     Kind("bloom", TRANSFORMER, bloom::model),
     Kind("cohere", USUAL, cohere::model),
+    Kind("cohere2", USUAL, cohere2::model),
     Kind("falcon", TRANSFORMER, falcon::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
