@@ -12,7 +12,7 @@ pub const NAMES: &[&str] = &[
     "falcon_mamba", "flex_olmo", "florence2", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",
     "gemma4_text", "git", "glm", "glm4", "glm4_moe_lite", "glm4v", "glm4v_moe", "glm_moe_dsa", "got_ocr2", "gpt-sw3", "gpt_bigcode",
     "gpt_neox_japanese", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "helium",
-    "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax", "idefics2", "idefics3", "internlm2", "internlm3", "internvl", "jais2",
+    "hunyuan_v1_moe", "hy_v3", "hyperclovax", "idefics2", "idefics3", "internlm2", "internlm3", "internvl", "jais2",
     "jamba", "jetmoe", "kimi_k2", "kimi_k25", "kimi_linear", "led", "lfm2", "lfm2_moe", "lfm2_vl", "llama4", "llama4_text", "llava",
     "llava_next", "llava_onevision", "longcat_flash", "longformer", "longt5", "mamba", "mamba2", "marian", "mbart", "mellum",
     "mimo_v2_flash", "minicpm", "minicpm3", "minimax", "minimax_m2", "ministral", "ministral3", "mistral", "mistral3", "mistral4",

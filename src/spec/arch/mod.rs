@@ -19,6 +19,7 @@ mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
+mod hunyuan_v1_dense;
 mod llama;
 mod mixtral;
 mod mpt;
@@ -73,6 +74,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("gptj", TRANSFORMER, gptj::model),
+    Kind("hunyuan_v1_dense", USUAL, hunyuan_v1_dense::model),
     Kind("llama", USUAL, llama::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("mpt", TRANSFORMER, mpt::model),
