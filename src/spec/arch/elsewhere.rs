@@ -15,7 +15,7 @@ pub const NAMES: &[&str] = &[
     "hunyuan_v1_moe", "hy_v3", "hyperclovax", "idefics2", "idefics3", "internlm2", "internlm3", "internvl", "jais2",
     "jamba", "jetmoe", "kimi_k2", "kimi_k25", "kimi_linear", "led", "lfm2", "lfm2_moe", "lfm2_vl", "llama4", "llama4_text", "llava",
     "llava_next", "llava_onevision", "longcat_flash", "longformer", "longt5", "mamba", "mamba2", "marian", "mbart", "mellum",
-    "mimo_v2_flash", "minicpm", "minicpm3", "minimax", "minimax_m2", "ministral", "ministral3", "mistral", "mistral3", "mistral4",
+    "mimo_v2_flash", "minicpm", "minicpm3", "minimax", "minimax_m2", "ministral", "mistral", "mistral3", "mistral4",
     "mllama", "mobilebert", "modernbert", "modernbert-decoder", "moshi", "mpnet", "mt5", "mvp", "nanochat", "nemotron",
     "nemotron_h", "nomic_bert", "olmo", "olmo3", "olmo_hybrid", "openai-gpt", "paligemma", "pegasus", "persimmon", "phi3",
     "phi3_v", "phi4_multimodal", "phimoe", "pixtral", "plbart", "prophetnet", "qwen", "qwen2", "qwen2_5_omni", "qwen2_5_vl",

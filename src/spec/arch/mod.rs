@@ -21,6 +21,7 @@ mod gpt_oss;
 mod gptj;
 mod hunyuan_v1_dense;
 mod llama;
+mod ministral3;
 mod mixtral;
 mod mpt;
 mod names;
@@ -76,6 +77,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gptj", TRANSFORMER, gptj::model),
     Kind("hunyuan_v1_dense", USUAL, hunyuan_v1_dense::model),
     Kind("llama", USUAL, llama::model),
+    Kind("ministral3", USUAL, ministral3::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("mpt", TRANSFORMER, mpt::model),
     Kind("olmo2", USUAL, olmo2::model),
@@ -90,7 +92,7 @@ const ARCHITECTURES: &[Kind] = &[
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] = &[];
+const AROUND: &[(&str, &str)] = &[("mistral3", "mistral")];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
