@@ -58,8 +58,8 @@ pub struct Attend<'a> {
     pub scale: f32,
     /// cap * tanh(score / cap) in place of a score.
     pub softcap: Option<f32>,
-    /// Added to the scores of a head [heads], times the position of the key; and what that product is multiplied with once it was
-    /// rounded to bf16, where it is.
+    /// Added to the scores of a head [heads], times the position of the key; and, where all three are rounded to bf16, what that is
+    /// then multiplied with.
     pub alibi: Option<(&'a [f32], Option<f32>)>,
     /// Operands may be rounded to bf16 where a device multiplies that faster.
     pub rounded: bool,

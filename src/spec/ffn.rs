@@ -28,6 +28,11 @@ pub struct XIelu<W = TensorSpec> {
 }
 
 impl Mlp {
+    /// down(act(up x)).
+    pub fn ungated(up: Linear, down: Linear, activation: Activation) -> Self {
+        Self { gate: None, up, down, activation, xielu: None }
+    }
+
     /// `{prefix}gate_proj`, `up_proj`, `down_proj`.
     pub fn gated(prefix: &str, hidden: usize, intermediate: usize, activation: Activation, bias: bool) -> Self {
         Self {

@@ -73,6 +73,25 @@ impl Layer {
         self
     }
 
+    /// x += mixer(norm(x)); x += ffn(norm(x)), each with a norm of its own.
+    pub fn of_two_norms([mixer_norm, ffn_norm]: [Norm; 2], mixer: Mixer, ffn: Ffn) -> Self {
+        let (mixer, ffn) = (Sublayer::new(mixer_norm, mixer), Sublayer::new(ffn_norm, ffn));
+        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+    }
+
+    /// x += mixer(norm(x)) + ffn(norm(x)), with the same norm.
+    pub fn of_one_norm(norm: Norm, mixer: Mixer, ffn: Ffn) -> Self {
+        let (mixer, ffn) = (Sublayer::new(norm, mixer), Sublayer::reading(Reads::AsMixer, ffn));
+        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+    }
+
+    /// x = norm(x + mixer(x)); x = norm(x + ffn(x)).
+    pub fn of_sum_norms([mixer_norm, ffn_norm]: [Norm; 2], mixer: Mixer, ffn: Ffn) -> Self {
+        let (mut mixer, mut ffn) = (Sublayer::reading(Reads::Stream, mixer), Sublayer::reading(Reads::Stream, ffn));
+        (mixer.sum_norm, ffn.sum_norm) = (Some(mixer_norm), Some(ffn_norm));
+        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+    }
+
     /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network stays, since it is shown.
     pub fn needed(&self, ffn: bool) -> Self {
         let mut needed = self.clone();

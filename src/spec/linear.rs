@@ -48,4 +48,9 @@ impl Norm {
             eps,
         }
     }
+
+    /// A LayerNorm with a weight alone (MPT, Cohere).
+    pub fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
+    }
 }

@@ -73,7 +73,7 @@ pub enum HeadNorm<W = TensorSpec> {
 pub struct Alibi {
     /// [heads], of the bias that is added to q·k times the factor.
     pub slopes: Vec<f32>,
-    /// What the biases are multiplied with after they were rounded to bf16 (Falcon); otherwise 1.
+    /// Slopes, positions and their products are rounded to bf16, and then multiplied with this (Falcon).
     pub rounded: Option<f32>,
 }
 

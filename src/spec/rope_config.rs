@@ -46,6 +46,10 @@ pub struct RopeDefaults {
     pub pairs: Pairs,
     /// Types of layers, for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
+    /// A base that `alpha` stretches once and for all is what the kind "dynamic" means (Hunyuan).
+    pub alpha: bool,
+    /// Keys of `rope_parameters` that say nothing of angles: the architecture reads them itself.
+    pub read_elsewhere: &'static [&'static str],
     /// `rope_parameters` as JSON, where they are left out altogether.
     pub parameters: Option<&'static str>,
     /// Other names for the kind of scaling that is called "longrope".
@@ -60,6 +64,8 @@ pub const DEFAULTS: RopeDefaults = RopeDefaults {
     share_keys: &[],
     pairs: Pairs::Halves,
     layer_types: &[],
+    alpha: false,
+    read_elsewhere: &[],
     parameters: None,
     longrope: &[],
 };
@@ -93,7 +99,7 @@ impl Rope {
             (Some(parameters), None) => section(c, "rope_parameters", parameters).read(head_dim, defaults),
             (None, Some(scaling)) => section(c, "rope_scaling", scaling).read(head_dim, defaults),
             (None, None) => {
-                let usual = serde_json::from_str(defaults.parameters.unwrap_or("{}")).expect("a default is an object");
+                let usual = usual(defaults);
                 section(c, "rope_scaling", &usual).read(head_dim, defaults)
             }
         }
@@ -131,6 +137,27 @@ impl Rope {
         let of = if main { Of::MainType } else { Of::OtherType };
         Section { c, key, params: &params, of }.read(head_dim, defaults)
     }
+}
+
+/// A number that must be among the parameters of the rope, and says something beside its angles.
+///
+/// # Errors
+/// When it is missing or no number.
+pub fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+    let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
+    match (parameters, scaling.filter(|map| !map.is_empty())) {
+        (_, Some(scaling)) => section(c, "rope_scaling", scaling).required(name),
+        (Some(parameters), None) => section(c, "rope_parameters", parameters).required(name),
+        (None, None) => {
+            let usual = usual(defaults);
+            section(c, "rope_parameters", &usual).required(name)
+        }
+    }
+}
+
+/// The parameters of a config that leaves them out.
+fn usual(defaults: &RopeDefaults) -> Map<String, Value> {
+    serde_json::from_str(defaults.parameters.unwrap_or("{}")).expect("a default is an object")
 }
 
 /// The object under `key`, if there is one.
@@ -218,6 +245,12 @@ impl Section<'_> {
         let dim = (head_dim as f64 * share) as usize;
         if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             return Err(self.c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
+        }
+        if defaults.alpha && self.kind()? == "dynamic" {
+            let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
+            // Every release has the others beside it.
+            self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
+            return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
         }
         Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
@@ -342,7 +375,7 @@ impl Section<'_> {
                 ));
             }
         };
-        self.unread(kind, read)?;
+        self.unread(kind, &[read, defaults.read_elsewhere].concat())?;
         Ok(scaling)
     }
 

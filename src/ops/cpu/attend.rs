@@ -138,11 +138,18 @@ impl Chunked<'_> {
         }
         if let Some((slopes, rounded)) = self.op.alibi {
             for (key, score) in (first..).zip(scores) {
-                let bias = slopes[head] * key as f32;
-                *score += rounded.map_or(bias, |factor| bf16::from_f32(bias).to_f32() * factor);
+                *score += match rounded {
+                    None => slopes[head] * key as f32,
+                    Some(factor) => round(round(slopes[head]) * round(key as f32)) * factor,
+                };
             }
         }
     }
+}
+
+/// To the nearest bf16.
+fn round(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
 }
 
 /// Replaces scores by exp(scale * score - largest) for the keys `begin..end` and by 0 elsewhere; gives one over their sum.
@@ -204,6 +211,29 @@ mod tests {
             }
         }
         out
+    }
+
+    /// As modeling_falcon does: 2^-2.5 rounds to 0.1767578125, position 257 to 256 and 259 to 260, and so do their products.
+    #[test]
+    fn rounded_biases_are_made_of_rounded_slopes_and_positions() {
+        let slopes = [(-2.5f32).exp2()];
+        let op = Attend {
+            positions: 600,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 1,
+            value_dim: 1,
+            span: Span::All,
+            scale: 1.0,
+            softcap: None,
+            alibi: Some((&slopes, Some(0.5))),
+            rounded: false,
+        };
+        for (key, bias) in [(255, 22.5), (257, 22.625), (259, 23.0)] {
+            let mut scores = [0.0];
+            Chunked { op: &op, sinks: None }.shape(&mut scores, 0, key);
+            assert_eq!(scores, [bias], "{key}");
+        }
     }
 
     #[test]

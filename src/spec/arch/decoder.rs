@@ -195,6 +195,17 @@ impl Decoder {
     }
 }
 
+/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their number.
+///
+/// # Errors
+/// `unsupported` where that is no whole number.
+pub fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
+    if !hidden.is_multiple_of(heads) {
+        return Err(c.wrong(key, &format!("is {heads}, which does not divide the hidden size {hidden}")));
+    }
+    Ok(hidden / heads)
+}
+
 /// `sliding_window`: how many keys a query sees, itself included.
 pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
     match c.opt_usize("sliding_window")? {

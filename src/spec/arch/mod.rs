@@ -3,13 +3,18 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod alibi;
 mod apertus;
+mod bloom;
+mod cohere;
+mod cohere2;
 #[cfg(test)]
 mod configs;
 mod decoder;
 mod elsewhere;
 mod exaone4;
 mod experts;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -17,14 +22,19 @@ mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
+mod gptj;
 mod granite;
+mod hunyuan_v1_dense;
 mod hybrid;
 mod lfm2;
 mod llama;
+mod ministral3;
 mod mistral;
 mod mixtral;
+mod mpt;
 mod names;
 mod nemotron;
 mod nemotron_h;
@@ -43,6 +53,7 @@ mod qwen3_next;
 mod released;
 mod seed_oss;
 mod smollm3;
+mod stablelm;
 mod starcoder2;
 
 pub use names::{Names, Released};
@@ -58,7 +69,7 @@ type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// Names as almost all have them. The second prefix is that of models for question answering.
 const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
-const GPT2: Naming = Naming { base: "transformer.", older: &[], nested: false };
+const TRANSFORMER: Naming = Naming { base: "transformer.", older: &[], nested: false };
 const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
 const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
@@ -76,21 +87,30 @@ impl Kind {
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
     Kind("apertus", USUAL, apertus::model),
+    Kind("bloom", TRANSFORMER, bloom::model),
+    Kind("cohere", USUAL, cohere::model),
+    Kind("cohere2", USUAL, cohere2::model),
     Kind("exaone4", USUAL, exaone4::model),
+    Kind("falcon", TRANSFORMER, falcon::model),
     Kind("gemma", USUAL, gemma::model),
     Kind("gemma2", USUAL, gemma2::model),
     Kind("gemma3_text", USUAL, gemma3::model),
     Kind("gemma4_text", USUAL, gemma4::model),
     Kind("glm4", USUAL, glm4::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
-    Kind("gpt2", GPT2, gpt2::model),
+    Kind("gpt2", TRANSFORMER, gpt2::model),
+    Kind("gpt_neo", TRANSFORMER, gpt_neo::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("gptj", TRANSFORMER, gptj::model),
     Kind("granite", USUAL, granite::model),
+    Kind("hunyuan_v1_dense", USUAL, hunyuan_v1_dense::model),
     Kind("lfm2", USUAL, lfm2::model),
     Kind("llama", USUAL, llama::model),
+    Kind("ministral3", USUAL, ministral3::model),
     Kind("mistral", USUAL, mistral::model),
     Kind("mixtral", USUAL, mixtral::model),
+    Kind("mpt", TRANSFORMER, mpt::model),
     Kind("nemotron", USUAL, nemotron::model),
     Kind("nemotron_h", NEMOTRON_H, nemotron_h::model),
     Kind("olmo2", USUAL, olmo2::model),
@@ -107,6 +127,7 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("qwen3_next", USUAL, qwen3_next::model),
     Kind("seed_oss", USUAL, seed_oss::model),
     Kind("smollm3", USUAL, smollm3::model),
+    Kind("stablelm", USUAL, stablelm::model),
     Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
@@ -115,6 +136,7 @@ const ARCHITECTURES: &[Kind] = &[
 const AROUND: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
     ("gemma4", "gemma4_text"),
+    ("mistral3", "mistral"),
     ("qwen3_5", "qwen3_5_text"),
     ("qwen3_5_moe", "qwen3_5_moe_text"),
 ];

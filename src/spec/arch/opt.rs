@@ -1,16 +1,14 @@
-//! OPT (`model_type` "opt"), the sizes that normalise before attention. Facts: transformers `modeling_opt`; Zhang et al.
-//! 2022.
+//! OPT (`model_type` "opt"). Facts: transformers `modeling_opt`; Zhang et al. 2022.
 //!
 //! LayerNorms, learned positions whose table starts with two unused rows, ReLU; embeddings may be narrower than the
-//! hidden states. OPT-350m normalises after attention; it is refused.
+//! hidden states. OPT-350m has no norms before attention and MLP: its norms take the sum with the residual stream, which they
+//! replace.
 
 use super::activation::activation;
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
-use crate::spec::{
-    Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, Sublayer, TensorSpec,
-};
+use crate::spec::{Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, TensorSpec};
 use crate::vocabulary::NormKind;
 
 /// Of `torch.nn.LayerNorm`; not a setting.
@@ -29,13 +27,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     if hidden % heads != 0 {
         return Err(c.wrong("num_attention_heads", &format!("is {heads}, which does not divide hidden_size {hidden}")));
     }
-    c.only("do_layer_norm_before", true.into())?;
+    let before = c.bool_or("do_layer_norm_before", true)?;
     c.only("layer_norm_elementwise_affine", true.into())?;
     let width = c.opt_usize("word_embed_proj_dim")?.unwrap_or(hidden);
     let bias = c.bool_or("enable_bias", true)?;
     let act = activation(c, "activation_function", "relu")?;
     let tied = c.bool_or("tie_word_embeddings", true)?;
-    let without_final_norm = c.bool_or("_remove_final_layer_norm", false)?;
+    let without_final_norm = c.bool_or("_remove_final_layer_norm", false)? || !before;
 
     let norm = |name: String| Norm::new(NormKind::Layer, &name, hidden, LAYER_NORM_EPS);
     let layer = |i: usize| {
@@ -47,17 +45,12 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             v: square("self_attn.v_proj"),
         };
         let attention = Attention::new((heads, heads, hidden / heads), qkv, square("self_attn.out_proj"));
-        let mlp = Mlp {
-            gate: None,
-            up: Linear::new(&name("fc1"), inner, hidden, bias),
-            down: Linear::new(&name("fc2"), hidden, inner, bias),
-            activation: act,
-            xielu: None,
-        };
-        let mixer = Sublayer::new(norm(name("self_attn_layer_norm")), Mixer::Attention(Box::new(attention)));
-        // The layer's second norm; the decoder's own final norm has the same name without the layer.
-        let ffn = Sublayer::new(norm(name("final_layer_norm")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        let (up, down) =
+            (Linear::new(&name("fc1"), inner, hidden, bias), Linear::new(&name("fc2"), hidden, inner, bias));
+        let (mixer, ffn) = (Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(Mlp::ungated(up, down, act))));
+        // The decoder's own final norm has the name of the layer's second one, without the layer.
+        let norms = ["self_attn_layer_norm", "final_layer_norm"].map(|part| norm(name(part)));
+        if before { Layer::of_two_norms(norms, mixer, ffn) } else { Layer::of_sum_norms(norms, mixer, ffn) }
     };
     let ends = names.ends(tied, TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, width]));
     let layers = (0..layers).map(layer).collect();

@@ -193,7 +193,6 @@ fn settings_that_cannot_be_computed_are_refused_by_name() {
         (QWEN3, "num_key_value_heads", "5"),
         (QWEN3, "hidden_act", "\"xielu\""),
         (QWEN3, "partial_rotary_factor", "0.5"),
-        (OPT, "do_layer_norm_before", "false"),
         (OPT, "layer_norm_elementwise_affine", "false"),
         (RELEASES[1].config, "swiglu_alpha", "1.5"),
         (RELEASES[6].config, "use_sliding_window", "true"),

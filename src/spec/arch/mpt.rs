@@ -1,0 +1,65 @@
+//! MPT (`model_type` "mpt"). Facts: transformers `modeling_mpt`; MosaicML 2023.
+//!
+//! LayerNorms without biases, one projection for q, k and v, linear biases on scores in place of positions.
+
+use super::alibi;
+use super::decoder::head_size;
+use super::names::Names;
+use crate::error::Result;
+use crate::spec::config::Config;
+use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, TensorSpec};
+use crate::vocabulary::{Activation, NormKind};
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["d_model", "hidden_size"])?);
+    let layers = c.layers(&["n_layers", "num_hidden_layers"])?;
+    let heads = c.size_by(&["n_heads", "num_attention_heads"])?;
+    let head_dim = head_size(c, "n_heads", heads, hidden)?;
+    let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
+    let tied = c.bool_or("tie_word_embeddings", true)?;
+    let (clip, scale) = attention_settings(c)?;
+    // What transformers computes whatever these say.
+    c.only("expansion_ratio", 4.into())?;
+    c.only("no_bias", true.into())?;
+    if c.opt_str("norm_type")?.is_some_and(|kind| !["layernorm", "low_precision_layernorm"].contains(&kind.as_str())) {
+        return Err(c.wrong("norm_type", "is not \"layernorm\" or \"low_precision_layernorm\""));
+    }
+    c.get("logit_scale").map_or(Ok(()), |_| Err(c.wrong("logit_scale", "asks for a factor that is not applied")))?;
+    // Learned positions are not there beside linear biases; the rest is of training and of tokenizers.
+    c.without_effect(&["learned_pos_emb", "max_seq_len", "emb_pdrop", "embedding_fraction", "fc_type", "loss_fn"]);
+    c.without_effect(&["init_config", "init_device", "tokenizer_name", "verbose", "use_pad_tok_in_ffn"]);
+
+    let slopes = alibi::mpt_slopes(heads);
+    let norm = |name: &str| Norm::new(NormKind::Layer, &format!("transformer.{name}"), hidden, eps).without_bias();
+    let layer = |i: usize| {
+        let linear = |part: &str, out, input| Linear::new(&format!("transformer.blocks.{i}.{part}"), out, input, false);
+        let qkv = Qkv::Fused(linear("attn.Wqkv", 3 * hidden, hidden));
+        let mut attention = Attention::new((heads, heads, head_dim), qkv, linear("attn.out_proj", hidden, hidden));
+        attention.alibi = Some(Alibi { slopes: slopes.clone(), rounded: None });
+        attention.clip = clip;
+        attention.scale = scale.unwrap_or(attention.scale);
+        let up = linear("ffn.up_proj", 4 * hidden, hidden);
+        let mlp = Mlp::ungated(up, linear("ffn.down_proj", hidden, 4 * hidden), Activation::GeluErf);
+        let norms = ["norm_1", "norm_2"].map(|part| norm(&format!("blocks.{i}.{part}")));
+        Layer::of_two_norms(norms, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
+    };
+    let ends = names.ends(tied, TensorSpec::new("transformer.wte.weight", [vocab, hidden]));
+    Ok(Model::new("mpt", hidden, ends, (0..layers).map(layer).collect(), norm("norm_f")))
+}
+
+/// `clip_qkv` and `softmax_scale` of `attn_config`.
+fn attention_settings(c: &Config) -> Result<(Option<f64>, Option<f64>)> {
+    let Some(attention) = c.section("attn_config")? else { return Ok((None, None)) };
+    attention.only("alibi", true.into())?;
+    attention.only("alibi_bias_max", 8.into())?;
+    attention.only("attn_type", "multihead_attention".into())?;
+    for off in ["attn_uses_sequence_id", "prefix_lm", "qk_ln", "qk_gn", "rope"] {
+        attention.only(off, false.into())?;
+    }
+    attention.only("sliding_window_size", (-1).into())?;
+    attention.without_effect(&["attn_impl", "attn_pdrop", "model_type", "rope_theta", "rope_impl"]);
+    attention.without_effect(&["rope_dail_config", "rope_hf_config"]);
+    let settings = (attention.opt_f64("clip_qkv")?, attention.opt_f64("softmax_scale")?);
+    attention.finish_section()?;
+    Ok(settings)
+}
