@@ -46,6 +46,10 @@ pub struct RopeDefaults {
     pub pairs: Pairs,
     /// Types of layers, for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
+    /// A base that `alpha` stretches once and for all is what the kind "dynamic" means (Hunyuan).
+    pub alpha: bool,
+    /// Keys of `rope_parameters` that say nothing of angles: the architecture reads them itself.
+    pub read_elsewhere: &'static [&'static str],
     /// `rope_parameters` as JSON, where they are left out altogether.
     pub parameters: Option<&'static str>,
 }
@@ -58,6 +62,8 @@ pub const DEFAULTS: RopeDefaults = RopeDefaults {
     share_keys: &[],
     pairs: Pairs::Halves,
     layer_types: &[],
+    alpha: false,
+    read_elsewhere: &[],
     parameters: None,
 };
 
@@ -90,11 +96,32 @@ impl Rope {
             (Some(parameters), None) => section(c, "rope_parameters", parameters).read(head_dim, defaults),
             (None, Some(scaling)) => section(c, "rope_scaling", scaling).read(head_dim, defaults),
             (None, None) => {
-                let usual = serde_json::from_str(defaults.parameters.unwrap_or("{}")).expect("a default is an object");
+                let usual = usual(defaults);
                 section(c, "rope_scaling", &usual).read(head_dim, defaults)
             }
         }
     }
+}
+
+/// A number that must be among the parameters of the rope, and says something beside its angles.
+///
+/// # Errors
+/// When it is missing or no number.
+pub fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+    let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
+    match (parameters, scaling.filter(|map| !map.is_empty())) {
+        (_, Some(scaling)) => section(c, "rope_scaling", scaling).required(name),
+        (Some(parameters), None) => section(c, "rope_parameters", parameters).required(name),
+        (None, None) => {
+            let usual = usual(defaults);
+            section(c, "rope_parameters", &usual).required(name)
+        }
+    }
+}
+
+/// The parameters of a config that leaves them out.
+fn usual(defaults: &RopeDefaults) -> Map<String, Value> {
+    serde_json::from_str(defaults.parameters.unwrap_or("{}")).expect("a default is an object")
 }
 
 /// The object under `key`, if there is one.
@@ -172,7 +199,12 @@ impl Section<'_> {
         if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             return Err(self.c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
         }
-        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling()? })
+        if defaults.alpha && self.kind()? == "dynamic" {
+            let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
+            self.unread("dynamic", &["alpha", "factor"])?;
+            return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
+        }
+        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(defaults)? })
     }
 
     /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.
@@ -238,7 +270,7 @@ impl Section<'_> {
         }
     }
 
-    fn scaling(&self) -> Result<Scaling> {
+    fn scaling(&self, defaults: &RopeDefaults) -> Result<Scaling> {
         let kind = self.kind()?;
         let (scaling, read): (Scaling, &[&str]) = match kind {
             "default" => {
@@ -287,7 +319,7 @@ impl Section<'_> {
                 ));
             }
         };
-        self.unread(kind, read)?;
+        self.unread(kind, &[read, defaults.read_elsewhere].concat())?;
         Ok(scaling)
     }
 

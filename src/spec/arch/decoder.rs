@@ -86,11 +86,23 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
+        let heads = Heads::from_config(c, defaults)?;
+        let rope = Rope::from_config(c, heads.head_dim, &defaults.rope)?;
+        Self::with_heads(c, names, norm, defaults, (heads, rope))
+    }
+
+    /// As `from_config`, with heads and a rope that are read otherwise.
+    pub fn with_heads(
+        c: &Config,
+        names: &dyn Names,
+        norm: NormKind,
+        defaults: &Defaults,
+        (heads, rope): (Heads, Rope),
+    ) -> Result<Self> {
         let prefix = "model.".to_string();
         let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
         let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
         let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
-        let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
             hidden,
@@ -98,7 +110,7 @@ impl Decoder {
             norm,
             eps: c.opt_f64(defaults.eps_key)?.unwrap_or(defaults.rms_norm_eps),
             heads,
-            rope: Rope::from_config(c, heads.head_dim, &defaults.rope)?,
+            rope,
             ends: names.ends(tied, embedding),
         })
     }
@@ -125,6 +137,15 @@ impl Decoder {
         let mut mixer = Sublayer::reading(Reads::Stream, mixer);
         let mut ffn = Sublayer::reading(Reads::Stream, ffn);
         (mixer.write_norm, ffn.write_norm) = (mixed, fed);
+        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
+    }
+
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in the order in which they are computed.
+    pub fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
+        let [mixer_in, mixer_out, ffn_in, ffn_out] =
+            names.map(|name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps));
+        let (mut mixer, mut ffn) = (Sublayer::new(mixer_in, mixer), Sublayer::new(ffn_in, ffn));
+        (mixer.write_norm, ffn.write_norm) = (Some(mixer_out), Some(ffn_out));
         Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false }
     }
 

@@ -6,19 +6,28 @@ mod activation;
 #[cfg(test)]
 mod configs;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
+mod deepseek_v32;
 mod elsewhere;
 mod experts;
 mod glm4_moe;
+mod glm4_moe_lite;
+mod glm_moe_dsa;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod kimi_k2;
+mod latent;
 mod llama;
+mod mistral4;
 mod mixtral;
 mod names;
 mod olmo2;
 mod olmoe;
 mod opt;
 mod phi;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
@@ -54,16 +63,24 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("deepseek_v2", USUAL, deepseek_v2::model),
+    Kind("deepseek_v3", USUAL, deepseek_v3::model),
+    Kind("deepseek_v32", USUAL, deepseek_v32::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
+    Kind("glm4_moe_lite", USUAL, glm4_moe_lite::model),
+    Kind("glm_moe_dsa", USUAL, glm_moe_dsa::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("kimi_k2", USUAL, kimi_k2::model),
     Kind("llama", USUAL, llama::model),
+    Kind("mistral4", USUAL, mistral4::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
+    Kind("qwen2_moe", USUAL, qwen2_moe::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
     Kind("qwen3_next", USUAL, qwen3_next::model),
@@ -71,7 +88,7 @@ const ARCHITECTURES: &[Kind] = &[
 
 /// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
 /// does not say.
-const AROUND: &[(&str, &str)] = &[];
+const AROUND: &[(&str, &str)] = &[("kimi_k25", "kimi_k2"), ("llama4", "llama4_text"), ("mistral3", "mistral")];
 
 /// What they say of the whole that counts for the language model.
 const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
