@@ -7,6 +7,7 @@ use crate::error::{Result, fault};
 use crate::ops::{self, Attend};
 use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
+use crate::vocabulary::NormKind;
 
 /// What a token mixer needs to know of the batch.
 pub struct Batch<'a> {
@@ -110,6 +111,10 @@ fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Te
         HeadNorm::Each(of) => each(of),
         HeadNorm::Together(of) => norm(of, x),
         HeadNorm::Own(of) => each(&joined(of)?),
+        HeadNorm::Unweighted { eps } => {
+            let weight = Tensor::from_vec(vec![1.0; head_dim], head_dim, &x.device())?;
+            each(&Norm { kind: NormKind::Rms, weight, bias: None, eps: *eps })
+        }
     }
 }
 

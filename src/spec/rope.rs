@@ -32,6 +32,14 @@ pub enum Scaling {
         truncate: bool,
         attention_factor: f64,
     },
+    /// Each frequency divided by a factor of its own, of one list for sequences up to `original` positions and of another for longer
+    /// ones (Ding et al. 2024).
+    LongRope {
+        short: Vec<f64>,
+        long: Vec<f64>,
+        original: f64,
+        attention_factor: f64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +60,7 @@ pub struct Tables {
 impl Rope {
     /// Whether both give the same cosines and sines, however they are spelled.
     pub fn turns_like(&self, other: &Self) -> bool {
-        let grows = |rope: &Self| matches!(rope.scaling, Scaling::Dynamic { .. });
+        let grows = |rope: &Self| matches!(rope.scaling, Scaling::Dynamic { .. } | Scaling::LongRope { .. });
         let tables = |rope: &Self| (rope.dim, rope.inverse_frequencies(1), rope.table_factor());
         self == other || (!grows(self) && !grows(other) && tables(self) == tables(other))
     }
@@ -68,10 +76,10 @@ impl Rope {
             _ => self.theta,
         };
         let plain = (0..self.dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim));
-        let scaled = plain.enumerate().map(|(j, frequency)| match self.scaling {
+        let scaled = plain.enumerate().map(|(j, frequency)| match &self.scaling {
             Scaling::None | Scaling::Dynamic { .. } => frequency,
             Scaling::Linear { factor } => frequency / factor,
-            Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+            &Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let wavelength = 2.0 * std::f64::consts::PI / frequency;
                 if wavelength > original / low_freq_factor {
                     frequency / factor
@@ -82,7 +90,7 @@ impl Rope {
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
-            Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => {
+            &Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => {
                 // The dimension at which `rotations` full turns fit into the original context.
                 let correction = |rotations: f64| {
                     dim * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln())
@@ -98,14 +106,19 @@ impl Rope {
                 let ramp = ((j as f64 - low) / (high - low)).clamp(0.0, 1.0);
                 frequency / factor * ramp + frequency * (1.0 - ramp)
             }
+            Scaling::LongRope { short, long, original, .. } => {
+                frequency / if positions as f64 > *original { long[j] } else { short[j] }
+            }
         });
         scaled.map(|frequency| frequency as f32).collect()
     }
 
-    /// Factor on cosines and sines (YaRN's attention temperature), 1 otherwise.
+    /// Factor on cosines and sines (the attention temperature of YaRN and LongRoPE), 1 otherwise.
     pub fn table_factor(&self) -> f32 {
         match self.scaling {
-            Scaling::Yarn { attention_factor, .. } => attention_factor as f32,
+            Scaling::Yarn { attention_factor, .. } | Scaling::LongRope { attention_factor, .. } => {
+                attention_factor as f32
+            }
             _ => 1.0,
         }
     }

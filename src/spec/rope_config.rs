@@ -52,6 +52,8 @@ pub struct RopeDefaults {
     pub read_elsewhere: &'static [&'static str],
     /// `rope_parameters` as JSON, where they are left out altogether.
     pub parameters: Option<&'static str>,
+    /// Other names for the kind of scaling that is called "longrope".
+    pub longrope: &'static [&'static str],
 }
 
 /// Llama's own, which most relatives keep.
@@ -65,6 +67,7 @@ pub const DEFAULTS: RopeDefaults = RopeDefaults {
     alpha: false,
     read_elsewhere: &[],
     parameters: None,
+    longrope: &[],
 };
 
 impl Rope {
@@ -124,6 +127,39 @@ fn usual(defaults: &RopeDefaults) -> Map<String, Value> {
     serde_json::from_str(defaults.parameters.unwrap_or("{}")).expect("a default is an object")
 }
 
+impl Rope {
+    /// The rope of the layers of type `name`, where those of each type have their own: from the object of that name in
+    /// `rope_parameters`, or from the keys of the old spelling. Of these, `rope_theta` and `rope_scaling` are the rope of the `main`
+    /// type.
+    ///
+    /// # Errors
+    /// As of `from_config`, and where `rope_parameters` are not objects by type of layer.
+    pub fn of_type(c: &Config, head_dim: usize, name: &str, main: bool, defaults: &RopeDefaults) -> Result<Self> {
+        for key in ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"] {
+            c.get(key);
+        }
+        let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
+        let key = if parameters.is_some() { "rope_parameters" } else { "rope_scaling" };
+        let mut params = Map::new();
+        for (inside, value) in parameters.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            let known = defaults.layer_types.contains(&inside.as_str());
+            let Some(object) = value.as_object().filter(|_| known) else {
+                let expected = defaults.layer_types.join(", ");
+                let inside = outside::shown(inside);
+                let problem = format!("is {}, where objects for {expected} are expected", shown(value));
+                return Err(c.wrong(&format!("{key}.{inside}"), &problem));
+            };
+            if inside == name {
+                params = object.clone();
+            }
+        }
+        // As in the reference, what the old spelling says comes on top.
+        params.extend(scaling.filter(|_| main).cloned().unwrap_or_default());
+        let of = if main { Of::MainType } else { Of::OtherType };
+        Section { c, key, params: &params, of }.read(head_dim, defaults)
+    }
+}
+
 /// The object under `key`, if there is one.
 fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
     match c.get(key) {
@@ -134,7 +170,7 @@ fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>
 }
 
 fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
-    Section { c, key, params }
+    Section { c, key, params, of: Of::Model }
 }
 
 /// The `rope_scaling` or `rope_parameters` object, with errors that name the key inside it.
@@ -142,6 +178,17 @@ struct Section<'a> {
     c: &'a Config,
     key: &'static str,
     params: &'a Map<String, Value>,
+    of: Of,
+}
+
+/// The layers that an object is read for: all of them, or those of one type that have a rope of their own.
+#[derive(Clone, Copy, PartialEq)]
+enum Of {
+    Model,
+    /// Keys beside the object count for these layers.
+    MainType,
+    /// They do not.
+    OtherType,
 }
 
 impl Section<'_> {
@@ -169,7 +216,7 @@ impl Section<'_> {
 
     /// A number that stands inside the object or beside it. Inside counts, as in the reference.
     fn inside_or_beside(&self, name: &str) -> Result<Option<f64>> {
-        let (inside, beside) = (self.number(name)?, self.c.opt_f64(name)?);
+        let (inside, beside) = (self.number(name)?, self.c.opt_f64(name)?.filter(|_| self.of != Of::OtherType));
         if let (Some(inside), Some(beside)) = (inside, beside)
             && inside != beside
         {
@@ -201,10 +248,11 @@ impl Section<'_> {
         }
         if defaults.alpha && self.kind()? == "dynamic" {
             let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
-            self.unread("dynamic", &["alpha", "factor"])?;
+            // Every release has the others beside it.
+            self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
             return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
         }
-        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(defaults)? })
+        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
 
     /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.
@@ -270,8 +318,9 @@ impl Section<'_> {
         }
     }
 
-    fn scaling(&self, defaults: &RopeDefaults) -> Result<Scaling> {
+    fn scaling(&self, dim: usize, defaults: &RopeDefaults) -> Result<Scaling> {
         let kind = self.kind()?;
+        let kind = if defaults.longrope.contains(&kind) { "longrope" } else { kind };
         let (scaling, read): (Scaling, &[&str]) = match kind {
             "default" => {
                 if let Some(factor) = self.number("factor")?.filter(|factor| *factor != 1.0) {
@@ -312,10 +361,17 @@ impl Section<'_> {
                     "mscale_all_dim",
                 ],
             ),
+            "longrope" => (
+                self.longrope(dim)?,
+                &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
+            ),
             other => {
                 return Err(self.wrong(
                     "rope_type",
-                    &format!("is \"{}\"; supported are default, linear, dynamic, llama3, yarn", outside::shown(other)),
+                    &format!(
+                        "is \"{}\"; supported are default, linear, dynamic, llama3, yarn, longrope",
+                        outside::shown(other)
+                    ),
                 ));
             }
         };
@@ -345,12 +401,40 @@ impl Section<'_> {
         Ok(())
     }
 
+    fn longrope(&self, dim: usize) -> Result<Scaling> {
+        let original = self.original()?;
+        let factors = |name: &str| {
+            let numbers = self.params.get(name).and_then(Value::as_array).and_then(|list| {
+                list.iter().map(|number| number.as_f64().filter(|number| *number > 0.0)).collect::<Option<Vec<_>>>()
+            });
+            let numbers = numbers.filter(|numbers| numbers.len() == dim / 2);
+            numbers.ok_or_else(|| self.wrong(name, &format!("is no list of {} positive numbers", dim / 2)))
+        };
+        let factor = match self.number("factor")? {
+            Some(factor) => factor,
+            None => self.c.f64("max_position_embeddings")? / original,
+        };
+        let attention_factor = match self.number("attention_factor")? {
+            Some(given) => given,
+            None if factor <= 1.0 => 1.0,
+            None => (1.0 + factor.ln() / original.ln()).sqrt(),
+        };
+        Ok(Scaling::LongRope {
+            short: factors("short_factor")?,
+            long: factors("long_factor")?,
+            original,
+            attention_factor,
+        })
+    }
+
     fn yarn(&self, original: f64) -> Result<Scaling> {
         let factor = match self.number("factor")? {
             Some(factor) => factor,
             None => self.c.f64("max_position_embeddings")? / original,
         };
         let truncate = match self.params.get("truncate") {
+            // Of a type of layer the reference does not look for it.
+            _ if self.of != Of::Model => true,
             None => true,
             Some(Value::Bool(value)) => *value,
             // Not a missing key for the reference, and no "true" either.

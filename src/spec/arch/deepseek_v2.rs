@@ -25,7 +25,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("scoring_func", "softmax".into())?;
     c.only("norm_topk_prob", false.into())?;
     c.only("moe_layer_freq", 1.into())?;
-    let sizes = Sizes::from_config(c, decoder.layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
+    let sizes =
+        Sizes::from_config(c, decoder.layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
     let scoring = scoring(c, sizes)?;
     let shared = c.opt_usize("n_shared_experts")?.unwrap_or(2) * sizes.intermediate;
     let dense = c.size("intermediate_size")?;

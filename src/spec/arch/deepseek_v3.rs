@@ -27,10 +27,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 /// # Errors
 /// When the config asks for something else.
 pub fn family(c: &Config, names: &dyn Names, model_type: &str, dense: usize, router: &Grouped) -> Result<Model> {
-    let defaults = Defaults {
-        rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS },
-        ..LLAMA
-    };
+    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..LLAMA };
     let (heads, turning) = LatentHeads::from_config(c, &defaults.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &defaults, turning)?;
     c.without_effect(&["ep_size", "num_nextn_predict_layers"]);

@@ -6,9 +6,7 @@ use super::activation::activation;
 use crate::error::Result;
 use crate::outside::shown;
 use crate::spec::config::Config;
-use crate::spec::{
-    Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec,
-};
+use crate::spec::{Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::{Activation, Order};
 
 /// Added to the sum of the weights before they are divided by it (transformers `DeepseekV3TopkRouter` and its relatives).
@@ -175,7 +173,8 @@ pub struct Corrected {
 
 impl Corrected {
     pub fn from_config(c: &Config, (hidden, layers): (usize, usize), usual: &Grouped) -> Result<Self> {
-        let sizes = Sizes::from_config(c, layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
+        let sizes =
+            Sizes::from_config(c, layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
         let scoring = usual.scoring(c, sizes)?;
         let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1) * sizes.intermediate;
         Ok(Self { hidden, sizes, scoring, shared, dense: c.size("intermediate_size")? })

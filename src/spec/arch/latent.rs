@@ -100,7 +100,7 @@ fn temperature(c: &Config, rope: &Rope) -> Result<f64> {
     let all = |key| c.section(key)?.map(|section| section.opt_f64("mscale_all_dim")).transpose();
     let all = all("rope_scaling")?.or(all("rope_parameters")?).flatten().unwrap_or(0.0);
     Ok(match rope.scaling {
-        Scaling::None => 1.0,
+        Scaling::None | Scaling::LongRope { .. } => 1.0,
         Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => yarn_mscale(factor, all),
         Scaling::Llama3 { factor, .. } | Scaling::Yarn { factor, .. } => yarn_mscale(factor, all),
     })

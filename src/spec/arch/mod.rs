@@ -3,13 +3,16 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod afmoe;
 #[cfg(test)]
 mod configs;
 mod decoder;
 mod deepseek_v2;
 mod deepseek_v3;
 mod deepseek_v32;
+mod dots1;
 mod elsewhere;
+mod ernie4_5_moe;
 mod experts;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -17,9 +20,14 @@ mod glm_moe_dsa;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod granitemoe;
+mod hunyuan_v1_moe;
+mod hy_v3;
 mod kimi_k2;
 mod latent;
 mod llama;
+mod llama4_text;
+mod minimax_m2;
 mod mistral4;
 mod mixtral;
 mod names;
@@ -27,6 +35,7 @@ mod olmo2;
 mod olmoe;
 mod opt;
 mod phi;
+mod phimoe;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
@@ -63,23 +72,32 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("afmoe", USUAL, afmoe::model),
     Kind("deepseek_v2", USUAL, deepseek_v2::model),
     Kind("deepseek_v3", USUAL, deepseek_v3::model),
     Kind("deepseek_v32", USUAL, deepseek_v32::model),
+    Kind("dots1", USUAL, dots1::model),
+    Kind("ernie4_5_moe", USUAL, ernie4_5_moe::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("glm4_moe_lite", USUAL, glm4_moe_lite::model),
     Kind("glm_moe_dsa", USUAL, glm_moe_dsa::model),
     Kind("gpt2", GPT2, gpt2::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
+    Kind("granitemoe", USUAL, granitemoe::model),
+    Kind("hunyuan_v1_moe", USUAL, hunyuan_v1_moe::model),
+    Kind("hy_v3", USUAL, hy_v3::model),
     Kind("kimi_k2", USUAL, kimi_k2::model),
     Kind("llama", USUAL, llama::model),
+    Kind("llama4_text", USUAL, llama4_text::model),
+    Kind("minimax_m2", USUAL, minimax_m2::model),
     Kind("mistral4", USUAL, mistral4::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("olmo2", USUAL, olmo2::model),
     Kind("olmoe", USUAL, olmoe::model),
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
+    Kind("phimoe", USUAL, phimoe::model),
     Kind("qwen2_moe", USUAL, qwen2_moe::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_moe", USUAL, qwen3_moe::model),
