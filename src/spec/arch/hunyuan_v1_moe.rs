@@ -20,18 +20,24 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 #[rustfmt::skip]
 const UNREAD: &[&str] = &[
     "add_classification_head", "anyres_pooling_size", "anyres_vit_max_image_size", "anyres_vit_two_views", "attention_head_dim",
-    "cla_share_factor", "class_num", "dense_list", "group_limited_greedy", "im_end_id", "im_newline_id", "im_start_id",
+    "cla_share_factor", "class_num", "dense_list", "eod_token_id", "group_limited_greedy", "im_end_id", "im_newline_id", "im_start_id",
     "image_token_id", "kv_lora_rank", "mask_init_id", "max_image_size", "moe_drop_tokens", "moe_intermediate_size",
-    "moe_random_routing_dropped_token", "n_group", "norm_topk_prob", "num_media_embeds", "pad_id", "pool_type", "q_lora_rank",
+    "moe_random_routing_dropped_token", "n_group", "norm_topk_prob", "num_media_embeds", "org_vocab_size", "pad_id", "pool_type", "q_lora_rank",
     "qk_nope_head_dim", "qk_rope_head_dim", "routed_scaling_factor", "skip_cls_token", "sep_id", "text_end_id", "text_start_id",
-    "topk_group", "unused", "use_mixed_mlp_moe", "v_head_dim", "video_end_id", "video_start_id", "vit_path",
+    "topk_group", "use_mixed_mlp_moe", "v_head_dim", "video_end_id", "video_start_id", "vit_path",
 ];
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(UNREAD);
-    for (key, value) in [("use_cla", false), ("use_mla", false), ("mlp_bias", false), ("use_qk_norm", true)] {
+    for (key, value) in [
+        ("use_cla", false),
+        ("use_mla", false),
+        ("mlp_bias", false),
+        ("use_qk_norm", true),
+        ("use_rotary_pos_emb", true),
+    ] {
         c.only(key, value.into())?;
     }
     c.only("position_embedding_xdrope", false.into())?;
