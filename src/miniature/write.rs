@@ -95,6 +95,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
                     match norm {
                         HeadNorm::Each(norm) | HeadNorm::Together(norm) => norms.push(norm),
                         HeadNorm::Own(each) => norms.extend(each),
+                        HeadNorm::Unweighted { .. } => {}
                     }
                 }
             }

@@ -164,6 +164,10 @@ fn latent(of: &Attention<Array>, latent: &Latent<Array>, x: &[f64]) -> (Row, Row
 fn head_norm(of: &HeadNorm<Array>, head_dim: usize, x: &Row) -> Row {
     let heads = x.chunks(head_dim).enumerate();
     match of {
+        HeadNorm::Unweighted { eps } => {
+            let ones = vec![1.0; head_dim];
+            heads.flat_map(|(_, x)| normed(NormKind::Rms, *eps, &ones, None, x)).collect()
+        }
         HeadNorm::Together(of) => norm(of, x),
         HeadNorm::Own(each) => heads.flat_map(|(h, x)| norm(&each[h], x)).collect(),
         HeadNorm::Each(of) => {

@@ -66,6 +66,8 @@ pub enum HeadNorm<W = TensorSpec> {
     Own(Vec<Norm<W>>),
     /// Over all heads together, [heads * head_dim] (OLMoE, OLMo 2).
     Together(Norm<W>),
+    /// Over each head by itself, x / rms(x) without a weight (Llama 4).
+    Unweighted { eps: f64 },
 }
 
 /// Linear biases on scores instead of an embedding of positions (Press et al. 2022): slope * position of the key.

@@ -32,6 +32,7 @@ impl<W> HeadNorm<W> {
             HeadNorm::Each(norm) => HeadNorm::Each(norm.map(Role::OtherNorm, f)),
             HeadNorm::Own(norms) => HeadNorm::Own(norms.iter().map(|norm| norm.map(Role::OtherNorm, f)).collect()),
             HeadNorm::Together(norm) => HeadNorm::Together(norm.map(Role::OtherNorm, f)),
+            HeadNorm::Unweighted { eps } => HeadNorm::Unweighted { eps: *eps },
         }
     }
 }

@@ -31,6 +31,10 @@ const HEADS: &[&str] =
     &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
 /// What a layer for multi-token prediction has of its own: norms of both inputs, the projection that joins them, its head.
 const PREDICTION: &[&str] = &["eh_proj.", "enorm.", "hnorm.", "shared_head."];
+/// What else predicts further tokens, beside the layers.
+const PREDICTING: &[&str] = &["mtp.", "mtp_"];
+/// Choosers of keys, in a layer: sequences for which they would have a choice are refused.
+const INDEXER: &str = "self_attn.indexer.";
 
 /// One tensor that nothing uses.
 struct Unused<'a> {
@@ -124,7 +128,8 @@ impl Names {
             || stored.ends_with("position_ids")
             || HEADS.iter().any(|head| bare.starts_with(head))
             || self.in_layer(whole).is_some_and(|(_, rest)| MASKS.contains(&rest))
-            || bare.starts_with("mtp.")
+            || PREDICTING.iter().any(|prefix| bare.starts_with(prefix))
+            || self.in_layer(whole).is_some_and(|(_, rest)| rest.starts_with(INDEXER))
             || self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer))
     }
 

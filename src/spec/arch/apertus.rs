@@ -47,6 +47,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             mixer: Some(Sublayer::new(norm("attention_layernorm"), Mixer::Attention(Box::new(attention)))),
             ffn: Some(Sublayer::new(norm("feedforward_layernorm"), Ffn::Dense(Box::new(mlp)))),
             parallel: false,
+            scalar: None,
         }
     });
     Ok(decoder.model("apertus", layers.collect()))

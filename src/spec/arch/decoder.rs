@@ -108,11 +108,26 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
+        let heads = Heads::from_config(c, defaults)?;
+        let rope = match defaults.rope_of {
+            Some(name) => Rope::of_type(c, heads.head_dim, name, true, &defaults.rope)?,
+            None => Rope::from_config(c, heads.head_dim, &defaults.rope)?,
+        };
+        Self::with_heads(c, names, norm, defaults, (heads, rope))
+    }
+
+    /// As `from_config`, with heads and a rope that are read otherwise.
+    pub fn with_heads(
+        c: &Config,
+        names: &dyn Names,
+        norm: NormKind,
+        defaults: &Defaults,
+        (heads, rope): (Heads, Rope),
+    ) -> Result<Self> {
         let prefix = "model.".to_string();
         let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
         let (vocab, hidden) = (c.size_or("vocab_size", defaults.vocab_size)?, c.size("hidden_size")?);
         let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
-        let heads = Heads::from_config(c, defaults)?;
         Ok(Self {
             prefix,
             hidden,
@@ -120,10 +135,7 @@ impl Decoder {
             norm,
             eps: c.opt_f64(defaults.eps_key)?.unwrap_or(defaults.rms_norm_eps),
             heads,
-            rope: match defaults.rope_of {
-                Some(name) => Rope::of_type(c, heads.head_dim, name, true, &defaults.rope)?,
-                None => Rope::from_config(c, heads.head_dim, &defaults.rope)?,
-            },
+            rope,
             ends: names.ends(tied, embedding),
         })
     }

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use super::activation::activation;
 use crate::error::Result;
+use crate::outside::shown;
 use crate::spec::config::Config;
-use crate::spec::{Experts, Linear, Mlp, Moe, Router, Scoring, SharedExpert};
-use crate::vocabulary::Activation;
+use crate::spec::{Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec};
+use crate::vocabulary::{Activation, Order};
+
+/// Added to the sum of the weights before they are divided by it (transformers `DeepseekV3TopkRouter` and its relatives).
+pub const SUM_EPS: f32 = 1e-20;
 
 #[derive(Clone, Copy)]
 pub struct Sizes {
@@ -14,6 +19,19 @@ pub struct Sizes {
     /// Width of one expert's hidden layer.
     pub intermediate: usize,
     pub activation: Activation,
+}
+
+impl Sizes {
+    /// From `num_experts_per_tok`, `hidden_act`, and what the config calls the other two.
+    pub fn from_config(c: &Config, layers: usize, num_experts: &[&str], intermediate: &[&str]) -> Result<Self> {
+        let top_k = c.size("num_experts_per_tok")?;
+        Ok(Self {
+            num_experts: c.experts(num_experts, top_k, layers)?,
+            top_k,
+            intermediate: c.size_by(intermediate)?,
+            activation: activation(c, "hidden_act", "silu")?,
+        })
+    }
 }
 
 /// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
@@ -51,4 +69,133 @@ pub fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, ac
     let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
     let gate = Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false));
     Moe { shared: Some(SharedExpert { mlp, gate }), ..moe }
+}
+
+/// The gated MLPs of experts under other names for gate, up and down: `{prefix}experts.{e}.{name}`.
+pub fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
+    let expert = |e| {
+        let name = |part: &str| format!("{prefix}experts.{e}.{part}");
+        Mlp {
+            gate: Some(Linear::new(&name(gate), sizes.intermediate, hidden, false)),
+            up: Linear::new(&name(up), sizes.intermediate, hidden, false),
+            down: Linear::new(&name(down), hidden, sizes.intermediate, false),
+            activation: sizes.activation,
+            xielu: None,
+        }
+    };
+    Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()))
+}
+
+/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and down [experts, hidden,
+/// intermediate].
+pub fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
+    let Sizes { num_experts, intermediate, activation, .. } = sizes;
+    let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
+    let both = TensorSpec::new(gate_up, [num_experts, 2 * intermediate, hidden]);
+    Arc::new(Experts::Stacked(Mlp {
+        gate: Some(linear(both.rows(0, intermediate))),
+        up: linear(both.rows(intermediate, intermediate)),
+        down: linear(TensorSpec::new(down, [num_experts, hidden, intermediate])),
+        activation,
+        xielu: None,
+    }))
+}
+
+/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width 0.
+pub fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
+    let mlp = || Mlp::gated(prefix, hidden, width, activation, false);
+    (width > 0).then(|| SharedExpert { mlp: mlp(), gate: None })
+}
+
+/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the first `dense`.
+pub fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>> {
+    let Some(types) = c.opt_list_str("mlp_layer_types")? else {
+        return Ok((0..layers).map(|i| i >= dense).collect());
+    };
+    if types.len() != layers {
+        return Err(c.wrong("mlp_layer_types", &format!("has {} entries for {layers} layers", types.len())));
+    }
+    let sparse = |name: &String| match name.as_str() {
+        "sparse" => Ok(true),
+        "dense" => Ok(false),
+        name => Err(c.wrong("mlp_layer_types", &format!("has \"{}\"; supported are sparse, dense", shown(name)))),
+    };
+    types.iter().map(sparse).collect()
+}
+
+/// What transformers takes for the keys of a router with groups that a config.json leaves out.
+pub struct Grouped {
+    pub score: Score,
+    pub groups: usize,
+    pub top_groups: usize,
+    pub renormalised: bool,
+    pub factor: f64,
+    /// The score that experts of other groups get.
+    pub masked: f32,
+}
+
+/// The router of DeepSeek-V3 in a model with one group.
+pub const ONE_GROUP: Grouped = Grouped {
+    score: Score::Sigmoid,
+    groups: 1,
+    top_groups: 1,
+    renormalised: true,
+    factor: 1.0,
+    masked: f32::NEG_INFINITY,
+};
+
+impl Grouped {
+    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their scores.
+    pub fn scoring(&self, c: &Config, sizes: Sizes) -> Result<Scoring> {
+        let groups = c.opt_usize("n_group")?.unwrap_or(self.groups);
+        let top_groups = c.opt_usize("topk_group")?.unwrap_or(self.top_groups);
+        if groups == 0 || !sizes.num_experts.is_multiple_of(groups) || sizes.num_experts / groups < 2 {
+            let problem =
+                format!("is {groups}, which does not split {} experts into groups of two or more", sizes.num_experts);
+            return Err(c.wrong("n_group", &problem));
+        }
+        if top_groups == 0 || top_groups > groups || sizes.top_k > top_groups * (sizes.num_experts / groups) {
+            let problem =
+                format!("is {top_groups}: too few or too many of {groups} groups for {} experts", sizes.top_k);
+            return Err(c.wrong("topk_group", &problem));
+        }
+        let renormalised = c.bool_or("norm_topk_prob", self.renormalised)?;
+        let divisor = if renormalised { Divisor::Sum(SUM_EPS) } else { Divisor::One };
+        let mut scoring = Scoring::new(self.score, divisor);
+        scoring.groups = Some(Groups { count: groups, top: top_groups, judged_by: 2, masked: self.masked });
+        scoring.factor = c.opt_f64("routed_scaling_factor")?.unwrap_or(self.factor) as f32;
+        Ok(scoring)
+    }
+}
+
+/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a router `gate` with a correction
+/// bias, experts, and shared experts `shared_experts`.
+pub struct Corrected {
+    hidden: usize,
+    sizes: Sizes,
+    scoring: Scoring,
+    shared: usize,
+    dense: usize,
+}
+
+impl Corrected {
+    pub fn from_config(c: &Config, (hidden, layers): (usize, usize), usual: &Grouped) -> Result<Self> {
+        let sizes =
+            Sizes::from_config(c, layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
+        let scoring = usual.scoring(c, sizes)?;
+        let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1) * sizes.intermediate;
+        Ok(Self { hidden, sizes, scoring, shared, dense: c.size("intermediate_size")? })
+    }
+
+    pub fn ffn(&self, prefix: &str, sparse: bool) -> Ffn {
+        let Self { hidden, sizes, shared: width, .. } = *self;
+        if !sparse {
+            return Ffn::Dense(Box::new(Mlp::gated(prefix, hidden, self.dense, sizes.activation, false)));
+        }
+        let mut moe = separate(prefix, hidden, sizes, self.scoring.clone());
+        let name = format!("{prefix}gate.e_score_correction_bias");
+        moe.router.correction_bias = Some(TensorSpec::new(name, [sizes.num_experts]));
+        moe.shared = shared(&format!("{prefix}shared_experts."), hidden, width, sizes.activation);
+        Ffn::Moe(Box::new(moe))
+    }
 }

@@ -2,8 +2,6 @@
 //!
 //! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
 
-use std::sync::Arc;
-
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
 use super::experts::{self, Sizes};
@@ -11,7 +9,7 @@ use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Experts, Ffn, Linear, Mixer, Mlp, Model, Scoring};
+use crate::spec::{Ffn, Mixer, Model, Scoring};
 use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
@@ -33,20 +31,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
         let scoring = Scoring::softmax(true);
         let mut moe = experts::separate(&prefix, decoder.hidden, sizes, scoring);
-        let expert = |e| expert(&prefix, e, decoder.hidden, sizes);
-        moe.experts = Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()));
+        moe.experts = experts::called(["w1", "w3", "w2"], &prefix, decoder.hidden, sizes);
         decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe)))
     });
     Ok(decoder.model("mixtral", layers.collect()))
-}
-
-fn expert(prefix: &str, e: usize, hidden: usize, sizes: Sizes) -> Mlp {
-    let name = |part: &str| format!("{prefix}experts.{e}.{part}");
-    Mlp {
-        gate: Some(Linear::new(&name("w1"), sizes.intermediate, hidden, false)),
-        up: Linear::new(&name("w3"), sizes.intermediate, hidden, false),
-        down: Linear::new(&name("w2"), hidden, sizes.intermediate, false),
-        activation: sizes.activation,
-        xielu: None,
-    }
 }

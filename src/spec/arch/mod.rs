@@ -3,6 +3,7 @@
 //! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
 
 mod activation;
+mod afmoe;
 mod alibi;
 mod apertus;
 mod bloom;
@@ -11,7 +12,12 @@ mod cohere2;
 #[cfg(test)]
 mod configs;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
+mod deepseek_v32;
+mod dots1;
 mod elsewhere;
+mod ernie4_5_moe;
 mod exaone4;
 mod experts;
 mod falcon;
@@ -21,18 +27,28 @@ mod gemma3;
 mod gemma4;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
+mod glm_moe_dsa;
 mod gpt2;
 mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granitemoe;
 mod hunyuan_v1_dense;
+mod hunyuan_v1_moe;
+mod hy_v3;
 mod hybrid;
+mod kimi_k2;
+mod latent;
 mod lfm2;
 mod llama;
+mod llama4_text;
+mod minimax_m2;
 mod ministral3;
 mod mistral;
+mod mistral4;
 mod mixtral;
 mod mpt;
 mod names;
@@ -44,7 +60,9 @@ mod olmoe;
 mod opt;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
@@ -86,10 +104,16 @@ impl Kind {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Kind] = &[
+    Kind("afmoe", USUAL, afmoe::model),
     Kind("apertus", USUAL, apertus::model),
     Kind("bloom", TRANSFORMER, bloom::model),
     Kind("cohere", USUAL, cohere::model),
     Kind("cohere2", USUAL, cohere2::model),
+    Kind("deepseek_v2", USUAL, deepseek_v2::model),
+    Kind("deepseek_v3", USUAL, deepseek_v3::model),
+    Kind("deepseek_v32", USUAL, deepseek_v32::model),
+    Kind("dots1", USUAL, dots1::model),
+    Kind("ernie4_5_moe", USUAL, ernie4_5_moe::model),
     Kind("exaone4", USUAL, exaone4::model),
     Kind("falcon", TRANSFORMER, falcon::model),
     Kind("gemma", USUAL, gemma::model),
@@ -98,17 +122,27 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("gemma4_text", USUAL, gemma4::model),
     Kind("glm4", USUAL, glm4::model),
     Kind("glm4_moe", USUAL, glm4_moe::model),
+    Kind("glm4_moe_lite", USUAL, glm4_moe_lite::model),
+    Kind("glm_moe_dsa", USUAL, glm_moe_dsa::model),
+    Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neo", TRANSFORMER, gpt_neo::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
     Kind("gptj", TRANSFORMER, gptj::model),
     Kind("granite", USUAL, granite::model),
+    Kind("granitemoe", USUAL, granitemoe::model),
     Kind("hunyuan_v1_dense", USUAL, hunyuan_v1_dense::model),
+    Kind("hunyuan_v1_moe", USUAL, hunyuan_v1_moe::model),
+    Kind("hy_v3", USUAL, hy_v3::model),
+    Kind("kimi_k2", USUAL, kimi_k2::model),
     Kind("lfm2", USUAL, lfm2::model),
     Kind("llama", USUAL, llama::model),
+    Kind("llama4_text", USUAL, llama4_text::model),
+    Kind("minimax_m2", USUAL, minimax_m2::model),
     Kind("ministral3", USUAL, ministral3::model),
     Kind("mistral", USUAL, mistral::model),
+    Kind("mistral4", USUAL, mistral4::model),
     Kind("mixtral", USUAL, mixtral::model),
     Kind("mpt", TRANSFORMER, mpt::model),
     Kind("nemotron", USUAL, nemotron::model),
@@ -119,7 +153,9 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("opt", OPT, opt::model),
     Kind("phi", USUAL, phi::model),
     Kind("phi3", USUAL, phi3::model),
+    Kind("phimoe", USUAL, phimoe::model),
     Kind("qwen2", USUAL, qwen2::model),
+    Kind("qwen2_moe", USUAL, qwen2_moe::model),
     Kind("qwen3", USUAL, qwen3::model),
     Kind("qwen3_5_moe_text", USUAL, qwen3_5::mixture),
     Kind("qwen3_5_text", USUAL, qwen3_5::dense),
@@ -136,6 +172,8 @@ const ARCHITECTURES: &[Kind] = &[
 const AROUND: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
     ("gemma4", "gemma4_text"),
+    ("kimi_k25", "kimi_k2"),
+    ("llama4", "llama4_text"),
     ("mistral3", "mistral"),
     ("qwen3_5", "qwen3_5_text"),
     ("qwen3_5_moe", "qwen3_5_moe_text"),

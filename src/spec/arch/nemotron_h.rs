@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::decoder::head_sizes;
-use super::glm4_moe;
+use super::experts::{ONE_GROUP, Sizes};
 use super::names::Names;
 use crate::error::Result;
 use crate::outside::shown;
@@ -149,6 +149,7 @@ impl Parts<'_> {
         let (c, top_k) = (self.c, self.c.size("num_experts_per_tok")?);
         let num_experts = c.experts(&["n_routed_experts"], top_k, layers.len() + 1)?;
         let intermediate = c.size("moe_intermediate_size")?;
+        let sizes = Sizes { num_experts, top_k, intermediate, activation: Activation::ReluSquared };
         let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1);
         let width = c.size("moe_shared_expert_intermediate_size")?;
         let expert = |e: usize| self.mlp(&format!("{name}experts.{e}."), intermediate, false);
@@ -158,7 +159,7 @@ impl Parts<'_> {
             top_k,
             router: Router {
                 linear: Linear::new(&format!("{name}gate"), num_experts, self.hidden, false),
-                scoring: glm4_moe::scoring(c, num_experts, top_k)?,
+                scoring: ONE_GROUP.scoring(c, sizes)?,
                 correction_bias: Some(TensorSpec::new(format!("{name}gate.e_score_correction_bias"), [num_experts])),
             },
             experts: Arc::new(Experts::Separate((0..num_experts).map(expert).collect())),

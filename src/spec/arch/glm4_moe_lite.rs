@@ -1,0 +1,17 @@
+//! GLM-4.7-Flash (`model_type` "glm4_moe_lite"). Facts: transformers `modeling_glm4_moe_lite`.
+//!
+//! DeepSeek-V3's attention and mixtures. Which layers are dense is said by `mlp_layer_types` alone, else it is the first.
+
+use super::deepseek_v3;
+use super::experts::{Grouped, ONE_GROUP};
+use super::names::Names;
+use crate::error::Result;
+use crate::spec::Model;
+use crate::spec::config::Config;
+
+const ROUTER: Grouped = Grouped { factor: 1.8, ..ONE_GROUP };
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    c.without_effect(&["first_k_dense_replace"]);
+    deepseek_v3::family(c, names, "glm4_moe_lite", 1, &ROUTER)
+}

@@ -1,0 +1,62 @@
+//! Phi-3.5-MoE (`model_type` "phimoe"). Facts: transformers `modeling_phimoe`; Abdin et al. 2024.
+//!
+//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral, are chosen one after the other,
+//! each weighed among those whose logits are near its own.
+
+use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
+use super::experts::{self, Sizes};
+use super::names::Names;
+use crate::error::Result;
+use crate::spec::config::Config;
+use crate::spec::rope::{Rope, Scaling};
+use crate::spec::rope_config::{self, RopeDefaults};
+use crate::spec::{Divisor, Ffn, MaxPositions, Mixer, Model, Score, Scoring, TensorSpec};
+use crate::vocabulary::NormKind;
+
+const ROPE: RopeDefaults = RopeDefaults {
+    theta: 1_000_000.0,
+    read_elsewhere: &["short_mscale", "long_mscale"],
+    longrope: &["su"],
+    ..rope_config::DEFAULTS
+};
+const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
+/// Of `router_jitter_noise`.
+const JITTER: f64 = 0.01;
+
+pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let mut decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
+    let max_positions = magnitudes(c, &mut decoder.rope)?;
+    let (bias, head_bias) = (c.bool_or("attention_bias", false)?, c.bool_or("lm_head_bias", false)?);
+    let window = sliding_window(c)?;
+    // Noise of training.
+    c.without_effect(&["input_jitter_noise"]);
+    let jitter = c.opt_f64("router_jitter_noise")?.unwrap_or(JITTER) as f32;
+    let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;
+    if sizes.top_k != 2 {
+        return Err(c.wrong("num_experts_per_tok", &format!("is {}; the router chooses two experts", sizes.top_k)));
+    }
+    let layers = (0..decoder.layers).map(|i| {
+        let mut attention = decoder.attention(i, bias);
+        attention.span = span(window);
+        let prefix = format!("{}block_sparse_moe.", decoder.layer(i));
+        let scoring = Scoring::new(Score::SparseMixer { jitter }, Divisor::One);
+        let mut moe = experts::separate(&prefix, decoder.hidden, sizes, scoring);
+        moe.experts = experts::called(["w1", "w3", "w2"], &prefix, decoder.hidden, sizes);
+        decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe)))
+    });
+    let mut model = decoder.model("phimoe", layers.collect());
+    model.max_positions = max_positions;
+    model.head_bias = head_bias.then(|| TensorSpec::new("lm_head.bias", [model.vocab_size]));
+    Ok(model)
+}
+
+/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are those of short sequences for long
+/// ones too, which transformers computes with `long_mscale`. Where that is another factor, longer sequences are refused.
+fn magnitudes(c: &Config, rope: &mut Rope) -> Result<Option<MaxPositions>> {
+    let Scaling::LongRope { short, long, original, attention_factor } = &mut rope.scaling else { return Ok(None) };
+    let parameter = |name| rope_config::parameter(c, &DEFAULTS.rope, name);
+    let (of_short, of_long) = (parameter("short_mscale")?, parameter("long_mscale")?);
+    (*long, *attention_factor) = (short.clone(), of_short);
+    let why = "longer ones turn by cosines and sines of another magnitude, which is not computed";
+    Ok((of_short != of_long).then_some(MaxPositions { positions: *original as usize, why }))
+}
