@@ -92,6 +92,60 @@ fn ropes_spelled_twice_are_compared_after_reading() {
     assert_eq!(plain.unwrap().inverse_frequencies(1), rope(r#"{"rope_theta": 1e6}"#).unwrap().inverse_frequencies(1));
 }
 
+/// The rope of the layers of one type, of an architecture whose types have their own.
+fn of_type(text: &str, name: &str) -> Result<Rope> {
+    const FULL: RopeDefaults =
+        RopeDefaults { theta: 1e6, layer_types: &["full_attention", "sliding_attention"], ..DEFAULTS };
+    const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_keys: &["rope_local_base_freq"], ..FULL };
+    let main = name == "full_attention";
+    let defaults = if main { FULL } else { SLIDING };
+    Rope::of_type(&Config::parse(text, "config.json").unwrap(), 64, name, main, &defaults)
+}
+
+#[test]
+fn types_of_layers_have_ropes_of_their_own_in_both_spellings() {
+    let old =
+        r#"{"rope_theta": 5e5, "rope_local_base_freq": 2e4, "rope_scaling": {"rope_type": "linear", "factor": 8}}"#;
+    let new = r#"{"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500000},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20000}}}"#;
+    for name in ["full_attention", "sliding_attention"] {
+        assert_eq!(of_type(old, name).unwrap(), of_type(new, name).unwrap(), "{name}");
+    }
+    let (full, sliding) = (of_type(old, "full_attention").unwrap(), of_type(old, "sliding_attention").unwrap());
+    assert_eq!((full.theta, sliding.theta), (5e5, 2e4));
+    assert_ne!(full.scaling, sliding.scaling);
+    // What is left out is the default of each type; `rope_theta` is that of the main type alone.
+    let bare = |text: &str, name: &str| of_type(text, name).unwrap().theta;
+    assert_eq!((bare("{}", "full_attention"), bare("{}", "sliding_attention")), (1e6, 1e4));
+    assert_eq!(bare(r#"{"rope_theta": 3e5}"#, "sliding_attention"), 1e4);
+    let error = of_type(r#"{"rope_parameters": {"rope_theta": 1e6}}"#, "full_attention").unwrap_err();
+    assert!(error.message.contains("where objects for full_attention, sliding_attention are expected"), "{error}");
+}
+
+#[test]
+fn longrope_takes_its_factors_by_the_length_of_the_sequence() {
+    let with = |short: f64, long: f64, more: &str| {
+        let list = |factor: f64| vec![factor; 32];
+        rope(&format!(
+            r#"{{"max_position_embeddings": 256, "original_max_position_embeddings": 16, "rope_scaling":
+                {{"type": "longrope", {more} "short_factor": {:?}, "long_factor": {:?}}}}}"#,
+            list(short),
+            list(long)
+        ))
+    };
+    let (plain, rope) = (rope("{}").unwrap(), with(2.0, 4.0, "").unwrap());
+    for (positions, factor) in [(16, 2.0), (17, 4.0)] {
+        let expected: Vec<f32> = plain.inverse_frequencies(1).iter().map(|frequency| frequency / factor).collect();
+        assert_eq!(rope.inverse_frequencies(positions), expected, "{positions}");
+    }
+    // sqrt(1 + ln 16 / ln 16), unless the config says another.
+    assert_eq!(rope.table_factor(), 2f32.sqrt());
+    assert_eq!(with(2.0, 4.0, r#""factor": 1.0,"#).unwrap().table_factor(), 1.0);
+    assert_eq!(with(2.0, 4.0, r#""attention_factor": 1.25,"#).unwrap().table_factor(), 1.25);
+    let error = with(2.0, 0.0, "").unwrap_err();
+    assert!(error.message.contains("`rope_scaling.long_factor` is no list of 32 positive numbers"), "{error}");
+}
+
 #[test]
 fn ropes_by_type_of_layer_are_read_where_all_are_equal() {
     let of = |full: &str, sliding: &str| {
@@ -123,8 +177,8 @@ fn an_original_context_beside_the_object_comes_first() {
 
 #[test]
 fn an_unknown_setting_is_an_error_that_names_it() {
-    let error = rope(r#"{"rope_scaling": {"rope_type": "longrope", "factor": 2}}"#).unwrap_err();
-    assert!(error.message.contains("`rope_scaling.rope_type` is \"longrope\""), "{error}");
+    let error = rope(r#"{"rope_scaling": {"rope_type": "ntk", "factor": 2}}"#).unwrap_err();
+    assert!(error.message.contains("`rope_scaling.rope_type` is \"ntk\""), "{error}");
     let error = rope(r#"{"rope_scaling": {"rope_type": "linear", "factor": 2, "betta": 1}}"#).unwrap_err();
     assert!(error.message.contains("`rope_scaling.betta`"), "{error}");
     let error = rope(r#"{"rope_scaling": {"factor": 4}}"#).unwrap_err();
