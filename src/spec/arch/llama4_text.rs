@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::decoder::{Decoder, Defaults, LLAMA, full_attention};
 use super::experts::{self, Sizes};
 use super::names::Names;
@@ -30,7 +32,12 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(&["for_llm_compressor"]);
     let normed = c.bool_or("use_qk_norm", true)?;
-    let growth = c.bool_or("attn_temperature_tuning", true)?.then_some(QueryGrowth {
+    // The first releases have a number for true.
+    let tuned = match c.get("attn_temperature_tuning") {
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        _ => c.bool_or("attn_temperature_tuning", true)?,
+    };
+    let growth = tuned.then_some(QueryGrowth {
         beta: c.opt_f64("attn_scale")?.unwrap_or(GROWTH.0),
         original: c.opt_f64("floor_scale")?.unwrap_or(GROWTH.1),
         offset: 1,

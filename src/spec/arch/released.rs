@@ -205,3 +205,25 @@ fn settings_that_cannot_be_computed_are_refused_by_name() {
     let narrow = RELEASES[1].config.replace(r#""hidden_size": 2880"#, r#""hidden_size": 2890"#);
     assert!(spec(&narrow).unwrap_err().message.contains("`hidden_size` is 2890, not a multiple of the 32 values"));
 }
+
+#[test]
+fn a_model_with_an_indexer_is_computed_for_as_many_positions_as_that_chooses() {
+    for config in [
+        include_str!("../../../tests/fixtures/deepseek_v32/config.json"),
+        include_str!("../../../tests/fixtures/glm_moe_dsa/config.json"),
+    ] {
+        let most = |value: &str| spec(&with(config, "index_topk", value)).unwrap().max_positions.unwrap().positions;
+        assert_eq!((most("2048"), most("16"), most("null")), (2048, 16, 2048));
+        assert!(spec(&with(config, "index_topk", "0")).unwrap_err().message.contains("`index_topk` is 0"));
+    }
+}
+
+#[test]
+fn longer_sequences_of_another_magnitude_are_refused_and_those_of_the_same_are_not() {
+    let config = include_str!("../../../tests/fixtures/phimoe/config.json");
+    let most = |config: &str| spec(config).unwrap().max_positions.map(|max| max.positions);
+    assert_eq!(most(config), None);
+    let other = config.replace("\"long_mscale\": 1.243163121016122", "\"long_mscale\": 1.5");
+    assert_ne!(other, config);
+    assert_eq!(most(&other), Some(4096));
+}
