@@ -35,6 +35,8 @@ pub const LLAMA: Defaults = Defaults {
     rope: rope_config::DEFAULTS,
 };
 
+/// Heads of a layer; the most that are released have some hundreds.
+const MAX_HEADS: usize = 1 << 14;
 /// Of `sliding_window` in the Qwen family.
 const QWEN_SLIDING_WINDOW: usize = 4096;
 
@@ -163,8 +165,11 @@ impl Decoder {
 /// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their number.
 ///
 /// # Errors
-/// `unsupported` where that is no whole number.
+/// `unsupported` where that is no whole number, or there are more heads than any model has.
 pub fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
+    if heads > MAX_HEADS {
+        return Err(c.wrong(key, &format!("is {heads}, more heads than any model has")));
+    }
     if !hidden.is_multiple_of(heads) {
         return Err(c.wrong(key, &format!("is {heads}, which does not divide the hidden size {hidden}")));
     }
