@@ -161,6 +161,22 @@ fn ropes_by_type_of_layer_are_read_where_all_are_equal() {
     assert!(error.message.contains("is the rope of a type of layer that this architecture does not have"), "{error}");
 }
 
+/// As HunYuanDenseV1RotaryEmbedding does: base * alpha^(d / (d - 2)), however long the sequence is.
+#[test]
+fn alpha_stretches_the_base_where_dynamic_means_that() {
+    let of = |scaling: &str| {
+        let text = format!(r#"{{"rope_theta": 100, "max_position_embeddings": 8, "rope_scaling": {scaling}}}"#);
+        let defaults = RopeDefaults { alpha: true, ..DEFAULTS };
+        Rope::from_config(&Config::parse(&text, "config.json").unwrap(), 4, &defaults)
+    };
+    let stretched = of(r#"{"type": "dynamic", "alpha": 3.0, "factor": 1.0, "mscale": 1.0}"#).unwrap();
+    assert!((stretched.theta - 900.0).abs() < 1e-9);
+    assert_eq!(stretched.inverse_frequencies(1), stretched.inverse_frequencies(100));
+    let error = of(r#"{"type": "dynamic", "factor": 2.0}"#).unwrap_err();
+    assert!(error.message.contains("`rope_scaling.alpha` is missing"), "{error}");
+    assert_eq!(of("null").unwrap().theta, 100.0);
+}
+
 /// As `standardize_rope_params` does.
 #[test]
 fn an_original_context_beside_the_object_comes_first() {

@@ -12,8 +12,7 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Attention, Ffn, HeadNorm, Layer, Mixer, Mlp, Model, Norm, QkNorm, TensorSpec};
 use crate::vocabulary::{NormKind, Pairs};
 
-/// Neighbouring dimensions turn together.
-pub const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 /// Of both generations, but for the rope.
 pub const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, tied: true, rope: ROPE, ..LLAMA };

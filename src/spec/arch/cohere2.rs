@@ -3,13 +3,12 @@
 //!
 //! As Cohere's first generation, with windows in three layers of four; those turn, the others have no positions.
 
-use super::cohere::{DEFAULTS, ROPE, parallel};
+use super::cohere::{DEFAULTS, parallel};
 use super::decoder::{Decoder, layer_windows, sliding_window};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::Model;
 use crate::spec::config::Config;
-use crate::spec::rope::Rope;
 use crate::vocabulary::{NormKind, Span};
 
 /// Of `sliding_window`.
@@ -18,14 +17,7 @@ const WINDOW: usize = 4096;
 const PATTERN: usize = 4;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let mut decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
-    let head_dim = decoder.hidden / decoder.heads.heads;
-    if decoder.heads.head_dim != head_dim {
-        let says = format!("is {}; as in transformers, it is {head_dim} by the other sizes", decoder.heads.head_dim);
-        c.tell("head_dim", &says);
-        decoder.heads.head_dim = head_dim;
-        decoder.rope = Rope::from_config(c, head_dim, &ROPE)?;
-    }
+    let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let pattern = match c.opt_usize("sliding_window_pattern")?.unwrap_or(PATTERN) {
         0 => return Err(c.wrong("sliding_window_pattern", "is 0")),
         pattern => pattern,

@@ -43,6 +43,9 @@ pub const LLAMA: Defaults = Defaults {
     rope_of: None,
 };
 
+/// Heads of a layer; the most that are released have some hundreds.
+const MAX_HEADS: usize = 1 << 14;
+
 /// Names of the norms behind attention and feed-forward network where none stand before them (OLMo 2).
 pub const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
 
@@ -210,8 +213,11 @@ impl Decoder {
 /// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their number.
 ///
 /// # Errors
-/// `unsupported` where that is no whole number.
+/// `unsupported` where that is no whole number, or there are more heads than any model has.
 pub fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
+    if heads > MAX_HEADS {
+        return Err(c.wrong(key, &format!("is {heads}, more heads than any model has")));
+    }
     if !hidden.is_multiple_of(heads) {
         return Err(c.wrong(key, &format!("is {heads}, which does not divide the hidden size {hidden}")));
     }

@@ -85,6 +85,9 @@ fn alternating(layers: usize) -> Vec<String> {
 fn expanded(types: &Value, layers: usize) -> Option<Vec<String>> {
     let mut kinds = Vec::new();
     for pair in types.as_array()? {
+        if kinds.len() > layers {
+            break;
+        }
         let [once, times] = pair.as_array()?.as_slice() else { return None };
         let once = once.as_array()?.iter().map(|kind| kind.as_str().map(str::to_string)).collect::<Option<Vec<_>>>()?;
         let times = usize::try_from(times.as_u64()?).ok()?.min(layers + 1);

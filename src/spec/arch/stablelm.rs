@@ -16,13 +16,21 @@ const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.25), ..r
 const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, num_key_value_heads: Some(32), rope: ROPE, ..LLAMA };
 
+/// Norms of the queries of all layers; the 12B has 1,280.
+const MAX_NORMS: usize = 1 << 17;
+
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    // Its rotary embedding would have this size, its projections would not.
+    c.only("head_dim", (c.size("hidden_size")? / c.size("num_attention_heads")?).into())?;
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
     let bias = c.bool_or("use_qkv_bias", false)?;
     let (with_norms, parallel) = (c.bool_or("qk_layernorm", false)?, c.bool_or("use_parallel_residual", false)?);
     let heads = decoder.heads;
+    if with_norms && heads.heads.saturating_mul(decoder.layers) > MAX_NORMS {
+        return Err(c.wrong("num_attention_heads", "makes more norms of heads than any model has"));
+    }
     let layers = (0..decoder.layers).map(|i| {
         let name = |part: &str| format!("{}{part}", decoder.layer(i));
         let mut attention = decoder.attention(i, bias);
