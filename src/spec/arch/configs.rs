@@ -93,8 +93,11 @@ fn every_row_of_the_table_holds() {
     for model_type in supported() {
         let fixture = fixture(model_type);
         let plain = spec(&fixture);
+        let config = Config::parse(&Value::Object(fixture.clone()).to_string(), "config.json").unwrap();
+        model(&config, &Released).unwrap();
         for name in keys::names() {
-            let Some(row) = keys::row(name, model_type) else {
+            // What an architecture reads itself has its own meaning there.
+            let Some(row) = keys::row(name, model_type).filter(|_| !config.was_read(name)) else {
                 continue;
             };
             let with = |value: &Value| {
