@@ -98,6 +98,12 @@ impl Config {
         self.get(key).is_some()
     }
 
+    /// Whether somebody has asked for `key`.
+    #[cfg(test)]
+    pub fn was_read(&self, key: &str) -> bool {
+        self.read.borrow().contains(key)
+    }
+
     /// Not there at all, not even as null.
     pub fn missing(&self, key: &str) -> bool {
         !self.map.contains_key(key)

@@ -93,13 +93,47 @@ pub struct Row {
 }
 
 const DECODERS: &[&str] = &["glm4_moe", "gpt_oss", "llama", "mixtral", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
-/// All whose weights are read as they are; `quantization_config` says how those of gpt-oss are stored.
-const WITHOUT_STORED_FORMAT: &[&str] =
-    &["glm4_moe", "gpt2", "llama", "mixtral", "olmoe", "opt", "qwen3", "qwen3_moe", "qwen3_next"];
 const WITHOUT_SHARED: &[&str] = &["gpt2", "gpt_oss", "llama", "mixtral", "olmoe", "opt", "qwen3", "qwen3_moe"];
-const WITHOUT_QK_NORM: &[&str] = &["gpt2", "gpt_oss", "llama", "mixtral", "opt"];
-const WITH_QK_NORM: &[&str] = &["olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
-const WITHOUT_LAYER_TYPES: &[&str] = &["glm4_moe", "gpt2", "llama", "mixtral", "olmoe", "opt", "qwen3_moe"];
+const WITHOUT_QK_NORM: &[&str] = &[
+    "gemma",
+    "gemma2",
+    "glm4",
+    "gpt2",
+    "gpt_oss",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "nemotron",
+    "opt",
+    "phi3",
+    "qwen2",
+    "seed_oss",
+    "smollm3",
+    "starcoder2",
+];
+const WITH_QK_NORM: &[&str] = &["exaone4", "gemma3_text", "olmo3", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
+const WITHOUT_LAYER_TYPES: &[&str] = &[
+    "apertus",
+    "gemma",
+    "glm4",
+    "glm4_moe",
+    "gpt2",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "nemotron",
+    "olmoe",
+    "opt",
+    "phi3",
+    "qwen3_moe",
+    "seed_oss",
+    "starcoder2",
+];
+/// Those whose modeling file has no sliding window.
+const WITHOUT_WINDOW: &[&str] =
+    &["apertus", "gemma", "glm4", "glm4_moe", "gpt2", "granite", "llama", "nemotron", "opt", "qwen3_next", "seed_oss"];
 
 const fn any(keys: &'static [&'static str], because: &'static str) -> Row {
     Row { keys, of: &[], at: At::Any, because, otherwise: "" }
@@ -187,7 +221,7 @@ pub const ROWS: &[Row] = &[
     only(&["alibi", "parallel_attn", "use_parallel_residual", "use_mqa", "multi_query"], At::Off, "not asked for, as without it",
         "it asks for a kind of layer that no class of this architecture computes"),
     only(&["quantization_config"], At::NothingQuantised, "quantizers.auto: a method of that name does not exist, so nothing is unpacked",
-        "the weights are stored quantised, in a way that is not read").of(WITHOUT_STORED_FORMAT),
+        "the weights are stored quantised, in a way that is not read"),
     only(&["quantization", "compression_config"], At::Never, "the weights are stored quantised",
         "the weights are stored quantised, in a way that is not read"),
     only(&["draft_vocab_size", "eagle_config", "dflash_config", "target_model_type", "num_target_layers"], At::Never,
@@ -210,13 +244,15 @@ pub const ROWS: &[Row] = &[
     any(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
         "layers for multi-token prediction are no part of a forward pass").of(&["qwen3_next"]),
     only(&["mamba_ssm_dtype"], At::Text(&["float32"]), "the delta rule is computed in f32", "it asks for another format of the delta rule's state").of(&["qwen3_next"]),
-    any(&["max_window_layers"], "only modeling_qwen2 and modeling_qwen3 know it").of(&["glm4_moe", "gpt_oss", "llama", "mixtral", "olmoe", "qwen3_moe", "qwen3_next"]),
+    any(&["max_window_layers"], "only modeling_qwen2 and modeling_qwen3 know it")
+        .of(&["glm4_moe", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "seed_oss"]),
     any(&["use_sliding_window"], "modeling_qwen3_next has no windows").of(&["qwen3_next"]),
-    only(&["use_sliding_window"], At::Off, "it switches nothing on; mixtral and gpt_oss read `sliding_window` alone",
+    only(&["use_sliding_window"], At::Off, "it switches nothing on; those of them that have windows read `sliding_window` alone",
         "it asks for a sliding window by a switch that this architecture does not have")
-        .of(&["glm4_moe", "gpt2", "gpt_oss", "llama", "mixtral", "olmoe", "opt"]),
+        .of(&["apertus", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "gpt2", "gpt_oss", "granite", "llama", "mistral", "mixtral",
+              "nemotron", "olmo3", "olmoe", "opt", "phi3", "seed_oss", "starcoder2"]),
     only(&["sliding_window"], At::Told, "the modeling file does not read it: every layer sees all that came before", "")
-        .of(&["glm4_moe", "gpt2", "llama", "opt", "qwen3_next"]),
+        .of(WITHOUT_WINDOW),
     only(&["sliding_window"], At::Off, "modeling_olmoe hands it to flash attention only, which then has no window",
         "transformers computes it with flash attention and leaves it out with the other kinds").of(&["olmoe"]),
     only(&["layer_types"], At::AllFull, "the modeling file does not read it; full attention is what all layers have",
@@ -227,9 +263,11 @@ pub const ROWS: &[Row] = &[
         "it asks for queries and keys without norms, which every class of this architecture has").of(WITH_QK_NORM),
     only(&["qkv_bias", "use_bias", "use_qkv_bias", "bias", "lm_head_bias", "head_bias"], At::Off, "no such bias, as without it; `attention_bias` is another key",
         "it asks for biases by a key that no class of this architecture reads").of(DECODERS),
-    only(&["attention_bias"], At::Off, "MixtralAttention has no biases", "it asks for biases, which MixtralAttention does not have").of(&["mixtral"]),
+    only(&["attention_bias"], At::Off, "attention of these has no biases", "it asks for biases, which attention of this architecture does not have")
+        .of(&["exaone4", "mistral", "mixtral"]),
     only(&["mlp_bias"], At::Off, "MLPs and experts without biases", "it asks for biases in the MLPs, which this architecture does not have")
-        .of(&["glm4_moe", "mixtral", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"]),
+        .of(&["exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "mistral", "mixtral", "olmo3", "olmoe", "qwen2", "qwen3",
+              "qwen3_moe", "qwen3_next"]),
     only(&["shared_expert_intermediate_size", "n_shared_experts", "num_shared_experts"], At::Off, "no shared expert, as without it",
         "it asks for a shared expert, which this architecture does not have").of(WITHOUT_SHARED),
     only(&["first_k_dense_replace"], At::Off, "no dense layers before the mixtures", "it asks for dense layers, which `mlp_only_layers` names here")
