@@ -270,12 +270,6 @@ impl Config {
         }
     }
 
-    /// Whether somebody has looked for `key`.
-    #[cfg(test)]
-    pub fn was_read(&self, key: &str) -> bool {
-        self.read.borrow().contains(key)
-    }
-
     /// Marks keys of a section that have no effect.
     pub fn without_effect(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
