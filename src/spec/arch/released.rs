@@ -212,10 +212,10 @@ fn a_model_with_an_indexer_is_computed_for_as_many_positions_as_that_chooses() {
         include_str!("../../../tests/fixtures/deepseek_v32/config.json"),
         include_str!("../../../tests/fixtures/glm_moe_dsa/config.json"),
     ] {
-        let config = &config.replace("\"index_topk\": 2048,", "");
-        let most = |value: &str| spec(&with(config, "index_topk", value)).unwrap().max_positions.unwrap().positions;
+        let with = |value: &str| spec(&config.replace("\"index_topk\": 2048", &format!("\"index_topk\": {value}")));
+        let most = |value: &str| with(value).unwrap().max_positions.unwrap().positions;
         assert_eq!((most("2048"), most("16"), most("null")), (2048, 16, 2048));
-        assert!(spec(&with(config, "index_topk", "0")).unwrap_err().message.contains("`index_topk` is 0"));
+        assert!(with("0").unwrap_err().message.contains("`index_topk` is 0"));
     }
 }
 
