@@ -1,0 +1,374 @@
+//! The object of a config that says how ropes turn, with errors that name the key inside it.
+
+use serde_json::{Map, Value, json};
+
+use super::config::{Config, shown};
+use super::rope::{Rope, Scaling, yarn_mscale};
+use crate::error::{Error, Result};
+use crate::outside;
+use crate::vocabulary::Pairs;
+
+/// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
+const BETA_FAST: f64 = 32.0;
+const BETA_SLOW: f64 = 1.0;
+
+/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a warning for the others
+/// (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
+const ROPE_KEYS: &[&str] = &[
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "short_factor",
+    "long_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "mrope_section",
+];
+
+/// Keys that other programs write there and transformers ignores with a warning: for vLLM (`attn_factor`,
+/// `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and Qwen-VL families (`alpha`, `mrope_interleaved`).
+const FOREIGN_ROPE_KEYS: &[&str] = &["attn_factor", "extrapolation_factor", "finetuned", "alpha", "mrope_interleaved"];
+
+/// What transformers takes for the rope of an architecture where its config says nothing.
+pub struct RopeDefaults {
+    pub theta: f64,
+    /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
+    pub partial_rotary_factor: Option<f64>,
+    /// Other names that the config has for `rope_theta` and `partial_rotary_factor`, beside them.
+    pub theta_keys: &'static [&'static str],
+    pub share_keys: &'static [&'static str],
+    pub pairs: Pairs,
+    /// Types of layers, for each of which `rope_parameters` may hold an object.
+    pub layer_types: &'static [&'static str],
+    /// A base that `alpha` stretches once and for all is what the kind "dynamic" means (Hunyuan).
+    pub alpha: bool,
+    /// Keys of `rope_parameters` that say nothing of angles: the architecture reads them itself.
+    pub read_elsewhere: &'static [&'static str],
+    /// `rope_parameters` as JSON, where they are left out altogether.
+    pub parameters: Option<&'static str>,
+    /// Other names for the kind of scaling that is called "longrope".
+    pub longrope: &'static [&'static str],
+}
+
+/// Llama's own, which most relatives keep.
+pub const DEFAULTS: RopeDefaults = RopeDefaults {
+    theta: 10_000.0,
+    partial_rotary_factor: None,
+    theta_keys: &[],
+    share_keys: &[],
+    pairs: Pairs::Halves,
+    layer_types: &[],
+    alpha: false,
+    read_elsewhere: &[],
+    parameters: None,
+    longrope: &[],
+};
+
+/// The object under `key`, if there is one.
+pub fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+    match c.get(key) {
+        None => Ok(None),
+        Some(Value::Object(map)) => Ok(Some(map)),
+        Some(other) => Err(c.wrong(key, &format!("is {}, expected an object", shown(other)))),
+    }
+}
+
+pub fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
+    Section { c, key, params, of: Of::Model }
+}
+
+/// The `rope_scaling` or `rope_parameters` object, with errors that name the key inside it.
+pub struct Section<'a> {
+    pub c: &'a Config,
+    pub key: &'static str,
+    pub params: &'a Map<String, Value>,
+    pub of: Of,
+}
+
+/// The layers that an object is read for: all of them, or those of one type that have a rope of their own.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Of {
+    Model,
+    /// Keys beside the object count for these layers.
+    MainType,
+    /// They do not.
+    OtherType,
+}
+
+impl Section<'_> {
+    fn number(&self, name: &str) -> Result<Option<f64>> {
+        match self.params.get(name).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.wrong(name, &format!("is {}, expected a number", shown(value)))),
+            },
+        }
+    }
+
+    pub fn required(&self, name: &str) -> Result<f64> {
+        self.number(name)?.ok_or_else(|| self.wrong(name, "is missing"))
+    }
+
+    fn wrong(&self, name: &str, problem: &str) -> Error {
+        self.c.wrong(&format!("{}.{name}", self.key), problem)
+    }
+
+    fn tell(&self, name: &str, says: &str) {
+        self.c.tell(&format!("{}.{name}", self.key), says);
+    }
+
+    /// A number that stands inside the object or beside it. Inside counts, as in the reference.
+    fn inside_or_beside(&self, name: &str) -> Result<Option<f64>> {
+        let (inside, beside) = (self.number(name)?, self.c.opt_f64(name)?.filter(|_| self.of != Of::OtherType));
+        if let (Some(inside), Some(beside)) = (inside, beside)
+            && inside != beside
+        {
+            let (c, key) = (self.c, self.key);
+            c.tell(
+                name,
+                &format!("is {beside}, but `{key}.{name}` is {inside}; as in transformers, the latter counts"),
+            );
+        }
+        Ok(inside.or(beside))
+    }
+
+    pub fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
+        if self.params.values().any(Value::is_object) {
+            return self.read_layers(head_dim, defaults);
+        }
+        let beside = |keys: &[&str]| keys.iter().map(|key| self.c.opt_f64(key)).collect::<Result<Vec<_>>>();
+        let (thetas, shares) = (beside(defaults.theta_keys)?, beside(defaults.share_keys)?);
+        let theta = self.inside_or_beside("rope_theta")?.or(thetas.into_iter().flatten().next());
+        let theta = theta.unwrap_or(defaults.theta);
+        let share = self.inside_or_beside("partial_rotary_factor")?.or(shares.into_iter().flatten().next());
+        if defaults.partial_rotary_factor.is_none() && share.is_some_and(|share| share != 1.0) {
+            return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
+        }
+        let share = share.or(defaults.partial_rotary_factor).unwrap_or(1.0);
+        let dim = (head_dim as f64 * share) as usize;
+        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
+            return Err(self.c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
+        }
+        if defaults.alpha && self.kind()? == "dynamic" {
+            let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
+            // Every release has the others beside it.
+            self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
+            return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
+        }
+        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
+    }
+
+    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.
+    fn read_layers(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
+        let mut first: Option<(&str, Rope)> = None;
+        for (name, value) in self.params {
+            let Some(params) = value.as_object() else {
+                let problem = format!("is {} beside the ropes of layer types", shown(value));
+                return Err(self.wrong(&outside::shown(name), &problem));
+            };
+            if !defaults.layer_types.contains(&name.as_str()) {
+                let name = outside::shown(name);
+                return Err(self.wrong(&name, "is the rope of a type of layer that this architecture does not have"));
+            }
+            let rope = Section { params, ..*self }.read(head_dim, defaults)?;
+            match &first {
+                Some((other, same)) if !same.turns_like(&rope) => {
+                    let problem = format!("differs from `{other}`: layers with ropes of their own are not computed");
+                    return Err(self.wrong(name, &problem));
+                }
+                Some(_) => {}
+                None => first = Some((name.as_str(), rope)),
+            }
+        }
+        Ok(first.expect("some value is an object").1)
+    }
+
+    /// The kind of scaling: `rope_type`, or `type` in configs before 4.45.
+    fn kind(&self) -> Result<&str> {
+        let text = |name: &str| match self.params.get(name).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(self.wrong(name, &format!("is {}, expected a text", shown(other)))),
+        };
+        match (text("rope_type")?, text("type")?) {
+            (Some(kind), Some(old)) if kind != old => {
+                let says = format!(
+                    "is \"{}\", but `rope_type` is \"{}\", which counts",
+                    outside::shown(old),
+                    outside::shown(kind)
+                );
+                self.tell("type", &says);
+                Ok(kind)
+            }
+            (kind, old) => Ok(kind.or(old).unwrap_or("default")),
+        }
+    }
+
+    /// The context before it was stretched. A key beside the object comes first, as in the reference, and where there is
+    /// none the model's context is taken.
+    fn original(&self) -> Result<f64> {
+        const NAME: &str = "original_max_position_embeddings";
+        match (self.c.opt_f64(NAME)?, self.number(NAME)?) {
+            (Some(beside), Some(inside)) if inside != beside => {
+                self.tell(
+                    NAME,
+                    &format!("is {inside}, but `{NAME}` beside it is {beside}; as in transformers, the latter counts"),
+                );
+                Ok(beside)
+            }
+            (Some(original), _) | (None, Some(original)) => Ok(original),
+            (None, None) => self.c.f64("max_position_embeddings"),
+        }
+    }
+
+    fn scaling(&self, dim: usize, defaults: &RopeDefaults) -> Result<Scaling> {
+        let kind = self.kind()?;
+        let kind = if defaults.longrope.contains(&kind) { "longrope" } else { kind };
+        let (scaling, read): (Scaling, &[&str]) = match kind {
+            "default" => {
+                if let Some(factor) = self.number("factor")?.filter(|factor| *factor != 1.0) {
+                    let problem =
+                        format!("is {factor}, but the rope type \"default\" scales nothing; which type is meant?");
+                    return Err(self.wrong("factor", &problem));
+                }
+                (Scaling::None, &["factor"])
+            }
+            "linear" => (Scaling::Linear { factor: self.required("factor")? }, &["factor"]),
+            "dynamic" => {
+                let scaling = Scaling::Dynamic {
+                    factor: self.required("factor")?,
+                    // Not `original_max_position_embeddings`, which the reference does not read here.
+                    original: self.c.f64("max_position_embeddings")?,
+                };
+                (scaling, &["factor"])
+            }
+            "llama3" => {
+                let scaling = Scaling::Llama3 {
+                    factor: self.required("factor")?,
+                    low_freq_factor: self.required("low_freq_factor")?,
+                    high_freq_factor: self.required("high_freq_factor")?,
+                    original: self.original()?,
+                };
+                (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
+            }
+            "yarn" => (
+                self.yarn(self.original()?)?,
+                &[
+                    "factor",
+                    "original_max_position_embeddings",
+                    "beta_fast",
+                    "beta_slow",
+                    "truncate",
+                    "attention_factor",
+                    "mscale",
+                    "mscale_all_dim",
+                ],
+            ),
+            "longrope" => (
+                self.longrope(dim)?,
+                &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
+            ),
+            other => {
+                return Err(self.wrong(
+                    "rope_type",
+                    &format!(
+                        "is \"{}\"; supported are default, linear, dynamic, llama3, yarn, longrope",
+                        outside::shown(other)
+                    ),
+                ));
+            }
+        };
+        self.unread(kind, &[read, defaults.read_elsewhere].concat())?;
+        Ok(scaling)
+    }
+
+    /// What this kind of scaling does not read: keys of other kinds and known additions of other programs have no effect in
+    /// the reference, which warns of them; others are an error.
+    fn unread(&self, kind: &str, read: &[&str]) -> Result<()> {
+        let common = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
+        for (name, value) in self.params {
+            let name = name.as_str();
+            if value.is_null() || read.contains(&name) || common.contains(&name) {
+                continue;
+            }
+            if !ROPE_KEYS.contains(&name) && !FOREIGN_ROPE_KEYS.contains(&name) {
+                let name = outside::shown(name);
+                return Err(self.wrong(&name, &format!("is {}: not understood for rope type \"{kind}\"", shown(value))));
+            }
+            let says = format!(
+                "is {}, which has no effect: transformers does not read it for rope type \"{kind}\"",
+                shown(value)
+            );
+            self.tell(name, &says);
+        }
+        Ok(())
+    }
+
+    fn longrope(&self, dim: usize) -> Result<Scaling> {
+        let original = self.original()?;
+        let factors = |name: &str| {
+            let numbers = self.params.get(name).and_then(Value::as_array).and_then(|list| {
+                list.iter().map(|number| number.as_f64().filter(|number| *number > 0.0)).collect::<Option<Vec<_>>>()
+            });
+            let numbers = numbers.filter(|numbers| numbers.len() == dim / 2);
+            numbers.ok_or_else(|| self.wrong(name, &format!("is no list of {} positive numbers", dim / 2)))
+        };
+        let factor = match self.number("factor")? {
+            Some(factor) => factor,
+            None => self.c.f64("max_position_embeddings")? / original,
+        };
+        let attention_factor = match self.number("attention_factor")? {
+            Some(given) => given,
+            None if factor <= 1.0 => 1.0,
+            None => (1.0 + factor.ln() / original.ln()).sqrt(),
+        };
+        Ok(Scaling::LongRope {
+            short: factors("short_factor")?,
+            long: factors("long_factor")?,
+            original,
+            attention_factor,
+        })
+    }
+
+    fn yarn(&self, original: f64) -> Result<Scaling> {
+        let factor = match self.number("factor")? {
+            Some(factor) => factor,
+            None => self.c.f64("max_position_embeddings")? / original,
+        };
+        let truncate = match self.params.get("truncate") {
+            // Of a type of layer the reference does not look for it.
+            _ if self.of != Of::Model => true,
+            None => true,
+            Some(Value::Bool(value)) => *value,
+            // Not a missing key for the reference, and no "true" either.
+            Some(Value::Null) => false,
+            Some(other) => {
+                return Err(self.wrong("truncate", &format!("is {}, expected {}", shown(other), json!(true))));
+            }
+        };
+        let attention_factor =
+            match (self.number("attention_factor")?, self.number("mscale")?, self.number("mscale_all_dim")?) {
+                (Some(given), _, _) => given,
+                (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                    yarn_mscale(factor, mscale) / yarn_mscale(factor, all)
+                }
+                _ => yarn_mscale(factor, 1.0),
+            };
+        // As in the reference, 0 stands for the default.
+        let beta = |name, default| Ok(self.number(name)?.filter(|beta| *beta != 0.0).unwrap_or(default));
+        Ok(Scaling::Yarn {
+            factor,
+            original,
+            beta_fast: beta("beta_fast", BETA_FAST)?,
+            beta_slow: beta("beta_slow", BETA_SLOW)?,
+            truncate,
+            attention_factor,
+        })
+    }
+}
