@@ -132,6 +132,22 @@ pub fn check_features(folder: &Path, acts: &Activations) {
     assert_eq!(dims, want, "{}: outlier dims", folder.display());
 }
 
+/// Fixtures of the models of the sweep and their relatives: for what takes long, or holds for these alone.
+pub const SWEEP: [&str; 12] = [
+    "glm4_moe",
+    "gpt2",
+    "gpt_oss",
+    "gpt_oss_bf16",
+    "llama",
+    "llama_square",
+    "mixtral",
+    "olmoe",
+    "opt",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+];
+
 /// Folders with a reference run, sorted.
 pub fn references(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
