@@ -185,7 +185,8 @@ fn shards_without_their_index() {
         told(&project, message, "a single file of weights must be called pytorch_model.bin");
         if let [one] = shards {
             std::fs::remove_file(project.path("model/config.json")).unwrap();
-            told_here(&project, &format!("config.json is missing beside {one}"), "save_pretrained");
+            let message = format!("config.json is missing beside {one}");
+            is_told(&project.script(QUESTIONS[0]).ends(FAILED), &message, "save_pretrained");
         }
     }
 }

@@ -51,9 +51,11 @@ fn keys_of_releases() -> BTreeMap<String, Map<String, Value>> {
     for release in table["releases"].as_array().unwrap().iter().filter(|release| release["refused"].is_null()) {
         let model_type = release["type"].as_str().unwrap();
         let path = repository().join(format!("tests/fixtures/{model_type}/config.json"));
-        // Language models inside larger ones have no folder of their own name.
-        let Ok(fixture) = std::fs::read_to_string(path) else { continue };
-        let fixture: Value = serde_json::from_str(&fixture.replace("Infinity", "1e9")).unwrap();
+        // Keys of several releases go together in these.
+        if !oracle::SWEEP.contains(&model_type) {
+            continue;
+        }
+        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let keys = all.entry(model_type.to_string()).or_default();
         for (key, value) in release["keys"].as_object().unwrap() {
             if fixture.get(key).is_none() && !OF_THE_MODEL.contains(&key.as_str()) {
