@@ -165,7 +165,8 @@ fn mounted(sshd: &Sshd, options: &str) -> impl Drop {
 fn a_home_folder_that_no_program_starts_in_is_told() {
     let sshd = Sshd::start();
     // SAFETY: it only tells who we are.
-    let instead = std::path::PathBuf::from(format!("/var/tmp/outlier-{}", unsafe { libc::geteuid() }));
+    let user = unsafe { libc::geteuid() };
+    let instead = std::path::PathBuf::from(format!("/var/tmp/outlier-{user}"));
     let was_there = instead.exists();
     let _mounted = mounted(&sshd, "noexec,size=1g");
     let project = Project::trusting(&sshd.fingerprint());

@@ -166,7 +166,7 @@ fn head_norm(of: &HeadNorm<Array>, head_dim: usize, x: &Row) -> Row {
     match of {
         HeadNorm::Unweighted { eps } => {
             let ones = vec![1.0; head_dim];
-            heads.flat_map(|(_, x)| normed(NormKind::Rms, *eps, &ones, None, x)).collect()
+            x.chunks(head_dim).flat_map(|x| normed(NormKind::Rms, *eps, &ones, None, x)).collect()
         }
         HeadNorm::Together(of) => norm(of, x),
         HeadNorm::Own(each) => heads.flat_map(|(h, x)| norm(&each[h], x)).collect(),

@@ -141,6 +141,7 @@ pub struct Router<W = TensorSpec> {
 
 /// The routed experts of a layer, which are read one by one.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer
 pub enum Experts {
     /// One set of tensors per expert.
     Separate(Vec<Mlp>),

@@ -126,7 +126,7 @@ impl Directory {
             return damaged("its directory is longer than its entries");
         }
         let name = |entry: &Entry| &data[entry.name.clone()];
-        let prefix = entries.first().map(|first| name(first)).and_then(|name| {
+        let prefix = entries.first().map(name).and_then(|name| {
             let end = name.iter().position(|byte| *byte == b'/')?;
             std::str::from_utf8(&name[..=end]).ok()
         });
