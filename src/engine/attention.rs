@@ -120,10 +120,7 @@ fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Te
         HeadNorm::Each(of) => each(of),
         HeadNorm::Together(of) => norm(of, x),
         HeadNorm::Own(of) => each(&joined(of)?),
-        HeadNorm::Unweighted { eps } => {
-            let weight = Tensor::from_vec(vec![1f32; head_dim], head_dim, &x.device())?;
-            each(&Norm { kind: NormKind::Rms, weight, bias: None, eps: *eps })
-        }
+        HeadNorm::Unweighted { eps } => unit(x, head_dim, *eps),
     }
 }
 

@@ -62,13 +62,8 @@ impl Mlp {
         activation: Activation,
         bias: bool,
     ) -> Self {
-        Self {
-            gate: None,
-            up: Linear::new(&format!("{prefix}{up}"), intermediate, hidden, bias),
-            down: Linear::new(&format!("{prefix}{down}"), hidden, intermediate, bias),
-            activation,
-            xielu: None,
-        }
+        let up = Linear::new(&format!("{prefix}{up}"), intermediate, hidden, bias);
+        Self::ungated(up, Linear::new(&format!("{prefix}{down}"), hidden, intermediate, bias), activation)
     }
 }
 
