@@ -249,7 +249,7 @@ pub fn text(value: &Value) -> String {
         text.push_str(&raw(marked.trim_start_matches(MARK)));
         rest = rest.split_off(end + 1);
     }
-    text + &rest
+    text + rest.as_str()
 }
 
 /// Where the string ends whose inside begins here.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use outlier::outside::json::replaced_no_numbers;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::frames;
+use crate::mutate::MARK;
 use crate::process::{self, End, Start};
 
 /// Base inputs are made within this time each, on a machine with other work.
@@ -69,8 +71,12 @@ pub fn read(path: impl AsRef<Path>) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
+/// A JSON file. Numbers that JSON does not have (`Infinity` in configs that Python wrote) stand behind `MARK`, so that
+/// `mutate::text` writes them as they were.
 pub fn read_json(path: impl AsRef<Path>) -> Value {
-    serde_json::from_slice(&read(path)).unwrap()
+    let text = read(&path);
+    let marked = replaced_no_numbers(&text, |word| json!(format!("{MARK}{word}")).to_string()).unwrap_or(text);
+    serde_json::from_slice(&marked).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
 pub fn write(path: impl AsRef<Path>, data: impl AsRef<[u8]>) {
