@@ -21,11 +21,12 @@ fn start_with(project: &Project, words: &[&str], change: impl FnOnce(&mut Comman
     use std::os::unix::process::CommandExt;
     let mut command = project.command(words);
     change(&mut command);
-    // The tests may run in the background of a shell, where Ctrl-C is not heard.
+    // The tests may run in the background of a shell, where Ctrl-C is not heard, or under nohup.
     // SAFETY: signal(2) may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
             libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             Ok(())
         });
     }
