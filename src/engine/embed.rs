@@ -55,7 +55,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
     let mut ahead = model.checkpoint.ahead();
     ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges: runs.iter().map(range).collect() });
-    let mut rows: Vec<f32> = memory::unset(used.len() * width);
+    let mut rows: Vec<f32> = memory::uninit_vec(used.len() * width);
     let mut rest = rows.as_mut_slice();
     let places = runs.iter().map(|run| rest.split_off_mut(..run.len() * width).expect("a place for every row"));
     let places: Vec<&mut [f32]> = places.collect();
@@ -71,7 +71,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let rows = project_in(model, loader, rows, used.len(), needed)?;
     let width = model.spec.hidden_size;
     let ids: Vec<u32> = tokens.ids.iter().flatten().copied().collect();
-    let mut hidden: Vec<f32> = memory::unset(ids.len() * width);
+    let mut hidden: Vec<f32> = memory::uninit_vec(ids.len() * width);
     hidden.par_chunks_exact_mut(width).zip(ids).for_each(|(hidden, id)| {
         let row = used.binary_search(&id).expect("every id is among those used");
         hidden.copy_from_slice(&rows[row * width..][..width]);

@@ -38,7 +38,7 @@ pub fn pass_over<'a>(
 
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     rayon::scope(|_| {
-        let _kept = memory::Kept::begin();
+        let _kept = memory::RetainPages::begin();
         embed::check_tokens(model, tokens)?;
         let already_read = model.checkpoint.bytes_read();
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
@@ -76,7 +76,7 @@ pub fn extract_as(
     // On a thread of the pool: it shares the work out without being woken for every piece.
     rayon::scope(|_| {
         // Outlives all that the run has.
-        let _kept = memory::Kept::begin();
+        let _kept = memory::RetainPages::begin();
         let start = Instant::now();
         embed::check_tokens(model, tokens)?;
         let ladder = stats::ladder(&args.thresholds)?;

@@ -24,7 +24,7 @@ impl Scratch {
         if self.lines.len() < lines {
             // The old block first, so that both are never there at once.
             self.lines = Vec::new();
-            self.lines = memory::unset(lines);
+            self.lines = memory::uninit_vec(lines);
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..words]
     }

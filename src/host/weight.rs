@@ -119,7 +119,7 @@ fn account() -> MutexGuard<'static, Account> {
 pub fn begin(most: u64) {
     let mut account = account();
     account.most = most;
-    account.beside = memory::own();
+    account.beside = memory::resident_private();
     again();
 }
 
@@ -140,7 +140,7 @@ pub fn watch(over: impl Fn() -> bool) {
     while !over() {
         std::thread::sleep(PAUSE);
         let account = account();
-        let taken = || Some(memory::own()?.saturating_sub(account.beside?));
+        let taken = || Some(memory::resident_private()?.saturating_sub(account.beside?));
         if account.at_work == 0 && taken().is_some_and(|taken| taken > account.most) {
             SUSPECT.store(true, Ordering::Relaxed);
         }
@@ -159,7 +159,7 @@ pub fn too_heavy() -> bool {
         return false;
     }
     account.looked = Some(Instant::now());
-    let Some(now) = memory::own() else { return false };
+    let Some(now) = memory::resident_private() else { return false };
     let beside = account.beside.map_or(now, |beside| beside.min(now));
     account.beside = Some(beside);
     let heavy = now - beside > account.most;
@@ -189,7 +189,7 @@ pub fn beside<T>(work: impl FnOnce() -> T) -> T {
             let mut account = account();
             account.at_work -= 1;
             if account.at_work == 0
-                && let (Some(now), Some(beside)) = (memory::own(), account.beside)
+                && let (Some(now), Some(beside)) = (memory::resident_private(), account.beside)
             {
                 account.beside = Some(beside.saturating_add(now.saturating_sub(account.before)));
             }
@@ -199,7 +199,7 @@ pub fn beside<T>(work: impl FnOnce() -> T) -> T {
         let mut account = account();
         account.at_work += 1;
         if account.at_work == 1 {
-            account.before = memory::own().unwrap_or(0);
+            account.before = memory::resident_private().unwrap_or(0);
         }
     }
     let _over = Over;

@@ -45,7 +45,7 @@ struct Page([u8; PAGE]);
 impl Direct {
     /// For files that have so many bytes together.
     pub fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
-        let cacheable = memory::of_machine().is_some_and(|(_, available)| bytes <= available / 2);
+        let cacheable = memory::total_and_available().is_some_and(|(_, available)| bytes <= available / 2);
         let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
         Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
     }

@@ -92,7 +92,7 @@ pub fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Resul
     let Some(first) = files.first() else { return Ok(()) };
     let blob = snapshot.blob(&first.hash);
     let folder = blob.parent().unwrap_or(Path::new(""));
-    disk::check_room(folder, files.iter().map(missing).sum(), what).map_err(|e| e.hint(MORE_ROOM))
+    disk::check_free_space(folder, files.iter().map(missing).sum(), what).map_err(|e| e.hint(MORE_ROOM))
 }
 
 /// Completes the file at `path`, makes it durable, and returns the hash of all its bytes in digits.

@@ -37,7 +37,7 @@ fn hold(path: &Path) -> io::Result<Option<File>> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
     // Whoever held it may have given it its final name in between.
-    let ours = disk::is_ours(&file) && disk::is_at(&file, path) && file.metadata()?.is_file();
+    let ours = disk::try_lock(&file) && disk::is_same_file(&file, path) && file.metadata()?.is_file();
     Ok(ours.then_some(file))
 }
 

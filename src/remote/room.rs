@@ -1,7 +1,7 @@
 //! Whether what is sent fits on a machine, before the first byte of it travels.
 
 use super::{Machine, finish, quoted};
-use crate::disk::size;
+use crate::disk::human_size;
 use crate::error::{Error, Kind, Result};
 
 /// Less is not worth a question.
@@ -25,8 +25,8 @@ pub fn check(machine: &dyn Machine, folder: &str, bytes: u64, what: &str) -> Res
             let message = format!(
                 "{}: the disk is full, {what} does not fit: it takes {}, {} are free",
                 machine.name(),
-                size(bytes),
-                size(free)
+                human_size(bytes),
+                human_size(free)
             );
             Err(Error::new(Kind::Io, message)
                 .hint("ask for a larger disk (`disk_gb`), or remove files there with run_command"))

@@ -159,7 +159,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
     };
     let have = if same { have } else { 0 };
     let folder = to.parent().unwrap_or(Path::new(""));
-    disk::check_room(folder, total - have, &to.display().to_string())
+    disk::check_free_space(folder, total - have, &to.display().to_string())
         .map_err(|e| e.hint("remove files here, or run in a folder on a larger disk"))?;
     file.set_len(have).and_then(|()| file.seek(SeekFrom::Start(have))).map_err(writing)?;
     progress.event(Event::Begin { what: format!("fetching {}", name_of(to)), total });

@@ -80,7 +80,7 @@ fn partial(folder: &Path, mark: &str) -> PathBuf {
 fn free(path: &Path) -> Option<File> {
     let file =
         File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
-    (disk::is_ours(&file) && disk::is_at(&file, path)).then_some(file)
+    (disk::try_lock(&file) && disk::is_same_file(&file, path)).then_some(file)
 }
 
 impl FullActivations {
@@ -115,7 +115,7 @@ impl FullActivations {
             }
             file => file.map_err(creating)?,
         };
-        if !disk::is_ours(&file) || !disk::is_at(&file, &unfinished) {
+        if !disk::try_lock(&file) || !disk::is_same_file(&file, &unfinished) {
             return Self::create(&folder.display().to_string(), tensors);
         }
         let file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(creating)?);

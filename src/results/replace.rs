@@ -21,7 +21,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::names::{FINAL, is_own};
-use crate::disk::{self, Hold, Lock};
+use crate::disk::{self, Lock, LockMode};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
@@ -49,12 +49,12 @@ fn lock_of(folder: &Path) -> PathBuf {
 }
 
 fn staged_prefix(name: &str) -> String {
-    disk::left_over(&format!(".{name}.partial"))
+    disk::temporary_prefix(&format!(".{name}.partial"))
 }
 
 /// Of an earlier analysis on a file system where folders cannot change places in one step.
 fn aside_prefix(name: &str) -> String {
-    disk::left_over(&format!(".{name}.earlier"))
+    disk::temporary_prefix(&format!(".{name}.earlier"))
 }
 
 impl Replacement {
@@ -72,15 +72,15 @@ impl Replacement {
         let mut locks = Vec::new();
         let above = name.match_indices('/').map(|(at, _)| root.join(&name[..at]));
         for outer in above {
-            locks.push(take(&outer, Hold::Shared, progress)?);
+            locks.push(take(&outer, LockMode::Shared, progress)?);
         }
         // A link is not what changes places, but what it leads to.
         if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
             folder = folder.canonicalize().map_err(|e| creating(&folder, &e))?;
         }
-        locks.push(take(&folder, Hold::Alone, progress)?);
+        locks.push(take(&folder, LockMode::Exclusive, progress)?);
         bring_back(&folder);
-        disk::sweep(&folder);
+        disk::remove_left_over(&folder);
         let (parent, own) = parts(&folder);
         let staged = tempfile::Builder::new()
             .prefix(&staged_prefix(&own))
@@ -200,7 +200,7 @@ fn id(metadata: &Metadata) -> Version {
     (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-fn take(folder: &Path, hold: Hold, progress: &dyn Progress) -> Result<Lock> {
+fn take(folder: &Path, hold: LockMode, progress: &dyn Progress) -> Result<Lock> {
     let begin = Instant::now();
     let mut told = false;
     Lock::take(&lock_of(folder), hold, || {
@@ -317,7 +317,7 @@ fn bring_back(folder: &Path) {
 /// The same for those who only look, where there is something to do and nobody at work.
 pub fn recover(folder: &Path) {
     if !left(folder).is_empty()
-        && let Ok(Some(_lock)) = Lock::attempt(&lock_of(folder), Hold::Alone)
+        && let Ok(Some(_lock)) = Lock::attempt(&lock_of(folder), LockMode::Exclusive)
     {
         bring_back(folder);
     }

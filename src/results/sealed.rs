@@ -105,12 +105,12 @@ impl Writer {
                 .hint("it would be overwritten: name another file"));
             }
             // Some network file systems have no locks; then nobody looks.
-            if !disk::is_ours(&file) {
+            if !disk::try_lock(&file) {
                 let message = format!("writing {}: another run writes it at this moment", path.display());
                 return Err(Error::bad_argument(message).hint("give each run a checkpoint of its own"));
             }
             // Whoever had it may have finished or removed it between opening and locking: then this is no longer its place.
-            if disk::is_at(&file, &part) {
+            if disk::is_same_file(&file, &part) {
                 break file;
             }
         };
@@ -267,7 +267,7 @@ pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
     let part = partial(path);
     let unfinished =
-        |file: &File| is_unfinished(file).unwrap_or(false) && disk::is_ours(file) && disk::is_at(file, &part);
+        |file: &File| is_unfinished(file).unwrap_or(false) && disk::try_lock(file) && disk::is_same_file(file, &part);
     if left(&part, false).is_ok_and(|file| unfinished(&file)) {
         let _ = std::fs::remove_file(part);
     }

@@ -59,7 +59,7 @@ impl Chunked<'_> {
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
             .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
-        let mut out: Vec<f32> = memory::unset(rows * self.op.heads * self.op.value_dim);
+        let mut out: Vec<f32> = memory::uninit_vec(rows * self.op.heads * self.op.value_dim);
         let to = Shared::of(&mut out);
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();

@@ -20,7 +20,7 @@ struct Norm {
 pub fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let op = Norm { kind, eps: eps as f32 };
     let weights = weight.len() / size;
-    let mut out: Vec<f32> = memory::unset(x.len());
+    let mut out: Vec<f32> = memory::uninit_vec(x.len());
     let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
     rows.with_min_len(PIECE / size + 1).for_each(|(row, (out, x))| {
         let of_row = row % weights * size..(row % weights + 1) * size;

@@ -45,7 +45,7 @@ pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut 
 /// `x` [rows, input] through each projection, [rows, out] each.
 pub fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
     let x = Rows::all(x, input);
-    let out = |p: &Projection| Ok(memory::unset::<f32>(x.rows * p.sizes()?.1));
+    let out = |p: &Projection| Ok(memory::uninit_vec::<f32>(x.rows * p.sizes()?.1));
     let mut outs = projections.iter().map(out).collect::<Result<Vec<_>>>()?;
     let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
     multiply(&x, projections, rounded, &mut slices)?;
