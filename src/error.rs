@@ -115,8 +115,8 @@ impl Error {
         Self { kind, message: bounded(message.into()), hint: None }
     }
 
-    /// Memory was short.
-    pub fn is_full(&self) -> bool {
+    /// True if memory was full.
+    pub fn is_oom(&self) -> bool {
         self.kind == Kind::Oom
     }
 

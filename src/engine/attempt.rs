@@ -14,7 +14,7 @@ pub struct Changed(pub Result<()>);
 pub fn split_on_oom(rows: Range<usize>, attempt: &mut impl FnMut(Range<usize>) -> Result<Changed>) -> Result<()> {
     match attempt(rows.clone()) {
         Ok(Changed(outcome)) => outcome,
-        Err(error) if rows.len() > 1 && error.is_full() => {
+        Err(error) if rows.len() > 1 && error.is_oom() => {
             let middle = rows.start + rows.len() / 2;
             split_on_oom(rows.start..middle, attempt)?;
             split_on_oom(middle..rows.end, attempt)

@@ -59,7 +59,7 @@ fn inputs(spec: &DeltaNet<Tensor>, x: &Tensor, rounded: bool) -> Result<Inputs> 
             let [projected, z] = linears([qkv, z], x, rounded)?;
             let per_key = |y: Tensor| y.reshape((rows, spec.key_heads, spec.group()));
             let (b, a) = (per_key(exact_linear(b, x)?)?, per_key(exact_linear(a, x)?)?);
-            let beta_and_decay = b.beside(&a)?.reshape((rows, 2 * spec.value_heads))?;
+            let beta_and_decay = b.concat_columns(&a)?.reshape((rows, 2 * spec.value_heads))?;
             Inputs { projected, grouped: false, z, beta_and_decay }
         }
     })

@@ -22,13 +22,13 @@ pub fn projections(
         LatentQuery::Low { down, norm: of, up } => linear(up, &norm(of, &linear(down, x, rounded)?)?, rounded)?,
     };
     let q = q.reshape((rows, heads, nope + rope))?;
-    let q = q.columns(nope, rope)?.beside(&q.columns(0, nope)?)?.reshape((rows, heads * (nope + rope)))?;
+    let q = q.columns(nope, rope)?.concat_columns(&q.columns(0, nope)?)?.reshape((rows, heads * (nope + rope)))?;
     let down = linear(&latent.kv_down, x, rounded)?;
     let rank = down.dims()[1] - rope;
     let turning = down.columns(rank, rope)?;
     let up = linear(&latent.kv_up, &norm(&latent.kv_norm, &down.columns(0, rank)?)?, rounded)?;
     let up = up.reshape((rows, heads, nope + spec.value_dim))?;
-    let k = turning.for_each_head(heads)?.beside(&up.columns(0, nope)?)?.reshape((rows, heads * (nope + rope)))?;
+    let k = turning.repeat_for_heads(heads)?.concat_columns(&up.columns(0, nope)?)?.reshape((rows, heads * (nope + rope)))?;
     let v = up.columns(nope, spec.value_dim)?.reshape((rows, heads * spec.value_dim))?;
     Ok((q, k, v))
 }

@@ -34,7 +34,7 @@ pub struct Chosen<'a> {
     /// Whether products may round what they read to bf16.
     pub rounded: bool,
     /// Memory for what is between the products, kept from expert to expert.
-    pub room: &'a ops::Room,
+    pub room: &'a ops::ExpertScratch,
 }
 
 /// residual += routed weight * the expert of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].

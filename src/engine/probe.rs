@@ -73,7 +73,7 @@ pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result
     let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
     let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
     let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
-    let (shares, room) = (vec![0.125; rows], ops::Room::default());
+    let (shares, room) = (vec![0.125; rows], ops::ExpertScratch::default());
     Ok(Box::new(move || {
         fn projection(weight: &Tensor) -> Projection<'_> {
             Projection { weight, order: Order::OutIn, bias: None }

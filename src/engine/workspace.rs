@@ -77,7 +77,7 @@ impl Cut {
         let (q, kv) = (heads * head_dim, kv_heads * head_dim);
         let of_rows = |width: usize| self.sequences * positions * width * 4;
         let scoring = of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv)
-            + 4 * ops::scores(heads, ops::score_queries(heads, positions), positions, span);
+            + 4 * ops::score_count(heads, ops::queries_per_chunk(heads, positions), positions, span);
         let projecting = of_rows(hidden + q * if gated { 4 } else { 2 } + 2 * kv);
         scoring.max(projecting).max(of_rows(2 * hidden + q))
     }

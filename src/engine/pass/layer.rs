@@ -150,7 +150,7 @@ impl LayerAtWork<'_, '_> {
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
         let sum = if ffn.is_plain() { shard.hidden.clone() } else { zeros()? };
         let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::Room::default() });
+        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::ExpertScratch::default() });
         Ok(())
     }
 

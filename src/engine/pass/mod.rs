@@ -144,7 +144,7 @@ impl<'a> Pass<'a> {
 
     fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         for Shard { rotary, device, positions, .. } in &mut self.shards {
-            device.begins(i)?;
+            device.mark_layer(i)?;
             rotary.prepare(layer, *positions, device)?;
         }
         match layer.moe() {
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
             let site = SiteId { layer: i, site: Site::ResidPost };
             self.work.observers.show(site, shard.sequences.clone(), &shard.hidden)?;
         }
-        self.shards.iter().try_for_each(|shard| shard.device.pace())
+        self.shards.iter().try_for_each(|shard| shard.device.throttle())
     }
 
     /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
@@ -190,7 +190,7 @@ impl<'a> Pass<'a> {
                 moe::routed_expert(network, &chosen, x, sum)?;
             }
             drop(networks);
-            shards.iter().try_for_each(|shard| shard.device.pace())?;
+            shards.iter().try_for_each(|shard| shard.device.throttle())?;
         }
         each(shards, |shard| at.end_mixture(shard))?;
         let mut tokens_per_expert = vec![0; moe.num_experts];
@@ -205,7 +205,7 @@ impl<'a> Pass<'a> {
     /// Tells the user that layer `i` is done, and once if a device was full.
     fn tell(&mut self, i: usize, begin: Instant) {
         // All are asked, since the answer is given once.
-        let full = self.shards.iter().fold(false, |full, shard| shard.device.was_full() | full);
+        let full = self.shards.iter().fold(false, |full, shard| shard.device.take_oom_flag() | full);
         if full && !std::mem::replace(&mut self.cut_further, true) {
             let what = "the GPU's memory is full: work is cut into smaller pieces";
             self.progress.event(Event::Warning(what.to_string()));

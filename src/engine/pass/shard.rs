@@ -7,7 +7,7 @@ use std::thread::ScopedJoinHandle;
 use crate::engine::rotary::Rotary;
 use crate::engine::routing::Assignment;
 use crate::error::{Error, Result};
-use crate::ops::Room;
+use crate::ops::ExpertScratch;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 use crate::weights::Share;
@@ -38,7 +38,7 @@ pub struct Mixture {
     pub assignment: Assignment,
     /// Added to the router's scores in choosing, [experts].
     pub correction: Option<Vec<f32>>,
-    pub room: Room,
+    pub room: ExpertScratch,
 }
 
 impl Shard {

@@ -1,4 +1,5 @@
-//! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
+//! Linear projections on the CPU: rows of f32 times weights in f32 or bf16. Weights that multiply
+//! the same rows are computed together.
 
 use candle_core::DType;
 
@@ -8,7 +9,7 @@ use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::View;
 
-/// The values of one projection.
+/// The values of a projection's weight and bias.
 struct Views<'a> {
     weight: View<'a>,
     bias: Option<View<'a>>,
@@ -21,7 +22,7 @@ impl<'a> Views<'a> {
     }
 }
 
-/// Products of `x` with each weight, into `outs` [rows, out].
+/// The products of `x` with each weight, written to `outs` [rows, out].
 pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
     let mut factors = Vec::new();
@@ -36,7 +37,7 @@ pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut 
         let bias = bias.as_ref().map(View::values).transpose()?;
         factors.push(Factor { w, bias, y: Out { values: y, stride: out } });
     }
-    // Weights that are read together are stored alike.
+    // Weights that multiply the same rows have the same type.
     let all_bf16 = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
     gemm::multiply(gemm::Kind::best(rounded && all_bf16), x, &mut factors);
     Ok(())
