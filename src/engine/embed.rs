@@ -1,4 +1,5 @@
-//! The residual stream before the first layer: token and position embeddings, of which only rows that occur are read.
+//! The residual stream before the first layer: token and position embeddings. Only rows that occur
+//! are read.
 
 use std::collections::BTreeSet;
 
@@ -15,16 +16,17 @@ use crate::tensor::{Device, Tensor};
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
 
-/// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
+/// Over a network, reading a gap of up to this many bytes between two rows is faster than a
+/// separate request.
 const ROW_GAP: u64 = 64 << 10;
 
-/// Ids within the vocabulary, sequences within the learned positions.
+/// Checks that ids are within the vocabulary and sequences within the learned positions.
 pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     let vocab = model.spec.vocab_size;
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
-            // A script has written them itself, or named a file that does not hold what it should.
+            // Ids in a script are a wrong argument. Ids in a file make the file corrupt.
             let by_script = tokens.info.source == Tokens::SCRIPT;
             let wrong = if by_script { Error::bad_argument(message) } else { Error::corrupt(message) };
             return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
@@ -40,9 +42,10 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     Ok(())
 }
 
-/// Token (and learned position) embeddings, [tokens, hidden]; only rows that occur are read.
+/// Token embeddings, plus learned position embeddings, [tokens, hidden]. Only rows that occur are
+/// read.
 pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec<f32>> {
-    // Few rows, made once: on the CPU, wherever they then go.
+    // The rows are few and are used once, so they are loaded on the CPU for all devices.
     let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let table = &model.spec.embedding;
     let width = table.shape[1];
@@ -86,11 +89,11 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
-    normed(model, loader, hidden, needed)
+    apply_embedding_norm(model, loader, hidden, needed)
 }
 
-/// `hidden` [tokens, hidden] through the norm behind the embeddings, where there is one.
-fn normed(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64) -> Result<Vec<f32>> {
+/// Applies the norm after the embeddings, if there is one, to `hidden` [tokens, hidden].
+fn apply_embedding_norm(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64) -> Result<Vec<f32>> {
     let Some(norm) = &model.spec.embedding_norm else { return Ok(hidden) };
     let mut loaded = Vec::new();
     for part in inventory::embedding_norm(norm) {
@@ -102,7 +105,8 @@ fn normed(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64
     ops::norm(norm.kind, norm.eps, &hidden, &loaded[0], loaded.get(1))?.values()
 }
 
-/// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.
+/// Projects `rows` [count, embedding width] to [count, hidden], if the embeddings are narrower than
+/// the residual stream.
 fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, needed: &mut u64) -> Result<Vec<f32>> {
     let Some(projection) = &model.spec.project_in else { return Ok(rows) };
     let mut loaded = Vec::new();

@@ -83,7 +83,7 @@ impl<'a> Pass<'a> {
         (already_read, progress): (u64, &'a dyn Progress),
     ) -> Result<Self> {
         for share in &shares {
-            work.observers.place(&share.device, &share.sequences)?;
+            work.observers.assign_sequences(&share.device, &share.sequences)?;
         }
         let hidden = match start.hidden {
             Some(hidden) => hidden,
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
     pub fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
         self.layers(between)?;
         let head = if self.work.logits { Some(self.head(between)?) } else { None };
-        self.work.observers.settle()?;
+        self.work.observers.fetch()?;
         let mut needed = self.stream.needed;
         if self.work.logits {
             needed += self.work.model.head_bytes()?;

@@ -3,7 +3,7 @@
 use candle_core::DType;
 
 use crate::engine::observe::Observers;
-use crate::engine::workspace::Cut;
+use crate::engine::workspace::BatchPlan;
 use crate::record::{Site, SiteId};
 use crate::weights::OpenModel;
 
@@ -13,7 +13,7 @@ const BEHIND_FFN: [Site; 5] = [Site::FfnMid, Site::FfnMidShared, Site::FfnWrite,
 pub struct Work<'a> {
     pub model: &'a OpenModel,
     /// How the work is cut.
-    pub cut: Cut,
+    pub cut: BatchPlan,
     pub logits: bool,
     pub observers: Observers<'a>,
 }
