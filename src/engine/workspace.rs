@@ -67,7 +67,7 @@ impl BatchPlan {
             Mixer::Mamba2(mamba) => threads * mamba.head_dim * mamba.state * 4,
         };
         let rows = self.sequences * positions;
-        self.sequences * mixer_bytes(mixer, hidden, positions) + scores + gemm::kept_bytes(rows, hidden, threads)
+        self.sequences * mixer_bytes(mixer, hidden, positions) + scores + gemm::scratch_bytes(rows, hidden, threads)
     }
 
     /// The same on a GPU, where scores exist at the same time as queries, keys, values and outputs.
@@ -85,7 +85,7 @@ impl BatchPlan {
 
     /// Bytes of one feed-forward product of `rows` tokens.
     pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize) -> usize {
-        let packed = gemm::kept_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
+        let packed = gemm::scratch_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
         rows * ffn_row_bytes(hidden, intermediate) + packed
     }
 }

@@ -5,8 +5,8 @@
 use half::bf16;
 
 use super::blocking::DEPTH;
-use super::lanes::Lanes;
-use super::operands::{Rows, Values, Weight};
+use super::operands::{Lhs, Rhs, Values};
+use super::simd::Simd;
 use crate::vocabulary::Order;
 
 /// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide registers.
@@ -29,7 +29,7 @@ fn pair(low: f32, high: f32) -> f32 {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+pub unsafe fn rows<L: Simd, const HEIGHT: usize>(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
     let to = &mut to[..depth * HEIGHT];
     let zeros = [0f32; DEPTH];
     let mut pairs = [[0f32; DEPTH]; HEIGHT];
@@ -116,7 +116,7 @@ unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
+pub unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
     let to = &mut to[..depth * width];
     let columns = width.min(w.out - first);
     if columns < width {
@@ -285,9 +285,9 @@ impl Source for Rounded<'_> {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-unsafe fn out_in<L: Lanes, S: Source>(
+unsafe fn out_in<L: Simd, S: Source>(
     values: S,
-    w: &Weight,
+    w: &Rhs,
     first: usize,
     from: usize,
     depth: usize,

@@ -141,7 +141,7 @@ impl CachingAllocator {
         });
     }
 
-    /// Ends a run: free blocks are unmapped, unless another run retains them.
+    /// Ends a run: free blocks are unmapped unless another run retains them.
     pub fn end(&self) {
         self.with_idle(|idle| idle.runs -= 1);
         self.evict(None);
@@ -214,8 +214,7 @@ fn map(bytes: usize) -> Option<Block> {
     }
     let begin = begin as usize;
     let block = Block { address: if more > 0 { begin.next_multiple_of(HUGE_PAGE) } else { begin }, bytes };
-    // SAFETY: the bytes before and after the block belong to the new mapping, and nobody uses them
-    // yet.
+    // SAFETY: the bytes before and after the block are of the new mapping, and not in use yet.
     unsafe {
         unmap(Block { address: begin, bytes: block.address - begin });
         unmap(Block { address: block.end(), bytes: begin + whole - block.end() });
@@ -237,9 +236,8 @@ unsafe fn unmap(block: Block) {
 }
 
 // SAFETY: every block is a mapping of at least the requested size and has one owner until it is
-// freed. A request is large or small by its layout alone, and the block of an address follows from
-// the layout and the offset of the address within its page. Every block is therefore freed as it
-// was mapped.
+// freed. The layout alone says whether a request is large, and with the offset of the address in its
+// page it gives the block. Every block is therefore freed as it was mapped.
 unsafe impl GlobalAlloc for CachingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
+use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thread};
 use crate::memory;
 use crate::ops::operands::Attend;
 use crate::vector::{exp, sum, vectorised};
@@ -101,12 +101,12 @@ impl Chunked<'_> {
         let scores = scores.reserve(head_rows.len() * keys);
         let kind = Kind::best(self.op.rounded);
         let rows =
-            Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
+            Lhs { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, indices: Some(&head_rows) };
         let stride = kv_heads * head_dim;
-        let w = Weight { values: of_head(k, head_dim), stride, order: Order::OutIn, input: head_dim, out: keys };
-        multiply_here(kind, &rows, &w, Out { values: scores, stride: keys });
-        let mut factors = vec![0f32; head_rows.len()];
-        for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut factors).enumerate() {
+        let w = Rhs { values: of_head(k, head_dim), stride, order: Order::OutIn, input: head_dim, out: keys };
+        gemm_on_this_thread(kind, &rows, &w, Dst { values: scores, stride: keys });
+        let mut scales = vec![0f32; head_rows.len()];
+        for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut scales).enumerate() {
             let query = task.first + row % queries;
             let (begin, end) = (span.first_key(query) - first_key, query + 1 - first_key);
             let head = task.kv_head * group + row / queries;
@@ -120,12 +120,12 @@ impl Chunked<'_> {
             };
             *factor = vectorised(|| softmax(scores, begin, end, scale, sink));
         }
-        let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
+        let rows = Lhs { values: scores, stride: keys, rows: head_rows.len(), columns: keys, indices: None };
         let stride = kv_heads * value_dim;
-        let w = Weight { values: of_head(v, value_dim), stride, order: Order::InOut, input: keys, out: value_dim };
+        let w = Rhs { values: of_head(v, value_dim), stride, order: Order::InOut, input: keys, out: value_dim };
         let sums = sums.reserve(head_rows.len() * value_dim);
-        multiply_here(kind, &rows, &w, Out { values: sums, stride: value_dim });
-        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(factors) {
+        gemm_on_this_thread(kind, &rows, &w, Dst { values: sums, stride: value_dim });
+        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(scales) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.
             let out = unsafe { to.part(*row as usize * value_dim, value_dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::gates::Gates;
-use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
+use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thread};
 use crate::vector::{exp, vectorised};
 use crate::vocabulary::Order;
 
@@ -46,10 +46,10 @@ fn matmul(
     (order, out): (Order, usize),
     y: &mut [f32],
 ) {
-    let x = Rows { values: x, stride, rows, columns, chosen: None };
+    let x = Lhs { values: x, stride, rows, columns, indices: None };
     let row = if order == Order::OutIn { columns } else { out };
-    let w = Weight { values: Values::F32(w), stride: row, order, input: columns, out };
-    multiply_here(Kind::best(false), &x, &w, Out { values: y, stride: out });
+    let w = Rhs { values: Values::F32(w), stride: row, order, input: columns, out };
+    gemm_on_this_thread(Kind::best(false), &x, &w, Dst { values: y, stride: out });
 }
 
 /// Splits the first `count` values off a buffer.

@@ -7,7 +7,7 @@ use super::activation::activate;
 use super::pieces::PIECE;
 use super::project::multiply;
 use crate::error::Result;
-use crate::gemm::{Rows, Scratch};
+use crate::gemm::{Lhs, Scratch};
 use crate::ops::operands::FeedForward;
 use crate::vector::vectorised;
 
@@ -31,9 +31,9 @@ pub fn add_expert(
     let x = if *on_input {
         let each = rows.iter().zip(weights);
         weighed = each.flat_map(|(row, w)| x[*row as usize * hidden..][..hidden].iter().map(move |x| x * w)).collect();
-        Rows { values: &weighed, stride: hidden, rows: count, columns: hidden, chosen: None }
+        Lhs { values: &weighed, stride: hidden, rows: count, columns: hidden, indices: None }
     } else {
-        Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(rows) }
+        Lhs { values: x, stride: hidden, rows: count, columns: hidden, indices: Some(rows) }
     };
     match gate {
         Some(gate) => {
@@ -47,7 +47,7 @@ pub fn add_expert(
         }
     }
     // If one projection computes both gate and up, the activation is in the first half of each row.
-    let inner = Rows { values: inner, stride: up_width, rows: count, columns: width, chosen: None };
+    let inner = Lhs { values: inner, stride: up_width, rows: count, columns: width, indices: None };
     multiply(&inner, &[*down], *rounded, &mut [result])?;
     // Rows are ascending: each is split off the part after the previous one.
     let mut to = Vec::with_capacity(count);
