@@ -137,7 +137,7 @@ fn layer_bytes(layer: &Layer, size: &impl Fn(&Part) -> usize) -> usize {
 }
 
 /// Stored bytes that an analysis without logits does not read: the head, the final norm, and the
-/// feed-forward network of the last layer.
+/// feed-forward networks that `Model::needs_ffn` rules out.
 fn unread_bytes(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) -> u64 {
     let all = |parts: &[Part]| -> u64 {
         let tensors = parts.iter().flat_map(|part| part.stored().into_iter().map(|tensor| (tensor, part.role)));
@@ -152,13 +152,13 @@ fn unread_bytes(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u
         spec.head.stored().iter().map(|tensor| stored(tensor, None)).sum()
     };
     let mut bytes = head + all(&inventory::before_head(spec));
-    if let Some(last) = spec.layers.last() {
-        let (with, without) = (inventory::core(last, true), inventory::core(last, false));
+    for (_, layer) in spec.layers.iter().enumerate().filter(|(i, _)| !spec.needs_ffn(*i, false)) {
         // Both lists have the same order.
-        let mut left_out = with;
-        left_out.retain(|part| without.iter().all(|read| read.weight != part.weight));
+        let mut left_out = inventory::core(layer, true);
+        let needed = inventory::core(layer, false);
+        left_out.retain(|part| needed.iter().all(|needed| needed.weight != part.weight));
         bytes += all(&left_out);
-        if let Some(moe) = last.moe() {
+        if let Some(moe) = layer.moe() {
             let count = inventory::stored_experts(moe);
             bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
         }
