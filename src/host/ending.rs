@@ -1,4 +1,4 @@
-//! `exit` of the language, which ends a run with the exit code that a script gives.
+//! The language's `exit`, which ends a run with the script's exit code.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use super::context::Context;
 use super::problem::ScriptResult;
 
-/// The language's own function, with a meaning for its value.
+/// The language's own function, whose value is used here.
 pub const NAME: &str = "exit";
-/// Codes above it are those of shells: commands that are not there, signals.
+/// Larger codes are used by shells for missing commands and signals.
 const LARGEST: i64 = 125;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {

@@ -1,4 +1,5 @@
-//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with logits.
+//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with
+//! logits.
 
 use std::sync::Arc;
 

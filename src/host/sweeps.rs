@@ -1,4 +1,5 @@
-//! Primitives that ask a record more than once: sweep_criteria, sequences_needed, per_sequence, layer_agreement.
+//! Primitives for repeated queries of a record: sweep_criteria, sequences_needed, per_sequence,
+//! layer_agreement.
 
 use rhai::{Dynamic, Engine, Map};
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::record::{BootstrapArgs, Criterion, Detection, plain};
 use crate::stats;
 
-/// Enough for a curve; the intervals of a result take ten times as many.
+/// Enough for a curve. The intervals of a result use ten times as many.
 const RESAMPLES: usize = 1000;
 
 pub fn register(engine: &mut Engine) {
@@ -37,7 +38,7 @@ fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_fn("per_sequence", |acts: T| per_sequence(Dynamic::from(acts), Map::new()));
 }
 
-/// Every combination of the values given.
+/// Every combination of the given values.
 fn criteria(o: &Options) -> Result<Vec<Criterion>> {
     let default = Criterion::default();
     let numbers = |key: &str, default: f64| Ok::<_, Error>(o.number_or_numbers(key)?.unwrap_or_else(|| vec![default]));
@@ -123,7 +124,7 @@ fn layer_agreement(found: &Dynamic) -> Result<Dynamic> {
     Ok(stats::layer_agreement(&found).map_or(Dynamic::UNIT, Dynamic::from))
 }
 
-/// A script value as the record it came from.
+/// The record behind a value of scripts.
 pub fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
     serde_json::from_value(to_json(value)?)
         .map_err(|e| Error::bad_argument(format!("{function}: this is not {expected}: {e}")).hint("pass it unchanged"))

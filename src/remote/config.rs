@@ -54,7 +54,7 @@ pub fn home() -> PathBuf {
 /// The settings of the machine `host`, for the user `user` if given.
 ///
 /// # Errors
-/// A file that others may write to or that cannot be read, and an invalid setting.
+/// A file that others may write to or that cannot be read; an invalid setting.
 pub fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
     let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };
     reader.file(&home().join(".ssh/config"), &home().join(".ssh"), true, 0)?;
@@ -270,8 +270,7 @@ pub fn path(text: &str) -> PathBuf {
     }
 }
 
-/// The files that match a pattern, sorted by name, as glob(7) of `ssh` does. A relative one begins
-/// at `folder`.
+/// The files that match a pattern as in glob(7), sorted. A relative one begins at `folder`.
 fn glob(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     // Pattern characters in the folder's own name are escaped.
     let literal = |path: &Path| {
