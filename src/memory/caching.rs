@@ -2,11 +2,11 @@
 //! pages where the system has them. During a run it retains freed blocks and serves later requests
 //! from them. Small requests go to the system's allocator.
 //!
-//! A run frees and allocates such blocks thousands of times. Mapping 1 GB anew in small pages takes a
-//! third of a second of processor time, as long as reading it from a fast disk. Free and used bytes
-//! together never exceed the peak of the used bytes, so that caching does not raise the peak of a
-//! run. Adjacent free blocks are merged, so that the memory of weights serves activations of other
-//! sizes, and the reverse, without a new page.
+//! A run frees and allocates such blocks thousands of times. Mapping 1 GB anew in small pages takes
+//! a third of a second of processor time, as long as reading it from a fast disk. Free and used
+//! bytes together never exceed the peak of the used bytes, so that caching does not raise the peak
+//! of a run. Adjacent free blocks are merged, so that the memory of weights serves activations of
+//! other sizes, and the reverse, without a new page.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
@@ -236,8 +236,8 @@ unsafe fn unmap(block: Block) {
 }
 
 // SAFETY: every block is a mapping of at least the requested size and has one owner until it is
-// freed. The layout alone says whether a request is large, and with the offset of the address in its
-// page it gives the block. Every block is therefore freed as it was mapped.
+// freed. The layout alone says whether a request is large, and with the offset of the address in
+// its page it gives the block. Every block is therefore freed as it was mapped.
 unsafe impl GlobalAlloc for CachingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {

@@ -301,7 +301,8 @@ mod tests {
 
     // g = [np.array([3, 4, 5.]), np.array([6, 7, 9.]), np.array([2, 3.5, 4])]
     // stats.permutation_test(g, lambda *g, axis: stats.f_oneway(*g, axis=axis).statistic,
-    //                        permutation_type="independent", n_resamples=np.inf, alternative="greater").pvalue
+    //                        permutation_type="independent", n_resamples=np.inf,
+    //                        alternative="greater").pvalue
     // # 0.017857142857142856
     #[test]
     fn more_groups_are_compared_by_the_variance_between_them() {
