@@ -131,8 +131,8 @@ fn of_this_work(
     Ok(Activations { model: model.info.clone(), tokens: info.clone(), full_activations, ..acts })
 }
 
-/// Moves the received checkpoint `arrived` to `requested`, or to a name of its own if `requested` belongs
-/// to other work.
+/// Moves the received checkpoint `arrived` to `requested`, or to a name of its own if `requested`
+/// belongs to other work.
 ///
 /// # Errors
 /// `arrived` is not a checkpoint, or its place is taken by another kind of file. The received file

@@ -351,7 +351,8 @@ pub fn is_checkpoint_of(requested: &str, name: &str) -> bool {
         || name.strip_prefix(requested).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_fingerprint)
 }
 
-/// Existing file names of work with the checkpoint `requested`: that one, and those with a fingerprint.
+/// Existing file names of work with the checkpoint `requested`: that one, and those with a
+/// fingerprint.
 pub fn checkpoints(requested: &str) -> Vec<String> {
     let (folder, file) = requested.rsplit_once('/').unwrap_or((".", requested));
     let others = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {

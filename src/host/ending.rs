@@ -13,7 +13,8 @@ pub const NAME: &str = "exit";
 const LARGEST: i64 = 125;
 
 pub fn register(engine: &mut Engine, context: &Arc<Context>) {
-    // Ends the script: `exit(3)` with this exit code, 0 to 125; any other value, and none, is no code.
+    // Ends the script with the exit code of `exit(3)`, 0 to 125. Any other value is not an exit
+    // code.
     let c = context.clone();
     engine.register_fn(NAME, move |value: Dynamic| -> ScriptResult<()> {
         let code = value.as_int().map_or(0, |code| code.clamp(0, LARGEST));

@@ -40,16 +40,18 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
     // A figure as SVG text. Kinds: "lines", "points", "bars", "intervals", "heat_map".
-    // let text = svg(#{ kind: "bars", title: "Two bars", categories: ["a", "b"], groups: [#{ values: [1.0, 2.0] }] });
+    // let groups = [#{ values: [1.0, 2.0] }];
+    // let text = svg(#{ kind: "bars", title: "Two", categories: ["a", "b"], groups: groups });
     engine.register_fn("svg", |figure: Map| thrown(read(figure).and_then(|figure| plot::svg(&figure))));
     // The same as a file below results/, SVG or PNG by its name.
-    // save_figure("results/two.png", #{ kind: "bars", title: "Two", categories: ["a", "b"], groups: [#{ values: [1.0, 2.0] }] });
+    // save_figure("results/two.png", #{ kind: "bars", title: "Two", categories: ["a"], groups:
+    // groups });
     let c = context.clone();
     engine.register_fn("save_figure", move |path: &str, figure: Map| thrown(save(&c, path, figure)));
     // One character per number, for a look in the terminal.
     // print(sparkline([1.0, 5.0, 3.0]));
     engine.register_fn("sparkline", |values: Array| plot::sparkline(&numbers(&values)));
-    // One bar per line, the longest so many characters wide.
+    // One bar per line; the longest has this number of characters.
     // print(bar_chart(["a", "b"], [1.0, 2.0], 40));
     engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| -> ScriptResult<String> {
         let names: Vec<String> = names.iter().map(Dynamic::to_string).collect();
@@ -62,21 +64,23 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // Largest |x| by norm and column of features: `values[norm][column]`, `feature_dims`, `norms`, `features_per_column`.
+    // Largest |x| by norm and column of features: `values[norm][column]`, `feature_dims`, `norms`,
+    // `features_per_column`.
     // let map = acts.heat_map(#{ columns: 128 });
     engine.register_fn("heat_map", |acts: T| heat_map(Dynamic::from(acts), Map::new()));
     engine.register_fn("heat_map", |acts: T, options: Map| heat_map(Dynamic::from(acts), options));
-    // The same, fine and packed as base64 for a page to draw: one byte a cell on a logarithmic scale.
+    // The same with more columns, encoded as base64 for a page: one byte per cell on a logarithmic
+    // scale.
     // let data = acts.heat_map_data();
     engine.register_fn("heat_map_data", |acts: T| heat_map_data(Dynamic::from(acts), Map::new()));
     engine.register_fn("heat_map_data", |acts: T, options: Map| heat_map_data(Dynamic::from(acts), options));
-    // Largest |x| of features in every norm, one row each.
+    // Largest |x| of features in every norm, one row per feature.
     // let profiles = acts.layer_profile([0, 1]);
     engine.register_fn("layer_profile", |acts: T, dims: Array| layer_profile(Dynamic::from(acts), &dims, Map::new()));
     engine.register_fn("layer_profile", |acts: T, dims: Array, options: Map| {
         layer_profile(Dynamic::from(acts), &dims, options)
     });
-    // How many values lie between the rungs of the ladder.
+    // Number of values between the rungs of the ladder.
     // let bins = acts.magnitude_histogram();
     engine.register_fn("magnitude_histogram", |acts: T| histogram(Dynamic::from(acts), Map::new()));
     engine.register_fn("magnitude_histogram", |acts: T, options: Map| histogram(Dynamic::from(acts), options));
