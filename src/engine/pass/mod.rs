@@ -1,7 +1,8 @@
 //! The layer-streamed forward pass: the only loop over layers in the program.
 //!
-//! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
-//! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+//! All sequences go through a layer before the next is touched, so each weight is read once. In
+//! memory are the residual stream of all sequences (f32), the weights of the layer at work, what
+//! the reader has ahead, and a bounded workspace.
 
 mod layer;
 mod shard;
@@ -30,7 +31,8 @@ use shard::{Mixture, Shard, each};
 pub struct Start {
     /// The first layer that is computed.
     pub layer: usize,
-    /// The residual stream of each share before that layer; none where the tokens are to be embedded.
+    /// The residual stream of each share before that layer; none where the tokens are to be
+    /// embedded.
     pub hidden: Option<Vec<Tensor>>,
     pub coverage: Vec<ExpertCoverage>,
 }
@@ -163,7 +165,8 @@ impl<'a> Pass<'a> {
         self.shards.iter().try_for_each(|shard| shard.device.throttle())
     }
 
-    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
+    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights
+    /// read once.
     fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
         let mut asked: Vec<usize> = Vec::new();

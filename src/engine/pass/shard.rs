@@ -1,5 +1,5 @@
-//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once
-//! for all.
+//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion
+//! of weights, which is read once for all.
 
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
@@ -33,7 +33,8 @@ pub struct Shard {
 pub struct Mixture {
     /// [sequences * positions, hidden]
     pub x: Tensor,
-    /// What the experts add to: the residual stream itself, or a sum that is added to it when all experts are through.
+    /// What the experts add to: the residual stream itself, or a sum that is added to it when all
+    /// experts are through.
     pub sum: Tensor,
     pub assignment: Assignment,
     /// Added to the router's scores in choosing, [experts].
@@ -52,8 +53,9 @@ impl Shard {
         self.hidden.rows(sequences.start * self.positions, sequences.len() * self.positions)
     }
 
-    /// The batches of one round, of at most `most` of its sequences, after which the experts they chose are asked for: those are
-    /// read while others pass the mixer. Rounds are the same however the work is cut, and so the order of the experts, too.
+    /// The batches of one round, of at most `most` of its sequences, after which the experts they
+    /// chose are asked for: those are read while others pass the mixer. Rounds are the same however
+    /// the work is cut, and so the order of the experts, too.
     pub fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let all = self.sequences.len();
         let size = all.div_ceil(ROUNDS);
