@@ -49,28 +49,9 @@ const FLOORS: &[(&str, u32)] = &[
 /// Lines after which a file has a second noun in it.
 const MAX_LINES: usize = 450;
 
-/// Columns of a line of comments, and the rooms whose comments keep to them.
+/// The greatest number of columns of a line of comments, and the rooms that do not keep to it yet.
 const COMMENT_COLUMNS: usize = 100;
-const NARROW_ROOMS: &[&str] = &[
-    "cuda",
-    "disk",
-    "engine",
-    "gemm",
-    "gpu",
-    "host",
-    "hub",
-    "memory",
-    "ops",
-    "record",
-    "remote",
-    "session",
-    "stats",
-    "tensor",
-    "text",
-    "threads",
-    "vector",
-    "vocabulary",
-];
+const WIDER_ROOMS: [&str; 6] = ["cli", "formats", "miniature", "reference", "spec", "weights"];
 
 struct Source {
     /// Relative to the repository.
@@ -295,7 +276,7 @@ fn files_are_short() {
 
 fn wide_comments(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for file in sources.iter().filter(|file| NARROW_ROOMS.contains(&file.room())) {
+    for file in sources.iter().filter(|file| !WIDER_ROOMS.contains(&file.room())) {
         for (number, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
             if line.trim_start().starts_with("//") && columns > COMMENT_COLUMNS {
