@@ -1,52 +1,55 @@
-//! What must not be seen: values that cannot be printed and that only `expose` gives out, where they come from and may go;
-//! and the names of files that hold such values.
+//! Secrets: values that cannot be printed and that only `expose` returns, their sources and
+//! permitted destinations, and the names of files that hold them.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Files and folders that hold keys, tokens or passwords by custom; all that begins with `.env` is one as well.
+/// Files and folders that by custom hold keys, tokens or passwords. All names that begin with
+/// `.env` count, too.
 const SECRET: &str = ".git .ssh .keys .gnupg .aws .azure .kube .docker .runpod .huggingface .netrc _netrc .npmrc .pypirc .pgpass \
                       .my.cnf .vault-token .git-credentials .htpasswd authorized_keys credentials credentials.json \
                       credentials.toml stored_tokens";
-/// What names of private keys end with.
+/// The usual extensions of private keys.
 const KEY_ENDS: &[&str] = &[".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk"];
 
-/// Whether a part of `path` is a name that secrets have: such files are neither read into a script, nor sent to a machine,
-/// nor accepted from one. It judges the name only: of a link, ask for where it leads as well.
+/// Returns whether a component of `path` is the usual name of a secret. Such files are neither read
+/// into a script, nor sent to a machine, nor accepted from one. Only the name is checked: for a
+/// link, the caller checks its target as well.
 pub fn secret_name(path: &Path) -> bool {
     let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
     let is_secret = |part: &String| {
         part.starts_with(".env")
             || SECRET.split(' ').any(|name| name == part)
             || part.starts_with("ssh_host_")
-            // As ssh-keygen calls its files: id_ed25519, id_rsa_work, id_work.pub.
+            // These are the names that ssh-keygen gives: id_ed25519, id_rsa_work, id_work.pub.
             || (part.starts_with("id_") && !part.trim_end_matches(".pub").contains('.'))
             || KEY_ENDS.iter().any(|end| part.ends_with(end))
     };
-    // Names that are secret only there: the hub's token, passwords of the system.
+    // These names are secret in one folder only: the hub's token and the passwords of the system.
     let there = |pair: &[String]| pair == ["huggingface", "token"] || pair == ["etc", "shadow"];
     parts.iter().any(is_secret) || parts.windows(2).any(there)
 }
 
-/// Whether a part of `path` is the program's list of rented machines, or would be taken for what belongs to it.
+/// Returns whether a component of `path` is the ledger of rented machines, or looks like one of the
+/// files that belong to it.
 pub fn ledger_name(path: &Path) -> bool {
     path.iter().any(|part| part.to_string_lossy().to_lowercase().starts_with("gpus.sqlite"))
 }
 
-/// An API key or access token. Not serialisable; `Debug` shows nothing of it.
+/// An API key or access token. It cannot be serialised, and `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// None when nothing but blanks is given.
+    /// Returns None for a blank text.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.to_string()))
     }
 
-    /// The value itself, for the header or the stream it belongs in and nowhere else.
+    /// Returns the value itself. It may be used only in the header or stream that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -58,17 +61,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a file of the user's says, by the names of variables. Kept here and not in the environment: programs that are started
-/// do not inherit it, and threads that read the environment meanwhile are not disturbed.
+/// The variables of the user's `.env` file. They are kept here and not in the environment, so that
+/// child processes do not inherit them and threads that read the environment at the same time are
+/// not disturbed.
 static KEPT: OnceLock<Vec<(String, Secret)>> = OnceLock::new();
 
-/// From now on `named` finds these where the environment has nothing of the name. Only the first call counts.
+/// Makes `named` fall back on these secrets if the environment has no variable of the name. Only
+/// the first call has an effect.
 pub fn keep(secrets: Vec<(String, Secret)>) {
     let _ = KEPT.set(secrets);
 }
 
-/// The secret that a variable of the environment holds, or else the kept one of that name. A variable that is set to nothing
-/// hides the kept one.
+/// Returns the secret in an environment variable, or else the kept one of that name. An empty
+/// variable hides the kept one.
 pub fn named(variable: &str) -> Option<Secret> {
     match std::env::var_os(variable) {
         Some(value) => Secret::new(value.to_str()?),
@@ -76,7 +81,7 @@ pub fn named(variable: &str) -> Option<Secret> {
     }
 }
 
-/// Whether a secret may be sent to this address: over https, or to this computer itself.
+/// Returns whether a secret may be sent to this address: over https, or to this computer itself.
 pub fn may_travel(address: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(address) else { return false };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);

@@ -31,7 +31,7 @@ impl Observer for Largest {
         site.site == Site::ResidPost
     }
 
-    fn see(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
+    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         self.per_layer.resize(self.per_layer.len().max(site.layer + 1), 0.0);
         self.shown.resize(self.per_layer.len(), 0);
         let largest = x.values()?.iter().fold(0f32, |largest, x| largest.max(x.abs()));
@@ -48,7 +48,7 @@ impl Observer for Largest {
         Ok(())
     }
 
-    fn begin_again(&mut self) {}
+    fn reset(&mut self) {}
 }
 
 fn reference(folder: &Path) -> Value {

@@ -16,7 +16,7 @@ pub fn doctor() {
     let threads = counted(threads, "thread");
     let (f32, bf16) = gemm::vector_instructions();
     line("processor", &format!("{threads}; products in f32 use {f32}, in bf16 {bf16}"));
-    if let Some((total, free)) = memory::of_machine() {
+    if let Some((total, free)) = memory::total_and_available() {
         line("memory", &format!("{:.1} GB, {:.1} GB free", total as f64 / GB, free as f64 / GB));
     }
     match Driver::open() {

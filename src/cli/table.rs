@@ -1,10 +1,10 @@
-//! Tables of the command line, drawn as those of scripts.
+//! Tables of commands, in the same layout as those of scripts.
 
 use crate::host::grid::Grid;
 use crate::terminal;
 use crate::words::rounded;
 
-/// Prints a table whose columns stand in the order in which they matter.
+/// Prints a table. The most important column comes first.
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) {
     let columns = columns.iter().map(|column| column.to_string()).collect();
     terminal::line(Grid::new(columns, rows).drawn(terminal::width()));
@@ -14,7 +14,7 @@ pub fn dollars(amount: f64) -> String {
     rounded(amount, 2)
 }
 
-/// "2 h 5 min" for seconds.
+/// Formats seconds as "2 h 5 min".
 pub fn age(seconds: f64) -> String {
     let minutes = (seconds.max(0.0) / 60.0) as u64;
     match (minutes / 60, minutes % 60) {

@@ -1,4 +1,5 @@
-//! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
+//! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and output
+//! projection.
 
 use super::latent;
 use super::linear::{linear, linears, norm};
@@ -9,27 +10,28 @@ use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
 use crate::vocabulary::NormKind;
 
-/// What a token mixer needs to know of the batch.
+/// The batch, as token mixers need it.
 pub struct Batch<'a> {
     pub sequences: usize,
     pub positions: usize,
-    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    /// True if large projections may round their inputs to bf16 where that is faster, because the
+    /// compute dtype is bf16.
     pub rounded: bool,
     pub rotary: &'a Rotary,
 }
 
-/// `x` [sequences * positions, hidden] to the same shape.
+/// Maps `x` [sequences * positions, hidden] to the same shape.
 pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t) = (batch.sequences, batch.positions);
     let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = *spec;
     let (mut q, mut k, v, gate) = projections(spec, x, batch.rounded)?;
     let v = match spec.value_norm {
-        Some(eps) => unit(&v, value_dim, eps)?,
+        Some(eps) => rms_normalise(&v, value_dim, eps)?,
         None => v,
     };
     let after_rope = spec.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
     if !after_rope {
-        (q, k) = normed(spec, q, k)?;
+        (q, k) = apply_qk_norms(spec, q, k)?;
     }
     let (q, k, v) = match spec.clip {
         Some(clip) => (q.clamp(clip)?, k.clamp(clip)?, v.clamp(clip)?),
@@ -39,7 +41,7 @@ pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<
         ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin, rope.pairs)?;
         ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin, rope.pairs)?;
     }
-    let (q, k) = if after_rope { normed(spec, q, k)? } else { (q, k) };
+    let (q, k) = if after_rope { apply_qk_norms(spec, q, k)? } else { (q, k) };
     if let Some(growth) = spec.growth {
         ops::scale_rows(&q, &growth.factors(t))?;
     }
@@ -64,7 +66,7 @@ pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<
     linear(&spec.out, &out, batch.rounded)
 }
 
-/// q, k and v, [rows, heads * size] each, and the output gate, before norms.
+/// Queries, keys and values, [rows, heads * size] each, and the output gate, before norms.
 fn projections(
     spec: &Attention<Tensor>,
     x: &Tensor,
@@ -106,33 +108,33 @@ fn projections(
     Ok((q, k, v, gate))
 }
 
-/// q and k through their norms, where there are any.
-fn normed(spec: &Attention<Tensor>, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
+/// Applies the norms of queries and keys, if there are any.
+fn apply_qk_norms(spec: &Attention<Tensor>, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
     let Some(norms) = &spec.qk_norm else { return Ok((q, k)) };
     Ok((head_norm(&norms.q, spec.head_dim, &q)?, head_norm(&norms.k, spec.head_dim, &k)?))
 }
 
-/// `x` [rows, heads * head_dim] to the same shape.
+/// Applies a norm to `x` [rows, heads * head_dim].
 fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Tensor> {
     let (rows, size) = x.dims2()?;
     let each = |of| norm(of, &x.reshape((rows * size / head_dim, head_dim))?)?.reshape((rows, size));
     match norms {
         HeadNorm::Each(of) => each(of),
         HeadNorm::Together(of) => norm(of, x),
-        HeadNorm::Own(of) => each(&joined(of)?),
-        HeadNorm::Unweighted { eps } => unit(x, head_dim, *eps),
+        HeadNorm::Own(of) => each(&concat_head_norms(of)?),
+        HeadNorm::Unweighted { eps } => rms_normalise(x, head_dim, *eps),
     }
 }
 
-/// Each head of `x` [rows, heads * size] over its root mean square.
-fn unit(x: &Tensor, size: usize, eps: f64) -> Result<Tensor> {
+/// Divides each head of `x` [rows, heads * size] by its root mean square.
+fn rms_normalise(x: &Tensor, size: usize, eps: f64) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
     let ones = Tensor::from_vec(vec![1f32; size], size, &x.device())?;
     ops::norm(NormKind::Rms, eps, &x.reshape((rows * columns / size, size))?, &ones, None)?.reshape((rows, columns))
 }
 
-/// The norms of heads that have their weights in tensors of their own, as one.
-fn joined(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
+/// Concatenates the norms of heads whose weights are separate tensors.
+fn concat_head_norms(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
     let [first, ..] = norms else { fault!("norms of no heads") };
     let device = first.weight.device();
     let of = |weight: &dyn Fn(&Norm<Tensor>) -> Option<Tensor>| -> Result<Option<Tensor>> {
@@ -147,7 +149,7 @@ fn joined(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
 }
 
 impl QueryGrowth {
-    /// What the queries at each position are multiplied with.
+    /// The factors of the queries at each position.
     fn factors(&self, positions: usize) -> Vec<f32> {
         let factor = |t: usize| 1.0 + self.beta * (1.0 + ((t + self.offset) as f64 / self.original).floor()).ln();
         (0..positions).map(|t| factor(t) as f32).collect()

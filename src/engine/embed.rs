@@ -1,4 +1,5 @@
-//! The residual stream before the first layer: token and position embeddings, of which only rows that occur are read.
+//! The residual stream before the first layer: token and position embeddings. Only rows that occur
+//! are read.
 
 use std::collections::BTreeSet;
 
@@ -15,16 +16,17 @@ use crate::tensor::{Device, Tensor};
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
 
-/// Rows are thousands and small: over a network it is quicker to fetch a gap of so many bytes than to ask around it.
+/// Over a network, reading a gap of up to this many bytes between two rows is faster than a
+/// separate request.
 const ROW_GAP: u64 = 64 << 10;
 
-/// Ids within the vocabulary, sequences within the learned positions.
+/// Checks that ids are within the vocabulary and sequences within the learned positions.
 pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     let vocab = model.spec.vocab_size;
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             let message = format!("token id {id} (sequence {s}, position {t}) is outside the vocabulary of {vocab}");
-            // A script has written them itself, or named a file that does not hold what it should.
+            // Ids in a script are a wrong argument. Ids in a file make the file corrupt.
             let by_script = tokens.info.source == Tokens::SCRIPT;
             let wrong = if by_script { Error::bad_argument(message) } else { Error::corrupt(message) };
             return Err(wrong.hint("the tokens were made for another model: tokenise with this model's tokenizer.json"));
@@ -40,9 +42,10 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     Ok(())
 }
 
-/// Token (and learned position) embeddings, [tokens, hidden]; only rows that occur are read.
+/// Token embeddings, plus learned position embeddings, [tokens, hidden]. Only rows that occur are
+/// read.
 pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec<f32>> {
-    // Few rows, made once: on the CPU, wherever they then go.
+    // The rows are few and are used once, so they are loaded on the CPU for all devices.
     let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let table = &model.spec.embedding;
     let width = table.shape[1];
@@ -55,7 +58,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
     let mut ahead = model.checkpoint.ahead();
     ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges: runs.iter().map(range).collect() });
-    let mut rows: Vec<f32> = memory::unset(used.len() * width);
+    let mut rows: Vec<f32> = memory::uninit_vec(used.len() * width);
     let mut rest = rows.as_mut_slice();
     let places = runs.iter().map(|run| rest.split_off_mut(..run.len() * width).expect("a place for every row"));
     let places: Vec<&mut [f32]> = places.collect();
@@ -71,7 +74,7 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let rows = project_in(model, loader, rows, used.len(), needed)?;
     let width = model.spec.hidden_size;
     let ids: Vec<u32> = tokens.ids.iter().flatten().copied().collect();
-    let mut hidden: Vec<f32> = memory::unset(ids.len() * width);
+    let mut hidden: Vec<f32> = memory::uninit_vec(ids.len() * width);
     hidden.par_chunks_exact_mut(width).zip(ids).for_each(|(hidden, id)| {
         let row = used.binary_search(&id).expect("every id is among those used");
         hidden.copy_from_slice(&rows[row * width..][..width]);
@@ -86,11 +89,11 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
-    normed(model, loader, hidden, needed)
+    apply_embedding_norm(model, loader, hidden, needed)
 }
 
-/// `hidden` [tokens, hidden] through the norm behind the embeddings, where there is one.
-fn normed(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64) -> Result<Vec<f32>> {
+/// Applies the norm after the embeddings, if there is one, to `hidden` [tokens, hidden].
+fn apply_embedding_norm(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64) -> Result<Vec<f32>> {
     let Some(norm) = &model.spec.embedding_norm else { return Ok(hidden) };
     let mut loaded = Vec::new();
     for part in inventory::embedding_norm(norm) {
@@ -102,7 +105,8 @@ fn normed(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, needed: &mut u64
     ops::norm(norm.kind, norm.eps, &hidden, &loaded[0], loaded.get(1))?.values()
 }
 
-/// `rows` [count, embedding width] to [count, hidden], where the model's embeddings are narrower than its hidden states.
+/// Projects `rows` [count, embedding width] to [count, hidden], if the embeddings are narrower than
+/// the residual stream.
 fn project_in(model: &OpenModel, loader: &Loader, rows: Vec<f32>, count: usize, needed: &mut u64) -> Result<Vec<f32>> {
     let Some(projection) = &model.spec.project_in else { return Ok(rows) };
     let mut loaded = Vec::new();

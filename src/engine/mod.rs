@@ -1,5 +1,5 @@
-//! The engine: a model streams through layer by layer, every weight is read once, norm outputs are folded where they are
-//! made.
+//! The engine: it computes a model layer by layer, reads every weight once, and passes the tensors
+//! at sites to observers.
 
 mod attempt;
 mod attention;

@@ -1,28 +1,28 @@
-//! The operands of products: rows of activations, weights, and where the product goes.
+//! The operands of matrix products: rows of activations, weights, and destinations.
 
 use half::bf16;
 
 use crate::vocabulary::Order;
 
-/// Rows of activations: `rows` of them, or those that `chosen` names.
+/// The left operand: `rows` rows of activations, or the rows with the indices `indices`.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Lhs<'a> {
     pub values: &'a [f32],
-    /// Values from one row to the next.
+    /// Distance between rows in numbers.
     pub stride: usize,
     pub rows: usize,
     pub columns: usize,
-    pub chosen: Option<&'a [u32]>,
+    pub indices: Option<&'a [u32]>,
 }
 
-impl<'a> Rows<'a> {
-    /// All of a contiguous [rows, columns].
+impl<'a> Lhs<'a> {
+    /// All rows of a contiguous [rows, columns].
     pub fn all(values: &'a [f32], columns: usize) -> Self {
-        Self { values, stride: columns, rows: values.len() / columns.max(1), columns, chosen: None }
+        Self { values, stride: columns, rows: values.len() / columns.max(1), columns, indices: None }
     }
 
     pub(super) fn row(&self, i: usize) -> &'a [f32] {
-        let i = self.chosen.map_or(i, |chosen| chosen[i] as usize);
+        let i = self.indices.map_or(i, |indices| indices[i] as usize);
         &self.values[i * self.stride..][..self.columns]
     }
 }
@@ -33,9 +33,9 @@ pub enum Values<'a> {
     Bf16(&'a [bf16]),
 }
 
-/// The other operand: [out, input] or [input, out], rows `stride` values apart.
+/// The right operand: a weight [out, input] or [input, out], with rows `stride` numbers apart.
 #[derive(Clone, Copy)]
-pub struct Weight<'a> {
+pub struct Rhs<'a> {
     pub values: Values<'a>,
     pub stride: usize,
     pub order: Order,
@@ -43,22 +43,22 @@ pub struct Weight<'a> {
     pub out: usize,
 }
 
-/// Where a product goes: rows of `stride` values.
-pub struct Out<'a> {
+/// The destination of a product, with rows `stride` numbers apart.
+pub struct Dst<'a> {
     pub values: &'a mut [f32],
     pub stride: usize,
 }
 
-/// One of several products of the same rows: weight, bias [out] and where y goes.
-pub struct Factor<'a> {
-    pub w: Weight<'a>,
+/// One of several products with the same left operand: weight, bias [out] and destination.
+pub struct Gemm<'a> {
+    pub w: Rhs<'a>,
     pub bias: Option<&'a [f32]>,
-    pub y: Out<'a>,
+    pub y: Dst<'a>,
 }
 
-/// Panics unless the operands of a product fit each other: the tiles read and write through pointers, and tasks write side
-/// by side, so that nothing below looks at lengths again.
-pub(super) fn check(x: &Rows, w: &Weight, bias: Option<&[f32]>, y: &Out) {
+/// Panics unless the operands of a product fit each other. Micro-kernels access them by pointers
+/// and tasks write in parallel, without further checks of lengths.
+pub(super) fn check(x: &Lhs, w: &Rhs, bias: Option<&[f32]>, y: &Dst) {
     assert_eq!(x.columns, w.input, "inner dimensions of a product");
     assert!(bias.is_none_or(|bias| bias.len() >= w.out), "a bias for every output of a product");
     assert!(x.rows <= 1 || y.stride >= w.out, "rows of a product that do not overlap");

@@ -1,5 +1,5 @@
-//! How one gets into a machine that is reached over SSH, as part of the name that its provider has in the ledger: a later
-//! process finds the way from the name alone.
+//! The SSH login of a machine as part of the provider's name in the ledger, so that a later process
+//! can connect with the name alone.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::remote::trust::fingerprint;
 use crate::remote::{SshTarget, Target};
 
-/// `KIND:user@host:port` and how one gets in there, as its user named it.
+/// `KIND:user@host:port` and the login, as the user named it.
 ///
 /// # Errors
-/// An address that is none.
+/// An invalid address.
 pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
     let mut name = format!("{kind}:{}", Target::parse(&target.host)?);
     let path = |path: &PathBuf| path.display().to_string();
@@ -27,7 +27,7 @@ pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
     Ok(name)
 }
 
-/// The same, read back from what stands behind `KIND:`.
+/// Parses the part after `KIND:`.
 ///
 /// # Errors
 /// Words that `name_of` does not write.

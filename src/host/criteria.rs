@@ -1,12 +1,12 @@
-//! Criteria and ways to resample as options name them, which several primitives share.
+//! Options of criteria and of resampling, which several primitives share.
 
 use super::options::Options;
 use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
-/// What layers are counted in.
+/// Values of `layer_unit`.
 pub const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
-/// What a criterion is asked of: all sequences together, or each.
+/// Values of `scope`.
 pub const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
 const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
 
@@ -20,7 +20,7 @@ pub const CRITERION: [&str; 7] = [
     "skip_positions",
     "systematic_layers",
 ];
-/// Options of a criterion, and of how to resample.
+/// Options of a criterion and of resampling.
 pub const BOOTSTRAP: [&str; 11] = [
     "magnitude_threshold",
     "min_layer_percentage",
@@ -48,7 +48,7 @@ pub const SWEEP: [&str; 10] = [
     "seed",
 ];
 
-/// A criterion, of what is given.
+/// Reads a criterion.
 pub fn criterion(o: &Options) -> Result<Criterion> {
     let of_lists = |key: &str, value: &str| match takes_lists_of(key) {
         true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
@@ -67,7 +67,7 @@ pub fn criterion(o: &Options) -> Result<Criterion> {
     })
 }
 
-/// How to resample, of what is given.
+/// Reads the options of resampling.
 pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
     Ok(BootstrapArgs {
         n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
@@ -77,7 +77,7 @@ pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> 
     })
 }
 
-/// Whether sweep_criteria takes several values of this option of a criterion.
+/// True if sweep_criteria takes several values of this option.
 fn takes_lists_of(key: &str) -> bool {
     CRITERION.contains(&key) && SWEEP.contains(&key)
 }

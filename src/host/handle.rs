@@ -1,4 +1,4 @@
-//! Handles: values that a script holds without their contents, and that read like maps.
+//! Handles: values of a script that refer to data outside of it, and that read like maps.
 
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
@@ -9,10 +9,10 @@ use super::problem::{ScriptResult, throw};
 use crate::error::Error;
 use crate::suggest;
 
-/// The part of a handle that scripts see.
+/// The part of a handle that scripts can read.
 pub trait Readable {
     const NAME: &'static str;
-    /// The field that is left out where it is too large for a script.
+    /// The field that is left out if it is too large for a script.
     const LARGE: Option<&'static str> = None;
     fn json(&self) -> Value;
 }
@@ -30,7 +30,7 @@ fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
     }
 }
 
-/// Lets scripts read a kind of handle: by its fields, as JSON, and as text.
+/// Registers a kind of handle: its fields, its JSON, and its text.
 pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_type_with_name::<T>(T::NAME);
     engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));

@@ -1,4 +1,4 @@
-//! A record asked many times: threshold_index, count_features, feature_dims.
+//! An index for many queries of a record: threshold_index, count_features, feature_dims.
 
 use std::sync::Arc;
 

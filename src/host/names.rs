@@ -1,4 +1,4 @@
-//! The functions an engine knows, by name and number of arguments, read from the engine itself.
+//! The functions of an engine, by name and number of arguments.
 
 use rhai::Engine;
 use serde_json::Value;
@@ -17,7 +17,7 @@ const KEYWORDS: &[(&str, usize)] = &[
     ("is_shared", 1),
 ];
 
-/// Those of every module, the language's own included; sorted.
+/// The functions of all modules, including the language's own; sorted.
 pub fn of(engine: &Engine) -> Vec<(String, usize)> {
     let mut names = listed(engine, true);
     names.extend(KEYWORDS.iter().map(|(name, arity)| (name.to_string(), *arity)));
@@ -26,7 +26,7 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
     names
 }
 
-/// Those that are registered with this engine itself.
+/// The functions that are registered with this engine itself.
 pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
     listed(engine, false)
 }

@@ -1,4 +1,5 @@
-//! The one reader of option maps: unknown keys are errors with a suggestion, whole numbers pass for floats.
+//! The reader of option maps: unknown keys are errors with a suggestion, and whole numbers are
+//! accepted as floats.
 
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ pub struct Options {
     known: Known,
 }
 
-/// The keys that a function understands.
+/// The keys of a function's options.
 enum Known {
-    /// Of a primitive: as they are documented.
+    /// The documented options of a primitive.
     Documented(&'static [Opt]),
-    /// Of a map inside an option.
+    /// The keys of a map inside an option.
     Keys(Vec<&'static str>),
 }
 
@@ -42,12 +43,12 @@ impl Known {
 }
 
 impl Options {
-    /// The options of a primitive: the keys that its documentation names.
+    /// The options of a primitive, with the keys of its documentation.
     pub fn of(function: &'static str, map: Map) -> Result<Self> {
         Self::among(function, map, Known::Documented(reference::options(function)))
     }
 
-    /// `known`: every key `function` understands.
+    /// `known` has every key of `function`.
     pub fn new(function: &'static str, map: Map, known: &[&'static str]) -> Result<Self> {
         Self::among(function, map, Known::Keys(known.to_vec()))
     }
@@ -116,12 +117,12 @@ impl Options {
         }
     }
 
-    /// A seed: any whole number from 0 on.
+    /// A seed: a whole number of at least 0.
     pub fn seed(&self, key: &str) -> Result<Option<u64>> {
         self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
     }
 
-    /// A time above 0, given in pieces of `unit` seconds; `default` in the same unit.
+    /// A positive time in `unit`s of seconds; `default` is in the same unit.
     pub fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
         let given = self.float(key)?.unwrap_or(default);
         let most = MAX_TIME.as_secs_f64() / unit;
@@ -153,7 +154,10 @@ impl Options {
         })
     }
 
-    /// An error where one of `keys`, which take one value each, is an array: `hint` is for such an option.
+    /// Checks that `keys` have single values.
+    ///
+    /// # Errors
+    /// If one is an array. `hint` makes the hint for it.
     pub fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
         let list = |key: &&&str| self.get(key).is_some_and(|value| value.is_array());
         let Some(key) = keys.iter().find(list) else { return Ok(()) };
@@ -167,7 +171,7 @@ impl Options {
         value.ok_or_else(|| missing().hint(self.help()))
     }
 
-    /// One of a few spellings.
+    /// One of several words.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
         let Some(word) = self.string(key)? else { return Ok(None) };
         match choices.iter().find(|(name, _)| *name == word) {
@@ -202,12 +206,12 @@ impl Options {
         })
     }
 
-    /// The value under `key` when it is of a host type.
+    /// The value of `key`, if it has a type of the host.
     pub fn host<T: Clone + Send + Sync + 'static>(&self, key: &str, expected: &str) -> Result<Option<T>> {
         self.typed(key, expected, |value| value.clone().try_cast::<T>())
     }
 
-    /// The map under `key`; a string stands for a map with just `short`.
+    /// The map of `key`. A string is short for a map with only the key `short`.
     pub fn map_of(&self, key: &str, short: &str) -> Result<Option<Map>> {
         self.typed(key, "a string or a map", |value| match value.read_lock::<Map>() {
             Some(map) => Some(map.clone()),
@@ -215,15 +219,15 @@ impl Options {
         })
     }
 
-    /// The value under `key` as JSON.
+    /// The value of `key` as JSON.
     pub fn json(&self, key: &str) -> Result<Option<Value>> {
         self.typed(key, "plain values", |value| to_json(value).ok())
     }
 }
 
-/// The longest time that an option may name: ten years of 365 days.
+/// The longest time in an option: ten years of 365 days.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// The largest count that an option may name; what is counted is far less, and sums and products of counts fit into 64 bits.
+/// The largest count in an option. Sums and products of counts fit into 64 bits.
 pub const MAX_COUNT: usize = 1 << 31;
 
 /// A number of seconds as a time of at most `most`; `what` names it in the error.
@@ -235,7 +239,8 @@ pub fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<D
     })
 }
 
-/// For a word that is none of an option's choices. Types of numbers have other names elsewhere.
+/// The hint for a word that is not one of an option's choices. Types of numbers have other names
+/// elsewhere.
 pub fn choice_hint<'a>(key: &str, word: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let known = |name: &str| choices.clone().into_iter().any(|choice| choice == name);
     if key != "dtype" || !known("f32") || !known("bf16") {
@@ -258,7 +263,7 @@ pub fn number(value: &Dynamic) -> Option<f64> {
     value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
 }
 
-/// "2GB", "1.5 GiB" or "77" as bytes.
+/// Parses "2GB", "1.5 GiB" or "77" as bytes.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
     let (value, unit) = text.trim().split_at(digits);

@@ -1,4 +1,5 @@
-//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with logits.
+//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with
+//! logits.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // The same of what was extracted with `logits: true`, without another pass.
+    // The same for a record that was extracted with `logits: true`, without another pass.
     // print(acts.perplexity().per_sequence);
     engine.register_fn("perplexity", |acts: T| of_record(Dynamic::from(acts), Map::new()));
     engine.register_fn("perplexity", |acts: T, options: Map| of_record(Dynamic::from(acts), options));

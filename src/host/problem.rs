@@ -1,4 +1,5 @@
-//! Errors on their way into a script and out of it: maps with `kind`, `message` and `hint` that a script can catch.
+//! Errors of primitives as values of scripts: maps with `kind`, `message` and `hint` that can be
+//! caught.
 
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
@@ -25,7 +26,7 @@ pub fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
     result.map_err(throw)
 }
 
-/// A thrown value as a text for people: its message, and its hint where it has one.
+/// The text of a thrown value for people: its message, and its hint if it has one.
 pub fn failure_text(error: &Dynamic) -> String {
     let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
     let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
@@ -33,12 +34,12 @@ pub fn failure_text(error: &Dynamic) -> String {
     format!("{}{hint}", text("message").unwrap_or_else(|| error.to_string()))
 }
 
-/// An error in one line.
+/// An error on one line.
 pub fn told(error: &EvalAltResult) -> String {
     failure_text(&thrown_value(error))
 }
 
-/// What `catch` would have bound.
+/// The value that `catch` would bind.
 pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),

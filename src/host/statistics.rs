@@ -1,4 +1,5 @@
-//! Primitives of the statistics: detect_outliers, bootstrap_ci. Both work on fresh and on stored activations.
+//! Primitives of statistics: detect_outliers, bootstrap_ci. Both work on new and on stored
+//! activations.
 
 use rhai::{Dynamic, Engine, Map};
 

@@ -1,4 +1,4 @@
-//! What a run has used up of its bounds, and the looks between two steps of a script that end it where that is too much.
+//! The usage of a run's limits, and the checks between the steps of a script that end it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,18 +10,18 @@ use super::bounds::{Bounds, OUT_OF_TIME, STOPPED, TOO_DEEP, TOO_HEAVY, TOO_MANY_
 use super::{deep, weight};
 use crate::progress::interrupt_requested;
 
-/// After Ctrl-C a script may run so long, and use so much of a processor: enough to catch the interruption of a primitive and say
-/// what is done, also where other programs leave it little of the machine.
+/// Time that a script may run after Ctrl-C, in wall and in processor time: enough to catch the
+/// interruption of a primitive and to report finished work.
 const GRACE: Duration = Duration::from_secs(1);
-/// Steps of a thread between two looks at the time and at the steps of all threads.
+/// Steps of a thread between two checks of the time and of the steps of all threads.
 const LOOK_EVERY: u64 = 256;
-/// Bytes of the stack of the thread that watches memory.
+/// Stack size in bytes of the thread that watches memory.
 const WATCH_STACK: usize = 128 << 10;
-/// Steps between two looks at the memory.
+/// Steps between two checks of memory.
 const WEIGH_EVERY: u64 = 16;
 
-/// What a run has used up, on all its threads. A bound that is reached stays reached: whoever catches the error of a call, or
-/// is handed it by `parallel`, goes no further than to the next step.
+/// The usage of a run over all its threads. An exceeded limit stays exceeded: a script that catches
+/// the error ends at its next step.
 #[derive(Default)]
 pub struct Used {
     steps: AtomicU64,
@@ -30,7 +30,7 @@ pub struct Used {
 }
 
 impl Used {
-    /// Anew: for the next input of a prompt.
+    /// Resets the usage for the next input of a prompt.
     pub fn again(&self) {
         self.steps.store(0, Ordering::Relaxed);
         self.too_many.store(false, Ordering::Relaxed);
@@ -38,7 +38,7 @@ impl Used {
         weight::again();
     }
 
-    /// Counts steps that no look has counted: those of a thread at its end.
+    /// Counts the steps of a thread since its last check, at its end.
     pub fn rest(&self) {
         self.steps.fetch_add(weight::steps() % LOOK_EVERY, Ordering::Relaxed);
     }
@@ -51,15 +51,15 @@ impl Used {
     }
 }
 
-/// What this process has had of processors.
+/// Processor time of this process.
 fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the place is valid for writing; the clock exists on every system that this program runs on.
+    // SAFETY: the pointer is valid for writing, and the clock exists on every supported system.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Holds a run to its bounds of steps, time, stack and memory, and to Ctrl-C.
+/// Enforces the limits of steps, time, stack and memory, and Ctrl-C.
 pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
     engine.set_max_operations(bounds.operations);
     let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
@@ -69,9 +69,9 @@ pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
     weight::begin(bounds.memory);
     let watched = Arc::downgrade(used);
     let watch = move || weight::watch(|| watched.strong_count() == 0);
-    // Without it there are the looks between steps.
+    // Without this thread there are still the checks between steps.
     let _ = std::thread::Builder::new().name("memory".to_string()).stack_size(WATCH_STACK).spawn(watch);
-    #[allow(deprecated)] // the hook is marked volatile, not going away
+    #[allow(deprecated)] // the hook is marked volatile, not deprecated
     engine.on_var(|_, _, context| match weight::too_nested(&context) {
         true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_NESTED.into(), Position::NONE))),
         false => Ok(None),
@@ -96,7 +96,7 @@ pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
                 return Some(STOPPED.into());
             }
         } else if any.load(Ordering::Relaxed) {
-            // A prompt has taken the interruption back.
+            // A prompt has cleared the interruption.
             any.store(false, Ordering::Relaxed);
             *noticed.lock().expect("no panic under this lock") = None;
         }

@@ -1,26 +1,28 @@
-//! The name of a file, as far as it tells a format.
+//! File names, as far as they indicate a format.
 
-/// Endings of names of plain texts: what looks like another format there is asked about.
+/// Endings of plain texts. If such a file looks like another format, the user is asked about it.
 pub const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
 
-/// Endings of names of JSON: one value, or one on each line.
+/// Endings of JSON: one value, or one per line.
 pub const JSON: &[&str] = &["json"];
 pub const JSON_LINES: &[&str] = &["jsonl", "ndjson", "jsonlines"];
-/// Endings of names of tables, and what stands between their cells: within a name they are asked about.
+/// Endings of tables with their delimiters. If they occur within a name, the user is asked about
+/// it.
 const TABLES: &[(&str, u8)] =
     &[("csv", b','), ("tsv", b'\t'), ("tab", b'\t'), ("psv", b'|'), ("ssv", b';'), ("dsv", b',')];
 
-/// What stands between the cells of a table whose name ends so.
+/// The delimiter of a table whose name has this ending.
 pub fn delimiter(ending: &str) -> Option<u8> {
     TABLES.iter().find(|(table, _)| *table == ending).map(|(_, delimiter)| *delimiter)
 }
 
-/// What the name of a file says about it, in small letters.
+/// The parts of a file name, in lower case.
 pub struct Name {
     pub file: String,
-    /// Without what a packer adds whose work is undone in reading: "x.csv.txt" for "x.CSV.txt.gz".
+    /// Without the ending of a compression that is undone while reading: "x.csv.txt" for
+    /// "x.CSV.txt.gz".
     pub unpacked: String,
-    /// What stands behind the points of that: "csv" and "txt".
+    /// Its parts after points: "csv" and "txt".
     pub endings: Vec<String>,
 }
 
@@ -33,12 +35,12 @@ impl Name {
         Self { file, unpacked, endings }
     }
 
-    /// How it ends: nothing for a name without a point.
+    /// The last ending, or an empty text for a name without a point.
     pub fn ending(&self) -> &str {
         self.endings.last().map_or("", String::as_str)
     }
 
-    /// Whether it says that the file is JSON or a table.
+    /// True if it indicates JSON or a table.
     pub fn is_of_documents(&self) -> bool {
         let ending = self.ending();
         JSON.contains(&ending) || JSON_LINES.contains(&ending) || delimiter(ending).is_some()

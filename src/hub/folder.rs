@@ -1,6 +1,6 @@
-//! The files of a model in a folder of this machine.
+//! A model's files in a folder of this machine.
 //!
-//! Nothing is memory-mapped, so resident memory is what was asked for.
+//! Files are not memory-mapped, so that resident memory is only what was requested.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,7 +21,7 @@ use crate::outside;
 
 pub struct Folder {
     path: PathBuf,
-    /// Nothing where there are no weights.
+    /// None if there are no weights.
     opened: OnceLock<Option<Opened>>,
     note: OnceLock<String>,
 }
@@ -34,19 +34,19 @@ struct Opened {
 }
 
 impl Folder {
-    /// Files are opened when they are first asked for.
+    /// Files are opened at their first use.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new() }
     }
 
-    /// With something that the user should know of how its files came here.
+    /// Adds a note for the user about the origin of the files.
     pub fn noting(self, note: Option<String>) -> Self {
         note.into_iter().for_each(|note| drop(self.note.set(note)));
         self
     }
 
-    /// The files that transformers would read: safetensors before PyTorch files, the single one, whatever stands beside it, or
-    /// those of the index.
+    /// The files that transformers would read: safetensors before PyTorch files, and a single file
+    /// before the files of an index.
     fn names(&self) -> Result<Option<Vec<String>>> {
         for layout in &LAYOUTS {
             if let Some(names) = self.names_of(layout)? {
@@ -69,12 +69,13 @@ impl Folder {
             self.beside(layout.index).into_iter().for_each(|note| drop(self.note.set(note)));
             return layout.names(&index, &self.place()).map(Some);
         }
-        // A link that leads nowhere, or no regular file: opening it says so.
+        // Opening reports a link without a target, and a file that is not regular.
         let is_there = single.symlink_metadata().is_ok();
         Ok(is_there.then(|| vec![layout.single.to_string()]))
     }
 
-    /// What the user should know where safetensors, which `chosen` is of, stand beside PyTorch files, which may be others.
+    /// A note for the user if PyTorch files, which may differ, are next to the safetensors files
+    /// `chosen`.
     fn beside(&self, chosen: &str) -> Option<String> {
         let is_safetensors = [SAFETENSORS.single, SAFETENSORS.index].contains(&chosen);
         let other = [PYTORCH.single, PYTORCH.index].into_iter().find(|name| self.path.join(name).is_file());
@@ -152,15 +153,16 @@ impl ByteSource for Folder {
         })
     }
 
-    /// Pieces so small that gaps between them do not matter are asked for at once: read one after the other, each would wait
-    /// for the disk by itself. Others keep the disk busy as they are.
+    /// Pieces so small that the gaps between them do not matter are announced to the kernel,
+    /// because each of them would otherwise wait for the disk. Larger pieces keep the disk busy by
+    /// themselves.
     fn expect(&self, _: Tag, announcement: Announcement) {
         #[cfg(target_os = "linux")]
         if let (1.., Ok(Opened { files, .. })) = (announcement.max_gap, self.opened()) {
             use std::os::fd::AsRawFd;
             for FileRange { file, range } in &announcement.ranges {
                 let (begin, length) = (range.start as i64, (range.end - range.start) as i64);
-                // SAFETY: advice on an open file; where it is refused, nothing is lost but time.
+                // SAFETY: this is advice on an open file. A refusal costs only time.
                 unsafe { libc::posix_fadvise(files[*file].as_raw_fd(), begin, length, libc::POSIX_FADV_WILLNEED) };
             }
         }

@@ -1,4 +1,5 @@
-//! Folders of models near a name that is none: whoever names a folder and misspells it has not asked for a model of the hub.
+//! Suggestions for a misspelt folder name: a user who misspells the folder of a model does not mean
+//! a model on the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,11 @@ use crate::home;
 use crate::suggest;
 
 const CONFIG: &str = "config.json";
-/// Shortest name that is taken for the beginning of a longer one, bytes.
+/// Shortest name in bytes that may be the beginning of a longer one.
 const LEAST: usize = 3;
 
-/// A folder of a model whose path is like `id`: in the same folder, in one of a like name, or of this name in a folder here.
+/// A model folder whose path is similar to `id`: in the same folder, in a folder with a similar
+/// name, or with this name in another folder here.
 pub fn nearest(id: &str) -> Option<String> {
     let path = home::expanded(id.trim_end_matches('/'));
     let name = path.file_name()?.to_str()?;
@@ -21,7 +23,7 @@ pub fn nearest(id: &str) -> Option<String> {
     let above = parent.parent().zip(parent.file_name().and_then(|name| name.to_str()));
     let beside: Vec<PathBuf> = match above {
         Some((above, parent)) => like(above, parent).collect(),
-        // Nobody looks for a model in what lies beside the project.
+        // Models outside of the project's folder are not searched.
         None if !parent.as_os_str().is_empty() => Vec::new(),
         None => folders(parent),
     };
@@ -29,13 +31,14 @@ pub fn nearest(id: &str) -> Option<String> {
     same.map(|folder| folder.display().to_string())
 }
 
-/// Whether `id` names something in a folder that is here.
+/// True if `id` names something in an existing folder.
 fn in_a_folder(id: &str) -> bool {
     let path = home::expanded(id);
     path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())
 }
 
-/// What went wrong when the hub was asked for `id`, with what is here: there is no such folder, and perhaps one like it.
+/// The error of a query to the hub for `id`, with the information that there is no such folder, and
+/// a suggestion.
 pub fn told(id: &str, error: Error) -> Error {
     if !matches!(error.kind, Kind::NotFound | Kind::Io | Kind::Auth) {
         return error;
@@ -55,7 +58,7 @@ pub fn told(id: &str, error: Error) -> Error {
     }
 }
 
-/// Folders in `parent` with a name like this one, the likest first.
+/// Folders in `parent` with similar names, the most similar first.
 fn like(parent: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let names: Vec<String> =
         folders(parent).iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_string())).collect();
@@ -93,7 +96,7 @@ mod tests {
             ("examples/shakespeare-olmoe-2/", Some("examples/shakespeare-olmoe")),
             ("exmaples/shakespeare-olmoe", Some("examples/shakespeare-olmoe")),
             ("models/qwen", Some("models/qwen3")),
-            // A folder without a model is none that was meant.
+            // A folder without a model is not suggested.
             ("examples/othr", None),
             ("models/zebra", None),
             ("nowhere/at/all", None),

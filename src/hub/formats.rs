@@ -1,5 +1,5 @@
-//! What a file of texts is: told by its first bytes and by its name. What is in a format that is not read is named, as
-//! `foreign.rs` has it; nothing is read as plain text that is none.
+//! The format of a text file, recognised by its first bytes and its name. Unsupported formats are
+//! named as in `foreign.rs`; only plain text is read as plain text.
 
 use serde::de::IgnoredAny;
 
@@ -13,18 +13,18 @@ use crate::outside::shown;
 use crate::record::TextFormat;
 use crate::suggest;
 
-/// How documents stand in a file.
+/// The layout of documents in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A text, or several with separators between them.
+    /// One text, or several with separators between them.
     Plain,
     /// A JSON object on every line.
     JsonLines,
-    /// JSON objects, each on as many lines as it likes; often a single one.
+    /// JSON objects that may have several lines each; often a single one.
     JsonValues,
-    /// One JSON array of objects or of texts.
+    /// One JSON array of objects or of strings.
     JsonArray,
-    /// Rows with a header; `delimiter` stands between cells unless the header says otherwise.
+    /// Rows with a header. `delimiter` separates the cells unless the header shows another one.
     Table {
         delimiter: u8,
     },
@@ -32,7 +32,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// For messages.
+    /// The name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "a plain text",
@@ -44,17 +44,18 @@ impl Format {
     }
 }
 
-/// Bytes in which a NUL shows that a file is no text, as for git and grep.
+/// Number of first bytes in which a NUL indicates a binary file, as for git and grep.
 const TELLING: usize = 8000;
-/// What every Parquet file begins with.
+/// The first bytes of every Parquet file.
 const PARQUET: &[u8] = b"PAR1";
 
-/// The format of the file `name` whose unpacked bytes begin with `head`, without a byte order mark; `whole` where they also end
-/// there. What the user says, `wanted`, wins over name and content of a text; `in_column` where he has named a column.
+/// The format of the file `name` whose decompressed bytes begin with `head`, without a byte order
+/// mark; `whole` if they also end there. The user's choice `wanted` has precedence over name and
+/// content of a text. `in_column` is true if the user has named a column.
 ///
 /// # Errors
-/// `unsupported` for a format that is not read, `not_found` where only a pointer to the file is there, `bad_argument` where name
-/// and content do not agree.
+/// `unsupported` for an unsupported format, `not_found` for a pointer in place of the file,
+/// `bad_argument` if name and content disagree.
 pub fn judge(
     name: &str,
     head: &[u8],
@@ -139,7 +140,7 @@ fn table(ending: &str) -> Option<Format> {
     delimiter(ending).map(|delimiter| Format::Table { delimiter })
 }
 
-/// How JSON is laid out; what is no JSON at all is told line by line.
+/// The layout of JSON. Data that is not JSON is reported line by line.
 fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
     let text = head.trim_ascii_start();
     match text.first() {
@@ -151,7 +152,8 @@ fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
             let behind = first.end.map(|end| &text[end..text.len() - rest.len()]).unwrap_or_default();
             // Another object on the same line.
             let touching = rest.starts_with(b"{") && !behind.contains(&b'\n');
-            // An object that goes on behind the end of its line, or one so long that its line may be all there is.
+            // An object that continues after the end of its line, or so long that its line may be
+            // the whole file.
             let layout = first.lines > 0 || alone || touching || (first.end.is_none() && !lines);
             if layout { Format::JsonValues } else { Format::JsonLines }
         }
@@ -159,8 +161,8 @@ fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
     }
 }
 
-/// Whether a text begins with a JSON object that has keys, or is a JSON array of objects or texts: prose that begins with a
-/// bracket is neither.
+/// True if a text begins with a JSON object with keys, or is a JSON array of objects or strings.
+/// Prose that begins with a bracket is neither.
 fn is_json(head: &[u8], whole: bool) -> bool {
     let text = head.trim_ascii_start();
     let array = text.starts_with(b"[");
@@ -187,12 +189,12 @@ fn is_json(head: &[u8], whole: bool) -> bool {
     }
 }
 
-/// The error for a column that is not among those of a file: which there are.
+/// The error for a missing column, with the existing ones.
 pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
-    /// Columns that a message lists, and characters of a name.
+    /// The largest number of columns in a message, and of characters in a name.
     const LISTED: usize = 12;
     const LONGEST: usize = 40;
-    // Names of columns, and not what else a file that is no table may have in their place.
+    // Column names are shown. Other contents of a file that is not a table are not.
     let is_name = |name: &&str| {
         let usual = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
         !name.is_empty() && name.chars().count() <= LONGEST && name.chars().all(usual)
@@ -203,7 +205,7 @@ pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
         listed.push(format!("{} more", known.len() - LISTED));
     }
     let there = if listed.is_empty() { String::new() } else { format!("; there are {}", listed.join(", ")) };
-    // The same name within an object or a list is meant more likely than another name.
+    // The same name within an object or a list is more likely than another name.
     let within = known.iter().copied().find(|known| known.rsplit('.').next() == Some(column));
     let hint = match within.or_else(|| suggest::nearest(column, known.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -1,4 +1,5 @@
-//! Texts in JSON: objects that hold one under a key, on a line each, one after another or in an array, and arrays of texts.
+//! Texts in JSON: objects with a text under a key, one per line, one after another or in an array,
+//! and arrays of strings.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,23 +12,24 @@ use super::texts::{DEFAULT_COLUMN, not_text};
 use crate::error::{Error, Result};
 use crate::outside::shown;
 
-/// Objects without the column, from the beginning of a file, after which it has no such column.
+/// Number of objects without the column at the beginning of a file after which it is reported as
+/// missing.
 const ROWS_WITHOUT: usize = 1000;
-/// Keys of an object that are looked at to say which columns there are, and how deep they may lie.
+/// The largest number of keys of an object that are listed as columns, and their largest depth.
 const MAX_KEYS: usize = 64;
 const KEYS_DEPTH: usize = 2;
 
 const HINT_LINES: &str = "every line is a JSON object such as {\"text\": \"…\"}; `column` names another key";
 
-/// The texts under a column of JSON values. Values without one (no such key, null, NaN) are passed over.
+/// The texts in a column of JSON values. Values without one (missing key, null, NaN) are skipped.
 pub struct Texts {
     name: String,
     column: String,
     values: Box<dyn Iterator<Item = Result<Value>> + Send>,
     ready: VecDeque<String>,
-    /// Objects so far.
+    /// Number of objects so far.
     rows: usize,
-    /// The column has been seen.
+    /// True if the column has occurred.
     found: bool,
     /// Columns of the first object.
     columns: Vec<String>,
@@ -67,7 +69,7 @@ impl Texts {
             self.ready.push_back(serde_json::from_str(&text).map_err(wrong)?);
             return Ok(());
         }
-        // NaN is no JSON, but Python writes it.
+        // NaN is not JSON, but Python writes it.
         let found = find(&text, &self.column)
             .or_else(|error| {
                 let plain = without_nan(text.as_bytes()).and_then(|plain| String::from_utf8(plain).ok());
@@ -126,14 +128,14 @@ impl Iterator for Texts {
     }
 }
 
-/// What stands under a column.
+/// The value in a column.
 enum Found {
     Missing,
     Null,
     Text(String),
-    /// Texts, nulls left out.
+    /// Texts, without nulls.
     List(Vec<String>),
-    /// Texts under their numbers, as pandas writes a column.
+    /// Texts by index, as pandas writes a column.
     Indexed(Vec<String>),
     Other(&'static str),
 }
@@ -144,13 +146,13 @@ fn find(text: &str, column: &str) -> serde_json::Result<Found> {
     text.end().map(|()| found)
 }
 
-/// The value under a key of an object, or under the keys of objects in objects, with points between them; without a key, the
-/// value itself. What else there is gets passed over.
+/// Finds the value under a key of an object, or under the keys of nested objects with points
+/// between them; without a key, the value itself. Other values are skipped.
 #[derive(Clone, Copy)]
 struct Field<'a>(Option<&'a str>);
 
 impl Field<'_> {
-    /// A value that is no object, and so has nothing under a key.
+    /// A value that is not an object has no keys.
     fn scalar<E>(self, what: Found) -> std::result::Result<Found, E> {
         Ok(if self.0.is_none() { what } else { Found::Missing })
     }
@@ -241,11 +243,11 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
-/// The columns of an object: its keys, and those of objects in it and of lists of objects.
+/// The columns of an object: its keys, and those of nested objects and of lists of objects.
 fn columns(text: &str) -> Vec<String> {
     let mut columns = Vec::new();
     let keys = Keys { prefix: String::new(), depth: 0, columns: &mut columns };
-    // The object has been read before.
+    // The object was parsed before.
     let _ = keys.deserialize(&mut serde_json::Deserializer::from_str(text));
     columns
 }
@@ -257,7 +259,7 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// A value without keys is a column itself.
+    /// A value without keys is itself a column.
     fn column<E>(self) -> std::result::Result<(), E> {
         if self.columns.len() < MAX_KEYS && !self.prefix.is_empty() {
             self.columns.push(self.prefix);

@@ -1,7 +1,8 @@
-//! One file of a repository on the hub: its size, its hash, its commit, and where its bytes are at the moment.
+//! A file of a repository on the hub: its size, hash, commit, and current address.
 //!
-//! Large files are elsewhere: the hub answers with a redirect to a signed address that expires. What the file *is* stands
-//! in the hub's own answer; the other host's ETag is another hash and only tells whether its answers belong together.
+//! Large files are on another host: the hub redirects to a signed address that expires. The file's
+//! properties are in the hub's own answer. The other host's ETag is another hash, and only shows
+//! whether its answers belong together.
 
 use std::sync::Arc;
 
@@ -18,11 +19,11 @@ use super::source::SMALL_FILE;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
 
-/// Bytes of a file at most: twice what the hub itself takes.
+/// The largest file in bytes, twice the hub's own limit.
 const LARGEST_FILE: u64 = 1 << 40;
-/// Letters of a part of an id.
+/// The largest number of characters in a part of an id.
 const LONGEST_NAME: usize = 128;
-/// What a model is called by.
+/// The forms of model ids.
 pub const MODEL_IDS: &str =
     "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";
 
@@ -36,12 +37,13 @@ pub enum RepositoryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub kind: RepositoryKind,
-    /// `owner/name`; of the oldest models and datasets, `name`, which the hub redirects to where they are now.
+    /// `owner/name`; for the oldest models and datasets `name`, which the hub redirects to the
+    /// current one.
     pub id: String,
 }
 
 impl Address {
-    /// `None` when `id` is neither of the form `owner/name` nor a name such as `gpt2`.
+    /// None if `id` has neither the form `owner/name` nor that of a name such as `gpt2`.
     pub fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
         let fits = match id.split_once('/') {
             Some((owner, name)) => is_name(owner) && is_name(name),
@@ -50,12 +52,12 @@ impl Address {
         fits.then(|| Self { kind, id: id.to_string() })
     }
 
-    /// Whether no owner is named: it may be a misspelt folder as well.
+    /// True if it has no owner, so that it may be a misspelt folder.
     pub fn is_bare(&self) -> bool {
         !self.id.contains('/')
     }
 
-    /// What the first question about it has failed with. Of a name without an owner it is not known whether a folder was meant.
+    /// The error of the first query about it. For a name without an owner a folder may be meant.
     pub fn unknown(&self, error: Error) -> Error {
         if !self.is_bare() || self.kind != RepositoryKind::Model || !matches!(error.kind, Kind::NotFound | Kind::Io) {
             return error;
@@ -71,30 +73,30 @@ impl Address {
         format!("{prefix}/{}/resolve/{}/{}", self.id, encoded(revision, ""), encoded(file, "/"))
     }
 
-    /// The path of the API that tells about a revision.
+    /// The API path of a revision.
     pub fn api_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/revision/{}", self.id, encoded(revision, ""))
     }
 
-    /// The path of the API that lists a folder.
+    /// The API path that lists a folder.
     pub fn tree_path(&self, commit: &str, folder: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{commit}/{}?recursive=true", self.id, encoded(folder, ""))
     }
 
-    /// The path of the API that lists what is at the top of a revision.
+    /// The API path that lists the top folder of a revision.
     pub fn root_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
     }
 
-    /// The path of the API that lists the pull requests of one author which are open.
+    /// The API path that lists the open pull requests of one author.
     pub fn requests_path(&self, author: &str) -> String {
         format!("/api/models/{}/discussions?type=pull_request&status=open&author={author}", self.id)
     }
 
-    /// For messages.
+    /// A description for messages.
     pub fn doing(&self, file: &str) -> String {
         format!("{}: fetching {file} from the hub", self.told())
     }
@@ -105,7 +107,7 @@ impl Address {
     }
 }
 
-/// Whether a name is that of a file, as no repository's is.
+/// True if a name is that of a file, which repositories do not have.
 fn is_file_name(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
     ["json", "jsonl", "safetensors", "gguf", "bin", "pt", "pth", "txt", "parquet", "csv", "rhai", "zip"]
@@ -119,7 +121,7 @@ fn is_name(part: &str) -> bool {
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// Percent-encoded, but for letters, digits, `-._~` and `kept`.
+/// Percent-encodes all but letters, digits, `-._~` and `kept`.
 pub fn encoded(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
     text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -130,7 +132,7 @@ pub struct RemoteFile {
     pub commit: String,
     pub name: String,
     pub bytes: u64,
-    /// What its bytes must be.
+    /// The hash of its bytes.
     pub hash: Hash,
     place: Mutex<Place>,
 }
@@ -138,9 +140,9 @@ pub struct RemoteFile {
 #[derive(Clone)]
 pub struct Place {
     pub url: Url,
-    /// Counts how often the file was resolved.
+    /// Number of times that the file was resolved.
     pub generation: u32,
-    /// The ETag that this address has answered with.
+    /// The ETag of this address.
     version: Option<String>,
 }
 
@@ -152,11 +154,11 @@ struct Resolved {
 }
 
 impl RemoteFile {
-    /// Asks the hub for a file of a branch, tag or commit.
+    /// Queries the hub for a file of a branch, tag or commit.
     ///
     /// # Errors
-    /// `bad_argument` where `revision` or `name` cannot be part of a path; `io` where the answer holds names that cannot be
-    /// what they should, and whatever the hub refuses with.
+    /// `bad_argument` if `revision` or `name` cannot be part of a path, `io` if the answer contains
+    /// invalid names, and the hub's refusals.
     pub async fn resolve(
         http: &Http,
         address: &Arc<Address>,
@@ -189,10 +191,10 @@ impl RemoteFile {
         self.place.lock().await.clone()
     }
 
-    /// Asks the hub again where the bytes are, unless somebody has since `generation`.
+    /// Queries the hub for the current address again, unless that was done since `generation`.
     ///
     /// # Errors
-    /// `corrupt` when the file is another one by now.
+    /// `corrupt` if the file has changed.
     pub async fn resolve_again(&self, http: &Http, generation: u32) -> Result<()> {
         let mut place = self.place.lock().await;
         if place.generation != generation {
@@ -206,7 +208,8 @@ impl RemoteFile {
         Ok(())
     }
 
-    /// Checks that an answer belongs to the same version of the file as the answers before it from the same address.
+    /// Checks that an answer belongs to the same version of the file as earlier answers of the same
+    /// address.
     pub async fn check_version(&self, generation: u32, headers: &HeaderMap) -> Result<()> {
         let Some(version) = headers.get("ETag").and_then(|value| value.to_str().ok()).map(plain_etag) else {
             return Ok(());
@@ -223,7 +226,7 @@ impl RemoteFile {
         }
     }
 
-    /// The error of bytes that have the hash `found` and not the one that the hub announces.
+    /// The error of bytes whose hash `found` is not the announced one.
     pub fn damaged(&self, found: &str, hint: &str) -> Error {
         let (kind, announced) = (self.hash.kind(), self.hash.digits());
         Error::corrupt(format!("{}: the bytes have the {kind} {found}, the hub announces {announced}", self.doing()))
@@ -236,7 +239,7 @@ impl RemoteFile {
     }
 }
 
-/// Whether a revision may be asked for, and be a file name of the cache.
+/// Checks that a revision is valid in requests and as a file name of the cache.
 pub fn check_revision(address: &Address, revision: &str) -> Result<()> {
     if is_revision(revision) {
         return Ok(());
@@ -271,7 +274,7 @@ async fn resolve(
     }
 }
 
-/// What the head of an answer says of a file, each part of it checked; or what is wrong with it.
+/// The properties of a file in the head of an answer, checked one by one; or the problem.
 fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, String> {
     let headers = answer.response.headers();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
@@ -296,7 +299,7 @@ fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, St
     Ok(Resolved { commit, bytes, hash, url: answer.elsewhere.unwrap_or(answer.url) })
 }
 
-/// An ETag without quotes and the mark of weakness.
+/// An ETag without quotes and without the weakness mark.
 fn plain_etag(etag: &str) -> String {
     etag.trim_start_matches("W/").trim_matches('"').to_string()
 }

@@ -1,5 +1,6 @@
-//! Texts in a column of CSV and its relatives, read as pandas reads them: the first row names the columns, cells in quotes may
-//! hold delimiters and line ends, empty cells and those that spell a missing value hold no text.
+//! Texts in a column of CSV and similar tables, read as pandas reads them: the first row has the
+//! column names, quoted cells may contain delimiters and line ends, and empty cells and the usual
+//! spellings of missing values have no text.
 
 use std::io::{BufRead, BufReader};
 
@@ -11,11 +12,12 @@ use super::texts::{MAX_DOCUMENT, SLICE, not_text};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
-/// What stands between cells.
+/// The possible delimiters of cells.
 const DELIMITERS: &[u8] = b",;\t|";
-/// Columns of a table.
+/// The largest number of columns.
 const MAX_COLUMNS: usize = 65_536;
-/// Cells that are no texts: as `na_values` of pandas' `read_csv`, and so of the CSV files of datasets.
+/// Cells without a text: the `na_values` of pandas' `read_csv`, and so of the CSV files of
+/// datasets.
 const MISSING: &[&str] = &[
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -26,9 +28,9 @@ struct Cells {
     name: String,
     reader: BufReader<Bytes>,
     parser: Reader,
-    /// Of the next byte, from 1.
+    /// The line of the next byte, from 1.
     line: u64,
-    /// Bytes of the row so far.
+    /// Number of bytes in the current row.
     row: usize,
 }
 
@@ -37,7 +39,7 @@ struct Cell {
     bytes: Vec<u8>,
     empty: bool,
     last_of_row: bool,
-    /// Where it begins.
+    /// The line of its first byte.
     line: u64,
 }
 
@@ -48,18 +50,18 @@ impl Cells {
         Self { name: name.to_string(), reader, parser, line: 1, row: 0 }
     }
 
-    /// The next cell; its bytes only if they are wanted.
+    /// The next cell, with its bytes only if they are wanted.
     fn next(&mut self, wanted: bool) -> Result<Option<Cell>> {
         let mut cell = Cell { bytes: Vec::new(), empty: true, last_of_row: false, line: self.line };
         let mut output = [0; 4096];
-        // A cell in quotes is closed by as many as it has.
+        // A quoted cell ends at an even number of quotes.
         let (mut begun, mut quoted, mut quotes) = (false, false, 0_usize);
         loop {
             let here = self.reader.fill_buf().map_err(|e| unreadable(&self.name, &e))?;
             let ended = here.is_empty();
             let (result, read, written) = self.parser.read_field(here, &mut output);
             for byte in &here[..read] {
-                // Line ends before a row are those of the row before it, and blank lines.
+                // Line ends before a row belong to the previous row or are blank lines.
                 if !begun && self.row == 0 && matches!(byte, b'\r' | b'\n') {
                     self.line += (*byte == b'\n') as u64;
                     cell.line = self.line;
@@ -130,11 +132,11 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Reads the header of the table that begins with `head`. Where it has no such column with `delimiter` between its cells,
-    /// another one is tried: semicolons, tabs and bars are used, too.
+    /// Reads the header of the table that begins with `head`. If it has no such column with this
+    /// `delimiter`, semicolons, tabs and bars are tried.
     ///
     /// # Errors
-    /// `not_found` where there is no column of this name.
+    /// `not_found` if there is no column of this name.
     pub fn open(name: &str, head: &[u8], text: Bytes, delimiter: u8, column: &str) -> Result<Self> {
         let header =
             |delimiter: u8| Cells::new(name, Box::new(std::io::Cursor::new(head.to_vec())), delimiter).header();
@@ -144,7 +146,7 @@ impl Texts {
         let mut cells = Cells::new(name, text, delimiter);
         let columns = cells.header()?;
         let Some(found) = columns.iter().position(|other| other == column) else {
-            // The delimiter that gives the most cells is the likely one.
+            // The delimiter with the most cells is the most likely one.
             let all = DELIMITERS.iter().filter_map(|delimiter| header(*delimiter).ok());
             let columns = all.max_by_key(Vec::len).unwrap_or(columns);
             return Err(no_column(name, column, &columns));
@@ -152,7 +154,7 @@ impl Texts {
         Ok(Self { cells, columns: columns.len(), column: found })
     }
 
-    /// The text of the next row; `None` at the end.
+    /// The text of the next row; None at the end.
     fn text(&mut self) -> Result<Option<String>> {
         loop {
             if interrupt_requested() {

@@ -1,5 +1,5 @@
-//! What stands where weights are looked for: other formats (`foreign.rs`), adapters, shards without an index. None of
-//! them is damaged, so each is called by its name, with what to do.
+//! Contents of a folder in which weights are expected: other formats (`foreign.rs`), adapters,
+//! shards without an index. They are not damaged, so each is named with advice.
 
 use std::path::Path;
 
@@ -11,17 +11,19 @@ use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
 
-/// Describes an adapter of the Python package peft (LoRA and its relatives).
+/// The configuration of an adapter of the Python package peft (LoRA and similar).
 pub const ADAPTER: &str = "adapter_config.json";
 
-/// How files of trainers begin that hold no weights of a model although their format could.
+/// Prefixes of files that trainers write and that contain no weights of a model, although their
+/// format could.
 const NO_WEIGHTS: [&str; 7] =
     ["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states", "adapter_model"];
 
-/// How the files that hold weights of a model begin; others may hold anything.
+/// Prefixes of files with weights of a model. Others may contain anything.
 const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
 
-/// Why there are no weights to read in a place with these files, where they say so. `small` reads one of them.
+/// The reason why a place with these files has no supported weights, if they show it. `small` reads
+/// one of them.
 pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
     if names.iter().any(|name| name == ADAPTER) {
         return Some(adapter(place, small(ADAPTER).ok().flatten()));
@@ -55,7 +57,7 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
     })
 }
 
-/// Whether a file of this name, in a format that is read, holds weights of a model.
+/// True if a file of this name, in a supported format, contains weights of a model.
 fn is_of_model(name: &str) -> bool {
     name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin))
 }
@@ -72,7 +74,8 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
     )
 }
 
-/// Why a source has no `config.json`, where its other files say so: it is no model of this kind, or a model that lacks it.
+/// The reason why a source has no `config.json`, if its other files show it: it is another kind of
+/// model, or lacks the file.
 pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     let (place, names) = (source.place(), source.listing()?);
     let is_read = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
@@ -88,7 +91,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     instead(&place, &names, |name| source.small(name))
 }
 
-/// The error of a file, which begins with `head`, given where a folder must be.
+/// The error of a file, which begins with `head`, given in place of a folder.
 pub fn file_for_folder(path: &str, head: &[u8]) -> Error {
     let format = foreign::given(path, head);
     let is_read = path.ends_with(PYTORCH.single);

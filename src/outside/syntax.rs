@@ -1,9 +1,10 @@
-//! What is wrong with a text that is no JSON, in words for whoever has edited it: where, and what to write instead. Of the text
-//! itself only single signs and words of programming languages are shown: it may be any file.
+//! Explains syntax errors in JSON to the person who edits the file: the place and the correction.
+//! The message quotes only single characters and words of programming languages, because the text
+//! may be any file.
 
 use serde_json::error::Category;
 
-/// Words that other languages have for values of JSON.
+/// Words for JSON values in other languages.
 const WORDS: [(&str, &str); 7] = [
     ("True", "true"),
     ("False", "false"),
@@ -14,7 +15,8 @@ const WORDS: [(&str, &str); 7] = [
     ("nil", "null"),
 ];
 
-/// "line 7, column 3: a comma before `}`"; nothing where the text is JSON, and something else is wrong.
+/// Returns a message such as "line 7, column 3: a comma before `}`", or nothing if the text is
+/// valid JSON and the error is another one.
 pub fn wrong(text: &[u8], error: &serde_json::Error) -> Option<String> {
     if !matches!(error.classify(), Category::Syntax | Category::Eof) {
         return None;
@@ -85,14 +87,15 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
-/// The place of a line and a column, both counted from 1, of bytes.
+/// Returns the byte offset of a line and a column. Both are counted from 1, and a column is one
+/// byte.
 fn offset(text: &[u8], line: usize, column: usize) -> usize {
     let begin =
         text.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
     begin + column.saturating_sub(1)
 }
 
-/// A sign as it may be shown.
+/// Makes a character safe to print.
 fn sign(byte: u8) -> char {
     if byte.is_ascii_graphic() { byte.into() } else { '…' }
 }

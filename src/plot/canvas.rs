@@ -1,10 +1,11 @@
-//! A drawing as a list of shapes, and what all figures share: title, frame, axes, legend.
+//! A drawing as a list of shapes, and the parts that all figures share: title, frame, axes and
+//! legend.
 
 use super::colour::{Colour, FAINT, GRID, INK};
 use super::figure::Figure;
 use super::{axis::Scale, font};
 
-/// Size of a figure, in units of which an SVG has one per pixel.
+/// The size of a figure. One unit is one pixel of an SVG.
 pub const WIDTH: f32 = 900.0;
 pub const HEIGHT: f32 = 560.0;
 pub const TITLE: f32 = 19.0;
@@ -19,7 +20,7 @@ pub enum Anchor {
     End,
 }
 
-/// Patterns of drawn and open lengths, one per series.
+/// Dash patterns, one per series: the lengths of strokes and gaps in turn.
 pub const DASHES: [&[f32]; 10] = [
     &[],
     &[7.0, 4.0],
@@ -32,7 +33,7 @@ pub const DASHES: [&[f32]; 10] = [
     &[4.0, 2.0, 12.0, 2.0],
     &[16.0, 3.0, 6.0, 3.0],
 ];
-/// Forms of markers, one per series.
+/// The number of marker shapes, one per series.
 const MARKERS: usize = 12;
 
 pub enum Shape {
@@ -50,7 +51,7 @@ pub enum Shape {
         width: f32,
         dash: &'static [f32],
     },
-    /// A closed outline, filled.
+    /// A filled polygon.
     Area {
         points: Vec<(f32, f32)>,
         fill: Colour,
@@ -82,7 +83,7 @@ pub struct Canvas {
     pub shapes: Vec<Shape>,
 }
 
-/// Where the data are drawn.
+/// The rectangle in which the data are drawn.
 #[derive(Clone, Copy)]
 pub struct Frame {
     pub left: f32,
@@ -92,7 +93,8 @@ pub struct Frame {
 }
 
 impl Canvas {
-    /// With title and note; returns the height below which there is room.
+    /// Creates a canvas with title and note. Returns it with the height at which the free space
+    /// begins.
     pub fn new(figure: &Figure, height: f32) -> (Self, f32) {
         let mut canvas = Self { width: WIDTH, height, title: figure.title.clone(), shapes: Vec::new() };
         let room = WIDTH - 2.0 * MARGIN;
@@ -110,7 +112,7 @@ impl Canvas {
         self.shapes.push(Shape::Text { x, y, text: text.to_string(), size, colour, anchor, upright: false });
     }
 
-    /// Reading upwards.
+    /// Draws text that reads upwards.
     pub fn upright_text(&mut self, x: f32, y: f32, text: &str, size: f32, colour: Colour) {
         let (text, anchor) = (text.to_string(), Anchor::Middle);
         self.shapes.push(Shape::Text { x, y, text, size, colour, anchor, upright: true });
@@ -124,14 +126,14 @@ impl Canvas {
         self.shapes.push(Shape::Rect { x, y, w, h, fill, tip });
     }
 
-    /// One of a few forms that differ without colour.
+    /// Draws one of several marker shapes that differ without colour.
     pub fn marker(&mut self, kind: usize, x: f32, y: f32, r: f32, fill: Colour, tip: String) {
         let corner = |angle: f32, reach: f32| {
             let (sin, cos) = angle.to_radians().sin_cos();
             (x + reach * r * cos, y + reach * r * sin)
         };
         let polygon = |angles: &[f32]| angles.iter().map(|&angle| corner(angle, 1.25)).collect::<Vec<_>>();
-        // Four arms: the two outer corners of each, and the inner one behind it.
+        // A cross has four arms: the two outer corners of each, and the inner corner after it.
         let arms = |turn: f32| -> Vec<(f32, f32)> {
             let arm = |i: u8| {
                 let angle = turn + 90.0 * f32::from(i);
@@ -154,14 +156,14 @@ impl Canvas {
             7 => arms(45.0),
             8 => polygon(&[0.0, 120.0, 240.0]),
             9 => polygon(&[60.0, 180.0, 300.0]),
-            // Two triangles that touch, beside and above each other.
+            // These are two triangles that touch each other.
             10 => polygon(&[45.0, 225.0, 135.0, 315.0]),
             _ => polygon(&[45.0, 135.0, 315.0, 225.0]),
         };
         self.shapes.push(Shape::Area { points, fill, opacity: 1.0, tip });
     }
 
-    /// Gridlines, ticks and label of the horizontal axis.
+    /// Draws gridlines, ticks and the label of the horizontal axis.
     pub fn x_axis(&mut self, frame: &Frame, scale: &Scale, label: &str) {
         let mut free = f32::NEG_INFINITY;
         for (value, text) in scale.ticks() {
@@ -193,19 +195,20 @@ impl Canvas {
         self.upright_text(frame.left - 62.0, (frame.top + frame.bottom) / 2.0, label, LABEL, INK);
     }
 
-    /// The two axes themselves.
+    /// Draws the two axis lines.
     pub fn axes(&mut self, frame: &Frame) {
         let corner = [(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)];
         self.line(&corner, INK, 1.2, DASHES[0]);
     }
 
-    /// Names of series, to the right of the frame, each with the number of its colour, marker and dash.
+    /// Draws the names of series to the right of the frame, each with the index of its colour,
+    /// marker and dash.
     pub fn legend(&mut self, frame: &Frame, names: &[String], styles: &[usize], lines: bool) {
         let x = frame.right + 16.0;
         for (i, (name, &style)) in names.iter().zip(styles).enumerate() {
             let colour = super::colour::series(style);
             let y = frame.top + 10.0 + 22.0 * i as f32;
-            // The last line that fits, where not all do.
+            // This is the last line that fits, and not all names do.
             if y + 22.0 > frame.bottom && i + 1 < names.len() {
                 let more = format!("and {} more", names.len() - i);
                 self.text(x + 33.0, y + 4.0, &more, SMALL, FAINT, Anchor::Start);
@@ -221,13 +224,13 @@ impl Canvas {
     }
 }
 
-/// How much room a legend takes beside the frame.
+/// Returns the width that a legend needs beside the frame.
 pub fn legend_width(names: &[String]) -> f32 {
     let widest = names.iter().map(|name| font::width(name, SMALL)).fold(0.0, f32::max);
     if names.iter().all(|name| name.is_empty()) { 0.0 } else { (widest + 54.0).min(250.0) }
 }
 
-/// A text in lines of at most `room`.
+/// Breaks a text into lines of at most the width `room`.
 fn wrapped(text: &str, size: f32, room: f32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -109,7 +109,7 @@ impl Load<'_> {
     fn array(&self, weight: &TensorSpec, role: Role) -> Result<Array> {
         let loader = Loader { checkpoint: &self.0.checkpoint, devices: &[Device::Cpu] };
         let tensor = loader.part(&Part { weight: weight.clone(), role })?.remove(0);
-        Ok(Array { shape: weight.loaded_shape(), values: tensor.wide()?.into_iter().map(f64::from).collect() })
+        Ok(Array { shape: weight.loaded_shape(), values: tensor.to_f32_vec()?.into_iter().map(f64::from).collect() })
     }
 
     fn all<L: Leaves<TensorSpec>>(&self, of: &L) -> Result<L::With<Array>> {

@@ -1,4 +1,5 @@
-//! `features.csv`: one line per passing feature, with intervals where there are any. Empty cells mean not computed.
+//! `features.csv`: one line per passing feature, with intervals if they were computed. An empty
+//! cell is a value that was not computed.
 
 use crate::error::{Error, Result};
 use crate::record::{Bootstrap, Detection, Feature, FeatureIntervals, Interval, plain};

@@ -1,18 +1,18 @@
-//! What the files are called that saving an analysis writes.
+//! The names of the files that saving an analysis writes.
 
 use super::features_csv;
 
 pub const STATS: &str = "activations.stats";
 pub const CONFIG: &str = "config.json";
 pub const FINAL: &str = "final_analysis_results.json";
-/// What saving writes beside one file per sequence.
+/// The files that saving writes, beside one per sequence.
 const FILES: [&str; 4] = [STATS, features_csv::FILE, CONFIG, FINAL];
 
 pub fn batch_file(sequence: usize) -> String {
     format!("batch_{sequence:03}_results.json")
 }
 
-/// Whether a file in the folder of an analysis is made by saving one.
+/// Returns whether a file in the folder of an analysis is one that saving writes.
 pub fn is_own(name: &str) -> bool {
     let batch = name.strip_prefix("batch_").and_then(|name| name.strip_suffix("_results.json"));
     let number = |text: &str| text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,6 +1,6 @@
-//! Test helper: a small dense X[n][s][t][d] and the record a tap would keep of it, folded in the plainest way.
+//! Test helper: a small dense array X[n][s][t][d], and its record, computed in the most direct way.
 //!
-//! Extremes and ladders are over finite values; NaN and infinity are counted in `non_finite` only.
+//! Extremes and ladders are over finite values. NaN and infinity are counted in `non_finite` only.
 
 use std::ops::{Index, IndexMut};
 
@@ -8,7 +8,7 @@ use crate::record::{
     Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, SiteId, TokensInfo,
 };
 
-/// Two norms per layer, in the order of computation.
+/// A dense array with two norms per layer, in the order of computation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
     pub layers: usize,
@@ -18,7 +18,7 @@ pub struct Dense {
     values: Vec<f32>,
 }
 
-/// Uniform numbers in 0..1 from Knuth's MMIX generator, so that a Python snippet can make the same.
+/// Uniform numbers in 0..1 from Knuth's MMIX generator, which a Python snippet can reproduce.
 pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
@@ -49,7 +49,7 @@ impl Dense {
         Self { layers, sequences, length, hidden, values }
     }
 
-    /// Every value from `draw`, in the order norm, sequence, position, feature.
+    /// An array whose values are drawn in the order norm, sequence, position, feature.
     pub fn drawn([layers, sequences, length, hidden]: [usize; 4], mut draw: impl FnMut([usize; 4]) -> f32) -> Self {
         let mut dense = Self::filled(layers, sequences, length, hidden, 0.0);
         for n in 0..2 * layers {
@@ -64,7 +64,7 @@ impl Dense {
         dense
     }
 
-    /// The sequences `chosen`, which may repeat, in this order.
+    /// The array of the sequences `chosen`, which may repeat, in this order.
     pub fn resampled(&self, chosen: &[u32]) -> Self {
         let shape = [self.layers, chosen.len(), self.length, self.hidden];
         Self::drawn(shape, |[n, s, t, d]| self[[n, chosen[s] as usize, t, d]])

@@ -1,4 +1,4 @@
-//! Copies of a tensor in the memory of a GPU, changed on the way.
+//! Tensor operations on a GPU that return a modified copy.
 
 use crate::cuda::{Array, Element, table};
 use crate::error::Result;
@@ -13,7 +13,7 @@ pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
 }
 
 pub fn clamp(x: &Array, limit: f32) -> Result<Array> {
-    let out = x.like()?;
+    let out = x.uninit_like()?;
     table::Clamp { out: &out, x, count: x.len(), limit }.launch()?;
     Ok(out)
 }

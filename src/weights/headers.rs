@@ -19,7 +19,7 @@ pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()>
     model.project_in.iter().try_for_each(|linear| all(&inventory::projection(linear)))?;
     model.embedding_norm.iter().try_for_each(|norm| all(&inventory::embedding_norm(norm)))?;
     for (i, layer) in model.layers.iter().enumerate() {
-        let ffn = logits || i + 1 < model.layers.len();
+        let ffn = model.needs_ffn(i, logits);
         all(&inventory::core(layer, ffn))?;
         if let (Some(moe), true) = (layer.moe(), ffn) {
             let count = inventory::stored_experts(moe);

@@ -109,7 +109,7 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
             cuda::check_name(name)?;
             let indices = cuda::indices(name).unwrap_or_default();
             for index in &indices {
-                cuda::usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+                cuda::check_usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
             }
             Ok(indices)
         }

@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 
-/// Reads the header of every file, whole.
+/// Reads the header of every file.
 ///
 /// # Errors
-/// `corrupt` where one does not fit its file or all of them are larger than those of any model; `unsupported` where a file begins
-/// like another format.
+/// `corrupt` if one does not fit its file or all together are too large; `unsupported` if a file
+/// begins like another format.
 pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Vec<u8>>> {
     let files = source.files()?;
     let sizes: Vec<u64> = headers(source, files, |_| 0..LENGTH)?
@@ -61,7 +61,8 @@ fn headers(
     (0..files.len()).map(read).collect()
 }
 
-/// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
+/// Rejects a file whose first eight bytes are the beginning of another format in place of a
+/// header's length.
 fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
     let file = &source.files()?[index];
     let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];

@@ -1,4 +1,5 @@
-//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the sequences of one device.
+//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the
+//! sequences of one device.
 //!
 //! What it has at a site is shown to the observers that want it.
 
@@ -48,7 +49,8 @@ impl LayerAtWork<'_, '_> {
         ops::scale(&shard.hidden, scalar.values()?.first().copied().unwrap_or(1.0))
     }
 
-    /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the device.
+    /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the
+    /// device.
     fn mix(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
         let Some(mixer) = &self.of(shard).mixer else { return Ok(()) };
         split_on_oom(batch, &mut |rows| {
@@ -106,7 +108,8 @@ impl LayerAtWork<'_, '_> {
         })
     }
 
-    /// One round of a mixture: through the mixer, then to the router. The experts follow when their weights are there.
+    /// One round of a mixture: through the mixer, then to the router. The experts follow when their
+    /// weights are there.
     pub fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
         let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
         for batch in shard.batches(round, self.work.cut.sequences) {
@@ -117,7 +120,8 @@ impl LayerAtWork<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared expert, where there is one.
+    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared
+    /// expert, where there is one.
     fn route(&self, shard: &Shard, mixture: &mut Mixture, rows: Range<usize>) -> Result<Changed> {
         let Some(Sublayer { reads, body: Ffn::Moe(moe), .. }) = &self.of(shard).ffn else {
             fault!("a layer without experts was routed")
@@ -138,7 +142,8 @@ impl LayerAtWork<'_, '_> {
         Ok(Changed(rest()))
     }
 
-    /// Makes room for what the experts will read, and for what they write where that is not simply added to the stream.
+    /// Makes room for what the experts will read, and for what they write where that is not simply
+    /// added to the stream.
     pub fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
         let layer = self.of(shard);
         let Some(ffn) = &layer.ffn else { return Ok(()) };
@@ -150,7 +155,7 @@ impl LayerAtWork<'_, '_> {
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
         let sum = if ffn.is_plain() { shard.hidden.clone() } else { zeros()? };
         let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::Room::default() });
+        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::ExpertScratch::default() });
         Ok(())
     }
 
@@ -193,8 +198,8 @@ impl LayerAtWork<'_, '_> {
     }
 }
 
-/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is short for that, nothing has
-/// changed.
+/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is
+/// short for that, nothing has changed.
 fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Result<Changed> {
     let y = match &sublayer.write_norm {
         Some(norm) => linear::norm(norm, &y)?,

@@ -1,7 +1,8 @@
 //! The layer-streamed forward pass: the only loop over layers in the program.
 //!
-//! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
-//! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+//! All sequences go through a layer before the next is touched, so each weight is read once. In
+//! memory are the residual stream of all sequences (f32), the weights of the layer at work, what
+//! the reader has ahead, and a bounded workspace.
 
 mod layer;
 mod shard;
@@ -30,7 +31,8 @@ use shard::{Mixture, Shard, each};
 pub struct Start {
     /// The first layer that is computed.
     pub layer: usize,
-    /// The residual stream of each share before that layer; none where the tokens are to be embedded.
+    /// The residual stream of each share before that layer; none where the tokens are to be
+    /// embedded.
     pub hidden: Option<Vec<Tensor>>,
     pub coverage: Vec<ExpertCoverage>,
 }
@@ -83,7 +85,7 @@ impl<'a> Pass<'a> {
         (already_read, progress): (u64, &'a dyn Progress),
     ) -> Result<Self> {
         for share in &shares {
-            work.observers.place(&share.device, &share.sequences)?;
+            work.observers.assign_sequences(&share.device, &share.sequences)?;
         }
         let hidden = match start.hidden {
             Some(hidden) => hidden,
@@ -105,7 +107,7 @@ impl<'a> Pass<'a> {
     pub fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
         self.layers(between)?;
         let head = if self.work.logits { Some(self.head(between)?) } else { None };
-        self.work.observers.settle()?;
+        self.work.observers.fetch()?;
         let mut needed = self.stream.needed;
         if self.work.logits {
             needed += self.work.model.head_bytes()?;
@@ -144,7 +146,7 @@ impl<'a> Pass<'a> {
 
     fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         for Shard { rotary, device, positions, .. } in &mut self.shards {
-            device.begins(i)?;
+            device.mark_layer(i)?;
             rotary.prepare(layer, *positions, device)?;
         }
         match layer.moe() {
@@ -160,10 +162,11 @@ impl<'a> Pass<'a> {
             let site = SiteId { layer: i, site: Site::ResidPost };
             self.work.observers.show(site, shard.sequences.clone(), &shard.hidden)?;
         }
-        self.shards.iter().try_for_each(|shard| shard.device.pace())
+        self.shards.iter().try_for_each(|shard| shard.device.throttle())
     }
 
-    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
+    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights
+    /// read once.
     fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
         let mut asked: Vec<usize> = Vec::new();
@@ -190,7 +193,7 @@ impl<'a> Pass<'a> {
                 moe::routed_expert(network, &chosen, x, sum)?;
             }
             drop(networks);
-            shards.iter().try_for_each(|shard| shard.device.pace())?;
+            shards.iter().try_for_each(|shard| shard.device.throttle())?;
         }
         each(shards, |shard| at.end_mixture(shard))?;
         let mut tokens_per_expert = vec![0; moe.num_experts];
@@ -205,7 +208,7 @@ impl<'a> Pass<'a> {
     /// Tells the user that layer `i` is done, and once if a device was full.
     fn tell(&mut self, i: usize, begin: Instant) {
         // All are asked, since the answer is given once.
-        let full = self.shards.iter().fold(false, |full, shard| shard.device.was_full() | full);
+        let full = self.shards.iter().fold(false, |full, shard| shard.device.take_oom_flag() | full);
         if full && !std::mem::replace(&mut self.cut_further, true) {
             let what = "the GPU's memory is full: work is cut into smaller pieces";
             self.progress.event(Event::Warning(what.to_string()));

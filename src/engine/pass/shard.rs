@@ -1,5 +1,5 @@
-//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once
-//! for all.
+//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion
+//! of weights, which is read once for all.
 
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
@@ -7,7 +7,7 @@ use std::thread::ScopedJoinHandle;
 use crate::engine::rotary::Rotary;
 use crate::engine::routing::Assignment;
 use crate::error::{Error, Result};
-use crate::ops::Room;
+use crate::ops::ExpertScratch;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 use crate::weights::Share;
@@ -33,12 +33,13 @@ pub struct Shard {
 pub struct Mixture {
     /// [sequences * positions, hidden]
     pub x: Tensor,
-    /// What the experts add to: the residual stream itself, or a sum that is added to it when all experts are through.
+    /// What the experts add to: the residual stream itself, or a sum that is added to it when all
+    /// experts are through.
     pub sum: Tensor,
     pub assignment: Assignment,
     /// Added to the router's scores in choosing, [experts].
     pub correction: Option<Vec<f32>>,
-    pub room: Room,
+    pub room: ExpertScratch,
 }
 
 impl Shard {
@@ -52,8 +53,9 @@ impl Shard {
         self.hidden.rows(sequences.start * self.positions, sequences.len() * self.positions)
     }
 
-    /// The batches of one round, of at most `most` of its sequences, after which the experts they chose are asked for: those are
-    /// read while others pass the mixer. Rounds are the same however the work is cut, and so the order of the experts, too.
+    /// The batches of one round, of at most `most` of its sequences, after which the experts they
+    /// chose are asked for: those are read while others pass the mixer. Rounds are the same however
+    /// the work is cut, and so the order of the experts, too.
     pub fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let all = self.sequences.len();
         let size = all.div_ceil(ROUNDS);

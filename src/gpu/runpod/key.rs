@@ -1,4 +1,4 @@
-//! Where a user's RunPod key is.
+//! The location of the user's RunPod key.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::outside;
 use crate::secret::{self, Secret};
 
 const VARIABLE: &str = "RUNPOD_API_KEY";
-/// Bytes of a settings file.
+/// The largest settings file in bytes.
 const SETTINGS: u64 = 64 << 10;
 
 /// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.

@@ -19,16 +19,16 @@ const SCOPE: Opt = opt(
 const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position of each sequence out");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");
 
-/// Of a criterion.
+/// Options of a criterion.
 pub const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
-/// Of resampling.
+/// Options of resampling.
 pub const RESAMPLES: [Opt; 4] = [
     opt("n_resamples", "int", "10000", "number of resamples"),
     opt("confidence_level", "float", "0.95", "between 0 and 1"),
     opt("method", "\"percentile\" | \"bca\"", "\"bca\"", "percentile is used where BCa is undefined"),
     opt("seed", "int", "a fixed one", "equal seeds give equal intervals"),
 ];
-/// Of both.
+/// Options of both.
 pub const BOOTSTRAP: &[Opt] = &[
     MAGNITUDE,
     LAYERS,
@@ -43,7 +43,7 @@ pub const BOOTSTRAP: &[Opt] = &[
     RESAMPLES[3],
 ];
 
-/// Before something stored can be read, it is stored.
+/// Saving comes before loading.
 pub const STORED: Area = Area {
     title: "Results",
     about: "Folders below results/: one per analysis.",

@@ -1,4 +1,4 @@
-//! Primitives that steer a script and show what it found, as scripts see them.
+//! Primitives for control flow and output, as scripts see them.
 
 use super::primitive::{Area, Primitive, opt};
 

@@ -1,4 +1,5 @@
-//! Primitives of tests, as scripts see them. The fake world exists under `outlier test` only.
+//! Primitives of tests, as scripts see them. The simulated environment exists only under `outlier
+//! test`.
 
 use super::primitive::{Area, Primitive};
 

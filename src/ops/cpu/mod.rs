@@ -1,4 +1,5 @@
-//! The operations of `ops`, which says what they do, in the memory of the CPU: on slices of contiguous rows and on all cores.
+//! CPU implementations of the operations of `ops`, which documents them. They work on slices of
+//! contiguous rows and on all cores.
 
 mod activation;
 mod attend;

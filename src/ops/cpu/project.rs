@@ -1,14 +1,15 @@
-//! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
+//! Linear projections on the CPU: rows of f32 times weights in f32 or bf16. Weights that multiply
+//! the same rows are computed together.
 
 use candle_core::DType;
 
 use crate::error::{Result, fault};
-use crate::gemm::{self, Factor, Out, Rows, Values, Weight};
+use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::View;
 
-/// The values of one projection.
+/// The values of a projection's weight and bias.
 struct Views<'a> {
     weight: View<'a>,
     bias: Option<View<'a>>,
@@ -21,10 +22,10 @@ impl<'a> Views<'a> {
     }
 }
 
-/// Products of `x` with each weight, into `outs` [rows, out].
-pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+/// The products of `x` with each weight, written to `outs` [rows, out].
+pub fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
-    let mut factors = Vec::new();
+    let mut gemms = Vec::new();
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
         let values = match p.weight.cpu()?.dtype() {
             DType::F32 => Values::F32(weight.values()?),
@@ -32,20 +33,20 @@ pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut 
             other => fault!("a weight in {other:?} is neither f32 nor bf16"),
         };
         let (input, out) = p.sizes()?;
-        let w = Weight { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
+        let w = Rhs { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
         let bias = bias.as_ref().map(View::values).transpose()?;
-        factors.push(Factor { w, bias, y: Out { values: y, stride: out } });
+        gemms.push(Gemm { w, bias, y: Dst { values: y, stride: out } });
     }
-    // Weights that are read together are stored alike.
-    let all_bf16 = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
-    gemm::multiply(gemm::Kind::best(rounded && all_bf16), x, &mut factors);
+    // Weights that multiply the same rows have the same type.
+    let all_bf16 = gemms.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
+    gemm::gemm_all(gemm::Kind::best(rounded && all_bf16), x, &mut gemms);
     Ok(())
 }
 
 /// `x` [rows, input] through each projection, [rows, out] each.
 pub fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
-    let x = Rows::all(x, input);
-    let out = |p: &Projection| Ok(memory::unset::<f32>(x.rows * p.sizes()?.1));
+    let x = Lhs::all(x, input);
+    let out = |p: &Projection| Ok(memory::uninit_vec::<f32>(x.rows * p.sizes()?.1));
     let mut outs = projections.iter().map(out).collect::<Result<Vec<_>>>()?;
     let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
     multiply(&x, projections, rounded, &mut slices)?;

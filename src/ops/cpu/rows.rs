@@ -1,11 +1,11 @@
-//! Sums and products of rows in place.
+//! Elementwise sums and products in place.
 
 use rayon::prelude::*;
 
 use super::pieces::PIECE;
 use crate::vector::vectorised;
 
-/// residual += x, value by value.
+/// residual += x.
 pub fn add(residual: &mut [f32], x: &[f32]) {
     residual.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(residual, x)| {
         vectorised(|| residual.iter_mut().zip(x).for_each(|(residual, x)| *residual += x));
@@ -17,7 +17,7 @@ pub fn scale(x: &mut [f32], factor: f32) {
     x.par_chunks_mut(PIECE).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
-/// Row r of `size` values times factors[r % factors.len()].
+/// Multiplies row r of `size` values by factors[r % factors.len()].
 pub fn scale_rows(x: &mut [f32], factors: &[f32], size: usize) {
     x.par_chunks_exact_mut(size).enumerate().for_each(|(row, x)| {
         let factor = factors[row % factors.len()];

@@ -1,5 +1,5 @@
-//! Names that `model_type` has in transformers 5.23 for models that are not computed here: that such a model exists is no mistake
-//! of whoever names it, and another name in its place gives wrong numbers.
+//! Values of `model_type` in transformers 5.23 that this program does not support. Such a name is
+//! not a misspelling, and another name in its place would give wrong numbers.
 
 /// Sorted by name.
 #[rustfmt::skip]

@@ -1,8 +1,9 @@
-//! Gemma 3 (`model_type` "gemma3_text", and "gemma3" around it). Facts: transformers `modeling_gemma3`; Gemma Team 2025.
+//! Gemma 3 (`model_type` "gemma3_text", and "gemma3" around it). Facts: transformers
+//! `modeling_gemma3`; Gemma Team 2025.
 //!
-//! As Gemma 2, with norms of queries and keys in place of caps. Layers with a sliding window turn by `rope_local_base_freq`, and
-//! every sixth layer sees everything and turns by `rope_theta`, scaled. Text is read forwards only, in the models that see, too.
-//! The config of these leaves out most sizes.
+//! As Gemma 2, with norms of queries and keys in place of softcaps. Layers with a sliding window
+//! use `rope_local_base_freq`. Every sixth layer attends to all keys and uses `rope_theta`, scaled.
+//! Attention is causal, also in multimodal models, whose config leaves out most sizes.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};

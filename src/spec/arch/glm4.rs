@@ -1,7 +1,8 @@
-//! GLM-4-0414 and GLM-Z1 (`model_type` "glm4"), dense. Facts: transformers `modeling_glm4`; Team GLM 2024.
+//! GLM-4-0414 and GLM-Z1 (`model_type` "glm4"), dense. Facts: transformers `modeling_glm4`; Team
+//! GLM 2024.
 //!
-//! Norms stand before and behind attention and feed-forward network. The first half of each head turns, in neighbouring pairs.
-//! `attention_bias` never concerns the output projection.
+//! Norms precede and follow attention and feed-forward network. The first half of each head has a
+//! rotary embedding of adjacent pairs. `attention_bias` does not apply to the output projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

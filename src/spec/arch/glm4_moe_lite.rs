@@ -1,6 +1,7 @@
 //! GLM-4.7-Flash (`model_type` "glm4_moe_lite"). Facts: transformers `modeling_glm4_moe_lite`.
 //!
-//! DeepSeek-V3's attention and mixtures. Which layers are dense is said by `mlp_layer_types` alone, else it is the first.
+//! DeepSeek-V3's attention and mixtures of experts. Only `mlp_layer_types` determines the dense
+//! layers; by default it is the first.
 
 use super::deepseek_v3;
 use super::experts::{Grouped, ONE_GROUP};

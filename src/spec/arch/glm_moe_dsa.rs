@@ -1,6 +1,7 @@
 //! GLM-5 (`model_type` "glm_moe_dsa"). Facts: transformers `modeling_glm_moe_dsa`.
 //!
-//! DeepSeek-V3.2's attention, whose indexer some layers share, and mixtures with one group of experts.
+//! DeepSeek-V3.2's attention, with indexers that some layers share, and mixtures with one group of
+//! experts.
 
 use super::deepseek_v3;
 use super::deepseek_v32::indexed;
@@ -14,7 +15,7 @@ const ROUTER: Grouped = Grouped { factor: 2.5, ..ONE_GROUP };
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
-    // Which layers have an indexer of their own, and how it rounds: all of them see all keys.
+    // Properties of the indexers, which have no effect because all layers use all keys.
     c.without_effect(&["indexer_types", "index_topk_pattern", "index_topk_freq", "index_skip_topk_offset"]);
     c.without_effect(&["index_share_for_mtp_iteration", "moe_router_dtype"]);
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(3);

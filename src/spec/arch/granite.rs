@@ -1,7 +1,8 @@
-//! Granite 3 (`model_type` "granite"), dense. Facts: transformers `modeling_granite`; IBM 2024, "Granite 3.0 Language Models".
+//! Granite 3 (`model_type` "granite"), dense. Facts: transformers `modeling_granite`; IBM 2024,
+//! "Granite 3.0 Language Models".
 //!
-//! Llama with four factors: on embeddings, on scores in place of the root of the head's width, on what is added to the residual
-//! stream, and on logits.
+//! Llama with four factors: of embeddings, of scores in place of the root of the head's width, of
+//! contributions to the residual stream, and of logits.
 
 use super::activation::activation;
 use super::decoder::{Decoder, LLAMA};

@@ -1,7 +1,8 @@
-//! Granite 3.x with experts (`model_type` "granitemoe"). Facts: transformers `modeling_granitemoe`; IBM 2024.
+//! Granite 3.x with experts (`model_type` "granitemoe"). Facts: transformers `modeling_granitemoe`;
+//! IBM 2024.
 //!
-//! Embeddings, what each block adds, scores and logits have factors of their own. Experts are stacked in one tensor, and the
-//! softmax runs over the logits of the chosen ones.
+//! Embeddings, outputs of sublayers, scores and logits have factors. Experts are stacked in one
+//! tensor, and the softmax is over the logits of the chosen ones.
 
 use super::decoder::{Decoder, LLAMA};
 use super::experts::{self, Sizes};

@@ -1,4 +1,5 @@
-//! Kimi K2 (`model_type` "kimi_k2", also inside "kimi_k25"). Facts: transformers runs it as `modeling_deepseek_v3`; Kimi Team 2025.
+//! Kimi K2 (`model_type` "kimi_k2", also inside "kimi_k25"). Facts: transformers uses
+//! `modeling_deepseek_v3`; Kimi Team 2025.
 
 use super::deepseek_v3;
 use super::experts::{Grouped, ONE_GROUP};
@@ -7,7 +8,7 @@ use crate::error::Result;
 use crate::spec::Model;
 use crate::spec::config::Config;
 
-/// Of the class `DeepseekV3Config`, which transformers makes of the config.
+/// The defaults of the class `DeepseekV3Config`, to which transformers converts the config.
 const ROUTER: Grouped = Grouped { groups: 8, top_groups: 4, factor: 2.5, ..ONE_GROUP };
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {

@@ -1,6 +1,7 @@
-//! Mistral (`model_type` "mistral"): Mistral 7B, Nemo, Small. Facts: transformers `modeling_mistral`; Jiang et al. 2023.
+//! Mistral (`model_type` "mistral"): Mistral 7B, Nemo, Small. Facts: transformers
+//! `modeling_mistral`; Jiang et al. 2023.
 //!
-//! A sliding window, where there is one, holds for every layer.
+//! A sliding window, if there is one, applies to every layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, span, window_or};

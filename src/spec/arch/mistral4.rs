@@ -1,7 +1,8 @@
-//! Mistral Small 4 (`model_type` "mistral4", also inside "mistral3"). Facts: transformers `modeling_mistral4`.
+//! Mistral Small 4 (`model_type` "mistral4", also inside "mistral3"). Facts: transformers
+//! `modeling_mistral4`.
 //!
-//! DeepSeek-V3's latent attention, with queries that grow with their position; experts are stacked in one tensor, chosen by
-//! softmax scores within the best groups, and shared ones are added.
+//! DeepSeek-V3's latent attention, with queries that grow with their position. Experts are stacked
+//! in one tensor and chosen by softmax scores within the best groups. Shared experts are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Grouped, ONE_GROUP, Sizes};

@@ -1,6 +1,6 @@
 //! Mixtral (`model_type` "mixtral"). Facts: transformers `modeling_mixtral`; Jiang et al. 2024.
 //!
-//! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
+//! Experts are named w1 (gate), w3 (up), w2 (down). Their weights are always renormalised.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};

@@ -1,7 +1,8 @@
-//! Nemotron-3 and -4 and Minitron (`model_type` "nemotron"). Facts: transformers `modeling_nemotron`; Parmar et al. 2024.
+//! Nemotron-3 and -4 and Minitron (`model_type` "nemotron"). Facts: transformers
+//! `modeling_nemotron`; Parmar et al. 2024.
 //!
-//! LayerNorms that multiply by 1 + weight, a feed-forward network without a gate whose activation is squared, and heads of which
-//! half turns.
+//! LayerNorms multiply by 1 + weight, the feed-forward network has no gate and a squared
+//! activation, and half of each head has a rotary embedding.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,7 +1,8 @@
-//! OLMo 2 (`model_type` "olmo2"). Facts: transformers `modeling_olmo2`; OLMo et al. 2024, "2 OLMo 2 Furious".
+//! OLMo 2 (`model_type` "olmo2"). Facts: transformers `modeling_olmo2`; OLMo et al. 2024, "2 OLMo 2
+//! Furious".
 //!
-//! Norms are behind attention and feed-forward network instead of before them, on what these add to the residual stream; both
-//! read the stream itself. Query and key norms run over the whole projection.
+//! The input of attention and feed-forward network is the residual stream itself. Norms follow them
+//! and are applied to their outputs. Query and key norms are over the whole projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS};

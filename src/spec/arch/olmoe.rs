@@ -1,6 +1,7 @@
 //! OLMoE (`model_type` "olmoe"). Facts: transformers `modeling_olmoe`; Muennighoff et al. 2024.
 //!
-//! Query and key norms run over the whole projection, and the chosen experts' weights are not renormalised by default.
+//! Query and key norms are over the whole projection, and the chosen experts' weights are not
+//! renormalised by default.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

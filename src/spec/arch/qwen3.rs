@@ -1,7 +1,8 @@
-//! Qwen3 (`model_type` "qwen3"), dense. Facts: transformers `modeling_qwen3`; Qwen3 technical report 2025.
+//! Qwen3 (`model_type` "qwen3"), dense. Facts: transformers `modeling_qwen3`; Qwen3 technical
+//! report 2025.
 //!
-//! Query and key norms run over each head. A sliding window holds for the layers that `layer_types` names or, without
-//! that list, from layer `max_window_layers` on.
+//! Query and key norms are per head. A sliding window applies to the layers that `layer_types`
+//! names or, without that list, from layer `max_window_layers` on.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, MAX_WINDOW_LAYERS, layer_windows, switched_window};

@@ -1,7 +1,8 @@
-//! Qwen3.5 (`model_type` "qwen3_5_text" and "qwen3_5_moe_text", inside "qwen3_5" and "qwen3_5_moe"). Facts: transformers
-//! `modeling_qwen3_5`, `modeling_qwen3_5_moe`.
+//! Qwen3.5 (`model_type` "qwen3_5_text" and "qwen3_5_moe_text", inside "qwen3_5" and
+//! "qwen3_5_moe"). Facts: transformers `modeling_qwen3_5`, `modeling_qwen3_5_moe`.
 //!
-//! Qwen3-Next with the projections of a DeltaNet stored one by one, every layer dense or every layer a mixture.
+//! Qwen3-Next with separate projections of a DeltaNet. Either all layers are dense, or all have
+//! experts.
 
 use super::decoder::Decoder;
 use super::experts::{self, Sizes};
@@ -13,8 +14,8 @@ use crate::spec::config::Config;
 use crate::spec::{Ffn, Mlp, Model, Scoring};
 use crate::vocabulary::NormKind;
 
-/// Layers for multi-token prediction are no part of a forward pass; with text alone all positions of a token are the same; and
-/// the rest is how transformers always computes.
+/// Layers for multi-token prediction are not part of a forward pass, for text all positions of a
+/// token are equal, and transformers has fixed values for the others.
 const WITHOUT_EFFECT: &[&str] = &[
     "mtp_num_hidden_layers",
     "mtp_use_dedicated_embeddings",

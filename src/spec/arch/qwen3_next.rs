@@ -1,7 +1,9 @@
-//! Qwen3-Next (`model_type` "qwen3_next"). Facts: transformers `modeling_qwen3_next`; Qwen3-Next release notes 2025.
+//! Qwen3-Next (`model_type` "qwen3_next"). Facts: transformers `modeling_qwen3_next`; Qwen3-Next
+//! release notes 2025.
 //!
-//! Three of four layers are Gated DeltaNet, the fourth is attention with an output gate. All norms but the one inside
-//! DeltaNet are zero-centred. The `mtp.` tensors of checkpoints are not part of a forward pass.
+//! Three of four layers are Gated DeltaNet, and the fourth is attention with an output gate. All
+//! norms but the one inside DeltaNet are zero-centred. The `mtp.` tensors of checkpoints are not
+//! part of a forward pass.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};

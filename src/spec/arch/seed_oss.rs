@@ -1,6 +1,8 @@
-//! Seed-OSS (`model_type` "seed_oss"). Facts: transformers `modeling_seed_oss`; ByteDance Seed 2025.
+//! Seed-OSS (`model_type` "seed_oss"). Facts: transformers `modeling_seed_oss`; ByteDance Seed
+//! 2025.
 //!
-//! Llama with heads that are wider than the hidden size says, and a key of its own for the bias of each kind of projection.
+//! Llama with heads whose total width differs from the hidden size, and a separate key for the bias
+//! of each kind of projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,6 +1,8 @@
-//! StarCoder2 (`model_type` "starcoder2"). Facts: transformers `modeling_starcoder2`; Lozhkov et al. 2024.
+//! StarCoder2 (`model_type` "starcoder2"). Facts: transformers `modeling_starcoder2`; Lozhkov et
+//! al. 2024.
 //!
-//! LayerNorms, biases everywhere (`use_bias`), a feed-forward network without a gate, and a sliding window on every layer.
+//! LayerNorms, biases everywhere (`use_bias`), a feed-forward network without a gate, and a sliding
+//! window in every layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};

@@ -56,7 +56,7 @@ impl Loader<'_> {
         let unpacked = (0..contexts.len()).map(|gpu| match format.kernel {
             Kernel::Mxfp4 => {
                 let (codes, scales) = (&pieces[0][gpu], &pieces[1][gpu]);
-                let out = codes.beside(shape, Element::Bf16)?;
+                let out = codes.uninit_on_same_stream(shape, Element::Bf16)?;
                 table::Mxfp4 { out: &out, codes, scales, bytes: codes.len() }.launch()?;
                 Ok(out)
             }
@@ -74,13 +74,13 @@ impl Loader<'_> {
         element: Element,
     ) -> Result<Vec<Array>> {
         let read = |start, piece: &mut [u8]| self.checkpoint.read_into(entry, offset + start as u64, piece);
-        Array::received(contexts, shape, element, entry.phase(offset), read)
+        Array::broadcast(contexts, shape, element, entry.phase(offset), read)
     }
 }
 
 /// The index of the first of the stored numbers that is NaN or infinite.
 fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
-    let first = stored.filled_beside(0xff, &[1], Element::U64)?;
+    let first = stored.filled_on_same_stream(0xff, &[1], Element::U64)?;
     let (words, count, first_there) = (stored, stored.len(), &first);
     match stored.element() {
         Element::F32 => table::Finite32 { words, count, first: first_there }.launch()?,
@@ -97,12 +97,12 @@ fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
 
 /// What the computing streams may use, once all GPUs are at work on it.
 fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
-    arrays?.into_iter().map(Array::complete).collect()
+    arrays?.into_iter().map(Array::hand_to_compute_stream).collect()
 }
 
 /// The same numbers as `to`.
 fn widened(stored: Array, to: Element) -> Result<Array> {
-    let wide = |stored: &Array| stored.beside(stored.dims(), Element::F32);
+    let wide = |stored: &Array| stored.uninit_on_same_stream(stored.dims(), Element::F32);
     Ok(match (stored.element(), to) {
         (Element::F32, _) | (Element::Bf16, Element::Bf16) => stored,
         (Element::Bf16, _) => {

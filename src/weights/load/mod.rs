@@ -85,7 +85,7 @@ impl Loader<'_> {
 
     /// `count` numbers from byte `offset` of a tensor on.
     fn stored<T: Pod>(&self, entry: &Entry, offset: u64, count: usize) -> Result<Vec<T>> {
-        let mut stored = memory::unset_at(count, entry.phase(offset));
+        let mut stored = memory::uninit_vec_at(count, entry.phase(offset));
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
         Ok(stored)
     }

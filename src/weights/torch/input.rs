@@ -1,10 +1,10 @@
-//! The bytes of a pickle, one after the other. What it says of lengths is believed as far as so many bytes follow.
+//! The bytes of a pickle. A declared length is used only if this number of bytes follows.
 
 use super::problem::{Outcome, damaged};
 
 pub struct Input<'a> {
     pub pickle: &'a [u8],
-    /// The next byte.
+    /// The offset of the next byte.
     pub at: usize,
 }
 
@@ -13,7 +13,7 @@ impl<'a> Input<'a> {
         damaged(format!("its pickle is cut off: it needs more than its {} bytes", self.pickle.len()))
     }
 
-    /// Whether so many bytes follow.
+    /// Checks that this number of bytes follows.
     pub fn fits(&self, bytes: u64) -> Outcome<()> {
         if bytes > (self.pickle.len() - self.at) as u64 { self.cut_off() } else { Ok(()) }
     }
@@ -29,21 +29,21 @@ impl<'a> Input<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// A number without a sign, of `bytes` bytes.
+    /// An unsigned number of `bytes` bytes.
     pub fn length(&mut self, bytes: usize) -> Outcome<u64> {
         let mut all = [0; 8];
         all[..bytes].copy_from_slice(self.take(bytes)?);
         Ok(u64::from_le_bytes(all))
     }
 
-    /// As `length`, and as many bytes follow.
+    /// As `length`, followed by that number of bytes.
     pub fn following(&mut self, bytes: usize) -> Outcome<&'a [u8]> {
         let length = self.length(bytes)?;
         self.fits(length)?;
         self.take(length as usize)
     }
 
-    /// Up to the end of a line, without it.
+    /// The rest of a line, without its end.
     pub fn line(&mut self) -> Outcome<&'a str> {
         let rest = &self.pickle[self.at..];
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return self.cut_off() };

@@ -1,14 +1,14 @@
-//! Why a PyTorch file is not read.
+//! The reasons why a PyTorch file is rejected.
 
 use crate::error::Error;
 
 #[derive(Debug, PartialEq)]
 pub enum Problem {
-    /// It is not what `torch.save` writes: cut off, changed, or made to do harm.
+    /// It is not the output of `torch.save`: truncated, changed, or malicious.
     Damaged(String),
-    /// The pickle asks for something that no tensor needs, such as a function to call.
+    /// The pickle needs something other than tensors, such as a function call.
     Foreign(String),
-    /// A good file of a kind that is not read.
+    /// A valid file of an unsupported kind.
     Unsupported(String),
 }
 

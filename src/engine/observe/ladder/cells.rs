@@ -1,14 +1,14 @@
-//! The fold of rows of values: extremes and counts per rung, feature by feature.
+//! Statistics of rows of values: extremes and counts per rung for each feature.
 
 use crate::record::{Ladders, NormFold};
 use crate::vector::vectorised;
 
-/// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
+/// Number of features in one parallel task. A row's part of this size stays in the L1 cache.
 pub const BLOCK: usize = 512;
-/// Features of a group: a block has one for each bit of a word.
+/// Number of features in a group. The groups of a block are the bits of a word.
 const GROUP: usize = BLOCK / u64::BITS as usize;
 
-pub fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
+pub fn concat_blocks<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
     let mut whole = NormFold::default();
     for part in parts {
         whole.max.extend(&part.max);
@@ -19,7 +19,7 @@ pub fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
     whole
 }
 
-/// Hits per feature and highest rung reached.
+/// Number of hits per feature and highest rung reached.
 pub struct Histogram {
     pub rungs: usize,
     pub counts: Vec<u32>,
@@ -36,7 +36,7 @@ impl Histogram {
         self.touched[feature] = true;
     }
 
-    /// Counts at or beyond each rung, for features with any; features number from `first`.
+    /// Counts at or beyond each rung, for features with hits. Feature numbers begin at `first`.
     pub fn ladders(&self, first: usize) -> Ladders {
         let mut ladders = Ladders::default();
         let mut counts = vec![0; self.rungs];
@@ -52,7 +52,7 @@ impl Histogram {
     }
 }
 
-/// The fold of one block of features of one sequence.
+/// Statistics of one block of features of one sequence.
 pub struct Piece {
     pub all: NormFold,
     pub without_first: NormFold,
@@ -125,7 +125,7 @@ impl Running<'_> {
         self.count(feature, x, levels);
     }
 
-    /// Counts a finite value where it is on the ladder.
+    /// Counts a finite value that reaches the lowest rung.
     pub fn count(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
         if x.abs() >= self.ladder[0] {
             let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
@@ -145,13 +145,13 @@ impl Running<'_> {
     }
 }
 
-/// The bits of the largest |x|. They order like |x| itself, with infinity and NaN on top.
+/// The bits of the largest |x|. They have the order of |x|, with infinity and NaN at the top.
 #[inline(always)]
 fn largest_bits(row: &[f32]) -> u32 {
     row.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
 }
 
-/// The groups of features in which an |x| is at or beyond `threshold`, a bit each.
+/// A bit for each group of features in which some |x| reaches `threshold`.
 #[inline(always)]
 fn beyond(row: &[f32], threshold: f32) -> u64 {
     let any = |group: &[f32]| group.iter().fold(false, |any, x| any | (x.abs() >= threshold));
