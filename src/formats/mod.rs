@@ -1,10 +1,19 @@
 //! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for each way. Knows sizes and bytes,
 //! no files and no tensors.
 
+mod affine;
+pub mod awq;
+pub mod bitsandbytes;
 mod format;
+pub mod gptq;
+pub mod int8;
 pub mod mxfp4;
+pub mod packed_int;
+mod wrong;
 
+pub use affine::Groups;
 pub use format::{Format, Kernel, Piece};
+pub use wrong::Wrong;
 
 /// All that are read.
 static FORMATS: &[&Format] = &[&mxfp4::MXFP4];
