@@ -128,6 +128,23 @@ fn an_adapter_beside_a_model_is_not_applied_and_said_so() {
 }
 
 #[test]
+fn an_index_without_any_of_the_files_that_it_names() {
+    let project = llama();
+    for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+        std::fs::remove_file(project.path(&format!("model/{shard}"))).unwrap();
+    }
+    let message = "model.safetensors.index.json names 2 files of weights, and none of them is there";
+    told(&project, message, "fetch the files that it names");
+    // That of the base model, beside an adapter.
+    project.file("model/adapter_config.json", LORA).file("model/adapter_model.safetensors", "…");
+    told(
+        &project,
+        "an adapter (LORA, adapter_config.json) for the model \"meta-llama/Llama-3.1-8B\", not a model by itself",
+        "merge_and_unload().save_pretrained(FOLDER)",
+    );
+}
+
+#[test]
 fn weights_in_other_formats() {
     for (files, format, hint) in [
         (&["model.pt"][..], "model.pt, a PyTorch file", "called pytorch_model.bin"),

@@ -1,64 +1,109 @@
-//! AWQ as `gemm`: integers of 4 bits, transposed and packed along the outputs of the matrix, in an order of their own.
+//! AWQ as `gemm`: integers of 4 bits, transposed and packed along the outputs of the matrix, eight a word in an order of their own.
 //!
-//! `qweight` [in, out / 8] and `qzeros` [groups, out / 8] hold eight codes a word; `scales` is [groups, out]. Facts: autoawq
-//! `utils/packing_utils.py` and `modules/linear/gemm.py`.
+//! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Facts: autoawq `utils/packing_utils.py` and
+//! `modules/linear/gemm.py`.
 
-use super::affine::{self, Groups};
-use super::wrong::Wrong;
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::affine::{self, SCALES, WORDS};
+use super::float;
+use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::look::Look;
+use crate::error::Result;
 use crate::vector::vectorised;
 
-/// Codes of a word.
-pub const PER_WORD: usize = 8;
+pub static AWQ: Format = Format { name: "AWQ", detect, announced };
+
 /// Bits of a code.
-const BITS: usize = 4;
+pub const BITS: usize = 4;
+/// Codes of a word.
+const PER_WORD: usize = 8;
 /// Which of the eight outputs of a word its codes belong to, from the low end.
 const OUTPUTS: [usize; PER_WORD] = [0, 2, 4, 6, 1, 3, 5, 7];
 /// Inputs that are written side by side.
 const INPUTS: usize = 16;
 
-/// What holds one matrix.
-pub struct Awq<'a> {
+#[derive(Debug)]
+struct Awq {
+    /// Codes, zeros, scales.
+    pieces: Vec<Piece>,
     /// [out, in].
-    pub shape: [usize; 2],
-    pub codes: &'a [u32],
-    pub zeros: &'a [u32],
-    /// [groups, out].
-    pub scales: &'a [f32],
-    pub groups: Groups<'a>,
+    sizes: [usize; 2],
+    /// Inputs that share a scale.
+    columns: usize,
 }
 
-impl Awq<'_> {
-    /// The values [out, in].
-    ///
-    /// # Errors
-    /// For a scale that is no number.
-    pub fn decode(&self) -> Result<Vec<f32>, Wrong> {
-        let [outputs, inputs] = self.shape;
-        affine::finite(self.scales, ".scales")?;
-        let words = outputs / PER_WORD;
-        let mut zeros = vec![0.0; self.scales.len()];
-        for (zeros, word) in zeros.chunks_mut(PER_WORD).zip(self.zeros) {
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map(|name| look.beside(name));
+    let Some(codes) = look.header(&qweight) else { return Ok(None) };
+    if stack.is_some() {
+        return Err(look.unread("is a stack of packed integers"));
+    }
+    affine::typed(look, &qweight, codes, WORDS)?;
+    if !out.is_multiple_of(PER_WORD) {
+        return Err(look.unread(&format!("has {out} rows, not a multiple of the {PER_WORD} that AWQ packs in a word")));
+    }
+    let codes = look.piece(&qweight, codes, &[input, out / PER_WORD], out)?;
+    let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "AWQ"))?;
+    let count = found.shape.first().copied().unwrap_or_default();
+    let columns = affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let zeros = affine::all_rows(look, &qzeros, "AWQ", WORDS, &[count, out / PER_WORD])?;
+    let scales = affine::all_rows(look, &scales, "AWQ", SCALES, &[count, out])?;
+    Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], sizes: [out, input], columns })))
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    if stack.is_some() || !look.settings.is_packed_as("awq") {
+        return None;
+    }
+    let groups = look.settings.number("group_size").filter(|size| *size > 0).map_or(1, |size| input.div_ceil(size));
+    Some(vec![
+        (look.beside("qweight"), Dtype::I32, vec![input, out / PER_WORD]),
+        (look.beside("qzeros"), Dtype::I32, vec![groups, out / PER_WORD]),
+        (look.beside("scales"), Dtype::F16, vec![groups, out]),
+    ])
+}
+
+impl Coding for Awq {
+    fn words(&self) -> String {
+        format!("AWQ INT4, one scale and zero {}", affine::share(self.columns, self.sizes[1]))
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
+        let [out, input] = self.sizes;
+        let scales = float::scales(2, self.pieces[2].dtype, &pieces[2])?;
+        let [codes, stored] = [0, 1].map(|piece| affine::numbers(&pieces[piece]));
+        let mut zeros = vec![0.0; scales.len()];
+        for (zeros, word) in zeros.chunks_mut(PER_WORD).zip(stored) {
             for (i, output) in OUTPUTS.into_iter().enumerate() {
-                zeros[output] = code(*word, i);
+                zeros[output] = code(word, i);
             }
         }
-        let mut values = vec![0.0; outputs * inputs];
+        let words = out / PER_WORD;
+        let mut values = vec![0.0; out * input];
         vectorised(|| {
-            for first in (0..inputs).step_by(INPUTS) {
-                let block = first..(first + INPUTS).min(inputs);
+            for first in (0..input).step_by(INPUTS) {
                 for word in 0..words {
                     for (i, output) in OUTPUTS.into_iter().enumerate() {
                         let output = word * PER_WORD + output;
-                        for input in block.clone() {
-                            let of = self.groups.of(input) * outputs + output;
-                            let code = code(self.codes[input * words + word], i);
-                            values[output * inputs + input] = (code - zeros[of]) * self.scales[of];
+                        for column in first..(first + INPUTS).min(input) {
+                            let of = column / self.columns * out + output;
+                            let code = code(codes[column * words + word], i);
+                            values[output * input + column] = (code - zeros[of]) * scales[of];
                         }
                     }
                 }
             }
         });
-        Ok(values)
+        Ok(Decoded::F32(values))
     }
 }
 
@@ -66,25 +111,4 @@ impl Awq<'_> {
 #[inline(always)]
 fn code(word: u32, index: usize) -> f32 {
     (word >> (BITS * index) & ((1 << BITS) - 1)) as f32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outputs_of_a_word_are_in_its_own_order() {
-        // Codes 0 to 7 in the order of the outputs, for each of two inputs in a group each.
-        let word = 0x7531_6420;
-        let scales: Vec<f32> = (0..16).map(|i| if i < 8 { 1.0 } else { 10.0 }).collect();
-        let awq = Awq {
-            shape: [8, 2],
-            codes: &[word, word],
-            zeros: &[0x1111_1111, word],
-            scales: &scales,
-            groups: Groups::Even(1),
-        };
-        let expected: Vec<f32> = (0..8).flat_map(|output| [output as f32 - 1.0, 0.0]).collect();
-        assert_eq!(awq.decode().unwrap(), expected);
-    }
 }

@@ -1,125 +1,188 @@
-//! bitsandbytes: codes of four bits that name values of a table (NF4, FP4), and integers of eight bits.
+//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with a scale.
 //!
-//! Four bits: the codes of a matrix lie one behind the other, the high half of a byte first, and every `block` of them has a scale of
-//! its own, wherever rows end. The scales may be quantised again: codes of eight bits that name values of a second table, in blocks of
-//! their own, around a mean. Eight bits: `SCB` holds the largest magnitude of each row, which 127 stands for. Facts: bitsandbytes
-//! `functional.py`, `backends/default/ops.py`, `_ops.py`.
+//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of them go on across the ends of rows.
+//! `weight.quant_map` is the table, `weight.absmax` the scales, or, where these are quantised again, codes of eight bits that name values
+//! of `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
+//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes `functional.py`,
+//! `backends/default/ops.py`.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use serde::Deserialize;
 
 use super::affine;
-use super::wrong::Wrong;
+use super::float;
+use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::look::Look;
+use crate::error::Result;
 use crate::vector::vectorised;
 
-/// 1 / 127, in f32, by which the library multiplies.
-const SCALE_OF_INT8: f32 = 7.874_015_718_698_502e-3;
+pub static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
 
-/// Codes of four bits.
-pub struct FourBits<'a> {
-    /// Of the matrix.
-    pub values: usize,
-    pub codes: &'a [u8],
-    /// Of the codes.
-    pub table: &'a [f32; 16],
-    /// Codes that share a scale.
-    pub block: usize,
-    pub scales: BlockScales<'a>,
+/// Names of the two tables, and what the tensor with the sizes is called for each.
+const KINDS: [(&str, &str); 2] = [("NF4", ".quant_state.bitsandbytes__nf4"), ("FP4", ".quant_state.bitsandbytes__fp4")];
+const TABLE: &str = ".quant_map";
+const SCALES: &str = ".absmax";
+const NESTED_TABLE: &str = ".nested_quant_map";
+const NESTED_SCALES: &str = ".nested_absmax";
+/// Values of a table, and of that for scales.
+const CODES: usize = 16;
+const SCALE_CODES: usize = 256;
+/// Sizes of blocks that are released, for plans.
+const BLOCK: usize = 64;
+const NESTED_BLOCK: usize = 256;
+/// Bytes of the sizes as JSON, for plans.
+const STATE_BYTES: usize = 168;
+/// The pieces, in their order; the last two where scales are quantised.
+const CODES_AT: usize = 0;
+const TABLE_AT: usize = 1;
+const SCALES_AT: usize = 2;
+const STATE_AT: usize = 3;
+const NESTED_TABLE_AT: usize = 4;
+const NESTED_SCALES_AT: usize = 5;
+
+#[derive(Debug)]
+struct FourBits {
+    kind: &'static str,
+    pieces: Vec<Piece>,
+    /// [out, in].
+    sizes: [usize; 2],
 }
 
-/// Scales of blocks.
-pub enum BlockScales<'a> {
-    Plain(&'a [f32]),
-    /// Scale i is `table[codes[i]] · scales[i / block] + mean`.
-    Nested {
-        codes: &'a [u8],
-        table: &'a [f32; 256],
-        scales: &'a [f32],
-        block: usize,
-        mean: f32,
-    },
+/// The sizes that a file has.
+#[derive(Deserialize)]
+struct State {
+    blocksize: usize,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+    nested_offset: Option<f32>,
 }
 
-impl BlockScales<'_> {
-    fn decode(&self) -> Result<Vec<f32>, Wrong> {
-        match self {
-            BlockScales::Plain(scales) => {
-                affine::finite(scales, ".absmax")?;
-                Ok(scales.to_vec())
-            }
-            BlockScales::Nested { codes, table, scales, block, mean } => {
-                affine::finite(scales, ".nested_absmax")?;
-                affine::finite(&table[..], ".nested_quant_map")?;
-                let of = |(i, code): (usize, &u8)| table[usize::from(*code)] * scales[i / block] + mean;
-                Ok(codes.iter().enumerate().map(of).collect())
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let own = |ending: &str| look.with(ending);
+    let Some(scales) = look.header(&own(SCALES)) else { return Ok(None) };
+    let codes = look.own().ok_or_else(|| look.missing(look.name, "quantised by bitsandbytes"))?;
+    if stack.is_some() {
+        return Err(look.unread("is a stack quantised by bitsandbytes"));
+    }
+    let state = KINDS.iter().find_map(|(kind, ending)| Some((*kind, own(ending), look.header(&own(ending))?)));
+    let Some((kind, state, header)) = state else {
+        return Err(look.missing(&own(KINDS[0].1), "quantised by bitsandbytes in four bits"));
+    };
+    let bytes = (out * input).div_ceil(2);
+    let found = codes.shape.iter().product::<usize>() * codes.dtype.bitsize() / 8;
+    if found != bytes {
+        return Err(look.misshapen(look.name, codes.shape, &[bytes, 1]));
+    }
+    let nested = look.header(&own(NESTED_SCALES));
+    let floats = &[Dtype::F32][..];
+    let all = |name: String, types: &[Dtype], shape: &[usize]| affine::all_rows(look, &name, kind, types, shape);
+    let scale_types = if nested.is_some() { &[Dtype::U8][..] } else { floats };
+    let uncut = |name: &str, header| -> Result<Piece> {
+        let piece = look.whole(name, header);
+        Ok(Piece { along: Along::rows(false, out), ..piece })
+    };
+    let mut pieces = vec![
+        uncut(look.name, codes)?,
+        all(own(TABLE), floats, &[CODES])?,
+        all(own(SCALES), scale_types, scales.shape)?,
+        affine::aside(look, &state, header, &[Dtype::U8], header.shape)?,
+    ];
+    if let Some(nested) = nested {
+        pieces.push(all(own(NESTED_TABLE), floats, &[SCALE_CODES])?);
+        pieces.push(all(own(NESTED_SCALES), floats, nested.shape)?);
+    }
+    Ok(Some(Arc::new(FourBits { kind, pieces, sizes: [out, input] })))
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    let settings = look.settings;
+    if stack.is_some() || !settings.is("bitsandbytes") || settings.flag("load_in_4bit") != Some(true) {
+        return None;
+    }
+    let kind = usize::from(settings.text("bnb_4bit_quant_type") != Some("nf4"));
+    let blocks = (out * input).div_ceil(BLOCK);
+    let nested = settings.flag("bnb_4bit_use_double_quant") == Some(true);
+    let scales = if nested { Dtype::U8 } else { Dtype::F32 };
+    let mut pieces = vec![
+        (look.name.to_string(), Dtype::U8, vec![(out * input).div_ceil(2), 1]),
+        (look.with(TABLE), Dtype::F32, vec![CODES]),
+        (look.with(SCALES), scales, vec![blocks]),
+        (look.with(KINDS[kind].1), Dtype::U8, vec![STATE_BYTES]),
+    ];
+    if nested {
+        pieces.push((look.with(NESTED_TABLE), Dtype::F32, vec![SCALE_CODES]));
+        pieces.push((look.with(NESTED_SCALES), Dtype::F32, vec![blocks.div_ceil(NESTED_BLOCK)]));
+    }
+    Some(pieces)
+}
+
+impl FourBits {
+    /// The sizes, checked against the weight and its pieces.
+    fn state(&self, pieces: &[Vec<u8>]) -> std::result::Result<State, Wrong> {
+        let wrong = |what: String| Wrong::new(STATE_AT, what);
+        let state: State = serde_json::from_slice(&pieces[STATE_AT])
+            .map_err(|_| wrong("does not hold the sizes of blocks as JSON".to_string()))?;
+        if state.shape != self.sizes {
+            return Err(wrong(format!("has `shape` {:?}, and the weight has {:?}", state.shape, self.sizes)));
+        }
+        let blocks = |values: usize, size: usize| (size > 0).then(|| values.div_ceil(size));
+        let scales = self.pieces[SCALES_AT].shape.iter().product::<usize>();
+        if blocks(self.sizes.iter().product(), state.blocksize) != Some(scales) {
+            return Err(Wrong::new(SCALES_AT, format!("has {scales} scales, not one for each {} weights", state.blocksize)));
+        }
+        if let Some(nested) = self.pieces.get(NESTED_SCALES_AT) {
+            let size = state.nested_blocksize.unwrap_or_default();
+            let count = nested.shape.iter().product::<usize>();
+            if blocks(scales, size) != Some(count) {
+                return Err(Wrong::new(NESTED_SCALES_AT, format!("has {count} scales, not one for each {size} of {scales}")));
             }
         }
+        Ok(state)
+    }
+
+    /// One scale for each block.
+    fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<f32>, Wrong> {
+        if self.pieces.get(NESTED_SCALES_AT).is_none() {
+            return float::scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT]);
+        }
+        let table = float::scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
+        let scales = float::scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
+        let (size, mean) = (state.nested_blocksize.unwrap_or(NESTED_BLOCK), state.nested_offset);
+        let mean = mean.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
+        let of = |(block, scale): (&[u8], &f32)| {
+            block.iter().map(|code| table[usize::from(*code)] * scale + mean).collect::<Vec<_>>()
+        };
+        Ok(pieces[SCALES_AT].chunks(size).zip(&scales).flat_map(of).collect())
     }
 }
 
-impl FourBits<'_> {
-    /// The values, one behind the other.
-    ///
-    /// # Errors
-    /// For scales and values of tables that are no numbers.
-    pub fn decode(&self) -> Result<Vec<f32>, Wrong> {
-        let scales = self.scales.decode()?;
-        affine::finite(self.table, ".quant_map")?;
-        let mut values: Vec<f32> = Vec::with_capacity(self.codes.len() * 2);
+impl Coding for FourBits {
+    fn words(&self) -> String {
+        format!("{} (bitsandbytes), one scale for each block of weights", self.kind)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
+        let state = self.state(pieces)?;
+        let scales = self.scales(pieces, &state)?;
+        let table = float::scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
+        let count = self.sizes.iter().product();
+        let mut values: Vec<f32> = Vec::with_capacity(count + 1);
         vectorised(|| {
-            let pair = |byte: &u8| [self.table[usize::from(byte >> 4)], self.table[usize::from(byte & 15)]];
-            values.extend(self.codes.iter().flat_map(pair));
-            for (block, scale) in values.chunks_mut(self.block).zip(&scales) {
+            let both = |byte: &u8| [table[usize::from(byte >> 4)], table[usize::from(byte & 15)]];
+            values.extend(pieces[CODES_AT].iter().flat_map(both));
+            for (block, scale) in values.chunks_mut(state.blocksize).zip(&scales) {
                 block.iter_mut().for_each(|value| *value *= scale);
             }
         });
-        values.truncate(self.values);
-        Ok(values)
-    }
-}
-
-/// The values [out, in] of integers and the largest magnitude of each row.
-///
-/// # Errors
-/// For a magnitude that is no number.
-pub fn int8(integers: &[i8], magnitudes: &[f32]) -> Result<Vec<f32>, Wrong> {
-    affine::finite(magnitudes, ".SCB")?;
-    let columns = integers.len() / magnitudes.len().max(1);
-    let mut values: Vec<f32> = Vec::with_capacity(integers.len());
-    vectorised(|| {
-        for (row, magnitude) in integers.chunks(columns.max(1)).zip(magnitudes) {
-            values.extend(row.iter().map(|integer| f32::from(*integer) * magnitude * SCALE_OF_INT8));
-        }
-    });
-    Ok(values)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As a code of four bits that is a number itself.
-    const TABLE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-
-    #[test]
-    fn the_high_half_comes_first_and_blocks_cross_rows() {
-        // Three rows of three: blocks of four end in the middle of rows, and the last half of the last byte is none.
-        let scales = BlockScales::Plain(&[1.0, 10.0, 100.0]);
-        let four = FourBits { values: 9, codes: &[0x12, 0x34, 0x56, 0x78, 0x90], table: &TABLE, block: 4, scales };
-        assert_eq!(four.decode().unwrap(), [1., 2., 3., 4., 50., 60., 70., 80., 900.]);
-    }
-
-    #[test]
-    fn scales_of_scales() {
-        let table: [f32; 256] = std::array::from_fn(|i| i as f32 / 256.0);
-        let scales =
-            BlockScales::Nested { codes: &[64, 128, 192], table: &table, scales: &[2.0, 4.0], block: 2, mean: 0.5 };
-        let four = FourBits { values: 6, codes: &[0x11, 0x11, 0x11], table: &TABLE, block: 2, scales };
-        assert_eq!(four.decode().unwrap(), [1.0, 1.0, 1.5, 1.5, 3.5, 3.5]);
-    }
-
-    #[test]
-    fn a_row_reaches_its_magnitude() {
-        let values = int8(&[127, 0, -127, 127], &[127.0, 254.0]).unwrap();
-        assert!((values[0] - 127.0).abs() < 1e-4 && values[1] == 0.0 && (values[3] - 254.0).abs() < 1e-4);
-        assert_eq!(values[2], -values[3]);
-        assert_eq!(int8(&[1], &[f32::NAN]).unwrap_err().piece, ".SCB");
+        values.truncate(count);
+        Ok(Decoded::F32(values))
     }
 }

@@ -1,71 +1,202 @@
-//! `pack-quantized` of compressed-tensors: integers of 4 or 8 bits, packed along the rows of the matrix.
+//! `pack-quantized` of compressed-tensors: integers of 2, 4 or 8 bits, packed along the rows of the matrix.
 //!
 //! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes, each 2^(bits − 1) more than the integer it stands for.
 //! `weight_scale` is [out, groups]; `weight_zero_point` [⌈out · bits / 32⌉, groups], if there is one, is packed along the outputs
-//! with the same offset; `weight_g_idx` [in], if there is one, says which group a column belongs to. Facts: compressed-tensors
-//! `compressors/pack_quantized/`.
+//! with the same offset, in early files not packed at all; `weight_g_idx` [in], if there is one, says which group a column belongs
+//! to; `weight_shape` repeats [out, in]. Facts: compressed-tensors `compressors/pack_quantized/`.
 
-use super::affine::{self, Groups, WORD_BITS};
-use super::wrong::Wrong;
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
+use super::float;
+use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::look::Look;
+use crate::error::Result;
 use crate::vector::vectorised;
 
-/// What holds one matrix.
-pub struct PackedInt<'a> {
+pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
+
+/// Bits of a code that are read. Codes of other widths cross words in some versions of the format and not in others.
+pub const BITS: [usize; 3] = [2, 4, 8];
+const PACKED: &str = "_packed";
+const SCALE: &str = "_scale";
+const ZERO_POINT: &str = "_zero_point";
+const G_IDX: &str = "_g_idx";
+const SHAPE: &str = "_shape";
+
+#[derive(Debug)]
+struct PackedInt {
+    /// Codes and scales, and then those that follow.
+    pieces: Vec<Piece>,
+    shape: Option<usize>,
+    zero_points: Option<usize>,
+    groups: Option<usize>,
     /// [out, in].
-    pub shape: [usize; 2],
-    /// Of a code: 2, 4 or 8.
-    pub bits: usize,
-    pub packed: &'a [u32],
-    pub scales: &'a [f32],
-    pub zero_points: Option<&'a [u32]>,
-    pub groups: Groups<'a>,
+    sizes: [usize; 2],
+    bits: usize,
+    /// Columns that share a scale, where there are no groups by name.
+    columns: usize,
 }
 
-impl PackedInt<'_> {
-    /// The values [out, in].
-    ///
-    /// # Errors
-    /// For a scale that is no number, and a column of a group that does not exist.
-    pub fn decode(&self) -> Result<Vec<f32>, Wrong> {
-        let [rows, columns] = self.shape;
-        let groups = self.scales.len() / rows.max(1);
-        self.groups.check(columns, groups, "_g_idx")?;
-        affine::finite(self.scales, "_scale")?;
-        let words = (columns * self.bits).div_ceil(WORD_BITS);
-        let mut values = vec![0.0; rows * columns];
-        let middle = (1 << (self.bits - 1)) as f32;
-        vectorised(|| {
-            for (row, values) in values.chunks_mut(columns.max(1)).enumerate() {
-                affine::unpack(&self.packed[row * words..(row + 1) * words], self.bits, values);
-                let scales = &self.scales[row * groups..(row + 1) * groups];
-                let zero = |group: usize| match self.zero_points {
-                    None => middle,
-                    Some(packed) => affine::code(&packed[group..], groups, self.bits, row),
-                };
-                affine::row(values, self.groups, scales, zero);
-            }
-        });
-        Ok(values)
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let (packed, scale) = (look.with(PACKED), look.with(SCALE));
+    let Some(codes) = look.header(&packed).filter(|header| WORDS.contains(&header.dtype)) else { return Ok(None) };
+    if stack.is_some() {
+        return Err(look.unread("is a stack of packed integers"));
+    }
+    let bits = bits(look, codes.shape, input)?;
+    let codes = look.piece(&packed, codes, &[out, affine::words(input, bits)], 1)?;
+    let found = look.header(&scale).ok_or_else(|| look.missing(&scale, "packed integers"))?;
+    affine::typed(look, &scale, found, SCALES)?;
+    let (scales, groups) = scales(look, &scale, found.shape)?;
+    let mut this = PackedInt {
+        pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
+        shape: None,
+        zero_points: None,
+        groups: None,
+        sizes: [out, input],
+        bits,
+        columns: input.max(1),
+    };
+    let mut add = |piece: Piece| {
+        this.pieces.push(piece);
+        Some(this.pieces.len() - 1)
+    };
+    let name = look.with(SHAPE);
+    if let Some(found) = look.header(&name) {
+        this.shape = add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], &[2])?);
+    }
+    let name = look.with(G_IDX);
+    if let Some(found) = look.header(&name) {
+        this.groups = add(affine::aside(look, &name, found, WORDS, &[input])?);
+    }
+    let name = look.with(ZERO_POINT);
+    if let Some(found) = look.header(&name) {
+        affine::typed(look, &name, found, &[Dtype::I32, Dtype::U32, Dtype::I8])?;
+        let (rows, step) = if found.dtype == Dtype::I8 { (out, 1) } else { (affine::words(out, bits), WORD_BITS / bits) };
+        this.zero_points = add(look.piece(&name, found, &[rows, groups], step)?);
+    } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
+        return Err(look.missing(&name, "packed integers that are not symmetric"));
+    }
+    if this.groups.is_none() {
+        this.columns = affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+    }
+    Ok(Some(Arc::new(this)))
+}
+
+/// The bits of a code: those of the settings that fill so many words, or of all that are read where nothing is said.
+fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
+    let own = look.settings.group(look.module()).and_then(|group| group.number("num_bits"));
+    let every = look.settings.every("num_bits").into_iter().filter_map(|bits| usize::try_from(bits).ok());
+    let said: Vec<usize> = own.into_iter().chain(every).filter(|bits| BITS.contains(bits)).collect();
+    let candidates = if said.is_empty() { &BITS[..] } else { &said };
+    let fits = |bits: &&usize| packed.get(1) == Some(&affine::words(input, **bits));
+    match candidates.iter().find(fits) {
+        Some(bits) => Ok(*bits),
+        None => {
+            let due = [look.sizes().1, affine::words(input, candidates[0])];
+            Err(look.misshapen(&look.with(PACKED), packed, &due).context(format!("{} bits a weight", candidates[0])))
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Scales for each row and group, for each row, or one for all; and how many groups a row has.
+pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
+    let (_, out, input) = look.sizes();
+    let (along, groups) = match found {
+        [] => (Along::WHOLE, 1),
+        [1] | [1, 1] if out != 1 => (Along::WHOLE, 1),
+        [rows] if *rows == out => (Along::rows(false, 1), 1),
+        [rows, groups @ 1..] if *rows == out => (Along::rows(false, 1), *groups),
+        _ => {
+            let due = affine::group_size(look, input, 0).unwrap_or_else(|groups| groups);
+            return Err(look.misshapen(name, found, &[out, due]));
+        }
+    };
+    Ok((Piece { name: name.to_string(), dtype: Dtype::F32, shape: found.to_vec(), along }, groups))
+}
 
-    #[test]
-    fn zero_points_are_packed_along_the_outputs() {
-        // Nine rows of three columns, code 9 everywhere; zero points 0 to 8 of the only group.
-        let shape = [9, 3];
-        let (packed, scales) = ([0x999; 9], [0.5; 9]);
-        let zero_points = [0x7654_3210, 0x8];
-        let groups = Groups::Even(3);
-        let int =
-            PackedInt { shape, bits: 4, packed: &packed, scales: &scales, zero_points: Some(&zero_points), groups };
-        let values = int.decode().unwrap();
-        let expected: Vec<f32> = (0..27).map(|i| (9 - i / 3) as f32 * 0.5).collect();
-        assert_eq!(values, expected);
-        let symmetric = PackedInt { zero_points: None, ..int }.decode().unwrap();
-        assert_eq!(symmetric, [0.5; 27]);
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    let group = look.settings.group(look.module()).filter(|group| group.text("type") == Some("int"))?;
+    if stack.is_some() || look.settings.format(look.module()) != Some("pack-quantized") {
+        return None;
+    }
+    let bits = group.number("num_bits").filter(|bits| BITS.contains(bits))?;
+    let groups = group.number("group_size").filter(|size| *size > 0).map_or(1, |size| input.div_ceil(size));
+    let mut pieces = vec![
+        (look.with(PACKED), Dtype::I32, vec![out, affine::words(input, bits)]),
+        (look.with(SCALE), Dtype::BF16, vec![out, groups]),
+        (look.with(SHAPE), Dtype::I64, vec![2]),
+    ];
+    if group.flag("symmetric") == Some(false) {
+        pieces.push((look.with(ZERO_POINT), Dtype::I32, vec![affine::words(out, bits), groups]));
+    }
+    Some(pieces)
+}
+
+impl PackedInt {
+    /// Checks that the file means the same matrix.
+    fn check_shape(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
+        let said: Vec<i64> = match self.pieces[piece].dtype {
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+            _ => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
+        };
+        match said == self.sizes.map(|size| size as i64) {
+            true => Ok(()),
+            false => Err(Wrong::new(piece, format!("says {said:?}, and the weight has {:?}", self.sizes))),
+        }
+    }
+
+    /// What is subtracted from the codes, for each row and group.
+    fn zeros(&self, pieces: &[Vec<u8>], rows: usize, groups: usize) -> Vec<f32> {
+        let middle = (1 << (self.bits - 1)) as f32;
+        let Some(piece) = self.zero_points else { return vec![middle; rows * groups] };
+        if self.pieces[piece].dtype == Dtype::I8 {
+            return pieces[piece].iter().map(|zero| f32::from(*zero as i8) + middle).collect();
+        }
+        let words = affine::numbers(&pieces[piece]);
+        let of = |i: usize| affine::code(&words[i % groups..], groups, self.bits, i / groups);
+        (0..rows * groups).map(of).collect()
+    }
+}
+
+impl Coding for PackedInt {
+    fn words(&self) -> String {
+        let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
+        let columns = affine::share(self.columns, self.sizes[1]);
+        let share = if self.groups.is_some() { "for each group of columns" } else { &columns };
+        format!("INT{}, one scale{zeros} {share}", self.bits)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        let input = self.sizes[1];
+        self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
+        let mut scales = float::scales(1, self.pieces[1].dtype, &pieces[1])?;
+        if self.pieces[1].along == Along::WHOLE {
+            scales = vec![scales[0]; rows];
+        }
+        let groups = scales.len() / rows.max(1);
+        let named = self.groups.map(|piece| affine::named(piece, &pieces[piece], groups)).transpose()?;
+        let of_column = named.as_deref().map_or(Groups::Even(self.columns), Groups::Of);
+        let zeros = self.zeros(pieces, rows, groups);
+        let codes = affine::numbers(&pieces[0]);
+        let words = affine::words(input, self.bits);
+        let mut values = vec![0.0; rows * input];
+        vectorised(|| {
+            for (row, values) in values.chunks_mut(input.max(1)).enumerate() {
+                affine::unpack(&codes[row * words..][..words], self.bits, values);
+                let own = row * groups..(row + 1) * groups;
+                affine::row(values, of_column, &scales[own.clone()], &zeros[own]);
+            }
+        });
+        Ok(Decoded::F32(values))
     }
 }
