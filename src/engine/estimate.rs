@@ -55,7 +55,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
         // Models are released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
-        part.elements() * resident_dtype(part.role, stored).size_in_bytes()
+        part.elements() * resident_dtype(part, stored).size_in_bytes()
     };
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;

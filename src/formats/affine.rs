@@ -50,7 +50,10 @@ pub fn named(piece: usize, bytes: &[u8], count: usize) -> std::result::Result<Ve
         None => Ok(groups),
         Some(column) => {
             let group = groups[column] as i32;
-            Err(Wrong::new(piece, format!("puts column {column} into group {group}, of {count} groups that begin at 0")))
+            Err(Wrong::new(
+                piece,
+                format!("puts column {column} into group {group}, of {count} groups that begin at 0"),
+            ))
         }
     }
 }

@@ -49,7 +49,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let codes = look.piece(&qweight, codes, &[input, out / PER_WORD], out)?;
     let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "AWQ"))?;
     let count = found.shape.first().copied().unwrap_or_default();
-    let columns = affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let columns =
+        affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
     let zeros = affine::all_rows(look, &qzeros, "AWQ", WORDS, &[count, out / PER_WORD])?;
     let scales = affine::all_rows(look, &scales, "AWQ", SCALES, &[count, out])?;
     Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], sizes: [out, input], columns })))

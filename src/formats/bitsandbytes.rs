@@ -132,13 +132,19 @@ impl FourBits {
         let blocks = |values: usize, size: usize| (size > 0).then(|| values.div_ceil(size));
         let scales = self.pieces[SCALES_AT].shape.iter().product::<usize>();
         if blocks(self.sizes.iter().product(), state.blocksize) != Some(scales) {
-            return Err(Wrong::new(SCALES_AT, format!("has {scales} scales, not one for each {} weights", state.blocksize)));
+            return Err(Wrong::new(
+                SCALES_AT,
+                format!("has {scales} scales, not one for each {} weights", state.blocksize),
+            ));
         }
         if let Some(nested) = self.pieces.get(NESTED_SCALES_AT) {
             let size = state.nested_blocksize.unwrap_or_default();
             let count = nested.shape.iter().product::<usize>();
             if blocks(scales, size) != Some(count) {
-                return Err(Wrong::new(NESTED_SCALES_AT, format!("has {count} scales, not one for each {size} of {scales}")));
+                return Err(Wrong::new(
+                    NESTED_SCALES_AT,
+                    format!("has {count} scales, not one for each {size} of {scales}"),
+                ));
             }
         }
         Ok(state)

@@ -14,13 +14,12 @@ use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
 use super::float;
 use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::{Header, Look};
+use super::settings::BITS;
 use crate::error::Result;
 use crate::vector::vectorised;
 
 pub static GPTQ: Format = Format { name: "GPTQ", detect, announced };
 
-/// Bits of a code that are read: others cross words.
-pub const BITS: [usize; 3] = [2, 4, 8];
 /// Outputs that are written side by side, so that their rows stay in a cache.
 const OUTPUTS: usize = 16;
 /// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
@@ -55,7 +54,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let bits = bits(look, &qweight, codes)?;
     let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "GPTQ"))?;
     let count = found.shape.first().copied().unwrap_or_default();
-    let columns = affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let columns =
+        affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
     let mut pieces = vec![
         look.piece(&qweight, codes, &[affine::words(input, bits), out], out)?,
         affine::all_rows(look, &qzeros, "GPTQ", WORDS, &[count, affine::words(out, bits)])?,
@@ -153,9 +153,13 @@ impl Coding for Gptq {
         let scales = float::scales(SCALES_AT, self.pieces[SCALES_AT].dtype, &pieces[SCALES_AT])?;
         let count = scales.len() / out.max(1);
         if let Some(piece) = self.bias
-            && let Some(index) = float::scales(piece, self.pieces[piece].dtype, &pieces[piece])?.iter().position(|x| *x != 0.0)
+            && let Some(index) =
+                float::scales(piece, self.pieces[piece].dtype, &pieces[piece])?.iter().position(|x| *x != 0.0)
         {
-            return Err(Wrong::new(piece, format!("has a value other than 0 at index {index}, and the model has no such bias")));
+            return Err(Wrong::new(
+                piece,
+                format!("has a value other than 0 at index {index}, and the model has no such bias"),
+            ));
         }
         let named = self.groups.map(|piece| affine::named(piece, &pieces[piece], count)).transpose()?;
         let of_input = named.as_deref().map_or(Groups::Even(self.columns), Groups::Of);

@@ -92,7 +92,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         this.groups = Some(this.pieces.len());
         this.pieces.push(affine::aside(look, &name, named, WORDS, &[input])?);
     } else {
-        this.columns = affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+        this.columns =
+            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     Ok(Some(Arc::new(this)))
 }
@@ -105,7 +106,8 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
     let codes = (look.name.to_string(), Dtype::I8, look.shape.to_vec());
     if look.settings.is("bitsandbytes") {
         let eight = look.settings.flag("load_in_8bit") == Some(true);
-        return eight.then(|| vec![codes, (look.beside(SCB), Dtype::F32, vec![out]), (look.with(LAYOUT), Dtype::U8, vec![])]);
+        return eight
+            .then(|| vec![codes, (look.beside(SCB), Dtype::F32, vec![out]), (look.with(LAYOUT), Dtype::U8, vec![])]);
     }
     let group = look.settings.group(look.module())?;
     let integers = group.text("type") == Some("int") && group.number("num_bits") == Some(8);

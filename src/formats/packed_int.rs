@@ -13,13 +13,12 @@ use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
 use super::float;
 use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::Look;
+use super::settings::BITS;
 use crate::error::Result;
 use crate::vector::vectorised;
 
 pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
 
-/// Bits of a code that are read. Codes of other widths cross words in some versions of the format and not in others.
-pub const BITS: [usize; 3] = [2, 4, 8];
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
 const ZERO_POINT: &str = "_zero_point";
@@ -76,13 +75,15 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let name = look.with(ZERO_POINT);
     if let Some(found) = look.header(&name) {
         affine::typed(look, &name, found, &[Dtype::I32, Dtype::U32, Dtype::I8])?;
-        let (rows, step) = if found.dtype == Dtype::I8 { (out, 1) } else { (affine::words(out, bits), WORD_BITS / bits) };
+        let (rows, step) =
+            if found.dtype == Dtype::I8 { (out, 1) } else { (affine::words(out, bits), WORD_BITS / bits) };
         this.zero_points = add(look.piece(&name, found, &[rows, groups], step)?);
     } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
         return Err(look.missing(&name, "packed integers that are not symmetric"));
     }
     if this.groups.is_none() {
-        this.columns = affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+        this.columns =
+            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     Ok(Some(Arc::new(this)))
 }
@@ -110,7 +111,7 @@ pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)
         [] => (Along::WHOLE, 1),
         [1] | [1, 1] if out != 1 => (Along::WHOLE, 1),
         [rows] if *rows == out => (Along::rows(false, 1), 1),
-        [rows, groups @ 1..] if *rows == out => (Along::rows(false, 1), *groups),
+        [rows, groups] if *rows == out && *groups > 0 => (Along::rows(false, 1), *groups),
         _ => {
             let due = affine::group_size(look, input, 0).unwrap_or_else(|groups| groups);
             return Err(look.misshapen(name, found, &[out, due]));

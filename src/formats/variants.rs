@@ -61,7 +61,11 @@ impl Stored {
         };
         let pieces: Vec<Vec<u8>> = coding.pieces().iter().map(own).collect();
         let some = floats(coding.decode(&pieces, rows.len()).unwrap());
-        assert_eq!(bits(&some), bits(&self.expected[rows.start * input..rows.end * input]), "{what}: rows {rows:?} of {out}");
+        assert_eq!(
+            bits(&some),
+            bits(&self.expected[rows.start * input..rows.end * input]),
+            "{what}: rows {rows:?} of {out}"
+        );
     }
 }
 
@@ -86,7 +90,9 @@ fn packed(codes: &[i64], bits: usize) -> Vec<u32> {
 /// Bytes of a matrix whose columns are given.
 fn transposed(columns: Vec<Vec<u32>>) -> Vec<u8> {
     let rows = columns.first().map_or(0, Vec::len);
-    (0..rows).flat_map(|row| columns.iter().flat_map(move |column| column[row].to_le_bytes()).collect::<Vec<_>>()).collect()
+    (0..rows)
+        .flat_map(|row| columns.iter().flat_map(move |column| column[row].to_le_bytes()).collect::<Vec<_>>())
+        .collect()
 }
 
 fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
@@ -100,11 +106,19 @@ fn scales(rng: &mut ChaCha8Rng, count: usize) -> (Dtype, Vec<u8>, Vec<f32>) {
         0 => (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect(), values),
         1 => {
             let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
-            (Dtype::F16, halves.iter().flat_map(|v| v.to_le_bytes()).collect(), halves.iter().map(|v| v.to_f32()).collect())
+            (
+                Dtype::F16,
+                halves.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                halves.iter().map(|v| v.to_f32()).collect(),
+            )
         }
         _ => {
             let halves: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-            (Dtype::BF16, halves.iter().flat_map(|v| v.to_le_bytes()).collect(), halves.iter().map(|v| v.to_f32()).collect())
+            (
+                Dtype::BF16,
+                halves.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                halves.iter().map(|v| v.to_f32()).collect(),
+            )
         }
     }
 }
@@ -126,7 +140,7 @@ struct Sizes {
 }
 
 fn sizes(rng: &mut ChaCha8Rng) -> Sizes {
-    let (out, input) = (rng.random_range(1..40), rng.random_range(1..90));
+    let (out, input) = (rng.random_range(1..40usize), rng.random_range(1..90usize));
     let group = [1, 3, 16, 32, input][rng.random_range(0..5)].min(input);
     let groups = input.div_ceil(group);
     let named = rng.random_bool(0.4);
@@ -177,7 +191,12 @@ fn compressed_tensors(rng: &mut ChaCha8Rng) -> Stored {
         stored.add("weight_packed", Dtype::I32, &[out, (input * bits).div_ceil(32)], bytes(words));
         let shape = [out, input];
         match rng.random_bool(0.5) {
-            true => stored.add("weight_shape", Dtype::I64, &[2], shape.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect()),
+            true => stored.add(
+                "weight_shape",
+                Dtype::I64,
+                &[2],
+                shape.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect(),
+            ),
             false => stored.add("weight_shape", Dtype::I32, &[2], bytes(shape.map(|n| n as u32))),
         }
     }
@@ -245,10 +264,12 @@ fn awq(rng: &mut ChaCha8Rng) -> Stored {
     };
     // Output c of eight is in this nibble.
     let nibble = [0, 4, 1, 5, 2, 6, 3, 7];
-    let word = |eight: &[i64]| eight.iter().zip(nibble).fold(0, |word, (code, nibble)| word | (*code as u32) << (4 * nibble));
+    let word =
+        |eight: &[i64]| eight.iter().zip(nibble).fold(0, |word, (code, nibble)| word | (*code as u32) << (4 * nibble));
     let words = |rows: Vec<i64>| bytes(rows.chunks(8).map(word));
+    let version = ["gemm", "GEMM"][rng.random_range(0..2)];
     let settings = json!({
-        "quant_method": "awq", "bits": 4, "version": ["gemm", "GEMM"][rng.random_range(0..2)], "zero_point": true,
+        "quant_method": "awq", "bits": 4, "version": version, "zero_point": true,
         "group_size": if group == input { -1 } else { group as i64 },
     });
     let expected = (0..out * input).map(value).collect();
@@ -263,7 +284,8 @@ fn awq(rng: &mut ChaCha8Rng) -> Stored {
 fn bitsandbytes(rng: &mut ChaCha8Rng) -> Stored {
     let Sizes { out, input, .. } = sizes(rng);
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-    let numbers = |rng: &mut ChaCha8Rng, count: usize| (0..count).map(|_| rng.random_range(-1f32..1.0)).collect::<Vec<_>>();
+    let numbers =
+        |rng: &mut ChaCha8Rng, count: usize| (0..count).map(|_| rng.random_range(-1f32..1.0)).collect::<Vec<_>>();
     if rng.random_bool(0.3) {
         let (q, scb) = (codes(rng, out * input, 8), numbers(rng, out));
         let value = |i: usize| (q[i] - 128) as f32 * scb[i / input] * 7.874_015_718_698_502e-3;

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use serde_json::{Map, Value};
 
 use super::keys::{self, At};
+use super::quantised;
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::note;
@@ -47,6 +48,8 @@ pub struct Config {
     notes: RefCell<Vec<String>>,
     /// Where it came from, for messages.
     place: String,
+    /// The file beside it that says how weights are quantised, where it does not say so itself.
+    beside: Option<String>,
 }
 
 impl Config {
@@ -76,7 +79,37 @@ impl Config {
     }
 
     fn new(map: Map<String, Value>, place: String) -> Self {
-        Self { map, read: RefCell::default(), notes: RefCell::default(), place }
+        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
+    }
+
+    /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where the config says nothing, and what
+    /// is missing where it names the same method.
+    pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
+        values.entry("quant_method").or_insert_with(|| method.into());
+        let said = |map: &Map<String, Value>| {
+            quantised::KEYS.into_iter().find(|key| map.get(*key).is_some_and(|value| !value.is_null()))
+        };
+        let inside = self.map.get("text_config").and_then(Value::as_object).is_some_and(|text| said(text).is_some());
+        let Some(key) = said(&self.map) else {
+            if !inside {
+                self.map.insert(quantised::KEYS[0].to_string(), Value::Object(values));
+                self.beside = Some(place);
+            }
+            return;
+        };
+        match self.map.get_mut(key) {
+            Some(Value::Object(said)) if said.get("quant_method") == values.get("quant_method") => {
+                for (key, value) in values {
+                    said.entry(key).or_insert(value);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Where the settings under `key` stand, for messages.
+    pub fn settings_place(&self, key: &str) -> String {
+        self.beside.clone().unwrap_or_else(|| format!("{}: `{key}`", self.place))
     }
 
     pub fn place(&self) -> &str {
@@ -251,6 +284,7 @@ impl Config {
     /// that only the whole says.
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
+        inside.beside = self.beside.clone();
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
         for key in shared {
             if let (Some(value), true) = (self.map.get(*key), inside.missing(key)) {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
+use serde_json::{Map, Value};
 
 use super::checkpoint::Checkpoint;
 use super::fused;
@@ -11,14 +12,16 @@ use super::headers;
 use super::unused;
 use crate::cuda;
 use crate::error::{Error, Result};
+use crate::formats::{BESIDE_CONFIG, Header, Headers};
 use crate::hub::{self, ByteSource, Opened};
+use crate::outside;
 use crate::progress::note;
 use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
 use crate::spec::arch::{self, Names, Released};
 use crate::spec::config::{Config, EDITED};
 use crate::spec::inventory::{self, Part};
 use crate::spec::naming::Naming;
-use crate::spec::{self, Model, TensorSpec};
+use crate::spec::{self, Model, Role};
 use crate::tensor::Device;
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -60,15 +63,14 @@ impl OpenModel {
     /// Bytes of a part as stored.
     pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
         part.stored().iter().try_fold(0, |sum, tensor| {
-            let own = part.weight.own_bytes(self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
+            let own = part.weight.own_bytes(tensor, self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
             Ok(sum + own.end - own.start)
         })
     }
 
     /// Bytes of the head and what stands before it.
     pub fn head_bytes(&self) -> Result<u64> {
-        let TensorSpec { name, shape, .. } = &self.spec.head;
-        let mut bytes = self.checkpoint.expect(name, shape)?.bytes;
+        let mut bytes = self.stored_bytes(&Part { weight: self.spec.head.clone(), role: Role::ToResidual })?;
         for part in inventory::before_head(&self.spec) {
             bytes += self.stored_bytes(&part)?;
         }
@@ -79,6 +81,16 @@ impl OpenModel {
 impl Names for Checkpoint {
     fn has(&self, tensor: &str) -> bool {
         self.contains(tensor)
+    }
+
+    fn headers(&self) -> Option<(&dyn Headers, &str)> {
+        Some((self, &self.place))
+    }
+}
+
+impl Headers for Checkpoint {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        self.entry(name).map(|entry| Header { dtype: entry.dtype, shape: &entry.shape })
     }
 }
 
@@ -93,7 +105,30 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     let data = data.ok_or_else(|| hub::without_config(source).unwrap_or_else(missing))?;
     let text =
         String::from_utf8(data).map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint(EDITED))?;
-    Config::parse(&text, &path)
+    let mut config = Config::parse(&text, &path)?;
+    for (file, inside, method) in BESIDE_CONFIG {
+        if let Some(values) = beside_config(source, file, *inside)? {
+            config.beside(format!("{}/{file}", source.place()), method, values);
+        }
+    }
+    Ok(config)
+}
+
+/// What a file beside config.json says of quantised weights, where it is there.
+///
+/// # Errors
+/// `corrupt` where it holds no JSON object.
+fn beside_config(source: &dyn ByteSource, file: &str, inside: Option<&str>) -> Result<Option<Map<String, Value>>> {
+    let Some(data) = source.small(file)? else { return Ok(None) };
+    let path = format!("{}/{file}", source.place());
+    let value = outside::json::from_slice(&data, outside::json::SMALL).map_err(|e| {
+        Error::corrupt(format!("reading {path}: not valid JSON: {}", outside::complaint(e))).hint(EDITED)
+    })?;
+    let value = inside.map_or(Some(&value), |key| value.get(key));
+    match value {
+        Some(Value::Object(map)) => Ok(Some(map.clone())),
+        _ => Err(Error::corrupt(format!("reading {path}: it does not describe quantised weights")).hint(EDITED)),
+    }
 }
 
 /// The GPUs that device `name` means here; none for the CPU.

@@ -1,0 +1,106 @@
+//! Numbers as formats store them: small floats, and scales of several types.
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use super::format::Wrong;
+
+/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are NaN.
+pub static E4M3: [f32; 256] = e4m3();
+
+/// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
+pub static E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+const fn e4m3() -> [f32; 256] {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        let (sign, exponent, mantissa) = (code as u32 >> 7, (code as u32 >> 3) & 15, code as u32 & 7);
+        let magnitude = if exponent == 0 {
+            mantissa as f32 / 512.0
+        } else if exponent == 15 && mantissa == 7 {
+            f32::NAN
+        } else {
+            // Exponent bias 7; that of f32 is 127.
+            f32::from_bits((exponent + 120) << 23 | mantissa << 20)
+        };
+        table[code] = if sign == 1 { -magnitude } else { magnitude };
+        code += 1;
+    }
+    table
+}
+
+/// 2^(code - 127) (E8M0); 255 is NaN.
+pub fn e8m0(code: u8) -> f32 {
+    match code {
+        255 => f32::NAN,
+        // Below the smallest normal number.
+        0 => f32::from_bits(1 << 22),
+        code => f32::from_bits((code as u32) << 23),
+    }
+}
+
+/// Whether numbers may be of this type.
+pub fn is_number(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
+}
+
+/// Whether scales may be of this type.
+pub fn is_scale(dtype: Dtype) -> bool {
+    is_number(dtype) || is_exponent(dtype)
+}
+
+/// Whether scales of this type are powers of two, each a byte.
+pub fn is_exponent(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E8M0 | Dtype::U8)
+}
+
+/// The types of scales, for messages.
+pub const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
+
+/// Scales of piece `piece`, widened; bytes are exponents.
+///
+/// # Errors
+/// Names the first that is NaN or infinite.
+pub fn scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, Wrong> {
+    let values: Vec<f32> = match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::F8_E4M3 => bytes.iter().map(|b| E4M3[*b as usize]).collect(),
+        _ => bytes.iter().map(|b| e8m0(*b)).collect(),
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Wrong::new(piece, format!("the scale at index {index} is {}", values[index]))),
+        None => Ok(values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e4m3_by_its_definition() {
+        for code in 0..=255u8 {
+            let (exponent, mantissa) = (code >> 3 & 15, code & 7);
+            let magnitude = match (exponent, mantissa) {
+                (15, 7) => f64::NAN,
+                (0, m) => m as f64 * 2f64.powi(-9),
+                (e, m) => (1.0 + m as f64 / 8.0) * 2f64.powi(e as i32 - 7),
+            };
+            let expected = (if code & 128 == 0 { magnitude } else { -magnitude }) as f32;
+            let found = E4M3[code as usize];
+            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{code}: {found}");
+        }
+        assert_eq!((E4M3[0x7e], E4M3[0xfe], E4M3[1]), (448.0, -448.0, 1.0 / 512.0));
+    }
+
+    #[test]
+    fn e8m0_by_its_definition() {
+        for code in 0..255u8 {
+            assert_eq!(e8m0(code) as f64, 2f64.powi(code as i32 - 127), "{code}");
+        }
+        assert!(e8m0(255).is_nan());
+    }
+}
