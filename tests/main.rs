@@ -31,6 +31,8 @@ mod launches;
 mod observers;
 mod oracle;
 mod precision;
+mod quantised;
+mod quantised_random;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;

@@ -86,15 +86,9 @@ impl Config {
     /// is missing where it names the same method.
     pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
         values.entry("quant_method").or_insert_with(|| method.into());
-        let said = |map: &Map<String, Value>| {
-            quantised::KEYS.into_iter().find(|key| map.get(*key).is_some_and(|value| !value.is_null()))
-        };
-        let inside = self.map.get("text_config").and_then(Value::as_object).is_some_and(|text| said(text).is_some());
-        let Some(key) = said(&self.map) else {
-            if !inside {
-                self.map.insert(quantised::KEYS[0].to_string(), Value::Object(values));
-                self.beside = Some(place);
-            }
+        let Some(key) = quantised::KEYS.into_iter().find(|key| self.peek(key).is_some()) else {
+            self.map.insert(quantised::KEYS[0].to_string(), Value::Object(values));
+            self.beside = Some(place);
             return;
         };
         match self.map.get_mut(key) {
@@ -284,7 +278,6 @@ impl Config {
     /// that only the whole says.
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
-        inside.beside = self.beside.clone();
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
         for key in shared {
             if let (Some(value), true) = (self.map.get(*key), inside.missing(key)) {

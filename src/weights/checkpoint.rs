@@ -19,6 +19,7 @@ use super::safetensors_headers::{self, damaged};
 use super::torch;
 use super::wrappers;
 use crate::error::{Error, Result};
+use crate::formats;
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
 use crate::memory::PAGE;
 use crate::outside::safetensors::LENGTH;
@@ -260,6 +261,11 @@ impl Checkpoint {
     /// Every tensor: its name in the whole model, and as it is called in its file; in no order.
     pub fn stored(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(whole, entry)| (whole.as_str(), entry.name.as_str()))
+    }
+
+    /// Whether a tensor is of a type that stands for something else.
+    pub fn has_codes(&self) -> bool {
+        self.entries.values().any(|entry| !formats::is_plain(entry.dtype))
     }
 
     pub fn entry(&self, tensor: &str) -> Option<&Entry> {

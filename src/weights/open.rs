@@ -105,13 +105,7 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     let data = data.ok_or_else(|| hub::without_config(source).unwrap_or_else(missing))?;
     let text =
         String::from_utf8(data).map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint(EDITED))?;
-    let mut config = Config::parse(&text, &path)?;
-    for (file, inside, method) in BESIDE_CONFIG {
-        if let Some(values) = beside_config(source, file, *inside)? {
-            config.beside(format!("{}/{file}", source.place()), method, values);
-        }
-    }
-    Ok(config)
+    Config::parse(&text, &path)
 }
 
 /// What a file beside config.json says of quantised weights, where it is there.
@@ -185,11 +179,19 @@ pub struct Described {
 
 impl Described {
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        let (config, nested) = arch::language_model(read_config(&*source)?)?;
+        let (mut config, nested) = arch::language_model(read_config(&*source)?)?;
         let naming = Naming { nested, ..arch::kind(&config)?.naming() };
-        let mut checkpoint = Checkpoint::open_if_any(source)?;
+        let mut checkpoint = Checkpoint::open_if_any(source.clone())?;
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.rename(naming);
+        }
+        // Over a network each of these files is a question.
+        if checkpoint.as_ref().is_none_or(Checkpoint::has_codes) {
+            for (file, inside, method) in BESIDE_CONFIG {
+                if let Some(values) = beside_config(&*source, file, *inside)? {
+                    config.beside(format!("{}/{file}", source.place()), method, values);
+                }
+            }
         }
         let names: &dyn Names = match &checkpoint {
             Some(checkpoint) => checkpoint,
