@@ -57,7 +57,8 @@ fn a_model_and_its_quantised_form() {
         assert!(first.stdout.contains(&format!("written: {PAIR}.{name}\n")), "{}", first.stdout);
     }
     let whole = project.json(&format!("{PAIR}.json"));
-    let analyses = ["base", "small"].map(|name| project.json(&format!("results/compared/{name}/final_analysis_results.json")));
+    let analyses =
+        ["base", "small"].map(|name| project.json(&format!("results/compared/{name}/final_analysis_results.json")));
     // Which dimensions pass, counted here.
     let dims = |analysis: &Value| -> Vec<u64> {
         let features = analysis["pooled"]["features"].as_array().unwrap();

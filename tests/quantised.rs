@@ -121,7 +121,7 @@ const Q: &str = "model.layers.0.self_attn.q_proj.weight";
 const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
 
 /// A fixture in a folder of its own, with one thing changed.
-fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mut Value)) -> Project {
+pub fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mut Value)) -> Project {
     let project = Project::new();
     project.copy(&format!("tests/fixtures_quantised/{fixture}"), "model");
     let mut settings = project.json("model/config.json");
@@ -140,7 +140,7 @@ fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mut Va
 
 /// The error of opening and running a model.
 #[track_caller]
-fn refused(project: &Project, words: &[&str]) {
+pub fn refused(project: &Project, words: &[&str]) {
     let folder = project.path("model");
     let outcome = run_with(&folder, &load_args(&folder, ComputeDtype::F32), ExtractArgs::default());
     let error = outcome.err().expect("an error");
@@ -149,11 +149,11 @@ fn refused(project: &Project, words: &[&str]) {
     }
 }
 
-fn unchanged(_: &mut Arrays) {}
-fn as_it_is(_: &mut Value) {}
+pub fn unchanged(_: &mut Arrays) {}
+pub fn as_it_is(_: &mut Value) {}
 
 /// Changes the tensor of this name where it is.
-fn at(name: &str, change: impl Fn(&mut Array)) -> impl Fn(&mut Arrays) {
+pub fn at(name: &str, change: impl Fn(&mut Array)) -> impl Fn(&mut Arrays) {
     let name = name.to_string();
     move |arrays| {
         if let Some(array) = arrays.get_mut(&name) {
@@ -162,7 +162,7 @@ fn at(name: &str, change: impl Fn(&mut Array)) -> impl Fn(&mut Arrays) {
     }
 }
 
-fn without(name: &str) -> impl Fn(&mut Arrays) {
+pub fn without(name: &str) -> impl Fn(&mut Arrays) {
     let name = name.to_string();
     move |arrays| drop(arrays.remove(&name))
 }

@@ -45,7 +45,10 @@ fn integers_without_scales_or_zeros_are_refused_by_name() {
         refused(&damaged(fixture, without(&tensor), as_it_is), &[&tensor]);
     }
     // Codes of eight bits with nothing beside them say what they lack by their own name.
-    refused(&damaged("int8_ct_llama", without(&format!("{Q}.weight_scale")), as_it_is), &[&format!("{Q}.weight"), "I8"]);
+    refused(
+        &damaged("int8_ct_llama", without(&format!("{Q}.weight_scale")), as_it_is),
+        &[&format!("{Q}.weight"), "I8"],
+    );
     refused(&damaged("bnb_int8_llama", without(&format!("{Q}.SCB")), as_it_is), &[&format!("{Q}.weight"), "I8"]);
 }
 
@@ -199,7 +202,8 @@ fn autoround_in_gptq_packing_is_read() {
         (settings["quant_method"], settings["packing_format"]) = (json!("auto-round"), json!("auto_round:auto_gptq"));
     };
     let without = damaged(GPTQ, without(&format!("{Q}.g_idx")), changed);
-    let [given, without] = [given, without].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
+    let [given, without] =
+        [given, without].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
     let name = format!("{Q}.weight");
     assert_eq!(given[&name], without[&name]);
 }
@@ -214,7 +218,8 @@ fn bitsandbytes_in_another_storage_is_read() {
     };
     let given = damaged("bnb_nf4_llama", unchanged, as_it_is);
     let moved = damaged("bnb_nf4_llama", at(&name, moved), set(&["bnb_4bit_quant_storage"], json!("bfloat16")));
-    let [given, moved] = [given, moved].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
+    let [given, moved] =
+        [given, moved].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
     assert_eq!(given[&name], moved[&name]);
 }
 
@@ -225,4 +230,3 @@ fn symmetric_integers_may_have_zero_points() {
     let given = crate::quantised::decoded(&opened(&damaged(PACKED, unchanged, as_it_is).path("model")).unwrap());
     assert_eq!(given, crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
 }
-

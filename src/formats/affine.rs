@@ -3,6 +3,7 @@
 //! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in f32, and so is the product with a
 //! scale in bf16 or f16. With a scale in f32 it is rounded once.
 
+use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::format::{Along, Piece, Wrong};
@@ -117,9 +118,25 @@ pub fn group_size(look: &Look, columns: usize, count: usize) -> std::result::Res
     }
 }
 
+/// Scales of piece `piece`, widened.
+///
+/// # Errors
+/// Names the first that is NaN or infinite.
+pub fn scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> std::result::Result<Vec<f32>, Wrong> {
+    let values: Vec<f32> = match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        _ => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Wrong::new(piece, format!("the number at index {index} is {}", values[index]))),
+        None => Ok(values),
+    }
+}
+
 /// Whether scales are numbers of this type.
 pub fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
+    SCALES.contains(&dtype)
 }
 
 /// A piece of one of some types, which belongs to all rows together.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, SCALES, WORDS};
-use super::float;
 use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::Look;
 use crate::error::Result;
@@ -80,7 +79,7 @@ impl Coding for Awq {
 
     fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
         let [out, input] = self.sizes;
-        let scales = float::scales(2, self.pieces[2].dtype, &pieces[2])?;
+        let scales = affine::scales(2, self.pieces[2].dtype, &pieces[2])?;
         let [codes, stored] = [0, 1].map(|piece| affine::numbers(&pieces[piece]));
         let mut zeros = vec![0.0; scales.len()];
         for (zeros, word) in zeros.chunks_mut(PER_WORD).zip(stored) {

@@ -12,7 +12,6 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::affine;
-use super::float;
 use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::Look;
 use crate::error::Result;
@@ -153,10 +152,10 @@ impl FourBits {
     /// One scale for each block.
     fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<f32>, Wrong> {
         if self.pieces.get(NESTED_SCALES_AT).is_none() {
-            return float::scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT]);
+            return affine::scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT]);
         }
-        let table = float::scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
-        let scales = float::scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
+        let table = affine::scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
+        let scales = affine::scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
         let (size, mean) = (state.nested_blocksize.unwrap_or(NESTED_BLOCK), state.nested_offset);
         let mean = mean.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
         let of = |(block, scale): (&[u8], &f32)| {
@@ -178,7 +177,7 @@ impl Coding for FourBits {
     fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
         let state = self.state(pieces)?;
         let scales = self.scales(pieces, &state)?;
-        let table = float::scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
+        let table = affine::scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
         let count = self.sizes.iter().product();
         let mut values: Vec<f32> = Vec::with_capacity(count + 1);
         vectorised(|| {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
-use super::float;
 use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::{Header, Look};
 use super::settings::BITS;
@@ -150,11 +149,11 @@ impl Coding for Gptq {
 
     fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
         let [out, input] = self.sizes;
-        let scales = float::scales(SCALES_AT, self.pieces[SCALES_AT].dtype, &pieces[SCALES_AT])?;
+        let scales = affine::scales(SCALES_AT, self.pieces[SCALES_AT].dtype, &pieces[SCALES_AT])?;
         let count = scales.len() / out.max(1);
         if let Some(piece) = self.bias
             && let Some(index) =
-                float::scales(piece, self.pieces[piece].dtype, &pieces[piece])?.iter().position(|x| *x != 0.0)
+                affine::scales(piece, self.pieces[piece].dtype, &pieces[piece])?.iter().position(|x| *x != 0.0)
         {
             return Err(Wrong::new(
                 piece,

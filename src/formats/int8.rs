@@ -10,7 +10,6 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, Groups, SCALES, WORDS};
-use super::float;
 use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::Look;
 use super::packed_int;
@@ -135,7 +134,7 @@ impl Coding for Int8 {
     }
 
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let mut scales = float::scales(1, self.pieces[1].dtype, &pieces[1])?;
+        let mut scales = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
         let mut zeros = match self.zero_points {
             Some(piece) => pieces[piece].iter().map(|zero| f32::from(*zero as i8)).collect(),
             None => vec![0.0; scales.len()],
@@ -170,7 +169,7 @@ impl Coding for Int8OfRows {
         if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
             return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
         }
-        let magnitudes = float::scales(1, self.pieces[1].dtype, &pieces[1])?;
+        let magnitudes = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
         let mut values = integers(&pieces[0]);
         vectorised(|| {
             for (values, magnitude) in values.chunks_mut(self.input.max(1)).zip(&magnitudes) {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
-use super::float;
 use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
 use super::look::Look;
 use super::settings::BITS;
@@ -180,7 +179,7 @@ impl Coding for PackedInt {
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
         let input = self.sizes[1];
         self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
-        let mut scales = float::scales(1, self.pieces[1].dtype, &pieces[1])?;
+        let mut scales = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
         if self.pieces[1].along == Along::WHOLE {
             scales = vec![scales[0]; rows];
         }
