@@ -1,11 +1,13 @@
 //! Integers in checkpoints that contradict themselves, or that are packed in a way that is not read: refused by the name of the tensor
 //! or setting. How good ones are read, `quantised.rs` says.
 
+use outlier::record::{ComputeDtype, ExtractArgs};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::checkpoint::Array;
-use crate::quantised::{as_it_is, at, damaged, opened, refused, unchanged, without};
+use crate::oracle::{load_args, relative_error, run_with};
+use crate::quantised::{as_it_is, at, damaged, decoded, opened, refused, unchanged, without};
 
 const Q: &str = "model.layers.0.self_attn.q_proj";
 const DOWN: &str = "model.layers.0.mlp.down_proj";
@@ -202,8 +204,7 @@ fn autoround_in_gptq_packing_is_read() {
         (settings["quant_method"], settings["packing_format"]) = (json!("auto-round"), json!("auto_round:auto_gptq"));
     };
     let without = damaged(GPTQ, without(&format!("{Q}.g_idx")), changed);
-    let [given, without] =
-        [given, without].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
+    let [given, without] = [given, without].map(|project| decoded(&opened(&project.path("model")).unwrap()));
     let name = format!("{Q}.weight");
     assert_eq!(given[&name], without[&name]);
 }
@@ -218,8 +219,7 @@ fn bitsandbytes_in_another_storage_is_read() {
     };
     let given = damaged("bnb_nf4_llama", unchanged, as_it_is);
     let moved = damaged("bnb_nf4_llama", at(&name, moved), set(&["bnb_4bit_quant_storage"], json!("bfloat16")));
-    let [given, moved] =
-        [given, moved].map(|project| crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
+    let [given, moved] = [given, moved].map(|project| decoded(&opened(&project.path("model")).unwrap()));
     assert_eq!(given[&name], moved[&name]);
 }
 
@@ -227,6 +227,35 @@ fn bitsandbytes_in_another_storage_is_read() {
 #[test]
 fn symmetric_integers_may_have_zero_points() {
     let project = damaged(PACKED, unchanged, weights("symmetric", json!(true)));
-    let given = crate::quantised::decoded(&opened(&damaged(PACKED, unchanged, as_it_is).path("model")).unwrap());
-    assert_eq!(given, crate::quantised::decoded(&opened(&project.path("model")).unwrap()));
+    let given = decoded(&opened(&damaged(PACKED, unchanged, as_it_is).path("model")).unwrap());
+    assert_eq!(given, decoded(&opened(&project.path("model")).unwrap()));
+}
+
+/// A head in codes has no tensor of its own name.
+#[test]
+fn logits_of_a_quantised_head() {
+    let coded = damaged(
+        PACKED,
+        |arrays| {
+            let own = |name: &str| name.strip_prefix(&format!("{Q}.")).map(|rest| format!("lm_head.{rest}"));
+            let copies: Vec<_> =
+                arrays.iter().filter_map(|(name, array)| own(name).map(|name| (name, array.clone()))).collect();
+            arrays.extend(copies);
+            arrays.remove("lm_head.weight");
+        },
+        as_it_is,
+    );
+    let values = decoded(&opened(&coded.path("model")).unwrap()).remove("lm_head.weight").unwrap().1;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let plain = damaged(
+        PACKED,
+        at("lm_head.weight", |array| *array = Array::new(Dtype::F32, &[96, 96], bytes.clone())),
+        as_it_is,
+    );
+    let [coded, plain] = [coded, plain].map(|project| {
+        let folder = project.path("model");
+        run_with(&folder, &load_args(&folder, ComputeDtype::F32), ExtractArgs::default()).unwrap().1
+    });
+    let logits = "final_logits_last";
+    assert!(relative_error(&coded[logits], &plain[logits]) < 1e-6);
 }

@@ -73,6 +73,12 @@ pub fn is_plain(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
 }
 
+/// The names that the codes of the weight `P.weight` have where they do not have its own.
+pub fn names_of_codes(weight: &str) -> Vec<String> {
+    let module = weight.strip_suffix(".weight");
+    module.map(|module| vec![format!("{weight}_packed"), format!("{module}.qweight")]).unwrap_or_default()
+}
+
 /// How the weight at hand is stored; none where it is plain floats, or not there at all.
 ///
 /// # Errors

@@ -70,6 +70,9 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let name = look.with(G_IDX);
     if let Some(found) = look.header(&name) {
         this.groups = add(affine::aside(look, &name, found, WORDS, &[input])?);
+    } else {
+        this.columns =
+            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     let name = look.with(ZERO_POINT);
     if let Some(found) = look.header(&name) {
@@ -79,10 +82,6 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         this.zero_points = add(look.piece(&name, found, &[rows, groups], step)?);
     } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
         return Err(look.missing(&name, "packed integers that are not symmetric"));
-    }
-    if this.groups.is_none() {
-        this.columns =
-            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     Ok(Some(Arc::new(this)))
 }

@@ -12,7 +12,7 @@ use super::headers;
 use super::unused;
 use crate::cuda;
 use crate::error::{Error, Result};
-use crate::formats::{BESIDE_CONFIG, Header, Headers};
+use crate::formats::{self, BESIDE_CONFIG, Header, Headers};
 use crate::hub::{self, ByteSource, Opened};
 use crate::outside;
 use crate::progress::note;
@@ -80,7 +80,7 @@ impl OpenModel {
 
 impl Names for Checkpoint {
     fn has(&self, tensor: &str) -> bool {
-        self.contains(tensor)
+        self.contains(tensor) || formats::names_of_codes(tensor).iter().any(|name| self.contains(name))
     }
 
     fn headers(&self) -> Option<(&dyn Headers, &str)> {
