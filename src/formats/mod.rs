@@ -10,6 +10,7 @@ mod fp8;
 mod look;
 pub mod mxfp4;
 mod nvfp4;
+mod piece;
 mod settings;
 
 use std::sync::Arc;
@@ -18,13 +19,10 @@ use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
-pub use format::{Along, Announced, Coding, Decoded, Format, Kernel, Piece, Wrong, window};
+pub use format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
 pub use look::{Header, Headers, Look};
-pub use settings::{BESIDE_CONFIG, Settings};
-
-/// What to do with quantised weights that are not read.
-pub const HINT: &str = "the files are good, but of quantised weights only those that docs/quantised.md lists are read: use this model's \
-                        release in one of these formats or in BF16, F16 or F32, or dequantise it in Python and save that";
+pub use piece::{Along, Announced, Piece, window};
+pub use settings::{BESIDE_CONFIG, HINT, Settings};
 
 /// All that are read. The first that knows a weight has it.
 static FORMATS: &[&Format] = &[&mxfp4::GPT_OSS, &mxfp4::MXFP4, &nvfp4::NVFP4, &fp8::FP8];
