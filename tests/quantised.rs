@@ -10,7 +10,7 @@ use outlier::progress::Silent;
 use outlier::record::{ComputeDtype, ExtractArgs};
 use outlier::spec::inventory::{self, Part};
 use outlier::spec::{Role, TensorSpec};
-use outlier::tensor::Device;
+use outlier::tensor::{Device, Tensor};
 use outlier::weights::load::Loader;
 use outlier::weights::{OpenModel, open};
 use safetensors::Dtype;
@@ -253,6 +253,49 @@ fn a_scale_that_belongs_to_no_codes_is_told() {
     let project = damaged("fp8_tensor_modelopt_llama", add, as_it_is);
     let notes = opened(&project.path("model")).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains(name)), "{notes:?}");
+}
+
+/// A projection takes in memory what it takes in the file, and what is read of the files is what is needed.
+#[test]
+fn codes_stay_in_memory_as_they_are_in_the_files() {
+    for folder in folders() {
+        let model = opened(&folder).unwrap();
+        let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
+        let in_codes = |part: &Part| part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some());
+        let projections = parts(&model).into_iter().filter(|part| in_codes(part) && !part.role.in_f32());
+        let (mut resident, mut elements) = (0, 0);
+        for part in projections {
+            resident += loader.resident_bytes(&part).unwrap();
+            elements += part.elements();
+            assert_eq!(
+                loader.resident_bytes(&part).unwrap() as u64,
+                model.stored_bytes(&part).unwrap(),
+                "{:?}",
+                part.weight
+            );
+            // Loaded, it holds no more either.
+            assert!(matches!(loader.part(&part).unwrap()[..], [Tensor::Codes(_)]), "{:?}", part.weight);
+        }
+        // Against the two bytes of bf16; small blocks take more than large ones.
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let most = if name.contains("fp4") { 0.3 } else { 0.55 };
+        let share = resident as f64 / (2 * elements) as f64;
+        assert!(share <= most, "{name}: {share:.3} of bf16");
+        let formats: u64 = model.info.weights_stored_as.iter().map(|stored| stored.parameters).sum();
+        assert_eq!(formats, model.info.parameters, "{name}");
+    }
+}
+
+#[test]
+fn what_a_model_is_stored_as_is_said_by_kind() {
+    let said = |name: &str| {
+        let stored = opened(&fixtures().join(name)).unwrap().info.weights_stored_as;
+        stored.into_iter().map(|stored| stored.format).collect::<Vec<_>>()
+    };
+    let blocks = said("fp8_block_minimax_m2");
+    assert_eq!(blocks, ["FP8 E4M3, one scale for each 32 × 32", "BF16", "F32"]);
+    let nvfp4 = said("nvfp4_modelopt_llama");
+    assert_eq!(nvfp4, ["NVFP4, one scale for each 16 columns and one for each tensor", "BF16"]);
 }
 
 /// Scales of activations and of the cache are none of the model's.

@@ -288,6 +288,17 @@ fn rows(variant: &Variant, coding: &dyn Coding, slice: usize, own: std::ops::Ran
         Decoded::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
     };
     assert_eq!(values.len(), window.len() * input, "{}", variant.what);
+    // What stays in codes gives the same numbers, from any column on.
+    if let Some(by) = coding.rows() {
+        let kept = by.kept(pieces, window.len()).unwrap();
+        for (row, expected) in values.chunks_exact(input).enumerate() {
+            let from = (row * 7 + slice) % input;
+            let count = (row * 5 + 3) % (input - from) + 1;
+            let mut numbers = vec![f32::NAN; count];
+            by.decode(&kept, row, from, &mut numbers);
+            assert_eq!(numbers, expected[from..from + count], "{}: row {row} from {from}", variant.what);
+        }
+    }
     values[(own.start - window.start) * input..(own.end - window.start) * input].to_vec()
 }
 

@@ -20,7 +20,7 @@ use crate::threads;
 use crate::vocabulary::Span;
 use crate::weights::Described;
 use crate::weights::headers;
-use crate::weights::load::resident_dtype;
+use crate::weights::load::resident_bytes;
 
 /// Values that all layers make of all tokens, in one place of each: 2^53.
 const MAX_VALUES: f64 = 9.0e15;
@@ -51,12 +51,13 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     check_size(&spec, args)?;
     let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
-    let size = |part: &Part| {
+    let resident = |part: &Part, gpu: bool| {
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
         // Models are released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
-        part.elements() * resident_dtype(part, stored).size_in_bytes()
+        resident_bytes(part, stored, gpu)
     };
+    let (size, size_there) = (|part: &Part| resident(part, false), |part: &Part| resident(part, true));
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
@@ -69,7 +70,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
     let shared = EstimateArgs { num_sequences: share, ..args.clone() };
     let cut_there = Cut { sequences: cut.sequences.min(share.div_ceil(ROUNDS)), ..cut.clone() };
-    let on_gpu = Phases { cut: &cut_there, args: &shared, gpu: Some(model.dtype), ..phases }.peak();
+    let on_gpu = Phases { cut: &cut_there, args: &shared, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
     // What has arrived from the hub and waits to be read.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;

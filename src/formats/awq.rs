@@ -7,31 +7,28 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, SCALES, WORDS};
-use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::affine::{self, FLOATS, Integers, WORD};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
+use super::piece::{Announced, Piece};
 use crate::error::Result;
-use crate::vector::vectorised;
 
 pub static AWQ: Format = Format { name: "AWQ", detect, announced };
 
 /// Bits of a code.
-pub const BITS: usize = 4;
+const BITS: usize = 4;
 /// Codes of a word.
 const PER_WORD: usize = 8;
 /// Which of the eight outputs of a word its codes belong to, from the low end.
 const OUTPUTS: [usize; PER_WORD] = [0, 2, 4, 6, 1, 3, 5, 7];
-/// Inputs that are written side by side.
-const INPUTS: usize = 16;
+/// Bytes of a word.
+const WORD_BYTES: usize = 4;
 
 #[derive(Debug)]
 struct Awq {
     /// Codes, zeros, scales.
     pieces: Vec<Piece>,
-    /// [out, in].
-    sizes: [usize; 2],
-    /// Inputs that share a scale.
-    columns: usize,
+    integers: Integers,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -41,7 +38,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     if stack.is_some() {
         return Err(look.unread("is a stack of packed integers"));
     }
-    affine::typed(look, &qweight, codes, WORDS)?;
+    affine::typed(look, &qweight, codes, WORD)?;
     if !out.is_multiple_of(PER_WORD) {
         return Err(look.unread(&format!("has {out} rows, not a multiple of the {PER_WORD} that AWQ packs in a word")));
     }
@@ -50,9 +47,12 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let count = found.shape.first().copied().unwrap_or_default();
     let columns =
         affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
-    let zeros = affine::all_rows(look, &qzeros, "AWQ", WORDS, &[count, out / PER_WORD])?;
-    let scales = affine::all_rows(look, &scales, "AWQ", SCALES, &[count, out])?;
-    Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], sizes: [out, input], columns })))
+    let zeros = affine::all_rows(look, &qzeros, "AWQ", WORD, &[count, out / PER_WORD])?;
+    let scales = affine::all_rows(look, &scales, "AWQ", FLOATS, &[count, out])?;
+    let scale = scales.dtype;
+    let integers =
+        Integers { sizes: [out, input], bits: BITS, row_bytes: input.div_ceil(2), groups: count, columns, scale };
+    Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], integers })))
 }
 
 fn announced(look: &Look) -> Option<Vec<Announced>> {
@@ -70,45 +70,53 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 
 impl Coding for Awq {
     fn words(&self) -> String {
-        format!("AWQ INT4, one scale and zero {}", affine::share(self.columns, self.sizes[1]))
+        format!("AWQ INT4, one scale and zero {}", affine::share(self.integers.columns, self.integers.sizes[1]))
     }
 
     fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let [out, input] = self.sizes;
-        let scales = affine::scales(2, self.pieces[2].dtype, &pieces[2])?;
-        let [codes, stored] = [0, 1].map(|piece| affine::numbers(&pieces[piece]));
-        let mut zeros = vec![0.0; scales.len()];
-        for (zeros, word) in zeros.chunks_mut(PER_WORD).zip(stored) {
-            for (i, output) in OUTPUTS.into_iter().enumerate() {
-                zeros[output] = code(word, i);
-            }
-        }
-        let words = out / PER_WORD;
-        let mut values = vec![0.0; out * input];
-        vectorised(|| {
-            for first in (0..input).step_by(INPUTS) {
-                for word in 0..words {
-                    for (i, output) in OUTPUTS.into_iter().enumerate() {
-                        let output = word * PER_WORD + output;
-                        for column in first..(first + INPUTS).min(input) {
-                            let of = column / self.columns * out + output;
-                            let code = code(codes[column * words + word], i);
-                            values[output * input + column] = (code - zeros[of]) * scales[of];
-                        }
-                    }
-                }
-            }
-        });
-        Ok(Decoded::F32(values))
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
     }
 }
 
-/// Code `index` of a word, from its low end.
-#[inline(always)]
-fn code(word: u32, index: usize) -> f32 {
-    (word >> (BITS * index) & ((1 << BITS) - 1)) as f32
+impl Rows for Awq {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        let Integers { sizes: [out, input], groups, scale, row_bytes, .. } = self.integers;
+        affine::check_scales(2, scale, &pieces[2])?;
+        let words = out / PER_WORD * WORD_BYTES;
+        let mut codes = vec![0; out * row_bytes];
+        for (column, words) in pieces[0].chunks(words.max(1)).enumerate().take(input) {
+            let half = BITS * (column % 2);
+            for (output, code) in ordered(words) {
+                codes[output * row_bytes + column / 2] |= code << half;
+            }
+        }
+        let mut zeros = vec![0; out * groups];
+        for (group, words) in pieces[1].chunks(words.max(1)).enumerate().take(groups) {
+            for (output, code) in ordered(words) {
+                zeros[output * groups + group] = code;
+            }
+        }
+        let scales = affine::transposed(&pieces[2], [groups, out], scale.bitsize() / 8);
+        Ok(vec![codes, scales, zeros, Vec::new()])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+    }
+}
+
+/// The codes of words that lie side by side, with the output that each belongs to.
+fn ordered(words: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    words.chunks(WORD_BYTES).enumerate().flat_map(|(word, bytes)| {
+        let both = bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        OUTPUTS.into_iter().zip(both).map(move |(output, code)| (word * PER_WORD + output, code))
+    })
 }

@@ -12,10 +12,11 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::affine;
-use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::float;
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
+use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
-use crate::vector::vectorised;
 
 pub static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
 
@@ -32,7 +33,7 @@ const SCALE_CODES: usize = 256;
 const BLOCK: usize = 64;
 const NESTED_BLOCK: usize = 256;
 /// Bytes of the sizes as JSON, for plans.
-const STATE_BYTES: usize = 168;
+pub const STATE_BYTES: usize = 168;
 /// The pieces, in their order; the last two where scales are quantised.
 const CODES_AT: usize = 0;
 const TABLE_AT: usize = 1;
@@ -149,19 +150,20 @@ impl FourBits {
         Ok(state)
     }
 
-    /// One scale for each block.
-    fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<f32>, Wrong> {
-        if self.pieces.get(NESTED_SCALES_AT).is_none() {
-            return affine::scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT]);
-        }
-        let table = affine::scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
-        let scales = affine::scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
-        let (size, mean) = (state.nested_blocksize.unwrap_or(NESTED_BLOCK), state.nested_offset);
-        let mean = mean.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
-        let of = |(block, scale): (&[u8], &f32)| {
-            block.iter().map(|code| table[usize::from(*code)] * scale + mean).collect::<Vec<_>>()
+    /// One scale for each block, as bytes of f32.
+    fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<u8>, Wrong> {
+        let Some(size) = self.pieces.get(NESTED_SCALES_AT).and(state.nested_blocksize) else {
+            affine::check_scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT])?;
+            return Ok(pieces[SCALES_AT].clone());
         };
-        Ok(pieces[SCALES_AT].chunks(size).zip(&scales).flat_map(of).collect())
+        let mean = state.nested_offset.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
+        affine::check_scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
+        affine::check_scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
+        let f32_at = |piece: usize, index: usize| float::scale(Dtype::F32, &pieces[piece], index);
+        let of = |(i, code): (usize, &u8)| {
+            f32_at(NESTED_TABLE_AT, usize::from(*code)) * f32_at(NESTED_SCALES_AT, i / size) + mean
+        };
+        Ok(pieces[SCALES_AT].iter().enumerate().map(of).flat_map(f32::to_le_bytes).collect())
     }
 }
 
@@ -174,20 +176,43 @@ impl Coding for FourBits {
         &self.pieces
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let state = self.state(pieces)?;
-        let scales = self.scales(pieces, &state)?;
-        let table = affine::scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
-        let count = self.sizes.iter().product();
-        let mut values: Vec<f32> = Vec::with_capacity(count + 1);
-        vectorised(|| {
-            let both = |byte: &u8| [table[usize::from(byte >> 4)], table[usize::from(byte & 15)]];
-            values.extend(pieces[CODES_AT].iter().flat_map(both));
-            for (block, scale) in values.chunks_mut(state.blocksize).zip(&scales) {
-                block.iter_mut().for_each(|value| *value *= scale);
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.sizes[1])
+    }
+}
+
+/// What is kept: codes, scales and table; and the size of a block, in 64 bits.
+const KEPT_SCALES: usize = 1;
+const KEPT_TABLE: usize = 2;
+const KEPT_BLOCK: usize = 3;
+
+impl Rows for FourBits {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        let state = self.state(&pieces)?;
+        let scales = self.scales(&pieces, &state)?;
+        affine::check_scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
+        let [codes, table] = [CODES_AT, TABLE_AT].map(|piece| std::mem::take(&mut pieces[piece]));
+        Ok(vec![codes, scales, table, (state.blocksize as u64).to_le_bytes().to_vec()])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, mut to: &mut [f32]) {
+        let block = kept[KEPT_BLOCK].as_chunks().0.first().map_or(1, |bytes| u64::from_le_bytes(*bytes) as usize);
+        let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[KEPT_TABLE], code));
+        let mut at = row * self.sizes[1] + from;
+        while !to.is_empty() {
+            let count = (block - at % block).min(to.len());
+            let (now, rest) = to.split_at_mut(count);
+            let scale = float::scale(Dtype::F32, &kept[KEPT_SCALES], at / block);
+            for (index, value) in (at..).zip(now) {
+                // The high half comes first.
+                let code = kept[CODES_AT][index / 2] >> (4 * (1 - index % 2)) & 15;
+                *value = table[usize::from(code)] * scale;
             }
-        });
-        values.truncate(count);
-        Ok(Decoded::F32(values))
+            (at, to) = (at + count, rest);
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::format::Wrong;
 pub static E4M3: [f32; 256] = e4m3();
 
 /// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
-pub static E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+pub const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 const fn e4m3() -> [f32; 256] {
     let mut table = [0.0; 256];
@@ -58,23 +58,67 @@ pub fn is_exponent(dtype: Dtype) -> bool {
 /// The types of scales, for messages.
 pub const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
 
-/// Scales of piece `piece`, widened; bytes are exponents.
-///
-/// # Errors
-/// Names the first that is NaN or infinite.
-pub fn scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, Wrong> {
-    let values: Vec<f32> = match dtype {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::F8_E4M3 => bytes.iter().map(|b| E4M3[*b as usize]).collect(),
-        _ => bytes.iter().map(|b| e8m0(*b)).collect(),
-    };
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(Wrong::new(piece, format!("the scale at index {index} is {}", values[index]))),
-        None => Ok(values),
+/// Refuses scales of piece `piece` that are NaN or infinite, or make the largest code, `most`, so.
+pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Result<(), Wrong> {
+    let count = bytes.len() * 8 / dtype.bitsize();
+    let all = (0..count).map(|index| (index, scale(dtype, bytes, index)));
+    match all.into_iter().find(|(_, scale)| !(scale * most).is_finite()) {
+        Some((index, scale)) if scale.is_finite() => {
+            let what = format!("the scale at index {index} is {scale:e}: what it multiplies is too large for f32");
+            Err(Wrong::new(piece, what))
+        }
+        Some((index, scale)) => Err(Wrong::new(piece, format!("the scale at index {index} is {scale}"))),
+        None => Ok(()),
     }
 }
+
+/// The largest codes.
+pub const MOST_E4M3: f32 = 448.0;
+pub const MOST_E2M1: f32 = 6.0;
+
+/// The scale at an index, widened; bytes are exponents.
+#[inline]
+pub fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
+    let two = |index: usize| [bytes[2 * index], bytes[2 * index + 1]];
+    match dtype {
+        Dtype::F32 => f32::from_le_bytes(bytes.as_chunks::<4>().0[index]),
+        Dtype::BF16 => bf16::from_le_bytes(two(index)).to_f32(),
+        Dtype::F16 => f16::from_le_bytes(two(index)).to_f32(),
+        Dtype::F8_E4M3 => E4M3[bytes[index] as usize],
+        _ => e8m0(bytes[index]),
+    }
+}
+
+/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the bytes on; each `group` has a scale.
+#[inline]
+pub fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
+    while !to.is_empty() {
+        let count = (group - from % group).min(to.len());
+        let (now, rest) = to.split_at_mut(count);
+        let scale = scale(from / group);
+        if from.is_multiple_of(2) && count.is_multiple_of(2) {
+            for (pair, code) in now.as_chunks_mut::<2>().0.iter_mut().zip(&codes[from / 2..]) {
+                *pair = PAIRS[*code as usize].map(|value| value * scale);
+            }
+        } else {
+            for (i, value) in (from..).zip(now) {
+                *value = E2M1[(codes[i / 2] >> (4 * (i % 2)) & 15) as usize] * scale;
+            }
+        }
+        (from, to) = (from + count, rest);
+    }
+}
+
+/// Both values of a byte, the low nibble first.
+static PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut code = 0;
+    while code < 256 {
+        pairs[code] = [E2M1[code & 15], E2M1[code >> 4]];
+        code += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::float::{self, E4M3, SCALES, is_exponent, is_scale};
-use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
+use super::piece::{Along, Announced, Piece};
 use crate::error::{Error, Result};
 use crate::vector::vectorised;
 
@@ -82,16 +83,18 @@ fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> 
     let one = |shape: &[usize]| shape.iter().product::<usize>() == 1;
     let whole = [out.max(1), input.max(1)];
     if one(scale.shape) && !stacked && said.is_none_or(|said| grid(said) == [1, 1]) {
-        return Ok((whole, Along::WHOLE));
+        return Ok((whole, Along::rows(false, Along::EVERY)));
     }
     let due = said.unwrap_or(USUAL);
     let Some(own) = own else {
         if one(scale.shape) && said.is_none() {
-            return Ok((whole, Along::WHOLE));
+            return Ok((whole, Along::rows(false, Along::EVERY)));
         }
         return Err(look.misshapen(name, scale.shape, &look.stacked(&grid(due))));
     };
-    let rows = |block: [usize; 2]| (block, Along::rows(stacked, block[0]));
+    // Blocks as high as the matrix have one row of scales for all of its rows.
+    let step = |high: usize| if high >= out { Along::EVERY } else { high };
+    let rows = |block: [usize; 2]| (block, Along::rows(stacked, step(block[0])));
     if own == grid(due) && !(said.is_none() && grid(MX) == own && is_exponent(scale.dtype)) {
         return Ok(rows(due));
     }
@@ -101,7 +104,7 @@ fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> 
     }
     if said.is_none() {
         match own {
-            own if one(own) => return Ok((whole, Along { stacked, rows: None })),
+            own if one(own) => return Ok((whole, Along::rows(stacked, Along::EVERY))),
             [channels] | [channels, 1] if *channels == out => return Ok(rows([1, input.max(1)])),
             // Of gate and up, one above the other.
             [2, 1] if stacked && out.is_multiple_of(2) => return Ok(rows([out / 2, input.max(1)])),
@@ -176,21 +179,40 @@ impl Coding for Fp8 {
         &self.pieces
     }
 
+    /// Powers of two leave the four bits of a code as they are.
+    fn exact_in_bf16(&self) -> bool {
+        is_exponent(self.pieces[1].dtype)
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let (codes, input) = (&pieces[0], self.input);
-        if let Some(index) = vectorised(|| codes.iter().position(|code| code & 0x7f == 0x7f)) {
+        decode_rows(self, pieces, rows, self.input)
+    }
+}
+
+impl Rows for Fp8 {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        if let Some(index) = vectorised(|| pieces[0].iter().position(|code| code & 0x7f == 0x7f)) {
             return Err(Wrong::new(0, format!("element {index} is NaN")));
         }
-        let scales = float::scales(1, self.pieces[1].dtype, &pieces[1])?;
-        let [high, wide] = self.block;
-        let across = input.div_ceil(wide);
-        let mut values = Vec::with_capacity(rows * input);
-        for (row, codes) in codes.chunks_exact(input.max(1)).enumerate() {
-            let scales = &scales[row / high * across..][..across];
-            for (codes, scale) in codes.chunks(wide).zip(scales) {
-                values.extend(codes.iter().map(|code| E4M3[*code as usize] * scale));
-            }
+        float::check_scales(1, self.pieces[1].dtype, &pieces[1], float::MOST_E4M3)?;
+        Ok(pieces)
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+        let (dtype, [high, wide]) = (self.pieces[1].dtype, self.block);
+        let scales = row / high * self.input.div_ceil(wide);
+        let mut codes = &kept[0][row * self.input + from..][..to.len()];
+        while !to.is_empty() {
+            let count = (wide - from % wide).min(to.len());
+            let scale = float::scale(dtype, &kept[1], scales + from / wide);
+            let (now, rest) = to.split_at_mut(count);
+            let (here, behind) = codes.split_at(count);
+            now.iter_mut().zip(here).for_each(|(value, code)| *value = E4M3[*code as usize] * scale);
+            (from, to, codes) = (from + count, rest, behind);
         }
-        Ok(Decoded::F32(values))
     }
 }

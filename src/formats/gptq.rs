@@ -10,17 +10,16 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
-use super::format::{Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
+use super::float;
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
+use super::piece::{Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
-use crate::vector::vectorised;
 
 pub static GPTQ: Format = Format { name: "GPTQ", detect, announced };
 
-/// Outputs that are written side by side, so that their rows stay in a cache.
-const OUTPUTS: usize = 16;
 /// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
 const CODES_AT: usize = 0;
 const ZEROS_AT: usize = 1;
@@ -29,16 +28,12 @@ const SCALES_AT: usize = 2;
 #[derive(Debug)]
 struct Gptq {
     pieces: Vec<Piece>,
-    groups: Option<usize>,
+    named: Option<usize>,
     /// A bias that the model has not.
     bias: Option<usize>,
-    /// [out, in].
-    sizes: [usize; 2],
-    bits: usize,
-    /// Inputs that share a scale, where there are no groups by name.
-    columns: usize,
+    integers: Integers,
     /// What is added to a stored zero.
-    offset: f32,
+    offset: u8,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -49,7 +44,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     if stack.is_some() || named.is_none() && !is_packed_along_inputs(codes, out, input) {
         return Ok(None);
     }
-    affine::typed(look, &qweight, codes, WORDS)?;
+    affine::typed(look, &qweight, codes, WORD)?;
     let bits = bits(look, &qweight, codes)?;
     let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "GPTQ"))?;
     let count = found.shape.first().copied().unwrap_or_default();
@@ -57,19 +52,22 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
     let mut pieces = vec![
         look.piece(&qweight, codes, &[affine::words(input, bits), out], out)?,
-        affine::all_rows(look, &qzeros, "GPTQ", WORDS, &[count, affine::words(out, bits)])?,
-        affine::all_rows(look, &scales, "GPTQ", SCALES, &[count, out])?,
+        affine::all_rows(look, &qzeros, "GPTQ", WORD, &[count, affine::words(out, bits)])?,
+        affine::all_rows(look, &scales, "GPTQ", FLOATS, &[count, out])?,
     ];
     let mut add = |piece: Piece| {
         pieces.push(piece);
         pieces.len() - 1
     };
-    let groups = named.map(|found| affine::aside(look, &g_idx, found, WORDS, &[input])).transpose()?.map(&mut add);
+    let named = named.map(|found| affine::aside(look, &g_idx, found, WORD, &[input])).transpose()?.map(&mut add);
     let name = look.beside("bias");
     let bias = look.header(&name).filter(|_| !look.in_model(&name));
-    let bias = bias.map(|found| affine::aside(look, &name, found, SCALES, &[out])).transpose()?.map(&mut add);
-    let offset = if look.settings.checkpoint_format() == Some("gptq_v2") { 0.0 } else { 1.0 };
-    Ok(Some(Arc::new(Gptq { pieces, groups, bias, sizes: [out, input], bits, columns, offset })))
+    let bias = bias.map(|found| affine::aside(look, &name, found, FLOATS, &[out])).transpose()?.map(&mut add);
+    let offset = if look.settings.checkpoint_format() == Some("gptq_v2") { 0 } else { 1 };
+    let row_bytes = affine::words(input, bits) * (WORD_BITS / 8);
+    let integers =
+        Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale: pieces[SCALES_AT].dtype };
+    Ok(Some(Arc::new(Gptq { pieces, named, bias, integers, offset })))
 }
 
 /// AWQ has other words under the same names.
@@ -111,78 +109,76 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 }
 
 impl Gptq {
-    /// Zeros [groups, out].
-    fn zeros(&self, bytes: &[u8], count: usize) -> std::result::Result<Vec<f32>, Wrong> {
-        let out = self.sizes[0];
-        let stored = affine::numbers(bytes);
-        let last = ((1u32 << self.bits) - 1) as f32;
-        let words = affine::words(out, self.bits).max(1);
-        let mut zeros = vec![0.0; count * out];
-        for (group, (zeros, words)) in zeros.chunks_mut(out.max(1)).zip(stored.chunks(words)).enumerate() {
-            affine::unpack(words, self.bits, zeros);
-            if self.offset > 0.0
-                && let Some(output) = zeros.iter().position(|zero| *zero == last)
-            {
-                return Err(Wrong::new(
-                    ZEROS_AT,
-                    format!(
-                        "has {last} for output {output} in group {group}: a zero of 0, which this version of the format cannot store, and \
-                         which has damaged its neighbours when it was packed"
-                    ),
-                ));
-            }
-            zeros.iter_mut().for_each(|zero| *zero += self.offset);
+    /// Zeros [out, groups].
+    fn zeros(&self, bytes: &[u8]) -> std::result::Result<Vec<u8>, Wrong> {
+        let Integers { sizes: [out, _], bits, groups, .. } = self.integers;
+        let last = ((1u16 << bits) - 1) as u8;
+        let of_group = bytes.chunks(affine::words(out, bits).max(1) * (WORD_BITS / 8));
+        let mut zeros: Vec<u8> = of_group.flat_map(|words| affine::unpack(words, bits, out)).collect();
+        if self.offset > 0
+            && let Some(index) = zeros.iter().position(|zero| *zero == last)
+        {
+            return Err(Wrong::new(
+                ZEROS_AT,
+                format!(
+                    "has {last} for output {} in group {}: a zero of 0, which this version of the format cannot store, and which has damaged \
+                     its neighbours when it was packed",
+                    index % out,
+                    index / out
+                ),
+            ));
         }
-        Ok(zeros)
+        zeros.iter_mut().for_each(|zero| *zero += self.offset);
+        Ok(affine::transposed(&zeros, [groups, out], 1))
+    }
+
+    fn check_bias(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
+        let dtype = self.pieces[piece].dtype;
+        match (0..self.integers.sizes[0]).find(|index| float::scale(dtype, bytes, *index) != 0.0) {
+            None => Ok(()),
+            Some(index) => {
+                let what = format!("has a value other than 0 at index {index}, and the model has no such bias");
+                Err(Wrong::new(piece, what))
+            }
+        }
     }
 }
 
 impl Coding for Gptq {
     fn words(&self) -> String {
-        let columns = affine::share(self.columns, self.sizes[1]);
-        format!("GPTQ INT{}, one scale and zero {columns}", self.bits)
+        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
+        format!("GPTQ INT{}, one scale and zero {columns}", self.integers.bits)
     }
 
     fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let [out, input] = self.sizes;
-        let scales = affine::scales(SCALES_AT, self.pieces[SCALES_AT].dtype, &pieces[SCALES_AT])?;
-        let count = scales.len() / out.max(1);
-        if let Some(piece) = self.bias
-            && let Some(index) =
-                affine::scales(piece, self.pieces[piece].dtype, &pieces[piece])?.iter().position(|x| *x != 0.0)
-        {
-            return Err(Wrong::new(
-                piece,
-                format!("has a value other than 0 at index {index}, and the model has no such bias"),
-            ));
-        }
-        let named = self.groups.map(|piece| affine::named(piece, &pieces[piece], count)).transpose()?;
-        let of_input = named.as_deref().map_or(Groups::Even(self.columns), Groups::Of);
-        let zeros = self.zeros(&pieces[ZEROS_AT], count)?;
-        let codes = affine::numbers(&pieces[CODES_AT]);
-        // Where scale and zero of an input's group begin.
-        let begins: Vec<usize> = (0..input).map(|column| of_input.of(column) * out).collect();
-        let (per_word, mask) = (WORD_BITS / self.bits, (1 << self.bits) - 1);
-        let mut values = vec![0.0; out * input];
-        vectorised(|| {
-            for first in (0..out).step_by(OUTPUTS) {
-                for (word, begins) in begins.chunks(per_word).enumerate() {
-                    for output in first..(first + OUTPUTS).min(out) {
-                        let mut code = codes[word * out + output];
-                        let values = &mut values[output * input + word * per_word..][..begins.len()];
-                        for (value, begin) in values.iter_mut().zip(begins) {
-                            let of = begin + output;
-                            *value = ((code & mask) as f32 - zeros[of]) * scales[of];
-                            code >>= self.bits;
-                        }
-                    }
-                }
-            }
-        });
-        Ok(Decoded::F32(values))
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for Gptq {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.integers;
+        affine::check_scales(SCALES_AT, scale, &pieces[SCALES_AT])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], groups))?;
+        self.bias.map_or(Ok(()), |piece| self.check_bias(piece, &pieces[piece]))?;
+        let zeros = self.zeros(&pieces[ZEROS_AT])?;
+        // The words of an output, one below the other, are one stream of codes.
+        let word = WORD_BITS / 8;
+        let codes = affine::transposed(&pieces[CODES_AT], [row_bytes / word, out], word);
+        let scales = affine::transposed(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8);
+        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
     }
 }

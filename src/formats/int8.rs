@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, Groups, SCALES, WORDS};
-use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::affine::{self, FLOATS, Integers, WORD};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
 use super::packed_int;
+use super::piece::{Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
@@ -32,17 +33,15 @@ struct Int8 {
     /// Integers and scales, and then those that follow.
     pieces: Vec<Piece>,
     zero_points: Option<usize>,
-    groups: Option<usize>,
-    input: usize,
-    /// Columns that share a scale, where there are no groups by name.
-    columns: usize,
+    named: Option<usize>,
+    integers: Integers,
 }
 
 #[derive(Debug)]
 struct Int8OfRows {
     /// Integers, magnitudes, and the layout, if it is named.
     pieces: Vec<Piece>,
-    input: usize,
+    integers: Integers,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -59,13 +58,13 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     }
     let codes = look.piece(look.name, codes, &[out, input], 1)?;
     if let Some((name, scb)) = scb {
-        affine::typed(look, &name, scb, SCALES)?;
+        affine::typed(look, &name, scb, FLOATS)?;
         let mut pieces = vec![codes, look.piece(&name, scb, &[out], 1)?];
         let layout = look.with(LAYOUT);
         if let Some(found) = look.header(&layout) {
             pieces.push(affine::aside(look, &layout, found, &[Dtype::U8], found.shape)?);
         }
-        return Ok(Some(Arc::new(Int8OfRows { pieces, input })));
+        return Ok(Some(Arc::new(Int8OfRows { pieces, integers: integers(look, 1, scb.dtype) })));
     }
     let Some(found) = found else { return Ok(None) };
     let (scales, groups) = packed_int::scales(look, &scale, found.shape)?;
@@ -73,9 +72,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let mut this = Int8 {
         pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
         zero_points: None,
-        groups: None,
-        input,
-        columns: input.max(1),
+        named: None,
+        integers: integers(look, groups, found.dtype),
     };
     let name = look.with(ZERO_POINT);
     if let Some(zeros) = look.header(&name) {
@@ -88,13 +86,19 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     }
     let name = look.with(G_IDX);
     if let Some(named) = look.header(&name) {
-        this.groups = Some(this.pieces.len());
-        this.pieces.push(affine::aside(look, &name, named, WORDS, &[input])?);
+        this.named = Some(this.pieces.len());
+        this.pieces.push(affine::aside(look, &name, named, WORD, &[input])?);
     } else {
-        this.columns =
+        this.integers.columns =
             affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     Ok(Some(Arc::new(this)))
+}
+
+/// A byte for each, rows one behind the other.
+fn integers(look: &Look, groups: usize, scale: Dtype) -> Integers {
+    let (_, out, input) = look.sizes();
+    Integers { sizes: [out, input], bits: 8, row_bytes: input, groups, columns: input.max(1), scale }
 }
 
 fn announced(look: &Look) -> Option<Vec<Announced>> {
@@ -122,9 +126,9 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 impl Coding for Int8 {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let share = match self.pieces[1].along == Along::WHOLE {
+        let share = match self.pieces[1].along == affine::EVERY_ROW {
             true => "for each tensor".to_string(),
-            false => affine::share(self.columns, self.input),
+            false => affine::share(self.integers.columns, self.integers.sizes[1]),
         };
         format!("INT8, one scale{zeros} {share}")
     }
@@ -133,26 +137,30 @@ impl Coding for Int8 {
         &self.pieces
     }
 
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let mut scales = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
-        let mut zeros = match self.zero_points {
-            Some(piece) => pieces[piece].iter().map(|zero| f32::from(*zero as i8)).collect(),
-            None => vec![0.0; scales.len()],
-        };
-        if self.pieces[1].along == Along::WHOLE {
-            (scales, zeros) = (vec![scales[0]; rows], vec![zeros[0]; rows]);
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for Int8 {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
+        let mut piece = |at: Option<usize>| at.map(|at| std::mem::take(&mut pieces[at])).unwrap_or_default();
+        let (codes, mut scales) = (from_the_lowest(piece(Some(0))), piece(Some(1)));
+        let (mut zeros, named) = (from_the_lowest(piece(self.zero_points)), piece(self.named));
+        if self.pieces[1].along == affine::EVERY_ROW {
+            (scales, zeros) = (scales.repeat(rows), zeros.repeat(rows));
         }
-        let groups = scales.len() / rows.max(1);
-        let named = self.groups.map(|piece| affine::named(piece, &pieces[piece], groups)).transpose()?;
-        let of_column = named.as_deref().map_or(Groups::Even(self.columns), Groups::Of);
-        let mut values = integers(&pieces[0]);
-        vectorised(|| {
-            for (row, values) in values.chunks_mut(self.input.max(1)).enumerate() {
-                let own = row * groups..(row + 1) * groups;
-                affine::row(values, of_column, &scales[own.clone()], &zeros[own]);
-            }
-        });
-        Ok(Decoded::F32(values))
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
     }
 }
 
@@ -165,22 +173,34 @@ impl Coding for Int8OfRows {
         &self.pieces
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
-        if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
-            return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
-        }
-        let magnitudes = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
-        let mut values = integers(&pieces[0]);
-        vectorised(|| {
-            for (values, magnitude) in values.chunks_mut(self.input.max(1)).zip(&magnitudes) {
-                values.iter_mut().for_each(|value| *value = *value * magnitude * SCALE_OF_SCB);
-            }
-        });
-        Ok(Decoded::F32(values))
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
     }
 }
 
-/// Integers of eight bits, widened.
-fn integers(bytes: &[u8]) -> Vec<f32> {
-    vectorised(|| bytes.iter().map(|byte| f32::from(*byte as i8)).collect())
+impl Rows for Int8OfRows {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
+            return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
+        }
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        let mut pieces = pieces.into_iter();
+        let codes = from_the_lowest(pieces.next().unwrap_or_default());
+        Ok(vec![codes, pieces.next().unwrap_or_default(), Vec::new(), Vec::new()])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+        to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
+    }
+}
+
+/// Integers of eight bits as codes from 0 on: the lowest integer is 0.
+fn from_the_lowest(mut integers: Vec<u8>) -> Vec<u8> {
+    vectorised(|| integers.iter_mut().for_each(|integer| *integer ^= 0x80));
+    integers
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use safetensors::Dtype;
 
-use super::format::{Along, Announced, Piece};
-use super::settings::Settings;
+use super::piece::{Along, Announced, Piece};
+use super::settings::{HINT, Settings};
 use crate::error::{Error, Result};
 
 /// What the header of a file says of a tensor.
@@ -144,7 +144,7 @@ impl<'a> Look<'a> {
 
     /// The error of a weight that is stored in a way that is known and not read.
     pub fn unread(&self, what: &str) -> Error {
-        Error::unsupported(format!("{}: the weight `{}` {what}", self.place, self.name)).hint(super::HINT)
+        Error::unsupported(format!("{}: the weight `{}` {what}", self.place, self.name)).hint(HINT)
     }
 }
 

@@ -16,6 +16,7 @@ mod look;
 pub mod mxfp4;
 mod nvfp4;
 mod packed_int;
+mod piece;
 mod settings;
 #[cfg(test)]
 mod variants;
@@ -26,13 +27,10 @@ use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
-pub use format::{Along, Announced, Coding, Decoded, Format, Kernel, Piece, Wrong, window};
+pub use format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
 pub use look::{Header, Headers, Look};
-pub use settings::{BESIDE_CONFIG, Settings};
-
-/// What to do with quantised weights that are not read.
-pub const HINT: &str = "the files are good, but of quantised weights only those that docs/quantised.md lists are read: use this model's \
-                        release in one of these formats or in BF16, F16 or F32, or dequantise it in Python and save that";
+pub use piece::{Along, Announced, Piece, window};
+pub use settings::{BESIDE_CONFIG, HINT, Settings};
 
 /// All that are read. The first that knows a weight has it.
 static FORMATS: &[&Format] = &[
@@ -99,6 +97,9 @@ pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         }
     }
     let Some(own) = own.filter(|_| !floats) else { return Ok(None) };
+    if own.dtype == Dtype::U32 && look.header(&look.beside("scales")).is_some() {
+        return Err(look.unread("is quantised (MLX)"));
+    }
     Err(Error::unsupported(format!(
         "{}: the weight `{}` is {:?} of shape {:?}, and no tensor beside it says what the codes stand for",
         look.place, look.name, own.dtype, own.shape

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use half::bf16;
 use safetensors::Dtype;
 
-use super::float::{E2M1, e8m0, is_exponent};
-use super::format::{Announced, Coding, Decoded, Format, Kernel, Piece, Wrong};
+use super::float::{self, E2M1, e8m0, is_exponent};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
 use super::look::Look;
+use super::piece::{Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
@@ -28,6 +29,7 @@ pub static MXFP4: Format = Format { name: "MXFP4", detect: detect_rows, announce
 #[derive(Debug)]
 struct Mxfp4 {
     pieces: Vec<Piece>,
+    input: usize,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -48,7 +50,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
             look.unread(&format!("has {input} columns, not a multiple of the {BLOCK} values of an MXFP4 block"))
         );
     }
-    Ok(Some(Arc::new(Mxfp4 { pieces: vec![blocks, scales] })))
+    Ok(Some(Arc::new(Mxfp4 { pieces: vec![blocks, scales], input })))
 }
 
 fn detect_rows(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -78,7 +80,7 @@ fn detect_rows(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     }
     let codes = look.piece(name, codes, &[out, input / 2], 1)?;
     let scales = look.piece(scale, scales, &[out, input / BLOCK], 1)?;
-    Ok(Some(Arc::new(Mxfp4 { pieces: vec![codes, scales] })))
+    Ok(Some(Arc::new(Mxfp4 { pieces: vec![codes, scales], input })))
 }
 
 fn announced_rows(look: &Look) -> Option<Vec<Announced>> {
@@ -129,17 +131,25 @@ impl Coding for Mxfp4 {
         Some(Kernel::Mxfp4)
     }
 
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
     fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
-        check(1, &pieces[1])?;
+        float::check_scales(1, Dtype::U8, &pieces[1], float::MOST_E2M1)?;
         Ok(Decoded::Bf16(dequantise(&pieces[0], &pieces[1])))
     }
 }
 
-/// Refuses a scale that is NaN.
-fn check(piece: usize, scales: &[u8]) -> std::result::Result<(), Wrong> {
-    match vectorised(|| scales.iter().position(|scale| *scale == 255)) {
-        Some(index) => Err(Wrong::new(piece, format!("the scale at index {index} is NaN"))),
-        None => Ok(()),
+impl Rows for Mxfp4 {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        float::check_scales(1, Dtype::U8, &pieces[1], float::MOST_E2M1)?;
+        Ok(pieces)
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        let scales = &kept[1][row * self.input / BLOCK..];
+        float::nibbles(&kept[0][row * self.input / 2..], BLOCK, |group| e8m0(scales[group]), from, to);
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::float::{self, E2M1};
-use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::float;
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
+use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 
 pub static NVFP4: Format = Format { name: "NVFP4", detect, announced };
@@ -22,6 +23,15 @@ const GROUP: usize = 16;
 enum Global {
     Multiplies,
     Divides,
+}
+
+impl Global {
+    fn on(self, scale: f32, number: f32) -> f32 {
+        match self {
+            Global::Multiplies => scale * number,
+            Global::Divides => scale / number,
+        }
+    }
 }
 
 /// Codes [out, in / 2], the low nibble first, scales [out, in / 16] and the number.
@@ -55,8 +65,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         return Err(look.mistyped(&number, one.dtype, "F32, BF16 or F16"));
     }
     let along = match (experts, one.shape.iter().product::<usize>()) {
-        (_, 1) => Along::WHOLE,
-        (Some(experts), count) if count == experts && one.shape[0] == experts => Along { stacked: true, rows: None },
+        (_, 1) => Along::rows(false, Along::EVERY),
+        (Some(experts), count) if count == experts && one.shape[0] == experts => Along::rows(true, Along::EVERY),
         _ => return Err(look.misshapen(&number, one.shape, &[1])),
     };
     let one = Piece { along, ..look.whole(&number, one) };
@@ -91,22 +101,33 @@ impl Coding for Nvfp4 {
         &self.pieces
     }
 
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let scales = float::scales(1, Dtype::F8_E4M3, &pieces[1])?;
-        let number = float::scales(2, self.pieces[2].dtype, &pieces[2])?[0];
+        decode_rows(self, pieces, rows, self.input)
+    }
+}
+
+impl Rows for Nvfp4 {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        float::check_scales(1, Dtype::F8_E4M3, &pieces[1], float::MOST_E2M1)?;
+        float::check_scales(2, self.pieces[2].dtype, &pieces[2], 1.0)?;
+        let number = float::scale(self.pieces[2].dtype, &pieces[2], 0);
         if matches!(self.global, Global::Divides) && number == 0.0 {
             return Err(Wrong::new(2, "it is 0, and scales are divided by it"));
         }
-        let mut values = Vec::with_capacity(rows * self.input);
-        for (codes, scale) in pieces[0].as_chunks::<{ GROUP / 2 }>().0.iter().zip(&scales) {
-            let scale = match self.global {
-                Global::Multiplies => scale * number,
-                Global::Divides => scale / number,
-            };
-            for pair in codes {
-                values.extend([pair & 15, pair >> 4].map(|code| E2M1[code as usize] * scale));
-            }
+        if !(self.global.on(float::MOST_E4M3, number) * float::MOST_E2M1).is_finite() {
+            return Err(Wrong::new(2, format!("it is {number:e}, which makes numbers too large for f32")));
         }
-        Ok(Decoded::F32(values))
+        Ok(pieces)
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        let number = float::scale(self.pieces[2].dtype, &kept[2], 0);
+        let scales = &kept[1][row * self.input / GROUP..];
+        let scale = |group: usize| self.global.on(float::scale(Dtype::F8_E4M3, scales, group), number);
+        float::nibbles(&kept[0][row * self.input / 2..], GROUP, scale, from, to);
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, Groups, SCALES, WORD_BITS, WORDS};
-use super::format::{Along, Announced, Coding, Decoded, Format, Piece, Wrong};
+use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
+use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
-use crate::vector::vectorised;
 
 pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
 
@@ -30,34 +30,35 @@ struct PackedInt {
     pieces: Vec<Piece>,
     shape: Option<usize>,
     zero_points: Option<usize>,
-    groups: Option<usize>,
-    /// [out, in].
-    sizes: [usize; 2],
-    bits: usize,
-    /// Columns that share a scale, where there are no groups by name.
-    columns: usize,
+    named: Option<usize>,
+    integers: Integers,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let (stack, out, input) = look.sizes();
     let (packed, scale) = (look.with(PACKED), look.with(SCALE));
-    let Some(codes) = look.header(&packed).filter(|header| WORDS.contains(&header.dtype)) else { return Ok(None) };
+    let Some(codes) = look.header(&packed).filter(|header| WORD.contains(&header.dtype)) else { return Ok(None) };
     if stack.is_some() {
         return Err(look.unread("is a stack of packed integers"));
     }
     let bits = bits(look, codes.shape, input)?;
     let codes = look.piece(&packed, codes, &[out, affine::words(input, bits)], 1)?;
     let found = look.header(&scale).ok_or_else(|| look.missing(&scale, "packed integers"))?;
-    affine::typed(look, &scale, found, SCALES)?;
+    affine::typed(look, &scale, found, FLOATS)?;
     let (scales, groups) = scales(look, &scale, found.shape)?;
     let mut this = PackedInt {
         pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
         shape: None,
         zero_points: None,
-        groups: None,
-        sizes: [out, input],
-        bits,
-        columns: input.max(1),
+        named: None,
+        integers: Integers {
+            sizes: [out, input],
+            bits,
+            row_bytes: affine::words(input, bits) * (WORD_BITS / 8),
+            groups,
+            columns: input.max(1),
+            scale: found.dtype,
+        },
     };
     let mut add = |piece: Piece| {
         this.pieces.push(piece);
@@ -69,9 +70,9 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     }
     let name = look.with(G_IDX);
     if let Some(found) = look.header(&name) {
-        this.groups = add(affine::aside(look, &name, found, WORDS, &[input])?);
+        this.named = add(affine::aside(look, &name, found, WORD, &[input])?);
     } else {
-        this.columns =
+        this.integers.columns =
             affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
     }
     let name = look.with(ZERO_POINT);
@@ -106,8 +107,8 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
 pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
     let (_, out, input) = look.sizes();
     let (along, groups) = match found {
-        [] => (Along::WHOLE, 1),
-        [1] | [1, 1] if out != 1 => (Along::WHOLE, 1),
+        [] => (affine::EVERY_ROW, 1),
+        [1] | [1, 1] if out != 1 => (affine::EVERY_ROW, 1),
         [rows] if *rows == out => (Along::rows(false, 1), 1),
         [rows, groups] if *rows == out && *groups > 0 => (Along::rows(false, 1), *groups),
         _ => {
@@ -144,58 +145,65 @@ impl PackedInt {
             Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
             _ => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
         };
-        match said == self.sizes.map(|size| size as i64) {
+        let sizes = self.integers.sizes;
+        match said == sizes.map(|size| size as i64) {
             true => Ok(()),
-            false => Err(Wrong::new(piece, format!("says {said:?}, and the weight has {:?}", self.sizes))),
+            false => Err(Wrong::new(piece, format!("says {said:?}, and the weight has {sizes:?}"))),
         }
     }
 
-    /// What is subtracted from the codes, for each row and group.
-    fn zeros(&self, pieces: &[Vec<u8>], rows: usize, groups: usize) -> Vec<f32> {
-        let middle = (1 << (self.bits - 1)) as f32;
-        let Some(piece) = self.zero_points else { return vec![middle; rows * groups] };
+    /// What is subtracted from the codes, for each row and group; nothing where that is half of the codes.
+    fn zeros(&self, pieces: &[Vec<u8>], rows: usize) -> Vec<u8> {
+        let Integers { bits, groups, .. } = self.integers;
+        let Some(piece) = self.zero_points else { return Vec::new() };
         if self.pieces[piece].dtype == Dtype::I8 {
-            return pieces[piece].iter().map(|zero| f32::from(*zero as i8) + middle).collect();
+            return pieces[piece].iter().map(|zero| zero.wrapping_add(1 << (bits - 1))).collect();
         }
-        let words = affine::numbers(&pieces[piece]);
-        let of = |i: usize| affine::code(&words[i % groups..], groups, self.bits, i / groups);
-        (0..rows * groups).map(of).collect()
+        // Words of neighbouring rows lie one below the other.
+        let words = affine::words(rows, bits);
+        let by_group = affine::transposed(&pieces[piece], [words, groups], WORD_BITS / 8);
+        let of_group = by_group.chunks(words * WORD_BITS / 8).flat_map(|bytes| affine::unpack(bytes, bits, rows));
+        affine::transposed(&of_group.collect::<Vec<_>>(), [groups, rows], 1)
     }
 }
 
 impl Coding for PackedInt {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let columns = affine::share(self.columns, self.sizes[1]);
-        let share = if self.groups.is_some() { "for each group of columns" } else { &columns };
-        format!("INT{}, one scale{zeros} {share}", self.bits)
+        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
+        let share = if self.named.is_some() { "for each group of columns" } else { &columns };
+        format!("INT{}, one scale{zeros} {share}", self.integers.bits)
     }
 
     fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let input = self.sizes[1];
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for PackedInt {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
         self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
-        let mut scales = affine::scales(1, self.pieces[1].dtype, &pieces[1])?;
-        if self.pieces[1].along == Along::WHOLE {
-            scales = vec![scales[0]; rows];
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
+        let zeros = self.zeros(&pieces, rows);
+        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
+        let mut pieces = pieces.into_iter();
+        let (codes, mut scales) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
+        if self.pieces[1].along == affine::EVERY_ROW {
+            scales = scales.repeat(rows);
         }
-        let groups = scales.len() / rows.max(1);
-        let named = self.groups.map(|piece| affine::named(piece, &pieces[piece], groups)).transpose()?;
-        let of_column = named.as_deref().map_or(Groups::Even(self.columns), Groups::Of);
-        let zeros = self.zeros(pieces, rows, groups);
-        let codes = affine::numbers(&pieces[0]);
-        let words = affine::words(input, self.bits);
-        let mut values = vec![0.0; rows * input];
-        vectorised(|| {
-            for (row, values) in values.chunks_mut(input.max(1)).enumerate() {
-                affine::unpack(&codes[row * words..][..words], self.bits, values);
-                let own = row * groups..(row + 1) * groups;
-                affine::row(values, of_column, &scales[own.clone()], &zeros[own]);
-            }
-        });
-        Ok(Decoded::F32(values))
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
     }
 }

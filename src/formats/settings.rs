@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::plain::plain;
 
+/// What to do with quantised weights that are not read.
+pub const HINT: &str = "the files are good, but of quantised weights only those that docs/quantised.md lists are read: use this model's \
+                        release in one of these formats or in BF16, F16 or F32, or dequantise it in Python and save that";
+
 /// Files beside config.json that describe quantised weights, the key inside, if there is one, and the method that writes them.
 pub const BESIDE_CONFIG: &[(&str, Option<&str>, &str)] =
     &[("hf_quant_config.json", Some("quantization"), "modelopt"), ("quantize_config.json", None, "gptq")];
@@ -263,7 +267,7 @@ impl Settings {
     /// The error of settings that are not read; `problem` has "the settings" for its subject.
     pub fn refused(&self, problem: &str) -> Error {
         Error::unsupported(format!("{}: the weights are quantised, and their settings {problem}", self.place))
-            .hint(super::HINT)
+            .hint(HINT)
     }
 
     /// The error of a key with a value that is not read.

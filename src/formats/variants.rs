@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Announced, Coding, Decoded, Headers, Look, Settings, find, window};
+use super::bitsandbytes::STATE_BYTES;
+use super::{Announced, Coding, Decoded, Headers, Look, Settings, expected, find, window};
 
 /// A weight as a file has it.
 #[derive(Default)]
@@ -66,6 +67,14 @@ impl Stored {
             bits(&self.expected[rows.start * input..rows.end * input]),
             "{what}: rows {rows:?} of {out}"
         );
+        // As products read them, from any column on.
+        let by = coding.rows().expect("integers stay as they are");
+        let kept = by.kept(pieces, rows.len()).unwrap();
+        let (row, from) = (rng.random_range(0..rows.len()), rng.random_range(0..input));
+        let mut part = vec![0.0; rng.random_range(0..=input - from)];
+        by.decode(&kept, row, from, &mut part);
+        let at = (rows.start + row) * input + from;
+        assert_eq!(bits(&part), bits(&self.expected[at..at + part.len()]), "{what}: row {row} from {from}");
     }
 }
 
@@ -338,5 +347,58 @@ fn random_weights_are_read_as_they_were_stored() {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             make(&mut rng).check(&mut rng, &format!("{what}, seed {seed}"));
         }
+    }
+}
+
+/// Bytes of a weight of [256, 128] that nobody has seen, by its settings alone.
+#[test]
+fn sizes_that_settings_announce() {
+    let group = |num_bits: usize, size: Value, symmetric: bool, format: &str| {
+        let weights = json!({ "num_bits": num_bits, "type": "int", "group_size": size, "symmetric": symmetric });
+        let groups = json!({ "group_0": { "targets": ["Linear"], "weights": weights } });
+        json!({ "quant_method": "compressed-tensors", "format": format, "config_groups": groups })
+    };
+    let values = 256 * 128;
+    for (settings, bytes) in [
+        // Codes, scales in bf16, the shape in 64 bits; zero points of four bits.
+        (group(4, json!(32), true, "pack-quantized"), values / 2 + 256 * 4 * 2 + 16),
+        (group(4, json!(32), false, "pack-quantized"), values / 2 + 256 * 4 * 2 + 16 + 128 * 4),
+        (group(8, Value::Null, true, "pack-quantized"), values + 256 * 2 + 16),
+        (group(8, Value::Null, true, "int-quantized"), values + 256 * 2),
+        (group(8, Value::Null, false, "int-quantized"), values + 256 * 2 + 256),
+        // Codes, zeros of four bits, scales in f16, the group of each input.
+        (
+            json!({ "quant_method": "gptq", "bits": 4, "group_size": 64 }),
+            values / 2 + 2 * 256 / 2 + 2 * 256 * 2 + 128 * 4,
+        ),
+        (json!({ "quant_method": "gptq", "bits": 8, "group_size": -1 }), values + 256 + 256 * 2 + 128 * 4),
+        (json!({ "quant_method": "awq", "bits": 4, "group_size": 128 }), values / 2 + 256 / 2 + 256 * 2),
+        // Codes, a table, a scale for each 64, the sizes as JSON.
+        (json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }), values / 2 + 64 + 512 * 4 + STATE_BYTES),
+        (
+            json!({ "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_use_double_quant": true }),
+            values / 2 + 64 + 512 + STATE_BYTES + 1024 + 2 * 4,
+        ),
+        (json!({ "quant_method": "bitsandbytes", "load_in_8bit": true }), values + 256 * 4 + 1),
+    ] {
+        let parsed = Settings::parse(settings.as_object().unwrap(), "config.json".into(), None).unwrap();
+        let (headers, model) = (Vec::new(), HashSet::from([NAME.to_string()]));
+        let look =
+            Look { name: NAME, shape: &[256, 128], headers: &headers, settings: &parsed, model: &model, place: "" };
+        let coding = expected(&look).unwrap_or_else(|| panic!("nothing is expected of {settings}"));
+        let size = |piece: &super::Piece| piece.shape.iter().product::<usize>() * piece.dtype.bitsize() / 8;
+        assert_eq!(coding.pieces().iter().map(size).sum::<usize>(), bytes, "{settings}");
+    }
+    for plain in [
+        json!({ "quant_method": "gptq", "bits": 4, "dynamic": { "-:.*down_proj": {} } }),
+        json!({ "quant_method": "auto-round", "bits": 4, "extra_config": { MODULE: { "bits": 16 } } }),
+        json!({ "quant_method": "awq", "bits": 4, "modules_to_not_convert": ["down_proj"] }),
+        json!({ "quant_method": "bitsandbytes", "load_in_8bit": true, "llm_int8_skip_modules": [MODULE] }),
+    ] {
+        let settings = Settings::parse(plain.as_object().unwrap(), "config.json".into(), None).unwrap();
+        let (headers, model) = (Vec::new(), HashSet::from([NAME.to_string()]));
+        let look =
+            Look { name: NAME, shape: &[256, 128], headers: &headers, settings: &settings, model: &model, place: "" };
+        assert!(expected(&look).is_none(), "{plain}");
     }
 }

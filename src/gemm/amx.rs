@@ -1,8 +1,6 @@
-//! Tiles of AMX, the matrix unit of Intel's processors since 2023: 16 outputs times 16 rows of x, 32 numbers deep, in one
-//! instruction (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18).
+//! Tiles of AMX (Intel 64 and IA-32 Architectures Software Developer's Manual 1, chapter 18): 16 outputs by 16 rows of x, 32 numbers deep, at once.
 //!
-//! The weight is the left operand, so that its rows are copied as they are stored; x, which is smaller where products are slow,
-//! is the one that is transposed. The sums therefore arrive transposed too, and are turned as they are added to y.
+//! The weight is the left operand: its rows are copied as stored. x, small where products are slow, is transposed, and so are the sums, back into y.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -316,6 +314,7 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
                     let words = match w.values {
                         Values::Bf16(values) => padded(&values[at..at + inputs]),
                         Values::F32(values) => rounded(&values[at..at + inputs]),
+                        Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                     };
                     store(&mut to[n * SIDE..], words);
                 }
@@ -329,6 +328,7 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
                         *numbers = match w.values {
                             Values::Bf16(values) => widened(&values[at..at + count]),
                             Values::F32(values) => rounded_apart(&values[at..at + count]),
+                            Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                         };
                     }
                     let mut words = [_mm512_setzero_ps(); SIDE];

@@ -28,13 +28,14 @@ use rayon::prelude::*;
 use blocking::{DEPTH, MAX_PANELS, PACKED_BYTES, TASKS_PER_THREAD, TILES_PER_PACK};
 pub use kind::Kind;
 use operands::check;
-pub use operands::{Factor, Out, Rows, Values, Weight};
+pub use operands::{Codes, Factor, Out, Rows, Values, Weight};
 pub use scratch::Scratch;
 pub use shared::Shared;
 
-/// Bytes that products of `rows` rows of `input` values keep: x packed, and panels of weights for each thread.
+/// Bytes that products of `rows` rows of `input` values keep: x packed, and panels of weights for each thread, with what is
+/// decoded for one.
 pub fn kept_bytes(rows: usize, input: usize, threads: usize) -> usize {
-    (rows * input * 4).min(PACKED_BYTES) + threads * MAX_PANELS * Kind::best(false).columns() * DEPTH * 4
+    (rows * input * 4).min(PACKED_BYTES) + threads * (MAX_PANELS + 2) * Kind::best(false).columns() * DEPTH * 4
 }
 
 /// y = x · Wᵀ + bias for each factor, on all threads; x is packed once.

@@ -127,6 +127,7 @@ pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usi
     // SAFETY: the caller promises that `L` is available, which is all that `out_in` asks for.
     unsafe {
         match (w.order, w.values, L::PAIRS) {
+            (_, Values::Codes(_), _) => unreachable!("codes are decoded before they are packed"),
             (Order::OutIn, Values::F32(values), false) => {
                 out_in::<L, _>(Plain(values), w, first, from, depth, width, to)
             }

@@ -38,6 +38,14 @@ pub struct FileHash {
     pub digest: String,
 }
 
+/// A way in which weights of a model are stored, and how many are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAs {
+    /// A type of plain numbers, such as "BF16", or a format in words.
+    pub format: String,
+    pub parameters: u64,
+}
+
 /// A model as loaded: enough to open it again and to say in a result what was run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
@@ -59,6 +67,9 @@ pub struct ModelInfo {
     pub active_parameters: u64,
     /// Bytes of those tensors as stored.
     pub weight_bytes: u64,
+    /// How they are stored, most of them first.
+    #[serde(default)]
+    pub weights_stored_as: Vec<StoredAs>,
     pub dtype: ComputeDtype,
     pub device: String,
     /// How many layers of weights may be in memory at once.

@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use serde_json::{Map, Value};
 
 use super::keys::{self, At};
-use super::quantised;
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::note;
@@ -86,8 +85,8 @@ impl Config {
     /// is missing where it names the same method.
     pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
         values.entry("quant_method").or_insert_with(|| method.into());
-        let Some(key) = quantised::KEYS.into_iter().find(|key| self.peek(key).is_some()) else {
-            self.map.insert(quantised::KEYS[0].to_string(), Value::Object(values));
+        let Some(key) = keys::QUANTISED.into_iter().find(|key| self.peek(key).is_some()) else {
+            self.map.insert(keys::QUANTISED[0].to_string(), Value::Object(values));
             self.beside = Some(place);
             return;
         };

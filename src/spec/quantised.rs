@@ -4,12 +4,10 @@
 use serde_json::{Map, Value};
 
 use super::config::Config;
-use super::keys::At;
+use super::keys::{At, QUANTISED};
 use crate::error::{Error, Result};
 use crate::formats::{HINT, Settings};
 
-/// Keys of config.json that describe quantised weights: of transformers, of compressed-tensors' early releases, and of MLX.
-pub const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 /// Keys that tell the bits of a weight.
 const BITS: [&str; 3] = ["bits", "num_bits", "w_bit"];
 
@@ -34,7 +32,7 @@ pub fn stored(what: &str, method: &str) -> Error {
 /// # Errors
 /// `unsupported` for what is not read.
 pub fn settings(c: &Config) -> Result<Settings> {
-    let Some((key, Value::Object(values))) = KEYS.into_iter().find_map(|key| Some((key, c.peek(key)?))) else {
+    let Some((key, Value::Object(values))) = QUANTISED.into_iter().find_map(|key| Some((key, c.peek(key)?))) else {
         return Ok(Settings::default());
     };
     if At::NothingQuantised.accepts(&Value::Object(values.clone())) || !describes(values) {
@@ -53,7 +51,7 @@ pub fn settings(c: &Config) -> Result<Settings> {
     }
     let settings = Settings::parse(&values, place, None)?;
     // Read, whatever else it holds.
-    c.without_effect(&KEYS);
+    c.without_effect(&QUANTISED);
     Ok(settings)
 }
 

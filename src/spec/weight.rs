@@ -40,6 +40,8 @@ pub struct StoredTensor {
     pub along: Along,
     /// How many weights it holds.
     pub weights: u64,
+    /// Of the codes of a weight, the format in words.
+    pub format: Option<String>,
 }
 
 impl PartialEq for TensorSpec {
@@ -112,7 +114,7 @@ impl TensorSpec {
         let Some(coding) = &self.coding else {
             let along = Along::rows(self.slice.is_some(), 1);
             let (name, shape) = (self.name.clone(), self.shape.clone());
-            return vec![StoredTensor { name, shape, dtype: None, along, weights }];
+            return vec![StoredTensor { name, shape, dtype: None, along, weights, format: None }];
         };
         let pieces = coding.pieces().iter().enumerate().map(|(place, piece)| StoredTensor {
             name: piece.name.clone(),
@@ -120,6 +122,7 @@ impl TensorSpec {
             dtype: Some(piece.dtype),
             along: piece.along,
             weights: if place == 0 { weights } else { 0 },
+            format: (place == 0).then(|| coding.words()),
         });
         pieces.collect()
     }

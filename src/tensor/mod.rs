@@ -2,6 +2,7 @@
 //!
 //! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
 
+mod codes;
 mod cpu;
 mod errors;
 mod gpu;
@@ -15,6 +16,7 @@ use crate::error::{Result, fault};
 
 use errors::ours;
 
+pub use codes::InCodes;
 pub use cpu::{View, change};
 
 /// Where tensors are and operations run.
@@ -72,6 +74,8 @@ pub fn write_timeline(devices: &[Device]) -> Result<()> {
 pub enum Tensor {
     Cpu(candle_core::Tensor),
     Cuda(Array),
+    /// The weight of a projection that stays in codes in the memory of the CPU.
+    Codes(InCodes),
 }
 
 impl Tensor {
@@ -111,6 +115,7 @@ impl Tensor {
         match self {
             Self::Cpu(x) => Ok(x),
             Self::Cuda(_) => fault!("expected a tensor in CPU memory, found one on a GPU"),
+            Self::Codes(_) => fault!("expected numbers, found codes"),
         }
     }
 
@@ -121,7 +126,7 @@ impl Tensor {
     pub fn cuda(&self) -> Result<&Array> {
         match self {
             Self::Cuda(x) => Ok(x),
-            Self::Cpu(_) => fault!("expected a tensor on a GPU, found one in CPU memory"),
+            Self::Cpu(_) | Self::Codes(_) => fault!("expected a tensor on a GPU, found one in CPU memory"),
         }
     }
 
@@ -137,18 +142,23 @@ impl Tensor {
                 x.download(bytemuck::cast_slice_mut(&mut values))?;
                 Ok(values)
             }
+            Self::Codes(x) => Ok(x.values()),
         }
     }
 
     /// All values of a tensor in the memory of the CPU, widened to f32.
     pub fn wide(&self) -> Result<Vec<f32>> {
-        Self::Cpu(ours(self.cpu()?.to_dtype(DType::F32))?).values()
+        match self {
+            Self::Codes(x) => Ok(x.values()),
+            _ => Self::Cpu(ours(self.cpu()?.to_dtype(DType::F32))?).values(),
+        }
     }
 
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Cpu(x) => x.dims(),
             Self::Cuda(x) => x.dims(),
+            Self::Codes(x) => x.dims(),
         }
     }
 
@@ -165,7 +175,7 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(ours(x.reshape(shape.into()))?)),
-            Self::Cuda(x) => x.reshaped(shape.into().dims()).map(Self::Cuda),
+            _ => self.cuda()?.reshaped(shape.into().dims()).map(Self::Cuda),
         }
     }
 
@@ -173,7 +183,7 @@ impl Tensor {
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(ours(x.narrow(0, first, count))?)),
-            Self::Cuda(x) => x.rows(first, count).map(Self::Cuda),
+            _ => self.cuda()?.rows(first, count).map(Self::Cuda),
         }
     }
 
@@ -183,7 +193,7 @@ impl Tensor {
             Self::Cpu(x) => {
                 Ok(Self::Cpu(ours(x.narrow(candle_core::D::Minus1, first, count).and_then(|x| x.contiguous()))?))
             }
-            Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
+            _ => gpu::columns(self.cuda()?, first, count).map(Self::Cuda),
         }
     }
 
@@ -205,7 +215,7 @@ impl Tensor {
                 let all = x.reshape((rows, 1, size)).and_then(|x| x.expand((rows, heads, size)));
                 Ok(Self::Cpu(ours(all.and_then(|x| x.contiguous()))?))
             }
-            Self::Cuda(_) => self.by_the_cpu(|x| x.for_each_head(heads)),
+            _ => self.by_the_cpu(|x| x.for_each_head(heads)),
         }
     }
 
@@ -223,7 +233,7 @@ impl Tensor {
     /// Where it is.
     pub fn device(&self) -> Device {
         match self {
-            Self::Cpu(_) => Device::Cpu,
+            Self::Cpu(_) | Self::Codes(_) => Device::Cpu,
             Self::Cuda(x) => Device::Cuda(x.context().clone()),
         }
     }
@@ -232,7 +242,7 @@ impl Tensor {
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
             Self::Cpu(x) => ours(x.slice_set(rows.cpu()?, 0, first)),
-            Self::Cuda(x) => x.set_rows(rows.cuda()?, first),
+            _ => self.cuda()?.set_rows(rows.cuda()?, first),
         }
     }
 
@@ -240,7 +250,7 @@ impl Tensor {
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(ours(x.clamp(-limit, limit))?)),
-            Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
+            _ => gpu::clamp(self.cuda()?, limit as f32).map(Self::Cuda),
         }
     }
 }

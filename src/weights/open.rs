@@ -1,9 +1,12 @@
 //! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
+use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use super::checkpoint::Checkpoint;
@@ -16,12 +19,12 @@ use crate::formats::{self, BESIDE_CONFIG, Header, Headers};
 use crate::hub::{self, ByteSource, Opened};
 use crate::outside;
 use crate::progress::note;
-use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo, StoredAs};
 use crate::spec::arch::{self, Names, Released};
 use crate::spec::config::{Config, EDITED};
 use crate::spec::inventory::{self, Part};
 use crate::spec::naming::Naming;
-use crate::spec::{self, Model, Role};
+use crate::spec::{self, Model, Role, StoredTensor};
 use crate::tensor::Device;
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -248,15 +251,43 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(Mode
     if let Some(checkpoint) = checkpoint {
         headers::check(checkpoint, spec, false)?;
     }
-    let (mut parameters, mut weight_bytes) = (0, 0);
+    let mut sizes = Sizes::default();
     for (tensor, role) in inventory::tensors(spec) {
-        if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name)) {
-            parameters += tensor.weights;
-            weight_bytes += inventory::released_bytes(&tensor, role);
+        let entry = checkpoint.as_ref().map(|checkpoint| checkpoint.entry(&tensor.name));
+        if entry.is_none_or(|entry| entry.is_some()) {
+            // Models are released in bf16.
+            let dtype = entry.flatten().map_or(Dtype::BF16, |entry| entry.dtype);
+            sizes.add(&tensor, dtype, inventory::released_bytes(&tensor, role));
         }
     }
-    let sizes = (parameters, weight_bytes);
     Ok((info(config, spec, (args, device), files.revision, sizes, Vec::new())?, described.notes()))
+}
+
+/// What the tensors of a model come to.
+#[derive(Default)]
+struct Sizes {
+    parameters: u64,
+    bytes: u64,
+    stored_as: BTreeMap<String, u64>,
+}
+
+impl Sizes {
+    fn add(&mut self, tensor: &StoredTensor, dtype: Dtype, bytes: u64) {
+        self.parameters += tensor.weights;
+        self.bytes += bytes;
+        if tensor.weights > 0 {
+            let format = tensor.format.clone().unwrap_or_else(|| dtype.to_string());
+            *self.stored_as.entry(format).or_default() += tensor.weights;
+        }
+    }
+
+    /// How the weights are stored, most of them first.
+    fn stored_as(self) -> Vec<StoredAs> {
+        let all = self.stored_as.into_iter().map(|(format, parameters)| StoredAs { format, parameters });
+        let mut all: Vec<StoredAs> = all.collect();
+        all.sort_by_key(|stored| Reverse(stored.parameters));
+        all
+    }
 }
 
 /// Looks at config and headers, as `open` would.
@@ -274,7 +305,7 @@ fn info(
     spec: &spec::Model,
     (args, device): (&LoadArgs, String),
     revision: Option<String>,
-    (parameters, weight_bytes): (u64, u64),
+    sizes: Sizes,
     files: Vec<FileHash>,
 ) -> Result<ModelInfo> {
     let (num_experts, num_experts_per_tok) = spec.experts();
@@ -287,9 +318,10 @@ fn info(
         vocab_size: spec.vocab_size,
         num_experts,
         num_experts_per_tok,
-        parameters,
+        parameters: sizes.parameters,
         active_parameters: inventory::active_parameters(spec),
-        weight_bytes,
+        weight_bytes: sizes.bytes,
+        weights_stored_as: sizes.stored_as(),
         dtype: args.dtype,
         device,
         chunk_layers: args.chunk_layers,
@@ -311,15 +343,14 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     // Where there are no weights, opening them says so.
     let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
     headers::check(&checkpoint, &spec, false)?;
-    let (mut parameters, mut weight_bytes) = (0, 0);
+    let mut sizes = Sizes::default();
     for (tensor, _) in inventory::tensors(&spec) {
         if let Some(entry) = checkpoint.entry(&tensor.name) {
-            parameters += tensor.weights;
-            weight_bytes += entry.bytes;
+            sizes.add(&tensor, entry.dtype, entry.bytes);
         }
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, sizes, hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

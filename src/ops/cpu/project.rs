@@ -6,18 +6,28 @@ use crate::error::{Result, fault};
 use crate::gemm::{self, Factor, Out, Rows, Values, Weight};
 use crate::memory;
 use crate::ops::operands::Projection;
-use crate::tensor::View;
+use crate::tensor::{InCodes, Tensor, View};
 
-/// The values of one projection.
+/// The operands of one projection.
 struct Views<'a> {
-    weight: View<'a>,
+    weight: Stored<'a>,
     bias: Option<View<'a>>,
+}
+
+/// A weight as it is in memory.
+enum Stored<'a> {
+    Numbers(View<'a>),
+    Codes(&'a InCodes),
 }
 
 impl<'a> Views<'a> {
     fn of(p: &Projection<'a>) -> Result<Self> {
         let bias = p.bias.map(|bias| View::of(bias.cpu()?)).transpose()?;
-        Ok(Self { weight: View::of(p.weight.cpu()?)?, bias })
+        let weight = match p.weight {
+            Tensor::Codes(codes) => Stored::Codes(codes),
+            weight => Stored::Numbers(View::of(weight.cpu()?)?),
+        };
+        Ok(Self { weight, bias })
     }
 }
 
@@ -26,19 +36,22 @@ pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut 
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
     let mut factors = Vec::new();
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
-        let values = match p.weight.cpu()?.dtype() {
-            DType::F32 => Values::F32(weight.values()?),
-            DType::BF16 => Values::Bf16(weight.values()?),
-            other => fault!("a weight in {other:?} is neither f32 nor bf16"),
+        let values = match weight {
+            Stored::Codes(codes) => Values::Codes(*codes),
+            Stored::Numbers(view) => match p.weight.cpu()?.dtype() {
+                DType::F32 => Values::F32(view.values()?),
+                DType::BF16 => Values::Bf16(view.values()?),
+                other => fault!("a weight in {other:?} is neither f32 nor bf16"),
+            },
         };
         let (input, out) = p.sizes()?;
         let w = Weight { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
         let bias = bias.as_ref().map(View::values).transpose()?;
         factors.push(Factor { w, bias, y: Out { values: y, stride: out } });
     }
-    // Weights that are read together are stored alike.
-    let all_bf16 = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
-    gemm::multiply(gemm::Kind::best(rounded && all_bf16), x, &mut factors);
+    // Weights that are read together are stored alike. Where x may be rounded, what codes stand for may be as well.
+    let narrow = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_) | Values::Codes(_)));
+    gemm::multiply(gemm::Kind::best(rounded && narrow), x, &mut factors);
     Ok(())
 }
 

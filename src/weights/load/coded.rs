@@ -1,15 +1,17 @@
 //! Weights in codes: the bytes of their pieces, and the values that a format makes of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::DType;
 use half::bf16;
+use safetensors::Dtype;
 
-use super::{Loader, on_gpus};
+use super::{Loader, on_gpus, resident_dtype, stays_in_codes};
 use crate::error::{Error, Kind, Result};
 use crate::formats::{Coding, Decoded, Wrong};
 use crate::spec::inventory::Part;
-use crate::tensor::{Tensor, gpus};
+use crate::tensor::{Device, InCodes, Tensor, gpus};
 use crate::vector::vectorised;
 use crate::weights::checkpoint::Entry;
 
@@ -17,8 +19,8 @@ use crate::weights::checkpoint::Entry;
 const DAMAGED: &str = "the weights are damaged: every result computed from them would be meaningless";
 
 impl Loader<'_> {
-    /// A part in codes, as numbers of this type, for each device.
-    pub(super) fn coded(&self, coding: &dyn Coding, part: &Part, to: DType) -> Result<Vec<Tensor>> {
+    /// A part in codes, for each device: as numbers of a type, or as it stays in memory.
+    pub(super) fn coded(&self, coding: &Arc<dyn Coding>, part: &Part, to: Option<DType>) -> Result<Vec<Tensor>> {
         let weight = &part.weight;
         let (rows, window, shape) = (weight.own_rows(), weight.window(), weight.loaded_shape());
         let stored = weight.stored();
@@ -27,6 +29,8 @@ impl Loader<'_> {
             Ok((entry, weight.own_bytes(tensor, entry.bytes)))
         });
         let ranges = ranges.collect::<Result<Vec<_>>>()?;
+        let stays = to.is_none() && matches!(self.devices, [Device::Cpu]) && stays_in_codes(part);
+        let to = to.unwrap_or(resident_dtype(part, Dtype::F32));
         if let (Some(gpus), Some(kernel), true) = (gpus(self.devices), coding.kernel(), to == DType::BF16) {
             return Ok(on_gpus(self.unpacked_on_gpus(&gpus, kernel, &ranges, &shape)?));
         }
@@ -34,8 +38,13 @@ impl Loader<'_> {
             self.stored::<u8>(entry, range.start, (range.end - range.start) as usize)
         };
         let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
-        let decoded =
-            coding.decode(&pieces, window.len()).map_err(|wrong| self.wrong(ranges[wrong.piece].0, &wrong))?;
+        let wrong = |wrong: Wrong| self.wrong(ranges[wrong.piece].0, &wrong);
+        if let (true, Some(by), [out, input]) = (stays, coding.rows(), &shape[..]) {
+            let kept = by.kept(pieces, window.len()).map_err(wrong)?;
+            let codes = InCodes::new(coding.clone(), kept, rows.start - window.start, [*out, *input]);
+            return Ok(vec![Tensor::Codes(codes)]);
+        }
+        let decoded = coding.decode(&pieces, window.len()).map_err(wrong)?;
         let input = shape.last().copied().unwrap_or(1);
         let own = (rows.start - window.start) * input..(rows.end - window.start) * input;
         let codes = ranges[0].0;

@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoint, Entry};
 use crate::error::{Error, Kind, Result};
 use crate::memory;
 use crate::spec::inventory::Part;
-use crate::spec::{Role, TensorSpec};
+use crate::spec::{Role, StoredTensor, TensorSpec};
 use crate::tensor::gpus;
 use crate::tensor::{Device, Tensor};
 use crate::vector::vectorised;
@@ -21,10 +21,28 @@ use crate::vector::vectorised;
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
 
+/// Bytes of a part once loaded, on the CPU or on a GPU; `stored` is the type of plain floats.
+pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
+    if !gpu && stays_in_codes(part) {
+        let bytes = |tensor: StoredTensor| {
+            let whole = tensor.shape.iter().product::<usize>() * tensor.dtype.map_or(0, |dtype| dtype.bitsize()) / 8;
+            let own = part.weight.own_bytes(&tensor, whole as u64);
+            (own.end - own.start) as usize
+        };
+        return part.stored().into_iter().map(bytes).sum();
+    }
+    part.elements() * resident_dtype(part, stored).size_in_bytes()
+}
+
+/// Whether a part stays in codes in the memory of the CPU: products make numbers of them where they use them.
+fn stays_in_codes(part: &Part) -> bool {
+    !part.role.in_f32() && part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some())
+}
+
 /// The dtype in which a part stays in memory: bf16 stays bf16 (products widen it, exactly), codes become bf16 where that holds all
 /// their values, all else is f32. No weight is ever narrowed: a model with rounded weights is another model, whose router may
 /// choose other experts. `stored` is the type of plain floats.
-pub fn resident_dtype(part: &Part, stored: Dtype) -> DType {
+fn resident_dtype(part: &Part, stored: Dtype) -> DType {
     let narrow = part.weight.coding.as_ref().map_or(stored == Dtype::BF16, |coding| coding.exact_in_bf16());
     if narrow && !part.role.in_f32() { DType::BF16 } else { DType::F32 }
 }
@@ -40,7 +58,7 @@ impl Loader<'_> {
         let Part { weight, role } = part;
         let shape = weight.loaded_shape();
         if let Some(coding) = &weight.coding {
-            return self.coded(&**coding, part, resident_dtype(part, Dtype::F32));
+            return self.coded(coding, part, None);
         }
         let tensor = &weight.stored()[0];
         let entry = self.checkpoint.readable(tensor)?;
@@ -55,14 +73,14 @@ impl Loader<'_> {
     pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
         let first = &part.stored()[0];
         let entry = self.checkpoint.expect(&first.name, &first.shape)?;
-        Ok(part.elements() * resident_dtype(part, entry.dtype).size_in_bytes())
+        Ok(resident_bytes(part, entry.dtype, gpus(self.devices).is_some()))
     }
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
     pub fn rows(&self, tensor: &TensorSpec, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
         let part = Part { weight: tensor.rows(first, count), role: Role::ToResidual };
         if let Some(coding) = &tensor.coding {
-            return self.coded(&**coding, &part, dtype.unwrap_or(resident_dtype(&part, Dtype::F32)));
+            return self.coded(coding, &part, dtype);
         }
         let stored = &tensor.stored()[0];
         let entry = self.checkpoint.readable(stored)?;
