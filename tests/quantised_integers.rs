@@ -125,8 +125,10 @@ fn a_zero_that_gptq_cannot_store_is_refused() {
     let tensor = format!("{Q}.qzeros");
     let overflown = |array: &mut Array| array.data[0] |= 0x0f;
     refused(&damaged(GPTQ, at(&tensor, overflown), as_it_is), &[&tensor, "15"]);
-    let second = damaged("gptq_v2_qwen3_moe", at(&tensor, overflown), as_it_is);
-    opened(&second.path("model")).unwrap();
+    for spelt in ["gptq_v2", "GPTQ_V2"] {
+        let second = damaged("gptq_v2_qwen3_moe", at(&tensor, overflown), set(&["checkpoint_format"], json!(spelt)));
+        decoded(&opened(&second.path("model")).unwrap());
+    }
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let name = look.beside("bias");
     let bias = look.header(&name).filter(|_| !look.in_model(&name));
     let bias = bias.map(|found| affine::aside(look, &name, found, FLOATS, &[out])).transpose()?.map(&mut add);
-    let offset = if look.settings.checkpoint_format() == Some("gptq_v2") { 0 } else { 1 };
+    let second = look.settings.checkpoint_format().is_some_and(|format| format.eq_ignore_ascii_case("gptq_v2"));
+    let offset = if second { 0 } else { 1 };
     let row_bytes = affine::words(input, bits) * (WORD_BITS / 8);
     let integers =
         Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale: pieces[SCALES_AT].dtype };

@@ -24,10 +24,6 @@ const METHODS: &[&str] =
 /// Bits of integers that are read: no code of so many crosses a word.
 pub const BITS: [usize; 3] = [2, 4, 8];
 
-/// Versions of GPTQ, and the layout of AWQ, that are read.
-const GPTQ_FORMATS: &[&str] = &["gptq", "gptq_v2"];
-const AWQ_VERSIONS: &[&str] = &["gemm"];
-
 /// AutoRound's names of the layouts of GPTQ and AWQ.
 const AUTO_ROUND: &[&str] = &["auto_round:auto_gptq", "auto_gptq", "auto_round:auto_awq", "auto_awq"];
 
@@ -248,12 +244,12 @@ impl Settings {
                     );
                 }
                 one_of("pack_dtype", &["int32"])?;
-                CHECKPOINT_FORMAT.iter().try_for_each(|key| one_of(key, GPTQ_FORMATS))
+                CHECKPOINT_FORMAT.iter().try_for_each(|key| one_of(key, &["gptq", "gptq_v2"]))
             }
             "awq" => {
                 bits("bits", self.number("bits"), &[4])?;
-                one_of("version", AWQ_VERSIONS)?;
-                CHECKPOINT_FORMAT.iter().try_for_each(|key| one_of(key, AWQ_VERSIONS))
+                one_of("version", &["gemm"])?;
+                CHECKPOINT_FORMAT.iter().try_for_each(|key| one_of(key, &["gemm"]))
             }
             "auto-round" => {
                 one_of("data_type", &["int"])?;
@@ -318,7 +314,7 @@ impl Settings {
     pub fn is_packed_as(&self, layout: &str) -> bool {
         match self.text("packing_format") {
             _ if self.is(layout) => true,
-            Some(format) => self.is("auto-round") && format.ends_with(layout),
+            Some(format) => self.is("auto-round") && format.to_ascii_lowercase().ends_with(layout),
             None => self.is("auto-round") && layout == "gptq",
         }
     }
