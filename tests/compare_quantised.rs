@@ -78,6 +78,9 @@ fn a_model_and_its_quantised_form() {
     assert!(losses[0] != losses[1] && (statistic - (losses[1] - losses[0])).abs() < 1e-6, "{losses:?} {statistic}");
     assert_eq!(tests[3]["sizes"], json!([3, 3]));
     assert!(first.stdout.contains("d_z"), "{}", first.stdout);
+    let row = |measure: &str| whole["rows"].as_array().unwrap().iter().find(|row| row["measure"] == measure).unwrap();
+    let stored = row("most weights are");
+    assert_eq!((&stored["base"], &stored["quantised"]), (&json!("BF16"), &json!("INT8, one scale for each row")));
 }
 
 #[test]
