@@ -8,6 +8,7 @@ mod float;
 mod format;
 mod fp8;
 mod look;
+mod modules;
 pub mod mxfp4;
 mod nvfp4;
 mod piece;
