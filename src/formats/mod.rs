@@ -13,6 +13,7 @@ mod fp8;
 mod gptq;
 mod int8;
 mod look;
+mod modules;
 pub mod mxfp4;
 mod nvfp4;
 mod packed_int;

@@ -3,9 +3,11 @@
 //! Only what the tensors cannot tell is taken from here, and what contradicts them is refused. Lists of modules that are not
 //! quantised need not be obeyed: which weight is stored how, its tensors tell. They count where there is a config alone.
 
-use regex::Regex;
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
+use super::modules::{Modules, parts, spellings};
 use crate::error::{Error, Result};
 use crate::plain::plain;
 
@@ -65,9 +67,6 @@ const PLAIN: &[&str] =
 /// Keys of the version of GPTQ's format, and of what GPTQModel writes for others.
 const CHECKPOINT_FORMAT: [&str; 2] = ["checkpoint_format", "format"];
 
-/// What stands before the names of a language model in a larger one.
-const NESTED: [&str; 3] = ["model.language_model.", "language_model.model.", "language_model."];
-
 /// Characters of a value that a message shows.
 const SHOWN: usize = 60;
 
@@ -79,13 +78,17 @@ pub struct Settings {
     values: Map<String, Value>,
     method: Option<String>,
     groups: Vec<Group>,
+    /// Modules that a release leaves plain.
+    plain: Modules,
+    /// ModelOpt's algorithm for a layer where algorithms are mixed.
+    algorithms: HashMap<String, String>,
 }
 
 /// Settings of some modules (compressed-tensors, ModelOpt).
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Classes, names, and patterns behind `re:`.
-    targets: Vec<String>,
+    /// Classes and modules.
+    targets: Modules,
     /// compressed-tensors' name of the layout, where groups have their own.
     pub format: Option<String>,
     /// Those of the weights.
@@ -109,11 +112,6 @@ impl Group {
     pub fn numbers(&self, key: &str) -> Option<Vec<usize>> {
         numbers(self.weights.get(key)?)
     }
-
-    /// Whether a target names this module, or a pattern of it does.
-    fn names(&self, module: &str) -> bool {
-        self.targets.iter().any(|target| matches(target, module))
-    }
 }
 
 fn numbers(value: &Value) -> Option<Vec<usize>> {
@@ -124,26 +122,12 @@ fn numbers(value: &Value) -> Option<Vec<usize>> {
     }
 }
 
-/// Whether an entry of a list means this module, which larger models call otherwise than the language model in them.
-fn matches(entry: &str, module: &str) -> bool {
-    let inner = module.strip_prefix("model.").unwrap_or(module);
-    means(entry, module) || NESTED.iter().any(|prefix| means(entry, &format!("{prefix}{inner}")))
-}
-
-/// Whether an entry means a module: by name, by the beginning or the end of its name, by a pattern behind `re:` from the beginning of
-/// the name, or with `*` for anything.
-fn means(entry: &str, module: &str) -> bool {
-    if let Some(pattern) = entry.strip_prefix("re:") {
-        return Regex::new(&format!("^(?:{pattern})")).is_ok_and(|pattern| pattern.is_match(module));
-    }
-    if entry.contains('*') {
-        let pattern = entry.split('*').map(regex::escape).collect::<Vec<_>>().join(".*");
-        return Regex::new(&format!("^{pattern}$")).is_ok_and(|pattern| pattern.is_match(module));
-    }
-    // Whole parts of a name only: "gate" is a router, and no `gate_proj`.
-    let ends =
-        |long: &str, short: &str| long == short || long.strip_suffix(short).is_some_and(|rest| rest.ends_with('.'));
-    ends(module, entry) || module.strip_prefix(entry).is_some_and(|rest| rest.starts_with('.'))
+/// Modules that stay plain by settings of their own: GPTQModel has patterns for them, AutoRound as many bits as plain numbers have.
+fn exceptions(values: &Map<String, Value>) -> Vec<Value> {
+    let map = |key: &str| values.get(key).and_then(Value::as_object).into_iter().flatten();
+    let patterns = map("dynamic").filter_map(|(key, _)| Some(format!("re:{}", key.strip_prefix("-:")?).into()));
+    let wide = |own: &Value| own.get("bits").and_then(Value::as_u64).is_some_and(|bits| bits >= 16);
+    patterns.chain(map("extra_config").filter(|(_, own)| wide(own)).map(|(key, _)| key.as_str().into())).collect()
 }
 
 impl Settings {
@@ -170,13 +154,19 @@ impl Settings {
         });
         let object = |value: &Value, key: &str| value.get(key).and_then(Value::as_object).cloned();
         let group = |value: &Value| Group {
-            targets: strings(value.get("targets")),
+            targets: Modules::of(list(value.get("targets"))),
             format: value.get("format").and_then(Value::as_str).map(str::to_string),
             weights: object(value, "weights").unwrap_or_default(),
         };
         let groups = values.get("config_groups").and_then(Value::as_object);
         let groups = groups.map(|groups| groups.values().map(group).collect()).unwrap_or_default();
-        let settings = Self { place, values: values.clone(), method, groups };
+        let exceptions = exceptions(values);
+        let plain = Modules::of(PLAIN.iter().flat_map(|key| list(values.get(*key))).chain(&exceptions));
+        let layers = values.get("quantized_layers").and_then(Value::as_object).into_iter().flatten();
+        let algorithm =
+            |(name, layer): (&String, &Value)| Some((name.clone(), layer.get("quant_algo")?.as_str()?.to_string()));
+        let algorithms = layers.filter_map(algorithm).collect();
+        let settings = Self { place, values: values.clone(), method, groups, plain, algorithms };
         settings.check()?;
         Ok(settings)
     }
@@ -338,8 +328,8 @@ impl Settings {
 
     /// The group of a module: the first that names it, else the first that is for all.
     pub fn group(&self, module: &str) -> Option<&Group> {
-        let all = |group: &&Group| group.targets.is_empty() || group.targets.iter().any(|target| target == "Linear");
-        self.groups.iter().find(|group| group.names(module)).or_else(|| self.groups.iter().find(all))
+        let all = |group: &&Group| group.targets.is_empty() || group.targets.names("Linear");
+        self.groups.iter().find(|group| group.targets.mean(module)).or_else(|| self.groups.iter().find(all))
     }
 
     /// compressed-tensors' name of the layout of a module's weight.
@@ -349,31 +339,19 @@ impl Settings {
 
     /// ModelOpt's algorithm for a module: that of the layer where algorithms are mixed.
     pub fn algorithm(&self, module: &str) -> Option<&str> {
-        let mixed = self.get("quantized_layers").and_then(Value::as_object).and_then(|layers| {
-            let (_, layer) = layers.iter().find(|(name, _)| matches(name, module))?;
-            layer.get("quant_algo")?.as_str()
-        });
+        let known = |module: &String| parts(module).find_map(|part| self.algorithms.get(part)).map(String::as_str);
+        let mixed = if self.algorithms.is_empty() { None } else { spellings(module).iter().find_map(known) };
         mixed.or_else(|| self.text("quant_algo").filter(|algorithm| *algorithm != "MIXED_PRECISION"))
     }
 
     /// Whether a release leaves the weight of this module plain, as far as its lists tell.
     pub fn leaves_plain(&self, module: &str) -> bool {
-        let listed = |key: &&str| strings(self.get(key)).iter().any(|entry| matches(entry, module));
-        let map = |key: &str| self.get(key).and_then(Value::as_object).into_iter().flatten();
-        // GPTQModel has patterns, AutoRound more bits.
-        let minus =
-            |key: &String| key.strip_prefix("-:").is_some_and(|pattern| matches(&format!("re:{pattern}"), module));
-        let wide = |own: &Value| own.get("bits").and_then(Value::as_u64).is_some_and(|bits| bits >= 16);
-        self.method.is_none()
-            || PLAIN.iter().any(|key| listed(key))
-            || map("dynamic").any(|(key, _)| minus(key))
-            || map("extra_config").any(|(key, own)| wide(own) && matches(key, module))
+        self.method.is_none() || self.plain.mean(module)
     }
 }
 
-fn strings(value: Option<&Value>) -> Vec<String> {
-    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(|entry| entry.as_str().map(str::to_string)).collect()
+fn list(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Whether a setting is empty all the way down.
