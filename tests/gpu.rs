@@ -37,6 +37,13 @@ fn every_architecture_agrees_with_transformers() {
 }
 
 #[test]
+fn quantised_models_agree_with_transformers_on_one_gpu_and_on_several() {
+    for device in ["cuda:0", "cuda:2,0"] {
+        pass(device, &["quantised::quantised_models_agree_with_transformers_on_the_decoded_weights"]);
+    }
+}
+
+#[test]
 fn outlier_features_are_the_same_in_bf16() {
     pass("cuda:0", &["precision::every_architecture_keeps_its_outlier_features_in_bf16"]);
 }

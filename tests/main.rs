@@ -31,6 +31,9 @@ mod launches;
 mod observers;
 mod oracle;
 mod precision;
+mod quantised;
+mod quantised_integers;
+mod quantised_random;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;
@@ -49,6 +52,7 @@ mod text;
 
 /// What scripts can say, how they fail, how they run side by side.
 mod command_line;
+mod compare_quantised;
 mod completions;
 mod defaults;
 mod diagnostics;

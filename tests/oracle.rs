@@ -170,7 +170,7 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-fn check(folder: &Path) {
+pub fn check(folder: &Path) {
     let name = name(folder);
     let (acts, full) = run(folder, ComputeDtype::F32);
     let (worst, at) = compare(folder, &full);
@@ -180,7 +180,7 @@ fn check(folder: &Path) {
 }
 
 /// What the engine shows of the first sequence is what the same description says number by number, in f64.
-fn check_second_opinion(folder: &Path) {
+pub fn check_second_opinion(folder: &Path) {
     let (_, full) = run(folder, ComputeDtype::F32);
     let ids = TokenSource::IdsSafetensors {
         path: folder.join("reference.safetensors").display().to_string(),

@@ -128,6 +128,23 @@ fn an_adapter_beside_a_model_is_not_applied_and_said_so() {
 }
 
 #[test]
+fn an_index_without_any_of_the_files_that_it_names() {
+    let project = llama();
+    for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+        std::fs::remove_file(project.path(&format!("model/{shard}"))).unwrap();
+    }
+    let message = "model.safetensors.index.json names 2 files of weights, and none of them is there";
+    told(&project, message, "fetch the files that it names");
+    // That of the base model, beside an adapter.
+    project.file("model/adapter_config.json", LORA).file("model/adapter_model.safetensors", "…");
+    told(
+        &project,
+        "an adapter (LORA, adapter_config.json) for the model \"meta-llama/Llama-3.1-8B\", not a model by itself",
+        "merge_and_unload().save_pretrained(FOLDER)",
+    );
+}
+
+#[test]
 fn weights_in_other_formats() {
     for (files, format, hint) in [
         (&["model.pt"][..], "model.pt, a PyTorch file", "called pytorch_model.bin"),
@@ -259,33 +276,33 @@ fn with_config(change: impl FnOnce(&mut Value)) -> Project {
 #[test]
 fn quantised_models_by_their_config() {
     for (key, settings, told_as) in [
-        ("quantization_config", json!({ "quant_method": "gptq", "bits": 4, "group_size": 128 }), "(gptq, 4 bits)"),
-        ("quantization_config", json!({ "quant_method": "awq", "bits": 4, "version": "gemm" }), "(awq, 4 bits)"),
-        ("quantization_config", json!({ "quant_method": "fp8", "activation_scheme": "dynamic" }), "(fp8)"),
+        ("quantization_config", json!({ "quant_method": "aqlm" }), "`quant_method` \"aqlm\""),
+        ("quantization_config", json!({ "quant_method": "hqq", "bits": 4 }), "`quant_method` \"hqq\""),
+        ("quantization_config", json!({ "quant_method": "fp8", "fmt": "e5m2" }), "`fmt` \"e5m2\""),
         (
-            "quantization_config",
-            json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }),
-            "(bitsandbytes, 4 bits)",
+            "compression_config",
+            json!({ "quant_method": "compressed-tensors", "format": "marlin-24" }),
+            "`format` \"marlin-24\"",
         ),
-        (
-            "quantization_config",
-            json!({ "quant_method": "compressed-tensors", "format": "float-quantized" }),
-            "(compressed-tensors)",
-        ),
-        ("quantization_config", json!({ "quant_method": "mxfp4" }), "(mxfp4)"),
-        ("quantization_config", json!({ "group_size": 64, "bits": 4 }), "(no method named, 4 bits)"),
+        ("quantization_config", json!({ "group_size": 64, "bits": 4 }), "name no `quant_method`"),
         ("quantization", json!({ "group_size": 64, "bits": 8 }), "(MLX, 8 bits)"),
     ] {
         let project = with_config(|config| config[key] = settings);
-        let message = format!("config.json: the weights are quantised {told_as}");
-        told(&project, &message, "the files are good, but of quantised weights only the MXFP4 of gpt-oss is read");
+        let place = format!("config.json: `{key}`: the weights are quantised");
+        told(&project, &place, "the files are good, but of quantised weights only those that docs/quantised.md lists");
+        told_here(&project, told_as, "the files are good");
     }
-    let project = Project::new();
-    project.copy("tests/fixtures/gpt_oss", "model");
-    let mut config = project.json("model/config.json");
-    config["quantization_config"] = json!({ "quant_method": "bitsandbytes", "load_in_4bit": true });
-    project.file("model/config.json", config.to_string());
-    told(&project, "the weights are quantised (bitsandbytes, 4 bits)", "the files are good");
+}
+
+/// A config that announces what the files do not have: weights are plain where their tensors are.
+#[test]
+fn settings_of_quantised_weights_around_plain_ones_change_nothing() {
+    for settings in
+        [json!({ "quant_method": "fp8", "weight_block_size": [128, 128] }), json!({ "quant_method": "mxfp4" })]
+    {
+        let project = with_config(|config| config["quantization_config"] = settings);
+        project.script("print(load_model(\"model\").num_layers)").ends(0);
+    }
 }
 
 /// Without a word in the config, what stands beside a weight says how it is quantised.
@@ -293,15 +310,9 @@ fn quantised_models_by_their_config() {
 fn quantised_models_by_their_tensors() {
     let stem = "model.layers.1.mlp.up_proj";
     let weight = format!("{stem}.weight");
-    for (dtype, beside, method) in [
-        (None, &["qweight", "qzeros", "scales"][..], "GPTQ or AWQ"),
-        (Some(Dtype::U8), &["weight.absmax", "weight.quant_map"], "bitsandbytes, 4 bits"),
-        (Some(Dtype::I8), &["SCB"], "bitsandbytes, 8 bits"),
-        (Some(Dtype::F8_E4M3), &["weight_scale_inv"], "FP8"),
-        (Some(Dtype::F8_E4M3), &["weight_scale"], "FP8"),
-        (Some(Dtype::U32), &["scales", "biases"], "MLX"),
-        (None, &["weight_packed", "weight_scale"], "compressed-tensors"),
-    ] {
+    for (dtype, beside, method) in
+        [(Some(Dtype::U32), &["scales", "biases"][..], "MLX"), (None, &["W_q", "meta"], "HQQ")]
+    {
         let project = llama();
         checkpoint::change(&project.path(SHARD), |arrays| {
             let array = arrays.remove(&weight).unwrap();
@@ -313,7 +324,7 @@ fn quantised_models_by_their_tensors() {
                 arrays.insert(format!("{stem}.{name}"), Array::new(Dtype::U8, &[4], vec![0; 4]));
             }
         });
-        told(&project, &format!("the weight is quantised ({method})"), "the files are good");
+        told(&project, &format!("quantised ({method})"), "the files are good");
     }
 }
 
@@ -328,7 +339,7 @@ fn a_weight_that_cannot_be_read_is_found_before_anything_is_read() {
                 let array = arrays.get_mut(weight).unwrap();
                 *array = Array::new(Dtype::F8_E4M3, &array.shape.clone(), vec![0; array.data.len() / 2]);
             },
-            "is F8_E4M3, expected F32, BF16 or F16",
+            "is FP8 (F8_E4M3), and `model.layers.1.mlp.up_proj.weight_scale_inv` is missing",
         ),
         (&|arrays| drop(arrays.remove(weight).unwrap()), "`model.layers.1.mlp.up_proj.weight` is missing"),
         (
@@ -363,7 +374,7 @@ fn no_machine_is_rented_for_a_model_that_cannot_be_read() {
     });
     project.file("script.rhai", "provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", model: #{ id: \"model\" } });");
     let outcome = Outcome::of(runpod::command(&project, &fake, &["run", "script.rhai"]).output().unwrap()).ends(FAILED);
-    assert!(outcome.stderr.contains("is F8_E5M2, expected F32, BF16 or F16"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is F8_E5M2, expected F8_E4M3"), "{}", outcome.stderr);
     assert_eq!(fake.created(), 0);
 }
 
@@ -380,7 +391,7 @@ fn a_large_model_that_cannot_be_read_is_not_downloaded() {
     let hub = Hub::start().with(ID, Model::Folder(project.path("model")));
     let user = Project::new();
     let outcome = hub.run(&user, &format!("load_model(\"{ID}\");"), None).ends(FAILED);
-    assert!(outcome.stderr.contains("is F8_E4M3, expected F32, BF16 or F16"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is FP8 (F8_E4M3), and"), "{}", outcome.stderr);
     let sent: u64 = hub.cdn.sent().values().flatten().map(|(_, bytes)| bytes).sum();
     assert!(sent < 100_000, "{sent} bytes were fetched");
 }

@@ -11,7 +11,8 @@ use crate::hub::Announcement;
 use crate::memory;
 use crate::ops::{self, Projection};
 use crate::record::Tokens;
-use crate::spec::{MaxPositions, inventory};
+use crate::spec::inventory::{self, Part};
+use crate::spec::{MaxPositions, Role, TensorSpec};
 use crate::tensor::{Device, Tensor};
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
@@ -49,15 +50,16 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
     let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let table = &model.spec.embedding;
     let width = table.shape[1];
-    let entry = model.checkpoint.expect(&table.name, &table.shape)?;
-    let row_bytes = entry.bytes / table.shape[0] as u64;
     let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
     let used: Vec<u32> = used.into_iter().collect();
-    *needed += used.len() as u64 * row_bytes;
     let runs: Vec<&[u32]> = used.chunk_by(|a, b| a + 1 == *b).collect();
-    let range = |run: &&[u32]| entry.part(run[0] as u64 * row_bytes..(run[0] as u64 + run.len() as u64) * row_bytes);
+    let mut ranges = Vec::new();
+    for run in &runs {
+        ranges.extend(model.checkpoint.part_ranges(&rows_of(table, run[0] as usize, run.len()))?);
+    }
+    *needed += ranges.iter().map(|range| range.range.end - range.range.start).sum::<u64>();
     let mut ahead = model.checkpoint.ahead();
-    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges: runs.iter().map(range).collect() });
+    ahead.expect(Announcement { order: 0, max_gap: ROW_GAP, ranges });
     let mut rows: Vec<f32> = memory::uninit_vec(used.len() * width);
     let mut rest = rows.as_mut_slice();
     let places = runs.iter().map(|run| rest.split_off_mut(..run.len() * width).expect("a place for every row"));
@@ -83,13 +85,17 @@ pub fn embed(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Vec
         let length = tokens.info.sequence_length;
         let values = loader.rows(&positions.weight, positions.offset, length, Some(DType::F32))?.remove(0);
         let values = values.values()?;
-        let table = &positions.weight;
-        *needed += model.checkpoint.expect(&table.name, &table.shape)?.bytes / table.shape[0] as u64 * length as u64;
+        *needed += model.stored_bytes(&rows_of(&positions.weight, positions.offset, length))?;
         for sequence in hidden.chunks_exact_mut(length * width) {
             sequence.iter_mut().zip(&values).for_each(|(hidden, position)| *hidden += position);
         }
     }
     apply_embedding_norm(model, loader, hidden, needed)
+}
+
+/// Rows of a table, as a part to read.
+fn rows_of(table: &TensorSpec, first: usize, count: usize) -> Part {
+    Part { weight: table.rows(first, count), role: Role::Parameter }
 }
 
 /// Applies the norm after the embeddings, if there is one, to `hidden` [tokens, hidden].

@@ -20,7 +20,7 @@ use crate::threads;
 use crate::vocabulary::Span;
 use crate::weights::Described;
 use crate::weights::headers;
-use crate::weights::load::resident_dtype;
+use crate::weights::load::resident_bytes;
 
 /// The largest number of values that all layers compute for all tokens in one tensor: 2^53.
 const MAX_VALUES: f64 = 9.0e15;
@@ -52,12 +52,13 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     check_size(&spec, args)?;
     let skipped = if args.logits { 0 } else { unread_bytes(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
-    let size = |part: &Part| {
+    let resident = |part: &Part, gpu: bool| {
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
         // Models are usually released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
-        part.elements() * resident_dtype(part.role, stored).size_in_bytes()
+        resident_bytes(part, stored, gpu)
     };
+    let (size, size_there) = (|part: &Part| resident(part, false), |part: &Part| resident(part, true));
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     let mut plan = BatchPlan::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
@@ -70,7 +71,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
     let shared = EstimateArgs { num_sequences: share, ..args.clone() };
     let gpu_plan = BatchPlan { sequences: plan.sequences.min(share.div_ceil(ROUNDS)), ..plan.clone() };
-    let on_gpu = Phases { plan: &gpu_plan, args: &shared, gpu: Some(model.dtype), ..phases }.peak();
+    let on_gpu = Phases { plan: &gpu_plan, args: &shared, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
     // Weights that have arrived from the hub but are not read yet.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;

@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::hub::Announcement;
 use crate::ops::{self, Projection};
 use crate::progress::Progress;
-use crate::spec::{BeforeHead, Model};
+use crate::spec::inventory::Part;
+use crate::spec::{BeforeHead, Model, Role};
 use crate::tensor::Tensor;
 use crate::vocabulary::Order;
 use crate::weights::load::Loader;
@@ -49,8 +50,8 @@ pub fn head(
     // the next token.
     let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
     let mut ahead = loader.checkpoint.ahead();
-    let entry = loader.checkpoint.expect(&model.head.name, &model.head.shape)?;
-    ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: vec![entry.part(0..entry.bytes)] });
+    let whole = Part { weight: model.head.clone(), role: Role::ToResidual };
+    ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: loader.checkpoint.part_ranges(&whole)? });
     for first in (0..vocab).step_by(block) {
         if progress.interrupted() {
             return Err(crate::error::Error::interrupted());

@@ -7,7 +7,7 @@ use super::extract::{Mode, extract_as};
 use super::observe::{LadderFold, Observer};
 use super::pass::ReadAhead;
 use crate::error::Result;
-use crate::formats::mxfp4::{BLOCK_BYTES, MXFP4};
+use crate::formats::mxfp4::{BLOCK_BYTES, dequantise};
 use crate::ops::{self, Attend, FeedForward, Projection};
 use crate::progress::Progress;
 use crate::record::{Activations, DEFAULT_LADDER, ExtractArgs, Site, SiteId, Tokens};
@@ -128,9 +128,8 @@ pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
 pub fn mxfp4(blocks: usize) -> Work {
     let codes: Vec<u8> = (0..blocks * BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
     let scales: Vec<u8> = (0..blocks).map(|i| 120 + (i % 8) as u8).collect();
-    let pieces = [codes, scales];
     Box::new(move || {
-        std::hint::black_box((MXFP4.decode)(&pieces));
+        std::hint::black_box(dequantise(&codes, &scales));
     })
 }
 

@@ -1,42 +1,113 @@
 //! What a way of storing weights is: which tensors, and how their bytes become values.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use half::bf16;
 
-/// A way of storing the weight [.., out, in] of a projection in several tensors of bytes.
+use super::look::Look;
+use super::piece::{Announced, Piece};
+use crate::error::Result;
+
+/// A way of storing the weight [out, in] of a projection, or a stack [experts, out, in] of such, in tensors of codes and scales.
 pub struct Format {
-    /// As `quant_method` in config.json has it.
+    /// As people call it.
     pub name: &'static str,
-    /// The tensors that hold a weight of this shape together.
-    pub pieces: fn(shape: &[usize]) -> Vec<Piece>,
-    /// The values of one matrix [out, in] from the bytes of its pieces, in their order. Every value is exact.
-    pub decode: fn(pieces: &[Vec<u8>]) -> Vec<bf16>,
-    /// What does the same on a GPU.
-    pub kernel: Kernel,
+    /// How the weight is stored, if it is stored so: decided by names, types and shapes of the tensors at hand, with settings for what
+    /// these cannot tell.
+    ///
+    /// # Errors
+    /// Where the weight is stored so, and a tensor is missing or has another shape than the weight, or a setting says otherwise.
+    pub detect: fn(&Look) -> Result<Option<Arc<dyn Coding>>>,
+    /// The tensors that a release with these settings has for a weight that it quantises; none where the settings are not of this
+    /// format. For plans that are made from a config alone.
+    pub announced: fn(&Look) -> Option<Vec<Announced>>,
+}
+
+/// How one weight is stored.
+pub trait Coding: Debug + Send + Sync {
+    /// In words, for the record: "FP8 E4M3, one scale for each 128 × 128".
+    fn words(&self) -> String;
+
+    /// The tensors that hold it, the codes first.
+    fn pieces(&self) -> &[Piece];
+
+    /// Whether every value is exact in bf16; else values are f32.
+    fn exact_in_bf16(&self) -> bool {
+        false
+    }
+
+    /// What unpacks it on a GPU; without one it is unpacked here, and goes there as numbers.
+    fn kernel(&self) -> Option<Kernel> {
+        None
+    }
+
+    /// What makes numbers of a few codes at a time, where they can stay as they are in the memory of the CPU.
+    fn rows(&self) -> Option<&dyn Rows> {
+        None
+    }
+
+    /// The values of rows of one matrix, [rows, in], from the bytes of its pieces, in their order. Pieces that are cut by rows hold
+    /// those of these rows and of no others, beginning where a row of every piece begins; pieces that are not are there whole, and
+    /// so are all rows then.
+    ///
+    /// # Errors
+    /// What no value can be made of: codes and scales that are NaN, indices out of range.
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong>;
+}
+
+/// A weight that stays in codes, and of which products make numbers where they need them.
+pub trait Rows: Sync {
+    /// What is kept of the pieces of `rows` rows, which are as for `Coding::decode`: as many bytes, in an order in which a row is
+    /// quickly read.
+    ///
+    /// # Errors
+    /// As `Coding::decode`.
+    fn kept(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong>;
+
+    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room for: those of `Coding::decode`.
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+}
+
+/// `Coding::decode` for a coding with rows of `input` columns.
+pub fn decode_rows(
+    by: &dyn Rows,
+    pieces: &[Vec<u8>],
+    rows: usize,
+    input: usize,
+) -> std::result::Result<Decoded, Wrong> {
+    let kept = by.kept(pieces.to_vec(), rows)?;
+    let mut values = vec![0.0; rows * input];
+    for (row, values) in values.chunks_exact_mut(input.max(1)).enumerate() {
+        by.decode(&kept, row, 0, values);
+    }
+    Ok(Decoded::F32(values))
+}
+
+/// Values in the narrower of the types that hold all of them exactly.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+/// What is wrong with the numbers of a piece.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Its place among the pieces.
+    pub piece: usize,
+    /// A sentence's end, behind the name of the tensor: "element 3 is NaN".
+    pub what: String,
+}
+
+impl Wrong {
+    pub fn new(piece: usize, what: impl Into<String>) -> Self {
+        Self { piece, what: what.into() }
+    }
 }
 
 /// Kernels that unpack.
 #[derive(Clone, Copy)]
 pub enum Kernel {
     Mxfp4,
-}
-
-impl std::fmt::Debug for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-impl PartialEq for Format {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-/// One of the tensors that hold a weight together.
-pub struct Piece {
-    /// Behind the name of the weight.
-    pub ending: &'static str,
-    pub shape: Vec<usize>,
-    /// How many weights an element stands for.
-    pub weights_per_element: u64,
 }

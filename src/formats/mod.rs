@@ -1,17 +1,122 @@
-//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for each way. Knows sizes and bytes,
-//! no files and no tensors.
+//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for each way. Knows names, types, sizes
+//! and bytes, no files and no tensors.
+//!
+//! A `Format` is asked with a `Look` at a weight whether that is stored so, and answers with a `Coding`: the pieces that hold it and
+//! how their bytes become values. What tensors cannot tell comes from `Settings`, which are those of config.json.
 
+mod affine;
+mod awq;
+mod bitsandbytes;
+mod float;
 mod format;
+mod fp8;
+mod gptq;
+mod int8;
+mod look;
+mod modules;
 pub mod mxfp4;
+mod nvfp4;
+mod packed_int;
+mod piece;
+mod settings;
+#[cfg(test)]
+mod variants;
 
-pub use format::{Format, Kernel, Piece};
+use std::sync::Arc;
 
-/// All that are read.
-static FORMATS: &[&Format] = &[&mxfp4::MXFP4];
+use safetensors::Dtype;
 
-/// The format that the files have for the weight `name`: the first all of whose pieces are there.
-pub fn find(name: &str, has: &dyn Fn(&str) -> bool) -> Option<&'static Format> {
-    let complete =
-        |format: &&&Format| (format.pieces)(&[1, 1]).iter().all(|piece| has(&format!("{name}{}", piece.ending)));
-    FORMATS.iter().find(complete).copied()
+use crate::error::{Error, Result};
+
+pub use format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
+pub use look::{Header, Headers, Look};
+pub use piece::{Along, Announced, Piece, window};
+pub use settings::{BESIDE_CONFIG, HINT, Settings};
+
+/// All that are read. The first that knows a weight has it.
+static FORMATS: &[&Format] = &[
+    &mxfp4::GPT_OSS,
+    &mxfp4::MXFP4,
+    &nvfp4::NVFP4,
+    &fp8::FP8,
+    &packed_int::PACKED_INT,
+    &int8::INT8,
+    &gptq::GPTQ,
+    &awq::AWQ,
+    &bitsandbytes::FOUR_BITS,
+];
+
+/// Settings of calibration and of activations, which say nothing of weights: what the names of their tensors end with.
+const PASSED: &[&str] = &[
+    ".input_scale",
+    ".input_global_scale",
+    ".input_scale_ub",
+    ".activation_scale",
+    "_activation_scale",
+    ".qscale_act",
+    ".k_scale",
+    ".v_scale",
+    ".kv_scale",
+];
+
+/// Names of tensors that change what a projection reads: its weight alone is not the model's.
+const ON_INPUT: &[&str] = &["pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b"];
+
+/// Whether a tensor of this name holds nothing but how activations or the cache of a server are quantised.
+pub fn is_passed(name: &str) -> bool {
+    PASSED.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether values of a type stand for themselves.
+pub fn is_plain(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
+}
+
+/// The names that the codes of the weight `P.weight` have where they do not have its own.
+pub fn names_of_codes(weight: &str) -> Vec<String> {
+    let module = weight.strip_suffix(".weight");
+    module.map(|module| vec![format!("{weight}_packed"), format!("{module}.qweight")]).unwrap_or_default()
+}
+
+/// How the weight at hand is stored; none where it is plain floats, or not there at all.
+///
+/// # Errors
+/// Those of the formats, and that of a weight in codes without what makes numbers of them.
+pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let own = look.own();
+    // Codes may be called floats where they were moved as such; what is of the weight's shape is plain.
+    let floats = own.is_some_and(|own| is_plain(own.dtype));
+    if own.is_some_and(|own| floats && own.shape == look.shape) {
+        return Ok(None);
+    }
+    for format in FORMATS {
+        if let Some(coding) = (format.detect)(look)? {
+            if let Some(name) = ON_INPUT.iter().map(|name| look.beside(name)).find(|name| look.header(name).is_some()) {
+                return Err(look.unread(&format!("has a scale `{name}` for what it reads, which is not computed")));
+            }
+            return Ok(Some(coding));
+        }
+    }
+    let Some(own) = own.filter(|_| !floats) else { return Ok(None) };
+    if own.dtype == Dtype::U32 && look.header(&look.beside("scales")).is_some() {
+        return Err(look.unread("is quantised (MLX)"));
+    }
+    Err(Error::unsupported(format!(
+        "{}: the weight `{}` is {:?} of shape {:?}, and no tensor beside it says what the codes stand for",
+        look.place, look.name, own.dtype, own.shape
+    ))
+    .hint(
+        "the checkpoint is incomplete, or quantised in a way that is not read; docs/quantised.md lists those that are",
+    ))
+}
+
+/// How a release with these settings stores the weight at hand, which has not been seen; none where it leaves it plain.
+pub fn expected(look: &Look) -> Option<Arc<dyn Coding>> {
+    if look.settings.leaves_plain(look.module()) {
+        return None;
+    }
+    FORMATS.iter().find_map(|format| {
+        let announced = (format.announced)(look)?;
+        (format.detect)(&Look { headers: &announced, ..*look }).ok().flatten()
+    })
 }

@@ -327,6 +327,7 @@ fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]) 
                     let words = match w.values {
                         Values::Bf16(values) => load_bf16x2(&values[at..at + inputs]),
                         Values::F32(values) => pack_bf16x2(&values[at..at + inputs]),
+                        Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                     };
                     store(&mut to[n * SIDE..], words);
                 }
@@ -340,6 +341,7 @@ fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]) 
                         *numbers = match w.values {
                             Values::Bf16(values) => load_bf16_words(&values[at..at + count]),
                             Values::F32(values) => to_bf16_words(&values[at..at + count]),
+                            Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                         };
                     }
                     let mut words = [_mm512_setzero_ps(); SIDE];

@@ -31,14 +31,14 @@ use rayon::prelude::*;
 use blocking::{DEPTH, MAX_PANELS, PACKED_BYTES, TASKS_PER_THREAD, TILES_PER_PACK};
 pub use kind::Kind;
 use operands::check;
-pub use operands::{Dst, Gemm, Lhs, Rhs, Values};
+pub use operands::{Codes, Dst, Gemm, Lhs, Rhs, Values};
 pub use scratch::Scratch;
 pub use shared::Shared;
 
-/// Bytes of scratch memory for products of `rows` rows of `input` numbers: packed x, and panels of
-/// weights for each thread.
+/// Bytes of scratch memory for products of `rows` rows of `input` numbers: packed x, and for each
+/// thread panels of weights and the decoded numbers of one panel.
 pub fn scratch_bytes(rows: usize, input: usize, threads: usize) -> usize {
-    (rows * input * 4).min(PACKED_BYTES) + threads * MAX_PANELS * Kind::best(false).columns() * DEPTH * 4
+    (rows * input * 4).min(PACKED_BYTES) + threads * (MAX_PANELS + 2) * Kind::best(false).columns() * DEPTH * 4
 }
 
 /// y = x · Wᵀ + bias for each product, on all threads. x is packed once.

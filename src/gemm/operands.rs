@@ -31,6 +31,14 @@ impl<'a> Lhs<'a> {
 pub enum Values<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    /// Rows [out, input] of codes.
+    Codes(&'a dyn Codes),
+}
+
+/// A weight in codes, of which a few numbers at a time are made where they are used.
+pub trait Codes: Sync {
+    /// The numbers of row `row` from column `from` on, as many as `to` has room for.
+    fn decode(&self, row: usize, from: usize, to: &mut [f32]);
 }
 
 /// The right operand: a weight [out, input] or [input, out], with rows `stride` numbers apart.
@@ -41,6 +49,30 @@ pub struct Rhs<'a> {
     pub order: Order,
     pub input: usize,
     pub out: usize,
+}
+
+impl Rhs<'_> {
+    /// Decodes outputs `first..first + width` and words `from..from + depth` of `per_word` inputs
+    /// each into `room`, as a weight of its own. Returns `None` if the weight is not quantised.
+    #[inline]
+    pub(super) fn numbers<'n>(
+        &self,
+        first: usize,
+        width: usize,
+        per_word: usize,
+        from: usize,
+        depth: usize,
+        room: &'n mut [f32],
+    ) -> Option<Rhs<'n>> {
+        let Values::Codes(codes) = self.values else { return None };
+        let begin = per_word * from;
+        let (out, input) = (width.min(self.out - first), (per_word * depth).min(self.input - begin));
+        let room = &mut room[..out * input];
+        for (n, row) in room.chunks_exact_mut(input).enumerate() {
+            codes.decode(first + n, begin, row);
+        }
+        Some(Rhs { values: Values::F32(room), stride: input, order: Order::OutIn, input, out })
+    }
 }
 
 /// The destination of a product, with rows `stride` numbers apart.
@@ -60,6 +92,8 @@ pub struct Gemm<'a> {
 /// and tasks write in parallel, without further checks of lengths.
 pub(super) fn check(x: &Lhs, w: &Rhs, bias: Option<&[f32]>, y: &Dst) {
     assert_eq!(x.columns, w.input, "inner dimensions of a product");
+    let codes = matches!(w.values, Values::Codes(_));
+    assert!(!codes || w.order == Order::OutIn, "codes that lie in rows of outputs");
     assert!(bias.is_none_or(|bias| bias.len() >= w.out), "a bias for every output of a product");
     assert!(x.rows <= 1 || y.stride >= w.out, "rows of a product that do not overlap");
     let room = x.rows.checked_sub(1).map_or(Some(0), |above| above.checked_mul(y.stride)?.checked_add(w.out));

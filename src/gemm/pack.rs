@@ -133,6 +133,7 @@ pub unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: usize, 
     // SAFETY: the caller promises that `L` is available, which is all that `out_in` asks for.
     unsafe {
         match (w.order, w.values, L::PAIRS) {
+            (_, Values::Codes(_), _) => unreachable!("codes are decoded before they are packed"),
             (Order::OutIn, Values::F32(values), false) => {
                 out_in::<L, _>(Plain(values), w, first, from, depth, width, to)
             }

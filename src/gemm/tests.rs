@@ -55,6 +55,19 @@ impl Case {
     }
 }
 
+/// Codes for twice what they stand for.
+struct Halves<'a> {
+    values: &'a [f32],
+    input: usize,
+}
+
+impl Codes for Halves<'_> {
+    fn decode(&self, row: usize, from: usize, to: &mut [f32]) {
+        let values = &self.values[row * self.input + from..][..to.len()];
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = value * 2.0 / 2.0);
+    }
+}
+
 fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
     (0..columns).flat_map(|c| values.iter().skip(c).step_by(columns).copied()).collect()
 }
@@ -75,6 +88,8 @@ fn every_kind_of_tile_gives_the_sums() {
         let turned = transposed(&wide, input);
         assert_eq!(first, case.product(kind, Values::F32(&wide), Order::OutIn), "{kind:?} {sizes:?}, f32");
         assert_eq!(first, case.product(kind, Values::F32(&turned), Order::InOut), "{kind:?} {sizes:?}, f32 [in, out]");
+        let codes = Halves { values: &wide, input };
+        assert_eq!(first, case.product(kind, Values::Codes(&codes), Order::OutIn), "{kind:?} {sizes:?}, codes");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::blocking::{DEPTH, GROUP_ROWS};
-use super::operands::{Lhs, Rhs};
+use super::operands::{Lhs, Rhs, Values};
 use super::pack;
 use super::scratch::Scratch;
 use super::simd::Simd;
@@ -122,14 +122,20 @@ impl Chunk<'_> {
     #[inline(always)]
     pub unsafe fn run<T: MicroKernel>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
         let panels = self.columns.len().div_ceil(T::COLUMNS);
-        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH);
+        // The numbers of one panel of codes, at most two per word.
+        let decoded = if matches!(self.w.values, Values::Codes(_)) { 2 * T::COLUMNS * DEPTH } else { 0 };
+        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH + decoded);
+        let (scratch, decoded) = scratch.split_at_mut(panels * T::COLUMNS * DEPTH);
         // SAFETY: the caller promises that this CPU can run the micro-kernel.
         unsafe { T::begin() };
         for from in (0..self.words).step_by(DEPTH) {
             let depth = DEPTH.min(self.words - from);
             for (panel, to) in scratch.chunks_exact_mut(T::COLUMNS * depth).enumerate().take(panels) {
+                let first = self.columns.start + panel * T::COLUMNS;
+                let numbers = self.w.numbers(first, T::COLUMNS, if T::PAIRS { 2 } else { 1 }, from, depth, decoded);
+                let (w, first, from) = numbers.as_ref().map_or((self.w, first, from), |numbers| (numbers, 0, 0));
                 // SAFETY: the caller promises that this CPU can run the micro-kernel.
-                unsafe { T::pack_panel(self.w, self.columns.start + panel * T::COLUMNS, from, depth, to) };
+                unsafe { T::pack_panel(w, first, from, depth, to) };
             }
             // SAFETY: the caller promises all tiles, for all blocks of depth.
             let packed = unsafe { self.packed.add(from * self.all_tiles * T::ROWS) };

@@ -59,6 +59,8 @@ pub const FIELDS: &[&str] = &[
     "num_experts_per_tok",
     "parameters",
     "active_parameters",
+    "weights_stored_as",
+    "format",
     "download_bytes",
     "read_bytes",
     "layer_bytes",

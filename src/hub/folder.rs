@@ -67,7 +67,13 @@ impl Folder {
         }
         if let Some(index) = self.small(layout.index)? {
             self.beside(layout.index).into_iter().for_each(|note| drop(self.note.set(note)));
-            return layout.names(&index, &self.place()).map(Some);
+            let names = layout.names(&index, &self.place())?;
+            if !names.iter().any(|name| self.path.join(name).symlink_metadata().is_ok()) {
+                let (place, listed) = (self.place(), self.listing().unwrap_or_default());
+                let small = |name: &str| self.small(name);
+                return Err(weight_formats::only_index(&place, layout.index, names.len(), &listed, small));
+            }
+            return Ok(Some(names));
         }
         // Opening reports a link without a target, and a file that is not regular.
         let is_there = single.symlink_metadata().is_ok();

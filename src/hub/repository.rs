@@ -327,6 +327,16 @@ impl Repository<'_> {
         };
         let all = names.iter().map(|(name, _)| name.as_str());
         let found = ask_all(&Arc::new(quick), self.address, &self.snapshot.commit, all, patience)?;
+        let absent = |(found, (_, required)): (&Result<_>, &(String, bool))| {
+            !required || found.as_ref().is_err_and(|error: &Error| error.kind == Kind::NotFound)
+        };
+        if let Some(index) = LAYOUTS.iter().map(|layout| layout.index).find(|index| self.snapshot.has(index))
+            && !needed.is_empty()
+            && found.iter().zip(names).all(absent)
+        {
+            let source = Streamed::of_commit(self.address, Arc::new(Http::new()?), &self.snapshot.commit);
+            return Err(source.only_index(index, needed.len()));
+        }
         let mut files = Vec::new();
         for (found, (_, required)) in found.into_iter().zip(names) {
             match found {

@@ -133,11 +133,21 @@ impl Streamed {
             (_, Ok(index)) => {
                 let index = whole(&self.http, &index)?;
                 let names = layout.names(&index, &self.place())?;
-                Ok(Some((self.resolve(&names)?.into_iter().collect::<Result<_>>()?, None)))
+                let found = self.resolve(&names)?;
+                if found.iter().all(|file| file.as_ref().is_err_and(|error| error.kind == Kind::NotFound)) {
+                    return Err(self.only_index(layout.index, names.len()));
+                }
+                Ok(Some((found.into_iter().collect::<Result<_>>()?, None)))
             }
             (_, Err(error)) if error.kind != Kind::NotFound => Err(error),
             _ => Ok(None),
         }
+    }
+
+    /// The error of an index that names so many files, none of which is there.
+    pub fn only_index(&self, index: &str, count: usize) -> Error {
+        let names = self.listing().unwrap_or_default();
+        weight_formats::only_index(&self.address.told(), index, count, &names, |name| self.small(name))
     }
 
     fn opened(&self) -> Result<&Weights> {

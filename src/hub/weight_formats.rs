@@ -10,6 +10,7 @@ use super::shards::{Layout, PYTORCH, SAFETENSORS};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
+use crate::words::counted;
 
 /// The configuration of an adapter of the Python package peft (LoRA and similar).
 pub const ADAPTER: &str = "adapter_config.json";
@@ -55,6 +56,25 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
         let message = || format!("{place}: no safetensors weights, but {}, {each}{}", told(&found), format.what);
         (!found.is_empty()).then(|| Error::unsupported(message()).hint(advice))
     })
+}
+
+/// Why there are no weights in a place with these files, where an index names `count` files and none of them is there: the index is
+/// that of an adapter's base model, or nobody has fetched the weights.
+pub fn only_index(
+    place: &str,
+    index: &str,
+    count: usize,
+    names: &[String],
+    small: impl Fn(&str) -> Result<Option<Vec<u8>>>,
+) -> Error {
+    if names.iter().any(|name| name == ADAPTER) {
+        return adapter(place, small(ADAPTER).ok().flatten());
+    }
+    let named = counted(count, "file");
+    Error::not_found(format!("{place}: {index} names {named} of weights, and none of them is there")).hint(
+        "it says where weights are and holds none: fetch the files that it names, with `hf download` for instance, or name the place that \
+         has them",
+    )
 }
 
 /// True if a file of this name, in a supported format, contains weights of a model.

@@ -112,10 +112,10 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
     let count: usize = tensor.shape.iter().product();
     let planted = plant::touching(planted, role, layer_of(&tensor.name));
     let done = |dtype, data| Drawn { name: tensor.name.clone(), shape: tensor.shape.clone(), dtype, data };
-    if tensor.packed && tensor.weights > 0 {
+    if tensor.dtype.is_some() && tensor.weights > 0 {
         return done(Dtype::U8, blocks(&mut rng, &tensor.shape, &planted));
     }
-    if tensor.packed {
+    if tensor.dtype.is_some() {
         // Codes are 2.2 on average; this brings a row's output to about unit variance.
         let inputs = tensor.shape.last().copied().unwrap_or(1) * mxfp4::BLOCK;
         let exponent = (GAIN / (3.0 * (inputs as f32).sqrt())).log2().round() as i32;

@@ -28,7 +28,8 @@ pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<
             let out = cpu::norm(kind, eps, View::of(x)?.values()?, size, weight.values()?, bias);
             on_cpu(out, x.dims())
         }
-        Tensor::Cuda(x) => {
+        _ => {
+            let x = x.cuda()?;
             let bias = bias.map(Tensor::cuda).transpose()?;
             gpu::norm(kind, eps, x, weight.cuda()?, bias).map(Tensor::Cuda)
         }
@@ -56,7 +57,7 @@ pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<
             let tensor = |(values, p): (Vec<f32>, &Projection)| on_cpu(values, &[rows, p.sizes()?.1]);
             products.into_iter().zip(projections).map(tensor).collect()
         }
-        Tensor::Cuda(x) => Ok(gpu::project(x, projections, rounded)?.into_iter().map(Tensor::Cuda).collect()),
+        _ => Ok(gpu::project(x.cuda()?, projections, rounded)?.into_iter().map(Tensor::Cuda).collect()),
     }
 }
 
@@ -85,7 +86,7 @@ pub fn add_expert(
                 cpu::add_expert(residual, x, hidden, network, (rows, weights), &mut buffers)
             })
         }
-        Tensor::Cuda(residual) => gpu::add_expert(residual, x.cuda()?, network, rows, weights),
+        _ => gpu::add_expert(residual.cuda()?, x.cuda()?, network, rows, weights),
     }
 }
 
@@ -101,7 +102,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
             let out = cpu::attend(View::of(q)?.values()?, k.values()?, v.values()?, sinks.as_deref(), &op);
             on_cpu(out, &[q.dims()[0], op.heads * op.value_dim])
         }
-        Tensor::Cuda(q) => {
+        _ => {
+            let q = q.cuda()?;
             let sinks = sinks.map(Tensor::cuda).transpose()?;
             gpu::attend(q, k.cuda()?, v.cuda()?, sinks, op).map(Tensor::Cuda)
         }
@@ -124,7 +126,7 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
             let out = cpu::delta_rule(View::of(q)?.values()?, k.values()?, v.values()?, heads_of, &gates);
             on_cpu(out, &[all / heads * positions, heads, *value_dim])
         }
-        Tensor::Cuda(q) => gpu::delta_rule(q, k.cuda()?, v.cuda()?, net).map(Tensor::Cuda),
+        _ => gpu::delta_rule(q.cuda()?, k.cuda()?, v.cuda()?, net).map(Tensor::Cuda),
     }
 }
 
@@ -139,7 +141,7 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
             let out = cpu::short_conv(op, x.values()?, columns, weight.values()?, kernel);
             on_cpu(out, &[rows / op.positions, op.heads.len(), op.positions, op.width])
         }
-        Tensor::Cuda(x) => gpu::short_conv(x, weight.cuda()?, op).map(Tensor::Cuda),
+        _ => gpu::short_conv(x.cuda()?, weight.cuda()?, op).map(Tensor::Cuda),
     }
 }
 
@@ -152,7 +154,7 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: Causa
         Tensor::Cpu(x) => {
             on_cpu(cpu::causal_conv(op, View::of(x)?.values()?, channels, &weight, bias.as_deref()), x.dims())
         }
-        Tensor::Cuda(x) => gpu::causal_conv(x, channels, &weight, bias.as_deref(), op).map(Tensor::Cuda),
+        _ => gpu::causal_conv(x.cuda()?, channels, &weight, bias.as_deref(), op).map(Tensor::Cuda),
     }
 }
 
@@ -188,7 +190,7 @@ pub fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
                 Ok(())
             })
         }
-        Tensor::Cuda(x) => gpu::multiply(x, y.cuda()?),
+        _ => gpu::multiply(x.cuda()?, y.cuda()?),
     }
 }
 
@@ -205,7 +207,7 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, pairs: Pairs) -> Result<()
                 Ok(())
             })
         }
-        Tensor::Cuda(x) => gpu::rotate(x, cos.cuda()?, sin.cuda()?, pairs),
+        _ => gpu::rotate(x.cuda()?, cos.cuda()?, sin.cuda()?, pairs),
     }
 }
 
@@ -220,7 +222,7 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
                 Ok(())
             })
         }
-        Tensor::Cuda(residual) => gpu::add(residual, x.cuda()?),
+        _ => gpu::add(residual.cuda()?, x.cuda()?),
     }
 }
 
@@ -231,7 +233,7 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
             cpu::scale(x, factor);
             Ok(())
         }),
-        Tensor::Cuda(x) => gpu::scale(x, factor),
+        _ => gpu::scale(x.cuda()?, factor),
     }
 }
 
@@ -242,7 +244,7 @@ pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<()> {
             cpu::scale_rows(values, factors, x.dims()[x.dims().len() - 1]);
             Ok(())
         }),
-        Tensor::Cuda(x) => gpu::scale_rows(x, factors),
+        _ => gpu::scale_rows(x.cuda()?, factors),
     }
 }
 
@@ -253,7 +255,7 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
             cpu::activate(activation, None, x, 1);
             Ok(())
         }),
-        Tensor::Cuda(x) => gpu::activate(activation, x),
+        _ => gpu::activate(activation, x.cuda()?),
     }
 }
 
@@ -268,7 +270,7 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
                 Ok(())
             })
         }
-        Tensor::Cuda(x) => gpu::gate(activation, gate.cuda()?, x),
+        _ => gpu::gate(activation, gate.cuda()?, x.cuda()?),
     }
 }
 
@@ -284,7 +286,7 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
                 Ok(())
             })
         }
-        Tensor::Cuda(x) => gpu::sigmoid_gate(x, gate.cuda()?),
+        _ => gpu::sigmoid_gate(x.cuda()?, gate.cuda()?),
     }
 }
 
@@ -294,7 +296,7 @@ pub fn swiglu_halves(x: &Tensor) -> Result<Tensor> {
     let (rows, both) = x.dims2()?;
     match x {
         Tensor::Cpu(x) => on_cpu(cpu::swiglu_halves(View::of(x)?.values()?, both), &[rows, both / 2]),
-        Tensor::Cuda(x) => gpu::swiglu_halves(x).map(Tensor::Cuda),
+        _ => gpu::swiglu_halves(x.cuda()?).map(Tensor::Cuda),
     }
 }
 
@@ -307,6 +309,6 @@ pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
             let out = cpu::interleaved_swiglu(View::of(x.cpu()?)?.values()?, limit);
             on_cpu(out, &[rows, both / 2])
         }
-        Tensor::Cuda(x) => gpu::interleaved_swiglu(x, limit).map(Tensor::Cuda),
+        _ => gpu::interleaved_swiglu(x.cuda()?, limit).map(Tensor::Cuda),
     }
 }

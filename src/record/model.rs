@@ -40,6 +40,14 @@ pub struct FileHash {
     pub digest: String,
 }
 
+/// A way in which weights of a model are stored, and how many are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAs {
+    /// A type of plain numbers, such as "BF16", or a format in words.
+    pub format: String,
+    pub parameters: u64,
+}
+
 /// A loaded model: enough to open it again and to identify it in a result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
@@ -61,6 +69,9 @@ pub struct ModelInfo {
     pub active_parameters: u64,
     /// Stored size of those tensors in bytes.
     pub weight_bytes: u64,
+    /// How they are stored, most of them first.
+    #[serde(default)]
+    pub weights_stored_as: Vec<StoredAs>,
     pub dtype: ComputeDtype,
     pub device: String,
     /// Number of layers whose weights may be in memory at the same time.

@@ -26,6 +26,8 @@ const FILE_OF_IDS: u64 = 1 << 30;
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_HIDDEN: usize = 1 << 18;
 const MAX_VOCABULARY: usize = 1 << 28;
+/// Ways in which the weights of a model are stored; mixed releases have three or four.
+const MAX_FORMATS: usize = 1 << 10;
 /// The largest number of characters in a name or path from a machine.
 const MAX_NAME: usize = 4096;
 /// The largest number of characters in a message, a hint or a warning.
@@ -184,7 +186,9 @@ fn check_model(args: &LoadArgs, info: &ModelInfo, folder: &str) -> Checked {
     at_most("entries of the vocabulary", info.vocab_size, MAX_VOCABULARY)?;
     at_most("experts", info.num_experts, MAX_HIDDEN)?;
     let files = info.files.iter().flat_map(|file| [&file.name, &file.kind, &file.digest]);
-    let mut names = files.chain([&info.model_type, &info.device]).chain(&info.revision);
+    at_most("formats of weights", info.weights_stored_as.len(), MAX_FORMATS)?;
+    let formats = info.weights_stored_as.iter().map(|stored| &stored.format);
+    let mut names = files.chain([&info.model_type, &info.device]).chain(&info.revision).chain(formats);
     name("its folder", folder).and_then(|()| names.try_for_each(|text| name("a name", text)))
 }
 

@@ -47,6 +47,8 @@ pub struct Config {
     notes: RefCell<Vec<String>>,
     /// Where it came from, for messages.
     place: String,
+    /// The file beside it that says how weights are quantised, where it does not say so itself.
+    beside: Option<String>,
 }
 
 impl Config {
@@ -76,7 +78,31 @@ impl Config {
     }
 
     fn new(map: Map<String, Value>, place: String) -> Self {
-        Self { map, read: RefCell::default(), notes: RefCell::default(), place }
+        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
+    }
+
+    /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where the config says nothing, and what
+    /// is missing where it names the same method.
+    pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
+        values.entry("quant_method").or_insert_with(|| method.into());
+        let Some(key) = keys::QUANTISED.into_iter().find(|key| self.peek(key).is_some()) else {
+            self.map.insert(keys::QUANTISED[0].to_string(), Value::Object(values));
+            self.beside = Some(place);
+            return;
+        };
+        match self.map.get_mut(key) {
+            Some(Value::Object(said)) if said.get("quant_method") == values.get("quant_method") => {
+                for (key, value) in values {
+                    said.entry(key).or_insert(value);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Where the settings under `key` stand, for messages.
+    pub fn settings_place(&self, key: &str) -> String {
+        self.beside.clone().unwrap_or_else(|| format!("{}: `{key}`", self.place))
     }
 
     pub fn place(&self) -> &str {

@@ -84,13 +84,13 @@ pub fn active_parameters(spec: &Model) -> u64 {
     spec.layers.iter().map(layer).sum()
 }
 
-/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, packed weights in bytes.
+/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised weights as the settings say.
 pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
     let elements = tensor.shape.iter().product::<usize>() as u64;
-    match role {
-        _ if tensor.packed => elements,
-        Some(Role::CorrectionBias) => 4 * elements,
-        _ => 2 * elements,
+    match (tensor.dtype, role) {
+        (Some(dtype), _) => elements * dtype.bitsize() as u64 / 8,
+        (None, Some(Role::CorrectionBias)) => 4 * elements,
+        (None, _) => 2 * elements,
     }
 }
 

@@ -79,6 +79,9 @@ fn off(value: &Value) -> bool {
     }
 }
 
+/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases, and of MLX.
+pub const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
 /// Keys that share their values and their reason.
 #[derive(Debug)]
 pub struct Row {

@@ -5,6 +5,7 @@
 //! projections unless said otherwise.
 
 pub mod arch;
+mod coded;
 pub mod config;
 mod ffn;
 pub mod inventory;

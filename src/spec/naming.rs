@@ -32,8 +32,12 @@ impl Naming {
     }
 
     /// The name that transformers assigns to a stored name: a missing prefix is added, and the
-    /// head's is removed.
+    /// head's is removed. The number of an expert comes before its projection.
     pub fn whole(&self, stored: &str) -> String {
+        numbered(self.prefixed(stored))
+    }
+
+    fn prefixed(&self, stored: &str) -> String {
         if self.nested {
             let inside = NESTED.iter().find_map(|prefix| stored.strip_prefix(prefix));
             return match (inside, stored.strip_prefix(NESTED_HEAD)) {
@@ -58,6 +62,21 @@ impl Naming {
     }
 }
 
+/// ModelOpt writes `experts.up_proj.3.` where the experts of a model are stacked in its release in bf16; all others
+/// `experts.3.up_proj.`.
+fn numbered(name: String) -> String {
+    for projection in ["gate_proj", "up_proj", "down_proj"] {
+        if let Some((before, rest)) = name.split_once(&format!(".experts.{projection}."))
+            && let Some((number, behind)) = rest.split_once('.')
+            && !number.is_empty()
+            && number.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            return format!("{before}.experts.{number}.{projection}.{behind}");
+        }
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +90,11 @@ mod tests {
             ("transformer.norm.weight", "model.norm.weight"),
             ("lm_head.weight", "lm_head.weight"),
             ("model.lm_head.weight", "lm_head.weight"),
+            (
+                "model.layers.1.mlp.experts.up_proj.12.weight_scale",
+                "model.layers.1.mlp.experts.12.up_proj.weight_scale",
+            ),
+            ("model.layers.1.mlp.experts.up_proj.weight", "model.layers.1.mlp.experts.up_proj.weight"),
         ] {
             assert_eq!(llama.whole(stored), whole);
         }

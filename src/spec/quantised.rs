@@ -1,35 +1,20 @@
-//! Quantised weights: MXFP4 of gpt-oss is read, all others are refused in words that say what they are and what to use instead.
-//! Their files are good.
+//! What a config and the names of tensors say of quantised weights. Formats that are read stand in `formats/`; others are refused in
+//! words that say what they are. Their files are good.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::config::Config;
-use super::keys::At;
+use super::keys::{At, QUANTISED};
 use crate::error::{Error, Result};
-use crate::outside::shown;
+use crate::formats::{HINT, Settings};
 
-/// The method whose weights are read, in models that are released so.
-const READ: &str = "mxfp4";
-/// Keys of config.json that describe quantised weights: of transformers, of compressed-tensors' early releases, and of MLX.
-const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 /// Keys that tell the bits of a weight.
 const BITS: [&str; 3] = ["bits", "num_bits", "w_bit"];
 
-const HINT: &str = "the files are good, but of quantised weights only the MXFP4 of gpt-oss is read: use this model's release in BF16, F16 \
-                    or F32 (mostly the same name without -GPTQ, -AWQ, -FP8, -4bit or the like), or dequantise it in Python and save that";
+/// What stands beside a quantised weight that is not read: endings that take the place of `.weight`, and the method that writes them.
+const BESIDE: &[(&[&str], &str)] = &[(&[".W_q"], "HQQ"), (&[".scales"], "MLX")];
 
-/// What stands beside a quantised weight: endings that take the place of `.weight`, and the method that writes them.
-const BESIDE: &[(&[&str], &str)] = &[
-    (&[".qweight"], "GPTQ or AWQ"),
-    (&[".W_q"], "HQQ"),
-    (&[".weight.absmax", ".weight.quant_map"], "bitsandbytes, 4 bits"),
-    (&[".SCB", ".weight.SCB"], "bitsandbytes, 8 bits"),
-    (&[".weight_packed"], "compressed-tensors"),
-    (&[".weight_scale_inv", ".weight_scale"], "FP8"),
-    (&[".scales"], "MLX"),
-];
-
-/// The method by which the weight of this name is quantised, if the names of its neighbours say so.
+/// The method by which the weight of this name is quantised, if it is one that is not read and the names of its neighbours say so.
 pub fn method(tensor: &str, has: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let stem = tensor.strip_suffix(".weight")?;
     let row = BESIDE.iter().find(|(endings, _)| endings.iter().any(|ending| has(&format!("{stem}{ending}"))));
@@ -41,24 +26,42 @@ pub fn stored(what: &str, method: &str) -> Error {
     Error::unsupported(format!("{what}: the weight is quantised ({method})")).hint(HINT)
 }
 
-/// Refuses what a config says of quantised weights, except MXFP4 where `mxfp4` is read. What describes none is left to the table
-/// of keys: leftovers with nothing packed, and values that make no sense.
-pub fn refuse(c: &Config, mxfp4: bool) -> Result<()> {
-    let described = KEYS.into_iter().find_map(|key| Some((key, c.peek(key)?)));
-    let Some((key, settings)) = described else { return Ok(()) };
-    let text = |key: &str| settings.get(key).and_then(Value::as_str);
-    let method = text("quant_method").or(text("quant_algo"));
-    if mxfp4 && method == Some(READ) || !mxfp4 && At::NothingQuantised.accepts(settings) {
-        return Ok(());
+/// What a config says of quantised weights. What describes none is left to the table of keys: leftovers with nothing packed, and
+/// values that make no sense.
+///
+/// # Errors
+/// `unsupported` for what is not read.
+pub fn settings(c: &Config) -> Result<Settings> {
+    let Some((key, Value::Object(values))) = QUANTISED.into_iter().find_map(|key| Some((key, c.peek(key)?))) else {
+        return Ok(Settings::default());
+    };
+    if At::NothingQuantised.accepts(&Value::Object(values.clone())) || !describes(values) {
+        return Ok(Settings::default());
     }
-    let flag = |key: &str| settings.get(key) == Some(&Value::Bool(true));
-    let bits = BITS.iter().find_map(|key| settings.get(key).and_then(Value::as_u64));
-    let bits = bits.or(flag("load_in_4bit").then_some(4)).or(flag("load_in_8bit").then_some(8));
-    if method.is_none() && bits.is_none() {
-        return Ok(());
+    let place = c.settings_place(key);
+    if key == "quantization" {
+        let bits = BITS.iter().find_map(|key| values.get(*key).and_then(Value::as_u64));
+        let bits = bits.map_or(String::new(), |bits| format!(", {bits} bits"));
+        return Err(Error::unsupported(format!("{place}: the weights are quantised (MLX{bits})")).hint(HINT));
     }
-    let method =
-        method.map_or_else(|| if key == "quantization" { "MLX".into() } else { "no method named".into() }, shown);
-    let bits = bits.map_or(String::new(), |bits| format!(", {bits} bits"));
-    Err(Error::unsupported(format!("{}: the weights are quantised ({method}{bits})", c.place())).hint(HINT))
+    let mut values = values.clone();
+    // DeepSeek-V4 says beside them what its experts are.
+    if let Some(experts) = c.get("expert_dtype") {
+        values.entry("expert_dtype").or_insert_with(|| experts.clone());
+    }
+    let settings = Settings::parse(&values, place, None)?;
+    // Read, whatever else it holds.
+    c.without_effect(&QUANTISED);
+    Ok(settings)
+}
+
+/// Whether settings name a method, groups or bits.
+fn describes(values: &Map<String, Value>) -> bool {
+    let named = ["quant_method", "quant_algo", "config_groups"]
+        .iter()
+        .any(|key| values.get(*key).is_some_and(|v| !v.is_null()));
+    let flag = |key: &&str| values.get(*key) == Some(&Value::Bool(true));
+    named
+        || BITS.iter().any(|key| values.get(*key).is_some_and(Value::is_u64))
+        || ["load_in_4bit", "load_in_8bit"].iter().any(flag)
 }

@@ -1,17 +1,20 @@
 //! Weights of a model as the checkpoint has them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::formats::{Format, Piece};
+use safetensors::Dtype;
+
+use crate::formats::{self, Along, Coding};
 
 /// A weight of the model: which tensor of the checkpoint it is, and how that is stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct TensorSpec {
     pub name: String,
     /// Of the whole tensor, as plain floats.
     pub shape: Vec<usize>,
     /// Where it is not plain floats: several tensors hold it.
-    pub format: Option<&'static Format>,
+    pub coding: Option<Arc<dyn Coding>>,
     /// Of a tensor that stacks one matrix for each expert, the one that is meant.
     pub slice: Option<usize>,
     /// Of a matrix, or of each in a stack, the rows that are meant, where several weights lie one below the other.
@@ -31,19 +34,27 @@ pub struct Rows {
 pub struct StoredTensor {
     pub name: String,
     pub shape: Vec<usize>,
-    /// Bytes that stand for something else, not floats.
-    pub packed: bool,
+    /// Of codes and scales; none for plain floats, which may be of several types.
+    pub dtype: Option<Dtype>,
+    /// How it lies along the weight.
+    pub along: Along,
     /// How many weights it holds.
     pub weights: u64,
+    /// Of the codes of a weight, the format in words.
+    pub format: Option<String>,
+}
+
+impl PartialEq for TensorSpec {
+    fn eq(&self, other: &Self) -> bool {
+        let pieces = |of: &Self| of.coding.as_ref().map(|coding| coding.pieces().to_vec());
+        let rest = |of: &Self| (of.slice, of.rows, pieces(of));
+        self.name == other.name && self.shape == other.shape && rest(self) == rest(other)
+    }
 }
 
 impl TensorSpec {
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), shape: shape.into(), format: None, slice: None, rows: None }
-    }
-
-    pub fn stored_as(self, format: &'static Format) -> Self {
-        Self { format: Some(format), ..self }
+        Self { name: name.into(), shape: shape.into(), coding: None, slice: None, rows: None }
     }
 
     /// The matrix of expert `index`.
@@ -67,16 +78,29 @@ impl TensorSpec {
         shape
     }
 
-    /// Which of `bytes` bytes of a tensor that holds it are its own; those are in one piece.
-    pub fn own_bytes(&self, bytes: u64) -> Range<u64> {
-        let stacked = self.slice.map_or(1, |_| self.shape[0].max(1) as u64);
-        let matrix = bytes / stacked;
-        let begin = self.slice.map_or(0, |index| index as u64 * matrix);
-        let rows = self.rows.map_or(0..matrix, |rows| {
-            let row = matrix / rows.of.max(1) as u64;
-            rows.first as u64 * row..(rows.first + rows.count) as u64 * row
-        });
-        begin + rows.start..begin + rows.end
+    /// Rows of a matrix, or of each in a stack, in the tensor; what is no matrix is one row.
+    fn height(&self) -> usize {
+        self.rows.map(|rows| rows.of).unwrap_or_else(|| match self.shape[usize::from(self.slice.is_some())..] {
+            [.., rows, _] => rows,
+            _ => 1,
+        })
+    }
+
+    /// The rows that are meant.
+    pub fn own_rows(&self) -> Range<usize> {
+        self.rows.map_or(0..self.height(), |rows| rows.first..rows.first + rows.count)
+    }
+
+    /// The rows that are read for them: as many more as belong to the same codes and scales.
+    pub fn window(&self) -> Range<usize> {
+        let own = self.own_rows();
+        self.coding.as_ref().map_or(own.clone(), |coding| formats::window(coding.pieces(), &own, self.height()))
+    }
+
+    /// Which of `bytes` bytes of `tensor`, one of those that hold it, are read for it; those are in one piece.
+    pub fn own_bytes(&self, tensor: &StoredTensor, bytes: u64) -> Range<u64> {
+        let (slice, experts) = self.slice.map_or((0, 1), |slice| (slice, self.shape[0]));
+        tensor.along.own_bytes(bytes, (slice, experts), &self.window(), self.height())
     }
 
     /// Values after loading.
@@ -86,20 +110,20 @@ impl TensorSpec {
 
     /// The tensors of the checkpoint that hold it, stacks as a whole.
     pub fn stored(&self) -> Vec<StoredTensor> {
-        let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-        let plain = |shape: &Vec<usize>| StoredTensor {
-            name: self.name.clone(),
-            shape: shape.clone(),
-            packed: false,
-            weights: elements(shape),
+        let weights = self.shape.iter().product::<usize>() as u64;
+        let Some(coding) = &self.coding else {
+            let along = Along::rows(self.slice.is_some(), 1);
+            let (name, shape) = (self.name.clone(), self.shape.clone());
+            return vec![StoredTensor { name, shape, dtype: None, along, weights, format: None }];
         };
-        let Some(format) = self.format else { return vec![plain(&self.shape)] };
-        let piece = |piece: Piece| StoredTensor {
-            name: format!("{}{}", self.name, piece.ending),
-            weights: piece.weights_per_element * elements(&piece.shape),
-            shape: piece.shape,
-            packed: true,
-        };
-        (format.pieces)(&self.shape).into_iter().map(piece).collect()
+        let pieces = coding.pieces().iter().enumerate().map(|(place, piece)| StoredTensor {
+            name: piece.name.clone(),
+            shape: piece.shape.clone(),
+            dtype: Some(piece.dtype),
+            along: piece.along,
+            weights: if place == 0 { weights } else { 0 },
+            format: (place == 0).then(|| coding.words()),
+        });
+        pieces.collect()
     }
 }

@@ -88,6 +88,7 @@ impl Dense {
                 parameters: 0,
                 active_parameters: 0,
                 weight_bytes: 0,
+                weights_stored_as: vec![],
                 dtype: ComputeDtype::F32,
                 device: "cpu".into(),
                 chunk_layers: 1,

@@ -3,6 +3,7 @@
 //! Clones and row views share memory. In-place operations of `ops` change all tensors that share
 //! it.
 
+mod codes;
 mod cpu;
 mod errors;
 mod gpu;
@@ -16,6 +17,7 @@ use crate::error::{Result, fault};
 
 use errors::convert_error;
 
+pub use codes::InCodes;
 pub use cpu::{View, modify_in_place};
 
 /// The device of tensors and of the operations on them.
@@ -73,6 +75,8 @@ pub fn write_timeline(devices: &[Device]) -> Result<()> {
 pub enum Tensor {
     Cpu(candle_core::Tensor),
     Cuda(Array),
+    /// The weight of a projection that stays in codes in the memory of the CPU.
+    Codes(InCodes),
 }
 
 impl Tensor {
@@ -112,6 +116,7 @@ impl Tensor {
         match self {
             Self::Cpu(x) => Ok(x),
             Self::Cuda(_) => fault!("expected a tensor in CPU memory, found one on a GPU"),
+            Self::Codes(_) => fault!("expected numbers, found codes"),
         }
     }
 
@@ -122,7 +127,7 @@ impl Tensor {
     pub fn cuda(&self) -> Result<&Array> {
         match self {
             Self::Cuda(x) => Ok(x),
-            Self::Cpu(_) => fault!("expected a tensor on a GPU, found one in CPU memory"),
+            Self::Cpu(_) | Self::Codes(_) => fault!("expected a tensor on a GPU, found one in CPU memory"),
         }
     }
 
@@ -138,18 +143,23 @@ impl Tensor {
                 x.download(bytemuck::cast_slice_mut(&mut values))?;
                 Ok(values)
             }
+            Self::Codes(x) => Ok(x.values()),
         }
     }
 
     /// All values of a tensor in CPU memory, converted to f32.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
-        Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values()
+        match self {
+            Self::Codes(x) => Ok(x.values()),
+            _ => Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values(),
+        }
     }
 
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Cpu(x) => x.dims(),
             Self::Cuda(x) => x.dims(),
+            Self::Codes(x) => x.dims(),
         }
     }
 
@@ -166,7 +176,7 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.reshape(shape.into()))?)),
-            Self::Cuda(x) => x.reshaped(shape.into().dims()).map(Self::Cuda),
+            _ => self.cuda()?.reshaped(shape.into().dims()).map(Self::Cuda),
         }
     }
 
@@ -174,7 +184,7 @@ impl Tensor {
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.narrow(0, first, count))?)),
-            Self::Cuda(x) => x.rows(first, count).map(Self::Cuda),
+            _ => self.cuda()?.rows(first, count).map(Self::Cuda),
         }
     }
 
@@ -184,7 +194,7 @@ impl Tensor {
             Self::Cpu(x) => Ok(Self::Cpu(convert_error(
                 x.narrow(candle_core::D::Minus1, first, count).and_then(|x| x.contiguous()),
             )?)),
-            Self::Cuda(x) => gpu::columns(x, first, count).map(Self::Cuda),
+            _ => gpu::columns(self.cuda()?, first, count).map(Self::Cuda),
         }
     }
 
@@ -206,7 +216,7 @@ impl Tensor {
                 let all = x.reshape((rows, 1, size)).and_then(|x| x.expand((rows, heads, size)));
                 Ok(Self::Cpu(convert_error(all.and_then(|x| x.contiguous()))?))
             }
-            Self::Cuda(_) => self.via_cpu(|x| x.repeat_for_heads(heads)),
+            _ => self.via_cpu(|x| x.repeat_for_heads(heads)),
         }
     }
 
@@ -225,7 +235,7 @@ impl Tensor {
     /// The device of this tensor.
     pub fn device(&self) -> Device {
         match self {
-            Self::Cpu(_) => Device::Cpu,
+            Self::Cpu(_) | Self::Codes(_) => Device::Cpu,
             Self::Cuda(x) => Device::Cuda(x.context().clone()),
         }
     }
@@ -234,7 +244,7 @@ impl Tensor {
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
             Self::Cpu(x) => convert_error(x.slice_set(rows.cpu()?, 0, first)),
-            Self::Cuda(x) => x.set_rows(rows.cuda()?, first),
+            _ => self.cuda()?.set_rows(rows.cuda()?, first),
         }
     }
 
@@ -242,7 +252,7 @@ impl Tensor {
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
             Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.clamp(-limit, limit))?)),
-            Self::Cuda(x) => gpu::clamp(x, limit as f32).map(Self::Cuda),
+            _ => gpu::clamp(self.cuda()?, limit as f32).map(Self::Cuda),
         }
     }
 }

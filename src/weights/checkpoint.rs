@@ -19,6 +19,7 @@ use super::safetensors_headers::{self, damaged};
 use super::torch;
 use super::wrappers;
 use crate::error::{Error, Result};
+use crate::formats;
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
 use crate::memory::PAGE;
 use crate::outside::safetensors::LENGTH;
@@ -262,6 +263,11 @@ impl Checkpoint {
         self.entries.iter().map(|(whole, entry)| (whole.as_str(), entry.name.as_str()))
     }
 
+    /// Whether a tensor is of a type that stands for something else.
+    pub fn has_codes(&self) -> bool {
+        self.entries.values().any(|entry| !formats::is_plain(entry.dtype))
+    }
+
     pub fn entry(&self, tensor: &str) -> Option<&Entry> {
         self.entries.get(tensor)
     }
@@ -309,13 +315,14 @@ impl Checkpoint {
         }
     }
 
-    /// As `expect`, in a type that can be read: floats, or bytes where it is packed.
+    /// As `expect`, in a type that can be read: floats, or that of codes and scales.
     pub fn readable(&self, tensor: &StoredTensor) -> Result<&Entry> {
         let entry = self.expect(&tensor.name, &tensor.shape)?;
-        let expected = match (tensor.packed, entry.dtype) {
-            (true, Dtype::U8) | (false, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
-            (true, _) => "U8",
-            (false, _) => "F32, BF16 or F16",
+        let expected = match (tensor.dtype, entry.dtype) {
+            (None, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
+            (None, _) => "F32, BF16 or F16".to_string(),
+            (Some(dtype), found) if dtype == found => return Ok(entry),
+            (Some(dtype), _) => format!("{dtype:?}"),
         };
         let what = format!("{}: tensor `{}` is {:?}, expected {expected}", self.place(entry), entry.name, entry.dtype);
         Err(match self.quantised(&tensor.name) {
@@ -354,7 +361,7 @@ impl Checkpoint {
     pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
         let range = |tensor: &StoredTensor| -> Result<FileRange> {
             let entry = self.expect(&tensor.name, &tensor.shape)?;
-            Ok(entry.part(part.weight.own_bytes(entry.bytes)))
+            Ok(entry.part(part.weight.own_bytes(tensor, entry.bytes)))
         };
         part.stored().iter().map(range).collect()
     }

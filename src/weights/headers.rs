@@ -29,7 +29,7 @@ pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()>
     if !logits {
         return Ok(());
     }
-    if checkpoint.entry(&model.head.name).is_none() {
+    if checkpoint.entry(&model.head.stored()[0].name).is_none() {
         return Err(Error::not_found(format!(
             "{}: there is no `{}`, and config.json does not tie it to the embedding: the files hold a base model, which has no logits",
             checkpoint.place, model.head.name

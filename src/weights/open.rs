@@ -1,9 +1,13 @@
 //! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
+use safetensors::Dtype;
+use serde_json::{Map, Value};
 
 use super::checkpoint::Checkpoint;
 use super::fused;
@@ -11,14 +15,16 @@ use super::headers;
 use super::unused;
 use crate::cuda;
 use crate::error::{Error, Result};
+use crate::formats::{self, BESIDE_CONFIG, Header, Headers};
 use crate::hub::{self, ByteSource, Opened};
+use crate::outside;
 use crate::progress::note;
-use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo};
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo, StoredAs};
 use crate::spec::arch::{self, Names, Released};
 use crate::spec::config::{Config, EDITED};
 use crate::spec::inventory::{self, Part};
 use crate::spec::naming::Naming;
-use crate::spec::{self, Model, TensorSpec};
+use crate::spec::{self, Model, Role, StoredTensor};
 use crate::tensor::Device;
 
 /// The mark that the program's own synthetic models carry in config.json.
@@ -60,15 +66,14 @@ impl OpenModel {
     /// Bytes of a part as stored.
     pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
         part.stored().iter().try_fold(0, |sum, tensor| {
-            let own = part.weight.own_bytes(self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
+            let own = part.weight.own_bytes(tensor, self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
             Ok(sum + own.end - own.start)
         })
     }
 
     /// Bytes of the head and what stands before it.
     pub fn head_bytes(&self) -> Result<u64> {
-        let TensorSpec { name, shape, .. } = &self.spec.head;
-        let mut bytes = self.checkpoint.expect(name, shape)?.bytes;
+        let mut bytes = self.stored_bytes(&Part { weight: self.spec.head.clone(), role: Role::ToResidual })?;
         for part in inventory::before_head(&self.spec) {
             bytes += self.stored_bytes(&part)?;
         }
@@ -78,7 +83,17 @@ impl OpenModel {
 
 impl Names for Checkpoint {
     fn has(&self, tensor: &str) -> bool {
-        self.contains(tensor)
+        self.contains(tensor) || formats::names_of_codes(tensor).iter().any(|name| self.contains(name))
+    }
+
+    fn headers(&self) -> Option<(&dyn Headers, &str)> {
+        Some((self, &self.place))
+    }
+}
+
+impl Headers for Checkpoint {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        self.entry(name).map(|entry| Header { dtype: entry.dtype, shape: &entry.shape })
     }
 }
 
@@ -94,6 +109,23 @@ pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
     let text =
         String::from_utf8(data).map_err(|_| Error::corrupt(format!("reading {path}: not UTF-8 text")).hint(EDITED))?;
     Config::parse(&text, &path)
+}
+
+/// What a file beside config.json says of quantised weights, where it is there.
+///
+/// # Errors
+/// `corrupt` where it holds no JSON object.
+fn beside_config(source: &dyn ByteSource, file: &str, inside: Option<&str>) -> Result<Option<Map<String, Value>>> {
+    let Some(data) = source.small(file)? else { return Ok(None) };
+    let path = format!("{}/{file}", source.place());
+    let value = outside::json::from_slice(&data, outside::json::SMALL).map_err(|e| {
+        Error::corrupt(format!("reading {path}: not valid JSON: {}", outside::complaint(e))).hint(EDITED)
+    })?;
+    let value = inside.map_or(Some(&value), |key| value.get(key));
+    match value {
+        Some(Value::Object(map)) => Ok(Some(map.clone())),
+        _ => Err(Error::corrupt(format!("reading {path}: it does not describe quantised weights")).hint(EDITED)),
+    }
 }
 
 /// The GPUs that device `name` means here; none for the CPU.
@@ -150,11 +182,19 @@ pub struct Described {
 
 impl Described {
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        let (config, nested) = arch::language_model(read_config(&*source)?)?;
+        let (mut config, nested) = arch::language_model(read_config(&*source)?)?;
         let naming = Naming { nested, ..arch::kind(&config)?.naming() };
-        let mut checkpoint = Checkpoint::open_if_any(source)?;
+        let mut checkpoint = Checkpoint::open_if_any(source.clone())?;
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.rename(naming);
+        }
+        // Over a network each of these files is a question.
+        if checkpoint.as_ref().is_none_or(Checkpoint::has_codes) {
+            for (file, inside, method) in BESIDE_CONFIG {
+                if let Some(values) = beside_config(&*source, file, *inside)? {
+                    config.beside(format!("{}/{file}", source.place()), method, values);
+                }
+            }
         }
         let names: &dyn Names = match &checkpoint {
             Some(checkpoint) => checkpoint,
@@ -211,15 +251,43 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(Mode
     if let Some(checkpoint) = checkpoint {
         headers::check(checkpoint, spec, false)?;
     }
-    let (mut parameters, mut weight_bytes) = (0, 0);
+    let mut sizes = Sizes::default();
     for (tensor, role) in inventory::tensors(spec) {
-        if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name)) {
-            parameters += tensor.weights;
-            weight_bytes += inventory::released_bytes(&tensor, role);
+        let entry = checkpoint.as_ref().map(|checkpoint| checkpoint.entry(&tensor.name));
+        if entry.is_none_or(|entry| entry.is_some()) {
+            // Models are released in bf16.
+            let dtype = entry.flatten().map_or(Dtype::BF16, |entry| entry.dtype);
+            sizes.add(&tensor, dtype, inventory::released_bytes(&tensor, role));
         }
     }
-    let sizes = (parameters, weight_bytes);
     Ok((info(config, spec, (args, device), files.revision, sizes, Vec::new())?, described.notes()))
+}
+
+/// What the tensors of a model come to.
+#[derive(Default)]
+struct Sizes {
+    parameters: u64,
+    bytes: u64,
+    stored_as: BTreeMap<String, u64>,
+}
+
+impl Sizes {
+    fn add(&mut self, tensor: &StoredTensor, dtype: Dtype, bytes: u64) {
+        self.parameters += tensor.weights;
+        self.bytes += bytes;
+        if tensor.weights > 0 {
+            let format = tensor.format.clone().unwrap_or_else(|| dtype.to_string());
+            *self.stored_as.entry(format).or_default() += tensor.weights;
+        }
+    }
+
+    /// How the weights are stored, most of them first.
+    fn stored_as(self) -> Vec<StoredAs> {
+        let all = self.stored_as.into_iter().map(|(format, parameters)| StoredAs { format, parameters });
+        let mut all: Vec<StoredAs> = all.collect();
+        all.sort_by_key(|stored| Reverse(stored.parameters));
+        all
+    }
 }
 
 /// Looks at config and headers, as `open` would.
@@ -237,7 +305,7 @@ fn info(
     spec: &spec::Model,
     (args, device): (&LoadArgs, String),
     revision: Option<String>,
-    (parameters, weight_bytes): (u64, u64),
+    sizes: Sizes,
     files: Vec<FileHash>,
 ) -> Result<ModelInfo> {
     let (num_experts, num_experts_per_tok) = spec.experts();
@@ -250,9 +318,10 @@ fn info(
         vocab_size: spec.vocab_size,
         num_experts,
         num_experts_per_tok,
-        parameters,
+        parameters: sizes.parameters,
         active_parameters: inventory::active_parameters(spec),
-        weight_bytes,
+        weight_bytes: sizes.bytes,
+        weights_stored_as: sizes.stored_as(),
         dtype: args.dtype,
         device,
         chunk_layers: args.chunk_layers,
@@ -274,15 +343,14 @@ pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     // Where there are no weights, opening them says so.
     let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
     headers::check(&checkpoint, &spec, false)?;
-    let (mut parameters, mut weight_bytes) = (0, 0);
+    let mut sizes = Sizes::default();
     for (tensor, _) in inventory::tensors(&spec) {
         if let Some(entry) = checkpoint.entry(&tensor.name) {
-            parameters += tensor.weights;
-            weight_bytes += entry.bytes;
+            sizes.add(&tensor, entry.dtype, entry.bytes);
         }
     }
     let hashes = checkpoint.hashes.clone();
-    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, (parameters, weight_bytes), hashes)?;
+    let info = info(&config, &spec, (args, cuda::name(&gpus)), files.revision, sizes, hashes)?;
     let dtype = match args.dtype {
         ComputeDtype::F32 => DType::F32,
         ComputeDtype::Bf16 => DType::BF16,

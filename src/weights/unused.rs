@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::checkpoint::Checkpoint;
+use crate::formats;
 use crate::outside::shown;
 use crate::spec::Model;
 use crate::spec::inventory;
@@ -125,6 +126,7 @@ impl Names {
         let bare = stored.strip_prefix(self.naming.base).unwrap_or(stored);
         let has = |parts: &[&str]| parts.iter().any(|part| stored.contains(part));
         has(BUFFERS)
+            || formats::is_passed(whole)
             || stored.ends_with("position_ids")
             || HEADS.iter().any(|head| bare.starts_with(head))
             || self.in_layer(whole).is_some_and(|(_, rest)| MASKS.contains(&rest))

@@ -217,7 +217,8 @@ pub fn honest(op: &Value) -> Option<Value> {
 pub fn model(args: &Value) -> Value {
     json!({
         "id": args["id"], "revision": null, "model_type": "olmoe", "num_layers": LAYERS, "hidden_size": HIDDEN, "vocab_size": 256,
-        "num_experts": 0, "num_experts_per_tok": 0, "parameters": 1, "active_parameters": 1, "weight_bytes": 1, "dtype": "f32",
+        "num_experts": 0, "num_experts_per_tok": 0, "parameters": 1, "active_parameters": 1, "weight_bytes": 1,
+        "weights_stored_as": [{ "format": "F32", "parameters": 1 }], "dtype": "f32",
         "device": "cpu", "chunk_layers": 2, "synthetic": true, "files": [],
     })
 }

@@ -7,18 +7,28 @@ use crate::error::{Result, fault};
 use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
-use crate::tensor::View;
+use crate::tensor::{InCodes, Tensor, View};
 
 /// The values of a projection's weight and bias.
 struct Views<'a> {
-    weight: View<'a>,
+    weight: Stored<'a>,
     bias: Option<View<'a>>,
+}
+
+/// A weight as it is in memory.
+enum Stored<'a> {
+    Numbers(View<'a>),
+    Codes(&'a InCodes),
 }
 
 impl<'a> Views<'a> {
     fn of(p: &Projection<'a>) -> Result<Self> {
         let bias = p.bias.map(|bias| View::of(bias.cpu()?)).transpose()?;
-        Ok(Self { weight: View::of(p.weight.cpu()?)?, bias })
+        let weight = match p.weight {
+            Tensor::Codes(codes) => Stored::Codes(codes),
+            weight => Stored::Numbers(View::of(weight.cpu()?)?),
+        };
+        Ok(Self { weight, bias })
     }
 }
 
@@ -27,19 +37,23 @@ pub fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
     let mut gemms = Vec::new();
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
-        let values = match p.weight.cpu()?.dtype() {
-            DType::F32 => Values::F32(weight.values()?),
-            DType::BF16 => Values::Bf16(weight.values()?),
-            other => fault!("a weight in {other:?} is neither f32 nor bf16"),
+        let values = match weight {
+            Stored::Codes(codes) => Values::Codes(*codes),
+            Stored::Numbers(view) => match p.weight.cpu()?.dtype() {
+                DType::F32 => Values::F32(view.values()?),
+                DType::BF16 => Values::Bf16(view.values()?),
+                other => fault!("a weight in {other:?} is neither f32 nor bf16"),
+            },
         };
         let (input, out) = p.sizes()?;
         let w = Rhs { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
         let bias = bias.as_ref().map(View::values).transpose()?;
         gemms.push(Gemm { w, bias, y: Dst { values: y, stride: out } });
     }
-    // Weights that multiply the same rows have the same type.
-    let all_bf16 = gemms.iter().all(|f| matches!(f.w.values, Values::Bf16(_)));
-    gemm::gemm_all(gemm::Kind::best(rounded && all_bf16), x, &mut gemms);
+    // Weights that multiply the same rows have the same type. If x may be rounded, so may the
+    // decoded values of codes.
+    let narrow = gemms.iter().all(|f| matches!(f.w.values, Values::Bf16(_) | Values::Codes(_)));
+    gemm::gemm_all(gemm::Kind::best(rounded && narrow), x, &mut gemms);
     Ok(())
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::names::Names;
 use crate::error::Result;
-use crate::formats;
-use crate::formats::mxfp4::{BLOCK, MXFP4};
+use crate::formats::mxfp4::BLOCK;
 use crate::spec::config::Config;
+use crate::spec::quantised;
 use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Divisor, Experts, Ffn, Linear, Mixer, Mlp, Model, Moe, Router, Score, Scoring, TensorSpec};
 use crate::vocabulary::{Activation, NormKind, Order};
@@ -80,7 +80,7 @@ impl StackedExperts {
         let tensor = |name: &str, shape: [usize; 3]| TensorSpec::new(format!("{prefix}experts.{name}"), shape);
         let linear = |name: &str, out: usize, input: usize| {
             let (weight, order) = match self.packed {
-                true => (tensor(name, [count, out, input]).stored_as(&MXFP4), Order::OutIn),
+                true => (tensor(name, [count, out, input]), Order::OutIn),
                 false => (tensor(name, [count, input, out]), Order::InOut),
             };
             let bias = TensorSpec::new(format!("{prefix}experts.{name}_bias"), [count, out]);
@@ -107,15 +107,10 @@ impl StackedExperts {
     }
 }
 
-/// Whether `weight` is stored as MXFP4 blocks and scales.
+/// Whether `weight` is stored as MXFP4 blocks and scales, as rows of outputs.
 fn packed(c: &Config, names: &dyn Names, weight: &str) -> Result<bool> {
-    let method = c.section("quantization_config")?.map(|section| {
-        section.without_effect(&["modules_to_not_convert", "dequantize"]);
-        section.only("quant_method", "mxfp4".into())?;
-        section.finish_section()
-    });
-    let announced = method.transpose()?.is_some();
-    Ok(match (formats::find(weight, &|name| names.has(name)).is_some(), names.has(weight)) {
+    let announced = quantised::settings(c)?.is("mxfp4");
+    Ok(match (names.has(&format!("{weight}_blocks")), names.has(weight)) {
         (true, false) => true,
         (false, true) => false,
         _ => announced,

@@ -78,7 +78,7 @@ pub use names::{Names, Released};
 
 use super::config::Config;
 use super::naming::Naming;
-use super::{Model, inventory, quantised};
+use super::{Model, coded, inventory, quantised};
 use crate::error::{Error, Result};
 use crate::outside::shown;
 use crate::suggest;
@@ -180,7 +180,7 @@ const AROUND: &[(&str, &str)] = &[
 ];
 
 /// What they say of the whole that counts for the language model.
-const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config"];
+const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config", "compression_config"];
 
 /// The config of the language model in a larger one; or the config as it is, and false.
 ///
@@ -197,9 +197,6 @@ pub fn language_model(config: Config) -> Result<(Config, bool)> {
     })
 }
 
-/// Those whose MXFP4 weights are read.
-const IN_MXFP4: &[&str] = &["gpt_oss"];
-
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|Kind(name, ..)| *name)
 }
@@ -207,7 +204,7 @@ pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
 /// The architecture that `config` names.
 ///
 /// # Errors
-/// `unsupported` where it is unknown, or its weights are quantised in a way that is not read.
+/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way that is not read.
 pub fn kind(config: &Config) -> Result<&'static Kind> {
     let model_type = config
         .opt_str("model_type")?
@@ -215,7 +212,7 @@ pub fn kind(config: &Config) -> Result<&'static Kind> {
     let Some(kind) = ARCHITECTURES.iter().find(|Kind(name, ..)| *name == model_type) else {
         return Err(unknown(config.place(), &model_type));
     };
-    quantised::refuse(config, IN_MXFP4.contains(&kind.0))?;
+    quantised::settings(config)?;
     Ok(kind)
 }
 
@@ -241,6 +238,7 @@ fn unknown(place: &str, model_type: &str) -> Error {
 pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
     let Kind(_, _, build) = kind(config)?;
     let model = build(config, names)?;
+    let settings = quantised::settings(config)?;
     config.finish(&model.model_type)?;
     // Everything that counts bytes may then multiply sizes.
     if !inventory::plausible(&model) {
@@ -250,5 +248,5 @@ pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
         ))
         .hint("is this the config.json that belongs to the weights, unchanged?"));
     }
-    Ok(model)
+    coded::resolve(model, names, &settings)
 }

@@ -1,11 +1,15 @@
 //! The names of a checkpoint's tensors, as far as the spec of a model depends on them.
 
+use crate::formats::Headers;
 use crate::spec::{Ends, HEAD, TensorSpec};
 
 /// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
 pub trait Names {
     /// Whether the checkpoint holds a tensor of this name.
     fn has(&self, tensor: &str) -> bool;
+
+    /// What headers of files say of the tensors, and where the files are; none where there is a config alone.
+    fn headers(&self) -> Option<(&dyn Headers, &str)>;
 
     /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
     /// that is missing: transformers ties what is not in the files, and only that.
@@ -31,5 +35,9 @@ pub struct Released;
 impl Names for Released {
     fn has(&self, tensor: &str) -> bool {
         tensor != HEAD
+    }
+
+    fn headers(&self) -> Option<(&dyn Headers, &str)> {
+        None
     }
 }

@@ -125,12 +125,47 @@ fn what_is_not_understood_is_named() {
         let error = spec(&with(release.config, "residual_multiplier", "0.22")).unwrap_err();
         assert!(error.message.contains("`residual_multiplier` is 0.22: it asks for"), "{}: {error}", release.name);
     }
-    let fp8 = |config: &str| spec(&with(config, "quantization_config", r#"{"quant_method": "fp8"}"#)).unwrap_err();
-    assert!(fp8(RELEASES[0].config).message.contains("the weights are quantised (fp8)"));
-    let gpt_oss = RELEASES[2].config.replace("mxfp4", "bitsandbytes");
+    let gpt_oss = RELEASES[2].config.replace("mxfp4", "aqlm");
     let error = spec(&gpt_oss).unwrap_err();
-    assert!(error.message.contains("the weights are quantised (bitsandbytes)"), "{error}");
+    assert!(error.message.contains("`quant_method` \"aqlm\""), "{error}");
 }
+
+/// Bytes that a config announces, from the sizes of the released models in their papers.
+#[test]
+fn bytes_of_quantised_releases_follow_from_their_configs() {
+    let bytes = |config: &str| -> u64 {
+        let tensors = inventory::tensors(&spec(config).unwrap());
+        tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum()
+    };
+    // DeepSeek-V3: codes of a byte, and an f32 for each 128 × 128.
+    let fp8 = |out: u64, input: u64| out * input + 4 * out.div_ceil(128) * input.div_ceil(128);
+    let attention = fp8(1536, 7168) + fp8(24576, 1536) + fp8(576, 7168) + fp8(32768, 512) + fp8(7168, 16384);
+    let norms = 2 * (2 * 7168 + 1536 + 512);
+    let mlp = |width: u64| 2 * fp8(width, 7168) + fp8(7168, width);
+    let mixture = 257 * mlp(2048) + 2 * 256 * 7168 + 4 * 256;
+    let ends = 2 * 2 * 129_280 * 7168 + 2 * 7168;
+    assert_eq!(bytes(DEEPSEEK_V3), 61 * (attention + norms) + 3 * mlp(18432) + 58 * mixture + ends);
+    // The same with attention and routers left plain, and the rest in NVFP4: half a byte, one of each 16, and a number.
+    let nvfp4 = |out: u64, input: u64| out * input / 2 + out * input / 16 + 4;
+    let plain = 2 * (1536 * 7168 + 24576 * 1536 + 576 * 7168 + 32768 * 512 + 7168 * 16384);
+    let mlp = |width: u64| 2 * nvfp4(width, 7168) + nvfp4(7168, width);
+    let mixture = 257 * mlp(2048) + 2 * 256 * 7168 + 4 * 256;
+    let settings =
+        r#"{"quant_method": "modelopt", "quant_algo": "NVFP4", "exclude_modules": ["lm_head", "*self_attn*"]}"#;
+    let released = DEEPSEEK_V3.replace(FP8, settings);
+    assert_eq!(bytes(&released), 61 * (plain + norms) + 3 * mlp(18432) + 58 * mixture + ends);
+}
+
+const FP8: &str =
+    r#"{"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}"#;
+const DEEPSEEK_V3: &str = r#"{"model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
+    "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128,
+    "n_shared_experts": 1, "n_routed_experts": 256, "num_experts_per_tok": 8, "first_k_dense_replace": 3, "n_group": 8,
+    "topk_group": 4, "norm_topk_prob": true, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "routed_scaling_factor": 2.5,
+    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000, "max_position_embeddings": 4096,
+    "tie_word_embeddings": false, "attention_bias": false,
+    "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}}"#;
 
 #[test]
 fn an_unknown_architecture_is_named_with_those_that_are_known() {

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use super::Loader;
 use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
-use crate::formats::{Format, Kernel};
+use crate::formats::Kernel;
 use crate::weights::checkpoint::Entry;
 
 /// The exponent bits of bf16 and f16.
@@ -44,7 +44,7 @@ impl Loader<'_> {
     pub(super) fn unpacked_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
-        format: &Format,
+        kernel: Kernel,
         pieces: &[(&Entry, Range<u64>)],
         shape: &[usize],
     ) -> Result<Vec<Array>> {
@@ -53,7 +53,7 @@ impl Loader<'_> {
             self.stored_on_gpus(contexts, entry, range.start, &[bytes], Element::U8)
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
-        let unpacked = (0..contexts.len()).map(|gpu| match format.kernel {
+        let unpacked = (0..contexts.len()).map(|gpu| match kernel {
             Kernel::Mxfp4 => {
                 let (codes, scales) = (&pieces[0][gpu], &pieces[1][gpu]);
                 let out = codes.uninit_on_same_stream(shape, Element::Bf16)?;

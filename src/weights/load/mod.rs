@@ -1,9 +1,8 @@
 //! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and refusing NaN. Runs on the
 //! threads that read.
 
+mod coded;
 mod gpu;
-
-use std::ops::Range;
 
 use bytemuck::Pod;
 use candle_core::{DType, Shape, WithDType};
@@ -22,14 +21,30 @@ use crate::vector::vectorised;
 /// Values that are checked at once.
 const PIECE: usize = 1 << 14;
 
-/// The dtype in which a weight stays in memory: bf16 stays bf16 (products widen it, exactly), four-bit floats become bf16
-/// (exactly), all else is f32. No weight is ever narrowed: a model with rounded weights is another model, whose router may
-/// choose other experts.
-pub fn resident_dtype(role: Role, stored: Dtype) -> DType {
-    match stored {
-        Dtype::BF16 | Dtype::U8 if !role.in_f32() => DType::BF16,
-        _ => DType::F32,
+/// Bytes of a part once loaded, on the CPU or on a GPU; `stored` is the type of plain floats.
+pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
+    if !gpu && stays_in_codes(part) {
+        let bytes = |tensor: StoredTensor| {
+            let whole = tensor.shape.iter().product::<usize>() * tensor.dtype.map_or(0, |dtype| dtype.bitsize()) / 8;
+            let own = part.weight.own_bytes(&tensor, whole as u64);
+            (own.end - own.start) as usize
+        };
+        return part.stored().into_iter().map(bytes).sum();
     }
+    part.elements() * resident_dtype(part, stored).size_in_bytes()
+}
+
+/// Whether a part stays in codes in the memory of the CPU: products make numbers of them where they use them.
+fn stays_in_codes(part: &Part) -> bool {
+    !part.role.in_f32() && part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some())
+}
+
+/// The dtype in which a part stays in memory: bf16 stays bf16 (products widen it, exactly), codes become bf16 where that holds all
+/// their values, all else is f32. No weight is ever narrowed: a model with rounded weights is another model, whose router may
+/// choose other experts. `stored` is the type of plain floats.
+fn resident_dtype(part: &Part, stored: Dtype) -> DType {
+    let narrow = part.weight.coding.as_ref().map_or(stored == Dtype::BF16, |coding| coding.exact_in_bf16());
+    if narrow && !part.role.in_f32() { DType::BF16 } else { DType::F32 }
 }
 
 /// Source and devices of everything that is loaded: it is read once, and comes as one tensor for each device, in their order.
@@ -42,45 +57,36 @@ impl Loader<'_> {
     pub fn part(&self, part: &Part) -> Result<Vec<Tensor>> {
         let Part { weight, role } = part;
         let shape = weight.loaded_shape();
-        if let Some(format) = weight.format {
-            let ranges = weight.stored();
-            let ranges = ranges.iter().map(|tensor| self.packed(tensor, weight)).collect::<Result<Vec<_>>>()?;
-            if let Some(gpus) = gpus(self.devices) {
-                return Ok(on_gpus(self.unpacked_on_gpus(&gpus, format, &ranges, &shape)?));
-            }
-            let bytes = |(entry, range): &(&Entry, Range<u64>)| {
-                self.stored(entry, range.start, (range.end - range.start) as usize)
-            };
-            let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
-            return self.in_memory((format.decode)(&pieces), shape);
+        if let Some(coding) = &weight.coding {
+            return self.coded(coding, part, None);
         }
-        let entry = self.checkpoint.readable(&weight.stored()[0])?;
+        let tensor = &weight.stored()[0];
+        let entry = self.checkpoint.readable(tensor)?;
         if role.may_be_minus_infinity() {
             return self.with_minus_infinity(entry, shape);
         }
-        let offset = weight.own_bytes(entry.bytes).start;
-        self.values(entry, offset, shape, resident_dtype(*role, entry.dtype))
+        let offset = weight.own_bytes(tensor, entry.bytes).start;
+        self.values(entry, offset, shape, resident_dtype(part, entry.dtype))
     }
 
     /// Bytes of a part once loaded.
     pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
         let first = &part.stored()[0];
         let entry = self.checkpoint.expect(&first.name, &first.shape)?;
-        Ok(part.elements() * resident_dtype(part.role, entry.dtype).size_in_bytes())
+        Ok(resident_bytes(part, entry.dtype, gpus(self.devices).is_some()))
     }
 
     /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
     pub fn rows(&self, tensor: &TensorSpec, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
-        let entry = self.checkpoint.readable(&tensor.stored()[0])?;
-        let row = tensor.shape[1] as u64 * element_bytes(entry)?;
-        let dtype = dtype.unwrap_or(resident_dtype(Role::ToResidual, entry.dtype));
-        self.values(entry, first as u64 * row, vec![count, tensor.shape[1]], dtype)
-    }
-
-    /// A piece of a packed weight, and where it lies among the bytes of its tensor.
-    fn packed(&self, tensor: &StoredTensor, weight: &TensorSpec) -> Result<(&Entry, Range<u64>)> {
-        let entry = self.checkpoint.readable(tensor)?;
-        Ok((entry, weight.own_bytes(entry.bytes)))
+        let part = Part { weight: tensor.rows(first, count), role: Role::ToResidual };
+        if let Some(coding) = &tensor.coding {
+            return self.coded(coding, &part, dtype);
+        }
+        let stored = &tensor.stored()[0];
+        let entry = self.checkpoint.readable(stored)?;
+        let offset = part.weight.own_bytes(stored, entry.bytes).start;
+        let dtype = dtype.unwrap_or(resident_dtype(&part, entry.dtype));
+        self.values(entry, offset, part.weight.loaded_shape(), dtype)
     }
 
     /// `count` numbers from byte `offset` of a tensor on.
@@ -165,11 +171,6 @@ fn on_gpus(arrays: Vec<crate::cuda::Array>) -> Vec<Tensor> {
 enum Converted {
     Finite(Vec<Tensor>),
     NotFinite { index: usize, value: f32 },
-}
-
-fn element_bytes(entry: &Entry) -> Result<u64> {
-    let elements = entry.shape.iter().product::<usize>().max(1) as u64;
-    Ok(entry.bytes / elements)
 }
 
 /// A floating-point type weights are stored in.

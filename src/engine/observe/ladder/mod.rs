@@ -208,7 +208,8 @@ impl Observer for LadderFold {
         let norm = self.index[&site];
         match x {
             Tensor::Cpu(x) => self.fold(norm, sequences.start, View::of(x)?.values()?),
-            Tensor::Cuda(x) => {
+            _ => {
+                let x = x.cuda()?;
                 let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.is_on(x)) else {
                     fault!("the fold was not told of this GPU")
                 };

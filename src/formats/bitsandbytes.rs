@@ -1,0 +1,218 @@
+//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with a scale.
+//!
+//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of them go on across the ends of rows.
+//! `weight.quant_map` is the table, `weight.absmax` the scales, or, where these are quantised again, codes of eight bits that name values
+//! of `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
+//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes `functional.py`,
+//! `backends/default/ops.py`.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use super::affine;
+use super::float;
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::look::Look;
+use super::piece::{Along, Announced, Piece};
+use crate::error::Result;
+
+pub static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
+
+/// Names of the two tables, and what the tensor with the sizes is called for each.
+const KINDS: [(&str, &str); 2] = [("NF4", ".quant_state.bitsandbytes__nf4"), ("FP4", ".quant_state.bitsandbytes__fp4")];
+const TABLE: &str = ".quant_map";
+const SCALES: &str = ".absmax";
+const NESTED_TABLE: &str = ".nested_quant_map";
+const NESTED_SCALES: &str = ".nested_absmax";
+/// Values of a table, and of that for scales.
+const CODES: usize = 16;
+const SCALE_CODES: usize = 256;
+/// Sizes of blocks that are released, for plans.
+const BLOCK: usize = 64;
+const NESTED_BLOCK: usize = 256;
+/// Bytes of the sizes as JSON, for plans.
+pub const STATE_BYTES: usize = 168;
+/// The pieces, in their order; the last two where scales are quantised.
+const CODES_AT: usize = 0;
+const TABLE_AT: usize = 1;
+const SCALES_AT: usize = 2;
+const STATE_AT: usize = 3;
+const NESTED_TABLE_AT: usize = 4;
+const NESTED_SCALES_AT: usize = 5;
+
+#[derive(Debug)]
+struct FourBits {
+    kind: &'static str,
+    pieces: Vec<Piece>,
+    /// [out, in].
+    sizes: [usize; 2],
+}
+
+/// The sizes that a file has.
+#[derive(Deserialize)]
+struct State {
+    blocksize: usize,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+    nested_offset: Option<f32>,
+}
+
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let own = |ending: &str| look.with(ending);
+    let Some(scales) = look.header(&own(SCALES)) else { return Ok(None) };
+    let codes = look.own().ok_or_else(|| look.missing(look.name, "quantised by bitsandbytes"))?;
+    if stack.is_some() {
+        return Err(look.unread("is a stack quantised by bitsandbytes"));
+    }
+    let state = KINDS.iter().find_map(|(kind, ending)| Some((*kind, own(ending), look.header(&own(ending))?)));
+    let Some((kind, state, header)) = state else {
+        return Err(look.missing(&own(KINDS[0].1), "quantised by bitsandbytes in four bits"));
+    };
+    let bytes = (out * input).div_ceil(2);
+    let found = codes.shape.iter().product::<usize>() * codes.dtype.bitsize() / 8;
+    if found != bytes {
+        return Err(look.misshapen(look.name, codes.shape, &[bytes, 1]));
+    }
+    let nested = look.header(&own(NESTED_SCALES));
+    let floats = &[Dtype::F32][..];
+    let all = |name: String, types: &[Dtype], shape: &[usize]| affine::all_rows(look, &name, kind, types, shape);
+    let scale_types = if nested.is_some() { &[Dtype::U8][..] } else { floats };
+    let uncut = |name: &str, header| -> Result<Piece> {
+        let piece = look.whole(name, header);
+        Ok(Piece { along: Along::rows(false, out), ..piece })
+    };
+    let mut pieces = vec![
+        uncut(look.name, codes)?,
+        all(own(TABLE), floats, &[CODES])?,
+        all(own(SCALES), scale_types, scales.shape)?,
+        affine::aside(look, &state, header, &[Dtype::U8], header.shape)?,
+    ];
+    if let Some(nested) = nested {
+        pieces.push(all(own(NESTED_TABLE), floats, &[SCALE_CODES])?);
+        pieces.push(all(own(NESTED_SCALES), floats, nested.shape)?);
+    }
+    Ok(Some(Arc::new(FourBits { kind, pieces, sizes: [out, input] })))
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    let settings = look.settings;
+    if stack.is_some() || !settings.is("bitsandbytes") || settings.flag("load_in_4bit") != Some(true) {
+        return None;
+    }
+    let kind = usize::from(settings.text("bnb_4bit_quant_type") != Some("nf4"));
+    let blocks = (out * input).div_ceil(BLOCK);
+    let nested = settings.flag("bnb_4bit_use_double_quant") == Some(true);
+    let scales = if nested { Dtype::U8 } else { Dtype::F32 };
+    let mut pieces = vec![
+        (look.name.to_string(), Dtype::U8, vec![(out * input).div_ceil(2), 1]),
+        (look.with(TABLE), Dtype::F32, vec![CODES]),
+        (look.with(SCALES), scales, vec![blocks]),
+        (look.with(KINDS[kind].1), Dtype::U8, vec![STATE_BYTES]),
+    ];
+    if nested {
+        pieces.push((look.with(NESTED_TABLE), Dtype::F32, vec![SCALE_CODES]));
+        pieces.push((look.with(NESTED_SCALES), Dtype::F32, vec![blocks.div_ceil(NESTED_BLOCK)]));
+    }
+    Some(pieces)
+}
+
+impl FourBits {
+    /// The sizes, checked against the weight and its pieces.
+    fn state(&self, pieces: &[Vec<u8>]) -> std::result::Result<State, Wrong> {
+        let wrong = |what: String| Wrong::new(STATE_AT, what);
+        let state: State = serde_json::from_slice(&pieces[STATE_AT])
+            .map_err(|_| wrong("does not hold the sizes of blocks as JSON".to_string()))?;
+        if state.shape != self.sizes {
+            return Err(wrong(format!("has `shape` {:?}, and the weight has {:?}", state.shape, self.sizes)));
+        }
+        let blocks = |values: usize, size: usize| (size > 0).then(|| values.div_ceil(size));
+        let scales = self.pieces[SCALES_AT].shape.iter().product::<usize>();
+        if blocks(self.sizes.iter().product(), state.blocksize) != Some(scales) {
+            return Err(Wrong::new(
+                SCALES_AT,
+                format!("has {scales} scales, not one for each {} weights", state.blocksize),
+            ));
+        }
+        if let Some(nested) = self.pieces.get(NESTED_SCALES_AT) {
+            let size = state.nested_blocksize.unwrap_or_default();
+            let count = nested.shape.iter().product::<usize>();
+            if blocks(scales, size) != Some(count) {
+                return Err(Wrong::new(
+                    NESTED_SCALES_AT,
+                    format!("has {count} scales, not one for each {size} of {scales}"),
+                ));
+            }
+        }
+        Ok(state)
+    }
+
+    /// One scale for each block, as bytes of f32.
+    fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<u8>, Wrong> {
+        let Some(size) = self.pieces.get(NESTED_SCALES_AT).and(state.nested_blocksize) else {
+            affine::check_scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT])?;
+            return Ok(pieces[SCALES_AT].clone());
+        };
+        let mean = state.nested_offset.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
+        affine::check_scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
+        affine::check_scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
+        let f32_at = |piece: usize, index: usize| float::scale(Dtype::F32, &pieces[piece], index);
+        let of = |(i, code): (usize, &u8)| {
+            f32_at(NESTED_TABLE_AT, usize::from(*code)) * f32_at(NESTED_SCALES_AT, i / size) + mean
+        };
+        Ok(pieces[SCALES_AT].iter().enumerate().map(of).flat_map(f32::to_le_bytes).collect())
+    }
+}
+
+impl Coding for FourBits {
+    fn words(&self) -> String {
+        format!("{} (bitsandbytes), one scale for each block of weights", self.kind)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.sizes[1])
+    }
+}
+
+/// What is kept: codes, scales and table; and the size of a block, in 64 bits.
+const KEPT_SCALES: usize = 1;
+const KEPT_TABLE: usize = 2;
+const KEPT_BLOCK: usize = 3;
+
+impl Rows for FourBits {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        let state = self.state(&pieces)?;
+        let scales = self.scales(&pieces, &state)?;
+        affine::check_scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
+        let [codes, table] = [CODES_AT, TABLE_AT].map(|piece| std::mem::take(&mut pieces[piece]));
+        Ok(vec![codes, scales, table, (state.blocksize as u64).to_le_bytes().to_vec()])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, mut to: &mut [f32]) {
+        let block = kept[KEPT_BLOCK].as_chunks().0.first().map_or(1, |bytes| u64::from_le_bytes(*bytes) as usize);
+        let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[KEPT_TABLE], code));
+        let mut at = row * self.sizes[1] + from;
+        while !to.is_empty() {
+            let count = (block - at % block).min(to.len());
+            let (now, rest) = to.split_at_mut(count);
+            let scale = float::scale(Dtype::F32, &kept[KEPT_SCALES], at / block);
+            for (index, value) in (at..).zip(now) {
+                // The high half comes first.
+                let code = kept[CODES_AT][index / 2] >> (4 * (1 - index % 2)) & 15;
+                *value = table[usize::from(code)] * scale;
+            }
+            (at, to) = (at + count, rest);
+        }
+    }
+}

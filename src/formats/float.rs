@@ -1,0 +1,150 @@
+//! Numbers as formats store them: small floats, and scales of several types.
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use super::format::Wrong;
+
+/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are NaN.
+pub static E4M3: [f32; 256] = e4m3();
+
+/// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
+pub const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+const fn e4m3() -> [f32; 256] {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        let (sign, exponent, mantissa) = (code as u32 >> 7, (code as u32 >> 3) & 15, code as u32 & 7);
+        let magnitude = if exponent == 0 {
+            mantissa as f32 / 512.0
+        } else if exponent == 15 && mantissa == 7 {
+            f32::NAN
+        } else {
+            // Exponent bias 7; that of f32 is 127.
+            f32::from_bits((exponent + 120) << 23 | mantissa << 20)
+        };
+        table[code] = if sign == 1 { -magnitude } else { magnitude };
+        code += 1;
+    }
+    table
+}
+
+/// 2^(code - 127) (E8M0); 255 is NaN.
+pub fn e8m0(code: u8) -> f32 {
+    match code {
+        255 => f32::NAN,
+        // Below the smallest normal number.
+        0 => f32::from_bits(1 << 22),
+        code => f32::from_bits((code as u32) << 23),
+    }
+}
+
+/// Whether numbers may be of this type.
+pub fn is_number(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
+}
+
+/// Whether scales may be of this type.
+pub fn is_scale(dtype: Dtype) -> bool {
+    is_number(dtype) || is_exponent(dtype)
+}
+
+/// Whether scales of this type are powers of two, each a byte.
+pub fn is_exponent(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E8M0 | Dtype::U8)
+}
+
+/// The types of scales, for messages.
+pub const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
+
+/// Refuses scales of piece `piece` that are NaN or infinite, or make the largest code, `most`, so.
+pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Result<(), Wrong> {
+    let count = bytes.len() * 8 / dtype.bitsize();
+    let all = (0..count).map(|index| (index, scale(dtype, bytes, index)));
+    match all.into_iter().find(|(_, scale)| !(scale * most).is_finite()) {
+        Some((index, scale)) if scale.is_finite() => {
+            let what = format!("the scale at index {index} is {scale:e}: what it multiplies is too large for f32");
+            Err(Wrong::new(piece, what))
+        }
+        Some((index, scale)) => Err(Wrong::new(piece, format!("the scale at index {index} is {scale}"))),
+        None => Ok(()),
+    }
+}
+
+/// The largest codes.
+pub const MOST_E4M3: f32 = 448.0;
+pub const MOST_E2M1: f32 = 6.0;
+
+/// The scale at an index, widened; bytes are exponents.
+#[inline]
+pub fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
+    let two = |index: usize| [bytes[2 * index], bytes[2 * index + 1]];
+    match dtype {
+        Dtype::F32 => f32::from_le_bytes(bytes.as_chunks::<4>().0[index]),
+        Dtype::BF16 => bf16::from_le_bytes(two(index)).to_f32(),
+        Dtype::F16 => f16::from_le_bytes(two(index)).to_f32(),
+        Dtype::F8_E4M3 => E4M3[bytes[index] as usize],
+        _ => e8m0(bytes[index]),
+    }
+}
+
+/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the bytes on; each `group` has a scale.
+#[inline]
+pub fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
+    while !to.is_empty() {
+        let count = (group - from % group).min(to.len());
+        let (now, rest) = to.split_at_mut(count);
+        let scale = scale(from / group);
+        if from.is_multiple_of(2) && count.is_multiple_of(2) {
+            for (pair, code) in now.as_chunks_mut::<2>().0.iter_mut().zip(&codes[from / 2..]) {
+                *pair = PAIRS[*code as usize].map(|value| value * scale);
+            }
+        } else {
+            for (i, value) in (from..).zip(now) {
+                *value = E2M1[(codes[i / 2] >> (4 * (i % 2)) & 15) as usize] * scale;
+            }
+        }
+        (from, to) = (from + count, rest);
+    }
+}
+
+/// Both values of a byte, the low nibble first.
+static PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut code = 0;
+    while code < 256 {
+        pairs[code] = [E2M1[code & 15], E2M1[code >> 4]];
+        code += 1;
+    }
+    pairs
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e4m3_by_its_definition() {
+        for code in 0..=255u8 {
+            let (exponent, mantissa) = (code >> 3 & 15, code & 7);
+            let magnitude = match (exponent, mantissa) {
+                (15, 7) => f64::NAN,
+                (0, m) => m as f64 * 2f64.powi(-9),
+                (e, m) => (1.0 + m as f64 / 8.0) * 2f64.powi(e as i32 - 7),
+            };
+            let expected = (if code & 128 == 0 { magnitude } else { -magnitude }) as f32;
+            let found = E4M3[code as usize];
+            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{code}: {found}");
+        }
+        assert_eq!((E4M3[0x7e], E4M3[0xfe], E4M3[1]), (448.0, -448.0, 1.0 / 512.0));
+    }
+
+    #[test]
+    fn e8m0_by_its_definition() {
+        for code in 0..255u8 {
+            assert_eq!(e8m0(code) as f64, 2f64.powi(code as i32 - 127), "{code}");
+        }
+        assert!(e8m0(255).is_nan());
+    }
+}

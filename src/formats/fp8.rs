@@ -1,0 +1,218 @@
+//! FP8: codes E4M3 with a scale for each block, row or tensor. A value is code times scale, whatever the name of the scale says.
+//!
+//! Who writes what: DeepSeek-V3 and many after it `weight_scale_inv` for blocks of 128 × 128, the last of which are ragged;
+//! compressed-tensors, fbgemm, AutoFP8 and ModelOpt `weight_scale`; Mistral `weight_scale_inv` or `qscale_weight` for a tensor, and
+//! stacks of experts; DeepSeek-V4 `scale`. MXFP8 has a power of two for each 32 columns. The block comes from the settings, since
+//! the ratio of shapes is wrong where blocks are ragged.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::float::{self, E4M3, SCALES, is_exponent, is_scale};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::look::{Header, Look};
+use super::piece::{Along, Announced, Piece};
+use crate::error::{Error, Result};
+use crate::vector::vectorised;
+
+pub static FP8: Format = Format { name: "FP8", detect, announced };
+
+/// Rows and columns of a block where the settings have none.
+const USUAL: [usize; 2] = [128, 128];
+/// That of MXFP8.
+const MX: [usize; 2] = [1, 32];
+
+/// Codes [out, in] and scales, one for each block of rows and columns.
+#[derive(Debug)]
+struct Fp8 {
+    pieces: Vec<Piece>,
+    input: usize,
+    /// Rows and columns that share a scale.
+    block: [usize; 2],
+    words: String,
+}
+
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let Some(codes) = look.own() else { return Ok(None) };
+    match codes.dtype {
+        Dtype::F8_E4M3 => (),
+        Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => {
+            return Err(look.mistyped(
+                look.name,
+                codes.dtype,
+                "F8_E4M3, the only FP8 type that weights are released in",
+            ));
+        }
+        _ => return Ok(None),
+    }
+    let names = [look.with("_scale_inv"), look.with("_scale"), look.beside("scale"), look.beside("qscale_weight")];
+    let Some((name, scale)) = look.first(&names) else {
+        return Err(look.missing(&names[0], "FP8 (F8_E4M3)"));
+    };
+    if !is_scale(scale.dtype) {
+        return Err(look.mistyped(&name, scale.dtype, SCALES));
+    }
+    let (_, out, input) = look.sizes();
+    let codes = look.piece(look.name, codes, &[out, input], 1)?;
+    let (block, along) = block(look, &name, scale)?;
+    let scales = Piece { name, dtype: scale.dtype, shape: scale.shape.to_vec(), along };
+    let words = match block {
+        [rows, columns] if rows >= out && columns >= input => "FP8 E4M3, one scale for each tensor".to_string(),
+        [1, columns] if columns >= input => "FP8 E4M3, one scale for each row".to_string(),
+        [rows, columns] => format!("FP8 E4M3, one scale for each {rows} × {columns}"),
+    };
+    Ok(Some(Arc::new(Fp8 { pieces: vec![codes, scales], input, block, words })))
+}
+
+/// How many rows and columns share a scale, and how the scales lie along the weight.
+///
+/// # Errors
+/// Where the scales are not as many as the weight needs.
+fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> {
+    let (experts, out, input) = look.sizes();
+    let said = setting(look)?;
+    let grid = |[rows, columns]: [usize; 2]| [out.div_ceil(rows), input.div_ceil(columns)];
+    let stacked = experts.is_some();
+    // One value for all, and one for each matrix of a stack, in as many dimensions as they like.
+    let own = match (experts, scale.shape) {
+        (Some(experts), [first, rest @ ..]) if *first == experts => Some(rest),
+        (Some(_), _) => None,
+        (None, shape) => Some(shape),
+    };
+    let one = |shape: &[usize]| shape.iter().product::<usize>() == 1;
+    let whole = [out.max(1), input.max(1)];
+    if one(scale.shape) && !stacked && said.is_none_or(|said| grid(said) == [1, 1]) {
+        return Ok((whole, Along::rows(false, Along::EVERY)));
+    }
+    let due = said.unwrap_or(USUAL);
+    let Some(own) = own else {
+        if one(scale.shape) && said.is_none() {
+            return Ok((whole, Along::rows(false, Along::EVERY)));
+        }
+        return Err(look.misshapen(name, scale.shape, &look.stacked(&grid(due))));
+    };
+    // Blocks as high as the matrix have one row of scales for all of its rows.
+    let step = |high: usize| if high >= out { Along::EVERY } else { high };
+    let rows = |block: [usize; 2]| (block, Along::rows(stacked, step(block[0])));
+    if own == grid(due) && !(said.is_none() && grid(MX) == own && is_exponent(scale.dtype)) {
+        return Ok(rows(due));
+    }
+    // DeepSeek-V4 and others mix kinds: of powers of two the shape tells which.
+    if is_exponent(scale.dtype) && own == grid(MX) {
+        return Ok(rows(MX));
+    }
+    if said.is_none() {
+        match own {
+            own if one(own) => return Ok((whole, Along::rows(stacked, Along::EVERY))),
+            [channels] | [channels, 1] if *channels == out => return Ok(rows([1, input.max(1)])),
+            // Of gate and up, one above the other.
+            [2, 1] if stacked && out.is_multiple_of(2) => return Ok(rows([out / 2, input.max(1)])),
+            _ => (),
+        }
+    }
+    let error = look.misshapen(name, scale.shape, &look.stacked(&grid(due)));
+    Err(error.context(format!("scales for blocks of {} × {}", due[0], due[1])))
+}
+
+/// The block that the settings have for a weight; none where they have none.
+fn setting(look: &Look) -> Result<Option<[usize; 2]>> {
+    let settings = look.settings;
+    let two = |key: &str, numbers: Option<Vec<usize>>| match numbers.as_deref() {
+        Some([rows, columns]) if *rows > 0 && *columns > 0 => Ok(Some([*rows, *columns])),
+        _ => Err(Error::unsupported(format!("{}: `{key}` is no block of rows and columns", settings.place()))
+            .hint("is this the config.json that belongs to the weights, unchanged?")),
+    };
+    if settings.get("weight_block_size").is_some() {
+        return two("weight_block_size", settings.numbers("weight_block_size"));
+    }
+    if let Some(group) = settings.group(look.module()) {
+        return match group.text("strategy") {
+            Some("block") => two("block_structure", group.numbers("block_structure")),
+            Some("group") => Ok(group.number("group_size").filter(|size| *size > 0).map(|size| [1, size])),
+            _ => Ok(None),
+        };
+    }
+    Ok(match settings.algorithm(look.module()) {
+        Some("MXFP8") => Some(MX),
+        Some("FP8_PB_WO" | "FP8_PB_REAL") => Some(USUAL),
+        _ => None,
+    })
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let settings = look.settings;
+    let (_, out, input) = look.sizes();
+    let float8 =
+        |group: &super::settings::Group| group.text("type") == Some("float") && group.number("num_bits") == Some(8);
+    let (ending, dtype) = match settings.method()? {
+        "fp8" => ("_scale_inv", Dtype::F32),
+        "fbgemm_fp8" => ("_scale", Dtype::F32),
+        "compressed-tensors" if settings.group(look.module()).is_some_and(float8) => ("_scale", Dtype::BF16),
+        "modelopt"
+            if settings.algorithm(look.module()).is_some_and(|name| name.starts_with("FP8") || name == "MXFP8") =>
+        {
+            ("_scale", Dtype::F32)
+        }
+        _ => return None,
+    };
+    let channel = settings.is("fbgemm_fp8")
+        || settings.group(look.module()).and_then(|group| group.text("strategy")) == Some("channel");
+    let (dtype, scales) = match setting(look).ok()? {
+        Some(block) => {
+            let dtype = if block == MX { Dtype::U8 } else { dtype };
+            (dtype, vec![out.div_ceil(block[0]), input.div_ceil(block[1])])
+        }
+        None if channel => (dtype, vec![out, 1]),
+        None => (dtype, vec![1, 1]),
+    };
+    let codes = (look.name.to_string(), Dtype::F8_E4M3, look.shape.to_vec());
+    Some(vec![codes, (look.with(ending), dtype, look.stacked(&scales))])
+}
+
+impl Coding for Fp8 {
+    fn words(&self) -> String {
+        self.words.clone()
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Powers of two leave the four bits of a code as they are.
+    fn exact_in_bf16(&self) -> bool {
+        is_exponent(self.pieces[1].dtype)
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.input)
+    }
+}
+
+impl Rows for Fp8 {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        if let Some(index) = vectorised(|| pieces[0].iter().position(|code| code & 0x7f == 0x7f)) {
+            return Err(Wrong::new(0, format!("element {index} is NaN")));
+        }
+        float::check_scales(1, self.pieces[1].dtype, &pieces[1], float::MOST_E4M3)?;
+        Ok(pieces)
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+        let (dtype, [high, wide]) = (self.pieces[1].dtype, self.block);
+        let scales = row / high * self.input.div_ceil(wide);
+        let mut codes = &kept[0][row * self.input + from..][..to.len()];
+        while !to.is_empty() {
+            let count = (wide - from % wide).min(to.len());
+            let scale = float::scale(dtype, &kept[1], scales + from / wide);
+            let (now, rest) = to.split_at_mut(count);
+            let (here, behind) = codes.split_at(count);
+            now.iter_mut().zip(here).for_each(|(value, code)| *value = E4M3[*code as usize] * scale);
+            (from, to, codes) = (from + count, rest, behind);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! GPTQ: integers of 2, 4 or 8 bits, transposed and packed along the inputs of the matrix.
+//!
+//! `qweight` [⌈in · bits / 32⌉, out] holds the codes, `scales` [groups, out], `qzeros` [groups, ⌈out · bits / 32⌉] the zeros, packed
+//! along the outputs, and `g_idx` [in] the group of each input, in no order where inputs were quantised by their activations
+//! (`desc_act`). What is stored as a zero is one less than it in the first version of the format, and itself in the second. AutoRound
+//! writes the same, mostly without `g_idx`. A bias of zeros may stand beside a projection that has none. Facts: gptqmodel
+//! `utils/model_dequant.py`, auto-gptq `nn_modules/qlinear`.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
+use super::float;
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::look::{Header, Look};
+use super::piece::{Announced, Piece};
+use super::settings::BITS;
+use crate::error::Result;
+
+pub static GPTQ: Format = Format { name: "GPTQ", detect, announced };
+
+/// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
+const CODES_AT: usize = 0;
+const ZEROS_AT: usize = 1;
+const SCALES_AT: usize = 2;
+
+#[derive(Debug)]
+struct Gptq {
+    pieces: Vec<Piece>,
+    named: Option<usize>,
+    /// A bias that the model has not.
+    bias: Option<usize>,
+    integers: Integers,
+    /// What is added to a stored zero.
+    offset: u8,
+}
+
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let [qweight, qzeros, scales, g_idx] = ["qweight", "qzeros", "scales", "g_idx"].map(|name| look.beside(name));
+    let Some(codes) = look.header(&qweight) else { return Ok(None) };
+    let named = look.header(&g_idx);
+    if stack.is_some() || named.is_none() && !is_packed_along_inputs(codes, out, input) {
+        return Ok(None);
+    }
+    affine::typed(look, &qweight, codes, WORD)?;
+    let bits = bits(look, &qweight, codes)?;
+    let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "GPTQ"))?;
+    let count = found.shape.first().copied().unwrap_or_default();
+    let columns =
+        affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let mut pieces = vec![
+        look.piece(&qweight, codes, &[affine::words(input, bits), out], out)?,
+        affine::all_rows(look, &qzeros, "GPTQ", WORD, &[count, affine::words(out, bits)])?,
+        affine::all_rows(look, &scales, "GPTQ", FLOATS, &[count, out])?,
+    ];
+    let mut add = |piece: Piece| {
+        pieces.push(piece);
+        pieces.len() - 1
+    };
+    let named = named.map(|found| affine::aside(look, &g_idx, found, WORD, &[input])).transpose()?.map(&mut add);
+    let name = look.beside("bias");
+    let bias = look.header(&name).filter(|_| !look.in_model(&name));
+    let bias = bias.map(|found| affine::aside(look, &name, found, FLOATS, &[out])).transpose()?.map(&mut add);
+    let second = look.settings.checkpoint_format().is_some_and(|format| format.eq_ignore_ascii_case("gptq_v2"));
+    let offset = if second { 0 } else { 1 };
+    let row_bytes = affine::words(input, bits) * (WORD_BITS / 8);
+    let integers =
+        Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale: pieces[SCALES_AT].dtype };
+    Ok(Some(Arc::new(Gptq { pieces, named, bias, integers, offset })))
+}
+
+/// AWQ has other words under the same names.
+fn is_packed_along_inputs(codes: Header, out: usize, input: usize) -> bool {
+    let fits = |bits: usize| codes.shape == [affine::words(input, bits), out];
+    (2..=8).any(fits)
+}
+
+/// The bits of a code, which fill so many words.
+///
+/// # Errors
+/// Where they are not read, or the settings have others.
+fn bits(look: &Look, name: &str, codes: Header) -> Result<usize> {
+    let (_, out, input) = look.sizes();
+    let fits = |bits: &usize| codes.shape == [affine::words(input, *bits), out];
+    let said: Vec<usize> =
+        look.settings.every("bits").into_iter().filter_map(|bits| usize::try_from(bits).ok()).collect();
+    let candidates = if said.is_empty() { &BITS[..] } else { &said };
+    if let Some(bits) = candidates.iter().copied().find(fits) {
+        return if BITS.contains(&bits) { Ok(bits) } else { Err(look.unread(&format!("is packed in {bits} bits"))) };
+    }
+    let due = [affine::words(input, candidates[0]), out];
+    Err(look.misshapen(name, codes.shape, &due).context(format!("`bits` {}", candidates[0])))
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    if stack.is_some() || !look.settings.is_packed_as("gptq") {
+        return None;
+    }
+    let bits = look.settings.number("bits").filter(|bits| BITS.contains(bits))?;
+    let groups = look.settings.number("group_size").filter(|size| *size > 0).map_or(1, |size| input.div_ceil(size));
+    Some(vec![
+        (look.beside("qweight"), Dtype::I32, vec![affine::words(input, bits), out]),
+        (look.beside("qzeros"), Dtype::I32, vec![groups, affine::words(out, bits)]),
+        (look.beside("scales"), Dtype::F16, vec![groups, out]),
+        (look.beside("g_idx"), Dtype::I32, vec![input]),
+    ])
+}
+
+impl Gptq {
+    /// Zeros [out, groups].
+    fn zeros(&self, bytes: &[u8]) -> std::result::Result<Vec<u8>, Wrong> {
+        let Integers { sizes: [out, _], bits, groups, .. } = self.integers;
+        let last = ((1u16 << bits) - 1) as u8;
+        let of_group = bytes.chunks(affine::words(out, bits).max(1) * (WORD_BITS / 8));
+        let mut zeros: Vec<u8> = of_group.flat_map(|words| affine::unpack(words, bits, out)).collect();
+        if self.offset > 0
+            && let Some(index) = zeros.iter().position(|zero| *zero == last)
+        {
+            return Err(Wrong::new(
+                ZEROS_AT,
+                format!(
+                    "has {last} for output {} in group {}: a zero of 0, which this version of the format cannot store, and which has damaged \
+                     its neighbours when it was packed",
+                    index % out,
+                    index / out
+                ),
+            ));
+        }
+        zeros.iter_mut().for_each(|zero| *zero += self.offset);
+        Ok(affine::transposed(&zeros, [groups, out], 1))
+    }
+
+    fn check_bias(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
+        let dtype = self.pieces[piece].dtype;
+        match (0..self.integers.sizes[0]).find(|index| float::scale(dtype, bytes, *index) != 0.0) {
+            None => Ok(()),
+            Some(index) => {
+                let what = format!("has a value other than 0 at index {index}, and the model has no such bias");
+                Err(Wrong::new(piece, what))
+            }
+        }
+    }
+}
+
+impl Coding for Gptq {
+    fn words(&self) -> String {
+        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
+        format!("GPTQ INT{}, one scale and zero {columns}", self.integers.bits)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for Gptq {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.integers;
+        affine::check_scales(SCALES_AT, scale, &pieces[SCALES_AT])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], groups))?;
+        self.bias.map_or(Ok(()), |piece| self.check_bias(piece, &pieces[piece]))?;
+        let zeros = self.zeros(&pieces[ZEROS_AT])?;
+        // The words of an output, one below the other, are one stream of codes.
+        let word = WORD_BITS / 8;
+        let codes = affine::transposed(&pieces[CODES_AT], [row_bytes / word, out], word);
+        let scales = affine::transposed(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8);
+        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+    }
+}

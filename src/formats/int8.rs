@@ -1,0 +1,206 @@
+//! Integers of eight bits, one byte each: `int-quantized` and `naive-quantized` of compressed-tensors, and bitsandbytes.
+//!
+//! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each row, group or tensor, and
+//! `weight_zero_point` of the same shape is there where weights are not symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude
+//! of each row, which 127 stands for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
+//! compressed-tensors `compressors/`, bitsandbytes `_ops.py`.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::affine::{self, FLOATS, Integers, WORD};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::look::Look;
+use super::packed_int;
+use super::piece::{Announced, Piece};
+use crate::error::Result;
+use crate::vector::vectorised;
+
+pub static INT8: Format = Format { name: "INT8", detect, announced };
+
+const SCALE: &str = "_scale";
+const ZERO_POINT: &str = "_zero_point";
+const G_IDX: &str = "_g_idx";
+/// Names of the magnitudes of bitsandbytes, and of the way in which integers lie.
+const SCB: &str = "SCB";
+const LAYOUT: &str = "_format";
+/// 1 / 127, by which the library multiplies.
+const SCALE_OF_SCB: f32 = 7.874_015_718_698_502e-3;
+
+#[derive(Debug)]
+struct Int8 {
+    /// Integers and scales, and then those that follow.
+    pieces: Vec<Piece>,
+    zero_points: Option<usize>,
+    named: Option<usize>,
+    integers: Integers,
+}
+
+#[derive(Debug)]
+struct Int8OfRows {
+    /// Integers, magnitudes, and the layout, if it is named.
+    pieces: Vec<Piece>,
+    integers: Integers,
+}
+
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let Some(codes) = look.own().filter(|own| own.dtype == Dtype::I8) else { return Ok(None) };
+    let scb = look.first(&[look.beside(SCB), look.with(&format!(".{SCB}"))]);
+    let scale = look.with(SCALE);
+    let found = look.header(&scale).filter(|header| affine::is_float(header.dtype));
+    if scb.is_none() && found.is_none() {
+        return Ok(None);
+    }
+    if stack.is_some() {
+        return Err(look.unread("is a stack of integers"));
+    }
+    let codes = look.piece(look.name, codes, &[out, input], 1)?;
+    if let Some((name, scb)) = scb {
+        affine::typed(look, &name, scb, FLOATS)?;
+        let mut pieces = vec![codes, look.piece(&name, scb, &[out], 1)?];
+        let layout = look.with(LAYOUT);
+        if let Some(found) = look.header(&layout) {
+            pieces.push(affine::aside(look, &layout, found, &[Dtype::U8], found.shape)?);
+        }
+        return Ok(Some(Arc::new(Int8OfRows { pieces, integers: integers(look, 1, scb.dtype) })));
+    }
+    let Some(found) = found else { return Ok(None) };
+    let (scales, groups) = packed_int::scales(look, &scale, found.shape)?;
+    let along = scales.along;
+    let mut this = Int8 {
+        pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
+        zero_points: None,
+        named: None,
+        integers: integers(look, groups, found.dtype),
+    };
+    let name = look.with(ZERO_POINT);
+    if let Some(zeros) = look.header(&name) {
+        affine::typed(look, &name, zeros, &[Dtype::I8])?;
+        let piece = look.piece(&name, zeros, found.shape, 1)?;
+        this.zero_points = Some(this.pieces.len());
+        this.pieces.push(Piece { along, ..piece });
+    } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
+        return Err(look.missing(&name, "integers that are not symmetric"));
+    }
+    let name = look.with(G_IDX);
+    if let Some(named) = look.header(&name) {
+        this.named = Some(this.pieces.len());
+        this.pieces.push(affine::aside(look, &name, named, WORD, &[input])?);
+    } else {
+        this.integers.columns =
+            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+    }
+    Ok(Some(Arc::new(this)))
+}
+
+/// A byte for each, rows one behind the other.
+fn integers(look: &Look, groups: usize, scale: Dtype) -> Integers {
+    let (_, out, input) = look.sizes();
+    Integers { sizes: [out, input], bits: 8, row_bytes: input, groups, columns: input.max(1), scale }
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, _) = look.sizes();
+    if stack.is_some() {
+        return None;
+    }
+    let codes = (look.name.to_string(), Dtype::I8, look.shape.to_vec());
+    if look.settings.is("bitsandbytes") {
+        let eight = look.settings.flag("load_in_8bit") == Some(true);
+        return eight
+            .then(|| vec![codes, (look.beside(SCB), Dtype::F32, vec![out]), (look.with(LAYOUT), Dtype::U8, vec![])]);
+    }
+    let group = look.settings.group(look.module())?;
+    let integers = group.text("type") == Some("int") && group.number("num_bits") == Some(8);
+    if !integers || look.settings.format(look.module()) == Some("pack-quantized") {
+        return None;
+    }
+    let scales = |ending: &str, dtype| (look.with(ending), dtype, vec![out, 1]);
+    let asymmetric = group.flag("symmetric") == Some(false);
+    let zeros = asymmetric.then(|| scales(ZERO_POINT, Dtype::I8));
+    Some([codes, scales(SCALE, Dtype::BF16)].into_iter().chain(zeros).collect())
+}
+
+impl Coding for Int8 {
+    fn words(&self) -> String {
+        let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
+        let share = match self.pieces[1].along == affine::EVERY_ROW {
+            true => "for each tensor".to_string(),
+            false => affine::share(self.integers.columns, self.integers.sizes[1]),
+        };
+        format!("INT8, one scale{zeros} {share}")
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for Int8 {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
+        let mut piece = |at: Option<usize>| at.map(|at| std::mem::take(&mut pieces[at])).unwrap_or_default();
+        let (codes, mut scales) = (from_the_lowest(piece(Some(0))), piece(Some(1)));
+        let (mut zeros, named) = (from_the_lowest(piece(self.zero_points)), piece(self.named));
+        if self.pieces[1].along == affine::EVERY_ROW {
+            (scales, zeros) = (scales.repeat(rows), zeros.repeat(rows));
+        }
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+    }
+}
+
+impl Coding for Int8OfRows {
+    fn words(&self) -> String {
+        "INT8 (bitsandbytes), one scale for each row".to_string()
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for Int8OfRows {
+    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
+            return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
+        }
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        let mut pieces = pieces.into_iter();
+        let codes = from_the_lowest(pieces.next().unwrap_or_default());
+        Ok(vec![codes, pieces.next().unwrap_or_default(), Vec::new(), Vec::new()])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+        to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
+    }
+}
+
+/// Integers of eight bits as codes from 0 on: the lowest integer is 0.
+fn from_the_lowest(mut integers: Vec<u8>) -> Vec<u8> {
+    vectorised(|| integers.iter_mut().for_each(|integer| *integer ^= 0x80));
+    integers
+}

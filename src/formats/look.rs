@@ -1,0 +1,152 @@
+//! What a format sees of a weight when it is asked whether that is stored so.
+
+use std::collections::{HashMap, HashSet};
+
+use safetensors::Dtype;
+
+use super::piece::{Along, Announced, Piece};
+use super::settings::{HINT, Settings};
+use crate::error::{Error, Result};
+
+/// What the header of a file says of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a> {
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+}
+
+/// The tensors at hand, under their names in the whole model.
+pub trait Headers {
+    fn header(&self, name: &str) -> Option<Header<'_>>;
+}
+
+/// Tensors that a release is expected to have.
+impl Headers for HashMap<String, (Dtype, Vec<usize>)> {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        self.get(name).map(|(dtype, shape)| Header { dtype: *dtype, shape })
+    }
+}
+
+impl Headers for Vec<Announced> {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        let (_, dtype, shape) = self.iter().find(|(called, ..)| called == name)?;
+        Some(Header { dtype: *dtype, shape })
+    }
+}
+
+/// A weight of the model, and what the checkpoint has around its name.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    /// `P.weight`; of stacks of experts without that ending.
+    pub name: &'a str,
+    /// [out, in], or [experts, out, in] of a stack.
+    pub shape: &'a [usize],
+    pub headers: &'a dyn Headers,
+    pub settings: &'a Settings,
+    /// The names of all weights of the model, as if none were quantised.
+    pub model: &'a HashSet<String>,
+    /// Of the files, for messages.
+    pub place: &'a str,
+}
+
+impl<'a> Look<'a> {
+    /// The module, `P` of `P.weight`.
+    pub fn module(&self) -> &'a str {
+        self.name.strip_suffix(".weight").unwrap_or(self.name)
+    }
+
+    /// `P.{name}` for a weight `P.weight`.
+    pub fn beside(&self, name: &str) -> String {
+        format!("{}.{name}", self.module())
+    }
+
+    /// The name with something behind it: `P.weight_scale`.
+    pub fn with(&self, ending: &str) -> String {
+        format!("{}{ending}", self.name)
+    }
+
+    pub fn header(&self, name: &str) -> Option<Header<'a>> {
+        self.headers.header(name)
+    }
+
+    /// The tensor of the weight's own name.
+    pub fn own(&self) -> Option<Header<'a>> {
+        self.header(self.name)
+    }
+
+    /// The first of these tensors that is there.
+    pub fn first(&self, names: &[String]) -> Option<(String, Header<'a>)> {
+        names.iter().find_map(|name| Some((name.clone(), self.header(name)?)))
+    }
+
+    /// Whether the model has a weight of this name, quantised or not.
+    pub fn in_model(&self, name: &str) -> bool {
+        self.model.contains(name)
+    }
+
+    /// How many matrices there are, none where there is no stack; and rows and columns of each.
+    pub fn sizes(&self) -> (Option<usize>, usize, usize) {
+        match *self.shape {
+            [experts, out, input] => (Some(experts), out, input),
+            [out, input] => (None, out, input),
+            _ => (None, 1, self.shape.iter().product()),
+        }
+    }
+
+    /// [experts of a stack, then these].
+    pub fn stacked(&self, matrix: &[usize]) -> Vec<usize> {
+        let experts = self.sizes().0;
+        experts.iter().chain(matrix).copied().collect()
+    }
+
+    /// A piece of a shape that it must have, with a row for each `rows` rows of a matrix.
+    ///
+    /// # Errors
+    /// `corrupt` where it has another shape.
+    pub fn piece(&self, name: &str, header: Header, matrix: &[usize], rows: usize) -> Result<Piece> {
+        let shape = self.stacked(matrix);
+        if header.shape != shape {
+            return Err(self.misshapen(name, header.shape, &shape));
+        }
+        let along = Along::rows(self.sizes().0.is_some(), rows);
+        Ok(Piece { name: name.to_string(), dtype: header.dtype, shape, along })
+    }
+
+    /// A piece that belongs to all of the weight, as it is.
+    pub fn whole(&self, name: &str, header: Header) -> Piece {
+        Piece { name: name.to_string(), dtype: header.dtype, shape: header.shape.to_vec(), along: Along::WHOLE }
+    }
+
+    /// The error of a tensor of another shape than the weight asks for.
+    pub fn misshapen(&self, name: &str, found: &[usize], due: &[usize]) -> Error {
+        let found = &found[..found.len().min(SHOWN_SIZES)];
+        Error::corrupt(format!(
+            "{}: tensor `{name}` has shape {found:?}; the weight `{}` of {:?} needs {due:?}",
+            self.place, self.name, self.shape
+        ))
+        .hint("weights and settings belong to different models, or the file is damaged; download the model again")
+    }
+
+    /// The error of a tensor without which the weight has no values.
+    pub fn missing(&self, name: &str, why: &str) -> Error {
+        Error::not_found(format!(
+            "{}: the weight `{}` is {why}, and `{name}` is missing: without it the codes have no values",
+            self.place, self.name
+        ))
+        .hint("the checkpoint is incomplete; download it again")
+    }
+
+    /// The error of a tensor that is stored in a type it cannot have.
+    pub fn mistyped(&self, name: &str, found: Dtype, expected: &str) -> Error {
+        Error::unsupported(format!("{}: tensor `{name}` is {found:?}, expected {expected}", self.place))
+            .hint("look for a copy of this model in one of these types")
+    }
+
+    /// The error of a weight that is stored in a way that is known and not read.
+    pub fn unread(&self, what: &str) -> Error {
+        Error::unsupported(format!("{}: the weight `{}` {what}", self.place, self.name)).hint(HINT)
+    }
+}
+
+/// Sizes of a shape that a message shows.
+const SHOWN_SIZES: usize = 8;

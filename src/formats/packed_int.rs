@@ -1,0 +1,209 @@
+//! `pack-quantized` of compressed-tensors: integers of 2, 4 or 8 bits, packed along the rows of the matrix.
+//!
+//! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes, each 2^(bits − 1) more than the integer it stands for.
+//! `weight_scale` is [out, groups]; `weight_zero_point` [⌈out · bits / 32⌉, groups], if there is one, is packed along the outputs
+//! with the same offset, in early files not packed at all; `weight_g_idx` [in], if there is one, says which group a column belongs
+//! to; `weight_shape` repeats [out, in]. Facts: compressed-tensors `compressors/pack_quantized/`.
+
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
+use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::look::Look;
+use super::piece::{Along, Announced, Piece};
+use super::settings::BITS;
+use crate::error::Result;
+
+pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
+
+const PACKED: &str = "_packed";
+const SCALE: &str = "_scale";
+const ZERO_POINT: &str = "_zero_point";
+const G_IDX: &str = "_g_idx";
+const SHAPE: &str = "_shape";
+
+#[derive(Debug)]
+struct PackedInt {
+    /// Codes and scales, and then those that follow.
+    pieces: Vec<Piece>,
+    shape: Option<usize>,
+    zero_points: Option<usize>,
+    named: Option<usize>,
+    integers: Integers,
+}
+
+fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
+    let (stack, out, input) = look.sizes();
+    let (packed, scale) = (look.with(PACKED), look.with(SCALE));
+    let Some(codes) = look.header(&packed).filter(|header| WORD.contains(&header.dtype)) else { return Ok(None) };
+    if stack.is_some() {
+        return Err(look.unread("is a stack of packed integers"));
+    }
+    let bits = bits(look, codes.shape, input)?;
+    let codes = look.piece(&packed, codes, &[out, affine::words(input, bits)], 1)?;
+    let found = look.header(&scale).ok_or_else(|| look.missing(&scale, "packed integers"))?;
+    affine::typed(look, &scale, found, FLOATS)?;
+    let (scales, groups) = scales(look, &scale, found.shape)?;
+    let mut this = PackedInt {
+        pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
+        shape: None,
+        zero_points: None,
+        named: None,
+        integers: Integers {
+            sizes: [out, input],
+            bits,
+            row_bytes: affine::words(input, bits) * (WORD_BITS / 8),
+            groups,
+            columns: input.max(1),
+            scale: found.dtype,
+        },
+    };
+    let mut add = |piece: Piece| {
+        this.pieces.push(piece);
+        Some(this.pieces.len() - 1)
+    };
+    let name = look.with(SHAPE);
+    if let Some(found) = look.header(&name) {
+        this.shape = add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], &[2])?);
+    }
+    let name = look.with(G_IDX);
+    if let Some(found) = look.header(&name) {
+        this.named = add(affine::aside(look, &name, found, WORD, &[input])?);
+    } else {
+        this.integers.columns =
+            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+    }
+    let name = look.with(ZERO_POINT);
+    if let Some(found) = look.header(&name) {
+        affine::typed(look, &name, found, &[Dtype::I32, Dtype::U32, Dtype::I8])?;
+        let (rows, step) =
+            if found.dtype == Dtype::I8 { (out, 1) } else { (affine::words(out, bits), WORD_BITS / bits) };
+        this.zero_points = add(look.piece(&name, found, &[rows, groups], step)?);
+    } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
+        return Err(look.missing(&name, "packed integers that are not symmetric"));
+    }
+    Ok(Some(Arc::new(this)))
+}
+
+/// The bits of a code: those of the settings that fill so many words, or of all that are read where nothing is said.
+fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
+    let own = look.settings.group(look.module()).and_then(|group| group.number("num_bits"));
+    let every = look.settings.every("num_bits").into_iter().filter_map(|bits| usize::try_from(bits).ok());
+    let said: Vec<usize> = own.into_iter().chain(every).filter(|bits| BITS.contains(bits)).collect();
+    let candidates = if said.is_empty() { &BITS[..] } else { &said };
+    let fits = |bits: &&usize| packed.get(1) == Some(&affine::words(input, **bits));
+    match candidates.iter().find(fits) {
+        Some(bits) => Ok(*bits),
+        None => {
+            let due = [look.sizes().1, affine::words(input, candidates[0])];
+            Err(look.misshapen(&look.with(PACKED), packed, &due).context(format!("{} bits a weight", candidates[0])))
+        }
+    }
+}
+
+/// Scales for each row and group, for each row, or one for all; and how many groups a row has.
+pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
+    let (_, out, input) = look.sizes();
+    let (along, groups) = match found {
+        [] => (affine::EVERY_ROW, 1),
+        [1] | [1, 1] if out != 1 => (affine::EVERY_ROW, 1),
+        [rows] if *rows == out => (Along::rows(false, 1), 1),
+        [rows, groups] if *rows == out && *groups > 0 => (Along::rows(false, 1), *groups),
+        _ => {
+            let due = affine::group_size(look, input, 0).unwrap_or_else(|groups| groups);
+            return Err(look.misshapen(name, found, &[out, due]));
+        }
+    };
+    Ok((Piece { name: name.to_string(), dtype: Dtype::F32, shape: found.to_vec(), along }, groups))
+}
+
+fn announced(look: &Look) -> Option<Vec<Announced>> {
+    let (stack, out, input) = look.sizes();
+    let group = look.settings.group(look.module()).filter(|group| group.text("type") == Some("int"))?;
+    if stack.is_some() || look.settings.format(look.module()) != Some("pack-quantized") {
+        return None;
+    }
+    let bits = group.number("num_bits").filter(|bits| BITS.contains(bits))?;
+    let groups = group.number("group_size").filter(|size| *size > 0).map_or(1, |size| input.div_ceil(size));
+    let mut pieces = vec![
+        (look.with(PACKED), Dtype::I32, vec![out, affine::words(input, bits)]),
+        (look.with(SCALE), Dtype::BF16, vec![out, groups]),
+        (look.with(SHAPE), Dtype::I64, vec![2]),
+    ];
+    if group.flag("symmetric") == Some(false) {
+        pieces.push((look.with(ZERO_POINT), Dtype::I32, vec![affine::words(out, bits), groups]));
+    }
+    Some(pieces)
+}
+
+impl PackedInt {
+    /// Checks that the file means the same matrix.
+    fn check_shape(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
+        let said: Vec<i64> = match self.pieces[piece].dtype {
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+            _ => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
+        };
+        let sizes = self.integers.sizes;
+        match said == sizes.map(|size| size as i64) {
+            true => Ok(()),
+            false => Err(Wrong::new(piece, format!("says {said:?}, and the weight has {sizes:?}"))),
+        }
+    }
+
+    /// What is subtracted from the codes, for each row and group; nothing where that is half of the codes.
+    fn zeros(&self, pieces: &[Vec<u8>], rows: usize) -> Vec<u8> {
+        let Integers { bits, groups, .. } = self.integers;
+        let Some(piece) = self.zero_points else { return Vec::new() };
+        if self.pieces[piece].dtype == Dtype::I8 {
+            return pieces[piece].iter().map(|zero| zero.wrapping_add(1 << (bits - 1))).collect();
+        }
+        // Words of neighbouring rows lie one below the other.
+        let words = affine::words(rows, bits);
+        let by_group = affine::transposed(&pieces[piece], [words, groups], WORD_BITS / 8);
+        let of_group = by_group.chunks(words * WORD_BITS / 8).flat_map(|bytes| affine::unpack(bytes, bits, rows));
+        affine::transposed(&of_group.collect::<Vec<_>>(), [groups, rows], 1)
+    }
+}
+
+impl Coding for PackedInt {
+    fn words(&self) -> String {
+        let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
+        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
+        let share = if self.named.is_some() { "for each group of columns" } else { &columns };
+        format!("INT{}, one scale{zeros} {share}", self.integers.bits)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn rows(&self) -> Option<&dyn Rows> {
+        Some(self)
+    }
+
+    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
+        decode_rows(self, pieces, rows, self.integers.sizes[1])
+    }
+}
+
+impl Rows for PackedInt {
+    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+        self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
+        affine::check_scales(1, self.integers.scale, &pieces[1])?;
+        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
+        let zeros = self.zeros(&pieces, rows);
+        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
+        let mut pieces = pieces.into_iter();
+        let (codes, mut scales) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
+        if self.pieces[1].along == affine::EVERY_ROW {
+            scales = scales.repeat(rows);
+        }
+        Ok(vec![codes, scales, zeros, named])
+    }
+
+    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.decode(kept, row, from, to);
+    }
+}

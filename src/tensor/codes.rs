@@ -1,0 +1,45 @@
+//! A weight that stays in codes in the memory of the CPU: as many bytes as its file has for it.
+
+use std::sync::Arc;
+
+use crate::formats::Coding;
+use crate::gemm;
+
+/// A matrix of codes [out, in], of which a few numbers at a time are made where they are used.
+#[derive(Clone, Debug)]
+pub struct InCodes {
+    coding: Arc<dyn Coding>,
+    /// The pieces as the format keeps them.
+    kept: Arc<Vec<Vec<u8>>>,
+    /// Rows above the first of the matrix in what is kept.
+    above: usize,
+    dims: [usize; 2],
+}
+
+impl InCodes {
+    /// `kept` is what the rows of `coding` have made of the pieces; the matrix [out, in] lies `above` rows below its beginning.
+    pub fn new(coding: Arc<dyn Coding>, kept: Vec<Vec<u8>>, above: usize, dims: [usize; 2]) -> Self {
+        Self { coding, kept: Arc::new(kept), above, dims }
+    }
+
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// All numbers, row by row.
+    pub fn values(&self) -> Vec<f32> {
+        let [rows, width] = self.dims;
+        let mut values = vec![0.0; rows * width];
+        for (row, values) in values.chunks_exact_mut(width.max(1)).enumerate() {
+            gemm::Codes::decode(self, row, 0, values);
+        }
+        values
+    }
+}
+
+impl gemm::Codes for InCodes {
+    fn decode(&self, row: usize, from: usize, to: &mut [f32]) {
+        let rows = self.coding.rows().expect("what is kept in codes has rows");
+        rows.decode(&self.kept, self.above + row, from, to);
+    }
+}

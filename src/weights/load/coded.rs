@@ -1,0 +1,97 @@
+//! Weights in codes: the bytes of their pieces, and the values that a format makes of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::DType;
+use half::bf16;
+use safetensors::Dtype;
+
+use super::{Loader, on_gpus, resident_dtype, stays_in_codes};
+use crate::error::{Error, Kind, Result};
+use crate::formats::{Coding, Decoded, Wrong};
+use crate::spec::inventory::Part;
+use crate::tensor::{Device, InCodes, Tensor, gpus};
+use crate::vector::vectorised;
+use crate::weights::checkpoint::Entry;
+
+/// What to do with codes that stand for nothing.
+const DAMAGED: &str = "the weights are damaged: every result computed from them would be meaningless";
+
+impl Loader<'_> {
+    /// A part in codes, for each device: as numbers of a type, or as it stays in memory.
+    pub(super) fn coded(&self, coding: &Arc<dyn Coding>, part: &Part, to: Option<DType>) -> Result<Vec<Tensor>> {
+        let weight = &part.weight;
+        let (rows, window, shape) = (weight.own_rows(), weight.window(), weight.loaded_shape());
+        let stored = weight.stored();
+        let ranges = stored.iter().map(|tensor| {
+            let entry = self.checkpoint.readable(tensor)?;
+            Ok((entry, weight.own_bytes(tensor, entry.bytes)))
+        });
+        let ranges = ranges.collect::<Result<Vec<_>>>()?;
+        let stays = to.is_none() && matches!(self.devices, [Device::Cpu]) && stays_in_codes(part);
+        let to = to.unwrap_or(resident_dtype(part, Dtype::F32));
+        if let (Some(gpus), Some(kernel), true) = (gpus(self.devices), coding.kernel(), to == DType::BF16) {
+            return Ok(on_gpus(self.unpacked_on_gpus(&gpus, kernel, &ranges, &shape)?));
+        }
+        let bytes = |(entry, range): &(&Entry, Range<u64>)| {
+            self.stored::<u8>(entry, range.start, (range.end - range.start) as usize)
+        };
+        let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
+        let wrong = |wrong: Wrong| self.wrong(ranges[wrong.piece].0, &wrong);
+        if let (true, Some(by), [out, input]) = (stays, coding.rows(), &shape[..]) {
+            let kept = by.kept(pieces, window.len()).map_err(wrong)?;
+            let codes = InCodes::new(coding.clone(), kept, rows.start - window.start, [*out, *input]);
+            return Ok(vec![Tensor::Codes(codes)]);
+        }
+        let decoded = coding.decode(&pieces, window.len()).map_err(wrong)?;
+        let input = shape.last().copied().unwrap_or(1);
+        let own = (rows.start - window.start) * input..(rows.end - window.start) * input;
+        let codes = ranges[0].0;
+        match decoded {
+            Decoded::Bf16(values) => {
+                let values = cut(values, own);
+                match values.iter().position(|value| !value.is_finite()) {
+                    Some(index) => Err(self.not_finite(codes, index, values[index].to_f32())),
+                    None if to == DType::BF16 => self.everywhere(values, shape),
+                    None => self.everywhere(values.iter().map(|value| value.to_f32()).collect::<Vec<f32>>(), shape),
+                }
+            }
+            Decoded::F32(values) => {
+                let values = cut(values, own);
+                if !vectorised(|| values.iter().fold(true, |all, value| all & value.is_finite())) {
+                    let index = values.iter().position(|value| !value.is_finite()).expect("found above");
+                    return Err(self.not_finite(codes, index, values[index]));
+                }
+                if to == DType::BF16 {
+                    let values = vectorised(|| values.iter().map(|value| bf16::from_f32(*value)).collect());
+                    return self.everywhere::<bf16>(values, shape);
+                }
+                self.everywhere(values, shape)
+            }
+        }
+    }
+
+    /// The same values on each device.
+    fn everywhere<T: candle_core::WithDType>(&self, values: Vec<T>, shape: Vec<usize>) -> Result<Vec<Tensor>> {
+        match self.devices {
+            [device] => Ok(vec![Tensor::from_vec(values, shape, device)?]),
+            devices => devices.iter().map(|device| Tensor::from_vec(values.clone(), shape.clone(), device)).collect(),
+        }
+    }
+
+    fn wrong(&self, entry: &Entry, wrong: &Wrong) -> Error {
+        let place = self.checkpoint.place(entry);
+        Error::new(Kind::NonFinite, format!("{place}: tensor `{}`: {}", entry.name, wrong.what)).hint(DAMAGED)
+    }
+}
+
+/// The values that are wanted, of those that had to be decoded with them.
+fn cut<T: Copy>(mut values: Vec<T>, own: Range<usize>) -> Vec<T> {
+    if own != (0..values.len()) {
+        values.copy_within(own.clone(), 0);
+        values.truncate(own.len());
+        values.shrink_to_fit();
+    }
+    values
+}
