@@ -2,7 +2,7 @@
 //!
 //! The same lists and the same cut drive the forward pass (`inventory`, `workspace`), so the estimate is of what it does.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -208,6 +208,20 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
+    /// What is kept from layer to layer: the residual stream, embeddings for each layer of the tokens that occur, and before layer
+    /// `i` is done the keys and values that it and later ones borrow, or lend.
+    fn carried(&self, i: usize) -> u64 {
+        let lenders = self.spec.lenders(i).into_iter().chain(self.spec.lenders(i + 1)).collect::<BTreeSet<_>>();
+        let lent = lenders.into_iter().filter_map(|layer| self.spec.kv_widths(layer)).flatten().sum::<usize>();
+        self.residual() + self.layer_embeddings() + (self.tokens() * lent * 4) as u64
+    }
+
+    /// In the memory of the host.
+    fn layer_embeddings(&self) -> u64 {
+        let own = self.spec.layer_embeddings.as_ref().filter(|_| self.gpu.is_none());
+        own.map_or(0, |own| (self.tokens().min(own.table.shape[0]) * own.table.shape[1] * 4) as u64)
+    }
+
     /// One copy of what a layer reads, all tokens in f32.
     fn normed(&self) -> u64 {
         (self.tokens() * self.spec.hidden_size * 4) as u64
@@ -229,7 +243,9 @@ impl Phases<'_> {
             return Phase { weights: 0, hidden: self.residual(), workspace: 0 };
         }
         let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
-        Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
+        let projecting = self.spec.layer_embeddings.as_ref().map_or(0, |own| self.size(&inventory::parts(own)));
+        let hidden = self.residual() + self.layer_embeddings();
+        Phase { weights: (rows + projecting) as u64, hidden, workspace: self.residual() }
     }
 
     fn mixer(&self, i: usize) -> Phase {
@@ -243,7 +259,7 @@ impl Phases<'_> {
         });
         let mut phase = Phase {
             weights: self.cores(i, self.chunk_layers) as u64,
-            hidden: self.residual(),
+            hidden: self.carried(i),
             workspace: workspace as u64,
         };
         if let Some(moe) = layer.moe() {
@@ -263,7 +279,7 @@ impl Phases<'_> {
     fn ffn(&self, i: usize) -> Phase {
         let hidden = self.spec.hidden_size;
         match self.spec.layers[i].ffn.as_ref().map_or(&Ffn::NotNeeded, |ffn| &ffn.body) {
-            Ffn::NotNeeded => Phase { weights: 0, hidden: self.residual(), workspace: 0 },
+            Ffn::NotNeeded => Phase { weights: 0, hidden: self.carried(i), workspace: 0 },
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
                 let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
@@ -277,7 +293,7 @@ impl Phases<'_> {
                 };
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
-                    hidden: self.residual(),
+                    hidden: self.carried(i),
                     workspace: workspace as u64,
                 }
             }
@@ -298,7 +314,7 @@ impl Phases<'_> {
                 };
                 Phase {
                     weights: expert + self.waiting(moe) + ahead,
-                    hidden: self.residual() + self.normed(),
+                    hidden: self.carried(i) + self.normed(),
                     workspace: workspace as u64,
                 }
             }
@@ -323,7 +339,7 @@ impl Phases<'_> {
         let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
         // Logits as a tensor, and copied out of it.
         let workspace = (block * width + 2 * rows * block * 4) as u64;
-        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace }
+        Phase { weights: 0, hidden: self.residual() + self.layer_embeddings() + self.normed(), workspace }
     }
 }
 

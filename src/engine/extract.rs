@@ -231,10 +231,10 @@ impl Extraction<'_> {
 /// Where a pass begins, and the bytes that the runs before this one have read.
 fn begin(found: Option<Found>) -> (Start, u64) {
     match found {
-        Some(Found { layer, hidden, coverage, bytes_read }) => {
-            (Start { layer, hidden: Some(hidden), coverage }, bytes_read)
+        Some(Found { layer, hidden, lent, coverage, bytes_read }) => {
+            (Start { layer, hidden: Some(hidden), lent, coverage }, bytes_read)
         }
-        None => (Start { layer: 0, hidden: None, coverage: Vec::new() }, 0),
+        None => (Start { layer: 0, hidden: None, lent: Vec::new(), coverage: Vec::new() }, 0),
     }
 }
 

@@ -91,7 +91,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
         if let Some(mixer) = &layer.mixer {
             norms.extend(own(&mixer.reads));
             if let Mixer::Attention(attention) = &mixer.body {
-                for norm in attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]) {
+                for norm in attention.qk_norm.iter().flat_map(|norms| [Some(&norms.q), norms.k.as_ref()]).flatten() {
                     match norm {
                         HeadNorm::Each(norm) | HeadNorm::Together(norm) => norms.push(norm),
                         HeadNorm::Own(each) => norms.extend(each),
