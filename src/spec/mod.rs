@@ -5,6 +5,7 @@
 //! projections unless said otherwise.
 
 pub mod arch;
+pub mod catalogue;
 pub mod config;
 mod ffn;
 pub mod inventory;
