@@ -101,6 +101,8 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
             }
         }
         norms.extend(layer.ffn.as_ref().and_then(|ffn| own(&ffn.reads)));
+        norms.extend(layer.mixer.as_ref().and_then(|mixer| mixer.write_norm.as_ref()));
+        norms.extend(layer.ffn.as_ref().and_then(|ffn| ffn.write_norm.as_ref()));
     }
     let centred = norms.into_iter().filter(|norm| norm.kind == NormKind::RmsZeroCentred);
     centred.map(|norm| norm.weight.name.as_str()).collect()
@@ -129,7 +131,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         // Embeddings and head.
         None => normal(1.0),
         Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
-        Some(Role::OtherNorm) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
+        Some(Role::OtherNorm | Role::StreamFactor) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
         Some(Role::NormBias | Role::Bias | Role::CorrectionBias) => normal(0.02),
         Some(Role::Sinks) => normal(1.0),
         Some(Role::FromAttnIn | Role::FromFfnIn | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),

@@ -304,7 +304,7 @@ impl<W> Leaves<W> for Layer<W> {
             ffn: self.ffn.as_ref().map(|ffn| ffn.map(Role::FfnNorm, f)),
             parallel: self.parallel,
             embedding_gate: self.embedding_gate.as_ref().map(|gate| gate.map(f)),
-            scalar: self.scalar.as_ref().map(|scalar| f(scalar, Role::Parameter)),
+            scalar: self.scalar.as_ref().map(|scalar| f(scalar, Role::StreamFactor)),
         }
     }
 }

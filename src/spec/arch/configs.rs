@@ -295,3 +295,38 @@ fn layers_that_borrow_keys_take_those_of_the_last_of_their_kind() {
     all.insert("num_kv_shared_layers".to_string(), all["num_hidden_layers"].clone());
     assert!(read(&all).unwrap_err().message.contains("`num_kv_shared_layers` is "));
 }
+
+/// Found by random variants: transformers does not read these keys, whatever the original code did with them.
+#[test]
+fn weights_of_experts_that_transformers_sums_anyway() {
+    for (model_type, key, odd) in [
+        ("afmoe", "route_norm", json!(false)),
+        ("hy_v3", "route_norm", json!(false)),
+        ("deepseek_v2", "norm_topk_prob", json!(true)),
+    ] {
+        let mut config = fixture(model_type);
+        let plain = spec(&config);
+        config.insert(key.to_string(), odd);
+        assert_eq!(spec(&config), plain, "{model_type}");
+    }
+}
+
+/// Found by random variants: sizes of layers that are not there were "not understood", and biases and shared experts read that
+/// transformers does not have.
+#[test]
+fn nemotron_h_reads_what_its_layers_need_and_no_more() {
+    let mut config = fixture("nemotron_h");
+    let plain = spec(&config);
+    for (key, value) in
+        [("attention_bias", json!(true)), ("mamba_proj_bias", json!(true)), ("n_shared_experts", json!(3))]
+    {
+        let mut odd = config.clone();
+        odd.insert(key.to_string(), value);
+        assert_eq!(spec(&odd), plain, "{key}");
+    }
+    for pattern in ["MMMM", "****", "----", "EEEE"] {
+        config.insert("hybrid_override_pattern".to_string(), json!(pattern));
+        config.insert("num_hidden_layers".to_string(), json!(4));
+        assert_eq!(read(&config).unwrap().layers.len(), 4, "{pattern}");
+    }
+}

@@ -56,7 +56,7 @@ pub fn mamba2(c: &Config, name: &str, hidden: usize, eps: f64) -> Result<Mamba2>
     if !heads.is_multiple_of(groups) {
         return Err(c.wrong("n_groups", &format!("is {groups}, which does not divide {heads} heads")));
     }
-    let bias = c.bool_or("mamba_proj_bias", false)? | c.bool_or("use_bias", false)?;
+    let bias = c.bool_or("use_bias", false)?;
     let (inner, channels) = (heads * head_dim, heads * head_dim + 2 * groups * state);
     let kernel = c.opt_usize("conv_kernel")?.unwrap_or(4);
     Ok(Mamba2 {

@@ -17,34 +17,25 @@ use crate::spec::{
 use crate::vocabulary::{Activation, NormKind};
 
 /// Of training, of inference, and of other kinds of models of the family.
+#[rustfmt::skip]
 const WITHOUT_EFFECT: &[&str] = &[
-    "chunk_size",
-    "expand",
-    "hidden_dropout",
-    "layers_block_type",
-    "mamba_ssm_cache_dtype",
-    "mamba_ssm_dtype",
-    "norm_eps",
-    "num_logits_to_keep",
-    "num_nextn_predict_layers",
-    "mtp_hybrid_override_pattern",
-    "mtp_layers_block_type",
-    "partial_rotary_factor",
-    "rescale_prenorm_residual",
-    "residual_in_fp32",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
-    "time_step_floor",
-    "time_step_limit",
-    "time_step_max",
-    "time_step_rank",
-    "use_mamba_kernels",
-    "hidden_act",
-    "intermediate_size",
-    "moe_shared_expert_overlap",
+    "chunk_size", "expand", "hidden_dropout", "layers_block_type", "mamba_ssm_cache_dtype", "mamba_ssm_dtype", "norm_eps",
+    "num_logits_to_keep", "num_nextn_predict_layers", "mtp_hybrid_override_pattern", "mtp_layers_block_type",
+    "partial_rotary_factor", "rescale_prenorm_residual", "residual_in_fp32", "rope_parameters", "rope_scaling", "rope_theta",
+    "sliding_window", "time_step_floor", "time_step_limit", "time_step_max", "time_step_rank", "use_mamba_kernels",
+    "hidden_act", "intermediate_size", "moe_shared_expert_overlap",
 ];
+
+/// Of kinds of layers that a model may not have.
+#[rustfmt::skip]
+const OF_OTHER_LAYERS: &[&str] = &[
+    "num_attention_heads", "num_key_value_heads", "head_dim", "mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size",
+    "conv_kernel", "use_bias", "use_conv_bias", "time_step_min", "num_experts_per_tok", "n_routed_experts", "moe_intermediate_size",
+    "moe_shared_expert_intermediate_size", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor",
+];
+/// What transformers does not read, and the value at which nobody is misled.
+const NOT_READ: &[(&str, &str)] =
+    &[("attention_bias", "false"), ("mamba_proj_bias", "false"), ("n_shared_experts", "1")];
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
@@ -55,12 +46,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     }
     c.only("moe_latent_size", 0.into())?;
     let tied = c.bool_or("tie_word_embeddings", false)?;
-    let parts = Parts {
-        c,
-        hidden,
-        attention_bias: c.bool_or("attention_bias", false)?,
-        mlp_bias: c.bool_or("mlp_bias", false)?,
-    };
+    let parts = Parts { c, hidden, mlp_bias: c.bool_or("mlp_bias", false)? };
     let mut layers = Vec::new();
     for (i, kind) in kinds.into_iter().enumerate() {
         let name = format!("backbone.layers.{i}.mixer.");
@@ -75,6 +61,12 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         });
     }
     c.without_effect(WITHOUT_EFFECT);
+    c.without_effect(OF_OTHER_LAYERS);
+    for (key, usual) in NOT_READ {
+        if let Some(value) = c.get(key).map(ToString::to_string).filter(|value| value != usual) {
+            c.tell(key, &format!("is {value}, which has no effect: modeling_nemotron_h does not read it"));
+        }
+    }
     let ends = names.ends(tied, TensorSpec::new("backbone.embeddings.weight", [vocab, hidden]));
     let final_norm = Norm::new(NormKind::RmsRoundedOnce, "backbone.norm_f", hidden, eps);
     Ok(Model::new("nemotron_h", hidden, ends, layers, final_norm))
@@ -83,14 +75,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 struct Parts<'a> {
     c: &'a Config,
     hidden: usize,
-    attention_bias: bool,
     mlp_bias: bool,
 }
 
 impl Parts<'_> {
     fn attention(&self, name: &str) -> Result<Attention> {
         let (heads, kv_heads, head_dim) = head_sizes(self.c)?;
-        let linear = |part: &str, out, input| Linear::new(&format!("{name}{part}"), out, input, self.attention_bias);
+        let linear = |part: &str, out, input| Linear::new(&format!("{name}{part}"), out, input, false);
         let qkv = Qkv::Separate {
             q: linear("q_proj", heads * head_dim, self.hidden),
             k: linear("k_proj", kv_heads * head_dim, self.hidden),
@@ -110,15 +101,14 @@ impl Parts<'_> {
         let num_experts = c.experts(&["n_routed_experts"], top_k, layers.len() + 1)?;
         let intermediate = c.size("moe_intermediate_size")?;
         let sizes = Sizes { num_experts, top_k, intermediate, activation: Activation::ReluSquared };
-        let shared = c.opt_usize("n_shared_experts")?.unwrap_or(1);
         let width = c.size("moe_shared_expert_intermediate_size")?;
         let expert = |e: usize| self.mlp(&format!("{name}experts.{e}."), intermediate, false);
-        let shared_mlp = || self.mlp(&format!("{name}shared_experts."), shared * width, self.mlp_bias);
+        let shared = self.mlp(&format!("{name}shared_experts."), width, self.mlp_bias);
         let mut moe = experts::separate(name, self.hidden, sizes, ONE_GROUP.scoring(c, sizes)?);
         let correction = format!("{name}gate.e_score_correction_bias");
         moe.router.correction_bias = Some(TensorSpec::new(correction, [num_experts]));
         moe.experts = Arc::new(Experts::Separate((0..num_experts).map(expert).collect()));
-        moe.shared = (shared > 0).then(|| SharedExpert { mlp: shared_mlp(), gate: None });
+        moe.shared = Some(SharedExpert { mlp: shared, gate: None });
         Ok(moe)
     }
 }
