@@ -115,7 +115,8 @@ mod streaming;
 /// Announced and measured memory.
 mod estimate;
 
-/// Miniature models end to end: scripts/sweep.rhai and one script per model.
+/// Miniature models: what they compute, and end to end with scripts/sweep.rhai and one script per model.
+mod miniatures;
 mod sweep;
 
 /// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read

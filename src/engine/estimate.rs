@@ -2,7 +2,7 @@
 //!
 //! The forward pass uses the same lists (`inventory`) and the same batch sizes (`workspace`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -212,6 +212,21 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
+    /// What is kept from layer to layer: the residual stream, embeddings for each layer of the
+    /// tokens that occur, and before layer `i` is done the keys and values that it and later ones
+    /// borrow, or lend.
+    fn carried(&self, i: usize) -> u64 {
+        let lenders = self.spec.lenders(i).into_iter().chain(self.spec.lenders(i + 1)).collect::<BTreeSet<_>>();
+        let lent = lenders.into_iter().filter_map(|layer| self.spec.kv_widths(layer)).flatten().sum::<usize>();
+        self.residual() + self.layer_embeddings() + (self.tokens() * lent * 4) as u64
+    }
+
+    /// The embeddings per layer, in the memory of the host.
+    fn layer_embeddings(&self) -> u64 {
+        let own = self.spec.layer_embeddings.as_ref().filter(|_| self.gpu.is_none());
+        own.map_or(0, |own| (self.tokens().min(own.table.shape[0]) * own.table.shape[1] * 4) as u64)
+    }
+
     /// The norm output of all tokens in f32.
     fn norm_output(&self) -> u64 {
         (self.tokens() * self.spec.hidden_size * 4) as u64
@@ -233,7 +248,9 @@ impl Phases<'_> {
             return Phase { weights: 0, hidden: self.residual(), workspace: 0 };
         }
         let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
-        Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
+        let projecting = self.spec.layer_embeddings.as_ref().map_or(0, |own| self.size(&inventory::parts(own)));
+        let hidden = self.residual() + self.layer_embeddings();
+        Phase { weights: (rows + projecting) as u64, hidden, workspace: self.residual() }
     }
 
     fn mixer(&self, i: usize) -> Phase {
@@ -247,7 +264,7 @@ impl Phases<'_> {
         });
         let mut phase = Phase {
             weights: self.cores(i, self.chunk_layers) as u64,
-            hidden: self.residual(),
+            hidden: self.carried(i),
             workspace: workspace as u64,
         };
         if let Some(moe) = layer.moe() {
@@ -267,7 +284,7 @@ impl Phases<'_> {
     fn ffn(&self, i: usize) -> Phase {
         let hidden = self.spec.hidden_size;
         match self.spec.layers[i].ffn.as_ref().map_or(&Ffn::NotNeeded, |ffn| &ffn.body) {
-            Ffn::NotNeeded => Phase { weights: 0, hidden: self.residual(), workspace: 0 },
+            Ffn::NotNeeded => Phase { weights: 0, hidden: self.carried(i), workspace: 0 },
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
                 let rows = (self.plan.sequences * self.args.sequence_length).min(self.plan.ffn_rows(hidden, inner));
@@ -281,7 +298,7 @@ impl Phases<'_> {
                 };
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
-                    hidden: self.residual(),
+                    hidden: self.carried(i),
                     workspace: workspace as u64,
                 }
             }
@@ -303,7 +320,7 @@ impl Phases<'_> {
                 };
                 Phase {
                     weights: expert + self.queued_experts(moe) + ahead,
-                    hidden: self.residual() + self.norm_output(),
+                    hidden: self.carried(i) + self.norm_output(),
                     workspace: workspace as u64,
                 }
             }
@@ -328,7 +345,7 @@ impl Phases<'_> {
         let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
         // The logits as a tensor, and their copy.
         let workspace = (block * width + 2 * rows * block * 4) as u64;
-        Phase { weights: 0, hidden: self.residual() + self.norm_output(), workspace }
+        Phase { weights: 0, hidden: self.residual() + self.layer_embeddings() + self.norm_output(), workspace }
     }
 }
 

@@ -237,10 +237,10 @@ impl Extraction<'_> {
 /// The start of a pass, and the number of bytes that earlier runs have read.
 fn start_of(restored: Option<Restored>) -> (Start, u64) {
     match restored {
-        Some(Restored { layer, hidden, coverage, bytes_read }) => {
-            (Start { layer, hidden: Some(hidden), coverage }, bytes_read)
+        Some(Restored { layer, hidden, lent, coverage, bytes_read }) => {
+            (Start { layer, hidden: Some(hidden), lent, coverage }, bytes_read)
         }
-        None => (Start { layer: 0, hidden: None, coverage: Vec::new() }, 0),
+        None => (Start { layer: 0, hidden: None, lent: Vec::new(), coverage: Vec::new() }, 0),
     }
 }
 

@@ -10,6 +10,7 @@ mod extract;
 mod finished;
 mod head;
 mod latent;
+mod layer_embeddings;
 mod linear;
 mod mamba;
 mod moe;

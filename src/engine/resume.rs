@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::observe::{FullWriter, Observer, State};
+use super::pass::Lent;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
@@ -79,6 +80,8 @@ pub struct Restored {
     pub layer: usize,
     /// The residual stream of each shard.
     pub hidden: Vec<Tensor>,
+    /// What later layers use of those that are done, of each share.
+    pub lent: Vec<Lent>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
 }
@@ -391,9 +394,9 @@ fn pieces(hidden: &Tensor) -> Result<Vec<(usize, usize)>> {
 
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
-    for hidden in &state.hidden {
-        for (first, count) in pieces(hidden)? {
-            let piece = hidden.rows(first, count)?.values()?;
+    for values in state.hidden.iter().chain(&state.lent) {
+        for (first, count) in pieces(values)? {
+            let piece = values.rows(first, count)?.values()?;
             writer.write_all(bytemuck::cast_slice(&piece)).map_err(writing)?;
         }
     }
@@ -418,16 +421,26 @@ fn read(
         return Err(Error::corrupt("its parts do not fit"));
     }
     let width = model.spec.hidden_size;
-    let mut all = Vec::new();
-    for share in shares {
+    let mut values_of = |share: &Share, width: usize| {
         let rows = share.sequences.len() * tokens.info.sequence_length;
-        let hidden = Tensor::zeros((rows, width), &share.device)?;
-        for (first, count) in pieces(&hidden)? {
+        let all = Tensor::zeros((rows, width), &share.device)?;
+        for (first, count) in pieces(&all)? {
             let mut piece = vec![0f32; count * width];
             reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
-            hidden.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
+            all.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
         }
-        all.push(hidden);
+        Ok::<Tensor, Error>(all)
+    };
+    let hidden = shares.iter().map(|share| values_of(share, width)).collect::<Result<Vec<_>>>()?;
+    let mut lent: Vec<Lent> = Vec::new();
+    for share in shares {
+        let mut of_share = Lent::new();
+        for from in model.spec.lenders(layer) {
+            if let Some([keys, values]) = model.spec.kv_widths(from) {
+                of_share.insert(from, [values_of(share, keys)?, values_of(share, values)?]);
+            }
+        }
+        lent.push(of_share);
     }
     for observer in observers.iter_mut() {
         observer.resume(layer, &mut reader)?;
@@ -435,5 +448,5 @@ fn read(
     let coverage = rmp_serde::from_read((&mut reader).take(MAX_COVERAGE))
         .map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
     reader.finish()?;
-    Ok(Restored { layer, hidden: all, coverage, bytes_read })
+    Ok(Restored { layer, hidden, lent, coverage, bytes_read })
 }

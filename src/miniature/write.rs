@@ -73,8 +73,9 @@ fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(digest.into())
 }
 
+/// The first number in a tensor's name: "model.layers.3.…", "transformer.h.3.…".
 fn layer_of(name: &str) -> Option<usize> {
-    name.split("layers.").nth(1)?.split('.').next()?.parse().ok()
+    name.split('.').find_map(|part| part.parse().ok())
 }
 
 fn own(reads: &Reads) -> Option<&Norm> {
@@ -91,7 +92,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
         if let Some(mixer) = &layer.mixer {
             norms.extend(own(&mixer.reads));
             if let Mixer::Attention(attention) = &mixer.body {
-                for norm in attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]) {
+                for norm in attention.qk_norm.iter().flat_map(|norms| [Some(&norms.q), norms.k.as_ref()]).flatten() {
                     match norm {
                         HeadNorm::Each(norm) | HeadNorm::Together(norm) => norms.push(norm),
                         HeadNorm::Own(each) => norms.extend(each),
@@ -101,6 +102,8 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
             }
         }
         norms.extend(layer.ffn.as_ref().and_then(|ffn| own(&ffn.reads)));
+        norms.extend(layer.mixer.as_ref().and_then(|mixer| mixer.write_norm.as_ref()));
+        norms.extend(layer.ffn.as_ref().and_then(|ffn| ffn.write_norm.as_ref()));
     }
     let centred = norms.into_iter().filter(|norm| norm.kind == NormKind::RmsZeroCentred);
     centred.map(|norm| norm.weight.name.as_str()).collect()
@@ -129,7 +132,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         // Embeddings and head.
         None => normal(1.0),
         Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
-        Some(Role::OtherNorm) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
+        Some(Role::OtherNorm | Role::StreamFactor) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
         Some(Role::NormBias | Role::Bias | Role::CorrectionBias) => normal(0.02),
         Some(Role::Sinks) => normal(1.0),
         Some(Role::FromAttnIn | Role::FromFfnIn | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),

@@ -102,6 +102,11 @@ fn activate(activation: Activation, of: &Mlp<Array>, x: f64) -> f64 {
         let (p, n) = (softplus(xielu.alpha_p.values[0]), beta + softplus(xielu.alpha_n.values[0]));
         return if x > 0.0 { p * x * x + beta * x } else { (x.min(eps).exp_m1() - x) * n + beta * x };
     }
+    activated(activation, x)
+}
+
+/// An activation that has no parameters.
+pub fn activated(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),

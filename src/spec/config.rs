@@ -286,6 +286,12 @@ impl Config {
         Ok(Some(inside))
     }
 
+    /// The same config, which says `value` where it says nothing of `key`.
+    pub fn or_saying(mut self, key: &str, value: Value) -> Self {
+        self.map.entry(key).or_insert(value);
+        self
+    }
+
     /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
     pub fn only(&self, key: &str, value: Value) -> Result<()> {
         match self.get(key) {

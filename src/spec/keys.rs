@@ -95,48 +95,46 @@ pub struct Row {
     pub otherwise: &'static str,
 }
 
-const DECODERS: &[&str] = &["glm4_moe", "gpt_oss", "llama", "mixtral", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
-const WITHOUT_SHARED: &[&str] = &["gpt2", "gpt_oss", "llama", "mixtral", "olmoe", "opt", "qwen3", "qwen3_moe"];
-const WITHOUT_QK_NORM: &[&str] = &[
-    "gemma",
-    "gemma2",
-    "glm4",
-    "gpt2",
-    "gpt_oss",
-    "granite",
-    "llama",
-    "mistral",
-    "mixtral",
-    "nemotron",
-    "opt",
-    "phi3",
-    "qwen2",
-    "seed_oss",
+#[rustfmt::skip]
+const DECODERS: &[&str] = &[
+    "apertus", "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe",
+    "gpt_oss", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "llama", "minimax_m2", "ministral3",
+    "mistral", "mixtral", "olmo2", "olmo3", "olmoe", "phi3", "qwen3", "qwen3_moe", "qwen3_next", "seed_oss",
     "smollm3",
-    "starcoder2",
 ];
-const WITH_QK_NORM: &[&str] = &["exaone4", "gemma3_text", "olmo3", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
+#[rustfmt::skip]
+const WITHOUT_SHARED: &[&str] = &[
+    "apertus", "bloom", "cohere", "cohere2", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "gemma4_text",
+    "glm4", "gpt2", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "llama",
+    "minimax_m2", "ministral3", "mistral", "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "opt", "phi",
+    "phi3", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2",
+];
+#[rustfmt::skip]
+const WITHOUT_QK_NORM: &[&str] = &[
+    "bloom", "falcon", "gemma", "gemma2", "glm4", "gpt2", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite",
+    "granitemoe", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron", "opt", "phi3", "phimoe", "qwen2",
+    "qwen2_moe", "seed_oss", "smollm3", "starcoder2",
+];
+#[rustfmt::skip]
+const WITH_QK_NORM: &[&str] = &[
+    "afmoe", "dots1", "exaone4", "gemma3_text", "gemma4_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+];
+#[rustfmt::skip]
 const WITHOUT_LAYER_TYPES: &[&str] = &[
-    "apertus",
-    "gemma",
-    "glm4",
-    "glm4_moe",
-    "gpt2",
-    "granite",
-    "llama",
-    "mistral",
-    "mixtral",
-    "nemotron",
-    "olmoe",
-    "opt",
-    "phi3",
-    "qwen3_moe",
-    "seed_oss",
-    "starcoder2",
+    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
+    "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neo", "gpt_neox", "gptj", "granite", "granitemoe",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron",
+    "olmo2", "olmoe", "opt", "phi", "phi3", "phimoe", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
 ];
 /// Those whose modeling file has no sliding window.
-const WITHOUT_WINDOW: &[&str] =
-    &["apertus", "gemma", "glm4", "glm4_moe", "gpt2", "granite", "llama", "nemotron", "opt", "qwen3_next", "seed_oss"];
+#[rustfmt::skip]
+const WITHOUT_WINDOW: &[&str] = &[
+    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
+    "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neox", "gptj", "granite", "granitemoe", "hunyuan_v1_dense",
+    "hunyuan_v1_moe", "kimi_k2", "llama", "mpt", "nemotron", "olmo2", "opt", "phi", "qwen3_next", "seed_oss",
+    "stablelm",
+];
 
 const fn any(keys: &'static [&'static str], because: &'static str) -> Row {
     Row { keys, of: &[], at: At::Any, because, otherwise: "" }
@@ -247,13 +245,20 @@ pub const ROWS: &[Row] = &[
     any(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
         "layers for multi-token prediction are no part of a forward pass").of(&["qwen3_next"]),
     only(&["mamba_ssm_dtype"], At::Text(&["float32"]), "the delta rule is computed in f32", "it asks for another format of the delta rule's state").of(&["qwen3_next"]),
-    any(&["max_window_layers"], "only modeling_qwen2 and modeling_qwen3 know it")
-        .of(&["glm4_moe", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "seed_oss"]),
+    any(&["max_window_layers"], "only modeling files of Qwen and dots know it")
+        .of(&["apertus", "bloom", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone4", "falcon",
+              "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt_neox", "gpt_oss", "gptj",
+              "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "minimax_m2", "ministral3", "mistral",
+              "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "phi", "phi3", "phimoe", "qwen3_moe", "qwen3_next", "seed_oss",
+              "smollm3", "stablelm"]),
     any(&["use_sliding_window"], "modeling_qwen3_next has no windows").of(&["qwen3_next"]),
     only(&["use_sliding_window"], At::Off, "it switches nothing on; those of them that have windows read `sliding_window` alone",
         "it asks for a sliding window by a switch that this architecture does not have")
-        .of(&["apertus", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "gpt2", "gpt_oss", "granite", "llama", "mistral", "mixtral",
-              "nemotron", "olmo3", "olmoe", "opt", "phi3", "seed_oss", "starcoder2"]),
+        .of(&["afmoe", "apertus", "bloom", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone4",
+              "falcon", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neo",
+              "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama",
+              "ministral3", "mistral", "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3", "phimoe",
+              "seed_oss", "stablelm", "starcoder2"]),
     only(&["sliding_window"], At::Told, "the modeling file does not read it: every layer sees all that came before", "")
         .of(WITHOUT_WINDOW),
     only(&["sliding_window"], At::Off, "modeling_olmoe hands it to flash attention only, which then has no window",
@@ -267,10 +272,11 @@ pub const ROWS: &[Row] = &[
     only(&["qkv_bias", "use_bias", "use_qkv_bias", "bias", "lm_head_bias", "head_bias"], At::Off, "no such bias, as without it; `attention_bias` is another key",
         "it asks for biases by a key that no class of this architecture reads").of(DECODERS),
     only(&["attention_bias"], At::Off, "attention of these has no biases", "it asks for biases, which attention of this architecture does not have")
-        .of(&["exaone4", "mistral", "mixtral"]),
+        .of(&["exaone4", "minimax_m2", "ministral3", "mistral", "mixtral"]),
     only(&["mlp_bias"], At::Off, "MLPs and experts without biases", "it asks for biases in the MLPs, which this architecture does not have")
-        .of(&["exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "mistral", "mixtral", "olmo3", "olmoe", "qwen2", "qwen3",
-              "qwen3_moe", "qwen3_next"]),
+        .of(&["cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "granitemoe",
+              "hunyuan_v1_dense", "minimax_m2", "ministral3", "mistral", "mixtral", "olmo2", "olmo3", "olmoe", "phi3", "qwen2",
+              "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "seed_oss", "smollm3"]),
     only(&["shared_expert_intermediate_size", "n_shared_experts", "num_shared_experts"], At::Off, "no shared expert, as without it",
         "it asks for a shared expert, which this architecture does not have").of(WITHOUT_SHARED),
     only(&["first_k_dense_replace"], At::Off, "no dense layers before the mixtures", "it asks for dense layers, which `mlp_only_layers` names here")

@@ -18,6 +18,11 @@ pub enum Qkv<W = TensorSpec> {
         q: Linear<W>,
         k: Linear<W>,
     },
+    /// Queries on the keys and values of layer `from`, as that has them after norms and rotary embedding (Gemma 4).
+    Borrowed {
+        q: Linear<W>,
+        from: usize,
+    },
     /// One projection whose outputs are, for each key head, its queries, its key and its value; with one key head that is all q,
     /// then k, then v.
     Grouped(Linear<W>),
@@ -52,7 +57,8 @@ pub enum LatentQuery<W = TensorSpec> {
 #[derive(Clone, Debug)]
 pub struct QkNorm<W = TensorSpec> {
     pub q: HeadNorm<W>,
-    pub k: HeadNorm<W>,
+    /// None where keys are borrowed.
+    pub k: Option<HeadNorm<W>>,
     /// Behind the rotary embedding, not before it (HunYuan, Llama 4).
     pub after_rope: bool,
 }

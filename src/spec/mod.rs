@@ -5,6 +5,7 @@
 //! projections unless said otherwise.
 
 pub mod arch;
+pub mod catalogue;
 mod coded;
 pub mod config;
 mod ffn;
@@ -24,9 +25,11 @@ mod rope_spellings;
 mod walk;
 mod weight;
 
+use std::collections::BTreeSet;
+
 use crate::record::{Site, SiteId};
 pub use ffn::{Divisor, Experts, Ffn, Groups, Mlp, Moe, Router, Score, Scoring, SharedExpert, XIelu};
-pub use layer::{Layer, Reads, Sublayer};
+pub use layer::{EmbeddingGate, Layer, Reads, Sublayer};
 pub use leaves::{Leaves, Role};
 pub use linear::{Linear, Norm};
 pub use mixer::{
@@ -46,6 +49,20 @@ pub struct Positions {
     pub offset: usize,
 }
 
+/// Embeddings that each token has for each layer (Gemma 4's per-layer embeddings), [layers][size] behind one another:
+/// (table(token) * factor + norm(projection(token embedding) * projection_factor)) * sum_factor. The norm is over each layer's.
+#[derive(Clone, Debug)]
+pub struct LayerEmbeddings<W = TensorSpec> {
+    /// [vocab, layers * size], of which rows are read.
+    pub table: TensorSpec,
+    pub factor: f64,
+    /// From the hidden size.
+    pub projection: Linear<W>,
+    pub projection_factor: f64,
+    pub norm: Norm<W>,
+    pub sum_factor: f64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Model {
     pub model_type: String,
@@ -61,6 +78,7 @@ pub struct Model {
     pub project_in: Option<Linear>,
     pub project_out: Option<Linear>,
     pub positions: Option<Positions>,
+    pub layer_embeddings: Option<LayerEmbeddings>,
     pub layers: Vec<Layer>,
     /// Before the head; some OPT checkpoints have none.
     pub final_norm: Option<Norm>,
@@ -122,6 +140,7 @@ impl Model {
             project_in: None,
             project_out: None,
             positions: None,
+            layer_embeddings: None,
             layers,
             final_norm: Some(final_norm),
             head,
@@ -145,6 +164,20 @@ impl Model {
     /// such as the logits.
     pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
         beyond || layer + 1 < self.layers.len()
+    }
+
+    /// Layers whose keys and values later ones use, of those that are done when `done` layers are.
+    pub fn lenders(&self, done: usize) -> Vec<usize> {
+        let borrowed: BTreeSet<usize> = self.layers.iter().skip(done).filter_map(Layer::borrows).collect();
+        borrowed.into_iter().filter(|from| *from < done).collect()
+    }
+
+    /// Widths of the keys and values of a layer with attention.
+    pub fn kv_widths(&self, layer: usize) -> Option<[usize; 2]> {
+        match &self.layers.get(layer)?.mixer.as_ref()?.body {
+            Mixer::Attention(of) => Some([of.kv_heads * of.head_dim, of.kv_heads * of.value_dim]),
+            _ => None,
+        }
     }
 
     /// What the sublayers read: the sites that a record has, in the order in which they are computed. A layer with one norm for

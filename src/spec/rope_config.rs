@@ -85,13 +85,22 @@ impl Rope {
 /// # Errors
 /// When it is missing or no number.
 pub fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+    parameters(c, defaults, |section| section.required(name))
+}
+
+/// The same, where it may be missing.
+pub fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<Option<f64>> {
+    parameters(c, defaults, |section| section.number(name))
+}
+
+fn parameters<T>(c: &Config, defaults: &RopeDefaults, read: impl Fn(&Section) -> Result<T>) -> Result<T> {
     let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
     match (parameters, scaling.filter(|map| !map.is_empty())) {
-        (_, Some(scaling)) => section(c, "rope_scaling", scaling).required(name),
-        (Some(parameters), None) => section(c, "rope_parameters", parameters).required(name),
+        (_, Some(scaling)) => read(&section(c, "rope_scaling", scaling)),
+        (Some(parameters), None) => read(&section(c, "rope_parameters", parameters)),
         (None, None) => {
             let usual = usual(defaults);
-            section(c, "rope_parameters", &usual).required(name)
+            read(&section(c, "rope_parameters", &usual))
         }
     }
 }

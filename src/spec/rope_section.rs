@@ -101,7 +101,7 @@ pub enum Of {
 }
 
 impl Section<'_> {
-    fn number(&self, name: &str) -> Result<Option<f64>> {
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
         match self.params.get(name).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => match value.as_f64() {

@@ -18,6 +18,7 @@ pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()>
     model.positions.iter().try_for_each(|positions| rows(&positions.weight))?;
     model.project_in.iter().try_for_each(|linear| all(&inventory::projection(linear)))?;
     model.embedding_norm.iter().try_for_each(|norm| all(&inventory::embedding_norm(norm)))?;
+    model.layer_embeddings.iter().try_for_each(|own| rows(&own.table).and_then(|()| all(&inventory::parts(own))))?;
     for (i, layer) in model.layers.iter().enumerate() {
         let ffn = model.needs_ffn(i, logits);
         all(&inventory::core(layer, ffn))?;

@@ -37,6 +37,9 @@ const PREDICTING: &[&str] = &["mtp.", "mtp_"];
 /// Choosers of keys, in a layer: sequences for which they would have a choice are refused.
 const INDEXER: &str = "self_attn.indexer.";
 
+/// Keys and values that a layer has in the files and does not use: those of an earlier layer are used in their place.
+const KEYS: &[&str] = &["self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.", "self_attn.v_norm."];
+
 /// One tensor that nothing uses.
 struct Unused<'a> {
     /// As it is called in its file.
@@ -94,6 +97,8 @@ struct Names {
     prefixed: bool,
     /// Layers that predict further tokens, behind those of the decoder.
     prediction: BTreeSet<usize>,
+    /// Layers that use the keys and values of others.
+    borrowing: BTreeSet<usize>,
 }
 
 impl Names {
@@ -102,7 +107,9 @@ impl Names {
         let first = &first.map_or_else(String::new, |part| part.weight.name);
         let layers = first.split_once("0.").map_or(&first[..], |(before, _)| before).to_string();
         let prefixed = checkpoint.entry(first).is_some_and(|entry| entry.name.starts_with(naming.base));
-        let mut names = Self { naming, layers, prefixed, prediction: BTreeSet::new() };
+        let borrowing = model.layers.iter().enumerate().filter(|(_, layer)| layer.borrows().is_some());
+        let borrowing = borrowing.map(|(i, _)| i).collect();
+        let mut names = Self { naming, layers, prefixed, prediction: BTreeSet::new(), borrowing };
         let predicts = |whole: &str| {
             let (layer, rest) = names.in_layer(whole)?;
             (layer >= model.layers.len() && PREDICTION.iter().any(|own| rest.starts_with(own))).then_some(layer)
@@ -133,6 +140,9 @@ impl Names {
             || PREDICTING.iter().any(|prefix| bare.starts_with(prefix))
             || self.in_layer(whole).is_some_and(|(_, rest)| rest.starts_with(INDEXER))
             || self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer))
+            || self.in_layer(whole).is_some_and(|(layer, rest)| {
+                self.borrowing.contains(&layer) && KEYS.iter().any(|part| rest.starts_with(part))
+            })
     }
 
     /// Whether what is called so cannot be part of the decoder or of its head.

@@ -9,6 +9,7 @@ use super::shard::{Mixture, Shard};
 use super::work::Work;
 use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
+use crate::engine::layer_embeddings::LayerEmbeddings;
 use crate::engine::routing::Assignment;
 use crate::engine::{deltanet, linear, mamba, moe};
 use crate::error::{Result, fault};
@@ -23,6 +24,8 @@ pub struct LayerAtWork<'a, 'o> {
     pub work: &'a Work<'o>,
     pub i: usize,
     pub loaded: &'a [Layer<Tensor>],
+    /// Where the model has embeddings for each layer.
+    pub embeddings: Option<&'a LayerEmbeddings>,
 }
 
 impl LayerAtWork<'_, '_> {
@@ -40,11 +43,24 @@ impl LayerAtWork<'_, '_> {
                 })
             })?;
         }
-        self.scale(shard)
+        self.end(shard)
     }
 
-    /// Multiplies the stream with the layer's factor, where it has one.
-    fn scale(&self, shard: &Shard) -> Result<()> {
+    /// What comes behind both sublayers: the token's embedding for this layer, and the layer's factor, where it has them.
+    fn end(&self, shard: &Shard) -> Result<()> {
+        if let (Some(gate), Some(embeddings)) = (&self.of(shard).embedding_gate, self.embeddings) {
+            shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+                split_on_oom(batch, &mut |rows| {
+                    let (stream, first) = (shard.residual(&rows)?, shard.sequences.start);
+                    let tokens = (first + rows.start) * shard.positions..(first + rows.end) * shard.positions;
+                    let embedded = embeddings.of(self.i, tokens, &shard.device)?;
+                    let gating = linear::linear(&gate.gate, &stream, self.work.rounded())?;
+                    ops::gate(gate.activation, &gating, &embedded)?;
+                    let up = linear::linear(&gate.up, &embedded, self.work.rounded())?;
+                    Ok(Changed(ops::add(&stream, &linear::norm(&gate.norm, &up)?)))
+                })
+            })?;
+        }
         let Some(scalar) = &self.of(shard).scalar else { return Ok(()) };
         ops::scale(&shard.hidden, scalar.values()?.first().copied().unwrap_or(1.0))
     }
@@ -83,7 +99,18 @@ impl LayerAtWork<'_, '_> {
     /// What the mixer makes of `x`, which it reads of some sequences.
     fn mixed(&self, shard: &Shard, mixer: &Mixer<Tensor>, x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
         let rounded = self.work.rounded();
-        let batch = Batch { sequences: rows.len(), positions: shard.positions, rounded, rotary: &shard.rotary };
+        let borrowed = match self.of(shard).borrows() {
+            Some(from) => shard.keys_and_values(from, rows)?,
+            None => None,
+        };
+        let batch = Batch {
+            sequences: rows.len(),
+            positions: shard.positions,
+            rounded,
+            rotary: &shard.rotary,
+            borrowed,
+            lends: shard.keys_and_values(self.i, rows)?,
+        };
         match mixer {
             Mixer::Attention(attention) => attention::attention(attention, x, &batch),
             Mixer::DeltaNet(net) => deltanet::delta_net(net, x, &batch),
@@ -163,7 +190,7 @@ impl LayerAtWork<'_, '_> {
     pub fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if ffn.is_plain() {
-            return self.scale(shard);
+            return self.end(shard);
         }
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
@@ -171,7 +198,7 @@ impl LayerAtWork<'_, '_> {
                 write(ffn, &shard.residual(&rows)?, sum)
             })
         })?;
-        self.scale(shard)
+        self.end(shard)
     }
 
     /// The layer as it is loaded for the shard.

@@ -11,12 +11,14 @@ mod work;
 
 use std::time::Instant;
 
-pub use shard::ROUNDS;
+pub use shard::{Lent, ROUNDS};
 pub use stream::{ReadAhead, WeightStream};
 pub use work::Work;
 
+use super::embed::{self, TokenRows};
+use super::layer_embeddings::LayerEmbeddings;
 use super::observe::State;
-use super::{embed, head, moe};
+use super::{head, moe};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
@@ -34,6 +36,8 @@ pub struct Start {
     /// The residual stream of each share before that layer; none where the tokens are to be
     /// embedded.
     pub hidden: Option<Vec<Tensor>>,
+    /// What earlier layers have left for later ones, of each share.
+    pub lent: Vec<Lent>,
     pub coverage: Vec<ExpertCoverage>,
 }
 
@@ -50,6 +54,7 @@ pub trait Between {
 pub struct Pass<'a> {
     work: Work<'a>,
     tokens: &'a Tokens,
+    embeddings: Option<LayerEmbeddings>,
     shards: Vec<Shard>,
     stream: WeightStream<'a>,
     coverage: Vec<ExpertCoverage>,
@@ -87,15 +92,37 @@ impl<'a> Pass<'a> {
         for share in &shares {
             work.observers.assign_sequences(&share.device, &share.sequences)?;
         }
+        let model = work.model;
+        let (mut embeddings, mut lent) = (None, start.lent);
         let hidden = match start.hidden {
-            Some(hidden) => hidden,
-            None => embedded(work.model, &shares, tokens, &mut stream.needed)?,
+            // What is left is the head, or layers that ask for no more than the stream.
+            Some(hidden) if start.layer == model.spec.layers.len() || model.spec.layer_embeddings.is_none() => hidden,
+            resumed => {
+                let rows = TokenRows::read(model, tokens, &mut stream.needed)?;
+                embeddings = LayerEmbeddings::read(model, tokens, &rows, &mut stream.needed)?;
+                match resumed {
+                    Some(hidden) => hidden,
+                    None => embedded(model, &shares, tokens, &rows, &mut stream.needed)?,
+                }
+            }
         };
+        lent.resize_with(shares.len(), Lent::new);
         let positions = tokens.info.sequence_length;
-        let shards = shares.into_iter().enumerate().zip(hidden);
+        let shards = shares.into_iter().enumerate().zip(hidden.into_iter().zip(lent));
         let shards = shards.map(|(share, hidden)| Shard::new(share, positions, hidden)).collect();
         let (coverage, first) = (start.coverage, start.layer);
-        Ok(Self { work, tokens, shards, stream, coverage, first, already_read, cut_further: false, progress })
+        Ok(Self {
+            work,
+            tokens,
+            embeddings,
+            shards,
+            stream,
+            coverage,
+            first,
+            already_read,
+            cut_further: false,
+            progress,
+        })
     }
 
     /// Reads all weights before the first layer begins.
@@ -145,14 +172,17 @@ impl<'a> Pass<'a> {
     }
 
     fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
-        for Shard { rotary, device, positions, .. } in &mut self.shards {
+        for shard in &mut self.shards {
+            shard.prepare_lent(&self.work.model.spec, i)?;
+            let Shard { rotary, device, positions, .. } = shard;
             device.mark_layer(i)?;
             rotary.prepare(layer, *positions, device)?;
         }
         match layer.moe() {
             Some(moe) if self.work.needs_ffn(i) => self.mixture(i, moe, loaded)?,
             _ => {
-                let at = LayerAtWork { work: &self.work, i, loaded: &loaded };
+                let embeddings = self.embeddings.as_ref();
+                let at = LayerAtWork { work: &self.work, i, loaded: &loaded, embeddings };
                 each(&mut self.shards, |shard| at.dense(shard))?;
                 // Before others are asked for.
                 drop(loaded);
@@ -170,7 +200,7 @@ impl<'a> Pass<'a> {
     fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
         let mut asked: Vec<usize> = Vec::new();
-        let at = LayerAtWork { work, i, loaded: &loaded };
+        let at = LayerAtWork { work, i, loaded: &loaded, embeddings: self.embeddings.as_ref() };
         each(shards, |shard| at.begin_mixture(shard))?;
         for round in 0..ROUNDS {
             each(shards, |shard| at.mix_and_route(shard, round))?;
@@ -226,10 +256,18 @@ impl<'a> Pass<'a> {
         State {
             layers,
             hidden: self.shards.iter().map(|shard| &shard.hidden).collect(),
+            lent: self.lent(layers),
             observers: &self.work.observers,
             coverage: &self.coverage,
             bytes_read: self.bytes_read(),
         }
+    }
+
+    /// What layers behind the first `layers` use of them, share by share.
+    fn lent(&self, layers: usize) -> Vec<&Tensor> {
+        let lenders = self.work.model.spec.lenders(layers);
+        let of = |shard| lenders.iter().filter_map(|from| Shard::lent(shard, *from)).flatten().collect::<Vec<_>>();
+        self.shards.iter().flat_map(of).collect()
     }
 
     fn head(&mut self, between: &mut dyn Between) -> Result<head::HeadOutput> {
@@ -249,8 +287,14 @@ impl<'a> Pass<'a> {
 }
 
 /// The residual stream of each share before the first layer.
-fn embedded(model: &OpenModel, shares: &[Share], tokens: &Tokens, needed: &mut u64) -> Result<Vec<Tensor>> {
-    let mut embedded = embed::embed(model, tokens, needed)?;
+fn embedded(
+    model: &OpenModel,
+    shares: &[Share],
+    tokens: &Tokens,
+    rows: &TokenRows,
+    needed: &mut u64,
+) -> Result<Vec<Tensor>> {
+    let mut embedded = embed::embed(model, tokens, rows, needed)?;
     let width = model.spec.hidden_size;
     let of = |share: &Share| {
         let rows = share.sequences.len() * tokens.info.sequence_length;

@@ -1,6 +1,7 @@
 //! A shard: some of the sequences, on the device that computes them. Shards meet at every portion
 //! of weights, which is read once for all.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
@@ -8,6 +9,7 @@ use crate::engine::rotary::Rotary;
 use crate::engine::routing::Assignment;
 use crate::error::{Error, Result};
 use crate::ops::ExpertScratch;
+use crate::spec::Model;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 use crate::weights::Share;
@@ -25,9 +27,13 @@ pub struct Shard {
     /// The residual stream [sequences * positions, hidden], f32.
     pub hidden: Tensor,
     pub rotary: Rotary,
+    pub lent: Lent,
     /// While a layer's tokens go to experts.
     pub mixture: Option<Mixture>,
 }
+
+/// Keys and values that later layers use, by the layer that made them.
+pub type Lent = BTreeMap<usize, [Tensor; 2]>;
 
 /// What a shard's experts read, and who goes to them.
 pub struct Mixture {
@@ -43,9 +49,33 @@ pub struct Mixture {
 }
 
 impl Shard {
-    pub fn new((index, share): (usize, Share), positions: usize, hidden: Tensor) -> Self {
+    pub fn new((index, share): (usize, Share), positions: usize, (hidden, lent): (Tensor, Lent)) -> Self {
         let Share { device, sequences } = share;
-        Self { index, device, sequences, positions, hidden, rotary: Rotary::default(), mixture: None }
+        Self { index, device, sequences, positions, hidden, lent, rotary: Rotary::default(), mixture: None }
+    }
+
+    /// Before layer `i`: lets go what it and later ones do not use, and makes room where it is used itself.
+    pub fn prepare_lent(&mut self, model: &Model, i: usize) -> Result<()> {
+        let before = model.lenders(i);
+        self.lent.retain(|layer, _| before.contains(layer));
+        if let (true, Some(widths)) = (model.lenders(i + 1).contains(&i), model.kv_widths(i)) {
+            let rows = self.sequences.len() * self.positions;
+            let [keys, values] = widths.map(|width| Tensor::zeros((rows, width), &self.device));
+            self.lent.insert(i, [keys?, values?]);
+        }
+        Ok(())
+    }
+
+    /// The keys and values that layer `i` has left.
+    pub fn lent(&self, i: usize) -> Option<&[Tensor; 2]> {
+        self.lent.get(&i)
+    }
+
+    /// The keys and values of layer `i` of some of its sequences.
+    pub fn keys_and_values(&self, i: usize, sequences: &Range<usize>) -> Result<Option<[Tensor; 2]>> {
+        let Some([keys, values]) = self.lent(i) else { return Ok(None) };
+        let of = |all: &Tensor| all.rows(sequences.start * self.positions, sequences.len() * self.positions);
+        Ok(Some([of(keys)?, of(values)?]))
     }
 
     /// The rows of the residual stream that belong to some of its sequences.

@@ -166,7 +166,10 @@ print(`reads ${format_bytes(e.read_bytes)}, needs ${format_bytes(e.total_bytes)}
             name: "miniature_model",
             signatures: &["miniature_model(name: string) -> map", "miniature_model(gpu: gpu, name: string) -> map"],
             summary: "Makes a small synthetic model with planted outlier features and gives its path, a text it can read, and the right \
-                      answer. Names: olmoe, gpt_oss, qwen3_moe, mixtral, qwen3_next, glm4_moe, gpt_oss_large.",
+                      answer. Names: olmoe, gpt_oss, qwen3_moe, mixtral, qwen3_next, glm4_moe, gpt_oss_large; and for other kinds of layers \
+                      deepseek_v3 (latent attention), gemma2 (norms around sublayers, capped scores), gemma4 (embeddings per layer, \
+                      shared keys), phi (attention beside the feed-forward network), bloom (linear biases), nemotron_h (Mamba-2), \
+                      lfm2 (short convolutions).",
             options: &[],
             example: r#"let made = miniature_model("olmoe");
 print(`${made.path}: ${made.expected_classification} at ${made.expected_dims}`);"#,

@@ -35,8 +35,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["load_balance_coeff"]);
     let sizes =
         Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;
-    let divisor = if c.bool_or("route_norm", true)? { Divisor::Sum(SUM_EPS) } else { Divisor::One };
-    let mut scoring = Scoring::new(Score::Sigmoid, divisor);
+    experts::summed_anyway(c, "route_norm", true)?;
+    let mut scoring = Scoring::new(Score::Sigmoid, Divisor::Sum(SUM_EPS));
     scoring.factor = c.opt_f64("route_scale")?.unwrap_or(1.0) as f32;
     let shared = c.opt_usize("num_shared_experts")?.unwrap_or(0) * sizes.intermediate;
     let (dense, dense_layers) = (c.size("intermediate_size")?, c.opt_usize("num_dense_layers")?.unwrap_or(1));

@@ -8,7 +8,7 @@ use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Ffn, Layer, Mixer, Mlp, Model, Norm, Sublayer, TensorSpec, XIelu};
+use crate::spec::{Ffn, Layer, Mixer, Mlp, Model, Norm, TensorSpec, XIelu};
 use crate::vocabulary::{Activation, NormKind};
 
 const ROPE: RopeDefaults = RopeDefaults {
@@ -43,12 +43,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             eps: parameter("eps", &[]),
         });
         let norm = |part: &str| Norm::new(decoder.norm, &name(part), hidden, decoder.eps);
-        Layer {
-            mixer: Some(Sublayer::new(norm("attention_layernorm"), Mixer::Attention(Box::new(attention)))),
-            ffn: Some(Sublayer::new(norm("feedforward_layernorm"), Ffn::Dense(Box::new(mlp)))),
-            parallel: false,
-            scalar: None,
-        }
+        let norms = [norm("attention_layernorm"), norm("feedforward_layernorm")];
+        Layer::of_two_norms(norms, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });
     Ok(decoder.model("apertus", layers.collect()))
 }

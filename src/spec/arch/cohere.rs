@@ -30,7 +30,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: norm("q_norm", decoder.heads.heads),
-            k: norm("k_norm", decoder.heads.kv_heads),
+            k: Some(norm("k_norm", decoder.heads.kv_heads)),
             after_rope: false,
         });
     })

@@ -82,9 +82,7 @@ impl Heads {
                 None => c.size("hidden_size")? / heads,
             },
         };
-        if kv_heads == 0 || heads % kv_heads != 0 {
-            return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
-        }
+        head_count(c, "num_key_value_heads", kv_heads, heads)?;
         if head_dim == 0 {
             return Err(c.wrong("head_dim", "is 0"));
         }
@@ -151,12 +149,7 @@ impl Decoder {
     /// The two norms under their usual names, with `mixer` and `ffn` between.
     pub fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
-        Layer {
-            mixer: Some(Sublayer::new(norm("input_layernorm"), mixer)),
-            ffn: Some(Sublayer::new(norm("post_attention_layernorm"), ffn)),
-            parallel: false,
-            scalar: None,
-        }
+        Layer::of_two_norms([norm("input_layernorm"), norm("post_attention_layernorm")], mixer, ffn)
     }
 
     /// x += norm(mixer(x)); x += norm(ffn(x)), with the norms under these names.
@@ -166,16 +159,13 @@ impl Decoder {
         let mut mixer = Sublayer::reading(Reads::Stream, mixer);
         let mut ffn = Sublayer::reading(Reads::Stream, ffn);
         (mixer.write_norm, ffn.write_norm) = (mixed, fed);
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Layer::of(Some(mixer), Some(ffn))
     }
 
     /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in this order.
     pub fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
-        let [before, mixed, between, fed] =
-            names.map(|name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps));
-        let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
-        (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        let norm = |name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
+        Layer::of_four_norms(names.map(norm), mixer, ffn)
     }
 
     pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
@@ -206,7 +196,18 @@ impl Decoder {
             let norm = Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
             if per_head { HeadNorm::Each(norm) } else { HeadNorm::Together(norm) }
         };
-        QkNorm { q: norm("q_norm", heads.heads), k: norm("k_norm", heads.kv_heads), after_rope: false }
+        QkNorm { q: norm("q_norm", heads.heads), k: Some(norm("k_norm", heads.kv_heads)), after_rope: false }
+    }
+}
+
+/// `count` key heads, which the config has under `key`, for `heads` query heads.
+///
+/// # Errors
+/// Where they do not divide those.
+pub fn head_count(c: &Config, key: &str, count: usize, heads: usize) -> Result<usize> {
+    match count == 0 || !heads.is_multiple_of(count) {
+        true => Err(c.wrong(key, &format!("is {count}, which does not divide {heads} heads"))),
+        false => Ok(count),
     }
 }
 

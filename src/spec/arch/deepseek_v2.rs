@@ -23,7 +23,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &DEFAULTS, turning)?;
     c.without_effect(&["ep_size"]);
     c.only("scoring_func", "softmax".into())?;
-    c.only("norm_topk_prob", false.into())?;
+    experts::summed_anyway(c, "norm_topk_prob", false)?;
     c.only("moe_layer_freq", 1.into())?;
     let sizes =
         Sizes::from_config(c, decoder.layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;

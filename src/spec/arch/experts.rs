@@ -34,6 +34,18 @@ impl Sizes {
     }
 }
 
+/// `key` asks for weights of the chosen experts that sum to 1, or not: transformers does not read it, and makes them `summed`.
+pub fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
+    if c.bool_or(key, summed)? != summed {
+        let says = if summed { "sum to 1" } else { "are the scores themselves" };
+        c.tell(
+            key,
+            &format!("is {}, which has no effect: in transformers the experts' weights always {says}", !summed),
+        );
+    }
+    Ok(())
+}
+
 /// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
 pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();

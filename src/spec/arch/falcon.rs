@@ -54,7 +54,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             Kind::OnOneNorm => Layer::of_one_norm(norm("input_layernorm"), mixer, ffn),
             Kind::OnTwoNorms => {
                 let (mixer, ffn) = (Sublayer::new(norm("ln_attn"), mixer), Sublayer::new(norm("ln_mlp"), ffn));
-                Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+                Layer { parallel: true, ..Layer::of(Some(mixer), Some(ffn)) }
             }
         }
     };

@@ -16,7 +16,14 @@ const SLIDING_WINDOW: usize = 4096;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
-    let spans = layer_windows(c, decoder.layers, window_or(c, SLIDING_WINDOW)?, |i| i % 2 == 0)?;
+    let window = window_or(c, SLIDING_WINDOW)?;
+    // The name of the first weeks, which only the original code reads.
+    if let Some(size) = c.opt_usize("sliding_window_size")?.filter(|size| window.is_some_and(|window| window != *size))
+    {
+        let says = format!("is {size}, which has no effect: transformers reads `sliding_window`");
+        c.tell("sliding_window_size", &says);
+    }
+    let spans = layer_windows(c, decoder.layers, window, |i| i % 2 == 0)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     c.without_effect(&["hidden_act"]);

@@ -1,18 +1,18 @@
 //! Gemma 4 (`model_type` "gemma4_text", inside "gemma4"). Facts: transformers `modeling_gemma4`; Google 2026.
 //!
 //! Norms before and behind attention and feed-forward network, and a factor on the stream behind each layer. Layers with a
-//! window have heads of another size than those without, whose keys may be their values; a part of their pairs turns. Sizes
-//! with embeddings of their own for each layer or with shared keys (E2B, E4B) and the mixture (26B-A4B) are refused.
+//! window have heads of another size than those without, whose keys may be their values; a part of their pairs turns. The small
+//! sizes (E2B, E4B) have embeddings of their own for each layer, and their last layers use the keys and values of earlier ones.
+//! The mixture (26B-A4B) is refused.
 
 use super::activation::activation;
-use super::decoder::{full_attention, sliding_window, span};
+use super::decoder::{GEMMA_NORMS, full_attention, head_count, sliding_window, span};
 use super::names::Names;
+use super::per_layer::{PerLayer, lenders};
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope::{Rope, Scaling};
-use crate::spec::{
-    Attention, Ffn, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Qkv, Sublayer, TensorSpec,
-};
+use crate::spec::{Attention, Ffn, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Qkv, TensorSpec};
 use crate::vocabulary::{NormKind, Pairs};
 
 const SLIDING_WINDOW: usize = 512;
@@ -30,9 +30,6 @@ struct Kind {
 }
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    for key in ["hidden_size_per_layer_input", "num_kv_shared_layers"] {
-        c.only(key, 0.into())?;
-    }
     for key in ["enable_moe_block", "attention_bias"] {
         c.only(key, false.into())?;
     }
@@ -42,8 +39,6 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         "num_experts",
         "top_k_experts",
         "use_bidirectional_attention",
-        "use_double_wide_mlp",
-        "vocab_size_per_layer_input",
     ]);
     let (vocab, hidden, heads) = (c.size("vocab_size")?, c.size("hidden_size")?, c.size("num_attention_heads")?);
     let intermediate = c.size("intermediate_size")?;
@@ -52,55 +47,56 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let count = c.layers(&["num_hidden_layers"])?;
     let full = full_attention(c, count, "sliding_attention", |i| (i + 1) % PATTERN == 0 || i + 1 == count)?;
     let kinds = kinds(c, heads)?;
+    let lenders = lenders(c, &full)?;
+    let wide = c.bool_or("use_double_wide_mlp", false)?;
+    let own = PerLayer::from_config(c, vocab, hidden, eps)?;
+    let norm = |name: &str, size| Norm::new(NormKind::RmsRoundedOnce, name, size, eps);
     let layer = |i: usize| {
         let name = |part: &str| format!("model.layers.{i}.{part}");
-        let norm = |part: &str, size| Norm::new(NormKind::RmsRoundedOnce, &name(part), size, eps);
         let Kind { head_dim, kv_heads, key_is_value, window, rope } = &kinds[usize::from(full[i])];
-        let linear = |part: &str, out, input| Linear::new(&name(&format!("self_attn.{part}")), out, input, false);
-        let (q, k) = (linear("q_proj", heads * head_dim, hidden), linear("k_proj", kv_heads * head_dim, hidden));
-        let qkv = match key_is_value {
-            true => Qkv::KeyIsValue { q, k },
-            false => Qkv::Separate { q, k, v: linear("v_proj", kv_heads * head_dim, hidden) },
+        let linear = |part: &str, out, input| Linear::new(&name(part), out, input, false);
+        let q = linear("self_attn.q_proj", heads * head_dim, hidden);
+        let kv = |part: &str| linear(part, kv_heads * head_dim, hidden);
+        let qkv = match (lenders[i], key_is_value) {
+            (Some(from), _) => Qkv::Borrowed { q, from },
+            (None, true) => Qkv::KeyIsValue { q, k: kv("self_attn.k_proj") },
+            (None, false) => Qkv::Separate { q, k: kv("self_attn.k_proj"), v: kv("self_attn.v_proj") },
         };
-        let out = linear("o_proj", hidden, heads * head_dim);
+        let out = linear("self_attn.o_proj", hidden, heads * head_dim);
         let mut attention = Attention::new((heads, *kv_heads, *head_dim), qkv, out);
-        let of_heads = |part: &str| HeadNorm::Each(norm(part, *head_dim));
-        let (q, k) = (of_heads("self_attn.q_norm"), of_heads("self_attn.k_norm"));
-        attention.qk_norm = Some(QkNorm { q, k, after_rope: false });
+        let of_heads = |part: &str| HeadNorm::Each(norm(&name(part), *head_dim));
+        let k = lenders[i].is_none().then(|| of_heads("self_attn.k_norm"));
+        attention.qk_norm = Some(QkNorm { q: of_heads("self_attn.q_norm"), k, after_rope: false });
         attention.value_norm = Some(eps);
         attention.rope = Some(rope.clone());
         attention.span = span(*window);
         attention.scale = 1.0;
-        let mlp = Mlp::gated(&name("mlp."), hidden, intermediate, act, false);
-        let mut mixer = Sublayer::new(norm("input_layernorm", hidden), Mixer::Attention(Box::new(attention)));
-        mixer.write_norm = Some(norm("post_attention_layernorm", hidden));
-        let mut ffn = Sublayer::new(norm("pre_feedforward_layernorm", hidden), Ffn::Dense(Box::new(mlp)));
-        ffn.write_norm = Some(norm("post_feedforward_layernorm", hidden));
-        let scalar = Some(TensorSpec::new(name("layer_scalar"), [1]));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar }
+        let inner = if wide && lenders[i].is_some() { 2 * intermediate } else { intermediate };
+        let mlp = Mlp::gated(&name("mlp."), hidden, inner, act, false);
+        let norms = GEMMA_NORMS.map(|part| norm(&name(part), hidden));
+        let mut layer = Layer::of_four_norms(norms, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)));
+        layer.embedding_gate = own.map(|own| own.gate(i, act));
+        layer.scalar = Some(TensorSpec::new(name("layer_scalar"), [1]));
+        layer
     };
     let tied = c.bool_or("tie_word_embeddings", true)?;
     let ends = names.ends(tied, TensorSpec::new("model.embed_tokens.weight", [vocab, hidden]));
-    let final_norm = Norm::new(NormKind::RmsRoundedOnce, "model.norm", hidden, eps);
-    let mut model = Model::new("gemma4_text", hidden, ends, (0..count).map(layer).collect(), final_norm);
+    let layers = (0..count).map(layer).collect();
+    let mut model = Model::new("gemma4_text", hidden, ends, layers, norm("model.norm", hidden));
     model.embedding_factor = (hidden as f64).sqrt();
     model.logit_softcap = c.opt_f64("final_logit_softcapping")?;
+    model.layer_embeddings = own.map(|own| own.embeddings(count));
     Ok(model)
 }
 
 /// Layers with a window, and layers without.
 fn kinds(c: &Config, heads: usize) -> Result<[Kind; 2]> {
     let head_dim = c.opt_usize("head_dim")?.unwrap_or(256);
-    let kv_heads = c.size("num_key_value_heads")?;
+    let kv_heads = head_count(c, "num_key_value_heads", c.size("num_key_value_heads")?, heads)?;
     let key_is_value = c.bool_or("attention_k_eq_v", false)?;
     let global_dim = c.opt_usize("global_head_dim")?.unwrap_or(GLOBAL_HEAD_DIM);
     let global_heads = c.opt_usize("num_global_key_value_heads")?.filter(|_| key_is_value).unwrap_or(kv_heads);
-    let window = sliding_window(c)?.or(Some(SLIDING_WINDOW));
-    for (key, count) in [("num_key_value_heads", kv_heads), ("num_global_key_value_heads", global_heads)] {
-        if count == 0 || !heads.is_multiple_of(count) {
-            return Err(c.wrong(key, &format!("is {count}, which does not divide {heads} heads")));
-        }
-    }
+    head_count(c, "num_global_key_value_heads", global_heads, heads)?;
     for (key, dim) in [("head_dim", head_dim), ("global_head_dim", global_dim)] {
         if dim == 0 || dim % 2 != 0 {
             return Err(c.wrong(key, &format!("is {dim}, not an even number")));
@@ -118,16 +114,12 @@ fn kinds(c: &Config, heads: usize) -> Result<[Kind; 2]> {
         }
         ropes.finish_section()?;
     }
-    let rope = |theta, dim, scaling| Rope { theta, dim, pairs: Pairs::Halves, scaling };
     let turning = (full.1 * global_dim as f64 / 2.0) as usize;
+    let rope = |theta, dim, scaling| Rope { theta, dim, pairs: Pairs::Halves, scaling };
+    let (window, all) = (sliding_window(c)?.or(Some(SLIDING_WINDOW)), Scaling::Proportional { turning });
+    let (with, without) = (rope(sliding.0, head_dim, Scaling::None), rope(full.0, global_dim, all));
     Ok([
-        Kind { head_dim, kv_heads, key_is_value: false, window, rope: rope(sliding.0, head_dim, Scaling::None) },
-        Kind {
-            head_dim: global_dim,
-            kv_heads: global_heads,
-            key_is_value,
-            window: None,
-            rope: rope(full.0, global_dim, Scaling::Proportional { turning }),
-        },
+        Kind { head_dim, kv_heads, key_is_value: false, window, rope: with },
+        Kind { head_dim: global_dim, kv_heads: global_heads, key_is_value, window: None, rope: without },
     ])
 }

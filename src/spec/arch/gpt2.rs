@@ -47,7 +47,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         let mixer = Sublayer::new(norm(name("ln_1")), Mixer::Attention(Box::new(attention)));
         let ffn = Sublayer::new(norm(name("ln_2")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Layer::of(Some(mixer), Some(ffn))
     };
     let ends = names.ends(tied, TensorSpec::new(format!("{prefix}wte.weight"), [vocab, hidden]));
     let layers = (0..layers).map(layer).collect();

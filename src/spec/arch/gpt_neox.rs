@@ -49,7 +49,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let attention = Mixer::Attention(Box::new(attention));
         let mixer = Sublayer::new(norm(&format!("layers.{i}.input_layernorm")), attention);
         let ffn = Sublayer::new(norm(&format!("layers.{i}.post_attention_layernorm")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel, scalar: None }
+        Layer { parallel, ..Layer::of(Some(mixer), Some(ffn)) }
     };
     let layers = (0..c.layers(&["num_hidden_layers"])?).map(layer).collect();
     let embedding = TensorSpec::new("gpt_neox.embed_in.weight", [vocab, hidden]);

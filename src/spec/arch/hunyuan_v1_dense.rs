@@ -45,7 +45,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             HeadNorm::Each(Norm::new(NormKind::Rms, &name, decoder.heads.head_dim, decoder.eps))
         };
         let (q, k) = (norm("query_layernorm"), norm("key_layernorm"));
-        attention.qk_norm = Some(QkNorm { q, k, after_rope: true });
+        attention.qk_norm = Some(QkNorm { q, k: Some(k), after_rope: true });
         let mlp = Mlp::gated(&format!("{}mlp.", decoder.layer(i)), decoder.hidden, intermediate, act, false);
         decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });

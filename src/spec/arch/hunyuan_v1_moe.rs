@@ -59,7 +59,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             let name = format!("{}self_attn.{part}", decoder.layer(i));
             HeadNorm::Each(Norm::new(NormKind::Rms, &name, decoder.heads.head_dim, decoder.eps))
         };
-        attention.qk_norm = Some(QkNorm { q: norm("query_layernorm"), k: norm("key_layernorm"), after_rope: true });
+        attention.qk_norm =
+            Some(QkNorm { q: norm("query_layernorm"), k: Some(norm("key_layernorm")), after_rope: true });
         let prefix = format!("{}mlp.", decoder.layer(i));
         let mut moe = experts::separate(&prefix, hidden, sizes, Scoring::softmax(true));
         moe.router.linear = Linear::new(&format!("{prefix}gate.wg"), sizes.num_experts, hidden, false);

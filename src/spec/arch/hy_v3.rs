@@ -24,7 +24,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("qk_norm", true.into())?;
     c.only("moe_router_use_sigmoid", true.into())?;
     c.only("moe_router_enable_expert_bias", true.into())?;
-    c.only("route_norm", true.into())?;
+    experts::summed_anyway(c, "route_norm", true)?;
     // Formats in which single sums are kept, layers for multi-token prediction, and a key of which only the default counts.
     c.without_effect(&["enable_attention_fp32_softmax", "enable_lm_head_fp32", "enable_moe_fp32_combine"]);
     c.without_effect(&["num_nextn_predict_layers", "first_k_dense_replace"]);

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Ffn, GatedConv, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Sublayer, TensorSpec};
+use crate::spec::{Ffn, GatedConv, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
 const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
@@ -45,7 +45,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
                 Linear::new(&name("self_attn.out_proj"), hidden, attention.heads * attention.head_dim, false);
             let of = |part: &str| HeadNorm::Each(norm(part, decoder.heads.head_dim));
             let (q, k) = (of("self_attn.q_layernorm"), of("self_attn.k_layernorm"));
-            attention.qk_norm = Some(QkNorm { q, k, after_rope: false });
+            attention.qk_norm = Some(QkNorm { q, k: Some(k), after_rope: false });
             Mixer::Attention(Box::new(attention))
         } else {
             Mixer::GatedConv(Box::new(GatedConv {
@@ -63,12 +63,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             activation: Activation::Silu,
             xielu: None,
         };
-        Layer {
-            mixer: Some(Sublayer::new(norm("operator_norm", hidden), mixer)),
-            ffn: Some(Sublayer::new(norm("ffn_norm", hidden), Ffn::Dense(Box::new(mlp)))),
-            parallel: false,
-            scalar: None,
-        }
+        let norms = [norm("operator_norm", hidden), norm("ffn_norm", hidden)];
+        Layer::of_two_norms(norms, mixer, Ffn::Dense(Box::new(mlp)))
     });
     let mut model = decoder.model("lfm2", layers.collect());
     model.final_norm = Some(Norm::new(NormKind::Rms, "model.embedding_norm", hidden, decoder.eps));

@@ -59,7 +59,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         attention.span = chunk.filter(|_| !full[i]).map_or(Span::All, Span::Chunk);
         if turning[i] {
             let norm = || HeadNorm::Unweighted { eps: decoder.eps };
-            attention.qk_norm = normed.then(|| QkNorm { q: norm(), k: norm(), after_rope: true });
+            attention.qk_norm = normed.then(|| QkNorm { q: norm(), k: Some(norm()), after_rope: true });
         } else {
             (attention.rope, attention.growth) = (None, growth);
         }

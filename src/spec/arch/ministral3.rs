@@ -20,9 +20,8 @@ const ROPE: RopeDefaults = RopeDefaults {
     ),
     ..rope_config::DEFAULTS
 };
-/// Models for images and text tie their head unless the files have one.
 const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, tied: true, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;

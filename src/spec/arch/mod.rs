@@ -45,6 +45,7 @@ mod latent;
 mod lfm2;
 mod llama;
 mod llama4_text;
+mod mamba;
 mod minimax_m2;
 mod ministral3;
 mod mistral;
@@ -58,6 +59,7 @@ mod olmo2;
 mod olmo3;
 mod olmoe;
 mod opt;
+mod per_layer;
 mod phi;
 mod phi3;
 mod phimoe;
@@ -125,7 +127,6 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("glm4_moe_lite", USUAL, glm4_moe_lite::model),
     Kind("glm_moe_dsa", USUAL, glm_moe_dsa::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
-    Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neo", TRANSFORMER, gpt_neo::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
     Kind("gpt_oss", USUAL, gpt_oss::model),
@@ -167,16 +168,18 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
-/// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
-/// does not say.
-const AROUND: &[(&str, &str)] = &[
-    ("gemma3", "gemma3_text"),
-    ("gemma4", "gemma4_text"),
-    ("kimi_k25", "kimi_k2"),
-    ("llama4", "llama4_text"),
-    ("mistral3", "mistral"),
-    ("qwen3_5", "qwen3_5_text"),
-    ("qwen3_5_moe", "qwen3_5_moe_text"),
+/// A larger model, for images or speech, around a language model that is computed; the `model_type` of that where its config
+/// does not say; and whether head and embedding are tied where neither config says, if that is not as in a language model alone.
+struct Around(&'static str, &'static str, Option<bool>);
+
+const AROUND: &[Around] = &[
+    Around("gemma3", "gemma3_text", None),
+    Around("gemma4", "gemma4_text", None),
+    Around("kimi_k25", "kimi_k2", None),
+    Around("llama4", "llama4_text", None),
+    Around("mistral3", "mistral", Some(true)),
+    Around("qwen3_5", "qwen3_5_text", None),
+    Around("qwen3_5_moe", "qwen3_5_moe_text", None),
 ];
 
 /// What they say of the whole that counts for the language model.
@@ -188,17 +191,25 @@ const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config", "compres
 /// `unsupported` where `text_config` is no object.
 pub fn language_model(config: Config) -> Result<(Config, bool)> {
     let model_type = config.peek("model_type").and_then(|value| value.as_str());
-    let Some((_, inside)) = AROUND.iter().find(|(around, _)| Some(*around) == model_type) else {
+    let Some(Around(_, inside, tied)) = AROUND.iter().find(|Around(around, ..)| Some(*around) == model_type) else {
         return Ok((config, false));
     };
     Ok(match config.inside("text_config", inside, SHARED)? {
-        Some(text) => (text, true),
+        Some(text) => match tied {
+            Some(tied) => (text.or_saying("tie_word_embeddings", (*tied).into()), true),
+            None => (text, true),
+        },
         None => (config, false),
     })
 }
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|Kind(name, ..)| *name)
+}
+
+/// Larger models that are known by the language model inside them.
+pub fn around() -> impl Iterator<Item = &'static str> {
+    AROUND.iter().map(|Around(name, ..)| *name)
 }
 
 /// The architecture that `config` names.

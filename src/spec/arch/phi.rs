@@ -27,7 +27,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             |part: &str| HeadNorm::Each(Norm::new(NormKind::Layer, &name(part), decoder.heads.head_dim, decoder.eps));
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: norm("self_attn.q_layernorm"),
-            k: norm("self_attn.k_layernorm"),
+            k: Some(norm("self_attn.k_layernorm")),
             after_rope: false,
         });
         let mlp = Mlp {
@@ -40,7 +40,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let norm = Norm::new(NormKind::Layer, &name("input_layernorm"), hidden, decoder.eps);
         let mixer = Sublayer::new(norm, Mixer::Attention(Box::new(attention)));
         let ffn = Sublayer::reading(Reads::AsMixer, Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+        Layer { parallel: true, ..Layer::of(Some(mixer), Some(ffn)) }
     });
     let mut model = decoder.model("phi", layers.collect());
     model.final_norm = Some(Norm::new(NormKind::Layer, "model.final_layernorm", hidden, decoder.eps));

@@ -42,7 +42,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: own("q_layernorm", heads.heads),
-            k: own("k_layernorm", heads.kv_heads),
+            k: Some(own("k_layernorm", heads.kv_heads)),
             after_rope: false,
         });
         let mlp = Mlp::gated(&name("mlp."), decoder.hidden, intermediate, act, false);
