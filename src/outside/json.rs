@@ -26,17 +26,23 @@ pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
 /// What Python's `json` writes for floats that are no numbers, and JSON does not have.
 pub const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// A text with what `instead` makes of them in place of all `NO_NUMBERS`, but for those in strings. `None` where there are none.
+/// A text with what `instead` makes of them in place of all `NO_NUMBERS`, but for those in strings. Numbers that no float holds,
+/// such as 1e999, are infinities, as in Python. `None` where there are none of either.
 pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Option<Vec<u8>> {
     let (mut replaced, mut copied, mut at, mut in_text) = (Vec::new(), 0, 0, false);
     while at < text.len() {
-        let found = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let word = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let found = word.map(|word| (word, word.len())).or_else(|| infinity(&text[at..]).filter(|_| !in_text));
         match (found, text[at]) {
-            (Some(word), _) => {
+            (Some((word, length)), _) => {
                 replaced.extend_from_slice(&text[copied..at]);
                 replaced.extend_from_slice(instead(word).as_bytes());
-                at += word.len();
+                at += length;
                 copied = at;
+                continue;
+            }
+            (None, b'-' | b'0'..=b'9') if !in_text => {
+                at += number(&text[at..]).len();
                 continue;
             }
             (None, b'\\') if in_text => at += 1,
@@ -47,6 +53,19 @@ pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Opt
     }
     replaced.extend_from_slice(&text[copied..]);
     (copied > 0).then_some(replaced)
+}
+
+/// The characters of a number at the start of a text.
+fn number(text: &[u8]) -> &[u8] {
+    let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    &text[..text.iter().take_while(of_number).count()]
+}
+
+/// The infinity that a number at the start of a text is, and its length, where no float holds it.
+fn infinity(text: &[u8]) -> Option<(&'static str, usize)> {
+    let number = number(text);
+    let value: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    value.is_infinite().then_some((if value > 0.0 { "Infinity" } else { "-Infinity" }, number.len()))
 }
 
 /// For libraries that read JSON themselves: an error where a text has more than `most` values. Whether it is JSON is their
@@ -215,6 +234,9 @@ mod tests {
         assert_eq!(nulls(r#"{"a": NaN, "b": [-Infinity,Infinity]}"#).unwrap(), r#"{"a": null, "b": [null,null]}"#);
         assert_eq!(nulls(r#"{"NaN": "Infinity \" NaN", "c": 1}"#), None);
         assert_eq!(nulls(r#"{"\\": NaN}"#).unwrap(), r#"{"\\": null}"#);
+        assert_eq!(nulls(r#"{"a": 1e999, "b": [-1E+400,2e-999]}"#).unwrap(), r#"{"a": null, "b": [null,2e-999]}"#);
+        let quoted = replaced_no_numbers(b"[1.5,-1e999]", |word| format!("\"{word}\""));
+        assert_eq!(quoted.unwrap(), b"[1.5,\"-Infinity\"]");
         let quoted = replaced_no_numbers(b"[NaN]", |word| format!("\"{word}\""));
         assert_eq!(quoted.unwrap(), b"[\"NaN\"]");
     }

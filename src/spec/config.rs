@@ -260,9 +260,9 @@ impl Config {
         Ok(Some(inside))
     }
 
-    /// The same config, which says `value` where it says nothing of `key`.
-    pub fn or_saying(mut self, key: &str, value: Value) -> Self {
-        self.map.entry(key).or_insert(value);
+    /// The same config, which says `value` of `key`, whatever it said before.
+    pub fn saying(mut self, key: &str, value: Value) -> Self {
+        self.map.insert(key.to_string(), value);
         self
     }
 

@@ -19,18 +19,27 @@ const DENSE: usize = 3;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(DENSE);
-    family(c, names, "deepseek_v3", dense, &ROUTER)
+    family(c, names, "deepseek_v3", dense, &ROUTER, LLAMA)
 }
 
-/// A model of this structure whose first `dense` layers are no mixtures unless `mlp_layer_types` says otherwise.
+/// A model of this structure whose first `dense` layers are no mixtures unless `mlp_layer_types` says otherwise, with the defaults of
+/// its class but for the rope.
 ///
 /// # Errors
 /// When the config asks for something else.
-pub fn family(c: &Config, names: &dyn Names, model_type: &str, dense: usize, router: &Grouped) -> Result<Model> {
-    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..LLAMA };
+pub fn family(
+    c: &Config,
+    names: &dyn Names,
+    model_type: &str,
+    dense: usize,
+    router: &Grouped,
+    usual: Defaults,
+) -> Result<Model> {
+    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..usual };
     let (heads, turning) = LatentHeads::from_config(c, &defaults.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &defaults, turning)?;
-    c.without_effect(&["ep_size", "num_nextn_predict_layers"]);
+    c.without_effect(&["ep_size", "num_nextn_predict_layers", "num_mtp_layers"]);
+    c.only("mlp_bias", false.into())?;
     c.only("scoring_func", "sigmoid".into())?;
     c.only("topk_method", "noaux_tc".into())?;
     c.only("moe_layer_freq", 1.into())?;

@@ -3,6 +3,7 @@
 //! DeepSeek-V3 with an indexer in each layer that chooses `index_topk` keys for a query: up to that many positions those are all,
 //! and its weights are not read. Longer sequences are refused.
 
+use super::decoder::LLAMA;
 use super::deepseek_v3;
 use super::experts::{Grouped, ONE_GROUP};
 use super::names::Names;
@@ -17,7 +18,7 @@ const INDEX_TOPK: usize = 2048;
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(3);
-    indexed(c, deepseek_v3::family(c, names, "deepseek_v32", dense, &ROUTER)?)
+    indexed(c, deepseek_v3::family(c, names, "deepseek_v32", dense, &ROUTER, LLAMA)?)
 }
 
 /// The model with an indexer, as far as it has nothing to choose.

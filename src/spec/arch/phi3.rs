@@ -12,8 +12,12 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Ffn, Linear, Mixer, Mlp, Model, Qkv};
 use crate::vocabulary::NormKind;
 
-const ROPE: RopeDefaults =
-    RopeDefaults { partial_rotary_factor: Some(1.0), longrope: &["su", "yarn"], ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults {
+    partial_rotary_factor: Some(1.0),
+    original: Some(4096.0),
+    longrope: &["su", "yarn"],
+    ..rope_config::DEFAULTS
+};
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 /// Of configs for code of Microsoft's own; `modeling_phi3` reads none of them.
 const UNREAD: &[&str] = &["attention_bias", "mlp_bias", "lm_head_bias", "full_attn_mod", "interpolate_factor"];

@@ -3,7 +3,7 @@
 //!
 //! Qwen3-Next with the projections of a DeltaNet stored one by one, every layer dense or every layer a mixture.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Defaults};
 use super::experts::{self, Sizes};
 use super::hybrid::Hybrid;
 use super::names::Names;
@@ -25,7 +25,8 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
+    let defaults = Defaults { num_key_value_heads: Some(4), ..DEFAULTS };
+    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &defaults)?;
     let hybrid = hybrid(c, &decoder)?;
     let intermediate = c.size("intermediate_size")?;
     let layers = (0..decoder.layers).map(|i| {
