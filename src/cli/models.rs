@@ -33,9 +33,11 @@ pub fn models(asked: &Models) -> Result<ExitCode> {
     print_table(&COLUMNS, found.iter().map(|one| cells(one)).collect());
     if let [one] = found[..] {
         let [input, post] = one.norms;
-        terminal::sentence(&format!("\ninput_layernorm: {input}\npost_attention_layernorm: {post}"));
+        terminal::sentence(format!(
+            "\nThe site input_layernorm is, among the modules of transformers: {input}; post_attention_layernorm is: {post}."
+        ));
     }
-    terminal::sentence(&format!("\n{COMPARED}"));
+    terminal::sentence(format!("\n{COMPARED}"));
     Ok(ExitCode::SUCCESS)
 }
 

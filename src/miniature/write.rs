@@ -73,8 +73,9 @@ fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(digest.into())
 }
 
+/// The first number in a tensor's name: "model.layers.3.…", "transformer.h.3.…".
 fn layer_of(name: &str) -> Option<usize> {
-    name.split("layers.").nth(1)?.split('.').next()?.parse().ok()
+    name.split('.').find_map(|part| part.parse().ok())
 }
 
 fn own(reads: &Reads) -> Option<&Norm> {

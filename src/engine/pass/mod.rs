@@ -93,7 +93,8 @@ impl<'a> Pass<'a> {
         let model = work.model;
         let (mut embeddings, mut lent) = (None, start.lent);
         let hidden = match start.hidden {
-            Some(hidden) if model.spec.layer_embeddings.is_none() => hidden,
+            // What is left is the head, or layers that ask for no more than the stream.
+            Some(hidden) if start.layer == model.spec.layers.len() || model.spec.layer_embeddings.is_none() => hidden,
             resumed => {
                 let rows = TokenRows::read(model, tokens, &mut stream.needed)?;
                 embeddings = LayerEmbeddings::read(model, tokens, &rows, &mut stream.needed)?;
