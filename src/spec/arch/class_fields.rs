@@ -35,8 +35,12 @@ const OLD_ROPES: &[&str] = &[
 const OF_ALL_HEADS: (&str, &[&str]) =
     ("num_key_value_heads", &["deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "mistral4"]);
 /// What classes leave open, or take in a way of which they cannot make a model: more than one expert or a whole size of heads.
-const OPEN: &[(&str, &str, u64)] =
-    &[("deepseek_v2", "num_experts_per_tok", 6), ("dots1", "num_experts_per_tok", 6), ("glm4_moe", "head_dim", 128)];
+const OPEN: &[(&str, &str, u64)] = &[
+    ("deepseek_v2", "num_experts_per_tok", 6),
+    ("dots1", "num_experts_per_tok", 6),
+    ("dots1", "n_routed_experts", 64),
+    ("glm4_moe", "head_dim", 128),
+];
 
 pub type Keys = Map<String, Value>;
 

@@ -91,7 +91,7 @@ fn phi_3_takes_the_original_context_of_its_class() {
         scaling.as_object_mut().unwrap().extend(inside.as_object().unwrap().clone());
         let sizes = json!({"max_position_embeddings": 131_072, "hidden_size": 512, "num_attention_heads": 4,
             "num_key_value_heads": 4, "rope_scaling": scaling});
-        let left_out = ["original_max_position_embeddings", "rope_parameters", "rope_theta", "head_dim"];
+        let left_out = ["original_max_position_embeddings", "rope_parameters", "rope_theta", "partial_rotary_factor"];
         outcome(&with(&with(&config, &left_out, sizes), &[], beside))
     };
     let said = of(json!({}), json!({"original_max_position_embeddings": 4096}));
