@@ -222,6 +222,11 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
+    /// The same of a field whose class takes null, too: Python counts it as false, whatever the default.
+    pub fn nullable_bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        self.bool_or(key, default && self.missing(key))
+    }
+
     pub fn opt_str(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", |v| v.as_str().map(str::to_string))
     }

@@ -30,7 +30,7 @@ pub struct LatentHeads {
 
 /// Which dimensions turn together: `rope_interleave`, as a rule neighbours.
 pub fn pairs(c: &Config) -> Result<Pairs> {
-    Ok(if c.bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
+    Ok(if c.nullable_bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
 }
 
 impl LatentHeads {

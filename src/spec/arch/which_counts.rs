@@ -266,3 +266,18 @@ fn a_number_that_python_reads_as_infinity_was_no_number() {
     let odd = text.replacen('{', r#"{"initializer_range": 1e999, "#, 1);
     model(&Config::parse(&odd, "config.json").unwrap(), &Released).unwrap();
 }
+
+#[test]
+fn a_null_of_a_switch_that_is_on_by_default_is_off() {
+    for (model_type, folder, key) in [
+        ("deepseek_v3", "deepseek_v3", "rope_interleave"),
+        ("deepseek_v3", "deepseek_v3", "norm_topk_prob"),
+        ("falcon", "falcon_rw", "multi_query"),
+        ("falcon", "falcon_rw", "parallel_attn"),
+    ] {
+        let config = fixture(model_type, folder);
+        let of = |value: Value| outcome(&with(&config, &[], json!({key: value})));
+        assert_eq!(of(json!(null)), of(json!(false)), "{key}");
+        assert_ne!(of(json!(null)), of(json!(true)), "{key}");
+    }
+}
