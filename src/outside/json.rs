@@ -28,18 +28,24 @@ pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
 /// The non-finite floats that Python's `json` writes although JSON does not have them.
 pub const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// Replaces all `NO_NUMBERS` outside of strings by the results of `instead`. Returns `None` if
-/// there are none.
+/// Replaces all `NO_NUMBERS` outside of strings by the results of `instead`. Numbers beyond the
+/// range of f64, such as 1e999, are infinities, as in Python. Returns `None` if there are none of
+/// either.
 pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Option<Vec<u8>> {
     let (mut replaced, mut copied, mut at, mut in_text) = (Vec::new(), 0, 0, false);
     while at < text.len() {
-        let found = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let word = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let found = word.map(|word| (word, word.len())).or_else(|| infinity(&text[at..]).filter(|_| !in_text));
         match (found, text[at]) {
-            (Some(word), _) => {
+            (Some((word, length)), _) => {
                 replaced.extend_from_slice(&text[copied..at]);
                 replaced.extend_from_slice(instead(word).as_bytes());
-                at += word.len();
+                at += length;
                 copied = at;
+                continue;
+            }
+            (None, b'-' | b'0'..=b'9') if !in_text => {
+                at += number(&text[at..]).len();
                 continue;
             }
             (None, b'\\') if in_text => at += 1,
@@ -50,6 +56,20 @@ pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Opt
     }
     replaced.extend_from_slice(&text[copied..]);
     (copied > 0).then_some(replaced)
+}
+
+/// The characters of a number at the start of a text.
+fn number(text: &[u8]) -> &[u8] {
+    let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    &text[..text.iter().take_while(of_number).count()]
+}
+
+/// The infinity at the start of a text and its length, if the text starts with a number beyond the
+/// range of f64.
+fn infinity(text: &[u8]) -> Option<(&'static str, usize)> {
+    let number = number(text);
+    let value: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    value.is_infinite().then_some((if value > 0.0 { "Infinity" } else { "-Infinity" }, number.len()))
 }
 
 /// Checks a text for libraries that parse JSON by themselves: more than `most` values are an error.
@@ -219,6 +239,9 @@ mod tests {
         assert_eq!(nulls(r#"{"a": NaN, "b": [-Infinity,Infinity]}"#).unwrap(), r#"{"a": null, "b": [null,null]}"#);
         assert_eq!(nulls(r#"{"NaN": "Infinity \" NaN", "c": 1}"#), None);
         assert_eq!(nulls(r#"{"\\": NaN}"#).unwrap(), r#"{"\\": null}"#);
+        assert_eq!(nulls(r#"{"a": 1e999, "b": [-1E+400,2e-999]}"#).unwrap(), r#"{"a": null, "b": [null,2e-999]}"#);
+        let quoted = replaced_no_numbers(b"[1.5,-1e999]", |word| format!("\"{word}\""));
+        assert_eq!(quoted.unwrap(), b"[1.5,\"-Infinity\"]");
         let quoted = replaced_no_numbers(b"[NaN]", |word| format!("\"{word}\""));
         assert_eq!(quoted.unwrap(), b"[\"NaN\"]");
     }

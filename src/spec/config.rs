@@ -248,6 +248,11 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
+    /// The same of a field whose class takes null, too: Python counts it as false, whatever the default.
+    pub fn nullable_bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        self.bool_or(key, default && self.missing(key))
+    }
+
     pub fn opt_str(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", |v| v.as_str().map(str::to_string))
     }
@@ -286,9 +291,9 @@ impl Config {
         Ok(Some(inside))
     }
 
-    /// The same config, which says `value` where it says nothing of `key`.
-    pub fn or_saying(mut self, key: &str, value: Value) -> Self {
-        self.map.entry(key).or_insert(value);
+    /// The same config, which says `value` of `key`, whatever it said before.
+    pub fn saying(mut self, key: &str, value: Value) -> Self {
+        self.map.insert(key.to_string(), value);
         self
     }
 

@@ -155,7 +155,8 @@ impl Row {
 pub const ROWS: &[Row] = &[
     // Of any architecture, whatever the value.
     any(&["architectures", "transformers_version", "name_or_path", "unsloth_version", "unsloth_fixed", "internal_version",
-          "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license"],
+          "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license", "custom_pipelines",
+          "mergekit_version", "unsloth_training"],
         "what the file is and who wrote it; the class is chosen by `model_type` alone (AutoConfig)"),
     only(&["auto_map"], At::Told,
         "code of the repository's own, which transformers runs only with trust_remote_code; computed is the class of this `model_type`", ""),
@@ -172,17 +173,17 @@ pub const ROWS: &[Row] = &[
           "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
           "target_lookbehind", "cache_implementation"],
         "how to generate; GenerationConfig takes them out of the config before a model is made"),
-    any(&["use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "output_past",
+    any(&["use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "output_past",
           "tie_last_hidden_states", "keys_to_ignore_at_inference", "xla_device"],
         "what a forward pass returns beside the logits"),
     any(&["attn_implementation", "experts_implementation", "use_flash_attn", "use_flash_attention", "use_flash_attention_2",
           "use_flashattn", "use_grouped_mm", "chunk_size_feed_forward", "pretraining_tp", "reorder_and_upcast_attn", "gradient_checkpointing",
           "prefill_chunk_size", "context_window_size", "tensor_parallel_shards", "max_batch_size", "world_size", "use_fused_rope",
-          "use_fused_rms_norm"],
+          "use_fused_rms_norm", "flash_attn", "flash_rotary", "fused_dense"],
         "how the same sums are computed: kernels, pieces, devices; only rounding can differ"),
     any(&["initializer_range", "init_std", "initializer_factor", "attention_dropout", "hidden_dropout", "activation_dropout", "mlp_dropout",
           "attn_pdrop", "embd_pdrop", "resid_pdrop", "dropout", "layerdrop", "classifier_dropout", "router_aux_loss_coef",
-          "router_z_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "neftune_noise_alpha", "sequence_parallel_enabled",
+          "router_z_loss_coef", "router_jitter_noise", "expert_dropout", "aux_loss_alpha", "seq_aux", "neftune_noise_alpha", "sequence_parallel_enabled",
           "selective_checkpoint_enabled", "move_model_to_device", "tf_legacy_loss", "use_recompute", "virtual_pp_degree"],
         "of training: first values, dropout, losses, noise, sharding; modules in evaluation mode do not use them (torch.nn.Module.training)"),
     any(&["attention_probs_dropout_prob", "hidden_dropout_prob", "type_vocab_size"],
@@ -232,7 +233,7 @@ pub const ROWS: &[Row] = &[
         "it asks for projections that are stored as one"),
     // Of some architectures.
     any(&["max_position_embeddings"], "rotary positions have no table; where a scaling of the frequencies needs the number, it is read"),
-    any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; modeling_gpt2 does not read them").of(&["gpt2"]),
+    any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; the modeling files do not read them").of(&["gpt2", "gptj"]),
     only(&["hidden_act", "intermediate_size"], At::Told, "modeling_gpt2 reads `activation_function` and `n_inner`", "").of(&["gpt2"]),
     only(&["output_projection", "learned_embeddings"], At::True, "OPTForCausalLM has both", "it asks for a model without them").of(&["opt"]),
     any(&["embed_dim"], "transformers' own test models have it; OPTDecoder reads `word_embed_proj_dim`").of(&["opt"]),
@@ -245,6 +246,17 @@ pub const ROWS: &[Row] = &[
     any(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
         "layers for multi-token prediction are no part of a forward pass").of(&["qwen3_next"]),
     only(&["mamba_ssm_dtype"], At::Text(&["float32"]), "the delta rule is computed in f32", "it asks for another format of the delta rule's state").of(&["qwen3_next"]),
+    any(&["num_steps"], "how long it was trained; GPTNeoXConfig does not know it").of(&["gpt_neox"]),
+    only(&["num_heads", "norm_eps", "rope_pct", "rotary_emb_base"], At::Told,
+        "names of Stability AI's own code; StableLmConfig reads `num_attention_heads`, `layer_norm_eps`, `partial_rotary_factor`, `rope_theta`", "")
+        .of(&["stablelm"]),
+    only(&["rotary_scaling_factor"], At::Number(1.0), "a factor of 1, as without it", "it asks for scaled positions, which transformers spells `rope_scaling`")
+        .of(&["stablelm"]),
+    only(&["rope_percent"], At::Told, "NemotronConfig reads `partial_rotary_factor`", "").of(&["nemotron"]),
+    only(&["activation_function"], At::Told, "Starcoder2Config reads `hidden_act`", "").of(&["starcoder2"]),
+    only(&["dual_chunk_attention_config"], At::Told,
+        "how vLLM computes contexts longer than those of training; transformers does not read it, and every query sees all that came before", "")
+        .of(&["qwen2", "qwen3", "qwen3_moe"]),
     any(&["max_window_layers"], "only modeling files of Qwen and dots know it")
         .of(&["apertus", "bloom", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone4", "falcon",
               "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt_neox", "gpt_oss", "gptj",

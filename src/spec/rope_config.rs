@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::config::{Config, shown};
 use super::rope::Rope;
-use super::rope_section::{Of, Section, object, section};
+use super::rope_section::{IMPLIED, Of, Section, object, section};
 use crate::error::Result;
 use crate::outside;
 
@@ -41,7 +41,7 @@ impl Rope {
             (None, Some(scaling)) => section(c, "rope_scaling", scaling).read(head_dim, defaults),
             (None, None) => {
                 let usual = usual(defaults);
-                section(c, "rope_scaling", &usual).read(head_dim, defaults)
+                section(c, IMPLIED, &usual).read(head_dim, defaults)
             }
         }
     }
@@ -100,7 +100,7 @@ fn parameters<T>(c: &Config, defaults: &RopeDefaults, read: impl Fn(&Section) ->
         (Some(parameters), None) => read(&section(c, "rope_parameters", parameters)),
         (None, None) => {
             let usual = usual(defaults);
-            read(&section(c, "rope_parameters", &usual))
+            read(&section(c, IMPLIED, &usual))
         }
     }
 }

@@ -8,6 +8,13 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::vocabulary::Pairs;
 
+/// What both are called inside the object.
+const THETA: &str = "rope_theta";
+const SHARE: &str = "partial_rotary_factor";
+
+/// The object where a config has none, as it is called in messages.
+pub const IMPLIED: &str = "rope_parameters (left out)";
+
 /// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
@@ -39,9 +46,12 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
     pub partial_rotary_factor: Option<f64>,
-    /// Other names that the config has for `rope_theta` and `partial_rotary_factor`, beside them.
-    pub theta_keys: &'static [&'static str],
-    pub share_keys: &'static [&'static str],
+    /// What the config calls `rope_theta` and `partial_rotary_factor` beside the object; other names than these are read there, and
+    /// these are not.
+    pub theta_key: &'static str,
+    pub share_key: &'static str,
+    /// `original_max_position_embeddings` beside the object, where the config leaves it out.
+    pub original: Option<f64>,
     pub pairs: Pairs,
     /// Types of layers, for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
@@ -59,8 +69,9 @@ pub struct RopeDefaults {
 pub const DEFAULTS: RopeDefaults = RopeDefaults {
     theta: 10_000.0,
     partial_rotary_factor: None,
-    theta_keys: &[],
-    share_keys: &[],
+    theta_key: THETA,
+    share_key: SHARE,
+    original: None,
     pairs: Pairs::Halves,
     layer_types: &[],
     alpha: false,
@@ -123,30 +134,35 @@ impl Section<'_> {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
 
-    /// A number that stands inside the object or beside it. Inside counts, as in the reference.
-    fn inside_or_beside(&self, name: &str) -> Result<Option<f64>> {
-        let (inside, beside) = (self.number(name)?, self.c.opt_f64(name)?.filter(|_| self.of != Of::OtherType));
-        if let (Some(inside), Some(beside)) = (inside, beside)
+    /// A number that stands inside the object or beside it, where it is called `other`. Inside counts, as in the reference.
+    fn inside_or_beside(&self, name: &str, other: &str) -> Result<Option<f64>> {
+        let beside =
+            |key: &str| Ok::<_, Error>(self.c.opt_f64(key)?.filter(|_| self.of != Of::OtherType || key != name));
+        let (inside, named) = (self.number(name)?, beside(other)?);
+        if let (Some(inside), Some(beside)) = (inside, named)
             && inside != beside
         {
-            let (c, key) = (self.c, self.key);
-            c.tell(
-                name,
+            let key = self.key;
+            self.c.tell(
+                other,
                 &format!("is {beside}, but `{key}.{name}` is {inside}; as in transformers, the latter counts"),
             );
         }
-        Ok(inside.or(beside))
+        let counts = inside.or(named);
+        if other != name
+            && let Some(unread) = beside(name)?.filter(|unread| Some(*unread) != counts)
+        {
+            self.c.tell(name, &format!("is {unread}, which has no effect: transformers reads `{other}`"));
+        }
+        Ok(counts)
     }
 
     pub fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         if self.params.values().any(Value::is_object) {
             return self.read_layers(head_dim, defaults);
         }
-        let beside = |keys: &[&str]| keys.iter().map(|key| self.c.opt_f64(key)).collect::<Result<Vec<_>>>();
-        let (thetas, shares) = (beside(defaults.theta_keys)?, beside(defaults.share_keys)?);
-        let theta = self.inside_or_beside("rope_theta")?.or(thetas.into_iter().flatten().next());
-        let theta = theta.unwrap_or(defaults.theta);
-        let share = self.inside_or_beside("partial_rotary_factor")?.or(shares.into_iter().flatten().next());
+        let theta = self.inside_or_beside(THETA, defaults.theta_key)?.unwrap_or(defaults.theta);
+        let share = self.inside_or_beside(SHARE, defaults.share_key)?;
         if defaults.partial_rotary_factor.is_none() && share.is_some_and(|share| share != 1.0) {
             return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
         }
@@ -176,7 +192,7 @@ impl Section<'_> {
                 let name = outside::shown(name);
                 return Err(self.wrong(&name, "is the rope of a type of layer that this architecture does not have"));
             }
-            let rope = Section { params, ..*self }.read(head_dim, defaults)?;
+            let rope = Section { params, of: Of::MainType, ..*self }.read(head_dim, defaults)?;
             match &first {
                 Some((other, same)) if !same.turns_like(&rope) => {
                     let problem = format!("differs from `{other}`: layers with ropes of their own are not computed");
@@ -210,15 +226,17 @@ impl Section<'_> {
         }
     }
 
-    /// The context before it was stretched. A key beside the object comes first, as in the reference, and where there is
+    /// The context before it was stretched. A key beside the object of a model comes first, as in the reference, and where there is
     /// none the model's context is taken.
-    fn original(&self) -> Result<f64> {
+    fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
         const NAME: &str = "original_max_position_embeddings";
-        match (self.c.opt_f64(NAME)?, self.number(NAME)?) {
+        let beside = self.c.opt_f64(NAME)?.or(defaults.original).filter(|_| self.of == Of::Model);
+        match (beside, self.number(NAME)?) {
             (Some(beside), Some(inside)) if inside != beside => {
+                let which = if self.c.has(NAME) { "beside it is" } else { "of the class is" };
                 self.tell(
                     NAME,
-                    &format!("is {inside}, but `{NAME}` beside it is {beside}; as in transformers, the latter counts"),
+                    &format!("is {inside}, but `{NAME}` {which} {beside}; as in transformers, the latter counts"),
                 );
                 Ok(beside)
             }
@@ -253,12 +271,12 @@ impl Section<'_> {
                     factor: self.required("factor")?,
                     low_freq_factor: self.required("low_freq_factor")?,
                     high_freq_factor: self.required("high_freq_factor")?,
-                    original: self.original()?,
+                    original: self.original(defaults)?,
                 };
                 (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
             }
             "yarn" => (
-                self.yarn(self.original()?)?,
+                self.yarn(self.original(defaults)?)?,
                 &[
                     "factor",
                     "original_max_position_embeddings",
@@ -271,7 +289,7 @@ impl Section<'_> {
                 ],
             ),
             "longrope" => (
-                self.longrope(dim)?,
+                self.longrope(dim, defaults)?,
                 &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
             ),
             other => {
@@ -310,8 +328,8 @@ impl Section<'_> {
         Ok(())
     }
 
-    fn longrope(&self, dim: usize) -> Result<Scaling> {
-        let original = self.original()?;
+    fn longrope(&self, dim: usize, defaults: &RopeDefaults) -> Result<Scaling> {
+        let original = self.original(defaults)?;
         let factors = |name: &str| {
             let numbers = self.params.get(name).and_then(Value::as_array).and_then(|list| {
                 list.iter().map(|number| number.as_f64().filter(|number| *number > 0.0)).collect::<Option<Vec<_>>>()

@@ -96,7 +96,7 @@ fn ropes_spelled_twice_are_compared_after_reading() {
 fn of_type(text: &str, name: &str) -> Result<Rope> {
     const FULL: RopeDefaults =
         RopeDefaults { theta: 1e6, layer_types: &["full_attention", "sliding_attention"], ..DEFAULTS };
-    const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_keys: &["rope_local_base_freq"], ..FULL };
+    const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_key: "rope_local_base_freq", ..FULL };
     let main = name == "full_attention";
     let defaults = if main { FULL } else { SLIDING };
     Rope::of_type(&Config::parse(text, "config.json").unwrap(), 64, name, main, &defaults)

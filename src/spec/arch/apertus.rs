@@ -14,7 +14,7 @@ use crate::vocabulary::{Activation, NormKind};
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 12e6,
     parameters: Some(
-        r#"{"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
+        r#"{"rope_type": "llama3", "rope_theta": 12e6, "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0}"#,
     ),
     ..rope_config::DEFAULTS

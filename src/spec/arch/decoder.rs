@@ -18,6 +18,8 @@ pub struct Defaults {
     pub eps_key: &'static str,
     /// Whether head and embedding are tied where the config does not say.
     pub tied: bool,
+    /// What says so.
+    pub tied_key: &'static str,
     /// `None`: the config must say.
     pub vocab_size: Option<usize>,
     pub num_attention_heads: Option<usize>,
@@ -35,6 +37,7 @@ pub const LLAMA: Defaults = Defaults {
     rms_norm_eps: 1e-6,
     eps_key: "rms_norm_eps",
     tied: false,
+    tied_key: "tie_word_embeddings",
     vocab_size: None,
     num_attention_heads: None,
     num_key_value_heads: None,
@@ -90,9 +93,9 @@ impl Heads {
     }
 }
 
-/// Query heads, key heads, and their size, as Llama has them where the config does not say.
-pub fn head_sizes(c: &Config) -> Result<(usize, usize, usize)> {
-    Heads::from_config(c, &LLAMA).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
+/// Query heads, key heads, and their size.
+pub fn head_sizes(c: &Config, defaults: &Defaults) -> Result<(usize, usize, usize)> {
+    Heads::from_config(c, defaults).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
 }
 
 /// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
@@ -126,7 +129,7 @@ impl Decoder {
         (heads, rope): (Heads, Rope),
     ) -> Result<Self> {
         let prefix = "model.".to_string();
-        let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
+        let tied = c.bool_or(defaults.tied_key, defaults.tied)?;
         let (vocab, hidden) = (c.size_or("vocab_size", defaults.vocab_size)?, c.size("hidden_size")?);
         let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
         Ok(Self {

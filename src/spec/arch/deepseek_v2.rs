@@ -22,6 +22,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (heads, turning) = LatentHeads::from_config(c, &DEFAULTS.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &DEFAULTS, turning)?;
     c.without_effect(&["ep_size"]);
+    c.only("mlp_bias", false.into())?;
     c.only("scoring_func", "softmax".into())?;
     experts::summed_anyway(c, "norm_topk_prob", false)?;
     c.only("moe_layer_freq", 1.into())?;

@@ -21,19 +21,27 @@ const DENSE: usize = 3;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(DENSE);
-    family(c, names, "deepseek_v3", dense, &ROUTER)
+    family(c, names, "deepseek_v3", dense, &ROUTER, LLAMA)
 }
 
-/// A model of this structure. Its first `dense` layers are dense unless `mlp_layer_types` says
-/// otherwise.
+/// A model of this structure, with the defaults of its class except for the rope. Its first `dense`
+/// layers are dense unless `mlp_layer_types` says otherwise.
 ///
 /// # Errors
 /// If the config has unsupported values.
-pub fn family(c: &Config, names: &dyn Names, model_type: &str, dense: usize, router: &Grouped) -> Result<Model> {
-    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..LLAMA };
+pub fn family(
+    c: &Config,
+    names: &dyn Names,
+    model_type: &str,
+    dense: usize,
+    router: &Grouped,
+    usual: Defaults,
+) -> Result<Model> {
+    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..usual };
     let (heads, turning) = LatentHeads::from_config(c, &defaults.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &defaults, turning)?;
-    c.without_effect(&["ep_size", "num_nextn_predict_layers"]);
+    c.without_effect(&["ep_size", "num_nextn_predict_layers", "num_mtp_layers"]);
+    c.only("mlp_bias", false.into())?;
     c.only("scoring_func", "sigmoid".into())?;
     c.only("topk_method", "noaux_tc".into())?;
     c.only("moe_layer_freq", 1.into())?;

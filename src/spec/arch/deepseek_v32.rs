@@ -5,6 +5,7 @@
 //! up to that length use all keys, so that the indexer's weights are not read. Longer sequences are
 //! rejected.
 
+use super::decoder::LLAMA;
 use super::deepseek_v3;
 use super::experts::{Grouped, ONE_GROUP};
 use super::names::Names;
@@ -19,7 +20,7 @@ const INDEX_TOPK: usize = 2048;
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(3);
-    indexed(c, deepseek_v3::family(c, names, "deepseek_v32", dense, &ROUTER)?)
+    indexed(c, deepseek_v3::family(c, names, "deepseek_v32", dense, &ROUTER, LLAMA)?)
 }
 
 /// The model with its indexer, which limits the length of sequences.

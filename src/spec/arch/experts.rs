@@ -171,7 +171,7 @@ impl Grouped {
                 format!("is {top_groups}: too few or too many of {groups} groups for {} experts", sizes.top_k);
             return Err(c.wrong("topk_group", &problem));
         }
-        let renormalised = c.bool_or("norm_topk_prob", self.renormalised)?;
+        let renormalised = c.nullable_bool_or("norm_topk_prob", self.renormalised)?;
         let divisor = if renormalised { Divisor::Sum(SUM_EPS) } else { Divisor::One };
         let mut scoring = Scoring::new(self.score, divisor);
         scoring.groups = Some(Groups { count: groups, top: top_groups, judged_by: 2, masked: self.masked });

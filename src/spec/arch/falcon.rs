@@ -77,7 +77,7 @@ impl Kind {
     fn from_config(c: &Config) -> Result<Self> {
         let new = c.bool_or("new_decoder_architecture", false)?;
         let norms = c.opt_usize("num_ln_in_parallel_attn")?;
-        match (new, c.bool_or("parallel_attn", true)?, norms) {
+        match (new, c.nullable_bool_or("parallel_attn", true)?, norms) {
             (true, false, _) => Err(c.wrong(
                 "parallel_attn",
                 "is false, which transformers does not compute for `new_decoder_architecture`",
@@ -95,7 +95,7 @@ impl Kind {
 
 /// One key head where the older kind asks for `multi_query`, else `num_kv_heads`.
 fn kv_heads(c: &Config, heads: usize) -> Result<usize> {
-    let (new, multi_query) = (c.bool_or("new_decoder_architecture", false)?, c.bool_or("multi_query", true)?);
+    let (new, multi_query) = (c.bool_or("new_decoder_architecture", false)?, c.nullable_bool_or("multi_query", true)?);
     let count = c.opt_usize("num_kv_heads")?.unwrap_or(heads);
     let wrong = |problem: &str| Err(c.wrong("num_kv_heads", &format!("is {count}, {problem}")));
     match (new, multi_query) {

@@ -17,7 +17,7 @@ use crate::vocabulary::{NormKind, Span};
 
 const FULL: RopeDefaults =
     RopeDefaults { theta: 1e6, layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
-const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_keys: &["rope_local_base_freq"], ..FULL };
+const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_key: "rope_local_base_freq", ..FULL };
 const DEFAULTS: Defaults = Defaults {
     tied: true,
     vocab_size: Some(262_208),

@@ -10,13 +10,16 @@ use super::decoder::{GEMMA_NORMS, full_attention, head_count, sliding_window, sp
 use super::names::Names;
 use super::per_layer::{PerLayer, lenders};
 use crate::error::Result;
-use crate::spec::config::Config;
+use crate::outside;
+use crate::spec::config::{Config, shown};
 use crate::spec::rope::{Rope, Scaling};
 use crate::spec::{Attention, Ffn, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Qkv, TensorSpec};
 use crate::vocabulary::{NormKind, Pairs};
 
 const SLIDING_WINDOW: usize = 512;
 const GLOBAL_HEAD_DIM: usize = 512;
+/// Of a head in `per_layer_config`; the widest that are released have 512 dimensions.
+const MAX_WIDTH: u64 = 1 << 16;
 /// Every so many layers one has no window, and the last has none.
 const PATTERN: usize = 6;
 
@@ -33,20 +36,23 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     for key in ["enable_moe_block", "attention_bias"] {
         c.only(key, false.into())?;
     }
-    c.without_effect(&[
-        "max_position_embeddings",
-        "moe_intermediate_size",
-        "num_experts",
-        "top_k_experts",
-        "use_bidirectional_attention",
-    ]);
+    c.without_effect(&["max_position_embeddings", "moe_intermediate_size", "num_experts", "top_k_experts"]);
+    // Tokens of images see each other, which a text has none of.
+    c.only("use_bidirectional_attention", "vision".into())?;
     let (vocab, hidden, heads) = (c.size("vocab_size")?, c.size("hidden_size")?, c.size("num_attention_heads")?);
     let intermediate = c.size("intermediate_size")?;
     let eps = c.opt_f64("rms_norm_eps")?.unwrap_or(1e-6);
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     let count = c.layers(&["num_hidden_layers"])?;
-    let full = full_attention(c, count, "sliding_attention", |i| (i + 1) % PATTERN == 0 || i + 1 == count)?;
-    let kinds = kinds(c, heads)?;
+    let mut full = full_attention(c, count, "sliding_attention", |i| (i + 1) % PATTERN == 0 || i + 1 == count)?;
+    if let Some(last) = full.last_mut().filter(|full| !**full) {
+        *last = true;
+        c.tell(
+            "layer_types",
+            "gives the last layer a window, which has no effect: as in transformers, it sees everything",
+        );
+    }
+    let kinds = kinds(c, heads, &full)?;
     let lenders = lenders(c, &full)?;
     let wide = c.bool_or("use_double_wide_mlp", false)?;
     let own = PerLayer::from_config(c, vocab, hidden, eps)?;
@@ -90,12 +96,16 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 }
 
 /// Layers with a window, and layers without.
-fn kinds(c: &Config, heads: usize) -> Result<[Kind; 2]> {
+fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]> {
     let head_dim = c.opt_usize("head_dim")?.unwrap_or(256);
     let kv_heads = head_count(c, "num_key_value_heads", c.size("num_key_value_heads")?, heads)?;
     let key_is_value = c.bool_or("attention_k_eq_v", false)?;
     let global_dim = c.opt_usize("global_head_dim")?.unwrap_or(GLOBAL_HEAD_DIM);
     let global_heads = c.opt_usize("num_global_key_value_heads")?.filter(|_| key_is_value).unwrap_or(kv_heads);
+    let (global_dim, global_heads) = match overrides(c, full)? {
+        Some([dim, count]) => (dim.unwrap_or(head_dim), count.unwrap_or(kv_heads)),
+        None => (global_dim, global_heads),
+    };
     head_count(c, "num_global_key_value_heads", global_heads, heads)?;
     for (key, dim) in [("head_dim", head_dim), ("global_head_dim", global_dim)] {
         if dim == 0 || dim % 2 != 0 {
@@ -109,7 +119,7 @@ fn kinds(c: &Config, heads: usize) -> Result<[Kind; 2]> {
         {
             let Some(rope) = ropes.section(key)? else { continue };
             rope.only("rope_type", kind.into())?;
-            *of = (rope.opt_f64("rope_theta")?.unwrap_or(of.0), rope.opt_f64("partial_rotary_factor")?.unwrap_or(of.1));
+            *of = (rope.opt_f64("rope_theta")?.unwrap_or(of.0), rope.opt_f64("partial_rotary_factor")?.unwrap_or(1.0));
             rope.finish_section()?;
         }
         ropes.finish_section()?;
@@ -122,4 +132,37 @@ fn kinds(c: &Config, heads: usize) -> Result<[Kind; 2]> {
         Kind { head_dim, kv_heads, key_is_value: false, window, rope: with },
         Kind { head_dim: global_dim, kv_heads: global_heads, key_is_value, window: None, rope: without },
     ])
+}
+
+/// Size and number of the key heads of layers without a window in `per_layer_config`, which transformers 5 writes in place of
+/// `global_head_dim` and `num_global_key_value_heads`, and which counts more: by number of layer what is not as in the others.
+fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
+    const KEY: &str = "per_layer_config";
+    const NAMES: [&str; 2] = ["head_dim", "num_key_value_heads"];
+    let Some(value) = c.get(KEY) else { return Ok(None) };
+    let Some(layers) = value.as_object() else {
+        return Err(c.wrong(KEY, &format!("is {}, expected an object", shown(value))));
+    };
+    let mut all = vec![[None; 2]; full.len()];
+    for (layer, settings) in layers {
+        let own = layer.parse().ok().and_then(|layer: usize| all.get_mut(layer));
+        let (Some(own), Some(settings)) = (own, settings.as_object()) else {
+            return Err(c.wrong(KEY, &format!("has \"{}\", no settings of one of the layers", outside::shown(layer))));
+        };
+        for (name, value) in settings {
+            let at = NAMES.iter().position(|known| known == name);
+            let number = value.as_u64().filter(|number| *number <= MAX_WIDTH).map(|number| number as usize);
+            let (Some(at), Some(_)) = (at, number) else {
+                let problem = format!("asks for `{}`: {} in a layer", outside::shown(name), shown(value));
+                return Err(c.wrong(KEY, &format!("{problem}; supported are numbers for {}", NAMES.join(", "))));
+            };
+            own[at] = number;
+        }
+    }
+    let of_kind = |kind| all.iter().zip(full).filter(move |(_, full)| **full == kind).map(|(own, _)| *own);
+    let first = of_kind(true).next().unwrap_or_default();
+    match of_kind(false).all(|own| own == [None; 2]) && of_kind(true).all(|own| own == first) {
+        true => Ok(Some(first)),
+        false => Err(c.wrong(KEY, "is not the same for all layers without a window, and nothing for the others")),
+    }
 }

@@ -24,7 +24,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
-    let bias = c.bool_or("attention_bias", false)?;
+    let bias = c.bool_or("attention_bias", true)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
         attention.out.bias = None;

@@ -14,8 +14,8 @@ use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults = RopeDefaults {
     partial_rotary_factor: Some(0.25),
-    theta_keys: &["rotary_emb_base"],
-    share_keys: &["rotary_pct"],
+    theta_key: "rotary_emb_base",
+    share_key: "rotary_pct",
     ..rope_config::DEFAULTS
 };
 

@@ -26,6 +26,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("use_rotary_pos_emb", true.into())?;
     c.only("norm_type", "rms".into())?;
     c.only("num_experts", 1.into())?;
+    c.only("use_mla", false.into())?;
     c.only("add_classification_head", false.into())?;
     // Tokens, sizes said twice, and settings of models for images and classification, which this one is not.
     c.without_effect(&["attention_head_dim", "cla_share_factor", "org_vocab_size", "pad_id", "eod_token_id"]);
@@ -37,6 +38,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         "pool_type",
         "enable_lm_head_fp32",
         "num_media_embeds",
+        "moe_topk",
+        "skip_cls_token",
     ]);
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);

@@ -20,7 +20,8 @@ const FACTOR: f64 = 2.826;
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
-    let hidden = decoder.hidden;
+    let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
+    c.only("mlp_bias", false.into())?;
     c.only("qk_norm", true.into())?;
     c.only("moe_router_use_sigmoid", true.into())?;
     c.only("moe_router_enable_expert_bias", true.into())?;
@@ -28,15 +29,19 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     // Formats in which single sums are kept, layers for multi-token prediction, and a key of which only the default counts.
     c.without_effect(&["enable_attention_fp32_softmax", "enable_lm_head_fp32", "enable_moe_fp32_combine"]);
     c.without_effect(&["num_nextn_predict_layers", "first_k_dense_replace"]);
-    let widths = ["moe_intermediate_size", "expert_hidden_dim"];
-    let sizes = Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &widths)?;
+    let sizes =
+        Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;
+    if let Some(width) = c.opt_usize("expert_hidden_dim")?.filter(|width| *width != sizes.intermediate) {
+        let says = format!("is {width}, which has no effect: transformers reads `moe_intermediate_size`");
+        c.tell("expert_hidden_dim", &says);
+    }
     let mut scoring = Scoring::new(Score::Sigmoid, Divisor::Sum(SUM_EPS));
     scoring.factor = c.opt_f64("router_scaling_factor")?.unwrap_or(FACTOR) as f32;
     let shared = c.opt_usize("num_shared_experts")?.unwrap_or(1) * sizes.intermediate;
     let dense = c.size("intermediate_size")?;
     let sparse = experts::behind_dense(c, decoder.layers, 1)?;
     let layers = (0..decoder.layers).map(|i| {
-        let mut attention = decoder.attention(i, false);
+        let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         let prefix = format!("{}mlp.", decoder.layer(i));
         let ffn = if sparse[i] {

@@ -8,7 +8,7 @@ use super::decoder::{Decoder, Heads};
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope::{Rope, Scaling, yarn_mscale};
-use crate::spec::rope_config::RopeDefaults;
+use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Attention, Latent, LatentQuery, Linear, Norm, Qkv};
 use crate::vocabulary::{NormKind, Pairs};
 
@@ -30,7 +30,7 @@ pub struct LatentHeads {
 
 /// The pairs of the rotary embedding, by `rope_interleave`: usually adjacent dimensions.
 pub fn pairs(c: &Config) -> Result<Pairs> {
-    Ok(if c.bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
+    Ok(if c.nullable_bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
 }
 
 impl LatentHeads {
@@ -60,7 +60,7 @@ impl LatentHeads {
             query_rank: c.opt_usize("q_lora_rank")?,
             rank: c.size("kv_lora_rank")?,
             bias: c.bool_or("attention_bias", false)?,
-            scale: ((nope + turning) as f64).powf(-0.5) * temperature(c, &rope)?.powi(2),
+            scale: ((nope + turning) as f64).powf(-0.5) * temperature(c, &rope, defaults)?.powi(2),
         };
         Ok((own, (Heads { heads, kv_heads: heads, head_dim: turning }, rope)))
     }
@@ -97,9 +97,8 @@ impl LatentHeads {
 }
 
 /// YaRN's attention temperature by `mscale_all_dim`, which scores contain twice.
-fn temperature(c: &Config, rope: &Rope) -> Result<f64> {
-    let all = |key| c.section(key)?.map(|section| section.opt_f64("mscale_all_dim")).transpose();
-    let all = all("rope_scaling")?.or(all("rope_parameters")?).flatten().unwrap_or(0.0);
+fn temperature(c: &Config, rope: &Rope, defaults: &RopeDefaults) -> Result<f64> {
+    let all = rope_config::opt_parameter(c, defaults, "mscale_all_dim")?.unwrap_or(0.0);
     Ok(match rope.scaling {
         Scaling::None | Scaling::LongRope { .. } | Scaling::Proportional { .. } => 1.0,
         Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => yarn_mscale(factor, all),

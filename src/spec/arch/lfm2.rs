@@ -30,7 +30,10 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &Defaults { tied_key: tied_key(c)?, ..DEFAULTS })?;
+    if let Some(theta) = c.opt_f64("theta")?.filter(|theta| *theta != decoder.rope.theta) {
+        c.tell("theta", &format!("is {theta}, which has no effect: transformers reads `rope_theta`"));
+    }
     let (hidden, bias) = (decoder.hidden, c.bool_or("conv_bias", false)?);
     let kernel = c.opt_usize("conv_L_cache")?.unwrap_or(3);
     let inner = inner(c)?;
@@ -71,9 +74,27 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
+/// The key that ties head and embedding: the older name counts, as in Lfm2Config.
+fn tied_key(c: &Config) -> Result<&'static str> {
+    if !c.has("tie_embedding") {
+        return Ok("tie_word_embeddings");
+    }
+    let tied = c.bool_or("tie_embedding", true)?;
+    if c.bool_or("tie_word_embeddings", tied)? != tied {
+        let says = format!("is {}, but `tie_embedding` is {tied}; as in transformers, the latter counts", !tied);
+        c.tell("tie_word_embeddings", &says);
+    }
+    Ok("tie_embedding")
+}
+
 /// Width of the feed-forward networks: two thirds of what the config says, in whole multiples, unless it says not to.
 fn inner(c: &Config) -> Result<usize> {
-    let width = c.size_by(&["block_ff_dim", "intermediate_size"])?;
+    // The older name counts, as in Lfm2Config.
+    let width = c.size(if c.has("block_ff_dim") { "block_ff_dim" } else { "intermediate_size" })?;
+    if let Some(other) = c.opt_usize("intermediate_size")?.filter(|other| *other != width) {
+        let says = format!("is {other}, but `block_ff_dim` is {width}; as in transformers, the latter counts");
+        c.tell("intermediate_size", &says);
+    }
     let multiple = c.opt_usize("block_multiple_of")?.unwrap_or(256).max(1);
     let factor = c.opt_f64("block_ffn_dim_multiplier")?.unwrap_or(1.0);
     if !c.bool_or("block_auto_adjust_ff_dim", true)? {

@@ -22,6 +22,10 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         pairs: latent::pairs(c)?,
         partial_rotary_factor: Some(turning as f64 / (nope + turning) as f64),
         read_elsewhere: &["llama_4_scaling_beta", "max_position_embeddings"],
+        parameters: Some(
+            r#"{"rope_type": "yarn", "rope_theta": 1e4, "factor": 128, "original_max_position_embeddings": 8192, "beta_fast": 32,
+                "beta_slow": 1, "mscale": 1, "mscale_all_dim": 1, "llama_4_scaling_beta": 0.1}"#,
+        ),
         ..rope_config::DEFAULTS
     };
     let defaults = Defaults { rope, ..LLAMA };

@@ -7,6 +7,8 @@ mod afmoe;
 mod alibi;
 mod apertus;
 mod bloom;
+#[cfg(test)]
+mod class_fields;
 mod cohere;
 mod cohere2;
 #[cfg(test)]
@@ -75,6 +77,8 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+#[cfg(test)]
+mod which_counts;
 
 pub use names::{Names, Released};
 
@@ -169,21 +173,25 @@ const ARCHITECTURES: &[Kind] = &[
 ];
 
 /// A larger model, for images or speech, around a language model that is computed; the `model_type` of that where its config
-/// does not say; and whether head and embedding are tied where neither config says, if that is not as in a language model alone.
+/// does not say; and whether head and embedding are tied where its own config does not say.
+///
+/// transformers' AutoModelForCausalLM makes the larger model of some of them, and with it the config of the whole says whether head
+/// and embedding are tied, whatever the other says. Of the rest it takes the language model alone, which says so itself: `None`.
 struct Around(&'static str, &'static str, Option<bool>);
 
 const AROUND: &[Around] = &[
-    Around("gemma3", "gemma3_text", None),
-    Around("gemma4", "gemma4_text", None),
-    Around("kimi_k25", "kimi_k2", None),
+    Around("gemma3", "gemma3_text", Some(true)),
+    Around("gemma4", "gemma4_text", Some(true)),
+    Around("kimi_k25", "kimi_k2", Some(true)),
     Around("llama4", "llama4_text", None),
     Around("mistral3", "mistral", Some(true)),
     Around("qwen3_5", "qwen3_5_text", None),
     Around("qwen3_5_moe", "qwen3_5_moe_text", None),
 ];
 
-/// What they say of the whole that counts for the language model.
-const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config", "compression_config"];
+/// Keys of the whole model that apply to the language model if its own config does not have them.
+const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config"];
+const TIED: &str = "tie_word_embeddings";
 
 /// The config of the language model in a larger one; or the config as it is, and false.
 ///
@@ -194,13 +202,16 @@ pub fn language_model(config: Config) -> Result<(Config, bool)> {
     let Some(Around(_, inside, tied)) = AROUND.iter().find(|Around(around, ..)| Some(*around) == model_type) else {
         return Ok((config, false));
     };
-    Ok(match config.inside("text_config", inside, SHARED)? {
-        Some(text) => match tied {
-            Some(tied) => (text.or_saying("tie_word_embeddings", (*tied).into()), true),
-            None => (text, true),
-        },
-        None => (config, false),
-    })
+    let Some(text) = config.inside("text_config", inside, SHARED)? else { return Ok((config, false)) };
+    let Some(usual) = tied else { return Ok((text, true)) };
+    let tied = config.bool_or(TIED, *usual)?;
+    if text.peek(TIED).is_some_and(|own| *own != tied) {
+        text.tell(
+            TIED,
+            &format!("is {}, but the whole model's is {tied}; as in transformers, the latter counts", !tied),
+        );
+    }
+    Ok((text.saying(TIED, tied.into()), true))
 }
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::decoder::head_sizes;
+use super::decoder::{Defaults, LLAMA, head_sizes};
 use super::experts::{self, ONE_GROUP, Sizes};
-use super::mamba::{Kind, kinds, mamba2};
+use super::mamba::{Kind, OLDER, kinds, mamba2};
 use super::names::Names;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::config::Config;
 use crate::spec::{
     Attention, Experts, Ffn, Layer, Linear, Mixer, Mlp, Model, Moe, Norm, Qkv, SharedExpert, Sublayer, TensorSpec,
@@ -33,6 +33,8 @@ const OF_OTHER_LAYERS: &[&str] = &[
     "conv_kernel", "use_bias", "use_conv_bias", "time_step_min", "num_experts_per_tok", "n_routed_experts", "moe_intermediate_size",
     "moe_shared_expert_intermediate_size", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor",
 ];
+const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), head_dim: Some(HEAD_DIM), ..LLAMA };
+const HEAD_DIM: usize = 128;
 /// What transformers does not read, and the value at which nobody is misled.
 const NOT_READ: &[(&str, &str)] =
     &[("attention_bias", "false"), ("mamba_proj_bias", "false"), ("n_shared_experts", "1")];
@@ -62,6 +64,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     }
     c.without_effect(WITHOUT_EFFECT);
     c.without_effect(OF_OTHER_LAYERS);
+    c.without_effect(OLDER);
+    said_twice(c, eps)?;
     for (key, usual) in NOT_READ {
         if let Some(value) = c.get(key).map(ToString::to_string).filter(|value| value != usual) {
             c.tell(key, &format!("is {value}, which has no effect: modeling_nemotron_h does not read it"));
@@ -72,6 +76,23 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(Model::new("nemotron_h", hidden, ends, layers, final_norm))
 }
 
+/// Names of NVIDIA's own code for settings that transformers reads under others.
+fn said_twice(c: &Config, eps: f64) -> Result<()> {
+    let number = |key: &str, usual: f64| Ok::<_, Error>(c.opt_f64(key)?.unwrap_or(usual));
+    let head_dim = number("head_dim", HEAD_DIM as f64)?;
+    let kv_heads = number("num_key_value_heads", number("num_attention_heads", 0.0)?)?;
+    for (key, read, counts) in [
+        ("attention_head_dim", "head_dim", head_dim),
+        ("rms_norm_eps", "layer_norm_epsilon", eps),
+        ("num_query_groups", "num_key_value_heads", kv_heads),
+    ] {
+        if let Some(value) = c.opt_f64(key)?.filter(|value| *value != counts) {
+            c.tell(key, &format!("is {value}, which has no effect: transformers reads `{read}`, which is {counts}"));
+        }
+    }
+    Ok(())
+}
+
 struct Parts<'a> {
     c: &'a Config,
     hidden: usize,
@@ -80,7 +101,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn attention(&self, name: &str) -> Result<Attention> {
-        let (heads, kv_heads, head_dim) = head_sizes(self.c)?;
+        let (heads, kv_heads, head_dim) = head_sizes(self.c, &DEFAULTS)?;
         let linear = |part: &str, out, input| Linear::new(&format!("{name}{part}"), out, input, false);
         let qkv = Qkv::Separate {
             q: linear("q_proj", heads * head_dim, self.hidden),

@@ -6,6 +6,10 @@ use crate::spec::config::Config;
 use crate::spec::{EmbeddingGate, LayerEmbeddings, Linear, Norm, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
+// What transformers takes for `vocab_size_per_layer_input` and `hidden_size_per_layer_input` where they are left out.
+const ROWS: usize = 262_144;
+const SIZE: usize = 256;
+
 /// Sizes of embeddings for each layer, where a config has them.
 #[derive(Clone, Copy)]
 pub struct PerLayer {
@@ -16,10 +20,13 @@ pub struct PerLayer {
 }
 
 impl PerLayer {
-    /// None where `hidden_size_per_layer_input` is 0 or missing.
+    /// None where `hidden_size_per_layer_input` is 0 or null.
     pub fn from_config(c: &Config, vocab: usize, hidden: usize, eps: f64) -> Result<Option<Self>> {
-        let rows = c.opt_usize("vocab_size_per_layer_input")?.unwrap_or(vocab);
-        let Some(size) = c.opt_usize("hidden_size_per_layer_input")?.filter(|size| *size > 0) else { return Ok(None) };
+        let rows = c.opt_usize("vocab_size_per_layer_input")?.unwrap_or(ROWS);
+        let usual = Some(SIZE).filter(|_| c.missing("hidden_size_per_layer_input"));
+        let Some(size) = c.opt_usize("hidden_size_per_layer_input")?.or(usual).filter(|size| *size > 0) else {
+            return Ok(None);
+        };
         if rows < vocab {
             let problem = format!("is {rows}, fewer than the {vocab} tokens of `vocab_size`");
             return Err(c.wrong("vocab_size_per_layer_input", &problem));

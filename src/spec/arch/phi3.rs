@@ -14,8 +14,12 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Ffn, Linear, Mixer, Mlp, Model, Qkv};
 use crate::vocabulary::NormKind;
 
-const ROPE: RopeDefaults =
-    RopeDefaults { partial_rotary_factor: Some(1.0), longrope: &["su", "yarn"], ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults {
+    partial_rotary_factor: Some(1.0),
+    original: Some(4096.0),
+    longrope: &["su", "yarn"],
+    ..rope_config::DEFAULTS
+};
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 /// Keys for Microsoft's own code, which `modeling_phi3` does not read.
 const UNREAD: &[&str] = &["attention_bias", "mlp_bias", "lm_head_bias", "full_attn_mod", "interpolate_factor"];

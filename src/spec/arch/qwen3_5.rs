@@ -4,7 +4,7 @@
 //! Qwen3-Next with separate projections of a DeltaNet. Either all layers are dense, or all have
 //! experts.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Defaults};
 use super::experts::{self, Sizes};
 use super::hybrid::Hybrid;
 use super::names::Names;
@@ -26,7 +26,8 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
+    let defaults = Defaults { num_key_value_heads: Some(4), ..DEFAULTS };
+    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &defaults)?;
     let hybrid = hybrid(c, &decoder)?;
     let intermediate = c.size("intermediate_size")?;
     let layers = (0..decoder.layers).map(|i| {
