@@ -71,8 +71,9 @@ pub struct Offers {
 /// What has been asked for so long ago and is not listed will not appear any more, seconds.
 const GONE_SECONDS: f64 = 24.0 * 3600.0;
 
+/// What the project knows of machines; a command that looks makes no file.
 fn ledger() -> Result<Ledger> {
-    Ledger::open(&PathBuf::from("results").join("gpus.sqlite"))
+    Ledger::look(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
 pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {

@@ -31,7 +31,9 @@ pub fn install() {
             std::process::exit(exit::INTERRUPTED.into());
         }
         // A terminal that takes nothing must not keep the second one from being heard.
-        let told = || terminal::note("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
+        let told = || {
+            terminal::note("\ninterrupted: stopping, a model after its layer at work; press Ctrl-C again to stop now")
+        };
         let _ = std::thread::Builder::new().spawn(told);
     });
     ignored.into_iter().for_each(ignore);

@@ -69,11 +69,16 @@ pub trait ByteSource: Send + Sync {
     /// # Errors
     /// Those, and `not_found` where there are no weights.
     fn files(&self) -> Result<&[SourceFile]> {
-        self.weights()?.ok_or_else(|| nothing(&self.place()))
+        self.weights()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 
     /// Names of all files beside the weights, where they can be listed.
     fn listing(&self) -> Option<Vec<String>>;
+
+    /// Folders in it that hold models of their own, as trainers and caches leave them, where they are known.
+    fn models_below(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// A revision of the same model that has its weights as safetensors, where somebody knows of one.
     fn converted(&self) -> Option<String> {

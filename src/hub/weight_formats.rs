@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::foreign;
-use super::shards::{Layout, PYTORCH, SAFETENSORS};
+use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -85,7 +85,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
                 .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
         );
     }
-    instead(&place, &names, |name| source.small(name))
+    instead(&place, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
 }
 
 /// The error of a file, which begins with `head`, given where a folder must be.

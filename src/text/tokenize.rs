@@ -65,8 +65,7 @@ pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
 }
 
 fn unreadable(path: &str, error: &std::io::Error) -> Error {
-    Error::io(format!("reading {path}"), error)
-        .hint("paths given to load_tokens start from the folder the program runs in")
+    outside::unreadable(Path::new(path), error, ids_json::PATHS)
 }
 
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {

@@ -48,6 +48,7 @@ fn headers(
     for (file, described) in files.iter().enumerate() {
         let range = range(file);
         if range.end > described.bytes {
+            refuse_other_content(&**source, file)?;
             let problem = format!("{} bytes are too few for safetensors", described.bytes);
             return Err(damaged(&**source, described, problem));
         }
