@@ -15,7 +15,7 @@ const NAMES: &str = ".git .ssh .ssh2 .putty .keys .gnupg .gpg .password-store .p
     .smbcredentials .msmtprc .fetchmailrc .authinfo .mbsyncrc .offlineimaprc .muttrc .curlrc .wgetrc .vnc .xauthority .iceauthority \
     .erlang.cookie .rhosts .shosts authorized_keys stored_tokens .mozilla .thunderbird logins.json key3.db key4.db cookies.txt \
     cookies.sqlite .bitcoin .ethereum .electrum wallet.dat .viminfo .lesshst fish_history consolehost_history.txt history.sqlite \
-    wp-config.php";
+    htpasswd htdigest sftp-config.json sitemanager.xml wp-config.php";
 /// Files that are secret only in a folder of this name.
 const THERE: &[(&str, &str)] = &[
     ("huggingface", "token"),
@@ -64,7 +64,7 @@ fn is_secret(part: &str) -> bool {
         NAMES.split_ascii_whitespace().any(|known| known == name || known == bare)
             || ENDS.split_ascii_whitespace().any(|end| name.ends_with(end))
             || name.starts_with(".env")
-            || [".env.", ".tfstate.", ".tfvars."].iter().any(|within| name.contains(within))
+            || [".env.", ".pem.", ".tfstate.", ".tfvars."].iter().any(|within| name.contains(within))
             || name.starts_with('.') && (name.contains("history") || name.contains("histfile"))
             || is_key_of_ssh(bare, is_packed)
             || is_called_secret(name)
@@ -123,6 +123,7 @@ fn is_called_secret(name: &str) -> bool {
         || words.len() == 1 && WORDS.contains(first)
         || is_settings && !ending.is_empty() && words.iter().any(is_word)
         || ending.is_empty() && is_word(last)
+        || ending == "txt" && is_word(last) && !last.starts_with("secret")
         || words.windows(2).any(is_pair)
         || words.iter().any(is_glued)
         || ["service_account", "serviceaccount", "adminsdk", "vault_pass"].iter().any(|what| joined.contains(what))
@@ -221,6 +222,7 @@ mod tests {
             results/.keys/3f ~/.cache/huggingface/token hf_token hf_token.txt api_tokens.json .token token.json access_tokens.db github-token.txt \
             /etc/shadow /etc/shadow- passwd passwords.txt wifi-password.ini \
             secrets.json secrets.yaml secrets/prod .secrets.toml secrets.production.json client_secret_12.apps.json app-secrets.yml \
+            my_password.txt aws_credentials aws-credentials.txt db-passwords htpasswd server.pem.txt \
             credentials credentials.csv credentials-prod.json .credentials.json application_default_credentials.json \
             service-account.json service_account_prod.json my-service-account.json x-firebase-adminsdk-1a.json serviceAccountKey.json \
             terraform.tfstate terraform.tfstate.backup prod.auto.tfvars prod.tfvars.json \
