@@ -137,3 +137,18 @@ pub fn shown(text: &str) -> String {
 pub fn complaint(said: impl ToString) -> String {
     plain(&said.to_string(), SAID)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_not_called_missing() {
+        let told = |kind: ErrorKind| unreadable(Path::new("a/b"), &kind.into(), "fetch it");
+        let denied = told(ErrorKind::PermissionDenied);
+        assert!(denied.message.starts_with("reading a/b: permission denied"), "{}", denied.message);
+        assert!(denied.hint.is_some_and(|hint| hint.contains("this user may not read it")));
+        assert_eq!(told(ErrorKind::NotFound).hint.as_deref(), Some("fetch it"));
+        assert_eq!(told(ErrorKind::Interrupted).hint.as_deref(), Some("fetch it"));
+    }
+}
