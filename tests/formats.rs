@@ -272,7 +272,7 @@ fn a_table_without_its_column_says_what_its_first_row_has() {
     refuses("t.csv", format!("sep=;\ntext;n\n{row};1\n"), "", FAILED, no, "remove the first line, sep=;");
     refuses("t.csv", format!("# made today\ntext,n\n{row},1\n"), "", FAILED, no, "remove the comment, # made today");
     let unusual = "there are `text (en)`, `text/plain`, `50%`, 1 more";
-    refuses("t.csv", format!("text (en),text/plain,50%,a=b\n{row},1,2,3\n"), "", FAILED, unusual, "did you mean");
+    refuses("t.csv", format!("text (en),text/plain,50%,a=b\n{row},1,2,3\n"), "", FAILED, unusual, "with `column`");
 }
 
 #[test]

@@ -252,8 +252,11 @@ fn an_address_of_the_hub_is_answered_with_the_id() {
         let message = format!("model \"{address}\": no such folder, and not a hub id");
         hub.refuses(&format!("load_model(\"{address}\")"), None, &message, hint);
     }
-    let dataset = "load_tokens(#{ dataset: \"https://huggingface.co/datasets/lab/texts\", model: (), num_sequences: 1, sequence_length: 2 })";
-    let outcome = hub.run(&Project::new(), dataset, None).ends(1);
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    let script = "load_tokens(#{ dataset: \"https://huggingface.co/datasets/lab/texts\", model: load_model(\"model\"), \
+                  num_sequences: 1, sequence_length: 2 });";
+    let outcome = hub.run(&project, script, None).ends(1);
     assert!(outcome.stderr.contains("the id of it on the hub is \"lab/texts\""), "{}", outcome.stderr);
     assert!(hub.asked().is_empty());
 }
