@@ -37,7 +37,7 @@ const PACKED: &[&str] = &[".gz", ".zst", ".xz", ".bz2", ".zip", ".7z", ".tar", "
 /// The types of keys that ssh-keygen makes: its files are called so.
 const SSH_KEYS: &[&str] = &["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss"];
 /// Words that a file of one of them holds, with whatever ending.
-const WORDS: &[&str] = &["secret", "secrets", "password", "passwords", "passwd", "passphrase", "rootkey"];
+const WORDS: &[&str] = &["secret", "secrets", "password", "passwords", "passphrase", "rootkey"];
 /// Words that are one of these where a key or token follows: `api_key`, `access-token`. A key of answers is none.
 const OF_WHAT: &str = "access accesskey account api auth aws azure bearer bot deploy deployment encryption gcloud gcp gh github \
     gitlab gpg hf huggingface jwt login master npm oauth openai anthropic personal pgp private pypi refresh rsa \
@@ -220,7 +220,7 @@ mod tests {
             a.pem B.PEM server.key server.key.1 a.p12 a.pfx a.jks a.kdbx a.ppk server.pem.gz apns.p8 http.keytab office.ovpn \
             deploy_key deploy-key deploy_key.txt my_key api_key.txt apikey openai-api-key.json private_key.asc user_accessKeys.csv rootkey.csv \
             results/.keys/3f ~/.cache/huggingface/token hf_token hf_token.txt api_tokens.json .token token.json access_tokens.db github-token.txt \
-            /etc/shadow /etc/shadow- passwd passwords.txt wifi-password.ini \
+            /etc/shadow /etc/shadow- passwords.txt wifi-password.ini \
             secrets.json secrets.yaml secrets/prod .secrets.toml secrets.production.json client_secret_12.apps.json app-secrets.yml \
             my_password.txt aws_credentials aws-credentials.txt db-passwords htpasswd server.pem.txt \
             credentials credentials.csv credentials-prod.json .credentials.json application_default_credentials.json \
@@ -236,7 +236,7 @@ mod tests {
             secrets_of_the_sea.txt the_secret.txt secret_garden.txt environment.txt environment.yml envelope.txt gym_env.txt \
             key_results.csv keys.txt keyboard.txt monkey.txt answer_key.txt answer_key.csv hf_tokens.json openai_tokens.csv foreign_keys.csv key.csv turkey turkey.txt \
             history.txt history_of_rome.txt world_history prehistory.md passwordless.md password_policies.txt id_card.txt identity.txt \
-            accounts.csv service_manual.txt state.json states.tf.txt hosts.yml config.json config shadow.txt shadows/a.txt \
+            accounts.csv /etc/passwd service_manual.txt state.json states.tf.txt hosts.yml config.json config shadow.txt shadows/a.txt \
             results/a.7z data.tar.gz texts.zip model.safetensors.index.json .gitignore .gitattributes git.txt cookies.md \
             tokens_per_key.csv pass_key.rs keynotes.txt credo.txt authors.json author.json docker.txt kubernetes.md \
             train-00000-of-00001.parquet checkpoint-500/model.safetensors gpt2-medium.1 x.csv.1";

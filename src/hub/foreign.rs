@@ -256,7 +256,7 @@ pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
 }
 
 /// What to do about a page or a message that was saved in place of a file: mostly why somebody could not have it.
-const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
+pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
                        token (HF_TOKEN) where access to the model is granted to some";
 
 /// What a file is of which nothing but text is seen, with its beginning: a page, JSON, or a message.
@@ -278,8 +278,9 @@ fn text_instead(head: &[u8]) -> Option<String> {
     Some(format!("{what} that begins with `{}`", shown(text)))
 }
 
-/// The error of a file that should be safetensors and begins like something else; none where it begins like nothing that is known.
-pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
+/// The error of a file that should be safetensors and begins like something else, with what to do about another format and about a
+/// text; none where it begins like nothing that is known.
+pub fn no_safetensors(path: &str, head: &[u8], advice: &str, of_text: &str) -> Option<Error> {
     if let Some(error) = pointer(path, head) {
         return Some(error);
     }
@@ -287,7 +288,7 @@ pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
         Some(found) if found.is_safetensors() => return None,
         Some(found) if found.archive => (format!("{}, as PyTorch writes its files", found.what), advice),
         Some(found) => (found.what.to_string(), advice),
-        None => (text_instead(head)?, REFUSED),
+        None => (text_instead(head)?, of_text),
     };
     Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
 }

@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
-pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 pub use weight_formats::{ADAPTER, without_config};

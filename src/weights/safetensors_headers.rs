@@ -68,7 +68,7 @@ fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
     let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];
     source.read(index, 0, &mut begin)?;
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
-    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice).map_or(Ok(()), Err)
+    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice, hub::REFUSED).map_or(Ok(()), Err)
 }
 
 pub fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
