@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
+use crate::error::Error;
 use crate::plain::plain;
 
 /// The greatest number of characters that a message quotes from a file or a service: enough to
@@ -64,7 +65,28 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if data.len() as u64 > limit { Err(too_large()) } else { Ok(data) }
 }
 
-/// Reads the first bytes of a regular file, at most `limit`.
+/// The error of a file that could not be opened or read: what the system says, and what to do about
+/// it. `otherwise` is the hint where nothing of the name is there, and where the system has a
+/// reason of another kind.
+pub fn unreadable(path: &Path, error: &io::Error, otherwise: &str) -> Error {
+    let target = || path.read_link().ok().map(|target| plain(&target.display().to_string(), 200));
+    let loops = error.raw_os_error() == Some(libc::ELOOP);
+    let hint = match (error.kind(), target()) {
+        (ErrorKind::PermissionDenied, _) => {
+            "it is there, but this user may not read it: `chmod u+r FILE`, and `chmod u+x` for its folders, or ask its owner".into()
+        }
+        (ErrorKind::IsADirectory, _) => "a folder has the name of the file: name or put the file itself there".into(),
+        (ErrorKind::InvalidInput, _) => "what is read must be a regular file: write it to one first".into(),
+        _ if loops => "links lead back to themselves: put the file itself in their place".into(),
+        (ErrorKind::NotFound, Some(target)) => {
+            format!("it is a link to {target}, where nothing is: fetch the file again, or correct the link")
+        }
+        _ => otherwise.to_string(),
+    };
+    Error::io(format!("reading {}", path.display()), error).hint(hint)
+}
+
+/// The first bytes of a regular file, `limit` of them at most.
 ///
 /// # Errors
 /// Those of `open`.
@@ -120,4 +142,19 @@ pub fn shown(text: &str) -> String {
 /// Shortens a library's message about a file, which may quote the file, and puts it on one line.
 pub fn complaint(said: impl ToString) -> String {
     plain(&said.to_string(), SAID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_not_called_missing() {
+        let told = |kind: ErrorKind| unreadable(Path::new("a/b"), &kind.into(), "fetch it");
+        let denied = told(ErrorKind::PermissionDenied);
+        assert!(denied.message.starts_with("reading a/b: permission denied"), "{}", denied.message);
+        assert!(denied.hint.is_some_and(|hint| hint.contains("this user may not read it")));
+        assert_eq!(told(ErrorKind::NotFound).hint.as_deref(), Some("fetch it"));
+        assert_eq!(told(ErrorKind::Interrupted).hint.as_deref(), Some("fetch it"));
+    }
 }

@@ -32,6 +32,17 @@ fn nothing_is_done() {
 }
 
 #[test]
+fn a_plan_that_cannot_be_kept_is_printed_all_the_same() {
+    let project = Project::new();
+    let script = project.file("script.rhai", "print(\"planned\");").path("script.rhai").display().to_string();
+    // Nobody writes there, whoever it is.
+    let outcome = Outcome::of(project.command(&["plan", &script]).current_dir("/proc").output().unwrap()).ends(0);
+    assert!(outcome.stdout.contains("nothing was done"), "{}", outcome.stdout);
+    let told: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("the plan is not kept")).collect();
+    assert!(told.len() == 1 && !outcome.stderr.contains("error:"), "{}", outcome.stderr);
+}
+
+#[test]
 fn the_same_plan_twice() {
     let (one, other) = (project(), project());
     let words = [&["plan"], SWEEP].concat();

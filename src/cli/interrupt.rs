@@ -32,8 +32,10 @@ pub fn install() {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(exit::INTERRUPTED.into());
         }
-        // A terminal that accepts no output must not keep the second Ctrl-C from being handled.
-        let told = || terminal::note("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
+        // A terminal that takes nothing must not keep the second one from being heard.
+        let told = || {
+            terminal::note("\ninterrupted: stopping, a model after its layer at work; press Ctrl-C again to stop now")
+        };
         let _ = std::thread::Builder::new().spawn(told);
     });
     ignored.into_iter().for_each(ignore);

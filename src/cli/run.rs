@@ -10,6 +10,7 @@ use clap::Args;
 use super::allow::{Allow, path};
 use super::bars;
 use super::exit::{FAILED, INTERRUPTED, LEAKED, done, fail, panicked, tell};
+use crate::error::Kind;
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
@@ -26,7 +27,8 @@ pub struct Run {
     allow_commands: bool,
     #[command(flatten)]
     allow: Allow,
-    /// A host key to trust, of one host or of any: what a script names is not trusted for that. Flags of the script count too.
+    /// A host key to trust, of one host or of any: what a script names is not trusted for that.
+    /// Flags of the script count too.
     #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
     host_key: Vec<Named>,
     /// Steps of the script language that the script may take.
@@ -147,6 +149,10 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     match stored {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))
+        }
+        // Where nothing can be written, the plan is what was asked for all the same.
+        Some(Err(error)) if matches!(error.kind, Kind::Io | Kind::NotFound) => {
+            terminal::note(format!("the plan is not kept, and the next run not compared with it: {error}"));
         }
         Some(Err(error)) => return done(Err(error)),
         None => (),

@@ -4,6 +4,7 @@
 //! A row is opened with the machine's unique name before the request, and closed when the
 //! provider's own listing no longer contains the machine. Several processes share the file.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -107,6 +108,8 @@ pub struct Purpose {
 
 pub struct Ledger {
     path: PathBuf,
+    /// Somebody only looks, and the file was not there.
+    is_missing: bool,
 }
 
 /// Seconds since 1970.
@@ -118,14 +121,16 @@ impl Ledger {
     /// Opens the file, which is created if it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Error::io(format!("creating {}", folder.display()), &e).hint("is the folder above it writable?")
+            })?;
         }
         // SQLite would follow a link.
         if path.is_symlink() {
             let message = format!("the ledger {} is a link, to a file that may be anybody's", path.display());
             return Err(Error::bad_argument(message).hint("move the file here in the place of the link"));
         }
-        let ledger = Self { path: path.to_path_buf() };
+        let ledger = Self { path: path.to_path_buf(), is_missing: false };
         ledger.with(|db| {
             db.execute_batch(
                 "CREATE TABLE IF NOT EXISTS machines (
@@ -139,7 +144,21 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// A connection per use, because several threads and processes use the file.
+    /// Opens the file where it is there, to see what machines there are; where it is not, nothing
+    /// is made.
+    pub fn look(path: &Path) -> Result<Self> {
+        match path.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self { path: path.to_path_buf(), is_missing: true }),
+            _ => Self::open(path),
+        }
+    }
+
+    /// Whether there is no row to be read.
+    fn is_empty(&self) -> bool {
+        self.is_missing && !self.path.exists()
+    }
+
+    /// A connection per use: threads and processes need not know of each other.
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let run = || {
             let db = Connection::open(&self.path)?;
@@ -257,6 +276,9 @@ impl Ledger {
     }
 
     pub fn find(&self, name_or_id: &str) -> Result<Option<Entry>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
         self.with(|db| {
             let sql = "SELECT * FROM machines WHERE name = ?1 OR id = ?1
                 ORDER BY name <> ?1, stage = 'closed', since DESC";
@@ -304,6 +326,9 @@ impl Ledger {
     }
 
     fn select(&self, which: &str) -> Result<Vec<Entry>> {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
         self.with(|db| {
             let mut statement = db.prepare(&format!("SELECT * FROM machines {which}"))?;
             statement.query_map([], entry)?.collect()

@@ -80,8 +80,8 @@ pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Res
     let file = places::to_write(context, function, path)?;
     // Scripts cannot write keys, so that keys can be trusted.
     if secret_name(path.as_ref()) {
-        return Err(Error::bad_argument(format!("{function}: \"{path}\" is the program's own"))
-            .hint("name the file results/summary.json, say"));
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" has a name that secrets have"))
+            .hint("keys, tokens and passwords are written by no script: name the file results/summary.json, say"));
     }
     let given = places::relative(context, path);
     match context.plan() {

@@ -28,6 +28,9 @@ pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Op
         ParseErrorType::BadInput(LexError::UnexpectedInput(word)) if word.starts_with(|c: char| c.is_alphabetic()) => {
             format!("`{word}` does not stand here: is a bracket or a brace before it too many, or missing?")
         }
+        ParseErrorType::BadInput(LexError::ImproperSymbol(symbol, _)) if symbol == "eval" => {
+            "a script runs only the code that is written in it: put the code in its place, or in a function".into()
+        }
         ParseErrorType::MismatchedType(wanted, _) if wanted.contains("iterable") => ITERABLE.into(),
         ParseErrorType::MismatchedType(..) => "`==`, `<`, `in` and others make conditions of values".into(),
         ParseErrorType::FnMissingBody(_) => "a function is `fn name(a, b) { … }`".into(),

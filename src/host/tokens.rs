@@ -43,6 +43,7 @@ const FORMATS: &[(&str, TextFormat)] = &[
     ("json", TextFormat::Json),
     ("csv", TextFormat::Csv),
     ("tsv", TextFormat::Tsv),
+    ("unquoted", TextFormat::Unquoted),
     ("parquet", TextFormat::Parquet),
 ];
 

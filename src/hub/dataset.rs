@@ -23,6 +23,7 @@ use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::problem;
 use super::resolve::{Address, RepositoryKind, check_revision};
+use super::spelling;
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
@@ -69,9 +70,12 @@ impl Choice {
 /// `not_found` if the dataset, revision, config, split or file does not exist, `io` if the hub
 /// cannot be reached and the text is not in the cache.
 pub fn open(args: &DatasetArgs) -> Result<Found> {
-    let address = Address::new(RepositoryKind::Dataset, &args.id).ok_or_else(|| {
-        Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", args.id))
-            .hint("an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`")
+    let meant = spelling::meant(RepositoryKind::Dataset, &args.id);
+    let address = Address::new(RepositoryKind::Dataset, &args.id).filter(|_| meant.is_none());
+    let address = address.ok_or_else(|| {
+        let usual = "an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`";
+        Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", plain(&args.id, 200)))
+            .hint(meant.map_or(usual.to_string(), |meant| meant.told()))
     })?;
     let address = Arc::new(address);
     check_revision(&address, args.revision.as_deref().unwrap_or("main"))?;

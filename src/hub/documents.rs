@@ -232,8 +232,8 @@ impl Content {
                 let values = Values::new(name, text, format == Format::JsonArray);
                 Box::new(json::Texts::new(name, column, values))
             }
-            (Format::Table { delimiter }, _) => {
-                Box::new(table::Texts::open(name, &head_of_table, text, delimiter, column)?)
+            (Format::Table { delimiter, quoting }, _) => {
+                Box::new(table::Texts::open(name, &head_of_table, text, (delimiter, quoting), column)?)
             }
             (Format::Plain | Format::Parquet, _) => Box::new(Slices::new(name, text)),
         };

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::folders;
 use super::foreign;
 use super::repository::small;
 use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS, nothing};
@@ -96,10 +97,10 @@ impl Folder {
         let Some(names) = self.names()? else { return Ok(self.opened.get_or_init(|| None).as_ref()) };
         let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
         for name in names {
-            let reading = format!("reading {}", self.path.join(&name).display());
-            let file = outside::open(&self.path.join(&name));
-            let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
-            let bytes = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
+            let path = self.path.join(&name);
+            let unreadable = |e: std::io::Error| outside::unreadable(&path, &e, "download the missing file");
+            let file = outside::open(&path).map_err(unreadable)?;
+            let bytes = file.metadata().map_err(unreadable)?.len();
             described.push(SourceFile { name, bytes, announced_sha256: None });
             files.push(file);
         }
@@ -116,7 +117,7 @@ impl Folder {
     }
 
     fn opened(&self) -> Result<&Opened> {
-        self.found()?.ok_or_else(|| nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 }
 
@@ -141,6 +142,10 @@ impl ByteSource for Folder {
     fn listing(&self) -> Option<Vec<String>> {
         let entries = std::fs::read_dir(&self.path).ok()?.flatten();
         Some(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    fn models_below(&self) -> Vec<String> {
+        folders::below(&self.path)
     }
 
     fn note(&self) -> Option<&str> {

@@ -8,7 +8,14 @@ use crate::home;
 use crate::suggest;
 
 const CONFIG: &str = "config.json";
-/// Shortest name in bytes that may be the beginning of a longer one.
+/// What one of which is in the folder of a model.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+/// How many folders deep models are looked for, as in `snapshots/COMMIT`, and in how many folders
+/// of one.
+const DEPTH: usize = 2;
+const MOST: usize = 1000;
+/// Shortest name that is taken for the beginning of a longer one, bytes.
 const LEAST: usize = 3;
 
 /// A model folder whose path is similar to `id`: in the same folder, in a folder with a similar
@@ -31,7 +38,30 @@ pub fn nearest(id: &str) -> Option<String> {
     same.map(|folder| folder.display().to_string())
 }
 
-/// True if `id` names something in an existing folder.
+/// Paths of the folders in `folder` that hold a model, by name, numbers by their size:
+/// `checkpoint-500` before `checkpoint-1000`.
+pub fn below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    models(folder, "", DEPTH, &mut found);
+    found.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    found
+}
+
+fn models(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
+    for inner in folders(folder).into_iter().take(MOST) {
+        let Some(name) = inner.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        let path = format!("{prefix}{name}");
+        if inner.join(CONFIG).is_file() && WEIGHTS.iter().any(|weights| inner.join(weights).exists()) {
+            found.push(path);
+        } else if depth > 1 {
+            models(&inner, &format!("{path}/"), depth - 1, found);
+        }
+    }
+}
+
+/// Whether `id` names something in a folder that is here.
 fn in_a_folder(id: &str) -> bool {
     let path = home::expanded(id);
     path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())

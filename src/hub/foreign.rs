@@ -5,6 +5,7 @@
 use super::file_name::Name;
 use super::markup;
 use crate::error::Error;
+use crate::outside::shown;
 
 /// A format, with advice if it is not supported.
 pub struct Foreign {
@@ -258,17 +259,42 @@ pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     told(&file, head).or_else(|| by_name(&file))
 }
 
-/// The error of a file that should be safetensors and has another known format; None for unknown
-/// first bytes.
-pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
+/// What to do about a page or a message that was saved in place of a file: mostly why somebody
+/// could not have it.
+pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
+                       token (HF_TOKEN) where access to the model is granted to some";
+
+/// What a file is of which nothing but text is seen, with its beginning: a page, JSON, or a
+/// message.
+fn text_instead(head: &[u8]) -> Option<String> {
+    if let Some(markup) = markup::of(&Name::of(""), head) {
+        return Some(markup.what.to_string());
+    }
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character may be cut in two.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let text = text.trim();
+    if text.is_empty() || text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
+        return None;
+    }
+    let what = if text.starts_with(['{', '[']) { "JSON" } else { "a text" };
+    Some(format!("{what} that begins with `{}`", shown(text)))
+}
+
+/// The error of a file that should be safetensors and begins like something else, with what to do
+/// about another format and about a text; none where it begins like nothing that is known.
+pub fn no_safetensors(path: &str, head: &[u8], advice: &str, of_text: &str) -> Option<Error> {
     if let Some(error) = pointer(path, head) {
         return Some(error);
     }
-    let what = match by_content(head) {
+    let (what, advice) = match by_content(head) {
         Some(found) if found.is_safetensors() => return None,
-        Some(found) if found.archive => format!("{}, as PyTorch writes its files", found.what),
-        Some(found) => found.what.to_string(),
-        None => markup::of(&Name::of(""), head)?.what.to_string(),
+        Some(found) if found.archive => (format!("{}, as PyTorch writes its files", found.what), advice),
+        Some(found) => (found.what.to_string(), advice),
+        None => (text_instead(head)?, of_text),
     };
     Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
 }
@@ -287,12 +313,12 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
             "write it anew in Python: torch.save(torch.load(FILE, weights_only=True), FILE); or use the model's release in safetensors",
         ));
     }
-    let what = match found {
-        Some(found) if found.begins.contains(&ZIP) => return None,
-        Some(found) => found.what,
-        None => markup::of(&Name::of(""), head)?.what,
-    };
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
+    let (what, advice) = match found {
+        Some(found) if found.begins.contains(&ZIP) => return None,
+        Some(found) => (found.what.to_string(), advice),
+        None => (text_instead(head)?, REFUSED),
+    };
     Some(Error::unsupported(format!("reading {path}: {what}, not a PyTorch file")).hint(advice))
 }
 

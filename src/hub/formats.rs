@@ -24,9 +24,11 @@ pub enum Format {
     JsonValues,
     /// One JSON array of objects or of strings.
     JsonArray,
-    /// Rows with a header. `delimiter` separates the cells unless the header shows another one.
+    /// Rows with a header; `delimiter` stands between cells unless the header says otherwise. With
+    /// `quoting` cells may stand in quotes; without it quotes are characters like any other.
     Table {
         delimiter: u8,
+        quoting: bool,
     },
     Parquet,
 }
@@ -89,8 +91,9 @@ pub fn judge(
         return Ok(match wanted {
             TextFormat::Text => Format::Plain,
             TextFormat::Json => json_shape(head, whole, false),
-            TextFormat::Csv => Format::Table { delimiter: b',' },
-            TextFormat::Tsv => Format::Table { delimiter: b'\t' },
+            TextFormat::Csv => Format::Table { delimiter: b',', quoting: true },
+            TextFormat::Tsv => Format::Table { delimiter: b'\t', quoting: true },
+            TextFormat::Unquoted => Format::Table { delimiter: delimiter(ending).unwrap_or(b'\t'), quoting: false },
             TextFormat::Parquet => Format::Parquet,
         });
     }
@@ -137,7 +140,7 @@ pub fn judge(
 }
 
 fn table(ending: &str) -> Option<Format> {
-    delimiter(ending).map(|delimiter| Format::Table { delimiter })
+    delimiter(ending).map(|delimiter| Format::Table { delimiter, quoting: true })
 }
 
 /// The layout of JSON. Data that is not JSON is reported line by line.
@@ -196,16 +199,21 @@ pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
     const LONGEST: usize = 40;
     // Column names are shown. Other contents of a file that is not a table are not.
     let is_name = |name: &&str| {
-        let usual = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
+        let usual = |c: char| c.is_alphanumeric() || "_-. /()[]#&%@+'!?*".contains(c);
         !name.is_empty() && name.chars().count() <= LONGEST && name.chars().all(usual)
     };
     let known: Vec<&str> = columns.iter().map(String::as_str).filter(is_name).collect();
     let mut listed: Vec<String> = known.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
-    if known.len() > LISTED {
-        listed.push(format!("{} more", known.len() - LISTED));
+    if columns.len() > listed.len() && !listed.is_empty() {
+        listed.push(format!("{} more", columns.len() - listed.len()));
     }
-    let there = if listed.is_empty() { String::new() } else { format!("; there are {}", listed.join(", ")) };
-    // The same name within an object or a list is more likely than another name.
+    let there = match (listed.is_empty(), columns.len()) {
+        (true, 0) => String::new(),
+        (true, 1) => "; the one that there is has a name that is no word".to_string(),
+        (true, others) => format!("; there are {others} whose names are no words"),
+        (false, _) => format!("; there are {}", listed.join(", ")),
+    };
+    // The same name within an object or a list is meant more likely than another name.
     let within = known.iter().copied().find(|known| known.rsplit('.').next() == Some(column));
     let hint = match within.or_else(|| suggest::nearest(column, known.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),

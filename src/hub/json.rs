@@ -10,7 +10,7 @@ use super::formats::no_column;
 use super::json_values::{HINT_ARRAY, Place, Value, without_nan};
 use super::texts::{DEFAULT_COLUMN, not_text};
 use crate::error::{Error, Result};
-use crate::outside::shown;
+use crate::outside::{shown, syntax};
 
 /// Number of objects without the column at the beginning of a file after which it is reported as
 /// missing.
@@ -49,6 +49,14 @@ impl Texts {
         let wrong = |e: serde_json::Error| {
             let (name, said) = (&self.name, e.to_string());
             let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+            let (what, hint) = match syntax::is_half_a_character(&e) {
+                true => (
+                    syntax::HALF,
+                    "Python writes what was cut within a character so: text.encode(\"utf-16\", \"surrogatepass\")\
+                                         .decode(\"utf-16\", \"replace\") repairs it there",
+                ),
+                false => (what, hint),
+            };
             // The parser counts lines from the beginning of the value.
             let (behind, column) = (e.line().saturating_sub(1) as u64, e.column());
             let (place, within) = match value.place {
@@ -98,6 +106,12 @@ impl Texts {
             }
             Found::Indexed(_) => return Err(no_text("an object")),
             Found::Other(what) => return Err(no_text(what)),
+            Found::Twice => {
+                let twice = format!("two texts under \"{}\", in different places", shown(&self.column));
+                return Err(damaged(twice).hint(
+                    "a point in `column` leads into an object, and is also part of a key here: leave one of the two out, or rename it",
+                ));
+            }
         }
         self.rows += 1;
         self.found = true;
@@ -138,6 +152,8 @@ enum Found {
     /// Texts by index, as pandas writes a column.
     Indexed(Vec<String>),
     Other(&'static str),
+    /// Something under the column in two places: `{"a.b": …, "a": {"b": …}}`.
+    Twice,
 }
 
 fn find(text: &str, column: &str) -> serde_json::Result<Found> {
@@ -185,18 +201,25 @@ impl<'de> Visitor<'de> for Field<'_> {
             }
             return Ok(if only { Found::Indexed(texts) } else { Found::Other("an object") });
         }
-        let mut found = Found::Missing;
+        let (mut found, mut under) = (Found::Missing, String::new());
         while let Some(key) = map.next_key::<String>()? {
-            match self.0.and_then(|path| path.strip_prefix(key.as_str())) {
-                Some("") => found = map.next_value_seed(Field(None))?,
-                Some(rest) if rest.starts_with('.') => match map.next_value_seed(Field(Some(&rest[1..])))? {
-                    Found::Missing => (),
-                    other => found = other,
-                },
+            let there = match self.0.and_then(|path| path.strip_prefix(key.as_str())) {
+                Some("") => map.next_value_seed(Field(None))?,
+                Some(rest) if rest.starts_with('.') => map.next_value_seed(Field(Some(&rest[1..])))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
-            }
+            };
+            found = match (found, there) {
+                (found, Found::Missing) => found,
+                // Of a key that stands there twice the last one counts, as in Python.
+                (_, there) if under == key => there,
+                (Found::Missing | Found::Null, there) => there,
+                (found, Found::Null) => found,
+                _ => Found::Twice,
+            };
+            under = key;
         }
         Ok(found)
     }
@@ -208,7 +231,7 @@ impl<'de> Visitor<'de> for Field<'_> {
                 Found::Text(text) => texts.push(text),
                 Found::Null => (),
                 Found::Missing => missing = true,
-                Found::List(_) | Found::Indexed(_) | Found::Other(_) => other = true,
+                Found::List(_) | Found::Indexed(_) | Found::Other(_) | Found::Twice => other = true,
             }
         }
         Ok(match (other, missing && texts.is_empty()) {

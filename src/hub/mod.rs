@@ -36,6 +36,7 @@ mod repository;
 mod resolve;
 mod shards;
 mod source;
+mod spelling;
 mod spooled;
 mod streamed;
 mod table;
@@ -49,7 +50,7 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
-pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
 pub use weight_formats::{ADAPTER, without_config};
@@ -107,10 +108,14 @@ pub fn open_checked(
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
         return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
     }
+    let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
-    let address = address.ok_or_else(|| {
+    let address = address.filter(|_| meant.is_none()).ok_or_else(|| {
         let error = Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200)));
-        folders::told(id, error.hint(MODEL_IDS))
+        match meant {
+            Some(meant) => error.hint(meant.told()),
+            None => folders::told(id, error.hint(MODEL_IDS)),
+        }
     })?;
     of_hub(Arc::new(address), revision, access, progress, check).map_err(|error| folders::told(id, error))
 }

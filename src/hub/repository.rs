@@ -111,7 +111,7 @@ pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dy
 pub fn small(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, SMALL_FILE)
         .map(outside::without_bom)
-        .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
+        .map_err(|e| outside::unreadable(path, &e, "is the folder that of a model?"))
 }
 
 /// The commit of a revision, or its last known commit.

@@ -37,14 +37,31 @@ pub fn is_pytorch(name: &str) -> bool {
 /// The largest number of files of a model.
 const MOST: usize = 4096;
 
-/// The error of a folder or repository without weights.
-pub fn nothing(place: &str) -> Error {
+/// The error of a folder or repository in which nothing holds weights.
+pub fn nothing(place: &str, below: &[String]) -> Error {
+    if let Some(error) = only_below(place, below) {
+        return error;
+    }
     let Layout { single, index } = SAFETENSORS;
     Error::not_found(format!("{place}: neither {single} nor {index}, and no {}", PYTORCH.single))
         .hint("a model folder holds config.json and safetensors weights")
 }
 
-/// The needed part of an index: the names of files, each once. The index of a large model has a
+/// The error of a folder that holds no model, but folders with some.
+pub fn only_below(place: &str, below: &[String]) -> Option<Error> {
+    let last = below.last()?;
+    let folders = match below {
+        [one] => format!("in its folder {}", plain(one, 200)),
+        [first, .., last] => {
+            format!("in {} of its folders, {} to {}", below.len(), plain(first, 200), plain(last, 200))
+        }
+        [] => return None,
+    };
+    let message = format!("{place}: no model, but there is one {folders}");
+    Some(Error::not_found(message).hint(format!("name that folder: {:?}", plain(&format!("{place}/{last}"), 400))))
+}
+
+/// As much of an index as is kept: the names of files, each once. The index of a large model has a
 /// line per tensor.
 #[derive(Deserialize)]
 struct Index {

@@ -69,13 +69,20 @@ pub trait ByteSource: Send + Sync {
     /// # Errors
     /// As `weights`, and `not_found` if there are none.
     fn files(&self) -> Result<&[SourceFile]> {
-        self.weights()?.ok_or_else(|| nothing(&self.place()))
+        self.weights()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 
     /// Names of all files other than weights, if they can be listed.
     fn listing(&self) -> Option<Vec<String>>;
 
-    /// A revision of the same model with safetensors weights, if one is known.
+    /// Folders in it that hold models of their own, as trainers and caches leave them, where they
+    /// are known.
+    fn models_below(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A revision of the same model that has its weights as safetensors, where somebody knows of
+    /// one.
     fn converted(&self) -> Option<String> {
         None
     }

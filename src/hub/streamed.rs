@@ -151,7 +151,7 @@ impl Streamed {
     }
 
     fn opened(&self) -> Result<&Weights> {
-        self.found()?.ok_or_else(|| nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 }
 

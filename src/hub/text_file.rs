@@ -94,11 +94,11 @@ pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
     if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return own.clone();
     }
-    Error::io(format!("reading {path}"), error).hint(match error.kind() {
+    let otherwise = match error.kind() {
         std::io::ErrorKind::InvalidData => {
             "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
         }
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
         _ => "paths given to load_tokens start from the folder the program runs in",
-    })
+    };
+    outside::unreadable(Path::new(path), error, otherwise)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::foreign;
-use super::shards::{Layout, PYTORCH, SAFETENSORS};
+use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -58,8 +58,9 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
     })
 }
 
-/// Why there are no weights in a place with these files, where an index names `count` files and none of them is there: the index is
-/// that of an adapter's base model, or nobody has fetched the weights.
+/// Why there are no weights in a place with these files, where an index names `count` files and
+/// none of them is there: the index is that of an adapter's base model, or nobody has fetched the
+/// weights.
 pub fn only_index(
     place: &str,
     index: &str,
@@ -108,7 +109,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
                 .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
         );
     }
-    instead(&place, &names, |name| source.small(name))
+    instead(&place, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
 }
 
 /// The error of a file, which begins with `head`, given in place of a folder.

@@ -15,8 +15,17 @@ const WORDS: [(&str, &str); 7] = [
     ("nil", "null"),
 ];
 
-/// Returns a message such as "line 7, column 3: a comma before `}`", or nothing if the text is
-/// valid JSON and the error is another one.
+/// What is said of one of the two codes that UTF-16 has for a character where the other is missing.
+pub const HALF: &str = "`\\u` with half of a character (a lone surrogate)";
+
+/// Whether a text holds such a half: it is JSON by its form, and no text.
+pub fn is_half_a_character(error: &serde_json::Error) -> bool {
+    let said = error.to_string();
+    said.starts_with("lone leading surrogate") || said.starts_with("unexpected end of hex escape")
+}
+
+/// "line 7, column 3: a comma before `}`"; nothing where the text is JSON, and something else is
+/// wrong.
 pub fn wrong(text: &[u8], error: &serde_json::Error) -> Option<String> {
     if !matches!(error.classify(), Category::Syntax | Category::Eof) {
         return None;
@@ -43,6 +52,9 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
                 _ => "the text ends where something must follow".to_string(),
             },
         };
+    }
+    if is_half_a_character(error) {
+        return HALF.to_string();
     }
     if here == b'/' || here == b'#' {
         return "a comment, and JSON has none".to_string();
@@ -124,6 +136,9 @@ mod tests {
             ("{\"a\": 1 // size\n}", "a comment"),
             ("{\"a\": 1} x", "more text behind the end"),
             ("{\"a\": [1, 2}", "`}` where a comma or `]` must stand"),
+            (r#"{"a": "\ud83d"}"#, "half of a character"),
+            (r#"{"a": "\ud83d\u0041"}"#, "half of a character"),
+            (r#"{"a": "\ude00"}"#, "half of a character"),
             ("{\"a\": \"x", "inside a string"),
             ("{\"a\": 1", "inside an object: a `}` is missing"),
             ("  \n", "there is nothing in it"),

@@ -111,6 +111,8 @@ pub enum TextFormat {
     Csv,
     /// A table with tabs between cells.
     Tsv,
+    /// A table in which quotes are characters like any other.
+    Unquoted,
     Parquet,
 }
 

@@ -255,8 +255,7 @@ fn read_final(folder: &Path) -> Result<Vec<u8>> {
 
 fn read_text(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, MAX_FINAL).map(outside::without_bom).map_err(|e| {
-        Error::io(format!("reading {}", path.display()), &e)
-            .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
+        outside::unreadable(path, &e, "give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })
 }
 

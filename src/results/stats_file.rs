@@ -82,7 +82,7 @@ pub fn read(path: &Path) -> Result<Activations> {
 pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
     let data = outside::read(path, MAX_FILE)
-        .map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
+        .map_err(|e| outside::unreadable(path, &e, "was this analysis saved by save_results?"))?;
     from_bytes(&data, &reading).map(|acts| (acts, data))
 }
 

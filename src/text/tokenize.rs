@@ -65,8 +65,7 @@ pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
 }
 
 fn unreadable(path: &str, error: &std::io::Error) -> Error {
-    Error::io(format!("reading {path}"), error)
-        .hint("paths given to load_tokens start from the folder the program runs in")
+    outside::unreadable(Path::new(path), error, ids_json::PATHS)
 }
 
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
@@ -84,7 +83,8 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     };
     let header = read(0, LENGTH)?.try_into().map(u64::from_le_bytes).expect("eight bytes were read");
     if header > MAX_HEADER || LENGTH + header > length {
-        if let Some(error) = hub::no_safetensors(path, &read(0, length.min(hub::TELLING))?, ids_json::CONVERT) {
+        let begin = read(0, length.min(hub::TELLING))?;
+        if let Some(error) = hub::no_safetensors(path, &begin, ids_json::CONVERT, ids_json::CONVERT) {
             return Err(error);
         }
         return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));

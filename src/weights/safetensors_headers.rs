@@ -48,6 +48,7 @@ fn headers(
     for (file, described) in files.iter().enumerate() {
         let range = range(file);
         if range.end > described.bytes {
+            refuse_other_content(&**source, file)?;
             let problem = format!("{} bytes are too few for safetensors", described.bytes);
             return Err(damaged(&**source, described, problem));
         }
@@ -68,7 +69,7 @@ fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
     let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];
     source.read(index, 0, &mut begin)?;
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
-    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice).map_or(Ok(()), Err)
+    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice, hub::REFUSED).map_or(Ok(()), Err)
 }
 
 pub fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {

@@ -80,7 +80,7 @@ print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_expe
                 opt("file", "string", "", "file of the dataset, in place of config and split"),
                 opt(
                     "format",
-                    "\"text\" | \"json\" | \"csv\" | \"tsv\" | \"parquet\"",
+                    "\"text\" | \"json\" | \"csv\" | \"tsv\" | \"unquoted\" | \"parquet\"",
                     "",
                     "what the file is, where its name and its first bytes do not tell",
                 ),
