@@ -63,13 +63,14 @@ fn by_words(c: &Config, words: &[String]) -> Result<Vec<Kind>> {
     words.iter().map(kind).collect()
 }
 
-/// Older names of settings, of which that counts that stands before its newer one here, and others that no layer needs.
+/// Older names of settings, which count more, with the newer ones.
 const RENAMED: &[(&str, &str)] = &[
     ("mamba_n_groups", "n_groups"),
     ("mamba_d_conv", "conv_kernel"),
     ("mamba_conv_bias", "use_conv_bias"),
     ("mamba_dt_min", "time_step_min"),
 ];
+/// All older names, those of settings that no layer needs, too.
 pub const OLDER: &[&str] = &[
     "mamba_n_groups",
     "mamba_d_conv",
