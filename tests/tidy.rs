@@ -51,7 +51,7 @@ const MAX_LINES: usize = 450;
 
 /// The greatest number of columns of a line of comments, and the rooms that do not keep to it yet.
 const COMMENT_COLUMNS: usize = 100;
-const WIDER_ROOMS: [&str; 6] = ["cli", "formats", "miniature", "reference", "spec", "weights"];
+const WIDER_ROOMS: [&str; 1] = ["cli"];
 
 struct Source {
     /// Relative to the repository.

@@ -1,7 +1,8 @@
-//! Integers that stand for weights: value = (code − zero) · scale, with one zero and one scale for each group of columns.
+//! Integers that stand for weights: value = (code − zero) · scale, with one zero and one scale for
+//! each group of columns.
 //!
-//! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in f32, and so is the product with a
-//! scale in bf16 or f16. With a scale in f32 it is rounded once.
+//! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in
+//! f32, and so is the product with a scale in bf16 or f16. With a scale in f32 it is rounded once.
 
 use safetensors::Dtype;
 
@@ -37,8 +38,9 @@ pub fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::result::Res
     }
 }
 
-/// A matrix of integers as it stays in memory, whatever its file has: `CODES` row by row, from the low end of bytes, `SCALES` and
-/// `ZEROS` for each row and group, and `NAMED`, the group of each column where these are in no order. Codes are not negative.
+/// A matrix of integers as it stays in memory, whatever its file has: `CODES` row by row, from the
+/// low end of bytes, `SCALES` and `ZEROS` for each row and group, and `NAMED`, the group of each
+/// column where these are in no order. Codes are not negative.
 #[derive(Debug)]
 pub struct Integers {
     /// [out, in].
@@ -127,7 +129,8 @@ pub fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Ve
 /// Columns of a matrix that are turned together, so that what is written stays in a cache.
 const TILE: usize = 64;
 
-/// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) · bits) of it.
+/// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) ·
+/// bits) of it.
 pub fn unpack(bytes: &[u8], bits: usize, count: usize) -> Vec<u8> {
     let code = |bit: usize| bytes[bit / 8] >> (bit % 8) & (((1u16 << bits) - 1) as u8);
     (0..count).map(|index| code(index * bits)).collect()
@@ -141,8 +144,9 @@ pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> std::result::Re
 /// The largest code less the smallest zero.
 const MOST: f32 = 255.0;
 
-/// How many columns share a group where there are `count` groups of `columns` columns: as the settings say, in as far as they say
-/// it; those of other modules count as well, since lists of exceptions have many spellings.
+/// How many columns share a group where there are `count` groups of `columns` columns: as the
+/// settings say, in as far as they say it; those of other modules count as well, since lists of
+/// exceptions have many spellings.
 ///
 /// # Errors
 /// None of the settings makes so many groups: with how many there should be.

@@ -1,10 +1,12 @@
-//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with a scale.
+//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with
+//! a scale.
 //!
-//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of them go on across the ends of rows.
-//! `weight.quant_map` is the table, `weight.absmax` the scales, or, where these are quantised again, codes of eight bits that name values
-//! of `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
-//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes `functional.py`,
-//! `backends/default/ops.py`.
+//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of
+//! them go on across the ends of rows. `weight.quant_map` is the table, `weight.absmax` the scales,
+//! or, where these are quantised again, codes of eight bits that name values of
+//! `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
+//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes
+//! `functional.py`, `backends/default/ops.py`.
 
 use std::sync::Arc;
 

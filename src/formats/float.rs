@@ -5,7 +5,8 @@ use safetensors::Dtype;
 
 use super::format::Wrong;
 
-/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are NaN.
+/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are
+/// NaN.
 pub static E4M3: [f32; 256] = e4m3();
 
 /// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
@@ -89,7 +90,8 @@ pub fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     }
 }
 
-/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the bytes on; each `group` has a scale.
+/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the
+/// bytes on; each `group` has a scale.
 #[inline]
 pub fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
     while !to.is_empty() {

@@ -1,8 +1,10 @@
-//! Integers of eight bits, one byte each: `int-quantized` and `naive-quantized` of compressed-tensors, and bitsandbytes.
+//! Integers of eight bits, one byte each: `int-quantized` and `naive-quantized` of
+//! compressed-tensors, and bitsandbytes.
 //!
-//! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each row, group or tensor, and
-//! `weight_zero_point` of the same shape is there where weights are not symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude
-//! of each row, which 127 stands for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
+//! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each
+//! row, group or tensor, and `weight_zero_point` of the same shape is there where weights are not
+//! symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude of each row, which 127 stands
+//! for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
 //! compressed-tensors `compressors/`, bitsandbytes `_ops.py`.
 
 use std::sync::Arc;

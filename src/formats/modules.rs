@@ -21,7 +21,8 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Those of a list; patterns beyond those that a release could have, and what is no pattern, mean nothing.
+    /// Those of a list; patterns beyond those that a release could have, and what is no pattern,
+    /// mean nothing.
     pub fn of<'v>(values: impl IntoIterator<Item = &'v Value>) -> Self {
         let mut modules = Self::default();
         for entry in values.into_iter().filter_map(Value::as_str) {
@@ -52,8 +53,9 @@ impl Modules {
         self.names.contains(name)
     }
 
-    /// Whether an entry means the module: by its name, by the beginning or the end of it, whole parts only ("gate" is a router, and no
-    /// `gate_proj`), or by a pattern. Larger models call it otherwise than the language model in them.
+    /// Whether an entry means the module: by its name, by the beginning or the end of it, whole
+    /// parts only ("gate" is a router, and no `gate_proj`), or by a pattern. Larger models call it
+    /// otherwise than the language model in them.
     pub fn mean(&self, module: &str) -> bool {
         !self.is_empty()
             && spellings(module).iter().any(|module| {

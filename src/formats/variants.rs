@@ -1,4 +1,5 @@
-//! Integers and tables in random sizes, stored by a second description of each format and read by the first.
+//! Integers and tables in random sizes, stored by a second description of each format and read by
+//! the first.
 
 use std::collections::HashSet;
 

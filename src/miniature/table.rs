@@ -1,6 +1,7 @@
 //! The miniature models, one row each: config in the released spelling, and what is planted.
 //!
-//! Systematic features where the original project expected systematic ones (gpt-oss), probabilistic ones elsewhere.
+//! Systematic features where the original project expected systematic ones (gpt-oss), probabilistic
+//! ones elsewhere.
 
 use super::Planted;
 

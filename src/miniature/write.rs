@@ -1,4 +1,5 @@
-//! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level tokenizer.json.
+//! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level
+//! tokenizer.json.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -21,7 +22,8 @@ use crate::spec::{HeadNorm, Mixer, Model, Norm, Reads, Role, StoredTensor};
 use crate::vocabulary::NormKind;
 
 const SHARDS: usize = 2;
-/// Standard deviation of projection outputs for inputs of unit variance; residual branches add half of it.
+/// Standard deviation of projection outputs for inputs of unit variance; residual branches add half
+/// of it.
 const GAIN: f32 = 0.7;
 
 struct Drawn {

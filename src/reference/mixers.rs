@@ -9,7 +9,8 @@ use crate::vocabulary::{NormKind, Pairs};
 /// Added to the sum of squares of queries and keys of a DeltaNet (transformers `l2norm`).
 const UNIT_EPS: f64 = 1e-6;
 
-/// Keys and values of each token in each layer, in heads one behind the other; nothing in layers without attention.
+/// Keys and values of each token in each layer, in heads one behind the other; nothing in layers
+/// without attention.
 pub type Kept = Vec<Vec<(Row, Row)>>;
 
 /// What a mixer makes of what it reads. Layers before it have left `kept`, and it adds its own.

@@ -1,7 +1,8 @@
-//! A second opinion: the same description of a model computed in f64, one token after the other, straight from its definition.
+//! A second opinion: the same description of a model computed in f64, one token after the other,
+//! straight from its definition.
 //!
-//! No kernels, no batches, no streaming: it is slow, and short enough to be read at a sitting. Whatever the engine computes can be
-//! held against it.
+//! No kernels, no batches, no streaming: it is slow, and short enough to be read at a sitting.
+//! Whatever the engine computes can be held against it.
 
 mod arithmetic;
 mod experts;

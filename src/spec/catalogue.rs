@@ -1,7 +1,8 @@
-//! The table of what is supported: releases of each architecture, where its two norms are, and how it was verified.
+//! The table of what is supported: releases of each architecture, where its two norms are, and how
+//! it was verified.
 //!
-//! `outlier models` prints it, docs/models.md has it for readers, and tests hold it against the fixtures that there are and the
-//! figures that are measured on them.
+//! `outlier models` prints it, docs/models.md has it for readers, and tests hold it against the
+//! fixtures that there are and the figures that are measured on them.
 
 /// A `model_type` that is computed.
 #[derive(Debug)]
@@ -12,12 +13,15 @@ pub struct Architecture {
     pub kind: &'static str,
     /// Examples.
     pub releases: &'static str,
-    /// The modules of transformers whose outputs are the sites `input_layernorm` and `post_attention_layernorm`.
+    /// The modules of transformers whose outputs are the sites `input_layernorm` and
+    /// `post_attention_layernorm`.
     pub norms: [&'static str; 2],
-    /// Folders of tests/fixtures: small random models of this type, with what transformers computes on them.
+    /// Folders of tests/fixtures: small random models of this type, with what transformers computes
+    /// on them.
     pub fixtures: &'static [&'static str],
-    /// ‖a − b‖ / ‖b‖ at most of any norm output, the last logits or the losses on these in f32: of transformers' f32, and of the
-    /// same description computed in f64 (`reference`). 1 digit, measured with AVX-512.
+    /// ‖a − b‖ / ‖b‖ at most of any norm output, the last logits or the losses on these in f32: of
+    /// transformers' f32, and of the same description computed in f64 (`reference`). 1 digit,
+    /// measured with AVX-512.
     pub apart: [f64; 2],
 }
 

@@ -1,7 +1,7 @@
 //! Which tensors a model needs, in which portion of the stream, and what each is for.
 //!
-//! The reader follows these lists, the estimate adds up their bytes, and the miniature models are made from them, so
-//! what is read, what is announced and what is written cannot drift apart.
+//! The reader follows these lists, the estimate adds up their bytes, and the miniature models are
+//! made from them, so what is read, what is announced and what is written cannot drift apart.
 
 use std::collections::HashSet;
 
@@ -39,8 +39,9 @@ pub fn filled<L: Leaves<TensorSpec>, W>(of: &L, read: Vec<W>) -> L::With<W> {
     of.map(&mut |_, _| read.next().expect("the walk that asked for them"))
 }
 
-/// Norms, mixer, and the dense FFN or the router and shared expert: everything of a layer but its routed experts.
-/// Without `ffn`, only what the last layer of an analysis needs: both norms and the mixer.
+/// Norms, mixer, and the dense FFN or the router and shared expert: everything of a layer but its
+/// routed experts. Without `ffn`, only what the last layer of an analysis needs: both norms and the
+/// mixer.
 pub fn core(layer: &Layer, ffn: bool) -> Vec<Part> {
     parts(&layer.needed(ffn))
 }
@@ -55,7 +56,8 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
     parts(&experts.network(e))
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+/// What stands between the last layer and the head, and only the logits need (the head is read in
+/// blocks of rows).
 pub fn before_head(model: &Model) -> Vec<Part> {
     parts(&model.before_head())
 }
@@ -85,7 +87,8 @@ pub fn active_parameters(spec: &Model) -> u64 {
     projected + spec.layers.iter().map(layer).sum::<u64>()
 }
 
-/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised weights as the settings say.
+/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised
+/// weights as the settings say.
 pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
     let elements = tensor.shape.iter().product::<usize>() as u64;
     match (tensor.dtype, role) {

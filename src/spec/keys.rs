@@ -1,9 +1,10 @@
 //! Keys of `config.json` that change no number of a forward pass, at which values, and who says so.
 //!
-//! The table is the reason why a key may go unread: `config.rs` refuses every key that neither the architecture reads nor a
-//! row here covers, and a key of a row that has another value. Sources are the classes and files of transformers 5.23; that
-//! a key is "not read" means that no access to it happens while a model of this architecture is made and run, and that
-//! logits with and without it are equal to the bit. `docs/config_keys.md` holds the same table for readers.
+//! The table is the reason why a key may go unread: `config.rs` refuses every key that neither the
+//! architecture reads nor a row here covers, and a key of a row that has another value. Sources are
+//! the classes and files of transformers 5.23; that a key is "not read" means that no access to it
+//! happens while a model of this architecture is made and run, and that logits with and without it
+//! are equal to the bit. `docs/config_keys.md` holds the same table for readers.
 
 use serde_json::Value;
 
@@ -22,7 +23,8 @@ pub enum At {
     Text(&'static [&'static str]),
     /// A list that names full attention for every layer.
     AllFull,
-    /// The settings of bitsandbytes with nothing stored in 4 or 8 bits, as merged adapters keep them.
+    /// The settings of bitsandbytes with nothing stored in 4 or 8 bits, as merged adapters keep
+    /// them.
     NothingQuantised,
     /// No value: the key belongs to another kind of model.
     Never,
@@ -79,7 +81,8 @@ fn off(value: &Value) -> bool {
     }
 }
 
-/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases, and of MLX.
+/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases,
+/// and of MLX.
 pub const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// Keys that share their values and their reason.

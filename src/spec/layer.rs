@@ -12,7 +12,8 @@ pub struct Layer<W = TensorSpec> {
     /// Token mixer: attention or what stands in its place. Some hybrids have layers without.
     pub mixer: Option<Sublayer<Mixer<W>, W>>,
     pub ffn: Option<Sublayer<Ffn<W>, W>>,
-    /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x)) (GPT-J).
+    /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x))
+    /// (GPT-J).
     pub parallel: bool,
     /// What an embedding that each token has for this layer adds after both.
     pub embedding_gate: Option<EmbeddingGate<W>>,
@@ -20,7 +21,8 @@ pub struct Layer<W = TensorSpec> {
     pub scalar: Option<W>,
 }
 
-/// x += norm(up(activation(gate(x)) * e)), where e is the token's embedding for this layer (`LayerEmbeddings`).
+/// x += norm(up(activation(gate(x)) * e)), where e is the token's embedding for this layer
+/// (`LayerEmbeddings`).
 #[derive(Clone, Debug)]
 pub struct EmbeddingGate<W = TensorSpec> {
     /// From the hidden size to the size of e.
@@ -30,7 +32,8 @@ pub struct EmbeddingGate<W = TensorSpec> {
     pub norm: Norm<W>,
 }
 
-/// A mixer or a feed-forward network between the stream that it reads and the stream that it is added to.
+/// A mixer or a feed-forward network between the stream that it reads and the stream that it is
+/// added to.
 #[derive(Clone, Debug)]
 pub struct Sublayer<B, W = TensorSpec> {
     pub reads: Reads<W>,
@@ -110,7 +113,8 @@ impl Layer {
         Self::of(Some(mixer), Some(ffn))
     }
 
-    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms in the order in which they are computed.
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms in the order in which
+    /// they are computed.
     pub fn of_four_norms([before, mixed, between, fed]: [Norm; 4], mixer: Mixer, ffn: Ffn) -> Self {
         let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
         (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
@@ -130,8 +134,8 @@ impl Layer {
         Self::of(Some(mixer), Some(ffn))
     }
 
-    /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network stays, since it is shown, and
-    /// nothing behind it.
+    /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network
+    /// stays, since it is shown, and nothing behind it.
     pub fn needed(&self, ffn: bool) -> Self {
         let mut needed = self.clone();
         if let (Some(sublayer), false) = (&mut needed.ffn, ffn) {

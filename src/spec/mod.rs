@@ -1,8 +1,8 @@
 //! A model as data: what each decoder layer computes, and from which tensors of the checkpoint.
 //!
-//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them. Names are those of the whole
-//! model in transformers, prefixes included, whatever a checkpoint calls them (`naming.rs`). Shapes are [out, in] for
-//! projections unless said otherwise.
+//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them.
+//! Names are those of the whole model in transformers, prefixes included, whatever a checkpoint
+//! calls them (`naming.rs`). Shapes are [out, in] for projections unless said otherwise.
 
 pub mod arch;
 pub mod catalogue;
@@ -49,8 +49,9 @@ pub struct Positions {
     pub offset: usize,
 }
 
-/// Embeddings that each token has for each layer (Gemma 4's per-layer embeddings), [layers][size] behind one another:
-/// (table(token) * factor + norm(projection(token embedding) * projection_factor)) * sum_factor. The norm is over each layer's.
+/// Embeddings that each token has for each layer (Gemma 4's per-layer embeddings), [layers][size]
+/// behind one another: (table(token) * factor + norm(projection(token embedding) *
+/// projection_factor)) * sum_factor. The norm is over each layer's.
 #[derive(Clone, Debug)]
 pub struct LayerEmbeddings<W = TensorSpec> {
     /// [vocab, layers * size], of which rows are read.
@@ -92,7 +93,8 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// Whether the config ties head and embedding.
     pub tied: bool,
-    /// Sequences longer than this cannot be computed: there are no more learned positions, or it would be another computation.
+    /// Sequences longer than this cannot be computed: there are no more learned positions, or it
+    /// would be another computation.
     pub max_positions: Option<MaxPositions>,
 }
 
@@ -118,7 +120,8 @@ impl MaxPositions {
     }
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+/// What stands between the last layer and the head, and only the logits need (the head is read in
+/// blocks of rows).
 #[derive(Clone, Debug)]
 pub struct BeforeHead<W = TensorSpec> {
     pub final_norm: Option<Norm<W>>,
@@ -160,8 +163,8 @@ impl Model {
         }
     }
 
-    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds nothing but what lies beyond it,
-    /// such as the logits.
+    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds
+    /// nothing but what lies beyond it, such as the logits.
     pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
         beyond || layer + 1 < self.layers.len()
     }
@@ -180,8 +183,8 @@ impl Model {
         }
     }
 
-    /// What the sublayers read: the sites that a record has, in the order in which they are computed. A layer with one norm for
-    /// both sublayers has one.
+    /// What the sublayers read: the sites that a record has, in the order in which they are
+    /// computed. A layer with one norm for both sublayers has one.
     pub fn norm_sites(&self) -> Vec<SiteId> {
         self.read_sites(|reads| !matches!(reads, Reads::AsMixer))
     }

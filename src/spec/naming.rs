@@ -62,8 +62,8 @@ impl Naming {
     }
 }
 
-/// ModelOpt writes `experts.up_proj.3.` where the experts of a model are stacked in its release in bf16; all others
-/// `experts.3.up_proj.`.
+/// ModelOpt writes `experts.up_proj.3.` where the experts of a model are stacked in its release in
+/// bf16; all others `experts.3.up_proj.`.
 fn numbered(name: String) -> String {
     for projection in ["gate_proj", "up_proj", "down_proj"] {
         if let Some((before, rest)) = name.split_once(&format!(".experts.{projection}."))

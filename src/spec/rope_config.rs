@@ -1,5 +1,6 @@
-//! Reads rotary embeddings from a config: the old spelling (`rope_theta`, `rope_scaling`), that of transformers 5
-//! (`rope_parameters`), and both at once. Ropes are compared by what they compute, not by how they are spelled.
+//! Reads rotary embeddings from a config: the old spelling (`rope_theta`, `rope_scaling`), that of
+//! transformers 5 (`rope_parameters`), and both at once. Ropes are compared by what they compute,
+//! not by how they are spelled.
 
 use serde_json::{Map, Value};
 
@@ -12,18 +13,20 @@ use crate::outside;
 pub use super::rope_section::{DEFAULTS, RopeDefaults};
 
 impl Rope {
-    /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`, which holds all three. Both
-    /// may be there where they come to the same.
+    /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`,
+    /// which holds all three. Both may be there where they come to the same.
     ///
     /// # Errors
-    /// When a key changes the frequencies in a way that is not computed, or two spellings contradict each other.
+    /// When a key changes the frequencies in a way that is not computed, or two spellings
+    /// contradict each other.
     pub fn from_config(c: &Config, head_dim: usize, defaults: &RopeDefaults) -> Result<Self> {
         // Marks the keys as read, which is all that some kinds of scaling do with them.
         for key in ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"] {
             c.get(key);
         }
         let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
-        // As in the reference, an empty `rope_scaling` is none, and any other comes before `rope_parameters`.
+        // As in the reference, an empty `rope_scaling` is none, and any other comes before
+        // `rope_parameters`.
         match (parameters, scaling.filter(|map| !map.is_empty())) {
             (Some(parameters), Some(scaling)) => {
                 let (one, other) = (
@@ -48,9 +51,9 @@ impl Rope {
 }
 
 impl Rope {
-    /// The rope of the layers of type `name`, where those of each type have their own: from the object of that name in
-    /// `rope_parameters`, or from the keys of the old spelling. Of these, `rope_theta` and `rope_scaling` are the rope of the `main`
-    /// type.
+    /// The rope of the layers of type `name`, where those of each type have their own: from the
+    /// object of that name in `rope_parameters`, or from the keys of the old spelling. Of these,
+    /// `rope_theta` and `rope_scaling` are the rope of the `main` type.
     ///
     /// # Errors
     /// As of `from_config`, and where `rope_parameters` are not objects by type of layer.

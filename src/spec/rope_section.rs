@@ -15,12 +15,13 @@ const SHARE: &str = "partial_rotary_factor";
 /// The object where a config has none, as it is called in messages.
 pub const IMPLIED: &str = "rope_parameters (left out)";
 
-/// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
+/// YaRN's full turns within the original context, above which a frequency stays and below which it
+/// is divided.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
 
-/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a warning for the others
-/// (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
+/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a
+/// warning for the others (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
 const ROPE_KEYS: &[&str] = &[
     "factor",
     "original_max_position_embeddings",
@@ -37,8 +38,9 @@ const ROPE_KEYS: &[&str] = &[
     "mrope_section",
 ];
 
-/// Keys that other programs write there and transformers ignores with a warning: for vLLM (`attn_factor`,
-/// `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and Qwen-VL families (`alpha`, `mrope_interleaved`).
+/// Keys that other programs write there and transformers ignores with a warning: for vLLM
+/// (`attn_factor`, `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and
+/// Qwen-VL families (`alpha`, `mrope_interleaved`).
 const FOREIGN_ROPE_KEYS: &[&str] = &["attn_factor", "extrapolation_factor", "finetuned", "alpha", "mrope_interleaved"];
 
 /// What transformers takes for the rope of an architecture where its config says nothing.
@@ -46,8 +48,8 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
     pub partial_rotary_factor: Option<f64>,
-    /// What the config calls `rope_theta` and `partial_rotary_factor` beside the object; other names than these are read there, and
-    /// these are not.
+    /// What the config calls `rope_theta` and `partial_rotary_factor` beside the object; other
+    /// names than these are read there, and these are not.
     pub theta_key: &'static str,
     pub share_key: &'static str,
     /// `original_max_position_embeddings` beside the object, where the config leaves it out.
@@ -101,7 +103,8 @@ pub struct Section<'a> {
     pub of: Of,
 }
 
-/// The layers that an object is read for: all of them, or those of one type that have a rope of their own.
+/// The layers that an object is read for: all of them, or those of one type that have a rope of
+/// their own.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Of {
     Model,
@@ -134,7 +137,8 @@ impl Section<'_> {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
 
-    /// A number that stands inside the object or beside it, where it is called `other`. Inside counts, as in the reference.
+    /// A number that stands inside the object or beside it, where it is called `other`. Inside
+    /// counts, as in the reference.
     fn inside_or_beside(&self, name: &str, other: &str) -> Result<Option<f64>> {
         let beside =
             |key: &str| Ok::<_, Error>(self.c.opt_f64(key)?.filter(|_| self.of != Of::OtherType || key != name));
@@ -180,7 +184,8 @@ impl Section<'_> {
         Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
 
-    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.
+    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to
+    /// the same.
     fn read_layers(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         let mut first: Option<(&str, Rope)> = None;
         for (name, value) in self.params {
@@ -226,8 +231,8 @@ impl Section<'_> {
         }
     }
 
-    /// The context before it was stretched. A key beside the object of a model comes first, as in the reference, and where there is
-    /// none the model's context is taken.
+    /// The context before it was stretched. A key beside the object of a model comes first, as in
+    /// the reference, and where there is none the model's context is taken.
     fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
         const NAME: &str = "original_max_position_embeddings";
         let beside = self.c.opt_f64(NAME)?.or(defaults.original).filter(|_| self.of == Of::Model);
@@ -261,7 +266,8 @@ impl Section<'_> {
             "dynamic" => {
                 let scaling = Scaling::Dynamic {
                     factor: self.required("factor")?,
-                    // Not `original_max_position_embeddings`, which the reference does not read here.
+                    // Not `original_max_position_embeddings`, which the reference does not read
+                    // here.
                     original: self.c.f64("max_position_embeddings")?,
                 };
                 (scaling, &["factor"])
@@ -306,8 +312,8 @@ impl Section<'_> {
         Ok(scaling)
     }
 
-    /// What this kind of scaling does not read: keys of other kinds and known additions of other programs have no effect in
-    /// the reference, which warns of them; others are an error.
+    /// What this kind of scaling does not read: keys of other kinds and known additions of other
+    /// programs have no effect in the reference, which warns of them; others are an error.
     fn unread(&self, kind: &str, read: &[&str]) -> Result<()> {
         let common = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
         for (name, value) in self.params {

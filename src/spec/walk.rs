@@ -218,7 +218,8 @@ impl<W> Leaves<W> for SharedExpert<W> {
     }
 }
 
-/// Router and shared expert: routed experts come one by one, as the `Mlp` that `Experts::network` describes.
+/// Router and shared expert: routed experts come one by one, as the `Mlp` that `Experts::network`
+/// describes.
 impl<W> Leaves<W> for Moe<W> {
     type With<U> = Moe<U>;
 

@@ -1,15 +1,18 @@
-//! Whether the weights of a pass can be read, judged by the headers of their files: before anything is read or paid for.
+//! Whether the weights of a pass can be read, judged by the headers of their files: before anything
+//! is read or paid for.
 
 use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Model, TensorSpec};
 
-/// Checks that each weight is there, of the shape that the config says, and of a type that is read. With `logits` all weights
-/// are needed; without, all but the head, what stands before it, and the FFN of the last layer.
+/// Checks that each weight is there, of the shape that the config says, and of a type that is read.
+/// With `logits` all weights are needed; without, all but the head, what stands before it, and the
+/// FFN of the last layer.
 ///
 /// # Errors
-/// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type that is not read.
+/// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type
+/// that is not read.
 pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()> {
     let rows =
         |weight: &TensorSpec| weight.stored().iter().try_for_each(|tensor| checkpoint.readable(tensor).map(drop));

@@ -1,7 +1,9 @@
-//! Weights in the files that no part of the model uses: told when a model is loaded, since a model without them is another one.
+//! Weights in the files that no part of the model uses: told when a model is loaded, since a model
+//! without them is another one.
 //!
-//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops biases or norms so, and a config with
-//! too few layers the last ones: what is computed then looks like numbers of the model that was trained, and is not.
+//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops
+//! biases or norms so, and a config with too few layers the last ones: what is computed then looks
+//! like numbers of the model that was trained, and is not.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -27,17 +29,20 @@ const MASKS: &[&str] = &[
     "attn.attention.bias",
     "attn.attention.masked_bias",
 ];
-/// Heads of classifiers, reward models and models for question answering: they read what the decoder gives.
+/// Heads of classifiers, reward models and models for question answering: they read what the
+/// decoder gives.
 const HEADS: &[&str] =
     &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
-/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection that joins them, its head.
+/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection
+/// that joins them, its head.
 const PREDICTION: &[&str] = &["eh_proj.", "enorm.", "hnorm.", "shared_head."];
 /// What else predicts further tokens, beside the layers.
 const PREDICTING: &[&str] = &["mtp.", "mtp_"];
 /// Choosers of keys, in a layer: sequences for which they would have a choice are refused.
 const INDEXER: &str = "self_attn.indexer.";
 
-/// Keys and values that a layer has in the files and does not use: those of an earlier layer are used in their place.
+/// Keys and values that a layer has in the files and does not use: those of an earlier layer are
+/// used in their place.
 const KEYS: &[&str] = &["self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.", "self_attn.v_norm."];
 
 /// One tensor that nothing uses.
@@ -50,7 +55,8 @@ struct Unused<'a> {
     beside: bool,
 }
 
-/// What the user should know of weights that are left out; nothing where those that are have no effect.
+/// What the user should know of weights that are left out; nothing where those that are have no
+/// effect.
 pub fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
     let used: HashSet<String> = inventory::tensors(model).into_iter().map(|(tensor, _)| tensor.name).collect();
     let names = Names::new(checkpoint, model, naming);

@@ -1,7 +1,8 @@
 //! Trinity (`model_type` "afmoe"). Facts: transformers `modeling_afmoe`; Arcee AI 2025.
 //!
-//! Norms before and behind attention and feed-forward network. Attention passes a gate that it has a projection for; only layers
-//! with a sliding window have positions. Experts are chosen by sigmoid scores plus a bias; shared ones are added.
+//! Norms before and behind attention and feed-forward network. Attention passes a gate that it has
+//! a projection for; only layers with a sliding window have positions. Experts are chosen by
+//! sigmoid scores plus a bias; shared ones are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::experts::{self, SUM_EPS, Sizes};

@@ -1,5 +1,6 @@
-//! What transformers' configuration classes take for keys that a `config.json` leaves out, and write when they save one:
-//! `tests/configs/class_fields.json` has the fields of the class of every architecture with their defaults.
+//! What transformers' configuration classes take for keys that a `config.json` leaves out, and
+//! write when they save one: `tests/configs/class_fields.json` has the fields of the class of every
+//! architecture with their defaults.
 
 use std::path::Path;
 
@@ -31,10 +32,12 @@ const OLD_ROPES: &[&str] = &[
     "original_max_position_embeddings",
 ];
 
-/// Latent attention has a key for each head, and with another count transformers fails: as many as heads are taken.
+/// Latent attention has a key for each head, and with another count transformers fails: as many as
+/// heads are taken.
 const OF_ALL_HEADS: (&str, &[&str]) =
     ("num_key_value_heads", &["deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "mistral4"]);
-/// What classes leave open, or take in a way of which they cannot make a model: more than one expert or a whole size of heads.
+/// What classes leave open, or take in a way of which they cannot make a model: more than one
+/// expert or a whole size of heads.
 const OPEN: &[(&str, &str, u64)] = &[
     ("deepseek_v2", "num_experts_per_tok", 6),
     ("dots1", "num_experts_per_tok", 6),
@@ -94,7 +97,8 @@ fn fault(config: &Keys, key: &str, names: &[String], default: &Value) -> Option<
     }
 }
 
-/// Biases of GLM-4 and shared experts of Trinity were missing without these keys, norms had another epsilon, ropes another base.
+/// Biases of GLM-4 and shared experts of Trinity were missing without these keys, norms had another
+/// epsilon, ropes another base.
 #[test]
 fn what_a_config_leaves_out_is_the_default_of_its_class() {
     let table = table();
@@ -118,7 +122,8 @@ fn what_a_config_leaves_out_is_the_default_of_its_class() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Such a config was "not understood" where its class has a field that none of its releases mentions.
+/// Such a config was "not understood" where its class has a field that none of its releases
+/// mentions.
 #[test]
 fn a_config_that_a_class_writes_of_its_defaults_is_understood() {
     let table = table();

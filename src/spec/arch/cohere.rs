@@ -1,7 +1,9 @@
-//! Cohere's Command R and R+ (`model_type` "cohere"). Facts: transformers `modeling_cohere`; no paper.
+//! Cohere's Command R and R+ (`model_type` "cohere"). Facts: transformers `modeling_cohere`; no
+//! paper.
 //!
-//! Attention and MLP read the same LayerNorm, which has no bias, and are added together; neighbouring dimensions turn together;
-//! logits have a factor. R+ has LayerNorms of queries and keys with weights of its own for each head.
+//! Attention and MLP read the same LayerNorm, which has no bias, and are added together;
+//! neighbouring dimensions turn together; logits have a factor. R+ has LayerNorms of queries and
+//! keys with weights of its own for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,5 +1,6 @@
-//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture: accepted, or refused for the
-//! reason that is written there; and what a key of `keys.rs` says changes nothing of the model.
+//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture:
+//! accepted, or refused for the reason that is written there; and what a key of `keys.rs` says
+//! changes nothing of the model.
 
 use std::path::Path;
 
@@ -98,7 +99,8 @@ fn keys_without_effect_leave_the_model_of_every_release_as_it_is() {
     }
 }
 
-/// Every row of the table in every architecture that it holds for: a value that changes nothing, and one that would.
+/// Every row of the table in every architecture that it holds for: a value that changes nothing,
+/// and one that would.
 #[test]
 fn every_row_of_the_table_holds() {
     for model_type in supported() {
@@ -180,7 +182,8 @@ fn ropes_of_releases_turn_by_the_angles_of_transformers() {
     assert!(compared > 80, "{compared}");
 }
 
-/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same model.
+/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same
+/// model.
 #[test]
 fn what_is_left_out_is_the_default_of_the_class() {
     let llama = json!({"rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e4, "tie_word_embeddings": false});
@@ -296,7 +299,8 @@ fn layers_that_borrow_keys_take_those_of_the_last_of_their_kind() {
     assert!(read(&all).unwrap_err().message.contains("`num_kv_shared_layers` is "));
 }
 
-/// Found by random variants: transformers does not read these keys, whatever the original code did with them.
+/// Found by random variants: transformers does not read these keys, whatever the original code did
+/// with them.
 #[test]
 fn weights_of_experts_that_transformers_sums_anyway() {
     for (model_type, key, odd) in [
@@ -311,8 +315,8 @@ fn weights_of_experts_that_transformers_sums_anyway() {
     }
 }
 
-/// Found by random variants: sizes of layers that are not there were "not understood", and biases and shared experts read that
-/// transformers does not have.
+/// Found by random variants: sizes of layers that are not there were "not understood", and biases
+/// and shared experts read that transformers does not have.
 #[test]
 fn nemotron_h_reads_what_its_layers_need_and_no_more() {
     let mut config = fixture("nemotron_h");

@@ -1,4 +1,5 @@
-//! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those of transformers modules.
+//! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those
+//! of transformers modules.
 
 use super::names::Names;
 use crate::error::Result;
@@ -28,7 +29,8 @@ pub struct Defaults {
     /// `None`: hidden size / heads.
     pub head_dim: Option<usize>,
     pub rope: RopeDefaults,
-    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and `Decoder::rope` will be.
+    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and
+    /// `Decoder::rope` will be.
     pub rope_of: Option<&'static str>,
 }
 
@@ -49,7 +51,8 @@ pub const LLAMA: Defaults = Defaults {
 /// Heads of a layer; the most that are released have some hundreds.
 const MAX_HEADS: usize = 1 << 14;
 
-/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo 2).
+/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo
+/// 2).
 pub const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
 
 /// Names of the norms around both (Gemma 2).
@@ -72,7 +75,8 @@ pub struct Heads {
 impl Heads {
     fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
         let heads = c.size_or("num_attention_heads", defaults.num_attention_heads)?;
-        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
+        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size /
+        // heads".
         let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
         let kv_heads = match c.opt_usize("num_key_value_heads")? {
             Some(count) => count,
@@ -165,7 +169,8 @@ impl Decoder {
         Layer::of(Some(mixer), Some(ffn))
     }
 
-    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in this order.
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in
+    /// this order.
     pub fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
         Layer::of_four_norms(names.map(norm), mixer, ffn)
@@ -176,7 +181,8 @@ impl Decoder {
         Model::new(model_type, self.hidden, self.ends.clone(), layers, final_norm)
     }
 
-    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
+    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they
+    /// differ.
     pub fn attention(&self, i: usize, bias: bool) -> Attention {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
@@ -214,7 +220,8 @@ pub fn head_count(c: &Config, key: &str, count: usize, heads: usize) -> Result<u
     }
 }
 
-/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their number.
+/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their
+/// number.
 ///
 /// # Errors
 /// `unsupported` where that is no whole number, or there are more heads than any model has.
@@ -246,13 +253,15 @@ pub fn span(window: Option<usize>) -> Span {
     window.map_or(Span::All, Span::Window)
 }
 
-/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
+/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by
+/// default.
 pub fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
     Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
 }
 
-/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
+/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else
+/// `pattern` decides.
 pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     let Some(types) = c.opt_list_str("layer_types")? else {
         return Ok((0..layers).map(pattern).collect());
@@ -271,7 +280,8 @@ pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(u
     types.iter().map(full).collect()
 }
 
-/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where `pattern` is true).
+/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where
+/// `pattern` is true).
 pub fn layer_windows(
     c: &Config,
     layers: usize,

@@ -1,7 +1,9 @@
-//! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research 2025.
+//! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research
+//! 2025.
 //!
-//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms over each head. Where there is
-//! a sliding window, the layers without one have no rotary embedding.
+//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms
+//! over each head. Where there is a sliding window, the layers without one have no rotary
+//! embedding.
 
 use serde_json::Value;
 
@@ -46,8 +48,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("exaone4", layers.collect()))
 }
 
-/// Which layers have a window, over and over: a number says that every so many have none, letters say it of each ("LLLG": three
-/// local ones, then a global one).
+/// Which layers have a window, over and over: a number says that every so many have none, letters
+/// say it of each ("LLLG": three local ones, then a global one).
 fn pattern(c: &Config) -> Result<Vec<bool>> {
     let Some(Value::String(letters)) = c.get(PATTERN) else {
         let every = c.opt_usize(PATTERN)?.unwrap_or(4).max(1);

@@ -1,4 +1,5 @@
-//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which layers have one.
+//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which
+//! layers have one.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::spec::config::Config;
 use crate::spec::{Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::{Activation, Order};
 
-/// Added to the sum of the weights before they are divided by it (transformers `DeepseekV3TopkRouter` and its relatives).
+/// Added to the sum of the weights before they are divided by it (transformers
+/// `DeepseekV3TopkRouter` and its relatives).
 pub const SUM_EPS: f32 = 1e-20;
 
 #[derive(Clone, Copy)]
@@ -34,7 +36,8 @@ impl Sizes {
     }
 }
 
-/// `key` asks for weights of the chosen experts that sum to 1, or not: transformers does not read it, and makes them `summed`.
+/// `key` asks for weights of the chosen experts that sum to 1, or not: transformers does not read
+/// it, and makes them `summed`.
 pub fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
     if c.bool_or(key, summed)? != summed {
         let says = if summed { "sum to 1" } else { "are the scores themselves" };
@@ -46,7 +49,8 @@ pub fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
     Ok(())
 }
 
-/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
+/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in
+/// `mlp_only_layers`.
 pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();
     let step = c.opt_usize("decoder_sparse_step")?.unwrap_or(1);
@@ -76,7 +80,8 @@ pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> 
     }
 }
 
-/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and `shared_expert_gate`.
+/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and
+/// `shared_expert_gate`.
 pub fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
     let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
     let gate = Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false));
@@ -98,8 +103,8 @@ pub fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: S
     Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()))
 }
 
-/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and down [experts, hidden,
-/// intermediate].
+/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and
+/// down [experts, hidden, intermediate].
 pub fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let Sizes { num_experts, intermediate, activation, .. } = sizes;
     let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
@@ -113,13 +118,15 @@ pub fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Ex
     }))
 }
 
-/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width 0.
+/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width
+/// 0.
 pub fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
     let mlp = || Mlp::gated(prefix, hidden, width, activation, false);
     (width > 0).then(|| SharedExpert { mlp: mlp(), gate: None })
 }
 
-/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the first `dense`.
+/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the
+/// first `dense`.
 pub fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>> {
     let Some(types) = c.opt_list_str("mlp_layer_types")? else {
         return Ok((0..layers).map(|i| i >= dense).collect());
@@ -157,7 +164,8 @@ pub const ONE_GROUP: Grouped = Grouped {
 };
 
 impl Grouped {
-    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their scores.
+    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their
+    /// scores.
     pub fn scoring(&self, c: &Config, sizes: Sizes) -> Result<Scoring> {
         let groups = c.opt_usize("n_group")?.unwrap_or(self.groups);
         let top_groups = c.opt_usize("topk_group")?.unwrap_or(self.top_groups);
@@ -180,8 +188,8 @@ impl Grouped {
     }
 }
 
-/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a router `gate` with a correction
-/// bias, experts, and shared experts `shared_experts`.
+/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a
+/// router `gate` with a correction bias, experts, and shared experts `shared_experts`.
 pub struct Corrected {
     hidden: usize,
     sizes: Sizes,

@@ -1,8 +1,9 @@
 //! Falcon (`model_type` "falcon"). Facts: transformers `modeling_falcon`; Almazrouei et al. 2023.
 //!
-//! Three kinds of layers: attention and MLP beside each other, on one LayerNorm (7B, 11B) or on one each (40B, 180B), or one after
-//! the other (RW). One projection holds, for each key head, its queries, its key and its value. RW has linear biases on scores,
-//! rounded to bf16, in place of rotary embeddings.
+//! Three kinds of layers: attention and MLP beside each other, on one LayerNorm (7B, 11B) or on one
+//! each (40B, 180B), or one after the other (RW). One projection holds, for each key head, its
+//! queries, its key and its value. RW has linear biases on scores, rounded to bf16, in place of
+//! rotary embeddings.
 
 use super::activation::activation;
 use super::alibi;

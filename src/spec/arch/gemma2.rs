@@ -1,7 +1,8 @@
-//! Gemma 2 (`model_type` "gemma2"). Facts: transformers `modeling_gemma2`; Gemma Team 2024, "Gemma 2".
+//! Gemma 2 (`model_type` "gemma2"). Facts: transformers `modeling_gemma2`; Gemma Team 2024, "Gemma
+//! 2".
 //!
-//! Norms stand before and behind attention and feed-forward network. Scores and logits are capped, and every other layer,
-//! beginning with the first, has a sliding window.
+//! Norms stand before and behind attention and feed-forward network. Scores and logits are capped,
+//! and every other layer, beginning with the first, has a sliding window.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};

@@ -1,9 +1,11 @@
-//! Gemma 4 (`model_type` "gemma4_text", inside "gemma4"). Facts: transformers `modeling_gemma4`; Google 2026.
+//! Gemma 4 (`model_type` "gemma4_text", inside "gemma4"). Facts: transformers `modeling_gemma4`;
+//! Google 2026.
 //!
-//! Norms before and behind attention and feed-forward network, and a factor on the stream behind each layer. Layers with a
-//! window have heads of another size than those without, whose keys may be their values; a part of their pairs turns. The small
-//! sizes (E2B, E4B) have embeddings of their own for each layer, and their last layers use the keys and values of earlier ones.
-//! The mixture (26B-A4B) is refused.
+//! Norms before and behind attention and feed-forward network, and a factor on the stream behind
+//! each layer. Layers with a window have heads of another size than those without, whose keys may
+//! be their values; a part of their pairs turns. The small sizes (E2B, E4B) have embeddings of
+//! their own for each layer, and their last layers use the keys and values of earlier ones. The
+//! mixture (26B-A4B) is refused.
 
 use super::activation::activation;
 use super::decoder::{GEMMA_NORMS, full_attention, head_count, sliding_window, span};
@@ -134,8 +136,9 @@ fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]> {
     ])
 }
 
-/// Size and number of the key heads of layers without a window in `per_layer_config`, which transformers 5 writes in place of
-/// `global_head_dim` and `num_global_key_value_heads`, and which counts more: by number of layer what is not as in the others.
+/// Size and number of the key heads of layers without a window in `per_layer_config`, which
+/// transformers 5 writes in place of `global_head_dim` and `num_global_key_value_heads`, and which
+/// counts more: by number of layer what is not as in the others.
 fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
     const KEY: &str = "per_layer_config";
     const NAMES: [&str; 2] = ["head_dim", "num_key_value_heads"];

@@ -1,7 +1,9 @@
-//! GPT-NeoX and Pythia (`model_type` "gpt_neox"). Facts: transformers `modeling_gpt_neox`; Black et al. 2022, Biderman et al. 2023.
+//! GPT-NeoX and Pythia (`model_type` "gpt_neox"). Facts: transformers `modeling_gpt_neox`; Black et
+//! al. 2022, Biderman et al. 2023.
 //!
-//! Attention and feed-forward network each read a LayerNorm of the same stream and are added together; one projection holds the
-//! query, key and value of each head; the first dimensions of a head turn.
+//! Attention and feed-forward network each read a LayerNorm of the same stream and are added
+//! together; one projection holds the query, key and value of each head; the first dimensions of a
+//! head turn.
 
 use super::activation::activation;
 use super::names::Names;

@@ -1,7 +1,9 @@
-//! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card 2025.
+//! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card
+//! 2025.
 //!
-//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone unpacked them. Which of
-//! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
+//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone
+//! unpacked them. Which of the two is told by the tensor names, and by `quantization_config` when
+//! there is no checkpoint yet.
 
 use std::sync::Arc;
 

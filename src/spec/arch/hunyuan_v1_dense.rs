@@ -1,4 +1,5 @@
-//! Hunyuan 0.5B to 7B (`model_type` "hunyuan_v1_dense"). Facts: transformers `modeling_hunyuan_v1_dense`; Tencent 2025.
+//! Hunyuan 0.5B to 7B (`model_type` "hunyuan_v1_dense"). Facts: transformers
+//! `modeling_hunyuan_v1_dense`; Tencent 2025.
 //!
 //! Llama with norms of queries and keys behind the rotary embedding, whose base `alpha` stretches.
 
@@ -28,7 +29,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("num_experts", 1.into())?;
     c.only("use_mla", false.into())?;
     c.only("add_classification_head", false.into())?;
-    // Tokens, sizes said twice, and settings of models for images and classification, which this one is not.
+    // Tokens, sizes said twice, and settings of models for images and classification, which this
+    // one is not.
     c.without_effect(&["attention_head_dim", "cla_share_factor", "org_vocab_size", "pad_id", "eod_token_id"]);
     c.without_effect(&["im_start_id", "im_end_id", "im_newline_id", "image_token_id", "text_start_id", "text_end_id"]);
     c.without_effect(&[

@@ -1,7 +1,9 @@
-//! Hunyuan-A13B (`model_type` "hunyuan_v1_moe"). Facts: transformers `modeling_hunyuan_v1_moe`; Tencent 2025.
+//! Hunyuan-A13B (`model_type` "hunyuan_v1_moe"). Facts: transformers `modeling_hunyuan_v1_moe`;
+//! Tencent 2025.
 //!
-//! Norms of queries and keys are behind the rotary embedding, whose base `alpha` stretches once and for all. Every layer is a
-//! mixture; softmax weights are divided by their sum, and a shared expert is added. Counts may be lists with one for each layer.
+//! Norms of queries and keys are behind the rotary embedding, whose base `alpha` stretches once and
+//! for all. Every layer is a mixture; softmax weights are divided by their sum, and a shared expert
+//! is added. Counts may be lists with one for each layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,6 +1,7 @@
 //! LFM2 (`model_type` "lfm2"). Facts: transformers `modeling_lfm2`; Liquid AI 2025.
 //!
-//! Most layers have a short convolution between two gates in place of attention. The final norm is called `embedding_norm`.
+//! Most layers have a short convolution between two gates in place of attention. The final norm is
+//! called `embedding_norm`.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::names::Names;
@@ -87,7 +88,8 @@ fn tied_key(c: &Config) -> Result<&'static str> {
     Ok("tie_embedding")
 }
 
-/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples, unless it says not to.
+/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples,
+/// unless it says not to.
 fn inner(c: &Config) -> Result<usize> {
     // The older name counts, as in Lfm2Config.
     let width = c.size(if c.has("block_ff_dim") { "block_ff_dim" } else { "intermediate_size" })?;

@@ -1,8 +1,10 @@
-//! Llama 4 (`model_type` "llama4_text", also inside "llama4"). Facts: transformers `modeling_llama4`; Meta 2025.
+//! Llama 4 (`model_type` "llama4_text", also inside "llama4"). Facts: transformers
+//! `modeling_llama4`; Meta 2025.
 //!
-//! Layers with positions attend within chunks, and normalise queries and keys without a weight behind the rotary embedding, of
-//! neighbouring dimensions; layers without see everything, and their queries grow with the position. Experts are stacked, [in, out],
-//! and the sigmoid of a router logit multiplies what its expert reads; a shared expert is added.
+//! Layers with positions attend within chunks, and normalise queries and keys without a weight
+//! behind the rotary embedding, of neighbouring dimensions; layers without see everything, and
+//! their queries grow with the position. Experts are stacked, [in, out], and the sigmoid of a
+//! router logit multiplies what its expert reads; a shared expert is added.
 
 use std::sync::Arc;
 
@@ -74,7 +76,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("llama4_text", layers.collect()))
 }
 
-/// Layers with a rotary embedding: `no_rope_layers` says 1 for each, else all but every `no_rope_layer_interval`-th.
+/// Layers with a rotary embedding: `no_rope_layers` says 1 for each, else all but every
+/// `no_rope_layer_interval`-th.
 fn turning_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let every = c.opt_usize("no_rope_layer_interval")?.unwrap_or(WITHOUT_ROPE_EVERY);
     match c.opt_list_usize("no_rope_layers")?.filter(|list| !list.is_empty()) {

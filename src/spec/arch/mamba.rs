@@ -15,7 +15,8 @@ pub enum Kind {
     Mixture,
 }
 
-/// What each layer is: by words as transformers 5 writes them, which count where there are both, or by letters.
+/// What each layer is: by words as transformers 5 writes them, which count where there are both, or
+/// by letters.
 pub fn kinds(c: &Config) -> Result<Vec<Kind>> {
     let by_words = c.opt_list_str("layers_block_type")?.map(|words| by_words(c, &words)).transpose()?;
     let by_letters = c.opt_str("hybrid_override_pattern")?.map(|letters| by_letters(c, &letters)).transpose()?;

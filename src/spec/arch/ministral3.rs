@@ -1,5 +1,5 @@
-//! Ministral 3 and Devstral 2 (`model_type` "ministral3", inside "mistral3"). Facts: transformers `modeling_ministral3`; Mistral AI
-//! 2025.
+//! Ministral 3 and Devstral 2 (`model_type` "ministral3", inside "mistral3"). Facts: transformers
+//! `modeling_ministral3`; Mistral AI 2025.
 //!
 //! Llama with YaRN and queries that grow with their position (`llama_4_scaling_beta`).
 

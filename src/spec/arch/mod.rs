@@ -1,6 +1,7 @@
 //! The table of architectures: one file each, which turns a `config.json` into a `spec::Model`.
 //!
-//! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
+//! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to
+//! `ARCHITECTURES`.
 
 mod activation;
 mod afmoe;
@@ -98,7 +99,8 @@ const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false }
 const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
-/// A supported `model_type` as config.json spells it, how its tensors are called, and the function that reads the rest.
+/// A supported `model_type` as config.json spells it, how its tensors are called, and the function
+/// that reads the rest.
 pub struct Kind(&'static str, Naming, Build);
 
 impl Kind {
@@ -172,11 +174,13 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
-/// A larger model, for images or speech, around a language model that is computed; the `model_type` of that where its config
-/// does not say; and whether head and embedding are tied where its own config does not say.
+/// A larger model, for images or speech, around a language model that is computed; the `model_type`
+/// of that where its config does not say; and whether head and embedding are tied where its own
+/// config does not say.
 ///
-/// transformers' AutoModelForCausalLM makes the larger model of some of them, and with it the config of the whole says whether head
-/// and embedding are tied, whatever the other says. Of the rest it takes the language model alone, which says so itself: `None`.
+/// transformers' AutoModelForCausalLM makes the larger model of some of them, and with it the
+/// config of the whole says whether head and embedding are tied, whatever the other says. Of the
+/// rest it takes the language model alone, which says so itself: `None`.
 struct Around(&'static str, &'static str, Option<bool>);
 
 const AROUND: &[Around] = &[
@@ -226,7 +230,8 @@ pub fn around() -> impl Iterator<Item = &'static str> {
 /// The architecture that `config` names.
 ///
 /// # Errors
-/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way that is not read.
+/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way
+/// that is not read.
 pub fn kind(config: &Config) -> Result<&'static Kind> {
     let model_type = config
         .opt_str("model_type")?
@@ -238,7 +243,8 @@ pub fn kind(config: &Config) -> Result<&'static Kind> {
     Ok(kind)
 }
 
-/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that nobody has heard of.
+/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that
+/// nobody has heard of.
 fn unknown(place: &str, model_type: &str) -> Error {
     let all = supported().collect::<Vec<_>>().join(", ");
     if elsewhere::NAMES.contains(&model_type) {
@@ -256,7 +262,8 @@ fn unknown(place: &str, model_type: &str) -> Error {
     })
 }
 
-/// The spec of the model that `config` describes. Every key of the config is understood or an error names it.
+/// The spec of the model that `config` describes. Every key of the config is understood or an error
+/// names it.
 pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
     let Kind(_, _, build) = kind(config)?;
     let model = build(config, names)?;

@@ -1,7 +1,8 @@
-//! Nemotron-H and Nemotron 3 (`model_type` "nemotron_h"). Facts: transformers `modeling_nemotron_h`; NVIDIA 2025.
+//! Nemotron-H and Nemotron 3 (`model_type` "nemotron_h"). Facts: transformers
+//! `modeling_nemotron_h`; NVIDIA 2025.
 //!
-//! A layer is one norm and one of four: Mamba-2, attention without positions, a feed-forward network with squared ReLU, or a
-//! mixture of such.
+//! A layer is one norm and one of four: Mamba-2, attention without positions, a feed-forward
+//! network with squared ReLU, or a mixture of such.
 
 use std::sync::Arc;
 

@@ -1,12 +1,13 @@
-//! What Gemma's small sizes have for each layer: embeddings of its own, and the keys and values of another. Names are those of
-//! transformers modules.
+//! What Gemma's small sizes have for each layer: embeddings of its own, and the keys and values of
+//! another. Names are those of transformers modules.
 
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{EmbeddingGate, LayerEmbeddings, Linear, Norm, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
-// What transformers takes for `vocab_size_per_layer_input` and `hidden_size_per_layer_input` where they are left out.
+// What transformers takes for `vocab_size_per_layer_input` and `hidden_size_per_layer_input` where
+// they are left out.
 const ROWS: usize = 262_144;
 const SIZE: usize = 256;
 
@@ -63,8 +64,8 @@ impl PerLayer {
     }
 }
 
-/// Whose keys and values each layer uses, where not its own: the last `num_kv_shared_layers` those of the last layer before them
-/// that is of their kind, with full attention or without.
+/// Whose keys and values each layer uses, where not its own: the last `num_kv_shared_layers` those
+/// of the last layer before them that is of their kind, with full attention or without.
 pub fn lenders(c: &Config, full: &[bool]) -> Result<Vec<Option<usize>>> {
     let shared = c.opt_usize("num_kv_shared_layers")?.unwrap_or(0);
     let own = full.len().saturating_sub(shared);

@@ -1,7 +1,7 @@
 //! Phi-3.5-MoE (`model_type` "phimoe"). Facts: transformers `modeling_phimoe`; Abdin et al. 2024.
 //!
-//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral, are chosen one after the other,
-//! each weighed among those whose logits are near its own.
+//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral,
+//! are chosen one after the other, each weighed among those whose logits are near its own.
 
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
 use super::experts::{self, Sizes};
@@ -50,9 +50,10 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are those of short sequences for long
-/// ones too, which transformers computes with `long_mscale`. Where that is another factor, longer sequences are refused. The usual factor
-/// of LongRoPE stands for one that is missing.
+/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are
+/// those of short sequences for long ones too, which transformers computes with `long_mscale`.
+/// Where that is another factor, longer sequences are refused. The usual factor of LongRoPE stands
+/// for one that is missing.
 fn magnitudes(c: &Config, rope: &mut Rope) -> Result<Option<MaxPositions>> {
     let Scaling::LongRope { short, long, original, attention_factor } = &mut rope.scaling else { return Ok(None) };
     let usual = *attention_factor;

@@ -1,7 +1,8 @@
-//! StableLM 3B and 2 (`model_type` "stablelm"). Facts: transformers `modeling_stablelm`; Bellagente et al. 2024.
+//! StableLM 3B and 2 (`model_type` "stablelm"). Facts: transformers `modeling_stablelm`; Bellagente
+//! et al. 2024.
 //!
-//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP beside each other on one norm, and norms of
-//! queries and keys with a tensor of its own for each head.
+//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP beside each
+//! other on one norm, and norms of queries and keys with a tensor of its own for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,5 +1,5 @@
-//! Which of two spellings of a setting counts, and keys without effect that releases have: as in the configuration classes of
-//! transformers 5.23.
+//! Which of two spellings of a setting counts, and keys without effect that releases have: as in
+//! the configuration classes of transformers 5.23.
 
 use serde_json::{Value, json};
 
@@ -188,8 +188,8 @@ fn experts_of_hy_3_have_the_width_that_transformers_reads() {
     assert_eq!(outcome(&with(&config, &[], json!({"expert_hidden_dim": 4000}))), outcome(&config));
 }
 
-/// Where transformers makes the model around a language model, the whole says whether head and embedding are tied; of Llama 4 and
-/// Qwen3.5 it makes the language model alone.
+/// Where transformers makes the model around a language model, the whole says whether head and
+/// embedding are tied; of Llama 4 and Qwen3.5 it makes the language model alone.
 #[test]
 fn who_says_that_a_head_inside_a_larger_model_is_tied() {
     let tied = |around: &str, inside: Keys, whole: Value, own: Value| {

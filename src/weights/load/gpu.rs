@@ -1,4 +1,5 @@
-//! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and dequantised there.
+//! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and
+//! dequantised there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ const BF16_EXPONENT: usize = 0x7f80;
 const F16_EXPONENT: usize = 0x7c00;
 
 impl Loader<'_> {
-    /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the index of one that is not finite.
+    /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the
+    /// index of one that is not finite.
     pub(super) fn to_gpus(
         &self,
         contexts: &[&Arc<Context>],
