@@ -299,14 +299,18 @@ fn checkpoints_that_would_not_load_are_not_planned() {
     project.file("cut/model.safetensors", &weights[..weights.len() / 2]);
     for file in ["config.json", "tokenizer.json"] {
         project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("empty/{file}"));
-        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("shards/{file}"));
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("half/{file}"));
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("index/{file}"));
     }
-    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
-    project.file("shards/model.safetensors.index.json", index);
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors"}}"#;
+    project.file("half/model.safetensors.index.json", index).file("index/model.safetensors.index.json", index);
+    project.copy("examples/shakespeare-olmoe/model.safetensors", "half/model-00001-of-00002.safetensors");
     for (folder, said) in [
         ("cut", "the header describes"),
         ("empty", "neither model.safetensors nor model.safetensors.index.json"),
-        ("shards", "model-00001-of-00002.safetensors: No such file or directory"),
+        ("half", "model-00002-of-00002.safetensors: No such file or directory"),
+        ("index", "names 2 files of weights, and none of them is there"),
     ] {
         let script = format!("load_model(\"{folder}\").extract_layernorms(load_tokens(#{{ ids: [[1, 2, 3]] }}));");
         project.file("script.rhai", script);

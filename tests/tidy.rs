@@ -49,7 +49,7 @@ const FLOORS: &[(&str, u32)] = &[
 /// Lines after which a file has a second noun in it.
 const MAX_LINES: usize = 450;
 
-/// The greatest number of columns of a line of comments, and the rooms that do not keep to it yet.
+/// The greatest number of columns of a line of comments, and the room whose comments are help texts.
 const COMMENT_COLUMNS: usize = 100;
 const WIDER_ROOMS: [&str; 1] = ["cli"];
 
