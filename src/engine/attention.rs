@@ -18,7 +18,8 @@ pub struct Batch<'a> {
     /// compute dtype is bf16.
     pub rounded: bool,
     pub rotary: &'a Rotary,
-    /// Keys and values that an attention without its own uses, [sequences * positions, kv_heads * size] each.
+    /// Keys and values that an attention without its own uses, [sequences * positions, kv_heads *
+    /// size] each.
     pub borrowed: Option<[Tensor; 2]>,
     /// Where it leaves its own, of the same shapes, for later layers.
     pub lends: Option<[Tensor; 2]>,

@@ -146,7 +146,8 @@ fn apply_embedding_norm(model: &OpenModel, loader: &Loader, hidden: Vec<f32>, ne
     ops::norm(norm.kind, norm.eps, &hidden, &loaded[0], loaded.get(1))?.values()
 }
 
-/// `rows` [ids, embedding width] to [ids, hidden], where the model's embeddings are narrower than its hidden states.
+/// `rows` [ids, embedding width] to [ids, hidden], where the model's embeddings are narrower than
+/// its hidden states.
 fn project_in(
     model: &OpenModel,
     loader: &Loader,

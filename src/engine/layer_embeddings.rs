@@ -1,5 +1,5 @@
-//! Embeddings that each token has for each layer. They depend on nothing but the token, so there is one for each id that occurs,
-//! and only these rows of their table are read.
+//! Embeddings that each token has for each layer. They depend on nothing but the token, so there is
+//! one for each id that occurs, and only these rows of their table are read.
 
 use std::ops::Range;
 
@@ -29,7 +29,8 @@ pub struct LayerEmbeddings {
 }
 
 impl LayerEmbeddings {
-    /// None for a model that has none; `rows` are its token embeddings. `needed` grows by the bytes that this takes.
+    /// None for a model that has none; `rows` are its token embeddings. `needed` grows by the bytes
+    /// that this takes.
     pub fn read(model: &OpenModel, tokens: &Tokens, rows: &TokenRows, needed: &mut u64) -> Result<Option<Self>> {
         let Some(spec) = &model.spec.layer_embeddings else { return Ok(None) };
         let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
@@ -57,7 +58,8 @@ impl LayerEmbeddings {
         Ok(Some(Self { size, layers, values, id_of }))
     }
 
-    /// Those of some tokens for one layer, [tokens, size]. Tokens are counted through all sequences.
+    /// Those of some tokens for one layer, [tokens, size]. Tokens are counted through all
+    /// sequences.
     pub fn of(&self, layer: usize, tokens: Range<usize>, device: &Device) -> Result<Tensor> {
         let mut of_layer = memory::uninit_vec(tokens.len() * self.size);
         for (row, id) in of_layer.chunks_exact_mut(self.size).zip(&self.id_of[tokens.clone()]) {

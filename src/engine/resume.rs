@@ -1,5 +1,4 @@
-//! Checkpoints: the state between two layers is written to a file, and a run that was interrupted
-//! continues from it.
+//! Checkpoints: the state between two layers in a file, from which an interrupted run continues.
 //!
 //! The file contains the residual stream (4 bytes per token and feature), the state of the
 //! observers (levels with 1 byte, and about 20 bytes per completed norm, sequence and feature), and
@@ -435,10 +434,9 @@ fn read(
     let mut lent: Vec<Lent> = Vec::new();
     for share in shares {
         let mut of_share = Lent::new();
-        for from in model.spec.lenders(layer) {
-            if let Some([keys, values]) = model.spec.kv_widths(from) {
-                of_share.insert(from, [values_of(share, keys)?, values_of(share, values)?]);
-            }
+        let lenders = model.spec.lenders(layer).into_iter();
+        for (from, [keys, values]) in lenders.filter_map(|from| Some((from, model.spec.kv_widths(from)?))) {
+            of_share.insert(from, [values_of(share, keys)?, values_of(share, values)?]);
         }
         lent.push(of_share);
     }

@@ -144,8 +144,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Opens the file where it is there, to see what machines there are; where it is not, nothing
-    /// is made.
+    /// Opens the file for reading. A missing file is not created, and has no machines.
     pub fn look(path: &Path) -> Result<Self> {
         match path.symlink_metadata() {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self { path: path.to_path_buf(), is_missing: true }),

@@ -87,7 +87,8 @@ pub struct State<'a, 'o> {
     pub layers: usize,
     /// The residual stream [tokens, hidden] of each shard in f32.
     pub hidden: Vec<&'a Tensor>,
-    /// Keys and values that later layers borrow, share by share, of the layers that `Model::lenders` says.
+    /// Keys and values that later layers borrow, share by share, of the layers that
+    /// `Model::lenders` says.
     pub lent: Vec<&'a Tensor>,
     pub observers: &'a Observers<'o>,
     pub coverage: &'a [ExpertCoverage],

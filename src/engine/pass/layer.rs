@@ -46,7 +46,8 @@ impl LayerAtWork<'_, '_> {
         self.end(shard)
     }
 
-    /// What comes behind both sublayers: the token's embedding for this layer, and the layer's factor, where it has them.
+    /// What comes behind both sublayers: the token's embedding for this layer, and the layer's
+    /// factor, where it has them.
     fn end(&self, shard: &Shard) -> Result<()> {
         if let (Some(gate), Some(embeddings)) = (&self.of(shard).embedding_gate, self.embeddings) {
             shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {

@@ -54,7 +54,8 @@ impl Shard {
         Self { index, device, sequences, positions, hidden, lent, rotary: Rotary::default(), mixture: None }
     }
 
-    /// Before layer `i`: lets go what it and later ones do not use, and makes room where it is used itself.
+    /// Before layer `i`: lets go what it and later ones do not use, and makes room where it is used
+    /// itself.
     pub fn prepare_lent(&mut self, model: &Model, i: usize) -> Result<()> {
         let before = model.lenders(i);
         self.lent.retain(|layer, _| before.contains(layer));
