@@ -91,10 +91,9 @@ fn original(name: &str) -> &str {
 /// As ssh and ssh-keygen call keys: id_ed25519, id_rsa_work, id_rsa.txt, id_work.pub,
 /// ssh_host_rsa_key.
 fn is_key_of_ssh(name: &str, is_packed: bool) -> bool {
-    let typed =
-        |key: &&str| name.strip_prefix(*key).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()));
+    let typed = |key: &str| name.strip_prefix(key).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()));
     let other = name.starts_with("id_") && !is_packed && !name.trim_end_matches(".pub").contains('.');
-    other || SSH_KEYS.iter().any(|key| typed(&key)) || name.starts_with("ssh_host_")
+    other || SSH_KEYS.iter().any(|key| typed(key)) || name.starts_with("ssh_host_")
 }
 
 /// Whether the words of a name say that it is a secret, or a list of secrets: `secrets.json`,

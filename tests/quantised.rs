@@ -143,7 +143,7 @@ pub fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mu
 pub fn refused(project: &Project, words: &[&str]) {
     let folder = project.path("model");
     let outcome = run_with(&folder, &load_args(&folder, ComputeDtype::F32), ExtractArgs::default());
-    let error = outcome.err().expect("an error");
+    let Err(error) = outcome else { panic!("no error") };
     for word in words {
         assert!(error.message.contains(word), "{word:?} in {error}");
     }

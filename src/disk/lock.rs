@@ -4,12 +4,14 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
 /// Time between two attempts to take a lock that another process holds.
 const POLL: Duration = Duration::from_millis(20);
+/// The longest time in which a started process may keep locks of the one that starts it.
+const START_OF_A_PROCESS: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
@@ -36,8 +38,18 @@ pub fn is_same_file(file: &File, path: &Path) -> bool {
 /// Tries to lock an open file for as long as it stays open. Returns false if another process, or
 /// another part of this one, holds the lock. Some network file systems have no locks: there it
 /// returns true.
+///
+/// A process that is just being started has copies of all open files until it runs its program,
+/// and keeps their locks that long. Such a lock is waited for.
 pub fn try_lock(file: &File) -> bool {
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    let start = Instant::now();
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        if start.elapsed() > START_OF_A_PROCESS {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
 }
 
 impl Lock {
@@ -90,6 +102,19 @@ impl Drop for Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_a_starting_process_still_has_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (held, wanted) = (File::open(file.path()).unwrap(), File::open(file.path()).unwrap());
+        assert!(try_lock(&held) && !try_lock(&wanted), "another part of this process has it");
+        let soon = std::thread::spawn(move || {
+            std::thread::sleep(POLL);
+            drop(held);
+        });
+        assert!(try_lock(&wanted));
+        soon.join().unwrap();
+    }
 
     #[test]
     fn a_lock_is_held_by_one_or_shared_and_leaves_no_file() {

@@ -20,11 +20,14 @@ pub struct Format {
     /// # Errors
     /// Where the weight is stored so, and a tensor is missing or has another shape than the weight,
     /// or a setting says otherwise.
-    pub detect: fn(&Look) -> Result<Option<Arc<dyn Coding>>>,
+    pub detect: fn(&Look) -> Detected,
     /// The tensors that a release with these settings has for a weight that it quantises; none
     /// where the settings are not of this format. For plans that are made from a config alone.
     pub announced: fn(&Look) -> Option<Vec<Announced>>,
 }
+
+/// How a weight is stored, if it is stored in a format.
+pub type Detected = Result<Option<Arc<dyn Coding>>>;
 
 /// How one weight is stored.
 pub trait Coding: Debug + Send + Sync {

@@ -28,7 +28,7 @@ const G_IDX: &str = "_g_idx";
 const SCB: &str = "SCB";
 const LAYOUT: &str = "_format";
 /// 1 / 127, by which the library multiplies.
-const SCALE_OF_SCB: f32 = 7.874_015_718_698_502e-3;
+const SCALE_OF_SCB: f32 = 7.874_016e-3;
 
 #[derive(Debug)]
 struct Int8 {
