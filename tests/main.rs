@@ -1,5 +1,8 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
+// What modules of a test show to each other is public to nobody else.
+#![allow(unreachable_pub)]
+
 /// Tools: safetensors and PyTorch files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
 /// that lies, and a project folder in which the program runs; JSON schemas.
 mod checkpoint;

@@ -17,7 +17,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// The greatest width of the name of a bar and of the bar itself, in columns.
 const WIDEST: usize = 24;
 
-pub fn watch(quiet: bool) -> Arc<dyn Watch> {
+pub(super) fn watch(quiet: bool) -> Arc<dyn Watch> {
     // A bar is drawn over its previous state, which a dumb terminal cannot do.
     let draws = std::io::stderr().is_terminal() && !terminal::is_dumb();
     match (quiet, draws) {

@@ -9,7 +9,7 @@ use crate::{gemm, memory};
 const GB: f64 = 1e9;
 
 /// Prints a line per finding.
-pub fn doctor() {
+pub(super) fn doctor() {
     let line = |what: &str, finding: &str| terminal::line(listed(what, 12, finding, terminal::width()));
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

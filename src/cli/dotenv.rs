@@ -22,7 +22,7 @@ const MOST_BYTES: u64 = 64 << 10;
 
 /// Reads the file, if there is one. Environment variables take precedence. Ignored variables are
 /// reported.
-pub fn read() {
+pub(super) fn read() {
     match text() {
         Ok(None) => (),
         Ok(Some((text, others_read))) => {

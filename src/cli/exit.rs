@@ -8,30 +8,30 @@ use crate::host::Diagnostic;
 use crate::terminal;
 
 /// The exit code for a wrong argument, such as an unknown name.
-pub const WRONG: u8 = 1;
+pub(super) const WRONG: u8 = 1;
 /// The exit code for bad usage.
-pub const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 /// The exit code if a script ended well but reported a failed model, if a command failed, or if
 /// output could not be written.
-pub const FAILED: u8 = 3;
+pub(super) const FAILED: u8 = 3;
 /// The exit code if a machine is, or may be, still running that should have ended.
-pub const LEAKED: u8 = 4;
+pub(super) const LEAKED: u8 = 4;
 /// The exit code if a script ended well after an interruption: 128 + SIGINT, as shells report it.
-pub const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Ends a command that runs no script. Its error determines the exit code, as for a script.
-pub fn done(outcome: Result<ExitCode>) -> ExitCode {
+pub(super) fn done(outcome: Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| fail(&Diagnostic::from_error(error)))
 }
 
 /// Prints an error of a script. Returns the exit code of its kind.
-pub fn fail(diagnostic: &Diagnostic) -> ExitCode {
+pub(super) fn fail(diagnostic: &Diagnostic) -> ExitCode {
     terminal::note(diagnostic);
     ExitCode::from(diagnostic.exit as u8)
 }
 
 /// Prints an error on stderr.
-pub fn tell(error: &Error) {
+pub(super) fn tell(error: &Error) {
     terminal::note(format!("error: {error}"));
     if let Some(hint) = &error.hint {
         terminal::note(format!("  hint: {hint}"));
@@ -42,7 +42,7 @@ pub fn tell(error: &Error) {
 const FAULT: u8 = 101;
 
 /// Explains a panic, after Rust's own message.
-pub fn panicked() -> ExitCode {
+pub(super) fn panicked() -> ExitCode {
     terminal::note("error: a primitive panicked; this is a fault of the program");
     ExitCode::from(FAULT)
 }

@@ -18,7 +18,7 @@ use crate::remote::trust;
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Gpus {
+pub(super) struct Gpus {
     #[command(subcommand)]
     action: Option<Action>,
     /// Asks the providers as well: machines of other projects and computers, and those that nobody
@@ -48,7 +48,7 @@ enum Action {
 }
 
 #[derive(Args)]
-pub struct Offers {
+pub(super) struct Offers {
     #[arg(long, default_value = "runpod")]
     provider: String,
     /// Names or parts of names, such as A100; any GPU where none is given.
@@ -78,7 +78,7 @@ fn ledger() -> Result<Ledger> {
     Ledger::look(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
-pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
     trust::no_script();
     match &gpus.action {
         None if gpus.all => list_all(),
@@ -397,7 +397,7 @@ fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> 
     told.collect()
 }
 
-pub fn offers(asked: &Offers) -> Result<ExitCode> {
+pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
     let want = Want {
         gpus: asked.gpu.clone(),
         gpu_count: asked.gpu_count,

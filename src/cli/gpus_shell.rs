@@ -15,7 +15,7 @@ use crate::remote::{Key, Login, Ssh, Target};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Replaces this program by a shell on the machine, or by `command` there.
-pub fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
+pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
     if entry.provider.starts_with("slurm") {
         return in_job(entry, command);
     }

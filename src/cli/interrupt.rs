@@ -25,7 +25,7 @@ fn ignore(signal: libc::c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-pub fn install() {
+pub(super) fn install() {
     let ignored = SIGNALS.into_iter().filter(|signal| is_ignored(*signal)).collect::<Vec<_>>();
     // This fails only if a handler exists already, which is then the one of this program.
     let _ = ctrlc::set_handler(|| {

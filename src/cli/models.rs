@@ -13,12 +13,12 @@ use crate::terminal;
 const COLUMNS: [&str; 5] = ["model_type", "for example", "fixtures", "from transformers", "from f64"];
 
 #[derive(Args)]
-pub struct Models {
+pub(super) struct Models {
     /// A part of a model_type or of a model's name; all are listed where none is given.
     name: Option<String>,
 }
 
-pub fn models(asked: &Models) -> Result<ExitCode> {
+pub(super) fn models(asked: &Models) -> Result<ExitCode> {
     let wanted = asked.name.as_deref().unwrap_or_default().to_lowercase();
     let has = |one: &&Architecture| {
         format!("{} {}", one.names(), one.releases).to_lowercase().split(", inside").any(|text| text.contains(&wanted))

@@ -18,7 +18,7 @@ use crate::remote::trust::{self, Named};
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Run {
+pub(super) struct Run {
     /// Says what would be done, as `outlier plan`.
     #[arg(long)]
     dry_run: bool,
@@ -72,7 +72,7 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 
 impl Run {
     /// Whether `--quiet` stands behind the script; its flags do not hold it any more.
-    pub fn takes_quiet(&mut self) -> bool {
+    pub(super) fn takes_quiet(&mut self) -> bool {
         take(&mut self.flags, "--quiet")
     }
 }
@@ -88,7 +88,7 @@ fn context(asked: Run, quiet: bool) -> Context {
     context
 }
 
-pub fn run(asked: Run, quiet: bool) -> ExitCode {
+pub(super) fn run(asked: Run, quiet: bool) -> ExitCode {
     // A script that has a dry run of its own knows better what to show.
     let its_own = |asked: &Run| plan::has_dry_run(&asked.script, Path::new(""));
     let wished = asked.flags.iter().any(|flag| flag == "--dry-run");
@@ -131,7 +131,7 @@ fn carried_out(context: &Arc<Context>) -> std::thread::Result<Result<(), Box<hos
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host::run(&engine, context)))
 }
 
-pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
+pub(super) fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     take(&mut asked.flags, "--dry-run");
     let context = match context(asked, quiet).planned() {
         Ok(context) => Arc::new(context),

@@ -14,7 +14,7 @@ pub(super) fn failed(what: &str, error: CublasError) -> Error {
 
 /// True if cuBLAS can be opened, from the loader's path or from the usual folders of toolkits and
 /// PyTorch.
-pub fn is_available() -> bool {
+pub(super) fn is_available() -> bool {
     static SEARCH: std::sync::Once = std::sync::Once::new();
     // SAFETY: opening the library runs only its own initialisers.
     let opens = || unsafe { sys::is_culib_present() };

@@ -6,13 +6,16 @@ use crate::error::Result;
 
 /// The result of an attempt that had enough memory and has begun to modify shared tensors. It is
 /// final, even if it is an error.
-pub struct Changed(pub Result<()>);
+pub(super) struct Changed(pub Result<()>);
 
 /// Calls `attempt` on `rows`. If the device runs out of memory, it is called on halves of them.
 ///
 /// As long as an attempt has modified nothing, it returns its errors as `Err`, and an out-of-memory
 /// error is retried. Afterwards it returns its result as `Changed`, which is never retried.
-pub fn split_on_oom(rows: Range<usize>, attempt: &mut impl FnMut(Range<usize>) -> Result<Changed>) -> Result<()> {
+pub(super) fn split_on_oom(
+    rows: Range<usize>,
+    attempt: &mut impl FnMut(Range<usize>) -> Result<Changed>,
+) -> Result<()> {
     match attempt(rows.clone()) {
         Ok(Changed(outcome)) => outcome,
         Err(error) if rows.len() > 1 && error.is_oom() => {

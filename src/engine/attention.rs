@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 use crate::vocabulary::NormKind;
 
 /// The batch, as token mixers need it.
-pub struct Batch<'a> {
+pub(super) struct Batch<'a> {
     pub sequences: usize,
     pub positions: usize,
     /// True if large projections may round their inputs to bf16 where that is faster, because the
@@ -30,7 +30,7 @@ pub struct Batch<'a> {
 type Projected = (Tensor, Option<(Tensor, Tensor)>, Option<Tensor>);
 
 /// Maps `x` [sequences * positions, hidden] to the same shape.
-pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub(super) fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let t = batch.positions;
     let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = *spec;
     let (q, own, gate) = projections(spec, x, batch.rounded)?;

@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
 /// Maps `x` [sequences * positions, hidden] to the same shape.
-pub fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub(super) fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t, heads) = (batch.sequences, batch.positions, spec.value_heads);
     let Inputs { projected, grouped, z, beta_and_decay } = inputs(spec, x, batch.rounded)?;
     let (a_log, dt_bias) = (&spec.a_log, &spec.dt_bias);

@@ -22,7 +22,7 @@ use crate::weights::load::Loader;
 const ROW_GAP: u64 = 64 << 10;
 
 /// Checks that ids are within the vocabulary and sequences within the learned positions.
-pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
+pub(super) fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
     let vocab = model.spec.vocab_size;
     for (s, ids) in tokens.ids.iter().enumerate() {
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
@@ -44,7 +44,7 @@ pub fn check_tokens(model: &OpenModel, tokens: &Tokens) -> Result<()> {
 }
 
 /// The embeddings of the ids that occur, in their order.
-pub struct TokenRows {
+pub(super) struct TokenRows {
     ids: Vec<u32>,
     /// [ids, embedding width]
     pub values: Vec<f32>,
@@ -52,7 +52,7 @@ pub struct TokenRows {
 
 impl TokenRows {
     /// `needed` grows by the bytes of the rows.
-    pub fn read(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Self> {
+    pub(super) fn read(model: &OpenModel, tokens: &Tokens, needed: &mut u64) -> Result<Self> {
         let used: BTreeSet<u32> = tokens.ids.iter().flatten().copied().collect();
         let mut rows = Self { ids: used.into_iter().collect(), values: Vec::new() };
         rows.values = rows.same_of(model, &model.spec.embedding, needed)?;
@@ -64,17 +64,17 @@ impl TokenRows {
     }
 
     /// Where the row of an id that occurs is.
-    pub fn place(&self, id: u32) -> usize {
+    pub(super) fn place(&self, id: u32) -> usize {
         self.ids.binary_search(&id).expect("every id is among those used")
     }
 
     /// Values of a row.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.values.len() / self.ids.len().max(1)
     }
 
     /// The rows of the same ids of a table [vocab, width], which are all that is read of it.
-    pub fn same_of(&self, model: &OpenModel, table: &TensorSpec, needed: &mut u64) -> Result<Vec<f32>> {
+    pub(super) fn same_of(&self, model: &OpenModel, table: &TensorSpec, needed: &mut u64) -> Result<Vec<f32>> {
         // The rows are few and are used once, so they are loaded on the CPU for all devices.
         let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
         let width = table.shape[1];
@@ -100,7 +100,7 @@ impl TokenRows {
 }
 
 /// Token (and learned position) embeddings, [tokens, hidden].
-pub fn embed(model: &OpenModel, tokens: &Tokens, rows: &TokenRows, needed: &mut u64) -> Result<Vec<f32>> {
+pub(super) fn embed(model: &OpenModel, tokens: &Tokens, rows: &TokenRows, needed: &mut u64) -> Result<Vec<f32>> {
     let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let projected;
     let embeddings = match &model.spec.project_in {

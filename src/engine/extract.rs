@@ -53,7 +53,7 @@ pub fn pass_over<'a>(
 
 /// Options of an extraction that benchmarks change to measure the cost of a part.
 #[derive(Clone, Copy)]
-pub struct Mode {
+pub(super) struct Mode {
     pub ahead: ReadAhead,
     /// True if statistics of the norm outputs are computed.
     pub fold: bool,
@@ -65,7 +65,7 @@ impl Default for Mode {
     }
 }
 
-pub fn extract_as(
+pub(super) fn extract_as(
     model: &OpenModel,
     tokens: &Tokens,
     args: &ExtractArgs,

@@ -53,7 +53,7 @@ impl Stamp {
 impl Resume {
     /// The record of an earlier run of the same work, if there is one. A record that cannot be used
     /// is reported.
-    pub fn finished(
+    pub(super) fn finished(
         &mut self,
         model: &OpenModel,
         tokens: &Tokens,
@@ -85,7 +85,7 @@ impl Resume {
 
     /// Replaces the checkpoint by the record of the complete pass. If it cannot be written, the
     /// checkpoint stays.
-    pub fn finish(&mut self, acts: &Activations, progress: &dyn Progress) {
+    pub(super) fn finish(&mut self, acts: &Activations, progress: &dyn Progress) {
         let finished = Finished { measurements: acts.measurements.clone(), activations: Stamp::of(acts) };
         let mut header =
             self.header(acts.num_layers, acts.measurements.bytes_read_before + acts.measurements.bytes_read);

@@ -17,9 +17,9 @@ use crate::vocabulary::Order;
 use crate::weights::load::Loader;
 
 /// The most bytes of head weights, and of logits, in memory at the same time.
-pub const BLOCK_BYTES: usize = 64 << 20;
+pub(super) const BLOCK_BYTES: usize = 64 << 20;
 
-pub struct HeadOutput {
+pub(super) struct HeadOutput {
     /// [sequences][vocab]
     pub last_logits: Vec<Vec<f32>>,
     /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]) in nats; empty for sequences of one
@@ -30,7 +30,7 @@ pub struct HeadOutput {
 /// Computes the loss and the last logits. `hidden` is the residual stream [sequences * positions,
 /// hidden] of each shard, and `before` has the final norm on each device. If `rounded`, the input
 /// of the head may be rounded to bf16.
-pub fn head(
+pub(super) fn head(
     model: &Model,
     loader: &Loader,
     before: &[BeforeHead<Tensor>],

@@ -10,7 +10,7 @@ use crate::spec::{Attention, Latent, LatentQuery};
 use crate::tensor::Tensor;
 
 /// q and k [rows, heads * head_dim] and v [rows, heads * value_dim] of `x` [rows, hidden].
-pub fn projections(
+pub(super) fn projections(
     spec: &Attention<Tensor>,
     latent: &Latent<Tensor>,
     x: &Tensor,

@@ -18,7 +18,7 @@ use crate::weights::load::Loader;
 const PIECE_BYTES: usize = 16 << 20;
 
 /// The embeddings of all layers, of the ids that occur.
-pub struct LayerEmbeddings {
+pub(super) struct LayerEmbeddings {
     /// Of one layer.
     size: usize,
     layers: usize,
@@ -31,7 +31,7 @@ pub struct LayerEmbeddings {
 impl LayerEmbeddings {
     /// None for a model that has none; `rows` are its token embeddings. `needed` grows by the bytes
     /// that this takes.
-    pub fn read(model: &OpenModel, tokens: &Tokens, rows: &TokenRows, needed: &mut u64) -> Result<Option<Self>> {
+    pub(super) fn read(model: &OpenModel, tokens: &Tokens, rows: &TokenRows, needed: &mut u64) -> Result<Option<Self>> {
         let Some(spec) = &model.spec.layer_embeddings else { return Ok(None) };
         let loader = &Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
         let mut loaded = Vec::new();
@@ -60,7 +60,7 @@ impl LayerEmbeddings {
 
     /// Those of some tokens for one layer, [tokens, size]. Tokens are counted through all
     /// sequences.
-    pub fn of(&self, layer: usize, tokens: Range<usize>, device: &Device) -> Result<Tensor> {
+    pub(super) fn of(&self, layer: usize, tokens: Range<usize>, device: &Device) -> Result<Tensor> {
         let mut of_layer = memory::uninit_vec(tokens.len() * self.size);
         for (row, id) in of_layer.chunks_exact_mut(self.size).zip(&self.id_of[tokens.clone()]) {
             row.copy_from_slice(&self.values[(*id as usize * self.layers + layer) * self.size..][..self.size]);

@@ -11,29 +11,29 @@ use crate::spec::{Linear, Mlp, Norm};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
-pub fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
+pub(super) fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
     Projection { weight: &linear.weight, order: linear.order, bias: linear.bias.as_ref() }
 }
 
 /// Multiplies `x` [rows, in] in f32 with several projections, to [rows, out] each. If `rounded`, x
 /// may be rounded to bf16 where that is faster.
-pub fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
+pub(super) fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
     let products = ops::project(x, &all.map(projection), rounded)?;
     Ok(products.try_into().expect("as many as were asked for"))
 }
 
-pub fn linear(linear: &Linear<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+pub(super) fn linear(linear: &Linear<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     linears([linear], x, rounded).map(|[y]| y)
 }
 
 /// As `linear`, without rounding. It serves routers and gates, whose small outputs have large
 /// effects.
-pub fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
     linear(one, x, false)
 }
 
 /// Maps `x` [rows, hidden] to [rows, hidden].
-pub fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+pub(super) fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let inner = match (&mlp.gate, activation(mlp)?) {
         (_, Activation::SwigluHalves) => ops::swiglu_halves(&linear(&mlp.up, x, rounded)?)?,
         (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&mlp.up, x, rounded)?, limit)?,
@@ -52,7 +52,7 @@ pub fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
 }
 
 /// The feed-forward network as a parameter of `ops::add_expert`.
-pub fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<FeedForward<'_>> {
+pub(super) fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<FeedForward<'_>> {
     Ok(FeedForward {
         gate: mlp.gate.as_ref().map(projection),
         up: projection(&mlp.up),
@@ -75,6 +75,6 @@ fn activation(mlp: &Mlp<Tensor>) -> Result<Activation> {
 }
 
 /// The norm of `x` [.., size].
-pub fn norm(norm: &Norm<Tensor>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn norm(norm: &Norm<Tensor>, x: &Tensor) -> Result<Tensor> {
     ops::norm(norm.kind, norm.eps, x, &norm.weight, norm.bias.as_ref())
 }

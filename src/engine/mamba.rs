@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
 /// Maps `x` [sequences * positions, hidden] to the same shape.
-pub fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub(super) fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let Mamba2 { heads, head_dim, groups, state, min_step, .. } = *spec;
     let (inner, channels) = (heads * head_dim, heads * head_dim + 2 * groups * state);
     let projected = linear(&spec.input, x, batch.rounded)?;
@@ -30,7 +30,7 @@ pub fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor
 }
 
 /// Maps `x` [sequences * positions, hidden] to the same shape.
-pub fn gated_conv(spec: &GatedConv<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+pub(super) fn gated_conv(spec: &GatedConv<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let hidden = x.dims()[1];
     let projected = linear(&spec.input, x, batch.rounded)?;
     let part = |i: usize| projected.columns(i * hidden, hidden);

@@ -12,12 +12,12 @@ use crate::spec::{Mlp, Moe, SharedExpert};
 use crate::tensor::Tensor;
 
 /// Router logits of `x` [rows, hidden] in f32, row-major [rows, experts].
-pub fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
+pub(super) fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
     linear::exact_linear(&moe.router.linear, x)?.values()
 }
 
 /// The output of the shared expert for `x` [rows, hidden], with its gate.
-pub fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+pub(super) fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let y = linear::mlp(&shared.mlp, x, rounded)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, x)?)?;
@@ -26,7 +26,7 @@ pub fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -
 }
 
 /// An expert with its tokens.
-pub struct Chosen<'a> {
+pub(super) struct Chosen<'a> {
     pub expert: usize,
     pub assignment: &'a Assignment,
     pub rows_per_product: usize,
@@ -40,7 +40,7 @@ pub struct Chosen<'a> {
 
 /// residual += routing weight * expert(x) for the tokens of the expert. `x` and `residual` are
 /// [tokens, hidden] for all tokens.
-pub fn routed_expert(expert: &Mlp<Tensor>, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
+pub(super) fn routed_expert(expert: &Mlp<Tensor>, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
     let network = linear::feed_forward(expert, of.on_input, of.rounded)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {

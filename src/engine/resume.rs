@@ -47,7 +47,7 @@ pub(super) const FINISHED: &str = "finished";
 const MAX_COVERAGE: u64 = 64 << 20;
 
 /// The checkpoint of one run.
-pub struct Resume {
+pub(super) struct Resume {
     /// The file name in the user's options.
     requested: String,
     /// The file of this work: the requested one, or one with the fingerprint in its name.
@@ -75,7 +75,7 @@ pub(super) enum Owner {
 }
 
 /// The state that was restored from a checkpoint. The observers have restored theirs.
-pub struct Restored {
+pub(super) struct Restored {
     pub layer: usize,
     /// The residual stream of each shard.
     pub hidden: Vec<Tensor>,
@@ -87,7 +87,7 @@ pub struct Restored {
 
 impl Resume {
     /// Returns None if no checkpoint is requested. Files that cannot be used are reported.
-    pub fn new(
+    pub(super) fn new(
         model: &OpenModel,
         tokens: &Tokens,
         args: &ExtractArgs,
@@ -127,7 +127,7 @@ impl Resume {
     }
 
     /// Number of layers that another run can resume from.
-    pub fn saved(&self) -> usize {
+    pub(super) fn saved(&self) -> usize {
         self.saved
     }
 
@@ -203,7 +203,7 @@ impl Resume {
     }
 
     /// True if a checkpoint is due after `layer` layers.
-    pub fn is_due(&self, layer: usize) -> bool {
+    pub(super) fn is_due(&self, layer: usize) -> bool {
         match self.every {
             Some(layers) => layer.is_multiple_of(layers),
             None => self.last.elapsed() >= INTERVAL.max(INTERVAL_PER_COST * self.cost),
@@ -212,7 +212,7 @@ impl Resume {
 
     /// Writes the state, unless the file has it already. A failure is reported, and the run
     /// continues.
-    pub fn save(&mut self, state: &State, read_before: u64, progress: &dyn Progress) {
+    pub(super) fn save(&mut self, state: &State, read_before: u64, progress: &dyn Progress) {
         if state.layers <= self.saved {
             return;
         }
@@ -245,7 +245,7 @@ impl Resume {
 
 /// Restores the state of an earlier run, and opens `activations.safetensors` if all activations are
 /// kept.
-pub fn restore_or_create(
+pub(super) fn restore_or_create(
     resume: &mut Option<Resume>,
     (model, shares): (&OpenModel, &[Share]),
     tokens: &Tokens,

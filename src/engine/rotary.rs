@@ -8,11 +8,11 @@ use crate::tensor::{Device, Tensor};
 /// Cosines and sines [positions, dim / 2] in f32 of all rotary embeddings in use. Layers with equal
 /// parameters share a table.
 #[derive(Default)]
-pub struct Rotary(Vec<(Rope, (Tensor, Tensor))>);
+pub(super) struct Rotary(Vec<(Rope, (Tensor, Tensor))>);
 
 impl Rotary {
     /// Computes the tables of a layer, unless they exist.
-    pub fn prepare(&mut self, layer: &Layer, positions: usize, device: &Device) -> Result<()> {
+    pub(super) fn prepare(&mut self, layer: &Layer, positions: usize, device: &Device) -> Result<()> {
         let Some(Mixer::Attention(attention)) = layer.mixer.as_ref().map(|mixer| &mixer.body) else {
             return Ok(());
         };
@@ -25,7 +25,7 @@ impl Rotary {
         Ok(())
     }
 
-    pub fn get(&self, rope: &Rope) -> Option<&(Tensor, Tensor)> {
+    pub(super) fn get(&self, rope: &Rope) -> Option<&(Tensor, Tensor)> {
         self.0.iter().find(|(cached, _)| cached == rope).map(|(_, tables)| tables)
     }
 }

@@ -7,18 +7,18 @@ use rayon::prelude::*;
 use crate::spec::{Divisor, Score, Scoring};
 
 /// For each expert, its tokens in ascending order and their routing weights.
-pub struct Assignment {
+pub(super) struct Assignment {
     pub rows: Vec<Vec<u32>>,
     pub weights: Vec<Vec<f32>>,
 }
 
 impl Assignment {
-    pub fn new(experts: usize) -> Self {
+    pub(super) fn new(experts: usize) -> Self {
         Self { rows: vec![Vec::new(); experts], weights: vec![Vec::new(); experts] }
     }
 
     /// Adds the tokens from `first_row` on, whose router logits are `logits` [tokens, experts].
-    pub fn route(
+    pub(super) fn route(
         &mut self,
         first_row: usize,
         logits: &[f32],
@@ -38,7 +38,7 @@ impl Assignment {
     }
 
     /// True if the expert has at least one token.
-    pub fn uses(&self, expert: usize) -> bool {
+    pub(super) fn uses(&self, expert: usize) -> bool {
         !self.rows[expert].is_empty()
     }
 }

@@ -18,7 +18,7 @@ const EXPERTS_AHEAD: usize = 64 << 20;
 
 /// The batch sizes of one analysis.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BatchPlan {
+pub(super) struct BatchPlan {
     /// Number of sequences per batch in the token mixers.
     pub sequences: usize,
     /// Bytes for the intermediate activations of a feed-forward product.
@@ -26,7 +26,7 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    pub fn new(model: &Model, num_sequences: usize, positions: usize, budget: u64) -> Result<Self> {
+    pub(super) fn new(model: &Model, num_sequences: usize, positions: usize, budget: u64) -> Result<Self> {
         let mixers = model.layers.iter().filter_map(|layer| layer.mixer.as_ref());
         let per_sequence = mixers.map(|mixer| mixer_bytes(&mixer.body, model.hidden_size, positions)).max();
         let per_sequence = per_sequence.unwrap_or(1).max(1) as u64;
@@ -46,12 +46,12 @@ impl BatchPlan {
     }
 
     /// Number of rows per feed-forward product with inner width `intermediate`.
-    pub fn ffn_rows(&self, hidden: usize, intermediate: usize) -> usize {
+    pub(super) fn ffn_rows(&self, hidden: usize, intermediate: usize) -> usize {
         (self.ffn_budget / ffn_row_bytes(hidden, intermediate)).max(1)
     }
 
     /// Bytes in addition to weights and residual stream while a batch is in `mixer`.
-    pub fn mixer_workspace(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+    pub(super) fn mixer_workspace(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
         let threads = rayon::current_num_threads();
         let scores = match mixer {
             Mixer::Attention(attention) => {
@@ -71,7 +71,7 @@ impl BatchPlan {
     }
 
     /// The same on a GPU, where scores exist at the same time as queries, keys, values and outputs.
-    pub fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+    pub(super) fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
         let Mixer::Attention(attention) = mixer else { return self.sequences * mixer_bytes(mixer, hidden, positions) };
         let Attention { heads, kv_heads, head_dim, span, .. } = **attention;
         let gated = attention.gate.is_some();
@@ -84,7 +84,7 @@ impl BatchPlan {
     }
 
     /// Bytes of one feed-forward product of `rows` tokens.
-    pub fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize) -> usize {
+    pub(super) fn ffn_workspace(&self, rows: usize, hidden: usize, intermediate: usize) -> usize {
         let packed = gemm::scratch_bytes(rows, hidden.max(intermediate), rayon::current_num_threads());
         rows * ffn_row_bytes(hidden, intermediate) + packed
     }
@@ -92,7 +92,7 @@ impl BatchPlan {
 
 /// Bytes of weights that may be read ahead: the layers read ahead, without their experts, and some
 /// experts. `size` returns the loaded size of a weight in bytes.
-pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
+pub(super) fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
     let mut largest = 0;
     for layer in &model.layers {
         largest = largest.max(inventory::core(layer, true).iter().map(size).sum::<Result<usize>>()?);
@@ -104,7 +104,7 @@ pub fn read_ahead(model: &Model, chunk_layers: usize, size: &impl Fn(&Part) -> R
 
 /// The most bytes of weights on a device at the same time: those of the current layer, those read
 /// ahead, and the experts in use.
-pub fn weights_at_once(model: &Model, queue: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
+pub(super) fn weights_at_once(model: &Model, queue: usize, size: &impl Fn(&Part) -> Result<usize>) -> Result<usize> {
     let (mut core, mut expert, mut total) = (0, 0, 0);
     let all = |parts: &[Part]| parts.iter().map(size).sum::<Result<usize>>();
     for layer in &model.layers {
@@ -127,12 +127,12 @@ fn ffn_row_bytes(hidden: usize, intermediate: usize) -> usize {
 
 /// GPU memory of a feed-forward product of some rows, without its input: gate and up, or one of
 /// them and the output.
-pub fn ffn_vram(rows: usize, hidden: usize, intermediate: usize) -> usize {
+pub(super) fn ffn_vram(rows: usize, hidden: usize, intermediate: usize) -> usize {
     rows * (2 * intermediate).max(intermediate + hidden) * 4
 }
 
 /// Workspace of a token mixer for one sequence, without attention scores.
-pub fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
+pub(super) fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usize {
     let io = 2 * hidden * 4;
     let inner = match mixer {
         Mixer::Attention(attention) => {

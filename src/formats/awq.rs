@@ -14,7 +14,7 @@ use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
 
-pub static AWQ: Format = Format { name: "AWQ", detect, announced };
+pub(super) static AWQ: Format = Format { name: "AWQ", detect, announced };
 
 /// Bits of a code.
 const BITS: usize = 4;

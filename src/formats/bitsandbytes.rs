@@ -20,7 +20,7 @@ use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 
-pub static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
+pub(super) static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
 
 /// Names of the two tables, and what the tensor with the sizes is called for each.
 const KINDS: [(&str, &str); 2] = [("NF4", ".quant_state.bitsandbytes__nf4"), ("FP4", ".quant_state.bitsandbytes__fp4")];
@@ -35,7 +35,7 @@ const SCALE_CODES: usize = 256;
 const BLOCK: usize = 64;
 const NESTED_BLOCK: usize = 256;
 /// Bytes of the sizes as JSON, for plans.
-pub const STATE_BYTES: usize = 168;
+pub(super) const STATE_BYTES: usize = 168;
 /// The pieces, in their order; the last two where scales are quantised.
 const CODES_AT: usize = 0;
 const TABLE_AT: usize = 1;

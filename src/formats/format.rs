@@ -27,7 +27,7 @@ pub struct Format {
 }
 
 /// How a weight is stored, if it is stored in a format.
-pub type Detected = Result<Option<Arc<dyn Coding>>>;
+pub(super) type Detected = Result<Option<Arc<dyn Coding>>>;
 
 /// How one weight is stored.
 pub trait Coding: Debug + Send + Sync {
@@ -77,7 +77,7 @@ pub trait Rows: Sync {
 }
 
 /// `Coding::decode` for a coding with rows of `input` columns.
-pub fn decode_rows(
+pub(super) fn decode_rows(
     by: &dyn Rows,
     pieces: &[Vec<u8>],
     rows: usize,

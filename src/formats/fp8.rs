@@ -18,7 +18,7 @@ use super::piece::{Along, Announced, Piece};
 use crate::error::{Error, Result};
 use crate::vector::vectorised;
 
-pub static FP8: Format = Format { name: "FP8", detect, announced };
+pub(super) static FP8: Format = Format { name: "FP8", detect, announced };
 
 /// Rows and columns of a block where the settings have none.
 const USUAL: [usize; 2] = [128, 128];

@@ -19,7 +19,7 @@ use super::piece::{Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
 
-pub static GPTQ: Format = Format { name: "GPTQ", detect, announced };
+pub(super) static GPTQ: Format = Format { name: "GPTQ", detect, announced };
 
 /// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
 const CODES_AT: usize = 0;

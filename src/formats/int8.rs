@@ -19,7 +19,7 @@ use super::piece::{Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
-pub static INT8: Format = Format { name: "INT8", detect, announced };
+pub(super) static INT8: Format = Format { name: "INT8", detect, announced };
 
 const SCALE: &str = "_scale";
 const ZERO_POINT: &str = "_zero_point";

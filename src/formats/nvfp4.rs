@@ -14,7 +14,7 @@ use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 
-pub static NVFP4: Format = Format { name: "NVFP4", detect, announced };
+pub(super) static NVFP4: Format = Format { name: "NVFP4", detect, announced };
 
 /// Columns that share a scale.
 const GROUP: usize = 16;

@@ -18,7 +18,7 @@ use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
 
-pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
+pub(super) static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
 
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
@@ -107,7 +107,7 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
 }
 
 /// Scales for each row and group, for each row, or one for all; and how many groups a row has.
-pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
+pub(super) fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
     let (_, out, input) = look.sizes();
     let (along, groups) = match found {
         [] => (affine::EVERY_ROW, 1),

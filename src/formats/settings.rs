@@ -26,7 +26,7 @@ const METHODS: &[&str] =
     &["auto-round", "awq", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "modelopt", "mxfp4"];
 
 /// Bits of integers that are read: no code of so many crosses a word.
-pub const BITS: [usize; 3] = [2, 4, 8];
+pub(super) const BITS: [usize; 3] = [2, 4, 8];
 
 /// AutoRound's names of the layouts of GPTQ and AWQ.
 const AUTO_ROUND: &[&str] = &["auto_round:auto_gptq", "auto_gptq", "auto_round:auto_awq", "auto_awq"];

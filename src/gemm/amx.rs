@@ -29,7 +29,7 @@ const WIDTH: usize = 2 * SIDE;
 
 /// A tile of 32 rows and 32 outputs. Without `AMX` portable code replaces its instructions, to test
 /// the packing of operands.
-pub struct AmxKernel<const AMX: bool>;
+pub(super) struct AmxKernel<const AMX: bool>;
 
 impl<const AMX: bool> MicroKernel for AmxKernel<AMX> {
     const ROWS: usize = WIDTH;

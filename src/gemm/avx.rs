@@ -11,7 +11,7 @@ macro_rules! simd_kinds {
         $(
             $(#[$about])*
             #[derive(Clone, Copy)]
-            pub struct $name;
+            pub(super) struct $name;
 
             impl Simd for $name {
                 type Vector = $vector;

@@ -32,7 +32,13 @@ fn pair(low: f32, high: f32) -> f32 {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn rows<L: Simd, const HEIGHT: usize>(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+pub(super) unsafe fn rows<L: Simd, const HEIGHT: usize>(
+    x: &Lhs,
+    first: usize,
+    from: usize,
+    depth: usize,
+    to: &mut [f32],
+) {
     let to = &mut to[..depth * HEIGHT];
     let zeros = [0f32; DEPTH];
     let mut pairs = [[0f32; DEPTH]; HEIGHT];
@@ -122,7 +128,7 @@ unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
+pub(super) unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
     let to = &mut to[..depth * width];
     let columns = width.min(w.out - first);
     if columns < width {

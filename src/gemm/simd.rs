@@ -5,7 +5,7 @@
 //! `Portable` rounds twice.
 
 /// A kind of vector register.
-pub trait Simd: Copy + 'static {
+pub(super) trait Simd: Copy + 'static {
     type Vector: Copy;
     /// f32 numbers per register.
     const WIDTH: usize;
@@ -44,7 +44,7 @@ pub trait Simd: Copy + 'static {
 /// Portable Rust for any CPU. With `PAIRS` a word holds two bf16 numbers, to test the packing on
 /// CPUs without bf16 instructions.
 #[derive(Clone, Copy)]
-pub struct Portable<const PAIRS: bool>;
+pub(super) struct Portable<const PAIRS: bool>;
 
 impl<const PAIRS: bool> Simd for Portable<PAIRS> {
     type Vector = [f32; 8];

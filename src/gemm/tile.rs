@@ -91,7 +91,7 @@ pub struct Chunk<'a> {
 /// # Safety
 /// As for `Kind::pack`, on a CPU that can run the micro-kernel.
 #[inline(always)]
-pub unsafe fn pack_tiles<T: MicroKernel>(
+pub(super) unsafe fn pack_tiles<T: MicroKernel>(
     x: &Lhs,
     first: usize,
     rows: usize,
@@ -173,7 +173,7 @@ impl Chunk<'_> {
 const COLUMNS: usize = 2;
 
 /// A tile of `ROWS` rows of two vector registers.
-pub struct SimdKernel<L, const ROWS: usize>(PhantomData<L>);
+pub(super) struct SimdKernel<L, const ROWS: usize>(PhantomData<L>);
 
 impl<L: Simd, const ROWS: usize> MicroKernel for SimdKernel<L, ROWS> {
     const ROWS: usize = ROWS;

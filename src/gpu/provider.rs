@@ -149,7 +149,12 @@ pub struct Reached {
 ///
 /// # Errors
 /// An invalid address.
-pub fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String], timeout: Duration) -> Result<Arc<dyn Machine>> {
+pub(super) fn ssh(
+    address: &SshAddress,
+    key: &Path,
+    fingerprints: &[String],
+    timeout: Duration,
+) -> Result<Arc<dyn Machine>> {
     let SshAddress { user, host, port } = address;
     let login = Login::made(user, host, *port, key.to_path_buf(), fingerprints.to_vec(), timeout)?;
     Ok(Arc::new(Ssh::new(login)))

@@ -11,7 +11,7 @@ use crate::remote::{SshTarget, Target};
 ///
 /// # Errors
 /// An invalid address.
-pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
+pub(super) fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
     let mut name = format!("{kind}:{}", Target::parse(&target.host)?);
     let path = |path: &PathBuf| path.display().to_string();
     let words = [
@@ -31,7 +31,7 @@ pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
 ///
 /// # Errors
 /// Words that `name_of` does not write.
-pub fn target(way: &str) -> Result<SshTarget> {
+pub(super) fn target(way: &str) -> Result<SshTarget> {
     let mut words = way.split(';');
     let host = words.next().unwrap_or_default().to_string();
     let mut target = SshTarget { host, key: None, fingerprint: None, known_hosts: None };

@@ -20,7 +20,7 @@ const DEFAULT_TOLERANCE: f64 = 1e-6;
 /// The largest number of differences that are shown.
 const MOST_DIFFERENCES: usize = 10;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("assert", |condition: bool| assert(condition, "the condition does not hold"));
     engine.register_fn("assert", |condition: bool, message: &str| assert(condition, message));
     engine.register_fn("assert_eq", |actual: Dynamic, expected: Dynamic| assert_eq(&actual, &expected));

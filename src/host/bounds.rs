@@ -13,27 +13,27 @@ pub const MAX_OPERATIONS: u64 = 1_000_000_000;
 const MAX_CALL_LEVELS: usize = 128;
 const MAX_EXPRESSION_DEPTH: usize = 256;
 /// The largest string in bytes.
-pub const MAX_STRING: usize = 64 << 20;
+pub(super) const MAX_STRING: usize = 64 << 20;
 /// The largest number of items of an array, including nested ones.
-pub const MAX_ARRAY: usize = 4_000_000;
+pub(super) const MAX_ARRAY: usize = 4_000_000;
 /// The largest number of entries of a map, including nested ones.
-pub const MAX_MAP: usize = 1_000_000;
+pub(super) const MAX_MAP: usize = 1_000_000;
 /// The most memory of all values of scripts together, in bytes.
-pub const MAX_MEMORY: u64 = 1 << 30;
+pub(super) const MAX_MEMORY: u64 = 1 << 30;
 /// The largest script or module in bytes.
-pub const MAX_SCRIPT: u64 = 4 << 20;
+pub(super) const MAX_SCRIPT: u64 = 4 << 20;
 /// The error of a script that exceeds its time.
-pub const OUT_OF_TIME: &str = "out of time";
+pub(super) const OUT_OF_TIME: &str = "out of time";
 /// The error of a script whose calls and expressions fill the stack.
-pub const TOO_DEEP: &str = "too deep";
+pub(super) const TOO_DEEP: &str = "too deep";
 /// The error of a script whose values are nested too deeply.
-pub const TOO_NESTED: &str = "too nested";
+pub(super) const TOO_NESTED: &str = "too nested";
 /// The error of a script whose values take too much memory.
-pub const TOO_HEAVY: &str = "too heavy";
+pub(super) const TOO_HEAVY: &str = "too heavy";
 /// The error of a script that continues long after Ctrl-C.
-pub const STOPPED: &str = "interrupted";
+pub(super) const STOPPED: &str = "interrupted";
 /// The error of a script that takes too many steps, over all threads.
-pub const TOO_MANY_STEPS: &str = "too many steps";
+pub(super) const TOO_MANY_STEPS: &str = "too many steps";
 
 /// Limits and permissions of a script.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Default for Bounds {
 
 /// True for an error that ends the whole run: `try` cannot catch it, and `parallel` and
 /// `assert_throws` pass it on.
-pub fn ends_the_run(error: &EvalAltResult) -> bool {
+pub(super) fn ends_the_run(error: &EvalAltResult) -> bool {
     match error.unwrap_inner() {
         EvalAltResult::ErrorTooManyOperations(_) => true,
         EvalAltResult::ErrorTerminated(why, _) => {
@@ -78,13 +78,13 @@ pub fn ends_the_run(error: &EvalAltResult) -> bool {
 }
 
 /// Sets the limits of values and of nesting.
-pub fn sizes(engine: &mut Engine) {
+pub(super) fn sizes(engine: &mut Engine) {
     engine.set_max_call_levels(MAX_CALL_LEVELS).set_max_expr_depths(MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_DEPTH);
     engine.set_max_string_size(MAX_STRING).set_max_array_size(MAX_ARRAY).set_max_map_size(MAX_MAP);
 }
 
 /// Message and hint of the error of an exceeded limit.
-pub fn told(error: &EvalAltResult) -> Option<(String, String)> {
+pub(super) fn told(error: &EvalAltResult) -> Option<(String, String)> {
     let reason = match error {
         EvalAltResult::ErrorTerminated(why, _) => why.to_string(),
         EvalAltResult::ErrorTooManyOperations(_) => TOO_MANY_STEPS.to_string(),

@@ -16,7 +16,7 @@ const ALTERNATIVES: &[(&str, Alternative)] =
 const CORRECTIONS: [(&str, Correction); 2] =
     [("holm", Correction::Holm), ("benjamini_hochberg", Correction::BenjaminiHochberg)];
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     // Tests whether two lists with a value for each of the same sequences differ: sign permutation,
     // and Cohen's d_z.
     // print(paired_test([3.0, 4.0, 6.0], [1.0, 2.5, 3.0]).p_value);

@@ -5,13 +5,13 @@ use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
 /// Values of `layer_unit`.
-pub const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
+pub(super) const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
 /// Values of `scope`.
-pub const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
+pub(super) const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
 const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
 
 /// Options of a criterion.
-pub const CRITERION: [&str; 7] = [
+pub(super) const CRITERION: [&str; 7] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -21,7 +21,7 @@ pub const CRITERION: [&str; 7] = [
     "systematic_layers",
 ];
 /// Options of a criterion and of resampling.
-pub const BOOTSTRAP: [&str; 11] = [
+pub(super) const BOOTSTRAP: [&str; 11] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -35,7 +35,7 @@ pub const BOOTSTRAP: [&str; 11] = [
     "seed",
 ];
 /// Options of sweep_criteria.
-pub const SWEEP: [&str; 10] = [
+pub(super) const SWEEP: [&str; 10] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -49,7 +49,7 @@ pub const SWEEP: [&str; 10] = [
 ];
 
 /// Reads a criterion.
-pub fn criterion(o: &Options) -> Result<Criterion> {
+pub(super) fn criterion(o: &Options) -> Result<Criterion> {
     let of_lists = |key: &str, value: &str| match takes_lists_of(key) {
         true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
         false => format!("call it once for each: for value in {value} {{ … }}"),
@@ -68,7 +68,7 @@ pub fn criterion(o: &Options) -> Result<Criterion> {
 }
 
 /// Reads the options of resampling.
-pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
+pub(super) fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
     Ok(BootstrapArgs {
         n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
         confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),

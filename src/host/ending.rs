@@ -8,11 +8,11 @@ use super::context::Context;
 use super::problem::ScriptResult;
 
 /// The language's own function, whose value is used here.
-pub const NAME: &str = "exit";
+pub(super) const NAME: &str = "exit";
 /// Larger codes are used by shells for missing commands and signals.
 const LARGEST: i64 = 125;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Ends the script with the exit code of `exit(3)`, 0 to 125. Any other value is not an exit
     // code.
     let c = context.clone();

@@ -22,7 +22,7 @@ use crate::stats;
 
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
     let c = context.clone();
@@ -45,7 +45,12 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
+pub(super) fn extract(
+    context: &Context,
+    model: &Model,
+    tokens: &TokensHandle,
+    options: Map,
+) -> Result<ActivationsHandle> {
     let o = Options::of("extract_layernorms", options)?;
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;

@@ -2,7 +2,7 @@
 //! possible fields.
 
 /// Field names of plain records, for suggestions.
-pub const FIELDS: &[&str] = &[
+pub(super) const FIELDS: &[&str] = &[
     "feature_dim",
     "sequence",
     "layer_percentage",

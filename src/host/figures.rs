@@ -36,7 +36,7 @@ const KINDS: [(&str, &[&str]); 5] = [
     ("heat_map", &["x", "y", "values", "columns", "value_label", "threshold"]),
 ];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
     // A figure as SVG text. Kinds: "lines", "points", "bars", "intervals", "heat_map".

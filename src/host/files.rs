@@ -31,7 +31,7 @@ const MAX_DATA: u64 = 64 << 20;
 /// The largest number of cells in a written table.
 const MAX_CELLS: usize = 1 << 24;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
     // for name in list_results() { print(load_results(name).found.classification); }
     let c = context.clone();
@@ -76,7 +76,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 /// Writes into one of the project's folders, or where the user allows it, and returns the path.
-pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
+pub(super) fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
     let file = places::to_write(context, function, path)?;
     // Scripts cannot write keys, so that keys can be trusted.
     if secret_name(path.as_ref()) {

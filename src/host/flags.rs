@@ -22,7 +22,7 @@ pub const OF_RUN: [&str; 7] =
     ["--allow-commands", "--allow-read", "--allow-write", "--host-key", "--max-steps", "--max-minutes", "--max-memory"];
 
 /// The hint for a flag of `outlier run` among the flags of a script.
-pub fn misplaced(word: &str) -> Option<String> {
+pub(super) fn misplaced(word: &str) -> Option<String> {
     let name = word.split('=').next().unwrap_or_default();
     let known = OF_RUN.contains(&name);
     known.then(|| {
@@ -42,7 +42,7 @@ impl Flag {
     }
 }
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
         c.acts("args");

@@ -17,7 +17,7 @@ use crate::progress::{doze, interrupt_requested};
 /// The largest delay between the starts of two items of `parallel`.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("parallel", move |ctx: NativeCallContext, items: Array, f: FnPtr| {
         parallel(&ctx, &c, items, Map::new(), f)

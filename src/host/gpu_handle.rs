@@ -11,10 +11,10 @@ use crate::session::{Lent, Session};
 
 /// A machine of a script: another one, or this one.
 #[derive(Clone)]
-pub struct Gpu(pub Arc<Held>);
+pub(super) struct Gpu(pub Arc<Held>);
 
 /// The kind of machine.
-pub enum Held {
+pub(super) enum Held {
     Here(Arc<dyn Session>),
     Lent(Arc<Lent>),
     /// A simulated machine in a dry run or a test, with this machine's session.
@@ -23,7 +23,7 @@ pub enum Held {
 
 impl Gpu {
     /// The session that runs its work.
-    pub fn session(&self) -> Arc<dyn Session> {
+    pub(super) fn session(&self) -> Arc<dyn Session> {
         match &*self.0 {
             Held::Here(session) => session.clone(),
             Held::Lent(lent) => lent.clone(),
@@ -35,7 +35,7 @@ impl Gpu {
     ///
     /// # Errors
     /// `bad_argument` if it is this machine, or is simulated.
-    pub fn lent(&self, what: &str) -> Result<&Lent> {
+    pub(super) fn lent(&self, what: &str) -> Result<&Lent> {
         match &*self.0 {
             Held::Lent(lent) => Ok(lent),
             _ => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))

@@ -11,12 +11,12 @@ use super::problem::ScriptResult;
 use super::weight;
 
 /// Their names.
-pub const NAMES: [&str; 5] = ["pad", "replace", "split", "split_rev", "to_chars"];
+pub(super) const NAMES: [&str; 5] = ["pad", "replace", "split", "split_rev", "to_chars"];
 
 /// Number of items that are added to an array between two checks of memory.
 const AT_ONCE: usize = 1 << 16;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     let mut module = Module::new();
     let mut add = Adding(&mut module);
     add.replace();
@@ -26,12 +26,12 @@ pub fn register(engine: &mut Engine) {
 }
 
 /// The error of a value that is too large.
-pub fn too_large(what: &str) -> Box<EvalAltResult> {
+pub(super) fn too_large(what: &str) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorDataTooLarge(what.to_string(), Position::NONE))
 }
 
 /// Checks that a script may have a text of this size in bytes.
-pub fn fits(bytes: usize) -> ScriptResult<()> {
+pub(super) fn fits(bytes: usize) -> ScriptResult<()> {
     if bytes > MAX_STRING { Err(too_large("Length of string")) } else { Ok(()) }
 }
 
@@ -153,7 +153,7 @@ fn pad_array(array: &mut Array, len: INT, item: &Dynamic) -> ScriptResult<()> {
 
 /// The size of a copy of a value. Shared parts are not copied.
 #[derive(Default)]
-pub struct Size {
+pub(super) struct Size {
     /// Of arrays and blobs, including nested ones.
     items: usize,
     /// Of maps.
@@ -163,7 +163,7 @@ pub struct Size {
 }
 
 impl Size {
-    pub fn of(value: &Dynamic) -> Self {
+    pub(super) fn of(value: &Dynamic) -> Self {
         let mut size = Self::default();
         if !value.is_shared() {
             size.add(value);
@@ -172,14 +172,14 @@ impl Size {
     }
 
     /// The size of a copy of a closure with its own copies of shared values.
-    pub fn unshared(closure: &FnPtr) -> Self {
+    pub(super) fn unshared(closure: &FnPtr) -> Self {
         let mut size = Self::default();
         closure.iter_curry().filter(|value| !value.is_locked()).for_each(|value| size.add(value));
         size
     }
 
     /// Approximate bytes of memory.
-    pub fn memory(&self) -> u64 {
+    pub(super) fn memory(&self) -> u64 {
         const ITEM: usize = size_of::<Dynamic>();
         const ENTRY: usize = 64;
         (self.items.saturating_mul(ITEM)).saturating_add(self.entries.saturating_mul(ENTRY)).saturating_add(self.bytes)

@@ -82,7 +82,7 @@ const DOUBLE: &str = "a text stands in double quotation marks, \"…\"; single o
 const VALUES_IN_TEXT: &str = "a text with values stands in backquotes: `… ${value} …`";
 
 /// For a syntax error: the word that this language uses. None for mistakes of any language.
-pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
+pub(super) fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
     of_symbol(error).map(str::to_string).or_else(|| {
         let place = Place::of(source, position)?;
         of_words(&place).map(str::to_string).or_else(|| of_end(error, source, &place))
@@ -230,7 +230,7 @@ fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String>
 }
 
 /// For an undefined variable at a position of a script.
-pub fn of_variable(name: &str, source: &str, position: Position) -> Option<String> {
+pub(super) fn of_variable(name: &str, source: &str, position: Position) -> Option<String> {
     if let Some(hint) = of_name(name) {
         return Some(hint.to_string());
     }
@@ -257,7 +257,7 @@ pub fn of_variable(name: &str, source: &str, position: Position) -> Option<Strin
 }
 
 /// For a value without such a field or index, by the language's message.
-pub fn of_field(said: &str) -> Option<&'static str> {
+pub(super) fn of_field(said: &str) -> Option<&'static str> {
     let named = |names: &[&str]| names.iter().any(|name| said.contains(&format!("property '{name}'")));
     if named(&["length", "size", "shape", "count"]) {
         return Some("len() says how many there are: list.len()");
@@ -285,7 +285,7 @@ fn of_name(name: &str) -> Option<&'static str> {
 }
 
 /// For an undefined function, by the name and types in `signature`.
-pub fn of_function(signature: &str) -> Option<&'static str> {
+pub(super) fn of_function(signature: &str) -> Option<&'static str> {
     let (name, types) = signature.split_once(' ').unwrap_or((signature, ""));
     let types = types.trim_start_matches('(').trim_end_matches(')');
     let of_types: Vec<&str> = types.split(", ").filter(|kind| !kind.is_empty()).collect();

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::suggest;
 
 /// The part of a handle that scripts can read.
-pub trait Readable {
+pub(super) trait Readable {
     const NAME: &'static str;
     /// The field that is left out if it is too large for a script.
     const LARGE: Option<&'static str> = None;
@@ -31,7 +31,7 @@ fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
 }
 
 /// Registers a kind of handle: its fields, its JSON, and its text.
-pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
+pub(super) fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_type_with_name::<T>(T::NAME);
     engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));
     engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());
@@ -40,7 +40,7 @@ pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut
 }
 
 /// The scalar fields of a handle, for printing.
-pub fn short(json: &Value) -> String {
+pub(super) fn short(json: &Value) -> String {
     let scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
     let fields = json.as_object().into_iter().flatten().filter(|(_, value)| scalar(value));
     fields.map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ")

@@ -11,7 +11,7 @@ const ITERABLE: &str =
     "`for` goes over arrays, ranges such as `0..4`, and strings; map.keys() and map.values() are arrays";
 
 /// For a syntax error at a position of a text.
-pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
+pub(super) fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
     if let Some(hint) = habits::of_syntax(error, source, position) {
         return Some(hint);
     }
@@ -56,7 +56,7 @@ pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Op
 }
 
 /// Message and hint of an error of a running script, at a position of `source`.
-pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
+pub(super) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
     if let Some((message, hint)) = bounds::told(error) {
         return (message, Some(hint));
     }

@@ -23,7 +23,7 @@ thread_local! {
 
 /// The report about the module that is being imported, if there is one, at the first `deed` of its
 /// import.
-pub fn first_deed(deed: &str) -> Option<String> {
+pub(super) fn first_deed(deed: &str) -> Option<String> {
     let file = WITHIN.with_borrow(|within| within.last().cloned())?;
     let is_first = ACTING.lock().expect("no panic under this lock").insert(file.clone());
     is_first.then(|| {
@@ -34,12 +34,12 @@ pub fn first_deed(deed: &str) -> Option<String> {
 }
 
 /// A module is being imported while this value lives.
-pub struct Within(());
+pub(super) struct Within(());
 
 impl Within {
     /// # Errors
     /// If the module is being imported already, or too many are.
-    pub fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
+    pub(super) fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
         WITHIN.with_borrow_mut(|within| {
             let error = if let Some(first) = within.iter().position(|other| other == name) {
                 let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();

@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 use crate::record::number;
 
 /// JSON as a value of scripts.
-pub fn to_dynamic(json: &Value) -> Dynamic {
+pub(super) fn to_dynamic(json: &Value) -> Dynamic {
     of_json(json, &|text| text.to_string().into())
 }
 
 /// The same for a record without texts: the texts for infinities and NaN become floats.
-pub fn numbers_to_dynamic(json: &Value) -> Dynamic {
+pub(super) fn numbers_to_dynamic(json: &Value) -> Dynamic {
     of_json(json, &|text| number::named(text).map_or_else(|| text.to_string().into(), Dynamic::from))
 }
 
@@ -35,7 +35,7 @@ fn of_json(json: &Value, of_text: &dyn Fn(&str) -> Dynamic) -> Dynamic {
 }
 
 /// A value of scripts as JSON. Handles become their readable fields.
-pub fn to_json(value: &Dynamic) -> Result<Value> {
+pub(super) fn to_json(value: &Dynamic) -> Result<Value> {
     let bad = |what: String| Error::bad_argument(format!("{what} cannot be written as JSON"));
     if let Some(map) = value.read_lock::<rhai::Map>() {
         return map.iter().map(|(key, value)| Ok((key.to_string(), to_json(value)?))).collect();

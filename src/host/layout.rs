@@ -11,7 +11,7 @@ const MOST_LINES: usize = 60;
 const INDENT: usize = 2;
 
 /// The text of a value as `print` shows it, for a terminal of `width` columns or without one.
-pub fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
+pub(super) fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
     if !value.is_array() && !value.is_map() {
         return value.to_string();
     }

@@ -18,7 +18,7 @@ use crate::results::check_name;
 /// Number of bytes at the end of a log that contain its last line.
 const TAIL: u64 = 64 << 10;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("with_log", move |ctx: NativeCallContext, name: &str, work: FnPtr| {
         with_log(&ctx, &c, name, &work)

@@ -49,7 +49,7 @@ const KEY_FILE: u64 = 16 << 20;
 /// Bytes of a command's output that are buffered until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_handle::<Gpu>(engine);
     let c = context.clone();
     engine.register_fn("provision_gpu", move |options: Map| thrown(provision(&c, options)));
@@ -328,7 +328,7 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
 }
 
 /// Connects to a running machine, and leaves it running when this run ends.
-pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
+pub(super) fn attach(context: &Context, id: &str) -> Result<Gpu> {
     context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
@@ -345,7 +345,7 @@ pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
 }
 
 /// Handles of the models that are loaded on a machine.
-pub fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
+pub(super) fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
     let session = gpu.session();
     let place = Place { session: &session, context };
     session.loaded()?.into_iter().map(|args| place.load(args).map(Dynamic::from)).collect()

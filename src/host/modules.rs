@@ -20,18 +20,18 @@ use crate::secret::secret_name;
 /// The file of each import, by importing file and path, for messages.
 static RESOLVED: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
 
-pub struct Modules {
+pub(super) struct Modules {
     root: PathBuf,
     cache: Mutex<BTreeMap<String, Shared<Module>>>,
 }
 
 impl Modules {
-    pub fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf) -> Self {
         Self { root, cache: Mutex::default() }
     }
 
     /// Name for messages, and text.
-    pub fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
+    pub(super) fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
         self.look(importer, path).ok().flatten()
     }
 
@@ -81,31 +81,31 @@ impl Modules {
 }
 
 /// Names of the functions of an embedded module.
-pub fn functions(module: &str) -> Vec<String> {
+pub(super) fn functions(module: &str) -> Vec<String> {
     functions_of(&stdlib::file(module))
 }
 
 /// Names of the functions of a module, by its file's name in messages.
-pub fn functions_of(file: &str) -> Vec<String> {
+pub(super) fn functions_of(file: &str) -> Vec<String> {
     let ast = source(file).and_then(|text| syntax::engine().compile(text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 
 /// The file that the import of `path` in the file `importer` has used.
-pub fn taken(importer: &str, path: &str) -> Option<String> {
+pub(super) fn taken(importer: &str, path: &str) -> Option<String> {
     let resolved = RESOLVED.lock().expect("no panic under this lock");
     resolved.get(&(importer.to_string(), path.to_string())).cloned()
 }
 
 /// The file that was used for the module of this name, by any importer.
-pub fn file_of(module: &str) -> Option<String> {
+pub(super) fn file_of(module: &str) -> Option<String> {
     let resolved = RESOLVED.lock().expect("no panic under this lock");
     let named = |path: &str| path.rsplit('/').next() == Some(module);
     resolved.iter().find(|((_, path), _)| named(path)).map(|(_, file)| file.clone())
 }
 
 /// The text of a script file or embedded module, by its name in messages.
-pub fn source(file: &str) -> Option<String> {
+pub(super) fn source(file: &str) -> Option<String> {
     match stdlib::is_embedded(file) {
         true => stdlib::source(file).map(str::to_string),
         false => regular_text(Path::new(file)).ok(),

@@ -18,7 +18,7 @@ const KEYWORDS: &[(&str, usize)] = &[
 ];
 
 /// The functions of all modules, including the language's own; sorted.
-pub fn of(engine: &Engine) -> Vec<(String, usize)> {
+pub(super) fn of(engine: &Engine) -> Vec<(String, usize)> {
     let mut names = listed(engine, true);
     names.extend(KEYWORDS.iter().map(|(name, arity)| (name.to_string(), *arity)));
     names.sort();
@@ -27,7 +27,7 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
 }
 
 /// The functions that are registered with this engine itself.
-pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
+pub(super) fn registered(engine: &Engine) -> Vec<(String, usize)> {
     listed(engine, false)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::session::{Planned, Step};
 
 /// The name of this machine in plans.
-pub const HERE: &str = "this machine";
+pub(super) const HERE: &str = "this machine";
 
 /// Rates that are assumed before anything was measured: bytes per second from the hub, here and to
 /// a rented machine; from disk; operations per second of a few cores here, and of the ten or so
@@ -60,7 +60,7 @@ impl Pass {
 
 /// The passes in `planned`, at the given place with its price in USD per hour. `earlier` are passes
 /// of stored plans.
-pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]) -> Vec<Pass> {
+pub(super) fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]) -> Vec<Pass> {
     let measured = |key: (&str, usize, usize)| -> Vec<&Actual> {
         let same = |pass: &&Pass| pass.key() == key && pass.place == place;
         let passes = earlier.iter().filter(same);
@@ -122,7 +122,7 @@ fn factor(place: &str, earlier: &[Pass]) -> Option<f64> {
 }
 
 /// A miniature is shown by its name, in any folder.
-pub fn shown(id: &str) -> String {
+pub(super) fn shown(id: &str) -> String {
     match Path::new(id).parent().and_then(Path::file_name) {
         Some(folder) if folder == "miniature_models" => {
             format!("miniature {}", Path::new(id).file_name().unwrap_or_default().display())

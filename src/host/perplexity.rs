@@ -18,7 +18,7 @@ use crate::stats;
 const OF_RECORD: [&str; 4] = ["n_resamples", "confidence_level", "method", "seed"];
 const OF_MODEL: [&str; 5] = ["memory_budget", "n_resamples", "confidence_level", "method", "seed"];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Perplexity of the model on these tokens, with an interval over sequences.
     // print(perplexity(model, tokens).perplexity.value);
     let c = context.clone();

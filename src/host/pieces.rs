@@ -5,7 +5,7 @@ use rhai::Position;
 
 /// A token of a script: a word, a number, a text or a symbol. Comments are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Piece<'a> {
+pub(super) struct Piece<'a> {
     pub kind: Kind,
     pub text: &'a str,
     /// Its position, from 1 on; columns are characters.
@@ -16,7 +16,7 @@ pub struct Piece<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub(super) enum Kind {
     Word,
     Number,
     /// In any kind of quotation marks.
@@ -85,14 +85,14 @@ fn quoted(mark: char, rest: &str) -> usize {
 }
 
 /// The tokens of a script, and the one at which the parser stopped.
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     pub pieces: Vec<Piece<'a>>,
     pub at: usize,
 }
 
 impl<'a> Place<'a> {
     /// None if no token is at or after `position`.
-    pub fn of(source: &'a str, position: Position) -> Option<Self> {
+    pub(super) fn of(source: &'a str, position: Position) -> Option<Self> {
         let (line, column) = (position.line()?, position.position().unwrap_or(1));
         let pieces = pieces(source);
         let behind = |piece: &Piece| (piece.line, piece.column + piece.text.chars().count()) > (line, column);
@@ -101,24 +101,24 @@ impl<'a> Place<'a> {
     }
 
     /// The token `offset` positions after this one on the same line; before it if negative.
-    pub fn near(&self, offset: isize) -> Option<Piece<'a>> {
+    pub(super) fn near(&self, offset: isize) -> Option<Piece<'a>> {
         let piece = *self.pieces.get(self.at.checked_add_signed(offset)?)?;
         (piece.line == self.pieces[self.at].line).then_some(piece)
     }
 
-    pub fn text(&self, offset: isize) -> &'a str {
+    pub(super) fn text(&self, offset: isize) -> &'a str {
         self.near(offset).map_or("", |piece| piece.text)
     }
 
     /// The tokens on the same line.
-    pub fn line(&self) -> &[Piece<'a>] {
+    pub(super) fn line(&self) -> &[Piece<'a>] {
         let line = self.pieces[self.at].line;
         let begin = self.pieces.partition_point(|piece| piece.line < line);
         let end = self.pieces.partition_point(|piece| piece.line <= line);
         &self.pieces[begin..end]
     }
 
-    pub fn line_has(&self, text: &str) -> bool {
+    pub(super) fn line_has(&self, text: &str) -> bool {
         self.line().iter().any(|piece| piece.kind != Kind::Text && piece.text == text)
     }
 }
@@ -138,12 +138,12 @@ fn open_bracket<'a>(place: &'a Place) -> Option<(&'a Piece<'a>, Option<&'a Piece
 }
 
 /// True if the innermost open bracket is this one.
-pub fn in_brackets(place: &Place, bracket: &str) -> bool {
+pub(super) fn in_brackets(place: &Place, bracket: &str) -> bool {
     open_bracket(place).is_some_and(|(open, _)| open.text == bracket)
 }
 
 /// True if it is a brace in place of a value, as around maps of other languages.
-pub fn is_map(place: &Place) -> bool {
+pub(super) fn is_map(place: &Place) -> bool {
     open_bracket(place).is_some_and(|(open, before)| {
         let value = before.is_some_and(|before| matches!(before.text, "(" | "[" | "," | "=" | ":" | "return" | "=>"));
         open.text == "{" && value
@@ -151,7 +151,7 @@ pub fn is_map(place: &Place) -> bool {
 }
 
 /// True if it belongs to a call.
-pub fn is_call(place: &Place) -> bool {
+pub(super) fn is_call(place: &Place) -> bool {
     open_bracket(place).is_some_and(|(_, before)| before.is_some_and(|before| before.kind == Kind::Word))
 }
 

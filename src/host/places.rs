@@ -14,7 +14,7 @@ use crate::secret::{ledger_name, secret_name};
 use crate::terminal::one_line;
 
 /// The folders in which scripts may write.
-pub const FOLDERS: [&str; 2] = ["results", "logs"];
+pub(super) const FOLDERS: [&str; 2] = ["results", "logs"];
 /// Folders with outputs of runs, which new outputs may replace.
 const MADE: [&str; 3] = ["results", "logs", "checkpoints"];
 /// Longest name of a file or folder in bytes.
@@ -22,7 +22,7 @@ const MAX_PART: usize = 255;
 
 /// The path for a file that a script writes: below `results/` or `logs/` of the project, or below a
 /// folder that the user allows.
-pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
+pub(super) fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
     context.acts(function);
     let given = relative(context, path);
     let mut parts = given.iter().map(|part| part.to_string_lossy());
@@ -43,7 +43,7 @@ pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf
 }
 
 /// A script's path with `~` expanded; relative to the project if it is inside.
-pub fn relative(context: &Context, path: &str) -> PathBuf {
+pub(super) fn relative(context: &Context, path: &str) -> PathBuf {
     let given = home::expanded(path);
     let below = |given: &Path| {
         let landing = real(given.parent()?).ok()?.join(given.file_name()?);
@@ -55,7 +55,7 @@ pub fn relative(context: &Context, path: &str) -> PathBuf {
 
 /// True if the user allows writing this file after following links: it is in one of the allowed
 /// folders, its names are plain, and it is not named like a secret.
-pub fn is_allowed(context: &Context, file: &Path) -> bool {
+pub(super) fn is_allowed(context: &Context, file: &Path) -> bool {
     let parent = file.parent().unwrap_or(Path::new(""));
     let (Ok(landing), Some(name)) = (real(parent), file.file_name()) else { return false };
     is_below_allowed(context, &landing.join(name))
@@ -71,7 +71,7 @@ fn is_below_allowed(context: &Context, landing: &Path) -> bool {
 
 /// True if an existing file may be replaced by a received one or by `out`: in `results/`, `logs/`
 /// and `checkpoints/`, and where the user allows writing.
-pub fn may_replace(context: &Context, file: &Path) -> bool {
+pub(super) fn may_replace(context: &Context, file: &Path) -> bool {
     let parent = file.parent().unwrap_or(Path::new(""));
     let (Ok(root), Ok(landing), Some(name)) = (real(&context.root), real(parent), file.file_name()) else {
         return false;
@@ -81,13 +81,13 @@ pub fn may_replace(context: &Context, file: &Path) -> bool {
 
 /// Checks a file of the program itself in `results/` or `logs/` (`folder`). Its name is known to be
 /// valid.
-pub fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
+pub(super) fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
     context.acts(function);
     stays(context, file, &context.root.join(folder)).map_err(|error| error.context(function))
 }
 
 /// Checks a file or folder (`noun`) in an option: below the project, or where the user allows it.
-pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Result<()> {
+pub(super) fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Result<()> {
     let named = path.strip_prefix("./").unwrap_or(path);
     let foreign = Path::new(path).is_absolute() && is_visible(path);
     let place = context.root.join(path);

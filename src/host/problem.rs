@@ -6,10 +6,10 @@ use rhai::{Dynamic, EvalAltResult, Map, Position};
 use super::bounds;
 use crate::error::Error;
 
-pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
+pub(super) type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
 
 /// The thrown value of an error.
-pub fn as_map(error: &Error) -> Map {
+pub(super) fn as_map(error: &Error) -> Map {
     let mut map = Map::new();
     map.insert("kind".into(), error.kind.name().into());
     map.insert("message".into(), error.message.clone().into());
@@ -17,17 +17,17 @@ pub fn as_map(error: &Error) -> Map {
     map
 }
 
-pub fn throw(error: Error) -> Box<EvalAltResult> {
+pub(super) fn throw(error: Error) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(as_map(&error).into(), Position::NONE))
 }
 
 /// For `?` in primitives.
-pub fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
+pub(super) fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
     result.map_err(throw)
 }
 
 /// The text of a thrown value for people: its message, and its hint if it has one.
-pub fn failure_text(error: &Dynamic) -> String {
+pub(super) fn failure_text(error: &Dynamic) -> String {
     let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
     let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
     let hint = text("hint").map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
@@ -35,12 +35,12 @@ pub fn failure_text(error: &Dynamic) -> String {
 }
 
 /// An error on one line.
-pub fn told(error: &EvalAltResult) -> String {
+pub(super) fn told(error: &EvalAltResult) -> String {
     failure_text(&thrown_value(error))
 }
 
 /// The value that `catch` would bind.
-pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
+pub(super) fn thrown_value(error: &EvalAltResult) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {

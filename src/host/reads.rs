@@ -14,7 +14,7 @@ use crate::secret::secret_name;
 /// # Errors
 /// `bad_argument` for the name of a secret, and for a file that is neither in the project nor named
 /// by the user.
-pub fn allowed(context: &Context, path: &str) -> Result<()> {
+pub(super) fn allowed(context: &Context, path: &str) -> Result<()> {
     let given = &home::expanded(path);
     let secret = || {
         Error::bad_argument(format!("load_tokens: {path:?} has a name that secrets have"))
@@ -46,7 +46,7 @@ pub fn allowed(context: &Context, path: &str) -> Result<()> {
 }
 
 /// True if a file of the project, after following links, is in it and is not named like a secret.
-pub fn inside(context: &Context, path: &Path) -> bool {
+pub(super) fn inside(context: &Context, path: &Path) -> bool {
     let target = path.canonicalize().ok().and_then(|target| within(&roots(context), &target));
     target.is_some_and(|target| !secret_name(&target))
 }

@@ -26,19 +26,19 @@ const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", C
 const MAX_TOKENS: usize = 1 << 36;
 
 /// The session and progress reports of a primitive of the engine.
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     pub session: &'a Arc<dyn Session>,
     pub context: &'a Context,
 }
 
 impl<'a> Place<'a> {
     /// This machine.
-    pub fn here(context: &'a Context) -> Self {
+    pub(super) fn here(context: &'a Context) -> Self {
         Self { session: &context.session, context }
     }
 
     /// The reply to a request. In a plan, an error is recorded.
-    pub fn call(&self, op: Op) -> Result<Reply> {
+    pub(super) fn call(&self, op: Op) -> Result<Reply> {
         let reply = weight::beside(|| self.session.call(op, &*self.context.progress()));
         if let (Err(error), Some(stage)) = (&reply, self.context.plan()) {
             stage.goes_wrong(error.message.clone());
@@ -63,7 +63,7 @@ impl<'a> Place<'a> {
     }
 
     /// Loads a model with these arguments.
-    pub fn load(&self, args: LoadArgs) -> Result<Model> {
+    pub(super) fn load(&self, args: LoadArgs) -> Result<Model> {
         let reply = self.call(Op::Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
         let (info, folder) = reply.model()?;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
@@ -89,7 +89,7 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
 }
 
 /// Loads a model at `place`.
-pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
+pub(super) fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
     let args = load_args(id, &Options::of("load_model", options)?)?;
     place.context.acts("load_model");
     place.context.may_fail("load_model")?;
@@ -97,12 +97,12 @@ pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
 }
 
 /// The estimate of an analysis at `place`, as a value of scripts.
-pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
+pub(super) fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
     estimated(place, id, options).map(|estimate| to_dynamic(&plain(&estimate)))
 }
 
 /// The same as a record.
-pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
+pub(super) fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
         num_sequences: o.positive("num_sequences")?.unwrap_or(16),
@@ -122,7 +122,7 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
 }
 
 /// The miniature `name`, written at `place` below its folder `results`.
-pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
+pub(super) fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     place.context.acts("miniature_model");
     let folder = results.join("miniature_models");
     // An unknown name is reported by the table of miniatures.

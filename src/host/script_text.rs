@@ -8,12 +8,12 @@ use super::bounds::MAX_SCRIPT;
 use crate::outside;
 
 /// The text of a script or module, without a byte order mark.
-pub fn text_of(path: &Path) -> std::io::Result<String> {
+pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
     text_in(std::fs::File::open(path)?)
 }
 
 /// The same for a regular file only, so that no pipe blocks.
-pub fn regular_text(path: &Path) -> std::io::Result<String> {
+pub(super) fn regular_text(path: &Path) -> std::io::Result<String> {
     text_in(outside::open(path)?)
 }
 

@@ -18,13 +18,13 @@ use crate::terminal;
 use crate::words::{counted, in_lines, rounded};
 
 /// Longer values are shortened.
-pub const MOST_SHOWN: usize = 100;
+pub(super) const MOST_SHOWN: usize = 100;
 const MOST_ROWS: usize = 20;
 
 /// The largest number of cells in a shown table.
 const MAX_CELLS: usize = 1_000_000;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.prints(&text)));
     let c = context.clone();
@@ -60,7 +60,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 /// Decimal units, as for disks and networks.
-pub fn format_bytes(bytes: f64) -> String {
+pub(super) fn format_bytes(bytes: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes;
     let mut unit = 0;
@@ -125,14 +125,14 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
 }
 
 /// Checks the number of cells of a table.
-pub fn few(columns: usize, rows: usize) -> ScriptResult<()> {
+pub(super) fn few(columns: usize, rows: usize) -> ScriptResult<()> {
     match columns.saturating_mul(rows) > MAX_CELLS {
         true => Err(too_large("number of cells of a table")),
         false => Ok(()),
     }
 }
 
-pub fn cell(value: Option<&Dynamic>) -> String {
+pub(super) fn cell(value: Option<&Dynamic>) -> String {
     match value {
         None => String::new(),
         Some(value) if value.is_unit() => "–".to_string(),
@@ -144,7 +144,7 @@ pub fn cell(value: Option<&Dynamic>) -> String {
 }
 
 /// At most four decimals, without trailing zeros.
-pub fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let text = rounded(value, 4);
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
@@ -153,7 +153,7 @@ pub fn short(value: f64) -> String {
 }
 
 /// A value for people at a terminal: rows as a table, records as a table of their fields.
-pub fn pretty(value: &Dynamic) -> String {
+pub(super) fn pretty(value: &Dynamic) -> String {
     shown(value, terminal::width())
 }
 
@@ -189,7 +189,7 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
 }
 
 /// True if `pretty` shows only a part of the value.
-pub fn shortened(value: &Dynamic) -> bool {
+pub(super) fn shortened(value: &Dynamic) -> bool {
     let any = |map: &Map| map.values().any(|value| !is_whole(value));
     if let Some(items) = value.read_lock::<Array>() {
         let rows = !items.is_empty() && items.iter().all(Dynamic::is_map);
@@ -231,7 +231,7 @@ fn brief(value: &Dynamic) -> Dynamic {
 }
 
 /// The beginning of a text.
-pub fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),

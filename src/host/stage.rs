@@ -11,7 +11,7 @@ use crate::gpu::{self, Want};
 use crate::session::{Planned, Provision, Session};
 
 /// Start time of a machine in seconds: RunPod's secure machines take 1 to 4 minutes.
-pub const START_SECONDS: f64 = 180.0;
+pub(super) const START_SECONDS: f64 = 180.0;
 
 /// GPUs that a test can rent: name, and a fictitious price in USD per hour.
 const PLAYED_GPUS: &[(&str, f64)] =

@@ -11,7 +11,7 @@ use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::record::{BootstrapArgs, plain};
 use crate::stats;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
 }

@@ -19,7 +19,7 @@ use crate::progress::Event;
 use crate::results::{self, Analysis};
 use crate::secret::ledger_name;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
     let c = context.clone();

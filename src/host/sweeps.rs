@@ -16,7 +16,7 @@ use crate::stats;
 /// Enough for a curve. The intervals of a result use ten times as many.
 const RESAMPLES: usize = 1000;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
     // Mean share of norms that pairs of passing features have in common, 0 to 1, or () for fewer
@@ -128,7 +128,7 @@ fn layer_agreement(found: &Dynamic) -> Result<Dynamic> {
 }
 
 /// The record behind a value of scripts.
-pub fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
+pub(super) fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
     serde_json::from_value(to_json(value)?)
         .map_err(|e| Error::bad_argument(format!("{function}: this is not {expected}: {e}")).hint("pass it unchanged"))
 }

@@ -8,7 +8,7 @@ use super::bounds;
 const SIMPLIFIED: usize = 128 << 10;
 
 /// An engine that parses scripts, without any primitive.
-pub fn engine() -> Engine {
+pub(super) fn engine() -> Engine {
     let mut engine = Engine::new();
     bounds::sizes(&mut engine);
     engine.set_fail_on_invalid_map_property(true).set_optimization_level(OptimizationLevel::None);
@@ -25,7 +25,7 @@ pub fn engine() -> Engine {
 }
 
 /// Parses a script to a syntax tree.
-pub fn compiled(engine: &Engine, text: &str) -> Result<AST, ParseError> {
+pub(super) fn compiled(engine: &Engine, text: &str) -> Result<AST, ParseError> {
     let ast = engine.compile(text)?;
     // The time of optimisation grows with the square of the length of a `switch`.
     Ok(match text.len() < SIMPLIFIED {

@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::terminal::{lost, one_line, visible};
 
-pub type Log = Arc<Mutex<Written>>;
+pub(super) type Log = Arc<Mutex<Written>>;
 
 /// An open log. The file is dropped after a write error.
-pub struct Written {
+pub(super) struct Written {
     file: Option<File>,
     path: PathBuf,
 }
@@ -29,7 +29,7 @@ thread_local! {
 ///
 /// # Errors
 /// `io` if its folder cannot be created or the file cannot be opened.
-pub fn open(path: PathBuf) -> Result<Log> {
+pub(super) fn open(path: PathBuf) -> Result<Log> {
     let opening = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(opening)?;
@@ -42,12 +42,12 @@ pub fn open(path: PathBuf) -> Result<Log> {
 }
 
 /// Sets the log of this thread, and returns the previous one.
-pub fn send_to(log: Option<Log>) -> Option<Log> {
+pub(super) fn send_to(log: Option<Log>) -> Option<Log> {
     LOG.replace(log)
 }
 
 /// Appends a line to the log of this thread, if it has one.
-pub fn line(text: &str) {
+pub(super) fn line(text: &str) {
     LOG.with_borrow(|log| {
         if let Some(log) = log {
             write(log, text);
@@ -69,7 +69,7 @@ fn write(log: &Log, text: &str) {
 }
 
 /// Progress reports that are also written to the log of the creating thread.
-pub fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
+pub(super) fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
     let log = LOG.with_borrow(Clone::clone);
     match log {
         Some(log) => Arc::new(Logged { progress, log, what: Mutex::default() }),

@@ -58,7 +58,7 @@ const MOST_WORDS: usize = 5;
 /// The largest number of skipped tokens.
 const MAX_PASSED_OVER: usize = 1 << 40;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
     let c = context.clone();

@@ -9,7 +9,7 @@ use crate::engine;
 use crate::record::{Activations, ExtractArgs};
 
 #[derive(Default)]
-pub struct Unsaved(Mutex<Vec<Pass>>);
+pub(super) struct Unsaved(Mutex<Vec<Pass>>);
 
 struct Pass {
     handle: Weak<Activations>,
@@ -30,7 +30,7 @@ impl Pass {
 }
 
 /// The folder that would be created for a checkpoint.
-pub fn new_folder(args: &ExtractArgs) -> Option<PathBuf> {
+pub(super) fn new_folder(args: &ExtractArgs) -> Option<PathBuf> {
     let folder = Path::new(&args.checkpoint.as_ref()?.path).parent()?;
     (!folder.as_os_str().is_empty() && !folder.exists()).then(|| folder.to_path_buf())
 }
@@ -41,14 +41,14 @@ impl Unsaved {
     }
 
     /// Adds a complete pass with a checkpoint; `folder` is the result of `new_folder` before it.
-    pub fn add(&self, acts: &Arc<Activations>, args: ExtractArgs, folder: Option<PathBuf>) {
+    pub(super) fn add(&self, acts: &Arc<Activations>, args: ExtractArgs, folder: Option<PathBuf>) {
         let Some(checkpoint) = args.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone()) else { return };
         let (handle, record) = (Arc::downgrade(acts), acts.clone_light());
         self.passes().push(Pass { handle, record, args, checkpoint, folder });
     }
 
     /// Marks these activations as saved.
-    pub fn saved(&self, acts: &Arc<Activations>) {
+    pub(super) fn saved(&self, acts: &Arc<Activations>) {
         self.passes().retain(|pass| {
             let saved = std::ptr::eq(pass.handle.as_ptr(), Arc::as_ptr(acts));
             if saved {
@@ -59,7 +59,7 @@ impl Unsaved {
     }
 
     /// Discards all after a successful run.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.passes().drain(..).for_each(|pass| pass.remove());
     }
 }

@@ -52,7 +52,7 @@ impl Used {
 }
 
 /// Holds a run to its bounds of steps, time, stack and memory, and to Ctrl-C.
-pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
+pub(super) fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
     engine.set_max_operations(bounds.operations);
     let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
     let noticed = Mutex::new(None::<Instant>);

@@ -20,9 +20,9 @@ use crate::session::Session;
 
 /// A loaded model: its name, its location, and its options.
 #[derive(Clone)]
-pub struct Model(pub Arc<ModelHandle>);
+pub(super) struct Model(pub Arc<ModelHandle>);
 
-pub struct ModelHandle {
+pub(super) struct ModelHandle {
     /// The session that has loaded it, and runs its analyses.
     pub session: Arc<dyn Session>,
     pub args: LoadArgs,
@@ -31,13 +31,13 @@ pub struct ModelHandle {
 }
 
 #[derive(Clone)]
-pub struct TokensHandle(pub Arc<Tokens>);
+pub(super) struct TokensHandle(pub Arc<Tokens>);
 
 #[derive(Clone)]
-pub struct ActivationsHandle(pub Arc<Activations>);
+pub(super) struct ActivationsHandle(pub Arc<Activations>);
 
 #[derive(Clone)]
-pub struct StoredHandle(pub Arc<Stored>);
+pub(super) struct StoredHandle(pub Arc<Stored>);
 
 impl Readable for Model {
     const NAME: &'static str = "model";
@@ -94,7 +94,7 @@ fn summary(acts: &Activations) -> Value {
 }
 
 /// The readable part of any handle.
-pub fn handle_json(value: &Dynamic) -> Option<Value> {
+pub(super) fn handle_json(value: &Dynamic) -> Option<Value> {
     fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic) -> Option<Value> {
         value.read_lock::<T>().map(|handle| handle.json())
     }
@@ -103,7 +103,7 @@ pub fn handle_json(value: &Dynamic) -> Option<Value> {
     stored.or_else(|| of::<Gpu>(value))
 }
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_handle::<Model>(engine);
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
@@ -122,7 +122,7 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
 }
 
 /// The activations behind a handle or a stored analysis.
-pub fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
+pub(super) fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
     if let Some(handle) = value.read_lock::<ActivationsHandle>() {
         return Ok(handle.0.clone());
     }

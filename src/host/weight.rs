@@ -16,7 +16,7 @@ use super::problem::ScriptResult;
 use crate::memory;
 
 /// The largest depth of nested arrays, maps and closures.
-pub const MAX_NESTING: usize = 512;
+pub(super) const MAX_NESTING: usize = 512;
 /// Steps between two checks of depth; more if there are many values.
 const LOOK_EVERY: u64 = 512;
 /// Number of values that can be visited in the time of one step.
@@ -30,19 +30,19 @@ thread_local! {
 }
 
 /// Number of steps of this thread.
-pub fn steps() -> u64 {
+pub(super) fn steps() -> u64 {
     STEPS.get().0
 }
 
 /// Counts a step of this thread, and returns their number.
-pub fn step() -> u64 {
+pub(super) fn step() -> u64 {
     let (steps, due) = STEPS.get();
     STEPS.set((steps + 1, due));
     steps
 }
 
 /// True if a visible variable is nested too deeply; checked from time to time.
-pub fn too_nested(context: &EvalContext) -> bool {
+pub(super) fn too_nested(context: &EvalContext) -> bool {
     let (steps, due) = STEPS.get();
     if steps < due {
         return false;
@@ -116,7 +116,7 @@ fn account() -> MutexGuard<'static, Account> {
 }
 
 /// Memory from now on belongs to scripts, with the limit `most` in bytes.
-pub fn begin(most: u64) {
+pub(super) fn begin(most: u64) {
     let mut account = account();
     account.most = most;
     account.beside = memory::resident_private();
@@ -124,19 +124,19 @@ pub fn begin(most: u64) {
 }
 
 /// Resets an exceeded limit for the next input of a prompt.
-pub fn again() {
+pub(super) fn again() {
     HEAVY.store(false, Ordering::Relaxed);
     SUSPECT.store(false, Ordering::Relaxed);
 }
 
 /// True if a check of memory is due, or has failed already.
-pub fn is_suspect() -> bool {
+pub(super) fn is_suspect() -> bool {
     SUSPECT.load(Ordering::Relaxed) || HEAVY.load(Ordering::Relaxed)
 }
 
 /// Checks the process regularly until `over`, on a separate thread: it sees the memory of many
 /// threads together, each of which only checks between its own steps.
-pub fn watch(over: impl Fn() -> bool) {
+pub(super) fn watch(over: impl Fn() -> bool) {
     while !over() {
         std::thread::sleep(PAUSE);
         let account = account();
@@ -148,7 +148,7 @@ pub fn watch(over: impl Fn() -> bool) {
 }
 
 /// True if the values of scripts exceed their limit. It is unknown while a primitive allocates.
-pub fn too_heavy() -> bool {
+pub(super) fn too_heavy() -> bool {
     if HEAVY.load(Ordering::Relaxed) {
         return true;
     }
@@ -173,7 +173,7 @@ pub fn too_heavy() -> bool {
 ///
 /// # Errors
 /// If the values exceed their limit.
-pub fn bearable() -> ScriptResult<()> {
+pub(super) fn bearable() -> ScriptResult<()> {
     match too_heavy() {
         true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_HEAVY.into(), Position::NONE))),
         false => Ok(()),
@@ -181,7 +181,7 @@ pub fn bearable() -> ScriptResult<()> {
 }
 
 /// Calls a primitive whose memory does not belong to scripts.
-pub fn beside<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn beside<T>(work: impl FnOnce() -> T) -> T {
     /// Counts the end of a primitive in any case.
     struct Over;
     impl Drop for Over {

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use crate::error::Error;
 
 /// The reason why a request failed.
-pub enum Trouble {
+pub(super) enum Trouble {
     /// Another attempt will not help.
     Fatal(Error),
     /// The hub refuses the request.
@@ -18,4 +18,4 @@ pub enum Trouble {
 }
 
 /// The result of one attempt.
-pub type Attempt<T> = std::result::Result<T, Trouble>;
+pub(super) type Attempt<T> = std::result::Result<T, Trouble>;

@@ -15,7 +15,7 @@ const LEAST_RATE: f64 = 1024.0;
 /// Length of the window as a multiple of the time-out of a silent connection: a minute by default.
 const WINDOW: u32 = 6;
 
-pub struct Body {
+pub(super) struct Body {
     response: Response,
     /// The longest time without a byte.
     stall: Duration,
@@ -24,12 +24,12 @@ pub struct Body {
 }
 
 impl Body {
-    pub fn new(response: Response, stall: Duration) -> Self {
+    pub(super) fn new(response: Response, stall: Duration) -> Self {
         Self { response, stall, since: Instant::now(), bytes: 0 }
     }
 
     /// The next bytes, as many as are available; None at the end.
-    pub async fn chunk(&mut self) -> Attempt<Option<Bytes>> {
+    pub(super) async fn chunk(&mut self) -> Attempt<Option<Bytes>> {
         let passing = |problem| Trouble::Passing { problem, after: None };
         let chunk = match timeout(self.stall, self.response.chunk()).await {
             Err(_) => return Err(passing(format!("no byte for {} s", self.stall.as_secs_f32()))),

@@ -33,13 +33,13 @@ const INCOMPLETE: &str = ".incomplete";
 const LINK: &str = ".link";
 
 /// A repository in the cache.
-pub struct Cache {
+pub(super) struct Cache {
     /// `…/hub/models--owner--name`
     repository: PathBuf,
 }
 
 /// One commit of a repository in the cache.
-pub struct Snapshot {
+pub(super) struct Snapshot {
     repository: PathBuf,
     pub commit: String,
 }
@@ -55,14 +55,14 @@ enum Flaw {
 }
 
 /// A lock that is held until it is dropped.
-pub struct Lock(#[allow(dead_code)] File);
+pub(super) struct Lock(#[allow(dead_code)] File);
 
 impl Cache {
     /// The cache of the model `owner/name`, an id whose characters have been checked.
     ///
     /// # Errors
     /// `io` if this user has no folder for caches.
-    pub fn of(id: &str) -> Result<Self> {
+    pub(super) fn of(id: &str) -> Result<Self> {
         let cache = environment::hub_cache().ok_or_else(|| {
             Error::new(Kind::Io, "there is no folder for the cache of models").hint("set HF_HOME or HOME to a folder")
         })?;
@@ -74,26 +74,26 @@ impl Cache {
     }
 
     /// The commit of a branch or tag at the time of the last query.
-    pub fn commit(&self, revision: &str) -> Option<String> {
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let mut text = String::new();
         outside::open(&self.reference(revision)).ok()?.take(64).read_to_string(&mut text).ok()?;
         Some(text.trim().to_string()).filter(|commit| is_commit(commit))
     }
 
     /// Stores the commit of a branch or tag. `revision` has passed `names::is_revision`.
-    pub fn note(&self, revision: &str, commit: &str) -> Result<()> {
+    pub(super) fn note(&self, revision: &str, commit: &str) -> Result<()> {
         if self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
         }
         disk::write(&self.reference(revision), commit.as_bytes())
     }
 
-    pub fn snapshot(&self, commit: &str) -> Snapshot {
+    pub(super) fn snapshot(&self, commit: &str) -> Snapshot {
         Snapshot { repository: self.repository.clone(), commit: commit.to_string() }
     }
 
     /// Removes the remains of killed processes that nobody has continued for two weeks.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let old = |path: &Path| {
             let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
             modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > STALE))
@@ -112,21 +112,21 @@ impl Cache {
 
 impl Snapshot {
     /// `…/models--owner--name/snapshots/<commit>`
-    pub fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.repository.join("snapshots").join(&self.commit)
     }
 
     /// The path of a file of this commit, which may not exist yet.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder().join(name)
     }
 
-    pub fn blob(&self, hash: &Hash) -> PathBuf {
+    pub(super) fn blob(&self, hash: &Hash) -> PathBuf {
         self.repository.join("blobs").join(hash.digits())
     }
 
     /// The path of a partly downloaded blob, which contains its first bytes.
-    pub fn incomplete(&self, hash: &Hash) -> PathBuf {
+    pub(super) fn incomplete(&self, hash: &Hash) -> PathBuf {
         self.repository.join("blobs").join(format!("{}{INCOMPLETE}", hash.digits()))
     }
 
@@ -142,12 +142,12 @@ impl Snapshot {
 
     /// The hash of the blob that a file links to. None if there is no such link, or if its name is
     /// not a hash.
-    pub fn linked(&self, name: &str) -> Option<Hash> {
+    pub(super) fn linked(&self, name: &str) -> Option<Hash> {
         Hash::parse(&self.blob_of(name)?)
     }
 
     /// True if a file exists, has the right content, and begins as its name says.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         std::fs::symlink_metadata(self.file(name)).is_ok() && self.flaw(name).is_none()
     }
 
@@ -168,7 +168,7 @@ impl Snapshot {
     }
 
     /// The error of an existing file that cannot be used; None if it can, or does not exist.
-    pub fn damaged(&self, name: &str) -> Option<Error> {
+    pub(super) fn damaged(&self, name: &str) -> Option<Error> {
         let file = self.file(name);
         std::fs::symlink_metadata(&file).ok()?;
         let problem = match self.flaw(name)? {
@@ -196,18 +196,18 @@ impl Snapshot {
     }
 
     /// True if it is recorded that this commit has no such file.
-    pub fn lacks(&self, name: &str) -> bool {
+    pub(super) fn lacks(&self, name: &str) -> bool {
         self.absence(name).is_file()
     }
 
     /// Records that this commit has no such file. If it cannot be written, the hub is asked again
     /// next time.
-    pub fn note_absence(&self, name: &str) {
+    pub(super) fn note_absence(&self, name: &str) {
         let _ = disk::write(&self.absence(name), b"");
     }
 
     /// Makes `name` a link to the blob, atomically even if the power fails.
-    pub fn link(&self, name: &str, hash: &Hash) -> Result<()> {
+    pub(super) fn link(&self, name: &str, hash: &Hash) -> Result<()> {
         let file = self.file(name);
         let linking = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);
         let up = "../".repeat(2 + name.matches('/').count());
@@ -225,7 +225,7 @@ impl Snapshot {
     }
 
     /// Waits until no other process downloads this blob. The Python package uses the same lock.
-    pub fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
+    pub(super) fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
         let missing = || Error::not_found(format!("{}: not a cache folder", self.repository.display()));
         let (Some(cache), Some(repository)) = (self.repository.parent(), self.repository.file_name()) else {
             return Err(missing());
@@ -263,7 +263,7 @@ fn is_believable(path: &Path, hash: &Hash) -> bool {
 }
 
 /// True if a file exists and begins as its name says.
-pub fn is_plausible(path: &Path) -> bool {
+pub(super) fn is_plausible(path: &Path) -> bool {
     let mut begin = [0u8; 9];
     let Ok(read) = outside::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
     match path.extension().and_then(|extension| extension.to_str()) {

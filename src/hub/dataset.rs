@@ -44,7 +44,7 @@ const DESCRIPTION: &str = "its description";
 const CHOICE: u64 = 64 << 10;
 
 /// A file of a dataset at a commit.
-pub struct Found {
+pub(super) struct Found {
     pub file: TextFile,
     pub revision: String,
 }
@@ -69,7 +69,7 @@ impl Choice {
 /// # Errors
 /// `not_found` if the dataset, revision, config, split or file does not exist, `io` if the hub
 /// cannot be reached and the text is not in the cache.
-pub fn open(args: &DatasetArgs) -> Result<Found> {
+pub(super) fn open(args: &DatasetArgs) -> Result<Found> {
     let meant = spelling::meant(RepositoryKind::Dataset, &args.id);
     let address = Address::new(RepositoryKind::Dataset, &args.id).filter(|_| meant.is_none());
     let address = address.ok_or_else(|| {

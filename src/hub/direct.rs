@@ -28,7 +28,7 @@ const SLOW: f64 = 100e6;
 const KNOWN: Duration = Duration::from_millis(200);
 
 /// The files of one folder, opened for direct reads.
-pub struct Direct {
+pub(super) struct Direct {
     /// None if the file system does not support direct reads.
     files: Vec<Option<File>>,
     /// True if the page cache of this machine can hold all files.
@@ -45,7 +45,7 @@ struct Page([u8; PAGE]);
 
 impl Direct {
     /// Opens files with `bytes` bytes in total.
-    pub fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
+    pub(super) fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
         let cacheable = memory::total_and_available().is_some_and(|(_, available)| bytes <= available / 2);
         let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
         Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
@@ -54,7 +54,7 @@ impl Direct {
     /// Reads from byte `offset` of a file and returns the number of bytes of the buffer that are
     /// filled. It is 0 if an ordinary read is better, or the only possible one. The buffer must
     /// have the same offset within a page as the bytes in the file.
-    pub fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
+    pub(super) fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
         let Some(file) = &self.files[file] else { return 0 };
         let length = buffer.len().min(LARGEST);
         let before = (offset % PAGE as u64) as usize;

@@ -31,18 +31,18 @@ const MORE_ROOM: &str = "free space, set HF_HOME to a larger disk, or use stream
 const ALL: Tag = 0;
 
 /// Progress in bytes over all files of a download.
-pub struct Tally<'a> {
+pub(super) struct Tally<'a> {
     pub progress: &'a dyn Progress,
     pub done: u64,
     reported: Instant,
 }
 
 impl<'a> Tally<'a> {
-    pub fn new(progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
         Self { progress, done: 0, reported: Instant::now() }
     }
 
-    pub fn add(&mut self, bytes: u64) -> Result<()> {
+    pub(super) fn add(&mut self, bytes: u64) -> Result<()> {
         self.done += bytes;
         if self.reported.elapsed() >= REPORT {
             self.reported = Instant::now();
@@ -58,7 +58,7 @@ impl<'a> Tally<'a> {
 /// # Errors
 /// `corrupt` if the bytes do not have the announced hash; they are removed. After any other error
 /// the received bytes stay for the next attempt.
-pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
+pub(super) fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
     let blob = snapshot.blob(&file.hash);
     let _lock = snapshot.lock(&file.hash, &file.name, tally.progress)?;
     if std::fs::metadata(&blob).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.bytes) {
@@ -84,7 +84,7 @@ pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, t
 ///
 /// # Errors
 /// `io` if less is free. Nothing is downloaded then.
-pub fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Result<()> {
+pub(super) fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Result<()> {
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let missing = |file: &Arc<RemoteFile>| {
         let arrived = length(&snapshot.blob(&file.hash)).max(length(&snapshot.incomplete(&file.hash)));

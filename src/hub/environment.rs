@@ -15,8 +15,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// The largest token file in bytes.
 const TOKEN_FILE: u64 = 64 << 10;
 /// The message if a token is not sent, and what to do.
-pub const UNCOVERED: &str = "no token is sent over plain http to another computer";
-pub const COVER: &str = "give HF_ENDPOINT an address that begins with https://";
+pub(super) const UNCOVERED: &str = "no token is sent over plain http to another computer";
+pub(super) const COVER: &str = "give HF_ENDPOINT an address that begins with https://";
 
 /// The token that a client on another computer has given to this process.
 static TOKEN: Mutex<Option<Secret>> = Mutex::new(None);
@@ -27,7 +27,7 @@ pub fn use_token(token: Option<Secret>) {
 }
 
 /// The token given to this process.
-pub fn given_token() -> Option<Secret> {
+pub(super) fn given_token() -> Option<Secret> {
     TOKEN.lock().expect("no panic under this lock").clone()
 }
 
@@ -46,24 +46,24 @@ pub fn own_token() -> Option<Secret> {
 }
 
 /// The token to use. A stored one is not sent if the user has disabled that.
-pub fn token() -> Option<Secret> {
+pub(super) fn token() -> Option<Secret> {
     let named = VARIABLES.iter().any(|name| std::env::var_os(name).is_some() || secret::named(name).is_some());
     let own = || if flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") && !named { None } else { own_token() };
     given_token().or_else(own)
 }
 
 /// The token for requests. None if it would be sent unencrypted over a network.
-pub fn token_for_endpoint() -> Option<Secret> {
+pub(super) fn token_for_endpoint() -> Option<Secret> {
     token().filter(|_| secret::may_travel(&endpoint()))
 }
 
 /// True if there is a token that is not sent.
-pub fn withholds() -> bool {
+pub(super) fn withholds() -> bool {
     !secret::may_travel(&endpoint()) && token().is_some()
 }
 
 /// The hub's address, without a slash at the end.
-pub fn endpoint() -> String {
+pub(super) fn endpoint() -> String {
     let given = std::env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty());
     given.unwrap_or_else(|| "https://huggingface.co".to_string()).trim_end_matches('/').to_string()
 }
@@ -72,16 +72,16 @@ pub fn endpoint() -> String {
 const OFFLINE: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
 
 /// True in offline mode.
-pub fn offline() -> bool {
+pub(super) fn offline() -> bool {
     flag(offline_by())
 }
 
 /// The variable that determines offline mode: the first one that is set.
-pub fn offline_by() -> &'static str {
+pub(super) fn offline_by() -> &'static str {
     OFFLINE.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).unwrap_or(OFFLINE[0])
 }
 
-pub fn stall_timeout() -> Duration {
+pub(super) fn stall_timeout() -> Duration {
     let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse::<f64>().ok());
     seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(STALL)
 }
@@ -92,13 +92,13 @@ fn home() -> Option<PathBuf> {
 }
 
 /// The cache of repositories.
-pub fn hub_cache() -> Option<PathBuf> {
+pub(super) fn hub_cache() -> Option<PathBuf> {
     let named = folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
     named.or_else(|| home().map(|home| home.join("hub")))
 }
 
 /// The user's folder for caches.
-pub fn caches() -> Option<PathBuf> {
+pub(super) fn caches() -> Option<PathBuf> {
     folder("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
 }
 

@@ -30,7 +30,7 @@ const MAX_EXPIRED: u32 = 3;
 /// # Errors
 /// `corrupt` if the file has changed since it was resolved, `io` if nothing arrives in several
 /// attempts in a row, and the hub's refusals.
-pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
+pub(super) async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
     let length = (range.end - range.start) as usize;
     let mut data = Vec::with_capacity(length.min(SET_ASIDE));
     let mut patience = Patience::default();

@@ -1,23 +1,23 @@
 //! File names, as far as they indicate a format.
 
 /// Endings of plain texts. If such a file looks like another format, the user is asked about it.
-pub const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
+pub(super) const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log", "tex"];
 
 /// Endings of JSON: one value, or one per line.
-pub const JSON: &[&str] = &["json"];
-pub const JSON_LINES: &[&str] = &["jsonl", "ndjson", "jsonlines"];
+pub(super) const JSON: &[&str] = &["json"];
+pub(super) const JSON_LINES: &[&str] = &["jsonl", "ndjson", "jsonlines"];
 /// Endings of tables with their delimiters. If they occur within a name, the user is asked about
 /// it.
 const TABLES: &[(&str, u8)] =
     &[("csv", b','), ("tsv", b'\t'), ("tab", b'\t'), ("psv", b'|'), ("ssv", b';'), ("dsv", b',')];
 
 /// The delimiter of a table whose name has this ending.
-pub fn delimiter(ending: &str) -> Option<u8> {
+pub(super) fn delimiter(ending: &str) -> Option<u8> {
     TABLES.iter().find(|(table, _)| *table == ending).map(|(_, delimiter)| *delimiter)
 }
 
 /// The parts of a file name, in lower case.
-pub struct Name {
+pub(super) struct Name {
     pub file: String,
     /// Without the ending of a compression that is undone while reading: "x.csv.txt" for
     /// "x.CSV.txt.gz".
@@ -27,7 +27,7 @@ pub struct Name {
 }
 
 impl Name {
-    pub fn of(path: &str) -> Self {
+    pub(super) fn of(path: &str) -> Self {
         let file = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
         let inner = [".gz", ".gzip", ".zst", ".zstd"].into_iter().find_map(|packed| file.strip_suffix(packed));
         let unpacked = inner.unwrap_or(&file).to_string();
@@ -36,12 +36,12 @@ impl Name {
     }
 
     /// The last ending, or an empty text for a name without a point.
-    pub fn ending(&self) -> &str {
+    pub(super) fn ending(&self) -> &str {
         self.endings.last().map_or("", String::as_str)
     }
 
     /// True if it indicates JSON or a table.
-    pub fn is_of_documents(&self) -> bool {
+    pub(super) fn is_of_documents(&self) -> bool {
         let ending = self.ending();
         JSON.contains(&ending) || JSON_LINES.contains(&ending) || delimiter(ending).is_some()
     }

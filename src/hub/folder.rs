@@ -20,7 +20,7 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
-pub struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     /// None if there are no weights.
     opened: OnceLock<Option<Opened>>,
@@ -36,12 +36,12 @@ struct Opened {
 
 impl Folder {
     /// Files are opened at their first use.
-    pub fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new() }
     }
 
     /// Adds a note for the user about the origin of the files.
-    pub fn noting(self, note: Option<String>) -> Self {
+    pub(super) fn noting(self, note: Option<String>) -> Self {
         note.into_iter().for_each(|note| drop(self.note.set(note)));
         self
     }

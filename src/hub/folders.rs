@@ -20,7 +20,7 @@ const LEAST: usize = 3;
 
 /// A model folder whose path is similar to `id`: in the same folder, in a folder with a similar
 /// name, or with this name in another folder here.
-pub fn nearest(id: &str) -> Option<String> {
+pub(super) fn nearest(id: &str) -> Option<String> {
     let path = home::expanded(id.trim_end_matches('/'));
     let name = path.file_name()?.to_str()?;
     let parent = path.parent().unwrap_or(Path::new(""));
@@ -40,7 +40,7 @@ pub fn nearest(id: &str) -> Option<String> {
 
 /// Paths of the folders in `folder` that hold a model, by name, numbers by their size:
 /// `checkpoint-500` before `checkpoint-1000`.
-pub fn below(folder: &Path) -> Vec<String> {
+pub(super) fn below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     models(folder, "", DEPTH, &mut found);
     found.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
@@ -69,7 +69,7 @@ fn in_a_folder(id: &str) -> bool {
 
 /// The error of a query to the hub for `id`, with the information that there is no such folder, and
 /// a suggestion.
-pub fn told(id: &str, error: Error) -> Error {
+pub(super) fn told(id: &str, error: Error) -> Error {
     if !matches!(error.kind, Kind::NotFound | Kind::Io | Kind::Auth) {
         return error;
     }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::outside::shown;
 
 /// A format, with advice if it is not supported.
-pub struct Foreign {
+pub(super) struct Foreign {
     /// The name with its article, as in "x.pt is a PyTorch file".
     pub what: &'static str,
     /// The possible first bytes of such files.
@@ -29,7 +29,7 @@ pub struct Foreign {
     archived: bool,
 }
 
-pub const UNPACK: &str = "unpack it and name the file in it";
+pub(super) const UNPACK: &str = "unpack it and name the file in it";
 const SAVE: &str = "save or convert it as plain text (UTF-8)";
 const EXPORT: &str = "write its texts to a Parquet, JSON Lines or CSV file";
 const IDS: &str = "token ids can be given as safetensors or JSON, under `ids`";
@@ -50,7 +50,7 @@ pub const TELLING: u64 = 4096;
 
 /// All known formats. If a folder has several kinds of weights, the first one in this order is
 /// reported.
-pub static FORMATS: &[Foreign] = &[
+pub(super) static FORMATS: &[Foreign] = &[
     // The upper bytes of the header's length, and the header. It comes first, because the lower
     // bytes are arbitrary.
     format("a safetensors file", &[], &["safetensors"])
@@ -235,7 +235,7 @@ fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
 
 /// The format and advice if a file is given as a text and is not one, by its first bytes and,
 /// unless the user has named a format, by its name.
-pub fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(super) fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
     let found = told(name.map_or("", |name| name.unpacked.as_str()), head)?;
     Some((found.what, found.as_text?))
 }
@@ -248,13 +248,13 @@ pub fn known_as(path: &str, head: &[u8]) -> Option<&'static str> {
 }
 
 /// The format of weights other than safetensors that a file name indicates.
-pub fn of_weights(path: &str) -> Option<&'static Foreign> {
+pub(super) fn of_weights(path: &str) -> Option<&'static Foreign> {
     let name = Name::of(path);
     [&name.unpacked, &name.file].into_iter().filter_map(|file| by_name(file)).find(|format| format.as_weights.is_some())
 }
 
 /// The format of a file that is given as the folder of a model.
-pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
+pub(super) fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     let file = Name::of(path).file;
     told(&file, head).or_else(|| by_name(&file))
 }
@@ -323,7 +323,7 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
 }
 
 /// The error of a model's JSON file that begins like another format; None if it may be JSON.
-pub fn no_json(file: &str, data: &[u8]) -> Option<Error> {
+pub(super) fn no_json(file: &str, data: &[u8]) -> Option<Error> {
     if let Some(error) = pointer(file, data) {
         return Some(error);
     }

@@ -15,7 +15,7 @@ use crate::suggest;
 
 /// The layout of documents in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// One text, or several with separators between them.
     Plain,
     /// A JSON object on every line.
@@ -35,7 +35,7 @@ pub enum Format {
 
 impl Format {
     /// The name for messages.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "a plain text",
             Self::JsonLines => "JSON Lines",
@@ -58,7 +58,7 @@ const PARQUET: &[u8] = b"PAR1";
 /// # Errors
 /// `unsupported` for an unsupported format, `not_found` for a pointer in place of the file,
 /// `bad_argument` if name and content disagree.
-pub fn judge(
+pub(super) fn judge(
     name: &str,
     head: &[u8],
     whole: bool,
@@ -193,7 +193,7 @@ fn is_json(head: &[u8], whole: bool) -> bool {
 }
 
 /// The error for a missing column, with the existing ones.
-pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
+pub(super) fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
     /// The largest number of columns in a message, and of characters in a name.
     const LISTED: usize = 12;
     const LONGEST: usize = 40;

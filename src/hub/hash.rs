@@ -14,7 +14,7 @@ const READ: usize = 1 << 20;
 
 /// The hash of a file's content in lower-case hexadecimal digits. It is safe as a file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hash {
+pub(super) enum Hash {
     /// SHA-256 of the bytes, 64 digits, for files that the hub stores outside of git.
     Sha256(String),
     /// The hash of a git blob, 40 digits: SHA-1 of `blob <length>\0` and the bytes.
@@ -23,7 +23,7 @@ pub enum Hash {
 
 impl Hash {
     /// Parses an ETag without quotes, or the name of a blob. None if it is neither kind of hash.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         match text.len() {
             64 if is_hex(text, 64) => Some(Self::Sha256(text.to_string())),
             40 if is_hex(text, 40) => Some(Self::Git(text.to_string())),
@@ -31,14 +31,14 @@ impl Hash {
         }
     }
 
-    pub fn digits(&self) -> &str {
+    pub(super) fn digits(&self) -> &str {
         match self {
             Self::Sha256(digits) | Self::Git(digits) => digits,
         }
     }
 
     /// Its name in a sentence.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Sha256(_) => "SHA-256",
             Self::Git(_) => "git hash",
@@ -46,7 +46,7 @@ impl Hash {
     }
 
     /// A hasher of the same kind for a file of `bytes` bytes.
-    pub fn hasher(&self, bytes: u64) -> Hasher {
+    pub(super) fn hasher(&self, bytes: u64) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
             Self::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {bytes}\0"))),
@@ -54,7 +54,7 @@ impl Hash {
     }
 
     /// The hash of the same kind of other data, in digits.
-    pub fn same_of(&self, data: &[u8]) -> String {
+    pub(super) fn same_of(&self, data: &[u8]) -> String {
         let mut hasher = self.hasher(data.len() as u64);
         hasher.update(data);
         hasher.digits()
@@ -62,7 +62,7 @@ impl Hash {
 
     /// True if the file at `path` has this content. `read` is called with the number of bytes read,
     /// and may stop it.
-    pub fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
+    pub(super) fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
         let Ok(mut file) = outside::open(path) else { return Ok(false) };
         let Ok(metadata) = file.metadata() else { return Ok(false) };
         let (mut hasher, mut buffer) = (self.hasher(metadata.len()), vec![0; READ]);
@@ -80,20 +80,20 @@ impl Hash {
     }
 }
 
-pub enum Hasher {
+pub(super) enum Hasher {
     Sha256(Sha256),
     Git(Sha1),
 }
 
 impl Hasher {
-    pub fn update(&mut self, data: &[u8]) {
+    pub(super) fn update(&mut self, data: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(data),
             Self::Git(hasher) => hasher.update(data),
         }
     }
 
-    pub fn digits(self) -> String {
+    pub(super) fn digits(self) -> String {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),

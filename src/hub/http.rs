@@ -58,7 +58,7 @@ const THREADS: usize = 2;
 const KEPT: Duration = Duration::from_secs(1 << 30);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// The hint for an answer that makes no sense.
-pub const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
+pub(super) const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
 
 /// The process's runtime for everything that waits for the network.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -90,12 +90,12 @@ fn runtime() -> &'static Runtime {
     RUNTIME.get().expect("`Http::new` has started it")
 }
 
-pub fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
+pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
     runtime().spawn(work).abort_handle()
 }
 
 /// Runs `work` on the runtime and waits for it, or for an interruption by the user.
-pub fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(super) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let (done, result) = channel();
     let task = spawn(async move {
         let _ = done.send(work.await);
@@ -115,7 +115,7 @@ pub fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 's
     }
 }
 
-pub struct Http {
+pub(super) struct Http {
     client: Client,
     endpoint: Url,
     token: Option<Secret>,
@@ -125,7 +125,7 @@ pub struct Http {
 impl Http {
     /// # Errors
     /// `bad_argument` if `HF_ENDPOINT` is not an address, `io` if the system allows no threads.
-    pub fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         start()?;
         let text = environment::endpoint();
         let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
@@ -149,22 +149,22 @@ impl Http {
     }
 
     /// The same client for optional answers.
-    pub fn hurried(self) -> Self {
+    pub(super) fn hurried(self) -> Self {
         Self { stall: self.stall.min(HURRIED), ..self }
     }
 
     /// An address of the hub itself; `path` begins with a slash.
-    pub fn url(&self, path: &str) -> Url {
+    pub(super) fn url(&self, path: &str) -> Url {
         let base = self.endpoint.as_str().trim_end_matches('/');
         Url::parse(&format!("{base}{path}")).expect("a path behind a valid address is valid")
     }
 
-    pub fn is_hub(&self, url: &Url) -> bool {
+    pub(super) fn is_hub(&self, url: &Url) -> bool {
         url.origin() == self.endpoint.origin()
     }
 
     /// Sends one request and receives the head of its answer. Redirects are not followed.
-    pub async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
+    pub(super) async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
         let mut request = self.client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
@@ -188,7 +188,7 @@ impl Http {
     }
 
     /// Follows redirects within the hub. An answer that leads to another host is returned as it is.
-    pub async fn send_within(&self, method: Method, url: Url) -> Attempt<Answer> {
+    pub(super) async fn send_within(&self, method: Method, url: Url) -> Attempt<Answer> {
         let mut url = url;
         for _ in 0..MAX_REDIRECTS {
             let response = self.send(method.clone(), &url, None).await?;
@@ -221,7 +221,7 @@ impl Http {
     /// # Errors
     /// `io` if there are more pages or bytes than any list has, or if a page links to an earlier
     /// one.
-    pub fn json<T: DeserializeOwned + Send + 'static>(
+    pub(super) fn json<T: DeserializeOwned + Send + 'static>(
         self: &Arc<Self>,
         path: &str,
         doing: &str,
@@ -284,7 +284,7 @@ impl Http {
     }
 
     /// The meaning of a status that is not a success.
-    pub fn trouble(&self, response: &Response) -> Trouble {
+    pub(super) fn trouble(&self, response: &Response) -> Trouble {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let hub = self.is_hub(response.url());
         match status {
@@ -297,7 +297,7 @@ impl Http {
     }
 }
 
-pub struct Answer {
+pub(super) struct Answer {
     pub response: Response,
     /// The other host that a redirect leads to.
     pub elsewhere: Option<Url>,
@@ -346,7 +346,7 @@ fn given_up() -> MutexGuard<'static, Option<Instant>> {
 }
 
 /// Counts attempts without progress and waits between them, about twice as long each time.
-pub struct Patience {
+pub(super) struct Patience {
     attempts: u32,
     /// The largest total of waits that servers ask for.
     most_waited: Duration,
@@ -363,17 +363,17 @@ impl Default for Patience {
 
 impl Patience {
     /// For data that probably does not exist.
-    pub fn brief() -> Self {
+    pub(super) fn brief() -> Self {
         Self { attempts: 3, most_waited: Duration::from_secs(30), ..Self::default() }
     }
 
     /// For optional data: one attempt.
-    pub fn once() -> Self {
+    pub(super) fn once() -> Self {
         Self { attempts: 1, most_waited: Duration::ZERO, ..Self::default() }
     }
 
     /// Resets the count of failures, because something has arrived.
-    pub fn progress(&mut self) {
+    pub(super) fn progress(&mut self) {
         (self.failures, self.rate_waits, self.waited) = (0, 0, Duration::ZERO);
     }
 
@@ -382,7 +382,7 @@ impl Patience {
     /// # Errors
     /// `io` after too many attempts without progress, or if the server asks for an unreasonable
     /// wait.
-    pub async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
+    pub(super) async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
         let Some(after) = after else {
             self.failures += 1;
             let hopeless = given_up().is_some_and(|since| since.elapsed() < HOPELESS);

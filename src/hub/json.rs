@@ -22,7 +22,7 @@ const KEYS_DEPTH: usize = 2;
 const HINT_LINES: &str = "every line is a JSON object such as {\"text\": \"…\"}; `column` names another key";
 
 /// The texts in a column of JSON values. Values without one (missing key, null, NaN) are skipped.
-pub struct Texts {
+pub(super) struct Texts {
     name: String,
     column: String,
     values: Box<dyn Iterator<Item = Result<Value>> + Send>,
@@ -36,7 +36,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    pub fn new(name: &str, column: &str, values: impl Iterator<Item = Result<Value>> + Send + 'static) -> Self {
+    pub(super) fn new(name: &str, column: &str, values: impl Iterator<Item = Result<Value>> + Send + 'static) -> Self {
         let (name, column) = (name.to_string(), column.to_string());
         let (ready, columns) = (VecDeque::new(), Vec::new());
         Self { name, column, values: Box::new(values), ready, rows: 0, found: false, columns }

@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::interrupt_requested;
 
-pub const HINT_ARRAY: &str = "expected an array of texts or of objects such as {\"text\": \"…\"}; `column` names another key, and \
+pub(super) const HINT_ARRAY: &str = "expected an array of texts or of objects such as {\"text\": \"…\"}; `column` names another key, and \
                           format: \"text\" reads the file as plain text";
 
 /// The position of a value in its file, from 1.
 #[derive(Clone, Copy)]
-pub enum Place {
+pub(super) enum Place {
     Line(u64),
     Item(u64),
 }
@@ -30,7 +30,7 @@ impl fmt::Display for Place {
 }
 
 /// A JSON value as it is written in a file.
-pub struct Value {
+pub(super) struct Value {
     pub place: Place,
     pub bytes: Vec<u8>,
     /// True if the file contains nothing else.
@@ -81,14 +81,14 @@ impl Scan {
 }
 
 /// Properties of the first value of a text.
-pub struct First {
+pub(super) struct First {
     /// Number of line ends in it.
     pub lines: usize,
     /// Its end, if it has one.
     pub end: Option<usize>,
 }
 
-pub fn first_value(text: &[u8]) -> First {
+pub(super) fn first_value(text: &[u8]) -> First {
     let (mut scan, mut lines) = (Scan::default(), 0);
     for (at, byte) in text.iter().enumerate() {
         match scan.step(*byte) {
@@ -101,7 +101,7 @@ pub fn first_value(text: &[u8]) -> First {
 }
 
 /// The values of a stream: one after another, or the items of an array.
-pub struct Values {
+pub(super) struct Values {
     name: String,
     reader: BufReader<Bytes>,
     array: bool,
@@ -111,7 +111,7 @@ pub struct Values {
 }
 
 impl Values {
-    pub fn new(name: &str, reader: Bytes, array: bool) -> Self {
+    pub(super) fn new(name: &str, reader: Bytes, array: bool) -> Self {
         let reader = BufReader::with_capacity(SLICE, reader);
         Self { name: name.to_string(), reader, array, line: 1, items: 0, ended: false }
     }
@@ -220,6 +220,6 @@ impl Iterator for Values {
 
 /// The text with null in place of NaN and the infinities, which Python writes and JSON does not
 /// have. None if there are none.
-pub fn without_nan(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn without_nan(text: &[u8]) -> Option<Vec<u8>> {
     outside::json::replaced_no_numbers(text, |_| "null".to_string())
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
 /// The consecutive pieces of one text. A blank text has none.
-pub struct Slices {
+pub(super) struct Slices {
     path: String,
     reader: BufReader<Bytes>,
     /// The first bytes of a character that continues in the next piece.
@@ -23,7 +23,7 @@ pub struct Slices {
 }
 
 impl Slices {
-    pub fn new(path: &str, text: Bytes) -> Self {
+    pub(super) fn new(path: &str, text: Bytes) -> Self {
         let reader = BufReader::with_capacity(SLICE, text);
         Self { path: path.to_string(), reader, rest: Vec::new(), blank: true }
     }
@@ -82,7 +82,7 @@ fn too_long(path: &str) -> Error {
 
 /// The position of a document in its text.
 #[derive(Clone, Copy)]
-pub struct Spot {
+pub(super) struct Spot {
     offset: u64,
     bytes: u32,
     /// Number of documents before it, including blank ones.
@@ -144,18 +144,24 @@ impl Iterator for Split {
 }
 
 /// The parts between separators, with their positions.
-pub type Parts = Box<dyn Iterator<Item = Result<(Spot, Vec<u8>)>> + Send>;
+pub(super) type Parts = Box<dyn Iterator<Item = Result<(Spot, Vec<u8>)>> + Send>;
 
 /// A random order, and a reader of parts from the uncompressed file, in which the text begins at a
 /// byte.
-pub struct Shuffled {
+pub(super) struct Shuffled {
     pub random: ChaCha8Rng,
     pub read: ReadRange,
     pub begin: u64,
 }
 
 /// The parts between `separator`s. Blank parts are left out if `dense`.
-pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Option<Shuffled>) -> Result<Parts> {
+pub(super) fn parts(
+    path: &str,
+    text: Bytes,
+    separator: &str,
+    dense: bool,
+    shuffled: Option<Shuffled>,
+) -> Result<Parts> {
     let blank = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty());
     let kept = move |item: &Result<(Spot, Vec<u8>)>| !(dense && item.as_ref().is_ok_and(|(_, bytes)| blank(bytes)));
     let parts = Split::new(path, text, separator).filter(kept);
@@ -175,14 +181,14 @@ pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Op
 }
 
 /// The documents between separators.
-pub fn between(path: &str, parts: Parts) -> Texts {
+pub(super) fn between(path: &str, parts: Parts) -> Texts {
     let name = path.to_string();
     let text = move |bytes| String::from_utf8(bytes).map_err(|_| not_text(&name));
     Box::new(parts.map(move |part| text(part?.1).map(|text| text.trim().to_string())))
 }
 
 /// The lines of JSON Lines.
-pub fn values(parts: Parts) -> impl Iterator<Item = Result<Value>> + Send {
+pub(super) fn values(parts: Parts) -> impl Iterator<Item = Result<Value>> + Send {
     parts.map(|part| {
         let (spot, bytes) = part?;
         Ok(Value { place: Place::Line(u64::from(spot.index) + 1), bytes, alone: false })

@@ -4,7 +4,7 @@
 use super::file_name::{Name, PLAIN};
 
 /// A kind of markup.
-pub struct Markup {
+pub(super) struct Markup {
     pub what: &'static str,
     /// Beginnings of such files after whitespace, in lower case.
     begins: &'static [&'static str],
@@ -65,7 +65,7 @@ const OTHER: Markup = Markup { what: "markup", begins: &["<!--"], elements: &[],
 const WITH_HTML: &[&str] = &["md", "markdown", "mdx"];
 
 /// The kind of markup of the file `name` with this beginning, if any.
-pub fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
+pub(super) fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
     let head = String::from_utf8_lossy(head);
     let begin = head.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let lower: String = begin.chars().take(40).map(|c| c.to_ascii_lowercase()).collect();

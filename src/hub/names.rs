@@ -8,18 +8,18 @@ const PATH: usize = 1024;
 const PART: usize = 255;
 
 /// Digits of a hash as git and the hub write it.
-pub fn is_hex(text: &str, digits: usize) -> bool {
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A commit of a repository: 40 hexadecimal digits.
-pub fn is_commit(text: &str) -> bool {
+pub(super) fn is_commit(text: &str) -> bool {
     is_hex(text, 40)
 }
 
 /// The path of a file inside a repository: relative and of ordinary parts only, so that it cannot
 /// leave a folder.
-pub fn is_file_path(path: &str) -> bool {
+pub(super) fn is_file_path(path: &str) -> bool {
     let ordinary = |part: &str| {
         let one = Path::new(part).components().eq([Component::Normal(part.as_ref())]);
         one && part.len() <= PART && !part.chars().any(|c| c.is_control() || c == '\\')
@@ -28,7 +28,7 @@ pub fn is_file_path(path: &str) -> bool {
 }
 
 /// A branch, tag, commit or reference such as `refs/pr/1`. It becomes a file name in the cache.
-pub fn is_revision(text: &str) -> bool {
+pub(super) fn is_revision(text: &str) -> bool {
     text.len() <= PART && is_file_path(text)
 }
 

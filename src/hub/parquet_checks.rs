@@ -118,7 +118,7 @@ impl Thrift<'_> {
 }
 
 /// True if the groups of a footer's schema have the declared number of members and a limited depth.
-pub fn schema_fits(footer: &[u8]) -> bool {
+pub(super) fn schema_fits(footer: &[u8]) -> bool {
     let mut members = Vec::new();
     let read = Thrift(footer).fields(MAX_DEPTH, |thrift, id, kind| {
         if (id, kind) != (2, LIST) {
@@ -203,7 +203,7 @@ impl PageHeader {
 
 /// The declared uncompressed size of the pages of a column chunk; None if they do not fit the chunk
 /// or are too large.
-pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
+pub(super) fn unpacked(mut chunk: &[u8]) -> Option<u64> {
     let mut sum = 0;
     while !chunk.is_empty() {
         let (header, rest) = PageHeader::read(chunk)?;
@@ -214,7 +214,7 @@ pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
 }
 
 /// The compressed pages of a column chunk, from the next one on.
-pub struct Packed {
+pub(super) struct Packed {
     pub chunk: Bytes,
     pub compression: Compression,
 }
@@ -268,7 +268,7 @@ impl Write for Counted {
 }
 
 /// The pages of a text column, each with a plausible count.
-pub struct Pages {
+pub(super) struct Pages {
     pub pages: Box<dyn PageReader>,
     pub packed: Packed,
     /// True if rows may have no text.

@@ -99,7 +99,7 @@ impl ChunkReader for Windows {
     }
 }
 
-pub struct TextColumn {
+pub(super) struct TextColumn {
     name: String,
     windows: Windows,
     file: SerializedFileReader<Windows>,
@@ -112,7 +112,7 @@ impl TextColumn {
     /// # Errors
     /// `corrupt` if it is not a Parquet file, `not_found` if the column does not exist,
     /// `unsupported` if it does not contain texts.
-    pub fn open(name: &str, bytes: u64, column: &str, read: ReadRange) -> Result<Self> {
+    pub(super) fn open(name: &str, bytes: u64, column: &str, read: ReadRange) -> Result<Self> {
         let windows = Windows { read, bytes, open: Arc::default() };
         if bytes < END {
             return Err(damaged(name, "too short for a Parquet file"));
@@ -155,13 +155,13 @@ impl TextColumn {
         Ok(Self { name: name.to_string(), windows, file, column: found })
     }
 
-    pub fn num_groups(&self) -> usize {
+    pub(super) fn num_groups(&self) -> usize {
         self.file.num_row_groups()
     }
 
     /// The texts of one row group, in random order if there is a generator. Rows without a text are
     /// left out. In file order they are decoded a few at a time.
-    pub fn group(&self, group: usize, random: Option<ChaCha8Rng>) -> Result<Texts> {
+    pub(super) fn group(&self, group: usize, random: Option<ChaCha8Rng>) -> Result<Texts> {
         let mut rows = self.rows(group)?;
         let Some(mut random) = random else { return Ok(Box::new(rows)) };
         if rows.unpacked > MAX_SHUFFLED {

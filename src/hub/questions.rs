@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 const QUESTIONS: usize = 32;
 
 /// Queries the hub for several files. One answer per name.
-pub fn resolve_all<'a>(
+pub(super) fn resolve_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,
@@ -22,7 +22,7 @@ pub fn resolve_all<'a>(
 }
 
 /// The same with another `Patience`.
-pub fn ask_all<'a>(
+pub(super) fn ask_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,

@@ -21,7 +21,7 @@ use crate::progress::interrupt_requested;
 
 /// Limits of a single request and of all requests together.
 #[derive(Clone, Copy)]
-pub struct Limits {
+pub(super) struct Limits {
     /// The largest request in bytes: small enough that the first of many arrives soon, large enough
     /// to hide the latency.
     piece: u64,
@@ -31,12 +31,12 @@ pub struct Limits {
 
 impl Limits {
     /// With 50 ms latency and 80 MB/s per connection, enough for a link of 1 GB/s and more.
-    pub const STREAM: Self = Self { piece: 8 << 20, in_flight: 24 };
+    pub(super) const STREAM: Self = Self { piece: 8 << 20, in_flight: 24 };
     /// Data in flight is lost if a download is interrupted.
-    pub const DOWNLOAD: Self = Self { piece: 4 << 20, in_flight: 16 };
+    pub(super) const DOWNLOAD: Self = Self { piece: 4 << 20, in_flight: 16 };
 
     /// The most bytes in flight or unread in memory.
-    pub const fn budget(self) -> u64 {
+    pub(super) const fn budget(self) -> u64 {
         self.piece * self.in_flight as u64
     }
 }
@@ -128,7 +128,7 @@ impl Board {
     }
 }
 
-pub struct Ranges {
+pub(super) struct Ranges {
     http: Arc<Http>,
     files: Vec<Arc<RemoteFile>>,
     limits: Limits,
@@ -137,7 +137,7 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    pub fn new(http: Arc<Http>, files: Vec<Arc<RemoteFile>>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(http: Arc<Http>, files: Vec<Arc<RemoteFile>>, limits: Limits) -> Arc<Self> {
         Arc::new(Self { http, files, limits, board: Mutex::default(), changed: Condvar::new() })
     }
 
@@ -146,7 +146,7 @@ impl Ranges {
     }
 
     /// Announces ranges, each of which will be read once.
-    pub fn expect(self: &Arc<Self>, tag: Tag, announcement: Announcement) {
+    pub(super) fn expect(self: &Arc<Self>, tag: Tag, announcement: Announcement) {
         let Announcement { order, max_gap, ranges } = announcement;
         let mut board = self.board();
         for (file, range, announced) in joined(ranges, max_gap) {
@@ -162,7 +162,7 @@ impl Ranges {
         self.start_some(&mut board);
     }
 
-    pub fn forget(self: &Arc<Self>, tags: &[Tag]) {
+    pub(super) fn forget(self: &Arc<Self>, tags: &[Tag]) {
         let mut board = self.board();
         for tag in tags {
             for id in board.tags.get(tag).cloned().unwrap_or_default() {
@@ -213,7 +213,7 @@ impl Ranges {
     }
 
     /// Fills `buffer` from byte `offset` of a file. Unannounced data is fetched immediately.
-    pub fn read(self: &Arc<Self>, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    pub(super) fn read(self: &Arc<Self>, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let end = offset + buffer.len() as u64;
         if end > self.files[file].bytes {
             return Err(self.files[file].changed());

@@ -11,7 +11,7 @@ use crate::plain::plain;
 /// The largest number of characters of the hub's message that are shown.
 const WORDS: usize = 300;
 
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The hub rejects the token, with this message.
     BadToken(String),
     /// A private repository looks like a missing one to users without access.
@@ -30,7 +30,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The meaning of an answer with this status, to a request with a token if `with_token`.
-    pub fn of(status: u16, headers: &HeaderMap, with_token: bool) -> Self {
+    pub(super) fn of(status: u16, headers: &HeaderMap, with_token: bool) -> Self {
         let header =
             |name: &str| plain(headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default(), WORDS);
         let (message, code, request) = (header("X-Error-Message"), header("X-Error-Code"), header("X-Request-Id"));
@@ -56,7 +56,7 @@ impl Refusal {
 
 /// The error for a refusal. `doing` is, for example, `model "owner/name": fetching FILE from the
 /// hub`.
-pub fn error(doing: &str, refusal: Refusal) -> Error {
+pub(super) fn error(doing: &str, refusal: Refusal) -> Error {
     let auth = |problem: &str| Error::new(Kind::Auth, format!("{doing}: {problem}"));
     let missing = |problem: &str| Error::not_found(format!("{doing}: {problem}"));
     let io = |problem: &str| Error::new(Kind::Io, format!("{doing}: {problem}"));

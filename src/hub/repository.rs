@@ -35,7 +35,7 @@ const LOOKED_AT_FIRST: u64 = 64 << 20;
 type Chosen = (Vec<String>, Option<String>);
 
 /// The folder of a snapshot and its commit.
-pub struct Located {
+pub(super) struct Located {
     pub folder: PathBuf,
     pub revision: String,
     /// A note for the user about the choice of files.
@@ -50,7 +50,7 @@ pub struct Located {
 /// `not_found` if the model, the revision or a needed file does not exist; `corrupt` if received
 /// data is not what the hub announces; `unsupported` for weights in another format; `io` if the hub
 /// does not answer and the cache is incomplete; and the errors of `check`.
-pub fn locate(
+pub(super) fn locate(
     address: &Arc<Address>,
     revision: Option<&str>,
     progress: &dyn Progress,
@@ -83,7 +83,7 @@ pub fn locate(
 }
 
 /// The last known commit of `revision`, if all of its files are cached.
-pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
+pub(super) fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
     let revision = revision.unwrap_or("main");
     check_revision(address, revision)?;
     let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
@@ -98,7 +98,7 @@ pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Sn
 }
 
 /// Reports once per commit that the cache is used because the hub does not answer.
-pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dyn Progress) {
+pub(super) fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dyn Progress) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let (told, commit) = (address.told(), &snapshot.commit);
     if TOLD.lock().expect("no panic under this lock").insert(format!("{told} {commit}")) {
@@ -108,7 +108,7 @@ pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dy
 }
 
 /// The bytes of a small file on this computer.
-pub fn small(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn small(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, SMALL_FILE)
         .map(outside::without_bom)
         .map_err(|e| outside::unreadable(path, &e, "is the folder that of a model?"))
@@ -174,7 +174,7 @@ fn and(damaged: Error, problem: &str, address: &Address) -> Error {
 }
 
 /// The reason why the hub does not answer, without the name of the requested file.
-pub fn problem(error: &Error, address: &Address) -> String {
+pub(super) fn problem(error: &Error, address: &Address) -> String {
     error.message.strip_prefix(&format!("{}: ", address.told())).unwrap_or(&error.message).to_string()
 }
 

@@ -24,18 +24,18 @@ const LARGEST_FILE: u64 = 1 << 40;
 /// The largest number of characters in a part of an id.
 const LONGEST_NAME: usize = 128;
 /// The forms of model ids.
-pub const MODEL_IDS: &str =
+pub(super) const MODEL_IDS: &str =
     "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepositoryKind {
+pub(super) enum RepositoryKind {
     Model,
     Dataset,
 }
 
 /// A repository on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub(super) struct Address {
     pub kind: RepositoryKind,
     /// `owner/name`; for the oldest models and datasets `name`, which the hub redirects to the
     /// current one.
@@ -44,7 +44,7 @@ pub struct Address {
 
 impl Address {
     /// None if `id` has neither the form `owner/name` nor that of a name such as `gpt2`.
-    pub fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
+    pub(super) fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
         let fits = match id.split_once('/') {
             Some((owner, name)) => is_name(owner) && is_name(name),
             None => is_name(id) && !is_file_name(id),
@@ -53,12 +53,12 @@ impl Address {
     }
 
     /// True if it has no owner, so that it may be a misspelt folder.
-    pub fn is_bare(&self) -> bool {
+    pub(super) fn is_bare(&self) -> bool {
         !self.id.contains('/')
     }
 
     /// The error of the first query about it. For a name without an owner a folder may be meant.
-    pub fn unknown(&self, error: Error) -> Error {
+    pub(super) fn unknown(&self, error: Error) -> Error {
         if !self.is_bare() || self.kind != RepositoryKind::Model || !matches!(error.kind, Kind::NotFound | Kind::Io) {
             return error;
         }
@@ -74,34 +74,34 @@ impl Address {
     }
 
     /// The API path of a revision.
-    pub fn api_path(&self, revision: &str) -> String {
+    pub(super) fn api_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/revision/{}", self.id, encoded(revision, ""))
     }
 
     /// The API path that lists a folder.
-    pub fn tree_path(&self, commit: &str, folder: &str) -> String {
+    pub(super) fn tree_path(&self, commit: &str, folder: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{commit}/{}?recursive=true", self.id, encoded(folder, ""))
     }
 
     /// The API path that lists the top folder of a revision.
-    pub fn root_path(&self, revision: &str) -> String {
+    pub(super) fn root_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
     }
 
     /// The API path that lists the open pull requests of one author.
-    pub fn requests_path(&self, author: &str) -> String {
+    pub(super) fn requests_path(&self, author: &str) -> String {
         format!("/api/models/{}/discussions?type=pull_request&status=open&author={author}", self.id)
     }
 
     /// A description for messages.
-    pub fn doing(&self, file: &str) -> String {
+    pub(super) fn doing(&self, file: &str) -> String {
         format!("{}: fetching {file} from the hub", self.told())
     }
 
-    pub fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "dataset" } else { "model" };
         format!("{kind} \"{}\"", self.id)
     }
@@ -122,12 +122,12 @@ fn is_name(part: &str) -> bool {
 }
 
 /// Percent-encodes all but letters, digits, `-._~` and `kept`.
-pub fn encoded(text: &str, kept: &str) -> String {
+pub(super) fn encoded(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
     text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-pub struct RemoteFile {
+pub(super) struct RemoteFile {
     pub address: Arc<Address>,
     pub commit: String,
     pub name: String,
@@ -138,7 +138,7 @@ pub struct RemoteFile {
 }
 
 #[derive(Clone)]
-pub struct Place {
+pub(super) struct Place {
     pub url: Url,
     /// Number of times that the file was resolved.
     pub generation: u32,
@@ -159,7 +159,7 @@ impl RemoteFile {
     /// # Errors
     /// `bad_argument` if `revision` or `name` cannot be part of a path, `io` if the answer contains
     /// invalid names, and the hub's refusals.
-    pub async fn resolve(
+    pub(super) async fn resolve(
         http: &Http,
         address: &Arc<Address>,
         revision: &str,
@@ -179,15 +179,15 @@ impl RemoteFile {
     }
 
     /// SHA-256 of the whole file as the hub announces it.
-    pub fn announced_sha256(&self) -> Option<String> {
+    pub(super) fn announced_sha256(&self) -> Option<String> {
         matches!(self.hash, Hash::Sha256(_)).then(|| self.hash.digits().to_string())
     }
 
-    pub fn doing(&self) -> String {
+    pub(super) fn doing(&self) -> String {
         self.address.doing(&self.name)
     }
 
-    pub async fn place(&self) -> Place {
+    pub(super) async fn place(&self) -> Place {
         self.place.lock().await.clone()
     }
 
@@ -195,7 +195,7 @@ impl RemoteFile {
     ///
     /// # Errors
     /// `corrupt` if the file has changed.
-    pub async fn resolve_again(&self, http: &Http, generation: u32) -> Result<()> {
+    pub(super) async fn resolve_again(&self, http: &Http, generation: u32) -> Result<()> {
         let mut place = self.place.lock().await;
         if place.generation != generation {
             return Ok(());
@@ -210,7 +210,7 @@ impl RemoteFile {
 
     /// Checks that an answer belongs to the same version of the file as earlier answers of the same
     /// address.
-    pub async fn check_version(&self, generation: u32, headers: &HeaderMap) -> Result<()> {
+    pub(super) async fn check_version(&self, generation: u32, headers: &HeaderMap) -> Result<()> {
         let Some(version) = headers.get("ETag").and_then(|value| value.to_str().ok()).map(plain_etag) else {
             return Ok(());
         };
@@ -227,20 +227,20 @@ impl RemoteFile {
     }
 
     /// The error of bytes whose hash `found` is not the announced one.
-    pub fn damaged(&self, found: &str, hint: &str) -> Error {
+    pub(super) fn damaged(&self, found: &str, hint: &str) -> Error {
         let (kind, announced) = (self.hash.kind(), self.hash.digits());
         Error::corrupt(format!("{}: the bytes have the {kind} {found}, the hub announces {announced}", self.doing()))
             .hint(hint)
     }
 
-    pub fn changed(&self) -> Error {
+    pub(super) fn changed(&self) -> Error {
         Error::corrupt(format!("{}: the file has changed on the hub while it was read", self.doing()))
             .hint("run again; give `revision` a commit to read the same files every time")
     }
 }
 
 /// Checks that a revision is valid in requests and as a file name of the cache.
-pub fn check_revision(address: &Address, revision: &str) -> Result<()> {
+pub(super) fn check_revision(address: &Address, revision: &str) -> Result<()> {
     if is_revision(revision) {
         return Ok(());
     }

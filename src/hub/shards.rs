@@ -24,7 +24,7 @@ pub struct Layout {
 pub const SAFETENSORS: Layout = Layout { single: "model.safetensors", index: "model.safetensors.index.json" };
 pub const PYTORCH: Layout = Layout { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json" };
 /// In the order of precedence.
-pub const LAYOUTS: [Layout; 2] = [SAFETENSORS, PYTORCH];
+pub(super) const LAYOUTS: [Layout; 2] = [SAFETENSORS, PYTORCH];
 
 /// Endings of PyTorch files.
 const PYTORCH_ENDINGS: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
@@ -38,7 +38,7 @@ pub fn is_pytorch(name: &str) -> bool {
 const MOST: usize = 4096;
 
 /// The error of a folder or repository in which nothing holds weights.
-pub fn nothing(place: &str, below: &[String]) -> Error {
+pub(super) fn nothing(place: &str, below: &[String]) -> Error {
     if let Some(error) = only_below(place, below) {
         return error;
     }
@@ -48,7 +48,7 @@ pub fn nothing(place: &str, below: &[String]) -> Error {
 }
 
 /// The error of a folder that holds no model, but folders with some.
-pub fn only_below(place: &str, below: &[String]) -> Option<Error> {
+pub(super) fn only_below(place: &str, below: &[String]) -> Option<Error> {
     let last = below.last()?;
     let folders = match below {
         [one] => format!("in its folder {}", plain(one, 200)),

@@ -11,10 +11,10 @@ use super::shards::nothing;
 use crate::error::{Error, Result};
 
 /// The largest size in bytes of a file that is read whole: a configuration, an index, a tokenizer.
-pub const SMALL_FILE: u64 = 64 << 20;
+pub(super) const SMALL_FILE: u64 = 64 << 20;
 
 /// The error of a larger file; `what` is "reading FILE" or similar.
-pub fn too_large(what: &str, bytes: u64) -> Error {
+pub(super) fn too_large(what: &str, bytes: u64) -> Error {
     let message = format!("{what}: {bytes} bytes, more than the {} MB that such a file may have", SMALL_FILE >> 20);
     Error::corrupt(message).hint("is it what its name says? weights belong into safetensors files")
 }

@@ -12,7 +12,7 @@ const WITHIN: [&str; 5] = ["tree", "blob", "resolve", "raw", "commit"];
 
 /// A repository that is not called by its id.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Meant {
+pub(super) struct Meant {
     pub id: String,
     /// Where it is named and is not the usual one.
     pub revision: Option<String>,
@@ -20,7 +20,7 @@ pub struct Meant {
 
 impl Meant {
     /// What to write instead, with the options that `id` goes with.
-    pub fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         match &self.revision {
             None => format!("the id of it on the hub is {:?}", self.id),
             Some(revision) => {
@@ -33,7 +33,7 @@ impl Meant {
 /// The repository that `text` means: "https://huggingface.co/owner/name/tree/v1",
 /// "hf.co/owner/name", "hf://datasets/owner/name", "owner/name@v1". `None` for an id itself, and
 /// for what means none.
-pub fn meant(kind: RepositoryKind, text: &str) -> Option<Meant> {
+pub(super) fn meant(kind: RepositoryKind, text: &str) -> Option<Meant> {
     let (scheme, rest) =
         text.trim().split_once("://").map_or((None, text.trim()), |(scheme, rest)| (Some(scheme), rest));
     let (scheme, rest) = rest.strip_prefix("git@hf.co:").map_or((scheme, rest), |path| (Some("hf"), path));

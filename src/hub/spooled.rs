@@ -21,7 +21,7 @@ const MAX_SPOOLED: u64 = 4 << 30;
 /// # Errors
 /// `unsupported` for more than 4 GiB or 64 Mi texts, `io` if the disk is full, and the errors of
 /// `texts`.
-pub fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Result<Texts> {
+pub(super) fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Result<Texts> {
     let unwritable = |e: std::io::Error| {
         Error::io(format!("shuffling {name}: writing its texts to a temporary file"), &e)
             .hint("make room there, or name another folder in TMPDIR")

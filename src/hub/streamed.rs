@@ -18,11 +18,11 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside::without_bom;
 
-pub const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 /// The prefix of `place` for models on the hub.
 const SCHEME: &str = "hf://";
 
-pub struct Streamed {
+pub(super) struct Streamed {
     address: Arc<Address>,
     http: Arc<Http>,
     pub commit: String,
@@ -70,18 +70,18 @@ type Chosen = (Vec<Arc<RemoteFile>>, Option<String>);
 impl Streamed {
     /// Queries the commit of `revision`, from which everything is read. If `hurried`, the hub has
     /// one short chance to answer, because there is an alternative.
-    pub fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
+    pub(super) fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
         let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
         Ok(Self::of_commit(address, http, &config.commit))
     }
 
-    pub fn of_commit(address: &Arc<Address>, http: Arc<Http>, commit: &str) -> Self {
+    pub(super) fn of_commit(address: &Arc<Address>, http: Arc<Http>, commit: &str) -> Self {
         Self { address: address.clone(), http, commit: commit.to_string(), opened: OnceLock::new() }
     }
 
     /// The model at a `place`.
-    pub fn at(place: &str) -> Option<Result<Self>> {
+    pub(super) fn at(place: &str) -> Option<Result<Self>> {
         let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@').filter(|(_, commit)| is_commit(commit))?;
         let address = Arc::new(Address::new(RepositoryKind::Model, id)?);
         Some(Http::new().map(|http| Self::of_commit(&address, Arc::new(http), commit)))
@@ -145,7 +145,7 @@ impl Streamed {
     }
 
     /// The error of an index that names so many files, none of which is there.
-    pub fn only_index(&self, index: &str, count: usize) -> Error {
+    pub(super) fn only_index(&self, index: &str, count: usize) -> Error {
         let names = self.listing().unwrap_or_default();
         weight_formats::only_index(&self.address.told(), index, count, &names, |name| self.small(name))
     }
@@ -157,7 +157,7 @@ impl Streamed {
 
 /// Queries the hub for a model's configuration, which shows whether the model exists, and the
 /// commit of `revision`. If `hurried`, there is one attempt.
-pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
+pub(super) fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
     let is_folder =
         address.is_bare() || address.kind == RepositoryKind::Model && folders::nearest(&address.id).is_some();
     let (http, patience): (_, fn() -> Patience) = match (hurried, is_folder) {

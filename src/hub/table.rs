@@ -165,7 +165,7 @@ impl Cells {
 }
 
 /// The texts of a column.
-pub struct Texts {
+pub(super) struct Texts {
     cells: Cells,
     columns: usize,
     column: usize,
@@ -177,7 +177,13 @@ impl Texts {
     ///
     /// # Errors
     /// `not_found` where there is no column of this name.
-    pub fn open(name: &str, head: &[u8], text: Bytes, (delimiter, quoting): (u8, bool), column: &str) -> Result<Self> {
+    pub(super) fn open(
+        name: &str,
+        head: &[u8],
+        text: Bytes,
+        (delimiter, quoting): (u8, bool),
+        column: &str,
+    ) -> Result<Self> {
         let beginning = |delimiter: u8| {
             let text = Box::new(std::io::Cursor::new(head.to_vec()));
             Cells::new(name, text, delimiter, quoting)

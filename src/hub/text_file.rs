@@ -19,12 +19,12 @@ const GROWTH: u64 = 4;
 const LARGEST_PIECE: u64 = 4 << 20;
 
 /// Reads a byte range of the file.
-pub type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
+pub(super) type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
 /// Bytes of a text, one after another.
-pub type Bytes = Box<dyn Read + Send>;
+pub(super) type Bytes = Box<dyn Read + Send>;
 
 #[derive(Clone)]
-pub struct TextFile {
+pub(super) struct TextFile {
     /// The name in messages and results.
     pub name: String,
     pub bytes: u64,
@@ -37,7 +37,7 @@ pub struct TextFile {
 
 impl TextFile {
     /// A file of this machine with its current length: a growing file ends there.
-    pub fn here(path: &str) -> Result<Self> {
+    pub(super) fn here(path: &str) -> Result<Self> {
         let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
         let bytes = file.metadata().map_err(|e| unreadable(path, &e))?.len();
         let name = path.to_string();
@@ -51,19 +51,19 @@ impl TextFile {
     }
 
     /// A file of the hub.
-    pub fn remote(name: String, bytes: u64, read: ReadRange) -> Self {
+    pub(super) fn remote(name: String, bytes: u64, read: ReadRange) -> Self {
         Self { name, bytes, read, largest_piece: LARGEST_PIECE, remote: true }
     }
 
     /// All bytes from the first one on.
-    pub fn stream(&self) -> Stream {
+    pub(super) fn stream(&self) -> Stream {
         Stream { file: self.clone(), at: 0, piece: FIRST_PIECE, data: Vec::new(), used: 0 }
     }
 }
 
 /// The bytes of a file in order. Pieces have the same boundaries every time, so that each is cached
 /// once.
-pub struct Stream {
+pub(super) struct Stream {
     file: TextFile,
     /// The start of the next piece.
     at: u64,
@@ -90,7 +90,7 @@ impl Read for Stream {
 
 /// The error of a file that could not be read. One of ours that has passed through a reader is
 /// kept.
-pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
+pub(super) fn unreadable(path: &str, error: &std::io::Error) -> Error {
     if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return own.clone();
     }

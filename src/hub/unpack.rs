@@ -20,14 +20,14 @@ const SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
 const MAX_WINDOW: u32 = 27;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub(super) enum Packing {
     Gzip,
     Zstd,
 }
 
 impl Packing {
     /// The compression by the first bytes, for any name.
-    pub fn of(first: &[u8]) -> Option<Self> {
+    pub(super) fn of(first: &[u8]) -> Option<Self> {
         let skipped = matches!(first, [0x50..=0x5f, rest @ ..] if rest.starts_with(SKIPPED));
         if first.starts_with(GZIP) {
             Some(Self::Gzip)
@@ -38,7 +38,7 @@ impl Packing {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
@@ -50,7 +50,7 @@ impl Packing {
     /// # Errors
     /// The errors of the library at the start; while reading, an `Error` that describes the problem
     /// of the file.
-    pub fn unpacked(self, name: &str, packed: Bytes) -> std::io::Result<Bytes> {
+    pub(super) fn unpacked(self, name: &str, packed: Bytes) -> std::io::Result<Bytes> {
         let stream: Bytes = match self {
             Self::Gzip => Box::new(Members { member: Some(GzDecoder::new(BufReader::new(packed))) }),
             Self::Zstd => {

@@ -25,7 +25,7 @@ const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"]
 
 /// The reason why a place with these files has no supported weights, if they show it. `small` reads
 /// one of them.
-pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
+pub(super) fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
     if names.iter().any(|name| name == ADAPTER) {
         return Some(adapter(place, small(ADAPTER).ok().flatten()));
     }
@@ -61,7 +61,7 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
 /// Why there are no weights in a place with these files, where an index names `count` files and
 /// none of them is there: the index is that of an adapter's base model, or nobody has fetched the
 /// weights.
-pub fn only_index(
+pub(super) fn only_index(
     place: &str,
     index: &str,
     count: usize,
@@ -113,7 +113,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
 }
 
 /// The error of a file, which begins with `head`, given in place of a folder.
-pub fn file_for_folder(path: &str, head: &[u8]) -> Error {
+pub(super) fn file_for_folder(path: &str, head: &[u8]) -> Error {
     let format = foreign::given(path, head);
     let is_read = path.ends_with(PYTORCH.single);
     if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))).filter(|_| !is_read) {

@@ -19,7 +19,7 @@ const MAX_IDLE: usize = 1024;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-pub struct CachingAllocator {
+pub(super) struct CachingAllocator {
     idle: Mutex<Idle>,
 }
 
@@ -126,13 +126,13 @@ impl Idle {
 }
 
 impl CachingAllocator {
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         let blocks = [Block { address: 0, bytes: 0 }; MAX_IDLE];
         Self { idle: Mutex::new(Idle { blocks, count: 0, bytes: 0, used: 0, peak: 0, runs: 0 }) }
     }
 
     /// Begins a run: freed blocks are retained until `end`.
-    pub fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.with_idle(|idle| {
             if idle.runs == 0 {
                 idle.peak = idle.used;
@@ -142,14 +142,14 @@ impl CachingAllocator {
     }
 
     /// Ends a run: free blocks are unmapped unless another run retains them.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.with_idle(|idle| idle.runs -= 1);
         self.evict(None);
     }
 
     /// Allocates memory for a large request that begins at byte `phase` of its first page. The flag
     /// is true for newly mapped memory, which is zero; reused memory has its old contents.
-    pub fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
+    pub(super) fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
         let bytes = pages(phase + layout.size());
         let cached = self.with_idle(|idle| idle.take(bytes));
         let block = cached.or_else(|| self.map(bytes))?;
@@ -192,7 +192,7 @@ impl CachingAllocator {
 }
 
 /// True for requests that this allocator serves by itself.
-pub fn is_large(size: usize, align: usize) -> bool {
+pub(super) fn is_large(size: usize, align: usize) -> bool {
     size >= LARGE && align <= PAGE
 }
 

@@ -3,7 +3,7 @@
 use crate::spec::Role;
 
 /// Scale of ordinary norm weights, so small that no other feature comes near the threshold.
-pub const ORDINARY: f32 = 0.4;
+pub(super) const ORDINARY: f32 = 0.4;
 
 /// A feature dimension whose norm weights are `scale` in a share of the layers.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl Planted {
 }
 
 /// The planted features in a tensor of `role` in `layer`.
-pub fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
+pub(super) fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
     let touched =
         matches!(role, Some(Role::AttnNorm | Role::FfnNorm | Role::FromAttnIn | Role::FromFfnIn | Role::Router));
     match layer {

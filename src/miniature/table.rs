@@ -5,7 +5,7 @@
 
 use super::Planted;
 
-pub struct Recipe {
+pub(super) struct Recipe {
     pub name: &'static str,
     pub config: &'static str,
     pub planted: &'static [Planted],
@@ -14,7 +14,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    pub fn classification(&self) -> &'static str {
+    pub(super) fn classification(&self) -> &'static str {
         match self.planted.iter().any(|planted| planted.layer_share >= 1.0) {
             true => "SYSTEMATIC",
             false => "PROBABILISTIC",
@@ -22,7 +22,7 @@ impl Recipe {
     }
 }
 
-pub const MINIATURES: &[Recipe] = &[
+pub(super) const MINIATURES: &[Recipe] = &[
     Recipe {
         name: "olmoe",
         config: r#"{

@@ -34,7 +34,13 @@ struct Drawn {
 }
 
 /// All tensors of `spec`, into `SHARDS` files and an index.
-pub fn checkpoint(folder: &Path, spec: &Model, planted: &[Planted], seed: u64, first_shard: usize) -> Result<()> {
+pub(super) fn checkpoint(
+    folder: &Path,
+    spec: &Model,
+    planted: &[Planted],
+    seed: u64,
+    first_shard: usize,
+) -> Result<()> {
     let centred = zero_centred(spec);
     let draw = |(tensor, role): &(StoredTensor, Option<Role>)| {
         let offset = if centred.contains(tensor.name.as_str()) { -1.0 } else { 0.0 };
@@ -180,7 +186,7 @@ fn blocks(rng: &mut ChaCha8Rng, shape: &[usize], planted: &[Planted]) -> Vec<u8>
 }
 
 /// A tokenizer whose tokens are the 256 bytes, in GPT-2's spelling, and an end-of-text mark.
-pub fn byte_tokenizer() -> Value {
+pub(super) fn byte_tokenizer() -> Value {
     // GPT-2 writes printable bytes as themselves and the rest as characters from U+0100 on.
     let printable = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
     let mut next = 256;

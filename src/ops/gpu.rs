@@ -33,7 +33,7 @@ fn in_place_via_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
     x.reshaped(&[rows, size])?.set_rows(&changed, 0)
 }
 
-pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
+pub(super) fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
     let (rows, size) = x.dims2();
     if weight.len() != size || kind == NormKind::LayerZeroCentred || kind == NormKind::Layer && bias.is_none() {
         let (weight, bias) = (downloaded(weight)?, bias.map(downloaded).transpose()?);
@@ -70,7 +70,7 @@ fn to_bf16(x: &Array) -> Result<Array> {
     Ok(narrow)
 }
 
-pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<Vec<Array>> {
+pub(super) fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<Vec<Array>> {
     let (rows, _) = x.dims2();
     // The rounded `x` is reused for all projections.
     let mut narrow: Option<Array> = None;
@@ -92,7 +92,13 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
     Ok(outs)
 }
 
-pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u32], weights: &[f32]) -> Result<()> {
+pub(super) fn add_expert(
+    residual: &Array,
+    x: &Array,
+    network: &FeedForward,
+    rows: &[u32],
+    weights: &[f32],
+) -> Result<()> {
     let (_, hidden) = x.dims2();
     let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let context = x.context();
@@ -144,7 +150,7 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
 
 /// Attention by sequences and chunks of queries. The scores of a chunk fit into `SCORE_BYTES`. One
 /// batched product serves all heads, and reads only keys that some query of the chunk attends to.
-pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
+pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
     let Attend { positions, heads, kv_heads, head_dim, value_dim, span, scale, softcap, alibi, rounded } = op;
     let window = match span {
         Span::All => None,
@@ -205,7 +211,7 @@ fn attend_via_cpu(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: &A
     via_cpu(q, &dims, |q| Ok(cpu::attend(&q, &k, &v, sinks.as_deref(), op)))
 }
 
-pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
+pub(super) fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
     let DeltaNet { positions, heads, group, .. } = *net;
     let (dk, dv) = (q.dims2().1, v.dims2().1);
     if dk > 256 || dv > 1024 {
@@ -233,7 +239,7 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
     Ok(out)
 }
 
-pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
+pub(super) fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     let (rows, columns) = x.dims2();
     let (heads, kernel) = (op.heads.len(), weight.dims2().1);
     let sources: Vec<u32> =
@@ -258,7 +264,7 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     Ok(out)
 }
 
-pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
+pub(super) fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     let [_, positions, heads, head_dim] = *x.dims() else { fault!("expected four dimensions") };
     if pairs == Pairs::Adjacent {
         let (cos, sin) = (downloaded(cos)?, downloaded(sin)?);
@@ -269,35 +275,41 @@ pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     table::Rotate { x, cosines: cos, sines: sin, count, positions, heads, head_dim, half }.launch()
 }
 
-pub fn add(residual: &Array, x: &Array) -> Result<()> {
+pub(super) fn add(residual: &Array, x: &Array) -> Result<()> {
     table::Add { to: residual, x, count: x.len() }.launch()
 }
 
-pub fn causal_conv(x: &Array, channels: usize, weight: &[f32], bias: Option<&[f32]>, op: CausalConv) -> Result<Array> {
+pub(super) fn causal_conv(
+    x: &Array,
+    channels: usize,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    op: CausalConv,
+) -> Result<Array> {
     via_cpu(x, x.dims(), |x| Ok(cpu::causal_conv(op, &x, channels, weight, bias)))
 }
 
-pub fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
+pub(super) fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
     let steps = downloaded(steps)?;
     let dims = [mixed.dims2().0, op.heads * op.head_dim];
     via_cpu(mixed, &dims, |mixed| Ok(cpu::selective_scan(op, &mixed, &steps, of)))
 }
 
-pub fn multiply(x: &Array, y: &Array) -> Result<()> {
+pub(super) fn multiply(x: &Array, y: &Array) -> Result<()> {
     let y = downloaded(y)?;
     in_place_via_cpu(x, |x| cpu::multiply(x, &y))
 }
 
-pub fn scale(x: &Array, factor: f32) -> Result<()> {
+pub(super) fn scale(x: &Array, factor: f32) -> Result<()> {
     in_place_via_cpu(x, |x| cpu::scale(x, factor))
 }
 
-pub fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
+pub(super) fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
     let (_, size) = x.dims2();
     in_place_via_cpu(x, |x| cpu::scale_rows(x, factors, size))
 }
 
-pub fn swiglu_halves(x: &Array) -> Result<Array> {
+pub(super) fn swiglu_halves(x: &Array) -> Result<Array> {
     let (_, both) = x.dims2();
     let half = |first| Tensor::Cuda(x.clone()).columns(first, both / 2);
     let (gates, up) = (half(0)?, half(both / 2)?);
@@ -316,7 +328,7 @@ fn kernel_code(activation: Activation) -> Result<usize> {
     })
 }
 
-pub fn activate(activation: Activation, x: &Array) -> Result<()> {
+pub(super) fn activate(activation: Activation, x: &Array) -> Result<()> {
     match activation {
         // relu(x)^2 is relu(x) * x.
         Activation::ReluSquared => return gate(Activation::Relu, x, x),
@@ -326,7 +338,7 @@ pub fn activate(activation: Activation, x: &Array) -> Result<()> {
     table::Activate { x, count: x.len(), kind: kernel_code(activation)? }.launch()
 }
 
-pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
+pub(super) fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
     if activation == Activation::ReluSquared {
         self::gate(Activation::Relu, gate, x)?;
         return self::gate(Activation::Relu, gate, x);
@@ -334,12 +346,12 @@ pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
     table::Gate { x, gates: gate, count: x.len(), kind: kernel_code(activation)? }.launch()
 }
 
-pub fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
+pub(super) fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
     let per_gate = x.len() / gate.len().max(1);
     table::SigmoidGate { x, gates: gate, count: x.len(), per_gate }.launch()
 }
 
-pub fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
+pub(super) fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") /= 2;
     let out = Array::new(x.context(), &dims, Element::F32)?;

@@ -5,7 +5,7 @@ mod cpu;
 mod gpu;
 mod operands;
 
-pub use cpu::{DELTA_CHUNK, chunk_queries};
+pub(crate) use cpu::{DELTA_CHUNK, chunk_queries};
 pub use operands::{
     Attend, CausalConv, DeltaNet, ExpertScratch, FeedForward, Projection, Scan, ShortConv, Source, queries_per_chunk,
     score_count,

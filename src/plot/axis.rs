@@ -8,7 +8,7 @@ const TICKS: f64 = 6.0;
 
 /// A linear or logarithmic scale from values to coordinates.
 #[derive(Clone, Debug)]
-pub struct Scale {
+pub(super) struct Scale {
     log: bool,
     whole: bool,
     low: f64,
@@ -20,7 +20,7 @@ pub struct Scale {
 impl Scale {
     /// A scale over the finite `values` with a small margin, or between the ends of `axis`. Returns
     /// `None` if there is no finite value.
-    pub fn new(axis: &Axis, values: impl Iterator<Item = f64>, from: f32, to: f32) -> Option<Self> {
+    pub(super) fn new(axis: &Axis, values: impl Iterator<Item = f64>, from: f32, to: f32) -> Option<Self> {
         let usable = values.filter(|v| v.is_finite() && !(axis.log && *v <= 0.0));
         let (mut low, mut high) = usable.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if low > high {
@@ -42,14 +42,14 @@ impl Scale {
     }
 
     /// The coordinate of a value. A value beyond the ends gets the coordinate of the end.
-    pub fn at(&self, value: f64) -> f32 {
+    pub(super) fn at(&self, value: f64) -> f32 {
         let value = if self.log { value.max(f64::MIN_POSITIVE).ln() } else { value };
         let part = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         self.from + (self.to - self.from) * part as f32
     }
 
     /// The values of the ticks, and their labels.
-    pub fn ticks(&self) -> Vec<(f64, String)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let within = |value: &f64| {
             let place = if self.log { value.ln() } else { *value };
             let slack = 1e-9 * (self.high - self.low);
@@ -96,7 +96,7 @@ fn linear_values(low: f64, high: f64, whole: bool) -> Vec<f64> {
 }
 
 /// Formats a number as short as possible: 0.25, 40, 20,000, 1.5M.
-pub fn text(value: f64) -> String {
+pub(super) fn text(value: f64) -> String {
     let short = |value: f64, unit: &str| {
         let text = rounded(value, 2);
         format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))

@@ -7,7 +7,7 @@ use super::figure::{Axis, Bars, Figure, empty};
 use super::font;
 use crate::error::{Error, Result};
 
-pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     let names: Vec<String> = bars.groups.iter().map(|group| group.name.clone()).collect();
     let styles: Vec<usize> = (0..names.len()).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);

@@ -6,22 +6,22 @@ use super::figure::Figure;
 use super::{axis::Scale, font};
 
 /// The size of a figure. One unit is one pixel of an SVG.
-pub const WIDTH: f32 = 900.0;
-pub const HEIGHT: f32 = 560.0;
-pub const TITLE: f32 = 19.0;
-pub const LABEL: f32 = 14.0;
-pub const SMALL: f32 = 12.0;
+pub(super) const WIDTH: f32 = 900.0;
+pub(super) const HEIGHT: f32 = 560.0;
+pub(super) const TITLE: f32 = 19.0;
+pub(super) const LABEL: f32 = 14.0;
+pub(super) const SMALL: f32 = 12.0;
 const MARGIN: f32 = 24.0;
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Anchor {
+pub(super) enum Anchor {
     Start,
     Middle,
     End,
 }
 
 /// Dash patterns, one per series: the lengths of strokes and gaps in turn.
-pub const DASHES: [&[f32]; 10] = [
+pub(super) const DASHES: [&[f32]; 10] = [
     &[],
     &[7.0, 4.0],
     &[2.0, 3.0],
@@ -36,7 +36,7 @@ pub const DASHES: [&[f32]; 10] = [
 /// The number of marker shapes, one per series.
 const MARKERS: usize = 12;
 
-pub enum Shape {
+pub(super) enum Shape {
     Rect {
         x: f32,
         y: f32,
@@ -76,7 +76,7 @@ pub enum Shape {
     },
 }
 
-pub struct Canvas {
+pub(super) struct Canvas {
     pub width: f32,
     pub height: f32,
     pub title: String,
@@ -85,7 +85,7 @@ pub struct Canvas {
 
 /// The rectangle in which the data are drawn.
 #[derive(Clone, Copy)]
-pub struct Frame {
+pub(super) struct Frame {
     pub left: f32,
     pub top: f32,
     pub right: f32,
@@ -95,7 +95,7 @@ pub struct Frame {
 impl Canvas {
     /// Creates a canvas with title and note. Returns it with the height at which the free space
     /// begins.
-    pub fn new(figure: &Figure, height: f32) -> (Self, f32) {
+    pub(super) fn new(figure: &Figure, height: f32) -> (Self, f32) {
         let mut canvas = Self { width: WIDTH, height, title: figure.title.clone(), shapes: Vec::new() };
         let room = WIDTH - 2.0 * MARGIN;
         let title = font::fit(&figure.title, TITLE, room);
@@ -108,26 +108,26 @@ impl Canvas {
         (canvas, below + 12.0)
     }
 
-    pub fn text(&mut self, x: f32, y: f32, text: &str, size: f32, colour: Colour, anchor: Anchor) {
+    pub(super) fn text(&mut self, x: f32, y: f32, text: &str, size: f32, colour: Colour, anchor: Anchor) {
         self.shapes.push(Shape::Text { x, y, text: text.to_string(), size, colour, anchor, upright: false });
     }
 
     /// Draws text that reads upwards.
-    pub fn upright_text(&mut self, x: f32, y: f32, text: &str, size: f32, colour: Colour) {
+    pub(super) fn upright_text(&mut self, x: f32, y: f32, text: &str, size: f32, colour: Colour) {
         let (text, anchor) = (text.to_string(), Anchor::Middle);
         self.shapes.push(Shape::Text { x, y, text, size, colour, anchor, upright: true });
     }
 
-    pub fn line(&mut self, points: &[(f32, f32)], colour: Colour, width: f32, dash: &'static [f32]) {
+    pub(super) fn line(&mut self, points: &[(f32, f32)], colour: Colour, width: f32, dash: &'static [f32]) {
         self.shapes.push(Shape::Line { points: points.to_vec(), colour, width, dash });
     }
 
-    pub fn rect(&mut self, x: f32, y: f32, w: f32, h: f32, fill: Colour, tip: String) {
+    pub(super) fn rect(&mut self, x: f32, y: f32, w: f32, h: f32, fill: Colour, tip: String) {
         self.shapes.push(Shape::Rect { x, y, w, h, fill, tip });
     }
 
     /// Draws one of several marker shapes that differ without colour.
-    pub fn marker(&mut self, kind: usize, x: f32, y: f32, r: f32, fill: Colour, tip: String) {
+    pub(super) fn marker(&mut self, kind: usize, x: f32, y: f32, r: f32, fill: Colour, tip: String) {
         let corner = |angle: f32, reach: f32| {
             let (sin, cos) = angle.to_radians().sin_cos();
             (x + reach * r * cos, y + reach * r * sin)
@@ -164,7 +164,7 @@ impl Canvas {
     }
 
     /// Draws gridlines, ticks and the label of the horizontal axis.
-    pub fn x_axis(&mut self, frame: &Frame, scale: &Scale, label: &str) {
+    pub(super) fn x_axis(&mut self, frame: &Frame, scale: &Scale, label: &str) {
         let mut free = f32::NEG_INFINITY;
         for (value, text) in scale.ticks() {
             let x = scale.at(value);
@@ -178,11 +178,11 @@ impl Canvas {
         self.x_label(frame, label);
     }
 
-    pub fn x_label(&mut self, frame: &Frame, label: &str) {
+    pub(super) fn x_label(&mut self, frame: &Frame, label: &str) {
         self.text((frame.left + frame.right) / 2.0, frame.bottom + 42.0, label, LABEL, INK, Anchor::Middle);
     }
 
-    pub fn y_axis(&mut self, frame: &Frame, scale: &Scale, label: &str) {
+    pub(super) fn y_axis(&mut self, frame: &Frame, scale: &Scale, label: &str) {
         for (value, text) in scale.ticks() {
             let y = scale.at(value);
             self.line(&[(frame.left, y), (frame.right, y)], GRID, 1.0, DASHES[0]);
@@ -191,19 +191,19 @@ impl Canvas {
         self.y_label(frame, label);
     }
 
-    pub fn y_label(&mut self, frame: &Frame, label: &str) {
+    pub(super) fn y_label(&mut self, frame: &Frame, label: &str) {
         self.upright_text(frame.left - 62.0, (frame.top + frame.bottom) / 2.0, label, LABEL, INK);
     }
 
     /// Draws the two axis lines.
-    pub fn axes(&mut self, frame: &Frame) {
+    pub(super) fn axes(&mut self, frame: &Frame) {
         let corner = [(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)];
         self.line(&corner, INK, 1.2, DASHES[0]);
     }
 
     /// Draws the names of series to the right of the frame, each with the index of its colour,
     /// marker and dash.
-    pub fn legend(&mut self, frame: &Frame, names: &[String], styles: &[usize], lines: bool) {
+    pub(super) fn legend(&mut self, frame: &Frame, names: &[String], styles: &[usize], lines: bool) {
         let x = frame.right + 16.0;
         for (i, (name, &style)) in names.iter().zip(styles).enumerate() {
             let colour = super::colour::series(style);
@@ -225,7 +225,7 @@ impl Canvas {
 }
 
 /// Returns the width that a legend needs beside the frame.
-pub fn legend_width(names: &[String]) -> f32 {
+pub(super) fn legend_width(names: &[String]) -> f32 {
     let widest = names.iter().map(|name| font::width(name, SMALL)).fold(0.0, f32::max);
     if names.iter().all(|name| name.is_empty()) { 0.0 } else { (widest + 54.0).min(250.0) }
 }

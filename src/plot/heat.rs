@@ -14,7 +14,7 @@ const STEPS: f64 = 24.0;
 /// Values below this share of the threshold get the lowest colour.
 const FLOOR: f64 = 0.25;
 
-pub fn layout(figure: &Figure, map: &HeatMap) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, map: &HeatMap) -> Result<Canvas> {
     let columns = map.values.first().map_or(0, Vec::len);
     let values = || map.values.iter().flatten().copied().filter(|value| value.is_finite());
     let largest = values().fold(0.0, f64::max);

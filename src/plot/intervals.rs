@@ -11,7 +11,7 @@ const ROW: f32 = 30.0;
 /// More rows than this do not fit on a page.
 const MAX_ROWS: usize = 60;
 
-pub fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     let rows = &intervals.rows[..intervals.rows.len().min(MAX_ROWS)];
     let mut groups: Vec<String> = Vec::new();
     let mut styles: Vec<usize> = Vec::new();

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// A pixel takes four bytes. A figure of 8,000 rows has this many pixels.
 const MAX_PIXELS: u64 = 64 << 20;
 
-pub fn paint(canvas: &Canvas, scale: f32) -> Result<Vec<u8>> {
+pub(super) fn paint(canvas: &Canvas, scale: f32) -> Result<Vec<u8>> {
     let failed = |what: &str| Error::bad_argument(format!("figure \"{}\": {what}", canvas.title));
     let size = |length: f32| (length * scale).round() as u32;
     let (width, height) = (size(canvas.width), size(canvas.height));

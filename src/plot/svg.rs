@@ -6,7 +6,7 @@ use super::canvas::{Anchor, Canvas, Shape};
 use super::colour::{Colour, PAPER};
 use crate::words::rounded;
 
-pub fn write(canvas: &Canvas) -> String {
+pub(super) fn write(canvas: &Canvas) -> String {
     let (width, height) = (canvas.width, canvas.height);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \

@@ -10,7 +10,7 @@ use crate::error::Result;
 /// A line with more markers than this would be hidden by them.
 const MARKERS: usize = 40;
 
-pub fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     let names: Vec<String> = xy.series.iter().map(|series| series.name.clone()).collect();
     let styles: Vec<usize> = xy.series.iter().enumerate().map(|(i, series)| series.style.unwrap_or(i)).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);
@@ -73,7 +73,7 @@ fn band(canvas: &mut Canvas, points: &[&Point], x: &Scale, y: &Scale, fill: colo
     }
 }
 
-pub fn whiskers(canvas: &mut Canvas, x: f32, low: f32, high: f32, colour: colour::Colour) {
+pub(super) fn whiskers(canvas: &mut Canvas, x: f32, low: f32, high: f32, colour: colour::Colour) {
     canvas.line(&[(x, low), (x, high)], colour, 1.8, DASHES[0]);
     for end in [low, high] {
         canvas.line(&[(x - 5.0, end), (x + 5.0, end)], colour, 1.8, DASHES[0]);

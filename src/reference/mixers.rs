@@ -11,10 +11,10 @@ const UNIT_EPS: f64 = 1e-6;
 
 /// Keys and values of each token in each layer, in heads one behind the other; nothing in layers
 /// without attention.
-pub type Kept = Vec<Vec<(Row, Row)>>;
+pub(super) type Kept = Vec<Vec<(Row, Row)>>;
 
 /// What a mixer makes of what it reads. Layers before it have left `kept`, and it adds its own.
-pub fn mix(mixer: &Mixer<Array>, x: &Rows, kept: &mut Kept) -> Rows {
+pub(super) fn mix(mixer: &Mixer<Array>, x: &Rows, kept: &mut Kept) -> Rows {
     match mixer {
         Mixer::Attention(of) => attention(of, x, kept),
         Mixer::DeltaNet(of) => delta_net(of, x),

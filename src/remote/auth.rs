@@ -20,7 +20,7 @@ const MOST_OF_AGENT: usize = 20;
 const UNKNOWN: &str = "Username/PublicKey combination invalid";
 
 /// Logs in on a session whose machine has been verified; `name` is for messages.
-pub fn authenticate(session: &Session, login: &Login, name: &str) -> Result<()> {
+pub(super) fn authenticate(session: &Session, login: &Login, name: &str) -> Result<()> {
     match &login.key {
         Key::File(file) => one(session, login, name, file),
         Key::Usual(keys) => several(session, login, name, keys),

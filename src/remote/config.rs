@@ -21,7 +21,7 @@ const SYSTEM: &str = "/etc/ssh";
 
 /// The settings of one machine.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub(super) struct Settings {
     pub host_name: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// The user who runs this program.
-pub fn local_user() -> String {
+pub(super) fn local_user() -> String {
     // SAFETY: the entry is read at once, and its name ends with NUL.
     let name = unsafe {
         let entry = libc::getpwuid(own_user());
@@ -47,7 +47,7 @@ pub fn local_user() -> String {
     name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_string())
 }
 
-pub fn home() -> PathBuf {
+pub(super) fn home() -> PathBuf {
     std::env::home_dir().unwrap_or_default()
 }
 
@@ -55,7 +55,7 @@ pub fn home() -> PathBuf {
 ///
 /// # Errors
 /// A file that others may write to or that cannot be read; an invalid setting.
-pub fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
+pub(super) fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
     let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };
     reader.file(&home().join(".ssh/config"), &home().join(".ssh"), true, 0)?;
     reader.users = false;
@@ -227,7 +227,7 @@ fn words(text: &str) -> Option<(String, Vec<String>)> {
 }
 
 /// Expands `~`, `${VARIABLE}` and the `tokens` after `%` in a path.
-pub fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
+pub(super) fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
     let home = home().display().to_string();
     let path = match path.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
@@ -263,7 +263,7 @@ pub fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
 }
 
 /// A path of the user, with `~` as the home folder.
-pub fn path(text: &str) -> PathBuf {
+pub(super) fn path(text: &str) -> PathBuf {
     match text.strip_prefix("~/") {
         Some(rest) => home().join(rest),
         None => PathBuf::from(text),

@@ -44,7 +44,7 @@ struct Line {
 
 /// The entries for a host and the key that it has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     Known,
     /// The host has other known keys; the file and line of one of them.
     Other(PathBuf, usize),
@@ -83,18 +83,18 @@ impl Looked {
 }
 
 /// The type at the beginning of a key in SSH's format, such as `ssh-ed25519`.
-pub fn kind(key: &[u8]) -> String {
+pub(super) fn kind(key: &[u8]) -> String {
     let length = key.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize);
     let name = key.get(4..).and_then(|rest| rest.get(..length)).unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
 /// Lines of files of known hosts.
-pub struct Hosts(Vec<Line>);
+pub(super) struct Hosts(Vec<Line>);
 
 impl Hosts {
     /// Reads `files`. A missing file has no lines.
-    pub fn read(files: &[PathBuf]) -> Self {
+    pub(super) fn read(files: &[PathBuf]) -> Self {
         let mut lines = Vec::new();
         for file in files {
             let Ok(bytes) = outside::read(file, MOST) else { continue };
@@ -108,7 +108,7 @@ impl Hosts {
         self.0.iter().filter(move |line| line.is_of(name))
     }
 
-    pub fn standing(&self, looked: &Looked, key: &[u8]) -> Standing {
+    pub(super) fn standing(&self, looked: &Looked, key: &[u8]) -> Standing {
         let name = looked.name();
         let usual = looked.at_the_usual_port();
         let named = || self.of(&name).chain(usual.iter().flat_map(|name| self.of(name)));
@@ -129,7 +129,7 @@ impl Hosts {
     }
 
     /// Algorithms of host keys in the order of request, one per type, those of known keys first.
-    pub fn algorithms(&self, looked: &Looked) -> Vec<&'static str> {
+    pub(super) fn algorithms(&self, looked: &Looked) -> Vec<&'static str> {
         let mut known: Vec<&str> = Vec::new();
         for name in [Some(looked.name()), looked.at_the_usual_port()].into_iter().flatten() {
             if known.is_empty() {
@@ -143,7 +143,7 @@ impl Hosts {
     }
 
     /// True if there is a certificate authority for this host.
-    pub fn has_authority(&self, looked: &Looked) -> bool {
+    pub(super) fn has_authority(&self, looked: &Looked) -> bool {
         self.of(&looked.name()).any(|line| line.mark == Mark::Authority)
     }
 }

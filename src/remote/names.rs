@@ -120,7 +120,7 @@ fn parts(path: &Path) -> impl Iterator<Item = Component<'_>> {
 }
 
 /// True if `sync` leaves this path of the project out.
-pub fn stays(path: &Path) -> bool {
+pub(super) fn stays(path: &Path) -> bool {
     secret_name(path) || is_ledger(path) || path.iter().any(|part| NEVER_SENT.iter().any(|never| part == *never))
 }
 
@@ -163,7 +163,7 @@ pub fn accepted(verb: &str, path: &str) -> Result<()> {
 }
 
 /// True if `name` matches `pattern`, or is below it. `*` matches any characters of one name.
-pub fn asked_for(pattern: &str, name: &str) -> bool {
+pub(super) fn asked_for(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<_>, Vec<_>) = (parts(Path::new(pattern)).collect(), Path::new(name).iter().collect());
     let text = |part: &OsStr| part.to_string_lossy().into_owned();
     name.len() >= pattern.len()
@@ -171,7 +171,7 @@ pub fn asked_for(pattern: &str, name: &str) -> bool {
 }
 
 /// Matches with `*` for any characters.
-pub fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let Some(mut rest) = name.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
     let mut pieces = pieces.peekable();
@@ -189,19 +189,19 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// The project's folder without links. An empty `root` is the current folder.
-pub fn project(root: &Path) -> Result<PathBuf> {
+pub(super) fn project(root: &Path) -> Result<PathBuf> {
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     fs::canonicalize(root).map_err(|e| Error::io(format!("reading {}", root.display()), &e))
 }
 
 /// The error for a link that leaves the project, for the primitive `verb`.
-pub fn leads_out(verb: &str, name: &str) -> Error {
+pub(super) fn leads_out(verb: &str, name: &str) -> Error {
     Error::bad_argument(format!("{verb}: \"{name}\" is a link that leads out of the project"))
         .hint("copy what it leads to into the project")
 }
 
 /// The error for an existing file that may not be replaced, for the primitive `verb`.
-pub fn stays_as_it_is(verb: &str, name: &str) -> Error {
+pub(super) fn stays_as_it_is(verb: &str, name: &str) -> Error {
     Error::bad_argument(format!("{verb}: {name:?} is here already, and differs from the one on the machine")).hint(
         "only files below results/, logs/ and checkpoints/ are replaced: fetch it to a place there, remove the one that is here, or \
          say `outlier run --allow-write DIR SCRIPT` with its folder",

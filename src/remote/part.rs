@@ -16,13 +16,13 @@ use crate::disk;
 const MOST: usize = 100;
 
 /// A file that no other process or thread of this computer uses until it is closed.
-pub struct Claim {
+pub(super) struct Claim {
     pub file: File,
     pub path: PathBuf,
 }
 
 /// Opens or creates the first of these files that nobody holds and that is not a link.
-pub fn claim(candidates: impl Iterator<Item = PathBuf>) -> io::Result<Claim> {
+pub(super) fn claim(candidates: impl Iterator<Item = PathBuf>) -> io::Result<Claim> {
     for path in candidates {
         match hold(&path) {
             Ok(Some(file)) => return Ok(Claim { file, path }),
@@ -44,7 +44,7 @@ fn hold(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// `NAME.part`, `NAME.1.part`, … for the file `path`.
-pub fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
     (0..MOST).map(move |number| {
         let mut name = path.as_os_str().to_owned();
         name.push(if number == 0 { ".part".to_string() } else { format!(".{number}.part") });
@@ -54,13 +54,13 @@ pub fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// The name of a partial file on a machine. The next transfer of the same content from here to the
 /// same place gets the same name and continues. Simultaneous transfers have different names.
-pub struct Sending {
+pub(super) struct Sending {
     pub name: String,
     claim: Option<Claim>,
 }
 
 impl Sending {
-    pub fn new(machine: &str, to: &str, content: &str) -> Self {
+    pub(super) fn new(machine: &str, to: &str, content: &str) -> Self {
         let folder = std::env::current_dir().unwrap_or_default().display().to_string();
         // SAFETY: it only returns the user's id.
         let user = unsafe { libc::getuid() };
@@ -79,7 +79,7 @@ impl Sending {
     }
 
     /// The transfer is complete, and its name is not needed any more.
-    pub fn done(self) {
+    pub(super) fn done(self) {
         if let Some(claim) = self.claim {
             let _ = fs::remove_file(&claim.path);
         }

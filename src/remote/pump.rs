@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use ssh2::{BlockDirections, Channel, ExtendedData, Session};
 
-pub const PIECE: usize = 1 << 17;
+pub(super) const PIECE: usize = 1 << 17;
 /// The longest wait in milliseconds before everything is checked again.
 const LOOK: i32 = 1000;
 
 /// The data, or None if there is none yet.
-pub fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
@@ -20,7 +20,7 @@ pub fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// As `ready`, for calls with an SSH error; -37 is LIBSSH2_ERROR_EAGAIN.
-pub fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
+pub(super) fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(e) if e.code() == ssh2::ErrorCode::Session(-37) => Ok(false),
@@ -29,7 +29,7 @@ pub fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
 }
 
 /// Waits until the session's socket or ours is ready, at most for `LOOK`.
-pub fn wait(session: &Session, other: Option<(RawFd, i16)>) {
+pub(super) fn wait(session: &Session, other: Option<(RawFd, i16)>) {
     let events = match session.block_directions() {
         BlockDirections::Outbound => libc::POLLOUT,
         BlockDirections::Both => libc::POLLIN | libc::POLLOUT,
@@ -45,24 +45,24 @@ pub fn wait(session: &Session, other: Option<(RawFd, i16)>) {
 
 /// Data to be written.
 #[derive(Default)]
-pub struct Pending {
+pub(super) struct Pending {
     bytes: Vec<u8>,
     begin: usize,
 }
 
 impl Pending {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.begin == self.bytes.len()
     }
 
-    pub fn fill(&mut self, bytes: &[u8]) {
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
         self.begin = 0;
     }
 
     /// True if some data was written.
-    pub fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
+    pub(super) fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
         if self.is_empty() {
             return Ok(false);
         }
@@ -73,7 +73,7 @@ impl Pending {
 }
 
 /// Copies bytes between a command and a stream until either ends.
-pub fn bridge(session: &Session, mut channel: Channel, mut stream: UnixStream) {
+pub(super) fn bridge(session: &Session, mut channel: Channel, mut stream: UnixStream) {
     // The command's stderr is discarded, so that it cannot block.
     let _ = channel.handle_extended_data(ExtendedData::Ignore);
     let _ = pass(session, &mut channel, &mut stream);

@@ -28,7 +28,7 @@ const KEPT: usize = 4096;
 
 /// The way to start a shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(super) enum Entry {
     /// As `ssh HOST COMMAND`.
     Command,
     /// The same, but the login shell is started once more as at a login, so that it reads its
@@ -66,7 +66,7 @@ pub fn encoded(text: &str) -> String {
 }
 
 /// A `/bin/sh` that waits for its command.
-pub struct Shell {
+pub(super) struct Shell {
     channel: Channel,
     /// The mark on its stderr before the command's output.
     mark: String,
@@ -78,7 +78,7 @@ pub struct Shell {
 ///
 /// # Errors
 /// The machine cannot be reached, its login shell starts no other program, or that takes too long.
-pub fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) -> Result<Shell> {
+pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) -> Result<Shell> {
     let lost = |what: &str, e: &dyn std::fmt::Display| {
         Error::new(Kind::Lost, format!("{name}: {what}: {e}"))
             .hint("is the machine running, and its sshd reachable from here?")
@@ -180,7 +180,7 @@ fn end(session: &Session, mut channel: Channel) -> std::result::Result<i32, Stri
 impl Shell {
     /// Runs `command` with `input` on its stdin, until it ends or `output` returns false. Returns
     /// its exit code, or 128 plus the signal that ended it.
-    pub fn run(
+    pub(super) fn run(
         self,
         session: &Session,
         command: &str,
@@ -236,7 +236,7 @@ impl Shell {
     }
 
     /// Replaces the shell by `command`, whose stdin and stdout are those of the channel.
-    pub fn become_command(self, session: &Session, command: &str) -> io::Result<Channel> {
+    pub(super) fn become_command(self, session: &Session, command: &str) -> io::Result<Channel> {
         let Self { mut channel, .. } = self;
         let line = encoded(&format!("exec /bin/sh -c {}", quoted(command)));
         let mut pending = Pending::default();

@@ -18,7 +18,7 @@ pub struct Target {
 const SCHEME: &str = "ssh://";
 
 /// True for a word that no command takes for an option or for several words.
-pub fn is_plain(word: &str) -> bool {
+pub(super) fn is_plain(word: &str) -> bool {
     !word.is_empty() && !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || "._-:%@+".contains(c))
 }
 

@@ -67,7 +67,7 @@ fn host_name() -> String {
 
 /// True if a listener at this address is on this computer: loopback, the unspecified address, or
 /// one of its own.
-pub fn is_own_address(address: IpAddr) -> bool {
+pub(super) fn is_own_address(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || address.is_unspecified() || own_addresses().contains(&address)
 }

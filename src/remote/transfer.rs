@@ -29,7 +29,7 @@ const MOST_COPIED: u64 = 1 << 30;
 const OLD_MINUTES: u32 = 24 * 60;
 
 /// The prefix of commands whose messages are parsed.
-pub const ENGLISH: &str = "LC_ALL=C; export LC_ALL; ";
+pub(super) const ENGLISH: &str = "LC_ALL=C; export LC_ALL; ";
 
 /// Retries an operation after temporary errors.
 pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) -> Result<T> {
@@ -217,7 +217,7 @@ fn check(machine: &dyn Machine, path: &str, finished: Finished) -> Result<()> {
 }
 
 /// SHA-256 of the first `count` bytes, in hexadecimal.
-pub fn sha256(from: &mut impl Read, count: u64) -> std::io::Result<String> {
+pub(super) fn sha256(from: &mut impl Read, count: u64) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut from.take(count), &mut hash)?;
     Ok(format!("{:x}", hash.finalize()))

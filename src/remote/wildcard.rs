@@ -26,13 +26,13 @@ fn fits(pattern: &str, text: &str) -> bool {
 }
 
 /// As `one_fits`, ignoring case, as in host names.
-pub fn one_fits_host<'a>(patterns: impl Iterator<Item = &'a str>, host: &str) -> bool {
+pub(super) fn one_fits_host<'a>(patterns: impl Iterator<Item = &'a str>, host: &str) -> bool {
     let patterns: Vec<String> = patterns.map(str::to_lowercase).collect();
     one_fits(patterns.iter().map(String::as_str), &host.to_lowercase())
 }
 
 /// True if one of `patterns` matches `text` and none that begins with `!` does.
-pub fn one_fits<'a>(patterns: impl Iterator<Item = &'a str>, text: &str) -> bool {
+pub(super) fn one_fits<'a>(patterns: impl Iterator<Item = &'a str>, text: &str) -> bool {
     let mut any = false;
     for pattern in patterns.map(str::trim).filter(|pattern| !pattern.is_empty()) {
         match pattern.strip_prefix('!') {

@@ -99,7 +99,7 @@ pub fn check_criteria(found: &Detection, intervals: &Bootstrap) -> Result<()> {
 ///
 /// # Errors
 /// The error names the first difference.
-pub fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
+pub(super) fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
     let Analysis { found, intervals, .. } = analysis;
     let refused = |key: &str, made_by: &str, Difference { path, given, expected }: Difference| {
         Error::bad_argument(format!(
@@ -122,13 +122,13 @@ pub fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
 
 /// SHA-256 of findings and intervals as they are parsed. It shows whether they have been changed in
 /// their file.
-pub fn seal(found: &Detection, intervals: Option<&Bootstrap>) -> String {
+pub(super) fn seal(found: &Detection, intervals: Option<&Bootstrap>) -> String {
     let text = serde_json::to_vec(&(found, intervals)).expect("results are JSON");
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same hash for an analysis that is about to be written.
-pub fn seal_of_new(analysis: &Analysis) -> Result<String> {
+pub(super) fn seal_of_new(analysis: &Analysis) -> Result<String> {
     let text = serde_json::to_vec(&(plain(&analysis.found), &analysis.intervals)).expect("results are JSON");
     let (found, intervals): (Detection, Option<Bootstrap>) =
         serde_json::from_slice(&text).map_err(|e| Error::corrupt(format!("what is saved cannot be read: {e}")))?;
@@ -136,7 +136,7 @@ pub fn seal_of_new(analysis: &Analysis) -> Result<String> {
 }
 
 /// The answers of a stored analysis, if its record gives them, and otherwise those of the record.
-pub struct Settled {
+pub(super) struct Settled {
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
     /// A description of the values that were changed in the file.
@@ -148,7 +148,7 @@ pub struct Settled {
 ///
 /// # Errors
 /// The stored criterion cannot be applied to the record.
-pub fn settle(
+pub(super) fn settle(
     acts: &Activations,
     found: Detection,
     intervals: Option<Bootstrap>,

@@ -16,7 +16,7 @@ use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep,
 use crate::stats;
 
 /// This is raised when a key changes its meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// The analysis that a script passes to `save_results`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ fn original_feature(feature: &Feature) -> Value {
 
 /// Returns the names and contents of an analysis's result files, except the record itself. `record`
 /// holds the length and hash of the latter.
-pub fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
+pub(super) fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..analysis.found.criterion.clone() };
     let per_sequence = stats::detect(acts, &criterion)?;
     let mut by_sequence: BTreeMap<usize, Vec<&Feature>> = BTreeMap::new();

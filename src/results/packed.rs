@@ -17,7 +17,7 @@ type Unpacked<T> = Result<T, String>;
 type Tensor<'a> = dyn Fn(&str) -> Unpacked<&'a [u8]> + 'a;
 
 /// Rows of ladders over all positions, each paired with the one without position 0.
-pub struct Rows<'a> {
+pub(super) struct Rows<'a> {
     pub rows: Vec<(&'a Ladders, &'a Ladders)>,
     pub hidden: usize,
     /// The number of thresholds on the ladder.
@@ -26,7 +26,7 @@ pub struct Rows<'a> {
 
 /// Named tensors that will be written to a file.
 #[derive(Default)]
-pub struct Packed(Vec<(String, Vec<u8>)>);
+pub(super) struct Packed(Vec<(String, Vec<u8>)>);
 
 impl Packed {
     fn add(&mut self, name: String, bytes: &[u8]) {
@@ -34,12 +34,12 @@ impl Packed {
         self.0.push((name, frame));
     }
 
-    pub fn finish(self) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn finish(self) -> Vec<(String, Vec<u8>)> {
         self.0
     }
 
     /// Adds rows of values over all positions, each paired with the row without position 0.
-    pub fn extremes<'a>(&mut self, name: &str, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
+    pub(super) fn extremes<'a>(&mut self, name: &str, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
         let (mut values, mut cells, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for (all, first) in rows {
             for (i, (a, f)) in all.iter().zip(first).enumerate() {
@@ -58,7 +58,7 @@ impl Packed {
 
     /// Adds ladders. Returns false if the counts without position 0 are not those over all
     /// positions, less at most one hit at each rung.
-    pub fn ladders(&mut self, name: &str, rows: &Rows) -> bool {
+    pub(super) fn ladders(&mut self, name: &str, rows: &Rows) -> bool {
         let mut reached = vec![0u8; rows.rows.len() * rows.hidden];
         let mut first = reached.clone();
         let mut by_rung = vec![Vec::new(); rows.rungs];
@@ -135,7 +135,7 @@ fn unpack_exactly(frame: &[u8], name: &str, size: Option<usize>) -> Unpacked<Vec
 }
 
 /// Reads the extremes of `cells` cells over all positions, and without position 0.
-pub fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec<f32>, Vec<f32>)> {
+pub(super) fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec<f32>, Vec<f32>)> {
     let planes = unpack_exactly(tensor(name)?, name, cells.checked_mul(4))?;
     let all: Vec<f32> =
         (0..cells).map(|cell| f32::from_le_bytes([0, 1, 2, 3].map(|byte| planes[byte * cells + cell]))).collect();
@@ -155,7 +155,7 @@ pub fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec
 }
 
 /// The sizes of ladders, which are known before they are read.
-pub struct Shape {
+pub(super) struct Shape {
     pub rows: usize,
     pub hidden: usize,
     /// The number of thresholds on the ladder.
@@ -165,7 +165,7 @@ pub struct Shape {
 }
 
 /// Reads the ladders over all positions, and those without position 0.
-pub fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
+pub(super) fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
     let Shape { rows, hidden, rungs, most } = shape;
     let inconsistent = || format!("`{name}` is not consistent");
     let part = |part: &str| format!("{name}.{part}");

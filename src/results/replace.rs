@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// An analysis whose files are being written. If it is dropped before it is finished, its files are
 /// removed.
-pub struct Replacement {
+pub(super) struct Replacement {
     folder: PathBuf,
     /// The hidden folder beside it, with the new files.
     staged: PathBuf,
@@ -69,7 +69,7 @@ impl Replacement {
     /// # Errors
     /// `timeout` if another run holds the lock for too long, `interrupted` if the user stops
     /// waiting.
-    pub fn begin(root: &Path, name: &str, progress: &dyn Progress) -> Result<Self> {
+    pub(super) fn begin(root: &Path, name: &str, progress: &dyn Progress) -> Result<Self> {
         let mut folder = root.join(name);
         let creating = |folder: &Path, e: &std::io::Error| {
             Error::io(format!("creating {}", folder.display()), e).hint("is the folder writable?")
@@ -100,7 +100,7 @@ impl Replacement {
 
     /// Returns the time at which another run finished an analysis of this name, if that was after
     /// `began`.
-    pub fn saved_meanwhile(&self, began: SystemTime) -> Option<SystemTime> {
+    pub(super) fn saved_meanwhile(&self, began: SystemTime) -> Option<SystemTime> {
         let last = self.folder.join(FINAL);
         let metadata = fs::metadata(&last).ok()?;
         let ours = saved().get(&last).is_some_and(|own| *own == id(&metadata));
@@ -108,11 +108,11 @@ impl Replacement {
     }
 
     /// The hidden folder beside it, with the new files.
-    pub fn staged(&self) -> &Path {
+    pub(super) fn staged(&self) -> &Path {
         &self.staged
     }
 
-    pub fn add(&self, name: &str, data: &[u8]) -> Result<()> {
+    pub(super) fn add(&self, name: &str, data: &[u8]) -> Result<()> {
         let written = File::create_new(self.staged.join(name)).and_then(|mut file| file.write_all(data));
         written.map_err(|e| self.writing(name, &e))
     }
@@ -122,7 +122,7 @@ impl Replacement {
     }
 
     /// Replaces the earlier files by the new ones.
-    pub fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         let names = || fs::read_dir(&self.staged).into_iter().flatten().flatten();
         // All files have been written before the first is flushed, since the first flush takes most
         // of the others with it.
@@ -327,7 +327,7 @@ fn bring_back(folder: &Path) {
 }
 
 /// Does the same for a reader, if there is something to undo and no run is saving.
-pub fn recover(folder: &Path) {
+pub(super) fn recover(folder: &Path) {
     if !left(folder).is_empty()
         && let Ok(Some(_lock)) = Lock::attempt(&lock_of(folder), LockMode::Exclusive)
     {

@@ -30,7 +30,7 @@ use crate::outside::{self, complaint, json};
 use crate::record::{Activations, Fold, Ladders, NormFold};
 
 /// This is raised when the layout changes.
-pub const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 2;
 const KEY: &str = "outlier";
 
 /// Encodes a record as the bytes of its file. Measurements of the run are left out, so that equal
@@ -79,7 +79,7 @@ pub fn read(path: &Path) -> Result<Activations> {
 }
 
 /// Reads a record. Returns it with all bytes of its file.
-pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
+pub(super) fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
     let data = outside::read(path, MAX_FILE)
         .map_err(|e| outside::unreadable(path, &e, "was this analysis saved by save_results?"))?;

@@ -259,7 +259,7 @@ fn cut(text: String, most: usize) -> String {
 }
 
 /// An error from a machine. Kinds that only this side can determine are not accepted.
-pub fn told(error: Error) -> Error {
+pub(super) fn told(error: Error) -> Error {
     let kind = match error.kind {
         Kind::OverBudget | Kind::NoFunds | Kind::NoCapacity => Kind::Service,
         kind => kind,
@@ -269,7 +269,7 @@ pub fn told(error: Error) -> Error {
 }
 
 /// The events of a call so far, over all its connections.
-pub struct Told {
+pub(super) struct Told {
     begin: Instant,
     events: u64,
     text: usize,
@@ -277,12 +277,12 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn new(op: &Op) -> Self {
+    pub(super) fn new(op: &Op) -> Self {
         Self { begin: Instant::now(), events: 0, text: 0, checkpoint: op.checkpoint().map(str::to_string) }
     }
 
     /// Returns the event if this call can have it, or None.
-    pub fn admit(&mut self, event: Event) -> Result<Option<Event>> {
+    pub(super) fn admit(&mut self, event: Event) -> Result<Option<Event>> {
         self.events += 1;
         if self.events > EVENTS + EVENTS_PER_SECOND * self.begin.elapsed().as_secs() {
             return Err(untrue(format!("{} events of one call", self.events)));

@@ -30,7 +30,7 @@ const LARGEST_OUTCOME: usize = 4 << 30;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Locks a mutex even if it is poisoned: the data behind these locks is valid at every moment.
-pub fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -38,7 +38,7 @@ const AT_WORK: u8 = 0;
 const DONE: u8 = 1;
 const FAILED: u8 = 2;
 
-pub struct Call {
+pub(super) struct Call {
     id: String,
     state: AtomicU8,
     pub cancelled: AtomicBool,
@@ -62,13 +62,13 @@ impl Call {
     }
 
     /// A call that is refused and is not in the list.
-    pub fn refused(id: &str, error: Error) -> Arc<Self> {
+    pub(super) fn refused(id: &str, error: Error) -> Arc<Self> {
         let call = Self::new(&id.chars().take(LONGEST_ID).collect::<String>());
         call.finish(Err(error));
         call
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.state.load(Ordering::SeqCst) != AT_WORK
     }
 
@@ -77,7 +77,7 @@ impl Call {
         self.state.load(Ordering::SeqCst) == FAILED || self.cancelled.load(Ordering::SeqCst)
     }
 
-    pub fn add(&self, event: Event) {
+    pub(super) fn add(&self, event: Event) {
         let mut happened = locked(&self.happened);
         happened.events.push_back(event);
         if happened.events.len() > KEPT_EVENTS {
@@ -88,7 +88,7 @@ impl Call {
         self.more.notify_all();
     }
 
-    pub fn finish(&self, outcome: std::result::Result<Reply, Error>) {
+    pub(super) fn finish(&self, outcome: std::result::Result<Reply, Error>) {
         let state = if outcome.is_ok() { DONE } else { FAILED };
         let id = self.id.clone();
         let frame = wire::frame(&Answer::Outcome { id: id.clone(), outcome });
@@ -113,7 +113,12 @@ impl Call {
 
     /// Passes all events after the first `seen` to `send`, and finally the outcome. Ends if `send`
     /// fails, or when `asked` becomes false.
-    pub fn tell(&self, seen: usize, asked: &AtomicBool, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn tell(
+        &self,
+        seen: usize,
+        asked: &AtomicBool,
+        mut send: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut next = seen;
         loop {
             let mut happened = locked(&self.happened);
@@ -142,13 +147,13 @@ impl Call {
 }
 
 #[derive(Default)]
-pub struct Calls {
+pub(super) struct Calls {
     /// In the order in which they began.
     known: Mutex<Vec<Arc<Call>>>,
 }
 
 /// The result of `Calls::join`.
-pub enum Joined {
+pub(super) enum Joined {
     /// It is running, or done.
     Known(Arc<Call>),
     /// The caller must run it.
@@ -156,13 +161,13 @@ pub enum Joined {
 }
 
 impl Calls {
-    pub fn find(&self, id: &str) -> Option<Arc<Call>> {
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Call>> {
         locked(&self.known).iter().find(|call| call.id == id).cloned()
     }
 
     /// The call with this id. A `fresh` request does not join a call that has failed or is being
     /// stopped.
-    pub fn join(&self, id: &str, fresh: bool) -> Result<Joined> {
+    pub(super) fn join(&self, id: &str, fresh: bool) -> Result<Joined> {
         if id.len() > LONGEST_ID {
             return Err(Error::bad_argument(format!("the id of a call has at most {LONGEST_ID} bytes")));
         }
@@ -188,12 +193,12 @@ impl Calls {
     }
 
     /// Drops an outcome that was fetched. A running call stays, so that it can be stopped.
-    pub fn forget(&self, id: &str) {
+    pub(super) fn forget(&self, id: &str) {
         locked(&self.known).retain(|call| call.id != id || !call.is_done());
     }
 
     /// Drops the oldest outcomes beyond the limits.
-    pub fn tidy(&self) {
+    pub(super) fn tidy(&self) {
         let done: Vec<_> = locked(&self.known).iter().filter(|call| call.is_done()).cloned().collect();
         let mut total = 0;
         for (age, call) in done.iter().rev().enumerate() {
@@ -205,7 +210,7 @@ impl Calls {
     }
 
     /// Ids of the running calls.
-    pub fn at_work(&self) -> Vec<String> {
+    pub(super) fn at_work(&self) -> Vec<String> {
         locked(&self.known).iter().filter(|call| !call.is_done()).map(|call| call.id.clone()).collect()
     }
 }

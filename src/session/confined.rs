@@ -18,7 +18,7 @@ done"#;
 ///
 /// # Errors
 /// `bad_argument` for a name that is absolute or leaves the folder, and the errors of the machine.
-pub fn check(machine: &dyn Machine, root: &str, what: &str, names: &[String]) -> Result<()> {
+pub(super) fn check(machine: &dyn Machine, root: &str, what: &str, names: &[String]) -> Result<()> {
     for name in names {
         remote::inside(what, &format!("./{name}")).and_then(|()| match name.contains('\n') {
             true => {

@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::terminal;
 
 /// Interval of the checks of the limits.
-pub const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Time that calls have to stop at a safe point before the process ends.
-pub const GRACE: Duration = Duration::from_secs(20);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 /// Additional time that a stopping worker has to end.
 const TIDYING: Duration = Duration::from_secs(5);
 /// A stopping worker without a heartbeat for this time is stuck.
@@ -47,13 +47,13 @@ extern "C" fn tell(_: libc::c_int) {
 }
 
 /// How often this process was told to stop.
-pub fn told() -> u32 {
+pub(super) fn told() -> u32 {
     TOLD.load(Ordering::SeqCst)
 }
 
 /// Counts termination signals from now on, in place of earlier handlers, and ignores SIGHUP.
 /// Repeated signals do not keep the machine from being terminated.
-pub fn take_signals() {
+pub(super) fn take_signals() {
     let tell: extern "C" fn(libc::c_int) = tell;
     // SAFETY: the handler only counts, which is async-signal-safe.
     unsafe {
@@ -64,7 +64,7 @@ pub fn take_signals() {
 }
 
 /// Writes a line to the log. Errors are ignored, because the machine must be ended in any case.
-pub fn say(text: &str) {
+pub(super) fn say(text: &str) {
     terminal::line(text);
 }
 
@@ -292,7 +292,7 @@ fn spare_from_memory_killer() -> Option<String> {
 }
 
 /// Terminates the machine. No worker runs any more, or this is it.
-pub fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str, at_end: AtEnd) {
+pub(super) fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str, at_end: AtEnd) {
     if let Some(place) = place {
         place.close();
     }

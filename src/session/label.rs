@@ -19,7 +19,7 @@ pub struct Label {
 }
 
 /// The provider of the user's own machines.
-pub const OWN: &str = "ssh";
+pub(super) const OWN: &str = "ssh";
 
 impl Label {
     /// True for a user's own machine, where only the worker begins and ends.

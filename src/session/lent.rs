@@ -69,7 +69,7 @@ pub struct Lent {
 
 /// Installs the program on the machine and connects to its worker. `give_back` gets the program's
 /// path there, and returns the command that terminates the machine from inside.
-pub fn lend(
+pub(super) fn lend(
     label: Label,
     machine: Arc<dyn Machine>,
     terms: &Terms,

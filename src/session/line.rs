@@ -11,7 +11,7 @@ use super::wire::{self, Answer, Request};
 use crate::error::{Error, Kind, Result};
 
 /// Interval of these checks.
-pub const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// A request that the other side does not receive within this time is given up.
 const STUCK: Duration = Duration::from_secs(45);
 /// The largest short answer in bytes: all but outcomes and events of calls.
@@ -21,20 +21,20 @@ const HEADER: usize = 8;
 const PIECE: usize = 1 << 16;
 
 /// The time limit of a wait, and a condition that ends it earlier.
-pub struct Wait<'a> {
+pub(super) struct Wait<'a> {
     begin: Instant,
     limit: Duration,
     stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Wait<'a> {
-    pub fn at_most(limit: Duration, stop: &'a dyn Fn() -> bool) -> Self {
+    pub(super) fn at_most(limit: Duration, stop: &'a dyn Fn() -> bool) -> Self {
         Self { begin: Instant::now(), limit, stop }
     }
 
     /// # Errors
     /// If it is time to give up.
-    pub fn goes_on(&self) -> Result<()> {
+    pub(super) fn goes_on(&self) -> Result<()> {
         if (self.stop)() {
             return Err(Error::interrupted());
         }
@@ -59,12 +59,12 @@ fn is_pause(error: &std::io::Error) -> bool {
 }
 
 /// The error for an impossible answer, for which a retry would not help.
-pub fn untrue(message: impl Into<String>) -> Error {
+pub(super) fn untrue(message: impl Into<String>) -> Error {
     Error::corrupt(message)
         .hint("the machine does not run this program as it was sent there: end it and take another one")
 }
 
-pub struct Line {
+pub(super) struct Line {
     stream: UnixStream,
     /// The received part of the next frame, with its length.
     frame: Vec<u8>,
@@ -75,7 +75,7 @@ pub struct Line {
 
 impl Line {
     /// A connection on which both sides have greeted.
-    pub fn greeted(stream: UnixStream, wait: &Wait) -> Result<Self> {
+    pub(super) fn greeted(stream: UnixStream, wait: &Wait) -> Result<Self> {
         let connecting = |e: std::io::Error| Error::io("connecting to the worker", &e);
         stream.set_read_timeout(Some(TICK)).map_err(connecting)?;
         stream.set_write_timeout(Some(TICK)).map_err(connecting)?;
@@ -85,17 +85,22 @@ impl Line {
     }
 
     /// Time since the last received byte.
-    pub fn silent(&self) -> Duration {
+    pub(super) fn silent(&self) -> Duration {
         self.heard.elapsed()
     }
 
     /// Sends a request. Gives up if the other side receives nothing for `STUCK`, or at once when
     /// `stop` returns true.
-    pub fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
         self.send_within(request, STUCK, stop)
     }
 
-    pub fn send_within(&mut self, request: &impl Serialize, stuck: Duration, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn send_within(
+        &mut self,
+        request: &impl Serialize,
+        stuck: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let frame = wire::frame(request)?;
         let mut rest = &frame[..];
         let mut moved = Instant::now();
@@ -118,7 +123,7 @@ impl Line {
 
     /// The next answer of at most `most` bytes; None if it has not arrived completely within about
     /// `TICK`.
-    pub fn next(&mut self, most: usize) -> Result<Option<Answer>> {
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Answer>> {
         let begin = Instant::now();
         loop {
             let missing = self.missing(most)?;
@@ -155,7 +160,7 @@ impl Line {
     }
 
     /// Sends one request that is answered at once.
-    pub fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
+    pub(super) fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
         self.send_within(request, wait.limit, wait.stop)?;
         loop {
             if let Some(answer) = self.next(SHORT)? {
@@ -166,7 +171,7 @@ impl Line {
     }
 
     /// The same for a request that is only acknowledged.
-    pub fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
+    pub(super) fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
         match self.ask(request, wait)? {
             Answer::Done => Ok(()),
             other => Err(untrue(format!("{} where a request was to be acknowledged", other.kind()))),

@@ -19,7 +19,7 @@ use crate::remote::{HereGrouped, Machine, Ssh, check_room};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The user's own machine with a worker, for the run `run`; `ledger` is the ledger of its project.
-pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
+pub(super) fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
     let target = asked.ssh.as_ref().ok_or_else(|| {
         Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
     })?;

@@ -21,21 +21,21 @@ const END_OF_LOG: u64 = 4096;
 /// The lock file contains one line.
 const LONGEST_NOTE: u64 = 1000;
 
-pub struct Place {
+pub(super) struct Place {
     folder: PathBuf,
 }
 
 impl Place {
     /// Opens the folder, which is created if it does not exist. Rejected if others could have
     /// written to it.
-    pub fn make(folder: &Path) -> Result<Self> {
+    pub(super) fn make(folder: &Path) -> Result<Self> {
         let making = |e: std::io::Error| Error::io(format!("creating {}", folder.display()), &e);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(making)?;
         Self::find(folder)
     }
 
     /// The same if another process creates the folder.
-    pub fn find(folder: &Path) -> Result<Self> {
+    pub(super) fn find(folder: &Path) -> Result<Self> {
         let looking = |e: std::io::Error| Error::io(format!("looking at {}", folder.display()), &e);
         // The opened folder is checked, because its name may lead elsewhere a moment later.
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -61,12 +61,12 @@ impl Place {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.folder
     }
 
     /// The socket for clients.
-    pub fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.join("worker.sock")
     }
 
@@ -87,12 +87,12 @@ impl Place {
     }
 
     /// The worker's log, to be appended to.
-    pub fn log(&self) -> Result<File> {
+    pub(super) fn log(&self) -> Result<File> {
         self.file(LOG, OpenOptions::new().append(true))
     }
 
     /// The last line of the log with a message.
-    pub fn last_word(&self) -> Option<String> {
+    pub(super) fn last_word(&self) -> Option<String> {
         let mut log = self.file(LOG, OpenOptions::new().read(true).append(true)).ok()?;
         let length = log.metadata().ok()?.len();
         log.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG))).ok()?;
@@ -104,7 +104,7 @@ impl Place {
     }
 
     /// Takes the lock while one worker serves the folder, including its end.
-    pub fn lock(&self) -> Result<Lock> {
+    pub(super) fn lock(&self) -> Result<Lock> {
         let mut file = self.file(LOCK, OpenOptions::new().read(true).write(true))?;
         match file.try_lock() {
             Ok(()) => (),
@@ -129,7 +129,7 @@ impl Place {
 
     /// Listens. The folder is closed to others, so that nobody can connect before the socket's own
     /// mode is set.
-    pub fn listen(&self) -> Result<UnixListener> {
+    pub(super) fn listen(&self) -> Result<UnixListener> {
         let path = self.socket();
         let _ = fs::remove_file(&path);
         let listening = |e: std::io::Error| {
@@ -141,12 +141,12 @@ impl Place {
     }
 
     /// Connects to the worker or guardian that serves the folder, if it belongs to the same user.
-    pub fn connect(&self) -> Option<UnixStream> {
+    pub(super) fn connect(&self) -> Option<UnixStream> {
         UnixStream::connect(self.socket()).ok().filter(is_ours)
     }
 
     /// Writes a new file atomically.
-    pub fn leave(&self, name: &str, content: &str) -> std::io::Result<()> {
+    pub(super) fn leave(&self, name: &str, content: &str) -> std::io::Result<()> {
         let draft = self.folder.join(format!("{name}.{:08x}", rand::random::<u32>()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(content.as_bytes())?;
@@ -155,18 +155,18 @@ impl Place {
 
     /// Writes the id of the process that looks after the machine, so that it can be ended without a
     /// connection.
-    pub fn name_process(&self) {
+    pub(super) fn name_process(&self) {
         // Without this file it can still be ended through the socket.
         let _ = self.leave(PROCESS, &format!("{}\n", std::process::id()));
     }
 
     /// Prevents further connections.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let _ = fs::remove_file(self.socket());
     }
 
     /// Removes the folder and our files in it. Files of others stay, and the folder with them.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         self.close();
         for name in [LOG, LOCK, PROCESS] {
             let _ = fs::remove_file(self.folder.join(name));
@@ -186,7 +186,7 @@ fn belongs_to_us(path: &Path, found: &Metadata) -> Result<()> {
 
 /// True if the process at the other end has the same user, or is root's. If the system does not
 /// report it, the folder is the only protection.
-pub fn is_ours(stream: &UnixStream) -> bool {
+pub(super) fn is_ours(stream: &UnixStream) -> bool {
     #[cfg(target_os = "linux")]
     {
         let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };

@@ -13,7 +13,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::error::{Error, Result};
 
 /// The longest duration: sums of it stay far within the range of the clock.
-pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// Limits after which a worker ends by itself.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub fn seconds(number: f64) -> Option<Duration> {
 }
 
 /// Milliseconds of a clock that all processes of a machine share and nobody can set; never 0.
-pub fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a pointer to a structure that the call fills.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };

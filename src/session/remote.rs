@@ -75,7 +75,7 @@ impl Link {
 ///
 /// # Errors
 /// At once when `stop` returns true.
-pub fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
+pub(super) fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
     let wait = Wait::at_most(GREETING, stop);
     match link.connect(&wait)?.ask(&Request::Status, &wait)? {
         Answer::Status(status) => Ok(status),

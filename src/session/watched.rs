@@ -19,9 +19,9 @@ const WAITING: usize = 16;
 const PIECE: usize = 1 << 17;
 
 /// Returns the reason to give up waiting for a command, if there is one.
-pub type GiveUp<'a> = dyn Fn() -> Option<Error> + Send + Sync + 'a;
+pub(super) type GiveUp<'a> = dyn Fn() -> Option<Error> + Send + Sync + 'a;
 
-pub struct Watched<F> {
+pub(super) struct Watched<F> {
     inner: Arc<dyn Machine>,
     /// The most bytes of output of all commands together.
     most: u64,
@@ -38,7 +38,7 @@ enum Heard {
 }
 
 impl<F: Fn() -> Option<Error> + Send + Sync> Watched<F> {
-    pub fn new(inner: Arc<dyn Machine>, most: u64, stall: Option<Duration>, give_up: F) -> Self {
+    pub(super) fn new(inner: Arc<dyn Machine>, most: u64, stall: Option<Duration>, give_up: F) -> Self {
         Self { inner, most, written: AtomicU64::new(0), stall, give_up }
     }
 

@@ -13,13 +13,13 @@ use crate::progress::Event;
 use crate::record::LoadArgs;
 
 /// Incremented with every change of the enums below or of their contents.
-pub const PROTOCOL: u32 = 6;
+pub(super) const PROTOCOL: u32 = 6;
 /// The largest frame in bytes.
-pub const MAX_FRAME: usize = 4 << 30;
+pub(super) const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Request {
+pub(super) enum Request {
     /// Starts `op` with this id. The same id on any connection joins that call: it gets the events
     /// after the first `seen`, and the outcome. A `fresh` request does not join a call that has
     /// failed or is being stopped.
@@ -51,7 +51,7 @@ pub enum Request {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub(super) enum Answer {
     Event {
         id: String,
         event: Event,
@@ -67,7 +67,7 @@ pub enum Answer {
 
 impl Answer {
     /// The name for messages.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Answer::Event { .. } => "an event",
             Answer::Outcome { .. } => "an outcome",
@@ -101,7 +101,7 @@ fn greeting() -> String {
 }
 
 /// Sends our greeting and reads the other side's.
-pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
+pub(super) fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("greeting the worker: {e}"));
     stream.write_all(greeting().as_bytes()).and_then(|()| stream.flush()).map_err(lost)?;
     let mut line = Vec::new();
@@ -135,7 +135,7 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
 }
 
 /// An encoded message: 8 bytes of length, then the message.
-pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
+pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     let mut frame = vec![0; 8];
     rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
@@ -145,7 +145,7 @@ pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 /// Sends one frame in one write.
-pub fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
+pub(super) fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
     stream.write_all(frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
 }
 
@@ -153,7 +153,7 @@ pub fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// `Lost` if the other side has gone.
-pub fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
+pub(super) fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
     let mut length = [0; 8];
     stream.read_exact(&mut length).map_err(lost)?;

@@ -22,7 +22,7 @@ const OWN: &[&str] = &[".weight", ".weight_packed", ".qweight"];
 /// # Errors
 /// Those of the formats: a weight in codes that is not read, or whose tensors do not fit each other
 /// or the settings.
-pub fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) -> Result<Model> {
+pub(super) fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) -> Result<Model> {
     if let Some((headers, _)) = names.headers() {
         model.layers = model.layers.into_iter().map(|layer| follow(layer, headers)).collect();
     } else if settings.method().is_none() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The values of a key that change nothing.
 #[derive(Clone, Copy, Debug)]
-pub enum At {
+pub(super) enum At {
     /// Any value.
     Any,
     /// Any, but where it is more than false, 0 or nothing the user is told that it has no effect.
@@ -31,7 +31,7 @@ pub enum At {
 }
 
 impl At {
-    pub fn accepts(self, value: &Value) -> bool {
+    pub(super) fn accepts(self, value: &Value) -> bool {
         match self {
             At::Any | At::Told => true,
             At::Off => off(value),
@@ -51,12 +51,12 @@ impl At {
     }
 
     /// Whether `value`, although it has no effect, is worth a word.
-    pub fn tells(self, value: &Value) -> bool {
+    pub(super) fn tells(self, value: &Value) -> bool {
         matches!(self, At::Told | At::NothingQuantised) && !off(value)
     }
 
     /// The values in words.
-    pub fn words(self) -> String {
+    pub(super) fn words(self) -> String {
         match self {
             At::Any | At::Told => "any".to_string(),
             At::Off => "false, 0, null or empty".to_string(),
@@ -83,11 +83,11 @@ fn off(value: &Value) -> bool {
 
 /// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases,
 /// and of MLX.
-pub const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+pub(super) const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// Keys that share their values and their reason.
 #[derive(Debug)]
-pub struct Row {
+pub(super) struct Row {
     pub keys: &'static [&'static str],
     /// The values of `model_type` for which the row holds; none for all.
     pub of: &'static [&'static str],
@@ -155,7 +155,7 @@ impl Row {
 
 /// The first row that has a key and an architecture is the one that counts.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     // Of any architecture, whatever the value.
     any(&["architectures", "transformers_version", "name_or_path", "unsloth_version", "unsloth_fixed", "internal_version",
           "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license", "custom_pipelines",
@@ -315,12 +315,12 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// The row of `key` for this architecture.
-pub fn row(key: &str, model_type: &str) -> Option<&'static Row> {
+pub(super) fn row(key: &str, model_type: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.keys.contains(&key) && (row.of.is_empty() || row.of.contains(&model_type)))
 }
 
 /// All keys of the table.
-pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn names() -> impl Iterator<Item = &'static str> + Clone {
     ROWS.iter().flat_map(|row| row.keys.iter().copied())
 }
 

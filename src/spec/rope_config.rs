@@ -10,7 +10,7 @@ use super::rope_section::{IMPLIED, Of, Section, object, section};
 use crate::error::Result;
 use crate::outside;
 
-pub use super::rope_section::{DEFAULTS, RopeDefaults};
+pub(super) use super::rope_section::{DEFAULTS, RopeDefaults};
 
 impl Rope {
     /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`,
@@ -87,12 +87,12 @@ impl Rope {
 ///
 /// # Errors
 /// When it is missing or no number.
-pub fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+pub(super) fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
     parameters(c, defaults, |section| section.required(name))
 }
 
 /// The same, where it may be missing.
-pub fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<Option<f64>> {
+pub(super) fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<Option<f64>> {
     parameters(c, defaults, |section| section.number(name))
 }
 

@@ -13,7 +13,7 @@ const THETA: &str = "rope_theta";
 const SHARE: &str = "partial_rotary_factor";
 
 /// The object where a config has none, as it is called in messages.
-pub const IMPLIED: &str = "rope_parameters (left out)";
+pub(super) const IMPLIED: &str = "rope_parameters (left out)";
 
 /// YaRN's full turns within the original context, above which a frequency stays and below which it
 /// is divided.
@@ -68,7 +68,7 @@ pub struct RopeDefaults {
 }
 
 /// Llama's own, which most relatives keep.
-pub const DEFAULTS: RopeDefaults = RopeDefaults {
+pub(super) const DEFAULTS: RopeDefaults = RopeDefaults {
     theta: 10_000.0,
     partial_rotary_factor: None,
     theta_key: THETA,
@@ -83,7 +83,7 @@ pub const DEFAULTS: RopeDefaults = RopeDefaults {
 };
 
 /// The object under `key`, if there is one.
-pub fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+pub(super) fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
     match c.get(key) {
         None => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
@@ -91,12 +91,12 @@ pub fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Val
     }
 }
 
-pub fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
+pub(super) fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
     Section { c, key, params, of: Of::Model }
 }
 
 /// The `rope_scaling` or `rope_parameters` object, with errors that name the key inside it.
-pub struct Section<'a> {
+pub(super) struct Section<'a> {
     pub c: &'a Config,
     pub key: &'static str,
     pub params: &'a Map<String, Value>,
@@ -106,7 +106,7 @@ pub struct Section<'a> {
 /// The layers that an object is read for: all of them, or those of one type that have a rope of
 /// their own.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Of {
+pub(super) enum Of {
     Model,
     /// Keys beside the object count for these layers.
     MainType,
@@ -115,7 +115,7 @@ pub enum Of {
 }
 
 impl Section<'_> {
-    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
         match self.params.get(name).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
@@ -125,7 +125,7 @@ impl Section<'_> {
         }
     }
 
-    pub fn required(&self, name: &str) -> Result<f64> {
+    pub(super) fn required(&self, name: &str) -> Result<f64> {
         self.number(name)?.ok_or_else(|| self.wrong(name, "is missing"))
     }
 
@@ -161,7 +161,7 @@ impl Section<'_> {
         Ok(counts)
     }
 
-    pub fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
+    pub(super) fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         if self.params.values().any(Value::is_object) {
             return self.read_layers(head_dim, defaults);
         }

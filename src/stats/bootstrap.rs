@@ -45,7 +45,7 @@ pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs
     Ok(run.finish(partial))
 }
 
-pub fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
+pub(super) fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
     if criterion.scope == Scope::PerSequence {
         return Err(Error::bad_argument("a bootstrap over sequences cannot have `scope: \"per_sequence\"`")
             .hint("use `scope: \"pooled\"`: the sequences are what is resampled"));
@@ -60,7 +60,7 @@ const MAX_DRAWS: usize = 1 << 28;
 ///
 /// # Errors
 /// `bad_argument` with the option that is out of range, and an error if no thread can be started.
-pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
+pub(super) fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
     let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
     if n_resamples == 0 || n_resamples > MAX_RESAMPLES {
         return Err(Error::bad_argument(format!("`n_resamples` is {n_resamples}, outside 1 to {MAX_RESAMPLES}"))

@@ -13,7 +13,7 @@ use super::hit_table::{HitTable, magnitude};
 
 /// Computes the upper bounds. `upper` counts positions at the rung below, `hits` is the table for
 /// the rung above, and `certain` are the features that pass with it.
-pub fn bracket(upper: &BoundCriterion, hits: &HitTable, groups: &[Group], certain: &[Feature]) -> Bracket {
+pub(super) fn bracket(upper: &BoundCriterion, hits: &HitTable, groups: &[Group], certain: &[Feature]) -> Bracket {
     let upper_hits = HitTable::new(upper);
     let mut possible = Vec::new();
     for group in groups {

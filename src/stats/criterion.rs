@@ -16,7 +16,7 @@ use super::check_record;
 const RUNGS_LISTED: usize = 16;
 
 /// A valid criterion with a checked record and the statistics to use.
-pub struct BoundCriterion<'a> {
+pub(super) struct BoundCriterion<'a> {
     pub acts: &'a Activations,
     pub criterion: &'a Criterion,
     /// The statistics over the positions that the criterion uses.
@@ -31,7 +31,7 @@ pub struct BoundCriterion<'a> {
 
 /// Counts of a feature over some sequences. Layers are in the unit of the criterion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub(super) struct Counts {
     pub layers_hit: usize,
     pub num_layers: usize,
     pub positions_hit: u64,
@@ -43,7 +43,7 @@ impl<'a> BoundCriterion<'a> {
     ///
     /// # Errors
     /// `bad_argument` if it is not.
-    pub fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+    pub(super) fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
         let applied = Self::with_lower_counts(acts, criterion)?;
         match applied.is_exact() {
             true => Ok(applied),
@@ -52,13 +52,13 @@ impl<'a> BoundCriterion<'a> {
     }
 
     /// True if the threshold is a rung, so that every count is exact.
-    pub fn is_exact(&self) -> bool {
+    pub(super) fn is_exact(&self) -> bool {
         self.acts.rung(self.criterion.magnitude_threshold).is_some()
     }
 
     /// Binds a criterion with any threshold. If it is not a rung, the counts of positions and hits
     /// are those of the rung above, which are lower bounds.
-    pub fn with_lower_counts(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+    pub(super) fn with_lower_counts(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
         check_numbers(criterion)?;
         let skip = criterion.skip_positions;
         let fold = acts.fold(skip).ok_or_else(|| {
@@ -81,20 +81,20 @@ impl<'a> BoundCriterion<'a> {
 
     /// The same with the counts of the rung below, which are upper bounds. None if the threshold is
     /// a rung.
-    pub fn with_upper_counts(&self) -> Option<Self> {
+    pub(super) fn with_upper_counts(&self) -> Option<Self> {
         let below = self.rung.checked_sub(1);
         let upper = Self { rung: below.unwrap_or(0), below_ladder: below.is_none(), ..*self };
         (!self.is_exact()).then_some(upper)
     }
 
     /// Number of positions that the criterion uses, over all sequences.
-    pub fn num_positions(&self) -> u64 {
+    pub(super) fn num_positions(&self) -> u64 {
         self.positions * self.acts.num_sequences as u64
     }
 
     /// The class of a feature. It is `None` if the feature does not pass. A feature without a hit
     /// never passes, even if the limits are 0.
-    pub fn classify(&self, counts: &Counts) -> Classification {
+    pub(super) fn classify(&self, counts: &Counts) -> Classification {
         let layer_percentage = share(counts.layers_hit as u64, counts.num_layers as u64);
         let seq_percentage = share(counts.positions_hit, counts.num_positions);
         let passes = counts.layers_hit > 0
@@ -110,12 +110,12 @@ impl<'a> BoundCriterion<'a> {
 
 /// The share `part / whole`; 0 of 0 is 0. All shares that are compared or reported are computed
 /// here.
-pub fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// The class of a model with `passing` features, of which `systematic` are systematic.
-pub fn classify_model(passing: usize, systematic: usize) -> Classification {
+pub(super) fn classify_model(passing: usize, systematic: usize) -> Classification {
     match (passing, systematic) {
         (0, _) => Classification::None,
         (_, 0) => Classification::Probabilistic,
@@ -124,7 +124,7 @@ pub fn classify_model(passing: usize, systematic: usize) -> Classification {
 }
 
 /// Checks that limits and threshold are in range.
-pub fn check_numbers(criterion: &Criterion) -> Result<()> {
+pub(super) fn check_numbers(criterion: &Criterion) -> Result<()> {
     let threshold = criterion.magnitude_threshold;
     if !(threshold.is_finite() && threshold > 0.0) {
         return Err(Error::bad_argument(format!("`magnitude_threshold` is {threshold:?}"))

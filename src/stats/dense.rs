@@ -10,7 +10,7 @@ use crate::record::{
 
 /// A dense array with two norms per layer, in the order of computation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dense {
+pub(crate) struct Dense {
     pub layers: usize,
     pub sequences: usize,
     pub length: usize,
@@ -19,7 +19,7 @@ pub struct Dense {
 }
 
 /// Uniform numbers in 0..1 from Knuth's MMIX generator, which a Python snippet can reproduce.
-pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
+pub(crate) fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -44,13 +44,16 @@ impl IndexMut<[usize; 4]> for Dense {
 }
 
 impl Dense {
-    pub fn filled(layers: usize, sequences: usize, length: usize, hidden: usize, value: f32) -> Self {
+    pub(crate) fn filled(layers: usize, sequences: usize, length: usize, hidden: usize, value: f32) -> Self {
         let values = vec![value; 2 * layers * sequences * length * hidden];
         Self { layers, sequences, length, hidden, values }
     }
 
     /// An array whose values are drawn in the order norm, sequence, position, feature.
-    pub fn drawn([layers, sequences, length, hidden]: [usize; 4], mut draw: impl FnMut([usize; 4]) -> f32) -> Self {
+    pub(crate) fn drawn(
+        [layers, sequences, length, hidden]: [usize; 4],
+        mut draw: impl FnMut([usize; 4]) -> f32,
+    ) -> Self {
         let mut dense = Self::filled(layers, sequences, length, hidden, 0.0);
         for n in 0..2 * layers {
             for s in 0..sequences {
@@ -65,16 +68,16 @@ impl Dense {
     }
 
     /// The array of the sequences `chosen`, which may repeat, in this order.
-    pub fn resampled(&self, chosen: &[u32]) -> Self {
+    pub(crate) fn resampled(&self, chosen: &[u32]) -> Self {
         let shape = [self.layers, chosen.len(), self.length, self.hidden];
         Self::drawn(shape, |[n, s, t, d]| self[[n, chosen[s] as usize, t, d]])
     }
 
-    pub fn norms(&self) -> Vec<SiteId> {
+    pub(crate) fn norms(&self) -> Vec<SiteId> {
         SiteId::norms(self.layers)
     }
 
-    pub fn activations(&self, ladder: &[f32]) -> Activations {
+    pub(crate) fn activations(&self, ladder: &[f32]) -> Activations {
         Activations {
             model: ModelInfo {
                 id: "dense".into(),

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Replicates;
 
 /// Samples as lists of sequence indices.
-pub struct Draws {
+pub(super) struct Draws {
     num_sequences: usize,
     everything: Vec<u32>,
     /// `[num_sequences][num_sequences - 1]`
@@ -22,7 +22,7 @@ pub struct Draws {
 
 impl Draws {
     /// Draws the samples. At least two sequences are needed.
-    pub fn new(num_sequences: usize, n_resamples: usize, seed: u64) -> Self {
+    pub(super) fn new(num_sequences: usize, n_resamples: usize, seed: u64) -> Self {
         let last = num_sequences as u32;
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         Self {
@@ -34,22 +34,22 @@ impl Draws {
     }
 
     /// All samples: the full one, the jackknife, then the resamples.
-    pub fn samples(&self) -> impl Iterator<Item = &[u32]> {
+    pub(super) fn samples(&self) -> impl Iterator<Item = &[u32]> {
         let jackknife = self.leave_one_out.chunks_exact(self.num_sequences - 1);
         std::iter::once(&self.everything[..]).chain(jackknife).chain(self.resamples.chunks_exact(self.num_sequences))
     }
 
-    pub fn num_samples(&self) -> usize {
+    pub(super) fn num_samples(&self) -> usize {
         1 + self.num_sequences + self.resamples.len() / self.num_sequences
     }
 
     /// The values of the resamples, of one value per sample.
-    pub fn resampled<'a, T>(&self, values: &'a [T]) -> &'a [T] {
+    pub(super) fn resampled<'a, T>(&self, values: &'a [T]) -> &'a [T] {
         &values[1 + self.num_sequences..]
     }
 
     /// Splits a statistic with one value per sample into its parts.
-    pub fn replicates(&self, values: Vec<f64>) -> Replicates {
+    pub(super) fn replicates(&self, values: Vec<f64>) -> Replicates {
         Replicates {
             observed: values[0],
             jackknife: values[1..=self.num_sequences].to_vec(),

@@ -6,14 +6,14 @@ use super::criterion::{BoundCriterion, Counts};
 use super::hit_table::HitTable;
 
 /// The sequences of one list of features.
-pub struct Group {
+pub(super) struct Group {
     /// The index of the sequence, if the group is a single sequence.
     pub sequence: Option<usize>,
     pub sequences: Range<usize>,
 }
 
 /// The counts of a feature over the group.
-pub fn counts(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: usize) -> Counts {
+pub(super) fn counts(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: usize) -> Counts {
     let sequences = group.sequences.clone();
     let layers = hits.layers(applied.criterion.layer_unit);
     Counts {

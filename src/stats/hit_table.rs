@@ -14,7 +14,7 @@ use super::criterion::BoundCriterion;
 const WORD: usize = u64::BITS as usize;
 
 /// Bit sets of the layers with a hit, in one of the two units.
-pub struct LayersHit {
+pub(super) struct LayersHit {
     pub num_layers: usize,
     /// Number of words in a bit set.
     pub words: usize,
@@ -23,7 +23,7 @@ pub struct LayersHit {
     bits: Vec<u64>,
 }
 
-pub struct HitTable {
+pub(super) struct HitTable {
     num_sequences: usize,
     num_features: usize,
     norms: LayersHit,
@@ -47,13 +47,13 @@ impl LayersHit {
     }
 
     /// The bit sets of `feature` in `sequences`, `[sequence][word]`.
-    pub fn cells(&self, feature: usize, sequences: Range<usize>) -> &[u64] {
+    pub(super) fn cells(&self, feature: usize, sequences: Range<usize>) -> &[u64] {
         let row = feature * self.num_sequences;
         &self.bits[(row + sequences.start) * self.words..(row + sequences.end) * self.words]
     }
 
     /// The layers with a hit in any of `sequences`, ascending.
-    pub fn union(&self, feature: usize, sequences: Range<usize>) -> Vec<usize> {
+    pub(super) fn union(&self, feature: usize, sequences: Range<usize>) -> Vec<usize> {
         let cells = self.cells(feature, sequences);
         let hit = |layer: &usize| {
             let mut words = cells.iter().skip(layer / WORD).step_by(self.words);
@@ -64,7 +64,7 @@ impl LayersHit {
 }
 
 impl HitTable {
-    pub fn new(applied: &BoundCriterion) -> Self {
+    pub(super) fn new(applied: &BoundCriterion) -> Self {
         let acts = applied.acts;
         let (num_sequences, num_features) = (acts.num_sequences, acts.hidden_size);
         let blocks = blocks(applied);
@@ -124,7 +124,7 @@ impl HitTable {
         }
     }
 
-    pub fn layers(&self, unit: LayerUnit) -> &LayersHit {
+    pub(super) fn layers(&self, unit: LayerUnit) -> &LayersHit {
         match unit {
             LayerUnit::Norm => &self.norms,
             LayerUnit::Block => &self.blocks,
@@ -132,24 +132,24 @@ impl HitTable {
     }
 
     /// The features with a hit in any of `sequences`, ascending.
-    pub fn hit(&self, sequences: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn hit(&self, sequences: Range<usize>) -> impl Iterator<Item = usize> + '_ {
         let any = move |feature: &usize| self.norms.cells(*feature, sequences.clone()).iter().any(|&word| word != 0);
         (0..self.num_features).filter(any)
     }
 
-    pub fn positions(&self, feature: usize, sequence: usize) -> u32 {
+    pub(super) fn positions(&self, feature: usize, sequence: usize) -> u32 {
         self.positions[sequence * self.num_features + feature]
     }
 
     /// The largest and the smallest signed value of `feature` over norms and `sequences`.
-    pub fn extremes(&self, feature: usize, sequences: Range<usize>) -> (f32, f32) {
+    pub(super) fn extremes(&self, feature: usize, sequences: Range<usize>) -> (f32, f32) {
         sequences
             .map(|sequence| sequence * self.num_features + feature)
             .fold((f32::NEG_INFINITY, f32::INFINITY), |(max, min), at| (max.max(self.max[at]), min.min(self.min[at])))
     }
 
     /// Largest |x| of every sequence over norms and features.
-    pub fn max_magnitudes(&self) -> Vec<f32> {
+    pub(super) fn max_magnitudes(&self) -> Vec<f32> {
         let features = |sequence| sequence * self.num_features..(sequence + 1) * self.num_features;
         let largest =
             |sequence| features(sequence).fold(0.0, |m: f32, at| m.max(magnitude(self.max[at], self.min[at])));
@@ -158,12 +158,12 @@ impl HitTable {
 }
 
 /// Largest |x| between these signed extremes; 0 if there is no value (-inf, +inf).
-pub fn magnitude(max: f32, min: f32) -> f32 {
+pub(super) fn magnitude(max: f32, min: f32) -> f32 {
     max.max(-min).max(0.0)
 }
 
 /// Whether the extremes of a cell show a positive hit, and whether they show a negative one.
-pub fn signs_hit(max: f32, min: f32, threshold: f32) -> (bool, bool) {
+pub(super) fn signs_hit(max: f32, min: f32, threshold: f32) -> (bool, bool) {
     (max.is_finite() && max >= threshold, min.is_finite() && min <= -threshold)
 }
 

@@ -9,7 +9,7 @@ use super::criterion::{BoundCriterion, share};
 use super::hit_table::{magnitude, signs_hit};
 
 /// One entry per norm, in the order of computation.
-pub fn layer_stats(applied: &BoundCriterion) -> Vec<LayerStats> {
+pub(super) fn layer_stats(applied: &BoundCriterion) -> Vec<LayerStats> {
     let norms = applied.acts.norms.iter().zip(&applied.fold.norms);
     norms.map(|(&norm, cells)| one_norm(applied, norm, cells)).collect()
 }

@@ -12,7 +12,7 @@ use super::draws::Draws;
 use super::hit_table::{HitTable, magnitude};
 
 /// One feature on one sample.
-pub struct Outcome {
+pub(super) struct Outcome {
     pub counts: Counts,
     pub magnitude: f32,
     /// `None` if it does not pass.
@@ -21,7 +21,7 @@ pub struct Outcome {
 
 /// True if the feature may pass on some sample. No sample has more layers than all sequences
 /// together, nor a larger share of positions than the best sequence.
-pub fn can_pass(applied: &BoundCriterion, hits: &HitTable, feature: usize) -> bool {
+pub(super) fn can_pass(applied: &BoundCriterion, hits: &HitTable, feature: usize) -> bool {
     let sequences = 0..applied.acts.num_sequences;
     let best = sequences.clone().map(|sequence| hits.positions(feature, sequence)).max();
     let layers = hits.layers(applied.criterion.layer_unit);
@@ -35,12 +35,12 @@ pub fn can_pass(applied: &BoundCriterion, hits: &HitTable, feature: usize) -> bo
 }
 
 /// The feature on every sample, in the order of `draws`.
-pub fn outcomes(applied: &BoundCriterion, hits: &HitTable, draws: &Draws, feature: usize) -> Vec<Outcome> {
+pub(super) fn outcomes(applied: &BoundCriterion, hits: &HitTable, draws: &Draws, feature: usize) -> Vec<Outcome> {
     outcomes_on(applied, hits, draws.samples(), feature)
 }
 
 /// The feature on each of `samples`, which are lists of sequence indices.
-pub fn outcomes_on<'a>(
+pub(super) fn outcomes_on<'a>(
     applied: &BoundCriterion,
     hits: &HitTable,
     samples: impl Iterator<Item = &'a [u32]>,

@@ -17,7 +17,7 @@ use super::linear_quantile;
 const QUARTILES: [f64; 3] = [0.25, 0.5, 0.75];
 
 /// Counts of one feature at every rung, summed over norms and sequences, for both signs.
-pub struct SignedLadder {
+pub(super) struct SignedLadder {
     positive: Vec<u64>,
     negative: Vec<u64>,
 }
@@ -32,7 +32,7 @@ struct Bin {
 }
 
 impl SignedLadder {
-    pub fn new(fold: &Fold, feature: usize, sequences: Range<usize>, num_rungs: usize) -> Self {
+    pub(super) fn new(fold: &Fold, feature: usize, sequences: Range<usize>, num_rungs: usize) -> Self {
         let mut sums = Self { positive: vec![0; num_rungs], negative: vec![0; num_rungs] };
         for cell in fold.norms.iter().flat_map(|norm| &norm[sequences.clone()]) {
             add(&mut sums.positive, &cell.positive, feature);
@@ -42,14 +42,14 @@ impl SignedLadder {
     }
 
     /// Number of values at or beyond `rung`, of both signs; 0 beyond the last rung.
-    pub fn hits(&self, rung: usize) -> u64 {
+    pub(super) fn hits(&self, rung: usize) -> u64 {
         let at = |counts: &[u64]| counts.get(rung).copied().unwrap_or(0);
         at(&self.positive) + at(&self.negative)
     }
 
     /// Quartiles of the signed values at or beyond `rung`, where `max` and `min` are the signed
     /// extremes of the feature. If no value is at or beyond the rung, they are the larger extreme.
-    pub fn quartiles(&self, ladder: &[f32], rung: usize, max: f32, min: f32) -> [f64; 3] {
+    pub(super) fn quartiles(&self, ladder: &[f32], rung: usize, max: f32, min: f32) -> [f64; 3] {
         if self.hits(rung) == 0 {
             return [f64::from(if max >= -min { max } else { min }); 3];
         }

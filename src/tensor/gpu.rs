@@ -3,7 +3,7 @@
 use crate::cuda::{Array, Element, table};
 use crate::error::Result;
 
-pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
+pub(super) fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     let from = x.dims2().1;
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") = width;
@@ -12,7 +12,7 @@ pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     Ok(out)
 }
 
-pub fn clamp(x: &Array, limit: f32) -> Result<Array> {
+pub(super) fn clamp(x: &Array, limit: f32) -> Result<Array> {
     let out = x.uninit_like()?;
     table::Clamp { out: &out, x, count: x.len(), limit }.launch()?;
     Ok(out)

@@ -18,7 +18,7 @@ use crate::outside::{complaint, guarded, json, syntax};
 use crate::progress::Progress;
 
 /// Bytes of text that are tokenised at a time.
-pub const PIECE: usize = 64 << 10;
+pub(super) const PIECE: usize = 64 << 10;
 /// Bytes that two consecutive pieces share: far more than any word.
 const OVERLAP: usize = 4 << 10;
 /// Number of cut positions that are tried in an overlap before the piece grows.
@@ -31,7 +31,7 @@ const MAX_TOKENIZER: usize = 128 << 20;
 const MAX_GROWTH: f64 = 1000.0;
 
 /// A tokenizer, and the special tokens that it adds before and after a sequence.
-pub struct Encoder {
+pub(super) struct Encoder {
     tokenizer: Tokenizer,
     before: Vec<u32>,
     after: Vec<u32>,
@@ -42,7 +42,7 @@ impl Encoder {
     ///
     /// # Errors
     /// `not_found` if there is no tokenizer, `corrupt` if it is damaged.
-    pub fn open(folder: &str, special: bool) -> Result<Self> {
+    pub(super) fn open(folder: &str, special: bool) -> Result<Self> {
         let path = format!("{folder}/tokenizer.json");
         let data = hub::at(folder)?.small("tokenizer.json")?.ok_or_else(|| {
             Error::not_found(format!("{path}: no such file"))
@@ -80,7 +80,7 @@ impl Encoder {
     ///
     /// # Errors
     /// `interrupted` between two pieces, and `bad_argument` if the tokenizer fails on the text.
-    pub fn ids(&self, text: &str, progress: &dyn Progress) -> Result<Vec<u32>> {
+    pub(super) fn ids(&self, text: &str, progress: &dyn Progress) -> Result<Vec<u32>> {
         self.first(text, usize::MAX, progress)
     }
 
@@ -88,7 +88,7 @@ impl Encoder {
     ///
     /// # Errors
     /// As `ids`.
-    pub fn first(&self, text: &str, count: usize, progress: &dyn Progress) -> Result<Vec<u32>> {
+    pub(super) fn first(&self, text: &str, count: usize, progress: &dyn Progress) -> Result<Vec<u32>> {
         let mut stream = Stream::new(self, progress);
         let mut rest = text;
         while stream.ids.len() < count && !(rest.is_empty() && stream.text.is_empty()) {
@@ -112,7 +112,7 @@ impl Encoder {
     ///
     /// # Errors
     /// `bad_argument` if the special tokens leave no space.
-    pub fn text_tokens(&self, length: usize) -> Result<usize> {
+    pub(super) fn text_tokens(&self, length: usize) -> Result<usize> {
         let special = self.before.len() + self.after.len();
         length.checked_sub(special).filter(|text_tokens| *text_tokens > 0).ok_or_else(|| {
             Error::bad_argument(format!("sequence_length is {length}, of which special tokens take {special}"))
@@ -121,12 +121,12 @@ impl Encoder {
     }
 
     /// Decodes ids to text, without special tokens.
-    pub fn text(&self, ids: &[u32]) -> Result<String> {
+    pub(super) fn text(&self, ids: &[u32]) -> Result<String> {
         let text = guarded_call(|| self.tokenizer.decode(ids, true));
         text.map_err(|said| Error::bad_argument(format!("turning tokens back into text: {said}")))
     }
 
-    pub fn with_special_tokens(&self, ids: &[u32]) -> Vec<u32> {
+    pub(super) fn with_special_tokens(&self, ids: &[u32]) -> Vec<u32> {
         [&self.before, ids, &self.after].concat()
     }
 }
@@ -166,7 +166,7 @@ fn special_tokens(sample: &Encoding) -> (Vec<u32>, Vec<u32>) {
 }
 
 /// Tokenises a text that arrives in parts.
-pub struct Stream<'a> {
+pub(super) struct Stream<'a> {
     encoder: &'a Encoder,
     progress: &'a dyn Progress,
     /// Text that is not tokenised yet.
@@ -190,12 +190,12 @@ struct Cut {
 }
 
 impl<'a> Stream<'a> {
-    pub fn new(encoder: &'a Encoder, progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(encoder: &'a Encoder, progress: &'a dyn Progress) -> Self {
         Self { encoder, progress, text: String::new(), ids: Vec::new(), piece: PIECE, drop_blank: false }
     }
 
     /// Number of bytes that `text` should have before `advance` is called.
-    pub fn bytes_needed(&self) -> usize {
+    pub(super) fn bytes_needed(&self) -> usize {
         self.piece + OVERLAP
     }
 
@@ -204,7 +204,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// `interrupted`, and `bad_argument` if the tokenizer fails on the text.
-    pub fn advance(&mut self, last: bool) -> Result<()> {
+    pub(super) fn advance(&mut self, last: bool) -> Result<()> {
         if self.progress.interrupted() {
             return Err(Error::interrupted());
         }

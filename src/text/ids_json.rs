@@ -22,16 +22,16 @@ const EXPECTED: &str = "expected an array of arrays of token ids, such as [[1, 2
 /// The usual names of ids in JSON objects.
 const KEYS: [&str; 6] = ["input_ids", "ids", "token_ids", "tokens", "data", "sequences"];
 /// Advice for ids in a file of another program.
-pub const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
+pub(super) const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
 
 /// Where paths of ids begin.
-pub const PATHS: &str = "paths given to load_tokens start from the folder the program runs in";
+pub(super) const PATHS: &str = "paths given to load_tokens start from the folder the program runs in";
 
 /// Sequences in the file, up to the first that is empty or of another length than those before.
 ///
 /// # Errors
 /// The errors of reading the file, and `corrupt` with a description of other contents.
-pub fn read(path: &str) -> Result<Vec<Vec<u32>>> {
+pub(super) fn read(path: &str) -> Result<Vec<Vec<u32>>> {
     let text = outside::read(Path::new(path), MAX_JSON);
     let text = text.map_err(|e| outside::unreadable(Path::new(path), &e, PATHS))?;
     if let Some(error) = hub::pointer(path, &text) {

@@ -22,7 +22,7 @@ const MARGIN: usize = 1024;
 /// # Errors
 /// `bad_argument` if a number is out of range, `not_found` if the text is too short, and the errors
 /// of reading the text and the tokenizer.
-pub fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+pub(super) fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
     for (name, value) in [("num_sequences", args.num_sequences), ("sequence_length", args.sequence_length)] {
         if value == 0 {
             return Err(Error::bad_argument(format!("{name} is 0")).hint("it must be at least 1"));

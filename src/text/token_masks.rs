@@ -11,7 +11,7 @@ const MASKS: &[&str] = &[OF_ATTENTION, "padding_mask", "pad_mask", "mask"];
 /// The masks for the tensor of ids called `tensor`, which has `shape`, sorted by name. A file may
 /// contain masks of other ids as well. Only masks whose names have the most letters in common with
 /// the name of the ids are used, as `decoder_attention_mask` has with `decoder_input_ids`.
-pub fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(String, &'a TensorInfo)> {
+pub(super) fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(String, &'a TensorInfo)> {
     let sizes = |shape: &[usize]| shape.iter().copied().filter(|size| *size != 1).collect::<Vec<_>>();
     let is_mask = |name: &str, info: &TensorInfo| {
         name != tensor && sizes(&info.shape) == sizes(shape) && info.dtype.bitsize().is_multiple_of(8)
@@ -37,7 +37,7 @@ fn in_common(name: &str, tensor: &str) -> Option<usize> {
 /// The first sequence of `positions` tokens in which a mask with the values `data` marks padding.
 /// Masks differ in their values (1 or 0 for tokens, minus infinity for padding), but all values are
 /// equal if there is no padding.
-pub fn padded(name: &str, dtype: Dtype, data: &[u8], positions: usize) -> Option<usize> {
+pub(super) fn padded(name: &str, dtype: Dtype, data: &[u8], positions: usize) -> Option<usize> {
     let width = dtype.bitsize() / 8;
     let is_zero = |value: &[u8]| value.iter().all(|byte| *byte == 0);
     let whole = !matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);

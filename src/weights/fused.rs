@@ -18,7 +18,7 @@ const BLOCK: &str = "mlp.";
 ///
 /// # Errors
 /// `corrupt` if a fused tensor does not have the config's shape.
-pub fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
+pub(super) fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
     model.layers.iter().filter_map(Layer::moe).try_for_each(|moe| layer_of(checkpoint, moe))
 }
 

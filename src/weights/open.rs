@@ -99,7 +99,7 @@ impl Headers for Checkpoint {
 }
 
 /// Reads and parses `config.json`.
-pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
+pub(super) fn read_config(source: &dyn ByteSource) -> Result<Config> {
     let path = format!("{}/config.json", source.place());
     let missing = || {
         Error::not_found(format!("reading {path}: No such file or directory"))

@@ -12,7 +12,7 @@ use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 /// # Errors
 /// `corrupt` if one does not fit its file or all together are too large; `unsupported` if a file
 /// begins like another format.
-pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Vec<u8>>> {
+pub(super) fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Vec<u8>>> {
     let files = source.files()?;
     let sizes: Vec<u64> = headers(source, files, |_| 0..LENGTH)?
         .into_iter()
@@ -72,7 +72,7 @@ fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
     hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice, hub::REFUSED).map_or(Ok(()), Err)
 }
 
-pub fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
+pub(super) fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
     Error::corrupt(format!("reading {}/{}: {problem}", source.place(), file.name))
         .hint("the file is damaged or incomplete; download it again")
 }

@@ -57,7 +57,7 @@ struct Unused<'a> {
 
 /// What the user should know of weights that are left out; nothing where those that are have no
 /// effect.
-pub fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
+pub(super) fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
     let used: HashSet<String> = inventory::tensors(model).into_iter().map(|(tensor, _)| tensor.name).collect();
     let names = Names::new(checkpoint, model, naming);
     let mut unused: Vec<Unused> = checkpoint

@@ -10,7 +10,7 @@ const ADAPTED: [&str; 3] = ["lora_", ".base_layer.", ".modules_to_save."];
 
 /// The difference between the names of a file and those of a model.
 #[derive(Debug, PartialEq)]
-pub struct Wrapped<'a> {
+pub(super) struct Wrapped<'a> {
     /// The additional part of its name.
     too_much: TooMuch<'a>,
     adapted: bool,
@@ -26,7 +26,7 @@ enum TooMuch<'a> {
 
 /// The tensor that corresponds to the missing `missing` among `stored`, under a name that a wrapper
 /// has changed.
-pub fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wrapped<'a>> {
+pub(super) fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wrapped<'a>> {
     let is_it = |name: &str| naming.whole(name) == missing;
     let adapted = stored.iter().any(|name| ADAPTED.iter().any(|part| name.contains(part)));
     let first = *stored.first()?;
@@ -48,7 +48,7 @@ pub fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wra
 
 impl Wrapped<'_> {
     /// A description of the names, for a message.
-    pub fn problem(&self) -> String {
+    pub(super) fn problem(&self) -> String {
         match self.too_much {
             TooMuch::Prefix(prefix) => format!("all names in the files begin with `{}`", crate::outside::shown(prefix)),
             TooMuch::Part(part) => format!("names in the files have `{part}.` in them"),
@@ -56,7 +56,7 @@ impl Wrapped<'_> {
     }
 
     /// The advice.
-    pub fn advice(&self) -> String {
+    pub(super) fn advice(&self) -> String {
         if self.adapted {
             return "an adapter is still around the model: save it merged in Python, with peft: \
                     model.merge_and_unload().save_pretrained(FOLDER)"

@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 
 /// A layer at work: as it is loaded for each shard.
 #[derive(Clone, Copy)]
-pub struct LayerAtWork<'a, 'o> {
+pub(super) struct LayerAtWork<'a, 'o> {
     pub work: &'a Work<'o>,
     pub i: usize,
     pub loaded: &'a [Layer<Tensor>],
@@ -30,7 +30,7 @@ pub struct LayerAtWork<'a, 'o> {
 
 impl LayerAtWork<'_, '_> {
     /// A layer whose feed-forward network is the same for all tokens.
-    pub fn dense(&self, shard: &Shard) -> Result<()> {
+    pub(super) fn dense(&self, shard: &Shard) -> Result<()> {
         if self.of(shard).parallel {
             return shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.parallel(shard, batch));
         }
@@ -138,7 +138,7 @@ impl LayerAtWork<'_, '_> {
 
     /// One round of a mixture: through the mixer, then to the router. The experts follow when their
     /// weights are there.
-    pub fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
+    pub(super) fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
         let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
         for batch in shard.batches(round, self.work.cut.sequences) {
             self.mix(shard, batch.clone())?;
@@ -172,7 +172,7 @@ impl LayerAtWork<'_, '_> {
 
     /// Makes room for what the experts will read, and for what they write where that is not simply
     /// added to the stream.
-    pub fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
+    pub(super) fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
         let layer = self.of(shard);
         let Some(ffn) = &layer.ffn else { return Ok(()) };
         let Ffn::Moe(moe) = &ffn.body else { return Ok(()) };
@@ -188,7 +188,7 @@ impl LayerAtWork<'_, '_> {
     }
 
     /// Adds what the experts have written to the stream, where that is more than a sum.
-    pub fn end_mixture(&self, shard: &Shard) -> Result<()> {
+    pub(super) fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if ffn.is_plain() {
             return self.end(shard);

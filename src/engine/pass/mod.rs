@@ -11,9 +11,9 @@ mod work;
 
 use std::time::Instant;
 
-pub use shard::{Lent, ROUNDS};
-pub use stream::{ReadAhead, WeightStream};
-pub use work::Work;
+pub(super) use shard::{Lent, ROUNDS};
+pub(super) use stream::{ReadAhead, WeightStream};
+pub(super) use work::Work;
 
 use super::embed::{self, TokenRows};
 use super::layer_embeddings::LayerEmbeddings;
@@ -30,7 +30,7 @@ use layer::LayerAtWork;
 use shard::{Mixture, Shard, each};
 
 /// Where a pass begins.
-pub struct Start {
+pub(super) struct Start {
     /// The first layer that is computed.
     pub layer: usize,
     /// The residual stream of each share before that layer; none where the tokens are to be
@@ -42,7 +42,7 @@ pub struct Start {
 }
 
 /// What is called between two layers.
-pub trait Between {
+pub(super) trait Between {
     /// A layer is complete, and the next has not begun.
     fn layer_done(&mut self, state: &State);
 
@@ -51,7 +51,7 @@ pub trait Between {
 }
 
 /// One pass of all tokens through all layers.
-pub struct Pass<'a> {
+pub(super) struct Pass<'a> {
     work: Work<'a>,
     tokens: &'a Tokens,
     embeddings: Option<LayerEmbeddings>,
@@ -68,7 +68,7 @@ pub struct Pass<'a> {
 }
 
 /// What a pass leaves beside what its observers keep.
-pub struct Outcome {
+pub(super) struct Outcome {
     pub coverage: Vec<ExpertCoverage>,
     /// Bytes of tensor data that were needed.
     pub needed: u64,
@@ -81,7 +81,7 @@ pub struct Outcome {
 
 impl<'a> Pass<'a> {
     /// `already_read`: bytes the checkpoint had given before this run.
-    pub fn new(
+    pub(super) fn new(
         work: Work<'a>,
         shares: Vec<Share>,
         tokens: &'a Tokens,
@@ -126,12 +126,12 @@ impl<'a> Pass<'a> {
     }
 
     /// Reads all weights before the first layer begins.
-    pub fn preload(&mut self) -> Result<()> {
+    pub(super) fn preload(&mut self) -> Result<()> {
         self.stream.preload(|layer| self.work.needs_ffn(layer))
     }
 
     /// Computes all layers, and the head where it is wanted.
-    pub fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
+    pub(super) fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
         self.layers(between)?;
         let head = if self.work.logits { Some(self.head(between)?) } else { None };
         self.work.observers.fetch()?;

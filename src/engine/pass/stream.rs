@@ -16,14 +16,14 @@ use crate::weights::{OpenModel, Share};
 
 /// The amount of weights that are read ahead.
 #[derive(Clone, Copy, PartialEq)]
-pub enum ReadAhead {
+pub(crate) enum ReadAhead {
     /// Some layers and experts, as in the estimate.
     Bounded,
     /// The whole model, which is read before the first layer begins, for benchmarks.
     Everything,
 }
 
-pub struct WeightStream<'a> {
+pub(crate) struct WeightStream<'a> {
     model: &'a OpenModel,
     reader: Reader,
     plan: Plan,
@@ -33,7 +33,7 @@ pub struct WeightStream<'a> {
 
 impl<'a> WeightStream<'a> {
     /// Starts the stream for layers from `first` on, on the devices of `shares`.
-    pub fn start(
+    pub(crate) fn start(
         model: &'a OpenModel,
         shares: &[Share],
         tokens: &Tokens,
@@ -67,24 +67,24 @@ impl<'a> WeightStream<'a> {
     /// Requests the core of a layer: all weights but those of the routed experts. Without `ffn`,
     /// only the mixer and the norms that `Layer::needed` keeps. After the last layer it does
     /// nothing.
-    pub fn ask_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
+    pub(crate) fn ask_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
         match self.model.spec.layers.get(layer) {
             Some(spec) => self.ask(Portion::Core(layer), inventory::core(spec, ffn)),
             None => Ok(()),
         }
     }
 
-    pub fn ask_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
+    pub(crate) fn ask_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
         self.ask(Portion::Expert { layer, expert }, inventory::expert(&moe.experts, expert))
     }
 
     /// Discards the announcements of all experts of this layer that are not in `asked`.
-    pub fn skip_other_experts(&mut self, layer: usize, moe: &Moe, asked: &[usize]) {
+    pub(crate) fn skip_other_experts(&mut self, layer: usize, moe: &Moe, asked: &[usize]) {
         self.plan.skip_other_experts(layer, moe.num_experts, asked);
     }
 
     /// Requests all weights that a pass can need, and waits for them.
-    pub fn preload(&mut self, needs_ffn: impl Fn(usize) -> bool) -> Result<()> {
+    pub(crate) fn preload(&mut self, needs_ffn: impl Fn(usize) -> bool) -> Result<()> {
         let model = self.model;
         for (i, layer) in model.spec.layers.iter().enumerate() {
             self.ask_core(i, needs_ffn(i))?;
@@ -97,14 +97,14 @@ impl<'a> WeightStream<'a> {
     }
 
     /// Waits for the core of a layer, requested with the same `ffn`. One copy for each device.
-    pub fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
+    pub(crate) fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
         let needed = self.model.spec.layers[layer].needed(ffn);
         let read = self.reader.take(Portion::Core(layer))?;
         Ok(read.into_iter().map(|read| inventory::filled(&needed, read)).collect())
     }
 
     /// Waits for a requested expert. One copy for each device.
-    pub fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
+    pub(crate) fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
         let network = moe.experts.network(expert);
         let read = self.reader.take(Portion::Expert { layer, expert })?;
         Ok(read.into_iter().map(|read| inventory::filled(&network, read)).collect())
@@ -112,14 +112,14 @@ impl<'a> WeightStream<'a> {
 
     /// Requests the weights between the last layer and the head (the final norm, and OPT's
     /// projection) and waits for them.
-    pub fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
+    pub(crate) fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
         let before = self.model.spec.before_head();
         self.reader.ask(Portion::FinalNorm, inventory::parts(&before))?;
         let read = self.reader.take(Portion::FinalNorm)?;
         Ok(read.into_iter().map(|read| inventory::filled(&before, read)).collect())
     }
 
-    pub fn times(&self) -> Times {
+    pub(crate) fn times(&self) -> Times {
         self.reader.times()
     }
 }

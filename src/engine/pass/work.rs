@@ -10,7 +10,7 @@ use crate::weights::OpenModel;
 /// Sites after the feed-forward network of a layer, which therefore need it.
 const BEHIND_FFN: [Site; 5] = [Site::FfnMid, Site::FfnMidShared, Site::FfnWrite, Site::ResidPost, Site::FinalNorm];
 
-pub struct Work<'a> {
+pub(crate) struct Work<'a> {
     pub model: &'a OpenModel,
     /// The batch sizes.
     pub cut: BatchPlan,
@@ -20,19 +20,19 @@ pub struct Work<'a> {
 
 impl Work<'_> {
     /// True if the output or an observer needs the feed-forward network of this layer.
-    pub fn needs_ffn(&self, layer: usize) -> bool {
+    pub(crate) fn needs_ffn(&self, layer: usize) -> bool {
         let wanted = || BEHIND_FFN.iter().any(|site| self.observers.want(SiteId { layer, site: *site }));
         self.model.spec.needs_ffn(layer, self.logits || wanted())
     }
 
     /// Number of tokens per product of a network whose inner width is `intermediate`.
-    pub fn ffn_rows(&self, intermediate: usize) -> usize {
+    pub(crate) fn ffn_rows(&self, intermediate: usize) -> usize {
         self.cut.ffn_rows(self.model.spec.hidden_size, intermediate)
     }
 
     /// True if large projections may round their inputs to bf16 where that is faster, because the
     /// compute dtype is bf16.
-    pub fn rounded(&self) -> bool {
+    pub(crate) fn rounded(&self) -> bool {
         self.model.dtype == DType::BF16
     }
 }

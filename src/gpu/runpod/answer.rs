@@ -19,7 +19,7 @@ const HOST_KEYS: usize = 16;
 const FINGERPRINT: usize = 43;
 
 /// The error for an answer that does not have the documented form.
-pub fn unexpected(what: &str, answer: &Value) -> Error {
+pub(super) fn unexpected(what: &str, answer: &Value) -> Error {
     // The answer itself may contain secrets.
     let keys = answer.as_object().into_iter().flatten().map(|(key, _)| plain(key, 40)).take(20);
     let keys = keys.collect::<Vec<_>>().join(", ");
@@ -27,12 +27,12 @@ pub fn unexpected(what: &str, answer: &Value) -> Error {
 }
 
 /// Checks the id of a pod: letters and digits, safe in addresses and commands.
-pub fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     (1..=ID).contains(&text.len()) && of(text, "_-") && !text.starts_with('-')
 }
 
 /// Checks the cursor of a listing.
-pub fn is_cursor(text: &str) -> bool {
+pub(super) fn is_cursor(text: &str) -> bool {
     (1..=512).contains(&text.len()) && of(text, "_-=.+/:")
 }
 
@@ -41,12 +41,12 @@ fn of(text: &str, more: &str) -> bool {
 }
 
 /// A price in USD per hour.
-pub fn price(value: &Value) -> Option<f64> {
+pub(super) fn price(value: &Value) -> Option<f64> {
     value.as_f64().filter(|price| (0.0..=DEAREST).contains(price))
 }
 
 /// Text of the service for people.
-pub fn shown(value: &Value) -> Option<String> {
+pub(super) fn shown(value: &Value) -> Option<String> {
     value.as_str().map(|text| plain(text, SHOWN))
 }
 
@@ -64,7 +64,7 @@ fn address(direct: &Value) -> Option<std::result::Result<SshAddress, ()>> {
 ///
 /// # Errors
 /// `service` if a needed part is missing or invalid.
-pub fn description(pod: &Value) -> Result<Description> {
+pub(super) fn description(pod: &Value) -> Result<Description> {
     let id = pod["id"].as_str().filter(|id| is_id(id));
     let price = if pod["cost"].is_null() { Some(0.0) } else { price(&pod["cost"]) };
     let ssh = address(&pod["ssh"]["direct"]).transpose();

@@ -38,16 +38,16 @@ const LINE_VALUES: usize = 1000;
 const WORDS: usize = 400;
 const LINE: usize = 2000;
 /// The service rejects generic user agents.
-pub const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
 
-pub struct Client {
+pub(super) struct Client {
     base: String,
     key: Secret,
     http: Http,
 }
 
 impl Client {
-    pub fn new(key: Secret) -> Result<Self> {
+    pub(super) fn new(key: Secret) -> Result<Self> {
         let base = base();
         if !secret::may_travel(&base) {
             let message = format!("{ELSEWHERE} is \"{}\": the key does not travel there", plain(&base, 200));
@@ -69,13 +69,13 @@ impl Client {
     }
 
     /// A query without effects. It is repeated if the service is overloaded.
-    pub fn get(&self, path: &str) -> Result<Value> {
+    pub(super) fn get(&self, path: &str) -> Result<Value> {
         let response = self.patiently(true, || self.request(reqwest::Method::GET, path))?;
         parsed(response)
     }
 
     /// As `get`; None if the object does not exist.
-    pub fn find(&self, path: &str) -> Result<Option<Value>> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<Value>> {
         match self.get(path) {
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             other => other.map(Some),
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// A change. It is repeated only if the service reports that nothing was done (429).
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         for attempt in 0.. {
             let response = sent(self.request(reqwest::Method::POST, path).json(body))?.map_err(unreachable)?;
             match response.status() {
@@ -96,7 +96,7 @@ impl Client {
     }
 
     /// Requests a deletion. A missing object is not an error.
-    pub fn delete(&self, path: &str) -> Result<()> {
+    pub(super) fn delete(&self, path: &str) -> Result<()> {
         match self.patiently(false, || self.request(reqwest::Method::DELETE, path)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::NotFound => Ok(()),
@@ -105,7 +105,7 @@ impl Client {
     }
 
     /// The available lines of a stream of server-sent events.
-    pub fn lines(&self, path: &str) -> Result<Vec<String>> {
+    pub(super) fn lines(&self, path: &str) -> Result<Vec<String>> {
         let response = sent(self.request(reqwest::Method::GET, path).timeout(LOG_TIME))?.map_err(unreachable)?;
         if !response.status().is_success() {
             return Err(failure(response));

@@ -11,7 +11,7 @@ const VARIABLE: &str = "RUNPOD_API_KEY";
 const SETTINGS: u64 = 64 << 10;
 
 /// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.
-pub fn find() -> Result<Secret> {
+pub(super) fn find() -> Result<Secret> {
     let file = std::env::home_dir().map(|home| home.join(".runpod/config.toml"));
     let key = secret::named(VARIABLE).or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
         let file = file.map_or_else(String::new, |file| format!(" and {}", file.display()));

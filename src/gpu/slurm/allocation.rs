@@ -17,7 +17,7 @@ const MARK: &str = "outlier-exit-code:";
 /// pieces.
 const LONGEST_LINE: usize = 1 << 20;
 
-pub struct Allocation {
+pub(super) struct Allocation {
     cluster: Cluster,
     id: String,
     /// The job's name.
@@ -25,7 +25,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    pub fn new(cluster: Cluster, id: &str, name: &str) -> Self {
+    pub(super) fn new(cluster: Cluster, id: &str, name: &str) -> Self {
         Self { cluster, id: id.to_string(), name: name.to_string() }
     }
 

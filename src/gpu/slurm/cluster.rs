@@ -14,7 +14,7 @@ case $v in SLURM_CONF*|SLURM_JWT|SLURM_CLUSTERS) ;; *) unset "$v" ;; esac; done
 unset HF_TOKEN HUGGING_FACE_HUB_TOKEN RUNPOD_API_KEY
 "#;
 /// Ctrl-C at a terminal reaches all processes of its session. This program decides how these end.
-pub const OWN_SESSION: &str = "setsid -w";
+pub(super) const OWN_SESSION: &str = "setsid -w";
 /// The needed commands of Slurm.
 const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scontrol", "scancel", "srun"];
 /// Messages of a controller that does not answer now, which says nothing about the request.
@@ -36,7 +36,7 @@ const COMMAND: Duration = Duration::from_secs(180);
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
-pub struct Cluster {
+pub(super) struct Cluster {
     commands: Arc<dyn Machine>,
 }
 
@@ -44,7 +44,13 @@ pub struct Cluster {
 ///
 /// # Errors
 /// `Timeout` if it takes longer than `limit`; the message names it by `what`.
-pub fn within(limit: Duration, machine: &Arc<dyn Machine>, command: &str, input: &str, what: &str) -> Result<Finished> {
+pub(super) fn within(
+    limit: Duration,
+    machine: &Arc<dyn Machine>,
+    command: &str,
+    input: &str,
+    what: &str,
+) -> Result<Finished> {
     let (sender, ended) = channel();
     let (commands, command, input) = (machine.clone(), command.to_string(), input.to_string());
     // A separate thread waits for it, and may be abandoned.
@@ -60,7 +66,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If it does not run commands as they are, or lacks one of Slurm's.
-    pub fn new(commands: Arc<dyn Machine>) -> Result<Self> {
+    pub(super) fn new(commands: Arc<dyn Machine>) -> Result<Self> {
         let cluster = Self { commands };
         let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
         let missing = cluster.run(&test, "", "a look for the commands of Slurm")?.out;
@@ -74,12 +80,12 @@ impl Cluster {
         ))
     }
 
-    pub fn machine(&self) -> &Arc<dyn Machine> {
+    pub(super) fn machine(&self) -> &Arc<dyn Machine> {
         &self.commands
     }
 
     /// A line for the shell there.
-    pub fn line(&self, command: &str) -> String {
+    pub(super) fn line(&self, command: &str) -> String {
         format!("{CLEAN}{command}")
     }
 
@@ -88,7 +94,7 @@ impl Cluster {
     }
 
     /// Runs a query, which is repeated if the controller is busy.
-    pub fn ask(&self, command: &str) -> Result<Finished> {
+    pub(super) fn ask(&self, command: &str) -> Result<Finished> {
         let mut tries = 1;
         loop {
             let name = command.split_whitespace().next().unwrap_or_default();
@@ -106,7 +112,7 @@ impl Cluster {
     }
 
     /// Submits a job once, and returns its id.
-    pub fn submit(&self, options: &str, script: &str) -> Result<String> {
+    pub(super) fn submit(&self, options: &str, script: &str) -> Result<String> {
         let command = format!(
             "mkdir -p \"$HOME\"/.outlier/jobs && cd && exec {OWN_SESSION} sbatch --parsable \
              --output=\"$HOME\"/.outlier/jobs/%j.log {options}"
@@ -127,12 +133,12 @@ impl Cluster {
     }
 }
 
-pub fn is_busy(said: &str) -> bool {
+pub(super) fn is_busy(said: &str) -> bool {
     BUSY.iter().any(|busy| said.contains(busy))
 }
 
 /// The error message of the command in one line, without its own name.
-pub fn complaint(finished: &Finished) -> String {
+pub(super) fn complaint(finished: &Finished) -> String {
     let plain = |line: &str| {
         let line = line.trim();
         let said = line.split_once(": error: ").or_else(|| line.split_once(": fatal: ")).map_or(line, |(_, said)| said);

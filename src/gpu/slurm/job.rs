@@ -14,7 +14,7 @@ const FOLDER_VARIABLE: &str = "OUTLIER_SLURM_FOLDER";
 const FOLDER: &str = "/tmp";
 
 /// The columns of squeue. The name is the last one, because it may contain anything.
-pub const COLUMNS: &str = "%i|%T|%r|%b|%V|%j";
+pub(super) const COLUMNS: &str = "%i|%T|%r|%b|%V|%j";
 
 /// Reasons for which a job waits for ever, with hints.
 const HOPELESS: &[(&str, &str)] = &[
@@ -35,13 +35,13 @@ const HOPELESS: &[(&str, &str)] = &[
 ];
 
 /// The folder of a job on its node, with the worker's socket, lock and log.
-pub fn folder(name: &str) -> String {
+pub(super) fn folder(name: &str) -> String {
     let base = std::env::var(FOLDER_VARIABLE).ok().filter(|folder| folder.starts_with('/'));
     format!("{}/{name}", base.as_deref().unwrap_or(FOLDER).trim_end_matches('/'))
 }
 
 /// The script of the job `name`.
-pub fn script(name: &str) -> String {
+pub(super) fn script(name: &str) -> String {
     let folder = quoted(&folder(name));
     let set =
         format!("folder={folder}\nmarker=\"$HOME/.outlier/jobs/$SLURM_JOB_ID.exit\"\nidle_seconds={IDLE_SECONDS}");
@@ -49,7 +49,7 @@ pub fn script(name: &str) -> String {
 }
 
 /// GPUs in sbatch's syntax; none if 0 are requested.
-pub fn gres(want: &Want, gpu: &str) -> Option<String> {
+pub(super) fn gres(want: &Want, gpu: &str) -> Option<String> {
     match (&want.gres, want.gpu_count, gpu) {
         (Some(gres), ..) => Some(gres.clone()),
         (None, 0, _) => None,
@@ -59,7 +59,7 @@ pub fn gres(want: &Want, gpu: &str) -> Option<String> {
 }
 
 /// The options of sbatch. There is one node, because the worker is one process.
-pub fn options(name: &str, offer: &Offer, want: &Want) -> String {
+pub(super) fn options(name: &str, offer: &Offer, want: &Want) -> String {
     let minutes = (60.0 * want.max_hours).ceil().max(1.0);
     let mut options = format!("--job-name={} --time={minutes:.0} --nodes=1 --ntasks=1 --no-requeue", quoted(name));
     let named = [
@@ -79,7 +79,7 @@ pub fn options(name: &str, offer: &Offer, want: &Want) -> String {
 }
 
 /// Parses a line of squeue with `COLUMNS`.
-pub fn description(line: &str) -> Result<Description> {
+pub(super) fn description(line: &str) -> Result<Description> {
     let parts: Vec<&str> = line.trim_end().splitn(6, '|').collect();
     let [id, status, reason, gres, created, name] = parts[..] else {
         return Err(Error::new(Kind::Service, format!("squeue answered {line:?}, which is not what was asked for")));
@@ -106,7 +106,7 @@ pub fn description(line: &str) -> Result<Description> {
 }
 
 /// The job in the queue; None if it has left it, or never was in it.
-pub fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
+pub(super) fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
     let finished = cluster.ask(&format!("squeue --noheader --jobs={} --format='{COLUMNS}'", quoted(id)))?;
     match finished.code {
         0 => finished.out.lines().find(|line| !line.trim().is_empty()).map(description).transpose(),
@@ -116,7 +116,7 @@ pub fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
 }
 
 /// How the job ended; None if it is in the queue or unknown.
-pub fn end(cluster: &Cluster, id: &str) -> Option<String> {
+pub(super) fn end(cluster: &Cluster, id: &str) -> Option<String> {
     if !matches!(find(cluster, id), Ok(None)) {
         return None;
     }

@@ -26,7 +26,7 @@ const MEMORY_BUDGET: Opt =
 const LOGITS: Opt =
     opt("logits", "bool", "false", "also compute the loss per sequence, which reads the head's weights");
 
-pub const AREA: Area = Area {
+pub(super) const AREA: Area = Area {
     title: "Models, tokens, activations",
     about: "Opening a model, reading a text, and the one pass through the model. With a machine in front they run there.",
     primitives: &[

@@ -61,7 +61,7 @@ const fn row(
     Primitive { name, signatures, summary, options, example }
 }
 
-pub const LOOKING: Area = Area {
+pub(super) const LOOKING: Area = Area {
     title: "Looking further",
     about: "More questions to one record, without another pass.",
     primitives: &[
@@ -157,7 +157,7 @@ for threshold in acts.ladder {
     ],
 };
 
-pub const CLAIMS: Area = Area {
+pub(super) const CLAIMS: Area = Area {
     title: "Tests of claims",
     about: "Permutation tests on lists of numbers, with effect sizes.",
     primitives: &[
@@ -192,7 +192,7 @@ pub const CLAIMS: Area = Area {
     ],
 };
 
-pub const FIGURES: Area = Area {
+pub(super) const FIGURES: Area = Area {
     title: "Figures",
     about: "The numbers that figures show, and the figures: maps with kind \"lines\", \"points\", \"bars\", \"intervals\" or \"heat_map\".",
     primitives: &[
@@ -264,7 +264,7 @@ pub const FIGURES: Area = Area {
     ],
 };
 
-pub const FILES: Area = Area {
+pub(super) const FILES: Area = Area {
     title: "Tables and files",
     about: "Files are written below results/ and logs/, whole or not at all.",
     primitives: &[

@@ -12,7 +12,7 @@ pub struct Opt {
 }
 
 /// An option with `key`, `kind`, `default` and `meaning`.
-pub const fn opt(key: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Opt {
+pub(super) const fn opt(key: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Opt {
     Opt { key, kind, default, meaning }
 }
 
@@ -54,7 +54,7 @@ impl Primitive {
 }
 
 /// Parameters of a signature: name, type, and whether it is optional.
-pub fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
+pub(super) fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
     let inner = signature.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(inner, _)| inner);
     fn parameter(text: &str) -> (&str, &str, bool) {
         let (name, kind) = text.split_once(": ").unwrap_or((text, "any"));
@@ -64,7 +64,7 @@ pub fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
 }
 
 /// Possible numbers of arguments of a signature.
-pub fn arities(signature: &str) -> std::ops::RangeInclusive<usize> {
+pub(super) fn arities(signature: &str) -> std::ops::RangeInclusive<usize> {
     let all = parameters(signature);
     let optional = all.iter().filter(|(.., optional)| *optional).count();
     all.len() - optional..=all.len()

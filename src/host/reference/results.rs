@@ -20,16 +20,16 @@ const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position
 const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");
 
 /// Options of a criterion.
-pub const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
+pub(super) const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
 /// Options of resampling.
-pub const RESAMPLES: [Opt; 4] = [
+pub(super) const RESAMPLES: [Opt; 4] = [
     opt("n_resamples", "int", "10000", "number of resamples"),
     opt("confidence_level", "float", "0.95", "between 0 and 1"),
     opt("method", "\"percentile\" | \"bca\"", "\"bca\"", "percentile is used where BCa is undefined"),
     opt("seed", "int", "a fixed one", "equal seeds give equal intervals"),
 ];
 /// Options of both.
-pub const BOOTSTRAP: &[Opt] = &[
+pub(super) const BOOTSTRAP: &[Opt] = &[
     MAGNITUDE,
     LAYERS,
     POSITIONS,
@@ -44,7 +44,7 @@ pub const BOOTSTRAP: &[Opt] = &[
 ];
 
 /// Saving comes before loading.
-pub const STORED: Area = Area {
+pub(super) const STORED: Area = Area {
     title: "Results",
     about: "Folders below results/: one per analysis.",
     primitives: &[
@@ -88,7 +88,7 @@ print(stored.detect_outliers(#{ magnitude_threshold: 3.0 }).num_features);"#,
     ],
 };
 
-pub const STATISTICS: Area = Area {
+pub(super) const STATISTICS: Area = Area {
     title: "Statistics",
     about: "On fresh and on stored activations. A new threshold needs no model.",
     primitives: &[

@@ -3,7 +3,7 @@
 
 use super::primitive::{Area, Primitive};
 
-pub const AREA: Area = Area {
+pub(super) const AREA: Area = Area {
     title: "Tests",
     about: "For files *_test.rhai, run by `outlier test`. Under it machines are played by this one, cost nothing, and time is a number.",
     primitives: &[

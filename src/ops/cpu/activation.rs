@@ -40,7 +40,7 @@ fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) 
 
 /// values = f(gate) * values, or f(values) without a gate. If rows of `width` values contain both
 /// gate and up, the result is written to the first half of each row.
-pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
+pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
     match activation {
         Activation::Silu => map(values, gate, |x| x * sigmoid(x)),
         Activation::Relu => map(values, gate, |x| if x < 0.0 { 0.0 } else { x }),
@@ -80,7 +80,7 @@ fn halves(values: &mut [f32], width: usize) {
 }
 
 /// x = x * sigmoid(gate). The gate has as many values as x, or one per row.
-pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
+pub(crate) fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
     let per_gate = x.len() / gate.len().max(1);
     if per_gate == 1 {
         map(x, Some(gate), sigmoid);
@@ -93,7 +93,7 @@ pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
 }
 
 /// Maps rows [gate | up] of `width` values to silu(gate) * up, with half as many values.
-pub fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
+pub(crate) fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_exact_mut(width / 2).zip(x.par_chunks_exact(width)).for_each(|(out, row)| {
         let (gate, up) = row.split_at(width / 2);
@@ -108,7 +108,7 @@ pub fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
 
 /// Maps interleaved pairs of gate and up to (up + 1) * gate * sigmoid(1.702 gate), clamped by
 /// `limit`, with half as many values.
-pub fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
+pub(crate) fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
         let pairs = x.as_chunks::<2>().0;

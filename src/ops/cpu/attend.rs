@@ -23,13 +23,13 @@ const CHUNK_ROWS: usize = 96;
 const MIN_QUERIES: usize = 16;
 
 /// Number of queries per chunk for a group of this many heads.
-pub fn chunk_queries(group: usize) -> usize {
+pub(crate) fn chunk_queries(group: usize) -> usize {
     (CHUNK_ROWS / group).max(MIN_QUERIES)
 }
 
 /// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`;
 /// `sinks` [heads].
-pub fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
+pub(crate) fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
     Chunked { op, sinks }.run(q, k, v)
 }
 

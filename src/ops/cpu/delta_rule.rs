@@ -11,11 +11,11 @@ use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thr
 use crate::vector::{exp, vectorised};
 use crate::vocabulary::Order;
 
-pub use super::gates::CHUNK;
+pub(crate) use super::gates::CHUNK;
 
 /// Sizes of the operands of a delta rule.
 #[derive(Clone, Copy)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Number of heads in a sequence.
     pub heads: usize,
     pub positions: usize,
@@ -150,7 +150,7 @@ fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize
 
 /// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim],
 /// to [sequences * positions, heads, value_dim].
-pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
+pub(crate) fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
     let Heads { heads, positions, key_dim, value_dim } = sizes;
     let mut out = vec![0f32; v.len()];
     let to = Shared::of(&mut out);

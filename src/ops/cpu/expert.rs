@@ -14,7 +14,7 @@ use crate::vector::vectorised;
 /// residual[rows[i]] += weights[i] * network(x[rows[i]]), or network(weights[i] * x[rows[i]]) if
 /// `on_input`. Both tensors are [tokens, hidden]. The caller has checked that `rows` are ascending
 /// and within bounds, and that each has a weight.
-pub fn add_expert(
+pub(crate) fn add_expert(
     residual: &mut [f32],
     x: &[f32],
     hidden: usize,

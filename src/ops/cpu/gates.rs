@@ -2,12 +2,12 @@
 //! update.
 
 /// Positions per chunk of the delta rule (the reference's `chunk_size`).
-pub const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// Above this threshold ln(1 + exp(x)) equals x in f32 (the reference's `softplus`).
 const SOFTPLUS_LINEAR: f32 = 20.0;
 
-pub struct Gates {
+pub(crate) struct Gates {
     /// Cumulative sum of the log decays since the start of the chunk, [sequences, heads,
     /// positions].
     pub log_decay: Vec<f32>,
@@ -18,7 +18,14 @@ pub struct Gates {
 impl Gates {
     /// `ba` [sequences * positions, key_heads * (b of the group | a of the group)], `a_log` and
     /// `dt_bias` [heads].
-    pub fn new(heads: usize, group: usize, positions: usize, ba: &[f32], a_log: &[f32], dt_bias: &[f32]) -> Self {
+    pub(crate) fn new(
+        heads: usize,
+        group: usize,
+        positions: usize,
+        ba: &[f32],
+        a_log: &[f32],
+        dt_bias: &[f32],
+    ) -> Self {
         let sequences = ba.len() / (2 * heads * positions);
         let (mut log_decay, mut beta) = (Vec::with_capacity(ba.len() / 2), Vec::with_capacity(ba.len() / 2));
         for (s, head) in (0..sequences).flat_map(|s| (0..heads).map(move |head| (s, head))) {

@@ -19,7 +19,7 @@ struct Norm {
 ///
 /// A `weight` with several times `size` elements has a weight for each of that many rows, which
 /// repeat (for example one per head).
-pub fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let op = Norm { kind, eps: eps as f32 };
     let weights = weight.len() / size;
     let mut out: Vec<f32> = memory::uninit_vec(x.len());

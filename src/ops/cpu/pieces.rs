@@ -2,4 +2,4 @@
 
 /// Number of values in one piece of parallel work: small enough to balance the load, large enough
 /// to hide the overhead.
-pub const PIECE: usize = 1 << 15;
+pub(super) const PIECE: usize = 1 << 15;

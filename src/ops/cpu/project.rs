@@ -33,7 +33,7 @@ impl<'a> Views<'a> {
 }
 
 /// The products of `x` with each weight, written to `outs` [rows, out].
-pub fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
     let mut gemms = Vec::new();
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
@@ -58,7 +58,7 @@ pub fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [
 }
 
 /// `x` [rows, input] through each projection, [rows, out] each.
-pub fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
     let x = Lhs::all(x, input);
     let out = |p: &Projection| Ok(memory::uninit_vec::<f32>(x.rows * p.sizes()?.1));
     let mut outs = projections.iter().map(out).collect::<Result<Vec<_>>>()?;

@@ -8,7 +8,7 @@ use crate::vocabulary::Pairs;
 
 /// Rotates `x` [sequences, positions, heads, head_dim] by the angles of the tables [positions, dim
 /// / 2].
-pub fn rotate(
+pub(crate) fn rotate(
     x: &mut [f32],
     cos: &[f32],
     sin: &[f32],

@@ -8,7 +8,13 @@ use crate::vector::{exp, sum, vectorised};
 
 /// `x` [sequences * positions, channels], `weight` [channels, kernel], `bias` [channels], to the
 /// shape of `x`.
-pub fn causal_conv(op: CausalConv, x: &[f32], channels: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn causal_conv(
+    op: CausalConv,
+    x: &[f32],
+    channels: usize,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let kernel = weight.len() / channels;
     // [kernel, channels]; the last tap multiplies the position itself
     let taps: Vec<f32> = (0..kernel).flat_map(|j| weight.iter().skip(j).step_by(kernel)).copied().collect();
@@ -32,7 +38,7 @@ pub fn causal_conv(op: CausalConv, x: &[f32], channels: usize, weight: &[f32], b
 }
 
 /// The parameters of each head, [heads] each.
-pub struct PerHead {
+pub(crate) struct PerHead {
     pub dt_bias: Vec<f32>,
     pub a_log: Vec<f32>,
     pub d: Vec<f32>,
@@ -42,7 +48,7 @@ pub struct PerHead {
 /// to [rows, heads * head_dim].
 ///
 /// S = exp(dt A) S + dt x B^T, y = S C + D x, with A = -exp(a_log) and dt = softplus(step + bias).
-pub fn selective_scan(op: &Scan, mixed: &[f32], steps: &[f32], of: &PerHead) -> Vec<f32> {
+pub(crate) fn selective_scan(op: &Scan, mixed: &[f32], steps: &[f32], of: &PerHead) -> Vec<f32> {
     let Scan { positions, heads, head_dim, groups, state, min_step } = *op;
     let (inner, rows) = (heads * head_dim, steps.len() / heads);
     let columns = inner + 2 * groups * state;

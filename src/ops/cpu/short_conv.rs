@@ -12,7 +12,7 @@ const UNIT_EPS: f32 = 1e-6;
 
 /// `x` [sequences * positions, columns], `weight` [channels, 1, kernel], to [sequences, heads,
 /// positions, width].
-pub fn short_conv(op: &ShortConv, x: &[f32], columns: usize, weight: &[f32], kernel: usize) -> Vec<f32> {
+pub(crate) fn short_conv(op: &ShortConv, x: &[f32], columns: usize, weight: &[f32], kernel: usize) -> Vec<f32> {
     let (positions, width) = (op.positions, op.width);
     let sequences = x.len() / (columns * positions);
     let mut out = vec![0f32; sequences * op.heads.len() * positions * width];

@@ -6,7 +6,7 @@ use crate::spec::config::Config;
 use crate::vocabulary::Activation;
 
 /// The activation function of a key such as `hidden_act`, by its name in transformers.
-pub fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
+pub(super) fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
     let name = c.opt_str(key)?.unwrap_or_else(|| default.to_string());
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),

@@ -20,7 +20,7 @@ const SHARED_EXPERTS: usize = 2;
 /// The norms of a layer in the order in which they are computed.
 const NORMS: [&str; 4] = ["input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     let window = sliding_window(c)?.or(Some(SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));

@@ -3,7 +3,7 @@
 
 /// The slopes of BLOOM and Falcon: those of the largest power of two within `heads`, then every
 /// other slope of twice as many heads.
-pub fn slopes(heads: usize) -> Vec<f32> {
+pub(super) fn slopes(heads: usize) -> Vec<f32> {
     let whole = 1 << heads.ilog2();
     let rest = geometric(2 * whole).step_by(2);
     geometric(whole).chain(rest).take(heads).collect()
@@ -11,7 +11,7 @@ pub fn slopes(heads: usize) -> Vec<f32> {
 
 /// The slopes of MPT, from the next power of two: every other one from the second on, then those
 /// between.
-pub fn mpt_slopes(heads: usize) -> Vec<f32> {
+pub(super) fn mpt_slopes(heads: usize) -> Vec<f32> {
     let whole = heads.next_power_of_two();
     if whole == heads {
         return geometric(heads).collect();

@@ -22,7 +22,7 @@ const ROPE: RopeDefaults = RopeDefaults {
 };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, intermediate) = (decoder.hidden, c.size("intermediate_size")?);
     let bias = c.bool_or("attention_bias", false)?;

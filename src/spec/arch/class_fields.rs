@@ -45,14 +45,14 @@ const OPEN: &[(&str, &str, u64)] = &[
     ("glm4_moe", "head_dim", 128),
 ];
 
-pub type Keys = Map<String, Value>;
+pub(super) type Keys = Map<String, Value>;
 
 fn table() -> Keys {
     serde_json::from_str(FIELDS).unwrap()
 }
 
 /// The language models of all fixtures of this type, with the name of the folder.
-pub fn fixtures(model_type: &str) -> Vec<(String, Keys)> {
+pub(super) fn fixtures(model_type: &str) -> Vec<(String, Keys)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut found = Vec::new();
     for folder in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -66,12 +66,12 @@ pub fn fixtures(model_type: &str) -> Vec<(String, Keys)> {
     found
 }
 
-pub fn read(config: &Keys) -> Result<Model> {
+pub(super) fn read(config: &Keys) -> Result<Model> {
     model(&Config::parse(&Value::Object(config.clone()).to_string(), "config.json")?, &Released)
 }
 
 /// All that is computed, or the error, in words.
-pub fn outcome(config: &Keys) -> std::result::Result<String, String> {
+pub(super) fn outcome(config: &Keys) -> std::result::Result<String, String> {
     read(config).map(|model| format!("{model:?}")).map_err(|error| error.message)
 }
 

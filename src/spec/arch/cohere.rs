@@ -16,10 +16,10 @@ use crate::vocabulary::{NormKind, Pairs};
 
 const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 /// Of both generations, but for the rope.
-pub const DEFAULTS: Defaults =
+pub(super) const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, tied: true, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let defaults = Defaults { rope: RopeDefaults { theta: 500_000.0, ..ROPE }, ..DEFAULTS };
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &defaults)?;
     let with_norms = c.bool_or("use_qk_norm", false)?;
@@ -39,7 +39,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 }
 
 /// A model of layers on one norm, with attention as `change` makes it in each.
-pub fn parallel(
+pub(super) fn parallel(
     c: &Config,
     model_type: &str,
     decoder: &Decoder,

@@ -17,7 +17,7 @@ const WINDOW: usize = 4096;
 /// The default of `sliding_window_pattern`: every layer with this number attends to all keys.
 const PATTERN: usize = 4;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let pattern = match c.opt_usize("sliding_window_pattern")?.unwrap_or(PATTERN) {
         0 => return Err(c.wrong("sliding_window_pattern", "is 0")),

@@ -19,7 +19,7 @@ use crate::vocabulary::{NormKind, Pairs};
 const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     let (heads, turning) = LatentHeads::from_config(c, &DEFAULTS.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &DEFAULTS, turning)?;

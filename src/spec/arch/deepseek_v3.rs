@@ -19,7 +19,7 @@ const ROUTER: Grouped = Grouped { groups: 8, top_groups: 4, factor: 2.5, ..ONE_G
 /// Number of dense layers at the start.
 const DENSE: usize = 3;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(DENSE);
     family(c, names, "deepseek_v3", dense, &ROUTER, LLAMA)
 }
@@ -29,7 +29,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 ///
 /// # Errors
 /// If the config has unsupported values.
-pub fn family(
+pub(super) fn family(
     c: &Config,
     names: &dyn Names,
     model_type: &str,

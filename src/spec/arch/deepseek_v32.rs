@@ -17,7 +17,7 @@ const ROUTER: Grouped = Grouped { groups: 8, top_groups: 4, factor: 2.5, ..ONE_G
 /// The default of `index_topk`.
 const INDEX_TOPK: usize = 2048;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(3);
     indexed(c, deepseek_v3::family(c, names, "deepseek_v32", dense, &ROUTER, LLAMA)?)
@@ -27,7 +27,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
 ///
 /// # Errors
 /// If `index_topk` is not a size.
-pub fn indexed(c: &Config, mut model: Model) -> Result<Model> {
+pub(super) fn indexed(c: &Config, mut model: Model) -> Result<Model> {
     c.without_effect(&["index_head_dim", "index_n_heads", "indexer_rope_interleave"]);
     let positions = if c.has("index_topk") { c.size("index_topk")? } else { INDEX_TOPK };
     let why = "for longer ones an indexer chooses the keys that a query sees, and that is not computed";

@@ -17,7 +17,7 @@ const ROUTER: Grouped = Grouped { renormalised: false, ..ONE_GROUP };
 const SLIDING_WINDOW: usize = 4096;
 const WINDOW_LAYERS: usize = 62;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     // Releases have "noaux_tc" for the score, which is a sigmoid. The switch of the window is not

@@ -3,7 +3,7 @@
 
 /// Sorted by name.
 #[rustfmt::skip]
-pub const NAMES: &[&str] = &[
+pub(super) const NAMES: &[&str] = &[
     "albert", "arcee", "aria", "aria_text", "axk1", "axk2", "aya_vision", "bailing_hybrid", "bamba", "bart", "bert", "bert-generation",
     "big_bird", "bigbird_pegasus", "biogpt", "bitnet", "blenderbot", "blenderbot-small", "blt", "camembert", "chameleon", "chatglm",
     "clip", "codegen", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx", "deberta", "deberta-v2", "deepseek_v4",

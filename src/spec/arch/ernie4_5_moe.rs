@@ -21,7 +21,7 @@ const DEFAULTS: Defaults =
 /// The default of `moe_norm_min`.
 const LEAST_SUM: f64 = 1e-12;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let hidden = decoder.hidden;
     c.only("use_bias", false.into())?;

@@ -20,7 +20,7 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: S
 const SLIDING_WINDOW: usize = 4096;
 const PATTERN: &str = "sliding_window_pattern";
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
     let pattern = if c.has("layer_types") || window.is_none() { Vec::new() } else { pattern(c)? };

@@ -16,7 +16,7 @@ use crate::spec::rope_config::DEFAULTS;
 use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, Sublayer, TensorSpec};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["hidden_size", "n_embed"])?);
     let heads = c.size("num_attention_heads")?;
     let head_dim = head_size(c, "num_attention_heads", heads, hidden)?;

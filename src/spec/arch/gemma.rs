@@ -14,7 +14,7 @@ use crate::vocabulary::{Activation, NormKind};
 
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(16), head_dim: Some(256), ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     // Releases with "gelu" mean the form with tanh, as GemmaConfig does. Some repeat it under

@@ -15,7 +15,7 @@ use crate::vocabulary::NormKind;
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(4), head_dim: Some(256), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
     // The name of the first weeks, which only the original code reads.

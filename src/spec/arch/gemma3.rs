@@ -30,7 +30,7 @@ const DEFAULTS: Defaults = Defaults {
 };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let local = Rope::of_type(c, decoder.heads.head_dim, "sliding_attention", false, &SLIDING)?;
     let every = c.opt_usize("sliding_window_pattern")?.unwrap_or(6).max(1);

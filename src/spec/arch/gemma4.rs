@@ -34,7 +34,7 @@ struct Kind {
     rope: Rope,
 }
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     for key in ["enable_moe_block", "attention_bias"] {
         c.only(key, false.into())?;
     }

@@ -14,7 +14,7 @@ use crate::spec::config::Config;
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, ..LLAMA };
 const ROUTER: Grouped = Grouped { factor: 1.8, ..ONE_GROUP };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["first_k_dense_replace"]);
     deepseek_v3::family(c, names, "glm4_moe_lite", 1, &ROUTER, DEFAULTS)
 }

@@ -15,7 +15,7 @@ use crate::spec::config::Config;
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, ..LLAMA };
 const ROUTER: Grouped = Grouped { factor: 2.5, ..ONE_GROUP };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     // Properties of the indexers, which have no effect because all layers use all keys.
     c.without_effect(&["indexer_types", "index_topk_pattern", "index_topk_freq", "index_skip_topk_offset"]);

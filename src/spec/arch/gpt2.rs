@@ -15,7 +15,7 @@ use crate::vocabulary::NormKind;
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let prefix = "transformer.";
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;

@@ -17,7 +17,7 @@ use crate::vocabulary::{NormKind, Span};
 /// The default of `window_size`.
 const WINDOW: usize = 256;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let layers = c.layers(&["num_layers", "num_hidden_layers"])?;
     let heads = c.size_by(&["num_heads", "num_attention_heads"])?;

@@ -21,7 +21,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     ..rope_config::DEFAULTS
 };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let (heads, intermediate) = (c.size("num_attention_heads")?, c.size("intermediate_size")?);
     if hidden % heads != 0 {

@@ -32,7 +32,7 @@ const DEFAULTS: Defaults =
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
     c.only("swiglu_alpha", 1.702.into())?;
     let bias = c.bool_or("attention_bias", true)?;

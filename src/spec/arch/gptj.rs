@@ -18,7 +18,7 @@ const THETA: f64 = 10_000.0;
 /// The default of `rotary_dim`.
 const ROTARY_DIM: usize = 64;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_head", "num_attention_heads"])?;

@@ -12,7 +12,7 @@ use crate::spec::config::Config;
 use crate::spec::{Divisor, Ffn, Linear, Mixer, Model, Score, Scoring};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &LLAMA)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     let factor = |key: &str| Ok::<_, crate::error::Error>(c.opt_f64(key)?.unwrap_or(1.0));

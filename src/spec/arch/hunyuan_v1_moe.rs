@@ -29,7 +29,7 @@ const UNREAD: &[&str] = &[
     "topk_group", "use_mixed_mlp_moe", "v_head_dim", "video_end_id", "video_start_id", "vit_path",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(UNREAD);

@@ -18,7 +18,7 @@ const DEFAULTS: Defaults =
 /// Of `router_scaling_factor`.
 const FACTOR: f64 = 2.826;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.only("mlp_bias", false.into())?;

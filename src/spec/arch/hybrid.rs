@@ -12,7 +12,7 @@ const FULL_ATTENTION_INTERVAL: usize = 4;
 const CONV_KERNEL: usize = 4;
 
 /// The mixers of all layers.
-pub struct Hybrid {
+pub(super) struct Hybrid {
     /// The activation of the feed-forward networks.
     pub activation: Activation,
     full: Vec<bool>,
@@ -23,7 +23,7 @@ pub struct Hybrid {
 impl Hybrid {
     /// If `separate`, the projections of a DeltaNet are stored separately, not grouped per key
     /// head.
-    pub fn from_config(c: &Config, decoder: &Decoder, separate: bool) -> Result<Self> {
+    pub(super) fn from_config(c: &Config, decoder: &Decoder, separate: bool) -> Result<Self> {
         let bias = c.bool_or("attention_bias", false)?;
         let activation = activation(c, "hidden_act", "silu")?;
         if activation != Activation::Silu {
@@ -37,7 +37,7 @@ impl Hybrid {
         Ok(Self { activation, full, bias, linear: LinearAttention::from_config(c, separate)? })
     }
 
-    pub fn mixer(&self, decoder: &Decoder, i: usize) -> Mixer {
+    pub(super) fn mixer(&self, decoder: &Decoder, i: usize) -> Mixer {
         if !self.full[i] {
             return Mixer::DeltaNet(Box::new(self.linear.delta_net(decoder, i)));
         }

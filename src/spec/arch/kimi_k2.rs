@@ -12,7 +12,7 @@ use crate::spec::config::Config;
 /// The defaults of the class `DeepseekV3Config`, to which transformers converts the config.
 const ROUTER: Grouped = Grouped { groups: 8, top_groups: 4, factor: 2.5, ..ONE_GROUP };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(3);
     deepseek_v3::family(c, names, "kimi_k2", dense, &ROUTER, LLAMA)
 }

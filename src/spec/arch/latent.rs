@@ -16,7 +16,7 @@ use crate::vocabulary::{NormKind, Pairs};
 const INNER_EPS: f64 = 1e-6;
 
 /// Sizes of the heads, and the factor of the scores.
-pub struct LatentHeads {
+pub(super) struct LatentHeads {
     heads: usize,
     /// Sizes of the parts of a head: without positions, and with the rotary embedding.
     nope: usize,
@@ -29,13 +29,13 @@ pub struct LatentHeads {
 }
 
 /// The pairs of the rotary embedding, by `rope_interleave`: usually adjacent dimensions.
-pub fn pairs(c: &Config) -> Result<Pairs> {
+pub(super) fn pairs(c: &Config) -> Result<Pairs> {
     Ok(if c.nullable_bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
 }
 
 impl LatentHeads {
     /// Also returns the decoder's heads and the rope of the rotary part.
-    pub fn from_config(c: &Config, defaults: &RopeDefaults) -> Result<(Self, (Heads, Rope))> {
+    pub(super) fn from_config(c: &Config, defaults: &RopeDefaults) -> Result<(Self, (Heads, Rope))> {
         let heads = c.size("num_attention_heads")?;
         c.only("num_key_value_heads", heads.into())?;
         let (nope, turning) = (c.size("qk_nope_head_dim")?, c.size("qk_rope_head_dim")?);
@@ -67,7 +67,7 @@ impl LatentHeads {
 
     /// The attention with names in `self_attn.`. Biases, if there are any, belong to the
     /// projections from and to the residual stream.
-    pub fn attention(&self, decoder: &Decoder, i: usize) -> Attention {
+    pub(super) fn attention(&self, decoder: &Decoder, i: usize) -> Attention {
         let Self { heads, nope, turning, value, rank, bias, .. } = *self;
         let (hidden, head_dim) = (decoder.hidden, nope + turning);
         let name = |part: &str| format!("{}self_attn.{part}", decoder.layer(i));

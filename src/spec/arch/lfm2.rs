@@ -30,7 +30,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_pos_enc",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &Defaults { tied_key: tied_key(c)?, ..DEFAULTS })?;
     if let Some(theta) = c.opt_f64("theta")?.filter(|theta| *theta != decoder.rope.theta) {
         c.tell("theta", &format!("is {theta}, which has no effect: transformers reads `rope_theta`"));

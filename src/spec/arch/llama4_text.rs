@@ -29,7 +29,7 @@ const CHUNK: usize = 8192;
 const WITHOUT_ROPE_EVERY: usize = 4;
 const GROWTH: (f64, f64) = (0.1, 8192.0);
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(&["for_llm_compressor"]);

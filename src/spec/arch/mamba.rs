@@ -8,7 +8,7 @@ use crate::vocabulary::NormKind;
 
 /// What a layer with a single sublayer has there.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub(super) enum Kind {
     Mamba,
     Attention,
     Dense,
@@ -17,7 +17,7 @@ pub enum Kind {
 
 /// What each layer is: by words as transformers 5 writes them, which count where there are both, or
 /// by letters.
-pub fn kinds(c: &Config) -> Result<Vec<Kind>> {
+pub(super) fn kinds(c: &Config) -> Result<Vec<Kind>> {
     let by_words = c.opt_list_str("layers_block_type")?.map(|words| by_words(c, &words)).transpose()?;
     let by_letters = c.opt_str("hybrid_override_pattern")?.map(|letters| by_letters(c, &letters)).transpose()?;
     let kinds = match (by_words, by_letters) {
@@ -72,7 +72,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("mamba_dt_min", "time_step_min"),
 ];
 /// All older names, those of settings that no layer needs, too.
-pub const OLDER: &[&str] = &[
+pub(super) const OLDER: &[&str] = &[
     "mamba_n_groups",
     "mamba_d_conv",
     "mamba_conv_bias",
@@ -90,7 +90,7 @@ fn spelled<'a>(c: &Config, name: &'a str) -> &'a str {
 }
 
 /// A Mamba-2 whose tensors are called `{name}in_proj` and so on, in a model of this hidden size.
-pub fn mamba2(c: &Config, name: &str, hidden: usize, eps: f64) -> Result<Mamba2> {
+pub(super) fn mamba2(c: &Config, name: &str, hidden: usize, eps: f64) -> Result<Mamba2> {
     let named = |part: &str| format!("{name}{part}");
     let (heads, head_dim) = (c.size("mamba_num_heads")?, c.size("mamba_head_dim")?);
     let (groups, state) = (c.size(spelled(c, "n_groups"))?, c.size("ssm_state_size")?);

@@ -28,7 +28,7 @@ const UNREAD: &[&str] = &[
 /// The default size of a head.
 const HEAD_DIM: usize = 128;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(UNREAD);
     c.only("qk_norm_type", "per_layer".into())?;
     c.only("use_qk_norm", true.into())?;

@@ -14,7 +14,7 @@ use crate::vocabulary::NormKind;
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let span = span(window_or(c, SLIDING_WINDOW)?);
     let intermediate = c.size("intermediate_size")?;

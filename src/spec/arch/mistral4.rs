@@ -16,7 +16,7 @@ use crate::vocabulary::NormKind;
 
 const ROUTER: Grouped = Grouped { score: Score::Softmax, masked: 0.0, ..ONE_GROUP };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (nope, turning) = (c.size("qk_nope_head_dim")?, c.size("qk_rope_head_dim")?);
     let rope = RopeDefaults {
         pairs: latent::pairs(c)?,

@@ -11,7 +11,7 @@ use crate::spec::config::Config;
 use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["d_model", "hidden_size"])?);
     let layers = c.layers(&["n_layers", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_heads", "num_attention_heads"])?;

@@ -40,7 +40,7 @@ const HEAD_DIM: usize = 128;
 const NOT_READ: &[(&str, &str)] =
     &[("attention_bias", "false"), ("mamba_proj_bias", "false"), ("n_shared_experts", "1")];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let kinds = kinds(c)?;
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);

@@ -18,7 +18,7 @@ const ROPE: RopeDefaults =
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, rope_of: Some("full_attention"), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
     // Olmo3Config applies `rope_theta` only to the other layers. Releases have the same base for
     // all.

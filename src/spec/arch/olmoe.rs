@@ -14,7 +14,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let clip = c.opt_f64("clip_qkv")?;

@@ -16,7 +16,7 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// Row of position 0 in the table of positions.
 const POSITION_OFFSET: usize = 2;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let prefix = "model.decoder.";
     let hidden = c.size("hidden_size")?;
     let heads = c.size("num_attention_heads")?;

@@ -13,7 +13,7 @@ const SIZE: usize = 256;
 
 /// Sizes of embeddings for each layer, where a config has them.
 #[derive(Clone, Copy)]
-pub struct PerLayer {
+pub(super) struct PerLayer {
     size: usize,
     rows: usize,
     hidden: usize,
@@ -22,7 +22,7 @@ pub struct PerLayer {
 
 impl PerLayer {
     /// None where `hidden_size_per_layer_input` is 0 or null.
-    pub fn from_config(c: &Config, vocab: usize, hidden: usize, eps: f64) -> Result<Option<Self>> {
+    pub(super) fn from_config(c: &Config, vocab: usize, hidden: usize, eps: f64) -> Result<Option<Self>> {
         let rows = c.opt_usize("vocab_size_per_layer_input")?.unwrap_or(ROWS);
         let usual = Some(SIZE).filter(|_| c.missing("hidden_size_per_layer_input"));
         let Some(size) = c.opt_usize("hidden_size_per_layer_input")?.or(usual).filter(|size| *size > 0) else {
@@ -40,7 +40,7 @@ impl PerLayer {
     }
 
     /// The embeddings of `layers` layers under `model.`, each scaled by the root of its width.
-    pub fn embeddings(&self, layers: usize) -> LayerEmbeddings {
+    pub(super) fn embeddings(&self, layers: usize) -> LayerEmbeddings {
         let Self { size, rows, hidden, .. } = *self;
         LayerEmbeddings {
             table: TensorSpec::new("model.embed_tokens_per_layer.weight", [rows, layers * size]),
@@ -53,7 +53,7 @@ impl PerLayer {
     }
 
     /// What layer `i` does with its own.
-    pub fn gate(&self, i: usize, activation: Activation) -> EmbeddingGate {
+    pub(super) fn gate(&self, i: usize, activation: Activation) -> EmbeddingGate {
         let name = |part: &str| format!("model.layers.{i}.{part}");
         EmbeddingGate {
             gate: Linear::new(&name("per_layer_input_gate"), self.size, self.hidden, false),
@@ -66,7 +66,7 @@ impl PerLayer {
 
 /// Whose keys and values each layer uses, where not its own: the last `num_kv_shared_layers` those
 /// of the last layer before them that is of their kind, with full attention or without.
-pub fn lenders(c: &Config, full: &[bool]) -> Result<Vec<Option<usize>>> {
+pub(super) fn lenders(c: &Config, full: &[bool]) -> Result<Vec<Option<usize>>> {
     let shared = c.opt_usize("num_kv_shared_layers")?.unwrap_or(0);
     let own = full.len().saturating_sub(shared);
     let lender = |kind: &bool| full[..own].iter().rposition(|other| other == kind);

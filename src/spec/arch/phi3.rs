@@ -24,7 +24,7 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 /// Keys for Microsoft's own code, which `modeling_phi3` does not read.
 const UNREAD: &[&str] = &["attention_bias", "mlp_bias", "lm_head_bias", "full_attn_mod", "interpolate_factor"];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

@@ -23,7 +23,7 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: S
 /// Of `router_jitter_noise`.
 const JITTER: f64 = 0.01;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let mut decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let max_positions = magnitudes(c, &mut decoder.rope)?;
     let (bias, head_bias) = (c.bool_or("attention_bias", false)?, c.bool_or("lm_head_bias", false)?);

@@ -17,7 +17,7 @@ const ROPE: RopeDefaults =
     RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = switched_window(c)?;
     let first = c.opt_usize("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS);

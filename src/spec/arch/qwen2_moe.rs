@@ -16,7 +16,7 @@ const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(16), ..LLAMA };
 /// The default of `max_window_layers`.
 const WINDOW_LAYERS: usize = 28;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("qkv_bias", true)?);
     let window = switched_window(c)?;

@@ -17,7 +17,7 @@ const ROPE: RopeDefaults =
     RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let window = switched_window(c)?;

@@ -25,7 +25,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "mlp_only_layers",
 ];
 
-pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
     let defaults = Defaults { num_key_value_heads: Some(4), ..DEFAULTS };
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &defaults)?;
     let hybrid = hybrid(c, &decoder)?;
@@ -38,7 +38,7 @@ pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("qwen3_5_text", layers.collect()))
 }
 
-pub fn mixture(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn mixture(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let hybrid = hybrid(c, &decoder)?;
     let top_k = c.size("num_experts_per_tok")?;

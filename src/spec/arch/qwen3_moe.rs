@@ -16,7 +16,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(4), ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let window = switched_window(c)?;

@@ -17,9 +17,10 @@ use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults =
     RopeDefaults { partial_rotary_factor: Some(0.25), layer_types: &["full_attention"], ..rope_config::DEFAULTS };
-pub const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
+pub(super) const DEFAULTS: Defaults =
+    Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let hybrid = Hybrid::from_config(c, &decoder, false)?;
     let act = hybrid.activation;

@@ -15,7 +15,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { theta: 2e6, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(4), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let rotates = rotates(c, decoder.layers)?;
     let used = c.bool_or("use_sliding_window", false)?;

@@ -20,7 +20,7 @@ const DEFAULTS: Defaults =
 /// Norms of the queries of all layers; the 12B has 1,280.
 const MAX_NORMS: usize = 1 << 17;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     // Its rotary embedding would have this size, its projections would not.
     c.only("head_dim", (c.size("hidden_size")? / c.size("num_attention_heads")?).into())?;
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;

@@ -23,7 +23,7 @@ const UNREAD: &[&str] = &[
     "residual_dropout",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "gelu_pytorch_tanh")?;

@@ -12,11 +12,11 @@ use crate::outside::shown;
 
 /// Number of bytes at the end of a file that are read first: the end of the directory with the
 /// longest comment, and usually all of it.
-pub const TAIL: u64 = 128 << 10;
+pub(super) const TAIL: u64 = 128 << 10;
 /// The largest directory in bytes.
-pub const MAX_DIRECTORY: u64 = 32 << 20;
+pub(super) const MAX_DIRECTORY: u64 = 32 << 20;
 /// Size of the fixed part of an entry's header before its name.
-pub const LOCAL: u64 = 30;
+pub(super) const LOCAL: u64 = 30;
 const CENTRAL: usize = 46;
 /// The largest size of the names and extra fields between a header and its data.
 const MAX_NAMES: u64 = 2 * u16::MAX as u64;
@@ -48,14 +48,14 @@ fn u64_at(data: &[u8], at: usize) -> u64 {
 
 /// The location of the directory.
 #[derive(Debug, PartialEq)]
-pub struct Place {
+pub(super) struct Place {
     pub range: Range<u64>,
     entries: u64,
 }
 
 /// The location of the directory, from the last bytes of a file of `bytes` bytes; None if no
 /// archive ends there.
-pub fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
+pub(super) fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
     let whole =
         |at: &usize| tail[*at..].starts_with(END) && at + END_BYTES + u16_at(tail, at + 20) as usize == tail.len();
     let Some(at) =
@@ -104,7 +104,7 @@ struct Entry {
     limit: u64,
 }
 
-pub struct Directory {
+pub(super) struct Directory {
     pub data: Vec<u8>,
     /// Sorted by name.
     entries: Vec<Entry>,
@@ -115,7 +115,7 @@ pub struct Directory {
 impl Directory {
     /// # Errors
     /// Entries that are truncated, overlap or leave the file, and duplicate names.
-    pub fn read(data: Vec<u8>, place: &Place) -> Outcome<Self> {
+    pub(super) fn read(data: Vec<u8>, place: &Place) -> Outcome<Self> {
         let mut entries: Vec<Entry> = Vec::with_capacity(place.entries as usize);
         let mut at = 0;
         for number in 0..place.entries {
@@ -160,7 +160,7 @@ impl Directory {
     ///
     /// # Errors
     /// It is compressed or encrypted.
-    pub fn find(&self, name: &str) -> Outcome<Option<Found>> {
+    pub(super) fn find(&self, name: &str) -> Outcome<Option<Found>> {
         let name = format!("{}{name}", self.prefix);
         let of = |entry: &Entry| &self.data[entry.name.clone()];
         let Ok(index) = self.entries.binary_search_by(|entry| of(entry).cmp(name.as_bytes())) else { return Ok(None) };
@@ -222,7 +222,7 @@ fn field(mut extra: &[u8], number: u16) -> Option<&[u8]> {
 
 /// A needed entry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub(super) struct Found {
     /// The name for messages.
     name: String,
     name_bytes: u64,
@@ -233,17 +233,17 @@ pub struct Found {
 
 impl Found {
     /// The header before it, without the name.
-    pub fn header(&self) -> Range<u64> {
+    pub(super) fn header(&self) -> Range<u64> {
         self.begin..self.begin + LOCAL
     }
 
     /// Header and data, with all bytes between them.
-    pub fn all(&self) -> Range<u64> {
+    pub(super) fn all(&self) -> Range<u64> {
         self.begin..self.limit.min((self.begin + LOCAL + MAX_NAMES).saturating_add(self.bytes))
     }
 
     /// The range of its data in the file, by its header.
-    pub fn data(&self, header: &[u8]) -> Outcome<Range<u64>> {
+    pub(super) fn data(&self, header: &[u8]) -> Outcome<Range<u64>> {
         let is_header = header.len() as u64 >= LOCAL && header.starts_with(HEADER);
         if !is_header || u64::from(u16_at(header, 26)) != self.name_bytes || u16_at(header, 8) != AS_IT_IS {
             return damaged(format!("`{}` in it is not where its directory says", self.name));
@@ -256,7 +256,7 @@ impl Found {
     }
 
     /// Its data in the bytes of `all`.
-    pub fn content<'a>(&self, all: &'a [u8]) -> Outcome<&'a [u8]> {
+    pub(super) fn content<'a>(&self, all: &'a [u8]) -> Outcome<&'a [u8]> {
         let range = self.data(all)?;
         let [begin, end] = [range.start, range.end].map(|at| (at - self.begin) as usize);
         all.get(begin..end).map_or_else(|| damaged(format!("`{}` in it is cut off", self.name)), Ok)

@@ -41,7 +41,7 @@ const BYTE_ORDER: &str = "byteorder";
 const MAX_ORDER: u64 = 64;
 
 /// A tensor in a file.
-pub struct Tensor {
+pub(super) struct Tensor {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -53,7 +53,7 @@ pub struct Tensor {
 }
 
 /// The description of one file.
-pub struct Described {
+pub(super) struct Described {
     pub tensors: Vec<Tensor>,
     /// Directory and pickle.
     pub header: Vec<u8>,
@@ -70,7 +70,7 @@ struct Opened {
 ///
 /// # Errors
 /// `unsupported` if only some of them are.
-pub fn holds(source: &dyn ByteSource) -> Result<bool> {
+pub(super) fn holds(source: &dyn ByteSource) -> Result<bool> {
     let files = source.files()?;
     let count = files.iter().filter(|file| hub::is_pytorch(&file.name)).count();
     match count {
@@ -89,7 +89,7 @@ pub fn holds(source: &dyn ByteSource) -> Result<bool> {
 /// # Errors
 /// `unsupported` if a pickle needs anything but tensors, and for files of other formats; `corrupt`
 /// for damage.
-pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
+pub(super) fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
     let converted = |error: &Error| if error.kind == Kind::Unsupported { source.converted() } else { None };
     described(source).map_err(|error| match converted(&error) {
         Some(revision) => {

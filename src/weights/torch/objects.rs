@@ -11,7 +11,7 @@ use crate::outside::shown;
 const MAX_RANK: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
+pub(super) enum Value {
     /// None, a bool, a float, or bytes, on which no tensor depends.
     Plain,
     Int(i64),
@@ -31,7 +31,7 @@ pub enum Value {
 
 /// The known names.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Known {
+pub(super) enum Known {
     OrderedDict,
     Size,
     /// A tensor of a typed storage.
@@ -88,7 +88,7 @@ impl Known {
     ///
     /// # Errors
     /// Tensors do not need it.
-    pub fn named(module: &str, name: &str) -> Outcome<Self> {
+    pub(super) fn named(module: &str, name: &str) -> Outcome<Self> {
         let dtype = || DTYPES.iter().find(|(dtype, _)| *dtype == name).map(|(_, dtype)| Self::Dtype(*dtype));
         let storage = || STORAGES.iter().find(|(storage, _)| *storage == name).map(|(_, dtype)| Self::Storage(*dtype));
         let found = match (module, name) {
@@ -118,7 +118,7 @@ impl Known {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Storage {
+pub(super) struct Storage {
     /// Start and end in the pickle of its entry's name in the archive.
     pub key: (u32, u32),
     pub dtype: Option<Dtype>,
@@ -128,7 +128,7 @@ pub struct Storage {
 
 /// A view of a storage.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View {
+pub(super) struct View {
     pub storage: u32,
     pub dtype: Dtype,
     /// Number of elements before it.
@@ -139,7 +139,7 @@ pub struct View {
 }
 
 #[derive(Default)]
-pub struct Objects<'a> {
+pub(super) struct Objects<'a> {
     pub pickle: &'a [u8],
     pub lists: Vec<Vec<Value>>,
     pub maps: Vec<Vec<(Value, Value)>>,
@@ -154,24 +154,24 @@ fn put<T>(items: &mut Vec<T>, item: T) -> u32 {
 }
 
 impl<'a> Objects<'a> {
-    pub fn tuple(&mut self, values: Vec<Value>) -> Value {
+    pub(super) fn tuple(&mut self, values: Vec<Value>) -> Value {
         Value::Tuple(put(&mut self.lists, values))
     }
 
-    pub fn list(&mut self, values: Vec<Value>) -> Value {
+    pub(super) fn list(&mut self, values: Vec<Value>) -> Value {
         Value::List(put(&mut self.lists, values))
     }
 
-    pub fn map(&mut self, pairs: Vec<(Value, Value)>) -> Value {
+    pub(super) fn map(&mut self, pairs: Vec<(Value, Value)>) -> Value {
         Value::Map(put(&mut self.maps, pairs))
     }
 
-    pub fn text(&self, (begin, end): (u32, u32)) -> &'a str {
+    pub(super) fn text(&self, (begin, end): (u32, u32)) -> &'a str {
         std::str::from_utf8(&self.pickle[begin as usize..end as usize]).expect("it was looked at when it was met")
     }
 
     /// The storage of a persistent id: `("storage", type, key, device, elements)`.
-    pub fn storage(&mut self, id: Value) -> Outcome<Value> {
+    pub(super) fn storage(&mut self, id: Value) -> Outcome<Value> {
         let found = match id {
             Value::Tuple(id) => match self.lists[id as usize][..] {
                 [
@@ -194,7 +194,7 @@ impl<'a> Objects<'a> {
     }
 
     /// The result of a known function for its arguments.
-    pub fn call(&mut self, function: Value, arguments: Value) -> Outcome<Value> {
+    pub(super) fn call(&mut self, function: Value, arguments: Value) -> Outcome<Value> {
         let (Value::Known(known), Value::Tuple(arguments)) = (function, arguments) else {
             return foreign("a call of what is no function");
         };
@@ -240,7 +240,7 @@ impl<'a> Objects<'a> {
     }
 
     /// Sizes and strides of a tensor, in elements.
-    pub fn shape(&self, view: &View) -> Outcome<(Vec<usize>, Vec<usize>)> {
+    pub(super) fn shape(&self, view: &View) -> Outcome<(Vec<usize>, Vec<usize>)> {
         let numbers = |list: u32| {
             let number = |value: &Value| match value {
                 Value::Int(number) => usize::try_from(*number).ok(),

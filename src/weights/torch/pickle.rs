@@ -12,7 +12,7 @@ use super::problem::{Outcome, damaged, foreign, unsupported};
 use crate::outside::shown;
 
 /// The largest pickle in bytes. 80,000 tensors need half of it.
-pub const MAX_PICKLE: u64 = 32 << 20;
+pub(super) const MAX_PICKLE: u64 = 32 << 20;
 /// The largest number of values and marks that are pushed; a tensor needs about 25. They take less
 /// than a quarter of a GB of memory.
 const MAX_VALUES: usize = 2_000_000;
@@ -35,7 +35,7 @@ struct Machine<'a> {
 ///
 /// # Errors
 /// It needs something other than tensors, is truncated, or creates too many values.
-pub fn run(pickle: &[u8]) -> Outcome<(Objects<'_>, Value)> {
+pub(super) fn run(pickle: &[u8]) -> Outcome<(Objects<'_>, Value)> {
     let objects = Objects { pickle, ..Objects::default() };
     let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
     let input = Input { pickle, at: 0 };

@@ -18,7 +18,7 @@ const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
 const NAMED: usize = 3;
 
 /// A tensor with its position in a storage.
-pub struct Stored<'a> {
+pub(super) struct Stored<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -36,7 +36,7 @@ pub struct Stored<'a> {
 ///
 /// # Errors
 /// There is no such dictionary, or a tensor does not fit its storage.
-pub fn tensors<'a>(objects: &Objects<'a>, root: Value) -> Outcome<Vec<Stored<'a>>> {
+pub(super) fn tensors<'a>(objects: &Objects<'a>, root: Value) -> Outcome<Vec<Stored<'a>>> {
     let pairs = dictionary(objects, root)?;
     let named = pairs.iter().filter_map(|pair| match pair {
         (Value::Text(begin, end), Value::Tensor(tensor)) => Some((objects.text((*begin, *end)), *tensor)),

@@ -25,14 +25,14 @@ pub fn record_bytes(sequences: usize, hidden: usize, rungs: usize) -> usize {
 }
 
 #[derive(Clone, Copy)]
-pub struct Shape {
+pub(super) struct Shape {
     pub hidden: usize,
     pub positions: usize,
     pub rungs: usize,
 }
 
 /// The state of the statistics on one GPU.
-pub struct GpuFold {
+pub(super) struct GpuFold {
     ladder: Vec<f32>,
     ladder_on_gpu: Array,
     pub first_sequence: usize,
@@ -51,7 +51,7 @@ struct Pending {
 }
 
 /// The statistics of one norm over one sequence.
-pub struct Folded {
+pub(super) struct Folded {
     pub norm: usize,
     pub sequence: usize,
     pub all: NormFold,
@@ -63,7 +63,7 @@ pub struct Folded {
 impl GpuFold {
     /// The GPU computes consecutive sequences from `first_sequence` on, whose levels so far are
     /// `levels_so_far`.
-    pub fn new(
+    pub(super) fn new(
         context: &Arc<Context>,
         first_sequence: usize,
         levels_so_far: &[u8],
@@ -80,12 +80,12 @@ impl GpuFold {
     }
 
     /// True if `x` is in the memory of this GPU.
-    pub fn is_on(&self, x: &Array) -> bool {
+    pub(super) fn is_on(&self, x: &Array) -> bool {
         Arc::ptr_eq(self.levels.context(), x.context())
     }
 
     /// Adds `x` [sequences * positions, hidden] of a norm, without waiting for the GPU.
-    pub fn observe(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
+    pub(super) fn observe(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
         let Shape { hidden, positions, rungs } = self.shape;
         let sequences = x.len() / (positions * hidden);
         let parts = sizes(sequences, hidden, rungs);
@@ -115,17 +115,17 @@ impl GpuFold {
     }
 
     /// True if the unfetched records exceed their limit.
-    pub fn must_fetch(&self) -> bool {
+    pub(super) fn must_fetch(&self) -> bool {
         self.pending.iter().map(|pending| 4 * pending.record.len()).sum::<usize>() > PENDING_BYTES
     }
 
     /// Downloads the levels of this GPU's sequences to the beginning of `to`.
-    pub fn levels(&self, to: &mut [u8]) -> Result<()> {
+    pub(super) fn levels(&self, to: &mut [u8]) -> Result<()> {
         self.levels.download(to)
     }
 
     /// Fetches all records.
-    pub fn fetch(&mut self) -> Result<Vec<Folded>> {
+    pub(super) fn fetch(&mut self) -> Result<Vec<Folded>> {
         let mut fetched = Vec::new();
         for Pending { norm, first_sequence, sequences, record } in std::mem::take(&mut self.pending) {
             let mut words = vec![0u32; record.len()];
