@@ -398,6 +398,30 @@ fn no_pass_takes_more_memory_than_planned() {
     }
 }
 
+/// A dry run took two norms per layer for granted. Layers of GPT-J and Falcon have one norm for both sublayers, those of
+/// Nemotron-H have one sublayer each, and a script that reads `norms` went another way in the plan than in the run.
+#[test]
+fn a_planned_record_has_the_norms_of_the_model() {
+    for name in ["gptj", "falcon", "nemotron_h", "llama"] {
+        let project = Project::new();
+        let fixture = repository().join("tests/fixtures").join(name);
+        let extract = format!(
+            "let tokens = load_tokens(#{{ ids: [[1, 2, 3]] }});
+             let norms = load_model(\"{}\").extract_layernorms(tokens).norms;",
+            fixture.display()
+        );
+        let measured =
+            project.file("run.rhai", format!("{extract} print(norms.len());")).run(&["run", "run.rhai"]).ok();
+        let measured: usize = measured.trim().parse().unwrap();
+        let config: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(fixture.join("config.json")).unwrap()).unwrap();
+        let layers = ["num_hidden_layers", "n_layer"].iter().find_map(|key| config[key].as_u64()).unwrap() as usize;
+        assert_eq!(measured, if name == "llama" { 2 * layers } else { layers }, "{name}");
+        let check = format!("{extract} if norms.len() != {measured} {{ throw `${{norms.len()}} norms are planned`; }}");
+        project.file("plan.rhai", check).run(&["plan", "plan.rhai"]).ok();
+    }
+}
+
 /// A plan counts with what was measured, where that is more.
 #[test]
 fn measured_memory_is_planned_with() {

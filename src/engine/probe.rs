@@ -73,14 +73,14 @@ pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result
     let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
     let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
     let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
-    let (shares, room) = (vec![0.125; rows], ops::ExpertScratch::default());
+    let (weights, scratch) = (vec![0.125; rows], ops::ExpertScratch::default());
     Ok(Box::new(move || {
         fn projection(weight: &Tensor) -> Projection<'_> {
             Projection { weight, order: Order::OutIn, bias: None }
         }
         let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
         let network = FeedForward { gate, up, down, activation: Activation::Silu, on_input: false, rounded };
-        ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
+        ops::add_expert(&residual, &x, &network, &chosen, &weights, &scratch).expect("sizes fit");
     }))
 }
 
