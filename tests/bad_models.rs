@@ -1,5 +1,6 @@
-//! Models that cannot be analysed: missing, damaged, of another shape, of an unknown kind, with broken numbers. Each is
-//! refused with a reason and with what to do, and leaves no result that looks whole.
+//! Tests of models that cannot be analysed: missing, damaged, of another shape, of an unknown kind,
+//! or with numbers that are not finite. Each is refused with a reason and advice, and leaves no
+//! result that looks complete.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};

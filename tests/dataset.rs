@@ -1,4 +1,5 @@
-//! Text that is many documents: JSON Lines, Parquet, and datasets on the hub, of which only what is needed is read.
+//! Tests of texts with many documents: JSON Lines, Parquet, and datasets on the hub, of which only
+//! the needed part is read.
 
 use std::path::Path;
 use std::sync::Arc;

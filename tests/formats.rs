@@ -1,4 +1,5 @@
-//! Formats of text files: each is read as what it is, whatever its name leaves open, and nothing else is measured as plain text.
+//! Tests of the formats of text files: each is recognised even if its name does not tell, and
+//! nothing else is measured as plain text.
 //!
 //! What the documents of a file are was looked up with the Python packages datasets 4 and pandas: nulls in JSON, empty cells and
 //! NaN in CSV, line ends and quotes in cells.

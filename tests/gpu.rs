@@ -1,5 +1,6 @@
-//! The engine on a GPU: other tests again, on a device that a C++ compiler makes of this processor and the project's own kernels
-//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test oracle::` runs them on a real one.
+//! Tests of the engine on a GPU: other tests run again on a device that a C++ compiler makes of
+//! this CPU and the project's own kernels (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test
+//! oracle::` runs them on a real one.
 
 use std::path::Path;
 use std::process::{Command, Output};

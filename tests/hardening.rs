@@ -1,5 +1,6 @@
-//! Input that asks for too much or means nothing: JSON that grows in memory, losses and measurements that are no numbers, a
-//! system without threads, pipes in place of keys, and names without end.
+//! Tests of input that asks for too much or has no meaning: JSON that grows in memory, losses and
+//! measurements that are not numbers, a system without threads, pipes in place of keys, and endless
+//! names.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,5 @@
-//! Hubs and providers that mean ill: what they say becomes no file name, what they send is believed by its hash, what never
-//! ends is given up, and a secret goes where the user sends it and nowhere else.
+//! Tests of malicious hubs and providers: their text becomes no file name, their bytes are verified
+//! by hash, endless answers are abandoned, and a secret goes only where the user sends it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

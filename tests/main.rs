@@ -1,4 +1,5 @@
-//! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
+//! All integration tests: a table of contents. `fixtures/README.md` describes the fixtures and how
+//! they were made.
 
 // What modules of a test show to each other is public to nobody else.
 #![allow(unreachable_pub)]

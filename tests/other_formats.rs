@@ -1,5 +1,6 @@
-//! Good files that hold something else than safetensors weights in floats: Git LFS pointers, adapters, other formats, quantised
-//! weights. Each is called by its name, never damaged, and told before anything is read, downloaded or rented.
+//! Tests of valid files that hold something other than safetensors weights in floats: Git LFS
+//! pointers, adapters, other formats, quantised weights. Each is named, never called damaged, and
+//! reported before anything is read, downloaded or rented.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};

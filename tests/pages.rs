@@ -1,5 +1,5 @@
-//! The pages that people read (README, docs/ and the others at the top): how long they are, that what they name is there, and
-//! that what they say the program prints is what it prints.
+//! Tests of the pages for readers (README, docs/ and the others at the top): their length, that the
+//! things they name exist, and that the output they show is what the program prints.
 //!
 //! A comment in a page tells these tests what the block below it is:
 //!

@@ -1,4 +1,5 @@
-//! `outlier plan`: what would be done, without doing it; and afterwards, what was planned beside what happened.
+//! Tests of `outlier plan`: it tells what would be done without doing it, and afterwards compares
+//! the plan with the run.
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
-//! Models in PyTorch files (`pytorch_model.bin`): read as their safetensors form is, wherever they are; and files that mean ill,
-//! each refused in one sentence, with nothing run and nothing written.
+//! Tests of models in PyTorch files (`pytorch_model.bin`): they give the same result as their
+//! safetensors form, wherever they are. Malicious files are refused in one sentence, and nothing is
+//! run or written.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
-//! Quantised checkpoints: the weights that are read are those of the format to the bit, and what is computed with them agrees with
-//! transformers on the decoded weights; what contradicts itself is refused by name.
+//! Tests of quantised checkpoints: the weights are those of the format to the bit, and the results
+//! agree with transformers on the decoded weights. Checkpoints that contradict themselves are
+//! refused by name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

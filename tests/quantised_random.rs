@@ -1,5 +1,6 @@
-//! Weights in random codes, shapes, blocks and spellings, against the definitions of the formats worked out here in f64: whole, and
-//! row by row as they are read where several weights lie in one tensor.
+//! Tests of weights in random codes, shapes, blocks and spellings, against the definitions of the
+//! formats in f64: as a whole, and row by row, as they are read if several weights are in one
+//! tensor.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,5 @@
-//! From stored results to tables, figures, a report and exports: the scripts `analyze`, `plots` and `report`.
+//! Tests of tables, figures, a report and exports from stored results: the scripts `analyze`,
+//! `plots` and `report`.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! A run that is cut off inside a model goes on where it was: same bytes at the end, finished layers not read again.
+//! Tests that a run that is interrupted inside a model continues there: it ends with the same bytes
+//! and does not read finished layers again.
 //!
 //! Real processes are killed and interrupted here; what needs every layer or every kind of damage runs in this process.
 

@@ -1,5 +1,5 @@
-//! Rented machines, with a RunPod on this machine whose pods are real sshds: nothing leaks, nothing is lost, whatever the
-//! service does.
+//! Tests of rented machines, with a simulated RunPod on this machine whose pods are real SSH
+//! servers: no machine is left and no result is lost, whatever the service does.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};

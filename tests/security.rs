@@ -1,4 +1,5 @@
-//! docs/security.md, line by line: each test carries the number of what it tries to break.
+//! Tests of docs/security.md, line by line: each test has the number of the line that it tries to
+//! break.
 
 use crate::project::{Project, repository};
 

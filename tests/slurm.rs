@@ -1,4 +1,5 @@
-//! Work in jobs of a Slurm cluster: a real one of one node, with the user's home folder on its nodes.
+//! Tests of work in jobs of a Slurm cluster: a real one of one node, which has the user's home
+//! folder.
 
 use std::collections::HashSet;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,6 @@
-//! Names of machines as people write them, keys as they have them, and host keys as their known_hosts tell them: real OpenSSH
-//! servers, and home folders of users that only the program under test sees.
+//! Tests of the names of machines as users write them, the keys that they have, and the host keys
+//! in their known_hosts, with real OpenSSH servers and home folders that only the program under
+//! test sees.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

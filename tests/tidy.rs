@@ -1,4 +1,5 @@
-//! Rules that hold the source together, read off its text: who may import whom, and what every file must have.
+//! Tests of rules for the source, which are read from its text: which part may import which, and
+//! what every file must have.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

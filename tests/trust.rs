@@ -1,4 +1,5 @@
-//! Machines that lie, scripts that choose whom to trust, and neighbours who share a home folder or a ledger.
+//! Tests of machines that lie, scripts that choose whom to trust, and other users who share a home
+//! folder or a ledger.
 
 use std::fs;
 use std::io::Read;

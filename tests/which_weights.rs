@@ -1,6 +1,7 @@
-//! Which tensors of a folder or repository are the model's: as Hugging Face transformers 5.23 chooses them, for every
-//! architecture, with one word where two answers were possible. Models are the fixtures, rewritten; what comes out must be what the
-//! fixtures' reference says, or what transformers gave for the rewritten model.
+//! Tests of the choice of a model's tensors in a folder or repository: it is that of Hugging Face
+//! transformers 5.23, for every architecture, with a note if there were two possible answers. The
+//! models are rewritten fixtures. The result must be the fixture's reference, or what transformers
+//! gave for the rewritten model.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! What a machine can do to the run that uses it: write, print, hold, and make believe. A worker that lies says what it must
-//! not get through with, and the run must go on or end with an error.
+//! Tests of what a machine can do to the run that uses it: write, print, delay, and pretend. A
+//! lying worker sends what must not be accepted, and the run must continue or end with an error.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

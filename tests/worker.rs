@@ -1,5 +1,5 @@
-//! The end of a connection on another machine, from within: `outlier worker`, its guardian and its socket, with clients that
-//! are honest, broken or hostile, and neighbours.
+//! Tests of `outlier worker`, its guardian and its socket from the other machine's side, with
+//! clients that are honest, broken or malicious, and with other users.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
