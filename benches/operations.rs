@@ -83,8 +83,8 @@ fn mxfp4(bencher: Bencher) {
 /// The fold of one norm output of 4 sequences of 2048 positions and 2048 features. Bytes are those
 /// of f32.
 #[divan::bench]
-fn tap(bencher: Bencher) {
-    let mut work = probe::tap(4, 2048, 2048).unwrap();
+fn fold(bencher: Bencher) {
+    let mut work = probe::fold(4, 2048, 2048).unwrap();
     bencher.counter(BytesCount::new(4usize * 2048 * 2048 * 4)).bench_local(&mut work);
 }
 

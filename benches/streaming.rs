@@ -70,7 +70,7 @@ fn main() {
     let tokens = load_tokens(&TokenSource::Ids { ids: ids.collect() }, &Silent).expect("tokens");
     println!("{}, {}, {} x {} tokens", args.model.display(), args.dtype, args.sequences, args.length);
     println!(
-        "| page cache | plain reads | in memory | without tap | streamed | streamed / floor | tap | waited for weights |"
+        "| page cache | plain reads | in memory | without fold | streamed | streamed / floor | fold | waited for weights |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for cold in [false, true] {
@@ -86,21 +86,21 @@ fn main() {
             before(cold);
             times[0].push(plain_reads(&files, bytes));
             // The order alternates, because a run affects the next.
-            for tap in [i % 2 == 0, i % 2 == 1] {
-                let wall = run(&model, &tokens, Probe { preload: true, tap }).0;
-                times[if tap { 1 } else { 2 }].push(wall);
+            for fold in [i % 2 == 0, i % 2 == 1] {
+                let wall = run(&model, &tokens, Probe { preload: true, fold }).0;
+                times[if fold { 1 } else { 2 }].push(wall);
             }
             before(cold);
             let (wall, waited, _) = run(&model, &tokens, Probe::default());
             times[3].push(wall);
             times[4].push(waited / wall);
         }
-        let [read, memory, untapped, streamed, waited] = times.map(median);
+        let [read, memory, unfolded, streamed, waited] = times.map(median);
         println!(
-            "| {} | {read:.2} s | {memory:.2} s | {untapped:.2} s | {streamed:.2} s | {:.2} | {:.1} % | {:.0} % |",
+            "| {} | {read:.2} s | {memory:.2} s | {unfolded:.2} s | {streamed:.2} s | {:.2} | {:.1} % | {:.0} % |",
             if cold { "cold" } else { "warm" },
             streamed / read.max(memory),
-            100.0 * (memory / untapped - 1.0),
+            100.0 * (memory / unfolded - 1.0),
             100.0 * waited,
         );
     }

@@ -21,12 +21,12 @@ pub struct Probe {
     /// True if all weights are loaded before the clock starts.
     pub preload: bool,
     /// True if statistics of the norm outputs are computed.
-    pub tap: bool,
+    pub fold: bool,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { preload: false, tap: true }
+        Self { preload: false, fold: true }
     }
 }
 
@@ -39,7 +39,7 @@ pub fn extract_with(
     probe: Probe,
 ) -> Result<Activations> {
     let ahead = if probe.preload { ReadAhead::Everything } else { ReadAhead::Bounded };
-    extract_as(model, tokens, args, progress, Mode { ahead, fold: probe.tap })
+    extract_as(model, tokens, args, progress, Mode { ahead, fold: probe.fold })
 }
 
 /// An operation to time.
@@ -134,7 +134,7 @@ pub fn mxfp4(blocks: usize) -> Work {
 }
 
 /// The ladder fold of one norm output of some sequences.
-pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
+pub fn fold(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
     // The values are nearly normal with standard deviation 1, like norm outputs: most rows have a
     // value on the ladder.
     let mut uniform = uniform();
