@@ -260,3 +260,16 @@ pub fn times_and_counts_beyond_all_measure() {
     let script = format!("{BEFORE}acts.bootstrap_ci(#{{ n_resamples: 10, seed: 9223372036854775807 }});");
     project.script(&script).ends(0);
 }
+
+#[test]
+fn a_folder_for_activations_that_are_not_kept_is_refused() {
+    let project = Project::new();
+    let outcome = project
+        .script(
+            "let model = load_model(miniature_model(\"olmoe\").path);
+             model.extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }), #{ out: \"results/kept\" });",
+        )
+        .ends(1);
+    assert!(outcome.stderr.contains("`out` is given, and nothing is kept there"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("keep: \"full\""), "{}", outcome.stderr);
+}

@@ -126,7 +126,7 @@ fn a_script_ends_by_the_clock_after_ctrl_c() {
     while !text.contains("again to stop now") {
         assert_ne!(stderr.read_line(&mut text).unwrap(), 0, "{text}");
     }
-    assert!(text.contains("interrupted: stopping, a model after its layer at work"), "{text}");
+    assert!(text.contains("interrupted: stopping; a pass through a model ends after its layer"), "{text}");
     let process = child.id();
     let told = processor_seconds(process);
     wait_until(&mut child, "the script has gone on", || processor_seconds(process) > told + 0.05);

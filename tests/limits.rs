@@ -362,3 +362,12 @@ fn thousands_of_mistakes_are_told_in_part() {
     project.file("script.rhai", format!("{name}();"));
     told(&project.run(&["run", "script.rhai"]), "no function");
 }
+
+#[test]
+fn a_bound_of_nothing_meant_none_or_the_end_at_once() {
+    let project = Project::new();
+    project.file("script.rhai", "print(1);");
+    for bound in [["--max-steps", "0"], ["--max-minutes", "0"]] {
+        project.run(&[&["run"], &bound[..], &["script.rhai"]].concat()).ends(2);
+    }
+}

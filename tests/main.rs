@@ -56,6 +56,7 @@ mod long_text;
 mod text;
 
 /// The language of scripts, their errors, and scripts that run in parallel.
+mod closures;
 mod command_line;
 mod compare_quantised;
 mod completions;

@@ -14,9 +14,9 @@ use crate::project::{Outcome, Project};
 use crate::runpod::command;
 
 /// Feeds lines to a prompt that is no terminal.
-fn piped(mut command: Command, input: &str) -> Outcome {
+fn piped(mut command: Command, input: impl AsRef<[u8]>) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     Outcome::of(child.wait_with_output().unwrap())
 }
 
@@ -285,4 +285,17 @@ fn at_a_terminal() {
     let status = terminal.child.wait().unwrap();
     assert_eq!(status.code(), Some(0), "{}", terminal.screen.lock().unwrap());
     assert!(project.text("home/.outlier/history").contains("1 + 2"), "the next session remembers");
+}
+
+#[test]
+fn a_line_that_is_no_text_ended_the_input_without_a_word() {
+    let project = Project::new();
+    let input = b"\xef\xbb\xbfprint(1)\r\nprint(\"caf\xe9\")\nprint(3)\n";
+    let outcome = piped(project.command(&["repl"]), input).ends(3);
+    assert_eq!(outcome.stdout, "1\n3\n");
+    assert!(outcome.stderr.contains("line 2 of the input is not UTF-8"), "{}", outcome.stderr);
+    // What cannot be read is told too.
+    let folder = std::fs::File::open(project.path(".")).unwrap();
+    let outcome = Outcome::of(project.command(&["repl"]).stdin(folder).output().unwrap()).ends(3);
+    assert!(outcome.stderr.contains("the input ends before line 1"), "{}", outcome.stderr);
 }

@@ -34,7 +34,9 @@ pub(super) fn install() {
         }
         // A terminal that takes nothing must not keep the second one from being heard.
         let told = || {
-            terminal::note("\ninterrupted: stopping, a model after its layer at work; press Ctrl-C again to stop now")
+            terminal::note(
+                "\ninterrupted: stopping; a pass through a model ends after its layer; press Ctrl-C again to stop now",
+            )
         };
         let _ = std::thread::Builder::new().spawn(told);
     });

@@ -22,6 +22,7 @@ use super::bars;
 use super::exit::{FAILED, LEAKED, done, panicked};
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
+use crate::outside::without_bom;
 use crate::progress::INTERRUPTED;
 use crate::terminal;
 
@@ -103,8 +104,21 @@ fn one(repl: &RefCell<Repl>, input: &str, failed: &mut bool) -> bool {
 fn piped(repl: &RefCell<Repl>) -> bool {
     let mut failed = false;
     let mut input = String::new();
-    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        input.push_str(&line);
+    for (number, line) in (1..).zip(std::io::stdin().lock().split(b'\n')) {
+        let line = match line {
+            Ok(line) if number == 1 => without_bom(line),
+            Ok(line) => line,
+            Err(error) => {
+                terminal::note(format!("the input ends before line {number}: {error}"));
+                return true;
+            }
+        };
+        let Ok(line) = String::from_utf8(line) else {
+            terminal::note(format!("line {number} of the input is not UTF-8, and is left out"));
+            failed = true;
+            continue;
+        };
+        input.push_str(line.trim_end_matches('\r'));
         input.push('\n');
         if repl.borrow().is_open(&input) {
             continue;

@@ -32,7 +32,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
     host_key: Vec<Named>,
     /// Steps of the script language that the script may take.
-    #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS)]
+    #[arg(long, value_name = "N", default_value_t = MAX_OPERATIONS, value_parser = clap::value_parser!(u64).range(1..))]
     max_steps: u64,
     /// Ends the script after so many minutes, looked at between two of its steps.
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
@@ -53,10 +53,10 @@ fn host_key(word: &str) -> Result<Named, String> {
 
 fn minutes(text: &str) -> Result<Duration, String> {
     let most = MAX_TIME.as_secs() / 60;
-    let minutes = text.parse::<f64>().ok().filter(|minutes| (0.0..=most as f64).contains(minutes));
+    let minutes = text.parse::<f64>().ok().filter(|minutes| *minutes > 0.0 && *minutes <= most as f64);
     minutes
         .map(|minutes| Duration::from_secs_f64(60.0 * minutes))
-        .ok_or_else(|| format!("expected 0 to {most} minutes"))
+        .ok_or_else(|| format!("expected a number above 0, at most {most}"))
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

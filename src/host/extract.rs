@@ -63,12 +63,16 @@ pub(super) fn extract(
         memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
         checkpoint: checkpoint(context, &o)?,
     };
+    if args.out.is_some() && args.keep != Keep::Full {
+        let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";
+        return Err(Error::bad_argument(message).hint("add keep: \"full\" for all activations, or leave `out` out"));
+    }
     if let Some(out) = &args.out {
         places::in_project(context, "extract_layernorms: `out`", "folder", out.trim_end_matches('/'))?;
         places::within(context, "extract_layernorms: `out`", &context.root.join(out).join(FULL), "")?;
     }
     // Activations are written only to this folder, for any answer of the machine.
-    let out = args.out.clone().filter(|_| args.keep == Keep::Full);
+    let out = args.out.clone();
     if let Some(out) = &out {
         gives_way(context, &context.root.join(out).join(FULL))?;
     }

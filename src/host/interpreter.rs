@@ -7,8 +7,8 @@ use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 use super::context::{Context, Watch};
 use super::diagnostic::Diagnostic;
 use super::{
-    assertions, claims, ending, extract, figures, files, flags, flow, growth, index, logs, machines, modules, names,
-    perplexity, scripts, show, statistics, stored, sweeps, syntax, tokens, usage, values,
+    assertions, claims, closures, ending, extract, figures, files, flags, flow, growth, index, logs, machines, modules,
+    names, perplexity, scripts, show, statistics, stored, sweeps, syntax, tokens, usage, values,
 };
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
@@ -18,6 +18,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     let mut engine = syntax::engine();
     usage::enforce(&mut engine, &context.bounds, &context.used);
     growth::register(&mut engine);
+    closures::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.prints(text));
     engine.on_debug(|text, source, position| {
@@ -58,7 +59,9 @@ pub fn registered() -> Vec<(String, usize)> {
     let context = Context::new("".into(), "".into(), Vec::new(), Arc::new(Nobody));
     let mut names = names::registered(&engine(&Arc::new(context)));
     // Those are functions of the language that are replaced here.
-    let of_the_language = |name: &str| growth::NAMES.contains(&name) || name == "print" || name == ending::NAME;
+    let of_the_language = |name: &str| {
+        growth::NAMES.contains(&name) || closures::NAMES.contains(&name) || name == "print" || name == ending::NAME
+    };
     names.retain(|(name, _)| !of_the_language(name));
     names
 }

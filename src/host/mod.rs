@@ -15,6 +15,7 @@ mod assertions;
 mod bounds;
 pub mod check;
 mod claims;
+mod closures;
 mod context;
 mod criteria;
 pub mod deep;

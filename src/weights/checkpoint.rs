@@ -29,7 +29,7 @@ use crate::spec::inventory::Part;
 use crate::spec::naming::Naming;
 use crate::spec::quantised;
 use crate::spec::{StoredTensor, TensorSpec};
-use crate::words::hex;
+use crate::words::{counted, hex};
 
 /// Number of sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;
@@ -168,10 +168,11 @@ impl Checkpoint {
         }
         if let Some((read, other)) = twice.first() {
             self.notes.push(format!(
-                "{}: {} tensors are there under two names: `{}` is read and `{}` is not, and so on in alphabetical order, as \
+                "{}: {} {} there under two names: `{}` is read and `{}` is not, and so on in alphabetical order, as \
                  transformers does",
                 self.place,
-                twice.len(),
+                counted(twice.len(), "tensor"),
+                if twice.len() == 1 { "is" } else { "are" },
                 shown(read),
                 shown(other)
             ));
