@@ -25,6 +25,8 @@ pub enum Role {
     ALog,
     DtBias,
     CorrectionBias,
+    /// A factor for each expert.
+    ExpertFactors,
     /// A factor on the whole stream.
     StreamFactor,
     /// A number, or a few, that some function is made with.

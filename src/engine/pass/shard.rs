@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
 use crate::engine::rotary::Rotary;
-use crate::engine::routing::Assignment;
+use crate::engine::routing::{Assignment, ExpertValues};
 use crate::error::{Error, Result};
 use crate::ops::ExpertScratch;
 use crate::spec::Model;
@@ -43,8 +43,7 @@ pub(super) struct Mixture {
     /// experts are through.
     pub sum: Tensor,
     pub assignment: Assignment,
-    /// Added to the router's scores in choosing, [experts].
-    pub correction: Option<Vec<f32>>,
+    pub values: ExpertValues,
     pub room: ExpertScratch,
 }
 
