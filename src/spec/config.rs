@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value};
 
+use super::aliases;
 use super::keys::{self, At};
 use crate::error::{Error, Result};
 use crate::outside;
@@ -51,6 +52,8 @@ pub struct Config {
     place: String,
     /// The file beside it that says how weights are quantised, where it does not say so itself.
     beside: Option<String>,
+    /// Keys that the file calls by another name, with that name.
+    renamed: aliases::Renamed,
 }
 
 impl Config {
@@ -80,8 +83,9 @@ impl Config {
         }
     }
 
-    fn new(map: Map<String, Value>, place: String) -> Self {
-        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
+    fn new(mut map: Map<String, Value>, place: String) -> Self {
+        let renamed = aliases::renamed(&mut map);
+        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None, renamed }
     }
 
     /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where
@@ -150,6 +154,7 @@ impl Config {
 
     /// An error about one key.
     pub fn wrong(&self, key: &str, problem: &str) -> Error {
+        let key = self.renamed.iter().find(|(read, _)| *read == key).map_or(key, |(_, name)| name);
         Error::unsupported(format!("{}: `{key}` {problem}", self.place))
             .hint("is this the config.json that belongs to the weights, unchanged?")
     }
@@ -289,12 +294,21 @@ impl Config {
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
+        inside.renamed.extend(aliases::renamed(&mut inside.map));
         for key in shared {
             if let (Some(value), true) = (self.map.get(*key), inside.missing(key)) {
                 inside.map.insert(key.to_string(), value.clone());
             }
         }
         Ok(Some(inside))
+    }
+
+    /// The same config with numbers for keys that it does not have at all.
+    pub fn with_missing(mut self, numbers: &[(&str, usize)]) -> Self {
+        for (key, number) in numbers {
+            self.map.entry(*key).or_insert_with(|| (*number).into());
+        }
+        self
     }
 
     /// The same config, which says `value` of `key`, whatever it said before.

@@ -4,6 +4,7 @@
 //! Names are those of the whole model in transformers, prefixes included, whatever a checkpoint
 //! calls them (`naming.rs`). Shapes are [out, in] for projections unless said otherwise.
 
+mod aliases;
 pub mod arch;
 pub mod catalogue;
 mod coded;
@@ -93,6 +94,9 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// Whether the config ties head and embedding.
     pub tied: bool,
+    /// Whether the config says that plain weights are stored in f32 and not in 16 bits. If there are
+    /// files, they say it.
+    pub stored_in_f32: bool,
     /// Sequences longer than this cannot be computed: there are no more learned positions, or it
     /// would be another computation.
     pub max_positions: Option<MaxPositions>,
@@ -151,6 +155,7 @@ impl Model {
             logit_factor: 1.0,
             logit_softcap: None,
             tied,
+            stored_in_f32: false,
             max_positions: None,
         }
     }

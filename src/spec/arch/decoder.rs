@@ -256,8 +256,12 @@ pub(super) fn span(window: Option<usize>) -> Span {
 /// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by
 /// default.
 pub(super) fn switched_window(c: &Config) -> Result<Option<usize>> {
-    let used = c.bool_or("use_sliding_window", false)?;
-    Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
+    if !c.bool_or("use_sliding_window", false)? {
+        // transformers writes 0 for none.
+        c.without_effect(&["sliding_window"]);
+        return Ok(None);
+    }
+    window_or(c, QWEN_SLIDING_WINDOW)
 }
 
 /// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else

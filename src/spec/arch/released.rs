@@ -99,6 +99,13 @@ fn spec(text: &str) -> Result<Model> {
     model(&Config::parse(text, "config.json")?, &Released)
 }
 
+/// Parameters and bytes of all that the model reads.
+pub(super) fn totals(model: &Model) -> (u64, u64) {
+    let tensors = inventory::tensors(model);
+    let parameters = tensors.iter().map(|(tensor, _)| tensor.weights).sum();
+    (parameters, tensors.iter().map(|(tensor, role)| inventory::released_bytes(model, tensor, *role)).sum())
+}
+
 /// `config` with one more key.
 fn with(config: &str, key: &str, value: &str) -> String {
     config.replacen('{', &format!("{{\"{key}\": {value}, "), 1)
@@ -107,10 +114,7 @@ fn with(config: &str, key: &str, value: &str) -> String {
 #[test]
 fn sizes_are_those_of_the_checkpoints() {
     for release in RELEASES {
-        let tensors = inventory::tensors(&spec(release.config).unwrap());
-        let parameters: u64 = tensors.iter().map(|(tensor, _)| tensor.weights).sum();
-        let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
-        assert_eq!((parameters, bytes), (release.parameters, release.bytes), "{}", release.name);
+        assert_eq!(totals(&spec(release.config).unwrap()), (release.parameters, release.bytes), "{}", release.name);
     }
 }
 
@@ -134,10 +138,7 @@ fn what_is_not_understood_is_named() {
 /// Bytes that a config announces, from the sizes of the released models in their papers.
 #[test]
 fn bytes_of_quantised_releases_follow_from_their_configs() {
-    let bytes = |config: &str| -> u64 {
-        let tensors = inventory::tensors(&spec(config).unwrap());
-        tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum()
-    };
+    let bytes = |config: &str| totals(&spec(config).unwrap()).1;
     // DeepSeek-V3: codes of a byte, and an f32 for each 128 × 128.
     let fp8 = |out: u64, input: u64| out * input + 4 * out.div_ceil(128) * input.div_ceil(128);
     let attention = fp8(1536, 7168) + fp8(24576, 1536) + fp8(576, 7168) + fp8(32768, 512) + fp8(7168, 16384);
@@ -174,6 +175,13 @@ fn an_unknown_architecture_is_named_with_those_that_are_known() {
     let error = spec(r#"{"model_type": "jamba", "hidden_size": 1024}"#).unwrap_err();
     assert!(error.message.contains("`jamba` is a real architecture"), "{error}");
     assert!(error.hint.unwrap().contains("qwen3_next"));
+}
+
+#[test]
+fn the_name_of_an_older_revision_is_told_with_its_successor() {
+    let error = spec(r#"{"model_type": "RefinedWebModel", "hidden_size": 64}"#).unwrap_err();
+    assert!(error.message.contains("the name of `falcon` in files of before"), "{error}");
+    assert!(error.hint.unwrap().contains("a later revision"));
 }
 
 #[test]
@@ -217,9 +225,7 @@ fn what_a_config_leaves_out_is_what_transformers_takes() {
     assert_eq!((attention(&windowed, 0).span, attention(&windowed, 1).span), (Span::All, Span::Window(4096)));
     // Without `quantization_config` a gpt-oss is one that somebody unpacked.
     let unpacked = RELEASES[2].config.replace(r#""quantization_config": {"quant_method": "mxfp4"},"#, "");
-    let tensors = inventory::tensors(&spec(&unpacked).unwrap());
-    let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
-    assert_eq!(bytes, 2 * RELEASES[2].parameters);
+    assert_eq!(totals(&spec(&unpacked).unwrap()).1, 2 * RELEASES[2].parameters);
 }
 
 #[test]
