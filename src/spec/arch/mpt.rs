@@ -30,6 +30,14 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["learned_pos_emb", "max_seq_len", "emb_pdrop", "embedding_fraction", "fc_type", "loss_fn"]);
     c.without_effect(&["init_config", "init_device", "tokenizer_name", "verbose", "use_pad_tok_in_ffn"]);
 
+    if let Some(network) = c.section("ffn_config")? {
+        network.only("ffn_type", "mptmlp".into())?;
+        network.without_effect(&["fc_type"]);
+        network.finish_section()?;
+    }
+    if let Some(other) = c.opt_f64("norm_eps")?.filter(|other| *other != eps) {
+        c.tell("norm_eps", &format!("is {other}, which has no effect: MptConfig reads `layer_norm_epsilon`"));
+    }
     let inner = inner(c, names, hidden)?;
     let slopes = alibi::mpt_slopes(heads);
     let norm = |name: &str| Norm::new(NormKind::Layer, &format!("transformer.{name}"), hidden, eps).without_bias();

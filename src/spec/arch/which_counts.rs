@@ -241,6 +241,11 @@ fn keys_of_releases_that_change_nothing() {
         ("nemotron", json!({"rope_percent": 0.5})),
         ("gptj", json!({"n_ctx": 2048})),
         ("deepseek_v3", json!({"num_mtp_layers": 1, "mlp_bias": false})),
+        ("dots1", json!({"num_nextn_predict_layers": 0})),
+        ("ernie4_5_moe", json!({"use_rmsnorm": true, "multi_token_pred_lambda": 0.1, "use_recompute_moe": false})),
+        ("hunyuan_v1_dense", json!({"routed_scaling_factor": 1.0})),
+        ("mpt", json!({"ffn_config": {"fc_type": "torch", "ffn_type": "mptmlp"}, "norm_eps": 1e-5})),
+        ("gpt2", json!({"model_parallel": false})),
     ] {
         let (folder, config) = fixtures(model_type).remove(0);
         let plain = outcome(&config);
