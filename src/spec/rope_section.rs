@@ -262,14 +262,13 @@ impl Section<'_> {
         let kind = self.kind()?;
         let kind = if defaults.longrope.contains(&kind) { "longrope" } else { kind };
         let (scaling, read): (Scaling, &[&str]) = match kind {
-            // Positions in several dimensions are all the same for text.
-            "default" | "mrope" => {
+            "default" => {
                 if let Some(factor) = self.number("factor")?.filter(|factor| *factor != 1.0) {
                     let problem =
                         format!("is {factor}, but the rope type \"default\" scales nothing; which type is meant?");
                     return Err(self.wrong("factor", &problem));
                 }
-                (Scaling::None, if kind == "mrope" { &["factor", "mrope_section"] } else { &["factor"] })
+                (Scaling::None, &["factor"])
             }
             "linear" => (Scaling::Linear { factor: self.required("factor")? }, &["factor"]),
             "dynamic" => {

@@ -414,14 +414,6 @@ fn layers_with_an_indexer_are_named_as_transformers_names_them() {
     }
 }
 
-/// A text of a model that sees has the same position in all dimensions.
-#[test]
-fn positions_in_several_dimensions_of_a_text_are_plain_ones() {
-    let config = with(&fixture("qwen2", "qwen2"), &["rope_scaling", "rope_parameters"], json!({}));
-    let mrope = with(&config, &[], json!({"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}));
-    assert_eq!(outcome(&mrope), outcome(&config));
-}
-
 /// llm-foundry and transformers write more into the object of MPT's attention than its class reads.
 #[test]
 fn keys_of_the_attention_of_mpt_that_change_nothing() {
