@@ -37,8 +37,8 @@ const ALIASES: &[Alias] = &[
 /// Keys that a file calls by another name, with that name.
 pub(super) type Renamed = Vec<(&'static str, &'static str)>;
 
-/// Puts values of a config under the keys that its architecture reads. Where the file has both names
-/// with two values, each stays where it is.
+/// Puts values of a config under the keys that its architecture reads. Where the file has both
+/// names with two values, each stays where it is.
 pub(super) fn renamed(config: &mut Map<String, Value>) -> Renamed {
     let mut renamed = Renamed::new();
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_string();

@@ -94,8 +94,8 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// Whether the config ties head and embedding.
     pub tied: bool,
-    /// Whether the config says that plain weights are stored in f32 and not in 16 bits. If there are
-    /// files, they say it.
+    /// Whether the config says that plain weights are stored in f32 and not in 16 bits. If there
+    /// are files, they say it.
     pub stored_in_f32: bool,
     /// Sequences longer than this cannot be computed: there are no more learned positions, or it
     /// would be another computation.

@@ -1,4 +1,4 @@
-//! The two kinds of layers of Gemma 4: with a window and without, with heads and ropes of their own.
+//! The two kinds of layers of Gemma 4, with a window and without: each has its heads and its rope.
 
 use super::decoder::{head_count, sliding_window};
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Sizes that a config inside that of a larger model may leave out, with the defaults of its class.
 //!
-//! transformers writes only what differs from the defaults into a config inside another one, so that
-//! sizes of released models are missing there (Gemma 3 4B says six keys).
+//! transformers writes only what differs from the defaults into a config inside another one, so
+//! that sizes of released models are missing there (Gemma 3 4B says six keys).
 
 /// By `model_type` of the language model.
 const SIZES: &[(&str, &[(&str, usize)])] = &[

@@ -190,7 +190,8 @@ fn experts_of_hy_3_have_the_width_that_transformers_reads() {
 }
 
 /// Where transformers makes the model around a language model, the whole says whether head and
-/// embedding are tied. The heads of Llama 4 and Qwen3.5 were missing where only the whole tied them.
+/// embedding are tied. The heads of Llama 4 and Qwen3.5 were missing where only the whole ties
+/// them.
 #[test]
 fn who_says_that_a_head_inside_a_larger_model_is_tied() {
     let tied = |around: &str, inside: Keys, whole: Value, own: Value| {
