@@ -78,8 +78,8 @@ pub enum Activation {
     ClampedSwiglu {
         limit: f32,
     },
-    /// silu(gate) * up, with the gate in the first half of `up`'s outputs and up in the second.
-    SwigluHalves,
+    /// act(gate) * up, with the gate in the first half of `up`'s outputs and up in the second.
+    Halves(&'static Activation),
     /// xIELU of Apertus, with its effective parameters.
     XIelu {
         alpha_p: f32,

@@ -173,6 +173,25 @@ fn other_files_saved_under_the_names_of_json_are_told() {
     }
 }
 
+/// They were "`model_type` is missing" and "a text must stand in double quotes".
+#[test]
+fn answers_of_servers_saved_in_place_of_json_are_told() {
+    for (data, what) in [
+        (r#"{"error":"Repository not found"}"#, "the answer of a server, which says `Repository not found`"),
+        (r#"{"statusCode":401,"message":"Invalid token"}"#, "the answer of a server, which says `Invalid token`"),
+        ("Entry not found", "a text that begins with `Entry not found`, and no JSON"),
+        (
+            "Access to model x/y is restricted.\n",
+            "a text that begins with `Access to model x/y is restricted.`, and no JSON",
+        ),
+    ] {
+        for name in ["config.json", "model.safetensors.index.json"] {
+            let said = format!("reading model/{name}: {what}");
+            refuses_model(&with(name, data.as_bytes()), "model", &said, "saved in place of the file");
+        }
+    }
+}
+
 /// The length of a header can be written with the bytes with which a pickle begins: 640.
 #[test]
 fn a_safetensors_file_that_is_cut_off_is_no_pickle() {

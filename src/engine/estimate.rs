@@ -41,7 +41,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let stored = |tensor: &StoredTensor, role: Option<Role>| match &checkpoint {
         // A missing tensor, such as the head of a base model, is not read either.
         Some(checkpoint) => checkpoint.entry(&tensor.name).map_or(0, |entry| entry.bytes),
-        None => inventory::released_bytes(tensor, role),
+        None => inventory::released_bytes(&spec, tensor, role),
     };
     let has = |tensor: &StoredTensor| checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.contains(&tensor.name));
     let (mut parameters, mut download) = (0, 0);
@@ -55,7 +55,8 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let resident = |part: &Part, gpu: bool| {
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
         // Models are usually released in bf16.
-        let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
+        let usual = if spec.stored_in_f32 { Dtype::F32 } else { Dtype::BF16 };
+        let stored = entry.map_or(usual, |entry| entry.dtype);
         resident_bytes(part, stored, gpu)
     };
     let (size, size_there) = (|part: &Part| resident(part, false), |part: &Part| resident(part, true));

@@ -35,7 +35,7 @@ pub(super) fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
 /// Maps `x` [rows, hidden] to [rows, hidden].
 pub(super) fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let inner = match (&mlp.gate, activation(mlp)?) {
-        (_, Activation::SwigluHalves) => ops::swiglu_halves(&linear(&mlp.up, x, rounded)?)?,
+        (_, Activation::Halves(act)) => ops::gate_halves(*act, &linear(&mlp.up, x, rounded)?)?,
         (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&mlp.up, x, rounded)?, limit)?,
         (Some(gate), activation) => {
             let [gate, up] = linears([gate, &mlp.up], x, rounded)?;

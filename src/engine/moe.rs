@@ -13,16 +13,23 @@ use crate::tensor::Tensor;
 
 /// Router logits of `x` [rows, hidden] in f32, row-major [rows, experts].
 pub(super) fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
-    linear::exact_linear(&moe.router.linear, x)?.values()
+    let mut logits = linear::exact_linear(&moe.router.linear, x)?.values()?;
+    if moe.router.logit_factor != 1.0 {
+        logits.iter_mut().for_each(|logit| *logit *= moe.router.logit_factor as f32);
+    }
+    Ok(logits)
 }
 
-/// The output of the shared expert for `x` [rows, hidden], with its gate.
+/// The output of the shared expert for `x` [rows, hidden], with its gate and its norm.
 pub(super) fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let y = linear::mlp(&shared.mlp, x, rounded)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, x)?)?;
     }
-    Ok(y)
+    match &shared.write_norm {
+        Some(norm) => linear::norm(norm, &y),
+        None => Ok(y),
+    }
 }
 
 /// An expert with its tokens.

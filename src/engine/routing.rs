@@ -12,6 +12,15 @@ pub(super) struct Assignment {
     pub weights: Vec<Vec<f32>>,
 }
 
+/// Numbers of a router for each expert, [experts] each.
+#[derive(Default)]
+pub(super) struct ExpertValues {
+    /// Terms of the scores in the selection.
+    pub correction: Option<Vec<f32>>,
+    /// Factors of the routing weights.
+    pub factors: Option<Vec<f32>>,
+}
+
 impl Assignment {
     pub(super) fn new(experts: usize) -> Self {
         Self { rows: vec![Vec::new(); experts], weights: vec![Vec::new(); experts] }
@@ -22,17 +31,18 @@ impl Assignment {
         &mut self,
         first_row: usize,
         logits: &[f32],
-        top_k: usize,
-        scoring: &Scoring,
-        correction: Option<&[f32]>,
+        (top_k, scoring): (usize, &Scoring),
+        values: &ExpertValues,
     ) {
         let experts = self.rows.len();
+        let correction = values.correction.as_deref();
+        let factor = |expert: usize| values.factors.as_ref().map_or(1.0, |factors| factors[expert]);
         let chosen: Vec<Vec<(usize, f32)>> =
             logits.par_chunks_exact(experts).map(|logits| choose(logits, top_k, scoring, correction)).collect();
         for (row, chosen) in (first_row..).zip(chosen) {
             for (expert, weight) in chosen {
                 self.rows[expert].push(row as u32);
-                self.weights[expert].push(weight);
+                self.weights[expert].push(weight * factor(expert));
             }
         }
     }
@@ -150,8 +160,17 @@ mod tests {
     #[test]
     fn every_token_gets_k_distinct_experts_and_ties_go_low() {
         let mut assignment = Assignment::new(4);
-        assignment.route(10, &[0.0; 8], 2, &Scoring::new(Score::Chosen, Divisor::One), None);
+        let scoring = Scoring::new(Score::Chosen, Divisor::One);
+        assignment.route(10, &[0.0; 8], (2, &scoring), &ExpertValues::default());
         assert_eq!(assignment.rows, [vec![10, 11], vec![10, 11], vec![], vec![]]);
         assert_eq!([0, 1, 2, 3].map(|expert| assignment.uses(expert)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn factors_of_experts_weigh_and_do_not_choose() {
+        let mut assignment = Assignment::new(3);
+        let values = ExpertValues { factors: Some(vec![0.5, 2.0, 100.0]), ..ExpertValues::default() };
+        assignment.route(0, &[1.0, 1.0, 0.0], (2, &Scoring::softmax(true)), &values);
+        assert_eq!(assignment.weights, [vec![0.25], vec![1.0], vec![]]);
     }
 }

@@ -5,7 +5,7 @@
 use super::file_name::Name;
 use super::markup;
 use crate::error::Error;
-use crate::outside::shown;
+use crate::outside::{self, shown};
 
 /// A format, with advice if it is not supported.
 pub(super) struct Foreign {
@@ -322,12 +322,32 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
     Some(Error::unsupported(format!("reading {path}: {what}, not a PyTorch file")).hint(advice))
 }
 
+/// Keys of the JSON with which servers say why somebody does not get a file.
+const OF_ANSWERS: &[&str] =
+    &["error", "errors", "message", "detail", "status", "statusCode", "code", "error_type", "request_id", "url"];
+
+/// What the answer of a server says that refused a file; None if the data is something else.
+fn answer(data: &[u8]) -> Option<String> {
+    let data = data.get(..data.len().min(TELLING as usize + 1)).filter(|data| data.len() <= TELLING as usize)?;
+    let value: serde_json::Value = outside::json::from_slice(data, outside::json::SMALL).ok()?;
+    let map = value.as_object().filter(|map| map.keys().all(|key| OF_ANSWERS.contains(&key.as_str())))?;
+    let says = ["error", "message", "detail"].iter().find_map(|key| map.get(*key)?.as_str());
+    says.map(|says| format!("says `{}`", shown(says)))
+}
+
 /// The error of a model's JSON file that begins like another format; None if it may be JSON.
 pub(super) fn no_json(file: &str, data: &[u8]) -> Option<Error> {
     if let Some(error) = pointer(file, data) {
         return Some(error);
     }
     let head = &data[..data.len().min(TELLING as usize)];
+    if let Some(says) = answer(data) {
+        return Some(Error::unsupported(format!("reading {file}: the answer of a server, which {says}")).hint(REFUSED));
+    }
+    if data.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic) && by_content(head).is_none() {
+        let what = text_instead(head)?;
+        return Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(REFUSED));
+    }
     let what = by_content(head).map(|found| found.what).or_else(|| Some(markup::of(&Name::of(""), head)?.what))?;
     let advice = "fetch the file itself, with `hf download` for instance: was something else saved under its name?";
     Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(advice))

@@ -140,7 +140,9 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         // These are the embeddings and the head.
         None => normal(1.0),
         Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
-        Some(Role::OtherNorm | Role::StreamFactor) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
+        Some(Role::OtherNorm | Role::StreamFactor | Role::ExpertFactors) => {
+            normal(0.02).iter().map(|v| 1.0 + v).collect()
+        }
         Some(Role::NormBias | Role::Bias | Role::CorrectionBias) => normal(0.02),
         Some(Role::Sinks) => normal(1.0),
         Some(Role::FromAttnIn | Role::FromFfnIn | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),

@@ -132,7 +132,7 @@ pub(super) fn add_expert(
     };
     let inner = match (gate, activation) {
         (_, Activation::ClampedSwiglu { limit }) => interleaved_swiglu(&project(&own, &[*up], *rounded)?[0], *limit)?,
-        (_, Activation::SwigluHalves) => swiglu_halves(&project(&own, &[*up], *rounded)?[0])?,
+        (_, Activation::Halves(act)) => gate_halves(**act, &project(&own, &[*up], *rounded)?[0])?,
         (Some(gate), activation) => {
             let [gates, inner] = &project(&own, &[*gate, *up], *rounded)?[..] else { fault!("two products") };
             self::gate(*activation, gates, inner)?;
@@ -309,11 +309,11 @@ pub(super) fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
     in_place_via_cpu(x, |x| cpu::scale_rows(x, factors, size))
 }
 
-pub(super) fn swiglu_halves(x: &Array) -> Result<Array> {
+pub(super) fn gate_halves(activation: Activation, x: &Array) -> Result<Array> {
     let (_, both) = x.dims2();
     let half = |first| Tensor::Cuda(x.clone()).columns(first, both / 2);
     let (gates, up) = (half(0)?, half(both / 2)?);
-    gate(Activation::Silu, gates.cuda()?, up.cuda()?)?;
+    gate(activation, gates.cuda()?, up.cuda()?)?;
     up.cuda().cloned()
 }
 

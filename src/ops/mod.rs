@@ -290,13 +290,13 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     }
 }
 
-/// silu(gate) * up of rows with gate in the first half and up in the second, [rows, 2 * size] to
+/// act(gate) * up of rows with gate in the first half and up in the second, [rows, 2 * size] to
 /// [rows, size].
-pub fn swiglu_halves(x: &Tensor) -> Result<Tensor> {
+pub fn gate_halves(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let (rows, both) = x.dims2()?;
     match x {
-        Tensor::Cpu(x) => on_cpu(cpu::swiglu_halves(View::of(x)?.values()?, both), &[rows, both / 2]),
-        _ => gpu::swiglu_halves(x.cuda()?).map(Tensor::Cuda),
+        Tensor::Cpu(x) => on_cpu(cpu::gate_halves(activation, View::of(x)?.values()?, both), &[rows, both / 2]),
+        _ => gpu::gate_halves(activation, x.cuda()?).map(Tensor::Cuda),
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn feed(of: &Mlp<Array>, x: &[f64]) -> Row {
             let one = |i: usize| (up[2 * i].min(limit), up[2 * i + 1].clamp(-limit, limit));
             (0..half).map(one).map(|(gate, up)| (up + 1.0) * gate * sigmoid(1.702 * gate)).collect()
         }
-        Activation::SwigluHalves => (0..half).map(|i| silu(up[i]) * up[half + i]).collect(),
+        Activation::Halves(act) => (0..half).map(|i| activated(*act, up[i]) * up[half + i]).collect(),
         act => {
             let curve = |x: f64| activate(act, of, x);
             match &of.gate {

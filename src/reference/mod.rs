@@ -73,7 +73,10 @@ pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
             sites.push((SiteId { layer, site: Site::FfnIn }, read.clone()));
             let fed = match &ffn.body {
                 Ffn::Dense(mlp) => read.iter().map(|x| feed(mlp, x)).collect(),
-                Ffn::Moe(moe) => read.iter().map(|x| mixture(load, moe, x)).collect::<Result<_>>()?,
+                Ffn::Moe(moe) => {
+                    let both = read.iter().zip(if loaded.parallel { &before } else { &x });
+                    both.map(|(read, stream)| mixture(load, moe, read, stream)).collect::<Result<_>>()?
+                }
                 Ffn::NotNeeded => vec![vec![0.0; spec.hidden_size]; x.len()],
             };
             x = write(ffn, x, fed);
@@ -176,20 +179,31 @@ fn write<B>(of: &Sublayer<B, Array>, x: Rows, y: Rows) -> Rows {
     x.into_iter().zip(y).map(each).collect()
 }
 
-fn mixture(load: &Load, of: &Moe<Array>, x: &[f64]) -> Result<Row> {
-    let correction = of.router.correction_bias.as_ref().map(|bias| &bias.values[..]);
-    let chosen = choose(&of.router.scoring, of.top_k, &linear(&of.router.linear, x), correction);
+fn mixture(load: &Load, of: &Moe<Array>, read: &[f64], stream: &[f64]) -> Result<Row> {
+    let router = &of.router;
+    let of_stream = |own: &Option<Norm<Array>>| own.as_ref().map_or(read.to_vec(), |own| norm(own, stream));
+    let correction = router.correction_bias.as_ref().map(|bias| &bias.values[..]);
+    let logits: Row =
+        linear(&router.linear, &of_stream(&router.norm)).iter().map(|l| l * router.logit_factor).collect();
+    let chosen = choose(&router.scoring, of.top_k, &logits, correction);
+    let x = of_stream(&of.expert_norm);
     let mut y = vec![0.0; x.len()];
     let on_input = of.router.scoring.on_input;
     for (expert, weight) in chosen {
+        let weight = weight * router.expert_factors.as_ref().map_or(1.0, |factors| factors.values[expert]);
         let network = load.all(&of.experts.network(expert))?;
         let read: Row = x.iter().map(|x| if on_input { x * weight } else { *x }).collect();
         let out = feed(&network, &read);
         y.iter_mut().zip(out).for_each(|(y, out)| *y += if on_input { out } else { weight * out });
     }
+    if let Some(own) = &of.sum_norm {
+        y = norm(own, &y);
+    }
     if let Some(shared) = &of.shared {
-        let factor = shared.gate.as_ref().map_or(1.0, |gate| sigmoid(linear(gate, x)[0]));
-        y.iter_mut().zip(feed(&shared.mlp, x)).for_each(|(y, out)| *y += factor * out);
+        let factor = shared.gate.as_ref().map_or(1.0, |gate| sigmoid(linear(gate, read)[0]));
+        let out: Row = feed(&shared.mlp, read).iter().map(|out| factor * out).collect();
+        let out = shared.write_norm.as_ref().map_or(out.clone(), |own| norm(own, &out));
+        y.iter_mut().zip(out).for_each(|(y, out)| *y += out);
     }
     Ok(y)
 }

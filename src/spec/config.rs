@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value};
 
+use super::aliases;
 use super::keys::{self, At};
 use crate::error::{Error, Result};
 use crate::outside;
@@ -53,6 +54,8 @@ pub struct Config {
     place: String,
     /// The file beside config.json that describes quantised weights, if config.json does not.
     beside: Option<String>,
+    /// Keys that the file calls by another name, with that name.
+    renamed: aliases::Renamed,
 }
 
 impl Config {
@@ -82,8 +85,9 @@ impl Config {
         }
     }
 
-    fn new(map: Map<String, Value>, place: String) -> Self {
-        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
+    fn new(mut map: Map<String, Value>, place: String) -> Self {
+        let renamed = aliases::renamed(&mut map);
+        Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None, renamed }
     }
 
     /// Takes the settings of quantised weights from a file beside config.json, at `place`: all of
@@ -152,6 +156,7 @@ impl Config {
 
     /// An error about one key.
     pub fn wrong(&self, key: &str, problem: &str) -> Error {
+        let key = self.renamed.iter().find(|(read, _)| *read == key).map_or(key, |(_, name)| name);
         Error::unsupported(format!("{}: `{key}` {problem}", self.place))
             .hint("is this the config.json that belongs to the weights, unchanged?")
     }
@@ -290,12 +295,21 @@ impl Config {
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
+        inside.renamed.extend(aliases::renamed(&mut inside.map));
         for key in shared {
             if let (Some(value), true) = (self.map.get(*key), inside.missing(key)) {
                 inside.map.insert(key.to_string(), value.clone());
             }
         }
         Ok(Some(inside))
+    }
+
+    /// The same config with numbers for keys that it does not have at all.
+    pub fn with_missing(mut self, numbers: &[(&str, usize)]) -> Self {
+        for (key, number) in numbers {
+            self.map.entry(*key).or_insert_with(|| (*number).into());
+        }
+        self
     }
 
     /// The same config with `value` for `key`, whatever it had before.

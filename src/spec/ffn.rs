@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::leaves::Leaves;
-use super::linear::Linear;
+use super::linear::{Linear, Norm};
 use super::weight::TensorSpec;
 use crate::vocabulary::Activation;
 
@@ -130,10 +130,24 @@ impl Scoring {
 
 #[derive(Clone, Debug)]
 pub struct Router<W = TensorSpec> {
+    /// The norm of the residual stream that it reads, if it does not read what the sublayer reads
+    /// (Gemma 4).
+    pub norm: Option<Norm<W>>,
     pub linear: Linear<W>,
+    /// The factor of the logits.
+    pub logit_factor: f64,
     pub scoring: Scoring,
     /// [experts], added to sigmoid scores for the selection.
     pub correction_bias: Option<W>,
+    /// [experts], the last factor of the weight of each chosen expert (Gemma 4).
+    pub expert_factors: Option<W>,
+}
+
+impl Router {
+    /// A router that reads what the sublayer reads.
+    pub fn new(linear: Linear, scoring: Scoring) -> Self {
+        Self { norm: None, linear, logit_factor: 1.0, scoring, correction_bias: None, expert_factors: None }
+    }
 }
 
 /// The routed experts of a layer, which are read one by one.
@@ -162,6 +176,15 @@ pub struct SharedExpert<W = TensorSpec> {
     pub mlp: Mlp<W>,
     /// [1, hidden]: the output is multiplied by sigmoid(gate x).
     pub gate: Option<Linear<W>>,
+    /// The norm of its output (Gemma 4).
+    pub write_norm: Option<Norm<W>>,
+}
+
+impl SharedExpert {
+    /// An expert whose output is added as it is.
+    pub fn plain(mlp: Mlp) -> Self {
+        Self { mlp, gate: None, write_norm: None }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -169,7 +192,12 @@ pub struct Moe<W = TensorSpec> {
     pub num_experts: usize,
     pub top_k: usize,
     pub router: Router<W>,
+    /// The norm of the residual stream that the routed experts read, if they do not read what the
+    /// sublayer reads (Gemma 4).
+    pub expert_norm: Option<Norm<W>>,
     pub experts: Arc<Experts>,
+    /// The norm of the sum of the routed experts, before the shared expert is added (Gemma 4).
+    pub sum_norm: Option<Norm<W>>,
     pub shared: Option<SharedExpert<W>>,
     /// Inner width of an expert.
     pub intermediate: usize,

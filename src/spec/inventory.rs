@@ -87,13 +87,14 @@ pub fn active_parameters(spec: &Model) -> u64 {
     projected + spec.layers.iter().map(layer).sum::<u64>()
 }
 
-/// The bytes of a tensor as models are released: bf16, but the correction bias of routers in f32,
-/// and quantised weights as the settings say.
-pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
+/// The bytes of a tensor of `model` as models are released: 16 bits a weight unless the config says
+/// f32, the correction bias of routers in f32, and quantised weights as the settings say.
+pub fn released_bytes(model: &Model, tensor: &StoredTensor, role: Option<Role>) -> u64 {
     let elements = tensor.shape.iter().product::<usize>() as u64;
     match (tensor.dtype, role) {
         (Some(dtype), _) => elements * dtype.bitsize() as u64 / 8,
         (None, Some(Role::CorrectionBias)) => 4 * elements,
+        (None, _) if model.stored_in_f32 => 4 * elements,
         (None, _) => 2 * elements,
     }
 }

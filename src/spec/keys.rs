@@ -126,7 +126,7 @@ const WITH_QK_NORM: &[&str] = &[
 ];
 #[rustfmt::skip]
 const WITHOUT_LAYER_TYPES: &[&str] = &[
-    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
+    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "falcon", "gemma",
     "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neo", "gpt_neox", "gptj", "granite", "granitemoe",
     "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron",
     "olmo2", "olmoe", "opt", "phi", "phi3", "phimoe", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
@@ -183,7 +183,7 @@ pub(super) const ROWS: &[Row] = &[
     any(&["attn_implementation", "experts_implementation", "use_flash_attn", "use_flash_attention", "use_flash_attention_2",
           "use_flashattn", "use_grouped_mm", "chunk_size_feed_forward", "pretraining_tp", "reorder_and_upcast_attn", "gradient_checkpointing",
           "prefill_chunk_size", "context_window_size", "tensor_parallel_shards", "max_batch_size", "world_size", "use_fused_rope",
-          "use_fused_rms_norm", "flash_attn", "flash_rotary", "fused_dense"],
+          "use_fused_rms_norm", "flash_attn", "flash_rotary", "fused_dense", "model_parallel"],
         "how the same sums are computed: kernels, pieces, devices; only rounding can differ"),
     any(&["initializer_range", "init_std", "initializer_factor", "attention_dropout", "hidden_dropout", "activation_dropout", "mlp_dropout",
           "attn_pdrop", "embd_pdrop", "resid_pdrop", "dropout", "layerdrop", "classifier_dropout", "router_aux_loss_coef",
@@ -246,9 +246,8 @@ pub(super) const ROWS: &[Row] = &[
     only(&["hidden_act"], At::Text(&["silu", "swish"]), "modeling_gpt_oss has its activation built in",
         "it asks for another activation than the one that gpt-oss has built in").of(&["gpt_oss"]),
     only(&["activation"], At::Text(&["swiglu"]), "a gated SiLU is what LlamaMLP computes", "it asks for another activation").of(&["llama"]),
-    any(&["num_nextn_predict_layers", "num_mtp_layers"], "layers for multi-token prediction are no part of a forward pass").of(&["glm4_moe"]),
-    any(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
-        "layers for multi-token prediction are no part of a forward pass").of(&["qwen3_next"]),
+    any(&["num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
+        "layers for multi-token prediction are no part of a forward pass"),
     only(&["mamba_ssm_dtype"], At::Text(&["float32"]), "the delta rule is computed in f32", "it asks for another format of the delta rule's state").of(&["qwen3_next"]),
     any(&["num_steps"], "how long it was trained; GPTNeoXConfig does not know it").of(&["gpt_neox"]),
     only(&["num_heads", "norm_eps", "rope_pct", "rotary_emb_base"], At::Told,

@@ -26,6 +26,8 @@ pub enum Role {
     ALog,
     DtBias,
     CorrectionBias,
+    /// A factor for each expert.
+    ExpertFactors,
     /// A factor of the whole stream.
     StreamFactor,
     /// A parameter of some function, of one or a few numbers.

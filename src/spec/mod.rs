@@ -4,6 +4,7 @@
 //! are those of the whole model in transformers, prefixes included, whatever the checkpoint has
 //! (`naming.rs`). Shapes are [out, in] for projections unless stated otherwise.
 
+mod aliases;
 pub mod arch;
 pub mod catalogue;
 mod coded;
@@ -95,6 +96,9 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// True if the config ties head and embedding.
     pub tied: bool,
+    /// Whether the config says that plain weights are stored in f32, not in 16 bits. Files, if there
+    /// are any, decide it instead.
+    pub stored_in_f32: bool,
     /// The limit of a sequence's length. Longer ones cannot be computed, because there are no more
     /// learned positions or the computation would be another.
     pub max_positions: Option<MaxPositions>,
@@ -153,6 +157,7 @@ impl Model {
             logit_factor: 1.0,
             logit_softcap: None,
             tied,
+            stored_in_f32: false,
             max_positions: None,
         }
     }

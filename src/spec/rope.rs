@@ -53,6 +53,9 @@ pub struct Rope {
     pub theta: f64,
     /// Number of leading dimensions of a head that are rotated; even.
     pub dim: usize,
+    /// The divisor of the exponents: `dim`, or one less where a config asks for an odd number of
+    /// dimensions.
+    pub divisor: usize,
     pub pairs: Pairs,
     pub scaling: Scaling,
 }
@@ -73,7 +76,7 @@ impl Rope {
 
     /// Inverse frequencies [dim / 2] for sequences of `positions` tokens.
     pub fn inverse_frequencies(&self, positions: usize) -> Vec<f32> {
-        let dim = self.dim as f64;
+        let dim = self.divisor as f64;
         let theta = match self.scaling {
             Scaling::Dynamic { factor, original } if positions as f64 > original => {
                 let stretch = factor * positions as f64 / original - (factor - 1.0);

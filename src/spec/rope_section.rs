@@ -68,6 +68,10 @@ pub struct RopeDefaults {
     pub parameters: Option<&'static str>,
     /// Other names of the kind of scaling "longrope".
     pub longrope: &'static [&'static str],
+    /// Whether one dimension more is rotated where the share of a head is an odd number. That is
+    /// what the modeling files do that rotate as many dimensions as there are cosines; the others
+    /// fail.
+    pub rounds_up: bool,
 }
 
 /// The defaults of Llama, which most related architectures share.
@@ -83,6 +87,7 @@ pub(super) const DEFAULTS: RopeDefaults = RopeDefaults {
     read_elsewhere: &[],
     parameters: None,
     longrope: &[],
+    rounds_up: false,
 };
 
 /// The object under `key`, if there is one.
@@ -174,17 +179,20 @@ impl Section<'_> {
             return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
         }
         let share = share.or(defaults.partial_rotary_factor).unwrap_or(1.0);
-        let dim = (head_dim as f64 * share) as usize;
-        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
-            return Err(self.c.wrong("partial_rotary_factor", &format!("gives {dim} rotary dimensions of {head_dim}")));
+        let divisor = (head_dim as f64 * share) as usize;
+        let odd = !divisor.is_multiple_of(2);
+        let dim = divisor + usize::from(odd && defaults.rounds_up);
+        // transformers cannot stretch an odd number by YaRN either.
+        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim || odd && self.kind()? == "yarn" {
+            return Err(self.c.wrong(defaults.share_key, &format!("gives {divisor} rotary dimensions of {head_dim}")));
         }
         if defaults.alpha && self.kind()? == "dynamic" {
             let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
             // Every release has the other keys beside `alpha`.
             self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
-            return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
+            return Ok(Rope { theta: theta * stretch, dim, divisor, pairs: defaults.pairs, scaling: Scaling::None });
         }
-        Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
+        Ok(Rope { theta, dim, divisor, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
 
     /// Reads one object for each type of layer, as transformers 5 writes them. They are accepted if

@@ -214,7 +214,11 @@ impl<W> Leaves<W> for SharedExpert<W> {
     type With<U> = SharedExpert<U>;
 
     fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> SharedExpert<U> {
-        SharedExpert { mlp: self.mlp.map(f), gate: self.gate.as_ref().map(|gate| gate.map(Role::FromFfnIn, f)) }
+        SharedExpert {
+            mlp: self.mlp.map(f),
+            gate: self.gate.as_ref().map(|gate| gate.map(Role::FromFfnIn, f)),
+            write_norm: self.write_norm.as_ref().map(|norm| norm.map(Role::OtherNorm, f)),
+        }
     }
 }
 
@@ -225,15 +229,20 @@ impl<W> Leaves<W> for Moe<W> {
 
     fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> Moe<U> {
         let router = Router {
+            norm: self.router.norm.as_ref().map(|norm| norm.map(Role::OtherNorm, f)),
             linear: self.router.linear.map(Role::Router, f),
+            logit_factor: self.router.logit_factor,
             scoring: self.router.scoring.clone(),
             correction_bias: self.router.correction_bias.as_ref().map(|bias| f(bias, Role::CorrectionBias)),
+            expert_factors: self.router.expert_factors.as_ref().map(|factors| f(factors, Role::ExpertFactors)),
         };
         Moe {
             num_experts: self.num_experts,
             top_k: self.top_k,
             router,
+            expert_norm: self.expert_norm.as_ref().map(|norm| norm.map(Role::OtherNorm, f)),
             experts: self.experts.clone(),
+            sum_norm: self.sum_norm.as_ref().map(|norm| norm.map(Role::OtherNorm, f)),
             shared: self.shared.as_ref().map(|shared| shared.map(f)),
             intermediate: self.intermediate,
         }

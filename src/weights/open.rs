@@ -267,9 +267,10 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<Descr
     for (tensor, role) in inventory::tensors(spec) {
         let entry = checkpoint.as_ref().map(|checkpoint| checkpoint.entry(&tensor.name));
         if entry.is_none_or(|entry| entry.is_some()) {
-            // Models are released in bf16.
-            let dtype = entry.flatten().map_or(Dtype::BF16, |entry| entry.dtype);
-            sizes.add(&tensor, dtype, inventory::released_bytes(&tensor, role));
+            // Models are usually released in bf16.
+            let usual = if spec.stored_in_f32 { Dtype::F32 } else { Dtype::BF16 };
+            let dtype = entry.flatten().map_or(usual, |entry| entry.dtype);
+            sizes.add(&tensor, dtype, inventory::released_bytes(spec, &tensor, role));
         }
     }
     Ok(Description {

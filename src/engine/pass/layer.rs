@@ -8,12 +8,12 @@ use super::work::Work;
 use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
 use crate::engine::layer_embeddings::LayerEmbeddings;
-use crate::engine::routing::Assignment;
+use crate::engine::routing::{Assignment, ExpertValues};
 use crate::engine::{deltanet, linear, mamba, moe};
 use crate::error::{Result, fault};
 use crate::ops;
 use crate::record::{Site, SiteId};
-use crate::spec::{Ffn, Layer, Mixer, Reads, Sublayer};
+use crate::spec::{Ffn, Layer, Mixer, Moe, Norm, Reads, Sublayer};
 use crate::tensor::Tensor;
 
 /// A layer and its position, with the weights as loaded for each shard.
@@ -153,19 +153,30 @@ impl LayerAtWork<'_, '_> {
             fault!("a layer without experts was routed")
         };
         let x = self.read(shard, Site::FfnIn, reads, &rows)?;
-        let logits = moe::router_logits(moe, &x)?;
-        let (first_row, scoring) = (rows.start * shard.positions, &moe.router.scoring);
-        mixture.assignment.route(first_row, &logits, moe.top_k, scoring, mixture.correction.as_deref());
+        let of_stream = |norm: &Option<Norm<Tensor>>| match norm {
+            Some(norm) => linear::norm(norm, &shard.residual(&rows)?),
+            None => Ok(x.clone()),
+        };
+        let logits = moe::router_logits(moe, &of_stream(&moe.router.norm)?)?;
+        let first_row = rows.start * shard.positions;
+        let experts_read = of_stream(&moe.expert_norm)?;
+        mixture.assignment.route(first_row, &logits, (moe.top_k, &moe.router.scoring), &mixture.values);
         let sum = mixture.sum.rows(first_row, rows.len() * shard.positions)?;
         let rest = || {
-            if let Some(shared) = &moe.shared {
-                in_pieces(&x, &sum, self.work.ffn_rows(moe.intermediate), |x, sum| {
-                    Ok(Changed(ops::add(sum, &moe::shared_expert(shared, x, self.work.rounded())?)))
-                })?;
+            if moe.sum_norm.is_none() {
+                self.add_shared(moe, &x, &sum)?;
             }
-            mixture.x.set_rows(&x, first_row)
+            mixture.x.set_rows(&experts_read, first_row)
         };
         Ok(Changed(rest()))
+    }
+
+    /// sum += shared expert(x), if the mixture has one.
+    fn add_shared(&self, moe: &Moe<Tensor>, x: &Tensor, sum: &Tensor) -> Result<()> {
+        let Some(shared) = &moe.shared else { return Ok(()) };
+        in_pieces(x, sum, self.work.ffn_rows(moe.intermediate), |x, sum| {
+            Ok(Changed(ops::add(sum, &moe::shared_expert(shared, x, self.work.rounded())?)))
+        })
     }
 
     /// Allocates the input of the experts, and the sum of their outputs if that is not added to the
@@ -177,24 +188,33 @@ impl LayerAtWork<'_, '_> {
         if layer.parallel {
             fault!("experts beside a mixer are computed behind it");
         }
-        let correction = moe.router.correction_bias.as_ref().map(Tensor::values).transpose()?;
+        let values = |of: &Option<Tensor>| of.as_ref().map(Tensor::values).transpose();
+        let (correction, factors) = (values(&moe.router.correction_bias)?, values(&moe.router.expert_factors)?);
+        let values = ExpertValues { correction, factors };
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
-        let sum = if ffn.is_plain() { shard.hidden.clone() } else { zeros()? };
+        let sum = if adds_to_stream(ffn) { shard.hidden.clone() } else { zeros()? };
         let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::ExpertScratch::default() });
+        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, values, room: ops::ExpertScratch::default() });
         Ok(())
     }
 
     /// Adds the sum of the experts' outputs to the stream, if that needs more than an addition.
     pub(super) fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
-        if ffn.is_plain() {
+        if adds_to_stream(ffn) {
             return self.end(shard);
         }
         shard.all_batches(self.work.plan.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
-                let sum = mixture.sum.rows(rows.start * shard.positions, rows.len() * shard.positions)?;
-                write(ffn, &shard.residual(&rows)?, sum)
+                let stream = shard.residual(&rows)?;
+                let mut sum = mixture.sum.rows(rows.start * shard.positions, rows.len() * shard.positions)?;
+                if let Ffn::Moe(moe) = &ffn.body
+                    && let Some(norm) = &moe.sum_norm
+                {
+                    sum = linear::norm(norm, &sum)?;
+                    self.add_shared(moe, &read(&ffn.reads, &stream)?, &sum)?;
+                }
+                write(ffn, &stream, sum)
             })
         })?;
         self.end(shard)
@@ -207,12 +227,7 @@ impl LayerAtWork<'_, '_> {
 
     /// The input of a sublayer for some sequences, which observers receive as `site`.
     fn read(&self, shard: &Shard, site: Site, reads: &Reads<Tensor>, rows: &Range<usize>) -> Result<Tensor> {
-        let stream = shard.residual(rows)?;
-        let read = match reads {
-            Reads::Norm(norm) => linear::norm(norm, &stream)?,
-            Reads::Stream => stream,
-            Reads::AsMixer => fault!("a feed-forward network that reads as the mixer does comes beside it"),
-        };
+        let read = read(reads, &shard.residual(rows)?)?;
         self.show(shard, site, rows, &read)?;
         Ok(read)
     }
@@ -222,6 +237,20 @@ impl LayerAtWork<'_, '_> {
         let first = shard.sequences.start;
         self.work.observers.show(SiteId { layer: self.i, site }, first + rows.start..first + rows.end, x)
     }
+}
+
+/// The input of a sublayer.
+fn read(reads: &Reads<Tensor>, stream: &Tensor) -> Result<Tensor> {
+    match reads {
+        Reads::Norm(norm) => linear::norm(norm, stream),
+        Reads::Stream => Ok(stream.clone()),
+        Reads::AsMixer => fault!("a feed-forward network that reads as the mixer does comes beside it"),
+    }
+}
+
+/// Whether the experts of a mixture add their outputs to the stream directly.
+fn adds_to_stream(ffn: &Sublayer<Ffn<Tensor>, Tensor>) -> bool {
+    ffn.is_plain() && !matches!(&ffn.body, Ffn::Moe(moe) if moe.sum_norm.is_some())
 }
 
 /// residual += y, with the norms and the factor of the sublayer that computed y. If memory is too

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
 use crate::engine::rotary::Rotary;
-use crate::engine::routing::Assignment;
+use crate::engine::routing::{Assignment, ExpertValues};
 use crate::error::{Error, Result};
 use crate::ops::ExpertScratch;
 use crate::spec::Model;
@@ -44,8 +44,7 @@ pub(super) struct Mixture {
     /// after all experts.
     pub sum: Tensor,
     pub assignment: Assignment,
-    /// The correction of the router's scores for the choice of experts, [experts].
-    pub correction: Option<Vec<f32>>,
+    pub values: ExpertValues,
     pub room: ExpertScratch,
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mu
                 ((if x < eps { x } else { eps }).exp_m1() - x) * alpha_n + beta * x
             }
         }),
-        Activation::SwigluHalves => halves(values, width),
+        Activation::Halves(act) => halves(*act, values, width),
         Activation::ClampedSwiglu { limit } => {
             values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
                 vectorised(|| {
@@ -70,12 +70,13 @@ pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mu
     }
 }
 
-/// silu(gate) * up for rows of `width` values with gate in the first half and up in the second. The
+/// act(gate) * up for rows of `width` values with gate in the first half and up in the second. The
 /// result is written to the first half.
-fn halves(values: &mut [f32], width: usize) {
+fn halves(activation: Activation, values: &mut [f32], width: usize) {
     values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
         let (gate, up) = row.split_at_mut(width / 2);
-        vectorised(|| gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * *up));
+        activate(activation, Some(gate), up, 0);
+        gate.copy_from_slice(up);
     });
 }
 
@@ -92,16 +93,13 @@ pub(crate) fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
     }
 }
 
-/// Maps rows [gate | up] of `width` values to silu(gate) * up, with half as many values.
-pub(crate) fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
+/// Maps rows [gate | up] of `width` values to act(gate) * up, with half as many values.
+pub(crate) fn gate_halves(activation: Activation, x: &[f32], width: usize) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_exact_mut(width / 2).zip(x.par_chunks_exact(width)).for_each(|(out, row)| {
         let (gate, up) = row.split_at(width / 2);
-        vectorised(|| {
-            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                *out = *gate * sigmoid(*gate) * *up;
-            }
-        });
+        out.copy_from_slice(up);
+        activate(activation, Some(gate), out, 0);
     });
     out
 }

@@ -14,7 +14,7 @@ mod rows;
 mod scan;
 mod short_conv;
 
-pub(super) use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};
+pub(super) use activation::{activate, gate_halves, interleaved_swiglu, sigmoid_gate};
 pub(super) use attend::attend;
 pub(crate) use attend::chunk_queries;
 pub(crate) use delta_rule::CHUNK as DELTA_CHUNK;

@@ -22,3 +22,14 @@ pub(super) fn activation(c: &Config, key: &str, default: &str) -> Result<Activat
         )),
     }
 }
+
+/// The same where one projection gives the gate and what it gates.
+pub(super) fn of_halves(activation: Activation) -> Activation {
+    Activation::Halves(match activation {
+        Activation::Relu => &Activation::Relu,
+        Activation::ReluSquared => &Activation::ReluSquared,
+        Activation::GeluTanh => &Activation::GeluTanh,
+        Activation::GeluErf => &Activation::GeluErf,
+        _ => &Activation::Silu,
+    })
+}

@@ -255,8 +255,12 @@ pub(super) fn span(window: Option<usize>) -> Span {
 /// The `sliding_window` of the Qwen family applies only with `use_sliding_window`, which is off by
 /// default.
 pub(super) fn switched_window(c: &Config) -> Result<Option<usize>> {
-    let used = c.bool_or("use_sliding_window", false)?;
-    Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
+    if !c.bool_or("use_sliding_window", false)? {
+        // transformers writes 0 for none.
+        c.without_effect(&["sliding_window"]);
+        return Ok(None);
+    }
+    window_or(c, QWEN_SLIDING_WINDOW)
 }
 
 /// Whether each layer has full attention: `layer_types` has "full_attention" or `other` for each;

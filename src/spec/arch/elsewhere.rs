@@ -20,6 +20,17 @@ pub(super) const NAMES: &[&str] = &[
     "xglm", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xlstm", "youtu", "zamba", "zamba2",
 ];
 
+/// Names that releases had before transformers knew their architecture, and its name there. Their
+/// configs have other keys.
+pub(super) const OLDER: &[(&str, &str)] = &[
+    ("RefinedWeb", "falcon"),
+    ("RefinedWebModel", "falcon"),
+    ("mixformer-sequential", "phi"),
+    ("mosaic_gpt", "mpt"),
+    ("phi-msft", "phi"),
+    ("stablelm_epoch", "stablelm"),
+];
+
 #[cfg(test)]
 mod tests {
     use super::super::supported;

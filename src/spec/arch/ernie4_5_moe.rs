@@ -28,7 +28,9 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("moe_gate", "topk".into())?;
     c.only("moe_use_aux_free", true.into())?;
     // Limits of training, and layers for multi-token prediction.
-    c.without_effect(&["moe_capacity", "num_nextn_predict_layers"]);
+    c.without_effect(&["moe_capacity", "num_nextn_predict_layers", "multi_token_pred_lambda"]);
+    c.without_effect(&["use_recompute_moe", "disable_ffn_model_parallel"]);
+    c.only("use_rmsnorm", true.into())?;
     let top_k = c.size("moe_k")?;
     let sizes = Sizes {
         num_experts: c.experts(&["moe_num_experts"], top_k, decoder.layers)?,

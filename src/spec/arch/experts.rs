@@ -69,12 +69,10 @@ pub(super) fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scori
     Moe {
         num_experts: sizes.num_experts,
         top_k: sizes.top_k,
-        router: Router {
-            linear: Linear::new(&format!("{prefix}gate"), sizes.num_experts, hidden, false),
-            scoring,
-            correction_bias: None,
-        },
+        router: Router::new(Linear::new(&format!("{prefix}gate"), sizes.num_experts, hidden, false), scoring),
+        expert_norm: None,
         experts: Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect())),
+        sum_norm: None,
         shared: None,
         intermediate: sizes.intermediate,
     }
@@ -85,7 +83,7 @@ pub(super) fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scori
 pub(super) fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
     let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
     let gate = Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false));
-    Moe { shared: Some(SharedExpert { mlp, gate }), ..moe }
+    Moe { shared: Some(SharedExpert { gate, ..SharedExpert::plain(mlp) }), ..moe }
 }
 
 /// Experts with other names for gate, up and down: `{prefix}experts.{e}.{name}`.
@@ -122,7 +120,7 @@ pub(super) fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) ->
 /// width is 0.
 pub(super) fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
     let mlp = || Mlp::gated(prefix, hidden, width, activation, false);
-    (width > 0).then(|| SharedExpert { mlp: mlp(), gate: None })
+    (width > 0).then(|| SharedExpert::plain(mlp()))
 }
 
 /// Whether each layer is a mixture: `mlp_layer_types` has "sparse" or "dense" for each; without it

@@ -5,40 +5,29 @@
 //! after each layer. Layers with a window and layers without have heads of different sizes. The
 //! keys of the latter may also be their values, and only some of their pairs of dimensions are
 //! rotated. The small sizes (E2B, E4B) have embeddings for each layer, and their last layers use
-//! the keys and values of earlier ones. The mixture (26B-A4B) is refused.
+//! the keys and values of earlier ones. In the mixture (26B-A4B), the dense network and the experts
+//! have a norm of their own before and after them; the norm of the sublayer follows their sum.
 
 use super::activation::activation;
-use super::decoder::{GEMMA_NORMS, full_attention, head_count, sliding_window, span};
+use super::decoder::{GEMMA_NORMS, full_attention, span};
+use super::experts::{self, Sizes};
+use super::gemma4_kinds::{Kind, kinds};
 use super::names::Names;
 use super::per_layer::{PerLayer, lenders};
 use crate::error::Result;
-use crate::outside;
-use crate::spec::config::{Config, shown};
-use crate::spec::rope::{Rope, Scaling};
-use crate::spec::{Attention, Ffn, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Qkv, TensorSpec};
-use crate::vocabulary::{NormKind, Pairs};
+use crate::spec::config::Config;
+use crate::spec::{
+    Attention, Ffn, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Moe, Norm, QkNorm, Qkv, Scoring, SharedExpert,
+    TensorSpec,
+};
+use crate::vocabulary::{Activation, NormKind};
 
-const SLIDING_WINDOW: usize = 512;
-const GLOBAL_HEAD_DIM: usize = 512;
-/// The largest width of a head in `per_layer_config`. Released models have at most 512 dimensions.
-const MAX_WIDTH: u64 = 1 << 16;
 /// Every layer with this number has no window, and neither has the last.
 const PATTERN: usize = 6;
 
-/// The properties of the layers of one kind.
-struct Kind {
-    head_dim: usize,
-    kv_heads: usize,
-    key_is_value: bool,
-    window: Option<usize>,
-    rope: Rope,
-}
-
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    for key in ["enable_moe_block", "attention_bias"] {
-        c.only(key, false.into())?;
-    }
-    c.without_effect(&["max_position_embeddings", "moe_intermediate_size", "num_experts", "top_k_experts"]);
+    c.only("attention_bias", false.into())?;
+    c.without_effect(&["max_position_embeddings"]);
     // Tokens of images attend to each other, but a text has none.
     c.only("use_bidirectional_attention", "vision".into())?;
     let (vocab, hidden, heads) = (c.size("vocab_size")?, c.size("hidden_size")?, c.size("num_attention_heads")?);
@@ -57,6 +46,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let kinds = kinds(c, heads, &full)?;
     let lenders = lenders(c, &full)?;
     let wide = c.bool_or("use_double_wide_mlp", false)?;
+    let experts = experts(c, act, count)?;
     let own = PerLayer::from_config(c, vocab, hidden, eps)?;
     let norm = |name: &str, size| Norm::new(NormKind::RmsRoundedOnce, name, size, eps);
     let layer = |i: usize| {
@@ -82,7 +72,11 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let inner = if wide && lenders[i].is_some() { 2 * intermediate } else { intermediate };
         let mlp = Mlp::gated(&name("mlp."), hidden, inner, act, false);
         let norms = GEMMA_NORMS.map(|part| norm(&name(part), hidden));
-        let mut layer = Layer::of_four_norms(norms, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)));
+        let ffn = match experts {
+            Some(sizes) => Ffn::Moe(Box::new(mixture(mlp, sizes, hidden, &|part| norm(&name(part), hidden), &name))),
+            None => Ffn::Dense(Box::new(mlp)),
+        };
+        let mut layer = Layer::of_four_norms(norms, Mixer::Attention(Box::new(attention)), ffn);
         layer.embedding_gate = own.map(|own| own.gate(i, act));
         layer.scalar = Some(TensorSpec::new(name("layer_scalar"), [1]));
         layer
@@ -97,76 +91,31 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// The kinds of layers: with a window, and without.
-fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]> {
-    let head_dim = c.opt_usize("head_dim")?.unwrap_or(256);
-    let kv_heads = head_count(c, "num_key_value_heads", c.size("num_key_value_heads")?, heads)?;
-    let key_is_value = c.bool_or("attention_k_eq_v", false)?;
-    let global_dim = c.opt_usize("global_head_dim")?.unwrap_or(GLOBAL_HEAD_DIM);
-    let global_heads = c.opt_usize("num_global_key_value_heads")?.filter(|_| key_is_value).unwrap_or(kv_heads);
-    let (global_dim, global_heads) = match overrides(c, full)? {
-        Some([dim, count]) => (dim.unwrap_or(head_dim), count.unwrap_or(kv_heads)),
-        None => (global_dim, global_heads),
-    };
-    head_count(c, "num_global_key_value_heads", global_heads, heads)?;
-    for (key, dim) in [("head_dim", head_dim), ("global_head_dim", global_dim)] {
-        if dim == 0 || dim % 2 != 0 {
-            return Err(c.wrong(key, &format!("is {dim}, not an even number")));
-        }
+/// Sizes of the experts, where a config has them.
+fn experts(c: &Config, activation: Activation, layers: usize) -> Result<Option<Sizes>> {
+    if !c.bool_or("enable_moe_block", false)? {
+        c.without_effect(&["moe_intermediate_size", "num_experts", "top_k_experts"]);
+        return Ok(None);
     }
-    let (mut sliding, mut full) = ((10_000.0, 1.0), (1_000_000.0, 0.25));
-    if let Some(ropes) = c.section("rope_parameters")? {
-        for (key, kind, of) in
-            [("sliding_attention", "default", &mut sliding), ("full_attention", "proportional", &mut full)]
-        {
-            let Some(rope) = ropes.section(key)? else { continue };
-            rope.only("rope_type", kind.into())?;
-            *of = (rope.opt_f64("rope_theta")?.unwrap_or(of.0), rope.opt_f64("partial_rotary_factor")?.unwrap_or(1.0));
-            rope.finish_section()?;
-        }
-        ropes.finish_section()?;
-    }
-    let turning = (full.1 * global_dim as f64 / 2.0) as usize;
-    let rope = |theta, dim, scaling| Rope { theta, dim, pairs: Pairs::Halves, scaling };
-    let (window, all) = (sliding_window(c)?.or(Some(SLIDING_WINDOW)), Scaling::Proportional { turning });
-    let (with, without) = (rope(sliding.0, head_dim, Scaling::None), rope(full.0, global_dim, all));
-    Ok([
-        Kind { head_dim, kv_heads, key_is_value: false, window, rope: with },
-        Kind { head_dim: global_dim, kv_heads: global_heads, key_is_value, window: None, rope: without },
-    ])
+    let (top_k, intermediate) = (c.size("top_k_experts")?, c.size("moe_intermediate_size")?);
+    let num_experts = c.experts(&["num_experts"], top_k, layers)?;
+    Ok(Some(Sizes { num_experts, top_k, intermediate, activation }))
 }
 
-/// The size and number of the key heads of layers without a window in `per_layer_config`.
-/// transformers 5 writes this object in place of `global_head_dim` and
-/// `num_global_key_value_heads`, and it has precedence over them. It has, by number of layer, the
-/// values that differ from those of other layers.
-fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
-    const KEY: &str = "per_layer_config";
-    const NAMES: [&str; 2] = ["head_dim", "num_key_value_heads"];
-    let Some(value) = c.get(KEY) else { return Ok(None) };
-    let Some(layers) = value.as_object() else {
-        return Err(c.wrong(KEY, &format!("is {}, expected an object", shown(value))));
-    };
-    let mut all = vec![[None; 2]; full.len()];
-    for (layer, settings) in layers {
-        let own = layer.parse().ok().and_then(|layer: usize| all.get_mut(layer));
-        let (Some(own), Some(settings)) = (own, settings.as_object()) else {
-            return Err(c.wrong(KEY, &format!("has \"{}\", no settings of one of the layers", outside::shown(layer))));
-        };
-        for (name, value) in settings {
-            let at = NAMES.iter().position(|known| known == name);
-            let number = value.as_u64().filter(|number| *number <= MAX_WIDTH).map(|number| number as usize);
-            let (Some(at), Some(_)) = (at, number) else {
-                let problem = format!("asks for `{}`: {} in a layer", outside::shown(name), shown(value));
-                return Err(c.wrong(KEY, &format!("{problem}; supported are numbers for {}", NAMES.join(", "))));
-            };
-            own[at] = number;
-        }
-    }
-    let of_kind = |kind| all.iter().zip(full).filter(move |(_, full)| **full == kind).map(|(own, _)| *own);
-    let first = of_kind(true).next().unwrap_or_default();
-    match of_kind(false).all(|own| own == [None; 2]) && of_kind(true).all(|own| own == first) {
-        true => Ok(Some(first)),
-        false => Err(c.wrong(KEY, "is not the same for all layers without a window, and nothing for the others")),
-    }
+/// Experts beside the dense network `mlp`. `name` and `norm` make what the layer has under a name.
+fn mixture(mlp: Mlp, sizes: Sizes, hidden: usize, norm: &dyn Fn(&str) -> Norm, name: &dyn Fn(&str) -> String) -> Moe {
+    let mut moe = experts::separate(&name("router."), hidden, sizes, Scoring::softmax(true));
+    let router = &mut moe.router;
+    router.linear = Linear::new(&name("router.proj"), sizes.num_experts, hidden, false);
+    let mut scale = norm("router");
+    scale.weight = TensorSpec::new(name("router.scale"), [hidden]);
+    (router.norm, router.logit_factor) = (Some(scale), (hidden as f64).powf(-0.5));
+    router.expert_factors = Some(TensorSpec::new(name("router.per_expert_scale"), [sizes.num_experts]));
+    let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|part| name(&format!("experts.{part}")));
+    moe.experts = experts::stacked(&gate_up, &down, hidden, sizes);
+    moe.expert_norm = Some(norm("pre_feedforward_layernorm_2"));
+    moe.sum_norm = Some(norm("post_feedforward_layernorm_2"));
+    let write_norm = Some(norm("post_feedforward_layernorm_1"));
+    moe.shared = Some(SharedExpert { write_norm, ..SharedExpert::plain(mlp) });
+    moe
 }

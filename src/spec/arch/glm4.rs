@@ -14,7 +14,7 @@ use crate::spec::{Ffn, Mixer, Mlp, Model};
 use crate::vocabulary::{NormKind, Pairs};
 
 const ROPE: RopeDefaults =
-    RopeDefaults { partial_rotary_factor: Some(0.5), pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
+    RopeDefaults { partial_rotary_factor: Some(0.5), pairs: Pairs::Adjacent, rounds_up: true, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1.5625e-7, num_key_value_heads: Some(2), head_dim: Some(128), rope: ROPE, ..LLAMA };
 const NORMS: [&str; 4] =

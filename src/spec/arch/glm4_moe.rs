@@ -15,7 +15,7 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Mixer, Model};
 use crate::vocabulary::NormKind;
 
-const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), rounds_up: true, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {

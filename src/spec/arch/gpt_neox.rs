@@ -18,6 +18,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     partial_rotary_factor: Some(0.25),
     theta_key: "rotary_emb_base",
     share_key: "rotary_pct",
+    rounds_up: true,
     ..rope_config::DEFAULTS
 };
 

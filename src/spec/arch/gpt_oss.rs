@@ -91,11 +91,12 @@ impl StackedExperts {
         Moe {
             num_experts: count,
             top_k: self.top_k,
-            router: Router {
-                linear: Linear::new(&format!("{prefix}router"), count, hidden, true),
-                scoring: Scoring::new(Score::Chosen, Divisor::One),
-                correction_bias: None,
-            },
+            router: Router::new(
+                Linear::new(&format!("{prefix}router"), count, hidden, true),
+                Scoring::new(Score::Chosen, Divisor::One),
+            ),
+            expert_norm: None,
+            sum_norm: None,
             experts: Arc::new(Experts::Stacked(Mlp {
                 gate: None,
                 up: linear("gate_up_proj", 2 * intermediate, hidden),

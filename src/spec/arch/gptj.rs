@@ -34,7 +34,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     if !dim.is_multiple_of(2) || dim > head_dim {
         return Err(c.wrong("rotary_dim", &format!("is {dim} for heads of {head_dim} dimensions")));
     }
-    let rope = Rope { theta: THETA, dim, pairs: Pairs::Adjacent, scaling: Scaling::None };
+    let rope = Rope { theta: THETA, dim, divisor: dim, pairs: Pairs::Adjacent, scaling: Scaling::None };
 
     let norm = |name: &str| Norm::new(NormKind::Layer, &format!("transformer.{name}"), hidden, eps);
     let layer = |i: usize| {

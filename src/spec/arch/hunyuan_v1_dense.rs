@@ -41,6 +41,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         "enable_lm_head_fp32",
         "num_media_embeds",
         "moe_topk",
+        "routed_scaling_factor",
         "skip_cls_token",
     ]);
     let layers = (0..decoder.layers).map(|i| {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, full_attention};
 use super::experts::{self, Sizes};
 use super::names::Names;
@@ -19,7 +20,7 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{
     Divisor, Experts, Ffn, HeadNorm, Linear, Mixer, Mlp, Model, Moe, QkNorm, QueryGrowth, Score, Scoring, TensorSpec,
 };
-use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
+use crate::vocabulary::{NormKind, Order, Pairs, Span};
 
 const ROPE: RopeDefaults = RopeDefaults { theta: 500_000.0, pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
@@ -51,9 +52,6 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         return Err(c.wrong("attention_chunk_size", "is 0"));
     }
     let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;
-    if sizes.activation != Activation::Silu {
-        return Err(c.wrong("hidden_act", "is not silu, which is what gates the experts"));
-    }
     let dense = c.size("intermediate_size_mlp")?;
     let sparse = sparse_layers(c, decoder.layers)?;
     let layers = (0..decoder.layers).map(|i| {
@@ -114,7 +112,7 @@ fn mixture(prefix: &str, hidden: usize, sizes: Sizes) -> Moe {
         gate: None,
         up: linear("gate_up_proj", hidden, 2 * sizes.intermediate),
         down: linear("down_proj", sizes.intermediate, hidden),
-        activation: Activation::SwigluHalves,
+        activation: activation::of_halves(sizes.activation),
         xielu: None,
     }));
     moe.shared = experts::shared(&format!("{prefix}shared_expert."), hidden, sizes.intermediate, sizes.activation);

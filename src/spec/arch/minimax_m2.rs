@@ -38,7 +38,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let head_dim = c.opt_usize("head_dim")?.unwrap_or(HEAD_DIM);
     let turning = c.opt_usize("rotary_dim")?.unwrap_or(head_dim);
     let share = Some(turning as f64 / head_dim.max(1) as f64);
-    let rope = RopeDefaults { theta: 5_000_000.0, partial_rotary_factor: share, ..rope_config::DEFAULTS };
+    let rope =
+        RopeDefaults { theta: 5_000_000.0, partial_rotary_factor: share, rounds_up: true, ..rope_config::DEFAULTS };
     let defaults = Defaults { num_key_value_heads: Some(8), head_dim: Some(HEAD_DIM), rope, ..LLAMA };
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &defaults)?;
     let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;

@@ -28,6 +28,7 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod gemma4;
+mod gemma4_kinds;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -58,6 +59,7 @@ mod mpt;
 mod names;
 mod nemotron;
 mod nemotron_h;
+mod nested;
 mod olmo2;
 mod olmo3;
 mod olmoe;
@@ -78,6 +80,8 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+#[cfg(test)]
+mod totals;
 #[cfg(test)]
 mod which_counts;
 
@@ -180,7 +184,8 @@ const ARCHITECTURES: &[Kind] = &[
 ///
 /// For some of them, transformers' AutoModelForCausalLM makes the larger model, and then the config
 /// of the whole decides whether head and embedding are tied. For the others (`None`) it makes only
-/// the language model, whose own config decides.
+/// the language model, whose own config decides; but the class of the whole goes by the whole's
+/// config, so that either may tie them.
 struct Around(&'static str, &'static str, Option<bool>);
 
 const AROUND: &[Around] = &[
@@ -194,7 +199,9 @@ const AROUND: &[Around] = &[
 ];
 
 /// Keys of the whole model that apply to the language model if its own config does not have them.
-const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config"];
+const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config", DTYPES[0], DTYPES[1]];
+/// What a config calls the format that plain weights are stored in.
+const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
 const TIED: &str = "tie_word_embeddings";
 
 /// The config of the language model inside a larger one and true, or the config itself and false.
@@ -207,7 +214,18 @@ pub fn language_model(config: Config) -> Result<(Config, bool)> {
         return Ok((config, false));
     };
     let Some(text) = config.inside("text_config", inside, SHARED)? else { return Ok((config, false)) };
-    let Some(usual) = tied else { return Ok((text, true)) };
+    let sizes = text.peek("model_type").and_then(|name| name.as_str()).map_or(&[][..], nested::sizes);
+    let text = text.with_missing(sizes);
+    let Some(usual) = tied else {
+        let whole = config.bool_or(TIED, false)?;
+        if whole && text.peek(TIED).is_some_and(|own| *own == false) {
+            let says = "is false, but the whole model's is true; a head that is not in the files is the embedding, as where \
+                        transformers makes the whole model";
+            text.tell(TIED, says);
+            return Ok((text.saying(TIED, true.into()), true));
+        }
+        return Ok((text, true));
+    };
     let tied = config.bool_or(TIED, *usual)?;
     if text.peek(TIED).is_some_and(|own| *own != tied) {
         text.tell(
@@ -251,6 +269,12 @@ fn unknown(place: &str, model_type: &str) -> Error {
             "supported are {all}; a config.json that calls it by one of these names gives the numbers of another model"
         ));
     }
+    if let Some((_, name)) = elsewhere::OLDER.iter().find(|(older, _)| *older == model_type) {
+        return Error::unsupported(format!(
+            "{place}: `{model_type}` is the name of `{name}` in files of before transformers had it"
+        ))
+        .hint("take a later revision of this model, whose config.json has the keys of transformers");
+    }
     let meant = suggest::misspelt(model_type, supported().chain(elsewhere::NAMES.iter().copied()));
     Error::unsupported(format!("{place}: unknown model_type \"{}\"", shown(model_type))).hint(match meant {
         Some(meant) if elsewhere::NAMES.contains(&meant) => {
@@ -264,7 +288,9 @@ fn unknown(place: &str, model_type: &str) -> Error {
 /// The model that `config` describes. The error names any key of the config that is not understood.
 pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
     let Kind(_, _, build) = kind(config)?;
-    let model = build(config, names)?;
+    let mut model = build(config, names)?;
+    let [dtype, older] = DTYPES.map(|key| config.get(key));
+    model.stored_in_f32 = dtype.or(older).is_some_and(|dtype| dtype == "float32");
     let settings = quantised::settings(config)?;
     config.finish(&model.model_type)?;
     // After this check, sums of bytes cannot overflow.

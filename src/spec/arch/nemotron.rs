@@ -18,6 +18,8 @@ const DEFAULTS: Defaults = Defaults { eps_key: "norm_eps", rms_norm_eps: 1e-5, r
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::LayerZeroCentred, &DEFAULTS)?;
+    // NeMo's name for the size of a head.
+    c.only("kv_channels", decoder.heads.head_dim.into())?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "relu2")?;
     let (attention_bias, mlp_bias) = (c.bool_or("attention_bias", false)?, c.bool_or("mlp_bias", false)?);

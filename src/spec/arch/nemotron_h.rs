@@ -130,7 +130,7 @@ impl Parts<'_> {
         let correction = format!("{name}gate.e_score_correction_bias");
         moe.router.correction_bias = Some(TensorSpec::new(correction, [num_experts]));
         moe.experts = Arc::new(Experts::Separate((0..num_experts).map(expert).collect()));
-        moe.shared = Some(SharedExpert { mlp: shared, gate: None });
+        moe.shared = Some(SharedExpert::plain(shared));
         Ok(moe)
     }
 }

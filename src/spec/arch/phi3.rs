@@ -18,6 +18,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     partial_rotary_factor: Some(1.0),
     original: Some(4096.0),
     longrope: &["su", "yarn"],
+    rounds_up: true,
     ..rope_config::DEFAULTS
 };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };

@@ -9,7 +9,7 @@ use super::experts::{self, Sizes};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
-use crate::spec::{Ffn, Linear, Mixer, Mlp, Model, Scoring, SharedExpert};
+use crate::spec::{Ffn, Mixer, Mlp, Model, Scoring};
 use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(16), ..LLAMA };
@@ -33,12 +33,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         attention.span = windows[i];
         let prefix = format!("{}mlp.", decoder.layer(i));
         let ffn = if sparse[i] {
-            let mut moe = experts::separate(&prefix, hidden, sizes, scoring.clone());
-            moe.shared = Some(SharedExpert {
-                mlp: Mlp::gated(&format!("{prefix}shared_expert."), hidden, shared, sizes.activation, false),
-                gate: Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false)),
-            });
-            Ffn::Moe(Box::new(moe))
+            let moe = experts::separate(&prefix, hidden, sizes, scoring.clone());
+            Ffn::Moe(Box::new(experts::with_gated_shared(moe, &prefix, hidden, shared, sizes.activation)))
         } else {
             Ffn::Dense(Box::new(Mlp::gated(&prefix, hidden, dense, sizes.activation, false)))
         };

@@ -15,8 +15,12 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Ffn, Mlp, Model, Scoring};
 use crate::vocabulary::NormKind;
 
-const ROPE: RopeDefaults =
-    RopeDefaults { partial_rotary_factor: Some(0.25), layer_types: &["full_attention"], ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults {
+    partial_rotary_factor: Some(0.25),
+    layer_types: &["full_attention"],
+    rounds_up: true,
+    ..rope_config::DEFAULTS
+};
 pub(super) const DEFAULTS: Defaults =
     Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
 

@@ -98,6 +98,13 @@ fn spec(text: &str) -> Result<Model> {
     model(&Config::parse(text, "config.json")?, &Released)
 }
 
+/// Parameters and bytes of all that the model reads.
+pub(super) fn totals(model: &Model) -> (u64, u64) {
+    let tensors = inventory::tensors(model);
+    let parameters = tensors.iter().map(|(tensor, _)| tensor.weights).sum();
+    (parameters, tensors.iter().map(|(tensor, role)| inventory::released_bytes(model, tensor, *role)).sum())
+}
+
 /// The `config` with one more key.
 fn with(config: &str, key: &str, value: &str) -> String {
     config.replacen('{', &format!("{{\"{key}\": {value}, "), 1)
@@ -106,10 +113,7 @@ fn with(config: &str, key: &str, value: &str) -> String {
 #[test]
 fn sizes_are_those_of_the_checkpoints() {
     for release in RELEASES {
-        let tensors = inventory::tensors(&spec(release.config).unwrap());
-        let parameters: u64 = tensors.iter().map(|(tensor, _)| tensor.weights).sum();
-        let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
-        assert_eq!((parameters, bytes), (release.parameters, release.bytes), "{}", release.name);
+        assert_eq!(totals(&spec(release.config).unwrap()), (release.parameters, release.bytes), "{}", release.name);
     }
 }
 
@@ -133,10 +137,7 @@ fn what_is_not_understood_is_named() {
 /// The bytes that a config announces follow from the sizes in the papers of the released models.
 #[test]
 fn bytes_of_quantised_releases_follow_from_their_configs() {
-    let bytes = |config: &str| -> u64 {
-        let tensors = inventory::tensors(&spec(config).unwrap());
-        tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum()
-    };
+    let bytes = |config: &str| totals(&spec(config).unwrap()).1;
     // DeepSeek-V3 has codes of one byte, and an f32 for each 128 × 128.
     let fp8 = |out: u64, input: u64| out * input + 4 * out.div_ceil(128) * input.div_ceil(128);
     let attention = fp8(1536, 7168) + fp8(24576, 1536) + fp8(576, 7168) + fp8(32768, 512) + fp8(7168, 16384);
@@ -173,6 +174,13 @@ fn an_unknown_architecture_is_named_with_those_that_are_known() {
     let error = spec(r#"{"model_type": "jamba", "hidden_size": 1024}"#).unwrap_err();
     assert!(error.message.contains("`jamba` is a real architecture"), "{error}");
     assert!(error.hint.unwrap().contains("qwen3_next"));
+}
+
+#[test]
+fn the_name_of_an_older_revision_is_told_with_its_successor() {
+    let error = spec(r#"{"model_type": "RefinedWebModel", "hidden_size": 64}"#).unwrap_err();
+    assert!(error.message.contains("the name of `falcon` in files of before"), "{error}");
+    assert!(error.hint.unwrap().contains("a later revision"));
 }
 
 #[test]
@@ -216,9 +224,7 @@ fn what_a_config_leaves_out_is_what_transformers_takes() {
     assert_eq!((attention(&windowed, 0).span, attention(&windowed, 1).span), (Span::All, Span::Window(4096)));
     // A gpt-oss without `quantization_config` has been unpacked.
     let unpacked = RELEASES[2].config.replace(r#""quantization_config": {"quant_method": "mxfp4"},"#, "");
-    let tensors = inventory::tensors(&spec(&unpacked).unwrap());
-    let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();
-    assert_eq!(bytes, 2 * RELEASES[2].parameters);
+    assert_eq!(totals(&spec(&unpacked).unwrap()).1, 2 * RELEASES[2].parameters);
 }
 
 #[test]

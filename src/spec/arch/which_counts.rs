@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::class_fields::{Keys, fixtures, outcome, read};
 use super::*;
-use crate::spec::{Layer, Mixer};
+use crate::spec::{Ffn, Layer, Mixer};
+use crate::vocabulary::Activation;
 
 /// The config of the fixture in the folder `name`.
 fn fixture(model_type: &str, name: &str) -> Keys {
@@ -190,7 +191,8 @@ fn experts_of_hy_3_have_the_width_that_transformers_reads() {
 }
 
 /// If transformers makes the model around a language model, the config of the whole decides whether
-/// head and embedding are tied. For Llama 4 and Qwen3.5 it makes only the language model.
+/// head and embedding are tied. The heads of Llama 4 and Qwen3.5 were missing if only the whole
+/// ties them.
 #[test]
 fn who_says_that_a_head_inside_a_larger_model_is_tied() {
     let tied = |around: &str, inside: Keys, whole: Value, own: Value| {
@@ -213,9 +215,12 @@ fn who_says_that_a_head_inside_a_larger_model_is_tied() {
         assert!(tied(json!({}), json!({})) && tied(json!({}), says(false)), "{around}");
         assert!(tied(says(true), says(false)) && !tied(says(false), says(true)), "{around}");
     }
+    // A head that is not in the files is tied where either says so: the class of the language model
+    // goes by the one, that of the whole by the other.
     for (around, inside, folder) in [("llama4", "llama4_text", "llama4"), ("qwen3_5", "qwen3_5_text", "qwen3_5")] {
         let tied = |whole: Value, own: Value| tied(around, fixture(inside, folder), whole, own);
-        assert!(!tied(json!({}), json!({})) && !tied(says(true), says(false)), "{around}");
+        assert!(!tied(json!({}), json!({})) && !tied(says(false), says(false)), "{around}");
+        assert!(tied(says(true), json!({})) && tied(says(true), says(false)), "{around}");
         assert!(tied(says(false), says(true)), "{around}");
     }
 }
@@ -238,6 +243,11 @@ fn keys_of_releases_that_change_nothing() {
         ("nemotron", json!({"rope_percent": 0.5})),
         ("gptj", json!({"n_ctx": 2048})),
         ("deepseek_v3", json!({"num_mtp_layers": 1, "mlp_bias": false})),
+        ("dots1", json!({"num_nextn_predict_layers": 0})),
+        ("ernie4_5_moe", json!({"use_rmsnorm": true, "multi_token_pred_lambda": 0.1, "use_recompute_moe": false})),
+        ("hunyuan_v1_dense", json!({"routed_scaling_factor": 1.0})),
+        ("mpt", json!({"ffn_config": {"fc_type": "torch", "ffn_type": "mptmlp"}, "norm_eps": 1e-5})),
+        ("gpt2", json!({"model_parallel": false})),
     ] {
         let (folder, config) = fixtures(model_type).remove(0);
         let plain = outcome(&config);
@@ -280,5 +290,154 @@ fn a_null_of_a_switch_that_is_on_by_default_is_off() {
         let of = |value: Value| outcome(&with(&config, &[], json!({key: value})));
         assert_eq!(of(json!(null)), of(json!(false)), "{key}");
         assert_ne!(of(json!(null)), of(json!(true)), "{key}");
+    }
+}
+
+/// Keys that are only understood in their usual spelling were missing or "not understood".
+#[test]
+fn other_names_of_keys_in_transformers_are_read() {
+    let table: Keys = serde_json::from_str(include_str!("../../../tests/configs/class_fields.json")).unwrap();
+    let mut renamed = 0;
+    for model_type in supported() {
+        for (key, names) in table[model_type]["names"].as_object().unwrap() {
+            for name in names.as_array().unwrap().iter().map(|name| name.as_str().unwrap()) {
+                for (folder, config) in fixtures(model_type) {
+                    // Some names stand for more than another spelling of a value.
+                    let Some(value) = config.get(key).filter(|_| !config.contains_key(name)) else { continue };
+                    let other = with(&config, &[key], json!({name: value}));
+                    assert_eq!(outcome(&other), outcome(&config), "{folder}: {name} for {key}");
+                    let both = with(&config, &[], json!({name: value}));
+                    assert_eq!(outcome(&both), outcome(&config), "{folder}: {name} beside {key}");
+                    renamed += 1;
+                }
+            }
+        }
+    }
+    assert!(renamed > 20, "{renamed}");
+}
+
+#[test]
+fn a_value_under_another_name_is_refused_by_that_name() {
+    let config = fixture("deepseek_v32", "deepseek_v32");
+    let odd = with(&config, &["n_routed_experts"], json!({"num_local_experts": 0}));
+    assert!(refused(&odd).contains("`num_local_experts` is 0"), "{}", refused(&odd));
+    let two = with(&config, &[], json!({"num_local_experts": 3}));
+    assert!(refused(&two).contains("`num_local_experts` is 3, but `n_routed_experts` is"), "{}", refused(&two));
+}
+
+/// Sizes that transformers leaves out, because they are those of the class, were missing.
+#[test]
+fn a_config_inside_another_one_may_leave_everything_out() {
+    let table: Keys = serde_json::from_str(include_str!("../../../tests/configs/class_fields.json")).unwrap();
+    for Around(around, inside, _) in AROUND {
+        let inner = match *around {
+            "mistral3" => &["mistral", "ministral3", "mistral4"][..],
+            "kimi_k25" => &["kimi_k2", "deepseek_v3"],
+            _ => &[*inside],
+        };
+        for model_type in inner {
+            let of = |text: Keys| {
+                let text = with(&text, &[], json!({"model_type": model_type}));
+                let config = json!({"model_type": around, "text_config": text});
+                let (text, nested) =
+                    language_model(Config::parse(&config.to_string(), "config.json").unwrap()).unwrap();
+                assert!(nested);
+                format!(
+                    "{:?}",
+                    model(&text, &Released).unwrap_or_else(|error| panic!("{around}, {model_type}: {error}"))
+                )
+            };
+            let fields = table[*model_type]["fields"].as_object().unwrap().clone();
+            assert_eq!(of(Keys::new()), of(fields), "{around}, {model_type}");
+        }
+    }
+}
+
+/// An odd number was refused; modeling_gpt_neox and others turn as many dimensions as there are
+/// cosines, two for each frequency.
+#[test]
+fn an_odd_number_of_rotary_dimensions_turns_one_more_where_transformers_does() {
+    let rope = |model_type: &str, folder: &str, key: &str, more: Value| {
+        let model =
+            read(&with(&fixture(model_type, folder), &["rope_scaling"], more)).map_err(|error| error.message)?;
+        let of = |layer: &Layer| match &layer.mixer.as_ref()?.body {
+            Mixer::Attention(attention) => attention.rope.clone(),
+            _ => None,
+        };
+        Ok::<_, String>(model.layers.iter().find_map(of).unwrap_or_else(|| panic!("{key}")))
+    };
+    let neox =
+        rope("gpt_neox", "gpt_neox", "rotary_pct", json!({"rotary_pct": 0.39, "rotary_emb_base": 10000})).unwrap();
+    let frequencies = neox.inverse_frequencies(1);
+    assert_eq!((neox.dim, frequencies.len()), (4, 2));
+    // 10000^(-2 / 3).
+    assert!((frequencies[1] - 0.002_154_434_7).abs() < 1e-9, "{frequencies:?}");
+    for (model_type, key) in [("phi", "partial_rotary_factor"), ("stablelm", "partial_rotary_factor")] {
+        let error = rope(model_type, model_type, key, json!({key: 0.45})).unwrap_err();
+        assert!(error.contains("rotary dimensions of"), "{error}");
+    }
+}
+
+#[test]
+fn mpt_with_mlps_of_another_width_was_refused() {
+    let config = fixture("mpt", "mpt");
+    let width = |ratio: Value| {
+        let model = read(&with(&config, &[], json!({"expansion_ratio": ratio}))).unwrap();
+        let Ffn::Dense(mlp) = &model.layers[0].ffn.as_ref().unwrap().body else { unreachable!() };
+        mlp.up.weight.shape[0]
+    };
+    assert_eq!([json!(4), json!(2), json!(2.5), json!(null)].map(width), [160, 80, 100, 160]);
+    assert!(refused(&with(&config, &[], json!({"expansion_ratio": 0}))).contains("`expansion_ratio` is 0"));
+}
+
+#[test]
+fn llama_4_with_another_activation_was_refused() {
+    let model = read(&with(&fixture("llama4_text", "llama4_text"), &[], json!({"hidden_act": "gelu"}))).unwrap();
+    let networks = model.layers.iter().filter_map(Layer::moe).map(|moe| moe.experts.network(0).activation);
+    let all: Vec<_> = networks.collect();
+    assert!(!all.is_empty() && all.iter().all(|act| *act == Activation::Halves(&Activation::GeluErf)), "{all:?}");
+}
+
+/// What transformers 5 writes of every layer was refused.
+#[test]
+fn layers_with_an_indexer_are_named_as_transformers_names_them() {
+    for model_type in ["deepseek_v32", "glm_moe_dsa"] {
+        let config = fixture(model_type, model_type);
+        let layers = config["num_hidden_layers"].as_u64().unwrap() as usize;
+        for name in ["indexed_attention", "deepseek_sparse_attention", "full_attention"] {
+            assert_eq!(
+                outcome(&with(&config, &[], json!({"layer_types": vec![name; layers]}))),
+                outcome(&config),
+                "{name}"
+            );
+        }
+        let other = with(&config, &[], json!({"layer_types": vec!["sliding_attention"; layers]}));
+        assert!(refused(&other).contains("`layer_types` has \"sliding_attention\""), "{}", refused(&other));
+    }
+}
+
+/// llm-foundry and transformers write more into the object of MPT's attention than its class reads.
+#[test]
+fn keys_of_the_attention_of_mpt_that_change_nothing() {
+    let config = fixture("mpt", "mpt");
+    let attention = |more: Value| {
+        let attention = with(config["attn_config"].as_object().unwrap(), &[], more);
+        with(&config, &[], json!({"attn_config": attention}))
+    };
+    let more = json!({"fused_qkv": true, "nope": false, "fused_norm_attn_norm": false, "kv_dim": null,
+        "chunk_size_feed_forward": 0, "id2label": {"0": "LABEL_0"}, "return_dict": true});
+    assert_eq!(outcome(&attention(more)), outcome(&config));
+    assert!(refused(&attention(json!({"nope": true}))).contains("`nope` is true"));
+}
+
+/// transformers 5 writes 0 into the config of a Qwen1.5-MoE without windows, which was refused.
+#[test]
+fn a_window_of_no_width_that_is_not_used_is_none() {
+    for model_type in ["qwen2_moe", "qwen2", "qwen3", "qwen3_moe"] {
+        let (folder, config) = fixtures(model_type).remove(0);
+        let unused = with(&config, &["layer_types"], json!({"use_sliding_window": false}));
+        assert_eq!(outcome(&with(&unused, &[], json!({"sliding_window": 0}))), outcome(&unused), "{folder}");
+        let used = with(&unused, &[], json!({"sliding_window": 0, "use_sliding_window": true}));
+        assert!(refused(&used).contains("`sliding_window` is 0"), "{folder}: {}", refused(&used));
     }
 }
