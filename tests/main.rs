@@ -1,12 +1,13 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
-/// Tools: safetensors and PyTorch files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
+/// Tools: safetensors, PyTorch and GGUF files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
 /// that lies, and a project folder in which the program runs; JSON schemas.
 mod checkpoint;
 mod emulated_gpu;
 mod fake_hub;
 #[allow(dead_code)] // the drill uses the rest of it
 mod fake_runpod;
+mod gguf_file;
 #[allow(dead_code)] // fuzzers use the rest of it
 mod hostile_worker;
 mod project;
@@ -42,7 +43,8 @@ mod unused_weights;
 /// Which of the tensors of a folder are the model's.
 mod which_weights;
 
-/// Models in PyTorch files, and files that mean ill.
+/// Models in PyTorch and GGUF files, and files that mean ill.
+mod gguf;
 mod pytorch_files;
 
 /// Texts far longer than what is made of them.

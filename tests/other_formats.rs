@@ -251,8 +251,8 @@ fn a_file_given_for_a_folder() {
     project.refuses(
         "load_model(\"m.gguf\");",
         FAILED,
-        "a GGUF file of llama.cpp; only safetensors are read",
-        "the model they were made from",
+        "reading m.gguf: it ends within its header",
+        "the file is damaged or incomplete",
     );
     project.file("pytorch_model.bin", "PK\x03\x04");
     project.refuses(

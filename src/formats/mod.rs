@@ -10,6 +10,7 @@ mod bitsandbytes;
 mod float;
 mod format;
 mod fp8;
+pub mod ggml;
 mod gptq;
 mod int8;
 mod look;
@@ -44,6 +45,7 @@ static FORMATS: &[&Format] = &[
     &gptq::GPTQ,
     &awq::AWQ,
     &bitsandbytes::FOUR_BITS,
+    &ggml::GGML,
 ];
 
 /// Settings of calibration and of activations, which say nothing of weights: what the names of their tensors end with.
@@ -75,7 +77,8 @@ pub fn is_plain(dtype: Dtype) -> bool {
 /// The names that the codes of the weight `P.weight` have where they do not have its own.
 pub fn names_of_codes(weight: &str) -> Vec<String> {
     let module = weight.strip_suffix(".weight");
-    module.map(|module| vec![format!("{weight}_packed"), format!("{module}.qweight")]).unwrap_or_default()
+    let packed = module.map(|module| [format!("{weight}_packed"), format!("{module}.qweight")]);
+    packed.into_iter().flatten().chain(ggml::names(weight)).collect()
 }
 
 /// How the weight at hand is stored; none where it is plain floats, or not there at all.

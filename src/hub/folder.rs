@@ -24,6 +24,8 @@ pub struct Folder {
     /// Nothing where there are no weights.
     opened: OnceLock<Option<Opened>>,
     note: OnceLock<String>,
+    /// The file that has all weights, where it was named.
+    only: Option<String>,
 }
 
 struct Opened {
@@ -36,7 +38,12 @@ struct Opened {
 impl Folder {
     /// Files are opened when they are first asked for.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new() }
+        Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new(), only: None }
+    }
+
+    /// A folder of which one file has the weights.
+    pub fn of_file(path: &Path, name: String) -> Self {
+        Self { only: Some(name), ..Self::new(path) }
     }
 
     /// With something that the user should know of how its files came here.
@@ -48,6 +55,9 @@ impl Folder {
     /// The files that transformers would read: safetensors before PyTorch files, the single one, whatever stands beside it, or
     /// those of the index.
     fn names(&self) -> Result<Option<Vec<String>>> {
+        if let Some(only) = &self.only {
+            return Ok(Some(vec![only.clone()]));
+        }
         for layout in &LAYOUTS {
             if let Some(names) = self.names_of(layout)? {
                 return Ok(Some(names));

@@ -38,8 +38,8 @@ const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_mo
                             safetensors; or look for a copy of this model that has them";
 const RELEASE: &str =
     "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
-const QUANTISED: &str = "such files are mostly quantised; use the model they were made from, whose id the model card names, as \
-                         safetensors in BF16, F16 or F32";
+const QUANTISED: &str = "a GGUF file is read from this computer, by its path: fetch the one that is meant with `hf download`, then \
+                         load_model(\"FILE.gguf\"); or use the model they were made from, whose id the model card names";
 const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
 
 /// Bytes of the beginning of a file that are enough to tell its format, and all of a pointer.

@@ -18,6 +18,7 @@ mod folder;
 mod folders;
 mod foreign;
 mod formats;
+mod gguf;
 mod hash;
 mod http;
 mod json;
@@ -49,7 +50,7 @@ pub use documents::Documents;
 pub use environment::{own_token, use_token};
 pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
-pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
+pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use weight_formats::{ADAPTER, without_config};
 
 use crate::error::{Error, Kind, Result};
@@ -60,6 +61,7 @@ use crate::progress::Progress;
 use folder::Folder;
 use ranges::Limits;
 use resolve::{Address, MODEL_IDS, RepositoryKind};
+use shards::LAYOUTS;
 use streamed::Streamed;
 
 /// Bytes that may be in memory of a streamed model before they are read.
@@ -97,8 +99,8 @@ pub fn open_checked(
     check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
 ) -> Result<Opened> {
     let folder = home::expanded(id);
-    if folder.is_dir() {
-        return Ok(Opened { source: Arc::new(Folder::new(&folder)), revision: None });
+    if folder.is_dir() || gguf::is_gguf(&folder) {
+        return Ok(Opened { source: here(&folder)?, revision: None });
     }
     if folder.is_file() {
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
@@ -151,6 +153,27 @@ pub fn text_bytes(path: &str) -> Result<u64> {
 pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
     match Streamed::at(place) {
         Some(model) => Ok(Arc::new(model?)),
-        None => Ok(Arc::new(Folder::new(Path::new(place)))),
+        None => here(Path::new(place)),
     }
+}
+
+/// The files of a model in a folder of this machine, or in a GGUF file.
+///
+/// # Errors
+/// `unsupported` where a folder has several GGUF files, and no other weights.
+fn here(path: &Path) -> Result<Arc<dyn ByteSource>> {
+    let others = || LAYOUTS.iter().any(|layout| [layout.single, layout.index].iter().any(|name| is_there(path, name)));
+    let file = match gguf::is_gguf(path) {
+        true => Some(path.to_path_buf()),
+        false if others() => None,
+        false => gguf::in_folder(path)?,
+    };
+    Ok(match file {
+        Some(file) => Arc::new(gguf::Gguf::new(&file)),
+        None => Arc::new(Folder::new(path)),
+    })
+}
+
+fn is_there(folder: &Path, name: &str) -> bool {
+    folder.join(name).symlink_metadata().is_ok()
 }

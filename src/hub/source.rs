@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use safetensors::Dtype;
+
 use super::shards::nothing;
 use crate::error::{Error, Result};
 
@@ -25,6 +27,22 @@ pub struct SourceFile {
     pub bytes: u64,
     /// SHA-256 that the hub announces for the whole file, 64 hexadecimal digits.
     pub announced_sha256: Option<String>,
+}
+
+/// A tensor of a source that says itself which there are, in its only file.
+pub struct SourceTensor {
+    /// In the whole model.
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub begin: u64,
+    pub bytes: u64,
+}
+
+pub struct SourceTensors {
+    pub tensors: Vec<SourceTensor>,
+    /// Bytes at the beginning of the file that describe them.
+    pub header: u64,
 }
 
 /// Bytes `range` of the weight file with this index.
@@ -70,6 +88,14 @@ pub trait ByteSource: Send + Sync {
     /// Those, and `not_found` where there are no weights.
     fn files(&self) -> Result<&[SourceFile]> {
         self.weights()?.ok_or_else(|| nothing(&self.place()))
+    }
+
+    /// The tensors, where the source says itself which there are; none where its files are to be asked.
+    ///
+    /// # Errors
+    /// `corrupt` where the file is damaged, `unsupported` where it holds what is not read.
+    fn tensors(&self) -> Result<Option<&SourceTensors>> {
+        Ok(None)
     }
 
     /// Names of all files beside the weights, where they can be listed.

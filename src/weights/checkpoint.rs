@@ -85,6 +85,9 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads all headers; config.json and what else is small is hashed with them.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        if let Some(tensors) = source.tensors()? {
+            return Self::of_source(source.clone(), tensors);
+        }
         if torch::holds(&*source)? {
             let described = torch::read(&source)?;
             let mut checkpoint = Self::beside(source, &hub::PYTORCH)?;
@@ -103,6 +106,19 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Of a source that says itself which tensors there are, all of it in one file.
+    fn of_source(source: Arc<dyn ByteSource>, tensors: &hub::SourceTensors) -> Result<Self> {
+        let mut checkpoint = Self::empty(source.clone(), Vec::new());
+        for hub::SourceTensor { name, dtype, shape, begin, bytes } in &tensors.tensors {
+            let (name, shape) = (name.clone(), shape.clone());
+            checkpoint.add(Entry { name, file: 0, dtype: *dtype, shape, strides: None, begin: *begin, bytes: *bytes });
+        }
+        let mut header = vec![0; tensors.header as usize];
+        source.read(0, 0, &mut header)?;
+        checkpoint.add_hash(0, || header)?;
+        Ok(checkpoint)
+    }
+
     /// A checkpoint without tensors so far: what lies beside its files.
     fn beside(source: Arc<dyn ByteSource>, layout: &hub::Layout) -> Result<Self> {
         let indexed = !matches!(source.files()?, [file] if file.name == layout.single);
@@ -114,7 +130,11 @@ impl Checkpoint {
                 hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
-        Ok(Self {
+        Ok(Self::empty(source, hashes))
+    }
+
+    fn empty(source: Arc<dyn ByteSource>, hashes: Vec<FileHash>) -> Self {
+        Self {
             place: source.place(),
             hashes,
             notes: source.note().map(str::to_string).into_iter().collect(),
@@ -123,7 +143,7 @@ impl Checkpoint {
             repeated: (0, String::new()),
             bytes_read: AtomicU64::new(0),
             source,
-        })
+        }
     }
 
     fn note_repeated(&mut self) {
@@ -342,7 +362,9 @@ impl Checkpoint {
 
     /// Where a tensor lives, for messages: folder and file.
     pub fn place(&self, entry: &Entry) -> String {
-        format!("{}/{}", self.place, self.file_name(entry))
+        let name = self.file_name(entry);
+        // The place of a file that is a model by itself is that file.
+        if self.place.ends_with(name) { self.place.clone() } else { format!("{}/{name}", self.place) }
     }
 
     /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.

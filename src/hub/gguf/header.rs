@@ -1,0 +1,267 @@
+//! What a GGUF file says of itself: metadata, and where its tensors are. Nothing that it says of counts and lengths is believed further
+//! than the file goes, and none of them makes this program use more memory than a header may have bytes.
+//!
+//! Facts: the specification of GGUF among the documents of ggml. Numbers are little endian.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::formats::ggml::Type;
+use crate::hub::source::ByteSource;
+use crate::outside::shown;
+
+/// What a file begins with.
+pub const MAGIC: &[u8] = b"GGUF";
+
+/// Bytes of a header: vocabularies of the largest models have a tenth of it.
+const MAX_HEADER: u64 = 128 << 20;
+/// Entries of metadata, values in all of its arrays together, tensors, and bytes of a name.
+const MAX_ENTRIES: u64 = 1 << 14;
+const MAX_VALUES: u64 = 1 << 22;
+const MAX_TENSORS: u64 = 1 << 16;
+const MAX_NAME: u64 = 1024;
+/// Dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 4;
+/// Bytes to a multiple of which tensors begin, where the file does not say.
+const ALIGNMENT: u64 = 32;
+const MAX_ALIGNMENT: u64 = 1 << 16;
+/// Bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+
+const AGAIN: &str = "the file is damaged or incomplete; download it again";
+pub const ELSEWHERE: &str =
+    "use the model that the file was made from, in safetensors; docs/quantised.md lists what is read of GGUF";
+
+/// A tensor as the file has it.
+pub struct Tensor {
+    pub name: String,
+    /// The rows' length last, as everywhere else.
+    pub shape: Vec<usize>,
+    pub kind: &'static Type,
+    /// In the file.
+    pub begin: u64,
+    pub bytes: u64,
+}
+
+pub struct Header {
+    pub metadata: HashMap<String, Value>,
+    pub tensors: Vec<Tensor>,
+    /// Bytes before the data of tensors.
+    pub bytes: u64,
+}
+
+/// Names the file in messages.
+pub fn damaged(place: &str, what: impl std::fmt::Display) -> Error {
+    Error::corrupt(format!("reading {place}: {what}")).hint(AGAIN)
+}
+
+pub fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
+    Error::unsupported(format!("reading {place}: {what}")).hint(ELSEWHERE)
+}
+
+/// Bytes of the file one after the other.
+struct Input<'a> {
+    place: String,
+    source: &'a dyn ByteSource,
+    bytes: u64,
+    /// What was read, from the beginning of the file on.
+    data: Vec<u8>,
+    at: usize,
+    /// Values in arrays so far.
+    values: u64,
+}
+
+/// The header of the only file of a source.
+///
+/// # Errors
+/// `corrupt` where it is damaged, `unsupported` where it is of a version or has a type that is not read.
+pub fn read(source: &dyn ByteSource) -> Result<Header> {
+    let bytes = source.files()?[0].bytes;
+    let mut input = Input { place: source.place(), source, bytes, data: Vec::new(), at: 0, values: 0 };
+    input.header()
+}
+
+impl Input<'_> {
+    fn damaged<T>(&self, what: impl std::fmt::Display) -> Result<T> {
+        Err(damaged(&self.place, what))
+    }
+
+    fn take(&mut self, count: u64) -> Result<&[u8]> {
+        let end = (self.at as u64).saturating_add(count);
+        if end > self.bytes {
+            let file = self.bytes;
+            return self.damaged(format!("it ends within its header: more than its {file} bytes are needed"));
+        }
+        if end > MAX_HEADER {
+            return self.damaged(format!("its header is longer than the {} MB of any model", MAX_HEADER >> 20));
+        }
+        while (self.data.len() as u64) < end {
+            let begin = self.data.len();
+            let piece = PIECE.min(self.bytes - begin as u64) as usize;
+            self.data.resize(begin + piece, 0);
+            self.source.read(0, begin as u64, &mut self.data[begin..])?;
+        }
+        let begin = std::mem::replace(&mut self.at, end as usize);
+        Ok(&self.data[begin..end as usize])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.take(N as u64)?.try_into().expect("as many bytes as were taken"))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Result<String> {
+        let length = self.u64()?;
+        // Tokens of some vocabularies are no UTF-8; nothing is computed from those.
+        Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
+    }
+
+    fn name(&mut self) -> Result<String> {
+        let name = self.text()?;
+        if name.len() as u64 > MAX_NAME {
+            return self.damaged(format!("a name in it has {} bytes", name.len()));
+        }
+        Ok(name)
+    }
+
+    fn header(&mut self) -> Result<Header> {
+        if self.take(4)? != MAGIC {
+            return self.damaged("it does not begin as a GGUF file");
+        }
+        match self.u32()? {
+            2 | 3 => {}
+            version if version.swap_bytes() < 1 << 16 => {
+                return Err(unsupported(&self.place, "a GGUF file whose numbers are big endian"));
+            }
+            version => {
+                return Err(unsupported(&self.place, format!("version {version} of GGUF; versions 2 and 3 are read")));
+            }
+        }
+        let (tensors, entries) = (self.u64()?, self.u64()?);
+        if tensors > MAX_TENSORS || entries > MAX_ENTRIES {
+            return self
+                .damaged(format!("{tensors} tensors and {entries} entries of metadata are more than models have"));
+        }
+        let mut metadata = HashMap::new();
+        for _ in 0..entries {
+            let key = self.name()?;
+            let kind = self.u32()?;
+            let value = self.value(kind)?;
+            if metadata.insert(key.clone(), value).is_some() {
+                return self.damaged(format!("`{}` is in its metadata twice", shown(&key)));
+            }
+        }
+        let alignment = metadata.get("general.alignment").map_or(Some(ALIGNMENT), Value::as_u64);
+        let Some(alignment) = alignment.filter(|bytes| bytes.is_power_of_two() && *bytes <= MAX_ALIGNMENT) else {
+            return self.damaged("`general.alignment` in it is no power of two, or larger than any");
+        };
+        let mut found = Vec::new();
+        for _ in 0..tensors {
+            found.push(self.tensor(alignment)?);
+        }
+        let begin = (self.at as u64).next_multiple_of(alignment);
+        self.placed(&mut found, begin)?;
+        Ok(Header { metadata, tensors: found, bytes: begin.min(self.bytes) })
+    }
+
+    fn value(&mut self, kind: u32) -> Result<Value> {
+        Ok(match kind {
+            0 => self.array::<1>()?[0].into(),
+            1 => i8::from_le_bytes(self.array()?).into(),
+            2 => u16::from_le_bytes(self.array()?).into(),
+            3 => i16::from_le_bytes(self.array()?).into(),
+            4 => self.u32()?.into(),
+            5 => i32::from_le_bytes(self.array()?).into(),
+            6 => shortest(f32::from_le_bytes(self.array()?)),
+            7 => (self.array::<1>()?[0] != 0).into(),
+            8 => self.text()?.into(),
+            9 => {
+                let (kind, count) = (self.u32()?, self.u64()?);
+                if kind == 9 {
+                    return self.damaged("its metadata has lists of lists, which no model needs");
+                }
+                self.values = self.values.saturating_add(count);
+                if self.values > MAX_VALUES {
+                    return self.damaged(format!("lists in its metadata have more than {MAX_VALUES} values"));
+                }
+                let mut list = Vec::new();
+                for _ in 0..count {
+                    list.push(self.value(kind)?);
+                }
+                Value::Array(list)
+            }
+            10 => self.u64()?.into(),
+            11 => i64::from_le_bytes(self.array()?).into(),
+            12 => f64::from_le_bytes(self.array()?).into(),
+            _ => return self.damaged(format!("its metadata has a value of a type {kind} that does not exist")),
+        })
+    }
+
+    /// A tensor with its offset behind the header.
+    fn tensor(&mut self, alignment: u64) -> Result<Tensor> {
+        let name = self.name()?;
+        let told = shown(&name);
+        let dimensions = self.u32()? as usize;
+        if dimensions == 0 || dimensions > MAX_DIMENSIONS {
+            return self.damaged(format!("tensor `{told}` in it has {dimensions} dimensions"));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            shape.insert(0, self.u64()?);
+        }
+        let number = self.u32()?;
+        let begin = self.u64()?;
+        let Some(kind) = Type::of(number) else {
+            let what = format!("tensor `{told}` in it is of ggml's type {number}, which is not read");
+            return Err(unsupported(&self.place, what));
+        };
+        let elements = shape.iter().try_fold(1u64, |all, size| all.checked_mul(*size));
+        let columns = kind.columns as u64;
+        let whole = shape.last().is_some_and(|row| row % columns == 0);
+        let bytes = elements.filter(|_| whole).and_then(|all| (all / columns).checked_mul(kind.bytes as u64));
+        let Some(bytes) = bytes.filter(|bytes| *bytes <= self.bytes) else {
+            return self.damaged(format!("tensor `{told}` in it has sizes that no {} of this file has", kind.name));
+        };
+        if begin % alignment != 0 {
+            return self.damaged(format!("tensor `{told}` in it does not begin at a multiple of {alignment} bytes"));
+        }
+        let shape = shape.into_iter().map(|size| size as usize).collect();
+        Ok(Tensor { name, shape, kind, begin, bytes })
+    }
+
+    /// The tensors at their places in the file.
+    fn placed(&self, tensors: &mut [Tensor], data: u64) -> Result<()> {
+        let mut names = HashSet::new();
+        for tensor in &mut *tensors {
+            let told = shown(&tensor.name);
+            if !names.insert(tensor.name.clone()) {
+                return self.damaged(format!("tensor `{told}` is in it twice"));
+            }
+            let end = tensor.begin.checked_add(data).and_then(|begin| begin.checked_add(tensor.bytes));
+            if end.is_none_or(|end| end > self.bytes) {
+                return self.damaged(format!("tensor `{told}` in it ends behind the {} bytes of the file", self.bytes));
+            }
+            tensor.begin += data;
+        }
+        let mut places: Vec<(u64, u64)> = tensors.iter().map(|t| (t.begin, t.begin + t.bytes)).collect();
+        places.sort_unstable();
+        match places.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+            true => self.damaged("tensors in it overlap"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A number in f32 as the decimal that it stands for: 1e-5 and not 0.000009999999747378752.
+fn shortest(number: f32) -> Value {
+    format!("{number:e}").parse::<f64>().ok().map_or(Value::Null, Value::from)
+}
