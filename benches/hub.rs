@@ -4,6 +4,8 @@
 //! Link use is the bytes that were sent, divided by what the link could have carried while the analysis ran.
 //! Arguments: megabytes per second (200), sequences of 512 tokens (4).
 
+// What modules of a test show to each other is public to nobody else.
+#![allow(unreachable_pub)]
 #![allow(dead_code)]
 
 #[path = "../tests/checkpoint.rs"]

@@ -39,6 +39,7 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
             num_experts_per_tok: 0,
             parameters: 0,
             active_parameters: 0,
+            weights_stored_as: Vec::new(),
             weight_bytes: 0,
             dtype: ComputeDtype::F32,
             device: "cpu".into(),

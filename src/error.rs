@@ -1,18 +1,18 @@
-//! The one error type of the program: what went wrong, what kind of thing it is, what to do next.
+//! The error type of the whole program.
 //!
-//! A `kind` is for scripts that handle errors, the `message` names verb, object and place, the `hint` says what to do.
-//! Printing happens in `cli` only.
+//! The `kind` is for scripts that handle errors, the `message` names verb, object and place, and
+//! the `hint` tells the user what to do. Only `cli` prints errors.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Characters of a message.
+/// The greatest number of characters of a message.
 const LONGEST_MESSAGE: usize = 4000;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a script may want to tell apart; see `Kind::name` for the spelling in scripts.
+/// The kinds of errors that scripts can distinguish. `Kind::name` gives their spelling in scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// An argument or option makes no sense.
@@ -115,8 +115,8 @@ impl Error {
         Self { kind, message: bounded(message.into()), hint: None }
     }
 
-    /// Memory was short.
-    pub fn is_full(&self) -> bool {
+    /// Returns whether memory was exhausted.
+    pub fn is_oom(&self) -> bool {
         self.kind == Kind::Oom
     }
 
@@ -136,7 +136,7 @@ impl Error {
         Self::new(Kind::Unsupported, message)
     }
 
-    /// A fault of the program, whatever it was given.
+    /// A fault of the program itself, whatever its input.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Kind::Internal, message)
             .hint("this is a fault of the program: please report it, with the script and the model")
@@ -146,7 +146,7 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted")
     }
 
-    /// An operating-system error while doing `what` ("reading FILE", "writing FILE").
+    /// An operating-system error during the operation `what` ("reading FILE", "writing FILE").
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => Kind::NotFound,
@@ -167,14 +167,16 @@ impl Error {
         self
     }
 
-    /// Adds where it happened, outermost first: "loading model X: reading Y: …".
+    /// Prefixes the message with the place of the error, so that the outermost is first: "loading
+    /// model X: reading Y: …".
     pub fn context(mut self, place: impl fmt::Display) -> Self {
         self.message = bounded(format!("{place}: {}", self.message));
         self
     }
 }
 
-/// Ends a function with an error that is a fault of the program, in the words of `format!`.
+/// Returns from a function with an error that is a fault of the program. The arguments are those of
+/// `format!`.
 macro_rules! fault {
     ($($message:tt)*) => {
         return Err($crate::error::Error::internal(format!($($message)*)))
@@ -182,7 +184,7 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
-/// A message as it may be shown: whatever name or word of others it quotes, it stays readable.
+/// Shortens a message that is too long because of the names that it quotes.
 fn bounded(mut message: String) -> String {
     if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
         message.truncate(end);

@@ -1,9 +1,10 @@
-//! The user who runs this program, and `~` in paths that they write. A shell expands it in a word of its own, but neither in a script nor behind `--flag=`.
+//! The user who runs this program, and `~` in paths. A shell expands `~` at the beginning of a
+//! word, but neither in a script nor after `--flag=`.
 
 use std::path::{Path, PathBuf};
 
-/// The path with a leading `~` or `~/` replaced by the user's home folder; any other path as it is. A file of the project that
-/// is called `~` is `./~`.
+/// Replaces a leading `~` or `~/` by the user's home folder. Any other path is returned unchanged.
+/// A file of the project that is called `~` is `./~`.
 pub fn expanded(path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     match (path.strip_prefix("~"), std::env::home_dir()) {
@@ -13,9 +14,9 @@ pub fn expanded(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The number of the user who runs this program.
+/// Returns the id of the user who runs this program.
 pub fn own_user() -> u32 {
-    // SAFETY: it only tells, and cannot fail.
+    // SAFETY: the call has no effect and cannot fail.
     unsafe { libc::geteuid() }
 }
 

@@ -1,4 +1,5 @@
-//! `outlier` measures outlier features in large language models, scripted in Rhai. See ARCHITECTURE.md.
+//! `outlier` measures outlier features in large language models, scripted in Rhai. See
+//! ARCHITECTURE.md.
 
 pub mod cli;
 pub mod cuda;

@@ -1,4 +1,4 @@
-//! Parses the command line and starts what it names; everything else is in the library.
+//! Parses the command line and runs the command. All other code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! What comes from outside: files of which only regular ones are opened and no more is read than they may need, libraries
-//! that may panic on them, and words of theirs in messages.
+//! Handles input that may be malformed or malicious: opens regular files only and limits their
+//! size, catches panics of libraries that parse them, and shortens quotations in messages.
 
 pub mod json;
 pub mod safetensors;
@@ -14,20 +14,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
+use crate::error::Error;
 use crate::plain::plain;
 
-/// Characters of a foreign text that a message shows: enough to recognise a mistake, too few to carry a file away.
+/// The greatest number of characters that a message quotes from a file or a service: enough to
+/// recognise a mistake, too few to disclose a file.
 const SHOWN: usize = 40;
-/// Characters of what a library says about a file.
+/// The greatest number of characters of a library's message about a file.
 const SAID: usize = 160;
 
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// Those of the system; and a folder, a pipe or a device is refused, for it would block or never end.
+/// Those of the system. A folder, a pipe or a device is refused, since reading it would block or
+/// never end.
 pub fn open(path: &Path) -> io::Result<File> {
     regular(&path.metadata()?)?;
-    // What stands there can have been replaced since: opening a pipe would wait for a writer.
+    // The file may have been replaced since it was checked, and opening a pipe would wait for a
+    // writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     regular(&file.metadata()?)?;
     Ok(file)
@@ -41,10 +45,10 @@ fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
     }
 }
 
-/// The bytes of a regular file, of at most `limit`.
+/// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As `open`, and for a larger file.
+/// Those of `open`, and one for a larger file.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let too_large = || {
@@ -55,26 +59,48 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if bytes > limit {
         return Err(too_large());
     }
-    // It may grow while it is read.
+    // The file may grow while it is read.
     let mut data = Vec::with_capacity(bytes as usize);
     file.take(limit + 1).read_to_end(&mut data)?;
     if data.len() as u64 > limit { Err(too_large()) } else { Ok(data) }
 }
 
+/// The error of a file that could not be opened or read: what the system says, and what to do about
+/// it. `otherwise` is the hint where nothing of the name is there, and where the system has a
+/// reason of another kind.
+pub fn unreadable(path: &Path, error: &io::Error, otherwise: &str) -> Error {
+    let target = || path.read_link().ok().map(|target| plain(&target.display().to_string(), 200));
+    let loops = error.raw_os_error() == Some(libc::ELOOP);
+    let hint = match (error.kind(), target()) {
+        (ErrorKind::PermissionDenied, _) => {
+            "it is there, but this user may not read it: `chmod u+r FILE`, and `chmod u+x` for its folders, or ask its owner".into()
+        }
+        (ErrorKind::IsADirectory, _) => "a folder has the name of the file: name or put the file itself there".into(),
+        (ErrorKind::InvalidInput, _) => "what is read must be a regular file: write it to one first".into(),
+        _ if loops => "links lead back to themselves: put the file itself in their place".into(),
+        (ErrorKind::NotFound, Some(target)) => {
+            format!("it is a link to {target}, where nothing is: fetch the file again, or correct the link")
+        }
+        _ => otherwise.to_string(),
+    };
+    Error::io(format!("reading {}", path.display()), error).hint(hint)
+}
+
 /// The first bytes of a regular file, `limit` of them at most.
 ///
 /// # Errors
-/// As `open`.
+/// Those of `open`.
 pub fn beginning(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut data = Vec::new();
     open(path)?.take(limit).read_to_end(&mut data)?;
     Ok(data)
 }
 
-/// What text files of some programs begin with. It marks the encoding, UTF-8, and is no part of the text.
+/// The byte order mark with which some programs begin text files in UTF-8. It is no part of the
+/// text.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes of a text without a byte order mark in front.
+/// Removes a leading byte order mark from a text.
 pub fn without_bom(mut text: Vec<u8>) -> Vec<u8> {
     if text.starts_with(BOM) {
         text.drain(..BOM.len());
@@ -83,11 +109,12 @@ pub fn without_bom(mut text: Vec<u8>) -> Vec<u8> {
 }
 
 thread_local! {
-    /// Whether a panic of this thread is caught by `guarded`, which tells of it in its own way.
+    /// Whether a panic of this thread is caught by `guarded`, which reports it as an error.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls a library on data from outside. Where it panics, nothing is printed, and what it said is the error.
+/// Calls a library on untrusted data. If it panics, nothing is printed, and the panic's message is
+/// the error.
 pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -107,12 +134,27 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// A text of somebody else's, short and on one line.
+/// Shortens a quoted text and puts it on one line.
 pub fn shown(text: &str) -> String {
     plain(text, SHOWN)
 }
 
-/// What a library says about a file: of what it quotes, only the beginning.
+/// Shortens a library's message about a file, which may quote the file, and puts it on one line.
 pub fn complaint(said: impl ToString) -> String {
     plain(&said.to_string(), SAID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_not_called_missing() {
+        let told = |kind: ErrorKind| unreadable(Path::new("a/b"), &kind.into(), "fetch it");
+        let denied = told(ErrorKind::PermissionDenied);
+        assert!(denied.message.starts_with("reading a/b: permission denied"), "{}", denied.message);
+        assert!(denied.hint.is_some_and(|hint| hint.contains("this user may not read it")));
+        assert_eq!(told(ErrorKind::NotFound).hint.as_deref(), Some("fetch it"));
+        assert_eq!(told(ErrorKind::Interrupted).hint.as_deref(), Some("fetch it"));
+    }
 }

@@ -1,10 +1,12 @@
-//! Text from outside as it may be shown: machines, hubs, files and scripts decide what is in it, and a terminal takes some
-//! characters as orders. Whatever goes to a terminal, a log or a message passes one of these functions.
+//! Makes untrusted text safe to print. Text from machines, hubs, files and scripts may contain
+//! control characters that a terminal obeys. All text for a terminal, a log or a message passes one
+//! of these functions.
 
 use std::borrow::Cow;
 
-/// Characters that change how other text is shown: controls, which begin the sequences that terminals obey, and those that
-/// turn the direction of writing or end a line unseen.
+/// Returns whether a character changes how other text is displayed: control characters, which begin
+/// terminal escape sequences, and characters that change the direction of writing or break a line
+/// invisibly.
 fn is_order(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     turns || c.is_control()
@@ -19,18 +21,18 @@ fn without<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
     }
 }
 
-/// The text with line breaks and tabs as they are, and every other character that a terminal obeys written out: `\u{1b}`.
+/// Escapes every control character as `\u{1b}`, except line breaks and tabs.
 pub fn visible(text: &str) -> Cow<'_, str> {
     without(text, &['\n', '\t'])
 }
 
-/// The same in one line, for text that must not look like several: `\n`.
+/// Escapes line breaks and tabs as well, for text that must be one line.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     without(text, &['\t'])
 }
 
-/// For a part of a message: one line of the first `most` characters, in which breaks are spaces and what a terminal obeys is
-/// written out; `…` stands for what is left out.
+/// Shortens text for a part of a message: the first `most` characters on one line, in which line
+/// breaks are spaces and control characters are escaped. `…` replaces the rest.
 pub fn plain(text: &str, most: usize) -> String {
     let space = |c: char| if matches!(c, '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}') { ' ' } else { c };
     let rest = text.chars().nth(most).map(|_| '…');

@@ -1,21 +1,24 @@
-//! How long work tells what it does and is told to stop: a trait the lower floors call and the terminal implements.
+//! How long work reports its progress and is interrupted: a trait that the lower floors call and
+//! the terminal implements.
 //!
-//! Events are plain data, so that they can cross a wire as well as drive a progress bar.
+//! Events are plain data, so that they can be sent over a connection as well as drive a progress
+//! bar.
 
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// One thing worth showing. `done` and `total` count layers; in a transfer, where `tokens` is 0, bytes.
+/// One event of the work. `done` and `total` count layers, or bytes in a transfer, for which
+/// `tokens` is 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     Begin {
         what: String,
         total: u64,
     },
-    /// `bytes` read and `tokens` of one layer, and the time since the beginning by the clock of whoever does the work; 0 where that
-    /// is not told.
+    /// The `bytes` read and the `tokens` processed in one layer, and the time since the start,
+    /// measured where the work is done. The values are 0 if they are unknown.
     Step {
         done: u64,
         bytes: u64,
@@ -24,30 +27,32 @@ pub enum Event {
         seconds: f64,
     },
     End,
-    /// The work so far has been written to `path`, relative to the project where the work runs: `layer` layers are done.
+    /// A checkpoint has been written to `path`, relative to the project on the machine that works.
+    /// It holds the state after `layer` layers.
     Checkpoint {
         path: String,
         layer: u64,
     },
-    /// The work goes on where an earlier run was: `layer` layers were done.
+    /// The work continues from a checkpoint, after `layer` layers.
     Resumed {
         path: String,
         layer: u64,
     },
-    /// Something the user should know although the work goes on.
+    /// A problem that the user should know of although the work goes on.
     Warning(String),
-    /// What the user should know of the model at hand: the same is shown once in a run, however often it is told.
+    /// A remark about the model. The same remark is printed once in a run.
     Note(String),
 }
 
 pub trait Progress: Send + Sync {
     fn event(&self, event: Event);
 
-    /// True once the user has asked to stop; work stops at its next safe point with `Error::interrupted`.
+    /// Returns true once the user has asked to stop. The work then stops at its next safe point
+    /// with `Error::interrupted`.
     fn interrupted(&self) -> bool;
 }
 
-/// Shows nothing and is never interrupted: for tests and for work nobody watches.
+/// Reports nothing and is never interrupted: for tests and for work in the background.
 pub struct Silent;
 
 impl Progress for Silent {
@@ -58,17 +63,17 @@ impl Progress for Silent {
     }
 }
 
-/// The process-wide wish to stop, set by the signal handler.
+/// Whether the user has asked this process to stop. The signal handler sets it.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn interrupt_requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Between two looks at the wish to stop, while nothing is done.
+/// The interval between two checks for an interruption while nothing else is done.
 const DOZE: Duration = Duration::from_millis(50);
 
-/// Waits, and ends early when `stopped` is true.
+/// Sleeps for `time`, but returns early when `stopped` returns true.
 pub fn doze(time: Duration, stopped: impl Fn() -> bool) {
     let begin = Instant::now();
     while let Some(left) = time.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) {
@@ -79,15 +84,15 @@ pub fn doze(time: Duration, stopped: impl Fn() -> bool) {
     }
 }
 
-/// Where notes go for which no work's `Progress` is at hand.
+/// The function that prints notes of code that has no `Progress`.
 static NOTES: OnceLock<fn(&str)> = OnceLock::new();
 
-/// From now on notes are shown by this; before, and without it, they are not shown.
+/// Sets the function that prints notes. Without it, they are not printed.
 pub fn show_notes(show: fn(&str)) {
     let _ = NOTES.set(show);
 }
 
-/// Something the user should know, from a place that is told of nobody's progress: a line without control characters.
+/// Prints a note from code that has no `Progress`, on one line without control characters.
 pub fn note(text: &str) {
     if let Some(show) = NOTES.get() {
         show(text);

@@ -1,52 +1,161 @@
-//! What must not be seen: values that cannot be printed and that only `expose` gives out, where they come from and may go;
-//! and the names of files that hold such values.
+//! Secrets: values that cannot be printed and that only `expose` returns, their sources and
+//! permitted destinations, and the names of files that hold them.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Files and folders that hold keys, tokens or passwords by custom; all that begins with `.env` is one as well.
-const SECRET: &str = ".git .ssh .keys .gnupg .aws .azure .kube .docker .runpod .huggingface .netrc _netrc .npmrc .pypirc .pgpass \
-                      .my.cnf .vault-token .git-credentials .htpasswd authorized_keys credentials credentials.json \
-                      credentials.toml stored_tokens";
-/// What names of private keys end with.
-const KEY_ENDS: &[&str] = &[".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk"];
+/// Files and folders that hold keys, tokens, passwords or what was typed, by custom.
+const NAMES: &str = ".git .ssh .ssh2 .putty .keys .gnupg .gpg .password-store .pki .step .acme.sh keyrings keychains secring.gpg \
+    .aws .azure .gcloud .oci .ibmcloud .kube kubeconfig .docker .dockercfg .dockerconfigjson .terraform .terraform.d .terraformrc \
+    .ansible .chef .vagrant.d .databrickscfg .snowsql .runpod .huggingface .kaggle kaggle.json .boto .s3cfg .passwd-s3fs rclone.conf \
+    .config .netrc _netrc .npmrc .yarnrc .yarnrc.yml .pypirc .pip pip.conf .m2 .gem .bundle .composer .subversion auth.json nuget.config \
+    gradle.properties .pgpass pgpass.conf .my.cnf .mylogin.cnf .mysql_secret .vault-token .git-credentials .htpasswd .htdigest \
+    .smbcredentials .msmtprc .fetchmailrc .authinfo .mbsyncrc .offlineimaprc .muttrc .curlrc .wgetrc .vnc .xauthority .iceauthority \
+    .erlang.cookie .rhosts .shosts authorized_keys stored_tokens .mozilla .thunderbird logins.json key3.db key4.db cookies.txt \
+    cookies.sqlite .bitcoin .ethereum .electrum wallet.dat .viminfo .lesshst fish_history consolehost_history.txt history.sqlite \
+    htpasswd htdigest sftp-config.json sitemanager.xml wp-config.php";
+/// Files that are secret only in a folder of this name.
+const THERE: &[(&str, &str)] = &[
+    ("huggingface", "token"),
+    ("etc", "shadow"),
+    ("etc", "shadow-"),
+    ("etc", "gshadow"),
+    ("etc", "gshadow-"),
+    ("etc", "sudoers"),
+    ("gh", "hosts.yml"),
+    ("gcloud", "access_tokens.db"),
+];
+/// What names end with of keys, of stores of passwords, and of settings and states that hold them
+/// in the clear.
+const ENDS: &str = ".env .envrc .pem .key .p8 .p12 .pk8 .pfx .pkcs12 .jks .jceks .bcfks .keystore .keytab .keychain .keychain-db \
+    .kdb .kdbx .psafe3 .agilekeychain .opvault .1pux .ppk .ovpn .privkey .secret .secrets .token .passwd .password \
+    .credentials .netrc .pgpass .htpasswd .kubeconfig .tfstate .tfvars";
+/// What is put behind the name of a file when it is copied or edited, and when it is packed.
+const COPIES: &[&str] = &[".bak", ".backup", ".old", ".orig", ".save", ".saved", ".copy", ".tmp", ".swp", ".swo", "~"];
+const PACKED: &[&str] = &[".gz", ".zst", ".xz", ".bz2", ".zip", ".7z", ".tar", ".tgz"];
+/// The types of keys that ssh-keygen makes: its files are called so.
+const SSH_KEYS: &[&str] = &["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss"];
+/// Words that a file of one of them holds, with whatever ending.
+const WORDS: &[&str] = &["secret", "secrets", "password", "passwords", "passphrase", "rootkey"];
+/// Words that are one of these where a key or token follows: `api_key`, `access-token`. A key of
+/// answers is none.
+const OF_WHAT: &str = "access accesskey account api auth aws azure bearer bot deploy deployment encryption gcloud gcp gh github \
+    gitlab gpg hf huggingface jwt login master npm oauth openai anthropic personal pgp private pypi refresh rsa \
+    runpod sa secret session signing slack ssh ssl storage tls vault wandb";
+/// Endings of names of settings, beside none at all. What else a secret word stands in there is a
+/// list of secrets.
+const SETTINGS: &[&str] =
+    &["", "json", "yaml", "yml", "toml", "ini", "conf", "cfg", "config", "properties", "xml", "plist", "enc", "db"];
 
-/// Whether a part of `path` is a name that secrets have: such files are neither read into a script, nor sent to a machine,
-/// nor accepted from one. It judges the name only: of a link, ask for where it leads as well.
+/// Whether a part of `path` is a name that secrets have: such files are neither read into a script,
+/// nor sent to a machine, nor accepted from one. It judges the name only: of a link, ask for where
+/// it leads as well. A second name of the same file (a hard link) tells nothing of the first.
 pub fn secret_name(path: &Path) -> bool {
     let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
-    let is_secret = |part: &String| {
-        part.starts_with(".env")
-            || SECRET.split(' ').any(|name| name == part)
-            || part.starts_with("ssh_host_")
-            // As ssh-keygen calls its files: id_ed25519, id_rsa_work, id_work.pub.
-            || (part.starts_with("id_") && !part.trim_end_matches(".pub").contains('.'))
-            || KEY_ENDS.iter().any(|end| part.ends_with(end))
-    };
-    // Names that are secret only there: the hub's token, passwords of the system.
-    let there = |pair: &[String]| pair == ["huggingface", "token"] || pair == ["etc", "shadow"];
-    parts.iter().any(is_secret) || parts.windows(2).any(there)
+    let there = |pair: &[String]| THERE.iter().any(|(folder, file)| pair[0] == *folder && pair[1] == *file);
+    parts.iter().any(|part| is_secret(part)) || parts.windows(2).any(there)
 }
 
-/// Whether a part of `path` is the program's list of rented machines, or would be taken for what belongs to it.
+/// Whether secrets are called so, or were before somebody made a copy.
+fn is_secret(part: &str) -> bool {
+    let is_packed = PACKED.iter().any(|packed| part.ends_with(packed));
+    [part, original(part)].into_iter().any(|name| {
+        // An editor hides a file that it has open: ".kubeconfig.swp".
+        let bare = name.trim_start_matches('.');
+        NAMES.split_ascii_whitespace().any(|known| known == name || known == bare)
+            || ENDS.split_ascii_whitespace().any(|end| name.ends_with(end))
+            || name.starts_with(".env")
+            || [".env.", ".pem.", ".tfstate.", ".tfvars."].iter().any(|within| name.contains(within))
+            || name.starts_with('.') && (name.contains("history") || name.contains("histfile"))
+            || is_key_of_ssh(bare, is_packed)
+            || is_called_secret(name)
+    })
+}
+
+/// A name without what copying, packing and editing put around it.
+fn original(name: &str) -> &str {
+    let mut name = name.trim_matches('#');
+    loop {
+        let numbered = name.rsplit_once('.').filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
+        let shorter =
+            COPIES.iter().chain(PACKED).find_map(|copy| name.strip_suffix(copy)).or(numbered.map(|(name, _)| name));
+        match shorter {
+            Some(shorter) if !shorter.is_empty() => name = shorter,
+            _ => return name,
+        }
+    }
+}
+
+/// As ssh and ssh-keygen call keys: id_ed25519, id_rsa_work, id_rsa.txt, id_work.pub,
+/// ssh_host_rsa_key.
+fn is_key_of_ssh(name: &str, is_packed: bool) -> bool {
+    let typed = |key: &str| name.strip_prefix(key).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()));
+    let other = name.starts_with("id_") && !is_packed && !name.trim_end_matches(".pub").contains('.');
+    other || SSH_KEYS.iter().any(|key| typed(key)) || name.starts_with("ssh_host_")
+}
+
+/// Whether the words of a name say that it is a secret, or a list of secrets: `secrets.json`,
+/// `deploy_key`, `prod-credentials.yml`, `service-account-1a2b.json`. Texts that tell of secrets
+/// (`secrets_of_the_sea.txt`), tokens of a model (`tokens.txt`) and keys of a table
+/// (`key_results.csv`) are none.
+fn is_called_secret(name: &str) -> bool {
+    let (hidden, name) = (name.starts_with('.'), name.trim_start_matches('.'));
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+    let words: Vec<&str> = stem.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let (Some(first), Some(last)) = (words.first(), words.last()) else { return false };
+    let is_settings = SETTINGS.contains(&ending);
+    let is_what = |word: &str| OF_WHAT.split_ascii_whitespace().any(|what| what == word);
+    let singular = |word: &str| word.strip_suffix('s').unwrap_or(word).to_string();
+    // Several tokens of a program are more likely those of a text.
+    let is_many =
+        |what: &str| ["access", "api", "auth", "bearer", "oauth", "personal", "refresh", "secret"].contains(&what);
+    let is_pair = |pair: &[&str]| match pair[1] {
+        "key" | "keys" | "token" => is_what(pair[0]),
+        "tokens" => is_many(pair[0]),
+        _ => false,
+    };
+    let is_word = |word: &&str| WORDS.contains(word) || word.starts_with("credential");
+    // Both in one word: apikey, accessTokens.
+    let is_glued = |word: &&str| {
+        let word = singular(word);
+        ["key", "token"].iter().filter_map(|end| word.strip_suffix(end)).any(is_what)
+    };
+    let joined = words.join("_");
+    first.starts_with("credential")
+        || words.len() == 1 && WORDS.contains(first)
+        || is_settings && !ending.is_empty() && words.iter().any(is_word)
+        || ending.is_empty() && is_word(last)
+        || ending == "txt" && is_word(last) && !last.starts_with("secret")
+        || words.windows(2).any(is_pair)
+        || words.iter().any(is_glued)
+        || ["service_account", "serviceaccount", "adminsdk", "vault_pass"].iter().any(|what| joined.contains(what))
+            && (is_settings || ending == "txt")
+        || ending.is_empty() && words.len() > 1 && *last == "key"
+        || words.len() == 1
+            && ["key", "token"].contains(first)
+            && (hidden || is_settings && !ending.is_empty() || ["txt", "pickle"].contains(&ending))
+}
+
+/// Returns whether a component of `path` is the ledger of rented machines, or looks like one of the
+/// files that belong to it.
 pub fn ledger_name(path: &Path) -> bool {
     path.iter().any(|part| part.to_string_lossy().to_lowercase().starts_with("gpus.sqlite"))
 }
 
-/// An API key or access token. Not serialisable; `Debug` shows nothing of it.
+/// An API key or access token. It cannot be serialised, and `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// None when nothing but blanks is given.
+    /// Returns None for a blank text.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.to_string()))
     }
 
-    /// The value itself, for the header or the stream it belongs in and nowhere else.
+    /// Returns the value itself. It may be used only in the header or stream that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -58,17 +167,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a file of the user's says, by the names of variables. Kept here and not in the environment: programs that are started
-/// do not inherit it, and threads that read the environment meanwhile are not disturbed.
+/// The variables of the user's `.env` file. They are kept here and not in the environment, so that
+/// child processes do not inherit them and threads that read the environment at the same time are
+/// not disturbed.
 static KEPT: OnceLock<Vec<(String, Secret)>> = OnceLock::new();
 
-/// From now on `named` finds these where the environment has nothing of the name. Only the first call counts.
+/// Makes `named` fall back on these secrets if the environment has no variable of the name. Only
+/// the first call has an effect.
 pub fn keep(secrets: Vec<(String, Secret)>) {
     let _ = KEPT.set(secrets);
 }
 
-/// The secret that a variable of the environment holds, or else the kept one of that name. A variable that is set to nothing
-/// hides the kept one.
+/// Returns the secret in an environment variable, or else the kept one of that name. An empty
+/// variable hides the kept one.
 pub fn named(variable: &str) -> Option<Secret> {
     match std::env::var_os(variable) {
         Some(value) => Secret::new(value.to_str()?),
@@ -76,7 +187,7 @@ pub fn named(variable: &str) -> Option<Secret> {
     }
 }
 
-/// Whether a secret may be sent to this address: over https, or to this computer itself.
+/// Returns whether a secret may be sent to this address: over https, or to this computer itself.
 pub fn may_travel(address: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(address) else { return false };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
@@ -109,28 +220,34 @@ mod tests {
 
     #[test]
     fn names_of_secrets_are_known() {
-        for name in [
-            ".env",
-            "sub/.env",
-            "a/.env.local/b",
-            ".ENV",
-            ".git/config",
-            "keys/id_ed25519",
-            "a/id_rsa.pub",
-            "a.pem",
-            "B.PEM",
-            "results/.keys/3f",
-            "~/.cache/huggingface/token",
-            "/etc/shadow",
-            ".ssh",
-            "./.ssh/known_hosts",
-            "server.key",
-        ] {
+        let secret = ".env sub/.env a/.env.local/b .ENV prod.env docker.env .envrc prod.env.local .env.bak \
+            .git/config .git-credentials .netrc .npmrc .pypirc .pgpass .my.cnf .htpasswd site.htpasswd .s3cfg .boto \
+            keys/id_ed25519 a/id_rsa.pub id_rsa.bak id_rsa.txt ID_RSA.OLD id_ed25519_work.gz id_work id_work.pub .id_rsa.swp #id_rsa# id_rsa~ \
+            id_rsa-cert.pub ssh_host_rsa_key /etc/ssh/ssh_host_ed25519_key.pub .ssh ./.ssh/known_hosts \
+            a.pem B.PEM server.key server.key.1 a.p12 a.pfx a.jks a.kdbx a.ppk server.pem.gz apns.p8 http.keytab office.ovpn \
+            deploy_key deploy-key deploy_key.txt my_key api_key.txt apikey openai-api-key.json private_key.asc user_accessKeys.csv rootkey.csv \
+            results/.keys/3f ~/.cache/huggingface/token hf_token hf_token.txt api_tokens.json .token token.json access_tokens.db github-token.txt \
+            /etc/shadow /etc/shadow- passwords.txt wifi-password.ini \
+            secrets.json secrets.yaml secrets/prod .secrets.toml secrets.production.json client_secret_12.apps.json app-secrets.yml \
+            my_password.txt aws_credentials aws-credentials.txt db-passwords htpasswd server.pem.txt \
+            credentials credentials.csv credentials-prod.json .credentials.json application_default_credentials.json \
+            service-account.json service_account_prod.json my-service-account.json x-firebase-adminsdk-1a.json serviceAccountKey.json \
+            terraform.tfstate terraform.tfstate.backup prod.auto.tfvars prod.tfvars.json \
+            .bash_history .zsh_history .python_history .psql_history .bash_history.gz .history fish_history .viminfo \
+            .config/gh/hosts.yml gh/hosts.yml .docker/config.json .kube/config kubeconfig kaggle.json auth.json .aws/config wallet.dat";
+        for name in secret.split_ascii_whitespace() {
             assert!(secret_name(Path::new(name)), "{name}");
         }
-        for name in
-            ["scripts/identity.rhai", "results/x/config.json", "token", "models/a/tokenizer.json", "id_map.json", "env"]
-        {
+        let other = "scripts/identity.rhai results/x/config.json token models/a/tokenizer.json models/a/tokenizer_config.json id_map.json env \
+            tokens.txt tokens.json tokens.safetensors wiki.train.tokens special_tokens_map.json added_tokens.json num_tokens.csv \
+            secrets_of_the_sea.txt the_secret.txt secret_garden.txt environment.txt environment.yml envelope.txt gym_env.txt \
+            key_results.csv keys.txt keyboard.txt monkey.txt answer_key.txt answer_key.csv hf_tokens.json openai_tokens.csv foreign_keys.csv key.csv turkey turkey.txt \
+            history.txt history_of_rome.txt world_history prehistory.md passwordless.md password_policies.txt id_card.txt identity.txt \
+            accounts.csv /etc/passwd service_manual.txt state.json states.tf.txt hosts.yml config.json config shadow.txt shadows/a.txt \
+            results/a.7z data.tar.gz texts.zip model.safetensors.index.json .gitignore .gitattributes git.txt cookies.md \
+            tokens_per_key.csv pass_key.rs keynotes.txt credo.txt authors.json author.json docker.txt kubernetes.md \
+            train-00000-of-00001.parquet checkpoint-500/model.safetensors gpt2-medium.1 x.csv.1";
+        for name in other.split_ascii_whitespace() {
             assert!(!secret_name(Path::new(name)), "{name}");
         }
         for name in ["gpus.sqlite", "results/gpus.sqlite-journal", "results/GPUS.SQLITE/x", "gpus.sqlite_of_mine"] {

@@ -1,41 +1,44 @@
-//! "Did you mean …": the nearest of some known names to one that was not found.
+//! "Did you mean …": finds the known name that is nearest to an unknown one.
 
-/// Words further apart than this (0 to 1, Jaro-Winkler) are not offered.
+/// Words with a smaller Jaro-Winkler similarity (0 to 1) are not suggested.
 const NEAR: f64 = 0.75;
 
-/// Among many unrelated names only those so near are, and of short words only those that differ in little.
+/// Among many unrelated names this similarity is required, and short words may differ in few
+/// letters only.
 const CLOSE: f64 = 0.88;
-/// Longest word of which so little can be said by its likeness: "fp16" is as like "bf16" as a misspelling is.
+/// The greatest length of a word for which similarity is not enough: "fp16" is as similar to "bf16"
+/// as a misspelling is.
 const SHORT: usize = 6;
-/// Shortest word that is looked for inside of others.
+/// The least length of a word that is looked for within others.
 const LEAST_PART: usize = 3;
-/// Names that are offered at once.
+/// The greatest number of names that are suggested at once.
 const MOST_OFFERED: usize = 6;
 
-/// Nobody misspells longer words, and the time to compare two grows with the product of their lengths.
+/// Longer words are never compared, because the time grows with the product of two lengths.
 const LONGEST: usize = 64;
 
-/// The nearest known name, if one is near enough to be a likely misspelling.
+/// Returns the nearest known name, if it is near enough for a likely misspelling.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     within(NEAR, word, known)
 }
 
-/// The nearest of many names of which most have nothing to do with the word.
+/// Returns the nearest of many names that are mostly unrelated to the word.
 pub fn close<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     within(CLOSE, word, known)
 }
 
-/// Letters by which a misspelling differs from its word.
+/// The greatest edit distance of a misspelling.
 const SLIPS: usize = 2;
 
-/// The word that a name of few letters is a misspelling of: for names that all look alike. Of several that are as near, the first.
+/// Returns the known name of which a word of few letters is a misspelling, for names that are all
+/// similar. Of several equally near names it returns the first.
 pub fn misspelt<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.chars().nth(LONGEST).is_some() {
         return None;
     }
     let word = word.to_lowercase();
     let slips = known.into_iter().map(|name| (strsim::osa_distance(&word, &name.to_lowercase()), name));
-    // In a short word that many are another word.
+    // In a short word, so many edits lead to a different word.
     let likely = |(slips, name): &(usize, &str)| *slips <= SLIPS.min(name.len() / 3);
     slips.filter(likely).min_by_key(|(slips, _)| *slips).map(|(_, name)| name)
 }
@@ -47,7 +50,7 @@ fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) 
     }
     let word = word.to_lowercase();
     let length = word.chars().count();
-    // One slip in a word of up to five letters, two in one of six.
+    // One edit is accepted in a word of up to five letters, and two in one of six.
     let little = |name: &str| length > SHORT || strsim::osa_distance(&word, name) <= (length / 3).max(1);
     known
         .into_iter()
@@ -60,7 +63,8 @@ fn within<'a>(least: f64, word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// The names of which the word is a part: one or more of the words that `_` or `-` joins, or the beginning of the name.
+/// Returns the names that contain the word: as one or more of the parts that `_` or `-` joins, or
+/// as the beginning.
 pub fn containing<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain = |name: &str| name.trim_start_matches('-').to_lowercase().replace('-', "_");
     let word = plain(word);
@@ -74,7 +78,8 @@ pub fn containing<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> V
     known.into_iter().filter(|name| part(name)).collect()
 }
 
-/// "did you mean …?": the name that the word is part of or a misspelling of, or the names it may stand for.
+/// Returns "did you mean …?" with the name that contains the word or of which it is a misspelling,
+/// or with several such names.
 pub fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     let offered = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
@@ -87,14 +92,14 @@ pub fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -
     let near = nearest(word, known.clone());
     let parts = containing(word, known);
     match (parts.len(), near) {
-        // A slip of one or two letters is likelier than the beginning of something longer.
+        // A misspelling in one or two letters is likelier than the beginning of a longer name.
         (_, Some(near)) if strsim::osa_distance(word, near) <= 2 => Some(offered(&[near])),
         (1..=MOST_OFFERED, _) => Some(offered(&parts)),
         (_, near) => near.map(|near| offered(&[near])),
     }
 }
 
-/// A hint: what may have been meant, else all names.
+/// Returns a hint with the likely names, or else all names.
 pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match meant(word, known.clone()) {
         Some(meant) => meant,
@@ -113,7 +118,7 @@ mod tests {
         assert_eq!(super::nearest("magnitude_treshold", known), Some("magnitude_threshold"));
         assert_eq!(super::nearest("scop", known), Some("scope"));
         assert_eq!(super::nearest("zebra", known), None);
-        // Short words are alike without being meant.
+        // Short words are similar by chance.
         assert_eq!(super::nearest("fp16", ["f32", "bf16"]), None);
         assert_eq!(super::nearest("sum", ["some", "sin"]), None);
         assert_eq!(super::nearest("bf61", ["f32", "bf16"]), Some("bf16"));

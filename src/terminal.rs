@@ -1,9 +1,12 @@
-//! The one place that writes to stdout and stderr. Output that cannot be written never ends the work that it tells of.
+//! The only file that writes to stdout and stderr. A failure to write never ends the work that the
+//! output describes.
 //!
-//! A reader that has left (`| head -1`) is no failure: nothing is written to it any more. A stream that is full (`> disk`) is told
-//! once on stderr; what was said up to there stays, and `broken` makes the program end with an exit code of its own.
+//! A closed pipe (`| head -1`) is no failure: the stream is no longer written to. Any other failure
+//! (`> disk` when it is full) is reported once on stderr, and `broken` makes the program end with
+//! an exit code of its own.
 //!
-//! Machines, hubs, files and scripts decide what is in the text: what goes to stderr, or to a terminal, is made `visible` here.
+//! The text may come from machines, hubs, files and scripts. Control characters are therefore
+//! escaped by `visible` in all text for stderr and for terminals.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -15,17 +18,17 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 pub use crate::plain::{one_line, visible};
 use crate::words::in_lines;
 
-/// A stream and what became of it.
+/// A stream and its state.
 struct Stream {
     name: &'static str,
-    /// Nothing where it could not be opened, or where writing has failed.
+    /// None if the stream could not be opened, or if writing has failed.
     file: Option<File>,
-    /// What made writing fail, unless the reader has left.
+    /// The reason for which writing failed, unless the reader closed the pipe.
     broken: Option<String>,
 }
 
 static OUT: OnceLock<Mutex<Stream>> = OnceLock::new();
-/// Whether a file that tells of the work could not be written.
+/// Whether a file that describes the work, such as a log, could not be written.
 static LOST: AtomicBool = AtomicBool::new(false);
 static ERR: OnceLock<Mutex<Stream>> = OnceLock::new();
 
@@ -44,7 +47,7 @@ impl Stream {
         Self { name, file: fd.try_clone_to_owned().ok().map(File::from), broken: None }
     }
 
-    /// Writes all of it. What there is to tell about a failure, when it is the first one.
+    /// Writes all bytes. Returns the message about a failure, if this is the first one.
     fn write(&mut self, bytes: &[u8]) -> Option<String> {
         let outcome = write_all(self.file.as_mut()?, bytes);
         outcome.err().and_then(|error| self.failed(&error))
@@ -52,7 +55,7 @@ impl Stream {
 
     fn failed(&mut self, error: &std::io::Error) -> Option<String> {
         self.file = None;
-        // Whoever read has left, or was never there.
+        // The reader has closed the pipe, or the stream was never open.
         if error.kind() == ErrorKind::BrokenPipe || error.raw_os_error() == Some(libc::EBADF) {
             return None;
         }
@@ -67,7 +70,7 @@ fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => (),
-            // Somebody has made the stream one that does not wait.
+            // Another program has made the stream non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for(file),
             Err(error) => return Err(error),
         }
@@ -75,18 +78,19 @@ fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Until the stream takes more.
+/// Waits until the stream accepts more bytes.
 fn wait_for(file: &File) {
     let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry, which lives as long as the call.
+    // SAFETY: the array has one entry, which lives as long as the call.
     unsafe { libc::poll(&mut asked, 1, 1000) };
 }
 
-/// Characters of a line where a terminal does not say how many it has.
+/// The number of columns if a terminal does not report it.
 const USUAL_WIDTH: usize = 80;
 
-/// Whether the environment lets colours and bold letters be shown at a terminal. `NO_COLOR` and `CLICOLOR=0` forbid them, and a
-/// dumb terminal has none unless `CLICOLOR_FORCE` says so: <https://no-color.org>, <https://bixense.com/clicolors>.
+/// Returns whether the environment permits colours and bold letters on a terminal. `NO_COLOR` and
+/// `CLICOLOR=0` forbid them, and a dumb terminal has none unless `CLICOLOR_FORCE` is set:
+/// <https://no-color.org>, <https://bixense.com/clicolors>.
 pub fn may_colour() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if set("NO_COLOR").is_some() || set("CLICOLOR").is_some_and(|value| value == "0") {
@@ -95,23 +99,24 @@ pub fn may_colour() -> bool {
     !is_dumb() || set("CLICOLOR_FORCE").is_some_and(|value| value != "0")
 }
 
-/// A terminal that shows lines and cannot draw over them.
+/// Returns whether the terminal shows lines but cannot draw over them.
 pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|name| name == "dumb")
 }
 
-/// Characters of a line of stdout, where it is a terminal. A file or a pipe has no width.
+/// Returns the number of columns of stdout, if it is a terminal. A file or a pipe has no width.
 pub fn width() -> Option<usize> {
     width_of(std::io::stdout().as_raw_fd())
 }
 
-/// The same of stderr.
+/// Returns the same for stderr.
 pub fn note_width() -> Option<usize> {
     width_of(std::io::stderr().as_raw_fd())
 }
 
 fn width_of(fd: RawFd) -> Option<usize> {
-    // SAFETY: both calls read a descriptor that stays open as long as the program runs, and `size` is written whole or not at all.
+    // SAFETY: both calls read a descriptor that stays open while the program runs, and `size` is
+    // written completely or not at all.
     let (terminal, size) = unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
         (libc::isatty(fd) == 1, (libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) == 0).then_some(size.ws_col))
@@ -119,7 +124,8 @@ fn width_of(fd: RawFd) -> Option<usize> {
     terminal.then(|| size.filter(|columns| *columns > 0).map_or(USUAL_WIDTH, usize::from))
 }
 
-/// Writes text to stdout: as it is where it goes to a file or another program, so that it can be data.
+/// Writes text to stdout. Text for a file or another program is not changed, because it may be
+/// data.
 pub fn out(text: impl Display) {
     let text = text.to_string();
     let mut stream = stdout();
@@ -132,33 +138,33 @@ pub fn out(text: impl Display) {
     }
 }
 
-/// Writes text and the end of a line to stdout.
+/// Writes text and a line break to stdout.
 pub fn line(text: impl Display) {
     out(format!("{text}\n"));
 }
 
-/// Writes sentences to stdout: a terminal gets lines that are broken between words.
+/// Writes sentences to stdout. On a terminal, lines are broken between words.
 pub fn sentence(text: impl Display) {
     line(in_lines(&text.to_string(), width()));
 }
 
 /// Writes text to stderr.
 pub fn err(text: impl Display) {
-    // About stderr itself there is nowhere to tell.
+    // A failure of stderr itself cannot be reported.
     let _ = stderr().write(visible(&text.to_string()).as_bytes());
 }
 
-/// Writes text and the end of a line to stderr: a terminal gets lines that are broken between words.
+/// Writes text and a line break to stderr. On a terminal, lines are broken between words.
 pub fn note(text: impl Display) {
     err(format!("{}\n", for_stderr(&text.to_string())));
 }
 
-/// Text as `note` shows it.
+/// Formats text as `note` prints it.
 pub fn for_stderr(text: &str) -> String {
     in_lines(&visible(text), note_width())
 }
 
-/// For libraries that write to stdout (or else to stderr) themselves: what came of it.
+/// Handles the result of a library that writes to stdout or stderr by itself.
 pub fn came_of(to_stdout: bool, outcome: std::io::Result<()>) {
     let Err(error) = outcome else { return };
     match to_stdout {
@@ -170,13 +176,13 @@ pub fn came_of(to_stdout: bool, outcome: std::io::Result<()>) {
     }
 }
 
-/// Tells that `what`, a file that tells of the work as these streams do, could not be written. The work goes on.
+/// Reports that `what`, such as a log, could not be written. The work goes on.
 pub fn lost(what: impl Display, error: &std::io::Error) {
     LOST.store(true, Ordering::Relaxed);
     note(format!("error: writing to {what}: {error}; no more is written there, the work goes on"));
 }
 
-/// Whether something that was to be shown could not be written although somebody may be reading.
+/// Returns whether any output could not be written although somebody may be reading it.
 pub fn broken() -> bool {
     stdout().broken.is_some() || stderr().broken.is_some() || LOST.load(Ordering::Relaxed)
 }

@@ -1,5 +1,5 @@
-//! Threads when the system gives few or none (`ulimit -u`, a container's limit of processes): an error that says so, and no
-//! panic. The pool that computes has as many threads as are to be had.
+//! Threads on systems that allow few or none (`ulimit -u`, or a container's limit on processes): an
+//! error says so, and nothing panics. The thread pool gets as many threads as the system allows.
 
 use std::io;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 /// Starts a thread.
 ///
 /// # Errors
-/// That of the system, where it has none left.
+/// The system's error if it allows no more threads.
 pub fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     Builder::new().spawn(work)
 }
@@ -17,7 +17,7 @@ pub fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io
 /// Starts a thread that ends with `scope`.
 ///
 /// # Errors
-/// That of the system, where it has none left.
+/// The system's error if it allows no more threads.
 pub fn start_in<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -25,21 +25,22 @@ pub fn start_in<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work)
 }
 
-/// Checks that so many more threads can be started at once: for libraries that panic where they cannot.
+/// Checks that `count` more threads can be started at the same time. It is called before libraries
+/// that panic if they cannot.
 ///
 /// # Errors
-/// That of the system, where it has fewer left.
+/// The system's error if it allows fewer.
 pub fn spare(count: usize) -> io::Result<()> {
-    (0..count).map(|_| Held::start()).collect::<io::Result<Vec<Held>>>().map(drop)
+    (0..count).map(|_| ParkedThread::start()).collect::<io::Result<Vec<ParkedThread>>>().map(drop)
 }
 
-/// A thread that is there and does nothing until this is dropped.
-struct Held {
+/// A thread that sleeps until this value is dropped.
+struct ParkedThread {
     thread: Option<JoinHandle<()>>,
     end: Option<Sender<()>>,
 }
 
-impl Held {
+impl ParkedThread {
     fn start() -> io::Result<Self> {
         let (end, ended) = channel();
         let thread = Builder::new().spawn(move || {
@@ -49,18 +50,18 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ParkedThread {
     fn drop(&mut self) {
         drop(self.end.take());
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Sees to it that the pool that computes is there, before the first work in it: it would panic where it cannot start all of
-/// its threads. With fewer than there are processors the numbers are the same, later.
+/// Starts the global thread pool before its first use, because the pool panics if it cannot start
+/// all of its threads. With fewer threads than processors the numbers are the same, only later.
 ///
 /// # Errors
-/// That of the system, where not even one thread can be started; another call tries again.
+/// The system's error if not even one thread can be started. A later call tries again.
 pub fn pool() -> io::Result<()> {
     static READY: Mutex<bool> = Mutex::new(false);
     let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -89,7 +90,7 @@ fn start_pool() -> io::Result<()> {
         let one = waiting.next().ok_or(io::ErrorKind::NotFound)?;
         one.send(thread).map_err(|_| io::ErrorKind::BrokenPipe.into())
     });
-    // One that is there already (a test has made it) is as good.
+    // An existing pool, for example one that a test has started, serves as well.
     let _ = built.build_global();
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! Loops over values in the widest registers that the CPU at hand has, and the exponential function for such loops.
+//! Loops over values in the widest SIMD registers of the CPU, and the exponential function for such
+//! loops.
 //!
-//! The program is built for any x86-64; what is marked here is compiled once more for AVX2. Nothing is fused or reordered by
-//! that, so results are the same.
+//! The program is built for any x86-64 CPU, and the loops that are marked here are compiled a
+//! second time for AVX2. This neither fuses nor reorders operations, so that results are the same.
 
-/// Runs `f`, compiled for this CPU. `f` is inlined: keep what is in it small.
+/// Runs `f`, compiled for the CPU at hand. `f` is inlined, so it should be small.
 #[inline(always)]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -13,21 +14,22 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has the instructions, as was just asked.
+            // SAFETY: the CPU was just checked for these instructions.
             return unsafe { with_avx2(f) };
         }
     }
     f()
 }
 
-/// e^x within two units in the last place; below -87 and above 88 the value there, so never 0 and never infinite. NaN stays.
+/// e^x within two units in the last place. Arguments below -87 and above 88 are clamped, so that
+/// the result is never 0 and never infinite. NaN stays NaN.
 ///
-/// Cephes' `expf`: x = n ln 2 + r, a polynomial in r, and n in the exponent bits.
+/// This is Cephes' `expf`: x = n ln 2 + r, a polynomial in r, and n in the exponent bits.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOW: f32 = -87.0;
     const HIGH: f32 = 88.0;
-    /// Adding it rounds to an integer, which then stands in the low bits: 1.5 * 2^23.
+    /// Adding this number, 1.5 * 2^23, rounds to an integer, which then stands in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -43,7 +45,8 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let y = p * (r * r) + r + 1.0;
-    // The low bits of `shifted` are n + 0x4b400000's; shifted left they leave n in place of the exponent.
+    // The low bits of `shifted` are those of n + 0x4b400000. The shift moves n into the exponent
+    // bits.
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     y * scale
 }
@@ -54,10 +57,10 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Lanes of a sum whose order is fixed.
+/// Number of partial sums of `sum`, whose order is fixed.
 const LANES: usize = 16;
 
-/// Sum of f(x) in sixteen lanes: fast, and the same however wide registers are.
+/// The sum of f(x), in 16 partial sums. It is fast and has the same value for every register width.
 #[inline(always)]
 pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];

@@ -1,40 +1,41 @@
-//! The words that the description of a model and the arithmetic share.
+//! Types that the description of a model and the arithmetic share.
 
-/// How the weight of a projection is stored.
+/// The storage order of a projection's weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     OutIn,
-    /// GPT-2's Conv1D, and stacked experts of gpt-oss in bf16.
+    /// Conv1D of GPT-2, and the stacked experts of gpt-oss in bf16.
     InOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormKind {
-    /// x / rms(x), rounded to the compute dtype, then times the weight: Llama and most of its relatives.
+    /// x / rms(x), rounded to the compute dtype, then multiplied by the weight: Llama and most
+    /// others.
     Rms,
-    /// As `Rms` but rounded only once, after the weight: gpt-oss.
+    /// As `Rms`, rounded only once, after the weight: gpt-oss.
     RmsRoundedOnce,
-    /// x / rms(x) times (1 + weight): Gemma, Qwen3-Next.
+    /// x / rms(x) multiplied by (1 + weight): Gemma, Qwen3-Next.
     RmsZeroCentred,
-    /// Mean and variance removed, weight and bias.
+    /// LayerNorm: mean and variance are removed, with weight and bias.
     Layer,
-    /// As `Layer`, times (1 + weight): Nemotron.
+    /// As `Layer`, multiplied by (1 + weight): Nemotron.
     LayerZeroCentred,
 }
 
-/// Which keys a query sees, of those up to itself.
+/// The keys that a query attends to, of those up to its own position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Span {
     #[default]
     All,
-    /// The last so many, itself included.
+    /// The last keys of this number, including its own.
     Window(usize),
-    /// Those in the same chunk of so many positions: Llama 4.
+    /// The keys in the same chunk of this number of positions: Llama 4.
     Chunk(usize),
 }
 
 impl Span {
-    /// The first key that the query at this position sees.
+    /// The first key that the query at this position attends to.
     pub fn first_key(self, query: usize) -> usize {
         match self {
             Self::All => 0,
@@ -43,7 +44,8 @@ impl Span {
         }
     }
 
-    /// The most keys that one of `queries` consecutive queries sees, in sequences of `positions`.
+    /// The largest number of keys that some of `queries` consecutive queries attend to, in
+    /// sequences of `positions`.
     pub fn most_keys(self, queries: usize, positions: usize) -> usize {
         match self {
             Self::All => positions,
@@ -52,7 +54,7 @@ impl Span {
     }
 }
 
-/// Which dimensions of a head the rotary embedding turns together.
+/// The pairs of dimensions that the rotary embedding rotates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pairs {
     /// Dimension j with j + dim / 2: GPT-NeoX, Llama.
@@ -68,16 +70,17 @@ pub enum Activation {
     Relu,
     /// relu(x)^2: Nemotron.
     ReluSquared,
-    /// tanh approximation: `gelu_new`, `gelu_pytorch_tanh`.
+    /// The tanh approximation: `gelu_new`, `gelu_pytorch_tanh`.
     GeluTanh,
     GeluErf,
-    /// gpt-oss: gate and up interleaved, gate <= limit, |up| <= limit, (up + 1) * gate * sigmoid(1.702 gate).
+    /// gpt-oss: gate and up interleaved, gate <= limit, |up| <= limit, (up + 1) * gate *
+    /// sigmoid(1.702 gate).
     ClampedSwiglu {
         limit: f32,
     },
-    /// Gate in the first half of `up`'s outputs, up in the second; silu(gate) * up.
+    /// silu(gate) * up, with the gate in the first half of `up`'s outputs and up in the second.
     SwigluHalves,
-    /// xIELU of Apertus, with its parameters as they are applied.
+    /// xIELU of Apertus, with its effective parameters.
     XIelu {
         alpha_p: f32,
         alpha_n: f32,

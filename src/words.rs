@@ -1,11 +1,11 @@
-//! Numbers in sentences, sentences in lines, and bytes as digits.
+//! Formats numbers in sentences, sentences in lines, and bytes as digits.
 
 use unicode_width::UnicodeWidthStr;
 
-/// Columns that an explanation needs beside a name.
+/// The least number of columns for an explanation beside a name.
 const LEAST_ROOM: usize = 24;
 
-/// "1 file", "3 files": a number with what it counts, by the regular plural.
+/// Formats a number with the thing that it counts, by the regular plural: "1 file", "3 files".
 pub fn counted(count: usize, one: &str) -> String {
     match count {
         1 => format!("1 {one}"),
@@ -13,12 +13,13 @@ pub fn counted(count: usize, one: &str) -> String {
     }
 }
 
-/// Two hexadecimal digits per byte.
+/// Formats bytes as two hexadecimal digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The regular plural of the last word: "layer" is "layers", "pass" is "passes", "entry" is "entries", "analysis" is "analyses".
+/// Returns the regular plural of the last word: "layer" is "layers", "pass" is "passes", "entry" is
+/// "entries", "analysis" is "analyses".
 fn plural(one: &str) -> String {
     if let Some(begin) = one.strip_suffix("is") {
         return format!("{begin}es");
@@ -30,7 +31,8 @@ fn plural(one: &str) -> String {
     }
 }
 
-/// A number with so many decimals, where what is rounded to nothing has no sign: "0.0" and never "-0.0".
+/// Formats a number with so many decimals. A number that is rounded to zero has no sign: "0.0" and
+/// never "-0.0".
 pub fn rounded(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     match text.strip_prefix('-') {
@@ -39,8 +41,8 @@ pub fn rounded(value: f64, digits: usize) -> String {
     }
 }
 
-/// A text whose lines are broken between words to at most `width` characters; lines of a table stay as they are. What
-/// continues a line with a margin stands two characters further in.
+/// Breaks lines between words to at most `width` characters. Lines of a table are not changed. The
+/// continuation of an indented line is indented by two more characters.
 pub fn in_lines(text: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return text.to_string() };
     text.split('\n').map(|line| broken(line, width)).collect::<Vec<_>>().join("\n")
@@ -69,8 +71,9 @@ fn broken(line: &str, width: usize) -> String {
     text
 }
 
-/// An entry of a list: what it is called, and what is said of it from `column` on. Where a terminal of `width` leaves little room
-/// there, or the name reaches into it, what is said stands below.
+/// Formats an entry of a list: its name, and its explanation from `column` on. If the name reaches
+/// into that column, or a terminal of `width` has too little space there, the explanation stands
+/// below.
 pub fn listed(name: &str, column: usize, said: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return format!("{name:<before$} {said}", before = column.saturating_sub(1)) };
     let below = column + LEAST_ROOM > width || name.width() + 1 > column;

@@ -88,6 +88,82 @@ fn missing_shard() {
 }
 
 #[test]
+fn what_is_no_file_of_weights_is_not_called_missing() {
+    let single = |prepare: &dyn Fn(&std::path::Path)| {
+        let project = Project::new();
+        project.copy("tests/fixtures/llama/config.json", "model/config.json");
+        prepare(&project.path("model/model.safetensors"));
+        project
+    };
+    let folder = single(&|path| std::fs::create_dir(path).unwrap());
+    folder.refuses(
+        ANALYSIS,
+        FAILED,
+        "reading model/model.safetensors: Is a directory",
+        "a folder has the name of the file",
+    );
+    let pipe = single(&|path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()));
+    pipe.refuses(ANALYSIS, FAILED, "model/model.safetensors: a pipe, socket or device", "must be a regular file");
+    let circle = single(&|path| std::os::unix::fs::symlink("model.safetensors", path).unwrap());
+    circle.refuses(ANALYSIS, FAILED, "model/model.safetensors: Too many levels", "links lead back to themselves");
+    let dangling = single(&|path| std::os::unix::fs::symlink("../blobs/1f", path).unwrap());
+    dangling.refuses(
+        ANALYSIS,
+        FAILED,
+        "model/model.safetensors: No such file",
+        "a link to ../blobs/1f, where nothing is",
+    );
+    let config = llama();
+    std::fs::remove_file(config.path("model/config.json")).unwrap();
+    std::fs::create_dir(config.path("model/config.json")).unwrap();
+    config.refuses(ANALYSIS, FAILED, "reading model/config.json: Is a directory", "a folder has the name of the file");
+    let text = "load_tokens(#{ text: \"model\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 2 });";
+    llama().refuses(text, FAILED, "reading model: Is a directory", "a folder has the name of the file");
+}
+
+#[test]
+fn an_answer_of_a_server_saved_as_weights_is_called_so() {
+    let denied = "Access to model lab/model is restricted. You must have access to it and be authenticated.";
+    for (text, what) in [
+        (denied, "a text that begins with `Access to model lab/model is restricted."),
+        ("Not Found", "a text that begins with `Not Found`"),
+        ("404", "a text that begins with `404`"),
+        ("{\"error\": \"Repository not found\"}", "JSON that begins with `{\"error\": \"Repository not found\"}`"),
+        ("<!doctype html><html><body>Sign in</body></html>", "a web page (HTML)"),
+    ] {
+        for (file, format) in [("model.safetensors", "a safetensors file"), ("pytorch_model.bin", "a PyTorch file")] {
+            let project = Project::new();
+            project.copy("tests/fixtures/llama/config.json", "model/config.json").file(&format!("model/{file}"), text);
+            let outcome = project.script(ANALYSIS).ends(FAILED);
+            let message = format!("reading model/{file}: {what}");
+            assert!(
+                outcome.stderr.contains(&message) && outcome.stderr.contains(&format!(", not {format}")),
+                "{}",
+                outcome.stderr
+            );
+            assert!(outcome.stderr.contains("hint: was the answer of a server saved"), "{}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
+fn models_in_folders_below_are_told() {
+    let project = Project::new();
+    project.file("model/README.md", "a run of a trainer");
+    for checkpoint in ["checkpoint-500", "checkpoint-1000"] {
+        project.copy("tests/fixtures/llama", &format!("model/{checkpoint}"));
+    }
+    let message = "model: no model, but there is one in 2 of its folders, checkpoint-500 to checkpoint-1000";
+    project.refuses(ANALYSIS, FAILED, message, "name that folder: \"model/checkpoint-1000\"");
+    project.copy("tests/fixtures/llama/config.json", "model/config.json");
+    project.refuses(ANALYSIS, FAILED, message, "name that folder: \"model/checkpoint-1000\"");
+    let cache = Project::new();
+    cache.copy("tests/fixtures/llama", "model/snapshots/1f2e");
+    let message = "model: no model, but there is one in its folder snapshots/1f2e";
+    cache.refuses(ANALYSIS, FAILED, message, "name that folder: \"model/snapshots/1f2e\"");
+}
+
+#[test]
 fn damaged_index() {
     let index = "model/model.safetensors.index.json";
     for (text, message, hint) in [

@@ -3,6 +3,8 @@
 //!
 //! `make drill SEED=7 RUNS=200`. Without these variables a short one, as part of `cargo test`.
 
+// What modules of a test show to each other is public to nobody else.
+#![allow(unreachable_pub)]
 // The drill uses half of the tools that the tests share.
 #![allow(dead_code)]
 

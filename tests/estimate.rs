@@ -91,3 +91,28 @@ fn what_is_read_is_what_was_announced_but_for_unused_embeddings() {
     let (estimate, measured) = both(&shape, 1, 256, "", "");
     assert_eq!(estimate["read_bytes"], measured["bytes_read"]);
 }
+
+#[test]
+fn embeddings_per_layer_and_borrowed_keys_are_counted() {
+    let project = Project::new();
+    project.copy("tests/fixtures/gemma4_e", "own").copy("tests/fixtures/gemma4_e", "none");
+    let config = project.text("none/config.json");
+    let without = config
+        .replace("\"hidden_size_per_layer_input\": 8", "\"hidden_size_per_layer_input\": 0")
+        .replace("\"num_kv_shared_layers\": 3", "\"num_kv_shared_layers\": 0")
+        .replace("\"use_double_wide_mlp\": true", "\"use_double_wide_mlp\": false");
+    assert_ne!(config, without);
+    project.file("plain/config.json", without).file("alone/config.json", config);
+    let hidden = |model: &str| {
+        let options = "#{ num_sequences: 32, sequence_length: 64 }";
+        let json = project.script(&format!("print(estimate_vram(\"{model}\", {options}).to_json());")).json();
+        json["hidden_bytes"].as_u64().unwrap()
+    };
+    let (tokens, vocab) = (32 * 64, 256);
+    assert_eq!(hidden("plain"), tokens * 40 * 4);
+    // Six layers of 8 numbers for each id, and the keys and values of one layer of each kind that later ones may still use.
+    let most = tokens * 40 * 4 + vocab * 48 * 4 + tokens * 2 * (8 + 16) * 4;
+    for model in ["alone", "own"] {
+        assert!(hidden(model) > tokens * 40 * 4 + vocab * 48 * 4 && hidden(model) <= most, "{}", hidden(model));
+    }
+}

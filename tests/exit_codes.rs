@@ -245,6 +245,20 @@ fn gpus_and_offers() {
     ends(&project, &[(&["gpus"], FAILED), (&["gpus", "--all"], FAILED), (&["gpus", "reap"], FAILED)]);
 }
 
+#[test]
+fn to_look_for_machines_makes_no_files() {
+    let project = project();
+    let before = project.files("");
+    for words in [&["gpus"][..], &["gpus", "--all"], &["gpus", "logs", "nothing"], &["gpus", "terminate", "nothing"]] {
+        project.run(words);
+    }
+    assert_eq!(project.files(""), before);
+    assert!(!project.has("results"));
+    // Nobody writes there, whoever it is.
+    let outcome = Outcome::of(project.command(&["gpus"]).current_dir("/proc").output().unwrap());
+    assert!(outcome.ok().contains("no machine of this project is known to be alive"));
+}
+
 /// All that is asked for is all that there is, or the exit code says otherwise.
 #[test]
 fn gpus_of_a_provider_that_does_not_answer() {

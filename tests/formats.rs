@@ -208,6 +208,87 @@ fn rows_of_csv_that_are_not_clear_are_errors() {
 }
 
 #[test]
+fn text_behind_a_closing_quote_swallows_no_rows() {
+    let row = "one two three four five six seven eight nine ten eleven twelve";
+    let open = format!("n\ttext\n1\t\"Quoted {row}\n2\t{row}\n3\t{row} quote\" and more\n");
+    let message = "line 4: text behind the quote that closes a cell, which is opened in line 2";
+    refuses("t.tsv", &open, "", FAILED, message, "format: \"unquoted\"");
+    let said = format!("text\n\"Hello,\" he said: {row}\n");
+    for name in ["t.csv", "t.tsv"] {
+        refuses(name, &said, "", FAILED, "line 2: text behind the quote that closes a cell", "written twice");
+        refuses(
+            name,
+            format!("\"n\" m\ttext\n1\t{row}\n"),
+            "",
+            FAILED,
+            "line 1: text behind the quote",
+            "written twice",
+        );
+    }
+    refuses("t.csv", format!("text\n\"a \\\"b\\\", {row}\"\n"), "", FAILED, "line 2: text behind", "written twice");
+    // Blanks are none, and a quote within a cell that does not begin with one is a character.
+    let expected = ids_of(&[row.to_string(), format!("a 5\" disk, {row}")]);
+    assert_eq!(ids("t.tsv", format!("text\tn\n\"{row}\" \t1\na 5\" disk, {row}\t2\n"), ""), expected);
+    // What a program wrote that knows no quotes.
+    let expected = ids_of(&[format!("\"Quoted {row}"), row.to_string(), format!("{row} quote\" and more")]);
+    for (name, table) in [("t.tsv", open.clone()), ("t.data", open.clone()), ("t.csv", open.replace('\t', ","))] {
+        assert_eq!(ids(name, &table, "format: \"unquoted\", "), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_column_that_is_there_twice_is_not_chosen_from() {
+    let row = "one two three four five six seven eight nine ten eleven twelve";
+    let twice = format!("text,n,text\n{row},1,{row}\n");
+    refuses("t.csv", &twice, "", FAILED, "reading t.csv: more than one column is called \"text\"", "a name of its own");
+    // Others may be.
+    assert_eq!(ids("t.csv", twice.replacen("n,text", "n,n", 1), ""), ids_of(&[row.to_string()]));
+    let object = |value: Value| format!("{value}\n");
+    for value in [
+        json!({ "meta.text": row, "meta": { "text": row } }),
+        json!({ "meta": { "text": row }, "meta.text": row }),
+        json!({ "a.meta": { "text": row }, "a": { "meta.text": row } }),
+    ] {
+        let column = if value.get("a").is_some() { "a.meta.text" } else { "meta.text" };
+        let message = format!("reading t.jsonl, line 1: two texts under \"{column}\"");
+        let options = format!("column: \"{column}\", ");
+        refuses("t.jsonl", object(value), &options, FAILED, &message, "leave one of the two out");
+    }
+    let expected = ids_of(&[row.to_string()]);
+    for text in [
+        object(json!({ "meta.text": row, "meta": { "text": null } })),
+        object(json!({ "meta.text": null, "meta": { "text": row } })),
+        // As Python reads a key that is there twice.
+        format!("{{\"meta\": {{\"text\": \"x\"}}, \"meta\": {{\"text\": \"{row}\"}}}}\n"),
+    ] {
+        assert_eq!(ids("t.jsonl", text, "column: \"meta.text\", "), expected);
+    }
+}
+
+#[test]
+fn a_table_without_its_column_says_what_its_first_row_has() {
+    let no = "reading t.csv: no column \"text\"";
+    let row = "one two three four five six";
+    refuses("t.csv", format!("sep=;\ntext;n\n{row};1\n"), "", FAILED, no, "remove the first line, sep=;");
+    refuses("t.csv", format!("# made today\ntext,n\n{row},1\n"), "", FAILED, no, "remove the comment, # made today");
+    let unusual = "there are `text (en)`, `text/plain`, `50%`, 1 more";
+    refuses("t.csv", format!("text (en),text/plain,50%,a=b\n{row},1,2,3\n"), "", FAILED, unusual, "with `column`");
+}
+
+#[test]
+fn half_of_a_character_is_called_so() {
+    for text in [r"\ud83d", r"\ud83d and more", r"\ud83d\u0041", r"\ude00"] {
+        let line = format!("{{\"n\": \"\\ud83d\", \"text\": \"{text}\"}}\n");
+        let message = "reading t.jsonl, line 1: `\\u` with half of a character (a lone surrogate)";
+        refuses("t.jsonl", line, "", FAILED, message, "surrogatepass");
+    }
+    let whole = r"\ud83d\ude00 one two three four five six seven eight nine ten eleven twelve";
+    let expected = ids_of(&[whole.replacen(r"\ud83d\ude00", "\u{1f600}", 1)]);
+    // Where nobody reads it, it does not matter.
+    assert_eq!(ids("t.jsonl", format!("{{\"n\": \"\\ud83d\", \"text\": \"{whole}\"}}\n"), ""), expected);
+}
+
+#[test]
 fn packed_files_are_read_by_what_they_are() {
     for pack in [gzip as fn(Vec<u8>) -> Vec<u8>, zstd] {
         for (name, data) in [

@@ -241,6 +241,27 @@ fn models_and_datasets_without_an_owner() {
 }
 
 #[test]
+fn an_address_of_the_hub_is_answered_with_the_id() {
+    let hub = Hub::start();
+    for (address, hint) in [
+        ("https://huggingface.co/gpt2", "the id of it on the hub is \"gpt2\""),
+        ("https://huggingface.co/lab/model/tree/main", "the id of it on the hub is \"lab/model\""),
+        ("huggingface.co/lab", "the id of it on the hub is \"lab\""),
+        ("hf.co/lab/model/tree/v2", "\"lab/model\", and `revision: \"v2\"` names the revision"),
+    ] {
+        let message = format!("model \"{address}\": no such folder, and not a hub id");
+        hub.refuses(&format!("load_model(\"{address}\")"), None, &message, hint);
+    }
+    let project = Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    let script = "load_tokens(#{ dataset: \"https://huggingface.co/datasets/lab/texts\", model: load_model(\"model\"), \
+                  num_sequences: 1, sequence_length: 2 });";
+    let outcome = hub.run(&project, script, None).ends(1);
+    assert!(outcome.stderr.contains("the id of it on the hub is \"lab/texts\""), "{}", outcome.stderr);
+    assert!(hub.asked().is_empty());
+}
+
+#[test]
 fn a_name_without_an_owner_may_be_a_misspelt_folder() {
     let hub = Hub::start();
     let hint = "give a folder with config.json and safetensors files, or a hub id such as";

@@ -21,11 +21,12 @@ fn start_with(project: &Project, words: &[&str], change: impl FnOnce(&mut Comman
     use std::os::unix::process::CommandExt;
     let mut command = project.command(words);
     change(&mut command);
-    // The tests may run in the background of a shell, where Ctrl-C is not heard.
+    // The tests may run in the background of a shell, where Ctrl-C is not heard, or under nohup.
     // SAFETY: signal(2) may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
             libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             Ok(())
         });
     }
@@ -101,6 +102,51 @@ fn an_endless_loop_stops() {
     let outcome = interrupted_after_first_line("print(\"started\"); loop {}").ends(INTERRUPTED);
     assert!(outcome.stderr.contains("press Ctrl-C again to stop now"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("error: interrupted"), "{}", outcome.stderr);
+}
+
+/// Seconds of processors that a process has had.
+fn processor_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let behind: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    // SAFETY: only asks.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    (behind[11].parse::<f64>().unwrap() + behind[12].parse::<f64>().unwrap()) / ticks
+}
+
+/// What a machine under load leaves to it does not make a script go on.
+#[test]
+fn a_script_ends_by_the_clock_after_ctrl_c() {
+    let project = Project::new();
+    project.file("script.rhai", "print(\"started\"); loop {}");
+    let mut child = start(&project, &["run", "script.rhai"]);
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    interrupt(&child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("again to stop now") {
+        assert_ne!(stderr.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    assert!(text.contains("interrupted: stopping, a model after its layer at work"), "{text}");
+    let process = child.id();
+    let told = processor_seconds(process);
+    wait_until(&mut child, "the script has gone on", || processor_seconds(process) > told + 0.05);
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let had = processor_seconds(process);
+    std::thread::sleep(Duration::from_secs(3));
+    signal("-CONT");
+    // SAFETY: both places are valid for writing.
+    let (status, usage) = unsafe {
+        let (mut status, mut usage) = (0, std::mem::zeroed::<libc::rusage>());
+        assert_eq!(libc::wait4(process as i32, &mut status, 0, &mut usage), process as i32);
+        (status, usage)
+    };
+    assert_eq!(libc::WEXITSTATUS(status), INTERRUPTED);
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let all = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    assert!(all - had < 0.5, "{all} s, and {had} s before it was held");
 }
 
 #[test]

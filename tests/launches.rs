@@ -38,10 +38,10 @@ fn what_does_not_fit_is_not_started() {
     assert!(wide.contains("kernel widen_bf16: x is F32 [4] on a GPU, of another type"), "{wide}");
     let elsewhere = fault(Add { to: &to, x: &four(&other), count: 4 }.launch());
     assert!(elsewhere.contains("kernel add: x is on another GPU"), "{elsewhere}");
-    let arriving = Array::received(&[&gpu], &[4], Element::F32, 0, |_, _| Ok(())).unwrap().remove(0);
+    let arriving = Array::broadcast(&[&gpu], &[4], Element::F32, 0, |_, _| Ok(())).unwrap().remove(0);
     let early = fault(Add { to: &to, x: &arriving, count: 4 }.launch());
     assert!(early.contains("or another stream"), "{early}");
-    Add { to: &to, x: &arriving.complete().unwrap(), count: 4 }.launch().unwrap();
+    Add { to: &to, x: &arriving.hand_to_compute_stream().unwrap(), count: 4 }.launch().unwrap();
     let none = fault(SigmoidGate { x: &to, gates: &x, count: 4, per_gate: 0 }.launch());
     assert!(none.contains("kernel sigmoid_gate: its sizes do not fit: (per_gate > 0)"), "{none}");
 
@@ -62,9 +62,9 @@ fn what_does_not_fit_is_not_started() {
     assert!(fault(to.set_rows(&x, 1)).contains("bytes 4..20 of 16"));
     assert!(fault(to.set_rows(&four(&other), 0)).contains("from memory of another"));
     assert!(fault(to.set_rows(&to.rows(0, 3).unwrap(), 1)).contains("to where they are"));
-    let shared = Array::received(&[&gpu], &[4], Element::F32, 0, |_, _| Ok(())).unwrap().remove(0);
+    let shared = Array::broadcast(&[&gpu], &[4], Element::F32, 0, |_, _| Ok(())).unwrap().remove(0);
     let clone = shared.clone();
-    assert!(fault(shared.complete()).contains("is shared before it is complete"));
+    assert!(fault(shared.hand_to_compute_stream()).contains("is shared before it is complete"));
     drop(clone);
 
     // Attention of two queries to two keys, of two heads that share one of keys.
@@ -78,12 +78,12 @@ fn what_does_not_fit_is_not_started() {
         scores: matrix(1, room),
     };
     let mut heads = Heads::new(&gpu, sizes).unwrap();
-    heads.piece(operands(2, 8)).unwrap().scores(outlier::cuda::Precision::Exact).unwrap();
+    heads.bind(operands(2, 8)).unwrap().scores(outlier::cuda::Precision::F32).unwrap();
     for (keys, room) in [(2, 7), (1, 8), (3, 12)] {
-        assert!(fault(heads.piece(operands(keys, room)).map(drop)).contains("attention of F32 [2, 4]"));
+        assert!(fault(heads.bind(operands(keys, room)).map(drop)).contains("attention of F32 [2, 4]"));
     }
     assert!(fault(Heads::new(&gpu, HeadSizes { group: 3, ..sizes })).contains("2 heads in groups of 3"));
     let product =
-        outlier::cuda::product(&matrix(2, 3), &matrix(2, 4), &matrix(3, 3), false, outlier::cuda::Precision::Exact);
+        outlier::cuda::gemm(&matrix(2, 3), &matrix(2, 4), &matrix(3, 3), false, outlier::cuda::Precision::F32);
     assert!(fault(product).contains("a product of F32 [2, 4]"));
 }

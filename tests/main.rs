@@ -1,5 +1,8 @@
 //! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
 
+// What modules of a test show to each other is public to nobody else.
+#![allow(unreachable_pub)]
+
 /// Tools: safetensors, PyTorch and GGUF files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
 /// that lies, and a project folder in which the program runs; JSON schemas.
 mod checkpoint;
@@ -117,7 +120,8 @@ mod streaming;
 /// Announced and measured memory.
 mod estimate;
 
-/// Miniature models end to end: scripts/sweep.rhai and one script per model.
+/// Miniature models: what they compute, and end to end with scripts/sweep.rhai and one script per model.
+mod miniatures;
 mod sweep;
 
 /// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read

@@ -31,7 +31,7 @@ impl Observer for Largest {
         site.site == Site::ResidPost
     }
 
-    fn see(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
+    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         self.per_layer.resize(self.per_layer.len().max(site.layer + 1), 0.0);
         self.shown.resize(self.per_layer.len(), 0);
         let largest = x.values()?.iter().fold(0f32, |largest, x| largest.max(x.abs()));
@@ -48,16 +48,18 @@ impl Observer for Largest {
         Ok(())
     }
 
-    fn begin_again(&mut self) {}
+    fn reset(&mut self) {}
 }
 
+/// What transformers has at places that no analysis looks at, in the model of this fixture.
 fn reference(folder: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(folder.join("sites.json")).unwrap()).unwrap()
+    let name = folder.file_name().unwrap().to_string_lossy();
+    serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("sites/{name}.json"))).unwrap()).unwrap()
 }
 
 /// Dense and a mixture: the residual stream is complete at different places.
 fn sites() -> Vec<PathBuf> {
-    ["llama", "mixtral"].map(|name| fixtures().join("sites").join(name)).into()
+    ["llama", "mixtral"].map(|name| fixtures().join(name)).into()
 }
 
 /// Notes which bars begin and end.

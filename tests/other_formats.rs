@@ -96,7 +96,8 @@ fn a_git_lfs_pointer_in_place_of_the_tokenizer() {
 fn a_file_that_only_begins_like_a_pointer() {
     let project = llama();
     project.file(SHARD, "version 2 of my weights");
-    project.refuses(QUESTIONS[0], FAILED, "a header of", "download it again");
+    let message = "a text that begins with `version 2 of my weights`, not a safetensors file";
+    project.refuses(QUESTIONS[0], FAILED, message, "saved in place of the file");
 }
 
 const LORA: &str = r#"{ "peft_type": "LORA", "base_model_name_or_path": "meta-llama/Llama-3.1-8B", "r": 16 }"#;

@@ -308,3 +308,34 @@ fn links_in_a_project_give_nothing_away() {
     project.file("logs/own.log", "swordfish is no time\n");
     assert_eq!(project.script("print(last_logged(\"own\"));").ok().trim(), "");
 }
+
+#[test]
+pub fn copies_and_relatives_of_secrets_are_no_texts() {
+    let project = Project::new();
+    for name in [
+        "id_rsa.bak",
+        "prod.env",
+        "deploy_key",
+        "secrets.json",
+        "service-account.json",
+        "terraform.tfstate",
+        ".bash_history",
+        ".config/gh/hosts.yml",
+    ] {
+        project.file(name, "hush");
+        let message = format!("{name:?} has a name that secrets have");
+        project.refuses(&format!("check_text({name:?})"), 1, &message, "needs another one");
+    }
+    for name in ["tokens.txt", "secrets_of_the_sea.txt", "environment.txt", "key_results.csv"] {
+        project.file(name, "text");
+        assert_eq!(project.script(&format!("print(check_text({name:?}))")).ok(), "4\n");
+    }
+}
+
+#[test]
+fn what_is_refused_for_its_name_is_told_so() {
+    let message = "write_text: \"results/id_rsa\" has a name that secrets have";
+    let hint = "keys, tokens and passwords are written by no script";
+    Project::new().refuses("write_text(\"results/id_rsa\", \"x\")", 1, message, hint);
+    Project::new().refuses("eval(\"1\")", 1, "'eval' is disabled", "only the code that is written in it");
+}

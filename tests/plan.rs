@@ -32,6 +32,17 @@ fn nothing_is_done() {
 }
 
 #[test]
+fn a_plan_that_cannot_be_kept_is_printed_all_the_same() {
+    let project = Project::new();
+    let script = project.file("script.rhai", "print(\"planned\");").path("script.rhai").display().to_string();
+    // Nobody writes there, whoever it is.
+    let outcome = Outcome::of(project.command(&["plan", &script]).current_dir("/proc").output().unwrap()).ends(0);
+    assert!(outcome.stdout.contains("nothing was done"), "{}", outcome.stdout);
+    let told: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("the plan is not kept")).collect();
+    assert!(told.len() == 1 && !outcome.stderr.contains("error:"), "{}", outcome.stderr);
+}
+
+#[test]
 fn the_same_plan_twice() {
     let (one, other) = (project(), project());
     let words = [&["plan"], SWEEP].concat();
@@ -288,14 +299,18 @@ fn checkpoints_that_would_not_load_are_not_planned() {
     project.file("cut/model.safetensors", &weights[..weights.len() / 2]);
     for file in ["config.json", "tokenizer.json"] {
         project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("empty/{file}"));
-        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("shards/{file}"));
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("half/{file}"));
+        project.copy(&format!("examples/shakespeare-olmoe/{file}"), &format!("index/{file}"));
     }
-    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
-    project.file("shards/model.safetensors.index.json", index);
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors"}}"#;
+    project.file("half/model.safetensors.index.json", index).file("index/model.safetensors.index.json", index);
+    project.copy("examples/shakespeare-olmoe/model.safetensors", "half/model-00001-of-00002.safetensors");
     for (folder, said) in [
         ("cut", "the header describes"),
         ("empty", "neither model.safetensors nor model.safetensors.index.json"),
-        ("shards", "model-00001-of-00002.safetensors: No such file or directory"),
+        ("half", "model-00002-of-00002.safetensors: No such file or directory"),
+        ("index", "names 2 files of weights, and none of them is there"),
     ] {
         let script = format!("load_model(\"{folder}\").extract_layernorms(load_tokens(#{{ ids: [[1, 2, 3]] }}));");
         project.file("script.rhai", script);

@@ -411,7 +411,7 @@ fn other_formats_under_the_name_of_a_pytorch_file() {
     refuses(pointer, "a Git LFS pointer to the file of 2147483648 bytes", "git lfs pull");
     refuses(b"GGUF\x03\0\0\0", "a GGUF file of llama.cpp, not a PyTorch file", "release in safetensors");
     refuses(b"\x80\x02}q\0.", "a pickle file, not a PyTorch file", "release in safetensors");
-    refuses("<!DOCTYPE html><html><body>Sorry</body></html>", "not a PyTorch file", "release in safetensors");
+    refuses("<!DOCTYPE html><html><body>Sorry</body></html>", "not a PyTorch file", "saved in place of the file");
     let safetensors = std::fs::read(repository().join("tests/fixtures/gpt2/model.safetensors")).unwrap();
     refuses(safetensors, "a safetensors file, not a PyTorch file", "release in safetensors");
     refuses("", "no archive ends at the end of its 0 bytes", "download it again");

@@ -56,7 +56,7 @@ pub fn decoded(model: &OpenModel) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let mut all = BTreeMap::new();
     for part in parts(model).iter().filter(|part| part.weight.coding.is_some()) {
         let TensorSpec { name, shape, slice, rows, .. } = &part.weight;
-        let values = loader.part(part).unwrap().remove(0).wide().unwrap();
+        let values = loader.part(part).unwrap().remove(0).to_f32_vec().unwrap();
         let (_, whole) =
             all.entry(name.clone()).or_insert_with(|| (shape.clone(), vec![f32::NAN; shape.iter().product::<usize>()]));
         let [.., height, width] = shape[..] else { panic!("{name} is no matrix") };
@@ -143,7 +143,7 @@ pub fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mu
 pub fn refused(project: &Project, words: &[&str]) {
     let folder = project.path("model");
     let outcome = run_with(&folder, &load_args(&folder, ComputeDtype::F32), ExtractArgs::default());
-    let error = outcome.err().expect("an error");
+    let Err(error) = outcome else { panic!("no error") };
     for word in words {
         assert!(error.message.contains(word), "{word:?} in {error}");
     }
@@ -305,4 +305,108 @@ fn scales_of_activations_are_passed_in_silence() {
         let notes = opened(&fixtures().join(name)).unwrap().notes;
         assert!(notes.is_empty(), "{name}: {notes:?}");
     }
+}
+
+/// Every tensor of a project's model, and where each file is.
+fn all_arrays(project: &Project) -> (Vec<PathBuf>, Arrays) {
+    let entries = std::fs::read_dir(project.path("model")).unwrap().map(|entry| entry.unwrap().path());
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("model") && name.ends_with(".safetensors")
+    };
+    let files: Vec<PathBuf> = entries.filter(is_model).collect();
+    let arrays = files.iter().flat_map(|file| checkpoint::read(file)).collect();
+    (files, arrays)
+}
+
+/// The model of a fixture with other tensors, in one file.
+fn rewritten(fixture: &str, change: impl Fn(&mut Arrays)) -> Project {
+    let project = damaged(fixture, unchanged, as_it_is);
+    let (files, mut arrays) = all_arrays(&project);
+    change(&mut arrays);
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let _ = std::fs::remove_file(project.path("model/model.safetensors.index.json"));
+    checkpoint::write(&project.path("model/model.safetensors"), &arrays);
+    project
+}
+
+#[track_caller]
+fn runs_like(fixture: &str, project: &Project) {
+    let (_, expected) = oracle::run(&fixtures().join(fixture), ComputeDtype::F32);
+    let (_, got) = oracle::run(&project.path("model"), ComputeDtype::F32);
+    assert_eq!(got, expected, "{fixture}");
+}
+
+/// Rows `rows` of matrix `e` of a stack [experts, height, width] of one-byte codes.
+fn matrix(stack: &Array, e: usize, rows: std::ops::Range<usize>) -> Array {
+    let [_, height, width] = stack.shape[..] else { panic!("a stack") };
+    let data = &stack.data[(e * height + rows.start) * width..(e * height + rows.end) * width];
+    Array::new(stack.dtype, &[rows.len(), width], data.to_vec())
+}
+
+/// Of an architecture whose release stacks them.
+#[test]
+fn experts_one_by_one_in_place_of_a_stack_give_the_same_results() {
+    let fixture = "fp8_tensor_stacked_mistral4";
+    let apart = rewritten(fixture, |arrays| {
+        let stacks: Vec<String> =
+            arrays.keys().filter(|name| name.ends_with(".experts.gate_up_proj")).cloned().collect();
+        for both in stacks {
+            let prefix = both.strip_suffix("gate_up_proj").unwrap().to_string();
+            let down = format!("{prefix}down_proj");
+            for (name, parts) in [(&both, &["gate_proj", "up_proj"][..]), (&down, &["down_proj"])] {
+                let (codes, scales) =
+                    (arrays.remove(name).unwrap(), arrays.remove(&format!("{name}_scale_inv")).unwrap());
+                arrays.remove(&format!("{name}_activation_scale"));
+                let rows = codes.shape[1] / parts.len();
+                for e in 0..codes.shape[0] {
+                    for (i, part) in parts.iter().enumerate() {
+                        let weight = format!("{prefix}{e}.{part}.weight");
+                        let scale = scales.data[4 * e..4 * e + 4].to_vec();
+                        arrays.insert(format!("{weight}_scale_inv"), Array::new(Dtype::F32, &[], scale));
+                        arrays.insert(weight, matrix(&codes, e, i * rows..(i + 1) * rows));
+                    }
+                }
+            }
+        }
+    });
+    runs_like(fixture, &apart);
+}
+
+/// Of an architecture whose release has them one by one.
+#[test]
+fn a_stack_in_place_of_experts_one_by_one_gives_the_same_results() {
+    let fixture = "fp8_channel_ct_qwen3_moe";
+    let together = rewritten(fixture, |arrays| {
+        for layer in 0..2 {
+            let prefix = format!("model.layers.{layer}.mlp.experts.");
+            for (stack, parts) in [("gate_up_proj", &["gate_proj", "up_proj"][..]), ("down_proj", &["down_proj"])] {
+                for (ending, behind) in [("weight", ""), ("weight_scale", "_scale")] {
+                    let names = (0..4).flat_map(|e| parts.iter().map(move |part| (e, part)));
+                    let all: Vec<Array> = names
+                        .map(|(e, part)| arrays.remove(&format!("{prefix}{e}.{part}.{ending}")).unwrap())
+                        .collect();
+                    let (dtype, shape) = (all[0].dtype, [4, parts.len() * all[0].shape[0], all[0].shape[1]]);
+                    let data = all.iter().flat_map(|array| array.data.clone()).collect();
+                    arrays.insert(format!("{prefix}{stack}{behind}"), Array::new(dtype, &shape, data));
+                }
+            }
+        }
+    });
+    runs_like(fixture, &together);
+}
+
+/// ModelOpt's spelling for families whose release stacks experts.
+#[test]
+fn experts_numbered_behind_their_projections_give_the_same_results() {
+    let fixture = "nvfp4_ct_qwen3_moe";
+    let other = rewritten(fixture, |arrays| {
+        let renamed = std::mem::take(arrays).into_iter().map(|(name, array)| {
+            let Some((prefix, rest)) = name.split_once(".experts.") else { return (name, array) };
+            let [number, projection, ending] = rest.splitn(3, '.').collect::<Vec<_>>()[..] else { panic!("{name}") };
+            (format!("{prefix}.experts.{projection}.{number}.{ending}"), array)
+        });
+        *arrays = renamed.collect();
+    });
+    runs_like(fixture, &other);
 }

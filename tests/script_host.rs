@@ -175,7 +175,7 @@ fn errors_are_values() {
         try { load_model("model", #{ dtipe: 1 }) } catch (e) { print(e.message); print(e.hint); }
     "#;
     let project = project();
-    project.copy("tests/fixtures/olmoe", "broken").file("broken/model.safetensors", "short");
+    project.copy("tests/fixtures/olmoe", "broken").file("broken/model.safetensors", [0; 5]);
     project.copy("tests/fixtures/olmoe", "odd").file("odd/config.json", "{\"model_type\": \"odd\"}");
     let message = "load_model: unknown option `dtipe`\ndid you mean `dtype`?";
     let kinds = "not_found\nbad_argument\ncorrupt\nunsupported\noom\nnot_found\nnone";

@@ -40,6 +40,7 @@ const ELSEWHERE: &[Tested] = &[
             crate::outside_files::texts_outside_the_project_are_read_by_no_script,
             crate::outside_files::the_user_says_what_else_is_read,
             crate::outside_files::files_with_names_of_secrets_are_read_by_no_script,
+            crate::outside_files::copies_and_relatives_of_secrets_are_no_texts,
         ],
     ),
     // messages quote little

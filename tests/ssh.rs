@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::interrupt::wait_until;
 use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::sshd::Sshd;
 
@@ -201,11 +202,8 @@ fn a_cut_connection_does_not_cost_a_layer() {
     project.file("script.rhai", script);
     let mut command = project.command(&["run", "script.rhai"]);
     command.env("OUTLIER_WORKER", stripped());
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let begun = || project.has("logs/work.log") && steps(&project, "work").len() > 1;
-    while !begun() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_until(&mut child, "two layers", || project.has("logs/work.log") && steps(&project, "work").len() > 1);
     sshd.cut();
     std::thread::sleep(Duration::from_millis(700));
     sshd.up();

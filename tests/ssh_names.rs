@@ -248,8 +248,9 @@ struct Agent(Child);
 impl Agent {
     fn start(socket: &Path, keys: &[PathBuf]) -> Self {
         let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(socket).stdout(Stdio::null()).spawn().unwrap();
-        let agent = Self(agent);
+        let mut agent = Self(agent);
         while !socket.exists() {
+            assert!(agent.0.try_wait().unwrap().is_none(), "ssh-agent has ended");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         for key in keys {

@@ -49,6 +49,10 @@ const FLOORS: &[(&str, u32)] = &[
 /// Lines after which a file has a second noun in it.
 const MAX_LINES: usize = 450;
 
+/// The greatest number of columns of a line of comments, and the room whose comments are help texts.
+const COMMENT_COLUMNS: usize = 100;
+const WIDER_ROOMS: [&str; 1] = ["cli"];
+
 struct Source {
     /// Relative to the repository.
     path: String,
@@ -270,10 +274,29 @@ fn files_are_short() {
     none(too_long(&files("src", "rs")), "look for the second noun");
 }
 
+fn wide_comments(sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in sources.iter().filter(|file| !WIDER_ROOMS.contains(&file.room())) {
+        for (number, line) in file.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if line.trim_start().starts_with("//") && columns > COMMENT_COLUMNS {
+                wrong.push(format!("{}:{}: {columns} columns", file.path, number + 1));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn comments_are_narrow() {
+    let sources = [files("src", "rs"), files("src/cuda", "cu"), files("src/cuda", "cuh")].into_iter().flatten();
+    none(wide_comments(&sources.collect::<Vec<_>>()), &format!("a comment has {COMMENT_COLUMNS} columns at most"));
+}
+
 #[test]
 fn each_rule_is_broken_by_a_planted_violation() {
     let mut sources = files("src", "rs");
-    let rules = [upward_imports, circles, without_header, too_long];
+    let rules = [upward_imports, circles, without_header, too_long, wide_comments];
     let before: Vec<_> = rules.map(|rule| rule(&sources)).into();
     let plant = |path: &str, text: &str| Source { path: path.into(), text: text.into(), code: text.into() };
     sources.push(plant("src/gemm/planted.rs", "//! Up.\nuse crate::engine::extract;\n"));
@@ -281,11 +304,13 @@ fn each_rule_is_broken_by_a_planted_violation() {
     sources.push(plant("src/stats/planted_too.rs", "//! The other.\nuse super::planted::g;\npub fn f() {}\n"));
     sources.push(plant("src/plot/planted.rs", "pub fn f() {}\n"));
     sources.push(plant("src/plot/planted_too.rs", &format!("//! Long.\n{}", "\n".repeat(MAX_LINES))));
+    sources.push(plant("src/record/planted.rs", &format!("//! Wide.\n    // {}\n", "-".repeat(COMMENT_COLUMNS - 6))));
     for ((rule, before), planted) in rules.iter().zip(before).zip([
         "src/gemm/planted.rs (floor 1) imports engine (floor 5)",
         "src/stats/planted.rs, src/stats/planted_too.rs",
         "src/plot/planted.rs",
         "src/plot/planted_too.rs: 451 lines",
+        "src/record/planted.rs:2: 101 columns",
     ]) {
         let found: Vec<_> = rule(&sources).into_iter().filter(|wrong| !before.contains(wrong)).collect();
         assert_eq!(found, [planted]);

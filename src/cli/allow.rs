@@ -10,7 +10,7 @@ use crate::host::Allowed;
 use crate::progress::note;
 
 #[derive(Args)]
-pub struct Allow {
+pub(super) struct Allow {
     /// Lets texts and ids come from this folder or file, too; may be given several times.
     #[arg(long, value_name = "DIR", value_parser = path())]
     allow_read: Vec<PathBuf>,
@@ -21,7 +21,7 @@ pub struct Allow {
 
 impl Allow {
     /// What is not there to be read is told: nothing can be read from it.
-    pub fn places(&self) -> Allowed {
+    pub(super) fn places(&self) -> Allowed {
         for path in self.allow_read.iter().filter(|path| !path.exists()) {
             note(&format!("--allow-read {}: there is no such file or folder", path.display()));
         }
@@ -30,6 +30,6 @@ impl Allow {
 }
 
 /// Reads a path of the command line; a shell leaves the `~` of `--flag=~/x` to us.
-pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(home::expanded)
 }

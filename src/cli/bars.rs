@@ -12,13 +12,13 @@ use crate::host::Watch;
 use crate::progress::{Event, Progress, interrupt_requested};
 use crate::terminal::{self, one_line};
 
-/// Between two plain lines about the same work.
+/// The least time between two plain lines about the same work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// Columns of the name of a bar and of the bar itself, where there is room.
+/// The greatest width of the name of a bar and of the bar itself, in columns.
 const WIDEST: usize = 24;
 
-pub fn watch(quiet: bool) -> Arc<dyn Watch> {
-    // Bars are drawn over themselves, which a dumb terminal cannot do.
+pub(super) fn watch(quiet: bool) -> Arc<dyn Watch> {
+    // A bar is drawn over its previous state, which a dumb terminal cannot do.
     let draws = std::io::stderr().is_terminal() && !terminal::is_dumb();
     match (quiet, draws) {
         (true, _) => Arc::new(Quiet),
@@ -35,7 +35,7 @@ impl Watch for Quiet {
     }
 
     fn line(&self, text: &str) {
-        // Failures are told even when quiet; notes are not.
+        // Failures are printed even with --quiet, but notes are not.
         if text.starts_with("FAILED") {
             terminal::note(text);
         }
@@ -66,7 +66,7 @@ impl Watch for Bars {
     }
 }
 
-/// Tells something above the bars.
+/// Prints a line above the bars.
 fn above(bars: &MultiProgress, text: &str) {
     let _ = bars.println(terminal::for_stderr(text));
 }
@@ -78,7 +78,7 @@ struct BarWork {
 
 struct Bar {
     bar: ProgressBar,
-    /// Steps that were done before the start.
+    /// The number of steps that were done before the start.
     before: u64,
 }
 
@@ -111,7 +111,7 @@ impl Progress for BarWork {
                     let total = bar.length().unwrap_or(done);
                     let left = format!("ETA {:#}", HumanDuration(bar.eta()));
                     let mut parts = match tokens {
-                        // No layers: a transfer, which counts bytes.
+                        // Without layers this is a transfer, which counts bytes.
                         0 => vec![
                             format!("{}/{}", DecimalBytes(done), DecimalBytes(total)),
                             left,
@@ -123,7 +123,7 @@ impl Progress for BarWork {
                         parts.extend(rates(bytes, tokens.saturating_mul(done.saturating_sub(*before)), seconds));
                     }
                     let width = terminal::note_width();
-                    // A name and a bar, a space behind either, and one column that stays free.
+                    // A name and a bar take one space after each, and one column stays free.
                     let room = width.map(|width| width.saturating_sub(columns(Some(width)).iter().sum::<usize>() + 3));
                     bar.set_message(as_many_as_fit(&parts, room));
                 }
@@ -149,13 +149,14 @@ impl Progress for BarWork {
     }
 }
 
-/// Columns of the name and of the bar at a terminal of `width`.
+/// The widths of the name and of the bar on a terminal of `width` columns.
 fn columns(width: Option<usize>) -> [usize; 2] {
     let width = width.unwrap_or(usize::MAX);
     [(width / 10).saturating_mul(3).clamp(8, WIDEST), (width / 8).clamp(4, WIDEST)]
 }
 
-/// A name in at most `room` columns: its end, where names of models and files differ.
+/// Shortens a name to at most `room` columns. The end is kept, because names of models and files
+/// differ there.
 fn shortened(name: &str, room: usize) -> String {
     let mut rest = name;
     while rest.width() + usize::from(rest.len() < name.len()) > room {
@@ -164,16 +165,16 @@ fn shortened(name: &str, room: usize) -> String {
     if rest.len() < name.len() { format!("…{rest}") } else { name.to_string() }
 }
 
-/// What is told beside a bar, in the order in which it matters.
+/// Joins as many of the parts beside a bar as fit. The most important part comes first.
 fn as_many_as_fit(parts: &[String], room: Option<usize>) -> String {
     let fits = |count: &usize| room.is_none_or(|room| parts[..*count].join(", ").width() <= room);
     parts[..(0..=parts.len()).rev().find(fits).unwrap_or(0)].join(", ")
 }
 
-/// Notes that have been shown are kept up to so many bytes; machines may send any number.
+/// The greatest number of bytes of printed notes that are remembered. Machines may send any number.
 const NOTES: usize = 1 << 20;
 
-/// Whether a note has not been shown yet.
+/// Returns whether a note has not been printed yet.
 fn is_new(text: &str) -> bool {
     static SHOWN: Mutex<(BTreeSet<String>, usize)> = Mutex::new((BTreeSet::new(), 0));
     let mut shown = SHOWN.lock().expect("no panic under this lock");
@@ -192,8 +193,8 @@ fn resumed(path: &str, layer: u64) -> String {
     format!("going on after layer {layer}, from {}", one_line(path))
 }
 
-/// Read rate, and tokens through a layer per second, by the clock of whoever did the work: here events of a distant machine may
-/// come all at once. Empty where that is not told.
+/// The read rate, and the tokens through a layer per second, measured where the work is done, since
+/// events of a distant machine may arrive all at once. The list is empty if they are unknown.
 fn rates(bytes: u64, tokens: u64, seconds: f64) -> Vec<String> {
     match seconds > 0.0 {
         true => vec![
@@ -224,7 +225,7 @@ struct LineWork {
 struct LineState {
     what: String,
     total: u64,
-    /// Steps that were done before the start.
+    /// The number of steps that were done before the start.
     before: u64,
     start: Instant,
     told: Instant,

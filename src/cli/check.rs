@@ -15,12 +15,12 @@ use crate::terminal;
 use crate::words::counted;
 
 #[derive(Args)]
-pub struct Check {
+pub(super) struct Check {
     #[arg(required = true, value_parser = path())]
     scripts: Vec<PathBuf>,
 }
 
-pub fn check(asked: &Check) -> ExitCode {
+pub(super) fn check(asked: &Check) -> ExitCode {
     let context = Arc::new(Context::new(PathBuf::new(), PathBuf::new(), Vec::new(), bars::watch(true)));
     let checker = Checker::new(host::engine(&context), PathBuf::new());
     let mut problems = 0;

@@ -12,7 +12,7 @@ use crate::host::reference;
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Doc {
+pub(super) struct Doc {
     /// A primitive, a module, or module::function; everything in short where none is given.
     name: Option<String>,
     /// Prints docs/reference.md.
@@ -23,7 +23,7 @@ pub struct Doc {
     definitions: Option<PathBuf>,
 }
 
-pub fn doc(asked: &Doc) -> Result<ExitCode> {
+pub(super) fn doc(asked: &Doc) -> Result<ExitCode> {
     if let Some(folder) = &asked.definitions {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);

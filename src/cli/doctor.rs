@@ -9,14 +9,14 @@ use crate::{gemm, memory};
 const GB: f64 = 1e9;
 
 /// Prints a line per finding.
-pub fn doctor() {
+pub(super) fn doctor() {
     let line = |what: &str, finding: &str| terminal::line(listed(what, 12, finding, terminal::width()));
     line("program", &format!("outlier {}", env!("CARGO_PKG_VERSION")));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = counted(threads, "thread");
     let (f32, bf16) = gemm::vector_instructions();
     line("processor", &format!("{threads}; products in f32 use {f32}, in bf16 {bf16}"));
-    if let Some((total, free)) = memory::of_machine() {
+    if let Some((total, free)) = memory::total_and_available() {
         line("memory", &format!("{:.1} GB, {:.1} GB free", total as f64 / GB, free as f64 / GB));
     }
     match Driver::open() {

@@ -1,8 +1,9 @@
-//! `./.env`: the two secrets that a user may keep in a file beside the project, and nothing else.
+//! Reads two secrets from `./.env`, and nothing else.
 //!
-//! A file in the folder may have come with the folder, from anybody. So it is read only where its writer can have been
-//! nobody but this user, only here and not in the folders above, and only for keys: where they are sent is not its business.
-//! Nothing of it gets into the environment, which programs that are started inherit.
+//! A file in the working folder may have come with the folder, from anybody. It is therefore read
+//! only if no other user can have written it, only in this folder and not in those above, and only
+//! for keys: it cannot choose the addresses to which they are sent. The values do not enter the
+//! environment, which child processes inherit.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,12 +16,13 @@ use crate::progress::note;
 use crate::secret::{self, Secret};
 
 const NAME: &str = ".env";
-/// All that is taken from the file.
+/// The only variables that are read from the file.
 const KEYS: &[&str] = &["HF_TOKEN", "RUNPOD_API_KEY"];
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Reads the file where there is one. Variables that are set win over it. What is not taken is said.
-pub fn read() {
+/// Reads the file, if there is one. Environment variables take precedence. Ignored variables are
+/// reported.
+pub(super) fn read() {
     match text() {
         Ok(None) => (),
         Ok(Some((text, others_read))) => {
@@ -32,9 +34,12 @@ pub fn read() {
     }
 }
 
-/// The text of the file, and whether others may read it; None where there is none; or why it is not read, and what to do.
+/// Returns the text of the file and whether others may read it, or None if there is no file.
+///
+/// # Errors
+/// The reason for which the file is not read, and the correction.
 fn text() -> Result<Option<(String, bool)>, String> {
-    // A pipe of this name must not be waited for.
+    // These flags keep a pipe of this name from blocking.
     let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(NAME);
     let file = match file {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -63,13 +68,13 @@ fn text() -> Result<Option<(String, bool)>, String> {
     Ok(Some((text, metadata.mode() & 0o044 != 0)))
 }
 
-/// Keeps the keys of the text; whether there are any.
+/// Keeps the secrets in the text. Returns whether there are any.
 fn keep(text: &str) -> bool {
     let (mut secrets, mut others) = (Vec::new(), Vec::new());
     for (name, value) in entries(text) {
         match (KEYS.contains(&name), Secret::new(value)) {
             (true, Some(secret)) => {
-                // The last of several counts.
+                // If a variable is given several times, the last one counts.
                 secrets.retain(|(other, _)| other != name);
                 secrets.push((name.to_string(), secret));
             }
@@ -86,15 +91,15 @@ fn keep(text: &str) -> bool {
     any
 }
 
-/// Whether a variable would mean something to this program if it stood in the environment.
+/// Returns whether a variable would have an effect on this program if it were in the environment.
 fn concerns_us(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let begins = |prefix: &&str| upper.starts_with(prefix);
     upper.ends_with("_PROXY") || ["HF_", "HUGGING", "RUNPOD_", "OUTLIER_", "XDG_", "TRANSFORMERS_"].iter().any(begins)
 }
 
-/// Names and values of lines `NAME=value` or `export NAME="value"`. Lines of other forms are passed over; nothing in a value
-/// is expanded, since a `$` may be part of a key.
+/// Returns the names and values of lines `NAME=value` or `export NAME="value"`. Other lines are
+/// skipped. Nothing in a value is expanded, since a `$` may be part of a key.
 fn entries(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.trim_start_matches('\u{feff}').lines().filter_map(|line| {
         let line = line.trim();

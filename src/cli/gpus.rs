@@ -1,4 +1,5 @@
-//! `outlier gpus` and `outlier offers`: what is rented, what it costs, and its end; what could be rented.
+//! `outlier gpus` and `outlier offers`: what is rented, what it costs, and its end; what could be
+//! rented.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,10 +18,11 @@ use crate::remote::trust;
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Gpus {
+pub(super) struct Gpus {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Asks the providers as well: machines of other projects and computers, and those that nobody knows of.
+    /// Asks the providers as well: machines of other projects and computers, and those that nobody
+    /// knows of.
     #[arg(long)]
     all: bool,
 }
@@ -46,7 +48,7 @@ enum Action {
 }
 
 #[derive(Args)]
-pub struct Offers {
+pub(super) struct Offers {
     #[arg(long, default_value = "runpod")]
     provider: String,
     /// Names or parts of names, such as A100; any GPU where none is given.
@@ -71,11 +73,12 @@ pub struct Offers {
 /// What has been asked for so long ago and is not listed will not appear any more, seconds.
 const GONE_SECONDS: f64 = 24.0 * 3600.0;
 
+/// What the project knows of machines; a command that looks makes no file.
 fn ledger() -> Result<Ledger> {
-    Ledger::open(&PathBuf::from("results").join("gpus.sqlite"))
+    Ledger::look(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
-pub fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
     trust::no_script();
     match &gpus.action {
         None if gpus.all => list_all(),
@@ -216,7 +219,8 @@ fn reachable(ledger: &Ledger) -> Result<Reachable> {
     Ok(Reachable { providers, left_out })
 }
 
-/// What a provider lists under our names; None where it cannot be asked and need not be: it has no machine of this project.
+/// What a provider lists under our names; None where it cannot be asked and need not be: it has no
+/// machine of this project.
 fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::Alive>>> {
     match rent::alive(provider, ledger) {
         Ok(alive) => Ok(Some(alive)),
@@ -236,7 +240,8 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
     }
 }
 
-/// The provider and its id of a machine: one the ledger knows, or one of ours that a provider lists.
+/// The provider and its id of a machine: one the ledger knows, or one of ours that a provider
+/// lists.
 fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     let ledger = ledger()?;
     if let Some(entry) = ledger.called(id_or_name)?
@@ -309,7 +314,8 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
     }))
 }
 
-/// Whatever keeps a provider from being cleared: what is left over there lives on, and the others are cleared all the same.
+/// Whatever keeps a provider from being cleared: what is left over there lives on, and the others
+/// are cleared all the same.
 fn reap() -> Result<ExitCode> {
     let ledger = ledger()?;
     let (mut nothing, mut alive, mut asked) = (true, false, 0);
@@ -369,8 +375,8 @@ fn reap() -> Result<ExitCode> {
     Ok(ExitCode::from(if alive { LEAKED } else { 0 }))
 }
 
-/// Machines of other computers and containers are told of and left alone; where the provider has had none for long, the
-/// row is closed.
+/// Machines of other computers and containers are told of and left alone; where the provider has
+/// had none for long, the row is closed.
 fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> Result<Vec<String>> {
     let ours = |entry: &Entry| entry.provider == provider.name() && entry.owner.life() == Life::Foreign;
     let open = ledger.open_entries()?.into_iter().filter(|entry| ours(entry) && !entry.keep_running);
@@ -391,7 +397,7 @@ fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> 
     told.collect()
 }
 
-pub fn offers(asked: &Offers) -> Result<ExitCode> {
+pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
     let want = Want {
         gpus: asked.gpu.clone(),
         gpu_count: asked.gpu_count,

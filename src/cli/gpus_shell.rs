@@ -1,4 +1,5 @@
-//! `outlier gpus ssh`: a shell on a machine, by the client of OpenSSH, with the host key that the machine has proved.
+//! `outlier gpus ssh`: a shell on a machine, by the client of OpenSSH, with the verified host key
+//! of the machine.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ use crate::remote::{Key, Login, Ssh, Target};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens a shell on the machine, or runs `command` there, in place of this program.
-pub fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
+/// Replaces this program by a shell on the machine, or by `command` there.
+pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
     if entry.provider.starts_with("slurm") {
         return in_job(entry, command);
     }
@@ -37,7 +38,7 @@ pub fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
     replace(client.arg(format!("{user}@{host}")).args(command), "is the OpenSSH client installed?")
 }
 
-/// A shell in a job: a step of it, started here or on the login node.
+/// Opens a shell in a Slurm job, as a step that is started here or on the login node.
 fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
     let job = entry.id.as_deref().ok_or_else(|| {
         Error::new(Kind::NotFound, format!("{} has no job yet", entry.name)).hint("`outlier gpus` tells how far it is")
@@ -51,13 +52,14 @@ fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
     through(entry, login, &[slurm::step::there(job, command)], command.is_empty())
 }
 
-/// A shell on a machine that the user's own settings lead to, or `words` as a command there.
+/// Opens a shell on a machine that the user's own SSH settings reach, or runs `words` there as a
+/// command.
 fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Result<ExitCode> {
     let key = match &login.key {
         Key::File(file) => Some(file.clone()),
         Key::Usual(_) => None,
     };
-    // Whatever it is called, ssh looks for this name.
+    // ssh looks for this name, whichever name the machine has.
     let line = Ssh::new(login).known_host(Some(&entry.name))?;
     let known = PathBuf::from("results/.keys").join(format!("{}.known_hosts", entry.name));
     disk::write(&known, format!("{}\n", line.line).as_bytes())?;
@@ -78,16 +80,16 @@ fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Res
     replace(&mut client, "is the OpenSSH client installed?")
 }
 
-/// Lets another program take the place of this one.
+/// Replaces this process by another program.
 fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
     let error = program.exec();
     Err(Error::io(format!("starting {}", program.get_program().display()), &error).hint(hint))
 }
 
-/// The client of OpenSSH, which trusts no other key than the one in `known`.
+/// The client of OpenSSH, which trusts only the key in `known`.
 fn client(known: &Path, algorithm: &str) -> Command {
     let mut ssh = Command::new("ssh");
-    // A key of kind ssh-rsa signs by newer algorithms.
+    // A key of type ssh-rsa is used with newer signature algorithms.
     let algorithms = if algorithm == "ssh-rsa" { "rsa-sha2-512,rsa-sha2-256,ssh-rsa" } else { algorithm };
     for option in [
         format!("UserKnownHostsFile={}", known.display()),

@@ -1,4 +1,5 @@
-//! Ctrl-C once: stop at the next safe point. Twice: now.
+//! Handles Ctrl-C: the first stops the work at the next safe point, and the second ends the program
+//! at once.
 
 use std::sync::atomic::Ordering;
 
@@ -6,12 +7,13 @@ use super::exit;
 use crate::progress::INTERRUPTED;
 use crate::terminal;
 
-/// Signals that ask the program to stop.
+/// The signals that ask the program to stop.
 const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Whether whoever started this program wants it to ignore a signal: `nohup` does, and a shell for work in the background.
+/// Returns whether the parent process has made this program ignore a signal: `nohup` does, and a
+/// shell does for background work.
 fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: only asks; the all-zero action is a valid place for the answer.
+    // SAFETY: the call only queries, and an all-zero action is a valid buffer for the result.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
@@ -19,22 +21,25 @@ fn is_ignored(signal: libc::c_int) -> bool {
 }
 
 fn ignore(signal: libc::c_int) {
-    // SAFETY: no handler of ours is involved.
+    // SAFETY: no handler of this program is involved.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-pub fn install() {
+pub(super) fn install() {
     let ignored = SIGNALS.into_iter().filter(|signal| is_ignored(*signal)).collect::<Vec<_>>();
-    // Fails only when a handler exists already, which is then ours.
+    // This fails only if a handler exists already, which is then the one of this program.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(exit::INTERRUPTED.into());
         }
         // A terminal that takes nothing must not keep the second one from being heard.
-        let told = || terminal::note("\ninterrupted: stopping after this layer; press Ctrl-C again to stop now");
+        let told = || {
+            terminal::note("\ninterrupted: stopping, a model after its layer at work; press Ctrl-C again to stop now")
+        };
         let _ = std::thread::Builder::new().spawn(told);
     });
     ignored.into_iter().for_each(ignore);
-    // A file that may not grow further is an error where it is written, and no end of the program.
+    // A file that exceeds the size limit gives an error where it is written, and must not end the
+    // program.
     ignore(libc::SIGXFSZ);
 }

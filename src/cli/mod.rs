@@ -10,6 +10,7 @@ mod exit;
 mod gpus;
 mod gpus_shell;
 mod interrupt;
+mod models;
 mod new;
 mod repl;
 mod rethreshold;
@@ -56,6 +57,8 @@ enum Command {
     Test(test::Test),
     /// Tells what scripts can call: outlier doc [NAME]
     Doc(doc::Doc),
+    /// Lists which models can be read, and how each architecture was verified: outlier models [NAME]
+    Models(models::Models),
     /// Says what this machine offers: processor, memory, GPU driver and GPUs, and what of it is used.
     Doctor,
     /// Experiments line by line, here or on a machine that is at work.
@@ -83,8 +86,8 @@ enum Command {
 impl Command {
     /// Whether what `.env` holds may be of use. A worker is given what it needs by its client.
     fn wants_tokens(&self) -> bool {
-        use Command::{Check, Completions, Doc, Man, New, Worker};
-        !matches!(self, Worker { .. } | Doc(_) | Check(_) | New(_) | Completions(_) | Man(_))
+        use Command::{Check, Completions, Doc, Man, Models, New, Worker};
+        !matches!(self, Worker { .. } | Doc(_) | Models(_) | Check(_) | New(_) | Completions(_) | Man(_))
     }
 }
 
@@ -154,6 +157,7 @@ fn carried_out(cli: Cli) -> ExitCode {
         Command::Check(asked) => check::check(&asked),
         Command::Test(asked) => done(test::test(&asked)),
         Command::Doc(asked) => done(doc::doc(&asked)),
+        Command::Models(asked) => done(models::models(&asked)),
         Command::Doctor => {
             doctor::doctor();
             ExitCode::SUCCESS

@@ -14,12 +14,12 @@ use crate::terminal;
 const TEMPLATE: &str = include_str!("new.rhai");
 
 #[derive(Args)]
-pub struct New {
+pub(super) struct New {
     /// Name of the experiment: the script is scripts/NAME.rhai, its results are in results/NAME/.
     name: String,
 }
 
-pub fn new(asked: &New) -> Result<ExitCode> {
+pub(super) fn new(asked: &New) -> Result<ExitCode> {
     let name = asked.name.trim_end_matches(".rhai");
     let bad = name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if bad {

@@ -28,7 +28,7 @@ use crate::terminal;
 const PROMPT: &str = "> ";
 
 #[derive(Args)]
-pub struct Prompt {
+pub(super) struct Prompt {
     /// A machine that is at work, by its id or name as `outlier gpus` lists it: it is `gpu`, what is loaded there is `models`.
     /// It stays when you leave.
     #[arg(long, value_name = "ID")]
@@ -37,7 +37,7 @@ pub struct Prompt {
     allow: Allow,
 }
 
-pub fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
+pub(super) fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     let mut context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
     context.bounds.allowed = asked.allow.places();
     let context = Arc::new(context);

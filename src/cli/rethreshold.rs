@@ -14,7 +14,7 @@ use crate::words::counted;
 use crate::{results, stats};
 
 #[derive(Args)]
-pub struct Rethreshold {
+pub(super) struct Rethreshold {
     /// Folder of a finished analysis, or its name below results/.
     #[arg(value_parser = path())]
     results: PathBuf,
@@ -60,7 +60,7 @@ enum Over {
     PerSequence,
 }
 
-pub fn run(asked: &Rethreshold) -> Result<ExitCode> {
+pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
     let given = &asked.results;
     let folder = match given.is_dir() {
         true => given.clone(),

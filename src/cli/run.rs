@@ -10,6 +10,7 @@ use clap::Args;
 use super::allow::{Allow, path};
 use super::bars;
 use super::exit::{FAILED, INTERRUPTED, LEAKED, done, fail, panicked, tell};
+use crate::error::Kind;
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
@@ -17,7 +18,7 @@ use crate::remote::trust::{self, Named};
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Run {
+pub(super) struct Run {
     /// Says what would be done, as `outlier plan`.
     #[arg(long)]
     dry_run: bool,
@@ -26,7 +27,8 @@ pub struct Run {
     allow_commands: bool,
     #[command(flatten)]
     allow: Allow,
-    /// A host key to trust, of one host or of any: what a script names is not trusted for that. Flags of the script count too.
+    /// A host key to trust, of one host or of any: what a script names is not trusted for that.
+    /// Flags of the script count too.
     #[arg(long, value_name = "[HOST=]SHA256:…", value_parser = host_key)]
     host_key: Vec<Named>,
     /// Steps of the script language that the script may take.
@@ -70,7 +72,7 @@ fn take(flags: &mut Vec<String>, flag: &str) -> bool {
 
 impl Run {
     /// Whether `--quiet` stands behind the script; its flags do not hold it any more.
-    pub fn takes_quiet(&mut self) -> bool {
+    pub(super) fn takes_quiet(&mut self) -> bool {
         take(&mut self.flags, "--quiet")
     }
 }
@@ -86,7 +88,7 @@ fn context(asked: Run, quiet: bool) -> Context {
     context
 }
 
-pub fn run(asked: Run, quiet: bool) -> ExitCode {
+pub(super) fn run(asked: Run, quiet: bool) -> ExitCode {
     // A script that has a dry run of its own knows better what to show.
     let its_own = |asked: &Run| plan::has_dry_run(&asked.script, Path::new(""));
     let wished = asked.flags.iter().any(|flag| flag == "--dry-run");
@@ -129,7 +131,7 @@ fn carried_out(context: &Arc<Context>) -> std::thread::Result<Result<(), Box<hos
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host::run(&engine, context)))
 }
 
-pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
+pub(super) fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     take(&mut asked.flags, "--dry-run");
     let context = match context(asked, quiet).planned() {
         Ok(context) => Arc::new(context),
@@ -147,6 +149,10 @@ pub fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     match stored {
         Some(Ok(file)) => {
             context.watch.line(&format!("{}: the next run with these words is compared with it", file.display()))
+        }
+        // Where nothing can be written, the plan is what was asked for all the same.
+        Some(Err(error)) if matches!(error.kind, Kind::Io | Kind::NotFound) => {
+            terminal::note(format!("the plan is not kept, and the next run not compared with it: {error}"));
         }
         Some(Err(error)) => return done(Err(error)),
         None => (),

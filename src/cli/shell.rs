@@ -14,13 +14,13 @@ use crate::suggest;
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Completions {
+pub(super) struct Completions {
     /// The shell that reads them.
     shell: Shell,
 }
 
 #[derive(Args)]
-pub struct Manual {
+pub(super) struct Manual {
     /// The command whose page is printed; the page of the whole program where none is given.
     command: Option<String>,
     /// Writes all pages to this folder: outlier.1, outlier-run.1 and so on.
@@ -42,14 +42,14 @@ fn public(command: &Command) -> Command {
     public
 }
 
-pub fn completions(asked: &Completions, command: Command) -> ExitCode {
+pub(super) fn completions(asked: &Completions, command: Command) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(asked.shell, &mut public(&command), "outlier", &mut text);
     terminal::out(String::from_utf8_lossy(&text));
     ExitCode::SUCCESS
 }
 
-pub fn manual(asked: &Manual, command: Command) -> Result<ExitCode> {
+pub(super) fn manual(asked: &Manual, command: Command) -> Result<ExitCode> {
     let program = public(&command);
     if let Some(folder) = &asked.dir {
         for page in pages(&program) {

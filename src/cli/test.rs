@@ -14,7 +14,7 @@ use crate::progress::interrupt_requested;
 use crate::terminal;
 
 #[derive(Args)]
-pub struct Test {
+pub(super) struct Test {
     /// A folder that is searched for *_test.rhai, or one such file.
     #[arg(default_value = ".", value_parser = path())]
     path: PathBuf,
@@ -25,7 +25,7 @@ pub struct Test {
     allow: Allow,
 }
 
-pub fn test(asked: &Test) -> Result<ExitCode> {
+pub(super) fn test(asked: &Test) -> Result<ExitCode> {
     if !asked.path.exists() {
         let message = format!("reading {}: No such file or directory", asked.path.display());
         return Ok(fail(&Diagnostic::usage(message, "name a folder with tests, or a file *_test.rhai")));

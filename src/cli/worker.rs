@@ -11,7 +11,7 @@ use crate::session::{self, AtEnd, Inherited, Limits, Starter};
 use crate::terminal;
 
 #[derive(Subcommand)]
-pub enum Worker {
+pub(super) enum Worker {
     /// Guards this machine until a limit is reached: starts the worker when a client comes, and gives the machine back at the end.
     Serve(Settings),
     /// Carries out requests; started by the guardian.
@@ -24,7 +24,7 @@ pub enum Worker {
 }
 
 #[derive(Args)]
-pub struct Settings {
+pub(super) struct Settings {
     /// Where socket, lock and log are.
     #[arg(long)]
     folder: PathBuf,
@@ -49,7 +49,7 @@ pub struct Settings {
 }
 
 #[derive(Args)]
-pub struct Work {
+pub(super) struct Work {
     #[command(flatten)]
     settings: Settings,
     /// Descriptors of the lock, the socket and the memory that the guardian shares.
@@ -95,7 +95,7 @@ impl Settings {
     }
 }
 
-pub fn run(worker: &Worker) -> Result<()> {
+pub(super) fn run(worker: &Worker) -> Result<()> {
     match worker {
         Worker::EndPod => crate::gpu::runpod::end_self(),
         Worker::Attach(settings) => {

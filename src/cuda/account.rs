@@ -1,19 +1,20 @@
-//! How much of the memory of a GPU is in use, and how much may be.
+//! Accounting of GPU memory: the bytes in use, their peak, and their limit.
 
 use super::driver_context::Stream;
 
-/// Bytes of GPU memory. What the copying stream allocates are weights, and they have room of their own: work that finds none
-/// can be cut, weights cannot.
+/// Bytes of GPU memory in use. Arrays that the copy stream allocates are weights; all others are
+/// work. Weights have a reserve of their own, because work that runs out of memory can be split
+/// into smaller batches, and weights cannot.
 #[derive(Default)]
 pub(super) struct Account {
     pub(super) weights: usize,
     pub(super) work: usize,
     pub(super) peak: usize,
-    /// Bytes that may be in use.
+    /// The most bytes that may be in use.
     pub(super) limit: usize,
-    /// Of them those that work leaves alone.
+    /// The part of `limit` that is kept for weights.
     pub(super) reserved: usize,
-    /// Something was refused.
+    /// True if an allocation was refused.
     pub(super) full: bool,
 }
 
@@ -25,7 +26,7 @@ impl Account {
         }
     }
 
-    /// Books `bytes` more, or says how many bytes are allowed.
+    /// Adds `bytes` to the account. If they exceed the limit, the error is the limit in bytes.
     pub(super) fn book(&mut self, bytes: usize, stream: Stream) -> std::result::Result<(), usize> {
         let weights = self.weights.max(if stream == Stream::Compute { self.reserved } else { 0 });
         if weights + self.work + bytes > self.limit {

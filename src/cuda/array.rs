@@ -1,4 +1,4 @@
-//! Numbers in the memory of a GPU: whole arrays, or rows of one.
+//! Arrays of numbers in GPU memory, and views of their rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::driver_context::Stream;
 use super::memory::{self, Buffer};
 use crate::error::{Result, fault};
 
-/// What an array is made of.
+/// The element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
     F32,
@@ -17,7 +17,7 @@ pub enum Element {
     U8,
     U32,
     U64,
-    /// Where something is in the memory of the same GPU.
+    /// An address in the memory of the same GPU.
     Address,
 }
 
@@ -32,11 +32,11 @@ impl Element {
     }
 }
 
-/// Contiguous numbers; clones and rows share memory.
+/// A contiguous array. Clones and views of rows share its memory.
 #[derive(Clone)]
 pub struct Array {
     buffer: Arc<Buffer>,
-    /// Bytes into the buffer. From there on it has as many as the elements take.
+    /// Offset into the buffer in bytes. All elements lie within the buffer.
     offset: usize,
     dims: Vec<usize>,
     element: Element,
@@ -53,12 +53,12 @@ fn bytes(dims: &[usize], element: Element) -> usize {
 }
 
 impl Array {
-    /// An array with anything in it.
+    /// An uninitialised array.
     pub fn new(context: &Arc<Context>, dims: &[usize], element: Element) -> Result<Self> {
         Ok(Self::of(Buffer::new(context, bytes(dims, element), Stream::Compute)?, dims, element))
     }
 
-    /// What `buffer` holds, which was made for it.
+    /// The array that fills `buffer`.
     fn of(buffer: Buffer, dims: &[usize], element: Element) -> Self {
         assert_eq!(buffer.bytes(), bytes(dims, element), "an array fills its buffer");
         Self { buffer: Arc::new(buffer), offset: 0, dims: dims.to_vec(), element }
@@ -70,48 +70,49 @@ impl Array {
         Ok(array)
     }
 
-    /// A copy of `bytes` in the order of the computing stream.
+    /// An array with a copy of `bytes`. The copy is ordered by the compute stream.
     pub fn uploaded(context: &Arc<Context>, bytes: &[u8], dims: &[usize], element: Element) -> Result<Self> {
         let array = Self::new(context, dims, element)?;
         array.buffer.upload(0, &bytes[..array.bytes()])?;
         Ok(array)
     }
 
-    /// One array on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to
-    /// put what is there, once for every piece: `phase` bytes (below `PAGE`) behind the beginning of a page. Their bytes are
-    /// there when this returns, and `complete` makes them arrays like any other.
-    pub fn received(
+    /// One array per context, all with the same bytes, on the copy stream. `fill` is called for
+    /// each piece with its offset in bytes and with the pinned memory to write it to, which begins
+    /// `phase` bytes (less than `PAGE`) after the start of a page. The copies are complete when
+    /// this function returns. The arrays belong to the copy stream until `hand_to_compute_stream`.
+    pub fn broadcast(
         contexts: &[&Arc<Context>],
         dims: &[usize],
         element: Element,
         phase: usize,
         fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
     ) -> Result<Vec<Self>> {
-        let buffers = memory::receive(contexts, bytes(dims, element), phase, fill)?;
+        let buffers = memory::broadcast(contexts, bytes(dims, element), phase, fill)?;
         Ok(buffers.into_iter().map(|buffer| Self::of(buffer, dims, element)).collect())
     }
 
-    /// An array with anything in it, on the same GPU and in the order of the same stream.
-    pub fn beside(&self, dims: &[usize], element: Element) -> Result<Self> {
+    /// An uninitialised array on the same GPU and the same stream.
+    pub fn uninit_on_same_stream(&self, dims: &[usize], element: Element) -> Result<Self> {
         let buffer = Buffer::new(self.context(), bytes(dims, element), self.buffer.stream())?;
         Ok(Self::of(buffer, dims, element))
     }
 
-    /// The same of which every byte is `value`.
-    pub fn filled_beside(&self, value: u8, dims: &[usize], element: Element) -> Result<Self> {
-        let array = self.beside(dims, element)?;
+    /// An array on the same GPU and the same stream, with every byte set to `value`.
+    pub fn filled_on_same_stream(&self, value: u8, dims: &[usize], element: Element) -> Result<Self> {
+        let array = self.uninit_on_same_stream(dims, element)?;
         array.buffer.fill(value)?;
         Ok(array)
     }
 
-    /// Waits until what the calling thread has done to an array on the copying stream is complete: from then on it is used in
-    /// the order of the computing stream.
+    /// Waits for the work of this thread on the copy stream. From then on the array is used on the
+    /// compute stream.
     ///
     /// # Errors
-    /// `internal` where its memory is shared.
-    pub fn complete(mut self) -> Result<Self> {
+    /// `internal` if the array shares its memory.
+    pub fn hand_to_compute_stream(mut self) -> Result<Self> {
         match Arc::get_mut(&mut self.buffer) {
-            Some(buffer) => buffer.hand_over()?,
+            Some(buffer) => buffer.hand_to_compute_stream()?,
             None => fault!("{self:?} is shared before it is complete"),
         }
         Ok(self)
@@ -121,17 +122,17 @@ impl Array {
         self.buffer.context()
     }
 
-    /// The stream in whose order the array is used.
+    /// The stream that uses the array.
     pub(super) fn stream(&self) -> Stream {
         self.buffer.stream()
     }
 
-    /// Where it begins on the GPU; all its numbers lie there.
+    /// The address of the first element on the GPU.
     pub(super) fn address(&self) -> Result<u64> {
         self.buffer.address_of(self.range())
     }
 
-    /// Its bytes of the buffer.
+    /// The byte range within the buffer.
     fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.bytes()
     }
@@ -144,13 +145,13 @@ impl Array {
         &self.dims
     }
 
-    /// Rows, and the numbers in each.
+    /// Number of rows and of columns. The last dimension is the columns.
     pub fn dims2(&self) -> (usize, usize) {
         let columns = self.dims.last().copied().unwrap_or(1);
         (self.len() / columns.max(1), columns)
     }
 
-    /// Number of numbers.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.dims.iter().product()
     }
@@ -163,15 +164,15 @@ impl Array {
         bytes(&self.dims, self.element)
     }
 
-    /// All bytes, once the stream has made them.
+    /// Copies all bytes to the host, after waiting for the stream.
     pub fn download(&self, to: &mut [u8]) -> Result<()> {
         self.buffer.download(self.offset, &mut to[..self.bytes()])
     }
 
-    /// The same numbers in other dimensions.
+    /// The same elements with other dimensions.
     ///
     /// # Errors
-    /// `internal` where they are not as many.
+    /// `internal` if the number of elements differs.
     pub fn reshaped(&self, dims: &[usize]) -> Result<Self> {
         if dims.iter().product::<usize>() != self.len() {
             fault!("{:?} cannot become {dims:?}", self.dims);
@@ -179,10 +180,10 @@ impl Array {
         Ok(Self { dims: dims.to_vec(), ..self.clone() })
     }
 
-    /// `count` rows of the first dimension, in the same memory.
+    /// A view of `count` rows of the first dimension.
     ///
     /// # Errors
-    /// `internal` where there are not so many.
+    /// `internal` if the array has fewer rows.
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self.dims.first() {
             Some(rows) if first.checked_add(count).is_some_and(|end| end <= *rows) => {
@@ -195,14 +196,14 @@ impl Array {
         }
     }
 
-    /// Copies `rows` to where row `first` begins.
+    /// Copies `rows` over the rows from `first` on.
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         let row = self.bytes() / self.dims[0].max(1);
         self.buffer.copy(self.offset + first * row, &rows.buffer, rows.range())
     }
 
-    /// An array of f32 of the same dimensions, with anything in it.
-    pub fn like(&self) -> Result<Self> {
+    /// An uninitialised f32 array with the same dimensions.
+    pub fn uninit_like(&self) -> Result<Self> {
         Self::new(self.context(), &self.dims, Element::F32)
     }
 }

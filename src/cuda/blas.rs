@@ -1,4 +1,4 @@
-//! Products by cuBLAS.
+//! Matrix products by cuBLAS.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use super::driver_context::Stream;
 use super::timeline::Amount;
 use crate::error::{Error, Kind, Result, fault};
 
-/// How a product is rounded.
+/// The precision of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Precision {
-    /// Every product and sum in f32.
-    Exact,
-    /// f32 operands may lose all but eleven bits on their way into the tensor cores.
-    Tensor32,
+    /// All products and sums in f32.
+    F32,
+    /// The tensor cores may round f32 operands to TF32, which keeps eleven significant bits.
+    Tf32,
 }
 
 impl Precision {
     fn compute(self) -> Compute {
         match self {
-            Self::Exact => Compute::CUBLAS_COMPUTE_32F,
-            Self::Tensor32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
+            Self::F32 => Compute::CUBLAS_COMPUTE_32F,
+            Self::Tf32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
         }
     }
 }
@@ -42,12 +42,13 @@ fn data_type(element: Element) -> Result<Type> {
     }
 }
 
-/// y [rows, out] = x [rows, input] · w, where `w` is [out, input], or [input, out] if `input_first`. `x` and `w` are of one
-/// type, `y` is f32.
+/// y [rows, out] = x [rows, input] · w, where `w` is [out, input], or [input, out] if
+/// `input_first`. `x` and `w` have the same element type, and `y` is f32.
 ///
 /// # Errors
-/// `internal` when the arrays do not fit each other, `unsupported` when cuBLAS cannot count to their sizes, and those of cuBLAS.
-pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Precision) -> Result<()> {
+/// `internal` if the arrays do not fit each other, `unsupported` if a size exceeds cuBLAS's
+/// integers, and the errors of cuBLAS.
+pub fn gemm(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Precision) -> Result<()> {
     let (rows, input) = x.dims2();
     let out = y.dims2().1;
     if rows == 0 {
@@ -59,7 +60,7 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     if !types || !of_one_gpu || !in_order || y.len() < rows * out || w.len() < input * out {
         fault!("a product of {x:?} and {w:?} to {y:?}");
     }
-    // cuBLAS counts along columns: what it computes is the transpose, y^T = w^T x^T.
+    // cuBLAS is column-major, so it computes the transpose, y^T = w^T x^T.
     let (turn, w_stride) = match input_first {
         true => (Operation::CUBLAS_OP_N, out),
         false => (Operation::CUBLAS_OP_T, input),
@@ -71,8 +72,8 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     let operations = 2.0 * (rows * input) as f64 * out as f64;
     let name = if x.element() == Element::Bf16 { "product in bf16" } else { "product in f32" };
     context.timed(&current, Stream::Compute, name, Amount::Operations(operations), || {
-        // SAFETY: the arrays are on the GPU of the handle, are used in the order of its stream, and have as many numbers as the
-        // sizes say. Both factors outlive the call, which reads them.
+        // SAFETY: the arrays are on the GPU of this handle and its stream, and have at least as
+        // many elements as the sizes say. `one` and `zero` outlive the call, which reads them.
         let done = unsafe {
             result::gemm_ex(
                 blas.0,
@@ -100,20 +101,22 @@ pub fn product(y: &Array, x: &Array, w: &Array, input_first: bool, precision: Pr
     })
 }
 
-/// Where the addresses of a batch of matrices of f32 are on a GPU, and the distance of the matrices' rows.
+/// A list, in GPU memory, of the addresses of a batch of f32 matrices, and the distance between
+/// their rows in elements.
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
     pub(super) list: u64,
     pub(super) stride: usize,
 }
 
-/// y = x · w for each of a batch of `count`; `w` is [out, input], or [input, out] if `input_first`.
+/// y = x · w for each of `count` matrices. `w` is [out, input], or [input, out] if `input_first`.
 ///
 /// # Safety
-/// Each list has `count` addresses when the computing stream of the GPU of `on` gets there, of memory of that GPU which is used
-/// and freed in the order of this stream: at those of `y` are `rows` rows of `out` numbers, at those of `x` `rows` rows of
-/// `input`, and at those of `w` the numbers of a matrix of `input` and `out`.
-pub(super) unsafe fn products(
+/// When the compute stream of the GPU of `on` reaches this call, each list holds `count` addresses
+/// of memory of that GPU, which the compute stream uses and frees. The matrices of `y` have `rows`
+/// rows of `out` numbers, those of `x` have `rows` rows of `input` numbers, and those of `w` have
+/// the numbers of an `input` by `out` matrix.
+pub(super) unsafe fn gemm_batched(
     on: &Array,
     [y, x, w]: [Batch; 3],
     [rows, input, out]: [usize; 3],
@@ -128,7 +131,8 @@ pub(super) unsafe fn products(
     let blas = context.blas();
     let operations = 2.0 * (count * rows * input) as f64 * out as f64;
     context.timed(&current, Stream::Compute, "batch of products", Amount::Operations(operations), || {
-        // SAFETY: the caller promises what the lists hold, on the GPU of the handle; both factors outlive the call.
+        // SAFETY: the caller promises the contents of the lists, on the GPU of this handle. `one`
+        // and `zero` outlive the call.
         let status = unsafe {
             sys::cublasGemmBatchedEx(
                 blas.0,

@@ -1,8 +1,8 @@
-//! A GPU at work: its memory, its two streams and its kernels.
+//! A GPU that is opened for computing: its memory, its two streams and its kernels.
 //!
-//! All threads share one stream that computes; another copies, so that the next weights arrive while this layer computes.
-//! Whoever copies waits until what was copied is complete before it passes it on. Weights that several GPUs need are read once
-//! and copied to each.
+//! All threads share one compute stream. A second stream copies, so that the weights of the next
+//! layer arrive while this layer computes. A thread that copies waits for its copies before it
+//! hands the arrays on. Weights for several GPUs are read once and copied to each.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,30 +12,32 @@ use super::account::Account;
 use super::cublas::Blas;
 use super::driver_context::{Current, DriverContext, Stream, failed, out_of_memory};
 use super::kernels::{Arg, Grid, Kernels, Name};
-use super::staging::{Event, Half};
+use super::staging::{Event, StagingBuffer};
 use super::timeline::{Amount, Timeline};
 use crate::error::Result;
 
-/// One part in so many of the free memory stays free, for the driver and cuBLAS.
-const UNTOUCHED: usize = 20;
+/// The fraction 1 / RESERVE_DIVISOR of the free memory stays free, for the driver and cuBLAS.
+const RESERVE_DIVISOR: usize = 20;
 
-/// A GPU that computes.
+/// A GPU that is opened for computing.
 pub struct Context {
     driver: DriverContext,
     blas: Mutex<Blas>,
     kernels: Kernels,
-    uploads: Mutex<(Vec<Half>, usize)>,
-    /// Pairs of pinned halves that no thread is using.
-    idle: Mutex<Vec<[Half; 2]>>,
-    /// Where the computing stream was when `pace` was last called.
-    pace: Mutex<Option<Event>>,
+    uploads: Mutex<(Vec<StagingBuffer>, usize)>,
+    /// Pairs of pinned staging buffers (double buffering) that no thread is using.
+    idle: Mutex<Vec<[StagingBuffer; 2]>>,
+    /// The position of the compute stream at the last call of `throttle`.
+    throttle: Mutex<Option<Event>>,
     account: Mutex<Account>,
     timeline: Option<Timeline>,
 }
 
-// SAFETY: the driver's objects may be used and freed by any thread whose current context is theirs, which `enter` sees to.
+// SAFETY: any thread may use and free the driver's objects while their context is current on it,
+// and `enter` makes it current.
 unsafe impl Send for Context {}
-// SAFETY: as for `Send`, and by several threads at once; the cuBLAS handle, which may not, is behind a lock.
+// SAFETY: as for `Send`, and several threads may do so at once. A cuBLAS handle is not thread-safe
+// and is behind a lock.
 unsafe impl Sync for Context {}
 
 impl Context {
@@ -47,14 +49,14 @@ impl Context {
         let kernels = Kernels::load(&current).map_err(opening)?;
         let blas = Mutex::new(Blas::start(&current)?);
         let (free, _) = result::mem_get_info().map_err(opening)?;
-        let account = Mutex::new(Account { limit: free - free / UNTOUCHED, ..Account::default() });
-        let (uploads, idle, pace) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
-        let timeline = Timeline::wanted(&current)?;
+        let account = Mutex::new(Account { limit: free - free / RESERVE_DIVISOR, ..Account::default() });
+        let (uploads, idle, throttle) = (Mutex::new((Vec::new(), 0)), Mutex::new(Vec::new()), Mutex::new(None));
+        let timeline = Timeline::if_requested(&current)?;
         drop(current);
-        Ok(Arc::new(Self { driver, blas, kernels, uploads, idle, pace, account, timeline }))
+        Ok(Arc::new(Self { driver, blas, kernels, uploads, idle, throttle, account, timeline }))
     }
 
-    /// Makes this context the calling thread's, for as long as the guard lives.
+    /// Makes this context current on the calling thread, until the guard is dropped.
     pub(super) fn enter(&self) -> Result<Current<'_>> {
         self.driver.enter()
     }
@@ -67,8 +69,8 @@ impl Context {
         self.account.lock().expect("no panic under this lock")
     }
 
-    /// Pairs of pinned halves that no thread is using.
-    pub(super) fn idle(&self) -> MutexGuard<'_, Vec<[Half; 2]>> {
+    /// Pairs of pinned staging buffers that no thread is using.
+    pub(super) fn idle(&self) -> MutexGuard<'_, Vec<[StagingBuffer; 2]>> {
         self.idle.lock().expect("no panic under this lock")
     }
 
@@ -76,7 +78,8 @@ impl Context {
         self.timeline.as_ref()
     }
 
-    /// Puts `work` on a stream of this context, which is current, between marks where somebody wants to know when it was done.
+    /// Puts `work` on a stream of this context, which is current. If a timeline was requested,
+    /// events before and after the work record its time.
     pub(super) fn timed(
         &self,
         current: &Current,
@@ -91,24 +94,24 @@ impl Context {
         }
     }
 
-    /// Marks where layer `layer` begins.
-    pub fn begins(&self, layer: usize) -> Result<()> {
+    /// Marks the beginning of layer `layer` in the timeline.
+    pub fn mark_layer(&self, layer: usize) -> Result<()> {
         if self.timeline.is_none() {
             return Ok(());
         }
         self.timed(&self.enter()?, Stream::Compute, &format!("layer {layer}"), Amount::Uncounted, || Ok(()))
     }
 
-    /// Refuses to use more than `bytes` of GPU memory from now on, nor more than there are.
+    /// Lowers the limit of GPU memory in use to `bytes`. It is never raised.
     pub fn limit(&self, bytes: usize) {
         let mut account = self.account();
         account.limit = account.limit.min(bytes);
     }
 
-    /// Keeps `bytes` for weights, in use or not.
+    /// Keeps `bytes` of the limit for weights, and resets the peak.
     ///
     /// # Errors
-    /// Of kind `oom` when they are more than may be used.
+    /// `oom` if `bytes` is not below the limit.
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         let mut account = self.account();
         account.reserved = bytes;
@@ -121,49 +124,52 @@ impl Context {
             .hint("chunk_layers: 1 keeps the least; or allow more by max_vram, or take a larger GPU"))
     }
 
-    /// The most bytes of GPU memory that were in use at once, since `reserve`.
+    /// The peak of GPU memory in use since `reserve`, in bytes.
     pub fn peak(&self) -> usize {
         self.account().peak
     }
 
-    /// Whether something has been refused since the last call.
-    pub fn was_full(&self) -> bool {
+    /// True if an allocation was refused since the last call.
+    pub fn take_oom_flag(&self) -> bool {
         std::mem::take(&mut self.account().full)
     }
 
     /// Puts a kernel on a stream.
     ///
     /// # Safety
-    /// `args` are what this kernel takes, in its order, and at every address is memory of this GPU that has as many numbers as
-    /// the kernel meets, and is used and freed in the order of `stream`.
+    /// `args` are the arguments of this kernel in its order. Every address is memory of this GPU
+    /// with at least as many elements as the kernel accesses, used and freed on `stream`.
     pub(super) unsafe fn launch(&self, stream: Stream, name: Name, grid: Grid, args: &[Arg]) -> Result<()> {
         let current = self.enter()?;
         self.timed(&current, stream, name.1, Amount::Uncounted, || {
-            // SAFETY: `open` has loaded the kernels into this context; the caller promises the rest.
+            // SAFETY: `open` loaded the kernels into this context, and the caller promises the
+            // rest.
             unsafe { self.kernels.launch(&current, stream, name, grid, args) }
         })
     }
 
-    /// The pinned memory from which pieces of `UPLOAD_BYTES` are uploaded, and the piece whose turn it is.
-    pub(super) fn uploads(&self) -> MutexGuard<'_, (Vec<Half>, usize)> {
+    /// The pinned buffers for uploads of up to `UPLOAD_BYTES`, and the index of the next one to
+    /// use.
+    pub(super) fn uploads(&self) -> MutexGuard<'_, (Vec<StagingBuffer>, usize)> {
         self.uploads.lock().expect("no panic under this lock")
     }
 
-    /// Waits for what the calling thread has put on the copying stream.
-    pub(super) fn settle(&self) -> Result<()> {
+    /// Waits for the work that the calling thread has put on the copy stream.
+    pub(super) fn wait_for_copies(&self) -> Result<()> {
         let current = self.enter()?;
         let event = Event::new(&current)?;
         event.record(&current, Stream::Copy)?;
         event.wait()
     }
 
-    /// Waits for what was on the computing stream at the last call: the host prepares one step while the GPU does another, and
-    /// memory that is freed on the stream is soon free indeed.
-    pub fn pace(&self) -> Result<()> {
+    /// Waits until the compute stream has reached its position at the last call. The host thereby
+    /// runs ahead of the GPU by one step at most, and memory that is freed in stream order becomes
+    /// free soon.
+    pub fn throttle(&self) -> Result<()> {
         let current = self.enter()?;
         let now = Event::new(&current)?;
         now.record(&current, Stream::Compute)?;
-        match self.pace.lock().expect("no panic under this lock").replace(now) {
+        match self.throttle.lock().expect("no panic under this lock").replace(now) {
             Some(before) => before.wait(),
             None => Ok(()),
         }
@@ -175,16 +181,17 @@ impl Drop for Context {
         let Ok(current) = self.driver.enter() else { return };
         _ = current.finish();
         self.timeline.take();
-        self.pace.get_mut().expect("no panic under this lock").take();
+        self.throttle.get_mut().expect("no panic under this lock").take();
         self.idle.get_mut().expect("no panic under this lock").clear();
         self.uploads.get_mut().expect("no panic under this lock").0.clear();
-        // SAFETY: the streams have come to their ends and nobody uses them any more: every buffer holds this context.
+        // SAFETY: both streams are idle and nobody uses them any more, because every buffer holds a
+        // reference to this context.
         unsafe {
             self.blas.get_mut().expect("no panic under this lock").end(&current);
             self.kernels.unload(&current);
         }
         drop(current);
-        // SAFETY: all that was made in this context is gone, and only `self` enters it.
+        // SAFETY: all objects of this context have been released, and only `self` can enter it.
         unsafe { self.driver.release() };
     }
 }

@@ -1,4 +1,4 @@
-//! cuBLAS, which is opened at run time.
+//! The cuBLAS library, opened at run time.
 
 use cudarc::cublas::result::{self, CublasError};
 use cudarc::cublas::sys::{self, cublasHandle_t};
@@ -12,10 +12,11 @@ pub(super) fn failed(what: &str, error: CublasError) -> Error {
         .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere")
 }
 
-/// Whether the library can be opened: from the loader's path, or from where toolkits and PyTorch keep it.
-pub fn is_here() -> bool {
+/// True if cuBLAS can be opened, from the loader's path or from the usual folders of toolkits and
+/// PyTorch.
+pub(super) fn is_available() -> bool {
     static SEARCH: std::sync::Once = std::sync::Once::new();
-    // SAFETY: to open the library runs its own initialisation, which is made for that.
+    // SAFETY: opening the library runs only its own initialisers.
     let opens = || unsafe { sys::is_culib_present() };
     if opens() {
         return true;
@@ -24,26 +25,28 @@ pub fn is_here() -> bool {
     opens()
 }
 
-/// The handle of a context, for one thread at a time.
+/// The cuBLAS handle of a context, for one thread at a time.
 pub(super) struct Blas(pub(super) cublasHandle_t);
 
-// SAFETY: cuBLAS lets any thread use a handle, one at a time, whose current context is the handle's.
+// SAFETY: cuBLAS allows any thread to use a handle, one at a time, while the handle's context is
+// current.
 unsafe impl Send for Blas {}
 
 impl Blas {
-    /// Of the current context, on its stream that computes.
+    /// Creates a handle in the current context that works on its compute stream.
     pub(super) fn start(current: &Current) -> Result<Self> {
         let starting = |error| failed("starting", error);
         let handle = result::create_handle().map_err(starting)?;
-        // SAFETY: the handle was just made in the context of this stream, which outlives it: `end` comes first.
+        // SAFETY: the handle was just created in the context of this stream. The stream outlives
+        // the handle, because `end` is called before the stream is destroyed.
         unsafe { result::set_stream(handle, current.stream(Stream::Compute).cast()) }.map_err(starting)?;
         Ok(Self(handle))
     }
 
     /// # Safety
-    /// The context in which it was started is current, and it is not used any more.
+    /// The context of the handle is current, and the handle is not used any more.
     pub(super) unsafe fn end(&self, _: &Current) {
-        // SAFETY: `start` has made the handle, and the caller promises that this is its last use.
+        // SAFETY: `start` created the handle, and the caller promises that this is its last use.
         _ = unsafe { result::destroy_handle(self.0) };
     }
 }

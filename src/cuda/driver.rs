@@ -1,8 +1,9 @@
-//! NVIDIA's driver, opened at run time, and the devices it knows. Names and numbers are those of the CUDA driver API.
+//! NVIDIA's driver, opened at run time, and its devices. Names and numbers are those of the CUDA
+//! driver API.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// The library of the driver; it comes with the driver, not with a CUDA toolkit.
+/// The driver's library. It is installed with the driver, not with a CUDA toolkit.
 const LIBRARY: &CStr = c"libcuda.so.1";
 
 /// Members of `CUdevice_attribute`.
@@ -13,10 +14,10 @@ const CAPABILITY_MINOR: c_int = 76;
 /// `CUDA_ERROR_NO_DEVICE`.
 const NO_DEVICE: c_int = 100;
 
-/// A driver that works.
+/// A working driver and its devices.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    /// The newest CUDA version it serves, (13, 0) say.
+    /// The newest CUDA version that the driver supports, for example (13, 0).
     pub version: (u32, u32),
     pub gpus: Vec<Gpu>,
 }
@@ -25,30 +26,31 @@ pub struct Driver {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpu {
     pub name: String,
-    /// Bytes of its own memory.
+    /// Size of its memory in bytes.
     pub memory: u64,
-    /// (9, 0) for Hopper.
+    /// The compute capability, for example (9, 0) for Hopper.
     pub compute_capability: (u32, u32),
     pub multiprocessors: u32,
 }
 
-/// Why there is no CUDA.
+/// The reason why CUDA is not available.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Missing {
-    /// The library of the driver cannot be loaded: the loader's own words.
+    /// The driver's library cannot be loaded. The text is the loader's message.
     Library(String),
     /// The library lacks a function.
     Function(&'static str),
-    /// A function failed: the driver's number and name for it.
+    /// A function of the driver failed with this code and name.
     Failed { function: &'static str, code: i32, name: String },
 }
 
 impl Missing {
-    /// What is wrong, and what to do about it.
+    /// The problem, and a hint on how to solve it.
     pub fn explained(&self) -> (String, &'static str) {
         match self {
             Missing::Library(why) => {
-                // The usual case needs no words of the loader.
+                // A missing library is the usual case, and the loader's message would add nothing
+                // to it.
                 let is_nowhere = why.starts_with("libcuda.so.1:") && why.contains("No such file");
                 let why = if is_nowhere { String::new() } else { format!(" ({why})") };
                 (
@@ -71,15 +73,16 @@ impl Missing {
     }
 }
 
-/// The open library. It is never closed: the driver keeps threads of its own.
+/// The opened library. It is never closed, because the driver runs threads of its own.
 struct Library(*mut c_void);
 
 impl Library {
     fn open() -> Result<Self, Missing> {
-        // SAFETY: the name is a string; the loader runs the library's own initialisation.
+        // SAFETY: the name is a C string, and the loader runs only the library's own initialisers.
         let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW) };
         if library.is_null() {
-            // SAFETY: after a failure the loader has a message, which is valid until this thread's next call of it.
+            // SAFETY: after a failure dlerror returns a message, which is valid until this thread's
+            // next call of the loader.
             let why = unsafe { text(libc::dlerror()) };
             return Err(Missing::Library(why));
         }
@@ -89,15 +92,16 @@ impl Library {
     /// The function called `name`.
     ///
     /// # Safety
-    /// `F` is the type of that function, `extern "C"`.
+    /// `F` is the type of that function, an `extern "C" fn`.
     unsafe fn function<F: Copy>(&self, name: &'static CStr) -> Result<F, Missing> {
         assert_eq!(size_of::<F>(), size_of::<*mut c_void>(), "a pointer to a function");
-        // SAFETY: the library is open and the name a string.
+        // SAFETY: the library is open and the name is a C string.
         let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         if address.is_null() {
             return Err(Missing::Function(name.to_str().expect("ASCII")));
         }
-        // SAFETY: both are pointers, of one size, and the caller promises that the function has this type.
+        // SAFETY: both are pointers of one size, and the caller promises that the function has this
+        // type.
         Ok(unsafe { std::mem::transmute_copy(&address) })
     }
 
@@ -106,7 +110,8 @@ impl Library {
             return Ok(());
         }
         let mut name = std::ptr::null();
-        // SAFETY: this is the signature of cuGetErrorName, which leaves the pointer alone or makes it a constant string.
+        // SAFETY: this is the signature of cuGetErrorName, which leaves the pointer unchanged or
+        // points it to a constant string.
         let name = unsafe {
             let describe: extern "C" fn(c_int, *mut *const c_char) -> c_int = self.function(c"cuGetErrorName")?;
             describe(code, &mut name);
@@ -116,20 +121,21 @@ impl Library {
     }
 }
 
-/// A string of C, which may be missing.
+/// The text of a C string, or "unknown" for a null pointer.
 ///
 /// # Safety
-/// `from` is null or points to a string.
+/// `from` is null or points to a C string.
 unsafe fn text(from: *const c_char) -> String {
     match from.is_null() {
         true => "unknown".to_string(),
-        // SAFETY: the caller promises that what is not null is a string.
+        // SAFETY: the caller promises that a pointer that is not null points to a C string.
         false => unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned(),
     }
 }
 
 impl Driver {
-    /// Loads and starts the driver, and asks it for its devices. No context is made: no GPU memory is taken.
+    /// Loads and initialises the driver and lists its devices. It creates no context, so it takes
+    /// no GPU memory.
     pub fn open() -> Result<Self, Missing> {
         let library = Library::open()?;
         type Number = extern "C" fn(*mut c_int) -> c_int;
@@ -165,7 +171,8 @@ impl Driver {
                 Ok(value as u32)
             };
             Ok(Gpu {
-                // SAFETY: the driver ends it with a zero, and the last byte was not its to write.
+                // SAFETY: the driver ends the name with NUL, and was not allowed to write the last
+                // byte.
                 name: unsafe { text(label.as_ptr()) },
                 memory: bytes as u64,
                 compute_capability: (number(CAPABILITY_MAJOR)?, number(CAPABILITY_MINOR)?),

@@ -1,4 +1,4 @@
-//! The driver's context of a GPU with its two streams, and the driver's errors in words.
+//! The driver's context of a GPU with its two streams, and error messages for the driver's errors.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -9,14 +9,14 @@ use cudarc::driver::sys::{self, CUcontext, CUstream};
 
 use crate::error::{Error, Kind, Result};
 
-/// Which stream work is put on.
+/// One of the two streams of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Stream {
     Compute,
     Copy,
 }
 
-/// An error of the driver in words.
+/// The error for a failed call of the driver.
 pub(super) fn failed(what: &str, error: DriverError) -> Error {
     let name = error.error_name().map_or("unknown error".into(), CStr::to_string_lossy).into_owned();
     match error.0 {
@@ -30,7 +30,7 @@ pub(super) fn out_of_memory(problem: String) -> Error {
     Error::new(Kind::Oom, problem).hint("fewer or shorter sequences, a smaller memory_budget, or a larger GPU")
 }
 
-/// What the driver has opened of a GPU.
+/// The driver's handles for a GPU.
 pub(super) struct DriverContext {
     context: CUcontext,
     device: sys::CUdevice,
@@ -43,7 +43,7 @@ impl DriverContext {
     pub(super) fn open(index: usize) -> std::result::Result<Self, DriverError> {
         result::init()?;
         let device = result::device::get(index as c_int)?;
-        // SAFETY: the driver has just given this device; `release` gives the context back.
+        // SAFETY: the driver returned this device just now, and `release` releases the context.
         let context = unsafe { result::primary_ctx::retain(device)? };
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context)? };
@@ -52,19 +52,21 @@ impl DriverContext {
         Ok(Self { context, device, compute: stream()?, copy: stream()? })
     }
 
-    /// Makes this context the calling thread's, for as long as the guard lives.
+    /// Makes this context current on the calling thread, until the guard is dropped.
     pub(super) fn enter(&self) -> Result<Current<'_>> {
-        // SAFETY: the context is retained until `release`, whose caller promises that nobody enters it any more.
+        // SAFETY: the context is retained until `release`, whose caller promises that nobody enters
+        // it afterwards.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("entering its context", error))?;
         Ok(Current { driver: self, before: ENTERED.replace(self.context) })
     }
 
-    /// Gives everything back.
+    /// Destroys the streams and releases the context.
     ///
     /// # Safety
     /// Nothing uses this context or its streams any more, and nobody enters it again.
     pub(super) unsafe fn release(&self) {
-        // SAFETY: `open` made both streams and retained the context, and the caller promises that this is their end.
+        // SAFETY: `open` created both streams and retained the context, and the caller promises
+        // that they are not used any more.
         unsafe {
             _ = result::stream::destroy(self.compute);
             _ = result::stream::destroy(self.copy);
@@ -74,16 +76,17 @@ impl DriverContext {
 }
 
 thread_local! {
-    /// The context of the innermost guard of this thread; null where there is none.
+    /// The context of the innermost guard on this thread, or null.
     static ENTERED: Cell<CUcontext> = const { Cell::new(null_mut()) };
 }
 
-/// Says that a GPU's context is current on this thread. What the driver does in the current context asks for it, and streams
-/// are to be had from it alone. Guards live in local variables only, so that the last to begin is the first to end; the
-/// context that was current before is then current again.
+/// A guard that makes a GPU's context current on this thread. Functions that need the current
+/// context take it as an argument, and streams are available only through it. Guards are kept in
+/// local variables, so that they are dropped in reverse order; dropping one makes the previous
+/// context current again.
 pub(super) struct Current<'a> {
     driver: &'a DriverContext,
-    /// What the guard around this one has entered; null where there is none.
+    /// The context of the enclosing guard, or null.
     before: CUcontext,
 }
 
@@ -95,13 +98,13 @@ impl Current<'_> {
         }
     }
 
-    /// Waits until a stream has done all that is on it.
+    /// Waits until a stream has finished all of its work.
     pub(super) fn synchronize(&self, stream: Stream) -> std::result::Result<(), DriverError> {
         // SAFETY: the stream lives as long as its context, which `self` borrows.
         unsafe { result::stream::synchronize(self.stream(stream)) }
     }
 
-    /// Waits for both streams.
+    /// Waits until both streams have finished all of their work.
     pub(super) fn finish(&self) -> Result<()> {
         [Stream::Compute, Stream::Copy]
             .into_iter()
@@ -113,18 +116,19 @@ impl Drop for Current<'_> {
     fn drop(&mut self) {
         ENTERED.set(self.before);
         if !self.before.is_null() && self.before != self.driver.context {
-            // SAFETY: the guard that has entered it lives on this thread, and keeps it from being released.
+            // SAFETY: the guard that entered this context still lives on this thread and keeps the
+            // context from being released.
             _ = unsafe { result::ctx::set_current(self.before) };
         }
     }
 }
 
-/// The driver keeps memory that is freed for what is allocated next.
+/// Makes the driver keep freed memory for later allocations.
 fn keep_freed_memory(device: sys::CUdevice) -> std::result::Result<(), DriverError> {
     let mut all = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the driver knows the device, or answers with an error.
+    // SAFETY: the driver checks the device and returns an error if it is unknown.
     let pool = unsafe { result::device::get_default_mem_pool(device)? };
-    // SAFETY: this attribute of a pool is a number of 64 bits, which outlives the call.
+    // SAFETY: this attribute is a 64-bit number, which outlives the call.
     unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut all).cast()) }
 }

@@ -1,4 +1,4 @@
-//! The kernels of a GPU, loaded by the driver.
+//! The kernels, loaded by the driver of a GPU.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -10,10 +10,10 @@ use super::driver_context::{Current, Stream, failed};
 use super::ptx;
 use crate::error::{Result, fault};
 
-/// Threads of a block; the kernels that sum are written for it.
+/// Threads per block. The kernels with reductions are written for this number.
 pub(super) const THREADS: u32 = 256;
 
-/// An argument of a kernel as the driver takes it.
+/// An argument of a kernel in the driver's representation.
 #[derive(Clone, Copy)]
 pub(super) enum Arg {
     Address(u64),
@@ -22,28 +22,28 @@ pub(super) enum Arg {
     F32(f32),
 }
 
-/// Blocks in two dimensions, and threads of each.
+/// The launch grid: the number of blocks in two dimensions, and of threads per block.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
     pub(super) blocks: (u32, u32),
     pub(super) threads: u32,
 }
 
-/// What a kernel is called: the file of `kernels/` that it is in, and its name there.
+/// The full name of a kernel: the file in `kernels/` that contains it, and its name there.
 pub(super) type Name = (&'static str, &'static str);
 
-/// All kernels of the program, in the context in which they were loaded.
+/// All kernels, loaded into one context.
 pub(super) struct Kernels {
     modules: Vec<sys::CUmodule>,
     functions: HashMap<Name, sys::CUfunction>,
 }
 
 impl Kernels {
-    /// Loads them into the current context.
+    /// Loads all kernels into the current context.
     pub(super) fn load(_: &Current) -> std::result::Result<Self, DriverError> {
         let (mut modules, mut functions) = (Vec::new(), HashMap::new());
         for (file, text) in ptx::FILES {
-            // SAFETY: the text ends with a NUL, and the module lives until `unload`.
+            // SAFETY: the text ends with NUL, and the module lives until `unload`.
             let module = unsafe { result::module::load_data(text.as_ptr().cast()) }?;
             modules.push(module);
             for name in ptx::kernels(text) {
@@ -58,8 +58,9 @@ impl Kernels {
     /// Puts a kernel on a stream.
     ///
     /// # Safety
-    /// The kernels were loaded into the current context. `args` are what this kernel takes, in its order, and at every address
-    /// is memory of this GPU that has as many numbers as the kernel meets, and is used and freed in the order of `stream`.
+    /// The kernels were loaded into the current context. `args` are the arguments of this kernel in
+    /// its order. Every address is memory of this GPU with at least as many elements as the kernel
+    /// accesses, used and freed on `stream`.
     pub(super) unsafe fn launch(
         &self,
         current: &Current,
@@ -80,17 +81,17 @@ impl Kernels {
         };
         let mut pointers: Vec<*mut c_void> = args.iter().map(pointer).collect();
         let (blocks, threads) = ((grid.blocks.0, grid.blocks.1, 1), (grid.threads, 1, 1));
-        // SAFETY: the caller promises what the kernel needs; the driver copies the arguments before it returns.
+        // SAFETY: the caller promises the arguments, which the driver copies before it returns.
         let launched =
             unsafe { result::launch_kernel(*function, blocks, threads, 0, current.stream(stream), &mut pointers) };
         launched.map_err(|error| failed(&format!("kernel {}", name.1), error))
     }
 
     /// # Safety
-    /// No kernel is at work, or started any more.
+    /// No kernel is running, and none is started afterwards.
     pub(super) unsafe fn unload(&self, _: &Current) {
         for module in &self.modules {
-            // SAFETY: `load` loaded it, and the caller promises that nothing uses it.
+            // SAFETY: `load` loaded the module, and the caller promises that nothing uses it.
             _ = unsafe { result::module::unload(*module) };
         }
     }

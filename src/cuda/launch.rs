@@ -1,7 +1,7 @@
-//! Starts kernels with arguments that have been checked: every array is on one GPU, used in the order of one stream, of the
-//! type that the kernel reads, and as long as it needs.
+//! Launches kernels with checked arguments: all arrays are on one GPU and one stream, have the
+//! element type that the kernel expects, and are long enough.
 //!
-//! `table.rs` says what each kernel takes, in the types of this file.
+//! `table.rs` declares the parameters of each kernel, with the types of this file.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -13,19 +13,20 @@ use super::context::Context;
 use super::kernels::{Arg, Grid, Name, THREADS};
 use crate::error::{Error, Result, fault};
 
-/// Most blocks of an elementwise kernel, whose threads then take several numbers each.
-const MOST_BLOCKS: usize = 1 << 14;
+/// The largest number of blocks of an elementwise kernel. Each thread then processes several
+/// elements.
+const MAX_BLOCKS: usize = 1 << 14;
 
 impl Grid {
-    /// As many threads as are useful for a kernel that meets `count` numbers one by one.
+    /// The grid for an elementwise kernel over `count` elements.
     pub(super) fn each(count: usize) -> Self {
-        Self { blocks: (count.div_ceil(THREADS as usize).min(MOST_BLOCKS) as u32, 1), threads: THREADS }
+        Self { blocks: (count.div_ceil(THREADS as usize).min(MAX_BLOCKS) as u32, 1), threads: THREADS }
     }
 
     /// One block per row.
     ///
     /// # Errors
-    /// `unsupported` when there are more rows than blocks.
+    /// `unsupported` if there are more rows than blocks in a grid.
     pub(super) fn rows(rows: usize) -> Result<Self> {
         match u32::try_from(rows) {
             Ok(rows) if rows < 1 << 31 => Ok(Self { blocks: (rows, 1), threads: THREADS }),
@@ -34,26 +35,26 @@ impl Grid {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// True if there is nothing to do.
     pub(super) fn is_empty(self) -> bool {
         self.blocks.0 == 0 || self.blocks.1 == 0
     }
 }
 
-/// A type of numbers as kernels see it.
+/// An element type as kernels declare it.
 pub trait Number {
-    /// What the source of the kernels calls it.
+    /// Its name in the source of the kernels.
     #[cfg(test)]
     const SPELLING: &'static str;
 
     fn is(element: Element) -> bool;
 }
 
-/// Numbers of 16 bits of any type, as bits.
+/// Any 16-bit elements, as bits.
 pub struct Bits16;
-/// Numbers of 32 bits of any type, as bits.
+/// Any 32-bit elements, as bits.
 pub struct Bits32;
-/// Addresses of f32 on the same GPU.
+/// Addresses of f32 elements on the same GPU.
 pub struct Address;
 
 macro_rules! numbers {
@@ -80,130 +81,131 @@ numbers! {
     Address: "float*" is Address;
 }
 
-/// A parameter of a kernel, and what it is made of.
+/// The type of a kernel's parameter, with the type of its argument in Rust.
 pub trait Parameter {
-    type Given<'a>;
+    type Argument<'a>;
 
     /// The type in the source of the kernels.
     #[cfg(test)]
     fn spelling() -> String;
 
-    /// Adds the argument `name` to a launch; where it is an array, the kernel meets `least` of its numbers.
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: Self::Given<'a>, least: usize) -> Result<()>;
+    /// Adds the argument `name` to a launch. For an array, `min_len` is the number of elements that
+    /// the kernel accesses.
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: Self::Argument<'a>, min_len: usize) -> Result<()>;
 }
 
 /// An array that a kernel reads.
 pub struct In<N>(PhantomData<N>);
-/// An array that a kernel writes to, and may read.
+/// An array that a kernel writes, and may read.
 pub struct Out<N>(PhantomData<N>);
 
 impl<N: Number> Parameter for In<N> {
-    type Given<'a> = &'a Array;
+    type Argument<'a> = &'a Array;
 
     #[cfg(test)]
     fn spelling() -> String {
         format!("const {}*", N::SPELLING)
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: &'a Array, least: usize) -> Result<()> {
-        launch.array::<N>(name, given, least)
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: &'a Array, min_len: usize) -> Result<()> {
+        launch.array::<N>(name, argument, min_len)
     }
 }
 
 impl<N: Number> Parameter for Out<N> {
-    type Given<'a> = &'a Array;
+    type Argument<'a> = &'a Array;
 
     #[cfg(test)]
     fn spelling() -> String {
         format!("{}*", N::SPELLING)
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: &'a Array, least: usize) -> Result<()> {
-        launch.array::<N>(name, given, least)
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: &'a Array, min_len: usize) -> Result<()> {
+        launch.array::<N>(name, argument, min_len)
     }
 }
 
-/// An array that may be missing; the kernel then gets null.
+/// An optional array. The kernel gets a null pointer if it is missing.
 impl<N: Number> Parameter for Option<In<N>> {
-    type Given<'a> = Option<&'a Array>;
+    type Argument<'a> = Option<&'a Array>;
 
     #[cfg(test)]
     fn spelling() -> String {
         In::<N>::spelling()
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: Option<&'a Array>, least: usize) -> Result<()> {
-        match given {
-            Some(given) => launch.array::<N>(name, given, least),
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: Option<&'a Array>, min_len: usize) -> Result<()> {
+        match argument {
+            Some(argument) => launch.array::<N>(name, argument, min_len),
             None => launch.value(Arg::Address(0)),
         }
     }
 }
 
 impl Parameter for Indices {
-    type Given<'a> = &'a Indices;
+    type Argument<'a> = &'a Indices;
 
     #[cfg(test)]
     fn spelling() -> String {
         "const u32*".to_string()
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: &'a Indices, least: usize) -> Result<()> {
-        launch.array::<Bits32>(name, &given.array, least)
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: &'a Indices, min_len: usize) -> Result<()> {
+        launch.array::<Bits32>(name, &argument.array, min_len)
     }
 }
 
 impl Parameter for u32 {
-    type Given<'a> = usize;
+    type Argument<'a> = usize;
 
     #[cfg(test)]
     fn spelling() -> String {
         "u32".to_string()
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, name: &str, given: usize, _: usize) -> Result<()> {
-        match u32::try_from(given) {
+    fn add_to<'a>(launch: &mut Launch<'a>, name: &str, argument: usize, _: usize) -> Result<()> {
+        match u32::try_from(argument) {
             Ok(value) => launch.value(Arg::U32(value)),
-            Err(_) => fault!("kernel {}: {name} is {given}, more than 32 bits hold", launch.name.1),
+            Err(_) => fault!("kernel {}: {name} is {argument}, more than 32 bits hold", launch.name.1),
         }
     }
 }
 
 impl Parameter for u64 {
-    type Given<'a> = usize;
+    type Argument<'a> = usize;
 
     #[cfg(test)]
     fn spelling() -> String {
         "u64".to_string()
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, _: &str, given: usize, _: usize) -> Result<()> {
-        launch.value(Arg::U64(given as u64))
+    fn add_to<'a>(launch: &mut Launch<'a>, _: &str, argument: usize, _: usize) -> Result<()> {
+        launch.value(Arg::U64(argument as u64))
     }
 }
 
 impl Parameter for f32 {
-    type Given<'a> = f32;
+    type Argument<'a> = f32;
 
     #[cfg(test)]
     fn spelling() -> String {
         "float".to_string()
     }
 
-    fn give<'a>(launch: &mut Launch<'a>, _: &str, given: f32, _: usize) -> Result<()> {
-        launch.value(Arg::F32(given))
+    fn add_to<'a>(launch: &mut Launch<'a>, _: &str, argument: f32, _: usize) -> Result<()> {
+        launch.value(Arg::F32(argument))
     }
 }
 
-/// Indices on a GPU that are known to be below their bounds, so that a kernel may follow them.
+/// Indices on a GPU whose largest values are known, so that the arrays they index can be checked.
 pub struct Indices {
     array: Array,
-    /// For each column: one more than the largest index.
+    /// For each column, one more than its largest index.
     bounds: Vec<usize>,
 }
 
 impl Indices {
-    /// Rows of `columns` indices each.
+    /// Uploads rows of `columns` indices each.
     pub fn uploaded(context: &Arc<Context>, indices: &[u32], columns: usize) -> Result<Self> {
         let bound = |column| indices.iter().skip(column).step_by(columns).max().map_or(0, |most| *most as usize + 1);
         let bounds = (0..columns).map(bound).collect();
@@ -211,16 +213,16 @@ impl Indices {
         Ok(Self { array, bounds })
     }
 
-    /// One more than the largest index of a column; 0 where there is none.
+    /// One more than the largest index of a column, or 0 for an empty column.
     pub(super) fn bound(&self, column: usize) -> usize {
         self.bounds[column]
     }
 }
 
-/// A kernel that is about to start, with the arguments that it has been given so far.
+/// A kernel launch under construction, with the arguments so far.
 pub struct Launch<'a> {
     name: Name,
-    /// The array that came first: the others are on its GPU and its stream.
+    /// The first array. All others must be on its GPU and its stream.
     first: Option<&'a Array>,
     args: Vec<Arg>,
 }
@@ -235,14 +237,14 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    fn array<N: Number>(&mut self, name: &str, array: &'a Array, least: usize) -> Result<()> {
+    fn array<N: Number>(&mut self, name: &str, array: &'a Array, min_len: usize) -> Result<()> {
         let kernel = self.name.1;
         let first = *self.first.get_or_insert(array);
         if !N::is(array.element()) {
             fault!("kernel {kernel}: {name} is {array:?}, of another type");
         }
-        if array.len() < least {
-            fault!("kernel {kernel}: {name} is {array:?}, and {least} numbers are needed");
+        if array.len() < min_len {
+            fault!("kernel {kernel}: {name} is {array:?}, and {min_len} numbers are needed");
         }
         if !Arc::ptr_eq(array.context(), first.context()) || array.stream() != first.stream() {
             fault!("kernel {kernel}: {name} is on another GPU or another stream than what came before it");
@@ -253,12 +255,13 @@ impl<'a> Launch<'a> {
     /// Puts the kernel on the stream of its arrays.
     ///
     /// # Safety
-    /// The arguments are those of this kernel, in its order, and in this grid it meets no more numbers of each array than were
-    /// asked for when it was given.
+    /// The arguments are those of this kernel, in its order. In this grid the kernel accesses no
+    /// more elements of each array than the `min_len` with which it was added.
     pub(super) unsafe fn start(self, grid: Grid) -> Result<()> {
         let Some(first) = self.first else { fault!("kernel {} has no array", self.name.1) };
-        // SAFETY: the caller promises that these are the kernel's arguments; `array` has checked that the addresses are of
-        // this GPU, that the numbers are there, and that all are used and freed in the order of this stream.
+        // SAFETY: the caller promises that these are the kernel's arguments. `array` checked that
+        // the addresses are of this GPU, that the arrays are long enough, and that they are used
+        // and freed on this stream.
         unsafe { first.context().launch(first.stream(), self.name, grid, &self.args) }
     }
 }

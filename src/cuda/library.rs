@@ -1,23 +1,25 @@
-//! Where NVIDIA's libraries lie when they are not on the loader's path: in toolkits, and beside PyTorch.
+//! The folders of NVIDIA's libraries that are not on the loader's path: those of CUDA toolkits and
+//! of PyTorch.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Folders of toolkits and of Python environments, in which Python keeps libraries in `lib/python3.*/site-packages`.
+/// The folder that contains toolkits, and Python environments, whose libraries are in
+/// `lib/python3.*/site-packages`.
 const TOOLKITS: &str = "/usr/local";
 const ENVIRONMENTS: [&str; 4] = ["/usr", "/usr/local", "/opt/conda", "/opt/venv"];
 
-/// Loads cuBLAS from the first folder that has it, so that it is found by its name from then on.
+/// Loads cuBLAS from the first folder that has it. Afterwards the loader finds it by its name.
 pub(super) fn load_cublas() {
-    // cuBLAS needs the other, and may not find it by itself.
+    // cuBLAS depends on cublasLt, and may not find it by itself.
     let load = |folder: &PathBuf| {
         ["libcublasLt.so.", "libcublas.so."].map(|name| library(folder, name).is_some_and(|path| open(&path)))[1]
     };
     folders().iter().find(|folder| load(folder));
 }
 
-/// Folders in which cuBLAS may be.
+/// Folders that may contain cuBLAS.
 fn folders() -> Vec<PathBuf> {
     let toolkits = inside(Path::new(TOOLKITS))
         .into_iter()
@@ -36,7 +38,8 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// What a folder holds, the newest names first; nothing where there is no such folder.
+/// The entries of a folder in descending order of names, so that the newest version comes first.
+/// Empty if the folder does not exist.
 fn inside(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -45,16 +48,16 @@ fn inside(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The file in `folder` whose name begins with `name` and goes on with a version.
+/// The file in `folder` whose name begins with `name`, which a version follows.
 fn library(folder: &Path, name: &str) -> Option<PathBuf> {
     let is_it = |path: &PathBuf| path.file_name().is_some_and(|file| file.as_bytes().starts_with(name.as_bytes()));
     inside(folder).into_iter().find(is_it)
 }
 
-/// Opens a library for good, for everybody.
+/// Opens a library for the whole process; it is never closed.
 fn open(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: the path is a string; the loader runs the library's own initialisation.
+    // SAFETY: the path is a C string, and the loader runs only the library's own initialisers.
     let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     !library.is_null()
 }

@@ -1,4 +1,4 @@
-//! Memory of a GPU: what holds it, how it is filled and read, and how it is copied.
+//! GPU memory: allocation, transfers to and from the host, and copies within the GPU.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::context::Context;
 use super::driver_context::{Stream, failed, out_of_memory};
-use super::staging::{Half, Pinned};
+use super::staging::{PinnedMemory, StagingBuffer};
 use super::timeline::Amount;
 use crate::error::{Result, fault};
 use crate::memory::PAGE;
 
-/// Bytes of each piece that is uploaded in the order of a stream.
+/// Size in bytes of each piece of an upload in stream order.
 const UPLOAD_BYTES: usize = 1 << 20;
-/// Pieces in flight.
+/// The number of upload buffers, and so of pieces in flight.
 const UPLOADS: usize = 8;
 
-/// GPU memory, used and freed in the order of one stream: at first of the one that it was allocated on.
+/// GPU memory that one stream uses and frees. At first that is the stream that allocated it.
 pub(super) struct Buffer {
     context: Arc<Context>,
     address: CUdeviceptr,
@@ -28,15 +28,16 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Memory with anything in it, in the order of `stream`.
+    /// Uninitialised memory on `stream`.
     ///
     /// # Errors
-    /// Of kind `oom` when the GPU or the limit has no room for it.
+    /// `oom` if the GPU or the limit does not allow it.
     pub(super) fn new(context: &Arc<Context>, bytes: usize, stream: Stream) -> Result<Self> {
         let current = context.enter()?;
         let booked = context.account().book(bytes, stream);
         booked.map_err(|limit| out_of_memory(format!("the GPU's memory is full: {limit} bytes are allowed")))?;
-        // SAFETY: the stream is that of the current context; what is allocated is freed when this is dropped.
+        // SAFETY: the stream belongs to the current context. The memory is freed when this value is
+        // dropped.
         let address = unsafe { result::malloc_async(current.stream(stream), bytes.max(1)) };
         let address = address.map_err(|error| {
             let mut account = context.account();
@@ -51,7 +52,7 @@ impl Buffer {
         &self.context
     }
 
-    /// The stream in whose order this memory is used and freed.
+    /// The stream that uses and frees this memory.
     pub(super) fn stream(&self) -> Stream {
         self.stream
     }
@@ -60,10 +61,10 @@ impl Buffer {
         self.bytes
     }
 
-    /// Where the bytes of `range` begin on the GPU.
+    /// The address of the bytes of `range` on the GPU.
     ///
     /// # Errors
-    /// `internal` when they are not all within this memory.
+    /// `internal` if the range is not within this memory.
     pub(super) fn address_of(&self, range: Range<usize>) -> Result<CUdeviceptr> {
         if range.start > range.end || range.end > self.bytes {
             fault!("bytes {range:?} of {} on a GPU", self.bytes);
@@ -71,44 +72,47 @@ impl Buffer {
         Ok(self.address + range.start as u64)
     }
 
-    /// Copies `bytes` to byte `first` and those after it, without waiting for it.
+    /// Copies `bytes` to the bytes from `first` on, without waiting for the copy.
     pub(super) fn upload(&self, first: usize, bytes: &[u8]) -> Result<()> {
         let current = self.context.enter()?;
         let mut uploads = self.context.uploads();
-        let (halves, next) = &mut *uploads;
+        let (staging_buffers, next) = &mut *uploads;
         for (i, piece) in bytes.chunks(UPLOAD_BYTES).enumerate() {
             let first = first + i * UPLOAD_BYTES;
             let to = self.address_of(first..first + piece.len())?;
-            if halves.len() < UPLOADS {
-                halves.push(Half::new(&current, UPLOAD_BYTES)?);
+            if staging_buffers.len() < UPLOADS {
+                staging_buffers.push(StagingBuffer::new(&current, UPLOAD_BYTES)?);
             }
-            let half = &mut halves[*next];
+            let staging = &mut staging_buffers[*next];
             *next = (*next + 1) % UPLOADS;
-            half.wait()?;
-            half.bytes()[..piece.len()].copy_from_slice(piece);
+            staging.wait()?;
+            staging.bytes()[..piece.len()].copy_from_slice(piece);
             self.context.timed(&current, self.stream, "to the GPU", Amount::Bytes(piece.len()), || {
-                // SAFETY: `address_of` has found room for the piece, in memory that is used and freed on this stream.
-                unsafe { half.send(&current, 0..piece.len(), to, self.stream) }
+                // SAFETY: `address_of` checked that the piece fits into this memory, which is used
+                // and freed on this stream.
+                unsafe { staging.send(&current, 0..piece.len(), to, self.stream) }
             })?;
         }
         Ok(())
     }
 
-    /// Copies byte `first` and those after it to `bytes`, once the stream has done what is before that.
+    /// Copies the bytes from `first` on to `bytes`, after the earlier work of the stream.
     pub(super) fn download(&self, first: usize, bytes: &mut [u8]) -> Result<()> {
         let from = self.address_of(first..first + bytes.len())?;
         let current = self.context.enter()?;
         let copying = |error| failed("copying from the GPU", error);
         let begun = self.context.timed(&current, self.stream, "from the GPU", Amount::Bytes(bytes.len()), || {
-            // SAFETY: `address_of` has found as many bytes. `bytes` is borrowed until the stream has come to its end below,
-            // which is waited for even where a mark could not be set behind the copy.
+            // SAFETY: `address_of` checked the range. `bytes` stays borrowed until the stream is
+            // synchronised below, which happens even if the timeline's second event could not be
+            // recorded.
             unsafe { result::memcpy_dtoh_async(bytes, from, current.stream(self.stream)) }.map_err(copying)
         });
         let ended = current.synchronize(self.stream).map_err(copying);
         begun.and(ended)
     }
 
-    /// Copies the bytes of `range` of another buffer of this GPU, on the same stream, to byte `first` and those after it.
+    /// Copies the bytes of `range` of another buffer on the same GPU and stream to the bytes from
+    /// `first` on.
     pub(super) fn copy(&self, first: usize, other: &Self, range: Range<usize>) -> Result<()> {
         if !Arc::ptr_eq(&self.context, &other.context) || self.stream != other.stream {
             fault!("a copy within a GPU from memory of another, or of another stream");
@@ -120,26 +124,27 @@ impl Buffer {
         }
         let current = self.context.enter()?;
         self.context.timed(&current, self.stream, "within the GPU", Amount::Bytes(bytes), || {
-            // SAFETY: both ranges lie within their buffers, which are used and freed on this stream, and do not overlap.
+            // SAFETY: both ranges lie within their buffers, which are used and freed on this
+            // stream, and do not overlap.
             unsafe { result::memcpy_dtod_async(to, from, bytes, current.stream(self.stream)) }
                 .map_err(|error| failed("copying on the GPU", error))
         })
     }
 
-    /// Makes every byte `value`.
+    /// Sets every byte to `value`.
     pub(super) fn fill(&self, value: u8) -> Result<()> {
         let current = self.context.enter()?;
         self.context.timed(&current, self.stream, "clear", Amount::Bytes(self.bytes), || {
-            // SAFETY: the buffer has as many bytes, and is used and freed on this stream.
+            // SAFETY: the buffer has this size and is used and freed on this stream.
             unsafe { result::memset_d8_async(self.address, value, self.bytes, current.stream(self.stream)) }
                 .map_err(|error| failed("clearing GPU memory", error))
         })
     }
 
-    /// Waits until what the calling thread has done to this memory on the copying stream is complete. From then on the
-    /// computing stream alone uses it.
-    pub(super) fn hand_over(&mut self) -> Result<()> {
-        self.context.settle()?;
+    /// Waits for the work of the calling thread on the copy stream. From then on only the compute
+    /// stream uses this memory.
+    pub(super) fn hand_to_compute_stream(&mut self) -> Result<()> {
+        self.context.wait_for_copies()?;
         self.stream = Stream::Compute;
         Ok(())
     }
@@ -149,15 +154,18 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         *self.context.account().of(self.booked_as) -= self.bytes;
         if let Ok(current) = self.context.enter() {
-            // SAFETY: `new` has allocated it; what still uses it is on this stream, before this.
+            // SAFETY: `new` allocated the memory, and all work that uses it is on this stream
+            // already.
             _ = unsafe { result::free_async(self.address, current.stream(self.stream)) };
         }
     }
 }
 
-/// Memory on the copying stream of each of `contexts`, with the same bytes in all: `fill` gets an offset and where to put what
-/// is there, once for every piece: `phase` bytes (below `PAGE`) behind the beginning of a page. Complete when this returns.
-pub(super) fn receive(
+/// One buffer per context, all with the same bytes, on the copy stream. `fill` is called for each
+/// piece with its offset in bytes and with the pinned memory to write it to, which begins `phase`
+/// bytes (less than `PAGE`) after the start of a page. The copies are complete when this function
+/// returns.
+pub(super) fn broadcast(
     contexts: &[&Arc<Context>],
     bytes: usize,
     phase: usize,
@@ -165,27 +173,31 @@ pub(super) fn receive(
 ) -> Result<Vec<Buffer>> {
     let buffers =
         contexts.iter().map(|context| Buffer::new(context, bytes, Stream::Copy)).collect::<Result<Vec<_>>>()?;
-    // Where it is kept.
+    // The pinned buffers belong to the first context.
     let current = contexts[0].enter()?;
-    let mut halves = match contexts[0].idle().pop() {
-        Some(halves) => halves,
-        None => [Half::new(&current, Pinned::BYTES + PAGE)?, Half::new(&current, Pinned::BYTES + PAGE)?],
+    let mut staging_buffers = match contexts[0].idle().pop() {
+        Some(staging_buffers) => staging_buffers,
+        None => [
+            StagingBuffer::new(&current, PinnedMemory::BYTES + PAGE)?,
+            StagingBuffer::new(&current, PinnedMemory::BYTES + PAGE)?,
+        ],
     };
-    for (i, start) in (0..bytes).step_by(Pinned::BYTES).enumerate() {
-        let length = Pinned::BYTES.min(bytes - start);
-        let half = &mut halves[i % 2];
-        half.wait()?;
-        fill(start, &mut half.bytes()[phase..phase + length])?;
+    for (i, start) in (0..bytes).step_by(PinnedMemory::BYTES).enumerate() {
+        let length = PinnedMemory::BYTES.min(bytes - start);
+        let staging = &mut staging_buffers[i % 2];
+        staging.wait()?;
+        fill(start, &mut staging.bytes()[phase..phase + length])?;
         for (context, buffer) in contexts.iter().zip(&buffers) {
             let to = buffer.address_of(start..start + length)?;
             let current = context.enter()?;
             context.timed(&current, Stream::Copy, "to the GPU", Amount::Bytes(length), || {
-                // SAFETY: `address_of` has found room for the piece, in memory of this GPU that was allocated on this stream.
-                unsafe { half.send(&current, phase..phase + length, to, Stream::Copy) }
+                // SAFETY: `address_of` checked that the piece fits into memory of this GPU that was
+                // allocated on this stream.
+                unsafe { staging.send(&current, phase..phase + length, to, Stream::Copy) }
             })?;
         }
     }
-    halves.iter_mut().try_for_each(Half::wait)?;
-    contexts[0].idle().push(halves);
+    staging_buffers.iter_mut().try_for_each(StagingBuffer::wait)?;
+    contexts[0].idle().push(staging_buffers);
     Ok(buffers)
 }

@@ -1,5 +1,5 @@
-//! What CUDA there is on this machine, and what stands in the way of it. Nothing is linked: the program starts where there is
-//! neither driver nor GPU.
+//! GPUs of this machine by CUDA. No library is linked: the program also starts without a driver or
+//! a GPU, and an error then says what is missing.
 
 mod account;
 mod array;
@@ -22,7 +22,7 @@ mod timeline;
 mod trace;
 
 pub use array::{Array, Element};
-pub use blas::{Precision, product};
+pub use blas::{Precision, gemm};
 pub use context::Context;
 pub use driver::{Driver, Gpu, Missing};
 pub use heads::{HeadSizes, Heads, Operands};
@@ -31,26 +31,28 @@ pub use trace::write_timeline;
 
 use crate::error::{Error, Result};
 
-/// The oldest GPUs that the kernels are compiled for: A100. `.ci/ptx` says the same.
+/// The oldest compute capability for which the kernels are compiled, that of the A100. `.ci/ptx`
+/// has the same number.
 const OLDEST: (u32, u32) = (8, 0);
 
-/// Whether GPU `index` of this machine can compute.
+/// Checks that GPU `index` of this machine can compute.
 ///
 /// # Errors
-/// With what is missing: the driver, the device, a newer device, or cuBLAS.
-pub fn usable(index: usize) -> Result<()> {
+/// `bad_argument` or `unsupported` with the problem: the driver, the device, its compute
+/// capability, or cuBLAS.
+pub fn check_usable(index: usize) -> Result<()> {
     let Gpu { name, compute_capability: (major, minor), .. } = gpu(index)?;
     if (major, minor) < OLDEST {
         let problem = format!("cuda:{index} ({name}) has compute capability {major}.{minor}");
         return Err(Error::unsupported(problem)
             .hint(format!("the kernels need {}.{}: an A100, A10, RTX 30 or newer", OLDEST.0, OLDEST.1)));
     }
-    products_here()
+    check_cublas()
 }
 
-/// Whether cuBLAS, which multiplies matrices, can be opened; it comes with a CUDA toolkit, and with PyTorch.
-fn products_here() -> Result<()> {
-    if cublas::is_here() {
+/// Checks that cuBLAS can be opened. It comes with a CUDA toolkit and with PyTorch.
+fn check_cublas() -> Result<()> {
+    if cublas::is_available() {
         return Ok(());
     }
     let problem = "no CUDA: the library libcublas.so is not found";
@@ -59,18 +61,18 @@ fn products_here() -> Result<()> {
     ))
 }
 
-/// Which GPUs `name` asks for: "cuda:1" is the second, "cuda:0,2" the first and the third. None where it asks for something
-/// else, or for one of them twice.
+/// The GPUs in a device name: [1] for "cuda:1", [0, 2] for "cuda:0,2". None for another kind of
+/// name, and if a GPU is named twice.
 pub fn indices(name: &str) -> Option<Vec<usize>> {
     let indices: Vec<usize> = name.strip_prefix("cuda:")?.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
     let twice = indices.iter().enumerate().any(|(i, index)| indices[..i].contains(index));
     (!twice).then_some(indices)
 }
 
-/// Whether there may be a device of this name on some machine.
+/// Checks that `name` is a valid device name, on any machine.
 ///
 /// # Errors
-/// `bad_argument` where there cannot be one.
+/// `bad_argument` if it is not.
 pub fn check_name(name: &str) -> Result<()> {
     match ["cpu", "auto", "cuda"].contains(&name) || indices(name).is_some() {
         true => Ok(()),
@@ -86,12 +88,12 @@ fn driver() -> Result<Driver> {
     })
 }
 
-/// Whether NVIDIA's driver is on this machine, in whatever state.
+/// True if NVIDIA's driver is installed, even if it does not work.
 pub fn has_driver() -> bool {
     !matches!(Driver::open(), Err(Missing::Library(_)))
 }
 
-/// The name of some GPUs, as `indices` reads it; none are the CPU.
+/// The device name of some GPUs, which `indices` parses. No GPUs are "cpu".
 pub fn name(gpus: &[usize]) -> String {
     match gpus {
         [] => "cpu".to_string(),
@@ -102,16 +104,19 @@ pub fn name(gpus: &[usize]) -> String {
 /// All GPUs of this machine that can compute.
 ///
 /// # Errors
-/// When there is none, with what is missing or wrong with the first.
+/// The problem with the first GPU, if none can compute.
 pub fn all() -> Result<Vec<usize>> {
-    let found: Vec<usize> = (0..driver()?.gpus.len()).filter(|index| usable(*index).is_ok()).collect();
+    let found: Vec<usize> = (0..driver()?.gpus.len()).filter(|index| check_usable(*index).is_ok()).collect();
     match found.is_empty() {
-        true => usable(0).map(|()| found),
+        true => check_usable(0).map(|()| found),
         false => Ok(found),
     }
 }
 
-/// GPU `index` of this machine, or an error that says which library, driver or device is missing.
+/// GPU `index` of this machine.
+///
+/// # Errors
+/// A message about the library, driver or device that is missing.
 pub fn gpu(index: usize) -> Result<Gpu> {
     let driver = driver()?;
     let count = driver.gpus.len();

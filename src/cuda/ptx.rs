@@ -1,5 +1,6 @@
-//! The kernels as the program carries them: PTX, a text which the driver translates for its GPU when one is opened. `make ptx` makes
-//! it of `kernels/*.cu` with NVIDIA's compiler, and a test compares.
+//! The compiled kernels inside the program, as PTX: text that the driver compiles for its GPU when
+//! it is opened. `make ptx` makes it from `kernels/*.cu` with NVIDIA's compiler, and a test
+//! compares them.
 
 use std::ffi::CStr;
 
@@ -12,11 +13,11 @@ macro_rules! file {
     };
 }
 
-/// The PTX of every file of kernels, by its name.
+/// Name and PTX of every file of kernels.
 pub(super) const FILES: [(&str, &CStr); 6] =
     [file!("attention"), file!("delta"), file!("elementwise"), file!("experts"), file!("norm"), file!("tap")];
 
-/// Names of the kernels in a file of PTX.
+/// Names of the kernels in a PTX file.
 pub(super) fn kernels(file: &'static CStr) -> impl Iterator<Item = &'static str> {
     let text = file.to_str().expect("PTX is ASCII");
     text.split(".visible .entry ").skip(1).filter_map(|entry| entry.split('(').next())

@@ -1,13 +1,14 @@
-//! Whether the table of kernels says what their source says, and what the program carries.
+//! Tests that the table of kernels agrees with their source and with the PTX in the program.
 
 use super::ptx;
 use super::table::{Signature, table};
 
 const KERNEL: &str = "extern \"C\" __global__ void ";
 
-/// The kernels that a source declares, also those by a macro whose first parameter is their name.
+/// The kernels that a source declares, including those declared by a macro whose first parameter is
+/// the name.
 fn declared(file: &str, source: &str) -> Vec<Signature> {
-    // A macro is one line for the preprocessor.
+    // The preprocessor joins the lines of a macro.
     let source = source.replace("\\\n", " ");
     let mut found = Vec::new();
     for (at, _) in source.match_indices(KERNEL) {
@@ -41,7 +42,7 @@ fn parameter(text: &str) -> (String, String) {
     (name[stars..].to_string(), format!("{kind}{}", &name[..stars]))
 }
 
-/// What the table and the source say differently, in words.
+/// Descriptions of the differences between the table and the source.
 fn differences(table: &[Signature], source: &[Signature]) -> Vec<String> {
     let without = |these: &[Signature], those: &[Signature], what: &str| {
         let missing = these.iter().filter(|one| !those.contains(one));
@@ -51,7 +52,7 @@ fn differences(table: &[Signature], source: &[Signature]) -> Vec<String> {
     [only_table, without(source, table, "only the source has")].concat()
 }
 
-/// All sources: name of the file without its ending, and text.
+/// Name (without extension) and text of every source.
 fn sources() -> Vec<(String, String)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/kernels");
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -75,7 +76,8 @@ fn the_table_says_what_the_source_of_the_kernels_says() {
 #[test]
 fn a_source_that_says_something_else_is_found() {
     let changes = [
-        // A name, a file, a type, a count, an order and a name of a parameter.
+        // Changes of a name, an element type, an array's constness, a type, a count, an order, a
+        // parameter's name, and so on.
         ("void add_bias(", "void add_biases("),
         ("const float* bias, u64 count", "const bf16* bias, u64 count"),
         ("float* y, const float* bias", "const float* y, const float* bias"),
@@ -98,7 +100,7 @@ fn a_source_that_says_something_else_is_found() {
     assert!(!differences(&table(), &all_declared(&moved)).is_empty(), "norm.cu became experts.cu");
 }
 
-/// What PTX makes of a type: only its size counts.
+/// The PTX type of a parameter, which only has its size.
 fn in_ptx(kind: &str) -> &'static str {
     match kind {
         kind if kind.ends_with('*') => ".u64",

@@ -1,4 +1,5 @@
-//! Pinned host memory, from which the GPU copies while the host goes on, and the marks that say how far it is.
+//! Pinned host memory, from which the GPU copies asynchronously, and events that mark the progress
+//! of a stream.
 
 use std::ops::Range;
 
@@ -8,45 +9,47 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUevent};
 use super::driver_context::{Current, Stream, failed};
 use crate::error::Result;
 
-/// Host memory that stays where it is, for all GPUs.
-pub(super) struct Pinned(*mut u8, usize);
+/// Pinned (page-locked) host memory, usable by all GPUs.
+pub(super) struct PinnedMemory(*mut u8, usize);
 
-// SAFETY: it is plain memory with one owner, and any thread may free it.
-unsafe impl Send for Pinned {}
+// SAFETY: this is plain memory with one owner, and any thread may free it.
+unsafe impl Send for PinnedMemory {}
 
-impl Pinned {
-    /// Bytes of each half that a reading thread fills.
+impl PinnedMemory {
+    /// Bytes of payload of each staging buffer of a reading thread.
     pub(super) const BYTES: usize = 8 << 20;
 
     fn new(_: &Current, bytes: usize) -> Result<Self> {
-        // SAFETY: a context is current, and what is allocated is freed when this is dropped.
+        // SAFETY: a context is current, and the memory is freed when this value is dropped.
         let address = unsafe { result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_PORTABLE) };
         let address = address.map_err(|error| failed(&format!("pinning {bytes} bytes of host memory"), error))?;
-        // SAFETY: so many bytes were just allocated. They are written here because `Half::bytes` lets others read them.
+        // SAFETY: this many bytes were just allocated. They are initialised here because
+        // `StagingBuffer::bytes` lends them for reading.
         unsafe { address.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self(address.cast(), bytes))
     }
 }
 
-impl Drop for Pinned {
+impl Drop for PinnedMemory {
     fn drop(&mut self) {
-        // SAFETY: `new` has allocated it, and nothing else frees it.
+        // SAFETY: `new` allocated the memory, and nothing else frees it.
         _ = unsafe { result::free_host(self.0.cast()) };
     }
 }
 
-/// Pinned memory and the marks behind the copies that last left it.
-pub(super) struct Half {
-    memory: Pinned,
+/// Pinned memory with the events of the copies from it that may still be in flight.
+pub(super) struct StagingBuffer {
+    memory: PinnedMemory,
     in_flight: Vec<Event>,
 }
 
-impl Half {
+impl StagingBuffer {
     pub(super) fn new(current: &Current, bytes: usize) -> Result<Self> {
-        Ok(Self { memory: Pinned::new(current, bytes)?, in_flight: Vec::new() })
+        Ok(Self { memory: PinnedMemory::new(current, bytes)?, in_flight: Vec::new() })
     }
 
-    /// Waits until the memory may be written again: for all copies, whatever becomes of one of them.
+    /// Waits for all copies from this memory, even if one of them failed. It may be overwritten
+    /// afterwards.
     pub(super) fn wait(&mut self) -> Result<()> {
         let mut outcome = Ok(());
         for sent in self.in_flight.drain(..) {
@@ -56,15 +59,17 @@ impl Half {
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `Pinned::new` has allocated and written as many bytes, and they are borrowed as `self` is.
+        // SAFETY: `PinnedMemory::new` allocated and initialised this many bytes, and they are
+        // borrowed with `self`.
         unsafe { std::slice::from_raw_parts_mut(self.memory.0, self.memory.1) }
     }
 
-    /// Copies a range of the bytes to the GPU of the current context, in the order of its `stream`. They stay as they are
-    /// until `wait`: whoever writes to them before changes what arrives.
+    /// Copies a range of the bytes to the GPU of the current context, on `stream`. They must not
+    /// change before `wait` returns, or the copy has undefined contents.
     ///
     /// # Safety
-    /// `to` leads to at least so many bytes of memory of this GPU, which are used and freed in the order of `stream`.
+    /// `to` is the address of at least this many bytes of memory of this GPU, used and freed on
+    /// `stream`.
     pub(super) unsafe fn send(
         &mut self,
         current: &Current,
@@ -72,11 +77,11 @@ impl Half {
         to: CUdeviceptr,
         stream: Stream,
     ) -> Result<()> {
-        // Made first: a copy under way must not be left without its mark.
+        // The event is created before the copy begins: a copy in flight needs one.
         let sent = Event::new(current)?;
         let bytes = &self.bytes()[range];
-        // SAFETY: the caller promises the room at `to`. The memory here is pinned, and is freed only after `wait`, or after
-        // the stream has come to its end where the mark could not be set.
+        // SAFETY: the caller promises the memory at `to`. The source is pinned, and is freed only
+        // after `wait`, or after the stream is synchronised if the event could not be recorded.
         let copied = unsafe { result::memcpy_htod_async(to, bytes, current.stream(stream)) };
         copied.map_err(|error| failed("copying to the GPU", error))?;
         if let Err(error) = sent.record(current, stream) {
@@ -88,16 +93,16 @@ impl Half {
     }
 }
 
-impl Drop for Half {
+impl Drop for StagingBuffer {
     fn drop(&mut self) {
         _ = self.wait();
     }
 }
 
-/// A mark on a stream.
+/// A CUDA event: a mark on a stream.
 pub(super) struct Event(CUevent);
 
-// SAFETY: the driver lets any thread use an event, and this is its one owner.
+// SAFETY: the driver allows any thread to use an event, and this is its only owner.
 unsafe impl Send for Event {}
 
 impl Event {
@@ -106,22 +111,23 @@ impl Event {
         event.map(Self).map_err(|error| failed("making an event", error))
     }
 
-    /// One that knows when it was passed.
+    /// An event that records its time.
     pub(super) fn timed(_: &Current) -> Result<Self> {
         let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
         event.map(Self).map_err(|error| failed("making an event", error))
     }
 
-    /// Microseconds from this mark to a later one; both are timed, and passed.
-    pub(super) fn until(&self, later: &Self) -> Result<f64> {
-        // SAFETY: both events live as long as their owners, which are borrowed.
+    /// Microseconds from this event to a later one. Both record their time and have been reached.
+    pub(super) fn elapsed_us(&self, later: &Self) -> Result<f64> {
+        // SAFETY: both events are borrowed and so have not been destroyed.
         let milliseconds = unsafe { result::event::elapsed(self.0, later.0) };
         milliseconds.map(|ms| ms as f64 * 1e3).map_err(|error| failed("reading the time of an event", error))
     }
 
-    /// Sets the mark behind what is on a stream now. An event of another context is refused by the driver.
+    /// Records the event after the current work of a stream. The driver returns an error for an
+    /// event of another context.
     pub(super) fn record(&self, current: &Current, stream: Stream) -> Result<()> {
-        // SAFETY: the event lives as long as `self`, the stream as long as the context that is current.
+        // SAFETY: the event lives as long as `self`, and the stream as long as the current context.
         unsafe { result::event::record(self.0, current.stream(stream)) }
             .map_err(|error| failed("recording an event", error))
     }
@@ -134,7 +140,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: `new` or `timed` has made it, and it is destroyed once.
+        // SAFETY: `new` or `timed` created the event, and it is destroyed once.
         _ = unsafe { result::event::destroy(self.0) };
     }
 }

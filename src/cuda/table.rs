@@ -1,8 +1,9 @@
-//! All kernels, with what each takes: the one place where a kernel is started, and what tests compare with `kernels/*.cu`.
+//! The table of all kernels. Kernels are launched only through it, and tests compare it with
+//! `kernels/*.cu`.
 //!
-//! A row of the table says in which file of `kernels/` a kernel is, what it is called there, its parameters in the order of the
-//! source, how many numbers of each array it meets, and in how many blocks it runs. What that needs beside the parameters stands
-//! in parentheses.
+//! A row has the file in `kernels/`, the kernel's name there, its parameters in the order of the
+//! source with the number of elements of each array that it accesses, and its launch grid. Sizes
+//! that the grid or the checks need in addition stand in parentheses.
 
 use half::{bf16, f16};
 
@@ -10,7 +11,8 @@ use super::kernels::{Grid, THREADS};
 use super::launch::{Address, Bits16, Bits32, In, Indices, Launch, Out, Parameter};
 use crate::error::{Result, fault};
 
-/// A kernel as it is declared: the file of `kernels/` that it is in, its name, and names and types of its parameters.
+/// The declaration of a kernel: its file in `kernels/`, its name, and names and types of its
+/// parameters.
 #[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Signature {
@@ -20,23 +22,24 @@ pub(super) struct Signature {
 }
 
 macro_rules! kernels {
-    ($($(#[$about:meta])* $file:ident::$($name:ident)|+ = $kernel:ident $(($($beside:ident),+))? {
-        $($parameter:ident: $type:ty $([$least:expr])?,)+
+    ($($(#[$about:meta])* $file:ident::$($name:ident)|+ = $kernel:ident $(($($uninit_on_same_stream:ident),+))? {
+        $($parameter:ident: $type:ty $([$min_len:expr])?,)+
     } over $grid:expr $(, the $which:expr)? $(, if $fits:expr)?;)+) => {
         $(
             $(#[$about])*
             pub struct $kernel<'a> {
-                $($(pub $beside: usize,)+)?
-                $(pub $parameter: <$type as Parameter>::Given<'a>,)+
+                $($(pub $uninit_on_same_stream: usize,)+)?
+                $(pub $parameter: <$type as Parameter>::Argument<'a>,)+
             }
 
             impl $kernel<'_> {
-                /// Puts the kernel on the stream of its arrays; without anything to do it is left out.
+                /// Puts the kernel on the stream of its arrays, unless its grid is empty.
                 ///
                 /// # Errors
-                /// `internal` when the arguments do not fit each other or the kernel, and those of the driver.
+                /// `internal` if the arguments do not fit each other or the kernel, and the errors
+                /// of the driver.
                 pub fn launch(self) -> Result<()> {
-                    let Self { $($($beside,)+)? $($parameter,)+ } = self;
+                    let Self { $($($uninit_on_same_stream,)+)? $($parameter,)+ } = self;
                     let grid: Grid = $grid;
                     if grid.is_empty() {
                         return Ok(());
@@ -46,17 +49,18 @@ macro_rules! kernels {
                         fault!("kernel {name}: its sizes do not fit: {}", stringify!($fits));
                     })?
                     let mut launch = Launch::of((stringify!($file), name));
-                    $(<$type as Parameter>::give(
-                        &mut launch, stringify!($parameter), $parameter, [$($least,)? 0][0],
+                    $(<$type as Parameter>::add_to(
+                        &mut launch, stringify!($parameter), $parameter, [$($min_len,)? 0][0],
                     )?;)+
-                    // SAFETY: the arguments are those of the row, which a test compares with the source of the kernel; the
-                    // row says what the kernel meets in this grid.
+                    // SAFETY: the arguments are those of the row, which a test compares with the
+                    // source of the kernel. The row declares how many elements the kernel accesses
+                    // in this grid.
                     unsafe { launch.start(grid) }
                 }
             }
         )+
 
-        /// Every kernel: file, name, and the names and types of its parameters.
+        /// The signatures of all kernels.
         #[cfg(test)]
         pub(super) fn table() -> Vec<Signature> {
             let mut table = Vec::new();
@@ -72,7 +76,8 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// Lists of addresses for a batch of products, one per head, each list behind the other.
+    /// Fills the lists of addresses for a batch of matrix products, one address per head in each
+    /// list.
     attention::addresses = Addresses {
         lists: Out<Address>[5 * heads],
         q: Out<f32>[heads * head_dim],
@@ -86,8 +91,8 @@ kernels! {
         per_head: u64,
     } over Grid::each(heads), if (group > 0);
 
-    /// The softmax of the scores of each query over the keys that it sees; `rows` are heads times queries. With `window` 0 it
-    /// sees all keys up to its own.
+    /// The softmax of the scores of each query over the keys that it attends to. `rows` is heads
+    /// times queries. If `window` is 0, a query attends to all keys up to its own position.
     attention::softmax = Softmax(rows) {
         scores: Out<f32>[rows * keys],
         sinks: Option<In<f32>>[rows.div_ceil(queries)],
@@ -99,8 +104,9 @@ kernels! {
         scale: f32,
     } over Grid::rows(rows)?, if (queries > 0 && first_key <= first_query && first_query + queries <= first_key + keys);
 
-    /// The short convolution before a gated DeltaNet; `blocks` are sequences times heads times positions. `sources` has two
-    /// columns: where a head begins in a row of `x`, and its first channel of `taps`. `length` 0: not brought to a length.
+    /// The short convolution before a gated DeltaNet. `blocks` is sequences times heads times
+    /// positions. `sources` has two columns: the first column of a head in `x`, and its first
+    /// channel in `taps`. The outputs are scaled to norm `length`, unless it is 0.
     delta::short_conv = ShortConv(blocks) {
         out: Out<f32>[blocks * width],
         x: In<f32>[(blocks.div_ceil(heads) - 1) * columns + sources.bound(0) - 1 + width],
@@ -115,7 +121,8 @@ kernels! {
     } over Grid::rows(blocks)?,
         if (heads > 0 && blocks % (heads * positions) == 0 && sources.bound(0) > 0 && sources.bound(1) > 0);
 
-    /// The gated delta rule; `blocks` are sequences times heads. Where `dk` is 64 or 128, its state stays in registers.
+    /// The gated delta rule. `blocks` is sequences times heads. Its state stays in registers if
+    /// `dk` is 64 or 128.
     delta::delta_rule | delta_rule_64 | delta_rule_128 = DeltaRule(blocks) {
         out: Out<f32>[blocks * positions * dv],
         q: In<f32>[blocks * positions * dk],
@@ -163,7 +170,7 @@ kernels! {
         kind: u32,
     } over Grid::each(count);
 
-    /// x *= sigmoid(gates), one gate for `per_gate` numbers in a row.
+    /// x *= sigmoid(gates), with one gate for every `per_gate` consecutive elements.
     elementwise::sigmoid_gate = SigmoidGate {
         x: Out<f32>[count],
         gates: In<f32>[count.div_ceil(per_gate)],
@@ -171,7 +178,7 @@ kernels! {
         per_gate: u64,
     } over Grid::each(count), if (per_gate > 0);
 
-    /// Pairs of gate and up in `x` to one number each.
+    /// Turns each pair of gate and up in `x` into one element.
     elementwise::interleaved_swiglu = InterleavedSwiglu {
         out: Out<f32>[count],
         x: In<f32>[2 * count],
@@ -179,7 +186,7 @@ kernels! {
         limit: f32,
     } over Grid::each(count);
 
-    /// Turns pairs of channels `half` apart; `count` are tokens times heads times `half`.
+    /// Rotates pairs of channels that are `half` apart. `count` is tokens times heads times `half`.
     elementwise::rotate = Rotate {
         x: Out<f32>[count.div_ceil(half) * head_dim],
         cosines: In<f32>[positions * half],
@@ -191,7 +198,8 @@ kernels! {
         half: u32,
     } over Grid::each(count), if (half > 0 && 2 * half <= head_dim && heads > 0 && positions > 0);
 
-    /// `width` of the `from` columns of `x`, from `first` on; `count` numbers in all.
+    /// Columns `first` to `first + width` of `x`, which has `from` columns; `count` elements in
+    /// all.
     elementwise::columns = Columns {
         out: Out<f32>[count],
         x: In<f32>[(count.div_ceil(width) - 1) * from + first + width],
@@ -201,7 +209,7 @@ kernels! {
         width: u32,
     } over Grid::each(count), if (width > 0);
 
-    /// No number outside -limit..limit; NaN stays.
+    /// Clamps to -limit..limit; NaN stays NaN.
     elementwise::clamp = Clamp {
         out: Out<f32>[count],
         x: In<f32>[count],
@@ -209,7 +217,7 @@ kernels! {
         limit: f32,
     } over Grid::each(count);
 
-    /// f32 to the nearest bf16.
+    /// Rounds f32 to the nearest bf16.
     elementwise::narrow_to_bf16 = NarrowToBf16 {
         out: Out<bf16>[count],
         x: In<f32>[count],
@@ -230,7 +238,7 @@ kernels! {
         count: u64,
     } over Grid::each(count);
 
-    /// The index of the first number whose bits of `exponent` are all set, where that is below `first`.
+    /// Lowers `first` to the smallest index of an element whose bits of `exponent` are all set.
     elementwise::finite_16 = Finite16 {
         words: In<Bits16>[count],
         count: u64,
@@ -238,14 +246,15 @@ kernels! {
         first: Out<u64>[1],
     } over Grid::each(count);
 
-    /// The index of the first number that is not finite, where that is below `first`.
+    /// Lowers `first` to the smallest index of an element that is not finite.
     elementwise::finite_32 = Finite32 {
         words: In<Bits32>[count],
         count: u64,
         first: Out<u64>[1],
     } over Grid::each(count);
 
-    /// Two four-bit floats of each byte of `codes`, with a scale for 16 bytes, to bf16.
+    /// Dequantises the two four-bit floats of each byte of `codes`, with a scale for every 16
+    /// bytes, to bf16.
     elementwise::mxfp4 = Mxfp4 {
         out: Out<bf16>[2 * bytes],
         codes: In<u8>[bytes],
@@ -253,7 +262,7 @@ kernels! {
         bytes: u64,
     } over Grid::each(bytes);
 
-    /// The rows of `x` that `rows` names; `count` numbers in rows of `hidden`.
+    /// The rows of `x` with the indices `rows`; `count` elements in rows of `hidden`.
     experts::gather = Gather {
         out: Out<f32>[count],
         x: In<f32>[rows.bound(0) * hidden],
@@ -262,7 +271,7 @@ kernels! {
         hidden: u32,
     } over Grid::each(count), if (hidden > 0);
 
-    /// The same, rounded to bf16.
+    /// As `Gather`, rounded to bf16.
     experts::gather_bf16 = GatherBf16 {
         out: Out<bf16>[count],
         x: In<f32>[rows.bound(0) * hidden],
@@ -281,7 +290,7 @@ kernels! {
         hidden: u32,
     } over Grid::each(count), if (hidden > 0);
 
-    /// A norm of each of `rows` rows of `size` numbers.
+    /// A norm of each of `rows` rows of `size` elements.
     norm::row_norm = RowNorm(rows) {
         out: Out<f32>[rows * size],
         x: In<f32>[rows * size],
@@ -292,7 +301,7 @@ kernels! {
         kind: u32,
     } over Grid::rows(rows)?;
 
-    /// The fold over a norm output of `sequences` sequences, in blocks of 32 features.
+    /// Streaming statistics of a norm output of `sequences` sequences, in blocks of 32 features.
     tap::tap = Tap(sequences) {
         x: In<f32>[sequences * positions * hidden],
         ladder: In<f32>[rungs],

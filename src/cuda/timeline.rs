@@ -1,5 +1,5 @@
-//! When a GPU did what, for whoever wants to know where the time goes: `OUTLIER_TIMELINE=FILE` marks the stream before and after
-//! everything that is put on it.
+//! A profile of the GPU's work over time. If `OUTLIER_TIMELINE=FILE` is set, events are recorded on
+//! the stream before and after everything that is put on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,13 +11,14 @@ use super::driver_context::{Current, Stream};
 use super::staging::Event;
 use crate::error::{Error, Result};
 
-/// Names the file. Marks cost a few microseconds each, so without it there are none.
+/// The environment variable with the name of the file. Events cost a few microseconds each, so
+/// there are none without it.
 pub(super) const FILE: &str = "OUTLIER_TIMELINE";
 
-/// The first CUDA version whose driver times events in the way that is used here.
+/// The first CUDA version whose driver supports the timing of events as it is used here.
 const OLDEST_DRIVER: (u32, u32) = (12, 8);
 
-/// What a GPU has been given to do since its context was opened.
+/// The timed work of a GPU since its context was opened.
 pub(super) struct Timeline {
     path: PathBuf,
     start: Event,
@@ -32,18 +33,18 @@ struct Span {
     end: Event,
 }
 
-/// How much is done.
+/// The amount of work.
 #[derive(Clone, Copy)]
 pub(super) enum Amount {
     Uncounted,
     Bytes(usize),
-    /// Multiplications and additions.
+    /// Number of multiplications and additions.
     Operations(f64),
 }
 
 impl Timeline {
-    /// None unless somebody wants one of the current context.
-    pub(super) fn wanted(current: &Current) -> Result<Option<Self>> {
+    /// Starts a timeline for the current context, or returns None if none was requested.
+    pub(super) fn if_requested(current: &Current) -> Result<Option<Self>> {
         let Some(path) = std::env::var_os(FILE).filter(|path| !path.is_empty()) else { return Ok(None) };
         let (major, minor) = Driver::open().map_or((0, 0), |driver| driver.version);
         if (major, minor) < OLDEST_DRIVER {
@@ -55,12 +56,12 @@ impl Timeline {
         Ok(Some(Self { path: path.into(), start, spans: Mutex::new(Vec::new()) }))
     }
 
-    /// The file that is wanted.
+    /// The file to write.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts `work` on a stream of the current context, between marks.
+    /// Puts `work` on a stream of the current context, between two events.
     pub(super) fn timed(
         &self,
         current: &Current,
@@ -69,7 +70,7 @@ impl Timeline {
         amount: Amount,
         work: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        // One at a time, so that what stands between two marks is this work alone.
+        // One thread at a time, so that only this work lies between the two events.
         let mut spans = self.spans.lock().expect("no panic under this lock");
         let (begin, end) = (Event::timed(current)?, Event::timed(current)?);
         begin.record(current, stream)?;
@@ -79,7 +80,8 @@ impl Timeline {
         Ok(())
     }
 
-    /// Takes what was done until now, as events of a trace; times are in microseconds. The streams have come to their ends.
+    /// Takes the spans recorded so far, as events of a trace with times in microseconds. Both
+    /// streams must be idle.
     pub(super) fn events(&self, gpu: usize) -> Result<Vec<Value>> {
         let spans = std::mem::take(&mut *self.spans.lock().expect("no panic under this lock"));
         let event = |span: Span| {
@@ -89,7 +91,7 @@ impl Timeline {
                 Amount::Bytes(bytes) => json!({ "bytes": bytes }),
                 Amount::Operations(operations) => json!({ "operations": operations }),
             };
-            let (at, took) = (self.start.until(&begin)?, begin.until(&end)?);
+            let (at, took) = (self.start.elapsed_us(&begin)?, begin.elapsed_us(&end)?);
             let thread = format!("{stream:?}").to_lowercase();
             Ok(json!({ "name": what, "ph": "X", "pid": gpu, "tid": thread, "ts": at, "dur": took, "args": args }))
         };

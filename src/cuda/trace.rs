@@ -1,4 +1,4 @@
-//! The timelines of GPUs as a trace that browsers show (chrome://tracing, ui.perfetto.dev).
+//! Writes the timelines of GPUs as a trace for chrome://tracing and ui.perfetto.dev.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::context::Context;
 use super::timeline::FILE;
 use crate::error::{Error, Result};
 
-/// Writes the timeline of these GPUs, if somebody wants it; a later one replaces it.
+/// Writes the timeline of these GPUs if one was requested, replacing an earlier one.
 pub fn write_timeline(contexts: &[&Arc<Context>]) -> Result<()> {
     let mut all = Vec::new();
     let mut to: Option<&Path> = None;

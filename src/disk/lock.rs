@@ -1,56 +1,72 @@
-//! Locks of the operating system: they end with the process that holds them, however it ends.
+//! File locks of the operating system. A lock ends with the process that holds it, however the
+//! process ends.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Between two looks at a lock that another process holds.
+/// Time between two attempts to take a lock that another process holds.
 const POLL: Duration = Duration::from_millis(20);
+/// The longest time in which a started process may keep locks of the one that starts it.
+const START_OF_A_PROCESS: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// Beside others that hold it so.
+pub enum LockMode {
+    /// Several holders at the same time may share the lock.
     Shared,
-    Alone,
+    Exclusive,
 }
 
-/// Held until dropped. Its file is removed then; the one that a killed process leaves stands in nobody's way.
+/// A lock that is held until it is dropped, when its file is removed. The file that a killed
+/// process leaves behind blocks nobody.
 pub struct Lock {
     file: File,
     path: PathBuf,
 }
 
-/// Whether `path` names this open file: it may have been removed or replaced since it was opened.
-pub fn is_at(file: &File, path: &Path) -> bool {
+/// True if `path` still names this open file: the file may have been removed or replaced since it
+/// was opened.
+pub fn is_same_file(file: &File, path: &Path) -> bool {
     let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let open = file.metadata().map(id);
     open.is_ok_and(|open| std::fs::symlink_metadata(path).map(id).is_ok_and(|there| there == open))
 }
 
-/// Takes the lock of an open file for as long as it is open; false where another process, or another part of this one, has
-/// it. Some network file systems have no locks: there everything is free.
-pub fn is_ours(file: &File) -> bool {
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+/// Tries to lock an open file for as long as it stays open. Returns false if another process, or
+/// another part of this one, holds the lock. Some network file systems have no locks: there it
+/// returns true.
+///
+/// A process that is just being started has copies of all open files until it runs its program,
+/// and keeps their locks that long. Such a lock is waited for.
+pub fn try_lock(file: &File) -> bool {
+    let start = Instant::now();
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        if start.elapsed() > START_OF_A_PROCESS {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
 }
 
 impl Lock {
-    /// Takes the lock at `path`, whose folder must exist. While another process has it, `waits` is called now and then and may
-    /// end the waiting with an error.
-    pub fn take(path: &Path, hold: Hold, mut waits: impl FnMut() -> Result<()>) -> Result<Self> {
+    /// Takes the lock at `path`, whose folder must exist. While another process holds it,
+    /// `while_waiting` is called again and again, and may end the wait with an error.
+    pub fn take(path: &Path, mode: LockMode, mut while_waiting: impl FnMut() -> Result<()>) -> Result<Self> {
         loop {
-            match Self::attempt(path, hold)? {
+            match Self::attempt(path, mode)? {
                 Some(lock) => return Ok(lock),
-                None => waits()?,
+                None => while_waiting()?,
             }
             std::thread::sleep(POLL);
         }
     }
 
-    /// The same without waiting: nothing where another has it.
-    pub fn attempt(path: &Path, hold: Hold) -> Result<Option<Self>> {
+    /// As `take`, without waiting. Returns None if another process holds the lock.
+    pub fn attempt(path: &Path, mode: LockMode) -> Result<Option<Self>> {
         let locking = |e: std::io::Error| Error::io(format!("locking {}", path.display()), &e);
         let open = || {
             let mut options = File::options();
@@ -58,15 +74,16 @@ impl Lock {
         };
         loop {
             let file = open().map_err(locking)?;
-            let locked = match hold {
-                Hold::Shared => file.try_lock_shared(),
-                Hold::Alone => file.try_lock(),
+            let locked = match mode {
+                LockMode::Shared => file.try_lock_shared(),
+                LockMode::Exclusive => file.try_lock(),
             };
             if let Err(TryLockError::WouldBlock) = locked {
                 return Ok(None);
             }
-            // Between opening and locking, the one who had it may have removed the file: then this lock locks nothing.
-            if is_at(&file, path) {
+            // The previous holder may have removed the file between opening and locking. Such a
+            // lock excludes nobody, so it is taken again.
+            if is_same_file(&file, path) {
                 return Ok(Some(Self { file, path: path.to_path_buf() }));
             }
         }
@@ -75,8 +92,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Others may share it: who is last removes the file.
-        if self.file.try_lock().is_ok() && is_at(&self.file, &self.path) {
+        // Other processes may share the lock. The last holder removes the file.
+        if self.file.try_lock().is_ok() && is_same_file(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -87,23 +104,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lock_that_a_starting_process_still_has_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (held, wanted) = (File::open(file.path()).unwrap(), File::open(file.path()).unwrap());
+        assert!(try_lock(&held) && !try_lock(&wanted), "another part of this process has it");
+        let soon = std::thread::spawn(move || {
+            std::thread::sleep(POLL);
+            drop(held);
+        });
+        assert!(try_lock(&wanted));
+        soon.join().unwrap();
+    }
+
+    #[test]
     fn a_lock_is_held_by_one_or_shared_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".a.lock");
-        let taken = |hold: Hold| Lock::attempt(&path, hold).unwrap();
-        let alone = taken(Hold::Alone).unwrap();
-        assert!(taken(Hold::Alone).is_none() && taken(Hold::Shared).is_none());
+        let taken = |mode: LockMode| Lock::attempt(&path, mode).unwrap();
+        let alone = taken(LockMode::Exclusive).unwrap();
+        assert!(taken(LockMode::Exclusive).is_none() && taken(LockMode::Shared).is_none());
         drop(alone);
         assert!(!path.exists());
-        let (one, two) = (taken(Hold::Shared).unwrap(), taken(Hold::Shared).unwrap());
-        assert!(taken(Hold::Alone).is_none());
+        let (one, two) = (taken(LockMode::Shared).unwrap(), taken(LockMode::Shared).unwrap());
+        assert!(taken(LockMode::Exclusive).is_none());
         drop(one);
         assert!(path.exists());
         drop(two);
         assert!(!path.exists());
-        // What a killed process has left.
+        // A killed process leaves such a file.
         std::fs::write(&path, "").unwrap();
-        drop(taken(Hold::Alone).unwrap());
+        drop(taken(LockMode::Exclusive).unwrap());
         assert!(!path.exists());
     }
 
@@ -116,7 +146,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        let lock = Lock::take(&path, Hold::Alone, || Ok(())).unwrap();
+                        let lock = Lock::take(&path, LockMode::Exclusive, || Ok(())).unwrap();
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

@@ -1,9 +1,9 @@
-//! Files on disk: written whole or not at all, read within bounds, held by one process at a time.
+//! Files on disk: atomic writes, a check of the free space, and locks between processes.
 
 mod lock;
-mod room;
+mod space;
 mod write;
 
-pub use lock::{Hold, Lock, is_at, is_ours};
-pub use room::{check_room, size};
-pub use write::{create, left_over, publish, rename, sweep, sync_folder, write, write_secret_once};
+pub use lock::{Lock, LockMode, is_same_file, try_lock};
+pub use space::{check_free_space, human_size};
+pub use write::{create, publish, remove_left_over, rename, sync_folder, temporary_prefix, write, write_secret_once};

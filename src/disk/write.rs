@@ -1,8 +1,9 @@
-//! Files appear whole or not at all: written beside their final place, flushed, then renamed. Everything that the program
-//! writes under a name that others look for goes through here.
+//! Atomic writes: a file is written under a temporary name, flushed, and then renamed. Every file
+//! that others look for by its name is written here.
 //!
-//! An unfinished file is hidden, has the computer's name in its own, and is locked while somebody writes it. So the next one
-//! who writes in that folder, on that computer, can tell what killed runs have left, and removes it.
+//! A temporary file is hidden, has the computer's name in its own, and is locked while it is
+//! written. A later writer in the same folder on the same computer can therefore recognise the
+//! files that killed runs left behind, and removes them.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,16 +15,17 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use super::lock::{is_at, is_ours};
+use super::lock::{is_same_file, try_lock};
 use crate::error::{Error, Result};
 
-/// A folder may be replaced as a whole while a file is written in it, which is elsewhere for a moment: so often it is looked
-/// for again.
+/// A folder may be replaced as a whole while a file is written in it, and has another name for a
+/// moment. An operation that fails because of that is repeated this often.
 const ATTEMPTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What unfinished things are called before their random part: `before` tells whose they are.
-pub fn left_over(before: &str) -> String {
+/// The beginning of the names of temporary files and folders of this computer. A random part
+/// follows. `before` says which part of the program they belong to.
+pub fn temporary_prefix(before: &str) -> String {
     static HOST: LazyLock<String> = LazyLock::new(|| {
         let mut name = [0u8; 64];
         // SAFETY: the pointer and the length are those of the array.
@@ -42,56 +44,57 @@ pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     publish(file, path)
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn parent_folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `data` to `path` for this user alone (mode 600), creating its folder. What has that name already stays: of two runs
-/// that write at the same time, the first one's file is there for both.
+/// Writes `data` to `path` with access for this user only (mode 600), creating its folder. An
+/// existing file stays as it is: if two runs write at the same time, both find the first one's
+/// file.
 pub fn write_secret_once(path: &Path, data: &[u8]) -> Result<()> {
     let file = create_with(path, 0o600)?;
     let writing = |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).hint("is the disk full?");
     file.as_file().write_all(data).and_then(|()| file.as_file().sync_all()).map_err(|e| writing(&e))?;
     match file.persist_noclobber(path) {
         Err(failed) if failed.error.kind() != ErrorKind::AlreadyExists => return Err(writing(&failed.error)),
-        _ => sync_folder(folder_of(path)),
+        _ => sync_folder(parent_folder(path)),
     }
     Ok(())
 }
 
-/// A hidden file in the folder of `path`, deleted unless published.
+/// Creates a hidden file in the folder of `path`. It is deleted unless it is published.
 pub fn create(path: &Path) -> Result<NamedTempFile> {
     create_with(path, 0o666)
 }
 
 fn create_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
-    static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
-    let folder = folder_of(path);
-    while_away(folder, || std::fs::create_dir_all(folder))
+    static CLEANED: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    let folder = parent_folder(path);
+    retry_while_moved(folder, || std::fs::create_dir_all(folder))
         .map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
-    // Once is enough: what this run leaves, it removes itself.
-    if SWEPT.lock().expect("no panic under this lock").insert(folder.to_path_buf()) {
-        sweep(folder);
+    // Once per folder is enough, because this process removes its own temporary files.
+    if CLEANED.lock().expect("no panic under this lock").insert(folder.to_path_buf()) {
+        remove_left_over(folder);
     }
     let begin = || {
         std::fs::create_dir_all(folder)?;
         tempfile::Builder::new()
-            .prefix(&left_over(".partial"))
+            .prefix(&temporary_prefix(".partial"))
             .permissions(std::fs::Permissions::from_mode(mode))
             .tempfile_in(folder)
     };
     loop {
-        let file = while_away(folder, begin)
+        let file = retry_while_moved(folder, begin)
             .map_err(|e| Error::io(format!("writing in {}", folder.display()), &e).hint("is the folder writable?"))?;
-        if is_ours(file.as_file()) && stays(&file) {
+        if try_lock(file.as_file()) && keeps_its_name(&file) {
             return Ok(file);
         }
     }
 }
 
-/// Repeats what fails because the folder is elsewhere for a moment. Where something that is no folder stands in the way, no
-/// time changes that.
-fn while_away<T>(folder: &Path, mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+/// Repeats an operation that fails because its folder has another name for a moment. It is not
+/// repeated if something other than a folder is in the way.
+fn retry_while_moved<T>(folder: &Path, mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     let blocked = || folder.ancestors().any(|above| above.symlink_metadata().is_ok() && !above.is_dir());
     for _ in 0..ATTEMPTS {
         match attempt() {
@@ -103,11 +106,12 @@ fn while_away<T>(folder: &Path, mut attempt: impl FnMut() -> std::io::Result<T>)
     attempt()
 }
 
-/// Whether a new file, locked by now, has its name still: before it was locked, somebody who sweeps may have taken it for left
-/// over and removed it. One that has a name and not this one is in a folder that is elsewhere for a moment.
-fn stays(file: &NamedTempFile) -> bool {
+/// True if a new file, which is locked by now, still has its name. Another process may have removed
+/// it as left over before it was locked; then it has no name at all. If it has another name, its
+/// folder is being replaced, and it is checked again.
+fn keeps_its_name(file: &NamedTempFile) -> bool {
     for _ in 0..ATTEMPTS {
-        if is_at(file.as_file(), file.path()) {
+        if is_same_file(file.as_file(), file.path()) {
             return true;
         }
         if file.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
@@ -118,24 +122,25 @@ fn stays(file: &NamedTempFile) -> bool {
     false
 }
 
-/// Removes from a folder the unfinished files that runs of this computer have left and nobody writes any more.
-pub fn sweep(folder: &Path) {
-    let prefix = left_over(".partial");
+/// Removes the temporary files in a folder that earlier runs on this computer left behind and that
+/// nobody is writing.
+pub fn remove_left_over(folder: &Path) {
+    let prefix = temporary_prefix(".partial");
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&prefix)
             && entry.file_type().is_ok_and(|kind| kind.is_file())
         {
             let path = entry.path();
             let file = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
-            // Where there are no locks, nobody can tell.
-            if file.is_ok_and(|file| file.try_lock().is_ok() && is_at(&file, &path)) {
+            // On a file system without locks nobody can tell whether a file is being written.
+            if file.is_ok_and(|file| file.try_lock().is_ok() && is_same_file(&file, &path)) {
                 let _ = std::fs::remove_file(&path);
             }
         }
     }
 }
 
-/// Gives a finished file its name.
+/// Flushes a finished file and renames it to `path`.
 pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
     let writing = || format!("writing {}", path.display());
     file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))?;
@@ -148,22 +153,24 @@ pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     }
-    sync_folder(folder_of(path));
+    sync_folder(parent_folder(path));
     Ok(())
 }
 
-/// Gives the finished file `from` the name `to` in the same file system: its bytes are on the disk before, its name after.
+/// Renames the finished file `from` to `to` in the same file system. Its contents are flushed to
+/// the disk before, its new name after.
 ///
 /// # Errors
-/// Those of the operating system; then `to` is what it was before.
+/// The error of the operating system. `to` is unchanged then.
 pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     File::options().read(true).open(from)?.sync_all()?;
     std::fs::rename(from, to)?;
-    sync_folder(folder_of(to));
+    sync_folder(parent_folder(to));
     Ok(())
 }
 
-/// Has the names in a folder outlive the machine's power. A file system that cannot is no reason to stop.
+/// Flushes the names in a folder to the disk, so that they survive a power failure. Errors are
+/// ignored, because some file systems cannot do it.
 pub fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
@@ -182,11 +189,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         let begun = create(&path).unwrap();
-        let left = folder.path().join(format!("{}AbCdEf", left_over(".partial")));
+        let left = folder.path().join(format!("{}AbCdEf", temporary_prefix(".partial")));
         std::fs::write(&left, "cut off").unwrap();
         let other = folder.path().join(".partial-elsewhere-AbCdEf");
         std::fs::write(&other, "of another computer").unwrap();
-        sweep(folder.path());
+        remove_left_over(folder.path());
         assert!(begun.path().exists() && other.exists() && !left.exists());
         publish(begun, &path).unwrap();
         std::fs::remove_file(other).unwrap();

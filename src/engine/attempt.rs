@@ -1,20 +1,24 @@
-//! Work that a device may have no room for, and what of it may be tried again in smaller pieces.
+//! Work that may exceed the memory of a device, and is retried on smaller pieces.
 
 use std::ops::Range;
 
 use crate::error::Result;
 
-/// An attempt that had room and has begun to change what others see: whatever comes of it now is final.
-pub struct Changed(pub Result<()>);
+/// The result of an attempt that had enough memory and has begun to modify shared tensors. It is
+/// final, even if it is an error.
+pub(super) struct Changed(pub Result<()>);
 
-/// Calls `attempt` on `rows`; where that is too much for the device, on halves of them.
+/// Calls `attempt` on `rows`. If the device runs out of memory, it is called on halves of them.
 ///
-/// As long as an attempt has changed nothing it fails with an error, and memory that was short means that halves are tried.
-/// From then on it returns what came of it as `Changed`.
-pub fn split_on_oom(rows: Range<usize>, attempt: &mut impl FnMut(Range<usize>) -> Result<Changed>) -> Result<()> {
+/// As long as an attempt has modified nothing, it returns its errors as `Err`, and an out-of-memory
+/// error is retried. Afterwards it returns its result as `Changed`, which is never retried.
+pub(super) fn split_on_oom(
+    rows: Range<usize>,
+    attempt: &mut impl FnMut(Range<usize>) -> Result<Changed>,
+) -> Result<()> {
     match attempt(rows.clone()) {
         Ok(Changed(outcome)) => outcome,
-        Err(error) if rows.len() > 1 && error.is_full() => {
+        Err(error) if rows.len() > 1 && error.is_oom() => {
             let middle = rows.start + rows.len() / 2;
             split_on_oom(rows.start..middle, attempt)?;
             split_on_oom(middle..rows.end, attempt)

@@ -1,4 +1,5 @@
-//! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and the way back.
+//! Grouped-query attention over whole sequences: projections, norms, rotary embedding, and output
+//! projection.
 
 use super::latent;
 use super::linear::{linear, linears, norm};
@@ -9,37 +10,47 @@ use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
 use crate::vocabulary::NormKind;
 
-/// What a token mixer needs to know of the batch.
-pub struct Batch<'a> {
+/// The batch, as token mixers need it.
+pub(super) struct Batch<'a> {
     pub sequences: usize,
     pub positions: usize,
-    /// Whether large projections may round what they read to bf16, where that is faster: the compute dtype is bf16.
+    /// True if large projections may round their inputs to bf16 where that is faster, because the
+    /// compute dtype is bf16.
     pub rounded: bool,
     pub rotary: &'a Rotary,
+    /// Keys and values that an attention without its own uses, [sequences * positions, kv_heads *
+    /// size] each.
+    pub borrowed: Option<[Tensor; 2]>,
+    /// Where it leaves its own, of the same shapes, for later layers.
+    pub lends: Option<[Tensor; 2]>,
 }
 
-/// `x` [sequences * positions, hidden] to the same shape.
-pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-    let (s, t) = (batch.sequences, batch.positions);
+/// Queries, keys and values, if they are its own, [rows, heads * size] each, and the output gate,
+/// before norms.
+type Projected = (Tensor, Option<(Tensor, Tensor)>, Option<Tensor>);
+
+/// Maps `x` [sequences * positions, hidden] to the same shape.
+pub(super) fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    let t = batch.positions;
     let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = *spec;
-    let (mut q, mut k, v, gate) = projections(spec, x, batch.rounded)?;
-    let v = match spec.value_norm {
-        Some(eps) => unit(&v, value_dim, eps)?,
-        None => v,
+    let (q, own, gate) = projections(spec, x, batch.rounded)?;
+    let norms = spec.qk_norm.as_ref();
+    let q = placed(spec, q, norms.map(|norms| &norms.q), batch)?;
+    let [k, v] = match (own, &batch.borrowed) {
+        (Some((k, v)), _) => {
+            let v = match spec.value_norm {
+                Some(eps) => rms_normalise(&v, value_dim, eps)?,
+                None => v,
+            };
+            [placed(spec, k, norms.and_then(|norms| norms.k.as_ref()), batch)?, clipped(spec, v)?]
+        }
+        (None, Some(of_another)) => of_another.clone(),
+        (None, None) => fault!("keys and values of an earlier layer were not kept"),
     };
-    let after_rope = spec.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
-    if !after_rope {
-        (q, k) = normed(spec, q, k)?;
+    if let Some([keys, values]) = &batch.lends {
+        keys.set_rows(&k, 0)?;
+        values.set_rows(&v, 0)?;
     }
-    let (q, k, v) = match spec.clip {
-        Some(clip) => (q.clamp(clip)?, k.clamp(clip)?, v.clamp(clip)?),
-        None => (q, k, v),
-    };
-    if let Some((rope, (cos, sin))) = spec.rope.as_ref().and_then(|rope| Some((rope, batch.rotary.get(rope)?))) {
-        ops::rotate(&q.reshape((s, t, heads, head_dim))?, cos, sin, rope.pairs)?;
-        ops::rotate(&k.reshape((s, t, kv_heads, head_dim))?, cos, sin, rope.pairs)?;
-    }
-    let (q, k) = if after_rope { normed(spec, q, k)? } else { (q, k) };
     if let Some(growth) = spec.growth {
         ops::scale_rows(&q, &growth.factors(t))?;
     }
@@ -64,33 +75,58 @@ pub fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> Result<
     linear(&spec.out, &out, batch.rounded)
 }
 
-/// q, k and v, [rows, heads * size] each, and the output gate, before norms.
-fn projections(
-    spec: &Attention<Tensor>,
-    x: &Tensor,
-    rounded: bool,
-) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
+/// Queries or keys [rows, heads * head_dim] as scores are made of them: normed, clamped and turned.
+fn placed(spec: &Attention<Tensor>, x: Tensor, norm: Option<&HeadNorm<Tensor>>, batch: &Batch) -> Result<Tensor> {
+    let head_dim = spec.head_dim;
+    let after_rope = spec.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
+    let normed = |x: Tensor, here: bool| match norm {
+        Some(norm) if here => head_norm(norm, head_dim, &x),
+        _ => Ok(x),
+    };
+    let x = clipped(spec, normed(x, !after_rope)?)?;
+    if let Some((rope, (cos, sin))) = spec.rope.as_ref().and_then(|rope| Some((rope, batch.rotary.get(rope)?))) {
+        let heads = x.dims()[1] / head_dim;
+        ops::rotate(&x.reshape((batch.sequences, batch.positions, heads, head_dim))?, cos, sin, rope.pairs)?;
+    }
+    normed(x, after_rope)
+}
+
+fn clipped(spec: &Attention<Tensor>, x: Tensor) -> Result<Tensor> {
+    match spec.clip {
+        Some(clip) => x.clamp(clip),
+        None => Ok(x),
+    }
+}
+
+fn projections(spec: &Attention<Tensor>, x: &Tensor, rounded: bool) -> Result<Projected> {
     let rows = x.dims()[0];
     let (q_size, kv_size) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-    let (mut q, k, v) = match &spec.qkv {
-        Qkv::Separate { q, k, v } => linears([q, k, v], x, rounded)?.into(),
+    let (mut q, own) = match &spec.qkv {
+        Qkv::Separate { q, k, v } => {
+            let [q, k, v] = linears([q, k, v], x, rounded)?;
+            (q, Some((k, v)))
+        }
+        Qkv::Borrowed { q, .. } => (linear(q, x, rounded)?, None),
         Qkv::Fused(fused) => {
             let all = linear(fused, x, rounded)?;
             let part = |start, size| all.columns(start, size);
-            (part(0, q_size)?, part(q_size, kv_size)?, part(q_size + kv_size, kv_size)?)
+            (part(0, q_size)?, Some((part(q_size, kv_size)?, part(q_size + kv_size, kv_size)?)))
         }
         Qkv::KeyIsValue { q, k } => {
             let [q, k] = linears([q, k], x, rounded)?;
             let v = k.columns(0, k.dims()[1])?;
-            (q, k, v)
+            (q, Some((k, v)))
         }
         Qkv::Grouped(fused) => {
             let group = spec.heads / spec.kv_heads * spec.head_dim;
             let all = linear(fused, x, rounded)?.reshape((rows, spec.kv_heads, group + 2 * spec.head_dim))?;
             let part = |start, size| all.columns(start, size)?.reshape((rows, spec.kv_heads * size));
-            (part(0, group)?, part(group, spec.head_dim)?, part(group + spec.head_dim, spec.head_dim)?)
+            (part(0, group)?, Some((part(group, spec.head_dim)?, part(group + spec.head_dim, spec.head_dim)?)))
         }
-        Qkv::Latent(latent) => latent::projections(spec, latent, x, rounded)?,
+        Qkv::Latent(latent) => {
+            let (q, k, v) = latent::projections(spec, latent, x, rounded)?;
+            (q, Some((k, v)))
+        }
     };
     let gate = match &spec.gate {
         None => None,
@@ -103,36 +139,30 @@ fn projections(
             Some(gate)
         }
     };
-    Ok((q, k, v, gate))
+    Ok((q, own, gate))
 }
 
-/// q and k through their norms, where there are any.
-fn normed(spec: &Attention<Tensor>, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
-    let Some(norms) = &spec.qk_norm else { return Ok((q, k)) };
-    Ok((head_norm(&norms.q, spec.head_dim, &q)?, head_norm(&norms.k, spec.head_dim, &k)?))
-}
-
-/// `x` [rows, heads * head_dim] to the same shape.
+/// Applies a norm to `x` [rows, heads * head_dim].
 fn head_norm(norms: &HeadNorm<Tensor>, head_dim: usize, x: &Tensor) -> Result<Tensor> {
     let (rows, size) = x.dims2()?;
     let each = |of| norm(of, &x.reshape((rows * size / head_dim, head_dim))?)?.reshape((rows, size));
     match norms {
         HeadNorm::Each(of) => each(of),
         HeadNorm::Together(of) => norm(of, x),
-        HeadNorm::Own(of) => each(&joined(of)?),
-        HeadNorm::Unweighted { eps } => unit(x, head_dim, *eps),
+        HeadNorm::Own(of) => each(&concat_head_norms(of)?),
+        HeadNorm::Unweighted { eps } => rms_normalise(x, head_dim, *eps),
     }
 }
 
-/// Each head of `x` [rows, heads * size] over its root mean square.
-fn unit(x: &Tensor, size: usize, eps: f64) -> Result<Tensor> {
+/// Divides each head of `x` [rows, heads * size] by its root mean square.
+fn rms_normalise(x: &Tensor, size: usize, eps: f64) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
     let ones = Tensor::from_vec(vec![1f32; size], size, &x.device())?;
     ops::norm(NormKind::Rms, eps, &x.reshape((rows * columns / size, size))?, &ones, None)?.reshape((rows, columns))
 }
 
-/// The norms of heads that have their weights in tensors of their own, as one.
-fn joined(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
+/// Concatenates the norms of heads whose weights are separate tensors.
+fn concat_head_norms(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
     let [first, ..] = norms else { fault!("norms of no heads") };
     let device = first.weight.device();
     let of = |weight: &dyn Fn(&Norm<Tensor>) -> Option<Tensor>| -> Result<Option<Tensor>> {
@@ -147,7 +177,7 @@ fn joined(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
 }
 
 impl QueryGrowth {
-    /// What the queries at each position are multiplied with.
+    /// The factors of the queries at each position.
     fn factors(&self, positions: usize) -> Vec<f32> {
         let factor = |t: usize| 1.0 + self.beta * (1.0 + ((t + self.offset) as f64 / self.original).floor()).ln();
         (0..positions).map(|t| factor(t) as f32).collect()

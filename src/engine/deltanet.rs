@@ -1,7 +1,9 @@
-//! Gated DeltaNet, the linear attention of Qwen3-Next and Qwen3.5: a short convolution, then a state per head that decays and is
-//! corrected at every token. Yang, Kautz and Hatamizadeh 2024, "Gated Delta Networks".
+//! Gated DeltaNet, the linear attention of Qwen3-Next and Qwen3.5: a short convolution, then a
+//! state per head that decays and is corrected at every token. Yang, Kautz and Hatamizadeh 2024,
+//! "Gated Delta Networks".
 //!
-//! `ops::delta_rule` runs the state; here are the projections, gates and convolutions around it.
+//! `ops::delta_rule` computes the state. This file has the projections, gates and convolutions
+//! around it.
 
 use super::attention::Batch;
 use super::linear::{exact_linear, linear, linears, norm};
@@ -11,16 +13,16 @@ use crate::spec::{DeltaInputs, DeltaNet};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
-/// `x` [sequences * positions, hidden] to the same shape.
-pub fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+/// Maps `x` [sequences * positions, hidden] to the same shape.
+pub(super) fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (s, t, heads) = (batch.sequences, batch.positions, spec.value_heads);
     let Inputs { projected, grouped, z, beta_and_decay } = inputs(spec, x, batch.rounded)?;
     let (a_log, dt_bias) = (&spec.a_log, &spec.dt_bias);
-    let part = |part| -> Result<Tensor> {
-        let op = short_conv(spec, part, grouped, t);
+    let projection = |projection| -> Result<Tensor> {
+        let op = short_conv(spec, projection, grouped, t);
         ops::short_conv(&projected, &spec.conv, &op)?.reshape((s * heads, t, op.width))
     };
-    let (q, k, v) = (part(Part::Query)?, part(Part::Key)?, part(Part::Value)?);
+    let (q, k, v) = (projection(Projected::Query)?, projection(Projected::Key)?, projection(Projected::Value)?);
     drop(projected);
     let beta_and_decay = &beta_and_decay;
     let net = ops::DeltaNet { positions: t, heads, group: spec.group(), beta_and_decay, a_log, dt_bias };
@@ -32,15 +34,16 @@ pub fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> Result<T
     linear(&spec.out, &y, batch.rounded)
 }
 
-/// What a DeltaNet computes with.
+/// The projections of a DeltaNet.
 struct Inputs {
     /// Queries, keys and values before the convolution.
     projected: Tensor,
-    /// They are grouped per key head: q, k, the value heads of the group, and behind those their gates.
+    /// True if they are grouped per key head: q, k, the value heads of the group, and their output
+    /// gates.
     grouped: bool,
     /// Gates of the output, [rows, heads * value_dim].
     z: Tensor,
-    /// [rows, 2 * heads]: for each key head beta of its group, then what drives the decay.
+    /// [rows, 2 * heads]: for each key head, the beta of its group, then the input of the decay.
     beta_and_decay: Tensor,
 }
 
@@ -59,45 +62,45 @@ fn inputs(spec: &DeltaNet<Tensor>, x: &Tensor, rounded: bool) -> Result<Inputs> 
             let [projected, z] = linears([qkv, z], x, rounded)?;
             let per_key = |y: Tensor| y.reshape((rows, spec.key_heads, spec.group()));
             let (b, a) = (per_key(exact_linear(b, x)?)?, per_key(exact_linear(a, x)?)?);
-            let beta_and_decay = b.beside(&a)?.reshape((rows, 2 * spec.value_heads))?;
+            let beta_and_decay = b.concat_columns(&a)?.reshape((rows, 2 * spec.value_heads))?;
             Inputs { projected, grouped: false, z, beta_and_decay }
         }
     })
 }
 
 impl<W> DeltaNet<W> {
-    /// Value heads per key head.
+    /// Number of value heads per key head.
     fn group(&self) -> usize {
         self.value_heads / self.key_heads
     }
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+enum Projected {
     Query,
     Key,
     Value,
 }
 
-/// The convolution that yields queries, keys (repeated for each value head of their group) or values.
-fn short_conv(spec: &DeltaNet<Tensor>, part: Part, grouped: bool, positions: usize) -> ShortConv {
+/// The convolution of queries, keys (repeated for each value head of their group) or values.
+fn short_conv(spec: &DeltaNet<Tensor>, projection: Projected, grouped: bool, positions: usize) -> ShortConv {
     let (dk, dv, group) = (spec.key_dim, spec.value_dim, spec.group());
     let columns = 2 * dk + 2 * group * dv;
     let source = |head: usize| {
         let key_head = head / group;
-        let (in_group, first_channel) = match part {
-            Part::Query => (0, key_head * dk),
-            Part::Key => (dk, (spec.key_heads + key_head) * dk),
-            Part::Value => (2 * dk + head % group * dv, 2 * spec.key_heads * dk + head * dv),
+        let (in_group, first_channel) = match projection {
+            Projected::Query => (0, key_head * dk),
+            Projected::Key => (dk, (spec.key_heads + key_head) * dk),
+            Projected::Value => (2 * dk + head % group * dv, 2 * spec.key_heads * dk + head * dv),
         };
         Source { first_column: if grouped { key_head * columns + in_group } else { first_channel }, first_channel }
     };
-    let length = match part {
-        // The factor on q·k is in the queries.
-        Part::Query => Some((dk as f32).powf(-0.5)),
-        Part::Key => Some(1.0),
-        Part::Value => None,
+    let length = match projection {
+        // The factor of q·k is applied to the queries.
+        Projected::Query => Some((dk as f32).powf(-0.5)),
+        Projected::Key => Some(1.0),
+        Projected::Value => None,
     };
-    let width = if part == Part::Value { dv } else { dk };
+    let width = if projection == Projected::Value { dv } else { dk };
     ShortConv { positions, width, heads: (0..spec.value_heads).map(source).collect(), length }
 }

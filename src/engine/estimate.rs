@@ -1,8 +1,8 @@
-//! What an analysis will need in bytes and operations, from the spec alone.
+//! The estimate of an analysis, in bytes and operations, from the description of the model alone.
 //!
-//! The same lists and the same cut drive the forward pass (`inventory`, `workspace`), so the estimate is of what it does.
+//! The forward pass uses the same lists (`inventory`) and the same batch sizes (`workspace`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
 use super::observe;
 use super::pass::ROUNDS;
-use super::workspace::{Cut, ffn_vram, read_ahead};
+use super::workspace::{BatchPlan, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
 use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
@@ -22,23 +22,24 @@ use crate::weights::Described;
 use crate::weights::headers;
 use crate::weights::load::resident_bytes;
 
-/// Values that all layers make of all tokens, in one place of each: 2^53.
+/// The largest number of values that all layers compute for all tokens in one tensor: 2^53.
 const MAX_VALUES: f64 = 9.0e15;
 
-/// The program itself: code, script engine, headers. Measured on small models.
+/// Memory of the program itself: code, script engine, headers. Measured on small models.
 const PROCESS_BYTES: u64 = 20 << 20;
 
-/// `source` has config.json and, for exact sizes, the weights, of which headers are read.
+/// Estimates the analysis of the model in `source`. The source has config.json and, for exact
+/// sizes, the weight files, whose headers are read.
 ///
 /// # Errors
-/// Those of the config, and of headers: a weight that the pass needs and that cannot be read.
+/// The errors of the config and of the headers, for example a missing weight.
 pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateArgs) -> Result<Estimate> {
     let Described { spec, checkpoint, .. } = Described::open(source)?;
     if let Some(checkpoint) = &checkpoint {
         headers::check(checkpoint, &spec, args.logits)?;
     }
     let stored = |tensor: &StoredTensor, role: Option<Role>| match &checkpoint {
-        // What is not there, such as the head of a base model, is not read either.
+        // A missing tensor, such as the head of a base model, is not read either.
         Some(checkpoint) => checkpoint.entry(&tensor.name).map_or(0, |entry| entry.bytes),
         None => inventory::released_bytes(tensor, role),
     };
@@ -49,32 +50,32 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         download += stored(&tensor, role);
     }
     check_size(&spec, args)?;
-    let skipped = if args.logits { 0 } else { unread(&spec, &stored) };
+    let skipped = if args.logits { 0 } else { unread_bytes(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let resident = |part: &Part, gpu: bool| {
         let entry = checkpoint.as_ref().and_then(|checkpoint| checkpoint.entry(&part.stored()[0].name));
-        // Models are released in bf16.
+        // Models are usually released in bf16.
         let stored = entry.map_or(Dtype::BF16, |entry| entry.dtype);
         resident_bytes(part, stored, gpu)
     };
     let (size, size_there) = (|part: &Part| resident(part, false), |part: &Part| resident(part, true));
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
-    let mut cut = Cut::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
-    cut.sequences = cut.sequences.min(args.num_sequences.div_ceil(ROUNDS));
+    let mut plan = BatchPlan::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
+    plan.sequences = plan.sequences.min(args.num_sequences.div_ceil(ROUNDS));
     let chunk_layers = model.chunk_layers.clamp(1, spec.layers.len());
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
-    let phases = Phases { spec: &spec, cut: &cut, args, size: &size, chunk_layers, queue, gpu: None };
+    let phases = Phases { spec: &spec, plan: &plan, args, size: &size, chunk_layers, queue, gpu: None };
     let peak = phases.peak();
-    // Of one GPU and its share of the sequences.
+    // One GPU with its shard of the sequences.
     let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
     let shared = EstimateArgs { num_sequences: share, ..args.clone() };
-    let cut_there = Cut { sequences: cut.sequences.min(share.div_ceil(ROUNDS)), ..cut.clone() };
-    let on_gpu = Phases { cut: &cut_there, args: &shared, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
-    // What has arrived from the hub and waits to be read.
+    let gpu_plan = BatchPlan { sequences: plan.sequences.min(share.div_ceil(ROUNDS)), ..plan.clone() };
+    let on_gpu = Phases { plan: &gpu_plan, args: &shared, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
+    // Weights that have arrived from the hub but are not read yet.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
     let norms = 2 * spec.layers.len() as u64;
-    // Levels of every position, and the extremes of both folds.
+    // Levels of every position, and extremes with and without position 0.
     let hidden = spec.hidden_size as u64;
     let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
     let (num_experts, num_experts_per_tok) = spec.experts();
@@ -99,7 +100,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     })
 }
 
-/// Tokens, layers and widths of an analysis that are multiplied with each other stay numbers that can be counted.
+/// Checks that the product of tokens, layers and widths can be represented.
 fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
     let tokens =
         args.num_sequences.checked_mul(args.sequence_length).filter(|tokens| (1..=MAX_TOKENS).contains(tokens));
@@ -120,27 +121,28 @@ fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the fold of norm outputs keeps on a GPU: levels, and records that wait to be fetched.
+/// GPU memory of the statistics: levels, and records that have not been fetched yet.
 fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
     let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
     let record = observe::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
-    // Those of half the norms, since memory can peak in any layer.
-    let waiting = (spec.layers.len() * record).min(observe::PENDING_BYTES + record.div_ceil(ROUNDS));
-    (sequences * args.sequence_length * hidden + waiting) as u64
+    // The records of half the norms at most, because memory can peak in any layer.
+    let queued_experts = (spec.layers.len() * record).min(observe::PENDING_BYTES + record.div_ceil(ROUNDS));
+    (sequences * args.sequence_length * hidden + queued_experts) as u64
 }
 
-/// Loaded weights of one whole layer.
+/// Loaded size of one whole layer.
 fn layer_bytes(layer: &Layer, size: &impl Fn(&Part) -> usize) -> usize {
     let core: usize = inventory::core(layer, true).iter().map(size).sum();
     let expert = |moe: &Moe| inventory::expert(&moe.experts, 0).iter().map(size).sum::<usize>();
     core + layer.moe().map_or(0, |moe| moe.num_experts * expert(moe))
 }
 
-/// Stored bytes that an analysis without logits leaves out: the head, the final norm, the last layer's FFN.
-fn unread(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) -> u64 {
+/// Stored bytes that an analysis without logits does not read: the head, the final norm, and the
+/// feed-forward networks that `Model::needs_ffn` rules out.
+fn unread_bytes(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) -> u64 {
     let all = |parts: &[Part]| -> u64 {
         let tensors = parts.iter().flat_map(|part| part.stored().into_iter().map(|tensor| (tensor, part.role)));
-        // Rows of one tensor may be several weights.
+        // Several weights may be rows of one stored tensor.
         let mut known = HashSet::new();
         let once = tensors.filter(|(tensor, _)| known.insert(tensor.name.clone()));
         once.map(|(tensor, role)| stored(&tensor, Some(role))).sum()
@@ -151,13 +153,13 @@ fn unread(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) ->
         spec.head.stored().iter().map(|tensor| stored(tensor, None)).sum()
     };
     let mut bytes = head + all(&inventory::before_head(spec));
-    if let Some(last) = spec.layers.last() {
-        let (with, without) = (inventory::core(last, true), inventory::core(last, false));
-        // Both lists are in the same order.
-        let mut left_out = with;
-        left_out.retain(|part| without.iter().all(|read| read.weight != part.weight));
+    for (_, layer) in spec.layers.iter().enumerate().filter(|(i, _)| !spec.needs_ffn(*i, false)) {
+        // Both lists have the same order.
+        let mut left_out = inventory::core(layer, true);
+        let needed = inventory::core(layer, false);
+        left_out.retain(|part| needed.iter().all(|needed| needed.weight != part.weight));
         bytes += all(&left_out);
-        if let Some(moe) = last.moe() {
+        if let Some(moe) = layer.moe() {
             let count = inventory::stored_experts(moe);
             bytes += (0..count).map(|e| all(&inventory::expert(&moe.experts, e))).sum::<u64>();
         }
@@ -165,10 +167,10 @@ fn unread(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u64) ->
     bytes
 }
 
-/// What is in memory at one moment, bytes.
+/// Bytes in memory at one moment.
 struct Phase {
     weights: u64,
-    /// Residual stream and other values of all tokens.
+    /// The residual stream and other values of all tokens.
     hidden: u64,
     workspace: u64,
 }
@@ -179,17 +181,18 @@ impl Phase {
     }
 }
 
-/// The moments at which memory can peak: embedding, a mixer, a dense FFN, the experts of a layer, the head.
+/// The moments at which memory can peak: embedding, token mixer, dense feed-forward network,
+/// experts of a layer, head.
 struct Phases<'a> {
     spec: &'a Model,
-    cut: &'a Cut,
+    plan: &'a BatchPlan,
     args: &'a EstimateArgs,
-    /// Bytes of a part once loaded.
+    /// Loaded size of a weight in bytes.
     size: &'a dyn Fn(&Part) -> usize,
     chunk_layers: usize,
-    /// Bytes of weights that may wait.
+    /// The most bytes of weights that are read ahead.
     queue: usize,
-    /// On a GPU that computes in this type, not on a CPU.
+    /// The compute dtype on a GPU, or None on a CPU.
     gpu: Option<ComputeDtype>,
 }
 
@@ -209,8 +212,23 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
-    /// One copy of what a layer reads, all tokens in f32.
-    fn normed(&self) -> u64 {
+    /// What is kept from layer to layer: the residual stream, embeddings for each layer of the
+    /// tokens that occur, and before layer `i` is done the keys and values that it and later ones
+    /// borrow, or lend.
+    fn carried(&self, i: usize) -> u64 {
+        let lenders = self.spec.lenders(i).into_iter().chain(self.spec.lenders(i + 1)).collect::<BTreeSet<_>>();
+        let lent = lenders.into_iter().filter_map(|layer| self.spec.kv_widths(layer)).flatten().sum::<usize>();
+        self.residual() + self.layer_embeddings() + (self.tokens() * lent * 4) as u64
+    }
+
+    /// The embeddings per layer, in the memory of the host.
+    fn layer_embeddings(&self) -> u64 {
+        let own = self.spec.layer_embeddings.as_ref().filter(|_| self.gpu.is_none());
+        own.map_or(0, |own| (self.tokens().min(own.table.shape[0]) * own.table.shape[1] * 4) as u64)
+    }
+
+    /// The norm output of all tokens in f32.
+    fn norm_output(&self) -> u64 {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
@@ -218,7 +236,7 @@ impl Phases<'_> {
         parts.iter().map(self.size).sum()
     }
 
-    /// Everything but routed experts of `count` layers from `i` on.
+    /// Everything but the routed experts of `count` layers from layer `i` on.
     fn cores(&self, i: usize, count: usize) -> usize {
         let layers = self.spec.layers.iter().skip(i).take(count);
         layers.map(|layer| self.size(&inventory::core(layer, true))).sum()
@@ -226,37 +244,39 @@ impl Phases<'_> {
 
     fn embedding(&self) -> Phase {
         if self.gpu.is_some() {
-            // Made on the CPU.
+            // The embedding runs on the CPU.
             return Phase { weights: 0, hidden: self.residual(), workspace: 0 };
         }
         let rows = self.tokens().min(self.spec.vocab_size) * self.spec.hidden_size * 4;
-        Phase { weights: rows as u64, hidden: self.residual(), workspace: self.residual() }
+        let projecting = self.spec.layer_embeddings.as_ref().map_or(0, |own| self.size(&inventory::parts(own)));
+        let hidden = self.residual() + self.layer_embeddings();
+        Phase { weights: (rows + projecting) as u64, hidden, workspace: self.residual() }
     }
 
     fn mixer(&self, i: usize) -> Phase {
         let layer = &self.spec.layers[i];
         let (hidden, positions) = (self.spec.hidden_size, self.args.sequence_length);
         let workspace = layer.mixer.as_ref().map_or(0, |mixer| match self.gpu {
-            None => self.cut.mixer_workspace(&mixer.body, hidden, positions),
+            None => self.plan.mixer_workspace(&mixer.body, hidden, positions),
             Some(_) => {
-                self.cut.mixer_vram(&mixer.body, hidden, positions) + self.operands(&inventory::core(layer, false))
+                self.plan.mixer_vram(&mixer.body, hidden, positions) + self.operands(&inventory::core(layer, false))
             }
         });
         let mut phase = Phase {
             weights: self.cores(i, self.chunk_layers) as u64,
-            hidden: self.residual(),
+            hidden: self.carried(i),
             workspace: workspace as u64,
         };
         if let Some(moe) = layer.moe() {
-            // What the experts will read, and those that the first sequences have chosen.
-            phase.hidden += self.normed();
-            phase.weights += self.waiting(moe);
+            // The input of the experts, and the experts that the first sequences have chosen.
+            phase.hidden += self.norm_output();
+            phase.weights += self.queued_experts(moe);
         }
         phase
     }
 
-    /// Experts that may wait to be used.
-    fn waiting(&self, moe: &Moe) -> u64 {
+    /// Size of the experts that may be read ahead.
+    fn queued_experts(&self, moe: &Moe) -> u64 {
         let expert = self.size(&inventory::expert(&moe.experts, 0));
         self.queue.max(expert).min(expert * moe.num_experts) as u64
     }
@@ -264,32 +284,33 @@ impl Phases<'_> {
     fn ffn(&self, i: usize) -> Phase {
         let hidden = self.spec.hidden_size;
         match self.spec.layers[i].ffn.as_ref().map_or(&Ffn::NotNeeded, |ffn| &ffn.body) {
-            Ffn::NotNeeded => Phase { weights: 0, hidden: self.residual(), workspace: 0 },
+            Ffn::NotNeeded => Phase { weights: 0, hidden: self.carried(i), workspace: 0 },
             Ffn::Dense(mlp) => {
                 let inner = mlp.up.weight.shape.iter().product::<usize>() / hidden;
-                let rows = (self.cut.sequences * self.args.sequence_length).min(self.cut.ffn_rows(hidden, inner));
+                let rows = (self.plan.sequences * self.args.sequence_length).min(self.plan.ffn_rows(hidden, inner));
                 let workspace = match self.gpu {
-                    None => self.cut.ffn_workspace(rows, hidden, inner),
+                    None => self.plan.ffn_workspace(rows, hidden, inner),
                     Some(_) => {
-                        let all = self.cut.sequences * self.args.sequence_length * hidden * 4;
+                        let all = self.plan.sequences * self.args.sequence_length * hidden * 4;
                         let operands = self.operands(&inventory::core(&self.spec.layers[i], true));
                         all + ffn_vram(rows, hidden, inner) + operands
                     }
                 };
                 Phase {
                     weights: self.cores(i, self.chunk_layers) as u64,
-                    hidden: self.residual(),
+                    hidden: self.carried(i),
                     workspace: workspace as u64,
                 }
             }
             Ffn::Moe(moe) => {
                 let expert = self.size(&inventory::expert(&moe.experts, 0)) as u64;
                 let ahead = self.cores(i + 1, self.chunk_layers - 1) as u64;
-                // Routers spread tokens unevenly: twice the even share is usual for the fullest expert.
+                // Routers distribute tokens unevenly: the busiest expert often gets twice the
+                // average.
                 let rows = (2 * self.tokens() * moe.top_k / moe.num_experts).min(self.tokens());
-                let rows = rows.min(self.cut.ffn_rows(hidden, moe.intermediate));
+                let rows = rows.min(self.plan.ffn_rows(hidden, moe.intermediate));
                 let workspace = match self.gpu {
-                    None => self.cut.ffn_workspace(rows, hidden, moe.intermediate),
+                    None => self.plan.ffn_workspace(rows, hidden, moe.intermediate),
                     Some(_) => {
                         let gathered = rows * hidden * 4;
                         gathered
@@ -298,15 +319,15 @@ impl Phases<'_> {
                     }
                 };
                 Phase {
-                    weights: expert + self.waiting(moe) + ahead,
-                    hidden: self.residual() + self.normed(),
+                    weights: expert + self.queued_experts(moe) + ahead,
+                    hidden: self.carried(i) + self.norm_output(),
                     workspace: workspace as u64,
                 }
             }
         }
     }
 
-    /// On a GPU: a weight widened for a product in f32.
+    /// On a GPU: the largest weight that is converted to f32 for a product.
     fn operands(&self, parts: &[Part]) -> usize {
         let widened = |part: &Part| {
             let wide = part.elements() * 4;
@@ -322,13 +343,14 @@ impl Phases<'_> {
         let width = self.spec.head.shape[1] * 4;
         let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
         let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
-        // Logits as a tensor, and copied out of it.
+        // The logits as a tensor, and their copy.
         let workspace = (block * width + 2 * rows * block * 4) as u64;
-        Phase { weights: 0, hidden: self.residual() + self.normed(), workspace }
+        Phase { weights: 0, hidden: self.residual() + self.layer_embeddings() + self.norm_output(), workspace }
     }
 }
 
-/// Scores and weighted values; causal, so half of all pairs, or a window's worth.
+/// Operations of scores and weighted values. Attention is causal, so a query has half of all keys
+/// on average, or a window of them.
 fn attention_flops(spec: &Model, args: &EstimateArgs) -> f64 {
     let t = args.sequence_length as f64;
     let mixers = spec.layers.iter().filter_map(|layer| layer.mixer.as_ref());

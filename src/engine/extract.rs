@@ -1,12 +1,12 @@
-//! One extraction: the observers of a pass, its checkpoints, and the record that comes of both.
+//! One extraction: a pass with its observers and checkpoints, and the resulting record.
 
 use std::time::Instant;
 
 use super::embed;
 use super::observe::{FullWriter, LadderFold, Observer, Observers, State};
 use super::pass::{Between, Outcome, Pass, ReadAhead, Start, WeightStream, Work};
-use super::resume::{self, Found, Resume};
-use super::workspace::Cut;
+use super::resume::{self, Restored, Resume};
+use super::workspace::BatchPlan;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{Activations, ExtractArgs, Keep, Measurements, NonFinite, Tokens};
@@ -14,13 +14,13 @@ use crate::tensor::write_timeline;
 use crate::weights::{OpenModel, headers};
 use crate::{memory, stats, threads};
 
-/// Runs all of `tokens` through the model and folds the norm outputs.
+/// Runs all of `tokens` through the model and returns the statistics of the norm outputs.
 pub fn extract(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs, progress: &dyn Progress) -> Result<Activations> {
-    extract_as(model, tokens, args, progress, How::default())
+    extract_as(model, tokens, args, progress, Mode::default())
 }
 
-/// One pass of all of `tokens` that shows what it has to observers of the caller's own; nothing of it is kept, here or in a
-/// checkpoint. Of `args` it follows `logits` and `memory_budget`.
+/// Runs one pass over all of `tokens` with the caller's observers, without a record or a
+/// checkpoint. Of `args` it uses `logits` and `memory_budget`.
 pub fn pass_over<'a>(
     model: &'a OpenModel,
     tokens: &'a Tokens,
@@ -28,9 +28,9 @@ pub fn pass_over<'a>(
     observers: Observers<'a>,
     progress: &'a dyn Progress,
 ) -> Result<()> {
-    struct Nothing;
+    struct NoCheckpoints;
 
-    impl Between for Nothing {
+    impl Between for NoCheckpoints {
         fn layer_done(&mut self, _state: &State) {}
 
         fn interrupted(&mut self, _state: &State) {}
@@ -38,52 +38,52 @@ pub fn pass_over<'a>(
 
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     rayon::scope(|_| {
-        let _kept = memory::Kept::begin();
+        let _retained = memory::RetainPages::begin();
         embed::check_tokens(model, tokens)?;
         let already_read = model.checkpoint.bytes_read();
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
-        let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let cut = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
         let shares = model.shares(sequences);
         let work = Work { model, cut, logits: args.logits, observers };
-        let (start, _) = begin(None);
+        let (start, _) = start_of(None);
         let stream = WeightStream::start(model, &shares, tokens, (args.logits, 0), ReadAhead::Bounded)?;
-        Pass::new(work, shares, tokens, start, stream, (already_read, progress))?.run(&mut Nothing).map(drop)
+        Pass::new(work, shares, tokens, start, stream, (already_read, progress))?.run(&mut NoCheckpoints).map(drop)
     })
 }
 
-/// How an extraction goes about it; a benchmark changes that to see what something costs.
+/// Options of an extraction that benchmarks change to measure the cost of a part.
 #[derive(Clone, Copy)]
-pub struct How {
+pub(super) struct Mode {
     pub ahead: ReadAhead,
-    /// Norm outputs are folded.
+    /// True if statistics of the norm outputs are computed.
     pub fold: bool,
 }
 
-impl Default for How {
+impl Default for Mode {
     fn default() -> Self {
         Self { ahead: ReadAhead::Bounded, fold: true }
     }
 }
 
-pub fn extract_as(
+pub(super) fn extract_as(
     model: &OpenModel,
     tokens: &Tokens,
     args: &ExtractArgs,
     progress: &dyn Progress,
-    how: How,
+    mode: Mode,
 ) -> Result<Activations> {
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
-    // On a thread of the pool: it shares the work out without being woken for every piece.
+    // A thread of the pool distributes the work without being woken for every piece.
     rayon::scope(|_| {
-        // Outlives all that the run has.
-        let _kept = memory::Kept::begin();
+        // This guard outlives all memory of the run.
+        let _retained = memory::RetainPages::begin();
         let start = Instant::now();
         embed::check_tokens(model, tokens)?;
         let ladder = stats::ladder(&args.thresholds)?;
         let mut resume = Resume::new(model, tokens, args, &ladder, progress)?;
         match resume.as_mut().and_then(|resume| resume.finished(model, tokens, args, progress)) {
             Some(acts) => Ok(acts),
-            None => Extraction { model, tokens, args, progress, resume, ladder, start }.run(how),
+            None => Extraction { model, tokens, args, progress, resume, ladder, start }.run(mode),
         }
     })
 }
@@ -95,31 +95,37 @@ struct Extraction<'a> {
     progress: &'a dyn Progress,
     resume: Option<Resume>,
     ladder: Vec<f32>,
-    /// When the clock of the measurements began.
+    /// Start of the measured time.
     start: Instant,
 }
 
 impl Extraction<'_> {
-    fn run(mut self, how: How) -> Result<Activations> {
+    fn run(mut self, mode: Mode) -> Result<Activations> {
         let (model, tokens, args) = (self.model, self.tokens, self.args);
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let already_read = model.checkpoint.bytes_read();
         if args.logits {
             headers::check(&model.checkpoint, &model.spec, true)?;
         }
-        let cut = Cut::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let cut = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
         let norms = model.spec.norm_sites();
         let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
         let shares = model.shares(sequences);
-        let (found, mut full) =
-            resume::take_over(&mut self.resume, (model, &shares), tokens, &mut [&mut fold], args, self.progress)?;
-        let (start, read_before) = begin(found);
+        let (restored, mut full) = resume::restore_or_create(
+            &mut self.resume,
+            (model, &shares),
+            tokens,
+            &mut [&mut fold],
+            args,
+            self.progress,
+        )?;
+        let (start, read_before) = start_of(restored);
         let first = start.layer;
-        let observers = observers(how.fold.then_some(&mut fold), full.as_mut());
+        let observers = observers(mode.fold.then_some(&mut fold), full.as_mut());
         let work = Work { model, cut, logits: args.logits, observers };
-        let stream = WeightStream::start(model, &shares, tokens, (args.logits, first), how.ahead)?;
+        let stream = WeightStream::start(model, &shares, tokens, (args.logits, first), mode.ahead)?;
         let mut pass = Pass::new(work, shares, tokens, start, stream, (already_read, self.progress))?;
-        if how.ahead == ReadAhead::Everything {
+        if mode.ahead == ReadAhead::Everything {
             pass.preload()?;
             self.start = Instant::now();
         }
@@ -127,7 +133,7 @@ impl Extraction<'_> {
         let layers = model.spec.layers.len();
         let (resume, progress) = (self.resume.as_mut(), self.progress);
         let mut checkpoints = Checkpoints { resume, layers, logits: args.logits, read_before, progress };
-        let outcome = pass.run(&mut checkpoints).map_err(|error| self.how_to_go_on(error))?;
+        let outcome = pass.run(&mut checkpoints).map_err(|error| self.with_resume_hint(error))?;
         write_timeline(&model.devices)?;
         self.record((fold, full), outcome, first, (already_read, read_before))
     }
@@ -140,8 +146,8 @@ impl Extraction<'_> {
         }
     }
 
-    /// Says of an interruption what the next run can do with what is left of this one.
-    fn how_to_go_on(&self, error: Error) -> Error {
+    /// Adds a hint to an interruption about how the next run can continue.
+    fn with_resume_hint(&self, error: Error) -> Error {
         if error.kind != Kind::Interrupted {
             return error;
         }
@@ -154,7 +160,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// What the observers have, as a record.
+    /// Makes the record from the statistics and measurements.
     fn record(
         mut self,
         (fold, full): (LadderFold, Option<FullWriter>),
@@ -177,7 +183,7 @@ impl Extraction<'_> {
         }
         let wall = self.start.elapsed().as_secs_f64();
         let bytes_read = model.checkpoint.bytes_read() - already_read;
-        // The part of all layers' tokens that this run has pushed through.
+        // The share of the work that this run has done.
         let layers = model.spec.layers.len();
         let share = (layers - first) as f64 / layers as f64;
         let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
@@ -228,13 +234,13 @@ impl Extraction<'_> {
     }
 }
 
-/// Where a pass begins, and the bytes that the runs before this one have read.
-fn begin(found: Option<Found>) -> (Start, u64) {
-    match found {
-        Some(Found { layer, hidden, coverage, bytes_read }) => {
-            (Start { layer, hidden: Some(hidden), coverage }, bytes_read)
+/// The start of a pass, and the number of bytes that earlier runs have read.
+fn start_of(restored: Option<Restored>) -> (Start, u64) {
+    match restored {
+        Some(Restored { layer, hidden, lent, coverage, bytes_read }) => {
+            (Start { layer, hidden: Some(hidden), lent, coverage }, bytes_read)
         }
-        None => (Start { layer: 0, hidden: None, coverage: Vec::new() }, 0),
+        None => (Start { layer: 0, hidden: None, lent: Vec::new(), coverage: Vec::new() }, 0),
     }
 }
 
@@ -244,19 +250,19 @@ fn observers<'a>(fold: Option<&'a mut LadderFold>, full: Option<&'a mut FullWrit
     Observers::new(fold.into_iter().chain(full).collect())
 }
 
-/// Leaves checkpoints between layers, where they are asked for.
+/// Writes checkpoints between layers, if requested.
 struct Checkpoints<'a> {
     resume: Option<&'a mut Resume>,
     layers: usize,
     logits: bool,
-    /// Bytes that the runs before this one have read.
+    /// Bytes that earlier runs have read.
     read_before: u64,
     progress: &'a dyn Progress,
 }
 
 impl Between for Checkpoints<'_> {
     fn layer_done(&mut self, state: &State) {
-        // After the last layer there may be nothing left to lose.
+        // After the last layer there may be no work left to lose.
         let something_follows = state.layers < self.layers || self.logits;
         if something_follows && self.resume.as_ref().is_some_and(|resume| resume.is_due(state.layers)) {
             self.save(state);

@@ -1,7 +1,8 @@
-//! A pass that is complete and not yet saved: its record takes the place of the checkpoint, so that whatever fails afterwards, a
-//! full disk or a misspelt option, the next run of the same work takes it up and reads no weights.
+//! A pass that is complete but not saved yet. Its record replaces the checkpoint. If something
+//! fails afterwards, such as a full disk or a misspelt option, the next run of the same work uses
+//! the record and reads no weights.
 //!
-//! Who has saved the record, or has ended well without, calls `remove`.
+//! A caller that has saved the record, or has ended without needing it, calls `remove`.
 
 use std::fs::Metadata;
 use std::io::{Read, Write};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::resume::{FINISHED, Resume, Whose, beside, checkpoints, identity, mark, whose};
+use super::resume::{FINISHED, Owner, Resume, checkpoints, fingerprint, fingerprinted, identity, owner_of};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
@@ -20,18 +21,18 @@ use crate::results::{FULL_ACTIVATIONS, decode_stats, encode_stats, sealed};
 use crate::stats;
 use crate::weights::OpenModel;
 
-/// Bytes of the largest record.
+/// The largest record in bytes.
 const MAX_RECORD: u64 = 4 << 30;
 
-/// What the record itself does not hold.
+/// The parts of a result that are not in its record.
 #[derive(Serialize, Deserialize)]
 struct Finished {
     measurements: Measurements,
-    /// Which `activations.safetensors` belongs to it, where one does.
+    /// Identity of the `activations.safetensors` that belongs to it, if there is one.
     activations: Option<Stamp>,
 }
 
-/// Tells one file from another of its name.
+/// Distinguishes versions of a file.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Stamp {
     bytes: u64,
@@ -41,7 +42,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// Of the file in the folder that the activations name.
+    /// The stamp of the file in the folder that the activations name.
     fn of(acts: &Activations) -> Option<Self> {
         let folder = acts.full_activations.as_ref()?;
         let file: Metadata = std::fs::metadata(Path::new(folder).join(FULL_ACTIVATIONS)).ok()?;
@@ -50,15 +51,16 @@ impl Stamp {
 }
 
 impl Resume {
-    /// What an earlier run of this work has finished, if it has. What cannot be used is reported.
-    pub fn finished(
+    /// The record of an earlier run of the same work, if there is one. A record that cannot be used
+    /// is reported.
+    pub(super) fn finished(
         &mut self,
         model: &OpenModel,
         tokens: &Tokens,
         args: &ExtractArgs,
         progress: &dyn Progress,
     ) -> Option<Activations> {
-        let (header, reader) = self.left.take_if(|(header, _)| !header[FINISHED].is_null())?;
+        let (header, reader) = self.existing.take_if(|(header, _)| !header[FINISHED].is_null())?;
         let read = read(&header, reader).and_then(|(finished, acts)| {
             let acts = of_this_work(acts, &finished.measurements, (model, tokens, args))?;
             Ok((finished, acts))
@@ -69,7 +71,8 @@ impl Resume {
                 progress.event(Event::Note(format!(
                     "the finished pass of {id} is taken up from {name}: no weights are read"
                 )));
-                // So that whoever has sent it here fetches it again, and finds it when this comes to nothing.
+                // A client that sent this checkpoint fetches it again, and has it if this run
+                // fails.
                 progress.event(Event::Checkpoint { path: name.clone(), layer: acts.num_layers as u64 });
                 return Some(Activations { measurements: finished.measurements, ..acts });
             }
@@ -80,14 +83,15 @@ impl Resume {
         None
     }
 
-    /// The pass is complete: its record takes the place of the last state. Where that cannot be written, the state stays.
-    pub fn finish(&mut self, acts: &Activations, progress: &dyn Progress) {
+    /// Replaces the checkpoint by the record of the complete pass. If it cannot be written, the
+    /// checkpoint stays.
+    pub(super) fn finish(&mut self, acts: &Activations, progress: &dyn Progress) {
         let finished = Finished { measurements: acts.measurements.clone(), activations: Stamp::of(acts) };
         let mut header =
             self.header(acts.num_layers, acts.measurements.bytes_read_before + acts.measurements.bytes_read);
         header[FINISHED] = serde_json::to_value(finished).expect("JSON");
-        let written = self.own_place().and_then(|()| write(self.path(), &header, acts));
-        self.written(acts.num_layers, written, progress);
+        let written = self.avoid_files_of_others().and_then(|()| write(self.path(), &header, acts));
+        self.report(acts.num_layers, written, progress);
     }
 }
 
@@ -107,7 +111,8 @@ fn read(header: &Value, mut reader: sealed::Reader) -> Result<(Finished, Activat
     Ok((finished, decode_stats(&record, "reading it")?))
 }
 
-/// The record, if it has the shape of this work's. It may come from another machine, which is believed numbers only.
+/// Checks that the record has the shape of this work. It may come from another machine, which is
+/// trusted with numbers only.
 fn of_this_work(
     acts: Activations,
     measurements: &Measurements,
@@ -126,27 +131,30 @@ fn of_this_work(
     Ok(Activations { model: model.info.clone(), tokens: info.clone(), full_activations, ..acts })
 }
 
-/// Gives a checkpoint that has come as `arrived` its place: `asked`, unless other work has that.
+/// Moves the received checkpoint `arrived` to `requested`, or to a name of its own if `requested`
+/// belongs to other work.
 ///
 /// # Errors
-/// Where `arrived` is no checkpoint, or a file of another kind has its place. What cannot be placed is removed.
-pub fn place(arrived: &Path, asked: &str) -> Result<()> {
+/// `arrived` is not a checkpoint, or its place is taken by another kind of file. The received file
+/// is removed then.
+pub fn place(arrived: &Path, requested: &str) -> Result<()> {
     let placed = || {
         let header = sealed::header_of(arrived).ok_or_else(|| Error::corrupt("what came is no checkpoint"))?;
         let Value::Object(identity) = &header["identity"] else {
             return Err(Error::corrupt("what came is of no work"));
         };
-        let own = beside(asked, &mark(identity));
-        let place = match (whose(asked, identity)?, whose(&own, identity)?) {
-            (Whose::Others(..), _) | (Whose::Nobodys, Whose::Ours(..)) => own.as_str(),
-            _ => asked,
+        let own = fingerprinted(requested, &fingerprint(identity));
+        let place = match (owner_of(requested, identity)?, owner_of(&own, identity)?) {
+            (Owner::Others(..), _) | (Owner::Missing, Owner::Ours(..)) => own.as_str(),
+            _ => requested,
         };
         disk::rename(arrived, Path::new(place)).map_err(|e| Error::io(format!("writing {place}"), &e))
     };
     placed().inspect_err(|_| drop(std::fs::remove_file(arrived)))
 }
 
-/// Whether a checkpoint with this header can be of this work, as far as is known without the model.
+/// Whether a checkpoint with this header can belong to this work, as far as it is known without the
+/// model.
 pub fn may_be_of(header: &Value, tokens: &TokensInfo, args: &ExtractArgs) -> bool {
     let of = &header["identity"];
     of["tokens"] == serde_json::json!([tokens.sha256, tokens.num_sequences, tokens.sequence_length])
@@ -155,8 +163,9 @@ pub fn may_be_of(header: &Value, tokens: &TokensInfo, args: &ExtractArgs) -> boo
         && of["memory_budget"] == args.memory_budget
 }
 
-/// Removes what the work that gave `acts` has left under `asked`. Files of other work stay.
-pub fn remove(asked: &str, acts: &Activations, args: &ExtractArgs) {
+/// Removes the checkpoints under `requested` of the work that produced `acts`. Files of other work
+/// stay.
+pub fn remove(requested: &str, acts: &Activations, args: &ExtractArgs) {
     let identity = identity(&acts.model, &acts.tokens, args, &acts.ladder, "");
     let ours = |header: &Value| {
         identity.iter().all(|(key, value)| match key.as_str() {
@@ -164,7 +173,7 @@ pub fn remove(asked: &str, acts: &Activations, args: &ExtractArgs) {
             _ => header["identity"][key] == *value,
         })
     };
-    for name in checkpoints(asked) {
+    for name in checkpoints(requested) {
         let path = PathBuf::from(name);
         if sealed::header_of(&path).is_some_and(|header| ours(&header)) {
             sealed::remove(&path);

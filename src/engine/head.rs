@@ -1,6 +1,7 @@
-//! Next-token loss and last logits, with the head read in blocks of vocabulary rows and never whole.
+//! Next-token loss and last logits. The head is read in blocks of vocabulary rows.
 //!
-//! The log of the sum of exponentials runs along the blocks, so logits of all positions never exist at once.
+//! The log-sum-exp is computed incrementally over the blocks, so that the logits of all positions
+//! never exist at the same time.
 
 use rayon::prelude::*;
 
@@ -15,19 +16,21 @@ use crate::tensor::Tensor;
 use crate::vocabulary::Order;
 use crate::weights::load::Loader;
 
-/// Bytes of head weights, and of logits, held at once.
-pub const BLOCK_BYTES: usize = 64 << 20;
+/// The most bytes of head weights, and of logits, in memory at the same time.
+pub(super) const BLOCK_BYTES: usize = 64 << 20;
 
-pub struct HeadOutput {
+pub(super) struct HeadOutput {
     /// [sequences][vocab]
     pub last_logits: Vec<Vec<f32>>,
-    /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]), nats; empty for sequences of one token.
+    /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]) in nats; empty for sequences of one
+    /// token.
     pub mean_nll: Vec<f32>,
 }
 
-/// `hidden` [sequences * positions, hidden] of each share of the sequences, before the final norm; `before` holds that norm
-/// for each. `rounded`: what the head reads may be rounded to bf16.
-pub fn head(
+/// Computes the loss and the last logits. `hidden` is the residual stream [sequences * positions,
+/// hidden] of each shard, and `before` has the final norm on each device. If `rounded`, the input
+/// of the head may be rounded to bf16.
+pub(super) fn head(
     model: &Model,
     loader: &Loader,
     before: &[BeforeHead<Tensor>],
@@ -43,7 +46,8 @@ pub fn head(
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
     let bias = before.first().and_then(|before| before.head_bias.as_ref()).map(Tensor::values).transpose()?;
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
-    // Per token: largest logit so far, sum of exponentials relative to it, logit of the token that follows.
+    // Per token: the largest logit so far, the sum of exponentials relative to it, and the logit of
+    // the next token.
     let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
     let mut ahead = loader.checkpoint.ahead();
     let whole = Part { weight: model.head.clone(), role: Role::ToResidual };
@@ -84,7 +88,7 @@ pub fn head(
     Ok(HeadOutput { last_logits, mean_nll })
 }
 
-/// The bias, factor and cap of a model's logits [rows, bias.len()], in place.
+/// Applies bias, factor and softcap to logits [rows, bias.len()], in place.
 fn shape(model: &Model, bias: Option<&[f32]>, logits: &mut [f32]) {
     if let Some(bias) = bias {
         for row in logits.chunks_exact_mut(bias.len()) {
@@ -100,7 +104,7 @@ fn shape(model: &Model, bias: Option<&[f32]>, logits: &mut [f32]) {
     }
 }
 
-/// What the head reads: `hidden` after the final norm.
+/// The input of the head: `hidden` after the final norm.
 fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<Tensor> {
     let normed = match &before.final_norm {
         Some(norm) => linear::norm(norm, hidden)?,
@@ -112,7 +116,7 @@ fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<T
     }
 }
 
-/// Pieces of at most `rows` rows: which share, its first row, how many.
+/// Pieces of at most `rows` rows: the shard, its first row, and the number of rows.
 fn pieces(shares: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
     let of = |(share, x): (usize, &Tensor)| {
         let all = x.dims()[0];

@@ -1,8 +1,9 @@
-//! Projections and feed-forward blocks on rows of tokens.
+//! Projections and feed-forward networks on rows of tokens.
 //!
-//! Activations are f32 throughout; weights are kept as they are stored and widened where they are used, so that what bf16
-//! costs in accuracy is the rounding of the weights alone: mixtures choose their experts by margins that rounded activations
-//! would flip. Where the CPU multiplies pairs of bf16 faster, large projections in bf16 mode do round what they read.
+//! Activations are f32. Weights are kept as they are stored and converted where they are used, so
+//! that bf16 costs only the accuracy of the weights: routers choose experts by margins that rounded
+//! activations would change. In bf16 mode, on CPUs that multiply bf16 faster, large projections do
+//! round their inputs.
 
 use crate::error::{Error, Result};
 use crate::ops::{self, FeedForward, Projection};
@@ -10,27 +11,29 @@ use crate::spec::{Linear, Mlp, Norm};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
-pub fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
+pub(super) fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
     Projection { weight: &linear.weight, order: linear.order, bias: linear.bias.as_ref() }
 }
 
-/// `x` [rows, in] in f32 through several projections, [rows, out] each. `rounded`: x may be rounded to bf16 where that is faster.
-pub fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
+/// Multiplies `x` [rows, in] in f32 with several projections, to [rows, out] each. If `rounded`, x
+/// may be rounded to bf16 where that is faster.
+pub(super) fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
     let products = ops::project(x, &all.map(projection), rounded)?;
     Ok(products.try_into().expect("as many as were asked for"))
 }
 
-pub fn linear(linear: &Linear<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+pub(super) fn linear(linear: &Linear<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     linears([linear], x, rounded).map(|[y]| y)
 }
 
-/// As `linear`, never rounding: for routers and gates, whose small outputs decide a lot.
-pub fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
+/// As `linear`, without rounding. It serves routers and gates, whose small outputs have large
+/// effects.
+pub(super) fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
     linear(one, x, false)
 }
 
-/// `x` [rows, hidden] to [rows, hidden].
-pub fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+/// Maps `x` [rows, hidden] to [rows, hidden].
+pub(super) fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let inner = match (&mlp.gate, activation(mlp)?) {
         (_, Activation::SwigluHalves) => ops::swiglu_halves(&linear(&mlp.up, x, rounded)?)?,
         (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&mlp.up, x, rounded)?, limit)?,
@@ -48,8 +51,8 @@ pub fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     linear(&mlp.down, &inner, rounded)
 }
 
-/// A network as an operation on chosen rows takes it.
-pub fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<FeedForward<'_>> {
+/// The feed-forward network as a parameter of `ops::add_expert`.
+pub(super) fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<FeedForward<'_>> {
     Ok(FeedForward {
         gate: mlp.gate.as_ref().map(projection),
         up: projection(&mlp.up),
@@ -60,7 +63,8 @@ pub fn feed_forward(mlp: &Mlp<Tensor>, on_input: bool, rounded: bool) -> Result<
     })
 }
 
-/// The activation with the parameters that the checkpoint has for it. Those of xIELU are stored before their softplus.
+/// The activation function with the parameters from the checkpoint. Those of xIELU are stored
+/// before their softplus.
 fn activation(mlp: &Mlp<Tensor>) -> Result<Activation> {
     let Some(xielu) = &mlp.xielu else { return Ok(mlp.activation) };
     let number = |tensor: &Tensor| Ok::<_, Error>(tensor.values()?.first().copied().unwrap_or(0.0));
@@ -71,6 +75,6 @@ fn activation(mlp: &Mlp<Tensor>) -> Result<Activation> {
 }
 
 /// The norm of `x` [.., size].
-pub fn norm(norm: &Norm<Tensor>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn norm(norm: &Norm<Tensor>, x: &Tensor) -> Result<Tensor> {
     ops::norm(norm.kind, norm.eps, x, &norm.weight, norm.bias.as_ref())
 }

@@ -1,4 +1,5 @@
-//! Mamba-2, and the gated convolution of LFM2: token mixers whose memory does not grow with the sequence.
+//! Mamba-2, and the gated convolution of LFM2: token mixers whose state does not grow with the
+//! sequence.
 //!
 //! Dao and Gu 2024, "Transformers are SSMs"; Liquid AI 2025, "LFM2".
 
@@ -10,8 +11,8 @@ use crate::spec::{GatedConv, Mamba2};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
 
-/// `x` [sequences * positions, hidden] to the same shape.
-pub fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+/// Maps `x` [sequences * positions, hidden] to the same shape.
+pub(super) fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let Mamba2 { heads, head_dim, groups, state, min_step, .. } = *spec;
     let (inner, channels) = (heads * head_dim, heads * head_dim + 2 * groups * state);
     let projected = linear(&spec.input, x, batch.rounded)?;
@@ -28,8 +29,8 @@ pub fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor
     linear(&spec.out, &y, batch.rounded)
 }
 
-/// `x` [sequences * positions, hidden] to the same shape.
-pub fn gated_conv(spec: &GatedConv<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+/// Maps `x` [sequences * positions, hidden] to the same shape.
+pub(super) fn gated_conv(spec: &GatedConv<Tensor>, x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let hidden = x.dims()[1];
     let projected = linear(&spec.input, x, batch.rounded)?;
     let part = |i: usize| projected.columns(i * hidden, hidden);

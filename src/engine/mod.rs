@@ -1,5 +1,5 @@
-//! The engine: a model streams through layer by layer, every weight is read once, norm outputs are folded where they are
-//! made.
+//! The engine: it computes a model layer by layer, reads every weight once, and passes the tensors
+//! at sites to observers.
 
 mod attempt;
 mod attention;
@@ -10,6 +10,7 @@ mod extract;
 mod finished;
 mod head;
 mod latent;
+mod layer_embeddings;
 mod linear;
 mod mamba;
 mod moe;

@@ -1,6 +1,7 @@
-//! Mixture of experts for a prefill: all tokens of all sequences are grouped by expert, one product per expert.
+//! Mixture of experts for a prefill: the tokens of all sequences are grouped by expert, and each
+//! expert computes its tokens in one product.
 //!
-//! Experts stream through one by one as their weights arrive; those that no token chose are never read.
+//! Experts are computed one by one as their weights arrive. Experts without tokens are not read.
 
 use super::attempt::{Changed, split_on_oom};
 use super::linear;
@@ -10,13 +11,13 @@ use crate::ops;
 use crate::spec::{Mlp, Moe, SharedExpert};
 use crate::tensor::Tensor;
 
-/// Router logits of `x` [rows, hidden], in f32 and row-major [rows, experts].
-pub fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
+/// Router logits of `x` [rows, hidden] in f32, row-major [rows, experts].
+pub(super) fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
     linear::exact_linear(&moe.router.linear, x)?.values()
 }
 
-/// residual += what the shared expert makes of `x`; both [rows, hidden].
-pub fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+/// The output of the shared expert for `x` [rows, hidden], with its gate.
+pub(super) fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
     let y = linear::mlp(&shared.mlp, x, rounded)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, x)?)?;
@@ -24,21 +25,22 @@ pub fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -
     Ok(y)
 }
 
-/// An expert and who goes to it.
-pub struct Chosen<'a> {
+/// An expert with its tokens.
+pub(super) struct Chosen<'a> {
     pub expert: usize,
     pub assignment: &'a Assignment,
     pub rows_per_product: usize,
-    /// The routed weight multiplies what the expert reads, not what it writes.
+    /// True if the routing weight multiplies the input of the expert in place of its output.
     pub on_input: bool,
-    /// Whether products may round what they read to bf16.
+    /// True if products may round their inputs to bf16.
     pub rounded: bool,
-    /// Memory for what is between the products, kept from expert to expert.
-    pub room: &'a ops::Room,
+    /// Scratch memory that is reused between experts.
+    pub room: &'a ops::ExpertScratch,
 }
 
-/// residual += routed weight * the expert of its tokens; `x` and `residual` hold all tokens, [tokens, hidden].
-pub fn routed_expert(expert: &Mlp<Tensor>, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
+/// residual += routing weight * expert(x) for the tokens of the expert. `x` and `residual` are
+/// [tokens, hidden] for all tokens.
+pub(super) fn routed_expert(expert: &Mlp<Tensor>, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
     let network = linear::feed_forward(expert, of.on_input, of.rounded)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {

@@ -1,9 +1,9 @@
-//! Entrances for `benches/`: single operations on made-up values of given sizes, and runs with a part left out. Not an
-//! interface for users.
+//! Functions for `benches/`: single operations on generated values, and runs without one of their
+//! parts. They are not an interface for users.
 
 use half::bf16;
 
-use super::extract::{How, extract_as};
+use super::extract::{Mode, extract_as};
 use super::observe::{LadderFold, Observer};
 use super::pass::ReadAhead;
 use crate::error::Result;
@@ -15,12 +15,12 @@ use crate::tensor::{Device, Tensor};
 use crate::vocabulary::{Activation, Order, Span};
 use crate::weights::OpenModel;
 
-/// What a benchmark changes to see what something costs; a run of its own has the default.
+/// Options of a benchmarked run.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// Every weight is in memory before the clock starts.
+    /// True if all weights are loaded before the clock starts.
     pub preload: bool,
-    /// Norm outputs are folded.
+    /// True if statistics of the norm outputs are computed.
     pub tap: bool,
 }
 
@@ -30,7 +30,7 @@ impl Default for Probe {
     }
 }
 
-/// An extraction with a part left out.
+/// An extraction with these options.
 pub fn extract_with(
     model: &OpenModel,
     tokens: &Tokens,
@@ -39,13 +39,13 @@ pub fn extract_with(
     probe: Probe,
 ) -> Result<Activations> {
     let ahead = if probe.preload { ReadAhead::Everything } else { ReadAhead::Bounded };
-    extract_as(model, tokens, args, progress, How { ahead, fold: probe.tap })
+    extract_as(model, tokens, args, progress, Mode { ahead, fold: probe.tap })
 }
 
-/// Something to time.
+/// An operation to time.
 pub type Work = Box<dyn FnMut()>;
 
-/// Numbers between -0.5 and 0.5.
+/// Uniform numbers between -0.5 and 0.5.
 fn noise(count: usize) -> Vec<f32> {
     uniform().take(count).collect()
 }
@@ -67,13 +67,13 @@ fn weight(out: usize, input: usize) -> Result<Tensor> {
     Tensor::from_vec(values, (out, input), &Device::Cpu)
 }
 
-/// `rows` tokens through one gated expert in bf16, gathered from and added into four times as many; `rounded`: in the compute
-/// dtype bf16.
+/// `rows` tokens through one gated expert in bf16, gathered from and added to a tensor with four
+/// times as many rows. `rounded` as in the compute dtype bf16.
 pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result<Work> {
     let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
     let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
     let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
-    let (shares, room) = (vec![0.125; rows], ops::Room::default());
+    let (shares, room) = (vec![0.125; rows], ops::ExpertScratch::default());
     Ok(Box::new(move || {
         fn projection(weight: &Tensor) -> Projection<'_> {
             Projection { weight, order: Order::OutIn, bias: None }
@@ -112,7 +112,7 @@ pub fn attention(
     }))
 }
 
-/// The gated delta rule of one sequence; key and value heads of `dim`.
+/// The gated delta rule of one sequence, with key and value heads of size `dim`.
 pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
     let of = || tensor(&[heads, positions, dim]);
     let (q, k, v) = (of()?, of()?, of()?);
@@ -124,7 +124,7 @@ pub fn delta_rule(positions: usize, heads: usize, dim: usize) -> Result<Work> {
     }))
 }
 
-/// MXFP4 to bf16 on one thread, as a reader does it.
+/// Dequantises MXFP4 to bf16 on one thread, as a reading thread does.
 pub fn mxfp4(blocks: usize) -> Work {
     let codes: Vec<u8> = (0..blocks * BLOCK_BYTES).map(|i| (i * 37) as u8).collect();
     let scales: Vec<u8> = (0..blocks).map(|i| 120 + (i % 8) as u8).collect();
@@ -133,13 +133,14 @@ pub fn mxfp4(blocks: usize) -> Work {
     })
 }
 
-/// One norm output of some sequences, folded.
+/// The ladder fold of one norm output of some sequences.
 pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
-    // Nearly normal with standard deviation 1, as norm outputs are: most rows have a value on the ladder.
+    // The values are nearly normal with standard deviation 1, like norm outputs: most rows have a
+    // value on the ladder.
     let mut uniform = uniform();
     let values = (0..sequences * positions * hidden).map(|_| uniform.by_ref().take(12).sum::<f32>()).collect();
     let x = Tensor::from_vec(values, (sequences * positions, hidden), &Device::Cpu)?;
     let norm = SiteId { layer: 0, site: Site::AttnIn };
     let mut fold = LadderFold::new(&DEFAULT_LADDER, &[norm], sequences, positions, hidden);
-    Ok(Box::new(move || fold.see(norm, 0..sequences, &x).expect("values in CPU memory")))
+    Ok(Box::new(move || fold.observe(norm, 0..sequences, &x).expect("values in CPU memory")))
 }

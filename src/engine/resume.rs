@@ -1,11 +1,16 @@
-//! Checkpoints of a run: what one layer leaves to the next goes to a file, and a run that was cut off goes on from there.
+//! Checkpoints: the state between two layers in a file, from which an interrupted run continues.
 //!
-//! The file holds the residual stream (4 bytes per token and feature), what observers keep: levels (1 byte) and, of the norms so
-//! far, folds (about 20 bytes per norm, sequence and feature) and expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and
-//! 4,096 features in 46 layers. There is one file, replaced each time, at last by the finished record (`finished`). It says what it
-//! is of: weights, tokens and every option that can change a bit of the outcome. A file of other work stays: this work then has
-//! its own beside it, under a name that says whose it is. A damaged one is reported and not used. Equal bytes at the end can be had
-//! where the arithmetic is equal: the same program, and processors with the same vector instructions.
+//! The file contains the residual stream (4 bytes per token and feature), the state of the
+//! observers (levels with 1 byte, and about 20 bytes per completed norm, sequence and feature), and
+//! the expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and 4,096 features in 46 layers.
+//!
+//! There is one file, which each checkpoint replaces, and finally the record of the complete pass
+//! (`finished`). It contains the identity of the work: weights, tokens and every option that can
+//! change a bit of the result. A file of other work stays, and this work writes to a second file
+//! with its fingerprint in the name. A damaged file is reported and not used.
+//!
+//! A resumed run has the same result byte by byte if the arithmetic is the same: the same program,
+//! on processors with the same vector instructions.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -15,6 +20,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::observe::{FullWriter, Observer, State};
+use super::pass::Lent;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
@@ -24,121 +30,125 @@ use crate::tensor::Tensor;
 use crate::weights::{OpenModel, Share};
 use crate::words::hex;
 
-/// Time between two checkpoints: what a cut may cost.
+/// The time between two checkpoints, and so the work that an interruption may lose.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Time between two checkpoints, in times that writing one takes: they cost at most 3 % of a run.
+/// The time between two checkpoints relative to the time of writing one: checkpoints take at most 3
+/// % of a run.
 const INTERVAL_PER_COST: u32 = 33;
-/// The residual stream passes through memory in pieces of so many bytes.
+/// Size in bytes of the pieces in which the residual stream is written and read.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// Bytes of a mark.
-const MARK_BYTES: usize = 8;
-/// The key of a header that says of a finished pass what is not in its record.
+/// Number of bytes in a fingerprint.
+const FINGERPRINT_BYTES: usize = 8;
+/// The header key of a complete pass, with the data that is not in its record.
 pub(super) const FINISHED: &str = "finished";
 
-/// Bytes of what is stored beside what observers keep: tokens per expert.
+/// The largest stored size in bytes of the expert coverage.
 const MAX_COVERAGE: u64 = 64 << 20;
 
 /// The checkpoint of one run.
-pub struct Resume {
-    /// The file as the user wrote it.
-    asked: String,
-    /// The file of this work: that one, or one beside it.
+pub(super) struct Resume {
+    /// The file name in the user's options.
+    requested: String,
+    /// The file of this work: the requested one, or one with the fingerprint in its name.
     pub name: String,
-    /// What the run computes: two runs with the same one end with the same bytes.
+    /// The identity of the work: runs with the same identity have the same result byte by byte.
     identity: Map<String, Value>,
     every: Option<usize>,
-    /// What an earlier run has left in the file.
-    pub(super) left: Option<(Value, sealed::Reader)>,
-    /// Layers whose work is in the file.
+    /// The checkpoint of an earlier run.
+    pub(super) existing: Option<(Value, sealed::Reader)>,
+    /// Number of layers whose work is in the file.
     saved: usize,
     last: Instant,
     cost: Duration,
-    /// The last attempt to write has failed, and the user has been told.
+    /// True if the last attempt to write has failed and the user has been told.
     failing: bool,
 }
 
-/// Whose a file is.
-pub(super) enum Whose {
-    Nobodys,
+/// The owner of a checkpoint file.
+pub(super) enum Owner {
+    Missing,
     Ours(Value, Box<sealed::Reader>),
-    /// Why it is not of this work, and whether it holds a finished pass.
+    /// The reason why it belongs to other work, and whether it is a complete pass.
     Others(String, bool),
     Damaged(String),
 }
 
-/// What one layer has left to the next, read back; observers have been told.
-pub struct Found {
+/// The state that was restored from a checkpoint. The observers have restored theirs.
+pub(super) struct Restored {
     pub layer: usize,
-    /// Of each share.
+    /// The residual stream of each shard.
     pub hidden: Vec<Tensor>,
+    /// What later layers use of those that are done, of each share.
+    pub lent: Vec<Lent>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
 }
 
 impl Resume {
-    /// None where no checkpoint is asked for. Files that cannot be used are reported.
-    pub fn new(
+    /// Returns None if no checkpoint is requested. Files that cannot be used are reported.
+    pub(super) fn new(
         model: &OpenModel,
         tokens: &Tokens,
         args: &ExtractArgs,
         ladder: &[f32],
         progress: &dyn Progress,
     ) -> Result<Option<Self>> {
-        let Some(asked) = &args.checkpoint else { return Ok(None) };
+        let Some(requested) = &args.checkpoint else { return Ok(None) };
         let samples = model.checkpoint.sample()?;
         let mut resume = Self {
-            asked: asked.path.clone(),
-            name: asked.path.clone(),
+            requested: requested.path.clone(),
+            name: requested.path.clone(),
             identity: identity(&model.info, &tokens.info, args, ladder, &samples),
-            every: asked.layers,
-            left: None,
+            every: requested.layers,
+            existing: None,
             saved: 0,
             last: Instant::now(),
             cost: Duration::ZERO,
             failing: false,
         };
-        resume.look(progress)?;
+        resume.locate(progress)?;
         Ok(Some(resume))
     }
 
-    /// What files of this work have in common.
-    pub(super) fn mark(&self) -> String {
-        mark(&self.identity)
+    /// The fingerprint of this work.
+    pub(super) fn fingerprint(&self) -> String {
+        fingerprint(&self.identity)
     }
 
-    /// The header of a file of this work, after so many layers; the mark comes first, so that it is found without reading on.
+    /// The header of a checkpoint after `layer` layers. The fingerprint comes first, so that it is
+    /// found without parsing the rest.
     pub(super) fn header(&self, layer: usize, bytes_read: u64) -> Value {
-        json!({ "mark": self.mark(), "identity": self.identity, "layer": layer, "bytes_read": bytes_read })
+        json!({ "mark": self.fingerprint(), "identity": self.identity, "layer": layer, "bytes_read": bytes_read })
     }
 
     pub(super) fn path(&self) -> &Path {
         Path::new(&self.name)
     }
 
-    /// Layers whose work can be taken up by another run.
-    pub fn saved(&self) -> usize {
+    /// Number of layers that another run can resume from.
+    pub(super) fn saved(&self) -> usize {
         self.saved
     }
 
-    /// Finds what earlier runs of this work have left, and the place where this one writes.
-    fn look(&mut self, progress: &dyn Progress) -> Result<()> {
+    /// Finds the checkpoint of earlier runs of this work, and decides which file this run writes.
+    fn locate(&mut self, progress: &dyn Progress) -> Result<()> {
         let mut unused = Vec::new();
-        for name in [self.asked.clone(), beside(&self.asked, &self.mark())] {
-            match whose(&name, &self.identity)? {
-                Whose::Ours(header, reader) => {
-                    (self.name, self.left) = (name, Some((header, *reader)));
+        for name in [self.requested.clone(), fingerprinted(&self.requested, &self.fingerprint())] {
+            match owner_of(&name, &self.identity)? {
+                Owner::Ours(header, reader) => {
+                    (self.name, self.existing) = (name, Some((header, *reader)));
                     return Ok(());
                 }
-                Whose::Others(why, finished) => {
-                    self.name = beside(&self.asked, &self.mark());
-                    // A finished pass waits to be saved; nothing of this one could have been in its place.
+                Owner::Others(why, finished) => {
+                    self.name = fingerprinted(&self.requested, &self.fingerprint());
+                    // The complete pass will be saved by its own work, so this is not reported.
                     if !finished {
                         unused.push(format!("{name} is {why}, which stays; that of this run is {}", self.name));
                     }
                 }
-                Whose::Damaged(why) => unused.push(format!("{name} is not used ({why})")),
-                Whose::Nobodys => (),
+                Owner::Damaged(why) => unused.push(format!("{name} is not used ({why})")),
+                Owner::Missing => (),
             }
         }
         for why in unused {
@@ -147,74 +157,76 @@ impl Resume {
         Ok(())
     }
 
-    /// Marks of the work that has the other files beside this one.
-    fn marks_of_others(&self) -> Vec<String> {
+    /// Fingerprints of the work that has the other files next to this one.
+    fn fingerprints_of_others(&self) -> Vec<String> {
         let header = |name: &String| sealed::header_of(Path::new(name));
-        let names = checkpoints(&self.asked);
+        let names = checkpoints(&self.requested);
         names.iter().filter_map(header).filter_map(|header| header["mark"].as_str().map(String::from)).collect()
     }
 
-    /// Before writing: a run of other work may have taken the place meanwhile.
-    pub(super) fn own_place(&mut self) -> Result<()> {
-        if let Whose::Others(..) = whose(&self.name, &self.identity)? {
-            self.name = beside(&self.asked, &self.mark());
+    /// Called before writing, because a run of other work may have taken the file name meanwhile.
+    pub(super) fn avoid_files_of_others(&mut self) -> Result<()> {
+        if let Owner::Others(..) = owner_of(&self.name, &self.identity)? {
+            self.name = fingerprinted(&self.requested, &self.fingerprint());
         }
         Ok(())
     }
 
-    /// Where an earlier run of the same work was cut off, if it was. A file that cannot be used is reported.
-    fn find(
+    /// Restores the state of an earlier run of the same work, if there is one. A file that cannot
+    /// be used is reported.
+    fn restore(
         &mut self,
         model: &OpenModel,
         shares: &[Share],
         tokens: &Tokens,
         observers: &mut [&mut dyn Observer],
         progress: &dyn Progress,
-    ) -> Option<Found> {
-        let (header, reader) = self.left.take()?;
+    ) -> Option<Restored> {
+        let (header, reader) = self.existing.take()?;
         match read(&header, reader, model, (shares, tokens), observers) {
             Ok(found) => {
                 self.saved = found.layer;
                 Some(found)
             }
             Err(error) => {
-                self.forget(&format!("is not used ({})", error.message), observers, progress);
+                self.discard(&format!("is not used ({})", error.message), observers, progress);
                 None
             }
         }
     }
 
-    /// Gives up what `find` gave.
-    fn forget(&mut self, why: &str, observers: &mut [&mut dyn Observer], progress: &dyn Progress) {
+    /// Discards the restored state.
+    fn discard(&mut self, why: &str, observers: &mut [&mut dyn Observer], progress: &dyn Progress) {
         self.saved = 0;
-        observers.iter_mut().for_each(|observer| observer.begin_again());
+        observers.iter_mut().for_each(|observer| observer.reset());
         progress.event(Event::Warning(format!("checkpoint {} {why}: starting at the first layer", self.name)));
     }
 
-    /// Whether it is time for a checkpoint after `layer` layers.
-    pub fn is_due(&self, layer: usize) -> bool {
+    /// True if a checkpoint is due after `layer` layers.
+    pub(super) fn is_due(&self, layer: usize) -> bool {
         match self.every {
             Some(layers) => layer.is_multiple_of(layers),
             None => self.last.elapsed() >= INTERVAL.max(INTERVAL_PER_COST * self.cost),
         }
     }
 
-    /// Writes the state unless it is in the file already. A failure is reported, and the run goes on.
-    pub fn save(&mut self, state: &State, read_before: u64, progress: &dyn Progress) {
+    /// Writes the state, unless the file has it already. A failure is reported, and the run
+    /// continues.
+    pub(super) fn save(&mut self, state: &State, read_before: u64, progress: &dyn Progress) {
         if state.layers <= self.saved {
             return;
         }
         let start = Instant::now();
         let header = self.header(state.layers, read_before + state.bytes_read);
-        let settled = state.observers.settle().and_then(|()| self.own_place());
-        let written = settled.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
+        let fetched = state.observers.fetch().and_then(|()| self.avoid_files_of_others());
+        let written = fetched.and_then(|()| write(sealed::Writer::create(self.path(), &header)?, state));
         self.cost = start.elapsed();
         self.last = Instant::now();
-        self.written(state.layers, written, progress);
+        self.report(state.layers, written, progress);
     }
 
-    /// Tells what came of writing the state after `layer` layers.
-    pub(super) fn written(&mut self, layer: usize, outcome: Result<()>, progress: &dyn Progress) {
+    /// Reports the result of writing the state after `layer` layers.
+    pub(super) fn report(&mut self, layer: usize, outcome: Result<()>, progress: &dyn Progress) {
         match outcome {
             Ok(()) => {
                 self.saved = layer;
@@ -231,17 +243,18 @@ impl Resume {
     }
 }
 
-/// Finds what a run can take over, and what writes all activations where they are kept.
-pub fn take_over(
+/// Restores the state of an earlier run, and opens `activations.safetensors` if all activations are
+/// kept.
+pub(super) fn restore_or_create(
     resume: &mut Option<Resume>,
     (model, shares): (&OpenModel, &[Share]),
     tokens: &Tokens,
     observers: &mut [&mut dyn Observer],
     args: &ExtractArgs,
     progress: &dyn Progress,
-) -> Result<(Option<Found>, Option<FullWriter>)> {
+) -> Result<(Option<Restored>, Option<FullWriter>)> {
     let found = match resume {
-        Some(resume) => resume.find(model, shares, tokens, observers, progress),
+        Some(resume) => resume.restore(model, shares, tokens, observers, progress),
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -258,17 +271,18 @@ pub fn take_over(
     let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, tensors)?)))) };
     if let Some(found) = found {
         if let Some(full) =
-            FullActivations::resume(&resume.mark(), folder, tensors, &finished(&model.spec, found.layer))?
+            FullActivations::resume(&resume.fingerprint(), folder, tensors, &finished(&model.spec, found.layer))?
         {
             return Ok((Some(found), Some(writer(full))));
         }
-        resume.forget("belongs to activations that are gone", observers, progress);
+        resume.discard("belongs to activations that are gone", observers, progress);
     }
-    let full = FullActivations::create_for(&resume.mark(), &resume.marks_of_others(), folder, tensors)?;
+    let full = FullActivations::create_for(&resume.fingerprint(), &resume.fingerprints_of_others(), folder, tensors)?;
     Ok((None, Some(writer(full))))
 }
 
-/// Everything that can change a bit of the outcome. `chunk_layers` and threads cannot. `samples`: of the weights.
+/// The identity of the work: everything that can change a bit of the result. `chunk_layers` and the
+/// number of threads cannot. `samples` is a hash of samples of the weights.
 pub(super) fn identity(
     model: &ModelInfo,
     tokens: &TokensInfo,
@@ -292,58 +306,62 @@ pub(super) fn identity(
     identity
 }
 
-/// Whose the file `name` is, seen from work of this identity.
+/// The owner of the file `name`, compared with work of this identity.
 ///
 /// # Errors
-/// Where it is no checkpoint at all.
-pub(super) fn whose(name: &str, identity: &Map<String, Value>) -> Result<Whose> {
+/// The file is not a checkpoint.
+pub(super) fn owner_of(name: &str, identity: &Map<String, Value>) -> Result<Owner> {
     let (header, reader) = match sealed::Reader::open(Path::new(name)) {
-        Ok(None) => return Ok(Whose::Nobodys),
+        Ok(None) => return Ok(Owner::Missing),
         Ok(Some(opened)) => opened,
         Err(error) => {
             return match error.kind {
                 Kind::BadArgument => Err(error),
-                Kind::VersionMismatch => Ok(Whose::Others("of another version of this program".to_string(), false)),
-                _ => Ok(Whose::Damaged(error.message)),
+                Kind::VersionMismatch => Ok(Owner::Others("of another version of this program".to_string(), false)),
+                _ => Ok(Owner::Damaged(error.message)),
             };
         }
     };
     let differs = |(key, value): &(&String, &Value)| header["identity"][key.as_str()] != **value;
     let other: Vec<&str> = identity.iter().filter(differs).map(|(key, _)| &**key).collect();
     Ok(match other.is_empty() {
-        true => Whose::Ours(header, Box::new(reader)),
-        false => Whose::Others(
+        true => Owner::Ours(header, Box::new(reader)),
+        false => Owner::Others(
             format!("of other work (its {} differ)", other.join(", ")),
             header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
         ),
     })
 }
 
-pub(super) fn mark(identity: &Map<String, Value>) -> String {
+pub(super) fn fingerprint(identity: &Map<String, Value>) -> String {
     let identity = serde_json::to_string(identity).expect("JSON");
-    hex(&Sha256::digest(identity)[..MARK_BYTES])
+    hex(&Sha256::digest(identity)[..FINGERPRINT_BYTES])
 }
 
-/// Where work with this mark has its file when other work has the one that was asked for.
-pub(super) fn beside(asked: &str, mark: &str) -> String {
-    format!("{asked}.{mark}")
+/// The file name of work with this fingerprint if the requested name belongs to other work.
+pub(super) fn fingerprinted(requested: &str, fingerprint: &str) -> String {
+    format!("{requested}.{fingerprint}")
 }
 
-/// Whether `name` is a file that work with the checkpoint `asked` may have.
-pub fn is_checkpoint_of(asked: &str, name: &str) -> bool {
-    let is_mark =
-        |mark: &str| mark.len() == 2 * MARK_BYTES && mark.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    name == asked || name.strip_prefix(asked).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_mark)
+/// True if `name` is a possible file name of work with the checkpoint `requested`.
+pub fn is_checkpoint_of(requested: &str, name: &str) -> bool {
+    let is_fingerprint = |fingerprint: &str| {
+        fingerprint.len() == 2 * FINGERPRINT_BYTES
+            && fingerprint.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    name == requested
+        || name.strip_prefix(requested).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_fingerprint)
 }
 
-/// Files that work with the checkpoint `asked` may have: that one, and those beside it.
-pub fn checkpoints(asked: &str) -> Vec<String> {
-    let (folder, file) = asked.rsplit_once('/').unwrap_or((".", asked));
-    let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+/// Existing file names of work with the checkpoint `requested`: that one, and those with a
+/// fingerprint.
+pub fn checkpoints(requested: &str) -> Vec<String> {
+    let (folder, file) = requested.rsplit_once('/').unwrap_or((".", requested));
+    let others = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
-        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{asked}{}", &name[file.len()..]))
+        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{requested}{}", &name[file.len()..]))
     });
-    let mut names: Vec<String> = std::iter::once(asked.to_string()).chain(beside).collect();
+    let mut names: Vec<String> = std::iter::once(requested.to_string()).chain(others).collect();
     names.sort();
     names
 }
@@ -360,7 +378,7 @@ fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(
     tensors
 }
 
-/// Tensors that are complete after `layer` layers.
+/// Names of the tensors that are complete after `layers` layers.
 fn finished(model: &Model, layers: usize) -> Vec<String> {
     let sites = model.sublayer_sites().into_iter();
     sites.filter(|site| site.layer < layers).map(SiteId::name).collect()
@@ -375,13 +393,13 @@ fn pieces(hidden: &Tensor) -> Result<Vec<(usize, usize)>> {
 
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
     let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
-    for hidden in &state.hidden {
-        for (first, count) in pieces(hidden)? {
-            let piece = hidden.rows(first, count)?.values()?;
+    for values in state.hidden.iter().chain(&state.lent) {
+        for (first, count) in pieces(values)? {
+            let piece = values.rows(first, count)?.values()?;
             writer.write_all(bytemuck::cast_slice(&piece)).map_err(writing)?;
         }
     }
-    // What a file of an observer must hold is on the disk before the checkpoint gets its name.
+    // Observers flush their own files before the checkpoint gets its name.
     state.observers.save(state.layers, &mut writer)?;
     rmp_serde::encode::write(&mut writer, state.coverage)
         .map_err(|e| Error::new(Kind::Io, format!("writing the checkpoint: {e}")).hint("is the disk full?"))?;
@@ -394,7 +412,7 @@ fn read(
     model: &OpenModel,
     (shares, tokens): (&[Share], &Tokens),
     observers: &mut [&mut dyn Observer],
-) -> Result<Found> {
+) -> Result<Restored> {
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
     let number = |key: &str| header[key].as_u64().ok_or_else(|| Error::corrupt("its parts do not fit"));
     let (layer, bytes_read) = (number("layer")? as usize, number("bytes_read")?);
@@ -402,16 +420,25 @@ fn read(
         return Err(Error::corrupt("its parts do not fit"));
     }
     let width = model.spec.hidden_size;
-    let mut all = Vec::new();
-    for share in shares {
+    let mut values_of = |share: &Share, width: usize| {
         let rows = share.sequences.len() * tokens.info.sequence_length;
-        let hidden = Tensor::zeros((rows, width), &share.device)?;
-        for (first, count) in pieces(&hidden)? {
+        let all = Tensor::zeros((rows, width), &share.device)?;
+        for (first, count) in pieces(&all)? {
             let mut piece = vec![0f32; count * width];
             reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
-            hidden.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
+            all.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
         }
-        all.push(hidden);
+        Ok::<Tensor, Error>(all)
+    };
+    let hidden = shares.iter().map(|share| values_of(share, width)).collect::<Result<Vec<_>>>()?;
+    let mut lent: Vec<Lent> = Vec::new();
+    for share in shares {
+        let mut of_share = Lent::new();
+        let lenders = model.spec.lenders(layer).into_iter();
+        for (from, [keys, values]) in lenders.filter_map(|from| Some((from, model.spec.kv_widths(from)?))) {
+            of_share.insert(from, [values_of(share, keys)?, values_of(share, values)?]);
+        }
+        lent.push(of_share);
     }
     for observer in observers.iter_mut() {
         observer.resume(layer, &mut reader)?;
@@ -419,5 +446,5 @@ fn read(
     let coverage = rmp_serde::from_read((&mut reader).take(MAX_COVERAGE))
         .map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
     reader.finish()?;
-    Ok(Found { layer, hidden: all, coverage, bytes_read })
+    Ok(Restored { layer, hidden, lent, coverage, bytes_read })
 }

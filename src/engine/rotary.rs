@@ -1,17 +1,18 @@
-//! The tables of the rotary position embedding, on the device that turns queries and keys by them.
+//! Tables of the rotary position embedding, on the device that rotates queries and keys.
 
 use crate::error::Result;
 use crate::spec::rope::Rope;
 use crate::spec::{Layer, Mixer};
 use crate::tensor::{Device, Tensor};
 
-/// Cosines and sines [positions, dim / 2] in f32 of the rotary embeddings that were used; layers share them where they agree.
+/// Cosines and sines [positions, dim / 2] in f32 of all rotary embeddings in use. Layers with equal
+/// parameters share a table.
 #[derive(Default)]
-pub struct Rotary(Vec<(Rope, (Tensor, Tensor))>);
+pub(super) struct Rotary(Vec<(Rope, (Tensor, Tensor))>);
 
 impl Rotary {
-    /// Makes the tables of a layer, unless they are there.
-    pub fn prepare(&mut self, layer: &Layer, positions: usize, device: &Device) -> Result<()> {
+    /// Computes the tables of a layer, unless they exist.
+    pub(super) fn prepare(&mut self, layer: &Layer, positions: usize, device: &Device) -> Result<()> {
         let Some(Mixer::Attention(attention)) = layer.mixer.as_ref().map(|mixer| &mixer.body) else {
             return Ok(());
         };
@@ -24,7 +25,7 @@ impl Rotary {
         Ok(())
     }
 
-    pub fn get(&self, rope: &Rope) -> Option<&(Tensor, Tensor)> {
+    pub(super) fn get(&self, rope: &Rope) -> Option<&(Tensor, Tensor)> {
         self.0.iter().find(|(cached, _)| cached == rope).map(|(_, tables)| tables)
     }
 }

@@ -1,4 +1,4 @@
-//! Which experts a token goes to and with what weight: pure arithmetic on router logits.
+//! Routing: the experts and routing weights of each token, computed from router logits.
 //!
 //! Ties go to the expert with the lower index.
 
@@ -6,19 +6,19 @@ use rayon::prelude::*;
 
 use crate::spec::{Divisor, Score, Scoring};
 
-/// For each expert the tokens it was given, ascending, and their weights.
-pub struct Assignment {
+/// For each expert, its tokens in ascending order and their routing weights.
+pub(super) struct Assignment {
     pub rows: Vec<Vec<u32>>,
     pub weights: Vec<Vec<f32>>,
 }
 
 impl Assignment {
-    pub fn new(experts: usize) -> Self {
+    pub(super) fn new(experts: usize) -> Self {
         Self { rows: vec![Vec::new(); experts], weights: vec![Vec::new(); experts] }
     }
 
-    /// Adds the tokens `first_row..` whose router logits are `logits` [tokens, experts].
-    pub fn route(
+    /// Adds the tokens from `first_row` on, whose router logits are `logits` [tokens, experts].
+    pub(super) fn route(
         &mut self,
         first_row: usize,
         logits: &[f32],
@@ -37,13 +37,13 @@ impl Assignment {
         }
     }
 
-    /// Whether an expert got at least one token.
-    pub fn uses(&self, expert: usize) -> bool {
+    /// True if the expert has at least one token.
+    pub(super) fn uses(&self, expert: usize) -> bool {
         !self.rows[expert].is_empty()
     }
 }
 
-/// The `k` largest, largest first.
+/// Indices of the `k` largest scores, largest first.
 fn top(scores: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
@@ -62,7 +62,7 @@ fn softmax(logits: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
     exp.into_iter().map(|e| e / sum).collect()
 }
 
-/// (expert, weight) pairs of one token.
+/// The (expert, weight) pairs of one token.
 fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]>) -> Vec<(usize, f32)> {
     let scores: Vec<f32> = match scoring.score {
         Score::Softmax => softmax(logits.iter().copied()),
@@ -99,8 +99,9 @@ fn choose(logits: &[f32], k: usize, scoring: &Scoring, correction: Option<&[f32]
     experts.into_iter().zip(&weights).map(|(e, weight)| (e, weight / divisor * scoring.factor)).collect()
 }
 
-/// The expert with the largest logit, then the one with the largest of the rest; each weighs as the softmax over those whose
-/// logits are near its own says (transformers `sparsemixer`, Liu et al. 2023).
+/// The expert with the largest logit, then the one with the largest of the remaining logits. The
+/// weight of each is its softmax over the logits that are close to its own (transformers
+/// `sparsemixer`, Liu et al. 2023).
 fn sparse_mixer(logits: &[f32], k: usize, jitter: f32) -> Vec<(usize, f32)> {
     let mut left = logits.to_vec();
     let mut chosen = Vec::with_capacity(k);
@@ -139,7 +140,7 @@ mod tests {
     fn correction_bias_chooses_but_does_not_weigh() {
         let groups = Some(Groups { count: 2, top: 1, judged_by: 2, masked: f32::NEG_INFINITY });
         let scoring = Scoring { groups, factor: 2.5, ..Scoring::new(Score::Sigmoid, Divisor::Sum(1e-20)) };
-        // Without the bias the second group wins; with it the first.
+        // Without the correction the second group wins, and with it the first.
         let logits = [0.0, 0.0, 1.0, 1.0];
         let chosen = choose(&logits, 2, &scoring, Some(&[1.0, 0.9, 0.0, 0.0]));
         assert_eq!(chosen.iter().map(|c| c.0).collect::<Vec<_>>(), [0, 1]);

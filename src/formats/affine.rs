@@ -1,7 +1,8 @@
-//! Integers that stand for weights: value = (code − zero) · scale, with one zero and one scale for each group of columns.
+//! Integers that stand for weights: value = (code − zero) · scale, with one zero and one scale for
+//! each group of columns.
 //!
-//! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in f32, and so is the product with a
-//! scale in bf16 or f16. With a scale in f32 it is rounded once.
+//! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in
+//! f32, and so is the product with a scale in bf16 or f16. With a scale in f32 it is rounded once.
 
 use safetensors::Dtype;
 
@@ -12,10 +13,10 @@ use super::piece::{Along, Piece};
 use crate::error::Result;
 
 /// Bits of a word in which codes are packed.
-pub const WORD_BITS: usize = 32;
+pub(super) const WORD_BITS: usize = 32;
 
 /// Words of so many codes.
-pub fn words(codes: usize, bits: usize) -> usize {
+pub(super) fn words(codes: usize, bits: usize) -> usize {
     (codes * bits).div_ceil(WORD_BITS)
 }
 
@@ -23,7 +24,7 @@ pub fn words(codes: usize, bits: usize) -> usize {
 ///
 /// # Errors
 /// Names the first that does not exist.
-pub fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::result::Result<(), Wrong> {
+pub(super) fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::result::Result<(), Wrong> {
     let groups = bytes.as_chunks().0;
     match groups.iter().position(|group| u32::from_le_bytes(*group) as usize >= count) {
         None => Ok(()),
@@ -37,10 +38,11 @@ pub fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::result::Res
     }
 }
 
-/// A matrix of integers as it stays in memory, whatever its file has: `CODES` row by row, from the low end of bytes, `SCALES` and
-/// `ZEROS` for each row and group, and `NAMED`, the group of each column where these are in no order. Codes are not negative.
+/// A matrix of integers as it stays in memory, whatever its file has: `CODES` row by row, from the
+/// low end of bytes, `SCALES` and `ZEROS` for each row and group, and `NAMED`, the group of each
+/// column where these are in no order. Codes are not negative.
 #[derive(Debug)]
-pub struct Integers {
+pub(super) struct Integers {
     /// [out, in].
     pub sizes: [usize; 2],
     /// Of a code: 2, 4 or 8.
@@ -55,16 +57,16 @@ pub struct Integers {
     pub scale: Dtype,
 }
 
-pub const CODES: usize = 0;
-pub const SCALES: usize = 1;
+pub(super) const CODES: usize = 0;
+pub(super) const SCALES: usize = 1;
 /// A byte each; where there are none, half of the codes are negative.
-pub const ZEROS: usize = 2;
+pub(super) const ZEROS: usize = 2;
 /// 32 bits each; where there are none, groups lie side by side.
-pub const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 
 impl Integers {
     /// The values of row `row` from column `from` on, as many as `to` has room for.
-    pub fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+    pub(super) fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
         let codes = &kept[CODES][row * self.row_bytes..][..self.row_bytes];
         self.codes(codes, from, to);
         let own = |group: usize| {
@@ -111,7 +113,7 @@ impl Integers {
 }
 
 /// Element [row][column] of a matrix of words that is [rows, columns], as row `column` of another.
-pub fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Vec<u8> {
+pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Vec<u8> {
     let mut to = vec![0; bytes.len()];
     for first in (0..columns).step_by(TILE) {
         for row in 0..rows {
@@ -127,26 +129,28 @@ pub fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Ve
 /// Columns of a matrix that are turned together, so that what is written stays in a cache.
 const TILE: usize = 64;
 
-/// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) · bits) of it.
-pub fn unpack(bytes: &[u8], bits: usize, count: usize) -> Vec<u8> {
+/// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) ·
+/// bits) of it.
+pub(super) fn unpack(bytes: &[u8], bits: usize, count: usize) -> Vec<u8> {
     let code = |bit: usize| bytes[bit / 8] >> (bit % 8) & (((1u16 << bits) - 1) as u8);
     (0..count).map(|index| code(index * bits)).collect()
 }
 
 /// Refuses scales of piece `piece` that are no numbers, or too large for codes of eight bits.
-pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> std::result::Result<(), Wrong> {
+pub(super) fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> std::result::Result<(), Wrong> {
     float::check_scales(piece, dtype, bytes, MOST)
 }
 
 /// The largest code less the smallest zero.
 const MOST: f32 = 255.0;
 
-/// How many columns share a group where there are `count` groups of `columns` columns: as the settings say, in as far as they say
-/// it; those of other modules count as well, since lists of exceptions have many spellings.
+/// How many columns share a group where there are `count` groups of `columns` columns: as the
+/// settings say, in as far as they say it; those of other modules count as well, since lists of
+/// exceptions have many spellings.
 ///
 /// # Errors
 /// None of the settings makes so many groups: with how many there should be.
-pub fn group_size(look: &Look, columns: usize, count: usize) -> std::result::Result<usize, usize> {
+pub(super) fn group_size(look: &Look, columns: usize, count: usize) -> std::result::Result<usize, usize> {
     let all = columns.max(1);
     let size = |size: i64| usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(all);
     let own = look.settings.group(look.module()).map(|group| match group.text("strategy") {
@@ -164,7 +168,7 @@ pub fn group_size(look: &Look, columns: usize, count: usize) -> std::result::Res
 }
 
 /// Whether scales are numbers of this type.
-pub fn is_float(dtype: Dtype) -> bool {
+pub(super) fn is_float(dtype: Dtype) -> bool {
     FLOATS.contains(&dtype)
 }
 
@@ -172,7 +176,7 @@ pub fn is_float(dtype: Dtype) -> bool {
 ///
 /// # Errors
 /// Where it is missing, or of another type or shape.
-pub fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
+pub(super) fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     let header = look.header(name).ok_or_else(|| look.missing(name, method))?;
     typed(look, name, header, types)?;
     look.piece(name, header, shape, look.sizes().1)
@@ -182,7 +186,7 @@ pub fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], shape: &
 ///
 /// # Errors
 /// Where it is of another type or shape.
-pub fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
+pub(super) fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     typed(look, name, header, types)?;
     Ok(Piece { along: EVERY_ROW, ..look.piece(name, header, shape, 1)? })
 }
@@ -191,7 +195,7 @@ pub fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[
 ///
 /// # Errors
 /// Where it is none of `types`.
-pub fn typed(look: &Look, name: &str, header: Header, types: &[Dtype]) -> Result<()> {
+pub(super) fn typed(look: &Look, name: &str, header: Header, types: &[Dtype]) -> Result<()> {
     if types.contains(&header.dtype) {
         return Ok(());
     }
@@ -200,15 +204,15 @@ pub fn typed(look: &Look, name: &str, header: Header, types: &[Dtype]) -> Result
 }
 
 /// How a tensor lies that belongs to every row.
-pub const EVERY_ROW: Along = Along { stacked: false, rows: Some(Along::EVERY) };
+pub(super) const EVERY_ROW: Along = Along { stacked: false, rows: Some(Along::EVERY) };
 
 /// The types of scales in a file.
-pub const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
+pub(super) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 /// Those of words.
-pub const WORD: &[Dtype] = &[Dtype::I32, Dtype::U32];
+pub(super) const WORD: &[Dtype] = &[Dtype::I32, Dtype::U32];
 
 /// "for each 32 columns", or "for each row" where all columns of a row share a group.
-pub fn share(size: usize, columns: usize) -> String {
+pub(super) fn share(size: usize, columns: usize) -> String {
     if size >= columns { "for each row".to_string() } else { format!("for each {size} columns") }
 }
 

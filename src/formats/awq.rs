@@ -1,7 +1,8 @@
-//! AWQ as `gemm`: integers of 4 bits, transposed and packed along the outputs of the matrix, eight a word in an order of their own.
+//! AWQ as `gemm`: integers of 4 bits, transposed and packed along the outputs of the matrix, eight
+//! a word in an order of their own.
 //!
-//! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Facts: autoawq `utils/packing_utils.py` and
-//! `modules/linear/gemm.py`.
+//! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Facts:
+//! autoawq `utils/packing_utils.py` and `modules/linear/gemm.py`.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
 
-pub static AWQ: Format = Format { name: "AWQ", detect, announced };
+pub(super) static AWQ: Format = Format { name: "AWQ", detect, announced };
 
 /// Bits of a code.
 const BITS: usize = 4;

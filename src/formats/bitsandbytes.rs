@@ -1,10 +1,12 @@
-//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with a scale.
+//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with
+//! a scale.
 //!
-//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of them go on across the ends of rows.
-//! `weight.quant_map` is the table, `weight.absmax` the scales, or, where these are quantised again, codes of eight bits that name values
-//! of `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
-//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes `functional.py`,
-//! `backends/default/ops.py`.
+//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of
+//! them go on across the ends of rows. `weight.quant_map` is the table, `weight.absmax` the scales,
+//! or, where these are quantised again, codes of eight bits that name values of
+//! `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
+//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes
+//! `functional.py`, `backends/default/ops.py`.
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 
-pub static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
+pub(super) static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
 
 /// Names of the two tables, and what the tensor with the sizes is called for each.
 const KINDS: [(&str, &str); 2] = [("NF4", ".quant_state.bitsandbytes__nf4"), ("FP4", ".quant_state.bitsandbytes__fp4")];
@@ -33,7 +35,7 @@ const SCALE_CODES: usize = 256;
 const BLOCK: usize = 64;
 const NESTED_BLOCK: usize = 256;
 /// Bytes of the sizes as JSON, for plans.
-pub const STATE_BYTES: usize = 168;
+pub(super) const STATE_BYTES: usize = 168;
 /// The pieces, in their order; the last two where scales are quantised.
 const CODES_AT: usize = 0;
 const TABLE_AT: usize = 1;
@@ -150,20 +152,34 @@ impl FourBits {
         Ok(state)
     }
 
-    /// One scale for each block, as bytes of f32.
-    fn scales(&self, pieces: &[Vec<u8>], state: &State) -> std::result::Result<Vec<u8>, Wrong> {
-        let Some(size) = self.pieces.get(NESTED_SCALES_AT).and(state.nested_blocksize) else {
-            affine::check_scales(SCALES_AT, Dtype::F32, &pieces[SCALES_AT])?;
-            return Ok(pieces[SCALES_AT].clone());
-        };
-        let mean = state.nested_offset.ok_or_else(|| Wrong::new(STATE_AT, "has no `nested_offset`"))?;
-        affine::check_scales(NESTED_TABLE_AT, Dtype::F32, &pieces[NESTED_TABLE_AT])?;
-        affine::check_scales(NESTED_SCALES_AT, Dtype::F32, &pieces[NESTED_SCALES_AT])?;
-        let f32_at = |piece: usize, index: usize| float::scale(Dtype::F32, &pieces[piece], index);
-        let of = |(i, code): (usize, &u8)| {
-            f32_at(NESTED_TABLE_AT, usize::from(*code)) * f32_at(NESTED_SCALES_AT, i / size) + mean
-        };
-        Ok(pieces[SCALES_AT].iter().enumerate().map(of).flat_map(f32::to_le_bytes).collect())
+    /// The scale of block `block`, from pieces.
+    fn scale(&self, kept: &[Vec<u8>], sizes: &Sizes, block: usize) -> f32 {
+        let f32_at = |piece: usize, index: usize| float::scale(Dtype::F32, &kept[piece], index);
+        if self.pieces.len() <= NESTED_SCALES_AT {
+            return f32_at(SCALES_AT, block);
+        }
+        let code = usize::from(kept[SCALES_AT][block]);
+        f32_at(NESTED_TABLE_AT, code) * f32_at(NESTED_SCALES_AT, block / sizes.nested) + sizes.mean
+    }
+}
+
+/// The numbers of a `State` that are kept in its place.
+struct Sizes {
+    block: usize,
+    nested: usize,
+    mean: f32,
+}
+
+impl Sizes {
+    fn kept(&self) -> Vec<u8> {
+        let sizes = [self.block, self.nested].map(|size| (size as u64).to_le_bytes());
+        [&sizes[0][..], &sizes[1], &self.mean.to_le_bytes()].concat()
+    }
+
+    fn of(kept: &[u8]) -> Self {
+        let (sizes, mean) = kept.as_chunks::<8>();
+        let size = |at: usize| u64::from_le_bytes(sizes[at]) as usize;
+        Self { block: size(0), nested: size(1), mean: float::scale(Dtype::F32, mean, 0) }
     }
 }
 
@@ -185,28 +201,29 @@ impl Coding for FourBits {
     }
 }
 
-/// What is kept: codes, scales and table; and the size of a block, in 64 bits.
-const KEPT_SCALES: usize = 1;
-const KEPT_TABLE: usize = 2;
-const KEPT_BLOCK: usize = 3;
-
 impl Rows for FourBits {
     fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
         let state = self.state(&pieces)?;
-        let scales = self.scales(&pieces, &state)?;
-        affine::check_scales(TABLE_AT, Dtype::F32, &pieces[TABLE_AT])?;
-        let [codes, table] = [CODES_AT, TABLE_AT].map(|piece| std::mem::take(&mut pieces[piece]));
-        Ok(vec![codes, scales, table, (state.blocksize as u64).to_le_bytes().to_vec()])
+        let mut numbers = vec![TABLE_AT];
+        match self.pieces.len() <= NESTED_SCALES_AT {
+            true => numbers.push(SCALES_AT),
+            false if state.nested_offset.is_none() => return Err(Wrong::new(STATE_AT, "has no `nested_offset`")),
+            false => numbers.extend([NESTED_TABLE_AT, NESTED_SCALES_AT]),
+        }
+        numbers.iter().try_for_each(|piece| affine::check_scales(*piece, Dtype::F32, &pieces[*piece]))?;
+        let (nested, mean) = (state.nested_blocksize.unwrap_or(1), state.nested_offset.unwrap_or_default());
+        pieces[STATE_AT] = Sizes { block: state.blocksize, nested, mean }.kept();
+        Ok(pieces)
     }
 
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, mut to: &mut [f32]) {
-        let block = kept[KEPT_BLOCK].as_chunks().0.first().map_or(1, |bytes| u64::from_le_bytes(*bytes) as usize);
-        let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[KEPT_TABLE], code));
+        let sizes = Sizes::of(&kept[STATE_AT]);
+        let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[TABLE_AT], code));
         let mut at = row * self.sizes[1] + from;
         while !to.is_empty() {
-            let count = (block - at % block).min(to.len());
+            let count = (sizes.block - at % sizes.block).min(to.len());
             let (now, rest) = to.split_at_mut(count);
-            let scale = float::scale(Dtype::F32, &kept[KEPT_SCALES], at / block);
+            let scale = self.scale(kept, &sizes, at / sizes.block);
             for (index, value) in (at..).zip(now) {
                 // The high half comes first.
                 let code = kept[CODES_AT][index / 2] >> (4 * (1 - index % 2)) & 15;

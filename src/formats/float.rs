@@ -5,11 +5,13 @@ use safetensors::Dtype;
 
 use super::format::Wrong;
 
-/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are NaN.
-pub static E4M3: [f32; 256] = e4m3();
+/// E4M3 without infinities (OCP 8-bit floating point, `float8_e4m3fn`) by code; 0x7f and 0xff are
+/// NaN.
+pub(super) static E4M3: [f32; 256] = e4m3();
 
 /// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
-pub const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+pub(super) const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 const fn e4m3() -> [f32; 256] {
     let mut table = [0.0; 256];
@@ -31,7 +33,7 @@ const fn e4m3() -> [f32; 256] {
 }
 
 /// 2^(code - 127) (E8M0); 255 is NaN.
-pub fn e8m0(code: u8) -> f32 {
+pub(super) fn e8m0(code: u8) -> f32 {
     match code {
         255 => f32::NAN,
         // Below the smallest normal number.
@@ -41,25 +43,25 @@ pub fn e8m0(code: u8) -> f32 {
 }
 
 /// Whether numbers may be of this type.
-pub fn is_number(dtype: Dtype) -> bool {
+pub(super) fn is_number(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
 }
 
 /// Whether scales may be of this type.
-pub fn is_scale(dtype: Dtype) -> bool {
+pub(super) fn is_scale(dtype: Dtype) -> bool {
     is_number(dtype) || is_exponent(dtype)
 }
 
 /// Whether scales of this type are powers of two, each a byte.
-pub fn is_exponent(dtype: Dtype) -> bool {
+pub(super) fn is_exponent(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F8_E8M0 | Dtype::U8)
 }
 
 /// The types of scales, for messages.
-pub const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
+pub(super) const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
 
 /// Refuses scales of piece `piece` that are NaN or infinite, or make the largest code, `most`, so.
-pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Result<(), Wrong> {
+pub(super) fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Result<(), Wrong> {
     let count = bytes.len() * 8 / dtype.bitsize();
     let all = (0..count).map(|index| (index, scale(dtype, bytes, index)));
     match all.into_iter().find(|(_, scale)| !(scale * most).is_finite()) {
@@ -73,12 +75,12 @@ pub fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Resu
 }
 
 /// The largest codes.
-pub const MOST_E4M3: f32 = 448.0;
-pub const MOST_E2M1: f32 = 6.0;
+pub(super) const MOST_E4M3: f32 = 448.0;
+pub(super) const MOST_E2M1: f32 = 6.0;
 
 /// The scale at an index, widened; bytes are exponents.
 #[inline]
-pub fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
+pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     let two = |index: usize| [bytes[2 * index], bytes[2 * index + 1]];
     match dtype {
         Dtype::F32 => f32::from_le_bytes(bytes.as_chunks::<4>().0[index]),
@@ -89,9 +91,10 @@ pub fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     }
 }
 
-/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the bytes on; each `group` has a scale.
+/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the
+/// bytes on; each `group` has a scale.
 #[inline]
-pub fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
+pub(super) fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
     while !to.is_empty() {
         let count = (group - from % group).min(to.len());
         let (now, rest) = to.split_at_mut(count);

@@ -9,20 +9,25 @@ use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
 
-/// A way of storing the weight [out, in] of a projection, or a stack [experts, out, in] of such, in tensors of codes and scales.
+/// A way of storing the weight [out, in] of a projection, or a stack [experts, out, in] of such, in
+/// tensors of codes and scales.
 pub struct Format {
     /// As people call it.
     pub name: &'static str,
-    /// How the weight is stored, if it is stored so: decided by names, types and shapes of the tensors at hand, with settings for what
-    /// these cannot tell.
+    /// How the weight is stored, if it is stored so: decided by names, types and shapes of the
+    /// tensors at hand, with settings for what these cannot tell.
     ///
     /// # Errors
-    /// Where the weight is stored so, and a tensor is missing or has another shape than the weight, or a setting says otherwise.
-    pub detect: fn(&Look) -> Result<Option<Arc<dyn Coding>>>,
-    /// The tensors that a release with these settings has for a weight that it quantises; none where the settings are not of this
-    /// format. For plans that are made from a config alone.
+    /// Where the weight is stored so, and a tensor is missing or has another shape than the weight,
+    /// or a setting says otherwise.
+    pub detect: fn(&Look) -> Detected,
+    /// The tensors that a release with these settings has for a weight that it quantises; none
+    /// where the settings are not of this format. For plans that are made from a config alone.
     pub announced: fn(&Look) -> Option<Vec<Announced>>,
 }
+
+/// How a weight is stored, if it is stored in a format.
+pub(super) type Detected = Result<Option<Arc<dyn Coding>>>;
 
 /// How one weight is stored.
 pub trait Coding: Debug + Send + Sync {
@@ -42,14 +47,15 @@ pub trait Coding: Debug + Send + Sync {
         None
     }
 
-    /// What makes numbers of a few codes at a time, where they can stay as they are in the memory of the CPU.
+    /// What makes numbers of a few codes at a time, where they can stay as they are in the memory
+    /// of the CPU.
     fn rows(&self) -> Option<&dyn Rows> {
         None
     }
 
-    /// The values of rows of one matrix, [rows, in], from the bytes of its pieces, in their order. Pieces that are cut by rows hold
-    /// those of these rows and of no others, beginning where a row of every piece begins; pieces that are not are there whole, and
-    /// so are all rows then.
+    /// The values of rows of one matrix, [rows, in], from the bytes of its pieces, in their order.
+    /// Pieces that are cut by rows hold those of these rows and of no others, beginning where a row
+    /// of every piece begins; pieces that are not are there whole, and so are all rows then.
     ///
     /// # Errors
     /// What no value can be made of: codes and scales that are NaN, indices out of range.
@@ -58,19 +64,20 @@ pub trait Coding: Debug + Send + Sync {
 
 /// A weight that stays in codes, and of which products make numbers where they need them.
 pub trait Rows: Sync {
-    /// What is kept of the pieces of `rows` rows, which are as for `Coding::decode`: as many bytes, in an order in which a row is
-    /// quickly read.
+    /// What is kept of the pieces of `rows` rows, which are as for `Coding::decode`: as many bytes,
+    /// in an order in which a row is quickly read.
     ///
     /// # Errors
     /// As `Coding::decode`.
     fn kept(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong>;
 
-    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room for: those of `Coding::decode`.
+    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room
+    /// for: those of `Coding::decode`.
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
 }
 
 /// `Coding::decode` for a coding with rows of `input` columns.
-pub fn decode_rows(
+pub(super) fn decode_rows(
     by: &dyn Rows,
     pieces: &[Vec<u8>],
     rows: usize,

@@ -1,8 +1,10 @@
-//! FP8: codes E4M3 with a scale for each block, row or tensor. A value is code times scale, whatever the name of the scale says.
+//! FP8: codes E4M3 with a scale for each block, row or tensor. A value is code times scale,
+//! whatever the name of the scale says.
 //!
-//! Who writes what: DeepSeek-V3 and many after it `weight_scale_inv` for blocks of 128 × 128, the last of which are ragged;
-//! compressed-tensors, fbgemm, AutoFP8 and ModelOpt `weight_scale`; Mistral `weight_scale_inv` or `qscale_weight` for a tensor, and
-//! stacks of experts; DeepSeek-V4 `scale`. MXFP8 has a power of two for each 32 columns. The block comes from the settings, since
+//! Who writes what: DeepSeek-V3 and many after it `weight_scale_inv` for blocks of 128 × 128, the
+//! last of which are ragged; compressed-tensors, fbgemm, AutoFP8 and ModelOpt `weight_scale`;
+//! Mistral `weight_scale_inv` or `qscale_weight` for a tensor, and stacks of experts; DeepSeek-V4
+//! `scale`. MXFP8 has a power of two for each 32 columns. The block comes from the settings, since
 //! the ratio of shapes is wrong where blocks are ragged.
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use super::piece::{Along, Announced, Piece};
 use crate::error::{Error, Result};
 use crate::vector::vectorised;
 
-pub static FP8: Format = Format { name: "FP8", detect, announced };
+pub(super) static FP8: Format = Format { name: "FP8", detect, announced };
 
 /// Rows and columns of a block where the settings have none.
 const USUAL: [usize; 2] = [128, 128];

@@ -1,10 +1,11 @@
 //! GPTQ: integers of 2, 4 or 8 bits, transposed and packed along the inputs of the matrix.
 //!
-//! `qweight` [⌈in · bits / 32⌉, out] holds the codes, `scales` [groups, out], `qzeros` [groups, ⌈out · bits / 32⌉] the zeros, packed
-//! along the outputs, and `g_idx` [in] the group of each input, in no order where inputs were quantised by their activations
-//! (`desc_act`). What is stored as a zero is one less than it in the first version of the format, and itself in the second. AutoRound
-//! writes the same, mostly without `g_idx`. A bias of zeros may stand beside a projection that has none. Facts: gptqmodel
-//! `utils/model_dequant.py`, auto-gptq `nn_modules/qlinear`.
+//! `qweight` [⌈in · bits / 32⌉, out] holds the codes, `scales` [groups, out], `qzeros` [groups,
+//! ⌈out · bits / 32⌉] the zeros, packed along the outputs, and `g_idx` [in] the group of each
+//! input, in no order where inputs were quantised by their activations (`desc_act`). What is stored
+//! as a zero is one less than it in the first version of the format, and itself in the second.
+//! AutoRound writes the same, mostly without `g_idx`. A bias of zeros may stand beside a projection
+//! that has none. Facts: gptqmodel `utils/model_dequant.py`, auto-gptq `nn_modules/qlinear`.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::piece::{Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
 
-pub static GPTQ: Format = Format { name: "GPTQ", detect, announced };
+pub(super) static GPTQ: Format = Format { name: "GPTQ", detect, announced };
 
 /// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
 const CODES_AT: usize = 0;

@@ -1,8 +1,10 @@
-//! Integers of eight bits, one byte each: `int-quantized` and `naive-quantized` of compressed-tensors, and bitsandbytes.
+//! Integers of eight bits, one byte each: `int-quantized` and `naive-quantized` of
+//! compressed-tensors, and bitsandbytes.
 //!
-//! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each row, group or tensor, and
-//! `weight_zero_point` of the same shape is there where weights are not symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude
-//! of each row, which 127 stands for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
+//! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each
+//! row, group or tensor, and `weight_zero_point` of the same shape is there where weights are not
+//! symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude of each row, which 127 stands
+//! for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
 //! compressed-tensors `compressors/`, bitsandbytes `_ops.py`.
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use super::piece::{Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
-pub static INT8: Format = Format { name: "INT8", detect, announced };
+pub(super) static INT8: Format = Format { name: "INT8", detect, announced };
 
 const SCALE: &str = "_scale";
 const ZERO_POINT: &str = "_zero_point";
@@ -26,7 +28,7 @@ const G_IDX: &str = "_g_idx";
 const SCB: &str = "SCB";
 const LAYOUT: &str = "_format";
 /// 1 / 127, by which the library multiplies.
-const SCALE_OF_SCB: f32 = 7.874_015_718_698_502e-3;
+const SCALE_OF_SCB: f32 = 7.874_016e-3;
 
 #[derive(Debug)]
 struct Int8 {

@@ -1,8 +1,9 @@
-//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for each way. Knows names, types, sizes
-//! and bytes, no files and no tensors.
+//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for
+//! each way. Knows names, types, sizes and bytes, no files and no tensors.
 //!
-//! A `Format` is asked with a `Look` at a weight whether that is stored so, and answers with a `Coding`: the pieces that hold it and
-//! how their bytes become values. What tensors cannot tell comes from `Settings`, which are those of config.json.
+//! A `Format` is asked with a `Look` at a weight whether that is stored so, and answers with a
+//! `Coding`: the pieces that hold it and how their bytes become values. What tensors cannot tell
+//! comes from `Settings`, which are those of config.json.
 
 mod affine;
 mod awq;
@@ -48,7 +49,8 @@ static FORMATS: &[&Format] = &[
     &ggml::GGML,
 ];
 
-/// Settings of calibration and of activations, which say nothing of weights: what the names of their tensors end with.
+/// Settings of calibration and of activations, which say nothing of weights: what the names of
+/// their tensors end with.
 const PASSED: &[&str] = &[
     ".input_scale",
     ".input_global_scale",
@@ -64,7 +66,8 @@ const PASSED: &[&str] = &[
 /// Names of tensors that change what a projection reads: its weight alone is not the model's.
 const ON_INPUT: &[&str] = &["pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b"];
 
-/// Whether a tensor of this name holds nothing but how activations or the cache of a server are quantised.
+/// Whether a tensor of this name holds nothing but how activations or the cache of a server are
+/// quantised.
 pub fn is_passed(name: &str) -> bool {
     PASSED.iter().any(|ending| name.ends_with(ending))
 }
@@ -87,7 +90,8 @@ pub fn names_of_codes(weight: &str) -> Vec<String> {
 /// Those of the formats, and that of a weight in codes without what makes numbers of them.
 pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let own = look.own();
-    // Codes may be called floats where they were moved as such; what is of the weight's shape is plain.
+    // Codes may be called floats where they were moved as such; what is of the weight's shape is
+    // plain.
     let floats = own.is_some_and(|own| is_plain(own.dtype));
     if own.is_some_and(|own| floats && own.shape == look.shape) {
         return Ok(None);
@@ -113,7 +117,8 @@ pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     ))
 }
 
-/// How a release with these settings stores the weight at hand, which has not been seen; none where it leaves it plain.
+/// How a release with these settings stores the weight at hand, which has not been seen; none where
+/// it leaves it plain.
 pub fn expected(look: &Look) -> Option<Arc<dyn Coding>> {
     if look.settings.leaves_plain(look.module()) {
         return None;

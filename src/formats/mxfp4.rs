@@ -1,7 +1,8 @@
-//! MXFP4: blocks of 32 four-bit floats that share a power-of-two scale, as gpt-oss, Kimi-K3 (compressed-tensors) and the experts of
-//! DeepSeek-V4 are released.
+//! MXFP4: blocks of 32 four-bit floats that share a power-of-two scale, as gpt-oss, Kimi-K3
+//! (compressed-tensors) and the experts of DeepSeek-V4 are released.
 //!
-//! OCP Microscaling Formats v1.0: element format E2M1, scale format E8M0. Every value is exact in bf16.
+//! OCP Microscaling Formats v1.0: element format E2M1, scale format E8M0. Every value is exact in
+//! bf16.
 
 use std::sync::Arc;
 
@@ -22,8 +23,9 @@ pub const BLOCK_BYTES: usize = BLOCK / 2;
 
 /// Blocks `X_blocks` [.., out, in / 32, 16] and scales `X_scales` [.., out, in / 32], both bytes.
 pub static GPT_OSS: Format = Format { name: "MXFP4", detect, announced };
-/// Codes [out, in / 2] and scales [out, in / 32]: `weight_packed` and `weight_scale` of compressed-tensors, `weight` and `scale` of
-/// DeepSeek-V4, `weight` and `weight_scale` of ModelOpt. The bytes lie as those of gpt-oss.
+/// Codes [out, in / 2] and scales [out, in / 32]: `weight_packed` and `weight_scale` of
+/// compressed-tensors, `weight` and `scale` of DeepSeek-V4, `weight` and `weight_scale` of
+/// ModelOpt. The bytes lie as those of gpt-oss.
 pub static MXFP4: Format = Format { name: "MXFP4", detect: detect_rows, announced: announced_rows };
 
 #[derive(Debug)]
@@ -172,7 +174,8 @@ pub fn dequantise(codes: &[u8], scales: &[u8]) -> Vec<bf16> {
 fn block(values: &mut [bf16; BLOCK], codes: &[u8; BLOCK_BYTES], scale: u8) {
     let pairs = values.as_chunks_mut::<2>().0;
     if !PLAIN_SCALES.contains(&scale) {
-        // f64 holds 6 * 2^127; the products are then exact or overflow to infinity as in the reference.
+        // f64 holds 6 * 2^127; the products are then exact or overflow to infinity as in the
+        // reference.
         let scale = e8m0(scale) as f64;
         let value = |code: u8| bf16::from_f32((E2M1[code as usize] as f64 * scale) as f32);
         for (pair, code) in pairs.iter_mut().zip(codes) {
@@ -180,7 +183,8 @@ fn block(values: &mut [bf16; BLOCK], codes: &[u8; BLOCK_BYTES], scale: u8) {
         }
         return;
     }
-    // One half has the exponent of the scale less one; from code 2 on, exponent and mantissa are those of the code.
+    // One half has the exponent of the scale less one; from code 2 on, exponent and mantissa are
+    // those of the code.
     let half = ((scale - 1) as u16) << 7;
     let value = |code: u16| {
         let magnitude = code & 7;

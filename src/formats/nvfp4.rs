@@ -1,7 +1,8 @@
 //! NVFP4: codes E2M1, a scale E4M3 for each 16 columns, and one number for the tensor.
 //!
-//! ModelOpt multiplies with that number (`weight_scale_2`), compressed-tensors divides by it (`weight_global_scale`): only the name
-//! tells. The scale is rounded to f32 first and the product then, as both libraries do.
+//! ModelOpt multiplies with that number (`weight_scale_2`), compressed-tensors divides by it
+//! (`weight_global_scale`): only the name tells. The scale is rounded to f32 first and the product
+//! then, as both libraries do.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 
-pub static NVFP4: Format = Format { name: "NVFP4", detect, announced };
+pub(super) static NVFP4: Format = Format { name: "NVFP4", detect, announced };
 
 /// Columns that share a scale.
 const GROUP: usize = 16;

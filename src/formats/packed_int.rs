@@ -1,8 +1,10 @@
-//! `pack-quantized` of compressed-tensors: integers of 2, 4 or 8 bits, packed along the rows of the matrix.
+//! `pack-quantized` of compressed-tensors: integers of 2, 4 or 8 bits, packed along the rows of the
+//! matrix.
 //!
-//! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes, each 2^(bits − 1) more than the integer it stands for.
-//! `weight_scale` is [out, groups]; `weight_zero_point` [⌈out · bits / 32⌉, groups], if there is one, is packed along the outputs
-//! with the same offset, in early files not packed at all; `weight_g_idx` [in], if there is one, says which group a column belongs
+//! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes, each 2^(bits − 1) more
+//! than the integer it stands for. `weight_scale` is [out, groups]; `weight_zero_point` [⌈out ·
+//! bits / 32⌉, groups], if there is one, is packed along the outputs with the same offset, in early
+//! files not packed at all; `weight_g_idx` [in], if there is one, says which group a column belongs
 //! to; `weight_shape` repeats [out, in]. Facts: compressed-tensors `compressors/pack_quantized/`.
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
 use crate::error::Result;
 
-pub static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
+pub(super) static PACKED_INT: Format = Format { name: "pack-quantized", detect, announced };
 
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
@@ -87,7 +89,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     Ok(Some(Arc::new(this)))
 }
 
-/// The bits of a code: those of the settings that fill so many words, or of all that are read where nothing is said.
+/// The bits of a code: those of the settings that fill so many words, or of all that are read where
+/// nothing is said.
 fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
     let own = look.settings.group(look.module()).and_then(|group| group.number("num_bits"));
     let every = look.settings.every("num_bits").into_iter().filter_map(|bits| usize::try_from(bits).ok());
@@ -104,7 +107,7 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
 }
 
 /// Scales for each row and group, for each row, or one for all; and how many groups a row has.
-pub fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
+pub(super) fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
     let (_, out, input) = look.sizes();
     let (along, groups) = match found {
         [] => (affine::EVERY_ROW, 1),
@@ -152,7 +155,8 @@ impl PackedInt {
         }
     }
 
-    /// What is subtracted from the codes, for each row and group; nothing where that is half of the codes.
+    /// What is subtracted from the codes, for each row and group; nothing where that is half of the
+    /// codes.
     fn zeros(&self, pieces: &[Vec<u8>], rows: usize) -> Vec<u8> {
         let Integers { bits, groups, .. } = self.integers;
         let Some(piece) = self.zero_points else { return Vec::new() };

@@ -23,7 +23,8 @@ pub struct Piece {
 pub struct Along {
     /// The first dimension has an entry for each expert of a stack.
     pub stacked: bool,
-    /// Each of its rows belongs to so many rows of a matrix; none where all of it belongs to every row.
+    /// Each of its rows belongs to so many rows of a matrix; none where all of it belongs to every
+    /// row.
     pub rows: Option<usize>,
 }
 
@@ -38,7 +39,8 @@ impl Along {
         Self { stacked, rows: Some(rows) }
     }
 
-    /// Which of `bytes` bytes belong to rows `rows` of `out` of matrix `slice`, where the tensor stacks `experts` of them.
+    /// Which of `bytes` bytes belong to rows `rows` of `out` of matrix `slice`, where the tensor
+    /// stacks `experts` of them.
     pub fn own_bytes(
         self,
         bytes: u64,
@@ -54,7 +56,8 @@ impl Along {
     }
 }
 
-/// The rows around `rows` of `out` that can be decoded by themselves: from where a row of every piece begins, to where one ends.
+/// The rows around `rows` of `out` that can be decoded by themselves: from where a row of every
+/// piece begins, to where one ends.
 pub fn window(pieces: &[Piece], rows: &Range<usize>, out: usize) -> Range<usize> {
     let steps = pieces.iter().map(|piece| piece.along.rows.unwrap_or(out)).filter(|step| *step != Along::EVERY);
     let step = steps.fold(1, lcm).clamp(1, out.max(1));

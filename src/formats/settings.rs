@@ -1,7 +1,8 @@
 //! What a config says of quantised weights, in the spellings of those who write them.
 //!
-//! Only what the tensors cannot tell is taken from here, and what contradicts them is refused. Lists of modules that are not
-//! quantised need not be obeyed: which weight is stored how, its tensors tell. They count where there is a config alone.
+//! Only what the tensors cannot tell is taken from here, and what contradicts them is refused.
+//! Lists of modules that are not quantised need not be obeyed: which weight is stored how, its
+//! tensors tell. They count where there is a config alone.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,8 @@ use crate::plain::plain;
 pub const HINT: &str = "the files are good, but of quantised weights only those that docs/quantised.md lists are read: use this model's \
                         release in one of these formats or in BF16, F16 or F32, or dequantise it in Python and save that";
 
-/// Files beside config.json that describe quantised weights, the key inside, if there is one, and the method that writes them.
+/// Files beside config.json that describe quantised weights, the key inside, if there is one, and
+/// the method that writes them.
 pub const BESIDE_CONFIG: &[(&str, Option<&str>, &str)] =
     &[("hf_quant_config.json", Some("quantization"), "modelopt"), ("quantize_config.json", None, "gptq")];
 
@@ -24,7 +26,7 @@ const METHODS: &[&str] =
     &["auto-round", "awq", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "modelopt", "mxfp4"];
 
 /// Bits of integers that are read: no code of so many crosses a word.
-pub const BITS: [usize; 3] = [2, 4, 8];
+pub(super) const BITS: [usize; 3] = [2, 4, 8];
 
 /// AutoRound's names of the layouts of GPTQ and AWQ.
 const AUTO_ROUND: &[&str] = &["auto_round:auto_gptq", "auto_gptq", "auto_round:auto_awq", "auto_awq"];
@@ -122,7 +124,8 @@ fn numbers(value: &Value) -> Option<Vec<usize>> {
     }
 }
 
-/// Modules that stay plain by settings of their own: GPTQModel has patterns for them, AutoRound as many bits as plain numbers have.
+/// Modules that stay plain by settings of their own: GPTQModel has patterns for them, AutoRound as
+/// many bits as plain numbers have.
 fn exceptions(values: &Map<String, Value>) -> Vec<Value> {
     let map = |key: &str| values.get(key).and_then(Value::as_object).into_iter().flatten();
     let patterns = map("dynamic").filter_map(|(key, _)| Some(format!("re:{}", key.strip_prefix("-:")?).into()));
@@ -131,8 +134,8 @@ fn exceptions(values: &Map<String, Value>) -> Vec<Value> {
 }
 
 impl Settings {
-    /// Those under a key of config.json or in a file beside it; `place` is both, for messages. `method` is for those that do not
-    /// name one.
+    /// Those under a key of config.json or in a file beside it; `place` is both, for messages.
+    /// `method` is for those that do not name one.
     ///
     /// # Errors
     /// `unsupported` for a method, or a way of it, that is not read.
@@ -309,7 +312,8 @@ impl Settings {
         }
     }
 
-    /// Every number under this key, whatever it is a setting of: lists of exceptions have many spellings.
+    /// Every number under this key, whatever it is a setting of: lists of exceptions have many
+    /// spellings.
     pub fn every(&self, key: &str) -> Vec<i64> {
         fn collect(value: &Value, key: &str, found: &mut Vec<i64>) {
             match value {

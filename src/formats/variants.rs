@@ -1,4 +1,5 @@
-//! Integers and tables in random sizes, stored by a second description of each format and read by the first.
+//! Integers and tables in random sizes, stored by a second description of each format and read by
+//! the first.
 
 use std::collections::HashSet;
 
@@ -297,7 +298,7 @@ fn bitsandbytes(rng: &mut ChaCha8Rng) -> Stored {
         |rng: &mut ChaCha8Rng, count: usize| (0..count).map(|_| rng.random_range(-1f32..1.0)).collect::<Vec<_>>();
     if rng.random_bool(0.3) {
         let (q, scb) = (codes(rng, out * input, 8), numbers(rng, out));
-        let value = |i: usize| (q[i] - 128) as f32 * scb[i / input] * 7.874_015_718_698_502e-3;
+        let value = |i: usize| (q[i] - 128) as f32 * scb[i / input] * 7.874_016e-3;
         let expected = (0..out * input).map(value).collect();
         let settings = json!({ "quant_method": "bitsandbytes", "load_in_8bit": true });
         let mut stored = Stored { settings, expected, sizes: [out, input], ..Stored::default() };
@@ -338,9 +339,12 @@ fn bitsandbytes(rng: &mut ChaCha8Rng) -> Stored {
     stored
 }
 
+/// Stores random weights in a format.
+type Maker = fn(&mut ChaCha8Rng) -> Stored;
+
 #[test]
 fn random_weights_are_read_as_they_were_stored() {
-    let makers: [(&str, fn(&mut ChaCha8Rng) -> Stored); 4] =
+    let makers: [(&str, Maker); 4] =
         [("compressed-tensors", compressed_tensors), ("GPTQ", gptq), ("AWQ", awq), ("bitsandbytes", bitsandbytes)];
     for seed in 0..100 {
         for (what, make) in makers {

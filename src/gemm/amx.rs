@@ -1,6 +1,10 @@
-//! Tiles of AMX (Intel 64 and IA-32 Architectures Software Developer's Manual 1, chapter 18): 16 outputs by 16 rows of x, 32 numbers deep, at once.
+//! Micro-kernel for AMX, the matrix unit of Intel's processors since 2023. One instruction
+//! multiplies 16 outputs by 16 rows of x, 32 numbers deep (Intel 64 and IA-32 Architectures
+//! Software Developer's Manual, volume 1, chapter 18).
 //!
-//! The weight is the left operand: its rows are copied as stored. x, small where products are slow, is transposed, and so are the sums, back into y.
+//! The weight is the left operand, so that its rows are copied as they are stored. x, which is
+//! smaller where products are slow, is transposed. The sums are therefore transposed too, and are
+//! transposed back when they are added to y.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -9,22 +13,25 @@ use std::sync::LazyLock;
 use half::bf16;
 
 use super::avx::Avx512Bf16;
-use super::lanes::Lanes;
-use super::operands::{Rows, Values, Weight};
-use super::tile::{Before, Place, Tile};
+use super::operands::{Lhs, Rhs, Values};
+use super::simd::Simd;
+use super::tile::{Accumulate, MicroKernel, TileDst};
+use super::transpose::transpose_16x16;
 use crate::vocabulary::Order;
 
-/// Rows, and words of a row, of one hardware tile.
+/// Rows of a hardware tile, and 32-bit words in each row.
 const SIDE: usize = 16;
-/// Words of one hardware tile.
+/// Words in a hardware tile.
 const AREA: usize = SIDE * SIDE;
-/// Rows of x and outputs of our tile: two hardware tiles each, so that every one that is loaded is used twice.
+/// Rows of x and outputs of our tile: two hardware tiles each, so that every loaded tile is used
+/// twice.
 const WIDTH: usize = 2 * SIDE;
 
-/// A tile of 32 rows and 32 outputs. Without `AMX` plain code stands for its instructions, for tests of how operands lie.
-pub struct Tiles<const AMX: bool>;
+/// A tile of 32 rows and 32 outputs. Without `AMX` portable code replaces its instructions, to test
+/// the packing of operands.
+pub(super) struct AmxKernel<const AMX: bool>;
 
-impl<const AMX: bool> Tile for Tiles<AMX> {
+impl<const AMX: bool> MicroKernel for AmxKernel<AMX> {
     const ROWS: usize = WIDTH;
     const COLUMNS: usize = WIDTH;
     const PAIRS: bool = true;
@@ -37,7 +44,8 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
     #[inline(always)]
     unsafe fn begin() {
         if AMX {
-            // SAFETY: the system has permitted tiles, as `available` says, and reads a `Config` of 64 bytes.
+            // SAFETY: `available` checked the system's permission for tiles, and a `Config` has 64
+            // bytes.
             unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
         }
     }
@@ -45,29 +53,30 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
     #[inline(always)]
     unsafe fn end() {
         if AMX {
-            // SAFETY: `begin` has configured the tiles, and `compute` has stored all that they held.
+            // SAFETY: `begin` configured the tiles, and `compute` stored their contents.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };
         }
     }
 
     #[inline(always)]
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
-        // SAFETY: `available` says that the CPU has AVX-512 with bf16.
+    unsafe fn pack_rows(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: `available` checked that the CPU has AVX-512 with bf16.
         unsafe { pack_rows(x, first, from, depth, to) }
     }
 
     #[inline(always)]
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
-        // SAFETY: `available` says that the CPU has AVX-512 with bf16.
+    unsafe fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+        // SAFETY: `available` checked that the CPU has AVX-512 with bf16.
         unsafe { pack_panel(w, first, from, depth, to) }
     }
 
     #[inline(always)]
-    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place) {
+    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, dst: TileDst) {
         let mut sums = Sums([0.0; 4 * AREA]);
-        let halves = place.rows.div_ceil(SIDE);
-        // SAFETY: the caller promises operands of this depth, which is a multiple of `SIDE`, between `begin` and `end`; `sums`
-        // has room for four hardware tiles, and `add` is called for rows and columns that the place has.
+        let halves = dst.rows.div_ceil(SIDE);
+        // SAFETY: the caller promises operands of this depth, a multiple of `SIDE`, between `begin`
+        // and `end`. `sums` holds four hardware tiles, and `add` gets rows and columns within the
+        // destination.
         unsafe {
             match (AMX, halves) {
                 (true, 1) => one(depth, x, w, sums.0.as_mut_ptr()),
@@ -76,27 +85,28 @@ impl<const AMX: bool> Tile for Tiles<AMX> {
             }
             for (at, sums) in sums.0.as_chunks::<AREA>().0.iter().enumerate() {
                 let (row, column) = (at % 2 * SIDE, at / 2 * SIDE);
-                if row < place.rows && column < place.columns {
-                    add(sums, row, column, &place);
+                if row < dst.rows && column < dst.columns {
+                    add(sums, row, column, &dst);
                 }
             }
         }
     }
 }
 
-/// Whether the system lets this process use tiles; asking for it is what permits it.
+/// True if the system permits this process to use tiles. The permission must be requested.
 static PERMITTED: LazyLock<bool> = LazyLock::new(|| {
     let leaf = __cpuid_count(7, 0);
     let (amx_bf16, amx_tile) = (leaf.edx >> 22 & 1 == 1, leaf.edx >> 24 & 1 == 1);
     amx_bf16 && amx_tile && permit()
 });
 
-/// Linux keeps no room for the 8 KB of tiles of a thread unless asked (arch_prctl(2), `ARCH_REQ_XCOMP_PERM`).
+/// Linux reserves the 8 KB of a thread's tiles only on request (arch_prctl(2),
+/// `ARCH_REQ_XCOMP_PERM`).
 #[cfg(target_os = "linux")]
 fn permit() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XTILEDATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers, and changes nothing but how much a signal's frame holds.
+    // SAFETY: the call takes two numbers, and only changes the size of signal frames.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
 }
 
@@ -105,7 +115,7 @@ fn permit() -> bool {
     false
 }
 
-/// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+/// The operand of `ldtilecfg`: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -132,13 +142,14 @@ static CONFIG: Config = {
 #[repr(align(64))]
 struct Sums([f32; 4 * AREA]);
 
-/// All four tiles of sums.
+/// Computes all four tiles of sums.
 ///
 /// # Safety
-/// Tiles are configured; `x` and `w` lead to `depth` rows of `WIDTH` words, a multiple of `SIDE`, and `sums` to four tiles.
+/// Tiles are configured. `x` and `w` point to `depth` rows of `WIDTH` words, where `depth` is a
+/// multiple of `SIDE`, and `sums` to four tiles.
 #[inline(always)]
 unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
-    // SAFETY: each turn reads `SIDE` rows of both operands, as many turns as there are, and what is stored has room.
+    // SAFETY: each iteration reads `SIDE` rows of both operands, and `sums` holds four tiles.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -175,7 +186,7 @@ unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
     }
 }
 
-/// The tiles of the first rows alone.
+/// Computes the tiles of the first 16 rows alone.
 ///
 /// # Safety
 /// As for `two`.
@@ -210,12 +221,12 @@ unsafe fn one(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
     }
 }
 
-/// `two` in plain code.
+/// `two` in portable code.
 ///
 /// # Safety
-/// `x` leads to `depth` rows of `WIDTH` words, and `w` to a panel of as many.
+/// `x` points to `depth` rows of `WIDTH` words, and `w` to a panel of the same size.
 unsafe fn plain(depth: usize, x: *const f32, w: *const f32, sums: &mut [f32]) {
-    // SAFETY: the caller promises as many words.
+    // SAFETY: the caller promises this number of words.
     let (x, w) =
         unsafe { (std::slice::from_raw_parts(x, depth * WIDTH), std::slice::from_raw_parts(w, depth * WIDTH)) };
     let halves = |word: f32| [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits);
@@ -229,58 +240,60 @@ unsafe fn plain(depth: usize, x: *const f32, w: *const f32, sums: &mut [f32]) {
     }
 }
 
-/// Adds 16 outputs of 16 rows, from `row` and `column` of the place on, to what was before.
+/// Adds 16 outputs of 16 rows to the destination, from its `row` and `column` on.
 ///
 /// # Safety
-/// `place` leads to room for its rows and columns, and to as many values of a bias; `row` and `column` are among them.
+/// `dst` points to its rows and columns, and to a bias for each column; `row` and `column` are
+/// within them.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add(sums: &[f32; AREA], row: usize, column: usize, place: &Place) {
+unsafe fn add(sums: &[f32; AREA], row: usize, column: usize, dst: &TileDst) {
     let mut rows = [_mm512_setzero_ps(); SIDE];
     for (row, sums) in rows.iter_mut().zip(sums.as_chunks::<SIDE>().0) {
         *row = load(sums);
     }
-    let rows = turned(&rows);
-    let mask = first(place.columns - column);
-    let bias = match place.before {
-        // SAFETY: the caller promises a value for each column of the place; lanes past the last are not read.
-        Before::Bias(bias) => unsafe { _mm512_maskz_loadu_ps(mask, bias.add(column)) },
+    let rows = transpose_16x16(&rows);
+    let mask = first(dst.columns - column);
+    let bias = match dst.accumulate {
+        // SAFETY: the caller promises a bias for each column, and masked lanes are not read.
+        Accumulate::Bias(bias) => unsafe { _mm512_maskz_loadu_ps(mask, bias.add(column)) },
         _ => _mm512_setzero_ps(),
     };
-    // A constant number of turns, so that the rows stay in registers.
+    // The constant number of iterations keeps the rows in registers.
     for (r, sums) in rows.iter().enumerate() {
-        if row + r >= place.rows {
+        if row + r >= dst.rows {
             break;
         }
-        // SAFETY: the row and the columns are those of the place; lanes past the last are neither read nor written.
+        // SAFETY: row and columns are within the destination, and masked lanes are not accessed.
         unsafe {
-            let to = place.y.add((row + r) * place.stride + column);
-            let before = if place.before == Before::Sums { _mm512_maskz_loadu_ps(mask, to) } else { bias };
-            _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(before, *sums));
+            let to = dst.y.add((row + r) * dst.stride + column);
+            let accumulate =
+                if dst.accumulate == Accumulate::Existing { _mm512_maskz_loadu_ps(mask, to) } else { bias };
+            _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(accumulate, *sums));
         }
     }
 }
 
-/// A register of 16 words.
+/// Loads a register of 16 words.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(words: &[f32; SIDE]) -> __m512 {
-    // SAFETY: there are as many words as a register has.
+    // SAFETY: the array has as many words as a register.
     unsafe { _mm512_loadu_ps(words.as_ptr()) }
 }
 
-/// Writes a register to the first 16 words of `to`.
+/// Stores a register to the first 16 words of `to`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(to: &mut [f32], words: __m512) {
-    // SAFETY: there is room for as many words as a register has.
+    // SAFETY: the slice has as many words as a register.
     unsafe { _mm512_storeu_ps(to[..SIDE].as_mut_ptr(), words) }
 }
 
 /// Packs rows of x as [depth][WIDTH].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+fn pack_rows(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
     for half in (0..WIDTH).step_by(SIDE) {
         let mut rows: [&[f32]; SIDE] = [&[]; SIDE];
         for (i, row) in rows.iter_mut().enumerate().take(x.rows.saturating_sub(first + half)) {
@@ -289,19 +302,19 @@ fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) 
         for step in (0..depth).step_by(SIDE) {
             let mut words = [_mm512_setzero_ps(); SIDE];
             for (words, row) in words.iter_mut().zip(rows) {
-                *words = rounded(row.get(2 * step..).unwrap_or(&[]));
+                *words = pack_bf16x2(row.get(2 * step..).unwrap_or(&[]));
             }
-            for (k, words) in turned(&words).iter().enumerate() {
+            for (k, words) in transpose_16x16(&words).iter().enumerate() {
                 store(&mut to[(step + k) * WIDTH + half..], *words);
             }
         }
     }
 }
 
-/// Packs a panel as [depth / SIDE][WIDTH][SIDE]: the rows of a hardware tile lie behind each other.
+/// Packs a panel as [depth / SIDE][WIDTH][SIDE]: the rows of a hardware tile are consecutive.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
     let columns = WIDTH.min(w.out - first);
     for step in (0..depth).step_by(SIDE) {
         let input = 2 * (from + step);
@@ -312,8 +325,8 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
                 for n in 0..columns {
                     let at = (first + n) * w.stride + input;
                     let words = match w.values {
-                        Values::Bf16(values) => padded(&values[at..at + inputs]),
-                        Values::F32(values) => rounded(&values[at..at + inputs]),
+                        Values::Bf16(values) => load_bf16x2(&values[at..at + inputs]),
+                        Values::F32(values) => pack_bf16x2(&values[at..at + inputs]),
                         Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                     };
                     store(&mut to[n * SIDE..], words);
@@ -326,8 +339,8 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
                     for (k, numbers) in numbers.iter_mut().enumerate().take(inputs) {
                         let at = (input + k) * w.stride + first + n;
                         *numbers = match w.values {
-                            Values::Bf16(values) => widened(&values[at..at + count]),
-                            Values::F32(values) => rounded_apart(&values[at..at + count]),
+                            Values::Bf16(values) => load_bf16_words(&values[at..at + count]),
+                            Values::F32(values) => to_bf16_words(&values[at..at + count]),
                             Values::Codes(_) => unreachable!("codes are decoded before they are packed"),
                         };
                     }
@@ -335,7 +348,7 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
                     for (words, [low, high]) in words.iter_mut().zip(numbers.as_chunks::<2>().0) {
                         *words = _mm512_castsi512_ps(_mm512_or_si512(*low, _mm512_slli_epi32::<16>(*high)));
                     }
-                    for (i, output) in turned(&words).iter().enumerate() {
+                    for (i, output) in transpose_16x16(&words).iter().enumerate() {
                         store(&mut to[(n + i) * SIDE..], *output);
                     }
                 }
@@ -347,46 +360,46 @@ fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32
     }
 }
 
-/// 16 words of the first 32 numbers, or of as many as there are, rounded to bf16; zeros after them.
+/// Rounds up to 32 numbers to bf16 and packs them into 16 words, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(row: &[f32]) -> __m512 {
+fn pack_bf16x2(row: &[f32]) -> __m512 {
     let (low, high) = match row.first_chunk::<{ 2 * SIDE }>() {
         Some(whole) => {
             let [low, high] = whole.as_chunks::<SIDE>().0 else { unreachable!("two registers") };
             (load(low), load(high))
         }
-        None => (up_to_16(row), up_to_16(row.get(SIDE..).unwrap_or(&[]))),
+        None => (load_up_to_16(row), load_up_to_16(row.get(SIDE..).unwrap_or(&[]))),
     };
-    // SAFETY: both are registers of 512 bits, any of which are numbers.
+    // SAFETY: both types are 512 bits wide, and every bit pattern is valid.
     unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// Up to 16 numbers rounded to bf16, one per word, in its low half; zeros after them.
+/// Rounds up to 16 numbers to bf16, in the low halves of 16 words, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded_apart(row: &[f32]) -> __m512i {
-    // SAFETY: both are registers of 256 bits, any of which are numbers.
-    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(up_to_16(row))) })
+fn to_bf16_words(row: &[f32]) -> __m512i {
+    // SAFETY: both types are 256 bits wide, and every bit pattern is valid.
+    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(load_up_to_16(row))) })
 }
 
-/// Lanes of the first `count` of 16.
+/// A mask of the first `count` of 16 lanes.
 fn first(count: usize) -> __mmask16 {
     if count < SIDE { (1 << count) - 1 } else { __mmask16::MAX }
 }
 
-/// The first 16 numbers, zeros where there are fewer.
+/// Loads up to 16 numbers, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn up_to_16(row: &[f32]) -> __m512 {
-    // SAFETY: lanes past the end are not read.
+fn load_up_to_16(row: &[f32]) -> __m512 {
+    // SAFETY: masked lanes are not read.
     unsafe { _mm512_maskz_loadu_ps(first(row.len()), row.as_ptr()) }
 }
 
-/// Up to 32 numbers as words, zeros after them.
+/// Loads up to 32 bf16 numbers as 16 words, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn padded(row: &[bf16]) -> __m512 {
+fn load_bf16x2(row: &[bf16]) -> __m512 {
     let mut all = [bf16::ZERO; 2 * SIDE];
     let from = match row.first_chunk::<{ 2 * SIDE }>() {
         Some(whole) => whole,
@@ -395,14 +408,14 @@ fn padded(row: &[bf16]) -> __m512 {
             &all
         }
     };
-    // SAFETY: 32 bf16 are 64 bytes, as many as a register has.
+    // SAFETY: 32 bf16 numbers have 64 bytes, the size of a register.
     unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
 }
 
-/// Up to 16 numbers, one per word, in its low half; zeros after them.
+/// Loads up to 16 bf16 numbers into the low halves of 16 words, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn widened(row: &[bf16]) -> __m512i {
+fn load_bf16_words(row: &[bf16]) -> __m512i {
     let mut all = [bf16::ZERO; SIDE];
     let from = match row.first_chunk::<SIDE>() {
         Some(whole) => whole,
@@ -411,40 +424,6 @@ fn widened(row: &[bf16]) -> __m512i {
             &all
         }
     };
-    // SAFETY: 16 bf16 are 32 bytes, as many as are read.
+    // SAFETY: 16 bf16 numbers have 32 bytes, the size of the load.
     _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(from.as_ptr().cast()) })
-}
-
-/// The columns of 16 rows.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn turned(rows: &[__m512; SIDE]) -> [__m512; SIDE] {
-    let zero = _mm512_setzero_ps();
-    // Of two rows each: columns 4 l and 4 l + 1 in lane l, and the two after them.
-    let mut pairs = [zero; SIDE];
-    for i in (0..SIDE).step_by(2) {
-        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    // Of four rows each: column 4 l + c in lane l of the c-th.
-    let mut quads = [zero; SIDE];
-    for i in (0..SIDE).step_by(4) {
-        for c in 0..2 {
-            let (upper, lower) = (_mm512_castps_pd(pairs[i + c]), _mm512_castps_pd(pairs[i + 2 + c]));
-            quads[i + 2 * c] = _mm512_castpd_ps(_mm512_unpacklo_pd(upper, lower));
-            quads[i + 2 * c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(upper, lower));
-        }
-    }
-    let mut columns = [zero; SIDE];
-    for c in 0..4 {
-        // Lanes 0 and 2, and lanes 1 and 3, of two registers.
-        let (upper, lower) = ((quads[c], quads[4 + c]), (quads[8 + c], quads[12 + c]));
-        let even = (_mm512_shuffle_f32x4::<0x88>(upper.0, upper.1), _mm512_shuffle_f32x4::<0x88>(lower.0, lower.1));
-        let odd = (_mm512_shuffle_f32x4::<0xdd>(upper.0, upper.1), _mm512_shuffle_f32x4::<0xdd>(lower.0, lower.1));
-        columns[c] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
-        columns[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
-        columns[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
-        columns[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
-    }
-    columns
 }

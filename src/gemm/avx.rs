@@ -1,19 +1,19 @@
-//! The vector registers of x86-64: AVX2, AVX-512, and AVX-512 with pairs of bf16.
+//! SIMD registers of x86-64: AVX2, AVX-512, and AVX-512 with products of bf16 pairs.
 
 use std::arch::x86_64::*;
 
-use super::lanes::Lanes;
+use super::simd::Simd;
 
-macro_rules! lanes {
+macro_rules! simd_kinds {
     ($($(#[$about:meta])* $name:ident: $width:literal in $vector:ty, pairs: $pairs:literal, if $available:expr;
         $zero:ident, $load:ident, $store:ident, $add:ident, splat $from:ident: $splat:expr,
         multiply_add $sum:ident $a:ident $b:ident: $multiply_add:expr;)+) => {
         $(
             $(#[$about])*
             #[derive(Clone, Copy)]
-            pub struct $name;
+            pub(super) struct $name;
 
-            impl Lanes for $name {
+            impl Simd for $name {
                 type Vector = $vector;
                 const WIDTH: usize = $width;
                 const PAIRS: bool = $pairs;
@@ -28,22 +28,25 @@ macro_rules! lanes {
                 }
                 #[inline(always)]
                 fn prefetch(from: *const f32) {
-                    // SAFETY: a prefetch of any address does nothing but take time.
+                    // SAFETY: a prefetch of any address has no effect but on time.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
                 }
                 #[inline(always)]
                 unsafe fn load(from: *const f32) -> $vector {
-                    // SAFETY: the caller promises that the CPU has these instructions, and the words at `from`.
+                    // SAFETY: the caller promises that the CPU has these instructions, and the
+                    // words at `from`.
                     unsafe { $load(from) }
                 }
                 #[inline(always)]
                 unsafe fn splat($from: *const f32) -> $vector {
-                    // SAFETY: the caller promises that the CPU has these instructions, and the word at this place.
+                    // SAFETY: the caller promises that the CPU has these instructions, and the word
+                    // there.
                     unsafe { $splat }
                 }
                 #[inline(always)]
                 unsafe fn store(to: *mut f32, vector: $vector) {
-                    // SAFETY: the caller promises that the CPU has these instructions, and room at `to`.
+                    // SAFETY: the caller promises that the CPU has these instructions, and the
+                    // words at `to`.
                     unsafe { $store(to, vector) }
                 }
                 #[inline(always)]
@@ -53,7 +56,8 @@ macro_rules! lanes {
                 }
                 #[inline(always)]
                 unsafe fn multiply_add($sum: $vector, $a: $vector, $b: $vector) -> $vector {
-                    // SAFETY: the caller promises that the CPU has these instructions; all bits are pairs of bf16.
+                    // SAFETY: the caller promises that the CPU has these instructions, and every
+                    // bit pattern is a pair of bf16.
                     unsafe { $multiply_add }
                 }
             }
@@ -61,14 +65,14 @@ macro_rules! lanes {
     };
 }
 
-lanes! {
-    /// AVX2 and FMA: 16 registers of 8.
+simd_kinds! {
+    /// AVX2 and FMA: 16 registers of 8 numbers.
     Avx2: 8 in __m256, pairs: false, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
         splat from: _mm256_broadcast_ss(&*from),
         multiply_add sum a b: _mm256_fmadd_ps(a, b, sum);
 
-    /// AVX-512: 32 registers of 16.
+    /// AVX-512: 32 registers of 16 numbers.
     Avx512: 16 in __m512, pairs: false, if Avx2::available() && is_x86_feature_detected!("avx512f");
         _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
         splat from: _mm512_set1_ps(*from),

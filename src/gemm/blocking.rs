@@ -1,14 +1,14 @@
-//! How large the blocks are into which a product is cut.
+//! Block sizes of matrix products.
 
-/// Words of the inner dimension per block: a panel of a weight then fits the first-level cache.
-pub const DEPTH: usize = 256;
-/// Bytes of packed rows of x at once.
-pub const PACKED_BYTES: usize = 16 << 20;
-/// Panels of a weight per task at most: together they stay in the second-level cache.
-pub const MAX_PANELS: usize = 16;
-/// Tiles of x that stay in the second-level cache while the panels pass.
-pub const GROUP_ROWS: usize = 96;
-/// Tiles that a task packs at most.
-pub const TILES_PER_PACK: usize = 16;
-/// Tasks per thread, to even out what else runs on the machine.
-pub const TASKS_PER_THREAD: usize = 4;
+/// Words of the inner dimension per block. A panel of a weight then fits the L1 cache.
+pub(super) const DEPTH: usize = 256;
+/// The most bytes of packed rows of x at the same time.
+pub(super) const PACKED_BYTES: usize = 16 << 20;
+/// The largest number of weight panels per task. Together they fit the L2 cache.
+pub(super) const MAX_PANELS: usize = 16;
+/// Rows of x that stay in the L2 cache while all panels are multiplied with them.
+pub(super) const GROUP_ROWS: usize = 96;
+/// The largest number of tiles that a task packs.
+pub(super) const TILES_PER_PACK: usize = 16;
+/// Tasks per thread, which balance the load if other programs use the CPU.
+pub(super) const TASKS_PER_THREAD: usize = 4;

@@ -1,4 +1,5 @@
-//! The kinds of tiles, each compiled for the vector instructions it is made of, and the choice among them.
+//! The kinds of micro-kernels, each compiled for its vector instructions, and the choice between
+//! them.
 
 use std::ops::Range;
 
@@ -6,59 +7,60 @@ use std::ops::Range;
 use super::amx;
 #[cfg(target_arch = "x86_64")]
 use super::avx;
-use super::lanes;
-use super::operands::Rows;
+use super::operands::Lhs;
 use super::scratch::Scratch;
-use super::tile::{Chunk, Registers, Tile, pack_tiles};
+use super::simd;
+use super::tile::{Chunk, MicroKernel, SimdKernel, pack_tiles};
 
 macro_rules! kinds {
     ($($(#[$cfg:meta])* $kind:ident($tile:ty, $features:tt)),+ $(,)?) => {
-        /// A kind of tile.
+        /// A kind of micro-kernel.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Kind { $($(#[$cfg])* $kind),+ }
 
         impl Kind {
-            /// All that this CPU can run.
+            /// All kinds that this CPU can run.
             #[cfg(test)]
             pub fn all_available() -> Vec<Kind> {
                 let kinds = [$($(#[$cfg])* Kind::$kind),+];
                 kinds.into_iter().filter(|kind| kind.available()).collect()
             }
 
-            /// Whether this CPU can run it.
+            /// True if this CPU can run it.
             pub fn available(self) -> bool {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::available()),+ }
             }
 
-            /// Rows of a tile.
+            /// Rows of its tile.
             pub fn rows(self) -> usize {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::ROWS),+ }
             }
 
-            /// Outputs of a tile.
+            /// Outputs of its tile.
             pub fn columns(self) -> usize {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::COLUMNS),+ }
             }
 
-            /// Words hold two bf16.
+            /// True if a word holds two bf16 numbers.
             pub fn pairs(self) -> bool {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::PAIRS),+ }
             }
 
-            /// The inner dimension is padded with zeros to a multiple of so many words.
+            /// The inner dimension is padded with zeros to a multiple of this number of words.
             fn step(self) -> usize {
                 match self { $($(#[$cfg])* Kind::$kind => <$tile>::STEP),+ }
             }
 
-            /// Packs tiles of `x`, whose row `first` begins the first of all tiles, to their places behind `to`.
+            /// Packs the tiles `tiles` of `x` to their positions in `to`. The first of all tiles
+            /// begins with row `first` of `x`.
             ///
             /// # Safety
-            /// This CPU can run the kind, and `to` has room for all tiles of `rows` rows and `words` words; nobody else uses the
-            /// places of these.
-            pub unsafe fn pack(self, x: &Rows, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
+            /// This CPU can run the kind. `to` has space for all tiles of `rows` rows and `words`
+            /// words, and nobody else accesses the positions of these tiles.
+            pub unsafe fn pack(self, x: &Lhs, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
                 match self { $($(#[$cfg])* Kind::$kind => {
-                    kinds!(@feature $features, unsafe fn run(x: &Rows, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
-                        // SAFETY: the caller of `pack` promises what `pack_tiles` asks for.
+                    kinds!(@feature $features, unsafe fn run(x: &Lhs, first: usize, rows: usize, tiles: Range<usize>, words: usize, to: *mut f32) {
+                        // SAFETY: the caller of `pack` promises the conditions of `pack_tiles`.
                         unsafe { pack_tiles::<$tile>(x, first, rows, tiles, words, to) }
                     });
                     // SAFETY: the caller promises that the CPU has these instructions.
@@ -66,15 +68,16 @@ macro_rules! kinds {
                 })+ }
             }
 
-            /// Computes a chunk into `y`, whose rows are `stride` apart; `scratch` is for panels of the weight.
+            /// Computes a chunk of `y`, whose rows are `stride` apart. `scratch` is for panels of
+            /// the weight.
             ///
             /// # Safety
-            /// This CPU can run the kind, `chunk.packed` holds what `pack` wrote, and `y` has room for all outputs of the chunk,
-            /// which nobody else uses.
+            /// This CPU can run the kind, `pack` wrote `chunk.packed`, and `y` has space for all
+            /// outputs of the chunk, which nobody else accesses.
             pub unsafe fn chunk(self, chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
                 match self { $($(#[$cfg])* Kind::$kind => {
                     kinds!(@feature $features, unsafe fn run(chunk: &Chunk, y: *mut f32, stride: usize, scratch: &mut Scratch) {
-                        // SAFETY: the caller of `chunk` promises what `run` asks for.
+                        // SAFETY: the caller of `chunk` promises the conditions of `run`.
                         unsafe { chunk.run::<$tile>(y, stride, scratch) }
                     });
                     // SAFETY: the caller promises that the CPU has these instructions.
@@ -88,23 +91,23 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Portable(Registers<lanes::Portable<false>, 4>, ""),
+    Portable(SimdKernel<simd::Portable<false>, 4>, ""),
     #[cfg(test)]
-    PortablePairs(Registers<lanes::Portable<true>, 4>, ""),
+    PortablePairs(SimdKernel<simd::Portable<true>, 4>, ""),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Registers<avx::Avx2, 6>, "avx2,fma"),
+    Avx2(SimdKernel<avx::Avx2, 6>, "avx2,fma"),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Registers<avx::Avx512, 12>, "avx512f,avx2,fma"),
+    Avx512(SimdKernel<avx::Avx512, 12>, "avx512f,avx2,fma"),
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(Registers<avx::Avx512Bf16, 12>, "avx512bf16,avx512f,avx2,fma"),
+    Avx512Bf16(SimdKernel<avx::Avx512Bf16, 12>, "avx512bf16,avx512f,avx2,fma"),
     #[cfg(all(test, target_arch = "x86_64"))]
-    LikeAmx(amx::Tiles<false>, "avx512bf16,avx512f,avx2,fma"),
+    LikeAmx(amx::AmxKernel<false>, "avx512bf16,avx512f,avx2,fma"),
     #[cfg(target_arch = "x86_64")]
-    Amx(amx::Tiles<true>, "avx512bf16,avx512f,avx2,fma"),
+    Amx(amx::AmxKernel<true>, "avx512bf16,avx512f,avx2,fma"),
 }
 
 impl Kind {
-    /// The fastest that this CPU has; one that rounds x to bf16 only with `pairs`.
+    /// The fastest kind of this CPU. Only with `pairs` it may round x to bf16.
     pub fn best(pairs: bool) -> Kind {
         #[cfg(target_arch = "x86_64")]
         for kind in [Kind::Amx, Kind::Avx512Bf16, Kind::Avx512, Kind::Avx2] {
@@ -116,7 +119,7 @@ impl Kind {
         Kind::Portable
     }
 
-    /// The vector instructions it is made of.
+    /// The name of its vector instructions.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -131,7 +134,7 @@ impl Kind {
         }
     }
 
-    /// Words of `input` numbers.
+    /// Number of words for `input` numbers.
     pub fn words(self, input: usize) -> usize {
         let words = if self.pairs() { input.div_ceil(2) } else { input };
         words.next_multiple_of(self.step())

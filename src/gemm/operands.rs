@@ -1,28 +1,28 @@
-//! The operands of products: rows of activations, weights, and where the product goes.
+//! The operands of matrix products: rows of activations, weights, and destinations.
 
 use half::bf16;
 
 use crate::vocabulary::Order;
 
-/// Rows of activations: `rows` of them, or those that `chosen` names.
+/// The left operand: `rows` rows of activations, or the rows with the indices `indices`.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Lhs<'a> {
     pub values: &'a [f32],
-    /// Values from one row to the next.
+    /// Distance between rows in numbers.
     pub stride: usize,
     pub rows: usize,
     pub columns: usize,
-    pub chosen: Option<&'a [u32]>,
+    pub indices: Option<&'a [u32]>,
 }
 
-impl<'a> Rows<'a> {
-    /// All of a contiguous [rows, columns].
+impl<'a> Lhs<'a> {
+    /// All rows of a contiguous [rows, columns].
     pub fn all(values: &'a [f32], columns: usize) -> Self {
-        Self { values, stride: columns, rows: values.len() / columns.max(1), columns, chosen: None }
+        Self { values, stride: columns, rows: values.len() / columns.max(1), columns, indices: None }
     }
 
     pub(super) fn row(&self, i: usize) -> &'a [f32] {
-        let i = self.chosen.map_or(i, |chosen| chosen[i] as usize);
+        let i = self.indices.map_or(i, |indices| indices[i] as usize);
         &self.values[i * self.stride..][..self.columns]
     }
 }
@@ -41,9 +41,9 @@ pub trait Codes: Sync {
     fn decode(&self, row: usize, from: usize, to: &mut [f32]);
 }
 
-/// The other operand: [out, input] or [input, out], rows `stride` values apart.
+/// The right operand: a weight [out, input] or [input, out], with rows `stride` numbers apart.
 #[derive(Clone, Copy)]
-pub struct Weight<'a> {
+pub struct Rhs<'a> {
     pub values: Values<'a>,
     pub stride: usize,
     pub order: Order,
@@ -51,9 +51,9 @@ pub struct Weight<'a> {
     pub out: usize,
 }
 
-impl Weight<'_> {
-    /// Of a weight in codes, outputs `first..first + width` and words `from..from + depth` of `per_word` inputs each as numbers in
-    /// `room`: a weight of their own. None where it is numbers as it is.
+impl Rhs<'_> {
+    /// Decodes outputs `first..first + width` and words `from..from + depth` of `per_word` inputs
+    /// each into `room`, as a weight of its own. Returns `None` if the weight is not quantised.
     #[inline]
     pub(super) fn numbers<'n>(
         &self,
@@ -63,7 +63,7 @@ impl Weight<'_> {
         from: usize,
         depth: usize,
         room: &'n mut [f32],
-    ) -> Option<Weight<'n>> {
+    ) -> Option<Rhs<'n>> {
         let Values::Codes(codes) = self.values else { return None };
         let begin = per_word * from;
         let (out, input) = (width.min(self.out - first), (per_word * depth).min(self.input - begin));
@@ -71,26 +71,26 @@ impl Weight<'_> {
         for (n, row) in room.chunks_exact_mut(input).enumerate() {
             codes.decode(first + n, begin, row);
         }
-        Some(Weight { values: Values::F32(room), stride: input, order: Order::OutIn, input, out })
+        Some(Rhs { values: Values::F32(room), stride: input, order: Order::OutIn, input, out })
     }
 }
 
-/// Where a product goes: rows of `stride` values.
-pub struct Out<'a> {
+/// The destination of a product, with rows `stride` numbers apart.
+pub struct Dst<'a> {
     pub values: &'a mut [f32],
     pub stride: usize,
 }
 
-/// One of several products of the same rows: weight, bias [out] and where y goes.
-pub struct Factor<'a> {
-    pub w: Weight<'a>,
+/// One of several products with the same left operand: weight, bias [out] and destination.
+pub struct Gemm<'a> {
+    pub w: Rhs<'a>,
     pub bias: Option<&'a [f32]>,
-    pub y: Out<'a>,
+    pub y: Dst<'a>,
 }
 
-/// Panics unless the operands of a product fit each other: the tiles read and write through pointers, and tasks write side
-/// by side, so that nothing below looks at lengths again.
-pub(super) fn check(x: &Rows, w: &Weight, bias: Option<&[f32]>, y: &Out) {
+/// Panics unless the operands of a product fit each other. Micro-kernels access them by pointers
+/// and tasks write in parallel, without further checks of lengths.
+pub(super) fn check(x: &Lhs, w: &Rhs, bias: Option<&[f32]>, y: &Dst) {
     assert_eq!(x.columns, w.input, "inner dimensions of a product");
     let codes = matches!(w.values, Values::Codes(_));
     assert!(!codes || w.order == Order::OutIn, "codes that lie in rows of outputs");

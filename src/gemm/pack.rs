@@ -1,15 +1,17 @@
-//! Brings operands into the order in which tiles read them: rows of x side by side, and outputs of a weight side by side.
+//! Brings operands into the order in which tiles read them: rows of x side by side, and outputs of
+//! a weight side by side.
 //!
 //! A weight in bf16 is widened here, block by block, and nowhere else; bf16 to f32 is exact.
 
 use half::bf16;
 
 use super::blocking::DEPTH;
-use super::lanes::Lanes;
-use super::operands::{Rows, Values, Weight};
+use super::operands::{Lhs, Rhs, Values};
+use super::simd::Simd;
 use crate::vocabulary::Order;
 
-/// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide registers.
+/// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide
+/// registers.
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
@@ -24,12 +26,19 @@ fn pair(low: f32, high: f32) -> f32 {
     f32::from_bits(rounded(low) | rounded(high) << 16)
 }
 
-/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows past the end are zeros.
+/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows
+/// past the end are zeros.
 ///
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+pub(super) unsafe fn rows<L: Simd, const HEIGHT: usize>(
+    x: &Lhs,
+    first: usize,
+    from: usize,
+    depth: usize,
+    to: &mut [f32],
+) {
     let to = &mut to[..depth * HEIGHT];
     let zeros = [0f32; DEPTH];
     let mut pairs = [[0f32; DEPTH]; HEIGHT];
@@ -51,8 +60,9 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
         whole = depth / 8 * 8;
         for k in (0..whole).step_by(8) {
             for r in (0..HEIGHT).step_by(8) {
-                // SAFETY: whoever transposes has AVX2. Every source has `depth` words, of which `k + 8` are no more, and `to` has
-                // as many rows of `HEIGHT`, of which no more are written than there are.
+                // SAFETY: whoever transposes has AVX2. Every source has `depth` words, of which `k
+                // + 8` are no more, and `to` has as many rows of `HEIGHT`, of which no more are
+                // written than there are.
                 unsafe {
                     let mut eight = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in eight.iter_mut().enumerate() {
@@ -72,7 +82,8 @@ pub unsafe fn rows<L: Lanes, const HEIGHT: usize>(x: &Rows, first: usize, from: 
     }
 }
 
-/// Words of two neighbours each, rounded to bf16, half to even; an odd last one gets a zero beside it.
+/// Words of two neighbours each, rounded to bf16, half to even; an odd last one gets a zero beside
+/// it.
 #[inline(always)]
 fn pair_up(row: &[f32], words: &mut [f32]) {
     let whole = words.len().min(row.len() / 2);
@@ -92,7 +103,8 @@ fn pair_up(row: &[f32], words: &mut [f32]) {
 #[inline(always)]
 unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
     use std::arch::x86_64::*;
-    // SAFETY: the caller promises AVX2 and the room, of which no arm writes more than `lanes` words.
+    // SAFETY: the caller promises AVX2 and the room, of which no arm writes more than `lanes`
+    // words.
     unsafe {
         match lanes {
             8 => _mm256_storeu_ps(to, vector),
@@ -110,13 +122,13 @@ unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
     }
 }
 
-/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width]; outputs past the end are
-/// zeros.
+/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width];
+/// outputs past the end are zeros.
 ///
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-pub unsafe fn weight<L: Lanes>(w: &Weight, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
+pub(super) unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: usize, width: usize, to: &mut [f32]) {
     let to = &mut to[..depth * width];
     let columns = width.min(w.out - first);
     if columns < width {
@@ -286,9 +298,9 @@ impl Source for Rounded<'_> {
 /// # Safety
 /// `L` is available.
 #[inline(always)]
-unsafe fn out_in<L: Lanes, S: Source>(
+unsafe fn out_in<L: Simd, S: Source>(
     values: S,
-    w: &Weight,
+    w: &Rhs,
     first: usize,
     from: usize,
     depth: usize,
@@ -304,8 +316,9 @@ unsafe fn out_in<L: Lanes, S: Source>(
         let whole = depth / 8 * 8;
         while n + 8 <= columns {
             for k in (0..whole).step_by(8) {
-                // SAFETY: whoever transposes has AVX2. `to` has `depth` rows of `width` words; the eight that are written to row
-                // `k + i` begin at `n`, and `n + 8` are no more than `width`.
+                // SAFETY: whoever transposes has AVX2. `to` has `depth` rows of `width` words; the
+                // eight that are written to row `k + i` begin at `n`, and `n + 8` are no more than
+                // `width`.
                 unsafe {
                     let mut rows = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in rows.iter_mut().enumerate() {

@@ -1,30 +1,30 @@
-//! Scratch memory of products, kept from one to the next.
+//! Scratch memory of products, reused between them.
 
 use crate::memory;
 
-/// A cache line of words.
+/// A cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
-// SAFETY: it is an array of f32, of which zeros are values.
+// SAFETY: this is an array of f32, for which zeros are valid.
 unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: it is an array of f32 that fills its alignment: there is no padding, and any bits are a value.
+// SAFETY: this is an array of f32 without padding, for which every bit pattern is valid.
 unsafe impl bytemuck::Pod for Line {}
 
-/// Memory that a thread keeps for its next product, aligned to cache lines.
+/// Scratch memory of a thread, aligned to cache lines.
 #[derive(Default)]
 pub struct Scratch {
     lines: Vec<Line>,
 }
 
 impl Scratch {
-    /// Room for `words`, of any content.
+    /// Returns `words` uninitialised words.
     pub fn reserve(&mut self, words: usize) -> &mut [f32] {
         let lines = words.div_ceil(16);
         if self.lines.len() < lines {
-            // The old block first, so that both are never there at once.
+            // The old memory is freed first, so that both never exist at the same time.
             self.lines = Vec::new();
-            self.lines = memory::unset(lines);
+            self.lines = memory::uninit_vec(lines);
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..words]
     }

@@ -1,8 +1,8 @@
-//! A result that several tasks write at once, each to places of its own.
+//! An output that several tasks write in parallel, each at positions of its own.
 
 use std::marker::PhantomData;
 
-/// Numbers that are borrowed for all tasks together.
+/// Numbers that are mutably borrowed for all tasks together.
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {
     begin: *mut f32,
@@ -10,7 +10,8 @@ pub struct Shared<'a> {
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: to have it does nothing; whoever writes to a part promises that no other task is there.
+// SAFETY: the value alone gives no access. A task that uses a part promises that no other task
+// does.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Shared<'_> {}
@@ -24,16 +25,17 @@ impl<'a> Shared<'a> {
         self.begin
     }
 
-    /// `count` numbers from `first` on.
+    /// The `count` numbers from `first` on.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// If they exceed the borrowed numbers.
     ///
     /// # Safety
-    /// Nobody else uses them while they are borrowed here.
+    /// Nobody else accesses them while they are borrowed here.
     pub unsafe fn part(self, first: usize, count: usize) -> &'a mut [f32] {
         assert!(count <= self.count && first <= self.count - count, "a part of a shared result");
-        // SAFETY: the part lies within what is borrowed, and the caller promises that it is nobody else's.
+        // SAFETY: the part lies within the borrowed numbers, and the caller promises exclusive
+        // access.
         unsafe { std::slice::from_raw_parts_mut(self.begin.add(first), count) }
     }
 }

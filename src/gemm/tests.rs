@@ -1,4 +1,4 @@
-//! Products against plain sums in f64, for every kind of tile that this CPU has.
+//! Tests of products against sums in f64, for every kind of micro-kernel that this CPU can run.
 
 use half::bf16;
 use rand::{Rng, SeedableRng};
@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::vocabulary::Order;
 
-/// Sizes that end within a tile, a panel, a block of depth, and on an odd input.
+/// Sizes that end within a tile, a panel and a block of depth, and odd inputs.
 const SIZES: [(usize, usize, usize); 6] =
     [(1, 1, 1), (7, 33, 17), (13, 257, 40), (100, 515, 65), (3, 1024, 300), (70, 64, 7)];
 
@@ -25,26 +25,26 @@ impl Case {
         Self { x: random(rows * input), w, bias: random(out), sizes: (rows, input, out) }
     }
 
-    fn widened(&self) -> Vec<f32> {
+    fn weight_in_f32(&self) -> Vec<f32> {
         self.w.iter().map(|w| w.to_f32()).collect()
     }
 
-    /// `values` are the weight as stored, in either order.
+    /// `values` are the stored weight, in either order.
     fn product(&self, kind: Kind, values: Values, order: Order) -> Vec<f32> {
         let (rows, input, out) = self.sizes;
         let stride = if order == Order::OutIn { input } else { out };
         let mut y = vec![f32::NAN; rows * out];
-        let w = Weight { values, stride, order, input, out };
-        let factor = Factor { w, bias: Some(&self.bias), y: Out { values: &mut y, stride: out } };
-        multiply(kind, &Rows::all(&self.x, input), &mut [factor]);
+        let w = Rhs { values, stride, order, input, out };
+        let product = Gemm { w, bias: Some(&self.bias), y: Dst { values: &mut y, stride: out } };
+        gemm_all(kind, &Lhs::all(&self.x, input), &mut [product]);
         y
     }
 
-    /// Largest difference from sums in f64, of x as a kind sees it.
+    /// The largest difference from sums in f64, with x rounded as the kind rounds it.
     fn error(&self, kind: Kind, y: &[f32]) -> f64 {
         let (rows, input, out) = self.sizes;
         let seen = |x: f32| if kind.pairs() { bf16::from_f32(x).to_f32() } else { x } as f64;
-        let w = self.widened();
+        let w = self.weight_in_f32();
         let mut worst = 0f64;
         for (m, n) in (0..rows).flat_map(|m| (0..out).map(move |n| (m, n))) {
             let sum: f64 = (0..input).map(|k| seen(self.x[m * input + k]) * w[n * input + k] as f64).sum();
@@ -82,9 +82,9 @@ fn every_kind_of_tile_gives_the_sums() {
         let error = case.error(kind, &first);
         assert!(error < 2e-5, "{kind:?} {sizes:?}: {error:e}");
         assert_eq!(first, case.product(kind, Values::Bf16(&turned), Order::InOut), "{kind:?} {sizes:?}, [in, out]");
-        // What is rounded comes to the same bf16.
+        // Values that round to the same bf16.
         let nudge = if kind.pairs() { 1.0 + 2f32.powi(-12) } else { 1.0 };
-        let wide: Vec<f32> = case.widened().into_iter().map(|w| w * nudge).collect();
+        let wide: Vec<f32> = case.weight_in_f32().into_iter().map(|w| w * nudge).collect();
         let turned = transposed(&wide, input);
         assert_eq!(first, case.product(kind, Values::F32(&wide), Order::OutIn), "{kind:?} {sizes:?}, f32");
         assert_eq!(first, case.product(kind, Values::F32(&turned), Order::InOut), "{kind:?} {sizes:?}, f32 [in, out]");
@@ -107,15 +107,15 @@ fn rows_outputs_and_threads_may_be_divided_anyhow() {
                 "{threads} threads"
             );
         }
-        // Some rows, by themselves, on one thread, into a wider matrix.
-        let chosen = [3u32, 50, 99];
-        let x = Rows { values: &case.x, stride: input, rows: chosen.len(), columns: input, chosen: Some(&chosen) };
-        let w = Weight { values: Values::Bf16(&case.w), stride: input, order: Order::OutIn, input, out };
-        let mut y = vec![0f32; chosen.len() * (out + 5)];
-        multiply_here(kind, &x, &w, Out { values: &mut y, stride: out + 5 });
+        // Some of the rows, on one thread, into a wider matrix.
+        let indices = [3u32, 50, 99];
+        let x = Lhs { values: &case.x, stride: input, rows: indices.len(), columns: input, indices: Some(&indices) };
+        let w = Rhs { values: Values::Bf16(&case.w), stride: input, order: Order::OutIn, input, out };
+        let mut y = vec![0f32; indices.len() * (out + 5)];
+        gemm_on_this_thread(kind, &x, &w, Dst { values: &mut y, stride: out + 5 });
         let without_bias = Case { bias: vec![0.0; out], ..Case::new((rows, input, out)) };
         let all = without_bias.product(kind, Values::Bf16(&case.w), Order::OutIn);
-        for (y, row) in y.chunks(out + 5).zip(chosen) {
+        for (y, row) in y.chunks(out + 5).zip(indices) {
             assert_eq!(&y[..out], &all[row as usize * out..][..out], "{kind:?} row {row}");
         }
     }
@@ -133,11 +133,11 @@ fn wide_registers_agree_bit_for_bit() {
 #[test]
 fn operands_that_do_not_fit_are_refused_before_anything_is_written() {
     let case = Case::new((3, 8, 4));
-    let w = Weight { values: Values::Bf16(&case.w), stride: 8, order: Order::OutIn, input: 8, out: 4 };
-    let x = Rows::all(&case.x, 8);
+    let w = Rhs { values: Values::Bf16(&case.w), stride: 8, order: Order::OutIn, input: 8, out: 4 };
+    let x = Lhs::all(&case.x, 8);
     let refused = |bias: Option<&[f32]>, stride: usize, room: usize| {
         let mut y = vec![0.5; room];
-        let product = || multiply(Kind::best(false), &x, &mut [Factor { w, bias, y: Out { values: &mut y, stride } }]);
+        let product = || gemm_all(Kind::best(false), &x, &mut [Gemm { w, bias, y: Dst { values: &mut y, stride } }]);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).is_err();
         panicked && y.iter().all(|y| *y == 0.5)
     };

@@ -1,85 +1,87 @@
-//! Part of a product as tiles, and tiles made of vector registers.
+//! Chunks of a product as tiles, and the micro-kernel for vector registers.
 
 use std::marker::PhantomData;
 
 use super::blocking::{DEPTH, GROUP_ROWS};
-use super::lanes::Lanes;
-use super::operands::{Rows, Values, Weight};
+use super::operands::{Lhs, Rhs, Values};
 use super::pack;
 use super::scratch::Scratch;
+use super::simd::Simd;
 
-/// What a tile is made of: how its operands are packed, and its innermost loop.
-pub trait Tile {
-    /// Rows of x, and outputs.
+/// A micro-kernel: the packing of its operands, and its innermost loop.
+pub trait MicroKernel {
+    /// Rows of x in a tile, and outputs.
     const ROWS: usize;
     const COLUMNS: usize;
-    /// A word holds two bf16.
+    /// True if a word holds two bf16 numbers.
     const PAIRS: bool;
-    /// The words of the inner dimension are a multiple of this, the last of them zeros.
+    /// The inner dimension is padded with zeros to a multiple of this number of words.
     const STEP: usize = 1;
 
-    /// Whether this CPU has what the tile is made of.
+    /// True if this CPU can run it.
     fn available() -> bool;
-    /// Before the first tile of a chunk on a thread.
+    /// Called before the first tile of a chunk on a thread.
     ///
     /// # Safety
     /// `available` is true.
     #[inline(always)]
     unsafe fn begin() {}
-    /// After the last tile of a chunk on a thread.
+    /// Called after the last tile of a chunk on a thread.
     ///
     /// # Safety
-    /// `begin` came before it on this thread.
+    /// `begin` was called before on this thread.
     #[inline(always)]
     unsafe fn end() {}
-    /// Packs `ROWS` rows of x from row `first`, words `from..from + depth`, into `depth * ROWS` words.
+    /// Packs `ROWS` rows of x from row `first` on, words `from..from + depth`, into `depth * ROWS`
+    /// words.
     ///
     /// # Safety
     /// `available` is true.
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]);
-    /// Packs `COLUMNS` outputs of a weight from output `first`, words `from..from + depth`, into `depth * COLUMNS` words.
+    unsafe fn pack_rows(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]);
+    /// Packs `COLUMNS` outputs of a weight from output `first` on, words `from..from + depth`, into
+    /// `depth * COLUMNS` words.
     ///
     /// # Safety
     /// `available` is true.
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]);
-    /// Sums over `depth` words of packed rows and a packed panel.
+    unsafe fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]);
+    /// Computes sums over `depth` words of packed rows and a packed panel.
     ///
     /// # Safety
-    /// It is called between `begin` and `end`. `x` leads to what `pack_rows` wrote and `w` to what `pack_panel` wrote, both of
-    /// this depth, and `place` to room that nobody else uses.
-    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place);
+    /// It is called between `begin` and `end`. `pack_rows` wrote `x` and `pack_panel` wrote `w`,
+    /// both with this depth. Nobody else accesses the destination.
+    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, dst: TileDst);
 }
 
-/// Where the sums of a tile go: `rows` x `columns` values of y, rows `stride` apart.
-pub struct Place {
+/// The destination of a tile: `rows` x `columns` numbers of y, with rows `stride` apart.
+pub struct TileDst {
     pub y: *mut f32,
     pub stride: usize,
     pub rows: usize,
     pub columns: usize,
-    /// What they are added to; alone they begin y.
-    pub before: Before,
+    /// The values to which the sums are added.
+    pub accumulate: Accumulate,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Before {
+pub enum Accumulate {
     Nothing,
     /// One value per column.
     Bias(*const f32),
-    /// What y holds.
-    Sums,
+    /// The values of y.
+    Existing,
 }
 
 /// Part of a product: some tiles of packed rows times some outputs.
 pub struct Chunk<'a> {
     /// [blocks of DEPTH words][all_tiles][words of the block][rows of a tile]
     pub packed: *const f32,
-    /// Row of y that the first packed row belongs to, and packed rows.
+    /// Row of y for the first packed row, and number of packed rows.
     pub first: usize,
     pub rows: usize,
     pub all_tiles: usize,
     pub tiles: std::ops::Range<usize>,
     pub words: usize,
-    pub w: &'a Weight<'a>,
+    pub w: &'a Rhs<'a>,
     pub columns: std::ops::Range<usize>,
     pub bias: Option<&'a [f32]>,
 }
@@ -87,10 +89,10 @@ pub struct Chunk<'a> {
 /// Packs tiles of `x` for all blocks of depth; see `Kind::pack`.
 ///
 /// # Safety
-/// As for `Kind::pack`, where the CPU has what the tile is made of.
+/// As for `Kind::pack`, on a CPU that can run the micro-kernel.
 #[inline(always)]
-pub unsafe fn pack_tiles<T: Tile>(
-    x: &Rows,
+pub(super) unsafe fn pack_tiles<T: MicroKernel>(
+    x: &Lhs,
     first: usize,
     rows: usize,
     tiles: std::ops::Range<usize>,
@@ -101,7 +103,8 @@ pub unsafe fn pack_tiles<T: Tile>(
     for from in (0..words).step_by(DEPTH) {
         let depth = DEPTH.min(words - from);
         for tile in tiles.clone() {
-            // SAFETY: the caller promises room for all tiles, and that these are nobody else's; every tile has its own place.
+            // SAFETY: the caller promises space for all tiles and exclusive access to these. Tiles
+            // have distinct positions.
             unsafe {
                 let to = to.add(from * all_tiles * T::ROWS + tile * depth * T::ROWS);
                 let to = std::slice::from_raw_parts_mut(to, depth * T::ROWS);
@@ -115,15 +118,15 @@ impl Chunk<'_> {
     /// See `Kind::chunk`.
     ///
     /// # Safety
-    /// As for `Kind::chunk`, where the CPU has what the tile is made of.
+    /// As for `Kind::chunk`, on a CPU that can run the micro-kernel.
     #[inline(always)]
-    pub unsafe fn run<T: Tile>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
+    pub unsafe fn run<T: MicroKernel>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
         let panels = self.columns.len().div_ceil(T::COLUMNS);
-        // Numbers of one panel in codes, two per word at most.
+        // The numbers of one panel of codes, at most two per word.
         let decoded = if matches!(self.w.values, Values::Codes(_)) { 2 * T::COLUMNS * DEPTH } else { 0 };
         let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH + decoded);
         let (scratch, decoded) = scratch.split_at_mut(panels * T::COLUMNS * DEPTH);
-        // SAFETY: the caller promises that the CPU has what the tile is made of.
+        // SAFETY: the caller promises that this CPU can run the micro-kernel.
         unsafe { T::begin() };
         for from in (0..self.words).step_by(DEPTH) {
             let depth = DEPTH.min(self.words - from);
@@ -131,31 +134,32 @@ impl Chunk<'_> {
                 let first = self.columns.start + panel * T::COLUMNS;
                 let numbers = self.w.numbers(first, T::COLUMNS, if T::PAIRS { 2 } else { 1 }, from, depth, decoded);
                 let (w, first, from) = numbers.as_ref().map_or((self.w, first, from), |numbers| (numbers, 0, 0));
-                // SAFETY: the caller promises that the CPU has what the tile is made of.
+                // SAFETY: the caller promises that this CPU can run the micro-kernel.
                 unsafe { T::pack_panel(w, first, from, depth, to) };
             }
-            // SAFETY: the caller promises all tiles, of all blocks of depth.
+            // SAFETY: the caller promises all tiles, for all blocks of depth.
             let packed = unsafe { self.packed.add(from * self.all_tiles * T::ROWS) };
             for group in self.tiles.clone().step_by(GROUP_ROWS / T::ROWS) {
                 let group = group..(group + GROUP_ROWS / T::ROWS).min(self.tiles.end);
                 for panel in 0..panels {
                     let column = self.columns.start + panel * T::COLUMNS;
                     for tile in group.clone() {
-                        let before = match self.bias {
-                            _ if from > 0 => Before::Sums,
-                            Some(bias) => Before::Bias(bias[column..].as_ptr()),
-                            None => Before::Nothing,
+                        let accumulate = match self.bias {
+                            _ if from > 0 => Accumulate::Existing,
+                            Some(bias) => Accumulate::Bias(bias[column..].as_ptr()),
+                            None => Accumulate::Nothing,
                         };
-                        let place = Place {
+                        let dst = TileDst {
                             y: y.wrapping_add((self.first + tile * T::ROWS) * stride + column),
                             stride,
                             rows: T::ROWS.min(self.rows - tile * T::ROWS),
                             columns: T::COLUMNS.min(self.columns.end - column),
-                            before,
+                            accumulate,
                         };
                         let w = scratch[panel * T::COLUMNS * depth..].as_ptr();
-                        // SAFETY: `pack` wrote the tile and `pack_panel` the panel; the caller promises the room in `y`.
-                        unsafe { T::compute(depth, packed.add(tile * depth * T::ROWS), w, place) };
+                        // SAFETY: `pack` wrote the tile and `pack_panel` the panel, and the caller
+                        // promises the space in `y`.
+                        unsafe { T::compute(depth, packed.add(tile * depth * T::ROWS), w, dst) };
                     }
                 }
             }
@@ -169,9 +173,9 @@ impl Chunk<'_> {
 const COLUMNS: usize = 2;
 
 /// A tile of `ROWS` rows of two vector registers.
-pub struct Registers<L, const ROWS: usize>(PhantomData<L>);
+pub(super) struct SimdKernel<L, const ROWS: usize>(PhantomData<L>);
 
-impl<L: Lanes, const ROWS: usize> Tile for Registers<L, ROWS> {
+impl<L: Simd, const ROWS: usize> MicroKernel for SimdKernel<L, ROWS> {
     const ROWS: usize = ROWS;
     const COLUMNS: usize = COLUMNS * L::WIDTH;
     const PAIRS: bool = L::PAIRS;
@@ -180,49 +184,50 @@ impl<L: Lanes, const ROWS: usize> Tile for Registers<L, ROWS> {
         L::available()
     }
     #[inline(always)]
-    unsafe fn pack_rows(x: &Rows, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+    unsafe fn pack_rows(x: &Lhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
         // SAFETY: the caller promises that `L` is available.
         unsafe { pack::rows::<L, ROWS>(x, first, from, depth, to) }
     }
     #[inline(always)]
-    unsafe fn pack_panel(w: &Weight, first: usize, from: usize, depth: usize, to: &mut [f32]) {
+    unsafe fn pack_panel(w: &Rhs, first: usize, from: usize, depth: usize, to: &mut [f32]) {
         // SAFETY: the caller promises that `L` is available.
         unsafe { pack::weight::<L>(w, first, from, depth, COLUMNS * L::WIDTH, to) }
     }
     #[inline(always)]
-    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, place: Place) {
+    unsafe fn compute(depth: usize, x: *const f32, w: *const f32, dst: TileDst) {
         for r in 0..ROWS {
-            L::prefetch(place.y.wrapping_add(r * place.stride));
+            L::prefetch(dst.y.wrapping_add(r * dst.stride));
         }
-        // SAFETY: the caller promises that `L` is available, the packed operands, and the room in `place`.
-        unsafe { store::<L, ROWS>(sums::<L, ROWS>(depth, x, w), &place) }
+        // SAFETY: the caller promises that `L` is available, the packed operands, and the
+        // destination.
+        unsafe { store::<L, ROWS>(sums::<L, ROWS>(depth, x, w), &dst) }
     }
 }
 
-/// Adds the sums of a tile to what was before.
+/// Adds the sums of a tile to the destination.
 ///
 /// # Safety
-/// `L` is available, and `place` leads to room for its rows and columns, and to as many values of a bias.
+/// `L` is available, and `dst` points to its rows and columns, and to a bias for each column.
 #[inline(always)]
-unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS], place: &Place) {
+unsafe fn store<L: Simd, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS], dst: &TileDst) {
     let width = COLUMNS * L::WIDTH;
-    // A constant number of turns, so that the sums stay in registers.
+    // The constant number of iterations keeps the sums in registers.
     for (r, sums) in sums.iter().enumerate() {
-        if r >= place.rows {
+        if r >= dst.rows {
             break;
         }
-        // SAFETY: row `r` is one of the place's, and within it only its columns are read and written to.
+        // SAFETY: row `r` is within the destination, and only its columns are accessed.
         unsafe {
-            let to = place.y.add(r * place.stride);
-            let before = match place.before {
-                Before::Nothing => None,
-                Before::Bias(bias) => Some(bias),
-                Before::Sums => Some(to.cast_const()),
+            let to = dst.y.add(r * dst.stride);
+            let accumulate = match dst.accumulate {
+                Accumulate::Nothing => None,
+                Accumulate::Bias(bias) => Some(bias),
+                Accumulate::Existing => Some(to.cast_const()),
             };
-            if place.columns == width {
+            if dst.columns == width {
                 for (i, sum) in sums.iter().enumerate() {
-                    let sum = match before {
-                        Some(before) => L::add(L::load(before.add(i * L::WIDTH)), *sum),
+                    let sum = match accumulate {
+                        Some(accumulate) => L::add(L::load(accumulate.add(i * L::WIDTH)), *sum),
                         None => *sum,
                     };
                     L::store(to.add(i * L::WIDTH), sum);
@@ -232,8 +237,8 @@ unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS],
                 for (i, sum) in sums.iter().enumerate() {
                     L::store(whole.as_mut_ptr().add(i * L::WIDTH), *sum);
                 }
-                for (c, sum) in whole.iter().enumerate().take(place.columns) {
-                    *to.add(c) = before.map_or(*sum, |before| *before.add(c) + sum);
+                for (c, sum) in whole.iter().enumerate().take(dst.columns) {
+                    *to.add(c) = accumulate.map_or(*sum, |accumulate| *accumulate.add(c) + sum);
                 }
             }
         }
@@ -242,18 +247,15 @@ unsafe fn store<L: Lanes, const ROWS: usize>(sums: [[L::Vector; COLUMNS]; ROWS],
 
 /// Sums over `depth` words of packed rows and a packed panel.
 ///
-/// Its loops count by hand: a build that is hardly optimised inlines no iterators, keeps the sums in memory instead of registers, and
-/// takes 25 times as long.
+/// The loops use counters: a build with little optimisation does not inline iterators, keeps the
+/// sums in memory, and takes 25 times as long.
 ///
 /// # Safety
-/// `L` is available, `x` leads to `depth * ROWS` words and `w` to `depth` times two registers of them.
+/// `L` is available, `x` points to `depth * ROWS` words and `w` to `depth` times two registers of
+/// words.
 #[inline(always)]
-unsafe fn sums<L: Lanes, const ROWS: usize>(
-    depth: usize,
-    x: *const f32,
-    w: *const f32,
-) -> [[L::Vector; COLUMNS]; ROWS] {
-    // SAFETY: the caller promises the words, none of which is read past its end.
+unsafe fn sums<L: Simd, const ROWS: usize>(depth: usize, x: *const f32, w: *const f32) -> [[L::Vector; COLUMNS]; ROWS] {
+    // SAFETY: the caller promises the words, and the loops read no others.
     unsafe {
         let mut sums = [[L::zero(); COLUMNS]; ROWS];
         let mut k = 0;

@@ -1,8 +1,10 @@
-//! What has been asked of providers, on disk before it is asked: every machine that may cost money is written down here first.
+//! The ledger of machines that may cost money. A machine is recorded on disk before its provider is
+//! asked for it.
 //!
-//! A row is opened with the machine's unique name, before the provider hears of it, and closed when the provider's own
-//! listing shows no such machine any more. Several processes share the file.
+//! A row is opened with the machine's unique name before the request, and closed when the
+//! provider's own listing no longer contains the machine. Several processes share the file.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,17 +19,17 @@ use crate::error::{Error, Kind, Result};
 /// How long one process waits for another's write.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How far the life of a machine has come.
+/// The stage of a machine's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// About to be created; whether it was is known only by looking for its name.
+    /// About to be created. Only a search for its name shows whether it was.
     Intended,
     Created,
     Ready,
-    /// Its end has been asked for and is not confirmed.
+    /// Its termination was requested and is not confirmed.
     Ending,
-    /// The provider's listing shows it no more.
+    /// The provider's listing no longer contains it.
     Closed,
 }
 
@@ -45,29 +47,30 @@ impl Stage {
     }
 }
 
-/// One machine that was ever wanted.
+/// A machine that was ever requested.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {
-    /// Unique, given by us.
+    /// Unique, chosen by us.
     pub name: String,
-    /// The run that wanted it.
+    /// The run that requested it.
     pub run: String,
-    /// What it works on: a run that takes up the same task again takes the machine over.
+    /// Its task: a later run of the same task takes the machine over.
     pub task: Option<String>,
     pub provider: String,
-    /// The provider's id, once it has told one.
+    /// The provider's id, once it is known.
     pub id: Option<String>,
     pub gpu: String,
     /// USD per hour.
     pub price: f64,
     pub stage: Stage,
-    /// Seconds since 1970, when it was asked for.
+    /// Time of the request, in seconds since 1970.
     pub since: f64,
-    /// When it ended; of a machine that the user has, while its worker is at work, when that ends itself at the latest.
+    /// Time of its end. For a user's own machine with a running worker, the latest end of the
+    /// worker.
     pub until: Option<f64>,
-    /// USD in all, once it is closed.
+    /// Total cost in USD, once it is closed.
     pub cost: Option<f64>,
-    /// Outlives its run on purpose.
+    /// True if it outlives its run on purpose.
     pub keep_running: bool,
     pub key_file: Option<PathBuf>,
     pub ssh: Option<SshAddress>,
@@ -77,24 +80,24 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// USD until now, or in all.
+    /// Cost in USD until now, or in total.
     pub fn cost_so_far(&self) -> f64 {
         let hours = (self.until.unwrap_or_else(now) - self.since).max(0.0) / 3600.0;
         self.cost.unwrap_or(if self.id.is_some() { hours * self.price } else { 0.0 })
     }
 
-    /// Whether it is a machine that the user has: its row is that of a worker there.
+    /// True for a user's own machine, where the row is that of a worker.
     pub fn is_own(&self) -> bool {
         own::is_own(&self.provider)
     }
 
-    /// What its provider knows it by, once there is something to know.
+    /// Its id or name at the provider, once it is known.
     pub fn known_as(&self) -> Option<&str> {
         if self.is_own() { Some(&self.name) } else { self.id.as_deref() }
     }
 }
 
-/// For whom and for what a machine is wanted.
+/// The run and the task of a machine.
 #[derive(Clone, Debug)]
 pub struct Purpose {
     pub run: String,
@@ -105,6 +108,8 @@ pub struct Purpose {
 
 pub struct Ledger {
     path: PathBuf,
+    /// Somebody only looks, and the file was not there.
+    is_missing: bool,
 }
 
 /// Seconds since 1970.
@@ -113,17 +118,19 @@ pub fn now() -> f64 {
 }
 
 impl Ledger {
-    /// Opens the file, which is made if it is not there.
+    /// Opens the file, which is created if it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("creating {}", folder.display()), &e))?;
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Error::io(format!("creating {}", folder.display()), &e).hint("is the folder above it writable?")
+            })?;
         }
-        // The database would be made, and read, wherever a link leads.
+        // SQLite would follow a link.
         if path.is_symlink() {
             let message = format!("the ledger {} is a link, to a file that may be anybody's", path.display());
             return Err(Error::bad_argument(message).hint("move the file here in the place of the link"));
         }
-        let ledger = Self { path: path.to_path_buf() };
+        let ledger = Self { path: path.to_path_buf(), is_missing: false };
         ledger.with(|db| {
             db.execute_batch(
                 "CREATE TABLE IF NOT EXISTS machines (
@@ -137,14 +144,28 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Opens the file for reading. A missing file is not created, and has no machines.
+    pub fn look(path: &Path) -> Result<Self> {
+        match path.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self { path: path.to_path_buf(), is_missing: true }),
+            _ => Self::open(path),
+        }
+    }
+
+    /// Whether there is no row to be read.
+    fn is_empty(&self) -> bool {
+        self.is_missing && !self.path.exists()
+    }
+
     /// A connection per use: threads and processes need not know of each other.
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let run = || {
             let db = Connection::open(&self.path)?;
             db.busy_timeout(PATIENCE)?;
-            // The other modes need memory that all who use the file share; computers do not. One that is in use stays as it is.
+            // The other modes need shared memory, which different computers do not have. A database
+            // in use stays as it is.
             let _ = db.pragma_update(None, "journal_mode", "DELETE");
-            // A row that says "asked for" must survive a power cut.
+            // A row for a requested machine must survive a power failure.
             db.pragma_update(None, "synchronous", "FULL")?;
             work(&db)
         };
@@ -193,8 +214,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Opens a row for a worker on a machine that the user has, `provider`, which people call `id`, before it is started. The
-    /// worker of a task has the same name each time: its row is the latest one's.
+    /// Opens a row for a worker on the user's own machine `provider`, called `id`, before it is
+    /// started. The worker of a task has the same name each time, and its row is the latest one's.
     pub fn lent(&self, name: &str, provider: &str, id: &str, purpose: &Purpose, until: f64) -> Result<()> {
         let owner = Owner::this_process();
         let owner = owner.text();
@@ -206,7 +227,7 @@ impl Ledger {
         self.with(|db| db.execute(sql, values)).map(|_| ())
     }
 
-    /// Machines that are ready for `task` and whose process is known to be no more.
+    /// Machines that are ready for `task` and whose process has certainly ended.
     pub fn left_over(&self, provider: &str, task: &str) -> Result<Vec<Entry>> {
         let mut entries = self.open_entries()?;
         entries.retain(|entry| entry.provider == provider && entry.task.as_deref() == Some(task));
@@ -214,7 +235,7 @@ impl Ledger {
         Ok(entries)
     }
 
-    /// This process takes care of a machine from now on; false when another one was quicker.
+    /// Makes this process the owner of a machine. False if another process was quicker.
     pub fn take_over(&self, entry: &Entry, run: &str) -> Result<bool> {
         let this = Owner::this_process();
         let (owner, before) = (this.text(), entry.owner.text());
@@ -241,12 +262,12 @@ impl Ledger {
         self.change(name, "stage = 'ending'", &[])
     }
 
-    /// It outlives its run from now on.
+    /// Lets the machine outlive its run.
     pub fn keep(&self, name: &str) -> Result<()> {
         self.change(name, "keep_running = 1", &[])
     }
 
-    /// The listing has shown that it is gone.
+    /// Closes the row, because the listing no longer contains the machine.
     pub fn closed(&self, name: &str) -> Result<()> {
         let Some(entry) = self.find(name)? else { return Ok(()) };
         let closed = Entry { until: Some(entry.until.map_or_else(now, |until| until.min(now()))), ..entry };
@@ -254,6 +275,9 @@ impl Ledger {
     }
 
     pub fn find(&self, name_or_id: &str) -> Result<Option<Entry>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
         self.with(|db| {
             let sql = "SELECT * FROM machines WHERE name = ?1 OR id = ?1
                 ORDER BY name <> ?1, stage = 'closed', since DESC";
@@ -261,11 +285,11 @@ impl Ledger {
         })
     }
 
-    /// The machine that people call so: by its name, or by its id where no other that is open has the same. A machine that the
-    /// user has has one id, and as many rows as workers.
+    /// The machine with this name, or with this id if no other open one has it. A user's own
+    /// machine has one id, and a row per worker.
     ///
     /// # Errors
-    /// `bad_argument` where several are meant; the hint names them.
+    /// `bad_argument` if several match. The hint lists them.
     pub fn called(&self, name_or_id: &str) -> Result<Option<Entry>> {
         let found = self.find(name_or_id)?;
         let same = |entry: &Entry| entry.id.as_deref() == Some(name_or_id);
@@ -281,7 +305,7 @@ impl Ledger {
             .hint(format!("name one of them: {}", names.join(", "))))
     }
 
-    /// All that are not closed, oldest first.
+    /// All open rows, oldest first.
     pub fn open_entries(&self) -> Result<Vec<Entry>> {
         self.select("WHERE stage <> 'closed' ORDER BY since")
     }
@@ -290,7 +314,7 @@ impl Ledger {
         self.select("ORDER BY since")
     }
 
-    /// What the machines of a run have cost, USD.
+    /// Total cost of a run's machines in USD.
     pub fn cost_of_run(&self, run: &str) -> Result<f64> {
         Ok(self
             .all()?
@@ -301,6 +325,9 @@ impl Ledger {
     }
 
     fn select(&self, which: &str) -> Result<Vec<Entry>> {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
         self.with(|db| {
             let mut statement = db.prepare(&format!("SELECT * FROM machines {which}"))?;
             statement.query_map([], entry)?.collect()
@@ -319,7 +346,7 @@ fn entry(row: &Row) -> rusqlite::Result<Entry> {
         id: row.get("id")?,
         gpu: row.get("gpu")?,
         price: row.get("price")?,
-        // What an unknown stage means is open: it is looked after.
+        // A row with an unknown stage counts as open, so that it is looked after.
         stage: Stage::ALL.into_iter().find(|known| known.name() == stage).unwrap_or(Stage::Ending),
         since: row.get("since")?,
         until: row.get("until")?,
@@ -363,7 +390,7 @@ mod tests {
         ledger.created("outlier-a-1", "pod1", 7.2).unwrap();
         let ssh = SshAddress { user: "root".to_string(), host: "h".to_string(), port: 7 };
         ledger.ready("outlier-a-1", Some(&ssh), &["SHA256:x".to_string()]).unwrap();
-        // As another process sees it.
+        // As another process reads it.
         let entry = Ledger::open(&path).unwrap().find("pod1").unwrap().unwrap();
         assert_eq!((entry.stage, entry.price, entry.ssh), (Stage::Ready, 7.2, Some(ssh)));
         assert_eq!(entry.fingerprints, ["SHA256:x"]);
@@ -406,7 +433,7 @@ mod tests {
         lent("outlier-a-3");
         assert!(called("box").unwrap_err().hint.unwrap().contains("outlier-a-2, outlier-a-3"));
         assert_eq!(called("none").unwrap(), None);
-        // The worker of a task comes again under its name.
+        // The worker of a task has the same name again.
         lent("outlier-a-1");
         let again = ledger.find("outlier-a-1").unwrap().unwrap();
         assert!(again.stage == Stage::Created && again.cost.is_none() && again.until > Some(now()));

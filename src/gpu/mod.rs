@@ -1,4 +1,5 @@
-//! Machines with a GPU, rented or lent: who offers them, how one is created, found again and given back.
+//! Machines with a GPU, rented or the user's own: the providers, and the creation, recovery and
+//! termination of machines.
 
 pub mod ledger;
 pub mod own;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Names of the providers that there may be machines of: those everybody has, and those that open rows name.
+/// Names of the possible providers: those that everybody has, and those in open rows.
 pub fn names(open: &[ledger::Entry]) -> Vec<String> {
     let mut names = vec!["runpod".to_string(), "slurm".to_string()];
     names.extend(open.iter().map(|entry| entry.provider.clone()));
@@ -26,13 +27,13 @@ pub fn names(open: &[ledger::Entry]) -> Vec<String> {
     names
 }
 
-/// Whether this user may have machines of this provider: with a key of RunPod, and of a cluster when the project has had some. A
-/// program `squeue` alone makes no cluster.
+/// True if this user may have machines of this provider: with a key for RunPod, and for a cluster
+/// if the project has used one. The existence of `squeue` alone is not enough.
 pub fn has_account(name: &str, known: &[ledger::Entry]) -> bool {
     known.iter().any(|entry| entry.provider == name) || (name == "runpod" && runpod::has_key())
 }
 
-/// The provider of this name: one that machines are rented from, or a machine that the user has.
+/// The provider of this name: one that rents machines, or the user's own machine.
 pub fn provider(name: &str) -> Result<Arc<dyn Provider>> {
     match name {
         "runpod" => Ok(Arc::new(runpod::RunPod::new()?)),

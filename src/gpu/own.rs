@@ -1,5 +1,5 @@
-//! Machines that the user has, over SSH: nothing is rented and nothing charged. What begins and ends there is a worker, in a
-//! folder of its own name below `~/.outlier/w`, and that is what the ledger has a row of.
+//! The user's own machines, over SSH: nothing is rented or charged. A worker is started and ended
+//! there, in a folder of its own in `~/.outlier/w`, and the ledger has a row for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use super::way;
 use crate::error::{Error, Result};
 use crate::remote::{self, HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
 
-/// Of the names of such providers in the ledger.
+/// The kind in the names of such providers in the ledger.
 const KIND: &str = "ssh";
-/// What is this computer, without an SSH server in between.
+/// The name of this computer, which is used without an SSH server.
 const HERE: &str = "localhost";
-/// A machine that does not answer for so long is not there.
+/// A machine that does not answer within this time is not available.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints the names of workers that are at work: the process that its folder names runs, and is one of that folder.
+/// Prints the names of running workers: the process in the folder runs, and belongs to the folder.
 const AT_WORK: &str = r#"at_work() {
     pid=$(cat "$1/pid" 2>/dev/null)
     case "$pid" in ''|*[!0-9]*) return 1;; esac
@@ -30,24 +30,25 @@ const AT_WORK: &str = r#"at_work() {
 cd "$HOME/.outlier/w" 2>/dev/null || exit 0
 "#;
 
-/// Whether a provider of this name, as it stands in the ledger, is a machine that the user has.
+/// True if a provider of this name is a user's own machine.
 pub fn is_own(provider: &str) -> bool {
     provider.starts_with("ssh:")
 }
 
-/// What the machine is called in the ledger: how one gets in, and the host key that it has proved to have, `fingerprint`.
+/// The machine's name in the ledger: its address and login, and the verified host key
+/// `fingerprint`.
 ///
 /// # Errors
-/// An address that is none.
+/// An invalid address.
 pub fn name_of(target: &SshTarget, fingerprint: Option<String>) -> Result<String> {
     way::name_of(KIND, &SshTarget { fingerprint, known_hosts: None, ..target.clone() })
 }
 
-/// The way into the machine of this name; None where that is this computer. It is trusted by the host key that it had when its
-/// user vouched for it.
+/// The login of the machine of this name; None for this computer. It is trusted by the host key
+/// that the user accepted then.
 ///
 /// # Errors
-/// A name that `name_of` has not made; a way that `~/.ssh/config` does not lead to.
+/// A name that `name_of` has not made, and the errors of `~/.ssh/config`.
 pub fn login(name: &str) -> Result<Option<Login>> {
     let target = way::target(name.strip_prefix("ssh:").unwrap_or(name))?;
     if target.host == HERE {
@@ -66,10 +67,10 @@ pub struct Own {
 }
 
 impl Own {
-    /// The machine of this name, as `name_of` makes it. It is not asked for anything yet.
+    /// The machine of this name, as `name_of` makes it. It is not contacted yet.
     ///
     /// # Errors
-    /// Those of `login`.
+    /// As `login`.
     pub fn new(name: &str) -> Result<Self> {
         let machine: Arc<dyn Machine> = match login(name)? {
             None => Arc::new(HereGrouped),
@@ -88,14 +89,14 @@ fn not_rented() -> Error {
         .hint("provision_gpu(#{ provider: \"ssh\", host: \"user@machine\" }) works on it")
 }
 
-/// Workers are known by their names: several may be at work on one machine.
+/// Workers are identified by name, because several may run on one machine.
 impl Provider for Own {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn patience(&self) -> Patience {
-        // A worker that is told to stop has ended within this time.
+        // A worker ends within this time after it was told to.
         Patience { poll: Duration::from_millis(500), end: Duration::from_secs(60), ..Patience::default() }
     }
 
@@ -143,7 +144,7 @@ impl Provider for Own {
         Ok(self.machine.clone())
     }
 
-    /// It stays: it is its user's.
+    /// The machine stays, because it belongs to the user.
     fn give_back_command(&self, _: &str) -> Option<String> {
         None
     }

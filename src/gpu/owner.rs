@@ -1,22 +1,25 @@
-//! Which process looks after a machine, told so that a later one can see whether it still runs.
+//! Identifies the process that owns a machine, so that a later process can check whether it still
+//! runs.
 //!
-//! Computers and containers may share a ledger. A process of another one cannot be seen from here: it counts as alive.
+//! Computers and containers may share a ledger. A process on another one cannot be seen from here,
+//! and counts as alive.
 
 use crate::remote::{Identity, identity};
 
-/// A process, where it runs, and when it started, since ids come round again.
+/// A process, its computer, and its start time, because ids are reused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// As it stands in the ledger: id, start, and the four words of the identity; `-` for what the system does not tell.
+    /// Its form in the ledger: id, start, and the four words of the identity, with `-` for unknown
+    /// ones.
     text: String,
 }
 
-/// What can be told of a process from here.
+/// The state of a process, as far as it can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     Runs,
     Dead,
-    /// It belongs to another computer or container, or it is not told to which.
+    /// It is on another computer or container, or its computer is unknown.
     Foreign,
 }
 
@@ -40,7 +43,7 @@ impl Owner {
         Self { text: text.to_string() }
     }
 
-    /// Its process id, when it started, and where.
+    /// Its process id, start time and computer.
     fn parts(&self) -> Option<(u32, &str, Identity)> {
         let words: Vec<&str> = self.text.split(' ').collect();
         let &[pid, start, host, machine, boot, namespace] = words.as_slice() else { return None };
@@ -78,16 +81,17 @@ impl Owner {
 }
 
 fn exists(pid: u32) -> bool {
-    // SAFETY: signal 0 only asks whether the process exists.
+    // SAFETY: signal 0 only checks whether the process exists.
     let answer = unsafe { libc::kill(pid as libc::pid_t, 0) };
-    // One that may not be asked exists.
+    // A process without permission for signals exists.
     answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Clock ticks from the start of the system to that of the process; None where the system does not tell.
+/// Clock ticks from the start of the system to the start of the process; None if unknown.
 fn started(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in brackets, which may hold anything; the start is the 22nd.
+    // The second field is the name in brackets, which may contain anything. The start is the 22nd
+    // field.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19).map(str::to_string)
 }

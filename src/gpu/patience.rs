@@ -1,27 +1,27 @@
-//! How long the wait for a provider of machines may take.
+//! Time limits of waits for a provider of machines.
 
 use std::time::Duration;
 
-/// How long is waited for what.
+/// Time limits and intervals.
 #[derive(Clone, Debug)]
 pub struct Patience {
     pub poll: Duration,
-    /// From creation until the provider says that it runs.
+    /// From creation until the provider reports that the machine runs.
     pub start: Duration,
     /// From then until it can be reached.
     pub reach: Duration,
-    /// A machine whose creation was left open appears in the listing within this time, or never.
+    /// A machine whose creation is uncertain appears in the listing within this time, or never.
     pub appear: Duration,
     /// A terminated machine leaves the listing within this time.
     pub end: Duration,
-    /// So many machines of one kind are tried when they do not come up.
+    /// Number of machines of one kind that are tried if they do not start.
     pub hosts: usize,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        // What others wait for RunPod: secure machines take 1 to 4 minutes, large images longer; 5 s between questions
-        // stays far below the limit on requests.
+        // Typical limits for RunPod: secure machines take 1 to 4 minutes, large images longer. A
+        // query every 5 s is far below the rate limit.
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         Self {
             poll: Duration::from_secs(5),
@@ -35,7 +35,8 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// `OUTLIER_POLL_SECONDS` sets the pace, for services that are quicker; deadlines follow it.
+    /// `OUTLIER_POLL_SECONDS` sets the polling interval for faster services, and scales the time
+    /// limits.
     pub fn from_environment() -> Self {
         let default = Self::default();
         let Some(poll) = std::env::var("OUTLIER_POLL_SECONDS")
@@ -48,7 +49,7 @@ impl Patience {
         let scaled = |time: Duration| time.mul_f64(pace);
         Self {
             poll: scaled(default.poll),
-            // What does not depend on the service's pace keeps a floor.
+            // Limits that do not depend on the service's speed have a minimum.
             start: scaled(default.start).max(Duration::from_secs(5)),
             reach: scaled(default.reach).max(Duration::from_secs(30)),
             appear: scaled(default.appear),

@@ -1,4 +1,4 @@
-//! The interface of those who lend machines: what can be asked of them, and what they say.
+//! The interface of providers of machines: requests and answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use super::patience::Patience;
 use crate::error::Result;
 use crate::remote::{Login, Machine, Ssh};
 
-/// What all our machines are called.
+/// The prefix of our machines' names.
 pub const PREFIX: &str = "outlier-";
 
-/// What a script asks for.
+/// The requirements of a script.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Want {
-    /// Names or parts of names, such as "A100" or "NVIDIA L40S"; any GPU when empty. Tried in this order.
+    /// Names or parts of names, such as "A100" or "NVIDIA L40S"; any GPU if empty. Tried in this
+    /// order.
     pub gpus: Vec<String>,
     pub gpu_count: usize,
     /// GB per GPU.
@@ -27,11 +28,11 @@ pub struct Want {
     pub cloud: Option<String>,
     /// USD per hour for all GPUs together.
     pub max_price: Option<f64>,
-    /// USD that this machine may cost in all.
+    /// The most that this machine may cost in total, in USD.
     pub max_cost: Option<f64>,
-    /// The machine ends itself after so many hours.
+    /// The machine ends itself after this many hours.
     pub max_hours: f64,
-    /// How long the work is thought to take.
+    /// The expected duration of the work in hours.
     pub expected_hours: Option<f64>,
     pub disk_gb: u64,
     pub image: Option<String>,
@@ -44,17 +45,17 @@ pub struct Want {
     pub memory_gb: Option<u64>,
 }
 
-/// One way to get what is wanted.
+/// An offer that meets the requirements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     pub provider: String,
-    /// The provider's own id of the GPU type.
+    /// The provider's id of the GPU type.
     pub gpu: String,
     pub gpu_count: usize,
     /// GB per GPU.
     pub vram_gb: f64,
     pub cloud: String,
-    /// USD per hour for all GPUs together; 0 where nothing is charged.
+    /// USD per hour for all GPUs together; 0 if nothing is charged.
     pub price: f64,
     /// "high", "medium", "low" or "".
     pub stock: String,
@@ -63,15 +64,15 @@ pub struct Offer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Created, not reachable yet.
+    /// Created, and not reachable yet.
     Starting,
     Running,
-    /// Still there and still charged for its disk, but not running.
+    /// Not running, but it exists and its disk is charged.
     Stopped,
     Failed,
 }
 
-/// Where sshd of a machine listens.
+/// The address of a machine's sshd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshAddress {
     pub user: String,
@@ -83,70 +84,77 @@ pub struct SshAddress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     pub id: String,
-    /// The unique name that it was created with.
+    /// Its unique name, given at creation.
     pub name: String,
     pub state: State,
     pub gpu: String,
-    /// USD per hour now.
+    /// Current price in USD per hour.
     pub price: f64,
     pub ssh: Option<SshAddress>,
-    /// RFC 3339, as the provider tells it.
+    /// RFC 3339, from the provider.
     pub created: String,
-    /// Why it has not started, or not stayed; empty where the provider does not tell.
+    /// The reason why it has not started, or has stopped; empty if unknown.
     pub why: String,
 }
 
-/// A service that lends machines. Every call is one exchange with it; waiting and retrying is done by the caller.
+/// A service that provides machines. Every method is one exchange with it. The caller waits and
+/// retries.
 pub trait Provider: Send + Sync {
     fn name(&self) -> &str;
 
-    /// How long it takes there for things to happen.
+    /// The service's time limits.
     fn patience(&self) -> Patience {
         Patience::from_environment()
     }
 
-    /// What could be had now, best first.
+    /// Currently available offers, best first.
     fn offers(&self, want: &Want) -> Result<Vec<Offer>>;
 
-    /// Asks for a machine and returns at once. An error of kind `Timeout`, `Lost` or `Service` leaves open whether there
-    /// is one now: look for its name before anything else.
+    /// Requests a machine and returns at once. After an error of kind `Timeout`, `Lost` or
+    /// `Service` the machine may exist: its name must be searched before anything else.
     fn create(&self, name: &str, offer: &Offer, want: &Want, public_key: &str) -> Result<Description>;
 
-    /// None when there is no such machine (any more).
+    /// Returns None if the machine does not exist (any more).
     fn describe(&self, id: &str) -> Result<Option<Description>>;
 
-    /// All machines of the account, other people's work included: names tell which are ours.
+    /// All machines of the account, including those of other work. Names distinguish them.
     fn list(&self) -> Result<Vec<Description>>;
 
-    /// Asks for its end; a machine that is gone already is no error.
+    /// Requests the termination of a machine. A missing machine is not an error.
     fn terminate(&self, id: &str) -> Result<()>;
 
-    /// What the machine has written so far, for people.
+    /// The machine's output so far, for people.
     fn logs(&self, id: &str) -> Result<String>;
 
-    /// The way to a machine that runs; None while there is none yet. `key` is the private key of `public_key`.
+    /// The connection to a running machine; None if it is not reachable yet. `key` is the private
+    /// key of `public_key`.
     fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>>;
 
-    /// The way to a machine that was reached before, by what was noted then.
+    /// Reconnects to a machine, with the address and fingerprints that were recorded.
     fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Result<Arc<dyn Machine>>;
 
-    /// The command that gives the machine back from inside; `worker` is the program there.
+    /// The command that terminates the machine from inside; `worker` is the program there.
     fn give_back_command(&self, worker: &str) -> Option<String>;
 }
 
-/// The way to a machine.
+/// A connection to a machine.
 pub struct Reached {
     pub machine: Arc<dyn Machine>,
     pub ssh: Option<SshAddress>,
-    /// Of its host keys.
+    /// Fingerprints of its host keys.
     pub fingerprints: Vec<String>,
 }
 
-/// The machine at an address, known by one of these host keys.
+/// Connects to an address and accepts one of these host keys.
 ///
 /// # Errors
-/// An address that is none.
-pub fn ssh(address: &SshAddress, key: &Path, fingerprints: &[String], timeout: Duration) -> Result<Arc<dyn Machine>> {
+/// An invalid address.
+pub(super) fn ssh(
+    address: &SshAddress,
+    key: &Path,
+    fingerprints: &[String],
+    timeout: Duration,
+) -> Result<Arc<dyn Machine>> {
     let SshAddress { user, host, port } = address;
     let login = Login::made(user, host, *port, key.to_path_buf(), fingerprints.to_vec(), timeout)?;
     Ok(Arc::new(Ssh::new(login)))

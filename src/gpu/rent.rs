@@ -1,4 +1,5 @@
-//! The life of a rented machine: wanted, created, reached, given back; and what is left over by processes that died.
+//! The life of a rented machine: requested, created, reached, terminated; and the machines that
+//! dead processes left behind.
 
 use std::time::Instant;
 
@@ -10,22 +11,22 @@ use super::provider::{Description, Offer, PREFIX, Provider, Reached, State, Want
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, doze, interrupt_requested};
 
-/// A machine that cannot be paid for so long is not worth its start.
+/// The shortest time in hours for which starting a machine is worth the money.
 const LEAST_HOURS: f64 = 0.1;
 
-/// A machine that is there and can be reached.
+/// A machine that can be reached.
 pub struct Rented {
     pub name: String,
     pub id: String,
     pub offer: Offer,
     /// USD per hour.
     pub price: f64,
-    /// Seconds since 1970, when it was asked for.
+    /// Time of the request, in seconds since 1970.
     pub since: f64,
     pub reached: Reached,
 }
 
-/// What it takes to rent: who lends, where it is written down, for whom.
+/// The parameters of renting: provider, ledger and purpose.
 pub struct Renting<'a> {
     pub provider: &'a dyn Provider,
     pub ledger: &'a Ledger,
@@ -47,7 +48,7 @@ impl Renting<'_> {
         self.progress.event(Event::Warning(text));
     }
 
-    /// Tries what is on offer, best first, until a machine can be reached.
+    /// Tries the offers, best first, until a machine can be reached.
     pub fn rent(&self, want: &Want) -> Result<Rented> {
         let offers = self.provider.offers(want)?;
         if offers.is_empty() {
@@ -67,7 +68,7 @@ impl Renting<'_> {
                     Ok(rented) => return Ok(rented),
                     Err(error) => error,
                 };
-                // One host failed: another of the same kind may not.
+                // One host failed. Another of the same kind may work.
                 let host = error.kind == Kind::Lost;
                 if !host && error.kind != Kind::NoCapacity {
                     return Err(error);
@@ -88,13 +89,14 @@ impl Renting<'_> {
         let created = match self.provider.create(&name, offer, want, self.public_key) {
             Ok(created) => created,
             Err(error) if is_open(error.kind) => match self.by_name(&name) {
-                // Whatever went wrong: there is one.
+                // The machine exists, in spite of the error.
                 Ok(Some(created)) => created,
                 Ok(None) => {
                     self.ledger.closed(&name)?;
                     return Err(Error::new(Kind::NoCapacity, error.message));
                 }
-                // Not known: the row stays open, and `reap` looks again.
+                // It is uncertain whether the machine exists. The row stays open, and `reap`
+                // searches again.
                 Err(_) => return Err(Error { kind: Kind::Service, ..error }),
             },
             Err(error) => {
@@ -116,7 +118,7 @@ impl Renting<'_> {
         }
     }
 
-    /// The price that counts is the one in the answer.
+    /// The price in the answer is the valid one.
     fn expensive(&self, created: &Description, want: &Want) -> Result<()> {
         match want.max_price {
             Some(most) if created.price > most + 1e-9 => {
@@ -127,7 +129,7 @@ impl Renting<'_> {
         }
     }
 
-    /// Looks a while for a machine whose creation was left open.
+    /// Searches for a machine whose creation is uncertain, for a limited time.
     fn by_name(&self, name: &str) -> Result<Option<Description>> {
         let begin = Instant::now();
         loop {
@@ -146,14 +148,14 @@ impl Renting<'_> {
         let mut running: Option<Instant> = None;
         let mut told = Vec::new();
         let mut silent: Option<Instant> = None;
-        // Why it could not be reached at the last attempt.
+        // The reason why the last attempt failed.
         let mut closed = String::new();
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
             }
             let described = match self.provider.describe(id) {
-                // Nothing is lost by asking again, and perhaps a place in a queue by giving up.
+                // A retry loses nothing, while giving up may lose a place in the queue.
                 Err(error)
                     if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
                 {
@@ -178,7 +180,8 @@ impl Renting<'_> {
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
                         match crate::remote::output(&*reached.machine, "true") {
                             Ok(_) => return Ok(reached),
-                            // It is not the one that was created, or does not know us: another may be had.
+                            // It is not the created machine, or it rejects us. Another offer is
+                            // tried.
                             Err(error) if error.kind == Kind::Auth => {
                                 return Err(Error { kind: Kind::Lost, ..error });
                             }
@@ -212,7 +215,7 @@ impl Renting<'_> {
         }
     }
 
-    /// Until the provider is asked again, or the user wants to stop.
+    /// Waits until the next query, or until the user interrupts.
     fn pause(&self) {
         doze(self.patience.poll, || self.progress.interrupted());
     }
@@ -222,12 +225,12 @@ impl Renting<'_> {
     }
 }
 
-/// Whether it is unknown if a machine was created.
+/// True if it is uncertain whether a machine was created.
 fn is_open(kind: Kind) -> bool {
     matches!(kind, Kind::Timeout | Kind::Lost | Kind::Service)
 }
 
-/// Whether the money lasts for the work. The machine ends itself when it is spent, whatever happens.
+/// Checks that the money lasts for the work. The machine always ends itself when it is spent.
 fn affordable(offer: &Offer, want: &Want) -> Result<()> {
     let needed = offer.price * want.expected_hours.unwrap_or(LEAST_HOURS);
     match want.max_cost {
@@ -245,7 +248,7 @@ fn affordable(offer: &Offer, want: &Want) -> Result<()> {
     }
 }
 
-/// Gives the machine `name` back, and returns when the provider's listing shows it no more.
+/// Terminates the machine `name`, and returns when the provider's listing no longer contains it.
 pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: &str) -> Result<()> {
     let Some(entry) = ledger.find(name)?.filter(|entry| entry.stage != Stage::Closed) else { return Ok(()) };
     ledger.ending(name)?;
@@ -259,7 +262,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             Err(_) => None,
         };
         match (&listed, there) {
-            // A listing may lag behind what was created: only after an end was asked for does absence count.
+            // A listing may lag behind a creation: absence counts only after a termination request.
             (Ok(_), None) if asked.is_some() || id.is_none() => return ledger.closed(name),
             (Ok(_), Some(machine)) if asked.is_none_or(|since| since.elapsed() > 4 * patience.poll) => {
                 asked = provider.terminate(&machine.id).ok().map(|()| Instant::now()).or(asked);
@@ -273,7 +276,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             }
             _ => (),
         }
-        // A machine of one's own that is not reached costs nothing meanwhile.
+        // A user's own machine that cannot be reached costs nothing.
         let unreached = entry.is_own() && listed.is_err();
         if unreached || begin.elapsed() > patience.end {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
@@ -292,7 +295,8 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
     }
 }
 
-/// Gives back a machine that no ledger here knows, and returns when the provider lists it no more.
+/// Terminates a machine that is in no ledger here, and returns when the provider no longer lists
+/// it.
 pub fn end_unknown(provider: &dyn Provider, patience: &Patience, id: &str) -> Result<()> {
     let begin = Instant::now();
     provider.terminate(id)?;
@@ -308,7 +312,7 @@ pub fn end_unknown(provider: &dyn Provider, patience: &Patience, id: &str) -> Re
     Ok(())
 }
 
-/// Which leftovers are given back.
+/// Which of the machines left behind are terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reap {
     /// Those that nobody will take over.
@@ -316,18 +320,19 @@ pub enum Reap {
     All,
 }
 
-/// Gives back what processes that are known to be no more have left behind. Those of other computers and containers may be
-/// at work: their machines end themselves when they are not. Says what it did, a line each.
+/// Terminates the machines of processes that have certainly ended. Processes on other computers and
+/// containers may be running, and otherwise their machines end themselves. Returns a line per
+/// action.
 pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which: Reap) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut left = ledger.open_entries()?;
     left.retain(|entry| entry.provider == provider.name() && entry.owner.is_dead());
     let is_over = |entry: &Entry| entry.is_own() && entry.until.is_some_and(|until| until < now());
     left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending || is_over(entry));
-    // One that is ready for a task may still be taken over.
+    // A machine that is ready for a task may still be taken over.
     left.retain(|entry| which == Reap::All || entry.task.is_none() || entry.stage != Stage::Ready);
     for entry in left {
-        // One that was only intended may appear a little later than its creation was asked for.
+        // A machine that was about to be created may appear a little later.
         let young = now() - entry.since < patience.appear.as_secs_f64();
         if entry.stage == Stage::Intended && young {
             doze(patience.appear, interrupt_requested);
@@ -347,13 +352,13 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
     Ok(lines)
 }
 
-/// A machine with our prefix that the provider lists now, and what the ledger knows of it.
+/// A machine with our prefix in the provider's listing, with its row in the ledger.
 pub struct Alive {
     pub machine: Description,
     pub entry: Option<Entry>,
 }
 
-/// All machines with our prefix, as the provider lists them.
+/// All machines with our prefix in the provider's listing.
 pub fn alive(provider: &dyn Provider, ledger: &Ledger) -> Result<Vec<Alive>> {
     let ours = provider.list()?.into_iter().filter(|machine| machine.name.starts_with(PREFIX));
     ours.map(|machine| Ok(Alive { entry: ledger.find(&machine.name)?, machine })).collect()

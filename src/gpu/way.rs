@@ -1,5 +1,5 @@
-//! How one gets into a machine that is reached over SSH, as part of the name that its provider has in the ledger: a later
-//! process finds the way from the name alone.
+//! The SSH login of a machine as part of the provider's name in the ledger, so that a later process
+//! can connect with the name alone.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::remote::trust::fingerprint;
 use crate::remote::{SshTarget, Target};
 
-/// `KIND:user@host:port` and how one gets in there, as its user named it.
+/// `KIND:user@host:port` and the login, as the user named it.
 ///
 /// # Errors
-/// An address that is none.
-pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
+/// An invalid address.
+pub(super) fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
     let mut name = format!("{kind}:{}", Target::parse(&target.host)?);
     let path = |path: &PathBuf| path.display().to_string();
     let words = [
@@ -27,11 +27,11 @@ pub fn name_of(kind: &str, target: &SshTarget) -> Result<String> {
     Ok(name)
 }
 
-/// The same, read back from what stands behind `KIND:`.
+/// Parses the part after `KIND:`.
 ///
 /// # Errors
 /// Words that `name_of` does not write.
-pub fn target(way: &str) -> Result<SshTarget> {
+pub(super) fn target(way: &str) -> Result<SshTarget> {
     let mut words = way.split(';');
     let host = words.next().unwrap_or_default().to_string();
     let mut target = SshTarget { host, key: None, fingerprint: None, known_hosts: None };

@@ -1,4 +1,5 @@
-//! Primitives of tests: assertions with readable differences, and the fake world that a test runs in.
+//! Primitives of tests: assertions with readable differences, and the simulated environment of a
+//! test.
 
 use std::sync::Arc;
 
@@ -16,10 +17,10 @@ use crate::suggest;
 use crate::words::counted;
 
 const DEFAULT_TOLERANCE: f64 = 1e-6;
-/// Differences shown, at most.
+/// The largest number of differences that are shown.
 const MOST_DIFFERENCES: usize = 10;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("assert", |condition: bool| assert(condition, "the condition does not hold"));
     engine.register_fn("assert", |condition: bool, message: &str| assert(condition, message));
     engine.register_fn("assert_eq", |actual: Dynamic, expected: Dynamic| assert_eq(&actual, &expected));
@@ -66,11 +67,11 @@ fn fake_failure(context: &Context, primitive: &str, kind: &str) -> Result<()> {
     Ok(())
 }
 
-/// Primitives that ask the stage whether they may go on.
+/// Primitives that the stage can let fail.
 const CAN_FAIL: &[&str] =
     &["provision_gpu", "load_model", "extract_layernorms", "sync", "upload", "download", "run_command", "terminate"];
 
-/// The failure of an assertion, as scripts would catch it.
+/// The error of an assertion, as scripts catch it.
 fn failed(message: String) -> Box<rhai::EvalAltResult> {
     let mut map = as_map(&Error::bad_argument(message));
     map.insert("kind".into(), "assertion".into());
@@ -96,7 +97,7 @@ fn assert_eq(actual: &Dynamic, expected: &Dynamic) -> ScriptResult<()> {
     Err(failed(format!("assert_eq failed:\n    {}", differences.join("\n    "))))
 }
 
-/// A value as JSON; what JSON cannot say, as text.
+/// A value as JSON. Values that JSON does not have become text.
 fn comparable(value: &Dynamic) -> Value {
     match to_json(value) {
         Ok(json) => json,
@@ -104,7 +105,7 @@ fn comparable(value: &Dynamic) -> Value {
     }
 }
 
-/// Lines such as `features[0].feature_dim: is 4, expected 5`.
+/// Adds lines such as `features[0].feature_dim: is 4, expected 5`.
 fn compare(path: &str, actual: &Value, expected: &Value, differences: &mut Vec<String>) {
     let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
     match (actual, expected) {
@@ -134,7 +135,7 @@ fn compare(path: &str, actual: &Value, expected: &Value, differences: &mut Vec<S
                 differences.push(format!("{path}[{i}]: is missing, expected {value}"));
             }
         }
-        // 6 and 6.0 are the same number.
+        // 6 and 6.0 are equal.
         (Value::Number(left), Value::Number(right)) if left.as_f64() == right.as_f64() => (),
         _ if actual == expected => (),
         _ => differences.push(format!("{place}is {actual}, expected {expected}")),

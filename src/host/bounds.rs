@@ -1,59 +1,60 @@
-//! What a script may use up: steps, time, depth, and the size of its values; what it may do; and what is said where a bound ends
-//! it. docs/security.md lists the bounds.
+//! The limits of a script: steps, time, depth and the size of its values; its permissions; and the
+//! messages when it exceeds a limit. docs/security.md lists the limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rhai::{Engine, EvalAltResult};
 
-/// A few minutes of nothing but script.
+/// Enough for a few minutes of script code alone.
 pub const MAX_OPERATIONS: u64 = 1_000_000_000;
-/// Deep enough for honest recursion, shallow enough to end a runaway before the stack does.
+/// Enough for ordinary recursion, and small enough to end endless recursion before the stack
+/// overflows.
 const MAX_CALL_LEVELS: usize = 128;
 const MAX_EXPRESSION_DEPTH: usize = 256;
-/// Bytes of one string.
-pub const MAX_STRING: usize = 64 << 20;
-/// Items of one array, inner ones counted.
-pub const MAX_ARRAY: usize = 4_000_000;
-/// Entries of one map, inner ones counted.
-pub const MAX_MAP: usize = 1_000_000;
-/// Memory that the values of scripts may take together, bytes.
-pub const MAX_MEMORY: u64 = 1 << 30;
-/// Bytes of the text of a script or module.
-pub const MAX_SCRIPT: u64 = 4 << 20;
-/// What ends a script whose time is over.
-pub const OUT_OF_TIME: &str = "out of time";
-/// What ends a script whose calls and expressions fill the stack.
-pub const TOO_DEEP: &str = "too deep";
-/// What ends a script whose values are nested too deeply.
-pub const TOO_NESTED: &str = "too nested";
-/// What ends a script whose values take too much memory.
-pub const TOO_HEAVY: &str = "too heavy";
-/// What ends a script that goes on long after Ctrl-C.
-pub const STOPPED: &str = "interrupted";
-/// What ends a script that has taken too many steps, on whichever threads.
-pub const TOO_MANY_STEPS: &str = "too many steps";
+/// The largest string in bytes.
+pub(super) const MAX_STRING: usize = 64 << 20;
+/// The largest number of items of an array, including nested ones.
+pub(super) const MAX_ARRAY: usize = 4_000_000;
+/// The largest number of entries of a map, including nested ones.
+pub(super) const MAX_MAP: usize = 1_000_000;
+/// The most memory of all values of scripts together, in bytes.
+pub(super) const MAX_MEMORY: u64 = 1 << 30;
+/// The largest script or module in bytes.
+pub(super) const MAX_SCRIPT: u64 = 4 << 20;
+/// The error of a script that exceeds its time.
+pub(super) const OUT_OF_TIME: &str = "out of time";
+/// The error of a script whose calls and expressions fill the stack.
+pub(super) const TOO_DEEP: &str = "too deep";
+/// The error of a script whose values are nested too deeply.
+pub(super) const TOO_NESTED: &str = "too nested";
+/// The error of a script whose values take too much memory.
+pub(super) const TOO_HEAVY: &str = "too heavy";
+/// The error of a script that continues long after Ctrl-C.
+pub(super) const STOPPED: &str = "interrupted";
+/// The error of a script that takes too many steps, over all threads.
+pub(super) const TOO_MANY_STEPS: &str = "too many steps";
 
-/// What a script may use up, and do.
+/// Limits and permissions of a script.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     /// Steps of the language.
     pub operations: u64,
-    /// In all; looked at between two steps.
+    /// Total time, checked between steps.
     pub time: Option<Duration>,
-    /// Bytes that its values may take together.
+    /// The most bytes of its values together.
     pub memory: u64,
-    /// Whether `run_command` may run commands on this machine.
+    /// True if `run_command` may run commands on this machine.
     pub commands_here: bool,
     pub allowed: Allowed,
 }
 
-/// What a script may read and write beside the project, since its user says so.
+/// Paths outside of the project that a script may read and write, because the user allows it.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    /// Folders and files that texts and ids may come from.
+    /// Folders and files for texts and ids.
     pub reads: Vec<PathBuf>,
-    /// Folders below which it may write.
+    /// Folders in which it may write.
     pub writes: Vec<PathBuf>,
 }
 
@@ -64,8 +65,9 @@ impl Default for Bounds {
     }
 }
 
-/// Whether an error ends the whole run: what `try` cannot catch, and `parallel` and `assert_throws` pass on.
-pub fn ends_the_run(error: &EvalAltResult) -> bool {
+/// True for an error that ends the whole run: `try` cannot catch it, and `parallel` and
+/// `assert_throws` pass it on.
+pub(super) fn ends_the_run(error: &EvalAltResult) -> bool {
     match error.unwrap_inner() {
         EvalAltResult::ErrorTooManyOperations(_) => true,
         EvalAltResult::ErrorTerminated(why, _) => {
@@ -75,14 +77,14 @@ pub fn ends_the_run(error: &EvalAltResult) -> bool {
     }
 }
 
-/// Bounds of values and of nesting.
-pub fn sizes(engine: &mut Engine) {
+/// Sets the limits of values and of nesting.
+pub(super) fn sizes(engine: &mut Engine) {
     engine.set_max_call_levels(MAX_CALL_LEVELS).set_max_expr_depths(MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_DEPTH);
     engine.set_max_string_size(MAX_STRING).set_max_array_size(MAX_ARRAY).set_max_map_size(MAX_MAP);
 }
 
-/// Message and hint of an error that a bound has made.
-pub fn told(error: &EvalAltResult) -> Option<(String, String)> {
+/// Message and hint of the error of an exceeded limit.
+pub(super) fn told(error: &EvalAltResult) -> Option<(String, String)> {
     let reason = match error {
         EvalAltResult::ErrorTerminated(why, _) => why.to_string(),
         EvalAltResult::ErrorTooManyOperations(_) => TOO_MANY_STEPS.to_string(),

@@ -1,5 +1,6 @@
-//! `outlier check`: reads scripts and what they import and finds what would fail, without running anything: functions that
-//! do not exist, wrong numbers of arguments, options and flags that nobody knows, variables that are not there.
+//! `outlier check`: analyses scripts and their imports without running them, and reports certain
+//! failures: missing functions, wrong numbers of arguments, unknown options and flags, undefined
+//! variables.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,15 +18,15 @@ use crate::error::Error;
 use crate::suggest;
 use crate::words::counted;
 
-/// Called on function pointers, with any number of arguments.
+/// Methods of function pointers, with any number of arguments.
 const POINTER: &[&str] = &["call", "curry"];
-/// Mistakes that are told of a script, at most, and of those the ones with a suggestion.
+/// The largest number of reported mistakes in a script, and of those with a suggestion.
 const MOST_FOUND: usize = 1000;
 const MOST_SUGGESTED: usize = 100;
 /// Function and number of its arguments.
 type Signature = (String, usize);
 
-/// Reads scripts for one project.
+/// Checks the scripts of a project.
 pub struct Checker {
     engine: Engine,
     strict: Engine,
@@ -54,7 +55,7 @@ impl Checker {
         Self { engine: reader(false), strict: reader(true), modules: Modules::new(project), native, read }
     }
 
-    /// Everything that is wrong with a script and the files it imports.
+    /// All problems of a script and of the files it imports.
     pub fn check(&self, script: &Path) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
         let source = scripts::read(script)?;
         let mut found = Vec::new();
@@ -68,7 +69,7 @@ impl Checker {
         Ok(found)
     }
 
-    /// One file, then those it imports; a module that is wrong stops nothing else.
+    /// Checks a file, then its imports. A wrong module does not stop the check.
     fn file(&self, name: &str, source: &str, seen: &mut BTreeSet<String>, found: &mut Vec<Diagnostic>) {
         if !seen.insert(name.to_string()) {
             return;
@@ -108,7 +109,7 @@ impl Checker {
         })
     }
 
-    /// Variables and modules that are not there: the parser stops at the first.
+    /// Undefined variables and modules. The parser stops at the first one.
     fn undefined(&self, text: &Text, found: &mut Vec<Diagnostic>) {
         let Err(error) = self.strict.compile(&text.source) else { return };
         let hint = match error.err_type() {
@@ -131,7 +132,7 @@ impl Checker {
         found.push(Diagnostic::at(&text.name, error.position(), &text.source, message, Some(hint)));
     }
 
-    /// Modules by the names they are called by here; those whose path is computed are left out.
+    /// Modules by their local names, without those whose path is computed.
     fn imports(&self, text: &Text, ast: &AST, found: &mut Vec<Diagnostic>) -> BTreeMap<String, Rc<Text>> {
         let mut imports = BTreeMap::new();
         for (path, alias, position) in import_statements(ast) {
@@ -152,7 +153,7 @@ impl Checker {
         imports
     }
 
-    #[allow(clippy::too_many_arguments)] // one walk's worth of places to look at
+    #[allow(clippy::too_many_arguments)] // the places of one walk
     fn call(
         &self,
         text: &Text,
@@ -168,7 +169,7 @@ impl Checker {
         if call.op_token.is_some() || !word || POINTER.contains(&name) {
             return;
         }
-        // To look for the nearest name costs far more than to see that there is none.
+        // Searching the nearest name is far more expensive than finding that a name is undefined.
         let suggests = found.len() < MOST_SUGGESTED;
         let mut tell = |position, message, hint| {
             found.push(Diagnostic::at(&text.name, position, &text.source, message, Some(hint)));
@@ -176,7 +177,7 @@ impl Checker {
         let arguments = call.args.len();
         if !call.namespace.is_empty() {
             let alias = call.namespace.root();
-            // A module whose path is computed is not known here.
+            // A module whose path is computed is unknown here.
             let Some(module) = imports.get(alias) else { return };
             if !module.functions.contains(&(name.to_string(), arguments)) && module.ast.is_some() {
                 let (message, hint) = unknown(&format!("{alias}::{name}"), name, arguments, &module.functions, alias);
@@ -186,7 +187,7 @@ impl Checker {
         }
         let own = text.functions.contains(&(name.to_string(), arguments));
         let native = self.native.contains(&(name.to_string(), arguments + method as usize));
-        // A map may hold a function under this name.
+        // A map may contain a function with this name.
         let held = method && literals.keys.contains(name);
         if !own && !native && !held {
             let (message, hint) = match suggests {
@@ -218,7 +219,7 @@ impl Checker {
     }
 }
 
-/// What is wrong with an option, if anything.
+/// The problem of an option, if there is one.
 fn option(primitive: &Primitive, key: &Ident, value: &Expr) -> Option<(Position, String, String)> {
     let Some(option) = primitive.options.iter().find(|option| option.key == key.name.as_str()) else {
         let message = format!("{}: unknown option `{}`", primitive.name, key.name);
@@ -233,7 +234,7 @@ fn option(primitive: &Primitive, key: &Ident, value: &Expr) -> Option<(Position,
     })
 }
 
-/// Message and hint for a function that is not there with so many arguments.
+/// Message and hint for a function that does not exist with this number of arguments.
 fn unknown(shown: &str, name: &str, arguments: usize, known: &BTreeSet<Signature>, module: &str) -> (String, String) {
     let types = vec!["any"; arguments].join(", ");
     let habit = habits::of_function(&format!("{name} ({types})")).filter(|_| module.is_empty());
@@ -258,7 +259,7 @@ fn unknown(shown: &str, name: &str, arguments: usize, known: &BTreeSet<Signature
     (format!("no function `{shown}`"), hint)
 }
 
-/// Every call of a script, with whether it is written as a method.
+/// Visits every call of a script. The flag is true for method syntax.
 fn collect_calls(ast: &AST, on_call: &mut dyn FnMut(&FnCallExpr, Position, bool)) {
     ast.walk(&mut |path: &[ASTNode]| {
         match path.last() {
@@ -272,7 +273,7 @@ fn collect_calls(ast: &AST, on_call: &mut dyn FnMut(&FnCallExpr, Position, bool)
     });
 }
 
-/// Path, alias and position of every import whose path stands there.
+/// Path, alias and position of every import with a literal path.
 pub fn import_statements(ast: &AST) -> Vec<(String, String, Position)> {
     let mut imports = Vec::new();
     ast.walk(&mut |path: &[ASTNode]| {
@@ -308,9 +309,9 @@ fn variables(ast: Option<&AST>) -> BTreeSet<String> {
     names
 }
 
-/// Maps as they are written.
+/// Map literals.
 struct Literals {
-    /// Variables that are set once, to a map that is not added to.
+    /// Variables that are assigned once, to a map that is not modified.
     maps: BTreeMap<String, Vec<(Ident, Expr)>>,
     /// All keys.
     keys: BTreeSet<String>,
@@ -342,7 +343,7 @@ impl Literals {
             }
             true
         });
-        // A parameter of the same name is another variable.
+        // A parameter with the same name is another variable.
         not_once.extend(ast.iter_functions().flat_map(|f| f.params.iter().map(|p| p.to_string()).collect::<Vec<_>>()));
         maps.retain(|name, _| !not_once.contains(name));
         Self { maps, keys }
@@ -363,7 +364,7 @@ fn flags(text: &Text, ast: &AST, found: &mut Vec<Diagnostic>) {
         true
     });
     for (variable, keys) in declared {
-        // In a function whose parameter has this name it is something else.
+        // In a function with a parameter of this name it is another variable.
         if ast.iter_functions().any(|f| f.params.contains(&variable.as_str()) && !f.name.contains('$')) {
             continue;
         }
@@ -384,7 +385,7 @@ fn flags(text: &Text, ast: &AST, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Properties that are read of a variable, and whether it goes elsewhere as a whole.
+/// Properties that are read from a variable, and whether it is passed on as a whole.
 fn uses(ast: &AST, variable: &str) -> (Vec<(String, Position)>, bool) {
     let is_it = |expr: &Expr| matches!(expr, Expr::Variable(name, ..) if name.1.as_str() == variable);
     let (mut used, mut as_owner, mut everywhere) = (Vec::new(), 0, 0);

@@ -16,16 +16,19 @@ const ALTERNATIVES: &[(&str, Alternative)] =
 const CORRECTIONS: [(&str, Correction); 2] =
     [("holm", Correction::Holm), ("benjamini_hochberg", Correction::BenjaminiHochberg)];
 
-pub fn register(engine: &mut Engine) {
-    // Whether two lists with a value for each of the same sequences differ: sign permutation, Cohen's d_z.
+pub(super) fn register(engine: &mut Engine) {
+    // Tests whether two lists with a value for each of the same sequences differ: sign permutation,
+    // and Cohen's d_z.
     // print(paired_test([3.0, 4.0, 6.0], [1.0, 2.5, 3.0]).p_value);
     engine.register_fn("paired_test", |a: Array, b: Array| paired(&a, &b, Map::new()));
     engine.register_fn("paired_test", |a: Array, b: Array, options: Map| paired(&a, &b, options));
-    // Whether groups of values differ in their mean: permutation of labels; Hedges' g for two groups, else eta squared.
+    // Tests whether groups of values differ in their mean: permutation of labels, and Hedges' g for
+    // two groups, otherwise eta squared.
     // print(group_test([[3.0, 4.0, 6.0], [1.0, 2.5, 3.0]]).effect_size);
     engine.register_fn("group_test", |groups: Array| group(&groups, Map::new()));
     engine.register_fn("group_test", |groups: Array, options: Map| group(&groups, options));
-    // Whether x and y go together: permutation of pairs; Spearman's rho, or Pearson's r with `ranks: false`.
+    // Tests whether x and y are correlated: permutation of pairs; Spearman's rho, or Pearson's r
+    // with `ranks: false`.
     // print(correlation_test([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 9.0]).p_value);
     engine.register_fn("correlation_test", |x: Array, y: Array| correlation(&x, &y, Map::new()));
     engine.register_fn("correlation_test", |x: Array, y: Array, options: Map| correlation(&x, &y, options));

@@ -1,4 +1,4 @@
-//! What one run of a script shares: where it runs, what was asked for, who watches, what has gone wrong.
+//! The shared state of a script's run: location, flags, output, machines, failures.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,40 +16,40 @@ use crate::record::Activations;
 use crate::session::{Fleet, Local, Planned, Session};
 use crate::terminal;
 
-/// Gives every piece of long work something to report to.
+/// Creates the progress reports of long operations.
 pub trait Watch: Send + Sync {
     fn progress(&self) -> Arc<dyn Progress>;
 
-    /// One line for the user that is not data.
+    /// Prints a line for the user that is not data.
     fn line(&self, text: &str);
 }
 
 pub struct Context {
-    /// The project: where `results/` and `logs/` are.
+    /// The project, with `results/` and `logs/`.
     pub root: PathBuf,
-    /// The folder whose `stdlib/` modules come from.
+    /// The folder that contains `stdlib/`.
     pub library: PathBuf,
     pub script: PathBuf,
-    /// What stood after the script's name.
+    /// The arguments after the script's name.
     pub flags: Vec<String>,
-    /// Where work runs that no machine is named for: here.
+    /// Where work without a named machine runs: here.
     pub session: Arc<dyn Session>,
     pub watch: Arc<dyn Watch>,
-    /// When this run began.
+    /// The start of this run.
     pub began: SystemTime,
-    /// The machines that this run has.
+    /// The machines of this run.
     pub fleet: Fleet,
     pub bounds: Bounds,
-    /// What of them is used up.
+    /// The usage of its limits.
     pub used: Arc<Used>,
-    /// Where effects go instead of the world, in a plan or a test.
+    /// In a plan or a test, the simulation that records effects.
     pub stage: Option<Arc<Stage>>,
     /// Every extraction of this run, without its folds.
     pub measured: Mutex<Vec<Activations>>,
     /// Passes whose records are not saved yet.
     pub(super) unsaved: Unsaved,
     failed: AtomicBool,
-    /// What the script has ended itself with.
+    /// The exit code that the script has set.
     code: AtomicU8,
 }
 
@@ -75,25 +75,26 @@ impl Context {
         }
     }
 
-    /// The same, but nothing is done: what would be done is noted.
+    /// The same for a dry run: effects are recorded and not performed.
     pub fn planned(self) -> Result<Self> {
         let here = Arc::new(Planned::new()?);
         let stage = Arc::new(Stage::new(Play::Plan { here: here.clone() }));
         Ok(Self { session: here, stage: Some(stage), ..self })
     }
 
-    /// The same, but results go below `root`, machines are played by this one, and time is a number.
+    /// The same for a test: results go below `root`, this machine simulates others, and time is a
+    /// number.
     pub fn played(self, root: PathBuf) -> Self {
         let stage = Arc::new(Stage::new(Play::Test));
         Self { fleet: Fleet::new(root.join("results")), root, stage: Some(stage), ..self }
     }
 
-    /// Something to report to, for work of this thread.
+    /// A progress report for work of this thread.
     pub fn progress(&self) -> Arc<dyn Progress> {
         thread_log::logged(self.watch.progress())
     }
 
-    /// One line for the user that is not data, and for the log of this thread.
+    /// Prints a line for the user that is not data, and logs it for this thread.
     pub fn line(&self, text: &str) {
         thread_log::line(text);
         match &self.stage {
@@ -102,7 +103,7 @@ impl Context {
         }
     }
 
-    /// Data for the user.
+    /// Prints data for the user.
     pub fn data(&self, text: &str) {
         match &self.stage {
             Some(stage) => stage.said(text),
@@ -110,13 +111,13 @@ impl Context {
         }
     }
 
-    /// Data that the script prints.
+    /// Prints data of the script.
     pub fn prints(&self, text: &str) {
         self.acts("print");
         self.data(text);
     }
 
-    /// Says of the module that is being imported, if one is, that its import does something: once, at the first `deed`.
+    /// Reports once, at the first `deed`, that the module that is being imported has side effects.
     pub fn acts(&self, deed: &str) {
         let Some(told) = imports::first_deed(deed) else { return };
         match self.plan() {
@@ -125,12 +126,12 @@ impl Context {
         }
     }
 
-    /// Whether effects are noted instead of done.
+    /// In a dry run, the plan that records effects.
     pub fn plan(&self) -> Option<&Stage> {
         self.stage.as_deref().filter(|stage| stage.is_plan())
     }
 
-    /// A failure that a test has put in the way of this primitive.
+    /// The failure that a test has set up for this primitive, if there is one.
     pub fn may_fail(&self, primitive: &str) -> Result<()> {
         self.stage.as_ref().map_or(Ok(()), |stage| stage.may_fail(primitive))
     }
@@ -139,22 +140,22 @@ impl Context {
         self.root.join("results")
     }
 
-    /// The run goes on, but will not end with exit code 0.
+    /// The run continues, but its exit code will not be 0.
     pub fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// The exit code that the script wants, where it ends well.
+    /// Sets the exit code of a successful run.
     pub fn ends_with(&self, code: u8) {
         self.code.store(code, Ordering::Relaxed);
     }
 
-    /// What the script has ended itself with, 0 where it has not.
+    /// The exit code of the script, 0 by default.
     pub fn code(&self) -> u8 {
         self.code.load(Ordering::Relaxed)
     }
 
-    /// Nobody wants what was kept in case that something fails.
+    /// Discards data that was kept in case of a failure.
     pub fn ended_well(&self) {
         self.unsaved.forget();
     }

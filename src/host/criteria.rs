@@ -1,17 +1,17 @@
-//! Criteria and ways to resample as options name them, which several primitives share.
+//! Options of criteria and of resampling, which several primitives share.
 
 use super::options::Options;
 use crate::error::Result;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
-/// What layers are counted in.
-pub const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
-/// What a criterion is asked of: all sequences together, or each.
-pub const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
+/// Values of `layer_unit`.
+pub(super) const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
+/// Values of `scope`.
+pub(super) const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
 const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
 
 /// Options of a criterion.
-pub const CRITERION: [&str; 7] = [
+pub(super) const CRITERION: [&str; 7] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -20,8 +20,8 @@ pub const CRITERION: [&str; 7] = [
     "skip_positions",
     "systematic_layers",
 ];
-/// Options of a criterion, and of how to resample.
-pub const BOOTSTRAP: [&str; 11] = [
+/// Options of a criterion and of resampling.
+pub(super) const BOOTSTRAP: [&str; 11] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -35,7 +35,7 @@ pub const BOOTSTRAP: [&str; 11] = [
     "seed",
 ];
 /// Options of sweep_criteria.
-pub const SWEEP: [&str; 10] = [
+pub(super) const SWEEP: [&str; 10] = [
     "magnitude_threshold",
     "min_layer_percentage",
     "min_seq_percentage",
@@ -48,8 +48,8 @@ pub const SWEEP: [&str; 10] = [
     "seed",
 ];
 
-/// A criterion, of what is given.
-pub fn criterion(o: &Options) -> Result<Criterion> {
+/// Reads a criterion.
+pub(super) fn criterion(o: &Options) -> Result<Criterion> {
     let of_lists = |key: &str, value: &str| match takes_lists_of(key) {
         true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
         false => format!("call it once for each: for value in {value} {{ … }}"),
@@ -67,8 +67,8 @@ pub fn criterion(o: &Options) -> Result<Criterion> {
     })
 }
 
-/// How to resample, of what is given.
-pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
+/// Reads the options of resampling.
+pub(super) fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
     Ok(BootstrapArgs {
         n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
         confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
@@ -77,7 +77,7 @@ pub fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> 
     })
 }
 
-/// Whether sweep_criteria takes several values of this option of a criterion.
+/// True if sweep_criteria takes several values of this option.
 fn takes_lists_of(key: &str) -> bool {
     CRITERION.contains(&key) && SWEEP.contains(&key)
 }

@@ -1,4 +1,5 @@
-//! An error as the user sees it: what, where (file, line, caret), what to do, and how the script got there.
+//! An error as it is shown to the user: message, location (file, line, caret), hint, and call
+//! stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,14 +10,14 @@ use super::{bounds, hints, modules, stdlib};
 use crate::error::{Error, Kind};
 use crate::terminal::{note_width, visible};
 
-/// Exit codes, documented in docs/exit_codes.md: anything that went wrong has one.
+/// Exit codes, documented in docs/exit_codes.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Script = 1,
     Usage = 2,
     /// A model or a machine.
     Failure = 3,
-    /// The program itself is at fault.
+    /// A fault of the program itself.
     Internal = 101,
     Interrupted = 130,
 }
@@ -71,7 +72,7 @@ impl Diagnostic {
         }
     }
 
-    /// Something wrong at a place of a file, found without running it.
+    /// A problem at a position of a file, found without running it.
     pub fn at(file: &str, position: Position, source: &str, message: String, hint: Option<String>) -> Self {
         Self { exit: Exit::Script, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
     }
@@ -80,14 +81,14 @@ impl Diagnostic {
         Self::from_runtime_with(error, main, None)
     }
 
-    /// `source`: the text of `main`, where it is no file.
+    /// `source` is the text of `main` if that is not a file.
     pub fn from_runtime_with(error: EvalAltResult, main: &str, source: Option<&str>) -> Self {
         let mut calls = Vec::new();
         let mut files = vec![main.to_string()];
         let mut in_closure = false;
         let mut file = main.to_string();
         let mut error = error;
-        // Positions of wrapped errors belong to the file of the function they wrap.
+        // Positions of wrapped errors belong to the file of the wrapped function.
         loop {
             match error {
                 EvalAltResult::ErrorInFunctionCall(function, source, inner, position) => {
@@ -114,7 +115,7 @@ impl Diagnostic {
         }
         calls.reverse();
         let position = error.position();
-        // A closure runs where it is called and is told to be from there; its text may be elsewhere.
+        // A closure's error names the file of its call. Its text may be in another file.
         if in_closure && !is_word(&file, position) {
             file = files.into_iter().rev().find(|other| is_word(other, position)).unwrap_or(file);
         }
@@ -125,7 +126,7 @@ impl Diagnostic {
     }
 }
 
-/// Whether something stands at this place of a file.
+/// True if there is a word at this position of a file.
 fn is_word(file: &str, position: Position) -> bool {
     let (Some(line), Some(column)) = (position.line(), position.position()) else { return false };
     let text = modules::source(file).unwrap_or_default();
@@ -146,7 +147,7 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
     let text = source.unwrap_or_default();
     let column = position.position().unwrap_or(1);
     let there = text.lines().nth(line - 1);
-    // What is missing at the end of a file is missed behind its last line.
+    // An error at the end of a file is reported after its last line.
     match there.or(text.lines().last()) {
         Some(last) if there.is_none() => {
             let (line, column) = (text.lines().count(), last.chars().count() + 1);
@@ -156,7 +157,7 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
     }
 }
 
-/// `source` is the text that the error is in.
+/// `source` is the text with the error.
 fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
@@ -187,14 +188,15 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
-/// What stands around a line's number, and room for the caret behind the line's end.
+/// Characters around a line number, plus one for a caret after the end of the line.
 const FRAME: usize = 5;
 
-/// As much of a line of source as there is room for, with the character at `column`, and at which column it stands there.
+/// The part of a source line that fits, around the character at `column`, and the column of that
+/// character in it.
 fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usize) {
     let count = text.chars().count();
     let Some(room) = room.filter(|room| count > *room) else { return (Cow::Borrowed(text), column) };
-    // Two thirds of what is shown stand before the character: what is wrong is seldom behind it.
+    // Two thirds of the part are before the character, because the mistake is usually there.
     let start = column.saturating_sub(1 + 2 * room / 3).min(count.saturating_sub(room));
     let shown = text.chars().skip(start).take(room).map(|c| if c == '\t' { ' ' } else { c });
     let mut shown: Vec<char> = shown.collect();
@@ -211,7 +213,7 @@ fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usiz
     (Cow::Owned(shown.into_iter().collect()), column - start)
 }
 
-/// As it may be shown: messages and names come from anywhere.
+/// Messages and names are escaped, because they may come from anywhere.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -230,7 +232,7 @@ impl Diagnostic {
                 let margin = " ".repeat(number.len());
                 let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
                 let (text, column) = around(text, *column, room);
-                // The caret stands under the character, tabs kept.
+                // The caret is under the character, with tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
                 write!(f, "\n {margin} |\n {number} | {text}\n {margin} | {indent}^")?;
@@ -254,14 +256,14 @@ mod tests {
     fn the_caret_points_at_the_same_character_of_a_line_that_is_cut() {
         let text: String = ('a'..='z').chain('A'..='Z').collect();
         for room in [3, 10, 20, 51] {
-            // The first and the last character of a part may be the sign that something is missing there.
+            // The first and last character of a part may be an ellipsis.
             for column in 1..=52 {
                 let (shown, at) = around(&text, column, Some(room));
                 assert_eq!(shown.chars().count(), room);
                 let (there, here) = (text.chars().nth(column - 1), shown.chars().nth(at - 1));
                 assert!(here == there || here == Some('…') && room == 3, "{room} {column}: {shown} {at}");
             }
-            // What is missed behind the end.
+            // A position after the end.
             assert_eq!(around(&text, 53, Some(room)).1, room + 1);
         }
         for room in [None, Some(52), Some(80)] {

@@ -1,4 +1,4 @@
-//! `exit` of the language, which ends a run with the exit code that a script gives.
+//! The language's `exit`, which ends a run with the script's exit code.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use super::context::Context;
 use super::problem::ScriptResult;
 
-/// The language's own function, with a meaning for its value.
-pub const NAME: &str = "exit";
-/// Codes above it are those of shells: commands that are not there, signals.
+/// The language's own function, whose value is used here.
+pub(super) const NAME: &str = "exit";
+/// Larger codes are used by shells for missing commands and signals.
 const LARGEST: i64 = 125;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
-    // Ends the script: `exit(3)` with this exit code, 0 to 125; any other value, and none, is no code.
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
+    // Ends the script with the exit code of `exit(3)`, 0 to 125. Any other value is not an exit
+    // code.
     let c = context.clone();
     engine.register_fn(NAME, move |value: Dynamic| -> ScriptResult<()> {
         let code = value.as_int().map_or(0, |code| code.clamp(0, LARGEST));

@@ -22,7 +22,7 @@ use crate::stats;
 
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
     let c = context.clone();
@@ -45,7 +45,12 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options: Map) -> Result<ActivationsHandle> {
+pub(super) fn extract(
+    context: &Context,
+    model: &Model,
+    tokens: &TokensHandle,
+    options: Map,
+) -> Result<ActivationsHandle> {
     let o = Options::of("extract_layernorms", options)?;
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
@@ -62,12 +67,12 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
         places::in_project(context, "extract_layernorms: `out`", "folder", out.trim_end_matches('/'))?;
         places::within(context, "extract_layernorms: `out`", &context.root.join(out).join(FULL), "")?;
     }
-    // Only there are activations written, whatever the machine says.
+    // Activations are written only to this folder, for any answer of the machine.
     let out = args.out.clone().filter(|_| args.keep == Keep::Full);
     if let Some(out) = &out {
         gives_way(context, &context.root.join(out).join(FULL))?;
     }
-    // What is absolute has been judged as a place of this computer.
+    // An absolute path was checked as a location of this computer.
     let relative = |path: &&String| !context.bounds.commands_here && !Path::new(path).is_absolute();
     for path in args.out.iter().chain(args.checkpoint.as_ref().map(|checkpoint| &checkpoint.path)).filter(relative) {
         model.0.session.confined("extract_layernorms", path)?;
@@ -93,7 +98,7 @@ pub fn extract(context: &Context, model: &Model, tokens: &TokensHandle, options:
     Ok(ActivationsHandle(acts))
 }
 
-/// Activations of an earlier run give way, which is told; other files of the project stay.
+/// Reports that activations of an earlier run will be replaced. Other files of the project stay.
 fn gives_way(context: &Context, file: &Path) -> Result<()> {
     if std::fs::symlink_metadata(file).is_err() {
         return Ok(());
@@ -110,7 +115,7 @@ fn gives_way(context: &Context, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The file for checkpoints: below the project's folder, wherever that is.
+/// The checkpoint file in the project's folder on the machine.
 fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> {
     let layers = o.whole("checkpoint_layers")?;
     let Some(path) = o.path("checkpoint")? else {
@@ -125,7 +130,7 @@ fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> 
             .hint("1 is after every layer; leave it out to let time decide"));
     }
     places::in_project(context, "extract_layernorms: `checkpoint`", "file", &path)?;
-    // It travels to the machine that the work is done on, and back.
+    // It is sent to the machine and back.
     if secret_name(Path::new(&path)) {
         return Err(Error::bad_argument(format!(
             "extract_layernorms: \"{path}\" may hold secrets, and is no checkpoint"

@@ -1,7 +1,8 @@
-//! Fields of records as scripts read them: a record reaches a script as a map, which does not know what it might have held.
+//! Names of the fields of records. A record reaches a script as a map, which does not know its
+//! possible fields.
 
-/// Names of the fields of plain records, for suggestions.
-pub const FIELDS: &[&str] = &[
+/// Field names of plain records, for suggestions.
+pub(super) const FIELDS: &[&str] = &[
     "feature_dim",
     "sequence",
     "layer_percentage",

@@ -1,5 +1,5 @@
-//! Primitives of figures: the numbers that figures show (heat_map, layer_profile, magnitude_histogram) and the figures
-//! themselves (svg, save_figure, sparkline, bar_chart).
+//! Primitives of figures: the data of figures (heat_map, layer_profile, magnitude_histogram) and
+//! the figures themselves (svg, save_figure, sparkline, bar_chart).
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::stats;
 
 /// Columns of a heat map on a page.
 const COLUMNS: usize = 256;
-/// Columns of a heat map that is explored with a pointer.
+/// Columns of an interactive heat map.
 const FINE_COLUMNS: usize = 1024;
 
-/// Bytes of a shape in a figure, beside its texts, and of all shapes.
+/// Bytes of a shape in a figure without its texts, and of all shapes.
 const SHAPE: usize = 120;
 const MAX_FIGURE: usize = 512 << 20;
 
-/// What every figure has, and what each kind has beside it.
+/// Keys that every figure has, and further keys of each kind.
 const COMMON: [&str; 3] = ["kind", "title", "note"];
 const KINDS: [(&str, &[&str]); 5] = [
     ("lines", &["x", "y", "series", "mark", "mark_label"]),
@@ -36,25 +36,27 @@ const KINDS: [(&str, &[&str]); 5] = [
     ("heat_map", &["x", "y", "values", "columns", "value_label", "threshold"]),
 ];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
     // A figure as SVG text. Kinds: "lines", "points", "bars", "intervals", "heat_map".
-    // let text = svg(#{ kind: "bars", title: "Two bars", categories: ["a", "b"], groups: [#{ values: [1.0, 2.0] }] });
+    // let groups = [#{ values: [1.0, 2.0] }];
+    // let text = svg(#{ kind: "bars", title: "Two", categories: ["a", "b"], groups: groups });
     engine.register_fn("svg", |figure: Map| thrown(read(figure).and_then(|figure| plot::svg(&figure))));
     // The same as a file below results/, SVG or PNG by its name.
-    // save_figure("results/two.png", #{ kind: "bars", title: "Two", categories: ["a", "b"], groups: [#{ values: [1.0, 2.0] }] });
+    // save_figure("results/two.png", #{ kind: "bars", title: "Two", categories: ["a"], groups:
+    // groups });
     let c = context.clone();
     engine.register_fn("save_figure", move |path: &str, figure: Map| thrown(save(&c, path, figure)));
     // One character per number, for a look in the terminal.
     // print(sparkline([1.0, 5.0, 3.0]));
     engine.register_fn("sparkline", |values: Array| plot::sparkline(&numbers(&values)));
-    // One bar per line, the longest so many characters wide.
+    // One bar per line; the longest has this number of characters.
     // print(bar_chart(["a", "b"], [1.0, 2.0], 40));
     engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| -> ScriptResult<String> {
         let names: Vec<String> = names.iter().map(Dynamic::to_string).collect();
         let width = width.clamp(1, 500) as usize;
-        // Names are as wide as the widest, and a part of a bar has three bytes.
+        // Names are padded to the widest, and a part of a bar has three bytes.
         let line = names.iter().map(String::len).max().unwrap_or(0) + 3 * width + 32;
         growth::fits(line.saturating_mul(names.len()))?;
         Ok(plot::bar_chart(&names, &numbers(&values), width))
@@ -62,27 +64,29 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // Largest |x| by norm and column of features: `values[norm][column]`, `feature_dims`, `norms`, `features_per_column`.
+    // Largest |x| by norm and column of features: `values[norm][column]`, `feature_dims`, `norms`,
+    // `features_per_column`.
     // let map = acts.heat_map(#{ columns: 128 });
     engine.register_fn("heat_map", |acts: T| heat_map(Dynamic::from(acts), Map::new()));
     engine.register_fn("heat_map", |acts: T, options: Map| heat_map(Dynamic::from(acts), options));
-    // The same, fine and packed as base64 for a page to draw: one byte a cell on a logarithmic scale.
+    // The same with more columns, encoded as base64 for a page: one byte per cell on a logarithmic
+    // scale.
     // let data = acts.heat_map_data();
     engine.register_fn("heat_map_data", |acts: T| heat_map_data(Dynamic::from(acts), Map::new()));
     engine.register_fn("heat_map_data", |acts: T, options: Map| heat_map_data(Dynamic::from(acts), options));
-    // Largest |x| of features in every norm, one row each.
+    // Largest |x| of features in every norm, one row per feature.
     // let profiles = acts.layer_profile([0, 1]);
     engine.register_fn("layer_profile", |acts: T, dims: Array| layer_profile(Dynamic::from(acts), &dims, Map::new()));
     engine.register_fn("layer_profile", |acts: T, dims: Array, options: Map| {
         layer_profile(Dynamic::from(acts), &dims, options)
     });
-    // How many values lie between the rungs of the ladder.
+    // Number of values between the rungs of the ladder.
     // let bins = acts.magnitude_histogram();
     engine.register_fn("magnitude_histogram", |acts: T| histogram(Dynamic::from(acts), Map::new()));
     engine.register_fn("magnitude_histogram", |acts: T, options: Map| histogram(Dynamic::from(acts), options));
 }
 
-/// What is not a number is a gap.
+/// A value that is not a number is a gap.
 fn numbers(values: &Array) -> Vec<f64> {
     values.iter().map(|value| number(value).unwrap_or(f64::NAN)).collect()
 }
@@ -96,7 +100,7 @@ fn read(figure: Map) -> Result<Figure> {
     };
     let known: Vec<&'static str> = COMMON.iter().chain(own.iter()).copied().collect();
     Options::new("svg", figure.clone(), &known)?;
-    // A value that is not there is left out of a figure.
+    // Missing values are left out of a figure.
     let mut json = to_json(&figure.into())?;
     strip(&mut json);
     let (values, longest) = extent(&json);
@@ -110,7 +114,7 @@ fn read(figure: Map) -> Result<Figure> {
     })
 }
 
-/// How many values there are, and the length of the longest text: what a shape says when pointed at repeats some.
+/// Number of values and length of the longest text, which tooltips of shapes repeat.
 fn extent(json: &serde_json::Value) -> (usize, usize) {
     let both = |(values, longest): (usize, usize), other: (usize, usize)| (values + other.0, longest.max(other.1));
     match json {
@@ -121,7 +125,7 @@ fn extent(json: &serde_json::Value) -> (usize, usize) {
     }
 }
 
-/// Takes out what is null: a bound, a label, a whole point without a value.
+/// Removes null: a bound, a label, or a whole point without a value.
 fn strip(json: &mut serde_json::Value) {
     match json {
         serde_json::Value::Object(map) => {
@@ -175,7 +179,7 @@ fn heat_map_data(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
     Ok(to_dynamic(&packed(&acts, &thrown(map)?)))
 }
 
-/// Values from a hundredth of the largest up, in 255 logarithmic steps; 0 is anything below.
+/// 255 logarithmic steps from a hundredth of the largest value up. 0 is any smaller value.
 const RANGE: f64 = 100.0;
 
 fn packed(acts: &Activations, map: &HeatMap) -> serde_json::Value {
@@ -186,7 +190,7 @@ fn packed(acts: &Activations, map: &HeatMap) -> serde_json::Value {
         false => 0,
     };
     let values: Vec<u8> = map.values.iter().flatten().map(byte).collect();
-    // Within its column; a page shows at most 256 features to a column.
+    // The offset within its column. A page has at most 256 features per column.
     let offset = |(i, dim): (usize, &u32)| (*dim as usize - i * map.features_per_column).min(255) as u8;
     let offsets: Vec<u8> = map.feature_dims.iter().flat_map(|row| row.iter().enumerate().map(offset)).collect();
     serde_json::json!({

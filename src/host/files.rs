@@ -1,5 +1,6 @@
-//! Primitives that list results and write files below results/: list_results, write_json, write_table, write_text,
-//! export_tables; and what reports are made of: html_table, markdown_table, escape_html, stdlib_json, stdlib_text.
+//! Primitives that list results and write files below results/: list_results, write_json,
+//! write_table, write_text, export_tables; and helpers of reports: html_table, markdown_table,
+//! escape_html, stdlib_json, stdlib_text.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,14 +24,14 @@ use crate::outside;
 use crate::results::{self, Table};
 use crate::secret::secret_name;
 
-/// JSON values of a data file of `stdlib/`.
+/// The largest number of JSON values in a data file of `stdlib/`.
 const DATA_VALUES: usize = 1 << 20;
-/// Bytes of a data file of a project's own `stdlib/`.
+/// The largest data file in a project's own `stdlib/`, in bytes.
 const MAX_DATA: u64 = 64 << 20;
-/// Cells of a table that is written.
+/// The largest number of cells in a written table.
 const MAX_CELLS: usize = 1 << 24;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Names of all finished analyses below results/, sorted.
     // for name in list_results() { print(load_results(name).found.classification); }
     let c = context.clone();
@@ -74,13 +75,13 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("escape_html", |text: &str| escape(text));
 }
 
-/// Writes below one of the project's folders, or where the user allows it, and returns the path.
-pub fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
+/// Writes into one of the project's folders, or where the user allows it, and returns the path.
+pub(super) fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
     let file = places::to_write(context, function, path)?;
-    // Who believes a key believes that no script has written it.
+    // Scripts cannot write keys, so that keys can be trusted.
     if secret_name(path.as_ref()) {
-        return Err(Error::bad_argument(format!("{function}: \"{path}\" is the program's own"))
-            .hint("name the file results/summary.json, say"));
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" has a name that secrets have"))
+            .hint("keys, tokens and passwords are written by no script: name the file results/summary.json, say"));
     }
     let given = places::relative(context, path);
     match context.plan() {
@@ -147,13 +148,13 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
     Ok(paths)
 }
 
-/// The text of a file of the standard library that is no module; one of the project's `stdlib/` wins.
+/// The text of a data file of the standard library. One in the project's `stdlib/` has precedence.
 fn data(context: &Context, name: &str) -> Option<String> {
     let embedded = stdlib::data(name)?;
     let own = context.root.join("stdlib").join(name);
     let read =
         || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(outside::without_bom(data)).ok());
-    // A link that leads out of the project gives nothing away.
+    // A link that leaves the project is not followed.
     let own = if reads::inside(context, &own) { read() } else { None };
     Some(own.unwrap_or_else(|| embedded.to_string()))
 }
@@ -176,7 +177,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Texts of a row's cells, and whether each is a number.
+/// Texts of a row's cells, with their numbers if they are numbers.
 fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
     let map = row.read_lock::<Map>();
     let shown = |column: &Dynamic| {
@@ -186,7 +187,7 @@ fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
     columns.iter().map(shown).collect()
 }
 
-/// Numbers carry their value, so that a page can sort by it.
+/// Numbers have their value as an attribute, so that a page can sort by it.
 fn html_table(columns: &Array, rows: &Array) -> ScriptResult<String> {
     few(columns.len(), rows.len())?;
     let mut html = String::from("<table class=\"sortable\"><thead><tr>");

@@ -1,7 +1,9 @@
-//! `args(#{ … })`: a script declares its flags with defaults and help; what the user gave is read by type.
+//! `args(#{ … })`: a script declares its flags with defaults and help, and the user's arguments are
+//! parsed by type.
 //!
-//! A default says the type: `false` is a switch, a number or string takes one value, an array takes all that follow. The
-//! flag of `dry_run` is `--dry-run`. `--help` prints the declaration and ends the run.
+//! The default determines the type: `false` is a switch, a number or string takes one value, an
+//! array takes all following values. The flag of `dry_run` is `--dry-run`. `--help` prints the
+//! declaration and ends the run.
 
 use std::sync::Arc;
 
@@ -15,12 +17,12 @@ use crate::suggest;
 use crate::terminal;
 use crate::words::listed;
 
-/// Flags of `outlier run`, which stand before the script.
+/// Flags of `outlier run`, which precede the script.
 pub const OF_RUN: [&str; 7] =
     ["--allow-commands", "--allow-read", "--allow-write", "--host-key", "--max-steps", "--max-minutes", "--max-memory"];
 
-/// What to do about a word among the flags of a script that is a flag of `outlier run`.
-pub fn misplaced(word: &str) -> Option<String> {
+/// The hint for a flag of `outlier run` among the flags of a script.
+pub(super) fn misplaced(word: &str) -> Option<String> {
     let name = word.split('=').next().unwrap_or_default();
     let known = OF_RUN.contains(&name);
     known.then(|| {
@@ -40,7 +42,7 @@ impl Flag {
     }
 }
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
         c.acts("args");
@@ -82,7 +84,7 @@ fn help(script: &str, flags: &[Flag], width: Option<usize>) -> String {
     for flag in flags {
         let default = match flag.default.to_string().as_str() {
             _ if flag.default.is_unit() || flag.default.is_bool() => String::new(),
-            // Nothing is given where the flag is left out.
+            // An omitted flag has no value.
             "" | "[]" => String::new(),
             default => format!(" [default: {default}]"),
         };
@@ -143,7 +145,7 @@ fn parse(flags: &[Flag], words: &[String]) -> Result<Map> {
     Ok(values)
 }
 
-/// `text` as a value of the default's type.
+/// Parses `text` as a value of the default's type.
 fn scalar(name: &str, default: &Dynamic, text: String) -> Result<Dynamic> {
     let bad = |expected: &str| Error::bad_argument(format!("{name} is `{text}`, expected {expected}"));
     if default.is_int() {

@@ -1,4 +1,4 @@
-//! Primitives that steer a script: parallel, sleep, is_main, report_failure.
+//! Primitives for control flow: parallel, sleep, is_main, report_failure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ use super::{bounds, deep};
 use crate::error::Error;
 use crate::progress::{doze, interrupt_requested};
 
-/// Of one item of `parallel` behind the other.
+/// The largest delay between the starts of two items of `parallel`.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("parallel", move |ctx: NativeCallContext, items: Array, f: FnPtr| {
         parallel(&ctx, &c, items, Map::new(), f)
@@ -37,7 +37,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
         c.mark_failed();
-        // Of several errors with one cause the first is told.
+        // Of several errors with one cause the first is shown.
         let errors = error.read_lock::<Array>().map(|list| list.to_vec()).unwrap_or_else(|| vec![error.clone()]);
         let told = format!("{what}: {}", errors.first().map(failure_text).unwrap_or_default());
         c.line(&format!("FAILED {told}"));
@@ -48,7 +48,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-/// Waits, but not for a user who wants to stop. Where nothing happens nobody waits.
+/// Waits until the user interrupts. In dry runs and tests it does not wait.
 fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
     let time =
         thrown(options::seconds("sleep", seconds.max(0.0), options::MAX_TIME, "a script may wait for ten years"))?;
@@ -59,8 +59,9 @@ fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
     if interrupt_requested() { Err(throw(Error::interrupted())) } else { Ok(()) }
 }
 
-/// Calls `f` on every item, at most `max` at a time, `stagger` seconds apart at first. Returns, in order, one map per item:
-/// `#{ ok: true, value }` or `#{ ok: false, error }`. One failure leaves the others running.
+/// Calls `f` on every item, at most `max` at a time, with starts `stagger` seconds apart. Returns,
+/// in order, one map per item: `#{ ok: true, value }` or `#{ ok: false, error }`. A failure does
+/// not stop the others.
 fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: Map, f: FnPtr) -> ScriptResult<Array> {
     let o = thrown(Options::of("parallel", options))?;
     let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
@@ -71,16 +72,16 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
         MAX_STAGGER,
         "seconds between the starts of the first items",
     ))?;
-    // Plans and tests are the same every time: one item after the other.
+    // Plans and tests are deterministic: one item after the other.
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Dynamic>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    // Each thread has copies of what the closure has captured.
+    // Each thread has copies of the captured variables.
     let threads = max.min(items.len()).clamp(1, deep::MAX_HELPERS);
     if Size::unshared(&f).memory().saturating_mul(threads as u64) > context.bounds.memory {
         return Err(Box::new(EvalAltResult::ErrorTerminated(bounds::TOO_HEAVY.into(), Position::NONE)));
     }
-    // What ends the run, not only the call for one item.
+    // An error that ends the run, and not only the call for one item.
     let end = Mutex::new(None);
     let work = |f: &FnPtr| {
         loop {
@@ -109,7 +110,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
         };
         (0..max.min(items.len())).take_while(|helper| start(*helper)).count()
     });
-    // Where no further thread is to be had, this one does what there is to do.
+    // If no further thread can be started, this one does all the work.
     if helped == 0 {
         work(&unshared(&f));
     }
@@ -119,7 +120,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     let outcome = |result: Mutex<Option<Dynamic>>| result.into_inner().ok().flatten().unwrap_or(Dynamic::UNIT);
     let outcomes: Array = results.into_iter().map(outcome).collect();
     if interrupt_requested() {
-        // Whoever catches this may still tell what is finished.
+        // A script that catches this can still report finished items.
         let mut error = as_map(&Error::interrupted());
         error.insert("outcomes".into(), outcomes.into());
         return Err(Box::new(EvalAltResult::ErrorRuntime(error.into(), Position::NONE)));
@@ -127,8 +128,9 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
     Ok(outcomes)
 }
 
-/// Captured variables are shared by default and would be locked by one thread for the whole of a host call: each thread
-/// gets copies instead, so writes to captured variables stay inside the closure.
+/// Captured variables are shared by default, and one thread would lock them during a whole
+/// primitive. Each thread gets copies, so that writes to captured variables stay inside the
+/// closure.
 fn unshared(f: &FnPtr) -> FnPtr {
     let mut f = f.clone();
     for value in f.iter_curry_mut() {
@@ -137,7 +139,10 @@ fn unshared(f: &FnPtr) -> FnPtr {
     f
 }
 
-/// What became of one item. The error is one that ends the whole run.
+/// The result of one item.
+///
+/// # Errors
+/// An error that ends the whole run.
 fn call(ctx: &NativeCallContext, f: &FnPtr, item: Dynamic) -> ScriptResult<Dynamic> {
     let call = || f.call_within_context::<Dynamic>(ctx, (item,));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));

@@ -1,4 +1,4 @@
-//! A machine as scripts hold it.
+//! A machine as a value of scripts.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use super::stage::{Part, Stage};
 use crate::error::{Error, Result};
 use crate::session::{Lent, Session};
 
-/// A machine that a script holds: another one, or this.
+/// A machine of a script: another one, or this one.
 #[derive(Clone)]
-pub struct Gpu(pub Arc<Held>);
+pub(super) struct Gpu(pub Arc<Held>);
 
-/// Which machine it is.
-pub enum Held {
+/// The kind of machine.
+pub(super) enum Held {
     Here(Arc<dyn Session>),
     Lent(Arc<Lent>),
-    /// In a plan or a test; with this machine's session.
+    /// A simulated machine in a dry run or a test, with this machine's session.
     Played(Arc<Part>, Arc<Stage>, Arc<dyn Session>),
 }
 
 impl Gpu {
-    /// Where its work runs.
-    pub fn session(&self) -> Arc<dyn Session> {
+    /// The session that runs its work.
+    pub(super) fn session(&self) -> Arc<dyn Session> {
         match &*self.0 {
             Held::Here(session) => session.clone(),
             Held::Lent(lent) => lent.clone(),
@@ -31,11 +31,11 @@ impl Gpu {
         }
     }
 
-    /// The machine, for `what` is done with other machines only.
+    /// The machine, for an operation `what` that only other machines have.
     ///
     /// # Errors
-    /// `bad_argument` where it is this one, or is played.
-    pub fn lent(&self, what: &str) -> Result<&Lent> {
+    /// `bad_argument` if it is this machine, or is simulated.
+    pub(super) fn lent(&self, what: &str) -> Result<&Lent> {
         match &*self.0 {
             Held::Lent(lent) => Ok(lent),
             _ => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))

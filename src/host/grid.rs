@@ -1,34 +1,34 @@
-//! Tables as wide as the terminal. What does not fit is left out column by column, the last ones first, and is named below;
-//! a file or a pipe gets everything.
+//! Tables that fit the terminal. Columns that do not fit are left out, the last ones first, and are
+//! named below the table. A file or a pipe gets all of them.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::words::in_lines;
 
-/// Characters that a text keeps before a whole column goes.
+/// The smallest width of a text before a whole column is left out.
 const SHORT: usize = 24;
-/// The same of the first column, which says what a row is about.
+/// The same for the first column, which identifies the row.
 const NAME: usize = 40;
 /// A border, a space on either side of every cell, and one line between two cells.
 const PER_COLUMN: usize = 3;
 const BORDER: usize = 1;
 
-/// A table. Its columns stand in the order in which they matter.
+/// A table. Its columns are in the order of importance.
 pub struct Grid {
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
     right: Vec<bool>,
 }
 
-/// Widths of one column in characters.
+/// Possible widths of one column in characters.
 #[derive(Clone, Copy)]
 struct Room {
-    /// As it is.
+    /// Without any change.
     whole: usize,
-    /// With the words of its head below each other: nothing is lost.
+    /// With the words of its header on several lines, so that nothing is lost.
     folded: usize,
-    /// With its texts cut.
+    /// With its texts shortened.
     least: usize,
 }
 
@@ -38,13 +38,14 @@ impl Grid {
         Self { columns, rows, right }
     }
 
-    /// The columns with these numbers are aligned on the right, as numbers are.
+    /// Aligns these columns on the right, as numbers are.
     pub fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Self {
         columns.into_iter().for_each(|column| self.right[column] = true);
         self
     }
 
-    /// The table, no wider than `width` characters where there is such a limit, and below it what is not shown.
+    /// The table, with at most `width` characters per line if given, and the omitted columns below
+    /// it.
     pub fn drawn(&self, width: Option<usize>) -> String {
         let rooms: Vec<Room> = (0..self.columns.len()).map(|column| self.room(column)).collect();
         let whole: Vec<usize> = rooms.iter().map(|room| room.whole).collect();
@@ -67,13 +68,13 @@ impl Grid {
         let widest = cells().map(|cell| wide(cell)).max().unwrap_or(0);
         let folded = widest.max(longest_word);
         let most = if column == 0 { NAME } else { SHORT };
-        // A number that is cut is another number.
+        // A shortened number would be another number.
         let number = |cell: &str| cell.parse::<f64>().is_ok();
         let cut = cells().map(|cell| if number(cell) { wide(cell) } else { wide(cell).min(most) }).max();
         Room { whole: folded.max(head.width()), folded, least: cut.unwrap_or(0).max(longest_word.min(most)) }
     }
 
-    /// The first columns, each as wide as said.
+    /// The first columns, with these widths.
     fn with(&self, widths: &[usize]) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
@@ -90,7 +91,8 @@ impl Grid {
     }
 }
 
-/// Widths of columns that fit: first heads are folded, then texts are cut, the widest most. None where that is not enough.
+/// Widths of columns that fit: first headers are wrapped, then texts are shortened, the widest
+/// most. None if that is not enough.
 fn fit(rooms: &[Room], width: usize) -> Option<Vec<usize>> {
     let mut widths: Vec<usize> = rooms.iter().map(|room| room.whole).collect();
     for floor in [|room: &Room| room.folded, |room: &Room| room.least] {
@@ -108,12 +110,12 @@ fn total(widths: &[usize]) -> usize {
     BORDER + widths.iter().map(|width| width + PER_COLUMN).sum::<usize>()
 }
 
-/// The width of a cell: of its longest line.
+/// The width of a cell is that of its longest line.
 fn wide(cell: &str) -> usize {
     cell.lines().map(UnicodeWidthStr::width).max().unwrap_or(0)
 }
 
-/// Words below each other where they do not fit beside each other.
+/// Wraps words that do not fit on one line.
 fn folded(head: &str, width: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in head.split(' ') {
@@ -128,7 +130,7 @@ fn folded(head: &str, width: usize) -> String {
     lines.join("\n")
 }
 
-/// Every line of a cell, cut where it is wider.
+/// Shortens every line of a cell that is too wide.
 fn cut(cell: &str, width: usize) -> String {
     if wide(cell) <= width {
         return cell.to_string();

@@ -1,6 +1,6 @@
-//! Functions of the language whose result can be far larger than what they are given, or that need not end, in one step and so
-//! out of reach of the bounds between two steps: here they see beforehand how large the result will be. They take the place
-//! of those of Rhai, and otherwise do the same.
+//! Replacements of functions of the language whose result can be far larger than their arguments,
+//! or that may not end, in one step and so out of reach of the limits between steps. They compute
+//! the size of the result first, and otherwise do the same as Rhai's.
 
 use rhai::{
     Array, Blob, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module, Position,
@@ -11,12 +11,12 @@ use super::problem::ScriptResult;
 use super::weight;
 
 /// Their names.
-pub const NAMES: [&str; 5] = ["pad", "replace", "split", "split_rev", "to_chars"];
+pub(super) const NAMES: [&str; 5] = ["pad", "replace", "split", "split_rev", "to_chars"];
 
-/// Items that are put into an array between two looks at the memory.
+/// Number of items that are added to an array between two checks of memory.
 const AT_ONCE: usize = 1 << 16;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     let mut module = Module::new();
     let mut add = Adding(&mut module);
     add.replace();
@@ -26,12 +26,12 @@ pub fn register(engine: &mut Engine) {
 }
 
 /// The error of a value that is too large.
-pub fn too_large(what: &str) -> Box<EvalAltResult> {
+pub(super) fn too_large(what: &str) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorDataTooLarge(what.to_string(), Position::NONE))
 }
 
-/// A text of so many bytes, if a script may hold it.
-pub fn fits(bytes: usize) -> ScriptResult<()> {
+/// Checks that a script may have a text of this size in bytes.
+pub(super) fn fits(bytes: usize) -> ScriptResult<()> {
     if bytes > MAX_STRING { Err(too_large("Length of string")) } else { Ok(()) }
 }
 
@@ -52,7 +52,7 @@ impl Adding<'_> {
     }
 
     fn split(&mut self) {
-        // At so many pieces; one at least.
+        // The largest number of pieces, at least one.
         let most = |count: INT| usize::try_from(count).unwrap_or(0).max(1);
         FuncRegistration::new("to_chars").set_into_module(self.0, |s: &str| collected(s.chars().map(Dynamic::from)));
         FuncRegistration::new("split").set_into_module(self.0, |s: &str| pieces(s, s.split_whitespace()));
@@ -90,7 +90,7 @@ fn replace(text: &mut ImmutableString, find: &str, with: &str) -> ScriptResult<(
     Ok(())
 }
 
-/// An empty text is one piece, whatever it is cut at.
+/// An empty text is one piece for every separator.
 fn pieces<'a>(whole: &str, pieces: impl Iterator<Item = &'a str>) -> ScriptResult<Array> {
     match whole.is_empty() {
         true => Ok(vec![ImmutableString::new().into()]),
@@ -112,14 +112,14 @@ fn collected(items: impl Iterator<Item = Dynamic>) -> ScriptResult<Array> {
     Ok(array)
 }
 
-/// Until the text has `len` characters.
+/// Pads the text to `len` characters.
 fn pad(text: &mut ImmutableString, len: INT, with: &str) -> ScriptResult<()> {
     let Ok(len) = usize::try_from(len) else { return Ok(()) };
     let missing = len.saturating_sub(text.chars().count());
     if missing == 0 || with.is_empty() {
         return Ok(());
     }
-    // A character has a byte at least.
+    // A character has at least one byte.
     fits(len)?;
     let (whole, rest) = (missing / with.chars().count(), missing % with.chars().count());
     let rest: String = with.chars().take(rest).collect();
@@ -130,7 +130,8 @@ fn pad(text: &mut ImmutableString, len: INT, with: &str) -> ScriptResult<()> {
     Ok(())
 }
 
-/// Until the array has `len` items. What an item holds counts as often as there are copies of it, and what a closure holds, too.
+/// Pads the array to `len` items. The contents of an item, and of a closure in it, count for every
+/// copy.
 fn pad_array(array: &mut Array, len: INT, item: &Dynamic) -> ScriptResult<()> {
     let Ok(len) = usize::try_from(len) else { return Ok(()) };
     let missing = len.saturating_sub(array.len());
@@ -150,10 +151,10 @@ fn pad_array(array: &mut Array, len: INT, item: &Dynamic) -> ScriptResult<()> {
     Ok(())
 }
 
-/// What a copy of a value takes: what is shared is not copied.
+/// The size of a copy of a value. Shared parts are not copied.
 #[derive(Default)]
-pub struct Size {
-    /// Of arrays and blobs, inner ones counted.
+pub(super) struct Size {
+    /// Of arrays and blobs, including nested ones.
     items: usize,
     /// Of maps.
     entries: usize,
@@ -162,7 +163,7 @@ pub struct Size {
 }
 
 impl Size {
-    pub fn of(value: &Dynamic) -> Self {
+    pub(super) fn of(value: &Dynamic) -> Self {
         let mut size = Self::default();
         if !value.is_shared() {
             size.add(value);
@@ -170,15 +171,15 @@ impl Size {
         size
     }
 
-    /// Of a copy of a closure that has values of its own in the place of shared ones.
-    pub fn unshared(closure: &FnPtr) -> Self {
+    /// The size of a copy of a closure with its own copies of shared values.
+    pub(super) fn unshared(closure: &FnPtr) -> Self {
         let mut size = Self::default();
         closure.iter_curry().filter(|value| !value.is_locked()).for_each(|value| size.add(value));
         size
     }
 
-    /// Bytes of memory, about.
-    pub fn memory(&self) -> u64 {
+    /// Approximate bytes of memory.
+    pub(super) fn memory(&self) -> u64 {
         const ITEM: usize = size_of::<Dynamic>();
         const ENTRY: usize = 64;
         (self.items.saturating_mul(ITEM)).saturating_add(self.entries.saturating_mul(ENTRY)).saturating_add(self.bytes)

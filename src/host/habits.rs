@@ -1,5 +1,5 @@
-//! What people write who come from Python or another language, and how the same is said here: for errors of syntax, by the
-//! words around the place where the parser stopped, and for names that are not there.
+//! Hints for users of Python and other languages: for syntax errors, by the words around the
+//! position where the parser stopped, and for undefined names.
 
 use rhai::{LexError, ParseErrorType, Position};
 
@@ -7,7 +7,7 @@ use super::pieces::{Kind, Piece, Place, in_brackets, is_call, is_map};
 use super::stdlib;
 use crate::suggest::nearest;
 
-/// Words of other languages that stand before a word, a text or a number, as no words do here.
+/// Words of other languages that precede a word, a text or a number, as no words do here.
 const BEFORE: &[(&str, &str)] = &[
     ("def", "a function is `fn name(a, b) { … }`"),
     ("function", "a function is `fn name(a, b) { … }`"),
@@ -37,7 +37,7 @@ const BEFORE: &[(&str, &str)] = &[
     ("is", "`==` compares; a value that is not there is `()`"),
 ];
 
-/// Words that the language keeps for itself and does not use.
+/// Words that the language reserves and does not use.
 const RESERVED: &[(&str, &str)] = &[
     ("null", NOTHING),
     ("nil", NOTHING),
@@ -81,15 +81,15 @@ const PART: &str = "a part of a list is `list.extract(0..2)`, of a text `text.su
 const DOUBLE: &str = "a text stands in double quotation marks, \"…\"; single ones hold one character";
 const VALUES_IN_TEXT: &str = "a text with values stands in backquotes: `… ${value} …`";
 
-/// For an error of syntax: what the language calls by another word. None where it is a slip of any language.
-pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
+/// For a syntax error: the word that this language uses. None for mistakes of any language.
+pub(super) fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
     of_symbol(error).map(str::to_string).or_else(|| {
         let place = Place::of(source, position)?;
         of_words(&place).map(str::to_string).or_else(|| of_end(error, source, &place))
     })
 }
 
-/// For what the error itself names.
+/// By the error itself.
 fn of_symbol(error: &ParseErrorType) -> Option<&'static str> {
     let reserved = |word: &str| RESERVED.iter().find(|(known, _)| *known == word).map(|(_, hint)| *hint);
     match error {
@@ -110,7 +110,7 @@ fn of_symbol(error: &ParseErrorType) -> Option<&'static str> {
     }
 }
 
-/// For what stands around the place.
+/// By the words around the position.
 fn of_words(place: &Place) -> Option<&'static str> {
     let (here, before, line) = (place.near(0)?, place.near(-1), place.line());
     let is = |piece: Option<Piece>, kind: Kind| piece.is_some_and(|piece| piece.kind == kind);
@@ -200,7 +200,7 @@ fn of_words(place: &Place) -> Option<&'static str> {
     None
 }
 
-/// For a statement without an end, which is noticed in the next line.
+/// For a statement without an end, which the parser notices in the next line.
 fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String> {
     let ParseErrorType::MissingToken(token, _) = error else { return None };
     if token == "{" {
@@ -219,7 +219,7 @@ fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String>
     if text.trim_start().starts_with("\"\"\"") {
         return Some(DOCSTRING.to_string());
     }
-    // Words of another language that stand alone in their line.
+    // Words of other languages that are alone in their line.
     let alone =
         last.kind == Kind::Word && place.pieces[..place.at - 1].last().is_none_or(|piece| piece.line < last.line);
     match last.text {
@@ -229,8 +229,8 @@ fn of_end(error: &ParseErrorType, source: &str, place: &Place) -> Option<String>
     }
 }
 
-/// For a variable that is not there, at a place of a script.
-pub fn of_variable(name: &str, source: &str, position: Position) -> Option<String> {
+/// For an undefined variable at a position of a script.
+pub(super) fn of_variable(name: &str, source: &str, position: Position) -> Option<String> {
     if let Some(hint) = of_name(name) {
         return Some(hint.to_string());
     }
@@ -239,7 +239,7 @@ pub fn of_variable(name: &str, source: &str, position: Position) -> Option<Strin
     if matches!(before, "import" | "from") {
         return Some(format!("the name of a module is a text: import \"{name}\" as {name};"));
     }
-    // A module brought in under this name.
+    // A module that is imported under this name.
     let is_module = place.pieces.windows(2).any(|two| two[0].text == "as" && two[1].text == name);
     if place.text(1) == "." && (is_module || stdlib::modules().any(|module| module == name)) {
         let function = place.text(2);
@@ -256,8 +256,8 @@ pub fn of_variable(name: &str, source: &str, position: Position) -> Option<Strin
     nearest(name, declared.filter(|known| *known != name)).map(|near| format!("did you mean `{near}`?"))
 }
 
-/// For a value that has no such field, or cannot be indexed so, by what the language says of it.
-pub fn of_field(said: &str) -> Option<&'static str> {
+/// For a value without such a field or index, by the language's message.
+pub(super) fn of_field(said: &str) -> Option<&'static str> {
     let named = |names: &[&str]| names.iter().any(|name| said.contains(&format!("property '{name}'")));
     if named(&["length", "size", "shape", "count"]) {
         return Some("len() says how many there are: list.len()");
@@ -284,8 +284,8 @@ fn of_name(name: &str) -> Option<&'static str> {
     })
 }
 
-/// For a function that is not there with these arguments, of the name and types in `signature`.
-pub fn of_function(signature: &str) -> Option<&'static str> {
+/// For an undefined function, by the name and types in `signature`.
+pub(super) fn of_function(signature: &str) -> Option<&'static str> {
     let (name, types) = signature.split_once(' ').unwrap_or((signature, ""));
     let types = types.trim_start_matches('(').trim_end_matches(')');
     let of_types: Vec<&str> = types.split(", ").filter(|kind| !kind.is_empty()).collect();

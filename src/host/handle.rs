@@ -1,4 +1,4 @@
-//! Handles: values that a script holds without their contents, and that read like maps.
+//! Handles: values of a script that refer to data outside of it, and that read like maps.
 
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
@@ -9,10 +9,10 @@ use super::problem::{ScriptResult, throw};
 use crate::error::Error;
 use crate::suggest;
 
-/// The part of a handle that scripts see.
-pub trait Readable {
+/// The part of a handle that scripts can read.
+pub(super) trait Readable {
     const NAME: &'static str;
-    /// The field that is left out where it is too large for a script.
+    /// The field that is left out if it is too large for a script.
     const LARGE: Option<&'static str> = None;
     fn json(&self) -> Value;
 }
@@ -30,8 +30,8 @@ fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
     }
 }
 
-/// Lets scripts read a kind of handle: by its fields, as JSON, and as text.
-pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
+/// Registers a kind of handle: its fields, its JSON, and its text.
+pub(super) fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_type_with_name::<T>(T::NAME);
     engine.register_indexer_get(|handle: &mut T, name: &str| field(handle, name));
     engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());
@@ -40,7 +40,7 @@ pub fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engine: &mut
 }
 
 /// The scalar fields of a handle, for printing.
-pub fn short(json: &Value) -> String {
+pub(super) fn short(json: &Value) -> String {
     let scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
     let fields = json.as_object().into_iter().flatten().filter(|(_, value)| scalar(value));
     fields.map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,5 @@
-//! What to do about an error of the language itself: syntax, types, values. Errors of primitives bring their own hints.
+//! Hints for errors of the language itself: syntax, types, values. Errors of primitives have their
+//! own hints.
 
 use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
@@ -9,8 +10,8 @@ use crate::suggest::{close, nearest};
 const ITERABLE: &str =
     "`for` goes over arrays, ranges such as `0..4`, and strings; map.keys() and map.values() are arrays";
 
-/// For an error of syntax at a place of a text.
-pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
+/// For a syntax error at a position of a text.
+pub(super) fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Option<String> {
     if let Some(hint) = habits::of_syntax(error, source, position) {
         return Some(hint);
     }
@@ -26,6 +27,9 @@ pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Op
         }
         ParseErrorType::BadInput(LexError::UnexpectedInput(word)) if word.starts_with(|c: char| c.is_alphabetic()) => {
             format!("`{word}` does not stand here: is a bracket or a brace before it too many, or missing?")
+        }
+        ParseErrorType::BadInput(LexError::ImproperSymbol(symbol, _)) if symbol == "eval" => {
+            "a script runs only the code that is written in it: put the code in its place, or in a function".into()
         }
         ParseErrorType::MismatchedType(wanted, _) if wanted.contains("iterable") => ITERABLE.into(),
         ParseErrorType::MismatchedType(..) => "`==`, `<`, `in` and others make conditions of values".into(),
@@ -51,8 +55,8 @@ pub fn of_syntax(error: &ParseErrorType, source: &str, position: Position) -> Op
     Some(hint)
 }
 
-/// Message and hint of an error while a script runs, at a place of `source`.
-pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
+/// Message and hint of an error of a running script, at a position of `source`.
+pub(super) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
     if let Some((message, hint)) = bounds::told(error) {
         return (message, Some(hint));
     }
@@ -86,7 +90,7 @@ pub fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<String>) {
     }
 }
 
-/// Message and hint where something without fields is read or written as if it had them; the words are Rhai's.
+/// Message and hint for access to fields of a value without fields, by Rhai's message.
 fn property(message: &str) -> (String, Option<String>) {
     let quoted: Vec<&str> = message.split('\'').skip(1).step_by(2).collect();
     let (Some(field), Some(kind)) = (quoted.first(), quoted.get(1)) else { return (message.to_string(), None) };
@@ -122,7 +126,7 @@ fn plain_types(signature: &str) -> String {
     known.iter().fold(signature.to_string(), |text, (rust, plain)| text.replace(rust, plain))
 }
 
-/// For errors whose own words name the fault.
+/// For errors whose message is clear.
 fn value(error: &EvalAltResult) -> Option<&'static str> {
     Some(match error {
         EvalAltResult::ErrorArrayBounds(..) | EvalAltResult::ErrorStringBounds(..) => {
@@ -180,7 +184,7 @@ fn function(signature: &str) -> String {
 fn module_function(module: &str, function: &str) -> String {
     let own = modules::functions(module);
     let taken = modules::file_of(module);
-    // A file of the project stands for the module of that name.
+    // A file of the project replaces the module of that name.
     if let Some(file) = taken.as_deref().filter(|file| !stdlib::is_embedded(file)) {
         let there = modules::functions_of(file);
         return match nearest(function, there.iter().map(String::as_str)) {

@@ -1,5 +1,5 @@
-//! Imports at work: the modules that a thread is in the middle of bringing in. Circles of them are refused, and of a module whose
-//! import does something it is told once.
+//! The modules that a thread is importing. Circular imports are rejected, and a module whose import
+//! has side effects is reported once.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,19 +10,20 @@ use rhai::{EvalAltResult, Position};
 use super::problem::as_map;
 use crate::error::Error;
 
-/// Modules that bring in each other, one inside of the other.
+/// The largest depth of nested imports.
 const MAX_WITHIN: usize = 32;
 
-/// Modules of which it is told that they act when they are imported.
+/// Modules that were reported to have side effects when they are imported.
 static ACTING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 thread_local! {
-    /// Modules that this thread is in the middle of bringing in, outermost first.
+    /// The modules that this thread is importing, outermost first.
     static WITHIN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is to be told of the module that is being imported, if one is, at the first `deed` that its import does.
-pub fn first_deed(deed: &str) -> Option<String> {
+/// The report about the module that is being imported, if there is one, at the first `deed` of its
+/// import.
+pub(super) fn first_deed(deed: &str) -> Option<String> {
     let file = WITHIN.with_borrow(|within| within.last().cloned())?;
     let is_first = ACTING.lock().expect("no panic under this lock").insert(file.clone());
     is_first.then(|| {
@@ -32,12 +33,13 @@ pub fn first_deed(deed: &str) -> Option<String> {
     })
 }
 
-/// While it lives, a module is being brought in.
-pub struct Within(());
+/// A module is being imported while this value lives.
+pub(super) struct Within(());
 
 impl Within {
-    /// An error when the module is in the middle of being brought in already, or too many are.
-    pub fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
+    /// # Errors
+    /// If the module is being imported already, or too many are.
+    pub(super) fn begin(name: &str, position: Position) -> Result<Self, Box<EvalAltResult>> {
         WITHIN.with_borrow_mut(|within| {
             let error = if let Some(first) = within.iter().position(|other| other == name) {
                 let circle: Vec<&str> = within[first..].iter().map(String::as_str).chain([name]).collect();

@@ -1,4 +1,4 @@
-//! A record asked many times: threshold_index, count_features, feature_dims.
+//! An index for many queries of a record: threshold_index, count_features, feature_dims.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::record::Criterion;
 use crate::stats::ThresholdIndex;
 
 #[derive(Clone)]
-pub struct IndexHandle(Arc<ThresholdIndex>);
+pub(super) struct IndexHandle(Arc<ThresholdIndex>);
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<IndexHandle>("index");
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);

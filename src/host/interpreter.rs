@@ -1,4 +1,4 @@
-//! The interpreter: Rhai with every primitive, held to its bounds, and the run of a script file.
+//! The interpreter: Rhai with all primitives and limits, and the run of a script file.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
 
-/// An engine with every primitive registered.
+/// An engine with all primitives registered.
 pub fn engine(context: &Arc<Context>) -> Engine {
     let mut engine = syntax::engine();
     usage::enforce(&mut engine, &context.bounds, &context.used);
@@ -45,7 +45,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     engine
 }
 
-/// Name and number of arguments of every primitive that scripts can call.
+/// Name and number of arguments of every primitive.
 pub fn registered() -> Vec<(String, usize)> {
     struct Nobody;
     impl Watch for Nobody {
@@ -57,7 +57,7 @@ pub fn registered() -> Vec<(String, usize)> {
     }
     let context = Context::new("".into(), "".into(), Vec::new(), Arc::new(Nobody));
     let mut names = names::registered(&engine(&Arc::new(context)));
-    // Those are the language's, with bounds and a meaning, or laid out for people.
+    // Those are functions of the language that are replaced here.
     let of_the_language = |name: &str| growth::NAMES.contains(&name) || name == "print" || name == ending::NAME;
     names.retain(|(name, _)| !of_the_language(name));
     names
@@ -82,7 +82,7 @@ pub fn run(engine: &Engine, context: &Arc<Context>) -> Result<(), Box<Diagnostic
     outcome.map_err(|e| Box::new(Diagnostic::from_runtime(*e, &name)))
 }
 
-/// Whether the script, or anything it imports, may read flags.
+/// True if the script, or anything it imports, may read flags.
 fn calls_args(ast: &AST) -> bool {
     let mut found = false;
     ast.walk(&mut |nodes| {

@@ -1,4 +1,4 @@
-//! JSON as values of scripts, and values of scripts as JSON.
+//! Conversion between JSON and values of scripts.
 
 use rhai::Dynamic;
 use serde_json::Value;
@@ -6,13 +6,13 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::record::number;
 
-/// JSON as script values.
-pub fn to_dynamic(json: &Value) -> Dynamic {
+/// JSON as a value of scripts.
+pub(super) fn to_dynamic(json: &Value) -> Dynamic {
     of_json(json, &|text| text.to_string().into())
 }
 
-/// The same of a record that has no texts of its own: floats that JSON has no numbers for are floats again.
-pub fn numbers_to_dynamic(json: &Value) -> Dynamic {
+/// The same for a record without texts: the texts for infinities and NaN become floats.
+pub(super) fn numbers_to_dynamic(json: &Value) -> Dynamic {
     of_json(json, &|text| number::named(text).map_or_else(|| text.to_string().into(), Dynamic::from))
 }
 
@@ -34,8 +34,8 @@ fn of_json(json: &Value, of_text: &dyn Fn(&str) -> Dynamic) -> Dynamic {
     }
 }
 
-/// Script values as JSON; handles become what scripts can read of them.
-pub fn to_json(value: &Dynamic) -> Result<Value> {
+/// A value of scripts as JSON. Handles become their readable fields.
+pub(super) fn to_json(value: &Dynamic) -> Result<Value> {
     let bad = |what: String| Error::bad_argument(format!("{what} cannot be written as JSON"));
     if let Some(map) = value.read_lock::<rhai::Map>() {
         return map.iter().map(|(key, value)| Ok((key.to_string(), to_json(value)?))).collect();

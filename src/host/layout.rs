@@ -1,16 +1,17 @@
-//! Arrays and maps as text for people: in one line where they fit, else over lines, and cut where they are long.
+//! Text of arrays and maps for people: on one line if it fits, otherwise on several, and shortened
+//! if it is long.
 
 use rhai::{Array, Dynamic, Map};
 
-/// Columns of a line, where a terminal has no fewer.
+/// Columns of a line, unless a terminal has fewer.
 const WIDTH: usize = 100;
-/// Lines of one value.
+/// The largest number of lines of a value.
 const MOST_LINES: usize = 60;
-/// Of what is inside of others, so deep.
+/// Indentation of nested values.
 const INDENT: usize = 2;
 
-/// The value as `print` shows it at a terminal of `width` columns, or anywhere else.
-pub fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
+/// The text of a value as `print` shows it, for a terminal of `width` columns or without one.
+pub(super) fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
     if !value.is_array() && !value.is_map() {
         return value.to_string();
     }
@@ -27,13 +28,13 @@ pub fn laid_out(value: &Dynamic, width: Option<usize>) -> String {
     })
 }
 
-/// The value in one line of at most so many columns.
+/// The value on one line of at most this many columns.
 fn one_line(value: &Dynamic, room: usize) -> Option<String> {
     let mut text = String::new();
     write_line(value, room, &mut text).then_some(text).filter(|text| text.chars().count() <= room)
 }
 
-/// False as soon as there is no more room: what is large is never written out for its length.
+/// False as soon as there is no space left, so that a large value is never written completely.
 fn write_line(value: &Dynamic, room: usize, text: &mut String) -> bool {
     if let Some(items) = value.read_lock::<Array>() {
         text.push('[');
@@ -56,16 +57,16 @@ fn write_line(value: &Dynamic, room: usize, text: &mut String) -> bool {
     } else {
         text.push_str(&single(value));
     }
-    // Bytes, never fewer than characters; four of them make one at most.
+    // A length in bytes: a character has one to four of them.
     text.len() <= 4 * room
 }
 
-/// A value that is neither array nor map, as inside of one.
+/// A nested value that is neither array nor map.
 fn single(value: &Dynamic) -> String {
     format!("{value:?}")
 }
 
-/// Where lines stand: how wide they may be, and how deep inside of other values they are.
+/// The width of lines, and the depth inside of other values.
 #[derive(Clone, Copy)]
 struct Place {
     width: usize,
@@ -82,7 +83,7 @@ impl Place {
     }
 }
 
-/// Adds the lines of a value that stands behind `before` and ends with `after`. False where lines were left out.
+/// Adds the lines of a value between `before` and `after`. False if lines were left out.
 fn add(value: &Dynamic, before: &str, after: &str, place: Place, lines: &mut Vec<String>) -> bool {
     if lines.len() >= MOST_LINES {
         return false;
@@ -113,7 +114,7 @@ fn add(value: &Dynamic, before: &str, after: &str, place: Place, lines: &mut Vec
     true
 }
 
-/// Adds plain items, as many to a line as fit.
+/// Adds simple items, as many per line as fit.
 fn filled(items: &Array, place: Place, lines: &mut Vec<String>) -> bool {
     let margin = place.margin();
     let mut line = margin.clone();

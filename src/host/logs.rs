@@ -1,4 +1,5 @@
-//! One log per piece of work: what its thread reports goes to a file of `logs/` as well. Primitives: with_log, last_logged.
+//! Logs: the reports of a thread are also written to a file in `logs/`. Primitives: with_log,
+//! last_logged.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use crate::error::Result;
 use crate::outside;
 use crate::results::check_name;
 
-/// Bytes of the end of a log that hold its last line.
+/// Number of bytes at the end of a log that contain its last line.
 const TAIL: u64 = 64 << 10;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("with_log", move |ctx: NativeCallContext, name: &str, work: FnPtr| {
         with_log(&ctx, &c, name, &work)
@@ -27,7 +28,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn path(context: &Context, name: &str) -> Result<PathBuf> {
-    // As paths of logs are told.
+    // Paths of logs are shown with this prefix.
     let name = name.strip_prefix("logs/").unwrap_or(name);
     let name = name.strip_suffix(".log").filter(|name| !name.is_empty()).unwrap_or(name);
     check_name(name)?;
@@ -36,7 +37,7 @@ fn path(context: &Context, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Calls `work` and adds everything it reports to `logs/<name>.log`.
+/// Calls `work` and appends its reports to `logs/<name>.log`.
 fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr) -> ScriptResult<Dynamic> {
     if let Some(stage) = context.plan() {
         stage.writes(&thrown(path(context, name))?);
@@ -54,12 +55,12 @@ fn with_log(ctx: &NativeCallContext, context: &Context, name: &str, work: &FnPtr
     outcome
 }
 
-/// The last line of a log: `#{ time, age (seconds), text }`, or () where there is none.
+/// The last line of a log: `#{ time, age (seconds), text }`, or () if there is none.
 fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     let path = path(context, name)?;
-    // A log may be a link to anything: only what looks like one is told.
+    // A log may be a link to any file. Only lines in the form of a log are returned.
     let text = if reads::inside(context, &path) { tail(&path).unwrap_or_default() } else { String::new() };
-    // What follows a line break within a report is indented.
+    // Continuation lines of a report are indented.
     let last = text.lines().rev().find(|line| !line.starts_with(' ')).and_then(|line| line.split_once(' '));
     let Some((time, text)) = last.filter(|(time, _)| humantime::parse_rfc3339_weak(time).is_ok()) else {
         return Ok(Dynamic::UNIT);
@@ -72,7 +73,7 @@ fn last_logged(context: &Context, name: &str) -> Result<Dynamic> {
     Ok(map.into())
 }
 
-/// The end of a log, more than its last line.
+/// The end of a log, which is more than its last line.
 fn tail(path: &Path) -> std::io::Result<String> {
     let mut file = outside::open(path)?;
     let begin = file.metadata()?.len().saturating_sub(TAIL);

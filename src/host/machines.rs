@@ -1,4 +1,5 @@
-//! Primitives of machines: provision_gpu, and what a machine does: the engine's primitives, sync, run_command, terminate.
+//! Primitives of machines: provision_gpu, and operations of a machine: the engine's primitives,
+//! sync, run_command, terminate.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -28,27 +29,27 @@ use crate::remote::{self, Output, SshTarget};
 use crate::session::{Provision, Session, Terms};
 
 const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
-/// Of `model`: what will run, in the words of `estimate_vram`.
+/// Keys of option `model`: the work to be done, with the options of `estimate_vram`.
 const MODEL: &[&str] =
     &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
-/// GB of GPU memory that the driver and its libraries take.
+/// GPU memory in GB of the driver and its libraries.
 const VRAM_BESIDE_GB: f64 = 1.0;
-/// GB of disk beside a model's files.
+/// Disk space in GB in addition to a model's files.
 const DISK_BESIDE: u64 = 20;
-/// What a cluster is not asked for: its nodes are what they are.
+/// Options that do not apply to a cluster, whose nodes are fixed.
 const NOT_OF_SLURM: &[&str] = &["min_vram_gb", "min_cuda", "cloud", "disk_gb", "image"];
-/// A machine is given up by its worker after so long without its client.
+/// A worker ends its machine after this time without its client.
 const LEASE_MINUTES: f64 = 15.0;
 const STALL_MINUTES: f64 = 60.0;
 const PATIENCE_MINUTES: f64 = 10.0;
 const MAX_HOURS: f64 = 12.0;
 const DISK_GB: usize = 60;
-/// Bytes of a private key, and of a list of host keys.
+/// The largest private key and list of host keys in bytes.
 const KEY_FILE: u64 = 16 << 20;
-/// Bytes of a command's output that are held back until their line ends.
+/// Bytes of a command's output that are buffered until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_handle::<Gpu>(engine);
     let c = context.clone();
     engine.register_fn("provision_gpu", move |options: Map| thrown(provision(&c, options)));
@@ -77,7 +78,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("terminate", move |gpu: Gpu| thrown(terminate(&c, &gpu)));
 }
 
-/// What runs here runs there.
+/// The same primitives on another machine.
 fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     let on = |gpu: &Gpu, context: &Context, work: &dyn Fn(&Place) -> Result<Dynamic>| -> ScriptResult<Dynamic> {
         thrown(work(&Place { session: &gpu.session(), context }))
@@ -91,7 +92,7 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("load_model", move |gpu: Gpu, id: &str| model(&c, gpu, id, Map::new()));
     let c = context.clone();
     engine.register_fn("miniature_model", move |gpu: Gpu, name: &str| {
-        // There, the project is the folder that work is done in.
+        // On the machine, the project is the folder of the work.
         let results = if matches!(&*gpu.0, Held::Lent(_)) { PathBuf::from("results") } else { c.results() };
         on(&gpu, &c, &|place| miniature(place, &results, name))
     });
@@ -101,7 +102,7 @@ fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-/// USD that all machines of this run may cost together.
+/// Limits the cost in USD of all machines of this run together.
 fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
     match number(most) {
         Some(most) if most > 0.0 && most.is_finite() => {
@@ -116,7 +117,10 @@ fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
     }
 }
 
-/// What the model of option `model` will need; an error when it is not there or may not be read. Nothing is paid for yet.
+/// The estimate of option `model`.
+///
+/// # Errors
+/// If the model is missing or unreadable. Nothing is paid for yet.
 fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
     let Some(model) = o.map_of("model", "id")? else { return Ok(None) };
     let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
@@ -175,7 +179,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         ssh: o
             .string("host")?
             .map(|host| -> Result<SshTarget> {
-                // Libraries that read them would wait for a pipe, and for the end of a device.
+                // Libraries that read them would wait for a pipe or a device.
                 let path = |key| -> Result<Option<PathBuf>> {
                     let path = o.string(key)?.map(PathBuf::from);
                     if let Some(path) = &path {
@@ -185,7 +189,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
                                 return Err(Error::io(format!("provision_gpu: reading `{key}` {path}"), &e)
                                     .hint("it is a file, as `ssh-keygen` and `ssh` write it"));
                             }
-                            // One that is not there is told where it is needed.
+                            // A missing file is reported where it is needed.
                             _ => (),
                         }
                     }
@@ -212,7 +216,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
             .transpose()?,
         room: o.whole("disk_gb")?.map(|gb| gb as u64 * 1_000_000_000),
     };
-    // The last question before money is spent, and the only one that takes time.
+    // The last check before money is spent, because it takes time.
     if let Some(estimate) = looked_at(context, &o)? {
         let disk_for_model = estimate.download_bytes / 1_000_000_000 + DISK_BESIDE;
         let vram_for_model = (estimate.vram_bytes as f64 / 1e9 + VRAM_BESIDE_GB).ceil();
@@ -230,7 +234,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
         let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
         context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
     }
-    // A machine that the user has is told of at the end.
+    // A user's own machine is reported at the end.
     if keep_running && !label.is_own() {
         context.line(&format!(
             "{} will be kept running after this run: ${:.2}/h until it is terminated",
@@ -263,12 +267,12 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
     Ok(to_dynamic(&plain(&report)))
 }
 
-/// On this side files are those of the project.
+/// Files on this side are those of the project.
 fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
     let name = if up { "upload" } else { "download" };
     let (here, there) = if up { (from, to) } else { (to, from) };
     context.may_fail(name)?;
-    // Names are judged before a machine is asked for anything.
+    // Names are checked before the machine is contacted.
     remote::inside(name, here)?;
     if up {
         remote::sendable(name, here)?;
@@ -297,7 +301,7 @@ fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<
     }
 }
 
-/// On this machine a script runs no commands, unless its user has said so.
+/// A script may run commands on this machine only if the user allows it.
 fn may_run(context: &Context, gpu: &Gpu) -> Result<()> {
     let here = match &*gpu.0 {
         Held::Here(_) => true,
@@ -323,8 +327,8 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
     }
 }
 
-/// A machine that is at work already, left running when this run ends.
-pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
+/// Connects to a running machine, and leaves it running when this run ends.
+pub(super) fn attach(context: &Context, id: &str) -> Result<Gpu> {
     context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
@@ -340,14 +344,15 @@ pub fn attach(context: &Context, id: &str) -> Result<Gpu> {
     Ok(Gpu(Arc::new(Held::Lent(lent))))
 }
 
-/// What is loaded on a machine, as handles.
-pub fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
+/// Handles of the models that are loaded on a machine.
+pub(super) fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
     let session = gpu.session();
     let place = Place { session: &session, context };
     session.loaded()?.into_iter().map(|args| place.load(args).map(Dynamic::from)).collect()
 }
 
-/// Runs a shell command in the project's folder there; what it writes is shown as it comes and returned.
+/// Runs a shell command in the project's folder there. Its output is shown as it comes, and
+/// returned.
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
     context.may_fail("run_command")?;
     may_run(context, gpu)?;
@@ -372,7 +377,7 @@ fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
             Output::Err(_) => remote::keep(&mut err, bytes)?,
         }
         shown.extend_from_slice(bytes);
-        // Whole lines, and what would become too long as one.
+        // Whole lines, and pieces of too long ones.
         if let Some(end) =
             shown.iter().rposition(|byte| *byte == b'\n').or((shown.len() > LONGEST_LINE).then_some(shown.len() - 1))
         {

@@ -1,12 +1,15 @@
-//! The script host: a Rhai engine whose primitives turn option maps into plain requests and records into readable values.
+//! The script host: a Rhai engine whose primitives turn option maps into plain requests, and
+//! records into readable values.
 //!
-//! One file per area of script-visible functions. Scripts reach the world through these primitives only.
+//! There is one file per area of script-visible functions. Scripts access the outside world only
+//! through these primitives.
 //!
-//! The files stand on each other without a circle. At the bottom is what knows neither a run nor a primitive: `bounds`,
-//! `problem`, `json`, `stdlib`, `syntax`, and what is written down of the primitives in `reference`. On that stand
-//! `context`, one run of a script, and what is decided about it (`places`, `reads`, `modules`); then `options` and the
-//! `values` that scripts hold; then the areas, each with a `register`; then `interpreter`, which registers all of them;
-//! and on top what starts one: `repl`, `testing`.
+//! Imports have no circle. At the bottom are files that depend neither on a run nor on a primitive:
+//! `bounds`, `problem`, `json`, `stdlib`, `syntax`, and the descriptions of the primitives in
+//! `reference`. Above them is `context`, one run of a script, with its permissions (`places`,
+//! `reads`, `modules`); then `options` and the `values` of scripts; then the areas, each with a
+//! `register`; then `interpreter`, which registers all of them; and at the top `repl` and
+//! `testing`, which start one.
 
 mod assertions;
 mod bounds;

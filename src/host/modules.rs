@@ -1,6 +1,7 @@
-//! Where `import "name"` looks: beside the importing script, in the project's `stdlib/`, then in the program itself.
+//! Resolves `import "name"`: next to the importing script, in the project's `stdlib/`, then in the
+//! program itself.
 //!
-//! A file on disk wins over the embedded module of the same name.
+//! A file on disk has precedence over the embedded module of the same name.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -16,27 +17,30 @@ use super::{places, stdlib, syntax};
 use crate::error::Error;
 use crate::secret::secret_name;
 
-/// Which file each import was resolved to, by the file that imports and the path, for messages.
+/// The file of each import, by importing file and path, for messages.
 static RESOLVED: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
 
-pub struct Modules {
+pub(super) struct Modules {
     root: PathBuf,
     cache: Mutex<BTreeMap<String, Shared<Module>>>,
 }
 
 impl Modules {
-    pub fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf) -> Self {
         Self { root, cache: Mutex::default() }
     }
 
     /// Name for messages, and text.
-    pub fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
+    pub(super) fn find(&self, importer: Option<&str>, path: &str) -> Option<(String, String)> {
         self.look(importer, path).ok().flatten()
     }
 
-    /// The same; an error where there is a file that is none for a module.
+    /// The same.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be a module.
     fn look(&self, importer: Option<&str>, path: &str) -> io::Result<Option<(String, String)>> {
-        // One file has one name, whatever way leads to it.
+        // Normalised, so that a file has one name.
         let plain: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
         let file = format!("{}.rhai", plain.display());
         let beside = importer.and_then(|importer| Path::new(importer).parent()).map(|folder| folder.join(&file));
@@ -53,8 +57,9 @@ impl Modules {
         Ok(stdlib::module(path).map(|text| (stdlib::file(path), text.to_string())))
     }
 
-    /// The text of a module. A link is judged by where it leads, before anything is read or quoted: to a file `*.rhai` of the
-    /// project or of the importing script's folder that has no name of a secret, and that no script can have written.
+    /// The text of a module. A link is checked by its target before anything is read or shown: it
+    /// must be a file `*.rhai` of the project or of the importing script's folder that does not
+    /// have the name of a secret, and that no script can have written.
     fn text(&self, importer: Option<&str>, file: &Path) -> io::Result<String> {
         let refused = |why: &str| Err(io::Error::new(ErrorKind::PermissionDenied, why));
         let whole = |folder: &Path| Path::new(".").join(folder).canonicalize().ok();
@@ -76,31 +81,31 @@ impl Modules {
 }
 
 /// Names of the functions of an embedded module.
-pub fn functions(module: &str) -> Vec<String> {
+pub(super) fn functions(module: &str) -> Vec<String> {
     functions_of(&stdlib::file(module))
 }
 
-/// Names of the functions of a module, by the name of its file in messages.
-pub fn functions_of(file: &str) -> Vec<String> {
+/// Names of the functions of a module, by its file's name in messages.
+pub(super) fn functions_of(file: &str) -> Vec<String> {
     let ast = source(file).and_then(|text| syntax::engine().compile(text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 
-/// The file that an import of `path` in the file `importer` has taken.
-pub fn taken(importer: &str, path: &str) -> Option<String> {
+/// The file that the import of `path` in the file `importer` has used.
+pub(super) fn taken(importer: &str, path: &str) -> Option<String> {
     let resolved = RESOLVED.lock().expect("no panic under this lock");
     resolved.get(&(importer.to_string(), path.to_string())).cloned()
 }
 
-/// The file that was taken for the module of this name, by whoever imported it.
-pub fn file_of(module: &str) -> Option<String> {
+/// The file that was used for the module of this name, by any importer.
+pub(super) fn file_of(module: &str) -> Option<String> {
     let resolved = RESOLVED.lock().expect("no panic under this lock");
     let named = |path: &str| path.rsplit('/').next() == Some(module);
     resolved.iter().find(|((_, path), _)| named(path)).map(|(_, file)| file.clone())
 }
 
 /// The text of a script file or embedded module, by its name in messages.
-pub fn source(file: &str) -> Option<String> {
+pub(super) fn source(file: &str) -> Option<String> {
     match stdlib::is_embedded(file) {
         true => stdlib::source(file).map(str::to_string),
         false => regular_text(Path::new(file)).ok(),

@@ -1,4 +1,4 @@
-//! The functions an engine knows, by name and number of arguments, read from the engine itself.
+//! The functions of an engine, by name and number of arguments.
 
 use rhai::Engine;
 use serde_json::Value;
@@ -17,8 +17,8 @@ const KEYWORDS: &[(&str, usize)] = &[
     ("is_shared", 1),
 ];
 
-/// Those of every module, the language's own included; sorted.
-pub fn of(engine: &Engine) -> Vec<(String, usize)> {
+/// The functions of all modules, including the language's own; sorted.
+pub(super) fn of(engine: &Engine) -> Vec<(String, usize)> {
     let mut names = listed(engine, true);
     names.extend(KEYWORDS.iter().map(|(name, arity)| (name.to_string(), *arity)));
     names.sort();
@@ -26,8 +26,8 @@ pub fn of(engine: &Engine) -> Vec<(String, usize)> {
     names
 }
 
-/// Those that are registered with this engine itself.
-pub fn registered(engine: &Engine) -> Vec<(String, usize)> {
+/// The functions that are registered with this engine itself.
+pub(super) fn registered(engine: &Engine) -> Vec<(String, usize)> {
     listed(engine, false)
 }
 

@@ -1,4 +1,5 @@
-//! The one reader of option maps: unknown keys are errors with a suggestion, whole numbers pass for floats.
+//! The reader of option maps: unknown keys are errors with a suggestion, and whole numbers are
+//! accepted as floats.
 
 use std::time::Duration;
 
@@ -11,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::suggest;
 
-pub struct Options {
+pub(super) struct Options {
     function: &'static str,
     map: Map,
     known: Known,
 }
 
-/// The keys that a function understands.
+/// The keys of a function's options.
 enum Known {
-    /// Of a primitive: as they are documented.
+    /// The documented options of a primitive.
     Documented(&'static [Opt]),
-    /// Of a map inside an option.
+    /// The keys of a map inside an option.
     Keys(Vec<&'static str>),
 }
 
@@ -42,13 +43,13 @@ impl Known {
 }
 
 impl Options {
-    /// The options of a primitive: the keys that its documentation names.
-    pub fn of(function: &'static str, map: Map) -> Result<Self> {
+    /// The options of a primitive, with the keys of its documentation.
+    pub(super) fn of(function: &'static str, map: Map) -> Result<Self> {
         Self::among(function, map, Known::Documented(reference::options(function)))
     }
 
-    /// `known`: every key `function` understands.
-    pub fn new(function: &'static str, map: Map, known: &[&'static str]) -> Result<Self> {
+    /// `known` has every key of `function`.
+    pub(super) fn new(function: &'static str, map: Map, known: &[&'static str]) -> Result<Self> {
         Self::among(function, map, Known::Keys(known.to_vec()))
     }
 
@@ -64,7 +65,7 @@ impl Options {
         self.map.get(key).filter(|value| !value.is_unit())
     }
 
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
@@ -92,16 +93,16 @@ impl Options {
         self.get(key).map(convert).transpose()
     }
 
-    pub fn float(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn float(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", number)
     }
 
-    pub fn whole(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn whole(&self, key: &str) -> Result<Option<usize>> {
         self.counted(key, 0)
     }
 
     /// A whole number that is not 0.
-    pub fn positive(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn positive(&self, key: &str) -> Result<Option<usize>> {
         self.counted(key, 1)
     }
 
@@ -116,13 +117,13 @@ impl Options {
         }
     }
 
-    /// A seed: any whole number from 0 on.
-    pub fn seed(&self, key: &str) -> Result<Option<u64>> {
+    /// A seed: a whole number of at least 0.
+    pub(super) fn seed(&self, key: &str) -> Result<Option<u64>> {
         self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
     }
 
-    /// A time above 0, given in pieces of `unit` seconds; `default` in the same unit.
-    pub fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
+    /// A positive time in `unit`s of seconds; `default` is in the same unit.
+    pub(super) fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
         let given = self.float(key)?.unwrap_or(default);
         let most = MAX_TIME.as_secs_f64() / unit;
         if !(given > 0.0 && given <= most) {
@@ -132,29 +133,32 @@ impl Options {
         seconds(key, given * unit, MAX_TIME, "give a shorter time")
     }
 
-    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", |value| value.as_bool().ok())
     }
 
-    pub fn string(&self, key: &str) -> Result<Option<String>> {
+    pub(super) fn string(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", |value| value.clone().into_string().ok())
     }
 
     /// The path of a file or folder; `~` is the user's home.
-    pub fn path(&self, key: &str) -> Result<Option<String>> {
+    pub(super) fn path(&self, key: &str) -> Result<Option<String>> {
         Ok(self.string(key)?.map(|path| home::expanded(path).display().to_string()))
     }
 
     /// A string, or an array of strings.
-    pub fn string_or_strings(&self, key: &str) -> Result<Option<Vec<String>>> {
+    pub(super) fn string_or_strings(&self, key: &str) -> Result<Option<Vec<String>>> {
         self.typed(key, "a string or an array of strings", |value| match value.read_lock::<rhai::Array>() {
             Some(items) => items.iter().map(|item| item.clone().into_string().ok()).collect(),
             None => Some(vec![value.clone().into_string().ok()?]),
         })
     }
 
-    /// An error where one of `keys`, which take one value each, is an array: `hint` is for such an option.
-    pub fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
+    /// Checks that `keys` have single values.
+    ///
+    /// # Errors
+    /// If one is an array. `hint` makes the hint for it.
+    pub(super) fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
         let list = |key: &&&str| self.get(key).is_some_and(|value| value.is_array());
         let Some(key) = keys.iter().find(list) else { return Ok(()) };
         let value = self.get(key).map_or_else(String::new, ToString::to_string);
@@ -162,13 +166,13 @@ impl Options {
         Err(Error::bad_argument(message).hint(hint(key, &value)))
     }
 
-    pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+    pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         let missing = || Error::bad_argument(format!("{}: option `{key}` is missing", self.function));
         value.ok_or_else(|| missing().hint(self.help()))
     }
 
-    /// One of a few spellings.
-    pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
         let Some(word) = self.string(key)? else { return Ok(None) };
         match choices.iter().find(|(name, _)| *name == word) {
             Some((_, value)) => Ok(Some(*value)),
@@ -181,53 +185,53 @@ impl Options {
     }
 
     /// A number, or an array of numbers.
-    pub fn number_or_numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+    pub(super) fn number_or_numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
         self.typed(key, "a number or an array of numbers", |value| match value.read_lock::<rhai::Array>() {
             Some(items) => items.iter().map(number).collect(),
             None => Some(vec![number(value)?]),
         })
     }
 
-    pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.typed(key, "an array of numbers", |value| {
             value.read_lock::<rhai::Array>()?.iter().map(|v| number(v).map(|n| n as f32)).collect()
         })
     }
 
     /// Bytes: a number, or a string with a unit such as "2GB" or "512MiB".
-    pub fn bytes(&self, key: &str) -> Result<Option<u64>> {
+    pub(super) fn bytes(&self, key: &str) -> Result<Option<u64>> {
         self.typed(key, "a number of bytes or a string such as \"2GB\"", |value| match value.as_int() {
             Ok(bytes) => bytes.try_into().ok(),
             Err(_) => parse_bytes(&value.clone().into_string().ok()?),
         })
     }
 
-    /// The value under `key` when it is of a host type.
-    pub fn host<T: Clone + Send + Sync + 'static>(&self, key: &str, expected: &str) -> Result<Option<T>> {
+    /// The value of `key`, if it has a type of the host.
+    pub(super) fn host<T: Clone + Send + Sync + 'static>(&self, key: &str, expected: &str) -> Result<Option<T>> {
         self.typed(key, expected, |value| value.clone().try_cast::<T>())
     }
 
-    /// The map under `key`; a string stands for a map with just `short`.
-    pub fn map_of(&self, key: &str, short: &str) -> Result<Option<Map>> {
+    /// The map of `key`. A string is short for a map with only the key `short`.
+    pub(super) fn map_of(&self, key: &str, short: &str) -> Result<Option<Map>> {
         self.typed(key, "a string or a map", |value| match value.read_lock::<Map>() {
             Some(map) => Some(map.clone()),
             None => Some(Map::from([(short.into(), value.clone().into_string().ok()?.into())])),
         })
     }
 
-    /// The value under `key` as JSON.
-    pub fn json(&self, key: &str) -> Result<Option<Value>> {
+    /// The value of `key` as JSON.
+    pub(super) fn json(&self, key: &str) -> Result<Option<Value>> {
         self.typed(key, "plain values", |value| to_json(value).ok())
     }
 }
 
-/// The longest time that an option may name: ten years of 365 days.
+/// The longest time in an option: ten years of 365 days.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// The largest count that an option may name; what is counted is far less, and sums and products of counts fit into 64 bits.
-pub const MAX_COUNT: usize = 1 << 31;
+/// The largest count in an option. Sums and products of counts fit into 64 bits.
+pub(super) const MAX_COUNT: usize = 1 << 31;
 
 /// A number of seconds as a time of at most `most`; `what` names it in the error.
-pub fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<Duration> {
+pub(super) fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<Duration> {
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= most);
     time.ok_or_else(|| {
         let shown = if seconds.abs() < 1e15 { seconds.to_string() } else { format!("{seconds:?}") };
@@ -235,8 +239,9 @@ pub fn seconds(what: &str, seconds: f64, most: Duration, hint: &str) -> Result<D
     })
 }
 
-/// For a word that is none of an option's choices. Types of numbers have other names elsewhere.
-pub fn choice_hint<'a>(key: &str, word: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
+/// The hint for a word that is not one of an option's choices. Types of numbers have other names
+/// elsewhere.
+pub(super) fn choice_hint<'a>(key: &str, word: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let known = |name: &str| choices.clone().into_iter().any(|choice| choice == name);
     if key != "dtype" || !known("f32") || !known("bf16") {
         return suggest::hint(word, choices);
@@ -254,11 +259,11 @@ pub fn choice_hint<'a>(key: &str, word: &str, choices: impl IntoIterator<Item = 
     }
 }
 
-pub fn number(value: &Dynamic) -> Option<f64> {
+pub(super) fn number(value: &Dynamic) -> Option<f64> {
     value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
 }
 
-/// "2GB", "1.5 GiB" or "77" as bytes.
+/// Parses "2GB", "1.5 GiB" or "77" as bytes.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
     let (value, unit) = text.trim().split_at(digits);

@@ -1,4 +1,5 @@
-//! What is about to be sent to a machine, looked at here: headers tell in time what loading it there would say.
+//! Checks models before they are sent to a machine: their headers show the errors that loading them
+//! there would have.
 
 use std::path::Path;
 
@@ -8,11 +9,11 @@ use crate::remote;
 use crate::results::FULL_ACTIVATIONS as FULL;
 use crate::{hub, weights};
 
-/// How files of weights are called.
+/// Names of weight files.
 const WEIGHTS: [&str; 6] = [".safetensors", ".safetensors.index.json", ".bin", ".pth", ".pt", ".gguf"];
 
-/// Says of folders of models that are about to be sent what loading them there would say: headers tell it.
-pub fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
+/// Reports, for folders of models that are about to be sent, the errors of loading them.
+pub(super) fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
     for path in up {
         let folder = remote::to_send("sync", &context.root, path).ok();
         let Some(folder) = folder.filter(|folder| is_model(folder)) else { continue };
@@ -23,7 +24,8 @@ pub fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress)
     }
 }
 
-/// Whether a folder holds a model: analyses and other programs have a config.json as well, and no weights beside it.
+/// True if a folder contains a model: analyses and other programs have a config.json without
+/// weights, too.
 fn is_model(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -1,5 +1,5 @@
-//! Passes through models in a plan: how long they will take and what they need, from estimates and from what was measured
-//! before.
+//! Passes through models in a plan: their duration and needs, from estimates and from earlier
+//! measurements.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Planned, Step};
 
-/// Name of this machine in plans.
-pub const HERE: &str = "this machine";
+/// The name of this machine in plans.
+pub(super) const HERE: &str = "this machine";
 
-/// Rates that hold until something was measured. Bytes per second from the hub, here and to a rented machine; from disk;
-/// operations per second of a few cores here, and of the ten or so that come with a rented GPU: this program computes on
-/// processors.
+/// Rates that are assumed before anything was measured: bytes per second from the hub, here and to
+/// a rented machine; from disk; operations per second of a few cores here, and of the ten or so
+/// cores of a rented machine.
 const HUB_HERE: f64 = 1e8;
 const HUB_RENTED: f64 = 1e9;
 const DISK: f64 = 1e9;
 const CORES: f64 = 1e11;
 const CORES_RENTED: f64 = 4e11;
 
-/// What a process has in memory beside a pass and what an estimate counts for the program: values of the script, the code that
-/// it has run by then, and pages that the allocator cannot give back. A program with all its checks is larger.
+/// Memory of the process in addition to a pass and to an estimate's share for the program: values
+/// of the script, code, and pages that the allocator cannot return. A debug build is larger.
 const BESIDE: u64 = if cfg!(debug_assertions) { 34 << 20 } else { 14 << 20 };
 
 /// One pass through a model.
@@ -36,10 +36,10 @@ pub struct Pass {
     /// By the assumed rates.
     pub assumed_minutes: f64,
     pub minutes: f64,
-    /// What `minutes` rests on.
+    /// The source of `minutes`.
     pub basis: String,
     pub dollars: Option<f64>,
-    /// What really happened, once it has.
+    /// The measurements after the run.
     pub actual: Option<Actual>,
 }
 
@@ -52,22 +52,22 @@ pub struct Actual {
 }
 
 impl Pass {
-    /// What makes two passes the same work.
+    /// The key of passes with the same work.
     pub fn key(&self) -> (&str, usize, usize) {
         (&self.model, self.num_sequences, self.sequence_length)
     }
 }
 
-/// What `planned` has noted, at the place that is named so, at a price in USD per hour. `earlier`: passes of stored
-/// plans.
-pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]) -> Vec<Pass> {
+/// The passes in `planned`, at the given place with its price in USD per hour. `earlier` are passes
+/// of stored plans.
+pub(super) fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]) -> Vec<Pass> {
     let measured = |key: (&str, usize, usize)| -> Vec<&Actual> {
         let same = |pass: &&Pass| pass.key() == key && pass.place == place;
         let passes = earlier.iter().filter(same);
         passes.filter_map(|pass| pass.actual.as_ref()).collect()
     };
     let factor = factor(place, earlier);
-    // What the script keeps of the passes before.
+    // Memory of the earlier passes' records, which the script keeps.
     let mut records = 0;
     let pass = |step: Step| {
         let e = &step.estimate;
@@ -106,14 +106,14 @@ pub fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: &[Pass]
     planned.take_steps().into_iter().map(pass).collect()
 }
 
-/// Bytes of the record of a pass: the largest and the least value of every feature, by norm and sequence, with and without the
-/// first position.
+/// Size in bytes of a pass's record: the largest and the smallest value of every feature, by norm
+/// and sequence, with and without the first position.
 fn record_bytes(step: &Step) -> u64 {
     let norms = 2 * step.estimate.num_layers as u64;
     norms * step.num_sequences as u64 * step.estimate.hidden_size as u64 * 16
 }
 
-/// How much longer passes took here than the assumed rates say.
+/// Factor between the measured and the assumed time of passes here.
 fn factor(place: &str, earlier: &[Pass]) -> Option<f64> {
     let passes = earlier.iter().filter(|pass| pass.place == place);
     let pairs = passes.filter_map(|pass| Some((pass.assumed_minutes, pass.actual.as_ref()?.minutes)));
@@ -121,8 +121,8 @@ fn factor(place: &str, earlier: &[Pass]) -> Option<f64> {
     (assumed > 0.0).then(|| actual / assumed)
 }
 
-/// A miniature by its name, wherever it lies.
-pub fn shown(id: &str) -> String {
+/// A miniature is shown by its name, in any folder.
+pub(super) fn shown(id: &str) -> String {
     match Path::new(id).parent().and_then(Path::file_name) {
         Some(folder) if folder == "miniature_models" => {
             format!("miniature {}", Path::new(id).file_name().unwrap_or_default().display())

@@ -1,4 +1,5 @@
-//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with logits.
+//! Primitive perplexity: of a model on tokens, in one pass, or of a record that was extracted with
+//! logits.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::stats;
 const OF_RECORD: [&str; 4] = ["n_resamples", "confidence_level", "method", "seed"];
 const OF_MODEL: [&str; 5] = ["memory_budget", "n_resamples", "confidence_level", "method", "seed"];
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // Perplexity of the model on these tokens, with an interval over sequences.
     // print(perplexity(model, tokens).perplexity.value);
     let c = context.clone();
@@ -31,7 +32,7 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // The same of what was extracted with `logits: true`, without another pass.
+    // The same for a record that was extracted with `logits: true`, without another pass.
     // print(acts.perplexity().per_sequence);
     engine.register_fn("perplexity", |acts: T| of_record(Dynamic::from(acts), Map::new()));
     engine.register_fn("perplexity", |acts: T, options: Map| of_record(Dynamic::from(acts), options));

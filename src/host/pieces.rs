@@ -1,21 +1,22 @@
-//! A script cut into words, numbers, texts and symbols, whatever language it is in: for hints about what stands around an error.
+//! Splits a script of any language into words, numbers, texts and symbols, for hints about the
+//! context of an error.
 
 use rhai::Position;
 
-/// A piece of a script: a word, a number, a text or a symbol. Comments are left out.
+/// A token of a script: a word, a number, a text or a symbol. Comments are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Piece<'a> {
+pub(super) struct Piece<'a> {
     pub kind: Kind,
     pub text: &'a str,
-    /// Where it begins, from 1 on; columns are characters.
+    /// Its position, from 1 on; columns are characters.
     pub line: usize,
     pub column: usize,
-    /// Nothing stands between this and the piece before it.
+    /// True if nothing is between this and the previous token.
     pub joined: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub(super) enum Kind {
     Word,
     Number,
     /// In any kind of quotation marks.
@@ -23,11 +24,11 @@ pub enum Kind {
     Symbol,
 }
 
-/// Symbols of two or three characters that are looked at as one.
+/// Symbols of two or three characters that are one token.
 const LONG: &[&str] =
     &["===", "!==", "==", "!=", "<=", ">=", "=>", "->", "<-", ":=", "::", "**", "&&", "||", "..", "#{"];
 
-/// The pieces of a script, whatever language it is in.
+/// The tokens of a script in any language.
 fn pieces(source: &str) -> Vec<Piece<'_>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let (mut at, mut line, mut column, mut end) = (0, 1, 1, 0);
@@ -51,7 +52,7 @@ fn pieces(source: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// How long the piece is that `rest` begins with, and of which kind: none for space and comments.
+/// Length and kind of the token at the beginning of `rest`; no kind for space and comments.
 fn piece(first: char, rest: &str) -> (usize, Option<Kind>) {
     let until = |stop: &dyn Fn(char) -> bool| rest.find(stop).unwrap_or(rest.len());
     match first {
@@ -68,7 +69,7 @@ fn piece(first: char, rest: &str) -> (usize, Option<Kind>) {
     }
 }
 
-/// The length of a text with its quotation marks: over lines in backquotes only.
+/// The length of a text with its quotation marks. Only backquotes allow line breaks.
 fn quoted(mark: char, rest: &str) -> usize {
     let mut escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
@@ -83,15 +84,15 @@ fn quoted(mark: char, rest: &str) -> usize {
     rest.len()
 }
 
-/// The pieces of a script, and the one at which the parser stopped.
-pub struct Place<'a> {
+/// The tokens of a script, and the one at which the parser stopped.
+pub(super) struct Place<'a> {
     pub pieces: Vec<Piece<'a>>,
     pub at: usize,
 }
 
 impl<'a> Place<'a> {
-    /// None where nothing stands at `position` or behind it.
-    pub fn of(source: &'a str, position: Position) -> Option<Self> {
+    /// None if no token is at or after `position`.
+    pub(super) fn of(source: &'a str, position: Position) -> Option<Self> {
         let (line, column) = (position.line()?, position.position().unwrap_or(1));
         let pieces = pieces(source);
         let behind = |piece: &Piece| (piece.line, piece.column + piece.text.chars().count()) > (line, column);
@@ -99,30 +100,30 @@ impl<'a> Place<'a> {
         Some(Self { pieces, at })
     }
 
-    /// The piece so many behind the place, of the same line; before it where `offset` is negative.
-    pub fn near(&self, offset: isize) -> Option<Piece<'a>> {
+    /// The token `offset` positions after this one on the same line; before it if negative.
+    pub(super) fn near(&self, offset: isize) -> Option<Piece<'a>> {
         let piece = *self.pieces.get(self.at.checked_add_signed(offset)?)?;
         (piece.line == self.pieces[self.at].line).then_some(piece)
     }
 
-    pub fn text(&self, offset: isize) -> &'a str {
+    pub(super) fn text(&self, offset: isize) -> &'a str {
         self.near(offset).map_or("", |piece| piece.text)
     }
 
-    /// The pieces of the line of the place.
-    pub fn line(&self) -> &[Piece<'a>] {
+    /// The tokens on the same line.
+    pub(super) fn line(&self) -> &[Piece<'a>] {
         let line = self.pieces[self.at].line;
         let begin = self.pieces.partition_point(|piece| piece.line < line);
         let end = self.pieces.partition_point(|piece| piece.line <= line);
         &self.pieces[begin..end]
     }
 
-    pub fn line_has(&self, text: &str) -> bool {
+    pub(super) fn line_has(&self, text: &str) -> bool {
         self.line().iter().any(|piece| piece.kind != Kind::Text && piece.text == text)
     }
 }
 
-/// The innermost bracket that is open at the place, and what stands before it.
+/// The innermost open bracket, and the token before it.
 fn open_bracket<'a>(place: &'a Place) -> Option<(&'a Piece<'a>, Option<&'a Piece<'a>>)> {
     let mut closed = 0;
     for (at, piece) in place.pieces[..place.at].iter().enumerate().rev() {
@@ -136,21 +137,21 @@ fn open_bracket<'a>(place: &'a Place) -> Option<(&'a Piece<'a>, Option<&'a Piece
     None
 }
 
-/// Whether the innermost bracket that is open at the place is this one.
-pub fn in_brackets(place: &Place, bracket: &str) -> bool {
+/// True if the innermost open bracket is this one.
+pub(super) fn in_brackets(place: &Place, bracket: &str) -> bool {
     open_bracket(place).is_some_and(|(open, _)| open.text == bracket)
 }
 
-/// Whether it is a brace where a value stands, as around the maps of other languages.
-pub fn is_map(place: &Place) -> bool {
+/// True if it is a brace in place of a value, as around maps of other languages.
+pub(super) fn is_map(place: &Place) -> bool {
     open_bracket(place).is_some_and(|(open, before)| {
         let value = before.is_some_and(|before| matches!(before.text, "(" | "[" | "," | "=" | ":" | "return" | "=>"));
         open.text == "{" && value
     })
 }
 
-/// Whether it is that of a call.
-pub fn is_call(place: &Place) -> bool {
+/// True if it belongs to a call.
+pub(super) fn is_call(place: &Place) -> bool {
     open_bracket(place).is_some_and(|(_, before)| before.is_some_and(|before| before.kind == Kind::Word))
 }
 

@@ -1,8 +1,8 @@
-//! Where scripts may write: below `results/` and `logs/` of the project, or anywhere below the project where an option names a
-//! place; and below the folders that the user names with `--allow-write`. And what they may replace there.
+//! Where scripts may write: below `results/` and `logs/` of the project, anywhere below the project
+//! if an option names a place, and below the folders that the user allows with `--allow-write`; and
+//! what they may replace there.
 //!
-//! A path is judged by where it leads, `~` and links followed: a link that somebody has put into a folder does not take a file
-//! out of it.
+//! A path is judged after following `~` and links, so that a link does not lead out of a folder.
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -13,16 +13,16 @@ use crate::home;
 use crate::secret::{ledger_name, secret_name};
 use crate::terminal::one_line;
 
-/// Where scripts may write.
-pub const FOLDERS: [&str; 2] = ["results", "logs"];
-/// Folders of the project that hold what runs have made: files there give way to new ones.
+/// The folders in which scripts may write.
+pub(super) const FOLDERS: [&str; 2] = ["results", "logs"];
+/// Folders with outputs of runs, which new outputs may replace.
 const MADE: [&str; 3] = ["results", "logs", "checkpoints"];
-/// Longest name of a file or folder, bytes.
+/// Longest name of a file or folder in bytes.
 const MAX_PART: usize = 255;
 
-/// Where a file that a script names may be written: below `results/` or `logs/` of the project, or below a folder that the user
-/// allows.
-pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
+/// The path for a file that a script writes: below `results/` or `logs/` of the project, or below a
+/// folder that the user allows.
+pub(super) fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf> {
     context.acts(function);
     let given = relative(context, path);
     let mut parts = given.iter().map(|part| part.to_string_lossy());
@@ -42,8 +42,8 @@ pub fn to_write(context: &Context, function: &str, path: &str) -> Result<PathBuf
     ))
 }
 
-/// A path as a script writes it, `~` expanded; relative to the project where it leads to a place in it.
-pub fn relative(context: &Context, path: &str) -> PathBuf {
+/// A script's path with `~` expanded; relative to the project if it is inside.
+pub(super) fn relative(context: &Context, path: &str) -> PathBuf {
     let given = home::expanded(path);
     let below = |given: &Path| {
         let landing = real(given.parent()?).ok()?.join(given.file_name()?);
@@ -53,15 +53,15 @@ pub fn relative(context: &Context, path: &str) -> PathBuf {
     inside.unwrap_or(given)
 }
 
-/// Whether the user allows to write this file, wherever links lead: below one of his folders, by names that are plain, and that
-/// secrets do not have.
-pub fn is_allowed(context: &Context, file: &Path) -> bool {
+/// True if the user allows writing this file after following links: it is in one of the allowed
+/// folders, its names are plain, and it is not named like a secret.
+pub(super) fn is_allowed(context: &Context, file: &Path) -> bool {
     let parent = file.parent().unwrap_or(Path::new(""));
     let (Ok(landing), Some(name)) = (real(parent), file.file_name()) else { return false };
     is_below_allowed(context, &landing.join(name))
 }
 
-/// The same of a place that is no link and has none in it.
+/// The same for a path without links.
 fn is_below_allowed(context: &Context, landing: &Path) -> bool {
     let allowed = context.bounds.allowed.writes.iter().filter_map(|folder| real(folder).ok());
     let mut below = allowed.filter_map(|folder| landing.strip_prefix(&folder).map(Path::to_path_buf).ok());
@@ -69,9 +69,9 @@ fn is_below_allowed(context: &Context, landing: &Path) -> bool {
     below.any(|below| below.as_os_str().is_empty() || plain(&below))
 }
 
-/// Whether a file that is there already may give way to one that a machine sends, or that `out` names: below `results/`, `logs/`
-/// and `checkpoints/`, where runs leave what they make, and where the user allows to write.
-pub fn may_replace(context: &Context, file: &Path) -> bool {
+/// True if an existing file may be replaced by a received one or by `out`: in `results/`, `logs/`
+/// and `checkpoints/`, and where the user allows writing.
+pub(super) fn may_replace(context: &Context, file: &Path) -> bool {
     let parent = file.parent().unwrap_or(Path::new(""));
     let (Ok(root), Ok(landing), Some(name)) = (real(&context.root), real(parent), file.file_name()) else {
         return false;
@@ -79,14 +79,15 @@ pub fn may_replace(context: &Context, file: &Path) -> bool {
     MADE.iter().any(|folder| landing.starts_with(root.join(folder))) || is_below_allowed(context, &landing.join(name))
 }
 
-/// A file of the program's own making below `results/` or `logs/`: `folder` says which. Its name is known to be right.
-pub fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
+/// Checks a file of the program itself in `results/` or `logs/` (`folder`). Its name is known to be
+/// valid.
+pub(super) fn within(context: &Context, function: &str, file: &Path, folder: &str) -> Result<()> {
     context.acts(function);
     stays(context, file, &context.root.join(folder)).map_err(|error| error.context(function))
 }
 
-/// A file or folder (`noun`) that an option names: below the project, or below what the user allows.
-pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Result<()> {
+/// Checks a file or folder (`noun`) in an option: below the project, or where the user allows it.
+pub(super) fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Result<()> {
     let named = path.strip_prefix("./").unwrap_or(path);
     let foreign = Path::new(path).is_absolute() && is_visible(path);
     let place = context.root.join(path);
@@ -101,8 +102,8 @@ pub fn in_project(context: &Context, what: &str, noun: &str, path: &str) -> Resu
     stays(context, &place, &context.root).map_err(|error| error.context(what))
 }
 
-/// Names of files and folders, none of them hidden, none that leads upwards, and each what it looks like: no line breaks, no
-/// characters that order a terminal about, no blanks around it.
+/// True for names that are not hidden, do not lead upwards, and are what they look like: no line
+/// breaks, no control characters, no spaces at the ends.
 fn is_plain(path: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()
@@ -122,11 +123,11 @@ fn is_name(part: Component) -> bool {
     matches!(part, Component::Normal(_))
 }
 
-/// Refuses a file that links lead out of `folder`, which is the project or in it.
+/// Rejects a file that links lead out of `folder`, which is the project or in it.
 fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
     let looking = |path: &Path, e: &std::io::Error| Error::io(format!("looking for {}", path.display()), e);
     let root = real(&context.root).map_err(|e| looking(&context.root, &e))?;
-    // Where the folder is if it is no link.
+    // The location of the folder if it is not a link.
     let home = folder.strip_prefix(&context.root).map_or_else(|_| root.clone(), |below| root.join(below));
     let parent = file.parent().unwrap_or(Path::new(""));
     let landing = real(parent).map_err(|e| looking(parent, &e))?;
@@ -135,12 +136,12 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
         file.strip_prefix(&context.root).unwrap_or(file),
     )?;
     let name = file.file_name().unwrap_or_default();
-    // A folder that is a link to where the user allows to write is what it leads to.
+    // A folder that links to a place where the user allows writing is accepted.
     let linked = || real(folder).is_ok_and(|to| landing.starts_with(&to) && is_below_allowed(context, &to));
     match landing.starts_with(home) || is_below_allowed(context, &landing.join(name)) || linked() {
         true => Ok(()),
         false => {
-            // Where the folder itself is a link, that is what the user may have meant.
+            // If the folder itself is a link, the user may have meant its target.
             let meant = real(folder).ok().filter(|meant| landing.starts_with(meant)).unwrap_or_else(|| landing.clone());
             let name = folder.display().to_string();
             let name = if name.is_empty() { "the project" } else { &name };
@@ -150,7 +151,7 @@ fn stays(context: &Context, file: &Path, folder: &Path) -> Result<()> {
     }
 }
 
-/// Only the program writes its list of machines.
+/// Only the program writes its ledger of machines.
 fn refuse_ledger(landing: &Path, file: &Path) -> Result<()> {
     match ledger_name(landing) || ledger_name(file) {
         true => Err(Error::bad_argument(format!("{} is the program's list of rented machines", file.display()))
@@ -159,7 +160,8 @@ fn refuse_ledger(landing: &Path, file: &Path) -> Result<()> {
     }
 }
 
-/// Where a folder is, without links; of one that is not there yet, where its deepest part that is there is, and the rest.
+/// The real path of a folder without links. For a missing folder, the real path of its deepest
+/// existing ancestor and the rest.
 fn real(folder: &Path) -> std::io::Result<PathBuf> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     match folder.canonicalize() {

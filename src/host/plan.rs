@@ -1,6 +1,6 @@
-//! `outlier plan`: what a script would do, from a run in which effects are noted instead of done. Only configs, headers and
-//! price lists are read. The plan is stored; the next run with the same words is compared with it, and the plan after that
-//! uses what was measured.
+//! `outlier plan`: what a script would do, from a dry run that records effects. Only configs,
+//! headers and price lists are read. The plan is stored. The next run with the same arguments is
+//! compared with it, and later plans use its measurements.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::record::Activations;
 use crate::terminal;
 use crate::words::{counted, in_lines, rounded};
 
-/// Bytes of a stored plan.
+/// The largest stored plan in bytes.
 const MAX_PLAN: u64 = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Plan {
     pub files: Vec<String>,
     pub effects: Vec<String>,
     pub notes: Vec<String>,
-    /// What would go wrong, with the reason.
+    /// Problems that would occur, with reasons.
     #[serde(default)]
     pub wrong: Vec<String>,
 }
@@ -45,17 +45,17 @@ pub struct Plan {
 pub struct Machine {
     pub id: String,
     pub gpu: String,
-    /// USD per hour; None where it is not known.
+    /// USD per hour; None if unknown.
     pub price: Option<f64>,
     pub minutes: f64,
     pub dollars: Option<f64>,
-    /// It ends itself after so long.
+    /// The machine ends itself after this time.
     pub max_hours: f64,
     pub keep_running: bool,
 }
 
 impl Plan {
-    /// What `context` has noted. Earlier runs of this project tell how long things take.
+    /// The plan of a dry run's `context`. Earlier runs of this project improve its durations.
     pub fn of(context: &Context) -> Option<Self> {
         let stage = context.plan()?;
         let earlier: Vec<Pass> = all(&context.results()).into_iter().flat_map(|plan| plan.passes).collect();
@@ -85,7 +85,7 @@ impl Plan {
         path(results, &self.script, &self.flags)
     }
 
-    /// Stores the plan, with what is known of the last time.
+    /// Stores the plan with the measurements of earlier runs.
     pub fn store(&mut self, context: &Context) -> Result<PathBuf> {
         let results = context.results();
         if let Some(before) = stored(&results, &self.script, &self.flags) {
@@ -106,19 +106,19 @@ impl Plan {
         disk::write(file, &text)
     }
 
-    /// Minutes of all passes and starts, one after the other; and when all machines work at the same time.
+    /// Minutes of all passes and starts, one after the other; and with all machines in parallel.
     fn minutes(&self) -> (f64, f64) {
         let here: f64 = self.passes.iter().filter(|pass| pass.place == HERE).map(|pass| pass.minutes).sum();
         let there = self.machines.iter().map(|machine| machine.minutes);
         (here + there.clone().sum::<f64>(), there.fold(here, f64::max))
     }
 
-    /// USD of all machines; None when a price is not known.
+    /// Cost in USD of all machines; None if a price is unknown.
     pub fn dollars(&self) -> Option<f64> {
         self.machines.iter().try_fold(0.0, |sum, machine| Some(sum + machine.dollars?))
     }
 
-    /// The plan as the terminal shows it. `whole`: the script came to its end.
+    /// The text of the plan for a terminal. `whole` is true if the script ran to its end.
     pub fn text(&self, whole: bool) -> String {
         let words = [&[self.script.clone()][..], &self.flags[..]].concat().join(" ");
         let mut text = format!("Plan of {words}: nothing was done.\n");
@@ -206,7 +206,8 @@ impl Plan {
         drawn(&columns, self.machines.iter().map(row).collect(), 2..5, terminal::width())
     }
 
-    /// Planned and actual side by side, where something was measured, in lines of at most `width` characters.
+    /// Planned and measured values side by side, if something was measured, in lines of at most
+    /// `width` characters.
     pub fn compared(&self, width: Option<usize>) -> Option<String> {
         let row = |pass: &Pass| {
             let actual = pass.actual.as_ref()?;
@@ -224,7 +225,7 @@ impl Plan {
         let mut rows: Vec<_> = self.passes.iter().filter_map(row).collect();
         let mut columns = vec!["planned → actual", "minutes", "read", "memory", "$"];
         if self.machines.is_empty() {
-            // Nothing was to be paid for.
+            // Nothing cost money.
             columns.pop();
             rows.iter_mut().for_each(|row| drop(row.pop()));
         }
@@ -232,7 +233,7 @@ impl Plan {
     }
 }
 
-/// Minutes in words; what is rounded to none is not none.
+/// Minutes in words. A positive duration is never shown as zero.
 fn duration(minutes: f64) -> String {
     match minutes > 0.0 && minutes < 0.05 {
         true => "less than 0.1 min".to_string(),
@@ -240,7 +241,7 @@ fn duration(minutes: f64) -> String {
     }
 }
 
-/// Where a pass runs, in words.
+/// The place of a pass in words.
 fn place(part: &Part) -> String {
     format!("{} {}", part.provider, part.gpu).trim().to_string()
 }
@@ -303,7 +304,7 @@ fn all(results: &Path) -> Vec<Plan> {
     files.iter().filter_map(|file| read(file)).collect()
 }
 
-/// After a run: what was planned for it and what it did, side by side, where there is a plan.
+/// The comparison of a run with its plan, if there is one.
 pub fn compare(context: &Context) -> Result<Option<String>> {
     let results = context.results();
     let script = context.script.display().to_string();
@@ -335,7 +336,7 @@ fn actual(acts: &Activations) -> Actual {
     }
 }
 
-/// Whether a script, or a module it imports, has a dry run of its own.
+/// True if a script, or a module it imports, has its own dry run.
 pub fn has_dry_run(script: &Path, project: &Path) -> bool {
     let modules = Modules::new(project.to_path_buf());
     let engine = syntax::engine();

@@ -1,14 +1,15 @@
-//! Errors on their way into a script and out of it: maps with `kind`, `message` and `hint` that a script can catch.
+//! Errors of primitives as values of scripts: maps with `kind`, `message` and `hint` that can be
+//! caught.
 
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
 use super::bounds;
 use crate::error::Error;
 
-pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
+pub(super) type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
 
 /// The thrown value of an error.
-pub fn as_map(error: &Error) -> Map {
+pub(super) fn as_map(error: &Error) -> Map {
     let mut map = Map::new();
     map.insert("kind".into(), error.kind.name().into());
     map.insert("message".into(), error.message.clone().into());
@@ -16,30 +17,30 @@ pub fn as_map(error: &Error) -> Map {
     map
 }
 
-pub fn throw(error: Error) -> Box<EvalAltResult> {
+pub(super) fn throw(error: Error) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(as_map(&error).into(), Position::NONE))
 }
 
 /// For `?` in primitives.
-pub fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
+pub(super) fn thrown<T>(result: crate::error::Result<T>) -> ScriptResult<T> {
     result.map_err(throw)
 }
 
-/// A thrown value as a text for people: its message, and its hint where it has one.
-pub fn failure_text(error: &Dynamic) -> String {
+/// The text of a thrown value for people: its message, and its hint if it has one.
+pub(super) fn failure_text(error: &Dynamic) -> String {
     let Some(map) = error.read_lock::<Map>() else { return error.to_string() };
     let text = |key: &str| map.get(key).filter(|value| value.is_string()).map(Dynamic::to_string);
     let hint = text("hint").map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
     format!("{}{hint}", text("message").unwrap_or_else(|| error.to_string()))
 }
 
-/// An error in one line.
-pub fn told(error: &EvalAltResult) -> String {
+/// An error on one line.
+pub(super) fn told(error: &EvalAltResult) -> String {
     failure_text(&thrown_value(error))
 }
 
-/// What `catch` would have bound.
-pub fn thrown_value(error: &EvalAltResult) -> Dynamic {
+/// The value that `catch` would bind.
+pub(super) fn thrown_value(error: &EvalAltResult) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {

@@ -1,6 +1,8 @@
-//! A session of typing: lines go in, values come out, and what was typed can be saved as a script that runs.
+//! An interactive session: lines are evaluated, values are shown, and the input can be saved as a
+//! script.
 //!
-//! Variables live in a scope, functions in a growing tree of syntax. This file knows no terminal.
+//! Variables are in a scope, and functions in a growing syntax tree. This file does not use a
+//! terminal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::home;
 use crate::terminal;
 use crate::words::{counted, listed};
 
-/// Name of the session in messages.
+/// The name of the session in messages.
 const NAME: &str = "repl";
 
 pub struct Repl {
@@ -31,18 +33,18 @@ pub struct Repl {
     scope: Scope<'static>,
     /// Functions so far.
     functions: AST,
-    /// Modules so far: the names they are called by, and where they are from.
+    /// Modules so far: their local names and paths.
     modules: BTreeMap<String, String>,
-    /// What ran without an error, as a script would say it.
+    /// The input that ran without an error, as script code.
     said: Vec<String>,
 }
 
-/// What became of an input.
+/// The result of an input.
 pub enum Outcome {
-    /// What there is to show.
+    /// Text to show.
     Shown(String),
     Failed(Box<Diagnostic>),
-    /// The end, with a last word.
+    /// The end of the session, with a message.
     Quit(String),
 }
 
@@ -70,7 +72,7 @@ impl Repl {
         }
     }
 
-    /// Puts a machine that is at work into scope as `gpu`, and the models that are loaded there as `models`.
+    /// Puts a running machine into scope as `gpu`, and its loaded models as `models`.
     pub fn attach(&mut self, id: &str) -> Result<String> {
         let gpu = machines::attach(&self.context, id)?;
         let models = machines::models(&self.context, &gpu)?;
@@ -91,7 +93,7 @@ impl Repl {
         Ok(format!("attached to {}\n{text}", short(&gpu.json())))
     }
 
-    /// Whether an input is only the beginning of one.
+    /// True if an input is incomplete.
     pub fn is_open(&self, input: &str) -> bool {
         if input.trim_start().starts_with([':', '?']) {
             return false;
@@ -104,7 +106,7 @@ impl Repl {
             Err(error) => match error.err_type() {
                 ParseErrorType::UnexpectedEOF => true,
                 ParseErrorType::BadInput(LexError::UnterminatedString) => input.matches('`').count() % 2 == 1,
-                // What is missing would stand behind the end.
+                // The missing token would be after the end.
                 ParseErrorType::MissingToken(..)
                 | ParseErrorType::MissingSymbol(_)
                 | ParseErrorType::ExprExpected(_) => {
@@ -121,7 +123,7 @@ impl Repl {
         }
     }
 
-    /// Runs one input: a command, a question or a piece of script.
+    /// Runs one input: a command, a question or script code.
     pub fn run(&mut self, input: &str) -> Outcome {
         let text = input.trim();
         if let Some(name) = text.strip_prefix('?') {
@@ -134,7 +136,8 @@ impl Repl {
         }
     }
 
-    /// The command that a word without its colon is, as other prompts have it: `quit`, `exit()`, `help load_model`.
+    /// The command for a word without its colon, as in other prompts: `quit`, `exit()`, `help
+    /// load_model`.
     fn bare_command(&self, text: &str) -> Option<String> {
         let text = text.trim_end_matches(';').trim_end();
         let (word, rest) = text.split_once([' ', '(']).unwrap_or((text, ""));
@@ -195,7 +198,7 @@ impl Repl {
         let mut whole = self.functions.merge(&ast);
         whole.set_source(NAME);
         let outcome = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &whole);
-        // Whatever was typed stays known, as in a script that was run so far.
+        // All input stays defined, as in a script that ran so far.
         self.functions = whole;
         self.functions.clear_statements();
         match outcome {
@@ -220,7 +223,8 @@ impl Repl {
         }
     }
 
-    /// Keeps what an input has imported: the language forgets modules with the text that brings them in.
+    /// Keeps an input's imports, because the language forgets modules with the text that imports
+    /// them.
     fn keep_modules(&mut self, ast: &AST) {
         let mut imports = Vec::new();
         ast.walk(&mut |path: &[ASTNode]| {
@@ -235,7 +239,7 @@ impl Repl {
                 Expr::Variable(name, ..) => self.scope.get_value::<String>(&name.1).unwrap_or_default(),
                 _ => continue,
             };
-            // It is brought in already: this finds it again.
+            // It was imported already, and is found again.
             if let Ok(module) = self.engine.module_resolver().resolve(&self.engine, Some(NAME), &path, position) {
                 self.engine.register_static_module(&alias, module);
                 let from = modules::taken(NAME, &path).map_or(path, |file| stdlib::place(&file));
@@ -272,7 +276,7 @@ impl Repl {
         }
     }
 
-    /// The session as a script.
+    /// Saves the session as a script.
     fn save(&self, file: &str) -> Result<String> {
         if file.is_empty() {
             return Err(Error::bad_argument(":save needs the name of a file").hint(":save my_experiment.rhai"));
@@ -286,7 +290,7 @@ impl Repl {
         Ok(format!("{path}: {}; `outlier run {path}` runs this", counted(self.said.len(), "statement")))
     }
 
-    /// What could stand at the end of `line`: the beginning of the word, and words that begin so.
+    /// Completions of `line`: the start of the word, and the words that begin so.
     pub fn complete(&self, line: &str) -> (usize, Vec<String>) {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let start =
@@ -316,7 +320,7 @@ impl Repl {
         (start, words)
     }
 
-    /// Fields of the variable that `text` ends with.
+    /// Fields of the variable at the end of `text`.
     fn fields(&self, text: &str) -> Vec<String> {
         let start = text.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
         let Some(value) = text.get(start..).and_then(|name| self.scope.get(name)) else { return Vec::new() };
@@ -327,7 +331,7 @@ impl Repl {
     }
 }
 
-/// A line for every name of a primitive that an input gives to something else.
+/// A line for every primitive whose name an input redefines.
 fn shadowed(ast: &AST) -> Vec<String> {
     let mut lines = Vec::new();
     ast.walk(&mut |path: &[ASTNode]| {

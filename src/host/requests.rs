@@ -1,4 +1,5 @@
-//! Requests to the engine that are the same here and on another machine: load_model, estimate_vram, miniature_model.
+//! Requests to the engine that are the same here and on another machine: load_model, estimate_vram,
+//! miniature_model.
 
 use std::path::{Component, Path};
 use std::sync::Arc;
@@ -21,23 +22,23 @@ use crate::session::{Op, Reply, Session};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 
-/// Tokens of an estimate: far more than any analysis reads, and few enough for every sum over them to fit into 64 bits.
+/// The largest number of tokens in an estimate, for which all sums fit into 64 bits.
 const MAX_TOKENS: usize = 1 << 36;
 
-/// Somewhere to run, and somebody to report to: what each primitive of the engine needs.
-pub struct Place<'a> {
+/// The session and progress reports of a primitive of the engine.
+pub(super) struct Place<'a> {
     pub session: &'a Arc<dyn Session>,
     pub context: &'a Context,
 }
 
 impl<'a> Place<'a> {
     /// This machine.
-    pub fn here(context: &'a Context) -> Self {
+    pub(super) fn here(context: &'a Context) -> Self {
         Self { session: &context.session, context }
     }
 
-    /// What comes back for a request; in a plan what would fail is noted.
-    pub fn call(&self, op: Op) -> Result<Reply> {
+    /// The reply to a request. In a plan, an error is recorded.
+    pub(super) fn call(&self, op: Op) -> Result<Reply> {
         let reply = weight::beside(|| self.session.call(op, &*self.context.progress()));
         if let (Err(error), Some(stage)) = (&reply, self.context.plan()) {
             stage.goes_wrong(error.message.clone());
@@ -45,7 +46,7 @@ impl<'a> Place<'a> {
         reply
     }
 
-    /// What is not found is not found on the machine: a folder that is here is none there before it was sent.
+    /// The error of a missing model on a machine: a local folder must be sent first.
     fn there(&self, id: &str, error: Error) -> Error {
         let Some(machine) = self.session.machine().filter(|_| error.kind == Kind::NotFound) else { return error };
         let here = home::expanded(id).is_dir();
@@ -61,8 +62,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Loads a model as it is asked for.
-    pub fn load(&self, args: LoadArgs) -> Result<Model> {
+    /// Loads a model with these arguments.
+    pub(super) fn load(&self, args: LoadArgs) -> Result<Model> {
         let reply = self.call(Op::Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
         let (info, folder) = reply.model()?;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
@@ -87,21 +88,21 @@ fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
     })
 }
 
-/// Loads a model where `place` is.
-pub fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
+/// Loads a model at `place`.
+pub(super) fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
     let args = load_args(id, &Options::of("load_model", options)?)?;
     place.context.acts("load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
 }
 
-/// What an analysis of a model needs where `place` is, as scripts read it.
-pub fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
+/// The estimate of an analysis at `place`, as a value of scripts.
+pub(super) fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
     estimated(place, id, options).map(|estimate| to_dynamic(&plain(&estimate)))
 }
 
 /// The same as a record.
-pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
+pub(super) fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     let o = Options::of("estimate_vram", options)?;
     let args = EstimateArgs {
         num_sequences: o.positive("num_sequences")?.unwrap_or(16),
@@ -120,11 +121,11 @@ pub fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
     place.call(op).map_err(|error| place.there(id, error))?.estimate()
 }
 
-/// The miniature `name`, made where `place` is, below its folder `results`.
-pub fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
+/// The miniature `name`, written at `place` below its folder `results`.
+pub(super) fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dynamic> {
     place.context.acts("miniature_model");
     let folder = results.join("miniature_models");
-    // A name that is none is told by who knows them all.
+    // An unknown name is reported by the table of miniatures.
     let own = if Path::new(name).components().eq([Component::Normal(name.as_ref())]) { name } else { "" };
     places::within(place.context, "miniature_model", &folder.join(own).join("model"), "results")?;
     if !place.context.bounds.commands_here {

@@ -1,4 +1,5 @@
-//! The text of a script or module: bounded, in UTF-8, without a byte order mark and without a line for the system.
+//! Reads the text of a script or module: bounded, in UTF-8, without a byte order mark and without
+//! an interpreter line.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -6,13 +7,13 @@ use std::path::Path;
 use super::bounds::MAX_SCRIPT;
 use crate::outside;
 
-/// The text of a script or module that is not too large for one, without a byte order mark.
-pub fn text_of(path: &Path) -> std::io::Result<String> {
+/// The text of a script or module, without a byte order mark.
+pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
     text_in(std::fs::File::open(path)?)
 }
 
-/// The same, of a regular file only: nobody waits for a pipe.
-pub fn regular_text(path: &Path) -> std::io::Result<String> {
+/// The same for a regular file only, so that no pipe blocks.
+pub(super) fn regular_text(path: &Path) -> std::io::Result<String> {
     text_in(outside::open(path)?)
 }
 
@@ -30,8 +31,8 @@ fn text_in(file: std::fs::File) -> std::io::Result<String> {
     Ok(without_interpreter(text))
 }
 
-/// A first line such as `#!/usr/bin/env -S outlier run` is for the system that starts the script. It stays as an empty line, so
-/// that errors name the lines as an editor does.
+/// A first line such as `#!/usr/bin/env -S outlier run` becomes an empty line, so that line numbers
+/// stay the same.
 fn without_interpreter(text: String) -> String {
     match (text.starts_with("#!"), text.find('\n')) {
         (true, Some(end)) => text[end..].to_string(),

@@ -1,4 +1,4 @@
-//! Script files: their text, and the script that is likely meant by a path that is none, as in `outlier run sweep` and
+//! Script files: their text, and suggestions for a wrong path, as in `outlier run sweep` and
 //! `outlier run scripts/swep.rhai`.
 
 use std::io::ErrorKind;
@@ -9,13 +9,13 @@ use super::script_text::text_of;
 use crate::error::Error;
 use crate::suggest;
 
-/// Where the scripts of a project are.
+/// The folders of a project's scripts.
 const FOLDERS: [&str; 3] = ["scripts", "examples", ""];
 
 /// The text of a script file.
 pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     text_of(path).map_err(|e| match e.kind() {
-        // There is a script, and something is wrong with what it says.
+        // The script exists, but its content is invalid.
         ErrorKind::InvalidData => Box::new(Diagnostic::from_error(
             Error::bad_argument(format!("reading {}: {e}", path.display()))
                 .hint("save it as UTF-8; `iconv -f latin1 -t utf-8 OLD > NEW` turns a file in Latin-1 into one"),
@@ -31,7 +31,7 @@ pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     })
 }
 
-/// The script that is likely meant by a word or path, if there is one.
+/// The script that the user probably means by a word or path, if there is one.
 pub fn near(given: &Path) -> Option<PathBuf> {
     let stem = given.file_stem()?.to_str()?;
     let folder = given.parent().unwrap_or(Path::new(""));

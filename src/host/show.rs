@@ -1,4 +1,5 @@
-//! Primitives that show: table, show, print_wrapped, log, format_bytes, format_count, format_number. Data goes to stdout, notes to stderr.
+//! Primitives for output: table, show, print_wrapped, log, format_bytes, format_count,
+//! format_number. Data is written to stdout, notes to stderr.
 
 use std::sync::Arc;
 
@@ -16,14 +17,14 @@ use crate::error::Error;
 use crate::terminal;
 use crate::words::{counted, in_lines, rounded};
 
-/// Longer values are cut when they are shown.
-pub const MOST_SHOWN: usize = 100;
+/// Longer values are shortened.
+pub(super) const MOST_SHOWN: usize = 100;
 const MOST_ROWS: usize = 20;
 
-/// Cells of a table that is shown.
+/// The largest number of cells in a shown table.
 const MAX_CELLS: usize = 1_000_000;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.prints(&text)));
     let c = context.clone();
@@ -58,12 +59,12 @@ pub fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-/// Decimal units, as disks and networks are sold.
-pub fn format_bytes(bytes: f64) -> String {
+/// Decimal units, as for disks and networks.
+pub(super) fn format_bytes(bytes: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes;
     let mut unit = 0;
-    // What is shown as 1000 of a unit is 1 of the next.
+    // A value that rounds to 1000 of a unit is shown as 1 of the next.
     while (100.0 * value).round() >= 100_000.0 && unit + 1 < units.len() {
         value /= 1000.0;
         unit += 1;
@@ -71,12 +72,12 @@ pub fn format_bytes(bytes: f64) -> String {
     format!("{} {}", rounded(value, if unit == 0 { 0 } else { 2 }), units[unit])
 }
 
-/// How wide what a script shows may be. Plans and tests are the same everywhere.
+/// The width of a script's output. Plans and tests are the same everywhere.
 fn width(context: &Context) -> Option<usize> {
     if context.stage.is_some() { None } else { terminal::width() }
 }
 
-/// Fields of records that say what a row is about, and what comes next. Others follow in the order of their names.
+/// Fields of records that identify a row, and the next ones. Others follow in alphabetical order.
 const FIRST: [&str; 11] = [
     "field",
     "name",
@@ -91,7 +92,8 @@ const FIRST: [&str; 11] = [
     "num_outliers",
 ];
 
-/// Rows (maps) as a table of at most `width` characters; `columns` chooses and orders, else all keys of the first row.
+/// Rows (maps) as a table of at most `width` characters. `columns` selects and orders; by default
+/// all keys of the first row.
 fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult<String> {
     let maps: Option<Vec<Map>> = rows.iter().map(|row| row.clone().try_cast::<Map>()).collect();
     let maps = maps.ok_or_else(|| {
@@ -105,7 +107,7 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
     };
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
     few(columns.len(), rows.len())?;
-    // Every cell is as wide as the widest of its column.
+    // Every cell is padded to the widest of its column.
     let mut line = 0;
     for column in &columns {
         let widths = maps.iter().map(|row| cell(row.get(column.as_str())).len());
@@ -122,15 +124,15 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
     Ok(Grid::new(columns.clone(), cells.collect()).right(right).drawn(width))
 }
 
-/// Whether a table has few enough cells.
-pub fn few(columns: usize, rows: usize) -> ScriptResult<()> {
+/// Checks the number of cells of a table.
+pub(super) fn few(columns: usize, rows: usize) -> ScriptResult<()> {
     match columns.saturating_mul(rows) > MAX_CELLS {
         true => Err(too_large("number of cells of a table")),
         false => Ok(()),
     }
 }
 
-pub fn cell(value: Option<&Dynamic>) -> String {
+pub(super) fn cell(value: Option<&Dynamic>) -> String {
     match value {
         None => String::new(),
         Some(value) if value.is_unit() => "–".to_string(),
@@ -141,8 +143,8 @@ pub fn cell(value: Option<&Dynamic>) -> String {
     }
 }
 
-/// At most four decimals, no trailing zeros.
-pub fn short(value: f64) -> String {
+/// At most four decimals, without trailing zeros.
+pub(super) fn short(value: f64) -> String {
     let text = rounded(value, 4);
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
@@ -150,8 +152,8 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// A value for people at their terminal: rows as a table, records as a table of their fields.
-pub fn pretty(value: &Dynamic) -> String {
+/// A value for people at a terminal: rows as a table, records as a table of their fields.
+pub(super) fn pretty(value: &Dynamic) -> String {
     shown(value, terminal::width())
 }
 
@@ -186,8 +188,8 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
     table(&columns, &rows, width).unwrap_or_else(|_| value.to_string())
 }
 
-/// Whether `pretty` shows a part of the value only.
-pub fn shortened(value: &Dynamic) -> bool {
+/// True if `pretty` shows only a part of the value.
+pub(super) fn shortened(value: &Dynamic) -> bool {
     let any = |map: &Map| map.values().any(|value| !is_whole(value));
     if let Some(items) = value.read_lock::<Array>() {
         let rows = !items.is_empty() && items.iter().all(Dynamic::is_map);
@@ -201,13 +203,13 @@ pub fn shortened(value: &Dynamic) -> bool {
     }
 }
 
-/// Whether a cell shows all of a value.
+/// True if a cell shows the whole value.
 fn is_whole(value: &Dynamic) -> bool {
     let shown = brief(value).to_string();
     !(value.is_array() && shown.ends_with(" items]") || value.is_map() && shown.ends_with('…'))
 }
 
-/// A row whose cells are short.
+/// A row with shortened cells.
 fn flat(row: &Dynamic) -> Dynamic {
     match row.read_lock::<Map>() {
         Some(map) => map.iter().map(|(key, value)| (key.clone(), brief(value))).collect::<Map>().into(),
@@ -215,7 +217,7 @@ fn flat(row: &Dynamic) -> Dynamic {
     }
 }
 
-/// A cell that is short.
+/// A shortened cell.
 fn brief(value: &Dynamic) -> Dynamic {
     if let Some(items) = value.read_lock::<Array>() {
         let plain = items.len() <= 8 && items.iter().all(|item| !item.is_map() && !item.is_array());
@@ -229,7 +231,7 @@ fn brief(value: &Dynamic) -> Dynamic {
 }
 
 /// The beginning of a text.
-pub fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),

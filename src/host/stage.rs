@@ -1,5 +1,5 @@
-//! Where effects go that must not happen: into a plan, or onto the stage of a test. Machines are played: they have a price
-//! and a life, and no more.
+//! Simulation for dry runs and tests: effects are recorded in a plan, or happen in the simulated
+//! environment of a test. Simulated machines only have a price and a life.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,17 +10,17 @@ use crate::error::{Error, Kind, Result};
 use crate::gpu::{self, Want};
 use crate::session::{Planned, Provision, Session};
 
-/// What a machine's start takes, seconds: RunPod's secure machines take 1 to 4 minutes.
-pub const START_SECONDS: f64 = 180.0;
+/// Start time of a machine in seconds: RunPod's secure machines take 1 to 4 minutes.
+pub(super) const START_SECONDS: f64 = 180.0;
 
-/// GPUs that a test can rent: name, and a price in USD per hour that is made up.
+/// GPUs that a test can rent: name, and a fictitious price in USD per hour.
 const PLAYED_GPUS: &[(&str, f64)] =
     &[("NVIDIA A40", 0.5), ("NVIDIA L40S", 1.0), ("NVIDIA A100 80GB", 2.0), ("NVIDIA H100", 3.0)];
 
 pub enum Play {
-    /// Nothing is done; `here` notes what this machine would do.
+    /// A dry run: nothing is done, and `here` records the requests to this machine.
     Plan { here: Arc<Planned> },
-    /// Work is done here, and no money is spent.
+    /// A test: work runs here, and no money is spent.
     Test,
 }
 
@@ -30,26 +30,26 @@ pub struct Stage {
     /// Seconds.
     clock: Mutex<f64>,
     failures: Mutex<Vec<(String, Kind)>>,
-    /// What was said by the script.
+    /// The output of the script.
     output: Mutex<String>,
     files: Mutex<Vec<String>>,
     effects: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
-    /// What would go wrong.
+    /// Problems that would occur.
     wrong: Mutex<Vec<String>>,
 }
 
-/// A machine that is played.
+/// A simulated machine.
 pub struct Part {
     pub id: String,
     pub provider: String,
     pub gpu: String,
-    /// USD per hour; None where it is not known.
+    /// USD per hour; None if unknown.
     pub price: Option<f64>,
     pub task: Option<String>,
     pub max_hours: f64,
     pub keep_running: bool,
-    /// What it would do; None where it is played by this machine.
+    /// Its requests in a dry run; None if this machine simulates it.
     pub planned: Option<Arc<Planned>>,
     started: f64,
     ended: Mutex<Option<f64>>,
@@ -84,7 +84,7 @@ impl Stage {
         matches!(self.play, Play::Plan { .. })
     }
 
-    /// What this machine would do, in a plan.
+    /// The requests to this machine, in a dry run.
     pub fn here(&self) -> Option<&Arc<Planned>> {
         match &self.play {
             Play::Plan { here } => Some(here),
@@ -92,7 +92,7 @@ impl Stage {
         }
     }
 
-    /// Whether a file, by its canonical path, was made for this plan, here or for a machine.
+    /// True if a file, by its canonical path, was made for this plan, here or for a machine.
     pub fn made(&self, path: &Path) -> bool {
         let there = locked(&self.machines).iter().any(|part| part.planned.as_ref().is_some_and(|p| p.made(path)));
         there || self.here().is_some_and(|here| here.made(path))
@@ -123,17 +123,17 @@ impl Stage {
         locked(&self.effects).clone()
     }
 
-    /// What the user should know of the plan.
+    /// Notes for the user of the plan.
     pub fn notes(&self) -> Vec<String> {
         locked(&self.notes).clone()
     }
 
-    /// What would go wrong, whoever catches it.
+    /// Problems that would occur, even if they are caught.
     pub fn wrong(&self) -> Vec<String> {
         locked(&self.wrong).clone()
     }
 
-    /// Something would go wrong. What is told with more words, such as the name of the analysis, is told once.
+    /// Adds a problem. A longer message that contains another one replaces it.
     pub fn goes_wrong(&self, what: String) {
         let mut wrong = locked(&self.wrong);
         if wrong.iter().any(|known| known.contains(&what)) {
@@ -145,7 +145,7 @@ impl Stage {
         }
     }
 
-    /// What would go wrong is told in the words of something else.
+    /// Removes a problem that another message reports.
     pub fn is_told(&self, what: &str) {
         locked(&self.wrong).retain(|known| !what.contains(known.as_str()));
     }
@@ -158,17 +158,17 @@ impl Stage {
         *locked(&self.clock) += seconds.max(0.0);
     }
 
-    /// This file would be written.
+    /// Adds a file that would be written.
     pub fn writes(&self, path: &Path) {
         locked(&self.files).push(path.display().to_string());
     }
 
-    /// Something else would be done.
+    /// Adds another effect.
     pub fn does(&self, what: String) {
         locked(&self.effects).push(what);
     }
 
-    /// The next call to `primitive` fails.
+    /// Makes the next call of `primitive` fail.
     pub fn fail(&self, primitive: &str, kind: Kind) {
         locked(&self.failures).push((primitive.to_string(), kind));
     }
@@ -181,7 +181,7 @@ impl Stage {
         Err(Error::new(kind, message).hint("fake_failure put it there"))
     }
 
-    /// A machine as asked for.
+    /// A simulated machine for this request.
     pub fn provision(&self, asked: &Provision) -> Result<Arc<Part>> {
         let (gpu, price) = match &self.play {
             Play::Test => played(&asked.provider, &asked.want)?,
@@ -209,7 +209,7 @@ impl Stage {
         Ok(part)
     }
 
-    /// The best offer for what is wanted; its price is not known where the provider cannot be asked.
+    /// The best offer for a request. Its price is unknown if the provider cannot be asked.
     fn offered(&self, asked: &Provision) -> (String, Option<f64>) {
         if matches!(asked.provider.as_str(), "ssh" | "slurm") {
             let host = asked.ssh.as_ref().map(|ssh| ssh.host.clone());
@@ -241,13 +241,13 @@ impl Stage {
         locked(&part.ended).get_or_insert(self.clock());
     }
 
-    /// USD so far, by the clock of the stage.
+    /// Cost in USD so far, by the simulated clock.
     pub fn cost(&self, part: &Part) -> f64 {
         let until = locked(&part.ended).unwrap_or(self.clock());
         (until - part.started) / 3600.0 * part.price.unwrap_or(0.0)
     }
 
-    /// What scripts see of a machine.
+    /// The machine as scripts read it.
     pub fn json(&self, part: &Part) -> Value {
         json!({
             "name": part.id, "id": part.id, "provider": part.provider, "gpu": part.gpu,
@@ -256,7 +256,7 @@ impl Stage {
         })
     }
 
-    /// Where the work of a machine goes.
+    /// The session for the work of a machine.
     pub fn session(&self, part: &Part, here: &Arc<dyn Session>) -> Arc<dyn Session> {
         match &part.planned {
             Some(planned) => planned.clone(),
@@ -264,7 +264,7 @@ impl Stage {
         }
     }
 
-    /// Files of an analysis that would be stored as `name`.
+    /// Adds the files of an analysis that would be stored as `name`.
     pub fn stores(&self, results: &Path, name: &str, num_sequences: usize) {
         let folder: PathBuf = results.join(name);
         let batches = (0..num_sequences).map(|i| format!("batch_{i:03}_results.json"));
@@ -275,7 +275,7 @@ impl Stage {
     }
 }
 
-/// What a test's provider lends: the first GPU that was named and exists, the cheapest where none was.
+/// The GPU of a simulated provider: the first named one that exists, or the cheapest.
 fn played(provider: &str, want: &Want) -> Result<(String, Option<f64>)> {
     if provider != "runpod" {
         return Ok((String::new(), Some(0.0)));

@@ -1,4 +1,5 @@
-//! Primitives of the statistics: detect_outliers, bootstrap_ci. Both work on fresh and on stored activations.
+//! Primitives of statistics: detect_outliers, bootstrap_ci. Both work on new and on stored
+//! activations.
 
 use rhai::{Dynamic, Engine, Map};
 
@@ -10,7 +11,7 @@ use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::record::{BootstrapArgs, plain};
 use crate::stats;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
 }

@@ -19,7 +19,7 @@ use crate::progress::Event;
 use crate::results::{self, Analysis};
 use crate::secret::ledger_name;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
     let c = context.clone();
@@ -55,7 +55,7 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         results::check_criteria(&analysis.found, intervals).map_err(named)?;
     }
     let folder = root.join(&name);
-    // What is in the folder, so that a link in the place of the folder itself is followed, too.
+    // A file in the folder is checked, so that a link in place of the folder is followed, too.
     places::within(context, "save_results", &folder.join("config.json"), "results")?;
     if let Some(stage) = context.plan() {
         stage.stores(&root, &name, acts.0.num_sequences);
@@ -74,8 +74,8 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
     Ok(saved.folder.display().to_string())
 }
 
-/// The folder that an analysis is saved in, and its name there: a name is one below `results/`, with and without `results/` before
-/// it; an absolute path, or one that begins with `~/`, is a place that the user must allow.
+/// The folder and the name of an analysis. A name is below `results/`, with or without that prefix.
+/// An absolute path, or one that begins with `~/`, is a place that the user must allow.
 fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
     let given = places::relative(context, name);
     let elsewhere = home::expanded(name).is_absolute() && !given.starts_with("results");
@@ -124,7 +124,7 @@ fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     Ok(StoredHandle(Arc::new(stored)))
 }
 
-/// A folder by its name below `results/`, or named as it is.
+/// A folder by its name below `results/`, or by its path.
 fn below_results(context: &Context, path: &str) -> Result<PathBuf> {
     let given = &home::expanded(path);
     if given.components().any(|part| part == Component::ParentDir) {

@@ -1,4 +1,5 @@
-//! Primitives that ask a record more than once: sweep_criteria, sequences_needed, per_sequence, layer_agreement.
+//! Primitives for repeated queries of a record: sweep_criteria, sequences_needed, per_sequence,
+//! layer_agreement.
 
 use rhai::{Dynamic, Engine, Map};
 use serde::de::DeserializeOwned;
@@ -12,32 +13,35 @@ use crate::error::{Error, Result};
 use crate::record::{BootstrapArgs, Criterion, Detection, plain};
 use crate::stats;
 
-/// Enough for a curve; the intervals of a result take ten times as many.
+/// Enough for a curve. The intervals of a result use ten times as many.
 const RESAMPLES: usize = 1000;
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
-    // Mean share of norms that pairs of passing features have in common, 0 to 1, or () for fewer than two.
+    // Mean share of norms that pairs of passing features have in common, 0 to 1, or () for fewer
+    // than two features.
     // let agreement = layer_agreement(acts.detect_outliers(#{ magnitude_threshold: 3.0 }));
     engine.register_fn("layer_agreement", |found: Map| thrown(layer_agreement(&found.into())));
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // Every combination of the values given, each with its bootstrap: one row per criterion.
-    // let rows = acts.sweep_criteria(#{ magnitude_threshold: [3.0, 6.0], min_layer_percentage: [0.25, 0.5] });
+    // Every combination of the given values with its bootstrap: one row per criterion.
+    // let limits = [0.25, 0.5];
+    // let rows = acts.sweep_criteria(#{ min_layer_percentage: limits });
     engine.register_fn("sweep_criteria", |acts: T, options: Map| sweep(Dynamic::from(acts), options));
-    // How far the classification depends on the number of sequences, and how many would decide it.
+    // The dependence of the classification on the number of sequences, and the number that would
+    // decide it.
     // let needed = acts.sequences_needed(#{ magnitude_threshold: 3.0 }); print(needed.sufficient);
     engine.register_fn("sequences_needed", |acts: T, options: Map| needed(Dynamic::from(acts), options));
     engine.register_fn("sequences_needed", |acts: T| needed(Dynamic::from(acts), Map::new()));
-    // The criterion within every sequence: one row each, for tests between models or settings.
+    // The criterion for every sequence: one row each, for tests between models or settings.
     // let counts = acts.per_sequence(#{ magnitude_threshold: 3.0 }).map(|row| row.num_features);
     engine.register_fn("per_sequence", |acts: T, options: Map| per_sequence(Dynamic::from(acts), options));
     engine.register_fn("per_sequence", |acts: T| per_sequence(Dynamic::from(acts), Map::new()));
 }
 
-/// Every combination of the values given.
+/// Every combination of the given values.
 fn criteria(o: &Options) -> Result<Vec<Criterion>> {
     let default = Criterion::default();
     let numbers = |key: &str, default: f64| Ok::<_, Error>(o.number_or_numbers(key)?.unwrap_or_else(|| vec![default]));
@@ -123,8 +127,8 @@ fn layer_agreement(found: &Dynamic) -> Result<Dynamic> {
     Ok(stats::layer_agreement(&found).map_or(Dynamic::UNIT, Dynamic::from))
 }
 
-/// A script value as the record it came from.
-pub fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
+/// The record behind a value of scripts.
+pub(super) fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
     serde_json::from_value(to_json(value)?)
         .map_err(|e| Error::bad_argument(format!("{function}: this is not {expected}: {e}")).hint("pass it unchanged"))
 }

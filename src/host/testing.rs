@@ -1,5 +1,6 @@
-//! Tests in scripts, each in a world of its own: machines are played, failures are ordered and time is a number. `outlier test`
-//! runs every `test_…` function of the files `*_test.rhai`.
+//! Tests in scripts, each in its own simulated environment: machines are simulated, failures can be
+//! set up, and time is a number. `outlier test` runs every `test_…` function of the files
+//! `*_test.rhai`.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -15,21 +16,21 @@ use super::{interpreter, scripts, syntax};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
-/// What a name must begin with to be a test.
+/// The prefix of tests.
 const TEST: &str = "test_";
-/// Folders that hold no tests.
+/// Folders without tests.
 const ELSEWHERE: &[&str] = &["target", "results", "logs"];
-/// Folders that are searched for tests, at most.
+/// The largest number of folders that are searched for tests.
 const MAX_FOLDERS: usize = 10_000;
-/// How one test went.
+/// The result of one test.
 pub struct Outcome {
     pub name: String,
     pub seconds: f64,
-    /// Why it failed, with what the script had said.
+    /// The failure, with the output of the script.
     pub failure: Option<String>,
 }
 
-/// Runs every test of a file, each in a world of its own below `scratch`.
+/// Runs every test of a file, each in its own environment below `scratch`.
 pub fn run_file(
     file: &Path,
     scratch: &Path,
@@ -77,7 +78,7 @@ pub fn run_file(
     Ok(tests.into_iter().map(one).collect())
 }
 
-/// A test finds no results or logs of the one before; miniature models stay.
+/// Removes the results and logs of the previous test. Miniature models stay.
 fn clear(scratch: &Path) {
     for folder in ["results", "logs"] {
         for entry in std::fs::read_dir(scratch.join(folder)).into_iter().flatten().flatten() {
@@ -96,7 +97,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut files = Vec::new();
     let mut folders = vec![path.to_path_buf()];
-    // Links may lead to folders above them, or to the same one twice.
+    // Links may lead to an ancestor, or to the same folder twice.
     let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
         if interrupt_requested() {

@@ -1,4 +1,4 @@
-//! The log of a thread: while it has one, what it reports goes there as well.
+//! The log of a thread: its reports are also written there.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,42 +12,42 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::terminal::{lost, one_line, visible};
 
-pub type Log = Arc<Mutex<Written>>;
+pub(super) type Log = Arc<Mutex<Written>>;
 
-/// A log at work; its file is gone when it could not be written to.
-pub struct Written {
+/// An open log. The file is dropped after a write error.
+pub(super) struct Written {
     file: Option<File>,
     path: PathBuf,
 }
 
 thread_local! {
-    /// Where this thread's reports go as well.
+    /// The log of this thread.
     static LOG: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
-/// Opens a log, to whose end lines are added.
+/// Opens a log for appending.
 ///
 /// # Errors
-/// `io` where its folder cannot be made or the file cannot be opened.
-pub fn open(path: PathBuf) -> Result<Log> {
+/// `io` if its folder cannot be created or the file cannot be opened.
+pub(super) fn open(path: PathBuf) -> Result<Log> {
     let opening = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(opening)?;
     }
-    // Lines are added to the file of this name, not to one that a link names, and never to a pipe without a reader.
+    // A link is not followed, and a pipe without a reader does not block.
     let mut options = File::options();
     options.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = Some(options.open(&path).map_err(opening)?);
     Ok(Arc::new(Mutex::new(Written { file, path })))
 }
 
-/// Sends the reports of this thread to a log as well, or to none; where they went before.
-pub fn send_to(log: Option<Log>) -> Option<Log> {
+/// Sets the log of this thread, and returns the previous one.
+pub(super) fn send_to(log: Option<Log>) -> Option<Log> {
     LOG.replace(log)
 }
 
-/// Adds a line to the log of this thread, if it has one.
-pub fn line(text: &str) {
+/// Appends a line to the log of this thread, if it has one.
+pub(super) fn line(text: &str) {
     LOG.with_borrow(|log| {
         if let Some(log) = log {
             write(log, text);
@@ -57,7 +57,8 @@ pub fn line(text: &str) {
 
 fn write(log: &Log, text: &str) {
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
-    // A report may come from a machine: it cannot look like another one, nor order a terminal about.
+    // A report may come from a machine: it must not look like another one, nor contain control
+    // characters.
     let text = visible(text).replace('\n', "\n  ");
     let mut log = log.lock().expect("no panic under this lock");
     let line = format!("{time} {text}\n");
@@ -67,8 +68,8 @@ fn write(log: &Log, text: &str) {
     }
 }
 
-/// Progress that is also written to the log of the thread that it is made in.
-pub fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
+/// Progress reports that are also written to the log of the creating thread.
+pub(super) fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
     let log = LOG.with_borrow(Clone::clone);
     match log {
         Some(log) => Arc::new(Logged { progress, log, what: Mutex::default() }),
@@ -79,7 +80,7 @@ pub fn logged(progress: Arc<dyn Progress>) -> Arc<dyn Progress> {
 struct Logged {
     progress: Arc<dyn Progress>,
     log: Log,
-    /// What goes on, and of how many steps.
+    /// The current work and its number of steps.
     what: Mutex<(String, u64)>,
 }
 

@@ -19,7 +19,7 @@ use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, Toke
 use crate::session::Op;
 use crate::text;
 
-/// What only text that is cut here can have.
+/// Options that apply only to text.
 const CUTTING: &[&str] = &[
     "model",
     "num_sequences",
@@ -43,27 +43,30 @@ const FORMATS: &[(&str, TextFormat)] = &[
     ("json", TextFormat::Json),
     ("csv", TextFormat::Csv),
     ("tsv", TextFormat::Tsv),
+    ("unquoted", TextFormat::Unquoted),
     ("parquet", TextFormat::Parquet),
 ];
 
-/// Text that goes along to another machine, bytes: far more than a usual analysis reads, and what a large one needs.
+/// The most bytes of text that are sent to another machine: more than a usual analysis reads, and
+/// what a large one needs.
 const SENT: usize = 32 << 20;
 const SENT_PER_TOKEN: usize = 16;
 const MAX_SENT: usize = 1 << 30;
-/// Characters of a text that a message shows, and words of a path.
+/// The largest number of characters of a text in a message, and of words in a path.
 const SHOWN_TEXT: usize = 40;
 const MOST_WORDS: usize = 5;
-/// Tokens that are passed over before those that are used.
+/// The largest number of skipped tokens.
 const MAX_PASSED_OVER: usize = 1 << 40;
 
-pub fn register(engine: &mut Engine, context: &Arc<Context>) {
+pub(super) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
     let c = context.clone();
     engine.register_fn("check_text", move |path: &str| thrown(check_text(&c, path)));
 }
 
-/// Text is read here, or there if it is not here, and cut where the model, and so its tokenizer, is.
+/// Text is read here, or on the machine if it is not here, and tokenised where the model and its
+/// tokenizer are.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     context.acts("load_tokens");
     let o = Options::of("load_tokens", options)?;
@@ -99,7 +102,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         })?;
         text.documents = Some(documents);
     }
-    // What is not here is read there, and there may be here.
+    // A file that is not here is read on the machine.
     if let TokenSource::Text(text) = &source
         && text.dataset.is_none()
         && text.documents.is_none()
@@ -119,7 +122,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     Ok(TokensHandle(Arc::new(tokens)))
 }
 
-/// Whether a text of this machine may be read, before anything is done for its sake: its length in bytes.
+/// The length in bytes of a local text, if it may be read. It is checked before other work.
 fn check_text(context: &Context, path: &str) -> Result<INT> {
     let path = &named("check_text: the path", path.to_string())?;
     reads::allowed(context, path)?;
@@ -132,7 +135,7 @@ fn check_text(context: &Context, path: &str) -> Result<INT> {
     Ok(INT::try_from(bytes).unwrap_or(INT::MAX))
 }
 
-/// A path that is one: flags that are left out are often empty.
+/// Rejects an empty path, the usual value of an omitted flag.
 fn named(what: &str, path: String) -> Result<String> {
     match path.trim().is_empty() {
         true => Err(Error::bad_argument(format!("{what} is empty, where the path of a file is expected"))
@@ -141,13 +144,13 @@ fn named(what: &str, path: String) -> Result<String> {
     }
 }
 
-/// Whether this reads like a text, and not like a path: several lines, or so many words that no name has.
+/// True for a text in place of a path: several lines, or more words than a name has.
 fn is_prose(text: &str) -> bool {
     let words = text.split_whitespace().count();
     text.contains('\n') || words > MOST_WORDS || words > 2 && text.ends_with(['.', '!', '?', '…'])
 }
 
-/// Bytes of text that go along.
+/// Bytes of text that are sent.
 fn sent(text: &TextArgs) -> usize {
     let sequences = text.num_sequences.saturating_add(text.skip_sequences);
     sequences.saturating_mul(text.sequence_length).saturating_mul(SENT_PER_TOKEN).clamp(SENT, MAX_SENT)
@@ -165,7 +168,7 @@ fn token_source(o: &Options) -> Result<TokenSource> {
     }
 }
 
-/// An option that does not go with `what` is an error.
+/// Rejects options that do not apply to `what`.
 fn only(o: &Options, what: &str, others: &[&str], hint: &str) -> Result<()> {
     match others.iter().find(|key| o.has(key)) {
         Some(key) => Err(Error::bad_argument(format!("load_tokens: `{key}` goes with {what}")).hint(hint)),
@@ -224,7 +227,7 @@ fn text(o: &Options) -> Result<TextArgs> {
     })
 }
 
-/// Numbers that no analysis has are mistakes.
+/// Rejects unreasonable numbers.
 fn check_size(num_sequences: usize, sequence_length: usize, skip_sequences: usize) -> Result<()> {
     for (name, value) in [("num_sequences", num_sequences), ("sequence_length", sequence_length)] {
         if value == 0 {
@@ -258,7 +261,7 @@ fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
     Ok(Some(DatasetArgs { id, config, split, revision: o.string("revision")?, file }))
 }
 
-/// The seed, where documents are shuffled.
+/// The seed, if documents are shuffled.
 fn shuffle(o: &Options) -> Result<Option<u64>> {
     let seed = o.seed("seed")?;
     match o.flag("shuffle")?.unwrap_or(false) {

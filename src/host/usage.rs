@@ -1,4 +1,4 @@
-//! What a run has used up of its bounds, and the looks between two steps of a script that end it where that is too much.
+//! The usage of a run's limits, and the checks between the steps of a script that end it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,18 +10,18 @@ use super::bounds::{Bounds, OUT_OF_TIME, STOPPED, TOO_DEEP, TOO_HEAVY, TOO_MANY_
 use super::{deep, weight};
 use crate::progress::interrupt_requested;
 
-/// After Ctrl-C a script may run so long, and use so much of a processor: enough to catch the interruption of a primitive and say
+/// After Ctrl-C a script may run so long: enough to catch the interruption of a primitive and say
 /// what is done, also where other programs leave it little of the machine.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
 /// Steps of a thread between two looks at the time and at the steps of all threads.
 const LOOK_EVERY: u64 = 256;
-/// Bytes of the stack of the thread that watches memory.
+/// Stack size in bytes of the thread that watches memory.
 const WATCH_STACK: usize = 128 << 10;
-/// Steps between two looks at the memory.
+/// Steps between two checks of memory.
 const WEIGH_EVERY: u64 = 16;
 
-/// What a run has used up, on all its threads. A bound that is reached stays reached: whoever catches the error of a call, or
-/// is handed it by `parallel`, goes no further than to the next step.
+/// The usage of a run over all its threads. An exceeded limit stays exceeded: a script that catches
+/// the error ends at its next step.
 #[derive(Default)]
 pub struct Used {
     steps: AtomicU64,
@@ -30,7 +30,7 @@ pub struct Used {
 }
 
 impl Used {
-    /// Anew: for the next input of a prompt.
+    /// Resets the usage for the next input of a prompt.
     pub fn again(&self) {
         self.steps.store(0, Ordering::Relaxed);
         self.too_many.store(false, Ordering::Relaxed);
@@ -38,7 +38,7 @@ impl Used {
         weight::again();
     }
 
-    /// Counts steps that no look has counted: those of a thread at its end.
+    /// Counts the steps of a thread since its last check, at its end.
     pub fn rest(&self) {
         self.steps.fetch_add(weight::steps() % LOOK_EVERY, Ordering::Relaxed);
     }
@@ -51,27 +51,19 @@ impl Used {
     }
 }
 
-/// What this process has had of processors.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the place is valid for writing; the clock exists on every system that this program runs on.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// Holds a run to its bounds of steps, time, stack and memory, and to Ctrl-C.
-pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
+pub(super) fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
     engine.set_max_operations(bounds.operations);
     let deadline = bounds.time.and_then(|time| Instant::now().checked_add(time));
-    let noticed = Mutex::new(None::<(Instant, Duration)>);
+    let noticed = Mutex::new(None::<Instant>);
     let any = AtomicBool::new(false);
     let operations = bounds.operations;
     weight::begin(bounds.memory);
     let watched = Arc::downgrade(used);
     let watch = move || weight::watch(|| watched.strong_count() == 0);
-    // Without it there are the looks between steps.
+    // Without this thread there are still the checks between steps.
     let _ = std::thread::Builder::new().name("memory".to_string()).stack_size(WATCH_STACK).spawn(watch);
-    #[allow(deprecated)] // the hook is marked volatile, not going away
+    #[allow(deprecated)] // the hook is marked volatile, not deprecated
     engine.on_var(|_, _, context| match weight::too_nested(&context) {
         true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_NESTED.into(), Position::NONE))),
         false => Ok(None),
@@ -91,12 +83,11 @@ pub fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
         if interrupt_requested() {
             any.store(true, Ordering::Relaxed);
             let mut noticed = noticed.lock().expect("no panic under this lock");
-            let (since, had) = *noticed.get_or_insert_with(|| (Instant::now(), processor_time()));
-            if since.elapsed() > GRACE && processor_time().saturating_sub(had) > GRACE {
+            if noticed.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 return Some(STOPPED.into());
             }
         } else if any.load(Ordering::Relaxed) {
-            // A prompt has taken the interruption back.
+            // A prompt has cleared the interruption.
             any.store(false, Ordering::Relaxed);
             *noticed.lock().expect("no panic under this lock") = None;
         }

@@ -1,6 +1,8 @@
-//! What scripts hold: models, tokens and activations as cheap handles, all other records as plain maps.
+//! Values of scripts: models, tokens and activations are cheap handles, all other records are plain
+//! maps.
 //!
-//! A handle reads like a map (`model.num_layers`); what is too large for a script stays behind it.
+//! A handle reads like a map (`model.num_layers`). Data that is too large for a script is not
+//! readable.
 
 use std::sync::Arc;
 
@@ -16,12 +18,12 @@ use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
 
-/// A loaded model: what it is called, where it is, how it was asked for.
+/// A loaded model: its name, its location, and its options.
 #[derive(Clone)]
-pub struct Model(pub Arc<ModelHandle>);
+pub(super) struct Model(pub Arc<ModelHandle>);
 
-pub struct ModelHandle {
-    /// Where it was loaded, and so where its analyses run.
+pub(super) struct ModelHandle {
+    /// The session that has loaded it, and runs its analyses.
     pub session: Arc<dyn Session>,
     pub args: LoadArgs,
     pub info: ModelInfo,
@@ -29,13 +31,13 @@ pub struct ModelHandle {
 }
 
 #[derive(Clone)]
-pub struct TokensHandle(pub Arc<Tokens>);
+pub(super) struct TokensHandle(pub Arc<Tokens>);
 
 #[derive(Clone)]
-pub struct ActivationsHandle(pub Arc<Activations>);
+pub(super) struct ActivationsHandle(pub Arc<Activations>);
 
 #[derive(Clone)]
-pub struct StoredHandle(pub Arc<Stored>);
+pub(super) struct StoredHandle(pub Arc<Stored>);
 
 impl Readable for Model {
     const NAME: &'static str = "model";
@@ -51,7 +53,7 @@ impl Readable for TokensHandle {
     const LARGE: Option<&'static str> = Some("ids");
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
-        // As many as an array of a script holds.
+        // The largest array of a script.
         if self.0.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY {
             json["ids"] = plain(&self.0.ids);
         }
@@ -80,7 +82,7 @@ impl Readable for StoredHandle {
     }
 }
 
-/// Everything of a record but the folds.
+/// All parts of a record but the folds.
 fn summary(acts: &Activations) -> Value {
     let mut json = plain(&acts.clone_light());
     if let Some(map) = json.as_object_mut() {
@@ -91,8 +93,8 @@ fn summary(acts: &Activations) -> Value {
     json
 }
 
-/// The part of a handle that scripts see, whichever handle it is.
-pub fn handle_json(value: &Dynamic) -> Option<Value> {
+/// The readable part of any handle.
+pub(super) fn handle_json(value: &Dynamic) -> Option<Value> {
     fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic) -> Option<Value> {
         value.read_lock::<T>().map(|handle| handle.json())
     }
@@ -101,7 +103,7 @@ pub fn handle_json(value: &Dynamic) -> Option<Value> {
     stored.or_else(|| of::<Gpu>(value))
 }
 
-pub fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Engine) {
     register_handle::<Model>(engine);
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
@@ -109,7 +111,8 @@ pub fn register(engine: &mut Engine) {
     engine
         .register_get("mean_nll", |acts: &mut ActivationsHandle| numbers_to_dynamic(&number::plain(&acts.0.mean_nll)));
     engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
-    // Maps and arrays, for found.to_json(); Rhai's own writes floats and strings in its own way.
+    // Maps and arrays, for found.to_json(), because Rhai's own formats floats and strings
+    // differently.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));
     engine.register_fn("to_json", |array: &mut rhai::Array| json_text(&array.clone().into()));
 }
@@ -119,7 +122,7 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
 }
 
 /// The activations behind a handle or a stored analysis.
-pub fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
+pub(super) fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
     if let Some(handle) = value.read_lock::<ActivationsHandle>() {
         return Ok(handle.0.clone());
     }

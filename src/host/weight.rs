@@ -1,7 +1,7 @@
-//! What the values of scripts weigh: how deep they are nested, and what all of them together take of this process' memory.
+//! Measures of the values of scripts: their depth of nesting, and their memory in this process.
 //!
-//! Both are looked at between two steps of a script. Memory is that of the process, without what the primitives brought: models,
-//! records and texts are theirs.
+//! Both are checked between steps of a script. Memory is that of the process, without the memory of
+//! primitives: models, records and texts.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,34 +15,34 @@ use super::bounds::{MAX_MEMORY, TOO_HEAVY};
 use super::problem::ScriptResult;
 use crate::memory;
 
-/// Levels of arrays, maps and closures inside each other.
-pub const MAX_NESTING: usize = 512;
-/// Steps between two looks at how deep values are; more where there are many.
+/// The largest depth of nested arrays, maps and closures.
+pub(super) const MAX_NESTING: usize = 512;
+/// Steps between two checks of depth; more if there are many values.
 const LOOK_EVERY: u64 = 512;
-/// Values looked at in the time of one step of a script.
+/// Number of values that can be visited in the time of one step.
 const PER_STEP: u64 = 4;
-/// Between two looks at memory.
+/// Time between two checks of memory.
 const PAUSE: Duration = Duration::from_millis(5);
 
 thread_local! {
-    /// Steps of scripts on this thread, and the step from which values are looked at again.
+    /// Steps of scripts on this thread, and the step of the next check.
     static STEPS: Cell<(u64, u64)> = const { Cell::new((0, LOOK_EVERY)) };
 }
 
-/// Steps of this thread so far.
-pub fn steps() -> u64 {
+/// Number of steps of this thread.
+pub(super) fn steps() -> u64 {
     STEPS.get().0
 }
 
-/// Counts a step of this thread; how many there were.
-pub fn step() -> u64 {
+/// Counts a step of this thread, and returns their number.
+pub(super) fn step() -> u64 {
     let (steps, due) = STEPS.get();
     STEPS.set((steps + 1, due));
     steps
 }
 
-/// Whether a variable that the script sees here is nested too deeply; looked at from time to time.
-pub fn too_nested(context: &EvalContext) -> bool {
+/// True if a visible variable is nested too deeply; checked from time to time.
+pub(super) fn too_nested(context: &EvalContext) -> bool {
     let (steps, due) = STEPS.get();
     if steps < due {
         return false;
@@ -57,9 +57,9 @@ pub fn too_nested(context: &EvalContext) -> bool {
 /// A walk through values.
 struct Look {
     seen: u64,
-    /// Closures above the value at hand, by their addresses: one may hold itself.
+    /// Addresses of the enclosing closures, because a closure may contain itself.
     path: Vec<usize>,
-    /// How deep closures were found: several values may share one.
+    /// Known depths of closures, which several values may share.
     known: HashMap<usize, usize>,
 }
 
@@ -69,7 +69,7 @@ impl Look {
         if depth > MAX_NESTING {
             return true;
         }
-        // Another thread, or a call further out, is changing it.
+        // Another thread, or an outer call, is modifying it.
         if value.is_locked() {
             return false;
         }
@@ -92,20 +92,20 @@ impl Look {
     }
 }
 
-/// Of all scripts of this process.
+/// The account of all scripts of this process.
 static MEMORY: Mutex<Account> =
     Mutex::new(Account { most: MAX_MEMORY, beside: None, at_work: 0, before: 0, looked: None });
-/// Whether the values took too much. Whoever catches the error of one thread does not go on with another.
+/// True if the values took too much memory. It stays true, so that other threads end as well.
 static HEAVY: AtomicBool = AtomicBool::new(false);
-/// Whether they seemed to, when the process was looked at in the middle of a step: the next step of any thread looks again.
+/// True if they seemed to, in the middle of a step: the next step of any thread checks again.
 static SUSPECT: AtomicBool = AtomicBool::new(false);
 
 struct Account {
-    /// Bytes that they may take.
+    /// The limit in bytes.
     most: u64,
-    /// Bytes that are not the scripts'; nothing before the first look.
+    /// Bytes that do not belong to scripts; None before the first check.
     beside: Option<u64>,
-    /// Primitives that bring memory, and what was taken when the first of them began.
+    /// Number of running primitives that allocate, and the memory when the first of them began.
     at_work: usize,
     before: u64,
     looked: Option<Instant>,
@@ -115,40 +115,40 @@ fn account() -> MutexGuard<'static, Account> {
     MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is taken from here on is the scripts', and may be `most` bytes.
-pub fn begin(most: u64) {
+/// Memory from now on belongs to scripts, with the limit `most` in bytes.
+pub(super) fn begin(most: u64) {
     let mut account = account();
     account.most = most;
-    account.beside = memory::own();
+    account.beside = memory::resident_private();
     again();
 }
 
-/// What has been too much is over: the next input of a prompt.
-pub fn again() {
+/// Resets an exceeded limit for the next input of a prompt.
+pub(super) fn again() {
     HEAVY.store(false, Ordering::Relaxed);
     SUSPECT.store(false, Ordering::Relaxed);
 }
 
-/// Whether a look at the memory is due, or has found too much already.
-pub fn is_suspect() -> bool {
+/// True if a check of memory is due, or has failed already.
+pub(super) fn is_suspect() -> bool {
     SUSPECT.load(Ordering::Relaxed) || HEAVY.load(Ordering::Relaxed)
 }
 
-/// Looks at the process now and then, until `over`: a thread of its own sees what many threads take together, of which each
-/// looks only between its own steps.
-pub fn watch(over: impl Fn() -> bool) {
+/// Checks the process regularly until `over`, on a separate thread: it sees the memory of many
+/// threads together, each of which only checks between its own steps.
+pub(super) fn watch(over: impl Fn() -> bool) {
     while !over() {
         std::thread::sleep(PAUSE);
         let account = account();
-        let taken = || Some(memory::own()?.saturating_sub(account.beside?));
+        let taken = || Some(memory::resident_private()?.saturating_sub(account.beside?));
         if account.at_work == 0 && taken().is_some_and(|taken| taken > account.most) {
             SUSPECT.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// Whether the values of scripts take more than they may. While a primitive brings memory there is no telling.
-pub fn too_heavy() -> bool {
+/// True if the values of scripts exceed their limit. It is unknown while a primitive allocates.
+pub(super) fn too_heavy() -> bool {
     if HEAVY.load(Ordering::Relaxed) {
         return true;
     }
@@ -159,7 +159,7 @@ pub fn too_heavy() -> bool {
         return false;
     }
     account.looked = Some(Instant::now());
-    let Some(now) = memory::own() else { return false };
+    let Some(now) = memory::resident_private() else { return false };
     let beside = account.beside.map_or(now, |beside| beside.min(now));
     account.beside = Some(beside);
     let heavy = now - beside > account.most;
@@ -169,27 +169,27 @@ pub fn too_heavy() -> bool {
     heavy
 }
 
-/// For functions that make much in one step.
+/// For functions that allocate much in one step.
 ///
 /// # Errors
-/// That of values which take more memory than they may.
-pub fn bearable() -> ScriptResult<()> {
+/// If the values exceed their limit.
+pub(super) fn bearable() -> ScriptResult<()> {
     match too_heavy() {
         true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_HEAVY.into(), Position::NONE))),
         false => Ok(()),
     }
 }
 
-/// Calls a primitive whose memory is its own.
-pub fn beside<T>(work: impl FnOnce() -> T) -> T {
-    /// Counts the end of the work, whatever it was.
+/// Calls a primitive whose memory does not belong to scripts.
+pub(super) fn beside<T>(work: impl FnOnce() -> T) -> T {
+    /// Counts the end of a primitive in any case.
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {
             let mut account = account();
             account.at_work -= 1;
             if account.at_work == 0
-                && let (Some(now), Some(beside)) = (memory::own(), account.beside)
+                && let (Some(now), Some(beside)) = (memory::resident_private(), account.beside)
             {
                 account.beside = Some(beside.saturating_add(now.saturating_sub(account.before)));
             }
@@ -199,7 +199,7 @@ pub fn beside<T>(work: impl FnOnce() -> T) -> T {
         let mut account = account();
         account.at_work += 1;
         if account.at_work == 1 {
-            account.before = memory::own().unwrap_or(0);
+            account.before = memory::resident_private().unwrap_or(0);
         }
     }
     let _over = Over;

@@ -1,21 +1,21 @@
-//! What one attempt of a request to the hub comes to.
+//! The result of one attempt of a request to the hub.
 
 use std::time::Duration;
 
 use super::refusal::Refusal;
 use crate::error::Error;
 
-/// Why a request has not brought what it should.
-pub enum Trouble {
+/// The reason why a request failed.
+pub(super) enum Trouble {
     /// Another attempt will not help.
     Fatal(Error),
-    /// The hub says no.
+    /// The hub refuses the request.
     Refused(Refusal),
-    /// Another attempt may; the server may have said after how long.
+    /// Another attempt may help, after `after` if the server has asked for a wait.
     Passing { problem: String, after: Option<Duration> },
-    /// A signed address is no longer good.
+    /// The signed address has expired.
     Expired,
 }
 
-/// What one attempt has brought.
-pub type Attempt<T> = std::result::Result<T, Trouble>;
+/// The result of one attempt.
+pub(super) type Attempt<T> = std::result::Result<T, Trouble>;

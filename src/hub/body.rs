@@ -1,4 +1,5 @@
-//! The body of an answer, piece by piece: an answer that stands still, or comes so slowly that it would never end, is broken.
+//! The body of an answer, chunk by chunk. An answer that stalls, or is too slow to end in
+//! reasonable time, is aborted.
 
 use std::time::{Duration, Instant};
 
@@ -8,26 +9,27 @@ use tokio::time::timeout;
 
 use super::attempt::{Attempt, Trouble};
 
-/// Bytes per second that must come on the average of a window; a slow link that two dozen requests share brings more.
+/// The smallest average rate in bytes per second over a window. Even a slow link that two dozen
+/// requests share is faster.
 const LEAST_RATE: f64 = 1024.0;
-/// The window, in times that a silent connection is waited for: a minute by default.
+/// Length of the window as a multiple of the time-out of a silent connection: a minute by default.
 const WINDOW: u32 = 6;
 
-pub struct Body {
+pub(super) struct Body {
     response: Response,
-    /// How long no byte may come.
+    /// The longest time without a byte.
     stall: Duration,
     since: Instant,
     bytes: u64,
 }
 
 impl Body {
-    pub fn new(response: Response, stall: Duration) -> Self {
+    pub(super) fn new(response: Response, stall: Duration) -> Self {
         Self { response, stall, since: Instant::now(), bytes: 0 }
     }
 
-    /// The next bytes, as many as there are; None at the end.
-    pub async fn chunk(&mut self) -> Attempt<Option<Bytes>> {
+    /// The next bytes, as many as are available; None at the end.
+    pub(super) async fn chunk(&mut self) -> Attempt<Option<Bytes>> {
         let passing = |problem| Trouble::Passing { problem, after: None };
         let chunk = match timeout(self.stall, self.response.chunk()).await {
             Err(_) => return Err(passing(format!("no byte for {} s", self.stall.as_secs_f32()))),

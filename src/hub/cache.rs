@@ -1,10 +1,12 @@
-//! The cache folder of one repository, laid out as the Python package huggingface_hub does: `blobs/` by hash, `snapshots/`
-//! with relative links into them, `refs/` with the commits of branches, locks beside the repositories.
+//! The cache folder of one repository, in the layout of the Python package huggingface_hub:
+//! `blobs/` by hash, `snapshots/` with relative links to them, `refs/` with the commits of
+//! branches, and locks next to the repositories.
 //!
-//! What is found there may have been written by anybody's program, and torn by a loss of power: a commit and a hash are
-//! believed by their form, a link by where it leads, and a small file by its hash each time it is used. A large file is
-//! believed by its hash when it is linked into a snapshot, and not read again for that later. A blob that is not named by a
-//! hash comes from a mirror, fetched by the Python package: it is what this user has, as a file that is no link.
+//! Its contents may have been written by any program, and damaged by a power failure. A commit and
+//! a hash are accepted by their form, a link by its target, and a small file by its hash at every
+//! use. A large file is verified by its hash when it is linked into a snapshot, and not again. A
+//! blob whose name is not a hash was fetched from a mirror by the Python package; it is accepted
+//! like a file that is not a link.
 
 use std::fs::{File, TryLockError};
 use std::io::Read;
@@ -21,45 +23,46 @@ use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 
-/// Between two looks at a lock that another process holds.
+/// Time between two attempts to take a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(200);
-/// What a killed download has left, or a killed process on the way to a link, is given up after so long a time.
+/// Age at which the remains of a killed download, or of a killed process that was making a link,
+/// are removed.
 const STALE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// The ending of what has arrived of a blob so far, and of a link on its way to its name.
+/// The suffix of partly downloaded blobs, and of links before they are renamed.
 const INCOMPLETE: &str = ".incomplete";
 const LINK: &str = ".link";
 
 /// A repository in the cache.
-pub struct Cache {
+pub(super) struct Cache {
     /// `…/hub/models--owner--name`
     repository: PathBuf,
 }
 
 /// One commit of a repository in the cache.
-pub struct Snapshot {
+pub(super) struct Snapshot {
     repository: PathBuf,
     pub commit: String,
 }
 
-/// Why a file of a commit is not used although something stands in its place.
+/// The reason why an existing file of a commit is not used.
 enum Flaw {
-    /// The link leads to nothing, or out of the blobs of its repository.
+    /// The link has no target, or a target outside of the blobs of its repository.
     Astray,
-    /// The content has not the hash that the blob is named by.
+    /// The content does not have the hash in the blob's name.
     Changed(Hash),
-    /// It does not begin like what its name says.
+    /// Its first bytes contradict the format in its name.
     Implausible,
 }
 
-/// Held until dropped.
-pub struct Lock(#[allow(dead_code)] File);
+/// A lock that is held until it is dropped.
+pub(super) struct Lock(#[allow(dead_code)] File);
 
 impl Cache {
-    /// Of the model `owner/name`, an id of letters that are checked.
+    /// The cache of the model `owner/name`, an id whose characters have been checked.
     ///
     /// # Errors
-    /// `io` where this user has no folder for caches.
-    pub fn of(id: &str) -> Result<Self> {
+    /// `io` if this user has no folder for caches.
+    pub(super) fn of(id: &str) -> Result<Self> {
         let cache = environment::hub_cache().ok_or_else(|| {
             Error::new(Kind::Io, "there is no folder for the cache of models").hint("set HF_HOME or HOME to a folder")
         })?;
@@ -70,27 +73,27 @@ impl Cache {
         self.repository.join("refs").join(revision)
     }
 
-    /// The commit that a branch or tag was at when somebody last asked.
-    pub fn commit(&self, revision: &str) -> Option<String> {
+    /// The commit of a branch or tag at the time of the last query.
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let mut text = String::new();
         outside::open(&self.reference(revision)).ok()?.take(64).read_to_string(&mut text).ok()?;
         Some(text.trim().to_string()).filter(|commit| is_commit(commit))
     }
 
-    /// Notes the commit of a branch or tag; `revision` is one that `names::is_revision` has passed.
-    pub fn note(&self, revision: &str, commit: &str) -> Result<()> {
+    /// Stores the commit of a branch or tag. `revision` has passed `names::is_revision`.
+    pub(super) fn note(&self, revision: &str, commit: &str) -> Result<()> {
         if self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
         }
         disk::write(&self.reference(revision), commit.as_bytes())
     }
 
-    pub fn snapshot(&self, commit: &str) -> Snapshot {
+    pub(super) fn snapshot(&self, commit: &str) -> Snapshot {
         Snapshot { repository: self.repository.clone(), commit: commit.to_string() }
     }
 
-    /// Removes what killed processes have left and nobody has gone on with for two weeks.
-    pub fn sweep(&self) {
+    /// Removes the remains of killed processes that nobody has continued for two weeks.
+    pub(super) fn sweep(&self) {
         let old = |path: &Path| {
             let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
             modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > STALE))
@@ -109,25 +112,26 @@ impl Cache {
 
 impl Snapshot {
     /// `…/models--owner--name/snapshots/<commit>`
-    pub fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.repository.join("snapshots").join(&self.commit)
     }
 
-    /// Where a file of this commit is, or will be.
-    pub fn file(&self, name: &str) -> PathBuf {
+    /// The path of a file of this commit, which may not exist yet.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder().join(name)
     }
 
-    pub fn blob(&self, hash: &Hash) -> PathBuf {
+    pub(super) fn blob(&self, hash: &Hash) -> PathBuf {
         self.repository.join("blobs").join(hash.digits())
     }
 
-    /// What has arrived of a blob so far, from its first byte on.
-    pub fn incomplete(&self, hash: &Hash) -> PathBuf {
+    /// The path of a partly downloaded blob, which contains its first bytes.
+    pub(super) fn incomplete(&self, hash: &Hash) -> PathBuf {
         self.repository.join("blobs").join(format!("{}{INCOMPLETE}", hash.digits()))
     }
 
-    /// The name of the blob that a file is a link to; None where there is no such link, or it leads elsewhere.
+    /// The name of the blob that a file links to. None if there is no such link, or if it leads
+    /// elsewhere.
     fn blob_of(&self, name: &str) -> Option<String> {
         let file = self.file(name);
         let target = std::fs::read_link(&file).ok()?;
@@ -136,17 +140,18 @@ impl Snapshot {
         target.file_name()?.to_str().filter(|_| inside).map(str::to_string)
     }
 
-    /// The hash of the blob that a file is a link to; None where there is no such link, or its name is no hash.
-    pub fn linked(&self, name: &str) -> Option<Hash> {
+    /// The hash of the blob that a file links to. None if there is no such link, or if its name is
+    /// not a hash.
+    pub(super) fn linked(&self, name: &str) -> Option<Hash> {
         Hash::parse(&self.blob_of(name)?)
     }
 
-    /// Whether a file is there, is what it must be, and begins like what its name says.
-    pub fn has(&self, name: &str) -> bool {
+    /// True if a file exists, has the right content, and begins as its name says.
+    pub(super) fn has(&self, name: &str) -> bool {
         std::fs::symlink_metadata(self.file(name)).is_ok() && self.flaw(name).is_none()
     }
 
-    /// What is wrong with a file that is there.
+    /// The flaw of an existing file.
     fn flaw(&self, name: &str) -> Option<Flaw> {
         let file = self.file(name);
         if file.is_symlink() {
@@ -158,12 +163,12 @@ impl Snapshot {
                 _ => return Some(Flaw::Astray),
             }
         }
-        // A file that is no link comes from a file system without links.
+        // On a file system without links, a file is not a link.
         (!is_plausible(&file)).then_some(Flaw::Implausible)
     }
 
-    /// The error of a file that is there and cannot be used; None where it can, or is not there.
-    pub fn damaged(&self, name: &str) -> Option<Error> {
+    /// The error of an existing file that cannot be used; None if it can, or does not exist.
+    pub(super) fn damaged(&self, name: &str) -> Option<Error> {
         let file = self.file(name);
         std::fs::symlink_metadata(&file).ok()?;
         let problem = match self.flaw(name)? {
@@ -185,23 +190,24 @@ impl Snapshot {
         )))
     }
 
-    /// Where the Python package notes that a commit has no file of this name.
+    /// The file by which the Python package records that a commit has no file of this name.
     fn absence(&self, name: &str) -> PathBuf {
         self.repository.join(".no_exist").join(&self.commit).join(name)
     }
 
-    /// Whether somebody has noted that this commit has no such file.
-    pub fn lacks(&self, name: &str) -> bool {
+    /// True if it is recorded that this commit has no such file.
+    pub(super) fn lacks(&self, name: &str) -> bool {
         self.absence(name).is_file()
     }
 
-    /// Notes that this commit has no such file. Where that cannot be written, it will be asked again.
-    pub fn note_absence(&self, name: &str) {
+    /// Records that this commit has no such file. If it cannot be written, the hub is asked again
+    /// next time.
+    pub(super) fn note_absence(&self, name: &str) {
         let _ = disk::write(&self.absence(name), b"");
     }
 
-    /// Makes `name` a link to the blob, in one step that a loss of power does not undo by halves.
-    pub fn link(&self, name: &str, hash: &Hash) -> Result<()> {
+    /// Makes `name` a link to the blob, atomically even if the power fails.
+    pub(super) fn link(&self, name: &str, hash: &Hash) -> Result<()> {
         let file = self.file(name);
         let linking = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);
         let up = "../".repeat(2 + name.matches('/').count());
@@ -211,15 +217,15 @@ impl Snapshot {
         let _ = std::fs::remove_file(&fresh);
         match std::os::unix::fs::symlink(format!("{up}blobs/{}", hash.digits()), &fresh) {
             Ok(()) => std::fs::rename(&fresh, &file).map_err(linking)?,
-            // A file system without links: the blob itself moves, as in the Python cache.
+            // On a file system without links the blob itself is moved, as in the Python cache.
             Err(_) => std::fs::rename(self.blob(hash), &file).map_err(linking)?,
         }
         disk::sync_folder(folder);
         Ok(())
     }
 
-    /// Waits until no other process downloads this blob. Python's lock is the same one.
-    pub fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
+    /// Waits until no other process downloads this blob. The Python package uses the same lock.
+    pub(super) fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
         let missing = || Error::not_found(format!("{}: not a cache folder", self.repository.display()));
         let (Some(cache), Some(repository)) = (self.repository.parent(), self.repository.file_name()) else {
             return Err(missing());
@@ -249,15 +255,15 @@ impl Snapshot {
     }
 }
 
-/// Whether a blob is there and, where that costs nothing, has the content that its name promises.
+/// True if a blob exists and, for small ones, has the content that its name promises.
 fn is_believable(path: &Path, hash: &Hash) -> bool {
     let Ok(metadata) = std::fs::metadata(path) else { return false };
     let small = metadata.len() <= SMALL_FILE;
     metadata.is_file() && (!small || hash.is_of_file(path, |_| Ok::<_, ()>(())).unwrap_or(false))
 }
 
-/// Whether a file exists and begins like what its name says.
-pub fn is_plausible(path: &Path) -> bool {
+/// True if a file exists and begins as its name says.
+pub(super) fn is_plausible(path: &Path) -> bool {
     let mut begin = [0u8; 9];
     let Ok(read) = outside::open(path).and_then(|mut file| file.read(&mut begin)) else { return false };
     match path.extension().and_then(|extension| extension.to_str()) {

@@ -1,7 +1,9 @@
-//! A file of a dataset on the hub, read by ranges: which commit, which file, and a cache of the ranges read.
+//! A file of a dataset on the hub, read by ranges: the choice of commit and file, and a cache of
+//! the ranges.
 //!
-//! The cache is below the user's cache folder, `outlier/datasets/<owner>--<name>/<commit>/<file>/<first byte>-<length>`, so
-//! that the same text is there again without a network.
+//! The cache is in the user's cache folder,
+//! `outlier/datasets/<owner>--<name>/<commit>/<file>/<first byte>-<length>`, so that the same text
+//! is available later without a network.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +23,7 @@ use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::problem;
 use super::resolve::{Address, RepositoryKind, check_revision};
+use super::spelling;
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
@@ -29,23 +32,24 @@ use crate::plain::plain;
 use crate::progress::note;
 use crate::record::DatasetArgs;
 
-/// How file names of the usual layout begin: `train-00000-of-00010.parquet`.
+/// The usual prefixes of file names: `train-00000-of-00010.parquet`.
 const SPLITS: &[&str] = &["train", "validation", "test"];
-/// Bytes of a file and of one range of it: more than any file of texts has, and any column of a group of its rows.
+/// The largest file and the largest range in bytes: larger than any text file, and than any column
+/// of a row group.
 const LARGEST_FILE: u64 = 1 << 40;
 const LARGEST_RANGE: u64 = 4 << 30;
-/// What is asked for first, in messages.
+/// The first thing that is requested, in messages.
 const DESCRIPTION: &str = "its description";
-/// Bytes of a stored choice.
+/// The largest stored choice in bytes.
 const CHOICE: u64 = 64 << 10;
 
 /// A file of a dataset at a commit.
-pub struct Found {
+pub(super) struct Found {
     pub file: TextFile,
     pub revision: String,
 }
 
-/// Which file `DatasetArgs` means.
+/// The file that `DatasetArgs` selects.
 #[derive(Clone, Serialize, Deserialize)]
 struct Choice {
     commit: String,
@@ -54,21 +58,24 @@ struct Choice {
 }
 
 impl Choice {
-    /// As it becomes part of a path, whether it comes from the hub or from the cache.
+    /// True if it is safe as part of a path. It may come from the hub or from the cache.
     fn is_harmless(&self) -> bool {
         is_commit(&self.commit) && is_file_path(&self.file) && self.bytes <= LARGEST_FILE
     }
 }
 
-/// Finds the file. Nothing of it is read yet.
+/// Selects the file without reading it.
 ///
 /// # Errors
-/// `not_found` when the dataset, revision, config, split or file does not exist, `io` when the hub cannot be reached and the
-/// text is not in the cache.
-pub fn open(args: &DatasetArgs) -> Result<Found> {
-    let address = Address::new(RepositoryKind::Dataset, &args.id).ok_or_else(|| {
-        Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", args.id))
-            .hint("an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`")
+/// `not_found` if the dataset, revision, config, split or file does not exist, `io` if the hub
+/// cannot be reached and the text is not in the cache.
+pub(super) fn open(args: &DatasetArgs) -> Result<Found> {
+    let meant = spelling::meant(RepositoryKind::Dataset, &args.id);
+    let address = Address::new(RepositoryKind::Dataset, &args.id).filter(|_| meant.is_none());
+    let address = address.ok_or_else(|| {
+        let usual = "an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`";
+        Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", plain(&args.id, 200)))
+            .hint(meant.map_or(usual.to_string(), |meant| meant.told()))
     })?;
     let address = Arc::new(address);
     check_revision(&address, args.revision.as_deref().unwrap_or("main"))?;
@@ -87,7 +94,8 @@ pub fn open(args: &DatasetArgs) -> Result<Found> {
     Ok(Found { file: TextFile::remote(name, choice.bytes, Arc::new(read)), revision: choice.commit })
 }
 
-/// Asks the hub which file is meant; where that is known for good, or the hub cannot be asked, the last answer counts.
+/// Asks the hub which file is selected. The last answer is used if it cannot have changed, or if
+/// the hub cannot be asked.
 fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> Result<Choice> {
     let question = serde_json::to_vec(args).expect("arguments are JSON");
     let digest: String = Sha256::digest(&question)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -119,13 +127,14 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
     };
     if let Some(path) = &path {
         let text = serde_json::to_vec(&choice).expect("plain data");
-        // A cache that cannot be written is no reason to fail.
+        // A cache that cannot be written is not an error.
         let _ = disk::write(path, &text);
     }
     Ok(choice)
 }
 
-/// With `hurried` the hub gets one short chance to answer each question: there is an earlier answer.
+/// If `hurried`, the hub has one short chance to answer each question, because there is an earlier
+/// answer.
 fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choice> {
     let (http, patience): (_, fn() -> Patience) = match hurried {
         true => (Http::new()?.hurried(), Patience::once),
@@ -143,11 +152,12 @@ fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choi
     };
     let found = ask_all(&http, address, &commit, [file.as_str()].into_iter(), patience)?.remove(0)?;
     let choice = Choice { commit, file, bytes: found.bytes };
-    // What was resolved has passed the same checks; they stand here too because a path is made of it.
+    // `resolve` has made the same checks. They are repeated because the choice becomes a path.
     choice.is_harmless().then_some(choice).ok_or_else(|| found.changed())
 }
 
-/// The smallest file of a config and split: as good a sample as any, and quick to open. Parquet where there is any.
+/// The smallest file of a config and split: as good a sample as any, and quick to open. Parquet
+/// files are preferred.
 fn smallest(
     http: &Arc<Http>,
     address: &Address,
@@ -204,14 +214,15 @@ fn split_in_front(path: &str) -> Option<&'static str> {
     SPLITS.iter().copied().find(|split| name.starts_with(&format!("{split}-")) || name == format!("{split}.parquet"))
 }
 
-/// The split that is a word of a file's name: "c4-train.00000-of-01024.json.gz".
+/// The split as a word in a file's name: "c4-train.00000-of-01024.json.gz".
 fn split_among_words(path: &str) -> Option<&'static str> {
     let name = path.rsplit('/').next().unwrap_or_default();
     name.split(|c: char| !c.is_ascii_alphanumeric())
         .find_map(|word| SPLITS.iter().copied().find(|split| *split == word))
 }
 
-/// Whether a file that is not Parquet is one of texts, by its name, and not of what is said about a dataset.
+/// True if the name of a file other than Parquet is that of texts, and not of a dataset's
+/// documentation.
 fn holds_texts(path: &str) -> bool {
     let name = Name::of(path);
     let about = name.unpacked.starts_with("dataset_")
@@ -219,13 +230,13 @@ fn holds_texts(path: &str) -> bool {
     !about && name.is_of_documents()
 }
 
-/// What is needed of the description of a dataset.
+/// The used fields of a dataset's description.
 #[derive(Deserialize)]
 struct Described {
     sha: Option<String>,
 }
 
-/// An entry of a list of files; folders have no size of their own.
+/// An entry of a list of files. Folders have no size.
 #[derive(Deserialize)]
 struct Entry {
     path: String,
@@ -234,7 +245,8 @@ struct Entry {
     kind: Option<String>,
 }
 
-/// The files of a page of such a list that may hold texts, with their bytes: what else is listed is not kept.
+/// The possible text files in a page of such a list, with their sizes in bytes. Other entries are
+/// dropped.
 struct TextFiles(Vec<(String, u64)>);
 
 impl<'de> Deserialize<'de> for TextFiles {
@@ -262,7 +274,7 @@ impl<'de> Deserialize<'de> for TextFiles {
     }
 }
 
-/// The bytes of the file: from the cache, or from the hub and then in the cache.
+/// The bytes of the file, from the cache, or from the hub and then cached.
 struct Cached {
     address: Arc<Address>,
     choice: Choice,

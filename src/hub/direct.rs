@@ -1,8 +1,9 @@
-//! Large reads past the page cache, for weights that are not in it.
+//! Large reads that bypass the page cache, for weights that are not in it.
 //!
-//! A stream reads every byte once, so that a cache does nothing for it, and filling the cache costs more processor time than
-//! the reading: the kernel takes a page for every 4 KiB, copies it, and drops others. What is cached already is left to
-//! ordinary reads. So is all of a slow disk's model that fits in memory: there the next run gains more than this one loses.
+//! A pass reads every byte once and gains nothing from the cache, and filling the cache takes more
+//! processor time than reading: the kernel allocates a page for every 4 KiB, copies it, and evicts
+//! others. Cached data is left to ordinary reads. So is a model on a slow disk that fits in memory:
+//! the next run gains more from the cache than this one loses.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -17,42 +18,43 @@ use libc::iovec;
 
 use crate::memory::{self, PAGE};
 
-/// Below this a read costs what its start costs, wherever it goes.
+/// Below this size the cost of a read is its latency.
 const SMALLEST: usize = 256 << 10;
-/// Bytes per system call: less than the kernel's limit.
+/// Bytes per system call, less than the kernel's limit.
 const LARGEST: usize = 1 << 30;
-/// A disk is slow when a read, with others in flight, comes at less than so many bytes per second.
+/// A disk is slow if a read, with others in flight, has less than this many bytes per second.
 const SLOW: f64 = 100e6;
-/// Time of reads from which on the pace is known.
+/// Total time of reads after which the disk's rate is known.
 const KNOWN: Duration = Duration::from_millis(200);
 
-/// The files of one folder, for such reads.
-pub struct Direct {
-    /// None where the file system has nothing of the kind.
+/// The files of one folder, opened for direct reads.
+pub(super) struct Direct {
+    /// None if the file system does not support direct reads.
     files: Vec<Option<File>>,
-    /// Its files and the memory of this machine are so that the page cache could keep them all.
+    /// True if the page cache of this machine can hold all files.
     cacheable: bool,
-    /// Bytes, and the time of the reads that brought them.
+    /// Total bytes of the reads and their total time.
     pace: Mutex<(usize, Duration)>,
-    /// Such a read has failed.
+    /// True if a direct read has failed.
     refused: AtomicBool,
 }
 
-/// One page, where the bytes in front of a buffer and behind it go.
+/// One page, for the bytes before and after a buffer.
 #[repr(align(4096))]
 struct Page([u8; PAGE]);
 
 impl Direct {
-    /// For files that have so many bytes together.
-    pub fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
-        let cacheable = memory::of_machine().is_some_and(|(_, available)| bytes <= available / 2);
+    /// Opens files with `bytes` bytes in total.
+    pub(super) fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
+        let cacheable = memory::total_and_available().is_some_and(|(_, available)| bytes <= available / 2);
         let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
         Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
     }
 
-    /// Reads from byte `offset` of a file on and says how many bytes of the buffer are filled now: none where an ordinary read is
-    /// the better way, or the only one. The buffer has to lie to a page as the bytes do in the file.
-    pub fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
+    /// Reads from byte `offset` of a file and returns the number of bytes of the buffer that are
+    /// filled. It is 0 if an ordinary read is better, or the only possible one. The buffer must
+    /// have the same offset within a page as the bytes in the file.
+    pub(super) fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
         let Some(file) = &self.files[file] else { return 0 };
         let length = buffer.len().min(LARGEST);
         let before = (offset % PAGE as u64) as usize;
@@ -66,18 +68,19 @@ impl Direct {
         }
         let start = Instant::now();
         let (mut first, mut last) = (Page([0; PAGE]), Page([0; PAGE]));
-        // In the buffer: the end of a page, whole pages, the beginning of one.
+        // The buffer consists of the end of a page, whole pages, and the beginning of one.
         let head = (PAGE - before) % PAGE;
         let (whole, tail) = ((length - head) / PAGE * PAGE, (length - head) % PAGE);
         let part = |bytes: &mut [u8]| iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         let mut parts = [part(&mut first.0), part(&mut buffer[head..head + whole]), part(&mut last.0)];
         let parts = &mut parts[usize::from(head == 0)..if tail == 0 { 2 } else { 3 }];
-        // SAFETY: the parts are exclusively borrowed, of the lengths told, and do not overlap.
+        // SAFETY: the parts are exclusively borrowed, have these lengths, and do not overlap.
         let read = unsafe {
             libc::preadv(file.as_raw_fd(), parts.as_ptr(), parts.len() as i32, (offset - before as u64) as libc::off_t)
         };
         if read < 0 {
-            // Of the file system, of the memory, of a place on the disk: an ordinary read works, or tells what is wrong.
+            // The file system, the memory or the disk may be the cause: an ordinary read succeeds,
+            // or reports the error.
             self.refused.store(true, Ordering::Relaxed);
             return 0;
         }
@@ -95,10 +98,12 @@ impl Direct {
     }
 }
 
-/// Whether at least half of these bytes, from a page's beginning on, are in the page cache, as far as the kernel tells.
+/// True if at least half of these bytes, from the beginning of a page on, are in the page cache, as
+/// far as the kernel reports it.
 fn cached(file: &File, offset: u64, bytes: usize) -> bool {
     let mut pages = vec![0u8; bytes.div_ceil(PAGE)];
-    // SAFETY: a new mapping, never read from and gone before this returns; the vector has a byte for each of its pages.
+    // SAFETY: this is a new mapping that is never accessed and is removed before this function
+    // returns. The vector has a byte for each of its pages.
     let told = unsafe {
         let start =
             libc::mmap(null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset as libc::off_t);
@@ -130,7 +135,7 @@ mod tests {
         direct: Direct,
     }
 
-    /// Random bytes in a file, and the reader of it.
+    /// A file of random bytes, and its reader.
     fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
@@ -139,15 +144,16 @@ mod tests {
         let mut file = File::create_new(&path).unwrap();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
-        // However slow this disk is today.
+        // The speed of this disk must not matter.
         let direct = Direct { cacheable: false, ..Direct::open([path.clone()].into_iter(), BYTES as u64) };
         Fixture { _folder: folder, file: File::open(&path).unwrap(), bytes, direct }
     }
 
     impl Fixture {
-        /// Drops the file from the page cache, and says whether these bytes are not in it now: a file system in memory keeps all.
+        /// Evicts the file from the page cache. Returns true if these bytes are not in it now: a
+        /// file system in memory keeps everything.
         fn dropped(&self, from: usize, length: usize) -> bool {
-            // SAFETY: advice on an open file.
+            // SAFETY: this is advice on an open file.
             unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
             self.uncached(from, length)
         }

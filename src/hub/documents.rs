@@ -1,9 +1,9 @@
-//! The documents of a corpus, one after another: of a file of texts in one of the formats of `formats.rs`, on this machine or of
-//! a dataset on the hub.
+//! The documents of a corpus, one after another, from a text file in one of the formats of
+//! `formats.rs`, on this machine or in a dataset on the hub.
 //!
-//! Documents come in groups (the row groups of Parquet; all others have one), which are read when they are reached, and of a
-//! group no more than is asked for. Shuffled, the groups come in random order and so do the documents of each; both follow
-//! from the seed.
+//! Documents come in groups (the row groups of Parquet; other files have one group). A group is
+//! read when it is reached, and only as far as needed. If shuffled, the groups and the documents in
+//! each group are in random order, which the seed determines.
 
 use std::io::{Cursor, Read};
 
@@ -24,18 +24,18 @@ use crate::outside::BOM;
 use crate::progress::interrupt_requested;
 use crate::record::{Brought, TextArgs, TextFormat};
 
-/// Bytes of the beginning of a file by which its format is told.
+/// Size of the file's beginning by which its format is recognised.
 const HEAD: u64 = 64 << 10;
 
-/// Gives the documents of group `i`, in the order of this generator where there is one.
+/// Returns the documents of group `i`, in random order if there is a generator.
 type ReadGroup = Box<dyn FnMut(usize, Option<ChaCha8Rng>) -> Result<Texts> + Send>;
 
 pub struct Documents {
-    /// What to call it in a result.
+    /// Its name in results.
     pub source: String,
     /// The hub's commit.
     pub revision: Option<String>,
-    /// There is one text, and no boundary to mark: what comes are consecutive pieces of it.
+    /// True if there is one text without boundaries, whose consecutive pieces are returned.
     pub one_text: bool,
     read: ReadGroup,
     groups: std::collections::VecDeque<usize>,
@@ -44,14 +44,14 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// The documents that `args` names: of its dataset, those it brings along, or of its file.
+    /// The documents of `args`: of its dataset, of its list, or of its file.
     ///
     /// # Errors
-    /// `not_found`, `io` or `corrupt` when the file cannot be read, `unsupported` when its format is not, `bad_argument` when
-    /// an option does not go with its format, and what the hub refuses with.
+    /// `not_found`, `io` or `corrupt` if the file cannot be read, `unsupported` for other formats,
+    /// `bad_argument` if an option does not apply to the format, and the hub's refusals.
     pub fn open(args: &TextArgs) -> Result<Self> {
         if let Some(Brought { documents, one_text }) = args.documents.clone() {
-            // Whoever sent them has put them in order.
+            // The sender has ordered them.
             let mut documents = Some(documents);
             let read =
                 move |_, _| -> Result<Texts> { Ok(Box::new(documents.take().unwrap_or_default().into_iter().map(Ok))) };
@@ -84,7 +84,8 @@ impl Documents {
         Ok(Self { revision, one_text, ..Self::new(&name, 1, Box::new(read), args.shuffle) })
     }
 
-    /// The first documents, of at most about `bytes`, but at least one where there is one: to be sent along.
+    /// The first documents with about `bytes` in total, and at least one if there is any, to be
+    /// sent to a machine.
     pub fn first(mut self, bytes: usize) -> Result<Vec<String>> {
         let (mut documents, mut total) = (Vec::new(), 0);
         while total < bytes
@@ -106,7 +107,7 @@ impl Documents {
         Self { source, revision: None, one_text: false, read, groups: order.into(), here, seed }
     }
 
-    /// Nothing more comes.
+    /// Ends the iteration.
     pub fn end(&mut self) {
         self.groups.clear();
         self.here = Box::new(std::iter::empty());
@@ -126,7 +127,7 @@ impl Documents {
                 return Ok(Some(document));
             }
             let Some(group) = self.groups.pop_front() else { return Ok(None) };
-            // Every group has a stream of its own, whichever is read before it.
+            // Every group has a random generator of its own, independent of the groups read before.
             let random = self.seed.map(|seed| {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 random.set_stream(group as u64 + 1);
@@ -137,22 +138,23 @@ impl Documents {
     }
 }
 
-/// A file whose format is known, with what has been read to know it.
+/// A file whose format is known, with the bytes that were read to recognise it.
 struct Content {
     file: TextFile,
     format: Format,
     packing: Option<Packing>,
-    /// The beginning of the text, unpacked, and what comes behind it.
+    /// The beginning of the decompressed text, and the rest.
     head: Vec<u8>,
     rest: Bytes,
-    /// First byte of the text in a file that is not packed: behind the byte order mark.
+    /// First byte of the text in an uncompressed file, after the byte order mark.
     begin: u64,
 }
 
 impl Content {
     fn of(file: TextFile, wanted: Option<TextFormat>, in_column: bool) -> Result<Self> {
         let name = file.name.clone();
-        // It ends with what its beginning says, and each question to the hub takes time.
+        // The end of a Parquet file repeats the mark of its beginning, and each query to the hub
+        // takes time.
         let is_parquet = match wanted {
             Some(wanted) => wanted == TextFormat::Parquet,
             None => file.remote && name.ends_with(".parquet"),
@@ -181,7 +183,7 @@ impl Content {
         Ok(Self { file, format, packing, head, rest, begin: begin as u64 })
     }
 
-    /// Whether the options of `args` go with the format.
+    /// Checks that the options of `args` apply to the format.
     fn suits(&self, args: &TextArgs) -> Result<()> {
         let wrong = |option: &str, what: &str, hint: &str| {
             let is = format!("{} is {}", self.file.name, self.format.name());
@@ -205,13 +207,13 @@ impl Content {
         Ok(())
     }
 
-    /// The texts, in random order if one is given. Not for Parquet, which has groups.
+    /// The texts, in random order if there is a generator. Parquet has groups instead.
     fn texts(self, column: &str, separator: Option<&str>, random: Option<ChaCha8Rng>) -> Result<Texts> {
         let Self { file, format, packing, head, rest, begin } = self;
         let name = file.name.as_str();
         let head_of_table = if matches!(format, Format::Table { .. }) { head.clone() } else { Vec::new() };
         let text: Bytes = Box::new(Cursor::new(head).chain(rest));
-        // Where places in the file are places in the text, the order of the places is enough.
+        // If positions in the file are positions in the text, shuffling the positions suffices.
         let (placed, random) = match (random, packing, format) {
             (Some(random), None, Format::Plain | Format::JsonLines) if !file.remote => {
                 (Some(Shuffled { random, read: file.read.clone(), begin }), None)
@@ -230,8 +232,8 @@ impl Content {
                 let values = Values::new(name, text, format == Format::JsonArray);
                 Box::new(json::Texts::new(name, column, values))
             }
-            (Format::Table { delimiter }, _) => {
-                Box::new(table::Texts::open(name, &head_of_table, text, delimiter, column)?)
+            (Format::Table { delimiter, quoting }, _) => {
+                Box::new(table::Texts::open(name, &head_of_table, text, (delimiter, quoting), column)?)
             }
             (Format::Plain | Format::Parquet, _) => Box::new(Slices::new(name, text)),
         };

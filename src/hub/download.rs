@@ -1,9 +1,9 @@
-//! A file of the hub into the cache: many ranges at once, written in order, checked against its hash, durable before it gets
-//! its name.
+//! Downloads a file of the hub into the cache: many ranges in parallel, written in order, verified
+//! by its hash, and flushed before it is renamed.
 //!
-//! `blobs/<etag>.incomplete` always holds the first bytes of the file and no others, so that a later attempt, of this program
-//! or of the Python package, can go on where this one ended. What nobody goes on with is removed after two weeks, by the next
-//! download of the same repository.
+//! `blobs/<etag>.incomplete` always contains the first bytes of the file and nothing else, so that
+//! a later attempt, of this program or of the Python package, can continue. If nobody continues it,
+//! the next download of the same repository removes it after two weeks.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -22,27 +22,27 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// Bytes written at once.
+/// Bytes per write.
 const WRITE: u64 = 4 << 20;
-/// Between two reports.
+/// Time between two progress reports.
 const REPORT: Duration = Duration::from_millis(500);
 const MORE_ROOM: &str = "free space, set HF_HOME to a larger disk, or use stream: true";
-/// The only tag of a reader that reads one file from front to back.
+/// The only tag of a reader that reads one file sequentially.
 const ALL: Tag = 0;
 
-/// Bytes of all files of one download, for those who watch.
-pub struct Tally<'a> {
+/// Progress in bytes over all files of a download.
+pub(super) struct Tally<'a> {
     pub progress: &'a dyn Progress,
     pub done: u64,
     reported: Instant,
 }
 
 impl<'a> Tally<'a> {
-    pub fn new(progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
         Self { progress, done: 0, reported: Instant::now() }
     }
 
-    pub fn add(&mut self, bytes: u64) -> Result<()> {
+    pub(super) fn add(&mut self, bytes: u64) -> Result<()> {
         self.done += bytes;
         if self.reported.elapsed() >= REPORT {
             self.reported = Instant::now();
@@ -52,12 +52,13 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Downloads `file` into the snapshot unless it is there. A blob that is there is read once and believed by its hash.
+/// Downloads `file` into the snapshot unless it exists. An existing blob is read once and verified
+/// by its hash.
 ///
 /// # Errors
-/// `corrupt` when the bytes do not have the announced hash; they are removed. After any other error what has arrived
-/// stays for the next attempt.
-pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
+/// `corrupt` if the bytes do not have the announced hash; they are removed. After any other error
+/// the received bytes stay for the next attempt.
+pub(super) fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
     let blob = snapshot.blob(&file.hash);
     let _lock = snapshot.lock(&file.hash, &file.name, tally.progress)?;
     if std::fs::metadata(&blob).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.bytes) {
@@ -79,11 +80,11 @@ pub fn download(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, t
     snapshot.link(&file.name, &file.hash)
 }
 
-/// Looks whether what is missing of `files` fits on the disk of the cache.
+/// Checks that the missing parts of `files` fit on the disk of the cache.
 ///
 /// # Errors
-/// Less is free: nothing is fetched then.
-pub fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Result<()> {
+/// `io` if less is free. Nothing is downloaded then.
+pub(super) fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Result<()> {
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let missing = |file: &Arc<RemoteFile>| {
         let arrived = length(&snapshot.blob(&file.hash)).max(length(&snapshot.incomplete(&file.hash)));
@@ -92,10 +93,10 @@ pub fn fits(files: &[Arc<RemoteFile>], snapshot: &Snapshot, what: &str) -> Resul
     let Some(first) = files.first() else { return Ok(()) };
     let blob = snapshot.blob(&first.hash);
     let folder = blob.parent().unwrap_or(Path::new(""));
-    disk::check_room(folder, files.iter().map(missing).sum(), what).map_err(|e| e.hint(MORE_ROOM))
+    disk::check_free_space(folder, files.iter().map(missing).sum(), what).map_err(|e| e.hint(MORE_ROOM))
 }
 
-/// Completes the file at `path`, makes it durable, and returns the hash of all its bytes in digits.
+/// Completes the file at `path`, flushes it, and returns the hexadecimal hash of all its bytes.
 fn fill(http: &Arc<Http>, file: &Arc<RemoteFile>, path: &Path, tally: &mut Tally) -> Result<String> {
     let writing = |e: std::io::Error| {
         let error = Error::io(format!("writing {}", path.display()), &e);

@@ -1,5 +1,5 @@
-//! What the environment says about the hub: endpoint, token, time-out, whether it may be asked at all, and where what came
-//! from it is kept. Names and meanings are those of the Python package huggingface_hub.
+//! The environment's settings for the hub: endpoint, token, time-out, offline mode, and the
+//! locations of caches. Names and meanings are those of the Python package huggingface_hub.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -8,32 +8,34 @@ use std::time::Duration;
 use crate::outside;
 use crate::secret::{self, Secret};
 
-/// A connection that brings no byte for this long has stalled; `HF_HUB_DOWNLOAD_TIMEOUT`, seconds, changes it.
+/// A connection without a byte for this long has stalled. `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds,
+/// changes it.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Bytes of a file that holds a token and nothing else.
+/// The largest token file in bytes.
 const TOKEN_FILE: u64 = 64 << 10;
-/// Said where a token stays here, and what to do about it.
-pub const UNCOVERED: &str = "no token is sent over plain http to another computer";
-pub const COVER: &str = "give HF_ENDPOINT an address that begins with https://";
+/// The message if a token is not sent, and what to do.
+pub(super) const UNCOVERED: &str = "no token is sent over plain http to another computer";
+pub(super) const COVER: &str = "give HF_ENDPOINT an address that begins with https://";
 
-/// A token that somebody else's client has given to this process.
+/// The token that a client on another computer has given to this process.
 static TOKEN: Mutex<Option<Secret>> = Mutex::new(None);
 
-/// From now on the hub is asked with this token.
+/// Sets the token for all later requests.
 pub fn use_token(token: Option<Secret>) {
     *TOKEN.lock().expect("no panic under this lock") = token;
 }
 
 /// The token given to this process.
-pub fn given_token() -> Option<Secret> {
+pub(super) fn given_token() -> Option<Secret> {
     TOKEN.lock().expect("no panic under this lock").clone()
 }
 
-/// The variables that may hold a token, the first one first.
+/// The variables that may contain a token, in their order of precedence.
 const VARIABLES: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
-/// The token that this machine's user has, to be handed to another machine: `HF_TOKEN`, then the file of `hf auth login`.
+/// The token of this machine's user, to be passed to another machine: `HF_TOKEN`, then the file of
+/// `hf auth login`.
 pub fn own_token() -> Option<Secret> {
     let file = || folder("HF_TOKEN_PATH").or(home().map(|home| home.join("token")));
     let stored = || {
@@ -43,43 +45,43 @@ pub fn own_token() -> Option<Secret> {
     VARIABLES.into_iter().find_map(secret::named).or_else(stored)
 }
 
-/// The token that there is. A stored one is not sent when the user says so.
-pub fn token() -> Option<Secret> {
+/// The token to use. A stored one is not sent if the user has disabled that.
+pub(super) fn token() -> Option<Secret> {
     let named = VARIABLES.iter().any(|name| std::env::var_os(name).is_some() || secret::named(name).is_some());
     let own = || if flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") && !named { None } else { own_token() };
     given_token().or_else(own)
 }
 
-/// The token to ask with: none where it would cross a network for all to read.
-pub fn token_for_endpoint() -> Option<Secret> {
+/// The token for requests. None if it would be sent unencrypted over a network.
+pub(super) fn token_for_endpoint() -> Option<Secret> {
     token().filter(|_| secret::may_travel(&endpoint()))
 }
 
-/// Whether there is a token that is not sent.
-pub fn withholds() -> bool {
+/// True if there is a token that is not sent.
+pub(super) fn withholds() -> bool {
     !secret::may_travel(&endpoint()) && token().is_some()
 }
 
-/// Without a slash at the end.
-pub fn endpoint() -> String {
+/// The hub's address, without a slash at the end.
+pub(super) fn endpoint() -> String {
     let given = std::env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty());
     given.unwrap_or_else(|| "https://huggingface.co".to_string()).trim_end_matches('/').to_string()
 }
 
-/// The variables that say that the hub must not be asked, the first one first.
+/// The variables for offline mode, in their order of precedence.
 const OFFLINE: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
 
-/// Whether the hub must not be asked.
-pub fn offline() -> bool {
+/// True in offline mode.
+pub(super) fn offline() -> bool {
     flag(offline_by())
 }
 
-/// The variable that decides it: the first one that is set.
-pub fn offline_by() -> &'static str {
+/// The variable that determines offline mode: the first one that is set.
+pub(super) fn offline_by() -> &'static str {
     OFFLINE.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).unwrap_or(OFFLINE[0])
 }
 
-pub fn stall_timeout() -> Duration {
+pub(super) fn stall_timeout() -> Duration {
     let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse::<f64>().ok());
     seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(STALL)
 }
@@ -90,13 +92,13 @@ fn home() -> Option<PathBuf> {
 }
 
 /// The cache of repositories.
-pub fn hub_cache() -> Option<PathBuf> {
+pub(super) fn hub_cache() -> Option<PathBuf> {
     let named = folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
     named.or_else(|| home().map(|home| home.join("hub")))
 }
 
 /// The user's folder for caches.
-pub fn caches() -> Option<PathBuf> {
+pub(super) fn caches() -> Option<PathBuf> {
     folder("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
 }
 
@@ -105,15 +107,15 @@ fn flag(name: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
 }
 
-/// A folder named by a variable; `~` is the user's home, and variables in it are replaced.
+/// A folder in a variable. `~` is the user's home, and variables in it are expanded.
 fn folder(variable: &str) -> Option<PathBuf> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
     let path = crate::home::expanded(value).into_os_string().into_string().ok()?;
     Some(with_variables(&path, |name| std::env::var(name).ok()).into())
 }
 
-/// The text with the values of `$NAME` and `${NAME}`; one that is not set stays as it stands there. As Python's
-/// `os.path.expandvars`: values are not looked at again.
+/// Expands `$NAME` and `${NAME}`; unset variables stay as they are. As Python's
+/// `os.path.expandvars`, it does not expand the values again.
 fn with_variables(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let (mut replaced, mut rest) = (String::new(), text);
     while let Some((before, behind)) = rest.split_once('$') {
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn variables_in_paths_are_replaced_as_python_does() {
-        // What `os.path.expandvars` says with A=a, B_1=$A and C set to nothing.
+        // These are the results of `os.path.expandvars` with A=a, B_1=$A and an empty C.
         let value = |name: &str| match name {
             "A" => Some("a".to_string()),
             "B_1" => Some("$A".to_string()),

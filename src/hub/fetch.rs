@@ -1,4 +1,5 @@
-//! A range of bytes of one file, whatever breaks on the way: after a cut or a stall only what is missing is asked for again.
+//! Fetches a byte range of one file. After an interruption or a stall only the missing bytes are
+//! requested again.
 
 use std::ops::Range;
 
@@ -13,22 +14,23 @@ use super::resolve::RemoteFile;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
 
-/// How many bytes in front of a range are thrown away when a server ignores ranges and sends the whole file.
+/// The largest number of bytes before a range that are skipped if a server ignores ranges and sends
+/// the whole file.
 const MAX_SKIPPED: u64 = 16 << 20;
-/// What a request must at least bring, or the rest, so that failures before it are forgiven: a server that sends a byte each
-/// time and breaks off would be asked for ever.
+/// The number of bytes that a request must bring (or the rest) to reset the count of failures.
+/// Otherwise a server that sends one byte each time would be asked for ever.
 const LEAST_PROGRESS: usize = 64 << 10;
-/// Memory that is set aside at once, before anything has arrived.
+/// Memory that is reserved before anything has arrived.
 const SET_ASIDE: usize = 8 << 20;
-/// How often in a row the hub may name an address that refuses.
+/// The number of times in a row that the hub may return an address that refuses.
 const MAX_EXPIRED: u32 = 3;
 
-/// The bytes of a non-empty `range`.
+/// Fetches the bytes of a non-empty `range`.
 ///
 /// # Errors
-/// `corrupt` when the file has changed since it was resolved, `io` when nothing arrives for several attempts in a row, and
-/// whatever the hub refuses with.
-pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
+/// `corrupt` if the file has changed since it was resolved, `io` if nothing arrives in several
+/// attempts in a row, and the hub's refusals.
+pub(super) async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<Vec<u8>> {
     let length = (range.end - range.start) as usize;
     let mut data = Vec::with_capacity(length.min(SET_ASIDE));
     let mut patience = Patience::default();
@@ -65,7 +67,7 @@ pub async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> Result<
     Ok(data)
 }
 
-/// Whether this is an answer to what was asked; how many bytes of it come before `first`.
+/// Checks that this answers the request, and returns how many of its bytes come before `first`.
 fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range: &Range<u64>) -> Attempt<u64> {
     match response.status().as_u16() {
         206 => {
@@ -97,14 +99,14 @@ fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range
     }
 }
 
-/// `bytes 5-9/100` as (5, 10, 100).
+/// Parses `bytes 5-9/100` as (5, 10, 100).
 fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total.parse().ok()?))
 }
 
-/// Appends the body to `data` until that holds `length` bytes, leaving out the first `skip` of it.
+/// Appends the body, without its first `skip` bytes, to `data` until that has `length` bytes.
 async fn receive(http: &Http, response: Response, skip: u64, length: usize, data: &mut Vec<u8>) -> Attempt<()> {
     let (mut skip, mut body) = (skip, Body::new(response, http.stall));
     while data.len() < length {

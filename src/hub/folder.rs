@@ -1,6 +1,6 @@
-//! The files of a model in a folder of this machine.
+//! A model's files in a folder of this machine.
 //!
-//! Nothing is memory-mapped, so resident memory is what was asked for.
+//! Files are not memory-mapped, so that resident memory is only what was requested.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
+use super::folders;
 use super::foreign;
 use super::repository::small;
 use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS, nothing};
@@ -19,9 +20,9 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
-pub struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
-    /// Nothing where there are no weights.
+    /// None if there are no weights.
     opened: OnceLock<Option<Opened>>,
     note: OnceLock<String>,
     /// The file that has all weights, where it was named.
@@ -36,24 +37,24 @@ struct Opened {
 }
 
 impl Folder {
-    /// Files are opened when they are first asked for.
-    pub fn new(path: &Path) -> Self {
+    /// Files are opened at their first use.
+    pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new(), only: None }
     }
 
-    /// A folder of which one file has the weights.
-    pub fn of_file(path: &Path, name: String) -> Self {
+    /// A folder whose weights are in this one file.
+    pub(super) fn of_file(path: &Path, name: String) -> Self {
         Self { only: Some(name), ..Self::new(path) }
     }
 
-    /// With something that the user should know of how its files came here.
-    pub fn noting(self, note: Option<String>) -> Self {
+    /// Adds a note for the user about the origin of the files.
+    pub(super) fn noting(self, note: Option<String>) -> Self {
         note.into_iter().for_each(|note| drop(self.note.set(note)));
         self
     }
 
-    /// The files that transformers would read: safetensors before PyTorch files, the single one, whatever stands beside it, or
-    /// those of the index.
+    /// The files that transformers would read: safetensors before PyTorch files, and a single file
+    /// before the files of an index.
     fn names(&self) -> Result<Option<Vec<String>>> {
         if let Some(only) = &self.only {
             return Ok(Some(vec![only.clone()]));
@@ -85,12 +86,13 @@ impl Folder {
             }
             return Ok(Some(names));
         }
-        // A link that leads nowhere, or no regular file: opening it says so.
+        // Opening reports a link without a target, and a file that is not regular.
         let is_there = single.symlink_metadata().is_ok();
         Ok(is_there.then(|| vec![layout.single.to_string()]))
     }
 
-    /// What the user should know where safetensors, which `chosen` is of, stand beside PyTorch files, which may be others.
+    /// A note for the user if PyTorch files, which may differ, are next to the safetensors files
+    /// `chosen`.
     fn beside(&self, chosen: &str) -> Option<String> {
         let is_safetensors = [SAFETENSORS.single, SAFETENSORS.index].contains(&chosen);
         let other = [PYTORCH.single, PYTORCH.index].into_iter().find(|name| self.path.join(name).is_file());
@@ -105,10 +107,10 @@ impl Folder {
         let Some(names) = self.names()? else { return Ok(self.opened.get_or_init(|| None).as_ref()) };
         let (mut described, mut files) = (Vec::<SourceFile>::new(), Vec::new());
         for name in names {
-            let reading = format!("reading {}", self.path.join(&name).display());
-            let file = outside::open(&self.path.join(&name));
-            let file = file.map_err(|e| Error::io(&reading, &e).hint("download the missing file"))?;
-            let bytes = file.metadata().map_err(|e| Error::io(&reading, &e))?.len();
+            let path = self.path.join(&name);
+            let unreadable = |e: std::io::Error| outside::unreadable(&path, &e, "download the missing file");
+            let file = outside::open(&path).map_err(unreadable)?;
+            let bytes = file.metadata().map_err(unreadable)?.len();
             described.push(SourceFile { name, bytes, announced_sha256: None });
             files.push(file);
         }
@@ -125,7 +127,7 @@ impl Folder {
     }
 
     fn opened(&self) -> Result<&Opened> {
-        self.found()?.ok_or_else(|| nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 }
 
@@ -152,6 +154,10 @@ impl ByteSource for Folder {
         Some(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
 
+    fn models_below(&self) -> Vec<String> {
+        folders::below(&self.path)
+    }
+
     fn note(&self) -> Option<&str> {
         self.note.get().map(String::as_str)
     }
@@ -168,15 +174,16 @@ impl ByteSource for Folder {
         })
     }
 
-    /// Pieces so small that gaps between them do not matter are asked for at once: read one after the other, each would wait
-    /// for the disk by itself. Others keep the disk busy as they are.
+    /// Pieces so small that the gaps between them do not matter are announced to the kernel,
+    /// because each of them would otherwise wait for the disk. Larger pieces keep the disk busy by
+    /// themselves.
     fn expect(&self, _: Tag, announcement: Announcement) {
         #[cfg(target_os = "linux")]
         if let (1.., Ok(Opened { files, .. })) = (announcement.max_gap, self.opened()) {
             use std::os::fd::AsRawFd;
             for FileRange { file, range } in &announcement.ranges {
                 let (begin, length) = (range.start as i64, (range.end - range.start) as i64);
-                // SAFETY: advice on an open file; where it is refused, nothing is lost but time.
+                // SAFETY: this is advice on an open file. A refusal costs only time.
                 unsafe { libc::posix_fadvise(files[*file].as_raw_fd(), begin, length, libc::POSIX_FADV_WILLNEED) };
             }
         }

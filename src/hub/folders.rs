@@ -1,4 +1,5 @@
-//! Folders of models near a name that is none: whoever names a folder and misspells it has not asked for a model of the hub.
+//! Suggestions for a misspelt folder name: a user who misspells the folder of a model does not mean
+//! a model on the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,19 @@ use crate::home;
 use crate::suggest;
 
 const CONFIG: &str = "config.json";
+/// What one of which is in the folder of a model.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+/// How many folders deep models are looked for, as in `snapshots/COMMIT`, and in how many folders
+/// of one.
+const DEPTH: usize = 2;
+const MOST: usize = 1000;
 /// Shortest name that is taken for the beginning of a longer one, bytes.
 const LEAST: usize = 3;
 
-/// A folder of a model whose path is like `id`: in the same folder, in one of a like name, or of this name in a folder here.
-pub fn nearest(id: &str) -> Option<String> {
+/// A model folder whose path is similar to `id`: in the same folder, in a folder with a similar
+/// name, or with this name in another folder here.
+pub(super) fn nearest(id: &str) -> Option<String> {
     let path = home::expanded(id.trim_end_matches('/'));
     let name = path.file_name()?.to_str()?;
     let parent = path.parent().unwrap_or(Path::new(""));
@@ -21,12 +30,35 @@ pub fn nearest(id: &str) -> Option<String> {
     let above = parent.parent().zip(parent.file_name().and_then(|name| name.to_str()));
     let beside: Vec<PathBuf> = match above {
         Some((above, parent)) => like(above, parent).collect(),
-        // Nobody looks for a model in what lies beside the project.
+        // Models outside of the project's folder are not searched.
         None if !parent.as_os_str().is_empty() => Vec::new(),
         None => folders(parent),
     };
     let same = beside.into_iter().map(|folder| folder.join(name)).find(|folder| folder.join(CONFIG).is_file());
     same.map(|folder| folder.display().to_string())
+}
+
+/// Paths of the folders in `folder` that hold a model, by name, numbers by their size:
+/// `checkpoint-500` before `checkpoint-1000`.
+pub(super) fn below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    models(folder, "", DEPTH, &mut found);
+    found.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    found
+}
+
+fn models(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
+    for inner in folders(folder).into_iter().take(MOST) {
+        let Some(name) = inner.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        let path = format!("{prefix}{name}");
+        if inner.join(CONFIG).is_file() && WEIGHTS.iter().any(|weights| inner.join(weights).exists()) {
+            found.push(path);
+        } else if depth > 1 {
+            models(&inner, &format!("{path}/"), depth - 1, found);
+        }
+    }
 }
 
 /// Whether `id` names something in a folder that is here.
@@ -35,8 +67,9 @@ fn in_a_folder(id: &str) -> bool {
     path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir())
 }
 
-/// What went wrong when the hub was asked for `id`, with what is here: there is no such folder, and perhaps one like it.
-pub fn told(id: &str, error: Error) -> Error {
+/// The error of a query to the hub for `id`, with the information that there is no such folder, and
+/// a suggestion.
+pub(super) fn told(id: &str, error: Error) -> Error {
     if !matches!(error.kind, Kind::NotFound | Kind::Io | Kind::Auth) {
         return error;
     }
@@ -55,7 +88,7 @@ pub fn told(id: &str, error: Error) -> Error {
     }
 }
 
-/// Folders in `parent` with a name like this one, the likest first.
+/// Folders in `parent` with similar names, the most similar first.
 fn like(parent: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let names: Vec<String> =
         folders(parent).iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_string())).collect();
@@ -93,7 +126,7 @@ mod tests {
             ("examples/shakespeare-olmoe-2/", Some("examples/shakespeare-olmoe")),
             ("exmaples/shakespeare-olmoe", Some("examples/shakespeare-olmoe")),
             ("models/qwen", Some("models/qwen3")),
-            // A folder without a model is none that was meant.
+            // A folder without a model is not suggested.
             ("examples/othr", None),
             ("models/zebra", None),
             ("nowhere/at/all", None),

@@ -1,32 +1,35 @@
-//! Formats of other programs: how each is told, what it is called, and what to do about it where it stands in place of a text, of
-//! weights or of token ids. Whoever meets a file that is not what it should be asks here, so a format has one name everywhere,
-//! and what is known of it for texts is known for weights.
+//! Formats of other programs: how each is recognised, its name, and advice if it is given in place
+//! of a text, weights or token ids. All errors about unexpected files use this table, so that a
+//! format has the same name everywhere.
 
 use super::file_name::Name;
 use super::markup;
 use crate::error::Error;
+use crate::outside::shown;
 
-/// A format, and where it is not read what to do.
-pub struct Foreign {
-    /// With its article, as in "x.pt is a PyTorch file".
+/// A format, with advice if it is not supported.
+pub(super) struct Foreign {
+    /// The name with its article, as in "x.pt is a PyTorch file".
     pub what: &'static str,
-    /// What such files begin with, one of these.
+    /// The possible first bytes of such files.
     begins: &'static [&'static [u8]],
-    /// What stands behind so many other bytes.
+    /// Bytes at an offset.
     within: Option<(usize, &'static [u8])>,
-    /// What stands behind a point of their names; or whole names.
+    /// Endings of their names, or whole names.
     endings: &'static [&'static str],
-    /// What to do with one given as a text; none where texts in it are read, or where the name of one says nothing.
+    /// Advice if it is given as a text. None if texts in it are supported, or if the ending is
+    /// ambiguous.
     as_text: Option<&'static str>,
-    /// What to do where weights are in it; none where weights in it are read, or it is no format of weights.
+    /// Advice if it contains weights. None if weights in it are supported, or if it is not a format
+    /// of weights.
     pub as_weights: Option<&'static str>,
-    /// Holds files of any kind.
+    /// True if it contains files of any kind.
     archive: bool,
-    /// Begins like the archive that it is: the name says what is in it.
+    /// True if it begins like the archive that it is, so that only the name indicates the contents.
     archived: bool,
 }
 
-pub const UNPACK: &str = "unpack it and name the file in it";
+pub(super) const UNPACK: &str = "unpack it and name the file in it";
 const SAVE: &str = "save or convert it as plain text (UTF-8)";
 const EXPORT: &str = "write its texts to a Parquet, JSON Lines or CSV file";
 const IDS: &str = "token ids can be given as safetensors or JSON, under `ids`";
@@ -42,12 +45,14 @@ const QUANTISED: &str = "a GGUF file is read from this computer, by its path: fe
                          load_model(\"FILE.gguf\"); or use the model they were made from, whose id the model card names";
 const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
 
-/// Bytes of the beginning of a file that are enough to tell its format, and all of a pointer.
+/// Number of first bytes that suffice to recognise every format, and to read a whole pointer.
 pub const TELLING: u64 = 4096;
 
-/// Every format that is known; of several kinds of weights in a folder the first is told.
-pub static FORMATS: &[Foreign] = &[
-    // The upper bytes of the length of its header, and the header: first, since the lower ones can look like anything.
+/// All known formats. If a folder has several kinds of weights, the first one in this order is
+/// reported.
+pub(super) static FORMATS: &[Foreign] = &[
+    // The upper bytes of the header's length, and the header. It comes first, because the lower
+    // bytes are arbitrary.
     format("a safetensors file", &[], &["safetensors"])
         .at(5, b"\0\0\0{")
         .text("token ids go under `ids`: load_tokens(#{ ids: \"x.safetensors\" })"),
@@ -117,7 +122,7 @@ pub static FORMATS: &[Foreign] = &[
     format("packed with compress", &[b"\x1f\x9d"], &["z"]).text("unpack it first: gzip -dk FILE"),
     format("a Parquet file", &[b"PAR1"], &["parquet", "pq"]),
     format("an encrypted Parquet file", &[b"PARE"], &[]).text("decrypt it first"),
-    // A stream has the size of its schema behind four bytes of ones, and then the schema.
+    // A stream has four bytes of ones, the size of the schema, and then the schema.
     format("an Arrow file", &[b"ARROW1", b"FEA1"], &["arrow", "feather", "ipc"]).at(7, b"\0\x10\0\0\0").text(DATASETS),
     format("an ORC file", &[], &["orc"]).text(EXPORT),
     format("an Avro file", &[b"Obj\x01"], &["avro"]).text(EXPORT),
@@ -139,11 +144,11 @@ pub static FORMATS: &[Foreign] = &[
         .text("convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
 ];
 
-/// How PyTorch files of old begin, with a pickle of a number that says so.
+/// The first bytes of old PyTorch files: a pickle of a magic number.
 const OLD_PYTORCH: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF";
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// The digit is how hard it was packed.
+/// The digit is the compression level.
 const BZIP2: &[&[u8]] = &[
     b"BZh11AY&SY",
     b"BZh21AY&SY",
@@ -156,7 +161,7 @@ const BZIP2: &[&[u8]] = &[
     b"BZh91AY&SY",
 ];
 
-/// An ending that programs of all kinds give to their files: among texts and ids it says nothing by itself.
+/// An ending that programs of all kinds use: for texts and ids it is not conclusive.
 const ANYTHING: &str = "bin";
 
 const fn format(what: &'static str, begins: &'static [&'static [u8]], endings: &'static [&'static str]) -> Foreign {
@@ -195,18 +200,18 @@ impl Foreign {
             || self.within.is_some_and(|(offset, bytes)| head.get(offset..).is_some_and(|at| at.starts_with(bytes)))
     }
 
-    /// Whether this is the format in which weights are read.
+    /// True if this is safetensors.
     fn is_safetensors(&self) -> bool {
         self.endings.contains(&"safetensors")
     }
 }
 
-/// The format of a file that begins with `head`, whatever its name.
+/// The format of a file that begins with `head`, for any name.
 fn by_content(head: &[u8]) -> Option<&'static Foreign> {
     FORMATS.iter().find(|format| format.begins(head))
 }
 
-/// The format that the name of a file, in small letters, says: by the longest ending that is known.
+/// The format of a lower-case file name, by its longest known ending.
 fn by_name(file: &str) -> Option<&'static Foreign> {
     let ends = |ending: &str| file.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let length =
@@ -218,7 +223,7 @@ fn by_name(file: &str) -> Option<&'static Foreign> {
         .map(|(_, found)| found)
 }
 
-/// The format of the file of this name, in small letters, that begins with `head`.
+/// The format of a file with this lower-case name that begins with `head`.
 fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
     let named = by_name(file);
     match by_content(head) {
@@ -228,48 +233,74 @@ fn told(file: &str, head: &[u8]) -> Option<&'static Foreign> {
     }
 }
 
-/// What a file given as a text is that is none, and what to do about it: by its first bytes, and unless the user has said what it
-/// is by its name.
-pub fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
+/// The format and advice if a file is given as a text and is not one, by its first bytes and,
+/// unless the user has named a format, by its name.
+pub(super) fn no_text(name: Option<&Name>, head: &[u8]) -> Option<(&'static str, &'static str)> {
     let found = told(name.map_or("", |name| name.unpacked.as_str()), head)?;
     Some((found.what, found.as_text?))
 }
 
-/// What a file is of which the first bytes, or else the name, are those of a format that holds no list of numbers in words.
+/// The format of a file, by its first bytes or its name, that cannot be a list of numbers as text.
 pub fn known_as(path: &str, head: &[u8]) -> Option<&'static str> {
     let (name, head) = (Name::of(path), &head[..head.len().min(TELLING as usize)]);
     let found = told(&name.unpacked, head).or_else(|| told(&name.file, head)).map(|found| found.what);
     found.or_else(|| markup::of(&name, head).map(|kind| kind.what))
 }
 
-/// The format of weights, other than safetensors, that the name of a file says.
-pub fn of_weights(path: &str) -> Option<&'static Foreign> {
+/// The format of weights other than safetensors that a file name indicates.
+pub(super) fn of_weights(path: &str) -> Option<&'static Foreign> {
     let name = Name::of(path);
     [&name.unpacked, &name.file].into_iter().filter_map(|file| by_name(file)).find(|format| format.as_weights.is_some())
 }
 
-/// The format of a file that is given for the folder of a model.
-pub fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
+/// The format of a file that is given as the folder of a model.
+pub(super) fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     let file = Name::of(path).file;
     told(&file, head).or_else(|| by_name(&file))
 }
 
-/// The error of a file that should be safetensors and begins like something else; none where it begins like nothing that is known.
-pub fn no_safetensors(path: &str, head: &[u8], advice: &str) -> Option<Error> {
+/// What to do about a page or a message that was saved in place of a file: mostly why somebody
+/// could not have it.
+pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
+                       token (HF_TOKEN) where access to the model is granted to some";
+
+/// What a file is of which nothing but text is seen, with its beginning: a page, JSON, or a
+/// message.
+fn text_instead(head: &[u8]) -> Option<String> {
+    if let Some(markup) = markup::of(&Name::of(""), head) {
+        return Some(markup.what.to_string());
+    }
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character may be cut in two.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let text = text.trim();
+    if text.is_empty() || text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
+        return None;
+    }
+    let what = if text.starts_with(['{', '[']) { "JSON" } else { "a text" };
+    Some(format!("{what} that begins with `{}`", shown(text)))
+}
+
+/// The error of a file that should be safetensors and begins like something else, with what to do
+/// about another format and about a text; none where it begins like nothing that is known.
+pub fn no_safetensors(path: &str, head: &[u8], advice: &str, of_text: &str) -> Option<Error> {
     if let Some(error) = pointer(path, head) {
         return Some(error);
     }
-    let what = match by_content(head) {
+    let (what, advice) = match by_content(head) {
         Some(found) if found.is_safetensors() => return None,
-        Some(found) if found.archive => format!("{}, as PyTorch writes its files", found.what),
-        Some(found) => found.what.to_string(),
-        None => markup::of(&Name::of(""), head)?.what.to_string(),
+        Some(found) if found.archive => (format!("{}, as PyTorch writes its files", found.what), advice),
+        Some(found) => (found.what.to_string(), advice),
+        None => (text_instead(head)?, of_text),
     };
     Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
 }
 
-/// The error of a file that should be what `torch.save` writes and is something else; none where it begins like an archive of it, or
-/// like nothing that is known.
+/// The error of a file that should be the output of `torch.save` and is not; None if it begins like
+/// such an archive, or with unknown bytes.
 pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
     if let Some(error) = pointer(path, head) {
         return Some(error);
@@ -282,17 +313,17 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
             "write it anew in Python: torch.save(torch.load(FILE, weights_only=True), FILE); or use the model's release in safetensors",
         ));
     }
-    let what = match found {
-        Some(found) if found.begins.contains(&ZIP) => return None,
-        Some(found) => found.what,
-        None => markup::of(&Name::of(""), head)?.what,
-    };
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
+    let (what, advice) = match found {
+        Some(found) if found.begins.contains(&ZIP) => return None,
+        Some(found) => (found.what.to_string(), advice),
+        None => (text_instead(head)?, REFUSED),
+    };
     Some(Error::unsupported(format!("reading {path}: {what}, not a PyTorch file")).hint(advice))
 }
 
-/// The error of a file of a model, named as JSON, that begins like something else; none where it may be JSON.
-pub fn no_json(file: &str, data: &[u8]) -> Option<Error> {
+/// The error of a model's JSON file that begins like another format; None if it may be JSON.
+pub(super) fn no_json(file: &str, data: &[u8]) -> Option<Error> {
     if let Some(error) = pointer(file, data) {
         return Some(error);
     }
@@ -302,14 +333,14 @@ pub fn no_json(file: &str, data: &[u8]) -> Option<Error> {
     Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(advice))
 }
 
-/// Bytes that a pointer has at most.
+/// The largest pointer in bytes.
 const POINTER: usize = 1024;
-/// How pointers of Git LFS begin, also those from before it was called so.
+/// The beginnings of Git LFS pointers, including the older name.
 const LFS: [&str; 2] = ["version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/"];
 const ANNEX: &str = "/annex/objects/";
 
-/// The error of a text that stands in place of a large file, as Git LFS and git-annex leave it where that was not fetched; none
-/// where `data` is something else.
+/// The error of a pointer of Git LFS or git-annex in place of a large file that was not fetched;
+/// None for other data.
 pub fn pointer(file: &str, data: &[u8]) -> Option<Error> {
     let text = std::str::from_utf8(data).ok().filter(|text| text.len() <= POINTER)?;
     let missing = |what: &str| Error::not_found(format!("reading {file}: {what}, which has not been fetched"));

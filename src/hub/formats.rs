@@ -1,5 +1,5 @@
-//! What a file of texts is: told by its first bytes and by its name. What is in a format that is not read is named, as
-//! `foreign.rs` has it; nothing is read as plain text that is none.
+//! The format of a text file, recognised by its first bytes and its name. Unsupported formats are
+//! named as in `foreign.rs`; only plain text is read as plain text.
 
 use serde::de::IgnoredAny;
 
@@ -13,27 +13,29 @@ use crate::outside::shown;
 use crate::record::TextFormat;
 use crate::suggest;
 
-/// How documents stand in a file.
+/// The layout of documents in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A text, or several with separators between them.
+pub(super) enum Format {
+    /// One text, or several with separators between them.
     Plain,
     /// A JSON object on every line.
     JsonLines,
-    /// JSON objects, each on as many lines as it likes; often a single one.
+    /// JSON objects that may have several lines each; often a single one.
     JsonValues,
-    /// One JSON array of objects or of texts.
+    /// One JSON array of objects or of strings.
     JsonArray,
-    /// Rows with a header; `delimiter` stands between cells unless the header says otherwise.
+    /// Rows with a header; `delimiter` stands between cells unless the header says otherwise. With
+    /// `quoting` cells may stand in quotes; without it quotes are characters like any other.
     Table {
         delimiter: u8,
+        quoting: bool,
     },
     Parquet,
 }
 
 impl Format {
-    /// For messages.
-    pub fn name(self) -> &'static str {
+    /// The name for messages.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "a plain text",
             Self::JsonLines => "JSON Lines",
@@ -44,18 +46,19 @@ impl Format {
     }
 }
 
-/// Bytes in which a NUL shows that a file is no text, as for git and grep.
+/// Number of first bytes in which a NUL indicates a binary file, as for git and grep.
 const TELLING: usize = 8000;
-/// What every Parquet file begins with.
+/// The first bytes of every Parquet file.
 const PARQUET: &[u8] = b"PAR1";
 
-/// The format of the file `name` whose unpacked bytes begin with `head`, without a byte order mark; `whole` where they also end
-/// there. What the user says, `wanted`, wins over name and content of a text; `in_column` where he has named a column.
+/// The format of the file `name` whose decompressed bytes begin with `head`, without a byte order
+/// mark; `whole` if they also end there. The user's choice `wanted` has precedence over name and
+/// content of a text. `in_column` is true if the user has named a column.
 ///
 /// # Errors
-/// `unsupported` for a format that is not read, `not_found` where only a pointer to the file is there, `bad_argument` where name
-/// and content do not agree.
-pub fn judge(
+/// `unsupported` for an unsupported format, `not_found` for a pointer in place of the file,
+/// `bad_argument` if name and content disagree.
+pub(super) fn judge(
     name: &str,
     head: &[u8],
     whole: bool,
@@ -88,8 +91,9 @@ pub fn judge(
         return Ok(match wanted {
             TextFormat::Text => Format::Plain,
             TextFormat::Json => json_shape(head, whole, false),
-            TextFormat::Csv => Format::Table { delimiter: b',' },
-            TextFormat::Tsv => Format::Table { delimiter: b'\t' },
+            TextFormat::Csv => Format::Table { delimiter: b',', quoting: true },
+            TextFormat::Tsv => Format::Table { delimiter: b'\t', quoting: true },
+            TextFormat::Unquoted => Format::Table { delimiter: delimiter(ending).unwrap_or(b'\t'), quoting: false },
             TextFormat::Parquet => Format::Parquet,
         });
     }
@@ -136,10 +140,10 @@ pub fn judge(
 }
 
 fn table(ending: &str) -> Option<Format> {
-    delimiter(ending).map(|delimiter| Format::Table { delimiter })
+    delimiter(ending).map(|delimiter| Format::Table { delimiter, quoting: true })
 }
 
-/// How JSON is laid out; what is no JSON at all is told line by line.
+/// The layout of JSON. Data that is not JSON is reported line by line.
 fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
     let text = head.trim_ascii_start();
     match text.first() {
@@ -151,7 +155,8 @@ fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
             let behind = first.end.map(|end| &text[end..text.len() - rest.len()]).unwrap_or_default();
             // Another object on the same line.
             let touching = rest.starts_with(b"{") && !behind.contains(&b'\n');
-            // An object that goes on behind the end of its line, or one so long that its line may be all there is.
+            // An object that continues after the end of its line, or so long that its line may be
+            // the whole file.
             let layout = first.lines > 0 || alone || touching || (first.end.is_none() && !lines);
             if layout { Format::JsonValues } else { Format::JsonLines }
         }
@@ -159,8 +164,8 @@ fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
     }
 }
 
-/// Whether a text begins with a JSON object that has keys, or is a JSON array of objects or texts: prose that begins with a
-/// bracket is neither.
+/// True if a text begins with a JSON object with keys, or is a JSON array of objects or strings.
+/// Prose that begins with a bracket is neither.
 fn is_json(head: &[u8], whole: bool) -> bool {
     let text = head.trim_ascii_start();
     let array = text.starts_with(b"[");
@@ -187,22 +192,27 @@ fn is_json(head: &[u8], whole: bool) -> bool {
     }
 }
 
-/// The error for a column that is not among those of a file: which there are.
-pub fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
-    /// Columns that a message lists, and characters of a name.
+/// The error for a missing column, with the existing ones.
+pub(super) fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
+    /// The largest number of columns in a message, and of characters in a name.
     const LISTED: usize = 12;
     const LONGEST: usize = 40;
-    // Names of columns, and not what else a file that is no table may have in their place.
+    // Column names are shown. Other contents of a file that is not a table are not.
     let is_name = |name: &&str| {
-        let usual = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
+        let usual = |c: char| c.is_alphanumeric() || "_-. /()[]#&%@+'!?*".contains(c);
         !name.is_empty() && name.chars().count() <= LONGEST && name.chars().all(usual)
     };
     let known: Vec<&str> = columns.iter().map(String::as_str).filter(is_name).collect();
     let mut listed: Vec<String> = known.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
-    if known.len() > LISTED {
-        listed.push(format!("{} more", known.len() - LISTED));
+    if columns.len() > listed.len() && !listed.is_empty() {
+        listed.push(format!("{} more", columns.len() - listed.len()));
     }
-    let there = if listed.is_empty() { String::new() } else { format!("; there are {}", listed.join(", ")) };
+    let there = match (listed.is_empty(), columns.len()) {
+        (true, 0) => String::new(),
+        (true, 1) => "; the one that there is has a name that is no word".to_string(),
+        (true, others) => format!("; there are {others} whose names are no words"),
+        (false, _) => format!("; there are {}", listed.join(", ")),
+    };
     // The same name within an object or a list is meant more likely than another name.
     let within = known.iter().copied().find(|known| known.rsplit('.').next() == Some(column));
     let hint = match within.or_else(|| suggest::nearest(column, known.iter().copied())) {

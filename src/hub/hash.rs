@@ -1,4 +1,4 @@
-//! What the bytes of a file must be: the hash by which the hub names its content.
+//! The hash by which the hub identifies the content of a file.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,21 +9,21 @@ use sha2::{Digest, Sha256};
 use super::names::is_hex;
 use crate::outside;
 
-/// Bytes read at once.
+/// Bytes per read.
 const READ: usize = 1 << 20;
 
-/// The hash of a file's content, in lower-case hexadecimal digits. As a file name it is harmless.
+/// The hash of a file's content in lower-case hexadecimal digits. It is safe as a file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hash {
-    /// Of the bytes, 64 digits: of files that the hub keeps outside of git.
+pub(super) enum Hash {
+    /// SHA-256 of the bytes, 64 digits, for files that the hub stores outside of git.
     Sha256(String),
-    /// As git names a blob, 40 digits: SHA-1 of `blob <length>\0` and the bytes.
+    /// The hash of a git blob, 40 digits: SHA-1 of `blob <length>\0` and the bytes.
     Git(String),
 }
 
 impl Hash {
-    /// Of an ETag without quotes, or of the name of a blob; None where it is neither hash.
-    pub fn parse(text: &str) -> Option<Self> {
+    /// Parses an ETag without quotes, or the name of a blob. None if it is neither kind of hash.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         match text.len() {
             64 if is_hex(text, 64) => Some(Self::Sha256(text.to_string())),
             40 if is_hex(text, 40) => Some(Self::Git(text.to_string())),
@@ -31,37 +31,38 @@ impl Hash {
         }
     }
 
-    pub fn digits(&self) -> &str {
+    pub(super) fn digits(&self) -> &str {
         match self {
             Self::Sha256(digits) | Self::Git(digits) => digits,
         }
     }
 
-    /// How it is called in a sentence.
-    pub fn kind(&self) -> &'static str {
+    /// Its name in a sentence.
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Sha256(_) => "SHA-256",
             Self::Git(_) => "git hash",
         }
     }
 
-    /// Starts to hash a file of `bytes` bytes in the same way.
-    pub fn hasher(&self, bytes: u64) -> Hasher {
+    /// A hasher of the same kind for a file of `bytes` bytes.
+    pub(super) fn hasher(&self, bytes: u64) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
             Self::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {bytes}\0"))),
         }
     }
 
-    /// The hash of the same kind of other bytes, in digits.
-    pub fn same_of(&self, data: &[u8]) -> String {
+    /// The hash of the same kind of other data, in digits.
+    pub(super) fn same_of(&self, data: &[u8]) -> String {
         let mut hasher = self.hasher(data.len() as u64);
         hasher.update(data);
         hasher.digits()
     }
 
-    /// Whether the file at `path` has this content; `read` is told of bytes as they are read and may stop it.
-    pub fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
+    /// True if the file at `path` has this content. `read` is called with the number of bytes read,
+    /// and may stop it.
+    pub(super) fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
         let Ok(mut file) = outside::open(path) else { return Ok(false) };
         let Ok(metadata) = file.metadata() else { return Ok(false) };
         let (mut hasher, mut buffer) = (self.hasher(metadata.len()), vec![0; READ]);
@@ -79,20 +80,20 @@ impl Hash {
     }
 }
 
-pub enum Hasher {
+pub(super) enum Hasher {
     Sha256(Sha256),
     Git(Sha1),
 }
 
 impl Hasher {
-    pub fn update(&mut self, data: &[u8]) {
+    pub(super) fn update(&mut self, data: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(data),
             Self::Git(hasher) => hasher.update(data),
         }
     }
 
-    pub fn digits(self) -> String {
+    pub(super) fn digits(self) -> String {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn both_hashes_of_a_known_file() {
-        // What `git hash-object` and `sha256sum` say of "hello\n".
+        // The output of `git hash-object` and `sha256sum` for "hello\n".
         let git = Hash::parse("ce013625030ba8dba906f756967f9e9ca394464a").unwrap();
         let sha = Hash::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").unwrap();
         for hash in [git, sha] {

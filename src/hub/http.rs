@@ -1,8 +1,9 @@
-//! The hub over plain HTTP: one client and one small runtime per process, started at the first request; what an answer
-//! means; how long to wait before another attempt.
+//! The hub over HTTP: one client and one small runtime per process, started at the first request,
+//! the interpretation of answers, and waits between attempts.
 //!
-//! The token goes to the hub's own address and nowhere else, and there only over https or inside this computer. Every answer
-//! is bounded in bytes and in time. Meanings follow huggingface_hub's `utils/_http.py`.
+//! The token is sent to the hub's own address only, over https or inside this computer. Every
+//! answer is bounded in bytes and in time. Interpretations follow huggingface_hub's
+//! `utils/_http.py`.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -28,51 +29,52 @@ use crate::progress::{interrupt_requested, note};
 use crate::secret::Secret;
 use crate::threads;
 
-/// Attempts without any progress before something is given up.
+/// Number of attempts without progress after which a request is given up.
 const MAX_ATTEMPTS: u32 = 6;
-/// Wait before the second attempt; doubles each time.
+/// Wait before the second attempt. It doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// The hub counts requests in windows of five minutes; it never asks for a longer wait than that and a little.
+/// The hub counts requests in windows of five minutes, so that it never asks for a much longer
+/// wait.
 const LONGEST_RATE_WAIT: Duration = Duration::from_secs(330);
-/// How many times in a row a server may ask to wait, and how long in all.
+/// The largest number of waits in a row that a server may ask for, and their largest total length.
 const MAX_RATE_WAITS: u32 = 8;
 const MOST_WAITED: Duration = Duration::from_secs(20 * 60);
-/// A wait of this length or longer is told, one in so long a time.
+/// A wait of at least this length is reported, at most once in a time.
 const LONG_WAIT: Duration = Duration::from_secs(5);
-/// So long nobody tries again and again where somebody else has just done so in vain.
+/// After a request has failed for good, others do not retry for this long.
 const HOPELESS: Duration = Duration::from_secs(60);
 const BETWEEN_NOTES: Duration = Duration::from_secs(20);
-/// Of a list of the API: its pages, and their bytes together.
+/// The largest number of pages of a list of the API, and of their bytes together.
 const MAX_PAGES: usize = 2000;
 const MAX_JSON_BYTES: usize = 64 << 20;
 const MAX_REDIRECTS: usize = 6;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a hub gets to answer whose answer can be done without.
+/// Time-out for answers that are optional.
 const HURRIED: Duration = Duration::from_secs(3);
-/// Threads of the runtime: they move bytes and decrypt.
+/// Threads of the runtime. They transfer and decrypt bytes.
 const THREADS: usize = 2;
-/// How long a thread that has nothing to do stays: as long as the process.
+/// Idle threads stay as long as the process.
 const KEPT: Duration = Duration::from_secs(1 << 30);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// What to ask oneself about an answer that makes no sense.
-pub const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
+/// The hint for an answer that makes no sense.
+pub(super) const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
 
 /// The process's runtime for everything that waits for the network.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// Starts the runtime, with one more thread, which stays: it looks names of hosts up. Without it such a question would wait
-/// for ever where the system starts no more threads.
+/// Starts the runtime with one additional thread, which stays and resolves host names. Without it a
+/// query would wait for ever if the system allows no more threads.
 ///
 /// # Errors
-/// `io` where the system has too few threads left.
+/// `io` if the system has too few threads left.
 fn start() -> Result<()> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if RUNTIME.get().is_some() {
         return Ok(());
     }
-    // The library panics where it cannot start its own.
+    // The library panics if it cannot start its own threads.
     threads::spare(THREADS + 1).map_err(|e| Error::no_thread("the hub", &e))?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(THREADS).thread_name("hub").thread_keep_alive(KEPT).enable_all();
@@ -83,17 +85,17 @@ fn start() -> Result<()> {
     Ok(())
 }
 
-/// Of a client, which has started it.
+/// The runtime, which the client has started.
 fn runtime() -> &'static Runtime {
     RUNTIME.get().expect("`Http::new` has started it")
 }
 
-pub fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
+pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(work: F) -> tokio::task::AbortHandle {
     runtime().spawn(work).abort_handle()
 }
 
-/// Runs `work` on the runtime and waits for it, or for the user's wish to stop.
-pub fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+/// Runs `work` on the runtime and waits for it, or for an interruption by the user.
+pub(super) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let (done, result) = channel();
     let task = spawn(async move {
         let _ = done.send(work.await);
@@ -113,7 +115,7 @@ pub fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 's
     }
 }
 
-pub struct Http {
+pub(super) struct Http {
     client: Client,
     endpoint: Url,
     token: Option<Secret>,
@@ -122,8 +124,8 @@ pub struct Http {
 
 impl Http {
     /// # Errors
-    /// `bad_argument` where `HF_ENDPOINT` is no address, `io` where the system starts no threads for it.
-    pub fn new() -> Result<Self> {
+    /// `bad_argument` if `HF_ENDPOINT` is not an address, `io` if the system allows no threads.
+    pub(super) fn new() -> Result<Self> {
         start()?;
         let text = environment::endpoint();
         let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
@@ -131,9 +133,10 @@ impl Http {
             Error::bad_argument(format!("HF_ENDPOINT is \"{text}\"")).hint("it is a URL such as https://huggingface.co")
         })?;
         tls::prepare();
-        // Many connections side by side, not many streams in one: ranges must not wait for each other.
+        // HTTP/1 with many connections: ranges must not wait for each other in one connection.
         let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
-        // What is packed comes as it is, and is then not what was asked for: nothing here unpacks what an answer claims.
+        // Compressed answers are not decompressed, because nothing is known about their size, and
+        // so are not accepted.
         let client = client.no_gzip().no_brotli().no_deflate().no_zstd();
         let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true).build();
         let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
@@ -145,23 +148,23 @@ impl Http {
         Ok(Self { client, endpoint, token, stall: environment::stall_timeout() })
     }
 
-    /// The same for questions whose answer can be done without.
-    pub fn hurried(self) -> Self {
+    /// The same client for optional answers.
+    pub(super) fn hurried(self) -> Self {
         Self { stall: self.stall.min(HURRIED), ..self }
     }
 
     /// An address of the hub itself; `path` begins with a slash.
-    pub fn url(&self, path: &str) -> Url {
+    pub(super) fn url(&self, path: &str) -> Url {
         let base = self.endpoint.as_str().trim_end_matches('/');
         Url::parse(&format!("{base}{path}")).expect("a path behind a valid address is valid")
     }
 
-    pub fn is_hub(&self, url: &Url) -> bool {
+    pub(super) fn is_hub(&self, url: &Url) -> bool {
         url.origin() == self.endpoint.origin()
     }
 
-    /// One request and the head of its answer. Redirects are not followed.
-    pub async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
+    /// Sends one request and receives the head of its answer. Redirects are not followed.
+    pub(super) async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
         let mut request = self.client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
@@ -184,8 +187,8 @@ impl Http {
         }
     }
 
-    /// Follows redirects within the hub; an answer that leads to another host is returned as it is.
-    pub async fn send_within(&self, method: Method, url: Url) -> Attempt<Answer> {
+    /// Follows redirects within the hub. An answer that leads to another host is returned as it is.
+    pub(super) async fn send_within(&self, method: Method, url: Url) -> Attempt<Answer> {
         let mut url = url;
         for _ in 0..MAX_REDIRECTS {
             let response = self.send(method.clone(), &url, None).await?;
@@ -212,12 +215,13 @@ impl Http {
         Err(Trouble::Passing { problem: "too many redirects".to_string(), after: None })
     }
 
-    /// The JSON that the hub's API answers with, one value per page; lists that come in pages are read to their end. `T` keeps
-    /// what is needed of a page: whatever else stands there takes no memory.
+    /// Queries the hub's API for JSON, one value per page. Lists with several pages are read
+    /// completely. `T` has the needed fields of a page, and others take no memory.
     ///
     /// # Errors
-    /// `io` when there is no end: more pages or bytes than any list has, or a page that names an earlier one as the next.
-    pub fn json<T: DeserializeOwned + Send + 'static>(
+    /// `io` if there are more pages or bytes than any list has, or if a page links to an earlier
+    /// one.
+    pub(super) fn json<T: DeserializeOwned + Send + 'static>(
         self: &Arc<Self>,
         path: &str,
         doing: &str,
@@ -238,7 +242,8 @@ impl Http {
         })
     }
 
-    /// A page, the address of the next one, and the length of this one, which is at most `room` bytes.
+    /// A page, the address of the next one, and the length of this one, which is at most `room`
+    /// bytes.
     async fn json_page<T: DeserializeOwned + Send>(
         &self,
         url: Url,
@@ -278,29 +283,29 @@ impl Http {
         }
     }
 
-    /// What a status that is not a success means.
-    pub fn trouble(&self, response: &Response) -> Trouble {
+    /// The meaning of a status that is not a success.
+    pub(super) fn trouble(&self, response: &Response) -> Trouble {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let hub = self.is_hub(response.url());
         match status {
             429 => Trouble::Passing { problem: "the rate is limited".to_string(), after: Some(rate_wait(headers)) },
             408 | 500..=599 => Trouble::Passing { problem: format!("status {status}"), after: retry_after(headers) },
-            // Signed addresses expire; what refuses them is no judgement about the user.
+            // Signed addresses expire, and such a refusal says nothing about the user.
             400 | 401 | 403 | 404 | 410 if !hub => Trouble::Expired,
             _ => Trouble::Refused(Refusal::of(status, headers, hub && self.token.is_some())),
         }
     }
 }
 
-pub struct Answer {
+pub(super) struct Answer {
     pub response: Response,
-    /// The other host that a redirect names.
+    /// The other host that a redirect leads to.
     pub elsewhere: Option<Url>,
-    /// The address that answered, on the hub.
+    /// The address on the hub that has answered.
     pub url: Url,
 }
 
-/// Errors of the HTTP library name their cause in a chain; the last link is the one that says something.
+/// The last cause in the chain of an error of the HTTP library, which is the most specific.
 fn told(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -315,13 +320,14 @@ fn next_page(link: &str) -> Option<String> {
     Some(next.split_once('<')?.1.split_once('>')?.0.to_string())
 }
 
-/// `Retry-After` in seconds, at most as long as anybody waits.
+/// `Retry-After` in seconds, limited to the longest accepted wait.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("Retry-After")?.to_str().ok()?.trim().parse::<u64>().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_RATE_WAIT))
 }
 
-/// How long a 429 asks to wait: `Retry-After`, or the `t` of a `RateLimit` header whose window is used up, and a second.
+/// The wait that a 429 asks for: `Retry-After`, or the `t` of a `RateLimit` header whose window is
+/// used up, plus a second.
 fn rate_wait(headers: &HeaderMap) -> Duration {
     let limit = headers.get("RateLimit").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let field = |name: &str| limit.split(';').find_map(|part| part.trim().strip_prefix(name)?.parse::<u64>().ok());
@@ -329,19 +335,20 @@ fn rate_wait(headers: &HeaderMap) -> Duration {
     retry_after(headers).or_else(window).unwrap_or(LONGEST_WAIT).min(LONGEST_RATE_WAIT)
 }
 
-/// Requests since the last answer.
+/// Number of requests since the last answer.
 static UNANSWERED: AtomicU32 = AtomicU32::new(0);
-/// When somebody last gave up on a network that answered nobody. Whoever asks soon after that asks once.
+/// The time at which a request was last given up because nothing answered. Soon after that,
+/// requests are tried once.
 static GIVEN_UP: Mutex<Option<Instant>> = Mutex::new(None);
 
 fn given_up() -> MutexGuard<'static, Option<Instant>> {
     GIVEN_UP.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Counts attempts without progress and waits between them, each time about twice as long.
-pub struct Patience {
+/// Counts attempts without progress and waits between them, about twice as long each time.
+pub(super) struct Patience {
     attempts: u32,
-    /// What the server's own wishes to wait may come to.
+    /// The largest total of waits that servers ask for.
     most_waited: Duration,
     failures: u32,
     rate_waits: u32,
@@ -355,26 +362,27 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// For what is likely not to be there.
-    pub fn brief() -> Self {
+    /// For data that probably does not exist.
+    pub(super) fn brief() -> Self {
         Self { attempts: 3, most_waited: Duration::from_secs(30), ..Self::default() }
     }
 
-    /// For what is good to know and can be done without: one attempt.
-    pub fn once() -> Self {
+    /// For optional data: one attempt.
+    pub(super) fn once() -> Self {
         Self { attempts: 1, most_waited: Duration::ZERO, ..Self::default() }
     }
 
-    /// Something has arrived: what failed before is forgiven.
-    pub fn progress(&mut self) {
+    /// Resets the count of failures, because something has arrived.
+    pub(super) fn progress(&mut self) {
         (self.failures, self.rate_waits, self.waited) = (0, 0, Duration::ZERO);
     }
 
     /// Waits for the next attempt, or gives up.
     ///
     /// # Errors
-    /// `io` after so many attempts without progress, or when the server asks to wait longer than makes sense.
-    pub async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
+    /// `io` after too many attempts without progress, or if the server asks for an unreasonable
+    /// wait.
+    pub(super) async fn wait(&mut self, problem: &str, after: Option<Duration>, doing: &str) -> Result<()> {
         let Some(after) = after else {
             self.failures += 1;
             let hopeless = given_up().is_some_and(|since| since.elapsed() < HOPELESS);
@@ -406,7 +414,7 @@ impl Patience {
     }
 }
 
-/// Says that a wait is long, once for all requests that wait together.
+/// Reports a long wait, once for all requests that wait at the same time.
 fn tell(wait: Duration, problem: &str, doing: &str) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let mut last = LAST.lock().expect("no panic under this lock");
@@ -416,7 +424,7 @@ fn tell(wait: Duration, problem: &str, doing: &str) {
     }
 }
 
-/// Up to a quarter longer, so that those who failed together do not come back together.
+/// Up to a quarter longer, so that requests that failed together do not retry together.
 fn jittered(wait: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
     let hash = nanos.wrapping_mul(0x9e37_79b9).rotate_left(13) % 1000;

@@ -1,4 +1,5 @@
-//! Texts in JSON: objects that hold one under a key, on a line each, one after another or in an array, and arrays of texts.
+//! Texts in JSON: objects with a text under a key, one per line, one after another or in an array,
+//! and arrays of strings.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,32 +10,33 @@ use super::formats::no_column;
 use super::json_values::{HINT_ARRAY, Place, Value, without_nan};
 use super::texts::{DEFAULT_COLUMN, not_text};
 use crate::error::{Error, Result};
-use crate::outside::shown;
+use crate::outside::{shown, syntax};
 
-/// Objects without the column, from the beginning of a file, after which it has no such column.
+/// Number of objects without the column at the beginning of a file after which it is reported as
+/// missing.
 const ROWS_WITHOUT: usize = 1000;
-/// Keys of an object that are looked at to say which columns there are, and how deep they may lie.
+/// The largest number of keys of an object that are listed as columns, and their largest depth.
 const MAX_KEYS: usize = 64;
 const KEYS_DEPTH: usize = 2;
 
 const HINT_LINES: &str = "every line is a JSON object such as {\"text\": \"…\"}; `column` names another key";
 
-/// The texts under a column of JSON values. Values without one (no such key, null, NaN) are passed over.
-pub struct Texts {
+/// The texts in a column of JSON values. Values without one (missing key, null, NaN) are skipped.
+pub(super) struct Texts {
     name: String,
     column: String,
     values: Box<dyn Iterator<Item = Result<Value>> + Send>,
     ready: VecDeque<String>,
-    /// Objects so far.
+    /// Number of objects so far.
     rows: usize,
-    /// The column has been seen.
+    /// True if the column has occurred.
     found: bool,
     /// Columns of the first object.
     columns: Vec<String>,
 }
 
 impl Texts {
-    pub fn new(name: &str, column: &str, values: impl Iterator<Item = Result<Value>> + Send + 'static) -> Self {
+    pub(super) fn new(name: &str, column: &str, values: impl Iterator<Item = Result<Value>> + Send + 'static) -> Self {
         let (name, column) = (name.to_string(), column.to_string());
         let (ready, columns) = (VecDeque::new(), Vec::new());
         Self { name, column, values: Box::new(values), ready, rows: 0, found: false, columns }
@@ -47,6 +49,14 @@ impl Texts {
         let wrong = |e: serde_json::Error| {
             let (name, said) = (&self.name, e.to_string());
             let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+            let (what, hint) = match syntax::is_half_a_character(&e) {
+                true => (
+                    syntax::HALF,
+                    "Python writes what was cut within a character so: text.encode(\"utf-16\", \"surrogatepass\")\
+                                         .decode(\"utf-16\", \"replace\") repairs it there",
+                ),
+                false => (what, hint),
+            };
             // The parser counts lines from the beginning of the value.
             let (behind, column) = (e.line().saturating_sub(1) as u64, e.column());
             let (place, within) = match value.place {
@@ -67,7 +77,7 @@ impl Texts {
             self.ready.push_back(serde_json::from_str(&text).map_err(wrong)?);
             return Ok(());
         }
-        // NaN is no JSON, but Python writes it.
+        // NaN is not JSON, but Python writes it.
         let found = find(&text, &self.column)
             .or_else(|error| {
                 let plain = without_nan(text.as_bytes()).and_then(|plain| String::from_utf8(plain).ok());
@@ -96,6 +106,12 @@ impl Texts {
             }
             Found::Indexed(_) => return Err(no_text("an object")),
             Found::Other(what) => return Err(no_text(what)),
+            Found::Twice => {
+                let twice = format!("two texts under \"{}\", in different places", shown(&self.column));
+                return Err(damaged(twice).hint(
+                    "a point in `column` leads into an object, and is also part of a key here: leave one of the two out, or rename it",
+                ));
+            }
         }
         self.rows += 1;
         self.found = true;
@@ -126,16 +142,18 @@ impl Iterator for Texts {
     }
 }
 
-/// What stands under a column.
+/// The value in a column.
 enum Found {
     Missing,
     Null,
     Text(String),
-    /// Texts, nulls left out.
+    /// Texts, without nulls.
     List(Vec<String>),
-    /// Texts under their numbers, as pandas writes a column.
+    /// Texts by index, as pandas writes a column.
     Indexed(Vec<String>),
     Other(&'static str),
+    /// Something under the column in two places: `{"a.b": …, "a": {"b": …}}`.
+    Twice,
 }
 
 fn find(text: &str, column: &str) -> serde_json::Result<Found> {
@@ -144,13 +162,13 @@ fn find(text: &str, column: &str) -> serde_json::Result<Found> {
     text.end().map(|()| found)
 }
 
-/// The value under a key of an object, or under the keys of objects in objects, with points between them; without a key, the
-/// value itself. What else there is gets passed over.
+/// Finds the value under a key of an object, or under the keys of nested objects with points
+/// between them; without a key, the value itself. Other values are skipped.
 #[derive(Clone, Copy)]
 struct Field<'a>(Option<&'a str>);
 
 impl Field<'_> {
-    /// A value that is no object, and so has nothing under a key.
+    /// A value that is not an object has no keys.
     fn scalar<E>(self, what: Found) -> std::result::Result<Found, E> {
         Ok(if self.0.is_none() { what } else { Found::Missing })
     }
@@ -183,18 +201,25 @@ impl<'de> Visitor<'de> for Field<'_> {
             }
             return Ok(if only { Found::Indexed(texts) } else { Found::Other("an object") });
         }
-        let mut found = Found::Missing;
+        let (mut found, mut under) = (Found::Missing, String::new());
         while let Some(key) = map.next_key::<String>()? {
-            match self.0.and_then(|path| path.strip_prefix(key.as_str())) {
-                Some("") => found = map.next_value_seed(Field(None))?,
-                Some(rest) if rest.starts_with('.') => match map.next_value_seed(Field(Some(&rest[1..])))? {
-                    Found::Missing => (),
-                    other => found = other,
-                },
+            let there = match self.0.and_then(|path| path.strip_prefix(key.as_str())) {
+                Some("") => map.next_value_seed(Field(None))?,
+                Some(rest) if rest.starts_with('.') => map.next_value_seed(Field(Some(&rest[1..])))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
-            }
+            };
+            found = match (found, there) {
+                (found, Found::Missing) => found,
+                // Of a key that stands there twice the last one counts, as in Python.
+                (_, there) if under == key => there,
+                (Found::Missing | Found::Null, there) => there,
+                (found, Found::Null) => found,
+                _ => Found::Twice,
+            };
+            under = key;
         }
         Ok(found)
     }
@@ -206,7 +231,7 @@ impl<'de> Visitor<'de> for Field<'_> {
                 Found::Text(text) => texts.push(text),
                 Found::Null => (),
                 Found::Missing => missing = true,
-                Found::List(_) | Found::Indexed(_) | Found::Other(_) => other = true,
+                Found::List(_) | Found::Indexed(_) | Found::Other(_) | Found::Twice => other = true,
             }
         }
         Ok(match (other, missing && texts.is_empty()) {
@@ -241,11 +266,11 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
-/// The columns of an object: its keys, and those of objects in it and of lists of objects.
+/// The columns of an object: its keys, and those of nested objects and of lists of objects.
 fn columns(text: &str) -> Vec<String> {
     let mut columns = Vec::new();
     let keys = Keys { prefix: String::new(), depth: 0, columns: &mut columns };
-    // The object has been read before.
+    // The object was parsed before.
     let _ = keys.deserialize(&mut serde_json::Deserializer::from_str(text));
     columns
 }
@@ -257,7 +282,7 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// A value without keys is a column itself.
+    /// A value without keys is itself a column.
     fn column<E>(self) -> std::result::Result<(), E> {
         if self.columns.len() < MAX_KEYS && !self.prefix.is_empty() {
             self.columns.push(self.prefix);

@@ -1,5 +1,5 @@
-//! JSON values cut out of a stream one by one, so that of a file no more is in memory than one of them: the items of an array,
-//! or values that stand one after another.
+//! Splits a stream into JSON values, of which only one is in memory: the items of an array, or
+//! values one after another.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::interrupt_requested;
 
-pub const HINT_ARRAY: &str = "expected an array of texts or of objects such as {\"text\": \"…\"}; `column` names another key, and \
+pub(super) const HINT_ARRAY: &str = "expected an array of texts or of objects such as {\"text\": \"…\"}; `column` names another key, and \
                           format: \"text\" reads the file as plain text";
 
-/// Where a value stands in its file, from 1.
+/// The position of a value in its file, from 1.
 #[derive(Clone, Copy)]
-pub enum Place {
+pub(super) enum Place {
     Line(u64),
     Item(u64),
 }
@@ -29,15 +29,15 @@ impl fmt::Display for Place {
     }
 }
 
-/// A JSON value as it stands in a file.
-pub struct Value {
+/// A JSON value as it is written in a file.
+pub(super) struct Value {
     pub place: Place,
     pub bytes: Vec<u8>,
-    /// The file holds nothing else.
+    /// True if the file contains nothing else.
     pub alone: bool,
 }
 
-/// Where a value ends, byte by byte.
+/// Finds the end of a value, byte by byte.
 #[derive(Clone, Copy, Default)]
 struct Scan {
     depth: usize,
@@ -45,12 +45,12 @@ struct Scan {
     escaped: bool,
 }
 
-/// What a byte is for the value that it stands in.
+/// The role of a byte in the current value.
 enum Step {
     Inside,
     /// The last byte.
     Last,
-    /// Not part of it any more.
+    /// The byte after the value.
     Behind,
 }
 
@@ -61,7 +61,7 @@ impl Scan {
                 _ if self.escaped => self.escaped = false,
                 b'\\' => self.escaped = true,
                 b'"' => self.in_text = false,
-                // No JSON: whoever parses it says where.
+                // This is not JSON, which the parser reports.
                 b'\n' => return Step::Last,
                 _ => (),
             }
@@ -80,15 +80,15 @@ impl Scan {
     }
 }
 
-/// What can be seen of the first value of a text.
-pub struct First {
-    /// Ends of lines within it.
+/// Properties of the first value of a text.
+pub(super) struct First {
+    /// Number of line ends in it.
     pub lines: usize,
-    /// Where it ends, if it does.
+    /// Its end, if it has one.
     pub end: Option<usize>,
 }
 
-pub fn first_value(text: &[u8]) -> First {
+pub(super) fn first_value(text: &[u8]) -> First {
     let (mut scan, mut lines) = (Scan::default(), 0);
     for (at, byte) in text.iter().enumerate() {
         match scan.step(*byte) {
@@ -101,7 +101,7 @@ pub fn first_value(text: &[u8]) -> First {
 }
 
 /// The values of a stream: one after another, or the items of an array.
-pub struct Values {
+pub(super) struct Values {
     name: String,
     reader: BufReader<Bytes>,
     array: bool,
@@ -111,12 +111,12 @@ pub struct Values {
 }
 
 impl Values {
-    pub fn new(name: &str, reader: Bytes, array: bool) -> Self {
+    pub(super) fn new(name: &str, reader: Bytes, array: bool) -> Self {
         let reader = BufReader::with_capacity(SLICE, reader);
         Self { name: name.to_string(), reader, array, line: 1, items: 0, ended: false }
     }
 
-    /// The next byte that is no blank, which stays there.
+    /// The next byte that is not whitespace, without consuming it.
     fn peek(&mut self) -> Result<Option<u8>> {
         loop {
             let here = self.reader.fill_buf().map_err(|e| unreadable(&self.name, &e))?;
@@ -134,7 +134,8 @@ impl Values {
         Error::corrupt(format!("reading {}, line {}: {problem}", self.name, self.line)).hint(HINT_ARRAY)
     }
 
-    /// Goes to the next item of the array: past the bracket or the comma before it. False behind the last one.
+    /// Advances to the next item of the array, after its bracket or comma. False after the last
+    /// one.
     fn next_item(&mut self) -> Result<bool> {
         let expected = if self.items == 0 { b'[' } else { b',' };
         match self.peek()? {
@@ -149,7 +150,7 @@ impl Values {
             Some(_) => return Err(self.damaged("expected a comma or the end of the array")),
             None => return Err(self.damaged("it ends in the middle of the array")),
         }
-        // An array of nothing.
+        // An empty array.
         if self.items == 0 && self.peek()? == Some(b']') {
             self.items = 1;
             return self.next_item();
@@ -184,7 +185,7 @@ impl Values {
                     break;
                 }
             }
-            // A bracket that closes nothing is a value by itself, and none.
+            // A closing bracket without an opening one is returned as an invalid value.
             count += (over && count == 0 && bytes.is_empty()) as usize;
             self.line += here[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
             bytes.extend_from_slice(&here[..count]);
@@ -217,8 +218,8 @@ impl Iterator for Values {
     }
 }
 
-/// The text with null in place of NaN and the infinities, which Python writes and JSON does not have. `None` where there are
-/// none.
-pub fn without_nan(text: &[u8]) -> Option<Vec<u8>> {
+/// The text with null in place of NaN and the infinities, which Python writes and JSON does not
+/// have. None if there are none.
+pub(super) fn without_nan(text: &[u8]) -> Option<Vec<u8>> {
     outside::json::replaced_no_numbers(text, |_| "null".to_string())
 }

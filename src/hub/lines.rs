@@ -1,5 +1,5 @@
-//! Text files as a stream: pieces of one text, or what stands between separators, of which lines are a kind. No more of a file
-//! is in memory than one of them.
+//! Text files as a stream: pieces of one text, or the parts between separators, such as lines. Only
+//! one of them is in memory.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -12,18 +12,18 @@ use super::texts::{MAX_DOCUMENT, MAX_SHUFFLED, SLICE, Texts, not_text, too_many}
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
-/// The consecutive pieces of one text; none of one that is blank.
-pub struct Slices {
+/// The consecutive pieces of one text. A blank text has none.
+pub(super) struct Slices {
     path: String,
     reader: BufReader<Bytes>,
-    /// The beginning of a character whose other bytes come with the next piece.
+    /// The first bytes of a character that continues in the next piece.
     rest: Vec<u8>,
-    /// Nothing but blanks so far: they belong to a text only if more follows.
+    /// True if there was only whitespace so far, which belongs to a text only if more follows.
     blank: bool,
 }
 
 impl Slices {
-    pub fn new(path: &str, text: Bytes) -> Self {
+    pub(super) fn new(path: &str, text: Bytes) -> Self {
         let reader = BufReader::with_capacity(SLICE, text);
         Self { path: path.to_string(), reader, rest: Vec::new(), blank: true }
     }
@@ -45,7 +45,7 @@ impl Slices {
 
     fn text(&mut self) -> Result<Option<String>> {
         let Some(mut text) = self.piece()? else { return Ok(None) };
-        // Where the last piece begins: those before it are blank.
+        // The start of the last piece. Earlier ones are blank.
         let mut last = 0;
         while self.blank {
             if interrupt_requested() {
@@ -80,12 +80,12 @@ fn too_long(path: &str) -> Error {
         .hint("is the separator the right one? JSON Lines have one object per line")
 }
 
-/// Where a document is in its text.
+/// The position of a document in its text.
 #[derive(Clone, Copy)]
-pub struct Spot {
+pub(super) struct Spot {
     offset: u64,
     bytes: u32,
-    /// Documents before it, blank ones too.
+    /// Number of documents before it, including blank ones.
     index: u32,
 }
 
@@ -143,18 +143,25 @@ impl Iterator for Split {
     }
 }
 
-/// What stands between separators, and where.
-pub type Parts = Box<dyn Iterator<Item = Result<(Spot, Vec<u8>)>> + Send>;
+/// The parts between separators, with their positions.
+pub(super) type Parts = Box<dyn Iterator<Item = Result<(Spot, Vec<u8>)>> + Send>;
 
-/// A random order, and how to read the parts in it: from a file in which the text begins at a byte.
-pub struct Shuffled {
+/// A random order, and a reader of parts from the uncompressed file, in which the text begins at a
+/// byte.
+pub(super) struct Shuffled {
     pub random: ChaCha8Rng,
     pub read: ReadRange,
     pub begin: u64,
 }
 
-/// What stands between `separator`s; blank parts are left out if `dense`.
-pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Option<Shuffled>) -> Result<Parts> {
+/// The parts between `separator`s. Blank parts are left out if `dense`.
+pub(super) fn parts(
+    path: &str,
+    text: Bytes,
+    separator: &str,
+    dense: bool,
+    shuffled: Option<Shuffled>,
+) -> Result<Parts> {
     let blank = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty());
     let kept = move |item: &Result<(Spot, Vec<u8>)>| !(dense && item.as_ref().is_ok_and(|(_, bytes)| blank(bytes)));
     let parts = Split::new(path, text, separator).filter(kept);
@@ -174,14 +181,14 @@ pub fn parts(path: &str, text: Bytes, separator: &str, dense: bool, shuffled: Op
 }
 
 /// The documents between separators.
-pub fn between(path: &str, parts: Parts) -> Texts {
+pub(super) fn between(path: &str, parts: Parts) -> Texts {
     let name = path.to_string();
     let text = move |bytes| String::from_utf8(bytes).map_err(|_| not_text(&name));
     Box::new(parts.map(move |part| text(part?.1).map(|text| text.trim().to_string())))
 }
 
 /// The lines of JSON Lines.
-pub fn values(parts: Parts) -> impl Iterator<Item = Result<Value>> + Send {
+pub(super) fn values(parts: Parts) -> impl Iterator<Item = Result<Value>> + Send {
     parts.map(|part| {
         let (spot, bytes) = part?;
         Ok(Value { place: Place::Line(u64::from(spot.index) + 1), bytes, alone: false })

@@ -1,16 +1,16 @@
-//! Texts that are not plain although they hold nothing but characters: markup and archives of pages, told by how they begin and by
-//! their names.
+//! Texts that are not plain text: markup and archives of web pages, recognised by their beginnings
+//! and names.
 
 use super::file_name::{Name, PLAIN};
 
 /// A kind of markup.
-pub struct Markup {
+pub(super) struct Markup {
     pub what: &'static str,
-    /// What such files begin with behind blanks, in small letters.
+    /// Beginnings of such files after whitespace, in lower case.
     begins: &'static [&'static str],
-    /// Elements that such files begin with, in small letters.
+    /// First elements of such files, in lower case.
     elements: &'static [&'static str],
-    /// How their names end.
+    /// Endings of their names.
     endings: &'static [&'static str],
     pub advice: &'static str,
 }
@@ -59,13 +59,13 @@ const KINDS: &[Markup] = &[
     },
     Markup { what: "markup (SGML)", begins: &["<!doctype"], elements: &[], endings: &["sgml", "sgm"], advice: EXTRACT },
 ];
-/// What begins like markup of a kind that is not known.
+/// Markup of an unknown kind.
 const OTHER: Markup = Markup { what: "markup", begins: &["<!--"], elements: &[], endings: &[], advice: EXTRACT };
-/// Endings of names of texts in which comments and elements of HTML are usual.
+/// Endings of texts in which HTML comments and elements are usual.
 const WITH_HTML: &[&str] = &["md", "markdown", "mdx"];
 
-/// The kind of markup that the file `name` with this beginning is, if any.
-pub fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
+/// The kind of markup of the file `name` with this beginning, if any.
+pub(super) fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
     let head = String::from_utf8_lossy(head);
     let begin = head.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let lower: String = begin.chars().take(40).map(|c| c.to_ascii_lowercase()).collect();
@@ -78,7 +78,7 @@ pub fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
         let any = begins(&OTHER) || element.as_ref().is_some_and(|element| element.has_attribute);
         (any && !WITH_HTML.contains(&name.ending())).then_some(&OTHER)
     };
-    // What was saved as "page.html.txt" is a page all the same.
+    // A file saved as "page.html.txt" is a web page, too.
     let called = || {
         let ending = name.endings.iter().rev().find(|ending| !is_appended(ending))?;
         KINDS.iter().find(|kind| kind.endings.contains(&ending.as_str()))
@@ -86,7 +86,7 @@ pub fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
     begun.or_else(called).or_else(other)
 }
 
-/// Whether an ending is one that people and programs add to the name that a file had before.
+/// True for an ending that people and programs append to the name of a file.
 fn is_appended(ending: &str) -> bool {
     PLAIN.contains(&ending)
         || ["gz", "gzip", "zst", "zstd", "bak", "old", "orig", "part"].contains(&ending)
@@ -95,13 +95,14 @@ fn is_appended(ending: &str) -> bool {
 
 /// The beginning of an element: `<name …`.
 struct Element {
-    /// In small letters.
+    /// The name in lower case.
     name: String,
-    /// An attribute with its value in quotes stands behind the name.
+    /// True if an attribute with a quoted value follows the name.
     has_attribute: bool,
 }
 
-/// The element that a text begins with. Angle brackets around words (`<s>`, `<John> Hello`) look like one without attributes.
+/// The first element of a text. Angle brackets around words (`<s>`, `<John> Hello`) look like one
+/// without attributes.
 fn element(text: &str) -> Option<Element> {
     let in_name = |c: char| c.is_alphanumeric() || ":-_.".contains(c);
     let inner = text.strip_prefix('<')?;

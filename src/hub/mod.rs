@@ -1,7 +1,9 @@
-//! From what a user writes (`a/folder`, `owner/name` or `gpt2`) to the bytes of a model's files: from a folder, from the Hugging Face
-//! cache, or straight from the hub by ranges; and to the documents of a text file or of a dataset on the hub.
+//! From a user's input (`a/folder`, `owner/name` or `gpt2`) to the bytes of a model's files: from a
+//! folder, from the Hugging Face cache, or from the hub by ranges; and to the documents of a text
+//! file or of a dataset on the hub.
 //!
-//! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`).
+//! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`,
+//! `HF_HOME`, `HF_HUB_OFFLINE`).
 
 mod attempt;
 mod body;
@@ -35,6 +37,7 @@ mod repository;
 mod resolve;
 mod shards;
 mod source;
+mod spelling;
 mod spooled;
 mod streamed;
 mod table;
@@ -48,7 +51,7 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
-pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use weight_formats::{ADAPTER, without_config};
@@ -64,33 +67,34 @@ use resolve::{Address, MODEL_IDS, RepositoryKind};
 use shards::LAYOUTS;
 use streamed::Streamed;
 
-/// Bytes that may be in memory of a streamed model before they are read.
+/// The most bytes of a streamed model that are in memory before they are read.
 pub const STREAM_BYTES: u64 = Limits::STREAM.budget();
 
 /// A model's files.
 pub struct Opened {
     pub source: Arc<dyn ByteSource>,
-    /// The hub's commit; `None` for a folder.
+    /// The hub's commit; None for a folder.
     pub revision: Option<String>,
 }
 
-/// Whether a model's weights may be put on disk.
+/// Whether a model's weights may be written to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everything is downloaded into the cache first.
     Download,
-    /// Ranges of the files are read from the hub when they are needed; nothing is written.
+    /// Ranges of the files are read from the hub when they are needed, and nothing is written.
     Stream,
 }
 
-/// The files of a model. A folder that exists wins over a hub id, and `~` is the user's home. Without a network the cache is
-/// used: when the user says so (`HF_HUB_OFFLINE`), and when the hub does not answer and all of the model is there.
+/// Opens the files of a model. An existing folder has precedence over a hub id, and `~` is the
+/// user's home. The cache is used without a network in offline mode (`HF_HUB_OFFLINE`), and if the
+/// hub does not answer and the whole model is cached.
 pub fn open(id: &str, revision: Option<&str>, access: Access, progress: &dyn Progress) -> Result<Opened> {
     open_checked(id, revision, access, progress, &|_| Ok(()))
 }
 
-/// As `open`. Where much would have to be downloaded, `check` looks first, at the files where they are: what it finds ends the
-/// matter before they are fetched.
+/// As `open`. Before a large download, `check` is called with the files on the hub, and its error
+/// prevents the download.
 pub fn open_checked(
     id: &str,
     revision: Option<&str>,
@@ -106,15 +110,19 @@ pub fn open_checked(
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
         return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
     }
+    let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
-    let address = address.ok_or_else(|| {
+    let address = address.filter(|_| meant.is_none()).ok_or_else(|| {
         let error = Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200)));
-        folders::told(id, error.hint(MODEL_IDS))
+        match meant {
+            Some(meant) => error.hint(meant.told()),
+            None => folders::told(id, error.hint(MODEL_IDS)),
+        }
     })?;
     of_hub(Arc::new(address), revision, access, progress, check).map_err(|error| folders::told(id, error))
 }
 
-/// As `open_checked`, of a model of the hub.
+/// As `open_checked`, for a model on the hub.
 fn of_hub(
     address: Arc<Address>,
     revision: Option<&str>,
@@ -141,15 +149,15 @@ fn of_hub(
     Ok(Opened { source: Arc::new(folder), revision: Some(located.revision) })
 }
 
-/// Length in bytes of a text of this machine that can be opened.
+/// Length in bytes of a text file of this machine.
 ///
 /// # Errors
-/// Those of reading it: `not_found`, or `io` where it is no file or may not be read.
+/// `not_found`, or `io` if it is not a file or cannot be read.
 pub fn text_bytes(path: &str) -> Result<u64> {
     text_file::TextFile::here(path).map(|file| file.bytes)
 }
 
-/// The files of a model at the place that an opened source named.
+/// The files of a model at the place that an opened source has returned.
 pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
     match Streamed::at(place) {
         Some(model) => Ok(Arc::new(model?)),

@@ -1,23 +1,25 @@
-//! Names that come from a hub or a script, checked before they become parts of a path: by alphabet, form and length.
+//! Checks of names from a hub or a script before they become parts of a path: characters, form and
+//! length.
 
 use std::path::{Component, Path};
 
-/// Bytes of a path and of one part of it, as file systems have them.
+/// The longest path and the longest part of it in bytes, as file systems allow them.
 const PATH: usize = 1024;
 const PART: usize = 255;
 
-/// Digits of a hash in the spelling of git and the hub.
-pub fn is_hex(text: &str, digits: usize) -> bool {
+/// Digits of a hash as git and the hub write it.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A commit of a repository: 40 hexadecimal digits.
-pub fn is_commit(text: &str) -> bool {
+pub(super) fn is_commit(text: &str) -> bool {
     is_hex(text, 40)
 }
 
-/// A path of a file inside a repository: relative, of ordinary parts only, so that behind a folder it stays in that folder.
-pub fn is_file_path(path: &str) -> bool {
+/// The path of a file inside a repository: relative and of ordinary parts only, so that it cannot
+/// leave a folder.
+pub(super) fn is_file_path(path: &str) -> bool {
     let ordinary = |part: &str| {
         let one = Path::new(part).components().eq([Component::Normal(part.as_ref())]);
         one && part.len() <= PART && !part.chars().any(|c| c.is_control() || c == '\\')
@@ -25,8 +27,8 @@ pub fn is_file_path(path: &str) -> bool {
     path.len() <= PATH && path.split('/').all(ordinary)
 }
 
-/// A branch, tag, commit or reference such as `refs/pr/1`; it becomes a file name in the cache.
-pub fn is_revision(text: &str) -> bool {
+/// A branch, tag, commit or reference such as `refs/pr/1`. It becomes a file name in the cache.
+pub(super) fn is_revision(text: &str) -> bool {
     text.len() <= PART && is_file_path(text)
 }
 

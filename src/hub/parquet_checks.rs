@@ -1,5 +1,5 @@
-//! Numbers of a Parquet file that its reader believes before it has seen what they count: nesting, counts and sizes. A file
-//! in which they cannot be true is refused before memory is asked for.
+//! Checks of nesting, counts and sizes in a Parquet file, which the library uses before it has seen
+//! the data. A file with impossible numbers is rejected before memory is allocated.
 
 use std::io::{Read, Write};
 
@@ -8,16 +8,16 @@ use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 
-/// Levels of nested groups.
+/// The largest depth of nested groups.
 const MAX_DEPTH: usize = 64;
-/// Bytes of one unpacked page; writers make pages of about a megabyte.
+/// The largest uncompressed page in bytes; writers make pages of about a megabyte.
 const MAX_PAGE: u64 = 1 << 30;
-/// Texts of one page whose lengths stand together.
+/// The largest number of texts in a page that stores all lengths together.
 const MAX_LENGTHS: u64 = 1 << 24;
-/// Bytes of a length in front of a text.
+/// Size in bytes of the length before a text.
 const LENGTH: usize = 4;
 
-/// The kind of a page that is read by nobody.
+/// The kind of a page that is not read.
 const INDEX_PAGE: i32 = 1;
 
 /// Kinds of values in Thrift's compact protocol.
@@ -33,7 +33,7 @@ const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 const UUID: u8 = 13;
 
-/// What is left of a text in Thrift's compact protocol. `None` is its end, or what is none.
+/// The rest of data in Thrift's compact protocol. None means its end, or invalid data.
 struct Thrift<'a>(&'a [u8]);
 
 impl Thrift<'_> {
@@ -66,14 +66,15 @@ impl Thrift<'_> {
         Some(())
     }
 
-    /// Kind of the items, and how many there are.
+    /// Kind of the items and their number.
     fn list(&mut self) -> Option<(u8, u64)> {
         let head = self.byte()?;
         let count = if head >> 4 == 15 { self.number()? } else { u64::from(head >> 4) };
         Some((head & 15, count))
     }
 
-    /// Reads a struct: `field` is called with number and kind of each field, and says whether it has read it.
+    /// Reads a struct. `field` is called with the number and kind of each field, and returns
+    /// whether it has read it.
     fn fields(&mut self, depth: usize, mut field: impl FnMut(&mut Self, i64, u8) -> Option<bool>) -> Option<()> {
         let mut id = 0;
         loop {
@@ -99,7 +100,7 @@ impl Thrift<'_> {
             BINARY => self.number().and_then(|bytes| self.pass(bytes)),
             LIST | SET => {
                 let (kind, count) = self.list()?;
-                // Every item has a byte at least.
+                // Every item has at least one byte.
                 (count <= self.0.len() as u64).then_some(())?;
                 (0..count).try_for_each(|_| self.skip(kind, deeper))
             }
@@ -116,8 +117,8 @@ impl Thrift<'_> {
     }
 }
 
-/// Whether the groups of a footer's schema have as many members as they say and are not nested without end.
-pub fn schema_fits(footer: &[u8]) -> bool {
+/// True if the groups of a footer's schema have the declared number of members and a limited depth.
+pub(super) fn schema_fits(footer: &[u8]) -> bool {
     let mut members = Vec::new();
     let read = Thrift(footer).fields(MAX_DEPTH, |thrift, id, kind| {
         if (id, kind) != (2, LIST) {
@@ -137,7 +138,7 @@ pub fn schema_fits(footer: &[u8]) -> bool {
         }
         Some(true)
     });
-    // Of each open group, the members that are to come.
+    // The number of remaining members of each open group.
     let mut open: Vec<i32> = Vec::new();
     for (i, own) in members.iter().enumerate() {
         if *own < 0 || *own as usize > members.len() - i - 1 {
@@ -157,19 +158,19 @@ pub fn schema_fits(footer: &[u8]) -> bool {
     read.is_some() && open.is_empty()
 }
 
-/// What the header of a page says of it.
+/// The header of a page.
 struct PageHeader {
     kind: i32,
-    /// Bytes, unpacked and as they are in the file.
+    /// Bytes without compression, and bytes in the file.
     unpacked: u64,
     packed: usize,
-    /// Bytes in front that are never packed.
+    /// Number of first bytes that are never compressed.
     levels: usize,
     is_packed: bool,
 }
 
 impl PageHeader {
-    /// The header that `chunk` begins with, and what comes behind it; `None` where it is none or what it says does not fit.
+    /// Reads the header at the beginning of `chunk` and returns the rest. None if it is invalid.
     fn read(chunk: &[u8]) -> Option<(Self, &[u8])> {
         let mut header = Thrift(chunk);
         let (mut kind, mut unpacked, mut packed) = (-1, -1, -1);
@@ -179,7 +180,7 @@ impl PageHeader {
                 (1, I32) => kind = thrift.signed()?,
                 (2, I32) => unpacked = thrift.signed()?,
                 (3, I32) => packed = thrift.signed()?,
-                // Of a page of the second version: bytes of levels, and whether the rest is packed.
+                // In a page of version 2: bytes of levels, and whether the rest is compressed.
                 (8, STRUCT) => thrift.fields(MAX_DEPTH, |thrift, id, field| {
                     match (id, field) {
                         (5 | 6, I32) => levels[id as usize - 5] = thrift.signed()?,
@@ -200,8 +201,9 @@ impl PageHeader {
     }
 }
 
-/// Bytes that the pages of a column chunk unpack to, as they say; `None` where they do not fit it or are too large.
-pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
+/// The declared uncompressed size of the pages of a column chunk; None if they do not fit the chunk
+/// or are too large.
+pub(super) fn unpacked(mut chunk: &[u8]) -> Option<u64> {
     let mut sum = 0;
     while !chunk.is_empty() {
         let (header, rest) = PageHeader::read(chunk)?;
@@ -211,20 +213,20 @@ pub fn unpacked(mut chunk: &[u8]) -> Option<u64> {
     Some(sum)
 }
 
-/// The pages of a column chunk as they are in the file, from the next one on.
-pub struct Packed {
+/// The compressed pages of a column chunk, from the next one on.
+pub(super) struct Packed {
     pub chunk: Bytes,
     pub compression: Compression,
 }
 
 impl Packed {
-    /// Passes over the next page; `None` where it unpacks to more than it says, or is no page.
+    /// Skips the next page. None if it decompresses to more than it declares, or is invalid.
     fn pass(&mut self) -> Option<()> {
         while !self.chunk.is_empty() {
             let (header, rest) = PageHeader::read(&self.chunk)?;
             let page = self.chunk.slice(self.chunk.len() - rest.len()..);
             self.chunk = page.slice(header.packed..);
-            // The reader passes over pages of an index.
+            // The reader skips index pages.
             if header.kind != INDEX_PAGE {
                 let data = page.slice(header.levels.min(header.packed)..header.packed);
                 let most = header.unpacked.checked_sub(header.levels as u64)?;
@@ -235,23 +237,23 @@ impl Packed {
     }
 }
 
-/// Whether data unpack to at most so many bytes. The library unpacks some of the methods whatever comes of it, and believes that
-/// it is what the page says only then.
+/// True if data decompresses to at most this many bytes. For some methods the library decompresses
+/// everything and checks the declared size only afterwards.
 fn unpacks_within(compression: Compression, data: &[u8], most: u64) -> bool {
     let unpacked: Box<dyn Read> = match compression {
         Compression::GZIP(_) => Box::new(flate2::bufread::MultiGzDecoder::new(data)),
         Compression::BROTLI(_) => Box::new(brotli::Decompressor::new(data, 4096)),
-        // Where it is no frame, but what Hadoop makes, there is nothing to count.
+        // Hadoop's variant is not a frame, and its size is not checked.
         Compression::LZ4 => Box::new(lz4_flex::frame::FrameDecoder::new(data)),
         _ => return true,
     };
-    // What is damaged is told by the library, when it has unpacked as much.
+    // The library reports damage after decompressing up to the limit.
     let mut counted = Counted(0);
     let _ = std::io::copy(&mut unpacked.take(most + 1), &mut counted);
     counted.0 <= most
 }
 
-/// Bytes that were written and kept nowhere.
+/// Counts written bytes without storing them.
 struct Counted(u64);
 
 impl Write for Counted {
@@ -265,11 +267,11 @@ impl Write for Counted {
     }
 }
 
-/// The pages of a column of texts, of which each counts no more than it can hold.
-pub struct Pages {
+/// The pages of a text column, each with a plausible count.
+pub(super) struct Pages {
     pub pages: Box<dyn PageReader>,
     pub packed: Packed,
-    /// Whether rows may have no text.
+    /// True if rows may have no text.
     pub optional: bool,
 }
 
@@ -284,7 +286,7 @@ impl Pages {
                 let levels = match (self.optional, *def_level_encoding) {
                     (false, _) => 0,
                     (true, Encoding::RLE) => LENGTH + u32::from_le_bytes(buf.get(..LENGTH)?.try_into().ok()?) as usize,
-                    // One bit each.
+                    // One bit per value.
                     (true, _) => (*num_values as usize).div_ceil(8),
                 };
                 (buf.get(levels..)?, *num_values)
@@ -297,7 +299,7 @@ impl Pages {
             }
             _ => return Some(()),
         };
-        // Sizes of blocks, and then how many lengths there are.
+        // Sizes of blocks, and then the number of lengths.
         let mut lengths = Thrift(texts);
         lengths.number().and(lengths.number())?;
         let count = lengths.number()?;

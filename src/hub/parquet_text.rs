@@ -1,6 +1,6 @@
-//! One text column of a Parquet file, row group by row group: of each group only that column's bytes are read.
+//! One text column of a Parquet file, row group by row group. Only that column's bytes are read.
 //!
-//! The file may be anywhere: all it takes is somebody who brings ranges of its bytes.
+//! The file may be anywhere: it needs only a function that reads byte ranges.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Cursor;
@@ -24,25 +24,25 @@ use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::outside::{complaint, guarded, shown};
 
-/// First guess of the size of a footer.
+/// First guess of the footer's size.
 const TAIL: u64 = 64 << 10;
 /// Length of the footer, and the magic word.
 const END: u64 = 8;
-/// How much of an unforeseen place is read at once.
+/// Number of bytes that are read at an unannounced position.
 const STRAY: u64 = 64 << 10;
-/// Bytes of a footer: a few kilobytes for each row group.
+/// The largest footer in bytes: a few kilobytes for each row group.
 const MAX_FOOTER: u64 = 256 << 20;
-/// Bytes of one column of a row group as they are in the file.
+/// The largest column chunk in bytes.
 const MAX_CHUNK: u64 = 4 << 30;
-/// Bytes and rows of a row group that is shuffled: it is in memory as a whole.
+/// The largest row group, in bytes and rows, that is shuffled, because it is in memory as a whole.
 const MAX_SHUFFLED: u64 = 4 << 30;
 const MAX_SHUFFLED_ROWS: usize = 1 << 24;
-/// Columns that a message lists.
+/// The largest number of columns in a message.
 const LISTED: usize = 12;
-/// Rows that are unpacked at once.
+/// Number of rows that are decoded at a time.
 const ROWS: usize = 256;
 
-/// Parts of a file that are in memory, by their first byte; others are read when they are asked for.
+/// Parts of a file in memory, by their first byte. Others are read on demand.
 #[derive(Clone)]
 struct Windows {
     read: ReadRange,
@@ -61,7 +61,7 @@ impl Windows {
         self.open.lock().expect("no panic under this lock").remove(&start);
     }
 
-    /// What is in memory from `start` on.
+    /// The bytes in memory from `start` on.
     fn from(&self, start: u64) -> Option<Bytes> {
         let open = self.open.lock().expect("no panic under this lock");
         let (first, data) = open.range(..=start).next_back()?;
@@ -99,7 +99,7 @@ impl ChunkReader for Windows {
     }
 }
 
-pub struct TextColumn {
+pub(super) struct TextColumn {
     name: String,
     windows: Windows,
     file: SerializedFileReader<Windows>,
@@ -107,11 +107,12 @@ pub struct TextColumn {
 }
 
 impl TextColumn {
-    /// Opens column `column` of the file `name` of `bytes` bytes. Reads the footer.
+    /// Opens column `column` of the file `name` of `bytes` bytes, and reads the footer.
     ///
     /// # Errors
-    /// `corrupt` when it is not a Parquet file, `not_found` when it has no such column, `unsupported` when that holds no text.
-    pub fn open(name: &str, bytes: u64, column: &str, read: ReadRange) -> Result<Self> {
+    /// `corrupt` if it is not a Parquet file, `not_found` if the column does not exist,
+    /// `unsupported` if it does not contain texts.
+    pub(super) fn open(name: &str, bytes: u64, column: &str, read: ReadRange) -> Result<Self> {
         let windows = Windows { read, bytes, open: Arc::default() };
         if bytes < END {
             return Err(damaged(name, "too short for a Parquet file"));
@@ -154,13 +155,13 @@ impl TextColumn {
         Ok(Self { name: name.to_string(), windows, file, column: found })
     }
 
-    pub fn num_groups(&self) -> usize {
+    pub(super) fn num_groups(&self) -> usize {
         self.file.num_row_groups()
     }
 
-    /// The texts of one row group, in random order if one is given; rows without a text are left out. In their own order
-    /// they are unpacked a few at a time.
-    pub fn group(&self, group: usize, random: Option<ChaCha8Rng>) -> Result<Texts> {
+    /// The texts of one row group, in random order if there is a generator. Rows without a text are
+    /// left out. In file order they are decoded a few at a time.
+    pub(super) fn group(&self, group: usize, random: Option<ChaCha8Rng>) -> Result<Texts> {
         let mut rows = self.rows(group)?;
         let Some(mut random) = random else { return Ok(Box::new(rows)) };
         if rows.unpacked > MAX_SHUFFLED {
@@ -208,7 +209,7 @@ impl TextColumn {
     }
 }
 
-/// A part of the file that stays in memory as long as this.
+/// A part of the file that stays in memory until this is dropped.
 struct Open {
     windows: Windows,
     start: u64,
@@ -220,19 +221,19 @@ impl Drop for Open {
     }
 }
 
-/// The texts of one row group that are still to come.
+/// The remaining texts of one row group.
 struct Rows {
     name: String,
     reader: ColumnReaderImpl<ByteArrayType>,
     ready: VecDeque<ByteArray>,
-    /// Bytes of all pages when they are unpacked.
+    /// Uncompressed size of all pages in bytes.
     unpacked: u64,
     ended: bool,
     _open: Open,
 }
 
 impl Rows {
-    /// Unpacks more texts; false when there are none.
+    /// Decodes more texts. False at the end.
     fn more(&mut self) -> Result<bool> {
         while self.ready.is_empty() && !self.ended {
             let (mut values, mut levels) = (Vec::new(), Vec::new());
@@ -247,7 +248,7 @@ impl Rows {
         if !self.more()? {
             return Ok(None);
         }
-        // Of bytes that are declared as no text the file may hold any.
+        // A column without a declared text type may contain any bytes.
         self.ready.pop_front().map(|value| value.as_utf8().map(str::to_string)).transpose().map_err(|_| {
             Error::unsupported(format!("reading {}: the column holds bytes that are no text in UTF-8", self.name))
                 .hint("name a column of strings with `column`")
@@ -269,7 +270,7 @@ impl Iterator for Rows {
 }
 
 impl Windows {
-    /// Joins a window with the one that begins where it ends.
+    /// Joins a window with the one that begins at its end.
     fn merge(&self, first: u64, second: u64) {
         let mut open = self.open.lock().expect("no panic under this lock");
         if let (Some(a), Some(b)) = (open.remove(&first), open.remove(&second)) {
@@ -278,7 +279,7 @@ impl Windows {
     }
 }
 
-/// What a column holds if not one text a row.
+/// A description of a column that does not contain one text per row.
 fn no_text(leaf: &ColumnDescriptor) -> Option<String> {
     let physical = leaf.physical_type();
     let other = match (leaf.logical_type_ref(), leaf.converted_type()) {
@@ -308,12 +309,12 @@ fn damaged(name: &str, problem: &str) -> Error {
     Error::corrupt(format!("reading {name}: {problem}")).hint("the file is damaged or incomplete; download it again")
 }
 
-/// Asks the Parquet library, which may panic on a damaged file.
+/// Calls the Parquet library, which may panic on a damaged file.
 fn reading<T>(name: &str, call: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
     guarded(call).map_err(|said| damaged(name, &said))?.map_err(|e| unreadable(name, e))
 }
 
-/// An error of the Parquet library, or one of ours that went through it.
+/// An error of the Parquet library, or one of ours that has passed through it.
 fn unreadable(name: &str, error: ParquetError) -> Error {
     match error {
         ParquetError::External(inner) => match inner.downcast::<Error>() {

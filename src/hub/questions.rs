@@ -1,4 +1,4 @@
-//! Questions about several files at once: what the hub knows of each of them.
+//! Queries about several files at the same time.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::http::{self, Http, Patience};
 use super::resolve::{Address, RemoteFile};
 use crate::error::{Error, Kind, Result};
 
-/// Files that are asked for at the same time.
+/// Number of simultaneous queries.
 const QUESTIONS: usize = 32;
 
-/// Asks the hub for several files; one answer per name.
-pub fn resolve_all<'a>(
+/// Queries the hub for several files. One answer per name.
+pub(super) fn resolve_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,
@@ -21,8 +21,8 @@ pub fn resolve_all<'a>(
     ask_all(http, address, revision, names, Patience::default)
 }
 
-/// The same with another patience than usual.
-pub fn ask_all<'a>(
+/// The same with another `Patience`.
+pub(super) fn ask_all<'a>(
     http: &Arc<Http>,
     address: &Arc<Address>,
     revision: &str,

@@ -1,7 +1,9 @@
-//! Files of the hub as bytes at offsets, fetched ahead: many ranges in flight, bounded in number and in bytes.
+//! Reads files of the hub by offsets and prefetches ranges: many requests in flight, bounded in
+//! number and bytes.
 //!
-//! Announced ranges are joined where they touch, cut where they are large, and fetched in their order while there is
-//! room. A range that somebody waits for is fetched at once. Nothing is written to disk, and what has been read is dropped.
+//! Announced ranges are merged if they touch, split if they are large, and fetched in order within
+//! the limits. A range that a reader waits for is fetched immediately. Nothing is written to disk,
+//! and read data is dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -17,30 +19,30 @@ use super::source::{Announcement, FileRange, Tag};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
-/// How much is asked for at once, and how much is on its way together.
+/// Limits of a single request and of all requests together.
 #[derive(Clone, Copy)]
-pub struct Limits {
-    /// Bytes of one request at most. Small enough that the first of many arrives soon, large enough that a round trip does
-    /// not count.
+pub(super) struct Limits {
+    /// The largest request in bytes: small enough that the first of many arrives soon, large enough
+    /// to hide the latency.
     piece: u64,
-    /// Requests in flight; as many pieces may be here and not yet read.
+    /// The largest number of requests in flight, and of unread pieces in memory.
     in_flight: usize,
 }
 
 impl Limits {
-    /// At 50 ms a round trip and 80 MB/s a connection, enough for a link of 1 GB/s and more.
-    pub const STREAM: Self = Self { piece: 8 << 20, in_flight: 24 };
-    /// What is in flight is lost when a download is stopped.
-    pub const DOWNLOAD: Self = Self { piece: 4 << 20, in_flight: 16 };
+    /// With 50 ms latency and 80 MB/s per connection, enough for a link of 1 GB/s and more.
+    pub(super) const STREAM: Self = Self { piece: 8 << 20, in_flight: 24 };
+    /// Data in flight is lost if a download is interrupted.
+    pub(super) const DOWNLOAD: Self = Self { piece: 4 << 20, in_flight: 16 };
 
-    /// Bytes in flight, or here and not yet read.
-    pub const fn budget(self) -> u64 {
+    /// The most bytes in flight or unread in memory.
+    pub(super) const fn budget(self) -> u64 {
         self.piece * self.in_flight as u64
     }
 }
 
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// The tag of what is read without having been announced.
+/// The tag of data that was not announced.
 const UNANNOUNCED: Tag = Tag::MAX;
 
 type PieceId = u64;
@@ -73,10 +75,10 @@ struct Board {
     pieces: HashMap<PieceId, Piece>,
     /// By file and first byte.
     places: BTreeSet<(usize, u64, PieceId)>,
-    /// Not yet started, in the order of use.
+    /// Pieces that are not started, in the order of use.
     queue: BTreeSet<(u64, PieceId)>,
     tags: HashMap<Tag, Vec<PieceId>>,
-    /// Bytes of pieces that fly or are here.
+    /// Bytes of pieces in flight or in memory.
     held: u64,
     flying: usize,
     next: PieceId,
@@ -117,16 +119,16 @@ impl Board {
         }
     }
 
-    /// A piece that holds this byte.
+    /// A piece that contains this byte.
     fn at(&self, file: usize, offset: u64, piece: u64) -> Option<PieceId> {
         let before = self.places.range((file, 0, 0)..=(file, offset, PieceId::MAX)).rev();
-        // Pieces of different readers may overlap; each is at most `piece` long.
+        // Pieces of different readers may overlap. Each is at most `piece` long.
         let near = before.take_while(|(_, start, _)| start + piece > offset);
         near.map(|(_, _, id)| *id).find(|id| self.pieces[id].range.contains(&offset))
     }
 }
 
-pub struct Ranges {
+pub(super) struct Ranges {
     http: Arc<Http>,
     files: Vec<Arc<RemoteFile>>,
     limits: Limits,
@@ -135,7 +137,7 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    pub fn new(http: Arc<Http>, files: Vec<Arc<RemoteFile>>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(http: Arc<Http>, files: Vec<Arc<RemoteFile>>, limits: Limits) -> Arc<Self> {
         Arc::new(Self { http, files, limits, board: Mutex::default(), changed: Condvar::new() })
     }
 
@@ -143,12 +145,13 @@ impl Ranges {
         self.board.lock().expect("no panic under this lock")
     }
 
-    /// These ranges will be read, each once.
-    pub fn expect(self: &Arc<Self>, tag: Tag, announcement: Announcement) {
+    /// Announces ranges, each of which will be read once.
+    pub(super) fn expect(self: &Arc<Self>, tag: Tag, announcement: Announcement) {
         let Announcement { order, max_gap, ranges } = announcement;
         let mut board = self.board();
         for (file, range, announced) in joined(ranges, max_gap) {
-            // Bytes of gaps are nobody's: a piece is used up when all that was announced of it is read.
+            // Bytes of gaps do not count: a piece is finished when all of its announced bytes are
+            // read.
             for piece in cut(&range, self.limits.piece) {
                 let unread = announced.iter().map(|part| overlap(part, &piece)).sum();
                 if unread > 0 {
@@ -159,7 +162,7 @@ impl Ranges {
         self.start_some(&mut board);
     }
 
-    pub fn forget(self: &Arc<Self>, tags: &[Tag]) {
+    pub(super) fn forget(self: &Arc<Self>, tags: &[Tag]) {
         let mut board = self.board();
         for tag in tags {
             for id in board.tags.get(tag).cloned().unwrap_or_default() {
@@ -169,7 +172,7 @@ impl Ranges {
         self.start_some(&mut board);
     }
 
-    /// Starts pieces in their order while there is room.
+    /// Starts pieces in order within the limits.
     fn start_some(self: &Arc<Self>, board: &mut Board) {
         while board.flying < self.limits.in_flight
             && let Some(&(_, id)) = board.queue.first()
@@ -195,7 +198,7 @@ impl Ranges {
 
     fn arrived(self: &Arc<Self>, id: PieceId, outcome: Result<Vec<u8>>) {
         let mut board = self.board();
-        // It may have been forgotten while it was on its way.
+        // It may have been discarded in flight.
         let Some(piece) = board.pieces.get_mut(&id) else { return };
         let bytes = piece.bytes();
         let failed = outcome.is_err();
@@ -209,8 +212,8 @@ impl Ranges {
         self.changed.notify_all();
     }
 
-    /// Fills `buffer` from byte `offset` of a file: what was announced, and at once what was not.
-    pub fn read(self: &Arc<Self>, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// Fills `buffer` from byte `offset` of a file. Unannounced data is fetched immediately.
+    pub(super) fn read(self: &Arc<Self>, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let end = offset + buffer.len() as u64;
         if end > self.files[file].bytes {
             return Err(self.files[file].changed());
@@ -235,7 +238,8 @@ impl Ranges {
         Ok(())
     }
 
-    /// Waits for the piece that holds byte `at`; where none was announced, one is made for what is missing up to `end`.
+    /// Waits for the piece that contains byte `at`. If none was announced, one is made for the
+    /// missing bytes up to `end`.
     fn piece(self: &Arc<Self>, file: usize, at: u64, end: u64) -> Result<(PieceId, Arc<Vec<u8>>, Range<u64>)> {
         let mut board = self.board();
         loop {
@@ -257,7 +261,7 @@ impl Ranges {
                     board.remove(id);
                     return Err(error);
                 }
-                // Who waits does not stand in the queue.
+                // A piece with a waiting reader does not queue.
                 State::Waiting => self.start(&mut board, id),
                 State::Flying(_) => {
                     board = self.changed.wait_timeout(board, INTERRUPT_POLL).expect("no panic under this lock").0;
@@ -270,7 +274,8 @@ impl Ranges {
     }
 }
 
-/// Ranges of one file without larger gaps between them, in file order, and what was announced of each.
+/// Merges ranges of one file with gaps up to `max_gap`, in file order, and keeps the announced
+/// parts of each.
 fn joined(ranges: Vec<FileRange>, max_gap: u64) -> Vec<(usize, Range<u64>, Vec<Range<u64>>)> {
     let mut by_file: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
     for range in ranges.into_iter().filter(|range| !range.range.is_empty()) {
@@ -287,7 +292,7 @@ fn joined(ranges: Vec<FileRange>, max_gap: u64) -> Vec<(usize, Range<u64>, Vec<R
     joined
 }
 
-/// Pieces of equal size, none larger than `piece`.
+/// Splits a range into pieces of equal size, none larger than `piece`.
 fn cut(range: &Range<u64>, piece: u64) -> Vec<Range<u64>> {
     let bytes = range.end - range.start;
     let count = bytes.div_ceil(piece).max(1);

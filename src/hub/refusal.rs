@@ -1,4 +1,4 @@
-//! The hub's ways to say no, told apart by status and headers, and what they mean to the user.
+//! The hub's refusals, distinguished by status and headers, and their meaning for the user.
 //!
 //! Order of checks: huggingface_hub, `utils/_http.py`.
 
@@ -8,29 +8,29 @@ use super::environment;
 use crate::error::{Error, Kind};
 use crate::plain::plain;
 
-/// Characters of a hub's own words that are shown.
+/// The largest number of characters of the hub's message that are shown.
 const WORDS: usize = 300;
 
-pub enum Refusal {
-    /// With what the hub says of the token.
+pub(super) enum Refusal {
+    /// The hub rejects the token, with this message.
     BadToken(String),
-    /// To those who may not know, a private repository does not exist.
+    /// A private repository looks like a missing one to users without access.
     NoRepository,
     NoAccess,
-    /// The hub says no with this status, in these words.
+    /// The hub refuses with this status and message.
     Refused(u16, String),
     NoRevision(Option<String>),
     NoFile,
-    /// What the last answer said.
+    /// The message of the last answer.
     RateLimited(String),
-    /// `HF_HUB_OFFLINE` or a relative of it is set, and the file is not there.
+    /// `HF_HUB_OFFLINE` or a similar variable is set, and the file is not cached.
     Offline,
     Other(String),
 }
 
 impl Refusal {
-    /// What an answer with this status means, to a question with a token where `with_token`.
-    pub fn of(status: u16, headers: &HeaderMap, with_token: bool) -> Self {
+    /// The meaning of an answer with this status, to a request with a token if `with_token`.
+    pub(super) fn of(status: u16, headers: &HeaderMap, with_token: bool) -> Self {
         let header =
             |name: &str| plain(headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default(), WORDS);
         let (message, code, request) = (header("X-Error-Message"), header("X-Error-Code"), header("X-Request-Id"));
@@ -39,7 +39,7 @@ impl Refusal {
             (_, "EntryNotFound") => Self::NoFile,
             (_, "GatedRepo") => Self::NoAccess,
             (_, "RepoNotFound") => Self::NoRepository,
-            // Whoever asks without a token is told the same of what is private and of what is not there.
+            // Without a token, the answers for private and for missing repositories are the same.
             (401, _) if with_token && !message.is_empty() => Self::BadToken(message),
             (401, _) => Self::NoRepository,
             (403, _) if message.is_empty() => Self::NoAccess,
@@ -54,8 +54,9 @@ impl Refusal {
     }
 }
 
-/// `doing`: `model "owner/name": fetching FILE from the hub`.
-pub fn error(doing: &str, refusal: Refusal) -> Error {
+/// The error for a refusal. `doing` is, for example, `model "owner/name": fetching FILE from the
+/// hub`.
+pub(super) fn error(doing: &str, refusal: Refusal) -> Error {
     let auth = |problem: &str| Error::new(Kind::Auth, format!("{doing}: {problem}"));
     let missing = |problem: &str| Error::not_found(format!("{doing}: {problem}"));
     let io = |problem: &str| Error::new(Kind::Io, format!("{doing}: {problem}"));

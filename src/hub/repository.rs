@@ -1,4 +1,5 @@
-//! A model of the hub in the Hugging Face cache: which files it needs, which are there, and those that are missing fetched.
+//! A model of the hub in the Hugging Face cache: the needed files, and the download of missing
+//! ones.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,32 +23,34 @@ use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::words::counted;
 
-/// Missing files that an error names.
+/// The largest number of missing files in an error message.
 const NAMED: usize = 3;
 const TOKENIZER: &str = "tokenizer.json";
 
-/// Bytes of weights from which on their headers are read before they are downloaded: what is smaller has come as quickly.
+/// Size of weights in bytes from which on their headers are read before the download. Smaller ones
+/// arrive as quickly.
 const LOOKED_AT_FIRST: u64 = 64 << 20;
 
-/// Names of files of weights, and what to know of the choice.
+/// Names of weight files, and a note about the choice.
 type Chosen = (Vec<String>, Option<String>);
 
 /// The folder of a snapshot and its commit.
-pub struct Located {
+pub(super) struct Located {
     pub folder: PathBuf,
     pub revision: String,
-    /// What the user should know of the choice of files.
+    /// A note for the user about the choice of files.
     pub note: Option<String>,
 }
 
-/// All files of a model in the cache, downloaded where they are missing. Before much is downloaded, `check` looks at the files
-/// where they are. Where the hub does not answer, the cache does if all of the model is there, and one line says so.
+/// All files of a model in the cache; missing ones are downloaded. Before a large download, `check`
+/// is called with the files on the hub. If the hub does not answer and the whole model is cached,
+/// the cache is used and one line reports it.
 ///
 /// # Errors
-/// `not_found` where the model, the revision or a file that is needed does not exist; `corrupt` where what arrives is not what
-/// the hub announces; `unsupported` where the weights are in another format; `io` where the hub does not answer, and the model is
-/// not in the cache or not all of it; and those of `check`.
-pub fn locate(
+/// `not_found` if the model, the revision or a needed file does not exist; `corrupt` if received
+/// data is not what the hub announces; `unsupported` for weights in another format; `io` if the hub
+/// does not answer and the cache is incomplete; and the errors of `check`.
+pub(super) fn locate(
     address: &Arc<Address>,
     revision: Option<&str>,
     progress: &dyn Progress,
@@ -58,7 +61,7 @@ pub fn locate(
     let cache = Cache::of(&address.id)?;
     let (snapshot, silence) = commit(address, &cache, revision, progress)?;
     let mut repository = Repository { address, progress, check, snapshot, silence };
-    // The other files are those of the same commit, whatever happens to a branch meanwhile.
+    // The other files are those of the same commit, even if a branch moves meanwhile.
     let (names, note) = repository.weights()?;
     let missing = names.into_iter().map(|name| (name, true)).chain([(TOKENIZER.to_string(), false)]);
     let missing: Vec<_> = missing.filter(|(name, _)| !repository.snapshot.has(name)).collect();
@@ -79,8 +82,8 @@ pub fn locate(
     Ok(Located { folder: repository.snapshot.folder(), revision: repository.snapshot.commit, note })
 }
 
-/// The commit in the cache that `revision` was last known to be, where all files of it are there.
-pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
+/// The last known commit of `revision`, if all of its files are cached.
+pub(super) fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
     let revision = revision.unwrap_or("main");
     check_revision(address, revision)?;
     let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
@@ -94,8 +97,8 @@ pub fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Sn
     Ok(good.then_some(snapshot))
 }
 
-/// Says once of a commit that it is used as it is in the cache, since the hub does not answer.
-pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dyn Progress) {
+/// Reports once per commit that the cache is used because the hub does not answer.
+pub(super) fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dyn Progress) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let (told, commit) = (address.told(), &snapshot.commit);
     if TOLD.lock().expect("no panic under this lock").insert(format!("{told} {commit}")) {
@@ -104,26 +107,27 @@ pub fn tell(address: &Address, snapshot: &Snapshot, problem: &str, progress: &dy
     }
 }
 
-/// The bytes of a small file of this computer.
-pub fn small(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a small file on this computer.
+pub(super) fn small(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, SMALL_FILE)
         .map(outside::without_bom)
-        .map_err(|e| Error::io(format!("reading {}", path.display()), &e).hint("is the folder that of a model?"))
+        .map_err(|e| outside::unreadable(path, &e, "is the folder that of a model?"))
 }
 
-/// The commit that a revision is, or was when somebody last asked.
+/// The commit of a revision, or its last known commit.
 fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
     let commit = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
     commit.map(|commit| cache.snapshot(&commit))
 }
 
-/// The same, if it has a configuration.
+/// The same, if its configuration is cached.
 fn known(cache: &Cache, revision: &str) -> Option<Snapshot> {
     noted(cache, revision).filter(|snapshot| snapshot.has(CONFIG))
 }
 
-/// The commit that a revision is, with its configuration in the cache. A commit never moves: what is there is not asked for.
-/// A branch is asked for, and is as it was last known where the hub does not answer, which is told beside it.
+/// The commit of a revision, with its configuration in the cache. A commit never changes, so that
+/// cached files of it need no query. A branch is queried. If the hub does not answer, its last
+/// known commit is used, with the problem.
 fn commit(
     address: &Arc<Address>,
     cache: &Cache,
@@ -155,7 +159,7 @@ fn commit(
     Ok((snapshot, None))
 }
 
-/// The error of a file that is needed and not had, when nobody may be asked for it.
+/// The error of a missing file in offline mode.
 fn offline(address: &Address, snapshot: Option<&Snapshot>, name: &str) -> Error {
     let damaged = snapshot.and_then(|snapshot| snapshot.damaged(name));
     damaged.map_or_else(
@@ -164,23 +168,23 @@ fn offline(address: &Address, snapshot: Option<&Snapshot>, name: &str) -> Error 
     )
 }
 
-/// The error of a file in the cache, with what keeps it from being fetched again.
+/// The error of a damaged cached file, with the problem that prevents a new download.
 fn and(damaged: Error, problem: &str, address: &Address) -> Error {
     Error { message: format!("{}: {}, and {problem}", address.told(), damaged.message), ..damaged }
 }
 
-/// What kept the hub from answering, without the name of what it was asked about.
-pub fn problem(error: &Error, address: &Address) -> String {
+/// The reason why the hub does not answer, without the name of the requested file.
+pub(super) fn problem(error: &Error, address: &Address) -> String {
     error.message.strip_prefix(&format!("{}: ", address.told())).unwrap_or(&error.message).to_string()
 }
 
-/// Downloads a file, which then begins like what its name says.
+/// Downloads a file and checks that it begins as its name says.
 fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
     if file.bytes > SMALL_FILE && file.name.ends_with(".json") {
         return Err(too_large(&file.doing(), file.bytes));
     }
     download(http, file, snapshot, tally)?;
-    // A page of apologies can have the size and the hash that are announced.
+    // An error page can have the announced size and hash.
     if snapshot.has(&file.name) {
         return Ok(());
     }
@@ -197,17 +201,18 @@ struct Repository<'a> {
     progress: &'a dyn Progress,
     check: &'a dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
     snapshot: Snapshot,
-    /// What kept the hub from answering, once it has not: then it is asked for no more than must be had.
+    /// The reason why the hub does not answer, once it has failed. Afterwards only necessary
+    /// requests are made.
     silence: Option<String>,
 }
 
 impl Repository<'_> {
-    /// Why nothing more can be had from the hub, where that is so.
+    /// The reason why no files can be fetched from the hub, if so.
     fn alone(&self) -> Option<String> {
         self.silence.clone().or_else(|| environment::offline().then(|| format!("{} is set", environment::offline_by())))
     }
 
-    /// Names of the files of weights that transformers would read, and what to know of the choice.
+    /// Names of the weight files that transformers would read, and a note about the choice.
     fn weights(&self) -> Result<Chosen> {
         for layout in &LAYOUTS {
             if let Some(chosen) = self.weights_of(layout)? {
@@ -221,12 +226,12 @@ impl Repository<'_> {
                 return Err(error);
             }
         }
-        // Whoever fetches it says that it is not there.
+        // Fetching this file reports that it does not exist.
         Ok((vec![SAFETENSORS.single.to_string()], None))
     }
 
-    /// Those of one format; none where the commit, or what is known of it, has none. A single file comes first, so that an index in
-    /// the cache is believed only where the commit has no single file beside it.
+    /// The weight files of one format; None if the commit has none as far as is known. A single
+    /// file has precedence, so that a cached index is used only if the commit has no single file.
     fn weights_of(&self, layout: &Layout) -> Result<Option<Chosen>> {
         let Layout { single, index } = *layout;
         let (snapshot, only) = (&self.snapshot, || (vec![single.to_string()], None));
@@ -267,7 +272,7 @@ impl Repository<'_> {
                     return Ok(None);
                 }
                 (Err(error), _) if error.kind == Kind::NotFound => snapshot.note_absence(single),
-                // What is in the cache serves a hub that does not answer.
+                // The cache is used if the hub does not answer.
                 (Err(error), _) if error.kind == Kind::Io && !indexed && others => return Ok(None),
                 (Err(error), _) if error.kind != Kind::Io || !indexed => return Err(error),
                 _ => (),
@@ -278,7 +283,8 @@ impl Repository<'_> {
         Ok(Some((names, None)))
     }
 
-    /// Looks at weights before they are downloaded. A network over which their headers cannot be read may still bring them.
+    /// Checks weights before the download. If the network fails for their headers, the download is
+    /// tried anyway.
     fn look(&self, http: &Arc<Http>) -> Result<()> {
         let source = Streamed::of_commit(self.address, http.clone(), &self.snapshot.commit);
         match (self.check)(Arc::new(source)) {
@@ -287,7 +293,7 @@ impl Repository<'_> {
         }
     }
 
-    /// Where an index of this commit is, fetched if it is missing; None where the commit has none.
+    /// The path of an index of this commit, fetched if it is missing; None if the commit has none.
     fn index(&self, name: &str) -> Result<Option<PathBuf>> {
         if !self.snapshot.has(name) {
             if environment::offline() || self.silence.is_some() || self.snapshot.lacks(name) {
@@ -302,7 +308,7 @@ impl Repository<'_> {
         Ok(Some(self.snapshot.file(name)))
     }
 
-    /// Downloads files by name, of which some must exist.
+    /// Downloads files by name. Some of them are required.
     fn fetch(&mut self, names: &[(String, bool)]) -> Result<()> {
         let needed: Vec<&str> = names.iter().filter(|(_, required)| *required).map(|(name, _)| name.as_str()).collect();
         if names.is_empty() || (needed.is_empty() && (environment::offline() || self.silence.is_some())) {
@@ -315,7 +321,7 @@ impl Repository<'_> {
         let http = Http::new()?;
         let (quick, patience): (_, fn() -> Patience) = match (needed.is_empty(), &self.silence) {
             (true, _) => (Http::new()?.hurried(), Patience::once),
-            // It may have been a moment of silence.
+            // The hub may have been silent for a moment only.
             (false, Some(_)) => (Http::new()?, Patience::brief),
             (false, None) => (Http::new()?, Patience::default),
         };
@@ -370,7 +376,7 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// What is wrong when the hub does not answer, and the cache does not have these files.
+    /// The problem if the hub does not answer and the cache lacks these files.
     fn incomplete(&self, needed: &[&str], problem: &str) -> String {
         let more = needed.len().saturating_sub(NAMED);
         let names = needed.iter().take(NAMED).map(|name| name.to_string());

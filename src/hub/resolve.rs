@@ -1,7 +1,8 @@
-//! One file of a repository on the hub: its size, its hash, its commit, and where its bytes are at the moment.
+//! A file of a repository on the hub: its size, hash, commit, and current address.
 //!
-//! Large files are elsewhere: the hub answers with a redirect to a signed address that expires. What the file *is* stands
-//! in the hub's own answer; the other host's ETag is another hash and only tells whether its answers belong together.
+//! Large files are on another host: the hub redirects to a signed address that expires. The file's
+//! properties are in the hub's own answer. The other host's ETag is another hash, and only shows
+//! whether its answers belong together.
 
 use std::sync::Arc;
 
@@ -18,31 +19,32 @@ use super::source::SMALL_FILE;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
 
-/// Bytes of a file at most: twice what the hub itself takes.
+/// The largest file in bytes, twice the hub's own limit.
 const LARGEST_FILE: u64 = 1 << 40;
-/// Letters of a part of an id.
+/// The largest number of characters in a part of an id.
 const LONGEST_NAME: usize = 128;
-/// What a model is called by.
-pub const MODEL_IDS: &str =
+/// The forms of model ids.
+pub(super) const MODEL_IDS: &str =
     "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepositoryKind {
+pub(super) enum RepositoryKind {
     Model,
     Dataset,
 }
 
 /// A repository on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub(super) struct Address {
     pub kind: RepositoryKind,
-    /// `owner/name`; of the oldest models and datasets, `name`, which the hub redirects to where they are now.
+    /// `owner/name`; for the oldest models and datasets `name`, which the hub redirects to the
+    /// current one.
     pub id: String,
 }
 
 impl Address {
-    /// `None` when `id` is neither of the form `owner/name` nor a name such as `gpt2`.
-    pub fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
+    /// None if `id` has neither the form `owner/name` nor that of a name such as `gpt2`.
+    pub(super) fn new(kind: RepositoryKind, id: &str) -> Option<Self> {
         let fits = match id.split_once('/') {
             Some((owner, name)) => is_name(owner) && is_name(name),
             None => is_name(id) && !is_file_name(id),
@@ -50,13 +52,13 @@ impl Address {
         fits.then(|| Self { kind, id: id.to_string() })
     }
 
-    /// Whether no owner is named: it may be a misspelt folder as well.
-    pub fn is_bare(&self) -> bool {
+    /// True if it has no owner, so that it may be a misspelt folder.
+    pub(super) fn is_bare(&self) -> bool {
         !self.id.contains('/')
     }
 
-    /// What the first question about it has failed with. Of a name without an owner it is not known whether a folder was meant.
-    pub fn unknown(&self, error: Error) -> Error {
+    /// The error of the first query about it. For a name without an owner a folder may be meant.
+    pub(super) fn unknown(&self, error: Error) -> Error {
         if !self.is_bare() || self.kind != RepositoryKind::Model || !matches!(error.kind, Kind::NotFound | Kind::Io) {
             return error;
         }
@@ -71,41 +73,41 @@ impl Address {
         format!("{prefix}/{}/resolve/{}/{}", self.id, encoded(revision, ""), encoded(file, "/"))
     }
 
-    /// The path of the API that tells about a revision.
-    pub fn api_path(&self, revision: &str) -> String {
+    /// The API path of a revision.
+    pub(super) fn api_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/revision/{}", self.id, encoded(revision, ""))
     }
 
-    /// The path of the API that lists a folder.
-    pub fn tree_path(&self, commit: &str, folder: &str) -> String {
+    /// The API path that lists a folder.
+    pub(super) fn tree_path(&self, commit: &str, folder: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{commit}/{}?recursive=true", self.id, encoded(folder, ""))
     }
 
-    /// The path of the API that lists what is at the top of a revision.
-    pub fn root_path(&self, revision: &str) -> String {
+    /// The API path that lists the top folder of a revision.
+    pub(super) fn root_path(&self, revision: &str) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "datasets" } else { "models" };
         format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
     }
 
-    /// The path of the API that lists the pull requests of one author which are open.
-    pub fn requests_path(&self, author: &str) -> String {
+    /// The API path that lists the open pull requests of one author.
+    pub(super) fn requests_path(&self, author: &str) -> String {
         format!("/api/models/{}/discussions?type=pull_request&status=open&author={author}", self.id)
     }
 
-    /// For messages.
-    pub fn doing(&self, file: &str) -> String {
+    /// A description for messages.
+    pub(super) fn doing(&self, file: &str) -> String {
         format!("{}: fetching {file} from the hub", self.told())
     }
 
-    pub fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let kind = if self.kind == RepositoryKind::Dataset { "dataset" } else { "model" };
         format!("{kind} \"{}\"", self.id)
     }
 }
 
-/// Whether a name is that of a file, as no repository's is.
+/// True if a name is that of a file, which repositories do not have.
 fn is_file_name(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
     ["json", "jsonl", "safetensors", "gguf", "bin", "pt", "pth", "txt", "parquet", "csv", "rhai", "zip"]
@@ -119,28 +121,28 @@ fn is_name(part: &str) -> bool {
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// Percent-encoded, but for letters, digits, `-._~` and `kept`.
-pub fn encoded(text: &str, kept: &str) -> String {
+/// Percent-encodes all but letters, digits, `-._~` and `kept`.
+pub(super) fn encoded(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
     text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-pub struct RemoteFile {
+pub(super) struct RemoteFile {
     pub address: Arc<Address>,
     pub commit: String,
     pub name: String,
     pub bytes: u64,
-    /// What its bytes must be.
+    /// The hash of its bytes.
     pub hash: Hash,
     place: Mutex<Place>,
 }
 
 #[derive(Clone)]
-pub struct Place {
+pub(super) struct Place {
     pub url: Url,
-    /// Counts how often the file was resolved.
+    /// Number of times that the file was resolved.
     pub generation: u32,
-    /// The ETag that this address has answered with.
+    /// The ETag of this address.
     version: Option<String>,
 }
 
@@ -152,12 +154,12 @@ struct Resolved {
 }
 
 impl RemoteFile {
-    /// Asks the hub for a file of a branch, tag or commit.
+    /// Queries the hub for a file of a branch, tag or commit.
     ///
     /// # Errors
-    /// `bad_argument` where `revision` or `name` cannot be part of a path; `io` where the answer holds names that cannot be
-    /// what they should, and whatever the hub refuses with.
-    pub async fn resolve(
+    /// `bad_argument` if `revision` or `name` cannot be part of a path, `io` if the answer contains
+    /// invalid names, and the hub's refusals.
+    pub(super) async fn resolve(
         http: &Http,
         address: &Arc<Address>,
         revision: &str,
@@ -177,23 +179,23 @@ impl RemoteFile {
     }
 
     /// SHA-256 of the whole file as the hub announces it.
-    pub fn announced_sha256(&self) -> Option<String> {
+    pub(super) fn announced_sha256(&self) -> Option<String> {
         matches!(self.hash, Hash::Sha256(_)).then(|| self.hash.digits().to_string())
     }
 
-    pub fn doing(&self) -> String {
+    pub(super) fn doing(&self) -> String {
         self.address.doing(&self.name)
     }
 
-    pub async fn place(&self) -> Place {
+    pub(super) async fn place(&self) -> Place {
         self.place.lock().await.clone()
     }
 
-    /// Asks the hub again where the bytes are, unless somebody has since `generation`.
+    /// Queries the hub for the current address again, unless that was done since `generation`.
     ///
     /// # Errors
-    /// `corrupt` when the file is another one by now.
-    pub async fn resolve_again(&self, http: &Http, generation: u32) -> Result<()> {
+    /// `corrupt` if the file has changed.
+    pub(super) async fn resolve_again(&self, http: &Http, generation: u32) -> Result<()> {
         let mut place = self.place.lock().await;
         if place.generation != generation {
             return Ok(());
@@ -206,8 +208,9 @@ impl RemoteFile {
         Ok(())
     }
 
-    /// Checks that an answer belongs to the same version of the file as the answers before it from the same address.
-    pub async fn check_version(&self, generation: u32, headers: &HeaderMap) -> Result<()> {
+    /// Checks that an answer belongs to the same version of the file as earlier answers of the same
+    /// address.
+    pub(super) async fn check_version(&self, generation: u32, headers: &HeaderMap) -> Result<()> {
         let Some(version) = headers.get("ETag").and_then(|value| value.to_str().ok()).map(plain_etag) else {
             return Ok(());
         };
@@ -223,21 +226,21 @@ impl RemoteFile {
         }
     }
 
-    /// The error of bytes that have the hash `found` and not the one that the hub announces.
-    pub fn damaged(&self, found: &str, hint: &str) -> Error {
+    /// The error of bytes whose hash `found` is not the announced one.
+    pub(super) fn damaged(&self, found: &str, hint: &str) -> Error {
         let (kind, announced) = (self.hash.kind(), self.hash.digits());
         Error::corrupt(format!("{}: the bytes have the {kind} {found}, the hub announces {announced}", self.doing()))
             .hint(hint)
     }
 
-    pub fn changed(&self) -> Error {
+    pub(super) fn changed(&self) -> Error {
         Error::corrupt(format!("{}: the file has changed on the hub while it was read", self.doing()))
             .hint("run again; give `revision` a commit to read the same files every time")
     }
 }
 
-/// Whether a revision may be asked for, and be a file name of the cache.
-pub fn check_revision(address: &Address, revision: &str) -> Result<()> {
+/// Checks that a revision is valid in requests and as a file name of the cache.
+pub(super) fn check_revision(address: &Address, revision: &str) -> Result<()> {
     if is_revision(revision) {
         return Ok(());
     }
@@ -271,7 +274,7 @@ async fn resolve(
     }
 }
 
-/// What the head of an answer says of a file, each part of it checked; or what is wrong with it.
+/// The properties of a file in the head of an answer, checked one by one; or the problem.
 fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, String> {
     let headers = answer.response.headers();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
@@ -296,7 +299,7 @@ fn described(answer: Answer, revision: &str) -> std::result::Result<Resolved, St
     Ok(Resolved { commit, bytes, hash, url: answer.elsewhere.unwrap_or(answer.url) })
 }
 
-/// An ETag without quotes and the mark of weakness.
+/// An ETag without quotes and without the weakness mark.
 fn plain_etag(etag: &str) -> String {
     etag.trim_start_matches("W/").trim_matches('"').to_string()
 }

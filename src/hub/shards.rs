@@ -1,5 +1,5 @@
-//! Which files of weights a model has: the single safetensors file, or else those that its index names, or else the same of PyTorch
-//! files, as transformers chooses.
+//! The choice of weight files: the single safetensors file, or those in its index, or the same for
+//! PyTorch files, as transformers chooses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,38 +13,56 @@ use crate::outside::syntax;
 use crate::plain::plain;
 use crate::words::counted;
 
-/// How the files of weights of one format are called.
+/// Names of the weight files of one format.
 pub struct Layout {
-    /// The file that has all weights.
+    /// The file with all weights.
     pub single: &'static str,
-    /// Or names those that have them.
+    /// The index of several files.
     pub index: &'static str,
 }
 
 pub const SAFETENSORS: Layout = Layout { single: "model.safetensors", index: "model.safetensors.index.json" };
 pub const PYTORCH: Layout = Layout { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json" };
-/// In the order in which they are looked for.
-pub const LAYOUTS: [Layout; 2] = [SAFETENSORS, PYTORCH];
+/// In the order of precedence.
+pub(super) const LAYOUTS: [Layout; 2] = [SAFETENSORS, PYTORCH];
 
-/// How PyTorch files end.
+/// Endings of PyTorch files.
 const PYTORCH_ENDINGS: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
 
-/// Whether a file of weights is a PyTorch file, by its name.
+/// True if a weight file is a PyTorch file, by its name.
 pub fn is_pytorch(name: &str) -> bool {
     PYTORCH_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Files that a model has at most.
+/// The largest number of files of a model.
 const MOST: usize = 4096;
 
 /// The error of a folder or repository in which nothing holds weights.
-pub fn nothing(place: &str) -> Error {
+pub(super) fn nothing(place: &str, below: &[String]) -> Error {
+    if let Some(error) = only_below(place, below) {
+        return error;
+    }
     let Layout { single, index } = SAFETENSORS;
     Error::not_found(format!("{place}: neither {single} nor {index}, and no {}", PYTORCH.single))
         .hint("a model folder holds config.json and safetensors weights")
 }
 
-/// As much of an index as is kept: the names of files, each once. The index of a large model has a line per tensor.
+/// The error of a folder that holds no model, but folders with some.
+pub(super) fn only_below(place: &str, below: &[String]) -> Option<Error> {
+    let last = below.last()?;
+    let folders = match below {
+        [one] => format!("in its folder {}", plain(one, 200)),
+        [first, .., last] => {
+            format!("in {} of its folders, {} to {}", below.len(), plain(first, 200), plain(last, 200))
+        }
+        [] => return None,
+    };
+    let message = format!("{place}: no model, but there is one {folders}");
+    Some(Error::not_found(message).hint(format!("name that folder: {:?}", plain(&format!("{place}/{last}"), 400))))
+}
+
+/// As much of an index as is kept: the names of files, each once. The index of a large model has a
+/// line per tensor.
 #[derive(Deserialize)]
 struct Index {
     weight_map: Option<Files>,
@@ -78,10 +96,10 @@ impl<'de> Deserialize<'de> for Files {
 }
 
 impl Layout {
-    /// The files that an index names, sorted: beside it or in folders below; `place` is where the index was found.
+    /// The files in an index, sorted, in its folder or below; `place` is the location of the index.
     ///
     /// # Errors
-    /// `corrupt` where it is not an index, or names what is no file there, or more files than any model has.
+    /// `corrupt` if it is not an index, or has an invalid file name or too many files.
     pub fn names(&self, index: &[u8], place: &str) -> Result<Vec<String>> {
         let path = format!("{place}/{}", self.index);
         let damaged = |problem: String| {
@@ -91,7 +109,7 @@ impl Layout {
         };
         let index: Index = serde_json::from_slice(index).map_err(|e| match syntax::wrong(index, &e) {
             Some(what) => damaged(format!("not valid JSON: {what}")),
-            // What the parser says may quote the file.
+            // The parser's message may quote the file.
             None => damaged(format!("not an index (line {}, column {})", e.line(), e.column())),
         })?;
         let Files(names) = index.weight_map.ok_or_else(|| damaged("`weight_map` is missing".to_string()))?;
@@ -102,8 +120,8 @@ impl Layout {
         names.collect::<Result<BTreeSet<_>>>().map(Vec::from_iter)
     }
 
-    /// What the user should know where a single file of weights and an index stand side by side: nothing where the index names
-    /// that file and no other.
+    /// A note for the user if a single weight file and an index exist. None if the index contains
+    /// only that file.
     pub fn beside_single(&self, index: &[u8], place: &str) -> Option<String> {
         let others = match self.names(index, place) {
             Ok(names) if names == [self.single] => return None,
@@ -117,8 +135,8 @@ impl Layout {
     }
 }
 
-/// The path of a file in the folder of its index, without the parts that mean nothing ("./a" and "b//c"); None for one that
-/// leads out of it, or is none.
+/// Normalises the path of a file relative to its index ("./a" and "b//c"). None if it leaves the
+/// folder or is invalid.
 fn below(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     Some(parts.join("/")).filter(|path| !name.starts_with('/') && is_file_path(path))

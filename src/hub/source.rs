@@ -1,7 +1,7 @@
-//! Bytes of a model's files, wherever they are: a folder of this machine, or the hub.
+//! A source of the bytes of a model's files: a folder of this machine, or the hub.
 //!
-//! Readers say in advance what they will read (`Ahead`). A folder has no use for it; over a network it is what keeps the
-//! link full while others compute.
+//! Readers announce their reads (`Ahead`). A folder ignores that. Over a network it keeps the link
+//! busy during computation.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use safetensors::Dtype;
 use super::shards::nothing;
 use crate::error::{Error, Result};
 
-/// Bytes of a file that is read whole: a configuration, an index, a tokenizer.
-pub const SMALL_FILE: u64 = 64 << 20;
+/// The largest size in bytes of a file that is read whole: a configuration, an index, a tokenizer.
+pub(super) const SMALL_FILE: u64 = 64 << 20;
 
-/// The error of a file that is larger; `what` is "reading FILE" or the like.
-pub fn too_large(what: &str, bytes: u64) -> Error {
+/// The error of a larger file; `what` is "reading FILE" or similar.
+pub(super) fn too_large(what: &str, bytes: u64) -> Error {
     let message = format!("{what}: {bytes} bytes, more than the {} MB that such a file may have", SMALL_FILE >> 20);
     Error::corrupt(message).hint("is it what its name says? weights belong into safetensors files")
 }
@@ -25,7 +25,7 @@ pub fn too_large(what: &str, bytes: u64) -> Error {
 pub struct SourceFile {
     pub name: String,
     pub bytes: u64,
-    /// SHA-256 that the hub announces for the whole file, 64 hexadecimal digits.
+    /// SHA-256 of the whole file as the hub announces it, 64 hexadecimal digits.
     pub announced_sha256: Option<String>,
 }
 
@@ -52,74 +52,81 @@ pub struct FileRange {
     pub range: Range<u64>,
 }
 
-/// Names ranges that were announced together.
+/// Identifies ranges that were announced together.
 pub type Tag = u64;
 
-/// What will be read soon, each byte once.
+/// Ranges that will be read soon, each byte once.
 pub struct Announcement {
-    /// Read after what has a smaller number, before what has a larger one.
+    /// They are read in ascending order of this number.
     pub order: u64,
-    /// Gaps between ranges, up to so many bytes, may be fetched along.
+    /// Gaps up to this many bytes between ranges may be fetched as well.
     pub max_gap: u64,
     pub ranges: Vec<FileRange>,
 }
 
 pub trait ByteSource: Send + Sync {
-    /// A folder, or `hf://owner/name@commit`.
+    /// The folder, or `hf://owner/name@commit`.
     fn place(&self) -> String;
 
-    /// A small file beside the weights, whole; `None` where there is none.
+    /// The contents of a small file; None if it does not exist.
     ///
     /// # Errors
-    /// `corrupt` where it is larger than `SMALL_FILE` or not what the hub announced; `not_found` where a Git LFS pointer stands
-    /// in its place.
+    /// `corrupt` if it is larger than `SMALL_FILE` or not what the hub announced, `not_found` for a
+    /// Git LFS pointer.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// The safetensors or PyTorch files that hold the model, sorted by name; `None` where nothing here holds weights.
+    /// The safetensors or PyTorch files of the model, sorted by name; None if there are no weights.
     ///
     /// # Errors
-    /// `not_found` where one of them is missing, `corrupt` where the index is damaged, `unsupported` where the weights are in
-    /// another format, or here is but an adapter for another model.
+    /// `not_found` if one of them is missing, `corrupt` for a damaged index, `unsupported` for
+    /// weights in another format, or if there is only an adapter for another model.
     fn weights(&self) -> Result<Option<&[SourceFile]>>;
 
     /// As `weights`.
     ///
     /// # Errors
-    /// Those, and `not_found` where there are no weights.
+    /// As `weights`, and `not_found` if there are none.
     fn files(&self) -> Result<&[SourceFile]> {
-        self.weights()?.ok_or_else(|| nothing(&self.place()))
+        self.weights()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 
-    /// The tensors, where the source says itself which there are; none where its files are to be asked.
+    /// The tensors, if the source itself knows them; `None` if the files have to be asked.
     ///
     /// # Errors
-    /// `corrupt` where the file is damaged, `unsupported` where it holds what is not read.
+    /// `corrupt` if the file is damaged, `unsupported` if it has something that is not read.
     fn tensors(&self) -> Result<Option<&SourceTensors>> {
         Ok(None)
     }
 
-    /// Names of all files beside the weights, where they can be listed.
+    /// Names of all files other than weights, if they can be listed.
     fn listing(&self) -> Option<Vec<String>>;
 
-    /// A revision of the same model that has its weights as safetensors, where somebody knows of one.
+    /// Folders in it that hold models of their own, as trainers and caches leave them, where they
+    /// are known.
+    fn models_below(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A revision of the same model that has its weights as safetensors, where somebody knows of
+    /// one.
     fn converted(&self) -> Option<String> {
         None
     }
 
-    /// What the user should know of how `weights` were chosen.
+    /// A note for the user about the choice of `weights`.
     fn note(&self) -> Option<&str>;
 
     /// Fills `buffer` from byte `offset` of a file.
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
-    /// These ranges will be read soon.
+    /// Announces ranges that will be read soon.
     fn expect(&self, tag: Tag, announcement: Announcement);
 
-    /// What was announced under these tags and has not been read will not be read.
+    /// Discards announcements with these tags that have not been read.
     fn forget(&self, tags: &[Tag]);
 }
 
-/// What one reader has announced; what it has not read is forgotten when this is dropped.
+/// The announcements of one reader. Unread ones are discarded when this is dropped.
 pub struct Ahead {
     source: Arc<dyn ByteSource>,
     tags: Vec<Tag>,

@@ -1,5 +1,6 @@
-//! Texts in random order where their file gives them in its own order only: packed files, tables, arrays. They go through an
-//! unnamed file in the system's folder for temporary ones, so that memory holds their places and no more.
+//! Texts in random order from files that can only be read sequentially: compressed files, tables,
+//! arrays. They are written to an unnamed temporary file, so that only their positions are in
+//! memory.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,21 +13,22 @@ use super::texts::{MAX_SHUFFLED, Texts, too_many};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 
-/// Bytes of all texts: what small files can unpack to is not to fill a disk.
+/// The most bytes of all texts, so that a small compressed file cannot fill a disk.
 const MAX_SPOOLED: u64 = 4 << 30;
 
-/// `texts` of the file `name` in the order of `random`.
+/// The `texts` of the file `name` in random order.
 ///
 /// # Errors
-/// `unsupported` for more than 4 GiB or 64 Mi texts, `io` where there is no room for them, and what `texts` fails with.
-pub fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Result<Texts> {
+/// `unsupported` for more than 4 GiB or 64 Mi texts, `io` if the disk is full, and the errors of
+/// `texts`.
+pub(super) fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Result<Texts> {
     let unwritable = |e: std::io::Error| {
         Error::io(format!("shuffling {name}: writing its texts to a temporary file"), &e)
             .hint("make room there, or name another folder in TMPDIR")
     };
     let file = tempfile::tempfile().map_err(unwritable)?;
     let mut writer = BufWriter::new(file);
-    // First byte and length of each.
+    // First byte and length of each text.
     let mut spots: Vec<(u64, u32)> = Vec::new();
     let mut end = 0;
     for text in texts {

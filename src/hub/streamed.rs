@@ -1,4 +1,4 @@
-//! A model on the hub that is read without being downloaded: small files whole into memory, weights by ranges.
+//! A model on the hub that is read without a download: small files as a whole, weights by ranges.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,15 +18,15 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside::without_bom;
 
-pub const CONFIG: &str = "config.json";
-/// What `place` begins with, for models on the hub.
+pub(super) const CONFIG: &str = "config.json";
+/// The prefix of `place` for models on the hub.
 const SCHEME: &str = "hf://";
 
-pub struct Streamed {
+pub(super) struct Streamed {
     address: Arc<Address>,
     http: Arc<Http>,
     pub commit: String,
-    /// Nothing where there are no weights.
+    /// None if there are no weights.
     opened: OnceLock<Option<Weights>>,
 }
 
@@ -36,13 +36,13 @@ struct Weights {
     note: Option<String>,
 }
 
-/// An entry of the list of files of a commit.
+/// An entry in the list of files of a commit.
 #[derive(Deserialize)]
 struct Listed {
     path: String,
 }
 
-/// The hub's own robot that converts weights to safetensors, and what it calls a pull request in which they are.
+/// The hub's bot that converts weights to safetensors, and the title of its pull requests.
 const CONVERTER: &str = "SFconvertbot";
 const CONVERSION: &str = "Adding `safetensors` variant of this model";
 
@@ -64,24 +64,24 @@ struct Author {
     name: String,
 }
 
-/// Files of weights, and what to know of the choice.
+/// Weight files, and a note about the choice.
 type Chosen = (Vec<Arc<RemoteFile>>, Option<String>);
 
 impl Streamed {
-    /// Asks which commit `revision` is; everything is read from that one. With `hurried` the hub gets one short chance to
-    /// answer: there is something else to use.
-    pub fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
+    /// Queries the commit of `revision`, from which everything is read. If `hurried`, the hub has
+    /// one short chance to answer, because there is an alternative.
+    pub(super) fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
         let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
         Ok(Self::of_commit(address, http, &config.commit))
     }
 
-    pub fn of_commit(address: &Arc<Address>, http: Arc<Http>, commit: &str) -> Self {
+    pub(super) fn of_commit(address: &Arc<Address>, http: Arc<Http>, commit: &str) -> Self {
         Self { address: address.clone(), http, commit: commit.to_string(), opened: OnceLock::new() }
     }
 
-    /// The model that a `place` names.
-    pub fn at(place: &str) -> Option<Result<Self>> {
+    /// The model at a `place`.
+    pub(super) fn at(place: &str) -> Option<Result<Self>> {
         let (id, commit) = place.strip_prefix(SCHEME)?.split_once('@').filter(|(_, commit)| is_commit(commit))?;
         let address = Arc::new(Address::new(RepositoryKind::Model, id)?);
         Some(Http::new().map(|http| Self::of_commit(&address, Arc::new(http), commit)))
@@ -109,7 +109,7 @@ impl Streamed {
         Weights { described, ranges: Ranges::new(self.http.clone(), files, Limits::STREAM), note }
     }
 
-    /// The files that transformers would read, as in a folder; and what to know of the choice.
+    /// The files that transformers would read, as in a folder, and a note about the choice.
     fn chosen(&self) -> Result<Option<Chosen>> {
         for layout in &LAYOUTS {
             if let Some(chosen) = self.chosen_of(layout)? {
@@ -145,19 +145,19 @@ impl Streamed {
     }
 
     /// The error of an index that names so many files, none of which is there.
-    pub fn only_index(&self, index: &str, count: usize) -> Error {
+    pub(super) fn only_index(&self, index: &str, count: usize) -> Error {
         let names = self.listing().unwrap_or_default();
         weight_formats::only_index(&self.address.told(), index, count, &names, |name| self.small(name))
     }
 
     fn opened(&self) -> Result<&Weights> {
-        self.found()?.ok_or_else(|| nothing(&self.place()))
+        self.found()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
     }
 }
 
-/// Asks the hub for a model's configuration: whether there is such a model, and which commit `revision` is. With `hurried` one
-/// attempt has to do.
-pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
+/// Queries the hub for a model's configuration, which shows whether the model exists, and the
+/// commit of `revision`. If `hurried`, there is one attempt.
+pub(super) fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Result<Arc<RemoteFile>> {
     let is_folder =
         address.is_bare() || address.kind == RepositoryKind::Model && folders::nearest(&address.id).is_some();
     let (http, patience): (_, fn() -> Patience) = match (hurried, is_folder) {
@@ -173,7 +173,7 @@ pub fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool) -> Re
     })
 }
 
-/// The error of a repository without `config.json`, in the words of what it has instead.
+/// The error of a repository without `config.json`, which describes its other files.
 fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, error: Error) -> Error {
     let source = Streamed::of_commit(address, http.clone(), revision);
     let listed = if error.kind == Kind::NotFound { source.listing() } else { None };
@@ -181,7 +181,7 @@ fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, erro
     found.unwrap_or(error)
 }
 
-/// All bytes of a small file, which are what the hub announced.
+/// All bytes of a small file, checked against the hub's announcement.
 fn whole(http: &Arc<Http>, file: &Arc<RemoteFile>) -> Result<Vec<u8>> {
     if file.bytes > SMALL_FILE {
         return Err(too_large(&file.doing(), file.bytes));
@@ -215,7 +215,7 @@ impl ByteSource for Streamed {
         Ok(self.found()?.map(|weights| &weights.described[..]))
     }
 
-    /// Of the whole commit, folders left out.
+    /// Of the whole commit, without folders.
     fn listing(&self) -> Option<Vec<String>> {
         let doing = self.address.doing("the list of files");
         let pages: Vec<Vec<Listed>> =

@@ -1,5 +1,6 @@
-//! Texts in a column of CSV and its relatives, read as pandas reads them: the first row names the columns, cells in quotes may
-//! hold delimiters and line ends, empty cells and those that spell a missing value hold no text.
+//! Texts in a column of CSV and similar tables, read as pandas reads them: the first row has the
+//! column names, quoted cells may contain delimiters and line ends, and empty cells and the usual
+//! spellings of missing values have no text.
 
 use std::io::{BufRead, BufReader};
 
@@ -9,26 +10,35 @@ use super::formats::no_column;
 use super::text_file::{Bytes, unreadable};
 use super::texts::{MAX_DOCUMENT, SLICE, not_text};
 use crate::error::{Error, Result};
+use crate::outside::shown;
 use crate::progress::interrupt_requested;
 
-/// What stands between cells.
+/// The possible delimiters of cells.
 const DELIMITERS: &[u8] = b",;\t|";
-/// Columns of a table.
+/// The largest number of columns.
 const MAX_COLUMNS: usize = 65_536;
-/// Cells that are no texts: as `na_values` of pandas' `read_csv`, and so of the CSV files of datasets.
+/// Cells without a text: the `na_values` of pandas' `read_csv`, and so of the CSV files of
+/// datasets.
 const MISSING: &[&str] = &[
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ];
+
+/// What to do where quotes do not fit.
+const QUOTES: &str = "a quote within a text in quotes is written twice: \"\"; where quotes are characters like any other, as \
+                      usual in TSV, format: \"unquoted\" reads them so";
 
 /// Cells of a stream, one after another.
 struct Cells {
     name: String,
     reader: BufReader<Bytes>,
     parser: Reader,
+    /// Whether cells may stand in quotes.
+    quoting: bool,
+    delimiter: u8,
     /// Of the next byte, from 1.
     line: u64,
-    /// Bytes of the row so far.
+    /// Number of bytes in the current row.
     row: usize,
 }
 
@@ -37,37 +47,71 @@ struct Cell {
     bytes: Vec<u8>,
     empty: bool,
     last_of_row: bool,
-    /// Where it begins.
+    /// The line of its first byte.
     line: u64,
 }
 
+/// Where in a cell its next byte stands, for the quotes around it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    /// In front of its first byte.
+    Ahead,
+    /// The cell has no quotes around it: those within are part of its text.
+    Without,
+    Inside,
+    /// Behind a quote that closes the cell, unless another one follows at once.
+    Closed,
+    /// Behind it, and behind blanks.
+    Behind,
+}
+
+impl Quotes {
+    /// Behind one byte more; `None` where a text stands behind the quote that closes.
+    fn after(self, byte: u8, delimiter: u8) -> Option<Self> {
+        Some(match (self, byte) {
+            (Self::Ahead | Self::Closed, b'"') => Self::Inside,
+            (Self::Inside, b'"') => Self::Closed,
+            (Self::Ahead, _) => Self::Without,
+            (Self::Without | Self::Inside, _) => self,
+            (Self::Closed | Self::Behind, byte) if byte == delimiter || matches!(byte, b'\r' | b'\n') => self,
+            (Self::Closed | Self::Behind, b' ' | b'\t') => Self::Behind,
+            (Self::Closed | Self::Behind, _) => return None,
+        })
+    }
+}
+
 impl Cells {
-    fn new(name: &str, text: Bytes, delimiter: u8) -> Self {
+    fn new(name: &str, text: Bytes, delimiter: u8, quoting: bool) -> Self {
         let reader = BufReader::with_capacity(SLICE, text);
-        let parser = ReaderBuilder::new().delimiter(delimiter).build();
-        Self { name: name.to_string(), reader, parser, line: 1, row: 0 }
+        let parser = ReaderBuilder::new().delimiter(delimiter).quoting(quoting).build();
+        Self { name: name.to_string(), reader, parser, quoting, delimiter, line: 1, row: 0 }
     }
 
-    /// The next cell; its bytes only if they are wanted.
+    /// The next cell, with its bytes only if they are wanted.
     fn next(&mut self, wanted: bool) -> Result<Option<Cell>> {
         let mut cell = Cell { bytes: Vec::new(), empty: true, last_of_row: false, line: self.line };
         let mut output = [0; 4096];
-        // A cell in quotes is closed by as many as it has.
-        let (mut begun, mut quoted, mut quotes) = (false, false, 0_usize);
+        let (mut begun, mut quotes) = (false, if self.quoting { Quotes::Ahead } else { Quotes::Without });
         loop {
             let here = self.reader.fill_buf().map_err(|e| unreadable(&self.name, &e))?;
             let ended = here.is_empty();
             let (result, read, written) = self.parser.read_field(here, &mut output);
             for byte in &here[..read] {
-                // Line ends before a row are those of the row before it, and blank lines.
+                // Line ends before a row belong to the previous row or are blank lines.
                 if !begun && self.row == 0 && matches!(byte, b'\r' | b'\n') {
                     self.line += (*byte == b'\n') as u64;
                     cell.line = self.line;
                     continue;
                 }
-                quoted |= !begun && *byte == b'"';
                 begun = true;
-                quotes += (*byte == b'"') as usize;
+                let Some(next) = quotes.after(*byte, self.delimiter) else {
+                    let problem = match cell.line {
+                        line if line == self.line => "text behind the quote that closes a cell".to_string(),
+                        line => format!("text behind the quote that closes a cell, which is opened in line {line}"),
+                    };
+                    return Err(self.damaged(self.line, &problem).hint(QUOTES));
+                };
+                quotes = next;
                 self.line += (*byte == b'\n') as u64;
             }
             self.reader.consume(read);
@@ -77,7 +121,7 @@ impl Cells {
             if self.row > MAX_DOCUMENT {
                 return Err(self
                     .damaged(cell.line, &format!("a row of more than {MAX_DOCUMENT} bytes"))
-                    .hint("is a quote never closed?"));
+                    .hint(format!("is a quote never closed? {QUOTES}")));
             }
             cell.empty &= written == 0;
             if wanted {
@@ -86,10 +130,8 @@ impl Cells {
             match result {
                 ReadFieldResult::InputEmpty | ReadFieldResult::OutputFull => (),
                 ReadFieldResult::Field { record_end } => {
-                    if ended && quoted && quotes % 2 == 1 {
-                        return Err(self
-                            .damaged(cell.line, "a quote is opened here and never closed")
-                            .hint("a quote within a text in quotes is written twice: \"\""));
+                    if ended && quotes == Quotes::Inside {
+                        return Err(self.damaged(cell.line, "a quote is opened here and never closed").hint(QUOTES));
                     }
                     cell.last_of_row = record_end;
                     if record_end {
@@ -123,36 +165,53 @@ impl Cells {
 }
 
 /// The texts of a column.
-pub struct Texts {
+pub(super) struct Texts {
     cells: Cells,
     columns: usize,
     column: usize,
 }
 
 impl Texts {
-    /// Reads the header of the table that begins with `head`. Where it has no such column with `delimiter` between its cells,
-    /// another one is tried: semicolons, tabs and bars are used, too.
+    /// Reads the header of the table that begins with `head`. If it has no such column with this
+    /// `delimiter`, semicolons, tabs and bars are tried.
     ///
     /// # Errors
     /// `not_found` where there is no column of this name.
-    pub fn open(name: &str, head: &[u8], text: Bytes, delimiter: u8, column: &str) -> Result<Self> {
-        let header =
-            |delimiter: u8| Cells::new(name, Box::new(std::io::Cursor::new(head.to_vec())), delimiter).header();
+    pub(super) fn open(
+        name: &str,
+        head: &[u8],
+        text: Bytes,
+        (delimiter, quoting): (u8, bool),
+        column: &str,
+    ) -> Result<Self> {
+        let beginning = |delimiter: u8| {
+            let text = Box::new(std::io::Cursor::new(head.to_vec()));
+            Cells::new(name, text, delimiter, quoting)
+        };
+        let header = |delimiter: u8| beginning(delimiter).header();
         let fits = |delimiter: &u8| header(*delimiter).is_ok_and(|columns| columns.iter().any(|other| other == column));
         let others = DELIMITERS.iter().copied();
         let delimiter = std::iter::once(delimiter).chain(others).find(fits).unwrap_or(delimiter);
-        let mut cells = Cells::new(name, text, delimiter);
+        let mut cells = Cells::new(name, text, delimiter, quoting);
         let columns = cells.header()?;
         let Some(found) = columns.iter().position(|other| other == column) else {
-            // The delimiter that gives the most cells is the likely one.
+            // The delimiter with the most cells is the most likely one.
             let all = DELIMITERS.iter().filter_map(|delimiter| header(*delimiter).ok());
             let columns = all.max_by_key(Vec::len).unwrap_or(columns);
-            return Err(no_column(name, column, &columns));
+            let error = no_column(name, column, &columns);
+            return Err(match head.split(|byte| *byte == b'\n').next() {
+                Some(first) if !first.trim_ascii().is_empty() => above(error, &String::from_utf8_lossy(first)),
+                _ => error,
+            });
         };
+        if columns.iter().filter(|other| *other == column).count() > 1 {
+            let message = format!("reading {name}: more than one column is called \"{}\"", shown(column));
+            return Err(Error::corrupt(message).hint("give each a name of its own in the first row"));
+        }
         Ok(Self { cells, columns: columns.len(), column: found })
     }
 
-    /// The text of the next row; `None` at the end.
+    /// The text of the next row; None at the end.
     fn text(&mut self) -> Result<Option<String>> {
         loop {
             if interrupt_requested() {
@@ -181,6 +240,18 @@ impl Texts {
                 return Ok(Some(text));
             }
         }
+    }
+}
+
+/// The error of a table whose first row does not name its columns, where that can be seen of the
+/// first line.
+fn above(error: Error, first: &str) -> Error {
+    let (begins, line) = (|begin: &str| first.trim_start_matches('"').starts_with(begin), shown(first.trim()));
+    match (begins("sep="), begins("#")) {
+        (true, _) => error
+            .hint(format!("remove the first line, {line}, which only Excel knows: the first row names the columns")),
+        (_, true) => error.hint(format!("remove the comment, {line}: the first row names the columns")),
+        _ => error,
     }
 }
 

@@ -1,5 +1,5 @@
-//! A file of texts as bytes, on this machine or on the hub: ranges of it, or all of it as a stream of which no more is fetched
-//! than is read.
+//! A text file as bytes, on this machine or on the hub: by ranges, or as a stream that fetches only
+//! what is read.
 
 use std::io::{Error as IoError, Read};
 use std::ops::Range;
@@ -10,33 +10,34 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::outside;
 
-/// Bytes of the first piece of a stream: what tells the format.
+/// Size in bytes of the first piece of a stream, which shows the format.
 const FIRST_PIECE: u64 = 64 << 10;
-/// By this pieces grow, so that a beginning is quick to fetch and a whole file is not asked for in too many requests.
+/// Growth factor of the pieces: the beginning is fetched quickly, and a whole file needs few
+/// requests.
 const GROWTH: u64 = 4;
-/// Bytes of a later piece from the hub.
+/// The largest piece from the hub in bytes.
 const LARGEST_PIECE: u64 = 4 << 20;
 
-/// Brings bytes of the file.
-pub type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
+/// Reads a byte range of the file.
+pub(super) type ReadRange = Arc<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
 /// Bytes of a text, one after another.
-pub type Bytes = Box<dyn Read + Send>;
+pub(super) type Bytes = Box<dyn Read + Send>;
 
 #[derive(Clone)]
-pub struct TextFile {
-    /// As messages and results call it.
+pub(super) struct TextFile {
+    /// The name in messages and results.
     pub name: String,
     pub bytes: u64,
     pub read: ReadRange,
-    /// Bytes of a piece of the stream at most.
+    /// The largest piece of the stream in bytes.
     largest_piece: u64,
-    /// Each range is a question to the hub.
+    /// True if each range is a query to the hub.
     pub remote: bool,
 }
 
 impl TextFile {
-    /// A file of this machine, as long as it is now: one that grows meanwhile has an end, too.
-    pub fn here(path: &str) -> Result<Self> {
+    /// A file of this machine with its current length: a growing file ends there.
+    pub(super) fn here(path: &str) -> Result<Self> {
         let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
         let bytes = file.metadata().map_err(|e| unreadable(path, &e))?.len();
         let name = path.to_string();
@@ -50,22 +51,23 @@ impl TextFile {
     }
 
     /// A file of the hub.
-    pub fn remote(name: String, bytes: u64, read: ReadRange) -> Self {
+    pub(super) fn remote(name: String, bytes: u64, read: ReadRange) -> Self {
         Self { name, bytes, read, largest_piece: LARGEST_PIECE, remote: true }
     }
 
     /// All bytes from the first one on.
-    pub fn stream(&self) -> Stream {
+    pub(super) fn stream(&self) -> Stream {
         Stream { file: self.clone(), at: 0, piece: FIRST_PIECE, data: Vec::new(), used: 0 }
     }
 }
 
-/// The bytes of a file in their order. Pieces begin and end at the same places every time, so that each is cached once.
-pub struct Stream {
+/// The bytes of a file in order. Pieces have the same boundaries every time, so that each is cached
+/// once.
+pub(super) struct Stream {
     file: TextFile,
-    /// Where the next piece begins.
+    /// The start of the next piece.
     at: u64,
-    /// Bytes of the next piece.
+    /// Size of the next piece.
     piece: u64,
     data: Vec<u8>,
     used: usize,
@@ -86,16 +88,17 @@ impl Read for Stream {
     }
 }
 
-/// The error of a file that could not be read; one of ours that came through a reader stays what it is.
-pub fn unreadable(path: &str, error: &std::io::Error) -> Error {
+/// The error of a file that could not be read. One of ours that has passed through a reader is
+/// kept.
+pub(super) fn unreadable(path: &str, error: &std::io::Error) -> Error {
     if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return own.clone();
     }
-    Error::io(format!("reading {path}"), error).hint(match error.kind() {
+    let otherwise = match error.kind() {
         std::io::ErrorKind::InvalidData => {
             "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
         }
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
         _ => "paths given to load_tokens start from the folder the program runs in",
-    })
+    };
+    outside::unreadable(Path::new(path), error, otherwise)
 }

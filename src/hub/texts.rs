@@ -1,28 +1,28 @@
-//! Texts that come out of a file one after another, whatever its format: how long they may be and how many, and what is said of
-//! those that are none.
+//! Texts from a file, one after another, for all formats: limits of their length and number, and
+//! messages about invalid ones.
 
 use std::io::{Error as IoError, ErrorKind};
 
 use super::text_file::unreadable;
 use crate::error::{Error, Result};
 
-/// The column of texts where none is named, as datasets usually call it.
-pub const DEFAULT_COLUMN: &str = "text";
+/// The default column of texts, its usual name in datasets.
+pub(super) const DEFAULT_COLUMN: &str = "text";
 /// Bytes of one piece of a text.
-pub const SLICE: usize = 64 << 10;
-/// Bytes of one document: larger ones are no documents but a missing separator.
-pub const MAX_DOCUMENT: usize = 256 << 20;
-/// Documents of a file that is shuffled: their places are kept, 16 bytes each.
-pub const MAX_SHUFFLED: usize = 64 << 20;
+pub(super) const SLICE: usize = 64 << 10;
+/// The largest document in bytes. A larger one is the sign of a missing separator.
+pub(super) const MAX_DOCUMENT: usize = 256 << 20;
+/// The largest number of documents in a shuffled file. Their positions take 16 bytes each.
+pub(super) const MAX_SHUFFLED: usize = 64 << 20;
 
-/// Texts, made when they are asked for.
-pub type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
+/// Texts that are made on demand.
+pub(super) type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
 
-pub fn not_text(path: &str) -> Error {
+pub(super) fn not_text(path: &str) -> Error {
     unreadable(path, &IoError::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-pub fn too_many(path: &str) -> Error {
+pub(super) fn too_many(path: &str) -> Error {
     let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
     Error::unsupported(message).hint("cut the file into several, or store it as Parquet")
 }

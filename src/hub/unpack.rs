@@ -1,5 +1,5 @@
-//! Streams that are packed with gzip or zstd. Unpacked bytes are made when they are read, so that what a small file unpacks to
-//! takes no memory.
+//! Streams that are compressed with gzip or zstd. They are decompressed while they are read, so
+//! that the decompressed size takes no memory.
 
 use std::io::{BufRead, BufReader, Error as IoError, ErrorKind, Read};
 
@@ -8,24 +8,26 @@ use flate2::bufread::GzDecoder;
 use super::text_file::Bytes;
 use crate::error::Error;
 
-/// What a gzip member begins with: two magic bytes, and the only method there is.
+/// First bytes of a gzip member: two magic bytes, and the only method.
 const GZIP: &[u8] = &[0x1f, 0x8b, 8];
-/// What a zstd frame begins with.
+/// First bytes of a zstd frame.
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// Behind one byte from 0x50 to 0x5f: a frame of something else, which zstd passes over. Parallel packers begin with one.
+/// Preceded by a byte from 0x50 to 0x5f: a skippable zstd frame. Parallel compressors begin with
+/// one.
 const SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
-/// Logarithm of the bytes that a zstd frame may look back: more is made on demand only, with `--long` or `--ultra`.
+/// Logarithm of the window of a zstd frame. Larger windows exist only on demand, with `--long` or
+/// `--ultra`.
 const MAX_WINDOW: u32 = 27;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub(super) enum Packing {
     Gzip,
     Zstd,
 }
 
 impl Packing {
-    /// By the first bytes, whatever the name.
-    pub fn of(first: &[u8]) -> Option<Self> {
+    /// The compression by the first bytes, for any name.
+    pub(super) fn of(first: &[u8]) -> Option<Self> {
         let skipped = matches!(first, [0x50..=0x5f, rest @ ..] if rest.starts_with(SKIPPED));
         if first.starts_with(GZIP) {
             Some(Self::Gzip)
@@ -36,18 +38,19 @@ impl Packing {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
         }
     }
 
-    /// The unpacked bytes of all members or frames of the file `name`.
+    /// The decompressed bytes of all members or frames of the file `name`.
     ///
     /// # Errors
-    /// Those of the library when it cannot begin; while reading, an `Error` that says what is wrong with the file.
-    pub fn unpacked(self, name: &str, packed: Bytes) -> std::io::Result<Bytes> {
+    /// The errors of the library at the start; while reading, an `Error` that describes the problem
+    /// of the file.
+    pub(super) fn unpacked(self, name: &str, packed: Bytes) -> std::io::Result<Bytes> {
         let stream: Bytes = match self {
             Self::Gzip => Box::new(Members { member: Some(GzDecoder::new(BufReader::new(packed))) }),
             Self::Zstd => {
@@ -60,7 +63,8 @@ impl Packing {
     }
 }
 
-/// The members of a gzip file, one after another. Zeros may stand behind each of them, as tapes and disks leave them.
+/// The members of a gzip file, one after another. Zeros may follow each of them, as tapes and disks
+/// leave them.
 struct Members {
     member: Option<GzDecoder<BufReader<Bytes>>>,
 }
@@ -90,7 +94,7 @@ impl Read for Members {
     }
 }
 
-/// A stream whose errors say which file cannot be unpacked, and why.
+/// A stream whose errors name the file and the reason.
 struct Told {
     name: String,
     packing: Packing,

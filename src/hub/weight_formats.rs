@@ -1,29 +1,31 @@
-//! What stands where weights are looked for: other formats (`foreign.rs`), adapters, shards without an index. None of
-//! them is damaged, so each is called by its name, with what to do.
+//! Contents of a folder in which weights are expected: other formats (`foreign.rs`), adapters,
+//! shards without an index. They are not damaged, so each is named with advice.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::foreign;
-use super::shards::{Layout, PYTORCH, SAFETENSORS};
+use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
 use crate::words::counted;
 
-/// Describes an adapter of the Python package peft (LoRA and its relatives).
+/// The configuration of an adapter of the Python package peft (LoRA and similar).
 pub const ADAPTER: &str = "adapter_config.json";
 
-/// How files of trainers begin that hold no weights of a model although their format could.
+/// Prefixes of files that trainers write and that contain no weights of a model, although their
+/// format could.
 const NO_WEIGHTS: [&str; 7] =
     ["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states", "adapter_model"];
 
-/// How the files that hold weights of a model begin; others may hold anything.
+/// Prefixes of files with weights of a model. Others may contain anything.
 const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
 
-/// Why there are no weights to read in a place with these files, where they say so. `small` reads one of them.
-pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
+/// The reason why a place with these files has no supported weights, if they show it. `small` reads
+/// one of them.
+pub(super) fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
     if names.iter().any(|name| name == ADAPTER) {
         return Some(adapter(place, small(ADAPTER).ok().flatten()));
     }
@@ -56,9 +58,10 @@ pub fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Opt
     })
 }
 
-/// Why there are no weights in a place with these files, where an index names `count` files and none of them is there: the index is
-/// that of an adapter's base model, or nobody has fetched the weights.
-pub fn only_index(
+/// Why there are no weights in a place with these files, where an index names `count` files and
+/// none of them is there: the index is that of an adapter's base model, or nobody has fetched the
+/// weights.
+pub(super) fn only_index(
     place: &str,
     index: &str,
     count: usize,
@@ -75,7 +78,7 @@ pub fn only_index(
     )
 }
 
-/// Whether a file of this name, in a format that is read, holds weights of a model.
+/// True if a file of this name, in a supported format, contains weights of a model.
 fn is_of_model(name: &str) -> bool {
     name.contains("-of-") || WEIGHTS.iter().any(|begin| name.starts_with(begin))
 }
@@ -92,7 +95,8 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
     )
 }
 
-/// Why a source has no `config.json`, where its other files say so: it is no model of this kind, or a model that lacks it.
+/// The reason why a source has no `config.json`, if its other files show it: it is another kind of
+/// model, or lacks the file.
 pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     let (place, names) = (source.place(), source.listing()?);
     let is_read = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
@@ -105,11 +109,11 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
                 .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
         );
     }
-    instead(&place, &names, |name| source.small(name))
+    instead(&place, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
 }
 
-/// The error of a file, which begins with `head`, given where a folder must be.
-pub fn file_for_folder(path: &str, head: &[u8]) -> Error {
+/// The error of a file, which begins with `head`, given in place of a folder.
+pub(super) fn file_for_folder(path: &str, head: &[u8]) -> Error {
     let format = foreign::given(path, head);
     let is_read = path.ends_with(PYTORCH.single);
     if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))).filter(|_| !is_read) {

@@ -1,111 +1,121 @@
-//! The allocator of the program, which its binary makes the global one, and what the engine asks of it.
+//! The program's allocator, and the functions by which the engine uses it. The binary makes it the
+//! global allocator.
 //!
-//! In a test or in another program that uses this library, the engine does without: `unset` then gives zeros, and nothing
-//! that is freed is kept.
+//! In a test, or in another program that uses this library, another allocator may be the global
+//! one. `uninit_vec` then returns zeros, and freed memory is not retained.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(target_os = "linux")]
-use super::blocks::{self, Blocks};
+use super::caching::{self, CachingAllocator};
 use super::page::LARGE;
 
 #[cfg(target_os = "linux")]
-static BLOCKS: Blocks = Blocks::new();
+static CACHE: CachingAllocator = CachingAllocator::new();
 #[cfg(not(target_os = "linux"))]
-static BLOCKS: std::alloc::System = std::alloc::System;
+static CACHE: std::alloc::System = std::alloc::System;
 
-/// Whether `Allocator` is the global allocator, as far as is known: it has been asked for a large block.
+/// True as soon as `Allocator` has served a large request, which proves that it is the global
+/// allocator.
 static IS_GLOBAL: AtomicBool = AtomicBool::new(false);
 
-/// A global allocator that maps large blocks by itself (Linux; elsewhere it is the system's).
+/// A global allocator that maps large blocks by itself on Linux. On other systems it is the
+/// system's allocator.
 pub struct Allocator(());
 
 impl Allocator {
     /// # Safety
-    /// The value is made the global allocator, and nobody else calls its methods: the engine gives blocks to `Vec` that the
-    /// global allocator will free.
+    /// The value must become the global allocator, and nobody else may call its methods: the engine
+    /// hands blocks to `Vec`, which frees them through the global allocator.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 }
 
-fn asked(bytes: usize) {
+fn note_request(bytes: usize) {
     if bytes >= LARGE {
         IS_GLOBAL.store(true, Ordering::Relaxed);
     }
 }
 
-// SAFETY: every request goes to `BLOCKS` as it is, which keeps the rules of an allocator.
+// SAFETY: every request is passed on to `CACHE` unchanged, which keeps the rules of an allocator.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        asked(layout.size());
+        note_request(layout.size());
         // SAFETY: the caller keeps the rules of this function.
-        unsafe { BLOCKS.alloc(layout) }
+        unsafe { CACHE.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        asked(layout.size());
+        note_request(layout.size());
         // SAFETY: the caller keeps the rules of this function.
-        unsafe { BLOCKS.alloc_zeroed(layout) }
+        unsafe { CACHE.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, values: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the rules of this function.
-        unsafe { BLOCKS.dealloc(values, layout) }
+        unsafe { CACHE.dealloc(values, layout) }
     }
 
     unsafe fn realloc(&self, values: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        asked(size);
+        note_request(size);
         // SAFETY: the caller keeps the rules of this function.
-        unsafe { BLOCKS.realloc(values, layout, size) }
+        unsafe { CACHE.realloc(values, layout, size) }
     }
 }
 
-/// While it lives, large blocks that are freed stay for the next of their size, without raising the peak.
-pub struct Kept(());
+/// While this guard lives, large blocks that are freed are retained for later requests. The peak of
+/// memory in use does not rise because of it.
+pub struct RetainPages(());
 
-impl Kept {
+impl RetainPages {
     pub fn begin() -> Self {
         #[cfg(target_os = "linux")]
-        BLOCKS.begin();
+        CACHE.begin();
         Self(())
     }
 }
 
-impl Drop for Kept {
+impl Drop for RetainPages {
     fn drop(&mut self) {
         #[cfg(target_os = "linux")]
-        BLOCKS.end();
+        CACHE.end();
     }
 }
 
-/// `count` values that the caller will write: zeros, or what was in that memory before. New memory is there when first written
-/// to: asking for all pages at once costs half of what it costs to come upon them one by one.
-pub fn unset<T: bytemuck::Pod>(count: usize) -> Vec<T> {
-    unset_at(count, 0)
+/// A vector of `count` values that the caller will overwrite. They are zeros, or the old contents
+/// of reused memory.
+///
+/// New pages are populated here with one system call, which costs half as much as one page fault
+/// for each of them.
+pub fn uninit_vec<T: bytemuck::Pod>(count: usize) -> Vec<T> {
+    uninit_vec_at(count, 0)
 }
 
-/// The same, where many begin `phase` bytes (below `PAGE`) behind the beginning of a page if their alignment allows it: as they
-/// lie in a file, for reads that put them there without a copy.
-pub fn unset_at<T: bytemuck::Pod>(count: usize, phase: usize) -> Vec<T> {
+/// As `uninit_vec`, with values that begin `phase` bytes (less than `PAGE`) after the start of a
+/// page, if there are many and their alignment allows it. Direct reads from a file need the same
+/// offset within a page in memory as in the file.
+pub fn uninit_vec_at<T: bytemuck::Pod>(count: usize, phase: usize) -> Vec<T> {
     #[cfg(target_os = "linux")]
     if let Ok(layout) = Layout::array::<T>(count)
-        && blocks::is_large(layout.size(), layout.align())
+        && caching::is_large(layout.size(), layout.align())
         && IS_GLOBAL.load(Ordering::Relaxed)
     {
         use std::alloc::handle_alloc_error;
 
         use super::page::PAGE;
         let phase = if phase.is_multiple_of(layout.align()) { phase } else { 0 };
-        let Some((values, new)) = BLOCKS.block(layout, phase) else { handle_alloc_error(layout) };
+        let Some((values, new)) = CACHE.block(layout, phase) else { handle_alloc_error(layout) };
         if new {
             let (begin, whole) = (values.as_ptr().wrapping_sub(phase), (phase + layout.size()) / PAGE * PAGE);
-            // SAFETY: these are whole pages of this block, whose content stays; a kernel that does not know the advice refuses.
+            // SAFETY: these are whole pages of this block, and their contents stay the same. A
+            // kernel that does not know this advice returns an error.
             unsafe { libc::madvise(begin.cast(), whole, libc::MADV_POPULATE_WRITE) };
         }
-        // SAFETY: the block has this layout, and the global allocator frees such blocks: it has been asked for one, as
-        // `Allocator::new` demands. Mapped memory always holds something, and any bits are a value of `T`.
+        // SAFETY: the block was allocated with this layout, and the global allocator, which frees
+        // it, is `Allocator`: it has served a large request, and `Allocator::new` demands that it
+        // is global. Mapped memory is initialised, and every bit pattern is a value of `T`.
         return unsafe { Vec::from_raw_parts(values.cast().as_ptr(), count, count) };
     }
     let _ = phase;
@@ -116,11 +126,11 @@ pub fn unset_at<T: bytemuck::Pod>(count: usize, phase: usize) -> Vec<T> {
 mod tests {
     use super::*;
 
-    /// As it is in these tests: freeing a block of `BLOCKS` would end the process.
+    /// Unit tests run without `Allocator`: freeing one of its blocks would abort the process.
     #[test]
     fn where_another_allocator_is_global_memory_is_of_that_one_and_zero() {
         for phase in [0, 100] {
-            let values: Vec<u8> = unset_at(3 * LARGE, phase);
+            let values: Vec<u8> = uninit_vec_at(3 * LARGE, phase);
             assert!(values.len() == 3 * LARGE && values.iter().all(|&byte| byte == 0));
         }
     }

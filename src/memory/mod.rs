@@ -1,32 +1,38 @@
-//! Memory of this process and this machine: the peak of what is resident, giving freed memory back, and what there is.
+//! Memory of this process and of this machine: resident memory and its peak, the return of freed
+//! memory, and the machine's total and available memory.
 //!
-//! The peak is as the kernel counts it (Linux; elsewhere 0, meaning not measured).
+//! The peak is the kernel's count on Linux. On other systems it is 0, which means that it was not
+//! measured.
 
 mod allocator;
 #[cfg(target_os = "linux")]
-mod blocks;
+mod caching;
 mod page;
 
-pub use allocator::{Allocator, Kept, unset, unset_at};
+pub use allocator::{Allocator, RetainPages, uninit_vec, uninit_vec_at};
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use page::LARGE;
 pub use page::PAGE;
 
-/// Starts a new measurement: the peak is set back to what is resident now, without what was freed before. Of the many small
-/// values that reading a tokenizer makes, most would stay otherwise: the system's allocator gives back only what is freed last.
+/// Starts a new measurement: the peak is set to the bytes that are resident now. Freed memory is
+/// returned to the system before. Otherwise most of the many small values that the reading of a
+/// tokenizer makes would stay resident, because the system's allocator returns only the end of its
+/// heap.
 pub fn reset_peak() {
-    // SAFETY: it gives back free pages of the system's allocator; memory in use stays as it is.
+    // SAFETY: it returns free pages of the system's allocator, and memory in use is not touched.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::malloc_trim(0);
     }
-    // Value 5 resets VmHWM: proc(5), /proc/pid/clear_refs. Where it is refused the peak is that of the whole process.
+    // Value 5 resets VmHWM: proc(5), /proc/pid/clear_refs. Where the system refuses it, the peak is
+    // that of the whole process.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Bytes of memory this machine has, and those that programs could still take (Linux; None elsewhere).
-pub fn of_machine() -> Option<(u64, u64)> {
+/// The machine's total memory and the memory that is available to programs, in bytes. None on
+/// systems other than Linux.
+pub fn total_and_available() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let bytes = |key: &str| {
         let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -43,24 +49,25 @@ pub fn peak() -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Bytes that this process has for itself now, without what it reads from files by mapping them (Linux; None elsewhere).
-pub fn own() -> Option<u64> {
-    // proc(5): size, resident and shared, in pages.
+/// Resident bytes of this process without mapped files and shared memory. None on systems other
+/// than Linux.
+pub fn resident_private() -> Option<u64> {
+    // proc(5): the fields are size, resident and shared, in pages.
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
     let (resident, shared) = (pages.next()??, pages.next()??);
     Some(resident.saturating_sub(shared) * PAGE as u64)
 }
 
-/// Keeps freed memory from staying resident: without it the system's allocator raises its own limit to 32 MB and keeps
-/// everything below. Call once, at the start.
+/// Makes the system's allocator return freed memory to the system. Without this it raises its own
+/// threshold up to 32 MB and retains everything below. Call this once at the start.
 pub fn return_freed_memory() {
-    // SAFETY: it sets parameters of the system's allocator; no memory is touched.
+    // SAFETY: it sets parameters of the system's allocator and touches no memory.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as i32);
         libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE as i32);
-        // One pool for all threads: each of them would keep what it has freed for itself.
+        // All threads share one arena: each arena retains its own freed memory.
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }

@@ -1,7 +1,7 @@
-//! Sizes of memory: of the system's pages, and of the blocks that are mapped in pages of their own.
+//! Sizes of pages and of the blocks that are mapped in pages of their own.
 
-/// Bytes of an ordinary page.
+/// Size of an ordinary page in bytes.
 pub const PAGE: usize = 4096;
 
-/// Blocks from this size on are mapped by themselves.
+/// CachingAllocator of at least this size in bytes get a mapping of their own.
 pub(super) const LARGE: usize = 1 << 20;

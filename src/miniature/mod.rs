@@ -1,7 +1,9 @@
-//! Synthetic models with known answers: the architectures of the sweep, small, in the layout of the released checkpoints.
+//! Synthetic models with known answers: the architectures of the sweep and one of each other kind
+//! of layer, small, in the layout of the released checkpoints.
 //!
-//! Weights are random from a fixed seed; some features are planted by scaling norm weights (and scaling down what reads
-//! them, so that the network stays well-behaved). They show that the machinery works and say nothing about real models.
+//! Weights are random from a fixed seed; some features are planted by scaling norm weights (and
+//! scaling down what reads them, so that the network stays well-behaved). They show that the
+//! machinery works and say nothing about real models.
 
 mod plant;
 mod table;

@@ -1,16 +1,16 @@
-//! Planted features: which norms of which layers are scaled at a dimension, and by how much.
+//! Planted features: the norms whose weights are scaled at a dimension, and the factor.
 
 use crate::spec::Role;
 
-/// Scale of ordinary norm weights: small enough that no unplanted feature comes near the threshold.
-pub const ORDINARY: f32 = 0.4;
+/// Scale of ordinary norm weights, so small that no other feature comes near the threshold.
+pub(super) const ORDINARY: f32 = 0.4;
 
 /// A feature dimension whose norm weights are `scale` in a share of the layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Planted {
     pub dim: usize,
     pub scale: f32,
-    /// 1.0 plants it in every layer: a systematic feature.
+    /// 1.0 plants it in every layer, which makes it a systematic feature.
     pub layer_share: f64,
 }
 
@@ -19,15 +19,15 @@ impl Planted {
         Self { dim, scale, layer_share }
     }
 
-    /// Whether `layer` carries it: evenly spread over the layers.
+    /// True if it is planted in `layer`. The layers are evenly spaced.
     pub fn in_layer(&self, layer: usize) -> bool {
         let steps = |n: usize| (n as f64 * self.layer_share).ceil() as usize;
         steps(layer + 1) > steps(layer)
     }
 }
 
-/// The planted features that touch a tensor of `role` in `layer`.
-pub fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
+/// The planted features in a tensor of `role` in `layer`.
+pub(super) fn touching(planted: &[Planted], role: Option<Role>, layer: Option<usize>) -> Vec<Planted> {
     let touched =
         matches!(role, Some(Role::AttnNorm | Role::FfnNorm | Role::FromAttnIn | Role::FromFfnIn | Role::Router));
     match layer {

@@ -1,10 +1,11 @@
 //! The miniature models, one row each: config in the released spelling, and what is planted.
 //!
-//! Systematic features where the original project expected systematic ones (gpt-oss), probabilistic ones elsewhere.
+//! Systematic features where the original project expected systematic ones (gpt-oss), probabilistic
+//! ones elsewhere.
 
 use super::Planted;
 
-pub struct Recipe {
+pub(super) struct Recipe {
     pub name: &'static str,
     pub config: &'static str,
     pub planted: &'static [Planted],
@@ -13,7 +14,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    pub fn classification(&self) -> &'static str {
+    pub(super) fn classification(&self) -> &'static str {
         match self.planted.iter().any(|planted| planted.layer_share >= 1.0) {
             true => "SYSTEMATIC",
             false => "PROBABILISTIC",
@@ -21,7 +22,7 @@ impl Recipe {
     }
 }
 
-pub const MINIATURES: &[Recipe] = &[
+pub(super) const MINIATURES: &[Recipe] = &[
     Recipe {
         name: "olmoe",
         config: r#"{
@@ -130,6 +131,104 @@ pub const MINIATURES: &[Recipe] = &[
             "tie_word_embeddings": false
         }"#,
         planted: &[Planted::new(44, 20.0, 0.7), Planted::new(97, 28.0, 0.6), Planted::new(120, 13.0, 0.3)],
+        first_shard: 1,
+    },
+    // Kinds of layers that the models of the sweep do not have.
+    Recipe {
+        name: "deepseek_v3",
+        config: r#"{
+            "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "torch_dtype": "bfloat16",
+            "vocab_size": 264, "hidden_size": 128, "intermediate_size": 256, "moe_intermediate_size": 48,
+            "num_hidden_layers": 10, "first_k_dense_replace": 1, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
+            "n_routed_experts": 16, "n_shared_experts": 1, "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2,
+            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+            "hidden_act": "silu", "attention_bias": false, "max_position_embeddings": 163840, "rms_norm_eps": 1e-06,
+            "rope_theta": 10000, "rope_scaling": { "type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1,
+                "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096 },
+            "tie_word_embeddings": false
+        }"#,
+        planted: &[Planted::new(11, 18.0, 0.5), Planted::new(84, 26.0, 0.4)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "gemma2",
+        config: r#"{
+            "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "torch_dtype": "bfloat16",
+            "vocab_size": 264, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 10,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "query_pre_attn_scalar": 32,
+            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 32,
+            "hidden_activation": "gelu_pytorch_tanh", "attention_bias": false, "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": true
+        }"#,
+        planted: &[Planted::new(35, 16.0, 0.4), Planted::new(118, 24.0, 0.6)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "gemma4",
+        config: r#"{
+            "architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text", "torch_dtype": "bfloat16",
+            "vocab_size": 264, "vocab_size_per_layer_input": 264, "hidden_size": 128, "intermediate_size": 192,
+            "hidden_size_per_layer_input": 16, "num_hidden_layers": 12, "num_kv_shared_layers": 4,
+            "use_double_wide_mlp": true, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32,
+            "global_head_dim": 64, "attention_k_eq_v": false, "sliding_window": 32,
+            "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention",
+                "sliding_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+                "sliding_attention", "sliding_attention", "full_attention"],
+            "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 30.0, "attention_bias": false,
+            "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "tie_word_embeddings": true
+        }"#,
+        planted: &[Planted::new(8, 20.0, 0.5), Planted::new(71, 15.0, 0.34)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "phi",
+        config: r#"{
+            "architectures": ["PhiForCausalLM"], "model_type": "phi", "torch_dtype": "bfloat16", "vocab_size": 264,
+            "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 10, "num_attention_heads": 4,
+            "num_key_value_heads": 4, "partial_rotary_factor": 0.5, "qk_layernorm": false, "hidden_act": "gelu_new",
+            "max_position_embeddings": 2048, "layer_norm_eps": 1e-05, "rope_theta": 10000.0, "rope_scaling": null,
+            "tie_word_embeddings": false
+        }"#,
+        planted: &[Planted::new(50, 18.0, 0.5), Planted::new(93, 25.0, 0.4)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "bloom",
+        config: r#"{
+            "architectures": ["BloomForCausalLM"], "model_type": "bloom", "torch_dtype": "bfloat16", "vocab_size": 264,
+            "n_embed": 128, "n_layer": 10, "num_attention_heads": 4, "layer_norm_epsilon": 1e-05,
+            "apply_residual_connection_post_layernorm": false
+        }"#,
+        planted: &[Planted::new(28, 22.0, 0.4), Planted::new(105, 17.0, 0.5)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "nemotron_h",
+        config: r#"{
+            "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "torch_dtype": "bfloat16",
+            "vocab_size": 264, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 12,
+            "hybrid_override_pattern": "MEM*MEM-MEM*", "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+            "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16, "conv_kernel": 4,
+            "n_routed_experts": 16, "n_shared_experts": 1, "num_experts_per_tok": 4, "moe_intermediate_size": 48,
+            "moe_shared_expert_intermediate_size": 64, "n_group": 1, "topk_group": 1, "norm_topk_prob": true,
+            "routed_scaling_factor": 1.0, "mlp_hidden_act": "relu2", "mamba_hidden_act": "silu", "use_bias": false,
+            "use_conv_bias": true, "mlp_bias": false, "attention_bias": false, "layer_norm_epsilon": 1e-05,
+            "max_position_embeddings": 262144, "tie_word_embeddings": false
+        }"#,
+        planted: &[Planted::new(14, 24.0, 0.5), Planted::new(62, 16.0, 0.34)],
+        first_shard: 1,
+    },
+    Recipe {
+        name: "lfm2",
+        config: r#"{
+            "architectures": ["Lfm2ForCausalLM"], "model_type": "lfm2", "torch_dtype": "bfloat16", "vocab_size": 264,
+            "hidden_size": 128, "block_ff_dim": 256, "block_auto_adjust_ff_dim": false, "num_hidden_layers": 10,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "conv_L_cache": 3, "conv_bias": false,
+            "full_attn_idxs": [2, 5, 8], "max_position_embeddings": 128000, "norm_eps": 1e-05, "rope_theta": 1000000.0,
+            "tie_word_embeddings": true
+        }"#,
+        planted: &[Planted::new(3, 19.0, 0.6), Planted::new(79, 27.0, 0.4)],
         first_shard: 1,
     },
 ];

@@ -1,4 +1,5 @@
-//! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level tokenizer.json.
+//! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level
+//! tokenizer.json.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -21,7 +22,8 @@ use crate::spec::{HeadNorm, Mixer, Model, Norm, Reads, Role, StoredTensor};
 use crate::vocabulary::NormKind;
 
 const SHARDS: usize = 2;
-/// Standard deviation of projection outputs for inputs of unit variance; residual branches add half of it.
+/// Standard deviation of projection outputs for inputs of unit variance; residual branches add half
+/// of it.
 const GAIN: f32 = 0.7;
 
 struct Drawn {
@@ -32,7 +34,13 @@ struct Drawn {
 }
 
 /// All tensors of `spec`, into `SHARDS` files and an index.
-pub fn checkpoint(folder: &Path, spec: &Model, planted: &[Planted], seed: u64, first_shard: usize) -> Result<()> {
+pub(super) fn checkpoint(
+    folder: &Path,
+    spec: &Model,
+    planted: &[Planted],
+    seed: u64,
+    first_shard: usize,
+) -> Result<()> {
     let centred = zero_centred(spec);
     let draw = |(tensor, role): &(StoredTensor, Option<Role>)| {
         let offset = if centred.contains(tensor.name.as_str()) { -1.0 } else { 0.0 };
@@ -73,8 +81,9 @@ fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(digest.into())
 }
 
+/// The first number in a tensor's name: "model.layers.3.…", "transformer.h.3.…".
 fn layer_of(name: &str) -> Option<usize> {
-    name.split("layers.").nth(1)?.split('.').next()?.parse().ok()
+    name.split('.').find_map(|part| part.parse().ok())
 }
 
 fn own(reads: &Reads) -> Option<&Norm> {
@@ -91,7 +100,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
         if let Some(mixer) = &layer.mixer {
             norms.extend(own(&mixer.reads));
             if let Mixer::Attention(attention) = &mixer.body {
-                for norm in attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]) {
+                for norm in attention.qk_norm.iter().flat_map(|norms| [Some(&norms.q), norms.k.as_ref()]).flatten() {
                     match norm {
                         HeadNorm::Each(norm) | HeadNorm::Together(norm) => norms.push(norm),
                         HeadNorm::Own(each) => norms.extend(each),
@@ -101,6 +110,8 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
             }
         }
         norms.extend(layer.ffn.as_ref().and_then(|ffn| own(&ffn.reads)));
+        norms.extend(layer.mixer.as_ref().and_then(|mixer| mixer.write_norm.as_ref()));
+        norms.extend(layer.ffn.as_ref().and_then(|ffn| ffn.write_norm.as_ref()));
     }
     let centred = norms.into_iter().filter(|norm| norm.kind == NormKind::RmsZeroCentred);
     centred.map(|norm| norm.weight.name.as_str()).collect()
@@ -129,7 +140,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         // Embeddings and head.
         None => normal(1.0),
         Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
-        Some(Role::OtherNorm) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
+        Some(Role::OtherNorm | Role::StreamFactor) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
         Some(Role::NormBias | Role::Bias | Role::CorrectionBias) => normal(0.02),
         Some(Role::Sinks) => normal(1.0),
         Some(Role::FromAttnIn | Role::FromFfnIn | Role::Router) => normal(GAIN / ORDINARY / inputs.sqrt()),
@@ -175,7 +186,7 @@ fn blocks(rng: &mut ChaCha8Rng, shape: &[usize], planted: &[Planted]) -> Vec<u8>
 }
 
 /// A tokenizer whose tokens are the 256 bytes, in GPT-2's spelling, and an end-of-text mark.
-pub fn byte_tokenizer() -> Value {
+pub(super) fn byte_tokenizer() -> Value {
     // GPT-2 writes printable bytes as themselves and the rest as characters from U+0100 on.
     let printable = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
     let mut next = 256;

@@ -1,14 +1,18 @@
-//! The operations in the memory of a GPU. Work is put on its stream; nothing here waits for it.
+//! GPU implementations of the operations of `ops`. They put work on the compute stream and do not
+//! wait for it.
 
 use super::cpu;
-use super::operands::{Attend, CausalConv, DeltaNet, FeedForward, Projection, Scan, ShortConv, score_queries, scores};
-use crate::cuda::{Array, Element, HeadSizes, Heads, Indices, Operands, Precision, product, table};
+use super::operands::{
+    Attend, CausalConv, DeltaNet, FeedForward, Projection, Scan, ShortConv, queries_per_chunk, score_count,
+};
+use crate::cuda::{Array, Element, HeadSizes, Heads, Indices, Operands, Precision, gemm, table};
 use crate::error::{Error, Result, fault};
 use crate::tensor::Tensor;
 use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
 
-/// For what has no kernel: `x` to the memory of the CPU, through `f`, and back as an array of this shape.
-fn by_the_cpu(x: &Array, dims: &[usize], f: impl FnOnce(Vec<f32>) -> Result<Vec<f32>>) -> Result<Array> {
+/// Computes an operation without a kernel on the CPU: downloads `x`, applies `f`, and uploads the
+/// result as an array of shape `dims`.
+fn via_cpu(x: &Array, dims: &[usize], f: impl FnOnce(Vec<f32>) -> Result<Vec<f32>>) -> Result<Array> {
     let values = f(downloaded(x)?)?;
     Array::uploaded(x.context(), bytemuck::cast_slice(&values), dims, Element::F32)
 }
@@ -19,23 +23,23 @@ fn downloaded(x: &Array) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The same in place.
-fn changed_by_the_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
+/// As `via_cpu`, in place.
+fn in_place_via_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
     let (rows, size) = x.dims2();
-    let changed = by_the_cpu(x, &[rows, size], |mut values| {
+    let changed = via_cpu(x, &[rows, size], |mut values| {
         f(&mut values);
         Ok(values)
     })?;
     x.reshaped(&[rows, size])?.set_rows(&changed, 0)
 }
 
-pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
+pub(super) fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
     let (rows, size) = x.dims2();
     if weight.len() != size || kind == NormKind::LayerZeroCentred || kind == NormKind::Layer && bias.is_none() {
         let (weight, bias) = (downloaded(weight)?, bias.map(downloaded).transpose()?);
-        return by_the_cpu(x, x.dims(), |x| Ok(cpu::norm(kind, eps, &x, size, &weight, bias.as_deref())));
+        return via_cpu(x, x.dims(), |x| Ok(cpu::norm(kind, eps, &x, size, &weight, bias.as_deref())));
     }
-    let out = x.like()?;
+    let out = x.uninit_like()?;
     let (kind, bias) = match kind {
         NormKind::Rms | NormKind::RmsRoundedOnce => (0, None),
         NormKind::RmsZeroCentred => (1, None),
@@ -45,11 +49,12 @@ pub fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&A
     Ok(out)
 }
 
-/// `x` as an operand next to `weight`: both in bf16 where that is allowed, both in f32 elsewhere.
+/// Converts `x` and `weight` to a common type: bf16 if the weight is bf16 and rounding is allowed,
+/// else f32.
 fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> {
     Ok(match (weight.element(), rounded) {
         (Element::Bf16, true) if x.element() == Element::Bf16 => (x.clone(), weight.clone()),
-        (Element::Bf16, true) => (narrowed(x)?, weight.clone()),
+        (Element::Bf16, true) => (to_bf16(x)?, weight.clone()),
         (Element::Bf16, false) => {
             let wide = Array::new(x.context(), weight.dims(), Element::F32)?;
             table::WidenBf16 { out: &wide, x: weight, count: wide.len() }.launch()?;
@@ -59,15 +64,15 @@ fn operands(x: &Array, weight: &Array, rounded: bool) -> Result<(Array, Array)> 
     })
 }
 
-fn narrowed(x: &Array) -> Result<Array> {
+fn to_bf16(x: &Array) -> Result<Array> {
     let narrow = Array::new(x.context(), x.dims(), Element::Bf16)?;
     table::NarrowToBf16 { out: &narrow, x, count: x.len() }.launch()?;
     Ok(narrow)
 }
 
-pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<Vec<Array>> {
+pub(super) fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<Vec<Array>> {
     let (rows, _) = x.dims2();
-    // Rounded once for all of them.
+    // The rounded `x` is reused for all projections.
     let mut narrow: Option<Array> = None;
     let mut outs = Vec::new();
     for p in projections {
@@ -78,7 +83,7 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
             narrow = Some(x.clone());
         }
         let y = Array::new(x.context(), &[rows, out], Element::F32)?;
-        product(&y, &x, &weight, p.order == Order::InOut, Precision::Exact)?;
+        gemm(&y, &x, &weight, p.order == Order::InOut, Precision::F32)?;
         if let Some(bias) = p.bias {
             table::AddBias { y: &y, bias: bias.cuda()?, count: y.len(), columns: out }.launch()?;
         }
@@ -87,7 +92,13 @@ pub fn project(x: &Array, projections: &[Projection], rounded: bool) -> Result<V
     Ok(outs)
 }
 
-pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u32], weights: &[f32]) -> Result<()> {
+pub(super) fn add_expert(
+    residual: &Array,
+    x: &Array,
+    network: &FeedForward,
+    rows: &[u32],
+    weights: &[f32],
+) -> Result<()> {
     let (_, hidden) = x.dims2();
     let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let context = x.context();
@@ -98,7 +109,7 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     let wide = |element| Array::new(context, &[count, hidden], element);
     let (own, shares) = match (on_input, bf16) {
         (true, _) => {
-            // Gathered, and scattered into zeros, row by row, with their weights.
+            // The rows are gathered, and scattered into zeros with their weights.
             let (gathered, weighed) = (wide(Element::F32)?, Array::zeros(context, &[count, hidden], Element::F32)?);
             table::Gather { out: &gathered, x, rows, count: gathered.len(), hidden }.launch()?;
             let every: Vec<u32> = (0..count as u32).collect();
@@ -137,26 +148,26 @@ pub fn add_expert(residual: &Array, x: &Array, network: &FeedForward, rows: &[u3
     table::Scatter { to: residual, y: &y, rows, weights: &shares, count: y.len(), hidden }.launch()
 }
 
-/// Sequence by sequence and some queries at a time, as many as `SCORE_BYTES` of scores allow; a product per chunk serves all
-/// heads, and meets only keys that one of its queries sees.
-pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
+/// Attention by sequences and chunks of queries. The scores of a chunk fit into `SCORE_BYTES`. One
+/// batched product serves all heads, and reads only keys that some query of the chunk attends to.
+pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
     let Attend { positions, heads, kv_heads, head_dim, value_dim, span, scale, softcap, alibi, rounded } = op;
     let window = match span {
         Span::All => None,
         Span::Window(width) => Some(width),
-        Span::Chunk(_) => return attend_by_the_cpu(q, k, v, sinks, &op),
+        Span::Chunk(_) => return attend_via_cpu(q, k, v, sinks, &op),
     };
     if value_dim != head_dim || softcap.is_some() || alibi.is_some() {
-        return attend_by_the_cpu(q, k, v, sinks, &op);
+        return attend_via_cpu(q, k, v, sinks, &op);
     }
     let context = q.context();
-    let out = q.like()?;
-    let precision = if rounded { Precision::Tensor32 } else { Precision::Exact };
+    let out = q.uninit_like()?;
+    let precision = if rounded { Precision::Tf32 } else { Precision::F32 };
     let sequences = q.len() / (positions * heads * head_dim);
-    let mut chunk = score_queries(heads, positions);
+    let mut chunk = queries_per_chunk(heads, positions);
     let scores = loop {
-        match Array::new(context, &[scores(heads, chunk, positions, span)], Element::F32) {
-            Err(error) if error.is_full() && chunk > 1 => chunk = chunk.div_ceil(2),
+        match Array::new(context, &[score_count(heads, chunk, positions, span)], Element::F32) {
+            Err(error) if error.is_oom() && chunk > 1 => chunk = chunk.div_ceil(2),
             allocated => break allocated?,
         }
     };
@@ -169,7 +180,7 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
         let first_key = span.first_key(first);
         let keys = first + queries - first_key;
         let (of_queries, of_keys) = (sequence * positions + first, sequence * positions + first_key);
-        let piece = of_heads.piece(Operands {
+        let piece = of_heads.bind(Operands {
             q: q.rows(of_queries, queries)?,
             out: results.rows(of_queries, queries)?,
             k: k.rows(of_keys, keys)?,
@@ -189,18 +200,18 @@ pub fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend
             scale,
         }
         .launch()?;
-        piece.results(precision)?;
+        piece.outputs(precision)?;
     }
     Ok(out)
 }
 
-fn attend_by_the_cpu(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: &Attend) -> Result<Array> {
+fn attend_via_cpu(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: &Attend) -> Result<Array> {
     let (k, v, sinks) = (downloaded(k)?, downloaded(v)?, sinks.map(downloaded).transpose()?);
     let dims = [q.dims2().0, op.heads * op.value_dim];
-    by_the_cpu(q, &dims, |q| Ok(cpu::attend(&q, &k, &v, sinks.as_deref(), op)))
+    via_cpu(q, &dims, |q| Ok(cpu::attend(&q, &k, &v, sinks.as_deref(), op)))
 }
 
-pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
+pub(super) fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
     let DeltaNet { positions, heads, group, .. } = *net;
     let (dk, dv) = (q.dims2().1, v.dims2().1);
     if dk > 256 || dv > 1024 {
@@ -228,7 +239,7 @@ pub fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Arr
     Ok(out)
 }
 
-pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
+pub(super) fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     let (rows, columns) = x.dims2();
     let (heads, kernel) = (op.heads.len(), weight.dims2().1);
     let sources: Vec<u32> =
@@ -253,46 +264,52 @@ pub fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Array> {
     Ok(out)
 }
 
-pub fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
+pub(super) fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     let [_, positions, heads, head_dim] = *x.dims() else { fault!("expected four dimensions") };
     if pairs == Pairs::Adjacent {
         let (cos, sin) = (downloaded(cos)?, downloaded(sin)?);
-        return changed_by_the_cpu(x, |x| cpu::rotate(x, &cos, &sin, pairs, (positions, heads, head_dim)));
+        return in_place_via_cpu(x, |x| cpu::rotate(x, &cos, &sin, pairs, (positions, heads, head_dim)));
     }
     let half = cos.dims2().1;
     let count = x.len() / head_dim * half;
     table::Rotate { x, cosines: cos, sines: sin, count, positions, heads, head_dim, half }.launch()
 }
 
-pub fn add(residual: &Array, x: &Array) -> Result<()> {
+pub(super) fn add(residual: &Array, x: &Array) -> Result<()> {
     table::Add { to: residual, x, count: x.len() }.launch()
 }
 
-pub fn causal_conv(x: &Array, channels: usize, weight: &[f32], bias: Option<&[f32]>, op: CausalConv) -> Result<Array> {
-    by_the_cpu(x, x.dims(), |x| Ok(cpu::causal_conv(op, &x, channels, weight, bias)))
+pub(super) fn causal_conv(
+    x: &Array,
+    channels: usize,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    op: CausalConv,
+) -> Result<Array> {
+    via_cpu(x, x.dims(), |x| Ok(cpu::causal_conv(op, &x, channels, weight, bias)))
 }
 
-pub fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
+pub(super) fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
     let steps = downloaded(steps)?;
     let dims = [mixed.dims2().0, op.heads * op.head_dim];
-    by_the_cpu(mixed, &dims, |mixed| Ok(cpu::selective_scan(op, &mixed, &steps, of)))
+    via_cpu(mixed, &dims, |mixed| Ok(cpu::selective_scan(op, &mixed, &steps, of)))
 }
 
-pub fn multiply(x: &Array, y: &Array) -> Result<()> {
+pub(super) fn multiply(x: &Array, y: &Array) -> Result<()> {
     let y = downloaded(y)?;
-    changed_by_the_cpu(x, |x| cpu::multiply(x, &y))
+    in_place_via_cpu(x, |x| cpu::multiply(x, &y))
 }
 
-pub fn scale(x: &Array, factor: f32) -> Result<()> {
-    changed_by_the_cpu(x, |x| cpu::scale(x, factor))
+pub(super) fn scale(x: &Array, factor: f32) -> Result<()> {
+    in_place_via_cpu(x, |x| cpu::scale(x, factor))
 }
 
-pub fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
+pub(super) fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
     let (_, size) = x.dims2();
-    changed_by_the_cpu(x, |x| cpu::scale_rows(x, factors, size))
+    in_place_via_cpu(x, |x| cpu::scale_rows(x, factors, size))
 }
 
-pub fn swiglu_halves(x: &Array) -> Result<Array> {
+pub(super) fn swiglu_halves(x: &Array) -> Result<Array> {
     let (_, both) = x.dims2();
     let half = |first| Tensor::Cuda(x.clone()).columns(first, both / 2);
     let (gates, up) = (half(0)?, half(both / 2)?);
@@ -300,8 +317,8 @@ pub fn swiglu_halves(x: &Array) -> Result<Array> {
     up.cuda().cloned()
 }
 
-/// What the kernels call an activation.
-fn number(activation: Activation) -> Result<usize> {
+/// The number of an activation in the kernels.
+fn kernel_code(activation: Activation) -> Result<usize> {
     Ok(match activation {
         Activation::Silu => 0,
         Activation::Relu => 1,
@@ -311,30 +328,30 @@ fn number(activation: Activation) -> Result<usize> {
     })
 }
 
-pub fn activate(activation: Activation, x: &Array) -> Result<()> {
+pub(super) fn activate(activation: Activation, x: &Array) -> Result<()> {
     match activation {
-        // relu(x) * x
+        // relu(x)^2 is relu(x) * x.
         Activation::ReluSquared => return gate(Activation::Relu, x, x),
-        Activation::XIelu { .. } => return changed_by_the_cpu(x, |x| cpu::activate(activation, None, x, 1)),
+        Activation::XIelu { .. } => return in_place_via_cpu(x, |x| cpu::activate(activation, None, x, 1)),
         _ => (),
     }
-    table::Activate { x, count: x.len(), kind: number(activation)? }.launch()
+    table::Activate { x, count: x.len(), kind: kernel_code(activation)? }.launch()
 }
 
-pub fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
+pub(super) fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
     if activation == Activation::ReluSquared {
         self::gate(Activation::Relu, gate, x)?;
         return self::gate(Activation::Relu, gate, x);
     }
-    table::Gate { x, gates: gate, count: x.len(), kind: number(activation)? }.launch()
+    table::Gate { x, gates: gate, count: x.len(), kind: kernel_code(activation)? }.launch()
 }
 
-pub fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
+pub(super) fn sigmoid_gate(x: &Array, gate: &Array) -> Result<()> {
     let per_gate = x.len() / gate.len().max(1);
     table::SigmoidGate { x, gates: gate, count: x.len(), per_gate }.launch()
 }
 
-pub fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
+pub(super) fn interleaved_swiglu(x: &Array, limit: f32) -> Result<Array> {
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") /= 2;
     let out = Array::new(x.context(), &dims, Element::F32)?;

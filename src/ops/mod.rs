@@ -1,21 +1,24 @@
-//! Fused operations that the forward pass needs and the tensor library lacks, each on the device where its operands are: one
-//! pass over memory each, f32 inside.
+//! Fused operations for the forward pass that the tensor library lacks. Each runs on the device of
+//! its operands, makes one pass over memory, and computes in f32.
 
 mod cpu;
 mod gpu;
 mod operands;
 
-pub use cpu::{DELTA_CHUNK, chunk_queries};
+pub(crate) use cpu::{DELTA_CHUNK, chunk_queries};
 pub use operands::{
-    Attend, CausalConv, DeltaNet, FeedForward, Projection, Room, Scan, ShortConv, Source, score_queries, scores,
+    Attend, CausalConv, DeltaNet, ExpertScratch, FeedForward, Projection, Scan, ShortConv, Source, queries_per_chunk,
+    score_count,
 };
 
 use crate::error::{Result, fault};
-use crate::tensor::{Tensor, View, change};
+use crate::tensor::{Tensor, View, modify_in_place};
 use crate::vocabulary::{Activation, NormKind, Pairs};
 
-/// `x` [.., size], `weight` and `bias` [size], all f32. A weight of several times the size holds those of so many rows, one after
-/// the other, again and again.
+/// `x` [.., size], `weight` and `bias` [size], all f32.
+///
+/// A `weight` with several times `size` elements has a weight for each of that many rows, which
+/// repeat (for example one per head).
 pub fn norm(kind: NormKind, eps: f64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match x {
         Tensor::Cpu(x) => {
@@ -37,8 +40,9 @@ fn on_cpu(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &crate::tensor::Device::Cpu)
 }
 
-/// `x` [rows, input] in f32 through each of `projections`, to [rows, out] each. `rounded`: x may be rounded to bf16 where the
-/// weights are bf16 and the device multiplies that faster.
+/// Multiplies `x` [rows, input] in f32 with each of `projections`, to [rows, out] each. If
+/// `rounded`, `x` may be rounded to bf16 where the weights are bf16 and the device multiplies bf16
+/// faster.
 pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<Vec<Tensor>> {
     let (rows, input) = x.dims2()?;
     for projection in projections {
@@ -57,15 +61,15 @@ pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<
     }
 }
 
-/// residual[rows[i]] += weights[i] * network(x[rows[i]]); the rows are distinct, `residual` and `x` are [tokens, hidden] in
-/// f32.
+/// residual[rows[i]] += weights[i] * network(x[rows[i]]). The rows are distinct and ascending, and
+/// `residual` and `x` are [tokens, hidden] in f32.
 pub fn add_expert(
     residual: &Tensor,
     x: &Tensor,
     network: &FeedForward,
     rows: &[u32],
     weights: &[f32],
-    room: &Room,
+    scratch: &ExpertScratch,
 ) -> Result<()> {
     let (tokens, hidden) = x.dims2()?;
     if residual.dims() != x.dims() || rows.iter().any(|row| *row as usize >= tokens) {
@@ -76,16 +80,20 @@ pub fn add_expert(
     }
     match residual {
         Tensor::Cpu(residual) => {
-            let (x, mut buffers) = (View::of(x.cpu()?)?, room.lock().expect("no panic under this lock"));
+            let (x, mut buffers) = (View::of(x.cpu()?)?, scratch.lock().expect("no panic under this lock"));
             let x = x.values()?;
-            change(residual, |residual| cpu::add_expert(residual, x, hidden, network, (rows, weights), &mut buffers))
+            modify_in_place(residual, |residual| {
+                cpu::add_expert(residual, x, hidden, network, (rows, weights), &mut buffers)
+            })
         }
         _ => gpu::add_expert(residual.cuda()?, x.cuda()?, network, rows, weights),
     }
 }
 
-/// `q` [rows, heads * head_dim], `k` [rows, kv_heads * head_dim] and `v` [rows, kv_heads * value_dim], to
-/// [rows, heads * value_dim]; rows are sequences after sequences, all f32. `sinks`: one logit per head, which takes part in the sum and is then dropped.
+/// Attention of `q` [rows, heads * head_dim], `k` [rows, kv_heads * head_dim] and `v` [rows,
+/// kv_heads * value_dim], to [rows, heads * value_dim]. Rows are the positions of one sequence
+/// after another, all f32. `sinks` has one logit per head, which adds to the softmax's denominator
+/// and has no value.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: Attend) -> Result<Tensor> {
     match q {
         Tensor::Cpu(q) => {
@@ -102,8 +110,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
     }
 }
 
-/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
-/// [sequences * positions, heads, value_dim].
+/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim],
+/// to [sequences * positions, heads, value_dim].
 pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<Tensor> {
     match q {
         Tensor::Cpu(q) => {
@@ -122,7 +130,8 @@ pub fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, net: &DeltaNet) -> Result<
     }
 }
 
-/// `x` [sequences * positions, columns], `weight` [channels, 1, kernel] in f32, to [sequences, heads, positions, width].
+/// `x` [sequences * positions, columns], `weight` [channels, 1, kernel] in f32, to [sequences,
+/// heads, positions, width].
 pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor> {
     match x {
         Tensor::Cpu(_) => {
@@ -136,7 +145,8 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
     }
 }
 
-/// `x` [sequences * positions, channels], `weight` [channels, 1, kernel] and `bias` [channels] in f32, to the shape of `x`.
+/// `x` [sequences * positions, channels], `weight` [channels, 1, kernel] and `bias` [channels] in
+/// f32, to the shape of `x`.
 pub fn causal_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: CausalConv) -> Result<Tensor> {
     let (_, channels) = x.dims2()?;
     let (weight, bias) = (weight.values()?, bias.map(Tensor::values).transpose()?);
@@ -148,9 +158,10 @@ pub fn causal_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: Causa
     }
 }
 
-/// The recurrence of Mamba-2: `mixed` [sequences * positions, heads * head_dim + 2 * groups * state] holds x, B and C, `steps`
-/// [sequences * positions, heads] the steps before bias and softplus; then their bias, the logarithm of the rate of decay and the
-/// share of x in the output, [heads] each. To [sequences * positions, heads * head_dim].
+/// The selective scan of Mamba-2. `mixed` [sequences * positions, heads * head_dim + 2 * groups *
+/// state] contains x, B and C. `steps` [sequences * positions, heads] are the time steps before
+/// bias and softplus. `dt_bias`, `a_log` (the logarithm of the decay rate) and `d` (the factor of x
+/// in the output) are [heads]. The output is [sequences * positions, heads * head_dim].
 pub fn selective_scan(
     mixed: &Tensor,
     steps: &Tensor,
@@ -174,7 +185,7 @@ pub fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
         Tensor::Cpu(x) => {
             let y = View::of(y.cpu()?)?;
             let y = y.values()?;
-            change(x, |x| {
+            modify_in_place(x, |x| {
                 cpu::multiply(x, y);
                 Ok(())
             })
@@ -183,14 +194,15 @@ pub fn multiply(x: &Tensor, y: &Tensor) -> Result<()> {
     }
 }
 
-/// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2] in f32, in place.
+/// Rotates `x` [sequences, positions, heads, head_dim] by the angles of the tables [positions, dim
+/// / 2] in f32, in place.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, pairs: Pairs) -> Result<()> {
     match x {
         Tensor::Cpu(x) => {
             let &[_, positions, heads, head_dim] = x.dims() else { fault!("expected four dimensions") };
             let (cos, sin) = (View::of(cos.cpu()?)?, View::of(sin.cpu()?)?);
             let (cos, sin) = (cos.values()?, sin.values()?);
-            change(x, |x| {
+            modify_in_place(x, |x| {
                 cpu::rotate(x, cos, sin, pairs, (positions, heads, head_dim));
                 Ok(())
             })
@@ -205,7 +217,7 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
         Tensor::Cpu(residual) => {
             let x = View::of(x.cpu()?)?;
             let x = x.values()?;
-            change(residual, |residual| {
+            modify_in_place(residual, |residual| {
                 cpu::add(residual, x);
                 Ok(())
             })
@@ -217,7 +229,7 @@ pub fn add(residual: &Tensor, x: &Tensor) -> Result<()> {
 /// x = factor * x, elementwise and in place.
 pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => change(x, |x| {
+        Tensor::Cpu(x) => modify_in_place(x, |x| {
             cpu::scale(x, factor);
             Ok(())
         }),
@@ -225,10 +237,10 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
     }
 }
 
-/// Row r of `x` [rows, size] times factors[r % factors.len()], in place.
+/// Multiplies row r of `x` [rows, size] by factors[r % factors.len()], in place.
 pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => change(x, |values| {
+        Tensor::Cpu(x) => modify_in_place(x, |values| {
             cpu::scale_rows(values, factors, x.dims()[x.dims().len() - 1]);
             Ok(())
         }),
@@ -239,7 +251,7 @@ pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<()> {
 /// x = f(x), elementwise and in place.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<()> {
     match x {
-        Tensor::Cpu(x) => change(x, |x| {
+        Tensor::Cpu(x) => modify_in_place(x, |x| {
             cpu::activate(activation, None, x, 1);
             Ok(())
         }),
@@ -253,7 +265,7 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
         Tensor::Cpu(x) => {
             let gate = View::of(gate.cpu()?)?;
             let gate = gate.values()?;
-            change(x, |x| {
+            modify_in_place(x, |x| {
                 cpu::activate(activation, Some(gate), x, 1);
                 Ok(())
             })
@@ -262,13 +274,14 @@ pub fn gate(activation: Activation, gate: &Tensor, x: &Tensor) -> Result<()> {
     }
 }
 
-/// x = x * sigmoid(gate), elementwise and in place; the gate may also be one number per row, [rows, 1].
+/// x = x * sigmoid(gate), elementwise and in place. The gate may also be one number per row, [rows,
+/// 1].
 pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     match x {
         Tensor::Cpu(x) => {
             let gate = View::of(gate.cpu()?)?;
             let gate = gate.values()?;
-            change(x, |x| {
+            modify_in_place(x, |x| {
                 cpu::sigmoid_gate(x, gate);
                 Ok(())
             })
@@ -277,7 +290,8 @@ pub fn sigmoid_gate(x: &Tensor, gate: &Tensor) -> Result<()> {
     }
 }
 
-/// [rows, 2 * size] with gate in the first half of each row and up in the second, to [rows, size]: silu(gate) * up.
+/// silu(gate) * up of rows with gate in the first half and up in the second, [rows, 2 * size] to
+/// [rows, size].
 pub fn swiglu_halves(x: &Tensor) -> Result<Tensor> {
     let (rows, both) = x.dims2()?;
     match x {
@@ -286,8 +300,8 @@ pub fn swiglu_halves(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// [rows, 2 * size] with gate and up interleaved to [rows, size]: (up + 1) * gate * sigmoid(1.702 gate), gate <= limit,
-/// |up| <= limit.
+/// (up + 1) * gate * sigmoid(1.702 gate) of rows with gate and up interleaved, [rows, 2 * size] to
+/// [rows, size], with gate <= limit and |up| <= limit.
 pub fn interleaved_swiglu(x: &Tensor, limit: f32) -> Result<Tensor> {
     match x {
         Tensor::Cpu(_) => {

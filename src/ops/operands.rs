@@ -1,5 +1,5 @@
-//! What operations are told beside their tensors: how attention, linear attention, projections and feed-forward networks are
-//! made. Wherever the operands are, they are the same.
+//! Parameters of the operations beside their tensors, for attention, linear attention, projections
+//! and feed-forward networks. They are the same for all devices.
 
 use std::sync::Mutex;
 
@@ -8,10 +8,10 @@ use crate::gemm::Scratch;
 use crate::tensor::Tensor;
 use crate::vocabulary::{Activation, Order, Span};
 
-/// Bytes of attention scores that exist at once on a GPU.
+/// The most bytes of attention scores on a GPU at the same time.
 const SCORE_BYTES: usize = 256 << 20;
 
-/// A weight, how it is stored, and its bias [out] in f32.
+/// A weight with its storage order, and its bias [out] in f32.
 #[derive(Clone, Copy)]
 pub struct Projection<'a> {
     pub weight: &'a Tensor,
@@ -30,66 +30,71 @@ impl Projection<'_> {
     }
 }
 
-/// The weights of a feed-forward network: down(act(gate x) * up x), or without a gate, or with both interleaved in `up`.
+/// The weights of a feed-forward network: down(act(gate x) * up x), or down(act(up x)) without a
+/// gate. `up` may contain both gate and up.
 pub struct FeedForward<'a> {
     pub gate: Option<Projection<'a>>,
     pub up: Projection<'a>,
     pub down: Projection<'a>,
     pub activation: Activation,
-    /// The weight of a token multiplies what the network reads, not what it writes.
+    /// True if the routing weight of a token multiplies the input of the network in place of its
+    /// output.
     pub on_input: bool,
-    /// x may be rounded to bf16: see `project`.
+    /// True if x may be rounded to bf16: see `project`.
     pub rounded: bool,
 }
 
-/// Memory for what is between the products of one network, kept for the next.
-pub type Room = Mutex<[Scratch; 3]>;
+/// Scratch memory for the intermediate results of one network, reused by the next.
+pub type ExpertScratch = Mutex<[Scratch; 3]>;
 
 #[derive(Clone, Copy)]
 pub struct Attend<'a> {
     pub positions: usize,
     pub heads: usize,
     pub kv_heads: usize,
-    /// Of queries and keys.
+    /// Size of a head of queries and of keys.
     pub head_dim: usize,
     pub value_dim: usize,
     pub span: Span,
-    /// Factor on q·k.
+    /// Factor of q·k.
     pub scale: f32,
-    /// cap * tanh(score / cap) in place of a score.
+    /// Scores become cap * tanh(score / cap).
     pub softcap: Option<f32>,
-    /// Added to the scores of a head [heads], times the position of the key; and, where all three are rounded to bf16, what that is
-    /// then multiplied with.
+    /// Linear biases (ALiBi): a slope per head, [heads], which is multiplied by the position of the
+    /// key and added to the score. With the second number, slope, position and product are rounded
+    /// to bf16, and the product is multiplied by that number.
     pub alibi: Option<(&'a [f32], Option<f32>)>,
-    /// Operands may be rounded to bf16 where a device multiplies that faster.
+    /// True if operands may be rounded to bf16 where the device multiplies bf16 faster.
     pub rounded: bool,
 }
 
-/// Queries whose scores exist at once on a GPU.
-pub fn score_queries(heads: usize, positions: usize) -> usize {
+/// Number of queries whose scores fit into GPU memory at the same time.
+pub fn queries_per_chunk(heads: usize, positions: usize) -> usize {
     (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)
 }
 
-/// Most scores of so many queries: of all heads, with keys that one of the queries sees.
-pub fn scores(heads: usize, queries: usize, positions: usize, span: Span) -> usize {
+/// The largest number of scores of `queries` queries: those of all heads with the keys that one of
+/// the queries attends to.
+pub fn score_count(heads: usize, queries: usize, positions: usize, span: Span) -> usize {
     heads * queries * span.most_keys(queries, positions)
 }
 
-/// The heads of a gated delta rule and what decides how fast they forget.
+/// The heads of a gated delta rule, with the inputs of their gates.
 pub struct DeltaNet<'a> {
     pub positions: usize,
     pub heads: usize,
-    /// Heads that share a key.
+    /// Number of value heads that share a key head.
     pub group: usize,
-    /// [sequences * positions, 2 * heads]: for each key, beta of its group before the sigmoid, then what drives the decay.
+    /// [sequences * positions, 2 * heads]: for each key head, the beta of its group before the
+    /// sigmoid, then the input of the decay.
     pub beta_and_decay: &'a Tensor,
-    /// Logarithm of the rate of decay, [heads].
+    /// Logarithm of the decay rate, [heads].
     pub a_log: &'a Tensor,
-    /// Added to what drives the decay, [heads].
+    /// Added to the input of the decay, [heads].
     pub dt_bias: &'a Tensor,
 }
 
-/// Where a head is in the projection and in the weight of the convolution.
+/// The position of a head in the projection and in the weight of the convolution.
 #[derive(Clone, Copy)]
 pub struct Source {
     pub first_column: usize,
@@ -100,29 +105,29 @@ pub struct Source {
 #[derive(Clone, Copy)]
 pub struct CausalConv {
     pub positions: usize,
-    /// SiLU of the result.
+    /// True if SiLU is applied to the output.
     pub silu: bool,
 }
 
-/// The recurrence of Mamba-2.
+/// The selective scan of Mamba-2.
 #[derive(Clone, Copy)]
 pub struct Scan {
     pub positions: usize,
     pub heads: usize,
     pub head_dim: usize,
-    /// Groups of heads that share B and C.
+    /// Number of groups. The heads of a group share B and C.
     pub groups: usize,
     pub state: usize,
-    /// Steps are no shorter.
+    /// The lower bound of the time steps.
     pub min_step: f32,
 }
 
 pub struct ShortConv {
     pub positions: usize,
-    /// Channels of a head.
+    /// Number of channels of a head.
     pub width: usize,
-    /// One per head of the result; several may read the same columns.
+    /// One source per output head. Several may read the same columns.
     pub heads: Vec<Source>,
-    /// Brings each head at each position to this length.
+    /// Each head is scaled to this norm at each position.
     pub length: Option<f32>,
 }

@@ -1,5 +1,5 @@
-//! JSON from outside that is read into a tree of any shape. A value takes some hundred times the memory of its text
-//! (`{},{},…`), so what may be there is bounded by the number of values, beside that of bytes.
+//! Untrusted JSON that is parsed into a tree of any shape. A value takes some hundred times the
+//! memory of its text (`{},{},…`), so the number of values is limited as well as that of bytes.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,15 +7,17 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Values of a small file such as a configuration, and of an answer of a service: some tens of megabytes of memory.
+/// The greatest number of values in a small file, such as a configuration, or in a service's
+/// answer. They take some tens of megabytes of memory.
 pub const SMALL: usize = 100_000;
-/// Values of the largest files that there are, the tokenizers and headers of the largest models.
+/// The greatest number of values in the largest files: tokenizers and headers of the largest
+/// models.
 pub const LARGE: usize = 8_000_000;
 
-/// Reads a text of at most `most` values; keys are counted with what stands under them.
+/// Parses a text of at most `most` values. A key and its value count as one.
 ///
 /// # Errors
-/// What is not JSON, and what has more values: the error says so.
+/// The text is not JSON or has more values; the message tells which.
 pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
     let left = Cell::new(most);
     let mut reader = serde_json::Deserializer::from_slice(text);
@@ -23,20 +25,27 @@ pub fn from_slice(text: &[u8], most: usize) -> serde_json::Result<Value> {
     reader.end().map(|()| value)
 }
 
-/// What Python's `json` writes for floats that are no numbers, and JSON does not have.
+/// The non-finite floats that Python's `json` writes although JSON does not have them.
 pub const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// A text with what `instead` makes of them in place of all `NO_NUMBERS`, but for those in strings. `None` where there are none.
+/// Replaces all `NO_NUMBERS` outside of strings by the results of `instead`. Numbers beyond the
+/// range of f64, such as 1e999, are infinities, as in Python. Returns `None` if there are none of
+/// either.
 pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Option<Vec<u8>> {
     let (mut replaced, mut copied, mut at, mut in_text) = (Vec::new(), 0, 0, false);
     while at < text.len() {
-        let found = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let word = NO_NUMBERS.into_iter().find(|word| !in_text && text[at..].starts_with(word.as_bytes()));
+        let found = word.map(|word| (word, word.len())).or_else(|| infinity(&text[at..]).filter(|_| !in_text));
         match (found, text[at]) {
-            (Some(word), _) => {
+            (Some((word, length)), _) => {
                 replaced.extend_from_slice(&text[copied..at]);
                 replaced.extend_from_slice(instead(word).as_bytes());
-                at += word.len();
+                at += length;
                 copied = at;
+                continue;
+            }
+            (None, b'-' | b'0'..=b'9') if !in_text => {
+                at += number(&text[at..]).len();
                 continue;
             }
             (None, b'\\') if in_text => at += 1,
@@ -49,11 +58,25 @@ pub fn replaced_no_numbers(text: &[u8], instead: impl Fn(&str) -> String) -> Opt
     (copied > 0).then_some(replaced)
 }
 
-/// For libraries that read JSON themselves: an error where a text has more than `most` values. Whether it is JSON is their
-/// affair.
+/// The characters of a number at the start of a text.
+fn number(text: &[u8]) -> &[u8] {
+    let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    &text[..text.iter().take_while(of_number).count()]
+}
+
+/// The infinity at the start of a text and its length, if the text starts with a number beyond the
+/// range of f64.
+fn infinity(text: &[u8]) -> Option<(&'static str, usize)> {
+    let number = number(text);
+    let value: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    value.is_infinite().then_some((if value > 0.0 { "Infinity" } else { "-Infinity" }, number.len()))
+}
+
+/// Checks a text for libraries that parse JSON by themselves: more than `most` values are an error.
+/// It does not check whether the text is JSON.
 ///
 /// # Errors
-/// One sentence without anything of the text.
+/// The message quotes nothing of the text.
 pub fn check(text: &[u8], most: usize) -> Result<(), String> {
     let (mut values, mut in_text, mut escaped) = (1usize, false, false);
     for byte in text {
@@ -88,7 +111,8 @@ impl<'de, const MOST: usize> Deserialize<'de> for Part<MOST> {
     }
 }
 
-/// A value for messages: whole where it is short, and else what it is.
+/// Describes a value for messages: lists and objects by their length, and long strings by their
+/// beginning.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::Object(map) => format!("an object of {}", map.len()),
@@ -98,7 +122,7 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// Builds a tree as long as values are left.
+/// Builds a tree while the count of values is below the limit.
 #[derive(Clone, Copy)]
 struct Tree<'a> {
     left: &'a Cell<usize>,
@@ -197,7 +221,7 @@ mod tests {
 
     #[test]
     fn values_are_counted_and_too_many_refused() {
-        // The outer object, its three values, five of the list, two of the object.
+        // These are the outer object, its three values, five of the list and two of the object.
         assert!(from_slice(TEXT.as_bytes(), 11).is_ok());
         let error = from_slice(TEXT.as_bytes(), 10).unwrap_err();
         assert!(error.to_string().contains("more than 10 values"), "{error}");
@@ -215,6 +239,9 @@ mod tests {
         assert_eq!(nulls(r#"{"a": NaN, "b": [-Infinity,Infinity]}"#).unwrap(), r#"{"a": null, "b": [null,null]}"#);
         assert_eq!(nulls(r#"{"NaN": "Infinity \" NaN", "c": 1}"#), None);
         assert_eq!(nulls(r#"{"\\": NaN}"#).unwrap(), r#"{"\\": null}"#);
+        assert_eq!(nulls(r#"{"a": 1e999, "b": [-1E+400,2e-999]}"#).unwrap(), r#"{"a": null, "b": [null,2e-999]}"#);
+        let quoted = replaced_no_numbers(b"[1.5,-1e999]", |word| format!("\"{word}\""));
+        assert_eq!(quoted.unwrap(), b"[1.5,\"-Infinity\"]");
         let quoted = replaced_no_numbers(b"[NaN]", |word| format!("\"{word}\""));
         assert_eq!(quoted.unwrap(), b"[\"NaN\"]");
     }

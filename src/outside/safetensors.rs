@@ -1,6 +1,6 @@
-//! The begin of a safetensors file, for whoever reads its header alone.
+//! The beginning of a safetensors file, for code that reads the header only.
 
-/// Bytes in front of the header: its length.
+/// The number of bytes before the header. They hold its length.
 pub const LENGTH: u64 = 8;
-/// A header larger than this is taken for damage (the safetensors library's own limit).
+/// A larger header is treated as damaged. This is the limit of the safetensors library.
 pub const MAX_HEADER: u64 = 100_000_000;

@@ -1,9 +1,10 @@
-//! What is wrong with a text that is no JSON, in words for whoever has edited it: where, and what to write instead. Of the text
-//! itself only single signs and words of programming languages are shown: it may be any file.
+//! Explains syntax errors in JSON to the person who edits the file: the place and the correction.
+//! The message quotes only single characters and words of programming languages, because the text
+//! may be any file.
 
 use serde_json::error::Category;
 
-/// Words that other languages have for values of JSON.
+/// Words for JSON values in other languages.
 const WORDS: [(&str, &str); 7] = [
     ("True", "true"),
     ("False", "false"),
@@ -14,7 +15,17 @@ const WORDS: [(&str, &str); 7] = [
     ("nil", "null"),
 ];
 
-/// "line 7, column 3: a comma before `}`"; nothing where the text is JSON, and something else is wrong.
+/// What is said of one of the two codes that UTF-16 has for a character where the other is missing.
+pub const HALF: &str = "`\\u` with half of a character (a lone surrogate)";
+
+/// Whether a text holds such a half: it is JSON by its form, and no text.
+pub fn is_half_a_character(error: &serde_json::Error) -> bool {
+    let said = error.to_string();
+    said.starts_with("lone leading surrogate") || said.starts_with("unexpected end of hex escape")
+}
+
+/// "line 7, column 3: a comma before `}`"; nothing where the text is JSON, and something else is
+/// wrong.
 pub fn wrong(text: &[u8], error: &serde_json::Error) -> Option<String> {
     if !matches!(error.classify(), Category::Syntax | Category::Eof) {
         return None;
@@ -41,6 +52,9 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
                 _ => "the text ends where something must follow".to_string(),
             },
         };
+    }
+    if is_half_a_character(error) {
+        return HALF.to_string();
     }
     if here == b'/' || here == b'#' {
         return "a comment, and JSON has none".to_string();
@@ -85,14 +99,15 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
-/// The place of a line and a column, both counted from 1, of bytes.
+/// Returns the byte offset of a line and a column. Both are counted from 1, and a column is one
+/// byte.
 fn offset(text: &[u8], line: usize, column: usize) -> usize {
     let begin =
         text.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
     begin + column.saturating_sub(1)
 }
 
-/// A sign as it may be shown.
+/// Makes a character safe to print.
 fn sign(byte: u8) -> char {
     if byte.is_ascii_graphic() { byte.into() } else { '…' }
 }
@@ -121,6 +136,9 @@ mod tests {
             ("{\"a\": 1 // size\n}", "a comment"),
             ("{\"a\": 1} x", "more text behind the end"),
             ("{\"a\": [1, 2}", "`}` where a comma or `]` must stand"),
+            (r#"{"a": "\ud83d"}"#, "half of a character"),
+            (r#"{"a": "\ud83d\u0041"}"#, "half of a character"),
+            (r#"{"a": "\ude00"}"#, "half of a character"),
             ("{\"a\": \"x", "inside a string"),
             ("{\"a\": 1", "inside an object: a `}` is missing"),
             ("  \n", "there is nothing in it"),

@@ -1,14 +1,14 @@
-//! From values to places on the page, and where the ticks are.
+//! Scales from values to coordinates, and the choice of ticks.
 
 use super::figure::Axis;
 use crate::words::rounded;
 
-/// About so many ticks on an axis.
+/// The approximate number of ticks on an axis.
 const TICKS: f64 = 6.0;
 
-/// A linear or logarithmic scale from values to places.
+/// A linear or logarithmic scale from values to coordinates.
 #[derive(Clone, Debug)]
-pub struct Scale {
+pub(super) struct Scale {
     log: bool,
     whole: bool,
     low: f64,
@@ -18,8 +18,9 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Over the finite `values`, with a little room, or as the axis says; `None` where there is no value to show.
-    pub fn new(axis: &Axis, values: impl Iterator<Item = f64>, from: f32, to: f32) -> Option<Self> {
+    /// A scale over the finite `values` with a small margin, or between the ends of `axis`. Returns
+    /// `None` if there is no finite value.
+    pub(super) fn new(axis: &Axis, values: impl Iterator<Item = f64>, from: f32, to: f32) -> Option<Self> {
         let usable = values.filter(|v| v.is_finite() && !(axis.log && *v <= 0.0));
         let (mut low, mut high) = usable.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if low > high {
@@ -40,15 +41,15 @@ impl Scale {
         (low.is_finite() && high.is_finite() && high > low).then_some(Self { log, whole, low, high, from, to })
     }
 
-    /// The place of a value; beyond the ends it stays at the end.
-    pub fn at(&self, value: f64) -> f32 {
+    /// The coordinate of a value. A value beyond the ends gets the coordinate of the end.
+    pub(super) fn at(&self, value: f64) -> f32 {
         let value = if self.log { value.max(f64::MIN_POSITIVE).ln() } else { value };
         let part = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         self.from + (self.to - self.from) * part as f32
     }
 
-    /// Values and their texts.
-    pub fn ticks(&self) -> Vec<(f64, String)> {
+    /// The values of the ticks, and their labels.
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let within = |value: &f64| {
             let place = if self.log { value.ln() } else { *value };
             let slack = 1e-9 * (self.high - self.low);
@@ -60,7 +61,8 @@ impl Scale {
             false => shown(linear_values(self.low, self.high, self.whole)),
             true => {
                 let values = shown(self.log_values());
-                // A part of a decade has none or one of them, from which nothing can be read.
+                // A part of a decade has at most one of them, which is not enough to read values
+                // from.
                 if values.len() > 1 {
                     values
                 } else {
@@ -71,7 +73,8 @@ impl Scale {
         values.into_iter().map(|value| (value, text(value))).collect()
     }
 
-    /// 1, 2, 5 of every decade where there are few, else the decades.
+    /// Returns 1, 2 and 5 of every decade if there are few decades, and otherwise the powers of
+    /// ten.
     fn log_values(&self) -> Vec<f64> {
         let decades =
             (self.low / std::f64::consts::LN_10).floor() as i32..=(self.high / std::f64::consts::LN_10).ceil() as i32;
@@ -82,7 +85,7 @@ impl Scale {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten; of 1 at least where only whole numbers are.
+/// Returns multiples of 1, 2 or 5 times a power of ten, which is at least 1 for whole numbers.
 fn linear_values(low: f64, high: f64, whole: bool) -> Vec<f64> {
     let rough = (high - low) / TICKS;
     let power = 10f64.powf(rough.log10().floor());
@@ -92,8 +95,8 @@ fn linear_values(low: f64, high: f64, whole: bool) -> Vec<f64> {
     (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
 }
 
-/// A number as short as it is read: 0.25, 40, 20,000, 1.5M.
-pub fn text(value: f64) -> String {
+/// Formats a number as short as possible: 0.25, 40, 20,000, 1.5M.
+pub(super) fn text(value: f64) -> String {
     let short = |value: f64, unit: &str| {
         let text = rounded(value, 2);
         format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))

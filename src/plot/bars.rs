@@ -1,4 +1,4 @@
-//! Bars by category, groups side by side; or by bins, as wide as they are.
+//! Bar charts: by category with groups side by side, or by bins, whose width is that of the bars.
 
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, Frame, HEIGHT, SMALL, legend_width};
@@ -7,14 +7,14 @@ use super::figure::{Axis, Bars, Figure, empty};
 use super::font;
 use crate::error::{Error, Result};
 
-pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     let names: Vec<String> = bars.groups.iter().map(|group| group.name.clone()).collect();
     let styles: Vec<usize> = (0..names.len()).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);
     let right = canvas.width - 28.0 - legend_width(&names);
     let frame = Frame { left: 92.0, top, right, bottom: canvas.height - 66.0 };
     let values = || bars.groups.iter().flat_map(|group| group.values.iter().copied());
-    // Bars stand on zero; on a logarithmic axis, a little below the smallest.
+    // Bars begin at zero, or on a logarithmic axis a little below the smallest value.
     let y_axis = if bars.y.log { bars.y.clone() } else { Axis { min: bars.y.min.or(Some(0.0)), ..bars.y.clone() } };
     let y = Scale::new(&y_axis, values(), frame.bottom, frame.top).ok_or_else(|| empty(figure))?;
     if bars.categories.is_empty() && bars.edges.is_empty() {
@@ -57,7 +57,7 @@ pub fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
     Ok(canvas)
 }
 
-/// Bars between the edges of bins, on a scale of numbers; the groups share a bin.
+/// Draws bars between the edges of bins, on a numeric scale. The groups share each bin.
 fn bins(canvas: &mut Canvas, figure: &Figure, bars: &Bars, frame: &Frame, y: &Scale) -> Result<()> {
     let edges = &bars.edges;
     let rise = edges.windows(2).all(|pair| pair[0] < pair[1]);

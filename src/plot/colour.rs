@@ -1,19 +1,19 @@
-//! Colours as 0xRRGGBB: of series, and of values.
+//! Colours as 0xRRGGBB, for series and for values.
 
-pub type Colour = u32;
+pub(super) type Colour = u32;
 
-pub const INK: Colour = 0x222222;
-pub const FAINT: Colour = 0x6b6b6b;
-pub const GRID: Colour = 0xe2e2e2;
-pub const PAPER: Colour = 0xffffff;
+pub(super) const INK: Colour = 0x222222;
+pub(super) const FAINT: Colour = 0x6b6b6b;
+pub(super) const GRID: Colour = 0xe2e2e2;
+pub(super) const PAPER: Colour = 0xffffff;
 
-/// Okabe & Ito, "Color Universal Design", 2008, without yellow (it is lost on paper), then four of Tol's "muted" scheme that differ
-/// from these.
+/// Okabe & Ito, "Color Universal Design", 2008, without yellow, which is hard to see on white. Four
+/// colours of Tol's "muted" scheme that differ from these follow.
 const SERIES: [Colour; 11] =
     [0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x000000, 0x882255, 0x999933, 0x332288, 0x44aa99];
 
-/// The colour of a series. Behind the last they come again, paler and darker in turn.
-pub fn series(i: usize) -> Colour {
+/// The colour of a series. After the last colour they repeat, paler and darker in turn.
+pub(super) fn series(i: usize) -> Colour {
     let (colour, round) = (SERIES[i % SERIES.len()], i / SERIES.len());
     match round {
         0 => colour,
@@ -22,12 +22,13 @@ pub fn series(i: usize) -> Colour {
     }
 }
 
-/// Cold below the threshold, warm above it, darker all the way, so that it reads in grey as well.
+/// The scale is cold below the threshold, warm above it, and ever darker, so that it can be read in
+/// greyscale.
 const COLD: [Colour; 3] = [0xf7fafd, 0xc3d7ea, 0x86a9d0];
 const WARM: [Colour; 4] = [0xf0a04b, 0xd0552b, 0x8f1d1d, 0x3a0510];
 
-/// A place on the scale of values: 0 to 1 below the threshold, then 1 to 2.
-pub fn value(place: f64) -> Colour {
+/// The colour at a position on the scale: 0 to 1 below the threshold, and 1 to 2 above it.
+pub(super) fn value(place: f64) -> Colour {
     let (ramp, part) = if place < 1.0 { (&COLD[..], place) } else { (&WARM[..], place - 1.0) };
     let at = part.clamp(0.0, 1.0) * (ramp.len() - 1) as f64;
     let below = (at.floor() as usize).min(ramp.len() - 2);

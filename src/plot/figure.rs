@@ -1,4 +1,4 @@
-//! What can be drawn, as plain data.
+//! The figures that can be drawn, as plain data.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     pub title: String,
-    /// Small print below the title: definitions, sources.
+    /// Small print below the title, such as definitions and sources.
     #[serde(default)]
     pub note: String,
     #[serde(flatten)]
@@ -34,12 +34,12 @@ pub struct Axis {
     pub label: String,
     #[serde(default)]
     pub log: bool,
-    /// Ends of the axis, where it is not to follow the data.
+    /// The ends of the axis. Without them, the axis follows the data.
     #[serde(default)]
     pub min: Option<f64>,
     #[serde(default)]
     pub max: Option<f64>,
-    /// Counts: ticks are whole numbers.
+    /// The values are counts, so ticks are whole numbers.
     #[serde(default)]
     pub whole: bool,
 }
@@ -51,7 +51,7 @@ pub struct Xy {
     #[serde(default)]
     pub y: Axis,
     pub series: Vec<Series>,
-    /// A horizontal line with its name: a threshold, say.
+    /// The height of a horizontal line, such as a threshold. Its name is `mark_label`.
     #[serde(default)]
     pub mark: Option<f64>,
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct Xy {
 pub struct Series {
     #[serde(default)]
     pub name: String,
-    /// Which colour, marker and dash it has; its place among the series where nothing is said.
+    /// The index of its colour, marker and dash. By default this is its index among the series.
     #[serde(default)]
     pub style: Option<usize>,
     pub points: Vec<Point>,
@@ -82,7 +82,7 @@ pub struct Point {
     pub label: String,
 }
 
-/// Groups of bars side by side: one bar of each group at every category.
+/// Groups of bars side by side, with one bar of each group at every category.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bars {
     #[serde(default)]
@@ -91,7 +91,8 @@ pub struct Bars {
     pub y: Axis,
     #[serde(default)]
     pub categories: Vec<String>,
-    /// Ends of bins, in place of categories: one more than each group has values. A bar is as wide as its bin.
+    /// Edges of bins, in place of categories: one more than each group has values. A bar is as wide
+    /// as its bin.
     #[serde(default)]
     pub edges: Vec<f64>,
     pub groups: Vec<Group>,
@@ -121,15 +122,15 @@ pub struct Interval {
     pub low: Option<f64>,
     #[serde(default)]
     pub high: Option<f64>,
-    /// Rows of a group have its colour and marker, and the legend names it.
+    /// Rows of a group share a colour and marker, and the legend names the group.
     #[serde(default)]
     pub group: String,
-    /// Which colour and marker its group has; the place of the group where nothing is said.
+    /// The index of the colour and marker of its group. By default this is the index of the group.
     #[serde(default)]
     pub style: Option<usize>,
 }
 
-/// Values by row and column; rows from top to bottom.
+/// Values by row and column. The first row is at the top.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeatMap {
     #[serde(default)]
@@ -137,18 +138,18 @@ pub struct HeatMap {
     #[serde(default)]
     pub y: Axis,
     pub values: Vec<Vec<f64>>,
-    /// Number of the first and of one behind the last column, for the ticks.
+    /// The number of the first column, and that after the last one, for the ticks.
     #[serde(default)]
     pub columns: Option<[f64; 2]>,
-    /// What a value is.
+    /// The label of the colour scale.
     #[serde(default)]
     pub value_label: String,
-    /// Where the colours change from cold to warm.
+    /// The value at which the colours change from cold to warm.
     #[serde(default)]
     pub threshold: Option<f64>,
 }
 
-/// Nothing to draw is a mistake of the caller, and not an empty picture.
+/// The error for a figure without data. An empty picture would hide the caller's mistake.
 pub(super) fn empty(figure: &Figure) -> Error {
     Error::bad_argument(format!("figure \"{}\" has nothing to draw", figure.title))
         .hint("give at least one finite value")

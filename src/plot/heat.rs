@@ -1,6 +1,7 @@
-//! A heat map: one coloured cell per row and column, on a logarithmic scale of values, with its key.
+//! A heat map: one coloured cell per row and column, on a logarithmic colour scale, with its key.
 //!
-//! Neighbouring cells of one colour become one rectangle: a record of a large model has hundreds of thousands.
+//! Adjacent cells of one colour become one rectangle, because the record of a large model has
+//! hundreds of thousands of cells.
 
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, DASHES, Frame, HEIGHT, SMALL};
@@ -8,12 +9,12 @@ use super::colour::{self, INK};
 use super::figure::{Axis, Figure, HeatMap, empty};
 use crate::error::{Error, Result};
 
-/// Steps of colour from the lowest to the highest value.
+/// The number of colours from the lowest to the highest value.
 const STEPS: f64 = 24.0;
-/// Values below this share of the threshold are all drawn as nothing.
+/// Values below this share of the threshold get the lowest colour.
 const FLOOR: f64 = 0.25;
 
-pub fn layout(figure: &Figure, map: &HeatMap) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, map: &HeatMap) -> Result<Canvas> {
     let columns = map.values.first().map_or(0, Vec::len);
     let values = || map.values.iter().flatten().copied().filter(|value| value.is_finite());
     let largest = values().fold(0.0, f64::max);
@@ -64,7 +65,8 @@ pub fn layout(figure: &Figure, map: &HeatMap) -> Result<Canvas> {
     Ok(canvas)
 }
 
-/// 0 to 1 below the threshold, 1 to 2 above, both logarithmic.
+/// Maps a value to the colour scale: 0 to 1 below the threshold and 1 to 2 above it, both
+/// logarithmic.
 fn place(value: f64, threshold: f64, largest: f64) -> f64 {
     let value = value.abs();
     if value.is_nan() || value <= threshold * FLOOR {

@@ -1,4 +1,4 @@
-//! Values with their intervals, one row each: models compared.
+//! A chart of values with their intervals, one row each, such as a comparison of models.
 
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, DASHES, Frame, SMALL, legend_width};
@@ -8,10 +8,10 @@ use super::font;
 use crate::error::Result;
 
 const ROW: f32 = 30.0;
-/// Rows beyond this would make a figure that fits no page.
+/// More rows than this do not fit on a page.
 const MAX_ROWS: usize = 60;
 
-pub fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     let rows = &intervals.rows[..intervals.rows.len().min(MAX_ROWS)];
     let mut groups: Vec<String> = Vec::new();
     let mut styles: Vec<usize> = Vec::new();

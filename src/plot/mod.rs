@@ -1,8 +1,9 @@
-//! Figures: data in, SVG text or PNG bytes out. Also charts in plain text, for a look in the terminal.
+//! Renders figures from data as SVG text or PNG bytes, and charts in plain text for the terminal.
 //!
-//! A figure is laid out once as a list of shapes (`canvas`), which `svg` writes and `png` paints, so both look the same.
-//! Colours are those of Okabe & Ito (2008), told apart by people who are colour-blind, and series differ in marker and dash
-//! as well, for print without colour. The font is embedded: nothing of the machine is asked for.
+//! A figure is laid out once as a list of shapes (`canvas`), which `svg` writes and `png` paints,
+//! so both look the same. Colours are those of Okabe & Ito (2008), which colour-blind people can
+//! distinguish. Series differ in marker and dash as well, for print without colour. The font is
+//! embedded, so the result does not depend on the machine.
 
 mod axis;
 mod bars;
@@ -22,15 +23,15 @@ pub use terminal::{bar_chart, sparkline};
 
 use crate::error::Result;
 
-/// Pixels of a PNG per unit of a figure: sharp in print at a column's width.
+/// The pixels of a PNG per unit of a figure, for sharp print at the width of a column.
 const SCALE: f32 = 2.0;
 
-/// The figure as SVG.
+/// Renders the figure as SVG.
 pub fn svg(figure: &Figure) -> Result<String> {
     Ok(svg::write(&layout(figure)?))
 }
 
-/// The figure as PNG.
+/// Renders the figure as PNG.
 pub fn png(figure: &Figure) -> Result<Vec<u8>> {
     png::paint(&layout(figure)?, SCALE)
 }

@@ -1,4 +1,4 @@
-//! Shapes painted into pixels and encoded as PNG.
+//! Paints shapes into pixels and encodes them as PNG.
 
 use ab_glyph::{Font, ScaleFont, point};
 use tiny_skia::{Color, FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Rect, Stroke, StrokeDash, Transform};
@@ -8,10 +8,10 @@ use super::colour::{Colour, PAPER};
 use super::font::{self, FONT};
 use crate::error::{Error, Result};
 
-/// Four bytes each: a figure of 8,000 rows has as many.
+/// A pixel takes four bytes. A figure of 8,000 rows has this many pixels.
 const MAX_PIXELS: u64 = 64 << 20;
 
-pub fn paint(canvas: &Canvas, scale: f32) -> Result<Vec<u8>> {
+pub(super) fn paint(canvas: &Canvas, scale: f32) -> Result<Vec<u8>> {
     let failed = |what: &str| Error::bad_argument(format!("figure \"{}\": {what}", canvas.title));
     let size = |length: f32| (length * scale).round() as u32;
     let (width, height) = (size(canvas.width), size(canvas.height));
@@ -42,7 +42,7 @@ fn draw(pixmap: &mut Pixmap, shape: &Shape, scale: f32) {
     let transform = Transform::from_scale(scale, scale);
     match shape {
         Shape::Rect { x, y, w, h, fill, .. } => {
-            // Whole pixels: neighbouring cells leave no seam.
+            // Edges lie on whole pixels, so that adjacent cells leave no seam.
             let edge = |at: f32| (at * scale).round();
             let (left, top) = (edge(*x), edge(*y));
             let (right, bottom) = (edge(x + w).max(left + 1.0), edge(y + h).max(top + 1.0));
@@ -95,19 +95,20 @@ fn trace(path: &mut PathBuilder, points: &[(f32, f32)]) {
     }
 }
 
-/// A dash has as many gaps as strokes.
+/// Makes the number of lengths in a dash pattern even, as the painter requires.
 fn even(dash: &[f32]) -> Vec<f32> {
     if dash.len().is_multiple_of(2) { dash.to_vec() } else { [dash, dash].concat() }
 }
 
-/// Text whose baseline goes through `at`, beginning `before` pixels ahead of it; upwards if `upright`.
+/// Draws text whose baseline goes through `at` and which begins `before` pixels ahead of it. It
+/// reads upwards if `upright`.
 fn write(pixmap: &mut Pixmap, text: &str, at: (f32, f32), before: f32, size: f32, colour: Colour, upright: bool) {
     let px = font::scale(size);
     let scaled = FONT.as_scaled(px);
     let mut along = -before;
     for c in text.chars() {
         let id = FONT.glyph_id(c);
-        // Laid out along a baseline at the origin, then turned and moved to its place.
+        // The text is laid out along a baseline at the origin, and then rotated and moved.
         let offset = if upright { (along, 0.0) } else { (at.0 + along, at.1) };
         if let Some(outline) = FONT.outline_glyph(id.with_scale_and_position(px, point(offset.0, offset.1))) {
             let bounds = outline.px_bounds();
@@ -126,7 +127,7 @@ fn blend(pixmap: &mut Pixmap, x: i64, y: i64, colour: Colour, coverage: f32) {
     if x < 0 || y < 0 || x >= width || y >= height {
         return;
     }
-    // The page is opaque, so that a pixel is its colour.
+    // The page is opaque, so a pixel equals its colour.
     let at = ((y * width + x) * 4) as usize;
     let [_, r, g, b] = colour.to_be_bytes();
     for (channel, ink) in pixmap.data_mut()[at..at + 3].iter_mut().zip([r, g, b]) {

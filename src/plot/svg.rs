@@ -1,4 +1,4 @@
-//! Shapes as SVG text. What a shape says when pointed at is its `<title>`.
+//! Writes shapes as SVG text. The tooltip of a shape is its `<title>`.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::canvas::{Anchor, Canvas, Shape};
 use super::colour::{Colour, PAPER};
 use crate::words::rounded;
 
-pub fn write(canvas: &Canvas) -> String {
+pub(super) fn write(canvas: &Canvas) -> String {
     let (width, height) = (canvas.width, canvas.height);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
@@ -78,7 +78,7 @@ fn add(svg: &mut String, shape: &Shape) {
     };
 }
 
-/// Ends an element, with what it says when pointed at.
+/// Closes an element, with its tooltip if there is one.
 fn close(svg: &mut String, open: String, name: &str, tip: &str) -> std::fmt::Result {
     match tip.is_empty() {
         true => write!(svg, "{open}/>"),
@@ -90,7 +90,7 @@ fn coordinates(points: &[(f32, f32)]) -> String {
     points.iter().map(|(x, y)| format!("{},{}", short(*x), short(*y))).collect::<Vec<_>>().join(" ")
 }
 
-/// Two decimals: a fiftieth of a dot in print.
+/// Two decimals are a fiftieth of a printed dot.
 fn short(value: f32) -> String {
     let text = rounded(value.into(), 2);
     text.trim_end_matches('0').trim_end_matches('.').to_string()
@@ -101,7 +101,7 @@ fn hex(colour: Colour) -> String {
 }
 
 fn escape(text: &str) -> String {
-    // XML has no place for other control characters, not even written as numbers.
+    // XML cannot contain other control characters, not even as numeric references.
     let is_none = |c: char| (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}');
     let text = text.replace(is_none, "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

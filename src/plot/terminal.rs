@@ -1,9 +1,9 @@
-//! Charts in plain text, for a look in the terminal.
+//! Charts in plain text for the terminal.
 
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// One character per value, from 0 to the largest; a gap where a value is not finite.
+/// One character per value, from 0 to the largest. A value that is not finite is a gap.
 pub fn sparkline(values: &[f64]) -> String {
     let largest = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
     let level = |value: &f64| match value.is_finite() && largest > 0.0 {
@@ -14,7 +14,8 @@ pub fn sparkline(values: &[f64]) -> String {
     values.iter().map(level).collect()
 }
 
-/// One bar per line, the longest `width` characters, each with its name before and its value behind.
+/// One bar per line, with its name before and its value after it. The longest bar has `width`
+/// characters.
 pub fn bar_chart(names: &[String], values: &[f64], width: usize) -> String {
     let largest = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
     let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Every kind of figure as SVG and PNG: well formed, with everything in it, on the page.
+//! Renders every kind of figure as SVG and PNG and checks that it is well formed, complete and
+//! within the page.
 
 use super::*;
 
@@ -79,7 +80,7 @@ fn bars_are_as_wide_as_their_bins() {
     assert!(svg(&figure(wrong)).unwrap_err().message.contains("one more than each group has values"));
 }
 
-/// A group that says its style keeps it, whoever else is there.
+/// A group with an explicit style keeps it, whichever other groups there are.
 #[test]
 fn a_style_of_ones_own_stays() {
     let row = |name: &str, style: usize| serde_json::json!({ "name": name, "value": 1, "group": name, "style": style });
@@ -91,7 +92,8 @@ fn a_style_of_ones_own_stays() {
     assert_eq!(fill(vec![row("b", 4)]), fill(vec![row("a", 2), row("c", 9), row("b", 4)]));
 }
 
-/// The name of the marked line is drawn behind the series, on paper, and away from their points.
+/// The name of the marked line is drawn after the series, on a background of its own, and away from
+/// their points.
 #[test]
 fn no_line_crosses_the_name_of_the_mark() {
     let near = (12..20).map(|i| serde_json::json!({ "x": i, "y": 4.05 }));
@@ -131,14 +133,14 @@ fn nothing_to_draw_is_an_error() {
     assert!(svg(&figure(ragged)).unwrap_err().message.contains("differ in length"));
 }
 
-/// Without colour, too: twelve forms of markers and ten kinds of lines.
+/// Series differ without colour, too: there are twelve markers and ten dash patterns.
 #[test]
 fn series_differ_in_form() {
     let name = |i: usize| format!("s{i:02}");
     let point = serde_json::json!([{ "x": 1, "y": 1 }]);
     let series: Vec<_> = (0..12).map(|i| serde_json::json!({ "name": name(i), "points": point })).collect();
     let points = svg(&figure(serde_json::json!({ "kind": "points", "title": "x", "series": series }))).unwrap();
-    // All stand at the same place, so that equal forms are equal text.
+    // All series have the same points, so that equal forms give equal text.
     let form = |i: usize| {
         let line = points.lines().find(|line| line.contains(&format!("<title>{}: ", name(i)))).unwrap();
         line.split(" fill=").next().unwrap().to_string()
@@ -176,7 +178,7 @@ fn a_name_that_stands_apart_is_joined_to_its_point() {
     };
     let point = |y: f64, name: &str| serde_json::json!({ "x": 1.0, "y": y, "label": name });
     assert_eq!(lines(serde_json::json!([point(1.0, "one"), point(5.0, "two")])), 0);
-    // Only the first names find room beside points at one place.
+    // If many points lie at one place, only the first names find space.
     let crowd: Vec<_> = (0..8).map(|i| point(1.0, &format!("point {i}"))).collect();
     let joined = lines(serde_json::json!(crowd));
     assert!((1..8).contains(&joined), "{joined}");

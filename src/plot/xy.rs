@@ -1,4 +1,4 @@
-//! Points in a plane, joined by lines or with their intervals and names.
+//! A chart of points, joined by lines or with their intervals and names.
 
 use super::axis::Scale;
 use super::canvas::{Anchor, Canvas, DASHES, Frame, HEIGHT, SMALL, legend_width};
@@ -7,10 +7,10 @@ use super::figure::{Figure, Point, Xy, empty};
 use super::{axis, font};
 use crate::error::Result;
 
-/// More markers than these on one line hide it.
+/// A line with more markers than this would be hidden by them.
 const MARKERS: usize = 40;
 
-pub fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
+pub(super) fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     let names: Vec<String> = xy.series.iter().map(|series| series.name.clone()).collect();
     let styles: Vec<usize> = xy.series.iter().enumerate().map(|(i, series)| series.style.unwrap_or(i)).collect();
     let (mut canvas, top) = Canvas::new(figure, HEIGHT);
@@ -62,7 +62,7 @@ pub fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     Ok(canvas)
 }
 
-/// The interval of a line, as a faint area.
+/// Draws the interval of a line as a translucent area.
 fn band(canvas: &mut Canvas, points: &[&Point], x: &Scale, y: &Scale, fill: colour::Colour) {
     let with: Vec<(f32, f32, f32)> =
         points.iter().filter_map(|p| Some((x.at(p.x), y.at(p.low?), y.at(p.high?)))).collect();
@@ -73,7 +73,7 @@ fn band(canvas: &mut Canvas, points: &[&Point], x: &Scale, y: &Scale, fill: colo
     }
 }
 
-pub fn whiskers(canvas: &mut Canvas, x: f32, low: f32, high: f32, colour: colour::Colour) {
+pub(super) fn whiskers(canvas: &mut Canvas, x: f32, low: f32, high: f32, colour: colour::Colour) {
     canvas.line(&[(x, low), (x, high)], colour, 1.8, DASHES[0]);
     for end in [low, high] {
         canvas.line(&[(x - 5.0, end), (x + 5.0, end)], colour, 1.8, DASHES[0]);
@@ -89,7 +89,8 @@ fn tip(name: &str, p: &Point) -> String {
     format!("{name}: {} at {}{interval}", axis::text(p.y), axis::text(p.x))
 }
 
-/// The name of the marked line, on paper of its own, at the end of the line that fewer points are near.
+/// Draws the name of the marked line on a background of its own, at the end of the line that has
+/// fewer points near it.
 fn mark_label(canvas: &mut Canvas, frame: &Frame, points: &[(f32, f32)], at: f32, label: &str) {
     if label.is_empty() {
         return;
@@ -110,15 +111,16 @@ fn mark_label(canvas: &mut Canvas, frame: &Frame, points: &[(f32, f32)], at: f32
     canvas.text(place[0], place[3] - 4.0, label, SMALL, FAINT, Anchor::Start);
 }
 
-/// Place of a point, ends of its interval from top to bottom, and its name.
+/// The coordinates of a point, the upper and lower end of its interval, and its name.
 type Named<'a> = (f32, f32, (f32, f32), &'a str);
 
-/// A name that stands higher or lower than this is joined to its point.
+/// A name that is farther above or below its point than this is joined to it by a line.
 const BESIDE: f32 = 16.0;
 
-/// Names beside their points: at the first of a few places where no point, interval or name stands yet.
+/// Draws names beside their points, each at the first of several positions that no point, interval
+/// or name covers.
 fn labels(canvas: &mut Canvas, frame: &Frame, points: &[Named]) {
-    // Left, top, right, bottom of what is there already.
+    // The left, top, right and bottom of everything drawn so far.
     let marker = |&(x, y, ..): &Named| [x - 7.0, y - 7.0, x + 7.0, y + 7.0];
     let whisker = |&(x, _, (high, low), _): &Named| [x - 6.0, high - 1.0, x + 6.0, low + 1.0];
     let mut taken: Vec<[f32; 4]> = points.iter().flat_map(|point| [marker(point), whisker(point)]).collect();

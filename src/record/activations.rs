@@ -1,37 +1,40 @@
-//! What a pass keeps of the norm outputs: enough for every criterion, small enough to store.
+//! The record of the norm outputs of one pass: enough for every criterion, and small enough to
+//! store.
 //!
-//! X[n][s][t][d] is the output of norm n, sequence s, position t, feature d. Kept are, per (n, s, d), the signed extremes
-//! and, for both signs, the number of positions at or beyond each rung of a ladder of thresholds; per (s, d) the number of
-//! positions at which any norm reaches each rung. Everything is kept twice: over all positions, and without position 0.
-//! Ladders are sparse: a cell exists only where the lowest rung is reached.
+//! X[n][s][t][d] is the output of norm n at sequence s, position t and feature d. For each (n, s,
+//! d) the record has the signed extremes and, for both signs, the number of positions at or beyond
+//! each rung of a ladder of thresholds. For each (s, d) it has the number of positions at which any
+//! norm reaches each rung. Everything is recorded twice: over all positions, and without position
+//! 0. Ladders are sparse: a feature has one only if it reaches the lowest rung.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Ladders, SiteId, number};
 
-/// One norm over one sequence.
+/// The statistics of one norm over one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NormFold {
-    /// Largest signed value per feature, `[hidden]`; -inf where every value is NaN.
+    /// Largest signed value of each feature, `[hidden]`; -inf if every value is NaN.
     pub max: Vec<f32>,
-    /// Smallest signed value per feature, `[hidden]`; +inf where every value is NaN.
+    /// Smallest signed value of each feature, `[hidden]`; +inf if every value is NaN.
     pub min: Vec<f32>,
-    /// Positions with x >= rung.
+    /// Number of positions with x >= rung.
     pub positive: Ladders,
-    /// Positions with x <= -rung.
+    /// Number of positions with x <= -rung.
     pub negative: Ladders,
 }
 
-/// The whole fold of one model over some sequences, for one choice of positions (all, or all but position 0).
+/// The statistics of one model over some sequences, for one choice of positions: all, or all but
+/// position 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fold {
-    /// `norms[n][s]`, n in the order of `Activations::norms`.
+    /// `norms[n][s]`, with n in the order of `Activations::norms`.
     pub norms: Vec<Vec<NormFold>>,
-    /// `any_norm[s]`: positions at which any norm reaches each rung in magnitude.
+    /// `any_norm[s]`: the number of positions at which any norm reaches each rung in magnitude.
     pub any_norm: Vec<Ladders>,
 }
 
-/// Where NaN or infinity was seen in a norm output.
+/// A norm output that contains NaN or infinity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonFinite {
     pub norm: SiteId,
@@ -40,46 +43,47 @@ pub struct NonFinite {
     pub infinite: u64,
 }
 
-/// Tokens each expert of one mixture-of-experts layer was given, all sequences together.
+/// Number of tokens that each expert of one mixture-of-experts layer processed, over all sequences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpertCoverage {
     pub layer: usize,
-    /// `[experts]`, number of (token, slot) pairs routed to each.
+    /// `[experts]`: the number of (token, slot) pairs routed to each expert.
     pub tokens_per_expert: Vec<u64>,
 }
 
-/// The record of one extraction. Statistics and result files are made from this alone.
+/// The record of one extraction. All statistics and result files are computed from it alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activations {
     pub model: super::ModelInfo,
     pub tokens: super::TokensInfo,
-    /// Norms in the order of computation: two per decoder layer.
+    /// The norms in the order of computation, two per decoder layer.
     pub norms: Vec<SiteId>,
     pub num_layers: usize,
     pub hidden_size: usize,
     pub num_sequences: usize,
     /// Positions per sequence.
     pub sequence_length: usize,
-    /// Rungs of the ladder, ascending, all positive.
+    /// The rungs of the ladder, ascending and positive.
     pub ladder: Vec<f32>,
-    /// Over all positions.
+    /// Statistics over all positions.
     pub all: Fold,
-    /// Without position 0 of each sequence.
+    /// Statistics without position 0 of each sequence.
     pub without_first: Fold,
-    /// Empty when every value was finite.
+    /// Empty if every value was finite.
     pub non_finite: Vec<NonFinite>,
-    /// One entry per mixture-of-experts layer whose FFN was computed.
+    /// One entry per mixture-of-experts layer whose feed-forward network was computed.
     pub expert_coverage: Vec<ExpertCoverage>,
-    /// Mean next-token loss per sequence in nats, when logits were asked for; infinite or NaN where a model says so.
+    /// Mean next-token loss per sequence in nats, if logits were requested. It may be infinite or
+    /// NaN.
     #[serde(default, with = "number")]
     pub mean_nll: Option<Vec<f32>>,
-    /// The folder that holds `activations.safetensors`, when `keep: "full"`.
+    /// The folder of `activations.safetensors`, with `keep: "full"`.
     pub full_activations: Option<String>,
     pub measurements: super::Measurements,
 }
 
 impl Activations {
-    /// A copy without the folds, which are nearly all of its size.
+    /// A copy without the statistics, which are nearly all of its size.
     pub fn clone_light(&self) -> Self {
         Self {
             model: self.model.clone(),
@@ -97,7 +101,7 @@ impl Activations {
         }
     }
 
-    /// The fold over all positions (`skip_positions` 0) or without position 0 (1).
+    /// The statistics over all positions (`skip_positions` 0) or without position 0 (1).
     pub fn fold(&self, skip_positions: usize) -> Option<&Fold> {
         match skip_positions {
             0 => Some(&self.all),
@@ -106,7 +110,7 @@ impl Activations {
         }
     }
 
-    /// Index of the lowest rung that is not below `threshold`; the number of rungs where all are.
+    /// Index of the lowest rung at or above `threshold`, or the number of rungs if there is none.
     pub fn rung_at_or_above(&self, threshold: f32) -> usize {
         self.ladder.partition_point(|&rung| rung < threshold)
     }

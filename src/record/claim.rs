@@ -1,24 +1,26 @@
-//! Tests of claims: between models or settings, and how many sequences would decide a classification.
+//! Significance tests of differences between models or settings, and the number of sequences that a
+//! classification needs.
 
 use serde::{Deserialize, Serialize};
 
 use super::Classification;
 
-/// Which differences count against the null hypothesis; SciPy's names.
+/// The alternative hypothesis, with SciPy's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alternative {
     /// Twice the smaller of the two one-sided p-values.
     TwoSided,
-    /// The statistic is larger than chance.
+    /// The statistic is larger than under the null hypothesis.
     Greater,
     Less,
 }
 
-/// How a permutation test is carried out.
+/// Options of a permutation test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TestArgs {
-    /// Random permutations, where there are more than these in all; else each is taken once.
+    /// Number of random permutations. If there are fewer permutations than this in all, each is
+    /// used once.
     pub n_resamples: usize,
     pub alternative: Alternative,
     pub seed: u64,
@@ -30,47 +32,49 @@ impl Default for TestArgs {
     }
 }
 
-/// What a permutation test says.
+/// The result of a permutation test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
-    /// What was tested, and against what.
+    /// A description of the test and of the null hypothesis.
     pub test: String,
     pub statistic: f64,
     pub p_value: f64,
     pub alternative: Alternative,
-    /// Every permutation was taken: the p-value is exact.
+    /// True if every permutation was used, so that the p-value is exact.
     pub exact: bool,
     pub n_permutations: u64,
-    /// Name and value of the standardised size of the effect; absent where nothing varies.
+    /// Name and value of the standardised effect size. The value is absent if nothing varies.
     pub effect: String,
     pub effect_size: Option<f64>,
-    /// Values in each group.
+    /// Number of values in each group.
     pub sizes: Vec<usize>,
 }
 
-/// How corrected p-values are made.
+/// A correction of p-values for multiple tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// Controls the chance of any false claim: Holm 1979.
+    /// Controls the family-wise error rate: Holm 1979.
     Holm,
-    /// Controls the share of false claims: Benjamini & Hochberg 1995.
+    /// Controls the false discovery rate: Benjamini & Hochberg 1995.
     BenjaminiHochberg,
 }
 
-/// How a classification depends on the number of sequences.
+/// The dependence of a classification on the number of sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequencesNeeded {
     pub num_sequences: usize,
     pub classification: Classification,
     pub confidence_level: f64,
-    /// For 1, 2, … sequences of these, drawn without replacement.
+    /// The agreement of 1, 2, … of these sequences, drawn without replacement.
     pub agreement: Vec<Agreement>,
-    /// The fewest from which on at least `confidence_level` of the draws have the classification of all of them.
+    /// The smallest number of sequences from which on at least `confidence_level` of the draws have
+    /// the classification of all sequences.
     pub sufficient: Option<usize>,
-    /// How many would tell the position shares behind the classification from the limit; absent where they lie on it.
+    /// The number of sequences that would separate the position shares behind the classification
+    /// from the limit; absent if one lies on the limit.
     pub decides: Option<usize>,
-    /// Features whose position share these sequences do not tell from the limit.
+    /// Features whose position share cannot be separated from the limit with these sequences.
     pub undecided: Vec<UndecidedFeature>,
 }
 
@@ -88,9 +92,9 @@ pub struct UndecidedFeature {
     pub feature_dim: usize,
     pub layer_percentage: f64,
     pub seq_percentage: f64,
-    /// Of that share, over sequences.
+    /// Standard error of `seq_percentage`, over sequences.
     pub standard_error: f64,
-    /// Sequences after which the interval around it would leave out the limit, if share and spread stay; absent where
-    /// it lies on the limit.
+    /// Number of sequences after which the interval around the share would exclude the limit, if
+    /// share and spread stay the same; absent if the share lies on the limit.
     pub needed: Option<usize>,
 }

@@ -1,37 +1,39 @@
-//! The outlier criterion after Dettmers et al. 2022 (LLM.int8(), section 4.1), with every choice it leaves open as a field.
+//! The outlier criterion after Dettmers et al. 2022 (LLM.int8(), section 4.1). Every choice that
+//! the paper leaves open is a field.
 
 use serde::{Deserialize, Serialize};
 
-/// |x| at or above which a value is a hit. LLM.int8(), section 4.1.
+/// Magnitude |x| from which on a value is a hit. LLM.int8(), section 4.1.
 pub const DETTMERS_MAGNITUDE: f32 = 6.0;
-/// Share of layers a feature must be hit in. LLM.int8(), section 4.1.
+/// Share of layers in which a feature must have a hit. LLM.int8(), section 4.1.
 pub const DETTMERS_LAYERS: f64 = 0.25;
-/// Share of sequence positions a feature must be hit at. LLM.int8(), section 4.1.
+/// Share of sequence positions at which a feature must have a hit. LLM.int8(), section 4.1.
 pub const DETTMERS_POSITIONS: f64 = 0.06;
-/// Share of layers from which a passing feature is called systematic.
+/// Share of layers from which on a passing feature is classified as systematic.
 pub const SYSTEMATIC_LAYERS: f64 = 0.9;
 
-/// What counts as a layer in `layer_percentage`.
+/// The unit that `layer_percentage` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerUnit {
-    /// Each of the 2 L norms by itself (the original project's definition).
+    /// Each of the 2 L norms separately (the original project's definition).
     Norm,
-    /// A decoder layer, hit when either of its norms is (closest to Dettmers).
+    /// A decoder layer, which has a hit if either of its norms has one (closest to Dettmers).
     Block,
 }
 
-/// Over what the shares are taken.
+/// The values over which the shares are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// All sequences together: a list of unique feature dimensions.
+    /// All sequences together: the result lists each feature dimension once.
     Pooled,
-    /// Within each sequence; the lists are concatenated (the original project's published counts).
+    /// Each sequence separately: the lists are concatenated (the original project's published
+    /// counts).
     PerSequence,
 }
 
-/// All comparisons are inclusive.
+/// A criterion. All comparisons are inclusive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Criterion {
     pub magnitude_threshold: f32,
@@ -39,9 +41,9 @@ pub struct Criterion {
     pub min_seq_percentage: f64,
     pub layer_unit: LayerUnit,
     pub scope: Scope,
-    /// 0 takes all positions, 1 leaves out position 0 of each sequence.
+    /// 0 uses all positions, 1 leaves out position 0 of each sequence.
     pub skip_positions: usize,
-    /// `layer_percentage` from which a passing feature is `SYSTEMATIC`.
+    /// `layer_percentage` from which on a passing feature is `SYSTEMATIC`.
     pub systematic_layers: f64,
 }
 

@@ -1,4 +1,5 @@
-//! What an analysis will need, computed from a config and (where at hand) the headers of the weights.
+//! The resources that an analysis needs, estimated from a config and, if available, from the
+//! headers of the weight files.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ pub struct EstimateArgs {
     pub sequence_length: usize,
     pub memory_budget: u64,
     pub logits: bool,
-    /// GPUs that share the sequences.
+    /// Number of GPUs that share the sequences.
     #[serde(default = "one")]
     pub gpus: usize,
 }
@@ -17,7 +18,7 @@ fn one() -> usize {
     1
 }
 
-/// All sizes in bytes.
+/// An estimate. All sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub id: String,
@@ -27,24 +28,24 @@ pub struct Estimate {
     pub num_experts: usize,
     pub num_experts_per_tok: usize,
     pub parameters: u64,
-    /// Stored weights of the tensors the model uses: what is downloaded.
+    /// Stored size of the tensors that the model uses, which are downloaded.
     pub download_bytes: u64,
-    /// What this analysis reads of them at most (every expert used, every embedding row).
+    /// The most that this analysis reads of them, if every expert and every embedding row is used.
     pub read_bytes: u64,
-    /// Largest layer as loaded in the compute dtype.
+    /// Size of the largest layer, loaded in the compute dtype.
     pub layer_bytes: u64,
-    /// Weights in memory at once, at most: what is at work and what is read ahead.
+    /// The most weights in memory at the same time: those in use and those read ahead.
     pub resident_weight_bytes: u64,
-    /// Residual stream and, for a mixture of experts, the norm output of all tokens.
+    /// The residual stream and, for a mixture of experts, the norm output of all tokens.
     pub hidden_bytes: u64,
-    /// The fold of norm outputs.
+    /// The statistics of the norm outputs while the pass runs.
     pub tap_bytes: u64,
     pub workspace_bytes: u64,
-    /// Sum of what is in memory at once, with the program itself.
+    /// The peak of memory, including the program itself.
     pub total_bytes: u64,
-    /// On GPUs: what is in the memory of each at once.
+    /// On GPUs: the peak of memory on each of them.
     #[serde(default)]
     pub vram_bytes: u64,
-    /// Multiply-add operations of the prefill, times two.
+    /// Floating-point operations of the prefill, two per multiply-add.
     pub flops: f64,
 }

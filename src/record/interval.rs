@@ -1,10 +1,10 @@
-//! Bootstrap intervals: what was resampled, how, and between which bounds the quantity lies.
+//! Bootstrap intervals, with the options of the resampling.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Classification, Criterion, number};
 
-/// How an interval is read off the bootstrap distribution; SciPy's names.
+/// The method that computes an interval from the bootstrap distribution, with SciPy's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -37,12 +37,12 @@ pub struct Interval {
     pub low: f64,
     #[serde(with = "number")]
     pub high: f64,
-    /// The method that gave these bounds: BCa falls back to percentile where it is undefined (a quantity that does not
-    /// vary between sequences).
+    /// The method of these bounds. BCa falls back to percentile if it is undefined because the
+    /// quantity does not vary between sequences.
     pub method: Method,
 }
 
-/// The intervals of one passing feature of the full sample.
+/// The intervals of one feature that passes in the full sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureIntervals {
     pub feature_dim: usize,
@@ -52,26 +52,26 @@ pub struct FeatureIntervals {
     pub max_magnitude: Interval,
     /// Share of resamples in which the feature passed.
     pub passed: f64,
-    /// Share of resamples in which it passed with the class it has in the full sample.
+    /// Share of resamples in which the feature passed with its class in the full sample.
     pub classification_held: f64,
     pub classification: Classification,
 }
 
-/// What `bootstrap_ci` returns. Sequences are resampled, never tokens.
+/// The result of `bootstrap_ci`. Sequences are resampled, never tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
     pub args: BootstrapArgs,
-    /// Always pooled: the sequences are what is resampled.
+    /// Its scope is always pooled, because the sequences are resampled.
     pub criterion: Criterion,
     pub num_sequences: usize,
     pub num_features: Interval,
-    /// Mean over the features that pass in the full sample; absent when none does.
+    /// Mean over the features that pass in the full sample; absent if there is none.
     pub mean_layer_percentage: Option<Interval>,
     pub mean_seq_percentage: Option<Interval>,
-    /// Largest |x| over everything.
+    /// Largest |x| over all values.
     pub max_magnitude: Interval,
     pub classification: Classification,
-    /// Share of resamples in which the model had the class of the full sample.
+    /// Share of resamples in which the model's class was that of the full sample.
     pub classification_held: f64,
     /// In the order of the detection.
     pub features: Vec<FeatureIntervals>,

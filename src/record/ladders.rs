@@ -1,10 +1,13 @@
-//! Counts of hits at a ladder of thresholds, for the features of one row that reach its lowest rung.
+//! Counts of hits on a ladder of thresholds, for the features of one row that reach its lowest
+//! rung.
 //!
-//! A record of a large model has millions of them, so a row is three arrays and no allocation per feature.
+//! The record of a large model has millions of ladders, so a row consists of three arrays, without
+//! an allocation per feature.
 
 use serde::{Deserialize, Serialize};
 
-/// The ladders of one row (one norm over one sequence and sign, say), features ascending.
+/// The ladders of one row, for example of one norm, sequence and sign, in ascending order of
+/// features.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ladders {
     features: Vec<u32>,
@@ -13,8 +16,8 @@ pub struct Ladders {
     counts: Vec<u32>,
 }
 
-/// Of one feature the counts at rungs 0, 1, … (at or beyond that rung), strictly the leading non-zero ones. Counts never
-/// increase along the ladder.
+/// The counts of one feature: for rung 0, 1, … the number of values at or beyond that rung, without
+/// the zeros at the end. Counts never increase along the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ladder<'a> {
     pub feature: u32,
@@ -22,7 +25,7 @@ pub struct Ladder<'a> {
 }
 
 impl Ladder<'_> {
-    /// Number of positions at or beyond rung `rung`; 0 beyond the last.
+    /// The count at rung `rung`, 0 after the last one.
     pub fn at(&self, rung: usize) -> u32 {
         self.counts.get(rung).copied().unwrap_or(0)
     }
@@ -37,14 +40,14 @@ impl Ladders {
         self.features.is_empty()
     }
 
-    /// Adds a ladder behind the others.
+    /// Appends a ladder.
     pub fn push(&mut self, feature: u32, counts: &[u32]) {
         self.features.push(feature);
         self.counts.extend_from_slice(counts);
         self.ends.push(self.counts.len() as u32);
     }
 
-    /// Adds those of a row whose features come behind.
+    /// Appends the ladders of another row. Its features must follow those of this row.
     pub fn append(&mut self, other: &Ladders) {
         let before = self.counts.len() as u32;
         self.features.extend_from_slice(&other.features);
@@ -63,12 +66,13 @@ impl Ladders {
 
     fn nth(&self, i: usize) -> Ladder<'_> {
         let begin = if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        // A row of a damaged record may name counts it does not have: `stats` finds that out, and nothing ends here.
+        // A damaged record may refer to counts that do not exist. Its ladder is empty here, and
+        // `stats` reports the damage.
         let counts = self.ends.get(i).and_then(|&end| self.counts.get(begin..end as usize));
         Ladder { feature: self.features[i], counts: counts.unwrap_or_default() }
     }
 
-    /// Whether there is an end for every feature, ascending and within the counts.
+    /// True if every feature has an end, and the ends are ascending and match the counts.
     pub fn is_consistent(&self) -> bool {
         let ascending = self.ends.windows(2).all(|pair| pair[0] <= pair[1]);
         ascending

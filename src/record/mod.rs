@@ -1,7 +1,8 @@
-//! Plain records: everything that crosses a floor or a wire, and nothing that computes.
+//! Plain records: all data that passes between floors of the program or over the wire. This room
+//! computes nothing.
 //!
-//! A record is serialisable, owns its data and knows no tensors, no files and no script engine. Shapes and units stand
-//! at the fields.
+//! A record is serialisable, owns its data, and does not depend on tensors, files or the script
+//! engine. The fields document shapes and units.
 
 mod activations;
 mod claim;
@@ -32,7 +33,7 @@ pub use request::*;
 pub use site::*;
 pub use sweep::*;
 
-/// A record as JSON, with floats as short as they print: an f32 of 5.8 reads 5.8.
+/// A record as JSON, with floats in their shortest form: an f32 of 5.8 is 5.8.
 pub fn plain(record: &impl serde::Serialize) -> serde_json::Value {
     let text = serde_json::to_string(record).expect("records are JSON");
     serde_json::from_str(&text).expect("just written")

@@ -1,10 +1,11 @@
-//! What a loaded model and a set of token sequences are called and where they came from, and what a run measured.
+//! Identity and origin of a loaded model and of a set of token sequences, and the measurements of a
+//! run.
 
 use serde::{Deserialize, Serialize};
 
 use super::number;
 
-/// Arithmetic of the forward pass. The residual stream and every sum are f32 in both.
+/// Arithmetic of the forward pass. The residual stream and all sums are f32 in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ComputeDtype {
@@ -33,7 +34,8 @@ impl ComputeDtype {
 pub struct FileHash {
     pub name: String,
     pub bytes: u64,
-    /// What `digest` is of: `"sha256"` of the whole file, or `"sha256 of header"` for large weight files.
+    /// The meaning of `digest`: `"sha256"` of the whole file, or `"sha256 of header"` for large
+    /// weight files.
     pub kind: String,
     pub digest: String,
 }
@@ -46,12 +48,12 @@ pub struct StoredAs {
     pub parameters: u64,
 }
 
-/// A model as loaded: enough to open it again and to say in a result what was run.
+/// A loaded model: enough to open it again and to identify it in a result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// As the user wrote it: a hub id or a folder.
+    /// The hub id or folder, as the user wrote it.
     pub id: String,
-    /// The hub's commit, when it came from the hub.
+    /// The hub's commit, if the model is from the hub.
     pub revision: Option<String>,
     pub model_type: String,
     pub num_layers: usize,
@@ -60,21 +62,21 @@ pub struct ModelInfo {
     /// Routed experts per layer, 0 for a dense model.
     pub num_experts: usize,
     pub num_experts_per_tok: usize,
-    /// Parameters in the tensors the model uses.
+    /// Number of parameters in the tensors that the model uses.
     pub parameters: u64,
-    /// Of them those that one token multiplies with, without embeddings and head.
+    /// The part of `parameters` that one token multiplies with, without embeddings and head.
     #[serde(default)]
     pub active_parameters: u64,
-    /// Bytes of those tensors as stored.
+    /// Stored size of those tensors in bytes.
     pub weight_bytes: u64,
     /// How they are stored, most of them first.
     #[serde(default)]
     pub weights_stored_as: Vec<StoredAs>,
     pub dtype: ComputeDtype,
     pub device: String,
-    /// How many layers of weights may be in memory at once.
+    /// Number of layers whose weights may be in memory at the same time.
     pub chunk_layers: usize,
-    /// True for the program's own synthetic models.
+    /// True for the synthetic models of this program.
     pub synthetic: bool,
     pub files: Vec<FileHash>,
 }
@@ -89,65 +91,67 @@ pub struct Tokens {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokensInfo {
-    /// The file that the sequences came from, or `Tokens::SCRIPT`.
+    /// The file of the sequences, or `Tokens::SCRIPT`.
     pub source: String,
-    /// The hub's commit, when they came from a dataset there.
+    /// The hub's commit, if the sequences are from a dataset there.
     #[serde(default)]
     pub revision: Option<String>,
     pub num_sequences: usize,
     pub sequence_length: usize,
-    /// SHA-256 over the ids as little-endian u32, row by row.
+    /// SHA-256 of the ids as little-endian u32, row by row.
     pub sha256: String,
 }
 
 impl Tokens {
-    /// The source of ids that a script has written itself.
+    /// The source of ids that are written in a script.
     pub const SCRIPT: &str = "script";
 }
 
-/// What a run measured of itself. The only part of a result that may differ between two equal runs.
+/// The measurements of a run. This is the only part of a result that may differ between two equal
+/// runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurements {
     #[serde(with = "number")]
     pub wall_seconds: f64,
-    /// Seconds the forward pass stood still because weights had not arrived.
+    /// Seconds in which the forward pass waited for weights.
     #[serde(with = "number")]
     pub waited_for_weights_seconds: f64,
-    /// Seconds in which nothing was read because enough weights were waiting: reading was ahead of computing.
+    /// Seconds in which the reading threads waited, because enough weights were read ahead.
     #[serde(default, with = "number")]
     pub waited_for_compute_seconds: f64,
     /// Bytes of tensor data read from the checkpoint.
     pub bytes_read: u64,
     /// Bytes of the tensors (and embedding rows) that this analysis needs.
     pub bytes_needed: u64,
-    /// Bytes read over the time in which a read was in flight.
+    /// Bytes read, divided by the time in which a read was in flight.
     #[serde(default, with = "number")]
     pub read_bytes_per_second: f64,
     #[serde(with = "number")]
     pub tokens_per_second: f64,
-    /// Peak resident memory of the process during the run, bytes.
+    /// Peak resident memory of the process during the run, in bytes.
     pub peak_memory_bytes: u64,
-    /// The most memory of a GPU that was in use at once, of the fullest where there are several; 0 on a CPU.
+    /// Peak of used GPU memory in bytes, the largest of all GPUs; 0 on a CPU.
     #[serde(default)]
     pub peak_vram_bytes: u64,
-    /// Layers that were done when this run took over from one that had been cut off. Everything else here is of this run.
+    /// Number of layers that earlier, interrupted runs completed. All other measurements are of
+    /// this run alone.
     #[serde(default)]
     pub resumed_at_layer: Option<usize>,
-    /// Bytes of tensor data that the runs before this one had read for the layers they had done.
+    /// Bytes of tensor data that earlier runs read for the layers they completed.
     #[serde(default)]
     pub bytes_read_before: u64,
-    /// RFC 3339, UTC.
+    /// Time of completion in RFC 3339, UTC.
     pub completion_time: String,
-    /// Provider and GPU of the machine it ran on; empty here.
+    /// Provider and GPU of the machine; empty for this computer.
     #[serde(default)]
     pub machine: String,
-    /// What the machine had cost when the run was done, its start included, USD.
+    /// Cost of the machine until the end of the run, including its start, in USD.
     #[serde(default, with = "number")]
     pub machine_cost_usd: f64,
 }
 
 impl Measurements {
-    /// All of it that is measured in fractions, by name: finite and not negative in a run that really was.
+    /// The fractional measurements, by name: finite and not negative in every genuine run.
     pub fn measured(&self) -> [(&'static str, f64); 6] {
         [
             ("wall_seconds", self.wall_seconds),
@@ -160,13 +164,13 @@ impl Measurements {
     }
 }
 
-/// Where a synthetic model with known answers is, and what was planted in it.
+/// A synthetic model with known answers, and the features planted in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Miniature {
     pub path: String,
-    /// The text that it reads.
+    /// The text for this model.
     pub text: String,
-    /// Feature dimensions that must pass the default criterion, ascending.
+    /// Feature dimensions that pass the default criterion, ascending.
     pub expected_dims: Vec<usize>,
     pub expected_classification: String,
 }

@@ -1,9 +1,10 @@
-//! Floats that may be infinite or no number, in a form that JSON has: `"Infinity"`, `"-Infinity"` and `"NaN"` as texts, as the
-//! JSON mapping of Protocol Buffers writes them, and as Python's `float()` and JavaScript's `Number()` read them. Finite ones
-//! are numbers. On the wire between machines, which is no JSON, all are plain floats.
+//! JSON representation of floats that may be infinite or NaN: the strings `"Infinity"`,
+//! `"-Infinity"` and `"NaN"`, as in the JSON mapping of Protocol Buffers. Python's `float()` and
+//! JavaScript's `Number()` parse them. Finite floats are JSON numbers. On the wire between
+//! machines, which is not JSON, all are plain floats.
 //!
-//! `#[serde(with = "number")]` stands at every float of a record that is stored and can be one of these: an infinite loss is
-//! what a model may have.
+//! `#[serde(with = "number")]` marks every stored float that may be one of these: the loss of a
+//! model, for example, may be infinite.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -36,25 +37,25 @@ impl Float for f64 {
     }
 }
 
-/// What a record may hold: a float, an option or a list of them.
+/// A field of floats in a record: a float, an array, a list or an option.
 pub trait Numbers: Sized {
-    /// The same, float by float in the form for files.
+    /// The same structure with every float wrapped for serialisation.
     type Form: Serialize + for<'de> Deserialize<'de>;
     fn form(&self) -> Self::Form;
     fn of_form(form: Self::Form) -> Self;
 }
 
-/// One float, in its form for files.
+/// A float that serialises as described above.
 pub struct Number<T>(T);
 
 /// # Errors
-/// Those of the serializer.
+/// The errors of the serializer.
 pub fn serialize<T: Numbers, S: Serializer>(numbers: &T, to: S) -> Result<S::Ok, S::Error> {
     numbers.form().serialize(to)
 }
 
 /// # Errors
-/// Those of the deserializer, and for a text that is none of the three.
+/// The errors of the deserializer, and an unknown string.
 pub fn deserialize<'de, T: Numbers, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     T::Form::deserialize(from).map(T::of_form)
 }
@@ -119,7 +120,7 @@ impl<T: Numbers> Numbers for Option<T> {
     }
 }
 
-/// Such numbers as JSON, finite ones as short as they print.
+/// The floats as JSON, finite ones in their shortest form.
 pub fn plain(numbers: &impl Numbers) -> serde_json::Value {
     super::plain(&numbers.form())
 }
@@ -128,7 +129,7 @@ const NAN: &str = "NaN";
 const INFINITY: &str = "Infinity";
 const MINUS_INFINITY: &str = "-Infinity";
 
-/// The float that a text stands for, if it is one of the three.
+/// The float that one of the three strings stands for.
 pub fn named(text: &str) -> Option<f64> {
     match text {
         NAN => Some(f64::NAN),
@@ -179,7 +180,7 @@ impl<T: Float> Visitor<'_> for Read<T> {
         Ok(Number(T::of(whole as f64)))
     }
 
-    /// What JSON made of it before it had a form of its own.
+    /// Older versions of the program wrote null.
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
         Ok(Number(T::of(f64::NAN)))
     }

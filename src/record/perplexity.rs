@@ -1,4 +1,4 @@
-//! How well a model predicts the text it was measured on.
+//! Perplexity: how well a model predicts its token sequences.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use super::{BootstrapArgs, Interval, number};
 pub struct Perplexity {
     /// exp of the mean loss over all predicted tokens.
     pub perplexity: Interval,
-    /// That mean: next-token loss in nats.
+    /// Mean next-token loss in nats.
     pub mean_nll: Interval,
     /// exp of the mean loss of each sequence.
     #[serde(with = "number")]
     pub per_sequence: Vec<f64>,
-    /// Predicted tokens: the first of a sequence is predicted by nothing.
+    /// Number of predicted tokens. The first token of a sequence is not predicted.
     pub num_tokens: u64,
     pub args: BootstrapArgs,
 }

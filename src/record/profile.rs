@@ -1,8 +1,9 @@
-//! What figures are drawn from: magnitudes by norm and feature, their distribution, and numbers per sequence.
+//! Data for figures: magnitudes by norm and feature, their distribution, and numbers per sequence.
 
 use serde::{Deserialize, Serialize};
 
-/// Largest |x| by norm and feature; neighbouring features share a column where there are more than columns.
+/// Largest |x| by norm and feature. If there are more features than columns, neighbouring features
+/// share a column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeatMap {
     /// One row per norm, in the order of computation.
@@ -11,7 +12,7 @@ pub struct HeatMap {
     pub features_per_column: usize,
     /// `[norm][column]`: the largest |x| over sequences, positions and the features of the column.
     pub values: Vec<Vec<f32>>,
-    /// `[norm][column]`: the feature that has it.
+    /// `[norm][column]`: the feature of that largest |x|.
     pub feature_dims: Vec<Vec<u32>>,
 }
 
@@ -23,30 +24,30 @@ pub struct LayerProfile {
     pub max_magnitude: Vec<f32>,
 }
 
-/// Values between two rungs of the ladder.
+/// Number of values between two rungs of the ladder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MagnitudeBin {
-    /// 0 below the lowest rung.
+    /// 0 for the bin below the lowest rung.
     pub from: f32,
-    /// Absent behind the highest.
+    /// Absent for the bin above the highest rung.
     pub to: Option<f32>,
     pub positive: u64,
     pub negative: u64,
-    /// Of both signs; below the lowest rung signs are not told apart.
+    /// Number of values of both signs. Below the lowest rung only this is known.
     pub count: u64,
 }
 
-/// One sequence by itself.
+/// Statistics of one sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequenceValues {
     pub sequence: usize,
     pub num_features: usize,
-    /// Means over the features that pass in this sequence; absent where none does.
+    /// Means over the features that pass in this sequence; absent if there is none.
     pub mean_layer_percentage: Option<f64>,
     pub mean_seq_percentage: Option<f64>,
     pub max_magnitude: f32,
-    /// Hits of all features, passing or not.
+    /// Number of hits of all features, passing or not.
     pub total_occurrences: u64,
-    /// Next-token loss in nats, where it was measured.
+    /// Next-token loss in nats, if it was measured.
     pub mean_nll: Option<f32>,
 }

@@ -1,12 +1,13 @@
-//! What can be asked of the engine, as plain data: the option maps of scripts end here.
+//! Requests to the engine as plain data, made from the option maps of scripts.
 
 use serde::{Deserialize, Serialize};
 
 use super::ComputeDtype;
 
-/// Default workspace beside weights and hidden states.
+/// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
-/// The layer at work and the one being read.
+/// By default the weights of two layers are in memory: the current one and the next, which is being
+/// read.
 pub const DEFAULT_CHUNK_LAYERS: usize = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,27 +19,27 @@ pub struct LoadArgs {
     pub dtype: ComputeDtype,
     pub device: String,
     pub chunk_layers: usize,
-    /// Weights are read from the hub by ranges and not written to disk.
+    /// True if weights are read from the hub by byte ranges and not written to disk.
     #[serde(default)]
     pub stream: bool,
-    /// Bytes of a GPU's memory that may be used; all that is free where it is not given.
+    /// Limit of GPU memory in bytes; all free memory by default.
     #[serde(default)]
     pub max_vram: Option<u64>,
 }
 
-/// Where token ids come from.
+/// The source of token ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TokenSource {
-    /// A JSON file holding an array of arrays of ids.
+    /// A JSON file with an array of arrays of ids.
     IdsJson {
         path: String,
     },
-    /// An integer tensor [sequences, positions] of a safetensors file.
+    /// An integer tensor [sequences, positions] in a safetensors file.
     IdsSafetensors {
         path: String,
         tensor: String,
     },
-    /// Ids given by the script.
+    /// Ids written in the script.
     Ids {
         ids: Vec<Vec<u32>>,
     },
@@ -52,106 +53,112 @@ pub struct DatasetArgs {
     pub id: String,
     pub config: Option<String>,
     pub split: String,
-    /// Branch, tag or commit.
+    /// A branch, tag or commit.
     pub revision: Option<String>,
-    /// Path of a file of texts within the dataset; the smallest one of config and split where none is named.
+    /// Path of a text file within the dataset. By default the smallest file of the config and
+    /// split.
     pub file: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextArgs {
-    /// Name of a file of texts, or of the dataset.
+    /// Name of the text file or of the dataset.
     pub path: String,
     pub dataset: Option<DatasetArgs>,
-    /// The documents themselves, when they are not read from `path`.
+    /// The documents, if they are not read from `path`.
     pub documents: Option<Brought>,
-    /// Format of the file; told by its name and its first bytes where it is not given.
+    /// Format of the file. By default it is recognised by the file's name and first bytes.
     pub format: Option<TextFormat>,
-    /// Key of a JSON object, or column of a table, that holds the text; "text" where it is not given.
+    /// The key of a JSON object, or the column of a table, with the text. "text" by default.
     pub column: Option<String>,
-    /// Place that has `tokenizer.json`: a folder, or an address on the hub.
+    /// The location of `tokenizer.json`: a folder, or a hub id.
     pub tokenizer: String,
     pub num_sequences: usize,
     pub sequence_length: usize,
-    /// Sequences passed over before the first one that is used.
+    /// Number of sequences that are skipped before the first used one.
     pub skip_sequences: usize,
-    /// Seed of the random order of documents; in their own order without.
+    /// Seed for the shuffling of documents. Without it they keep their order.
     pub shuffle: Option<u64>,
-    /// Share of a window that the next one repeats, 0 to below 1.
+    /// Share of a window that the next window repeats, at least 0 and less than 1.
     pub overlap: f64,
-    /// Splits a text file into documents.
+    /// Separator of the documents in a text file.
     pub separator: Option<String>,
     pub windows: Windows,
-    /// Typographic quotes become ASCII ones before tokenising.
+    /// True if typographic quotes become ASCII quotes before tokenisation.
     pub straight_quotes: bool,
-    /// Whether each sequence gets the special tokens that tokenizer.json adds (such as `<s>` in front).
+    /// True if each sequence gets the special tokens that tokenizer.json adds, such as `<s>` at the
+    /// start.
     pub add_special_tokens: bool,
 }
 
-/// Documents that were read elsewhere.
+/// Documents that a script has read or made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Brought {
-    /// In their order.
+    /// The documents in their order.
     pub documents: Vec<String>,
-    /// They are consecutive pieces of one text.
+    /// True if they are consecutive pieces of one text.
     pub one_text: bool,
 }
 
-/// What a file of texts can be said to be.
+/// A format of text files that can be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextFormat {
-    /// Plain text, whatever it looks like.
+    /// Plain text, even if it looks like another format.
     Text,
     /// JSON Lines, or a JSON array or object.
     Json,
-    /// A table with commas, semicolons or the like between cells.
+    /// A table with a comma, semicolon or similar between cells.
     Csv,
     /// A table with tabs between cells.
     Tsv,
+    /// A table in which quotes are characters like any other.
+    Unquoted,
     Parquet,
 }
 
-/// How documents become sequences.
+/// The way in which documents become sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Windows {
-    /// All documents are one stream of tokens, which is cut.
+    /// All documents form one stream of tokens, which is cut into windows.
     Tokens,
-    /// As `Tokens`, but each window is turned back into text, the rest is cut as text, and both are tokenised again.
+    /// As `Tokens`, but each window is decoded to text, that text is removed from the rest of the
+    /// text, and both are tokenised again.
     Text,
-    /// Each document gives one sequence, its first tokens.
+    /// Each document gives one sequence: its first tokens.
     Documents,
 }
 
-/// What stays of the norm outputs.
+/// The output of an extraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
-    /// The folded record only.
+    /// Only the record of statistics.
     Stats,
-    /// Also `activations.safetensors`, every value.
+    /// In addition `activations.safetensors` with every value.
     Full,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExtractArgs {
-    /// Rungs of the ladder beside the default ones; all positive.
+    /// Rungs of the ladder in addition to the default ones; all positive.
     pub thresholds: Vec<f32>,
     pub keep: Keep,
     /// Folder for `activations.safetensors`.
     pub out: Option<String>,
     pub logits: bool,
-    /// Bytes of workspace beside weights and hidden states.
+    /// Size of the workspace in bytes, without weights and residual stream.
     pub memory_budget: u64,
-    /// None: a run that is cut off starts again.
+    /// If None, an interrupted run starts from the beginning.
     pub checkpoint: Option<CheckpointArgs>,
 }
 
-/// How a run that is cut off is to be continued by the next one.
+/// Options for continuing an interrupted run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointArgs {
-    /// The file, relative to the project's folder on the machine where the work runs.
+    /// The checkpoint file, relative to the project's folder on the machine that computes.
     pub path: String,
-    /// Layers between two checkpoints; None: often enough to lose little, seldom enough to cost little.
+    /// Number of layers between two checkpoints. By default checkpoints are frequent enough to lose
+    /// little work and rare enough to take little time.
     pub layers: Option<usize>,
 }
 
@@ -162,11 +169,12 @@ impl Default for ExtractArgs {
     }
 }
 
-/// Tokens of one analysis, in all: their residual stream alone would fill the memory of any machine.
+/// The largest number of tokens in one analysis: the residual stream of more would fill the memory
+/// of any machine.
 pub const MAX_TOKENS: usize = 1 << 28;
 
-/// Rungs every record has, so that another threshold needs no second run: fine where thresholds are usually chosen, then
-/// by factors of about 1.4.
+/// The rungs of every record, so that another threshold needs no second run. They are fine in the
+/// usual range of thresholds, then grow by factors of about 1.4.
 pub const DEFAULT_LADDER: [f32; 22] = [
     3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 256.0,
     512.0, 1024.0,

@@ -1,55 +1,60 @@
-//! Places in a decoder layer at which a tensor can be seen, named by their role in the computation.
+//! Sites: the tensors of a decoder layer that can be observed, named by their role.
 //!
-//! A layer is x += mixer(norm(x)), then x += ffn(norm(x)), x being the residual stream. docs/sites.md says which tensor of which
-//! module a site is, for each architecture.
+//! A layer is x += mixer(norm(x)), then x += ffn(norm(x)), where x is the residual stream.
+//! docs/sites.md lists the tensor and module of each site for every architecture.
 
 use serde::{Deserialize, Serialize};
 
-/// A role in a layer. The two norms keep the names of Hugging Face module paths wherever users meet them.
+/// A role in a layer. For users (files, scripts and results) the two norms have the names of
+/// Hugging Face's modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
-    /// The residual stream before the first layer, `[hidden]` per position; of layer 0.
+    /// The residual stream before the first layer, `[hidden]` per position. It belongs to layer 0.
     Embed,
-    /// What the input projections of the mixer read, `[hidden]`: the output of the norm before it, where there is one.
+    /// The input of the mixer's input projections, `[hidden]`: the output of the norm before it, if
+    /// there is one.
     #[serde(rename = "input_layernorm")]
     AttnIn,
-    /// Queries after their norm and the rotary embedding, before the scale, `[heads * head_dim]`; attention layers only.
+    /// Queries after their norm and the rotary embedding, before scaling, `[heads * head_dim]`.
+    /// Attention layers only.
     Q,
-    /// Keys, likewise, `[kv_heads * head_dim]`.
+    /// Keys after their norm and the rotary embedding, `[kv_heads * head_dim]`. Attention layers
+    /// only.
     K,
-    /// Queries of a DeltaNet layer after the convolution and SiLU, before they are brought to length 1.
+    /// Queries of a DeltaNet layer after the convolution and SiLU, before they are normalised.
     QDelta,
-    /// Keys of a DeltaNet layer, likewise.
+    /// Keys of a DeltaNet layer after the convolution and SiLU, before they are normalised.
     KDelta,
-    /// What the mixer's output projection reads, `[heads * head_dim]`.
+    /// The input of the mixer's output projection, `[heads * head_dim]`.
     AttnOut,
-    /// What the mixer adds to the residual stream, `[hidden]`.
+    /// The mixer's contribution to the residual stream, `[hidden]`.
     AttnWrite,
     /// The residual stream between mixer and feed-forward network, `[hidden]`.
     ResidMid,
-    /// What the feed-forward network, a router and its experts read, `[hidden]`.
+    /// The input of the feed-forward network, or of the router and the experts, `[hidden]`.
     #[serde(rename = "post_attention_layernorm")]
     FfnIn,
-    /// Logits of the router, `[experts]`; mixtures only.
+    /// Logits of the router, `[experts]`. Mixture-of-experts layers only.
     RouterLogits,
-    /// What the down projection reads, `[intermediate]`; in a mixture a row per routed token of each expert.
+    /// The input of the down projection, `[intermediate]`. In a mixture of experts, one row per
+    /// token of each expert.
     FfnMid,
-    /// What the down projection of a shared expert reads.
+    /// The input of a shared expert's down projection.
     FfnMidShared,
-    /// What the feed-forward network adds to the residual stream, `[hidden]`.
+    /// The contribution of the feed-forward network to the residual stream, `[hidden]`.
     FfnWrite,
     /// The residual stream after the layer, `[hidden]`.
     ResidPost,
-    /// What the head reads, `[hidden]`; of the last layer.
+    /// The input of the head, `[hidden]`. It belongs to the last layer.
     FinalNorm,
 }
 
 impl Site {
-    /// The sites of the two norms of a layer, in the order in which they are computed.
+    /// The sites of the two norms of a layer, in the order of computation.
     pub const NORMS: [Self; 2] = [Self::AttnIn, Self::FfnIn];
 
-    /// Its name in files, scripts and results.
+    /// The name in files, scripts and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embed => "embed",
@@ -72,7 +77,7 @@ impl Site {
     }
 }
 
-/// A site of one decoder layer; layers count from 0.
+/// A site of one decoder layer. Layers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SiteId {
     pub layer: usize,
@@ -85,7 +90,7 @@ impl SiteId {
         format!("layers.{}.{}", self.layer, self.site.name())
     }
 
-    /// The norms of so many layers, in the order in which they are computed.
+    /// The norms of `layers` layers, in the order of computation.
     pub fn norms(layers: usize) -> Vec<Self> {
         (0..layers).flat_map(|layer| Site::NORMS.map(|site| Self { layer, site })).collect()
     }

@@ -1,4 +1,4 @@
-//! A sweep over criteria: what was asked, and one line for each.
+//! The result of a sweep over criteria: one row for each.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use super::{Classification, Criterion, Interval};
 pub struct SweepRow {
     pub criterion: Criterion,
     pub num_features: Interval,
-    /// Passing features with at least `systematic_layers`.
+    /// Number of passing features whose layer share is at least `systematic_layers`.
     pub num_systematic: usize,
     pub classification: Classification,
     /// Share of resamples in which the model had this class.
     pub classification_held: f64,
-    /// Mean over the passing features, in the unit of the criterion; absent when none passes.
+    /// Mean over the passing features, in the unit of the criterion; absent if none passes.
     pub mean_layer_percentage: Option<f64>,
     pub mean_seq_percentage: Option<f64>,
 }

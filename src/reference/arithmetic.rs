@@ -6,26 +6,26 @@ use crate::spec::{Linear, Mlp, Norm};
 use crate::vocabulary::{Activation, NormKind, Order};
 
 /// One number per feature.
-pub type Row = Vec<f64>;
+pub(super) type Row = Vec<f64>;
 /// One row per token.
-pub type Rows = Vec<Row>;
+pub(super) type Rows = Vec<Row>;
 
 /// A loaded weight, row-major.
-pub struct Array {
+pub(super) struct Array {
     pub shape: Vec<usize>,
     pub values: Vec<f64>,
 }
 
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Each row of a matrix [out, in] times `x`.
-pub fn rows(matrix: &Array, x: &[f64]) -> Row {
+pub(super) fn rows(matrix: &Array, x: &[f64]) -> Row {
     matrix.values.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
 }
 
-pub fn linear(of: &Linear<Array>, x: &[f64]) -> Row {
+pub(super) fn linear(of: &Linear<Array>, x: &[f64]) -> Row {
     let mut y = match of.order {
         Order::OutIn => rows(&of.weight, x),
         Order::InOut => {
@@ -39,12 +39,12 @@ pub fn linear(of: &Linear<Array>, x: &[f64]) -> Row {
     y
 }
 
-pub fn norm(of: &Norm<Array>, x: &[f64]) -> Row {
+pub(super) fn norm(of: &Norm<Array>, x: &[f64]) -> Row {
     let bias = of.bias.as_ref().map(|bias| &bias.values[..]);
     normed(of.kind, of.eps, &of.weight.values, bias, x)
 }
 
-pub fn normed(kind: NormKind, eps: f64, weight: &[f64], bias: Option<&[f64]>, x: &[f64]) -> Row {
+pub(super) fn normed(kind: NormKind, eps: f64, weight: &[f64], bias: Option<&[f64]>, x: &[f64]) -> Row {
     let count = x.len() as f64;
     let centre = match kind {
         NormKind::Layer | NormKind::LayerZeroCentred => x.iter().sum::<f64>() / count,
@@ -56,26 +56,26 @@ pub fn normed(kind: NormKind, eps: f64, weight: &[f64], bias: Option<&[f64]>, x:
     (0..x.len()).map(value).collect()
 }
 
-pub fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-pub fn silu(x: f64) -> f64 {
+pub(super) fn silu(x: f64) -> f64 {
     x * sigmoid(x)
 }
 
-pub fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-pub fn softmax(x: &[f64]) -> Row {
+pub(super) fn softmax(x: &[f64]) -> Row {
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let exp: Row = x.iter().map(|x| (x - max).exp()).collect();
     let sum: f64 = exp.iter().sum();
     exp.into_iter().map(|e| e / sum).collect()
 }
 
-pub fn feed(of: &Mlp<Array>, x: &[f64]) -> Row {
+pub(super) fn feed(of: &Mlp<Array>, x: &[f64]) -> Row {
     let up = linear(&of.up, x);
     let half = up.len() / 2;
     let inner: Row = match of.activation {
@@ -102,6 +102,11 @@ fn activate(activation: Activation, of: &Mlp<Array>, x: f64) -> f64 {
         let (p, n) = (softplus(xielu.alpha_p.values[0]), beta + softplus(xielu.alpha_n.values[0]));
         return if x > 0.0 { p * x * x + beta * x } else { (x.min(eps).exp_m1() - x) * n + beta * x };
     }
+    activated(activation, x)
+}
+
+/// An activation that has no parameters.
+pub(super) fn activated(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),

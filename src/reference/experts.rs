@@ -11,7 +11,7 @@ fn top(scores: &[f64], k: usize) -> Vec<usize> {
     order
 }
 
-pub fn choose(scoring: &Scoring, k: usize, logits: &[f64], correction: Option<&[f64]>) -> Vec<(usize, f64)> {
+pub(super) fn choose(scoring: &Scoring, k: usize, logits: &[f64], correction: Option<&[f64]>) -> Vec<(usize, f64)> {
     if let Score::SparseMixer { jitter } = scoring.score {
         let mut left = logits.to_vec();
         let mut one = || {

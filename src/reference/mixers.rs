@@ -9,10 +9,14 @@ use crate::vocabulary::{NormKind, Pairs};
 /// Added to the sum of squares of queries and keys of a DeltaNet (transformers `l2norm`).
 const UNIT_EPS: f64 = 1e-6;
 
-/// What a mixer makes of what it reads.
-pub fn mix(mixer: &Mixer<Array>, x: &Rows) -> Rows {
+/// Keys and values of each token in each layer, in heads one behind the other; nothing in layers
+/// without attention.
+pub(super) type Kept = Vec<Vec<(Row, Row)>>;
+
+/// What a mixer makes of what it reads. Layers before it have left `kept`, and it adds its own.
+pub(super) fn mix(mixer: &Mixer<Array>, x: &Rows, kept: &mut Kept) -> Rows {
     match mixer {
-        Mixer::Attention(of) => attention(of, x),
+        Mixer::Attention(of) => attention(of, x, kept),
         Mixer::DeltaNet(of) => delta_net(of, x),
         Mixer::GatedConv(of) => gated_conv(of, x),
         Mixer::Mamba2(of) => mamba2(of, x),
@@ -27,7 +31,7 @@ struct Heads {
     gate: Option<Row>,
 }
 
-fn attention(of: &Attention<Array>, x: &Rows) -> Rows {
+fn attention(of: &Attention<Array>, x: &Rows, kept: &mut Kept) -> Rows {
     let Attention { heads, kv_heads, head_dim, value_dim, .. } = *of;
     let tables = of.rope.as_ref().map(|rope| (rope, rope.tables(x.len())));
     let tokens: Vec<Heads> = x
@@ -38,8 +42,8 @@ fn attention(of: &Attention<Array>, x: &Rows) -> Rows {
             let after = of.qk_norm.as_ref().is_some_and(|norms| norms.after_rope);
             let norms = |token: &mut Heads| {
                 if let Some(norms) = &of.qk_norm {
-                    (token.q, token.k) =
-                        (head_norm(&norms.q, head_dim, &token.q), head_norm(&norms.k, head_dim, &token.k));
+                    token.q = head_norm(&norms.q, head_dim, &token.q);
+                    token.k = norms.k.as_ref().map_or(token.k.clone(), |of| head_norm(of, head_dim, &token.k));
                 }
             };
             if let Some(eps) = of.value_norm {
@@ -71,9 +75,13 @@ fn attention(of: &Attention<Array>, x: &Rows) -> Rows {
                 let factor = 1.0 + growth.beta * (1.0 + ((t + growth.offset) as f64 / growth.original).floor()).ln();
                 token.q.iter_mut().for_each(|q| *q *= factor);
             }
+            if let Qkv::Borrowed { from, .. } = of.qkv {
+                (token.k, token.v) = kept[from][t].clone();
+            }
             token
         })
         .collect();
+    kept.push(tokens.iter().map(|token| (token.k.clone(), token.v.clone())).collect());
     let out = |t: usize| {
         let mut out = Row::new();
         for head in 0..heads {
@@ -113,6 +121,7 @@ fn projections(of: &Attention<Array>, x: &[f64]) -> Heads {
     let (q_size, kv_size) = (heads * head_dim, kv_heads * head_dim);
     let (q, k, v) = match &of.qkv {
         Qkv::Separate { q, k, v } => (linear(q, x), linear(k, x), linear(v, x)),
+        Qkv::Borrowed { q, .. } => (linear(q, x), Row::new(), Row::new()),
         Qkv::KeyIsValue { q, k } => (linear(q, x), linear(k, x), linear(k, x)),
         Qkv::Fused(all) => {
             let all = linear(all, x);

@@ -1,7 +1,8 @@
-//! A second opinion: the same description of a model computed in f64, one token after the other, straight from its definition.
+//! A second opinion: the same description of a model computed in f64, one token after the other,
+//! straight from its definition.
 //!
-//! No kernels, no batches, no streaming: it is slow, and short enough to be read at a sitting. Whatever the engine computes can be
-//! held against it.
+//! No kernels, no batches, no streaming: it is slow, and short enough to be read at a sitting.
+//! Whatever the engine computes can be held against it.
 
 mod arithmetic;
 mod experts;
@@ -10,13 +11,13 @@ mod mixers;
 use crate::error::Result;
 use crate::record::{Site, SiteId};
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Ffn, Leaves, Linear, Moe, Norm, Reads, Role, Sublayer, TensorSpec};
+use crate::spec::{Ffn, LayerEmbeddings, Leaves, Linear, Moe, Norm, Reads, Role, Sublayer, TensorSpec};
 use crate::tensor::Device;
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
-use arithmetic::{Array, Row, Rows, feed, linear, norm, rows, sigmoid, softmax};
+use arithmetic::{Array, Row, Rows, activated, feed, linear, norm, rows, sigmoid, softmax};
 use experts::choose;
-use mixers::mix;
+use mixers::{Kept, mix};
 
 /// What a sequence leaves.
 pub struct Outcome {
@@ -38,6 +39,7 @@ pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
     let width = spec.embedding.shape[1];
     let mut x: Rows = ids.iter().map(|id| table.values[*id as usize * width..][..width].to_vec()).collect();
     x.iter_mut().flatten().for_each(|value| *value *= spec.embedding_factor);
+    let tokens = x.clone();
     if let Some(project) = &spec.project_in {
         let project = load.linear(project)?;
         x = x.iter().map(|x| linear(&project, x)).collect();
@@ -53,15 +55,17 @@ pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
         let of = load.norm(of)?;
         x = x.iter().map(|x| norm(&of, x)).collect();
     }
-    let mut sites = Vec::new();
+    let own = spec.layer_embeddings.as_ref().map(|own| load.layer_embeddings(own, ids, &tokens)).transpose()?;
+    let (mut sites, mut kept) = (Vec::new(), Kept::new());
     for (layer, described) in spec.layers.iter().enumerate() {
         let loaded = load.all(described)?;
+        kept.resize(layer, Vec::new());
         let mut mixed_reads = None;
         let before = x.clone();
         if let Some(mixer) = &loaded.mixer {
             let read = reads(&mixer.reads, &x, None);
             sites.push((SiteId { layer, site: Site::AttnIn }, read.clone()));
-            x = write(mixer, x, mix(&mixer.body, &read));
+            x = write(mixer, x, mix(&mixer.body, &read, &mut kept));
             mixed_reads = Some(read);
         }
         if let Some(ffn) = &loaded.ffn {
@@ -73,6 +77,14 @@ pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
                 Ffn::NotNeeded => vec![vec![0.0; spec.hidden_size]; x.len()],
             };
             x = write(ffn, x, fed);
+        }
+        if let (Some(gate), Some(own)) = (&loaded.embedding_gate, &own) {
+            for (x, own) in x.iter_mut().zip(own) {
+                let size = own.len() / spec.layers.len();
+                let gated = linear(&gate.gate, x).into_iter().zip(&own[layer * size..]);
+                let gated: Row = gated.map(|(value, e)| activated(gate.activation, value) * e).collect();
+                x.iter_mut().zip(norm(&gate.norm, &linear(&gate.up, &gated))).for_each(|(x, added)| *x += added);
+            }
         }
         if let Some(scalar) = &loaded.scalar {
             x.iter_mut().flatten().for_each(|value| *value *= scalar.values[0]);
@@ -109,13 +121,27 @@ impl Load<'_> {
     fn array(&self, weight: &TensorSpec, role: Role) -> Result<Array> {
         let loader = Loader { checkpoint: &self.0.checkpoint, devices: &[Device::Cpu] };
         let tensor = loader.part(&Part { weight: weight.clone(), role })?.remove(0);
-        Ok(Array { shape: weight.loaded_shape(), values: tensor.wide()?.into_iter().map(f64::from).collect() })
+        Ok(Array { shape: weight.loaded_shape(), values: tensor.to_f32_vec()?.into_iter().map(f64::from).collect() })
     }
 
     fn all<L: Leaves<TensorSpec>>(&self, of: &L) -> Result<L::With<Array>> {
         let parts = inventory::parts(of);
         let arrays = parts.iter().map(|part| self.array(&part.weight, part.role)).collect::<Result<_>>()?;
         Ok(inventory::filled(of, arrays))
+    }
+
+    /// Of each token, its embeddings for all layers; `tokens` are those before the first layer.
+    fn layer_embeddings(&self, of: &LayerEmbeddings, ids: &[u32], tokens: &Rows) -> Result<Rows> {
+        let (table, loaded) = (self.array(&of.table, Role::Parameter)?, self.all(of)?);
+        let width = of.table.shape[1];
+        let size = loaded.norm.weight.values.len();
+        let of_token = |(id, x): (&u32, &Row)| -> Row {
+            let context: Row = linear(&loaded.projection, x).iter().map(|value| value * of.projection_factor).collect();
+            let context = context.chunks(size).flat_map(|part| norm(&loaded.norm, part));
+            let own = &table.values[*id as usize * width..][..width];
+            own.iter().zip(context).map(|(own, context)| (own * of.factor + context) * of.sum_factor).collect()
+        };
+        Ok(ids.iter().zip(tokens).map(of_token).collect())
     }
 
     fn linear(&self, of: &Linear) -> Result<Linear<Array>> {

@@ -1,4 +1,5 @@
-//! Proves to a machine who we are: by a key that is named, by the agent's keys, by the usual files.
+//! Authentication of the user at a machine: by a named key, by the agent's keys, or by the usual
+//! files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +10,17 @@ use super::login::{Key, Login, UsualKeys};
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
-/// Bytes of the file of a public key.
+/// The largest public key file in bytes.
 const MOST: u64 = 1 << 16;
-/// Servers close the connection after some keys that they do not know, mostly six; so many of the agent's are shown.
+/// Servers close the connection after some unknown keys, usually six. This many of the agent's keys
+/// are offered.
 const MOST_OF_AGENT: usize = 20;
 
-/// What libssh2 says where a machine does not know a key.
+/// libssh2's message if a machine does not know a key.
 const UNKNOWN: &str = "Username/PublicKey combination invalid";
 
-/// Logs in on a session whose machine has proved itself; `name` is for messages.
-pub fn authenticate(session: &Session, login: &Login, name: &str) -> Result<()> {
+/// Logs in on a session whose machine has been verified; `name` is for messages.
+pub(super) fn authenticate(session: &Session, login: &Login, name: &str) -> Result<()> {
     match &login.key {
         Key::File(file) => one(session, login, name, file),
         Key::Usual(keys) => several(session, login, name, keys),
@@ -29,7 +31,10 @@ fn denied(name: &str, what: impl std::fmt::Display, hint: &str) -> Error {
     Error::new(Kind::Auth, format!("{name}: {what}")).hint(hint)
 }
 
-/// Tries a private key; where it is not taken, says why.
+/// Tries a private key.
+///
+/// # Errors
+/// The reason if it is not accepted.
 fn offer(session: &Session, user: &str, file: &Path) -> std::result::Result<(), String> {
     session.userauth_pubkey_file(user, None, file, None).map_err(|e| e.message().to_string())
 }
@@ -49,7 +54,7 @@ fn one(session: &Session, login: &Login, name: &str, file: &Path) -> Result<()> 
     })
 }
 
-/// A server may want more than a key.
+/// Checks that the key suffices: a server may require more.
 fn whole(session: &Session) -> std::result::Result<(), String> {
     if session.authenticated() {
         Ok(())
@@ -65,7 +70,8 @@ fn several(session: &Session, login: &Login, name: &str, keys: &UsualKeys) -> Re
     {
         (trial.agent, trial.held) = (Some(agent), held);
     }
-    // In the order of `ssh`: keys that are named, or have a usual name, and that the agent holds are its best guess.
+    // The order of `ssh`: keys that are named, or have a usual name, and that the agent holds come
+    // first.
     if keys.named.iter().any(|file| trial.by_agent(file) || trial.by_file(file))
         || keys.usual.iter().any(|file| trial.by_agent(file))
         || (!keys.only_named && trial.by_other_keys_of_agent())
@@ -103,16 +109,16 @@ fn several(session: &Session, login: &Login, name: &str, keys: &UsualKeys) -> Re
     Err(denied(name, what, hint))
 }
 
-/// Keys that are shown to a machine one after the other.
+/// The keys that are offered to a machine in turn.
 struct Trial<'a> {
     session: &'a Session,
     user: &'a str,
     agent: Option<Agent>,
-    /// The keys of the agent that were not shown yet.
+    /// The agent's keys that were not offered yet.
     held: Vec<PublicKey>,
     /// Files of keys that the machine does not know.
     unknown: Vec<PathBuf>,
-    /// What was tried, for a message, and what was said of it.
+    /// The attempts and their results, for a message.
     tried: Vec<String>,
     refusals: Vec<String>,
 }
@@ -123,13 +129,17 @@ impl<'a> Trial<'a> {
         Self { session, user, agent: None, held, unknown, tried, refusals }
     }
 
-    /// Tries a key of the agent; where it is not taken, says why. A machine that wants more than a key has taken it nevertheless.
+    /// Tries a key of the agent. A machine that requires more than a key has accepted it
+    /// nevertheless.
+    ///
+    /// # Errors
+    /// The reason if it is not accepted.
     fn shown(&self, key: &PublicKey) -> std::result::Result<(), String> {
         let agent = self.agent.as_ref().ok_or_else(|| "there is no agent".to_string())?;
         agent.userauth(self.user, key).map_err(|e| e.message().to_string())
     }
 
-    /// Tries the key whose private or public half is in `file`, where the agent holds it.
+    /// Tries the key whose private or public half is in `file`, if the agent holds it.
     fn by_agent(&mut self, file: &Path) -> bool {
         let held = |key: Vec<u8>| self.held.iter().position(|held| held.blob() == key);
         let Some(place) = public(file).and_then(held) else { return false };
@@ -158,14 +168,14 @@ impl<'a> Trial<'a> {
         }
         self.tried.push(file.display().to_string());
         let said = offer(self.session, self.user, file).err();
-        // What every key that is not known there meets with tells nothing.
+        // The usual message for unknown keys is left out.
         let told = said.as_ref().filter(|said| !said.contains(UNKNOWN));
         self.refusals.extend(told.map(|said| format!("{}: {}", file.display(), outside::complaint(said))));
         said.is_none()
     }
 }
 
-/// What else would let one in, where it is not a key at all.
+/// The other methods of authentication that the machine offers.
 fn methods(session: &Session, user: &str) -> String {
     match session.auth_methods(user) {
         Ok(methods) if !methods.split(',').any(|method| method == "publickey") => {
@@ -186,8 +196,8 @@ fn agent(session: &Session, at: Option<&Path>) -> Option<(Agent, Vec<PublicKey>)
     Some((agent, identities))
 }
 
-/// The public half of the key that is called by `file`: what stands there is public itself, or a file beside it is, or it can be
-/// read of a private key without its passphrase.
+/// The public half of the key in `file`: from the file itself, from the file next to it, or from a
+/// private key without its passphrase.
 fn public(file: &Path) -> Option<Vec<u8>> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".pub");
@@ -197,7 +207,7 @@ fn public(file: &Path) -> Option<Vec<u8>> {
     })
 }
 
-/// The key in a file of a public one.
+/// The key in a public key file.
 fn half(file: &Path) -> Option<Vec<u8>> {
     let text = outside::read(file, MOST).ok()?;
     let line = String::from_utf8_lossy(&text);

@@ -1,5 +1,5 @@
-//! `~/.ssh/config` and the system's file behind it, as far as they say how a machine is reached: the first word on a setting
-//! counts. No program is started for them: blocks that only `Match exec` or the like can judge are told and left out.
+//! The settings of `~/.ssh/config` and of the system's file by which a machine is reached. The
+//! first value counts. No program is started: `Match exec` blocks are reported and skipped.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
@@ -12,16 +12,16 @@ use crate::error::{Error, Kind, Result};
 use crate::home::own_user;
 use crate::outside;
 
-/// Bytes of one file.
+/// The largest file in bytes.
 const MOST: u64 = 1 << 20;
-/// Files that include each other, in a row, and files in all.
+/// The largest depth of included files, and number of files.
 const DEPTH: usize = 16;
 const FILES: usize = 1000;
 const SYSTEM: &str = "/etc/ssh";
 
-/// What the files say of one machine.
+/// The settings of one machine.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub(super) struct Settings {
     pub host_name: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
@@ -33,13 +33,13 @@ pub struct Settings {
     pub user_known_hosts: Option<Vec<String>>,
     pub global_known_hosts: Option<Vec<String>>,
     pub host_key_alias: Option<String>,
-    /// What was left out, and why.
+    /// Skipped settings, with the reasons.
     pub notes: Vec<String>,
 }
 
 /// The user who runs this program.
-pub fn local_user() -> String {
-    // SAFETY: the entry is read before anything else could replace it; its name ends with 0.
+pub(super) fn local_user() -> String {
+    // SAFETY: the entry is read at once, and its name ends with NUL.
     let name = unsafe {
         let entry = libc::getpwuid(own_user());
         entry.as_ref().map(|entry| CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
@@ -47,15 +47,15 @@ pub fn local_user() -> String {
     name.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_string())
 }
 
-pub fn home() -> PathBuf {
+pub(super) fn home() -> PathBuf {
     std::env::home_dir().unwrap_or_default()
 }
 
-/// What the user's files say of the machine that is called `host`, as the user named by `user` where one is.
+/// The settings of the machine `host`, for the user `user` if given.
 ///
 /// # Errors
-/// A file that others may write to, one that cannot be read, and a setting that makes no sense.
-pub fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
+/// A file that others may write to or that cannot be read; an invalid setting.
+pub(super) fn settings(host: &str, user: Option<&str>) -> Result<Settings> {
     let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };
     reader.file(&home().join(".ssh/config"), &home().join(".ssh"), true, 0)?;
     reader.users = false;
@@ -68,12 +68,12 @@ struct Reader<'a> {
     user: Option<&'a str>,
     found: Settings,
     files: usize,
-    /// The files are the user's, not the system's.
+    /// True for the user's files, false for the system's.
     users: bool,
 }
 
 impl Reader<'_> {
-    /// `folder` is where names of included files begin; `active` whether what stands ahead of the first block counts.
+    /// Relative includes start from `folder`. `active`: lines before the first block are used.
     fn file(&mut self, path: &Path, folder: &Path, active: bool, depth: usize) -> Result<()> {
         let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
         let metadata = match fs::metadata(path) {
@@ -99,7 +99,7 @@ impl Reader<'_> {
             match keyword.as_str() {
                 "host" => active = one_fits(words.iter().map(String::as_str), self.host),
                 "match" => active = self.matches(&words, &place),
-                // What is included cannot end the block that it stands in.
+                // An included file cannot end the block of the line.
                 "include" if active => {
                     for pattern in &words {
                         for file in glob(folder, &expanded(pattern, &[])) {
@@ -118,7 +118,7 @@ impl Reader<'_> {
         let (mut holds, mut unknown) = (true, None);
         let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
-            // As behind every keyword, `=` may stand between a criterion and its patterns.
+            // As after every keyword, `=` may stand between a criterion and its pattern.
             let (word, given) = word.split_once('=').map_or((word, None), |(word, given)| (word, Some(given)));
             let word = word.to_lowercase();
             let (negated, word) = word.strip_prefix('!').map_or((false, word.as_str()), |word| (true, word));
@@ -153,7 +153,7 @@ impl Reader<'_> {
             };
             holds &= true_here != negated;
         }
-        // Where something else fails already, it makes no difference.
+        // It makes no difference if another criterion fails.
         if let Some(word) = unknown.as_ref().filter(|_| holds) {
             self.found
                 .notes
@@ -182,7 +182,7 @@ impl Reader<'_> {
                 found.identities_only.get_or_insert(first.eq_ignore_ascii_case("yes"));
             }
             "identityagent" => once(&mut found.identity_agent, &first),
-            // Of the two the first one counts.
+            // The first of the two is used.
             "proxyjump" if found.proxy_command.is_none() => once(&mut found.proxy_jump, &first),
             "proxycommand" if found.proxy_jump.is_none() => once(&mut found.proxy_command, &words.join(" ")),
             "userknownhostsfile" => {
@@ -198,7 +198,8 @@ impl Reader<'_> {
     }
 }
 
-/// The keyword of a line, in small letters, and its words: quotes hold one together, `=` may stand behind the keyword.
+/// The lower-case keyword of a line and its words. Quotes join words, and `=` may follow the
+/// keyword.
 fn words(text: &str) -> Option<(String, Vec<String>)> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {
@@ -225,8 +226,8 @@ fn words(text: &str) -> Option<(String, Vec<String>)> {
     Some((keyword.to_lowercase(), words))
 }
 
-/// A path with `~`, `${VARIABLE}` and the letters of `tokens` behind `%` replaced.
-pub fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
+/// Expands `~`, `${VARIABLE}` and the `tokens` after `%` in a path.
+pub(super) fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
     let home = home().display().to_string();
     let path = match path.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
@@ -261,18 +262,17 @@ pub fn expanded(path: &str, tokens: &[(char, &str)]) -> String {
     result + rest
 }
 
-/// A path that a user has written, with `~` as the home folder.
-pub fn path(text: &str) -> PathBuf {
+/// A path of the user, with `~` as the home folder.
+pub(super) fn path(text: &str) -> PathBuf {
     match text.strip_prefix("~/") {
         Some(rest) => home().join(rest),
         None => PathBuf::from(text),
     }
 }
 
-/// The files that a pattern names, in the order of their names: as glob(7), which `ssh` uses. One that is not absolute begins at
-/// `folder`.
+/// The files that match a pattern as in glob(7), sorted. A relative one begins at `folder`.
 fn glob(folder: &Path, pattern: &str) -> Vec<PathBuf> {
-    // What the name of the folder has of patterns stands for itself.
+    // Pattern characters in the folder's own name are escaped.
     let literal = |path: &Path| {
         let special = |byte: &u8| br"*?[\".contains(byte);
         let escaped = path
@@ -287,7 +287,7 @@ fn glob(folder: &Path, pattern: &str) -> Vec<PathBuf> {
         false => [literal(folder).as_slice(), b"/", pattern.as_bytes()].concat(),
     };
     let Ok(whole) = CString::new(whole) else { return Vec::new() };
-    // SAFETY: the pattern ends with 0; the list is filled by `glob` and given back after its paths, which end with 0, are copied.
+    // SAFETY: the pattern ends with NUL. `glob` fills the list, whose paths end with NUL.
     let found: Vec<PathBuf> = unsafe {
         let mut list: libc::glob_t = std::mem::zeroed();
         let found = match libc::glob(whole.as_ptr(), 0, None, &raw mut list) {
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn hosts_are_matched_as_they_were_typed() {
         let folder = tempfile::tempdir().unwrap();
-        // What `ssh -G` says for box, Box and BOX.
+        // The output of `ssh -G` for box, Box and BOX.
         write(folder.path(), "config", "Host Box\n Port 1\nMatch host BOX\n User small\nMatch user SMALL\n Port 2\n");
         for (host, port) in [("box", None), ("Box", Some(1)), ("BOX", None)] {
             let settings = of(folder.path(), host, None).unwrap();

@@ -1,4 +1,4 @@
-//! This machine, as one that commands run on.
+//! This machine, as one that runs commands.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,16 +12,16 @@ use super::{Listener, Machine, Output};
 use crate::error::{Error, Result};
 use crate::threads;
 
-/// Between two looks whether anybody still wants to hear a command that is silent.
+/// Interval of the checks whether the caller still waits for a silent command.
 const TICK: Duration = Duration::from_millis(200);
-/// What a command that is asked to end gets for it.
+/// Time between the request to end a command and killing it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Commands run by `/bin/sh`.
+/// Runs commands by `/bin/sh`.
 #[derive(Default)]
 pub struct Here;
 
-/// The same for commands of a script: each is a process group of its own, and what it has started ends with it.
+/// The same for commands of a script: each has its own process group, which ends with it.
 pub struct HereGrouped;
 
 fn shell(line: &str) -> Command {
@@ -51,7 +51,7 @@ impl Machine for Here {
         let (input, output): (OwnedFd, OwnedFd) = (theirs.try_clone().map_err(opening)?.into(), theirs.into());
         let mut child = shell(command);
         let mut child = child.stdin(input).stdout(output).stderr(Stdio::null()).spawn().map_err(opening)?;
-        // Without one it is a zombie until this process ends, and nothing else.
+        // Without this thread it stays a zombie until this process ends, which is harmless.
         let _ = threads::start(move || child.wait());
         Ok(ours)
     }
@@ -77,7 +77,7 @@ impl Machine for HereGrouped {
     }
 }
 
-/// Runs a command to its end, or until nobody wants to hear it: then `end` ends it.
+/// Runs a command to its end, or until the caller gives up: then `end` ends it.
 fn carried_out(
     mut command: Command,
     input: &mut (dyn Read + Send),
@@ -90,13 +90,13 @@ fn carried_out(
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (sender, pieces) = channel();
     let errors = sender.clone();
-    // Not waited for: what an ended command has started may hold these open.
+    // Not joined: child processes of an ended command may hold these open.
     let hear = move || pass_on(stdout.expect("piped"), |piece| sender.send((true, piece)).is_ok());
     let hear_errors = move || pass_on(stderr.expect("piped"), |piece| errors.send((false, piece)).is_ok());
     let heard = std::thread::scope(|scope| {
         let feed = move || {
             let mut stdin = stdin.expect("piped");
-            // A command that does not read its input has its reasons.
+            // A command need not read its input.
             let _ = std::io::copy(input, &mut stdin).and_then(|_| stdin.flush());
         };
         let started = threads::start(hear).and_then(|_| threads::start(hear_errors));
@@ -125,10 +125,10 @@ fn carried_out(
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 
-/// Ends a command and what it has started: it is asked to end, and ended when it has not soon.
+/// Ends a command and its child processes: they are asked to end, and killed after a while.
 fn end_group(child: &mut Child) {
     let group = -(child.id() as libc::pid_t);
-    // SAFETY: the child has not been waited for, so that the number is that of its group and of nobody else's.
+    // SAFETY: the child has not been waited for, so that the number still belongs to its group.
     let signal = |signal| unsafe { libc::kill(group, signal) };
     signal(libc::SIGTERM);
     let begin = Instant::now();
@@ -138,9 +138,9 @@ fn end_group(child: &mut Child) {
     signal(libc::SIGKILL);
 }
 
-/// Whether a child runs; one that has ended is left to be waited for.
+/// True if a child runs. One that has ended is left to be waited for.
 fn is_running(child: &Child) -> bool {
-    // SAFETY: the all-zero value is a valid place for the answer.
+    // SAFETY: the all-zero value is valid, and the call fills it.
     unsafe {
         let mut answer: libc::siginfo_t = std::mem::zeroed();
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;

@@ -1,4 +1,4 @@
-//! A key pair for one run, so that nobody's own key has to be on a rented machine.
+//! The key pair of a run, so that nobody's own key has to be on a rented machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use ssh_key::{LineEnding, PrivateKey};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 
-/// The public line of the ed25519 key in `file`, which is made (mode 600) if it is not there.
+/// The public line of the ed25519 key in `file`, which is created (mode 600) if it does not exist.
 pub fn key_pair(file: &Path) -> Result<String> {
     let failed = |what: &str, e: ssh_key::Error| {
         Error::new(Kind::Io, format!("{what} the key {}: {e}", file.display()))

@@ -1,5 +1,5 @@
-//! Files of known hosts, read as OpenSSH reads them: patterns, hashed names, marks, and lines that make no sense, which are
-//! passed over.
+//! Files of known hosts, read as OpenSSH reads them: patterns, hashed names and markers. Invalid
+//! lines are skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,12 @@ use sha1::Sha1;
 use super::wildcard::one_fits_host;
 use crate::outside;
 
-/// Bytes of a file of known hosts.
+/// The largest file of known hosts in bytes.
 const MOST: u64 = 64 << 20;
 const PORT: u16 = 22;
 
-/// Kinds of host keys, and by which names they are asked for, best first. Whoever is known by none is asked in this order.
+/// Types of host keys and the names by which they are requested, best first. Unknown hosts are
+/// asked in this order.
 const KINDS: &[(&str, &str)] = &[
     ("ssh-ed25519", "ssh-ed25519"),
     ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
@@ -26,9 +27,9 @@ const KINDS: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Key,
-    /// A key that signs keys of hosts.
+    /// A key of a certificate authority.
     Authority,
-    /// A key that must not be trusted any more.
+    /// A revoked key.
     Revoked,
 }
 
@@ -41,23 +42,23 @@ struct Line {
     number: usize,
 }
 
-/// What the files say of a host and the key that it has shown.
+/// The entries for a host and the key that it has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     Known,
-    /// It is known by other keys: in which file, and on which line, one of them stands.
+    /// The host has other known keys; the file and line of one of them.
     Other(PathBuf, usize),
     Unknown,
-    /// The key is one that must not be trusted.
+    /// The key is revoked.
     Revoked(PathBuf, usize),
 }
 
-/// How a host is looked up.
+/// The names by which a host is looked up.
 #[derive(Clone, Debug)]
 pub struct Looked {
     pub host: String,
     pub port: u16,
-    /// `HostKeyAlias` of `~/.ssh/config`, which stands for host and port.
+    /// `HostKeyAlias` of `~/.ssh/config`, which replaces host and port.
     pub alias: Option<String>,
 }
 
@@ -70,7 +71,7 @@ impl Looked {
         }
     }
 
-    /// A key that is known of the host at the usual port is its key at others as well.
+    /// A key for a host at the usual port is valid at other ports as well.
     fn at_the_usual_port(&self) -> Option<String> {
         (self.alias.is_none() && self.port != PORT).then(|| self.host.to_lowercase())
     }
@@ -81,19 +82,19 @@ impl Looked {
     }
 }
 
-/// The kind that a key in SSH's form begins with, such as `ssh-ed25519`.
-pub fn kind(key: &[u8]) -> String {
+/// The type at the beginning of a key in SSH's format, such as `ssh-ed25519`.
+pub(super) fn kind(key: &[u8]) -> String {
     let length = key.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize);
     let name = key.get(4..).and_then(|rest| rest.get(..length)).unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
 /// Lines of files of known hosts.
-pub struct Hosts(Vec<Line>);
+pub(super) struct Hosts(Vec<Line>);
 
 impl Hosts {
-    /// Reads `files`; in one that is not there nobody is known.
-    pub fn read(files: &[PathBuf]) -> Self {
+    /// Reads `files`. A missing file has no lines.
+    pub(super) fn read(files: &[PathBuf]) -> Self {
         let mut lines = Vec::new();
         for file in files {
             let Ok(bytes) = outside::read(file, MOST) else { continue };
@@ -107,7 +108,7 @@ impl Hosts {
         self.0.iter().filter(move |line| line.is_of(name))
     }
 
-    pub fn standing(&self, looked: &Looked, key: &[u8]) -> Standing {
+    pub(super) fn standing(&self, looked: &Looked, key: &[u8]) -> Standing {
         let name = looked.name();
         let usual = looked.at_the_usual_port();
         let named = || self.of(&name).chain(usual.iter().flat_map(|name| self.of(name)));
@@ -127,8 +128,8 @@ impl Hosts {
         }
     }
 
-    /// Algorithms of host keys in the order in which they are asked for, one kind each: first those of known keys.
-    pub fn algorithms(&self, looked: &Looked) -> Vec<&'static str> {
+    /// Algorithms of host keys in the order of request, one per type, those of known keys first.
+    pub(super) fn algorithms(&self, looked: &Looked) -> Vec<&'static str> {
         let mut known: Vec<&str> = Vec::new();
         for name in [Some(looked.name()), looked.at_the_usual_port()].into_iter().flatten() {
             if known.is_empty() {
@@ -141,8 +142,8 @@ impl Hosts {
         first.chain(rest).map(|(_, names)| *names).collect()
     }
 
-    /// Whether a key stands there that signs keys of this host.
-    pub fn has_authority(&self, looked: &Looked) -> bool {
+    /// True if there is a certificate authority for this host.
+    pub(super) fn has_authority(&self, looked: &Looked) -> bool {
         self.of(&looked.name()).any(|line| line.mark == Mark::Authority)
     }
 }
@@ -156,7 +157,7 @@ impl Line {
     }
 }
 
-/// Whether `SALT|HASH`, in base64, is what ssh-keygen -H makes of `name`.
+/// True if `SALT|HASH`, in base64, is the output of ssh-keygen -H for `name`.
 fn is_hash_of(hashed: &str, name: &str) -> bool {
     let Some((salt, hash)) = hashed.split_once('|') else { return false };
     let (Ok(salt), Ok(hash)) = (Base64::decode_vec(salt), Base64::decode_vec(hash)) else { return false };
@@ -165,7 +166,7 @@ fn is_hash_of(hashed: &str, name: &str) -> bool {
     mac.verify_slice(&hash).is_ok()
 }
 
-/// None for a comment, and for a line that cannot be read.
+/// None for a comment, and for an invalid line.
 fn line(text: &str, file: &Path, number: usize) -> Option<Line> {
     let mut words = text.split_whitespace().peekable();
     let mark = match *words.peek()? {
@@ -250,7 +251,7 @@ mod tests {
         assert!(is_known("a.org", 22, "ssh-ed25519", 1) && !is_known("bad.org", 22, "ssh-ed25519", 1));
         assert!(is_known("c", 2222, "ssh-ed25519", 2) && !is_known("c", 22, "ssh-ed25519", 2));
         assert!(is_known("::1", 44, "ssh-rsa", 3) && !is_known("::1", 22, "ssh-rsa", 3));
-        // As ssh: what is known at the usual port is known at others.
+        // As in ssh, keys at the usual port are valid at others.
         assert!(is_known("d", 99, "ssh-rsa", 4) && !is_known("d", 99, "ssh-rsa", 5));
         let alias = Looked { alias: Some("D".to_string()), ..looked("x", 99) };
         assert_eq!(hosts.standing(&alias, &key("ssh-rsa", 4)), Standing::Known);

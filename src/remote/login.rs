@@ -1,4 +1,4 @@
-//! How one gets into a machine: what its user has written, completed by `~/.ssh/config` as `ssh` would.
+//! The login of a machine: the user's options, completed by `~/.ssh/config` as `ssh` does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,53 +10,56 @@ use super::trust;
 use crate::error::{Error, Kind, Result};
 
 const PORT: u16 = 22;
-/// Key files that are tried where none is named, in `~/.ssh`. Those of the last two are used by an agent only.
+/// Key files in `~/.ssh` that are tried if none is named. The last two are used by an agent only.
 const USUAL_KEYS: [&str; 5] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
-/// Where hosts are known from, where nothing else is said.
+/// The files of known hosts by default.
 const KNOWN_HOSTS: [&str; 2] = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"];
 const SYSTEM_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
-/// Machines on the way to a machine.
+/// The largest number of jump hosts.
 const MAX_HOPS: usize = 8;
 
-/// A machine that the user has.
+/// A user's own machine.
 #[derive(Clone, Debug)]
 pub struct SshTarget {
-    /// As `Target` reads it.
+    /// As `Target` parses it.
     pub host: String,
-    /// The file of a private key; where none is given, what `~/.ssh/config` names, the agent and the usual files.
+    /// The private key file. By default the ones in `~/.ssh/config`, the agent, and the usual
+    /// files.
     pub key: Option<PathBuf>,
-    /// That its host key must have, and a file that it must stand in, beside being one that the user has vouched for.
+    /// The required fingerprint of its host key, and a file that must contain the key. In addition
+    /// the user must have accepted the key.
     pub fingerprint: Option<String>,
     pub known_hosts: Option<PathBuf>,
 }
 
-/// How we prove who we are.
+/// The authentication of the user.
 #[derive(Clone, Debug)]
 pub enum Key {
     File(PathBuf),
     Usual(UsualKeys),
 }
 
-/// Keys that are tried one after the other.
+/// Keys that are tried in turn.
 #[derive(Clone, Debug, Default)]
 pub struct UsualKeys {
-    /// Files that `~/.ssh/config` names: tried first, by the agent where it holds them.
+    /// Files named in `~/.ssh/config`: tried first, by the agent if it holds them.
     pub named: Vec<PathBuf>,
-    /// No other keys than those and the usual ones are offered (`IdentitiesOnly`).
+    /// True if only those and the usual keys are offered (`IdentitiesOnly`).
     pub only_named: bool,
-    /// Whether the agent at `SSH_AUTH_SOCK`, or at the place that is named, is asked.
+    /// The agent at `SSH_AUTH_SOCK`, or at the given socket, if one is used.
     pub agent: bool,
     pub agent_at: Option<PathBuf>,
-    /// Files that are tried where none is named: by the agent first, by themselves last.
+    /// Files that are tried if none is named: by the agent first, by themselves last.
     pub usual: Vec<PathBuf>,
 }
 
-/// How the machine proves who it is.
+/// The verification of the machine.
 #[derive(Clone, Debug)]
 pub enum HostKey {
-    /// One of these, as `ssh-keygen -lf` prints them: `SHA256:…`. Whoever made the machine has told them.
+    /// One of these fingerprints, as `ssh-keygen -lf` prints them (`SHA256:…`), from the creator of
+    /// the machine.
     Fingerprints(Vec<String>),
-    /// One that the user has vouched for, and that is the one named here as well, in the file named here as well.
+    /// A key that the user has accepted and that matches the given fingerprint and file, if any.
     Known { fingerprint: Option<String>, known_hosts: Option<PathBuf> },
 }
 
@@ -68,19 +71,19 @@ pub struct Login {
     pub key: Key,
     pub host_key: HostKey,
     pub timeout: Duration,
-    /// What its user calls it, which may be an alias of `host`.
+    /// The name that the user has given, which may be an alias of `host`.
     pub called: String,
     pub looked: Looked,
-    /// Files of known hosts that are the user's or the system's word.
+    /// The user's and the system's files of known hosts.
     pub known_hosts: Vec<PathBuf>,
-    /// The machine that it is reached through.
+    /// The jump host.
     pub jump: Option<Box<Login>>,
-    /// What of `~/.ssh/config` was left out.
+    /// Skipped settings of `~/.ssh/config`.
     pub notes: Vec<String>,
 }
 
 impl Login {
-    /// Into a machine that was made for us, by what its maker has told.
+    /// The login of a machine that was created for us, with its provider's data.
     pub fn made(
         user: &str,
         host: &str,
@@ -107,7 +110,7 @@ impl Login {
         })
     }
 
-    /// All names that its user may have vouched for it by.
+    /// All names under which the user may have accepted its key.
     pub fn names(&self) -> Vec<&str> {
         let alias = self.looked.alias.as_deref();
         [Some(self.called.as_str()), Some(self.host.as_str()), alias].into_iter().flatten().collect()
@@ -116,7 +119,7 @@ impl Login {
 
 impl SshTarget {
     /// # Errors
-    /// An address or fingerprint that is none, and a way in `~/.ssh/config` that this program does not go.
+    /// An invalid address or fingerprint, and unsupported settings of `~/.ssh/config`.
     pub fn login(&self, timeout: Duration) -> Result<Login> {
         let target = Target::parse(&self.host)?;
         let settings = config::settings(&target.host, target.user.as_deref())?;
@@ -165,7 +168,7 @@ fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) ->
 
 fn keys(settings: &Settings, files: &dyn Fn(&[String]) -> Vec<PathBuf>) -> UsualKeys {
     let named = files(&settings.identity_files);
-    // One may be there by its public half alone: the agent has the other.
+    // There may be only its public half: the agent has the other.
     let usual = USUAL_KEYS.map(|name| config::home().join(".ssh").join(name));
     let usual = if settings.identity_files.is_empty() { usual.to_vec() } else { Vec::new() };
     let agent = settings.identity_agent.as_deref();
@@ -178,10 +181,10 @@ fn keys(settings: &Settings, files: &dyn Fn(&[String]) -> Vec<PathBuf>) -> Usual
     UsualKeys { named, only_named: settings.identities_only == Some(true), agent: !off, agent_at, usual }
 }
 
-/// The machines on the way, as ProxyJump lists them.
+/// The jump hosts, as ProxyJump lists them.
 fn jump(settings: &Settings, called: &str) -> Result<Option<String>> {
     if let Some(command) = settings.proxy_command.as_deref().filter(|command| !command.eq_ignore_ascii_case("none")) {
-        // As the same was written before there was ProxyJump.
+        // The older form of the same, before there was ProxyJump.
         let words: Vec<&str> = command.split_whitespace().filter(|word| !matches!(*word, "exec" | "-q")).collect();
         return match words[..] {
             [ssh, "-W", "%h:%p" | "[%h]:%p", way] | [ssh, way, "-W", "%h:%p" | "[%h]:%p"]
@@ -202,7 +205,7 @@ fn jump(settings: &Settings, called: &str) -> Result<Option<String>> {
     Ok(settings.proxy_jump.clone().filter(|way| !way.eq_ignore_ascii_case("none")))
 }
 
-/// Into the last of the machines on the way, which is reached through those before it.
+/// The login of the last jump host, which is reached through the ones before it.
 fn through(way: &str, timeout: Duration, hops: usize) -> Result<Login> {
     let mut reached: Option<Login> = None;
     for (number, word) in way.split(',').enumerate() {
@@ -212,7 +215,7 @@ fn through(way: &str, timeout: Duration, hops: usize) -> Result<Login> {
         }
         let target = Target::parse(word).map_err(|e| e.context("~/.ssh/config, ProxyJump"))?;
         let mut settings = config::settings(&target.host, target.user.as_deref())?;
-        // Only the first is reached in a way of its own.
+        // Only the first one is reached directly.
         if reached.is_some() {
             (settings.proxy_jump, settings.proxy_command) = (None, None);
         }

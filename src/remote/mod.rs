@@ -1,4 +1,4 @@
-//! Machines that commands run on and files go to: this one, or one over SSH.
+//! Machines that run commands and receive files: this one, or one over SSH.
 
 mod auth;
 mod config;
@@ -36,50 +36,52 @@ pub use target::Target;
 pub use this::{Identity, WHO, identity};
 pub use transfer::{again, download, upload};
 
-/// Bytes of what a command says that are kept in memory, each of stdout and stderr.
+/// The most bytes of a command's output that are kept in memory, for stdout and for stderr.
 pub const MOST_SAID: usize = 64 << 20;
 
-/// Takes what a command writes; where it is silent, and that can be noticed, nothing now and then. An error ends the command.
+/// Receives the output of a command, and an empty piece now and then while it is silent, if that
+/// can be noticed. An error ends the command.
 pub type Listener<'a> = dyn FnMut(Output) -> Result<()> + 'a;
 
-/// A piece of what a command wrote.
+/// A piece of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output<'a> {
     Out(&'a [u8]),
     Err(&'a [u8]),
 }
 
-/// Where commands run. Commands are lines for `/bin/sh -c`.
+/// A machine that runs commands, which are lines for `/bin/sh -c`.
 pub trait Machine: Send + Sync {
-    /// For messages: `root@203.0.113.7:22` or `this machine`.
+    /// The name for messages: `root@203.0.113.7:22` or `this machine`.
     fn name(&self) -> String;
 
-    /// Runs `command` with `input` on its stdin; what it writes arrives as it comes. Gives its exit code, 128 and the
-    /// signal when a signal ended it.
+    /// Runs `command` with `input` on its stdin and passes its output on as it comes. Returns its
+    /// exit code, or 128 plus the signal that ended it.
     fn run(&self, command: &str, input: &mut (dyn Read + Send), output: &mut Listener) -> Result<i32>;
 
-    /// Starts `command` and gives its stdin and stdout as one stream: closing it ends the command's stdin, end of file
-    /// means that the command or the connection has ended.
+    /// Starts `command` and returns its stdin and stdout as one stream. Closing it closes the
+    /// command's stdin; its end means that the command or the connection has ended.
     fn open(&self, command: &str) -> Result<UnixStream>;
 
-    /// Where nothing that a connection starts outlives it: a folder there that somebody watches who starts what appears in
-    /// it as `start`, a script for `/bin/sh`.
+    /// If nothing that a connection starts outlives it: a folder there, whose watcher runs the
+    /// script `start` in any folder that appears in it by `/bin/sh`.
     fn keeper(&self) -> Option<String> {
         None
     }
 
-    /// Whether it is this computer under whatever name. Another that cannot be told from it counts as it.
+    /// True if it is this computer under any name. A machine that cannot be distinguished from it
+    /// counts as it.
     fn is_here(&self) -> bool {
         false
     }
 
-    /// How it ended, when it is known to be no more. None while it may only be out of reach.
+    /// How it ended, if it has certainly ended. None if it may only be unreachable.
     fn ended(&self) -> Option<String> {
         None
     }
 }
 
-/// What became of a command.
+/// The result of a command.
 pub struct Finished {
     pub code: i32,
     pub out: String,
@@ -87,7 +89,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The last line that says what went wrong.
+    /// The last line with an error message.
     pub fn complaint(&self) -> &str {
         let last = |text: &str| text.trim().lines().next_back().is_some();
         let text = if last(&self.err) { &self.err } else { &self.out };
@@ -95,12 +97,15 @@ impl Finished {
     }
 }
 
-/// Runs `command` without input and collects what it writes.
+/// Runs `command` without input and collects its output.
 pub fn finish(machine: &dyn Machine, command: &str) -> Result<Finished> {
     collect(machine, command, &mut std::io::empty())
 }
 
-/// Runs `command` and collects what it writes; an error when that is more than `MOST_SAID`.
+/// Runs `command` and collects its output.
+///
+/// # Errors
+/// If there is more than `MOST_SAID`.
 pub fn collect(machine: &dyn Machine, command: &str, input: &mut (dyn Read + Send)) -> Result<Finished> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = machine.run(command, input, &mut |piece| match piece {
@@ -111,7 +116,10 @@ pub fn collect(machine: &dyn Machine, command: &str, input: &mut (dyn Read + Sen
     Ok(Finished { code, out: text(out), err: text(err) })
 }
 
-/// Adds what a command has written; an error when it is too much to keep.
+/// Appends output of a command.
+///
+/// # Errors
+/// If there is too much.
 pub fn keep(said: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     if said.len() + bytes.len() > MOST_SAID {
         let message = format!("a command wrote more than {} MiB and was ended", MOST_SAID >> 20);
@@ -121,7 +129,10 @@ pub fn keep(said: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What `command` writes to stdout; an error when it fails.
+/// The stdout of `command`.
+///
+/// # Errors
+/// If it fails.
 pub fn output(machine: &dyn Machine, command: &str) -> Result<String> {
     let finished = finish(machine, command)?;
     if finished.code == 0 {
@@ -132,7 +143,7 @@ pub fn output(machine: &dyn Machine, command: &str) -> Result<String> {
     Err(Error::new(Kind::Service, message))
 }
 
-/// One word for the shell, whatever is in it; a leading `~/` stays the home folder.
+/// Quotes a word for the shell. A leading `~/` stays the home folder.
 pub fn quoted(word: &str) -> String {
     match word.strip_prefix("~/") {
         Some(rest) => format!("\"$HOME\"/{}", verbatim(rest)),
@@ -140,7 +151,7 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The same, in which nothing stands for anything else.
+/// The same, without any expansion.
 fn verbatim(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,7 +1,7 @@
-//! Which files of the project travel, and which names a machine may give to files here.
+//! The project's files that may be sent, and the names that a machine may give to files here.
 //!
-//! What may never be sent is never accepted either. A machine, or a script that has made a file there, must not replace
-//! what people and this program run, believe or keep secret here.
+//! Files that may never be sent are never accepted either. A machine, or a script that has made a
+//! file there, must not replace files that people and this program run, trust or keep secret.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,12 +10,12 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::secret::secret_name;
 
-/// Never sent by `sync`, whatever is asked for, beside secrets: what machines produce, what is built.
+/// Never sent by `sync`, in addition to secrets: outputs of machines and of builds.
 const NEVER_SENT: &[&str] = &["results", "target"];
 /// Folders of the project whose files are run.
 const RUN: &[&str] = &["stdlib", "scripts", "target", "src", "node_modules"];
-/// Files that tools run, or do what they say, when they are called in the folder where these are: these names, alone or with
-/// more behind a point (`rust-toolchain.toml`, `Makefile.am`).
+/// Files that tools run or obey when they are called in their folder: these names, alone or with a
+/// suffix after a point (`rust-toolchain.toml`, `Makefile.am`).
 const RECIPES: &[&str] = &[
     "makefile",
     "gnumakefile",
@@ -76,10 +76,10 @@ const RECIPES: &[&str] = &[
     "flake.lock",
     "taskfile",
 ];
-/// Of those, endings that say that a file holds data: nobody runs it.
+/// Suffixes of those that indicate data, which nobody runs.
 const DATA: &[&str] =
     &["csv", "tsv", "parquet", "safetensors", "npy", "npz", "png", "svg", "pdf", "html", "md", "log", "stats"];
-/// Endings of programs and of what interpreters, shells and build tools read as one.
+/// Endings of programs and of files that interpreters, shells and build tools run.
 const PROGRAMS: &[&str] = &[
     "rhai", "rs", "py", "pyw", "pyc", "sh", "bash", "zsh", "fish", "ksh", "csh", "pl", "pm", "rb", "lua", "tcl", "php",
     "js", "mjs", "cjs", "ts", "mts", "cts", "mk", "mak", "cmake", "ninja", "gradle", "kts", "nix", "bzl", "bazel",
@@ -87,14 +87,15 @@ const PROGRAMS: &[&str] = &[
     "timer",
 ];
 
-/// Whether this is the record of rented machines, which only this program writes; files of SQLite beside it included.
+/// True for the ledger of rented machines, including SQLite's files next to it. Only this program
+/// writes it.
 fn is_ledger(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     name.starts_with("gpus.sqlite")
 }
 
-/// Refuses a path, as a script writes it, that leads out of the project, for the primitive `verb`. A leading `~` is the home
-/// folder, here and there.
+/// Rejects a path of a script that leaves the project, for the primitive `verb`. A leading `~` is
+/// the home folder, here and there.
 pub fn inside(verb: &str, path: &str) -> Result<()> {
     match path == "~" || path.starts_with("~/") {
         true => Err(outside(verb, path)),
@@ -107,7 +108,7 @@ fn outside(verb: &str, path: &str) -> Error {
         .hint("only files below the folder the program runs in travel: name them relative to it")
 }
 
-/// The same of a name that a folder or a machine lists, in which `~` is a letter.
+/// The same for a name in a listing, in which `~` is an ordinary character.
 fn is_below(verb: &str, name: &str) -> Result<()> {
     let mut parts = parts(Path::new(name)).peekable();
     let none = parts.peek().is_none();
@@ -118,12 +119,12 @@ fn parts(path: &Path) -> impl Iterator<Item = Component<'_>> {
     path.components().filter(|part| !matches!(part, Component::CurDir))
 }
 
-/// Whether `sync` leaves this path of the project out.
-pub fn stays(path: &Path) -> bool {
+/// True if `sync` leaves this path of the project out.
+pub(super) fn stays(path: &Path) -> bool {
     secret_name(path) || is_ledger(path) || path.iter().any(|part| NEVER_SENT.iter().any(|never| part == *never))
 }
 
-/// Whether a machine may bring about a file of this name here.
+/// True if a machine may write a file of this name here.
 fn is_accepted(path: &Path) -> bool {
     let lower = |part: &OsStr| part.to_string_lossy().to_lowercase();
     let names: Vec<String> = parts(path).map(|part| lower(part.as_os_str())).collect();
@@ -134,8 +135,8 @@ fn is_accepted(path: &Path) -> bool {
     names.iter().all(plain) && !is_run && !is_script && !secret_name(path) && !is_ledger(path)
 }
 
-/// Whether a file of this name, in lower case, is a program. What stands behind the name of a shared library counts as well
-/// (`libx.so.1`).
+/// True if a file of this lower-case name is a program. The name of a shared library may have a
+/// suffix (`libx.so.1`).
 fn is_program(name: &str) -> bool {
     let mut endings = name.split('.').skip(1);
     let last = name.rsplit_once('.').map(|(_, ending)| ending);
@@ -148,7 +149,7 @@ fn is_recipe(name: &str) -> bool {
     !is_data && RECIPES.iter().any(|recipe| is(recipe))
 }
 
-/// Refuses a name of the project that a machine may not give to a file here.
+/// Rejects a name that a machine may not give to a file of the project.
 pub fn accepted(verb: &str, path: &str) -> Result<()> {
     is_below(verb, path)?;
     if is_accepted(Path::new(path)) {
@@ -161,16 +162,16 @@ pub fn accepted(verb: &str, path: &str) -> Result<()> {
     ))
 }
 
-/// Whether `name` is what `pattern` asks for, or lies below it. `*` stands for any characters of one name.
-pub fn asked_for(pattern: &str, name: &str) -> bool {
+/// True if `name` matches `pattern`, or is below it. `*` matches any characters of one name.
+pub(super) fn asked_for(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<_>, Vec<_>) = (parts(Path::new(pattern)).collect(), Path::new(name).iter().collect());
     let text = |part: &OsStr| part.to_string_lossy().into_owned();
     name.len() >= pattern.len()
         && pattern.iter().zip(&name).all(|(pattern, name)| matches(&text(pattern.as_os_str()), &text(name)))
 }
 
-/// `*` stands for any characters.
-pub fn matches(pattern: &str, name: &str) -> bool {
+/// Matches with `*` for any characters.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let Some(mut rest) = name.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
     let mut pieces = pieces.peekable();
@@ -187,20 +188,20 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     true
 }
 
-/// The project's folder without links. `root` is empty where it is the current one.
-pub fn project(root: &Path) -> Result<PathBuf> {
+/// The project's folder without links. An empty `root` is the current folder.
+pub(super) fn project(root: &Path) -> Result<PathBuf> {
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     fs::canonicalize(root).map_err(|e| Error::io(format!("reading {}", root.display()), &e))
 }
 
-/// What leads out of the project by a link, for the primitive `verb`.
-pub fn leads_out(verb: &str, name: &str) -> Error {
+/// The error for a link that leaves the project, for the primitive `verb`.
+pub(super) fn leads_out(verb: &str, name: &str) -> Error {
     Error::bad_argument(format!("{verb}: \"{name}\" is a link that leads out of the project"))
         .hint("copy what it leads to into the project")
 }
 
-/// What is here already and may not be replaced, for the primitive `verb`.
-pub fn stays_as_it_is(verb: &str, name: &str) -> Error {
+/// The error for an existing file that may not be replaced, for the primitive `verb`.
+pub(super) fn stays_as_it_is(verb: &str, name: &str) -> Error {
     Error::bad_argument(format!("{verb}: {name:?} is here already, and differs from the one on the machine")).hint(
         "only files below results/, logs/ and checkpoints/ are replaced: fetch it to a place there, remove the one that is here, or \
          say `outlier run --allow-write DIR SCRIPT` with its folder",
@@ -212,14 +213,14 @@ fn secret(verb: &str, name: &str) -> Error {
         .hint("keys and tokens are handed to machines by the program itself")
 }
 
-/// Refuses a name that leads out of the project, or that secrets have.
+/// Rejects a name that leaves the project or is that of a secret.
 pub fn sendable(verb: &str, name: &str) -> Result<()> {
     is_below(verb, name)?;
     let path = Path::new(name);
     if secret_name(path) || is_ledger(path) { Err(secret(verb, name)) } else { Ok(()) }
 }
 
-/// The file of the project that may be sent as `name`, links followed and judged by where they lead.
+/// The file of the project that may be sent as `name`. Links are judged by their targets.
 pub fn to_send(verb: &str, root: &Path, name: &str) -> Result<PathBuf> {
     sendable(verb, name)?;
     let path = root.join(name);
@@ -229,8 +230,8 @@ pub fn to_send(verb: &str, root: &Path, name: &str) -> Result<PathBuf> {
     if secret_name(within) || is_ledger(within) { Err(secret(verb, name)) } else { Ok(real) }
 }
 
-/// Where the file `name` of the project may be written that a machine has sent, its folder made. Links on the way are judged
-/// by where they lead.
+/// The path to write a received file `name` of the project to; its folder is created. Links are
+/// judged by their targets.
 pub fn to_receive(verb: &str, root: &Path, name: &str) -> Result<PathBuf> {
     accepted(verb, name)?;
     let project = project(root)?;

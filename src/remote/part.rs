@@ -1,4 +1,5 @@
-//! Unfinished copies: each belongs to one copying at a time and is found again when that was broken off.
+//! Partial copies: each belongs to one transfer at a time, and is found again after an
+//! interruption.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,17 +11,18 @@ use sha2::{Digest, Sha256};
 use super::this;
 use crate::disk;
 
-/// So many copies of the same file to the same place are under way at once, each with a name of its own.
+/// The largest number of simultaneous transfers of the same file to the same place, each with its
+/// own name.
 const MOST: usize = 100;
 
-/// A file that no other process or thread of this computer works on until it is closed.
-pub struct Claim {
+/// A file that no other process or thread of this computer uses until it is closed.
+pub(super) struct Claim {
     pub file: File,
     pub path: PathBuf,
 }
 
-/// Opens, or makes, the first of these files that nobody holds and that is no link.
-pub fn claim(candidates: impl Iterator<Item = PathBuf>) -> io::Result<Claim> {
+/// Opens or creates the first of these files that nobody holds and that is not a link.
+pub(super) fn claim(candidates: impl Iterator<Item = PathBuf>) -> io::Result<Claim> {
     for path in candidates {
         match hold(&path) {
             Ok(Some(file)) => return Ok(Claim { file, path }),
@@ -33,16 +35,16 @@ pub fn claim(candidates: impl Iterator<Item = PathBuf>) -> io::Result<Claim> {
 }
 
 fn hold(path: &Path) -> io::Result<Option<File>> {
-    // A link at its place leads elsewhere.
+    // A link leads elsewhere.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
-    // Whoever held it may have given it its final name in between.
-    let ours = disk::is_ours(&file) && disk::is_at(&file, path) && file.metadata()?.is_file();
+    // Its holder may have renamed it in between.
+    let ours = disk::try_lock(&file) && disk::is_same_file(&file, path) && file.metadata()?.is_file();
     Ok(ours.then_some(file))
 }
 
-/// `NAME.part`, `NAME.1.part`, … for what arrives at `path`.
-pub fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
+/// `NAME.part`, `NAME.1.part`, … for the file `path`.
+pub(super) fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
     (0..MOST).map(move |number| {
         let mut name = path.as_os_str().to_owned();
         name.push(if number == 0 { ".part".to_string() } else { format!(".{number}.part") });
@@ -50,17 +52,17 @@ pub fn beside(path: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The name of an unfinished file on a machine. The next copying of the same content from here to the same place gets the
-/// same name, so that it goes on where this one ended; no two that are under way have the same.
-pub struct Sending {
+/// The name of a partial file on a machine. The next transfer of the same content from here to the
+/// same place gets the same name and continues. Simultaneous transfers have different names.
+pub(super) struct Sending {
     pub name: String,
     claim: Option<Claim>,
 }
 
 impl Sending {
-    pub fn new(machine: &str, to: &str, content: &str) -> Self {
+    pub(super) fn new(machine: &str, to: &str, content: &str) -> Self {
         let folder = std::env::current_dir().unwrap_or_default().display().to_string();
-        // SAFETY: it only tells who this process is.
+        // SAFETY: it only returns the user's id.
         let user = unsafe { libc::getuid() };
         let what = format!("{:?}\n{user}\n{folder}\n{machine}\n{to}\n{content}", this::identity());
         let hash = format!("{:x}", Sha256::digest(what));
@@ -76,15 +78,15 @@ impl Sending {
         Self { name, claim }
     }
 
-    /// It has arrived: nothing is to be found again.
-    pub fn done(self) {
+    /// The transfer is complete, and its name is not needed any more.
+    pub(super) fn done(self) {
         if let Some(claim) = self.claim {
             let _ = fs::remove_file(&claim.path);
         }
     }
 }
 
-/// Where it is noted who is sending: files without content, held while it lasts.
+/// The folder of empty files that are locked by the senders.
 fn places() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     Some(named.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?.join("outlier").join("sending"))

@@ -1,4 +1,4 @@
-//! Moves bytes between an SSH channel and this side. Sessions are non-blocking here: whoever can go on does.
+//! Copies bytes between an SSH channel and this side. Sessions are non-blocking here.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use ssh2::{BlockDirections, Channel, ExtendedData, Session};
 
-pub const PIECE: usize = 1 << 17;
-/// How long nothing may happen before everything is looked at again, milliseconds.
+pub(super) const PIECE: usize = 1 << 17;
+/// The longest wait in milliseconds before everything is checked again.
 const LOOK: i32 = 1000;
 
-/// The data, or nothing where there is none yet.
-pub fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// The data, or None if there is none yet.
+pub(super) fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
@@ -19,8 +19,8 @@ pub fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// As `ready`, for calls that give an SSH error; -37 is LIBSSH2_ERROR_EAGAIN.
-pub fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
+/// As `ready`, for calls with an SSH error; -37 is LIBSSH2_ERROR_EAGAIN.
+pub(super) fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(e) if e.code() == ssh2::ErrorCode::Session(-37) => Ok(false),
@@ -28,8 +28,8 @@ pub fn done(result: Result<(), ssh2::Error>) -> io::Result<bool> {
     }
 }
 
-/// Waits until the session's socket, or one of ours, has something to do, at most as long as `LOOK`.
-pub fn wait(session: &Session, other: Option<(RawFd, i16)>) {
+/// Waits until the session's socket or ours is ready, at most for `LOOK`.
+pub(super) fn wait(session: &Session, other: Option<(RawFd, i16)>) {
     let events = match session.block_directions() {
         BlockDirections::Outbound => libc::POLLOUT,
         BlockDirections::Both => libc::POLLIN | libc::POLLOUT,
@@ -39,30 +39,30 @@ pub fn wait(session: &Session, other: Option<(RawFd, i16)>) {
     if let Some((fd, events)) = other {
         fds[1] = libc::pollfd { fd, events, revents: 0 };
     }
-    // SAFETY: the array lives through the call and has as many entries as are announced.
+    // SAFETY: the array outlives the call and has this number of entries.
     unsafe { libc::poll(fds.as_mut_ptr(), if other.is_some() { 2 } else { 1 }, LOOK) };
 }
 
-/// What waits to be written.
+/// Data to be written.
 #[derive(Default)]
-pub struct Pending {
+pub(super) struct Pending {
     bytes: Vec<u8>,
     begin: usize,
 }
 
 impl Pending {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.begin == self.bytes.len()
     }
 
-    pub fn fill(&mut self, bytes: &[u8]) {
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
         self.begin = 0;
     }
 
-    /// True when something went on its way.
-    pub fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
+    /// True if some data was written.
+    pub(super) fn write(&mut self, to: &mut impl Write) -> io::Result<bool> {
         if self.is_empty() {
             return Ok(false);
         }
@@ -72,9 +72,9 @@ impl Pending {
     }
 }
 
-/// Passes bytes between a command and a stream until either ends.
-pub fn bridge(session: &Session, mut channel: Channel, mut stream: UnixStream) {
-    // Nobody reads what the command says on stderr: it must not block the rest.
+/// Copies bytes between a command and a stream until either ends.
+pub(super) fn bridge(session: &Session, mut channel: Channel, mut stream: UnixStream) {
+    // The command's stderr is discarded, so that it cannot block.
     let _ = channel.handle_extended_data(ExtendedData::Ignore);
     let _ = pass(session, &mut channel, &mut stream);
     let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -90,7 +90,7 @@ fn pass(session: &Session, channel: &mut Channel, stream: &mut UnixStream) -> io
         let mut moved = false;
         if to_channel.is_empty() {
             match ready(stream.read(&mut buffer))? {
-                // Our side has closed the stream: it wants nothing more.
+                // Our side has closed the stream.
                 Some(0) => return Ok(()),
                 Some(count) => to_channel.fill(&buffer[..count]),
                 None => (),

@@ -1,17 +1,18 @@
-//! Whether what is sent fits on a machine, before the first byte of it travels.
+//! Checks the free space on a machine before anything is sent.
 
 use super::{Machine, finish, quoted};
-use crate::disk::size;
+use crate::disk::human_size;
 use crate::error::{Error, Kind, Result};
 
-/// Less is not worth a question.
+/// Smaller files are sent without a check.
 const LEAST: u64 = 1 << 20;
 
-/// Looks whether `bytes` more fit into `folder` on the machine; the nearest folder above it counts where it is not there yet.
-/// A machine that does not tell is believed to have room.
+/// Checks that `folder` on the machine has `bytes` of free space. If it does not exist yet, its
+/// nearest existing ancestor counts. A machine that does not report its space is assumed to have
+/// enough.
 ///
 /// # Errors
-/// Less is free; `what` is for the message.
+/// If less is free. The message names the data by `what`.
 pub fn check(machine: &dyn Machine, folder: &str, bytes: u64, what: &str) -> Result<()> {
     if bytes < LEAST {
         return Ok(());
@@ -25,8 +26,8 @@ pub fn check(machine: &dyn Machine, folder: &str, bytes: u64, what: &str) -> Res
             let message = format!(
                 "{}: the disk is full, {what} does not fit: it takes {}, {} are free",
                 machine.name(),
-                size(bytes),
-                size(free)
+                human_size(bytes),
+                human_size(free)
             );
             Err(Error::new(Kind::Io, message)
                 .hint("ask for a larger disk (`disk_gb`), or remove files there with run_command"))
@@ -35,7 +36,7 @@ pub fn check(machine: &dyn Machine, folder: &str, bytes: u64, what: &str) -> Res
     }
 }
 
-/// Bytes that are free by the answer of `df -Pk`: the number ahead of the share in percent on its last line.
+/// Free bytes in the output of `df -Pk`: the number before the percentage in its last line.
 fn free(said: &str) -> Option<u64> {
     let words: Vec<&str> = said.lines().last()?.split_whitespace().collect();
     let is_share = |word: &str| word.strip_suffix('%').is_some_and(|number| number.parse::<u32>().is_ok());

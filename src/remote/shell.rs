@@ -1,8 +1,8 @@
-//! One plain `/bin/sh` on a machine, whatever the login shell of its user is, and whatever that says when it starts.
+//! A plain `/bin/sh` on a machine, for any login shell and any startup messages.
 //!
-//! The login shell is given a single line that every shell reads alike, and which replaces it by `/bin/sh`. That prints a mark
-//! on both its outputs, which nobody can guess, and then reads one line: the command. What comes before the mark is not the
-//! command's; another mark says that it has ended, and how.
+//! The login shell gets one line that every shell reads alike, and that replaces it by `/bin/sh`.
+//! This prints an unguessable mark on both its outputs and then reads one line: the command. Output
+//! before the mark is not the command's. Another mark reports its end and exit code.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -16,32 +16,33 @@ use super::{Output, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
-/// A login shell has started `/bin/sh` within this time, whatever its startup files do.
+/// A login shell has started `/bin/sh` within this time, including its startup files.
 const STARTUP: Duration = Duration::from_secs(60);
-/// After so long without a mark the line is also written to its standard input: startup files may have started another shell,
-/// which reads it from there, or may have read it away.
+/// After this time without a mark the line is also written to its standard input: startup files may
+/// have started another shell, or may have consumed it.
 const AGAIN: Duration = Duration::from_secs(3);
-/// How long the machine may take to say how a command ended that it has closed.
+/// Time that the machine has to report the exit code after closing a command.
 const CLOSING: Duration = Duration::from_secs(5);
-/// Bytes of what a login shell says that are kept, for a message.
+/// Bytes of a login shell's output that are kept for a message.
 const KEPT: usize = 4096;
 
-/// How one comes to a shell.
+/// The way to start a shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(super) enum Entry {
     /// As `ssh HOST COMMAND`.
     Command,
-    /// The same, but the login shell starts once more, as at a login: it reads its profile.
+    /// The same, but the login shell is started once more as at a login, so that it reads its
+    /// profile.
     Login,
 }
 
-/// What a mark looks like, different each time.
+/// A new random mark.
 fn mark() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// The line that replaces a shell, whichever it is, by one that prints `mark` and runs what it reads. A shell that shows its
-/// commands does not show the mark by that.
+/// The line that replaces any shell by one that prints `mark` and runs its input. A shell that
+/// echoes its commands does not print the mark by that.
 fn hello(mark: &str) -> String {
     let (begin, end) = mark.split_at(mark.len() / 2);
     format!(
@@ -49,7 +50,7 @@ fn hello(mark: &str) -> String {
     )
 }
 
-/// The line that starts a shell as a login does, to run `line`. csh takes no command as a login shell.
+/// The line that starts a login shell that runs `line`. csh takes no command as a login shell.
 fn at_login(line: &str) -> String {
     let script = r#"h=$(printf %b "$1"); case "$SHELL" in *csh) exec "$SHELL" -c "test -r ~/.login && source ~/.login; $h";;
         *) exec "${SHELL:-/bin/sh}" -l -c "$h";; esac"#;
@@ -57,26 +58,27 @@ fn at_login(line: &str) -> String {
     format!("exec /bin/sh -c '{script}' sh '{}'", encoded(line))
 }
 
-/// A text for `printf %b`, of such letters that every shell passes them on as they are, within single quotes at least.
+/// Encodes a text for `printf %b`, in characters that every shell passes on unchanged within single
+/// quotes.
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" _./:=,@+-".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("\\0{byte:03o}") }).collect()
 }
 
 /// A `/bin/sh` that waits for its command.
-pub struct Shell {
+pub(super) struct Shell {
     channel: Channel,
-    /// What stands on its stderr before anything of the command does.
+    /// The mark on its stderr before the command's output.
     mark: String,
-    /// Of stderr, not looked at yet.
+    /// Unprocessed stderr.
     errors: Vec<u8>,
 }
 
-/// Starts a shell on a new channel, after which the session does not block any more. `name` is for messages.
+/// Starts a shell on a new channel, and makes the session non-blocking. `name` is for messages.
 ///
 /// # Errors
-/// A machine that cannot be reached, one whose login shell starts no other program, and one where that takes too long.
-pub fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) -> Result<Shell> {
+/// The machine cannot be reached, its login shell starts no other program, or that takes too long.
+pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) -> Result<Shell> {
     let lost = |what: &str, e: &dyn std::fmt::Display| {
         Error::new(Kind::Lost, format!("{name}: {what}: {e}"))
             .hint("is the machine running, and its sshd reachable from here?")
@@ -97,7 +99,7 @@ pub fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) 
             for (stream, said) in [(0, &mut out), (1, &mut errors)] {
                 if let Some(count @ 1..) = ready(channel.stream(stream).read(&mut buffer))? {
                     said.extend_from_slice(&buffer[..count]);
-                    // Of a shell that says much the end is enough, and the marks are found in it.
+                    // Only the end of a long output is kept. The marks are in it.
                     said.drain(..said.len().saturating_sub(PIECE));
                     moved = true;
                 }
@@ -105,7 +107,7 @@ pub fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) 
             Ok(moved)
         };
         let moved = step().map_err(|e| lost("the connection broke", &e))?;
-        // Only after the last line that was sent is nothing left that would be taken for a command.
+        // Only after the last line nothing is left that would be taken for a command.
         let newest = marks.back().expect("there is one");
         if memmem::find(&out, format!("{newest}\n").as_bytes()).is_some() {
             return Ok(Shell { mark: newest.clone(), channel, errors });
@@ -134,7 +136,7 @@ pub fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) 
     }
 }
 
-/// Why a login shell ended that did not start another: it does not run commands, or the machine ended it.
+/// Why a login shell ended without starting another: it runs no commands, or the machine ended it.
 fn ended(session: &Session, channel: Channel, name: &str, out: &[u8], errors: &[u8]) -> Error {
     let word = last_word(out, errors);
     match end(session, channel) {
@@ -151,7 +153,7 @@ fn ended(session: &Session, channel: Channel, name: &str, out: &[u8], errors: &[
     }
 }
 
-/// The last line that a shell has said, for a message; what it complained about first.
+/// The last line of a shell's output for a message, preferably of stderr.
 fn last_word(out: &[u8], errors: &[u8]) -> String {
     let last = |said: &[u8]| {
         let text = String::from_utf8_lossy(&said[said.len().saturating_sub(KEPT)..]).into_owned();
@@ -162,7 +164,7 @@ fn last_word(out: &[u8], errors: &[u8]) -> String {
         .map_or_else(|| "; it said nothing".to_string(), |line| format!("; it said: {line}"))
 }
 
-/// How what ran on a channel ended: its exit code, or why there is none.
+/// The exit code of a channel, or why there is none.
 fn end(session: &Session, mut channel: Channel) -> std::result::Result<i32, String> {
     let until = Instant::now() + CLOSING;
     let mut closed = || -> io::Result<bool> { Ok(done(channel.close())? && done(channel.wait_close())?) };
@@ -176,9 +178,9 @@ fn end(session: &Session, mut channel: Channel) -> std::result::Result<i32, Stri
 }
 
 impl Shell {
-    /// Runs `command`, with `input` on its stdin, until it ends or `output` is false; gives its exit code, 128 and the signal
-    /// where a signal ended it.
-    pub fn run(
+    /// Runs `command` with `input` on its stdin, until it ends or `output` returns false. Returns
+    /// its exit code, or 128 plus the signal that ended it.
+    pub(super) fn run(
         self,
         session: &Session,
         command: &str,
@@ -202,7 +204,7 @@ impl Shell {
                 exhausted = count == 0;
                 pending.fill(&buffer[..count]);
             }
-            // A command that has ended does not take its input any more.
+            // A command that has ended does not read its input.
             if !channel.eof() {
                 moved |= pending.write(&mut channel)?;
             }
@@ -233,8 +235,8 @@ impl Shell {
         }
     }
 
-    /// Lets `command` take the place of the shell; its stdin and stdout are those of the channel.
-    pub fn become_command(self, session: &Session, command: &str) -> io::Result<Channel> {
+    /// Replaces the shell by `command`, whose stdin and stdout are those of the channel.
+    pub(super) fn become_command(self, session: &Session, command: &str) -> io::Result<Channel> {
         let Self { mut channel, .. } = self;
         let line = encoded(&format!("exec /bin/sh -c {}", quoted(command)));
         let mut pending = Pending::default();
@@ -254,10 +256,10 @@ impl Shell {
 
 /// One output of a command, between its marks.
 struct Said {
-    /// The mark that it begins behind, until that has been seen.
+    /// The mark before it, until it has occurred.
     begin: Option<Vec<u8>>,
     last: Vec<u8>,
-    /// What may be the begin of a mark.
+    /// A possible beginning of a mark.
     held: Vec<u8>,
     code: Option<i32>,
 }
@@ -268,9 +270,9 @@ impl Said {
         Self { begin, last: last.as_bytes().to_vec(), held: Vec::new(), code: None }
     }
 
-    /// Passes on what is the command's; false when nobody wants it.
+    /// Passes the command's output on. False if nobody wants it.
     fn take(&mut self, bytes: &[u8], pass: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        // What comes behind the end is of something that the command has left at work.
+        // Output after the end belongs to processes that the command has left running.
         if self.code.is_some() {
             return true;
         }
@@ -299,7 +301,7 @@ impl Said {
     }
 }
 
-/// How many bytes at the end of `said` are the begin of `mark`.
+/// Number of bytes at the end of `said` that are the beginning of `mark`.
 fn begun(said: &[u8], mark: &[u8]) -> usize {
     (1..mark.len().min(said.len() + 1)).rev().find(|count| said.ends_with(&mark[..*count])).unwrap_or(0)
 }
@@ -341,7 +343,7 @@ mod tests {
         let mut child = Command::new("/bin/sh");
         let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
-        // A shell may read ahead: the command follows the mark, as it does on a machine.
+        // A shell may read ahead: the command follows the mark, as on a machine.
         let (first, rest) = script.split_once('\n').unwrap();
         io::Write::write_all(&mut input, format!("{first}\n").as_bytes()).unwrap();
         let mut begin = [0; 17];

@@ -1,4 +1,4 @@
-//! A machine over SSH. Whoever it is must prove it: its host key is known beforehand, or nothing is said to it.
+//! A machine over SSH. Its host key must be known in advance, or nothing is sent to it.
 
 use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -20,35 +20,37 @@ use super::{Listener, Machine, pump, trust};
 use crate::error::{Error, Kind, Result};
 use crate::progress::note;
 
-/// Pauses before a machine is greeted again that took the connection and closed it: its sshd lets in so many at a time.
+/// Pauses before another attempt if a machine closes the connection at once: its sshd limits new
+/// connections.
 const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
-/// One that is silent for longer is not greeted again.
+/// If it took longer than this, there is no further attempt.
 const QUICK: Duration = Duration::from_secs(2);
-/// LIBSSH2_ERROR_KEX_FAILURE: it has no key of a kind that was asked for.
+/// LIBSSH2_ERROR_KEX_FAILURE: it has no key of the requested type.
 const NO_COMMON_KIND: ErrorCode = ErrorCode::Session(-5);
 
-/// What `ssh` needs to trust a machine as we do.
+/// The data by which `ssh` trusts a machine as we do.
 pub struct KnownHost {
     pub line: String,
-    /// Such as `ssh-ed25519`.
+    /// For example `ssh-ed25519`.
     pub algorithm: String,
 }
 
-/// Each command has a connection of its own: there is no state to lose, and threads do not wait for each other.
+/// A machine with a connection per command: there is no shared state, and threads do not wait for
+/// each other.
 pub struct Ssh {
     login: Login,
-    /// The machine that it is reached through.
+    /// The jump host.
     jump: Option<Box<Ssh>>,
     entry: Entry,
-    /// Whether it was on this computer when it was reached first.
+    /// Whether it was on this computer at the first connection.
     here: OnceLock<bool>,
-    /// The host key that it had when it was reached first.
+    /// Its host key at the first connection.
     proved: OnceLock<String>,
-    /// It has been told that the key is another one than before.
+    /// Set after the message about a changed key.
     told: OnceLock<()>,
 }
 
-/// What carries a session.
+/// The transport of a session.
 enum Carrier {
     Direct(TcpStream),
     Through(UnixStream),
@@ -67,7 +69,7 @@ impl Ssh {
         }
     }
 
-    /// The same, with all that its user gets at a login, the profile included.
+    /// The same with the environment of a login, including the profile.
     pub fn with_profile(self) -> Self {
         Self { entry: Entry::Login, ..self }
     }
@@ -91,7 +93,7 @@ impl Ssh {
         Ok(session)
     }
 
-    /// A machine may have several keys, and the one that is named need not be of the kind that was asked for first.
+    /// A machine may have several keys, and the named one need not be of the first requested type.
     fn by_another_key(&self, session: &Session, algorithms: &[&str], hosts: &Hosts) -> Option<Session> {
         let Login { port, host_key, .. } = &self.login;
         let named = match host_key {
@@ -109,7 +111,7 @@ impl Ssh {
         })
     }
 
-    /// A session whose keys are exchanged; it has the first kind of host key that the machine has one of.
+    /// A session after the key exchange, with the first host key type that the machine supports.
     fn greet(&self, algorithms: &str) -> Result<Session> {
         let mut pauses = PAUSES.into_iter();
         loop {
@@ -133,7 +135,7 @@ impl Ssh {
         }
     }
 
-    /// Whether it is this computer that answers at the other end, or one of its containers.
+    /// True if this computer, or one of its containers, is the other end.
     fn is_own(stream: &TcpStream) -> bool {
         let (Ok(peer), Ok(own)) = (stream.peer_addr(), stream.local_addr()) else { return true };
         peer.ip() == own.ip() || is_own_address(peer.ip())
@@ -148,7 +150,7 @@ impl Ssh {
                 (Carrier::Direct(stream), here)
             }
         };
-        // Whoever rules over a name must not send commands here that were meant for elsewhere.
+        // A host name whose address changes must not redirect commands to this computer.
         if *self.here.get_or_init(|| here) != here {
             return Err(self.lost("connecting", "its name leads to another computer than before"));
         }
@@ -173,7 +175,7 @@ impl Ssh {
         Ok(stream)
     }
 
-    /// A stream that the machine on the way leads on to this one.
+    /// A stream that the jump host forwards to this machine.
     fn led_on(&self, jump: &Ssh) -> Result<UnixStream> {
         let Login { host, port, .. } = &self.login;
         let session = jump.connect().map_err(|e| e.context(format!("on the way to {}", self.name())))?;
@@ -188,7 +190,7 @@ impl Ssh {
         Ok(ours)
     }
 
-    /// Loopback is where the machine on the way is; an own address is this computer, whoever leads there.
+    /// Loopback is the jump host, and an own address is this computer, also through a jump host.
     fn is_here_through(&self, jump: &Ssh) -> bool {
         self.resolved().any(|address| is_own_address(address) && (jump.is_here() || !is_relative(address)))
     }
@@ -230,7 +232,7 @@ impl Ssh {
         {
             return wrong(&format!("one that stands in {}", file.display()), compare);
         }
-        // What a script names is trusted for that only where no script can have named it.
+        // Host keys that a script names are trusted only where no script can have named them.
         let noted = !trust::is_scripted() && (fingerprint.is_some() || file.is_some());
         if noted || trust::is_named(&self.login.names(), *port, &found) {
             if let Standing::Other(file, line) = &standing {
@@ -262,7 +264,7 @@ impl Ssh {
         }
     }
 
-    /// The user has named a key of which his own files say another one: once is enough.
+    /// Reports once that the user has named a key that differs from his files.
     fn tell_changed(&self, found: &str, file: &std::path::Path, line: usize) {
         if self.told.set(()).is_ok() {
             note(&format!(
@@ -274,13 +276,12 @@ impl Ssh {
         }
     }
 
-    /// The fingerprint of the host key that it has proved to have; none before it was reached.
+    /// The fingerprint of its verified host key; None before the first connection.
     pub fn proved(&self) -> Option<String> {
         self.proved.get().cloned()
     }
 
-    /// The machine's host key, after it has proved itself, as a line for `known_hosts`; under the name `called` where one
-    /// is given.
+    /// The verified host key as a line for `known_hosts`, under the name `called` if given.
     pub fn known_host(&self, called: Option<&str>) -> Result<KnownHost> {
         let session = self.connect()?;
         let (key, _) = session.host_key().ok_or_else(|| self.lost("starting SSH", "it has no host key"))?;
@@ -288,7 +289,7 @@ impl Ssh {
         Ok(KnownHost { line: looked.line(key), algorithm: kind(key) })
     }
 
-    /// A session on which nothing blocks any more, and the shell on it.
+    /// A non-blocking session with a shell.
     fn start(&self) -> Result<(Session, shell::Shell)> {
         let session = self.connect()?;
         let failed = |e: ssh2::Error| self.lost("starting a command", e);
@@ -298,7 +299,7 @@ impl Ssh {
     }
 }
 
-/// Whether an address means another machine on each machine.
+/// True if an address means a different machine on each machine.
 fn is_relative(address: std::net::IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || address.is_unspecified()
@@ -326,7 +327,7 @@ impl Machine for Ssh {
     }
 
     fn is_here(&self) -> bool {
-        // Not reached yet, it is where its name leads.
+        // Before the first connection it is judged by its name's address.
         let judged = || match &self.jump {
             Some(jump) => self.is_here_through(jump),
             None => self.resolved().any(is_own_address),
@@ -345,7 +346,7 @@ impl Machine for Ssh {
     }
 }
 
-/// The system notices within about twenty seconds that the other side is gone.
+/// The system then notices within about twenty seconds that the other side is gone.
 fn keep_alive(stream: &TcpStream) {
     let settings = [
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
@@ -360,7 +361,7 @@ fn keep_alive(stream: &TcpStream) {
     ];
     for (level, name, value) in settings {
         let value: libc::c_int = value;
-        // SAFETY: a valid descriptor and a pointer to an int of the length given.
+        // SAFETY: a valid descriptor and a pointer to an int of this size.
         unsafe {
             let length = size_of::<libc::c_int>() as libc::socklen_t;
             libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), length);

@@ -1,5 +1,6 @@
-//! The project's files on a machine and back: only what differs by content, small files in one stream, large ones so that
-//! they continue after a break. Nothing outside the project is sent, and some things inside it never are.
+//! Syncs the project's files with a machine: only files with different contents, small ones in one
+//! stream, large ones one by one so that they can be resumed. Nothing outside the project is sent,
+//! and some files inside it never are.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,24 +19,24 @@ use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::threads;
 
-/// From this size on a file travels by itself.
+/// Size from which on a file is sent separately.
 const LARGE: u64 = 8 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SyncReport {
     pub files_sent: u64,
     pub files_received: u64,
-    /// That differed and so travelled.
+    /// Bytes of the transferred files.
     pub bytes: u64,
-    /// Files that were the same on both sides.
+    /// Number of equal files on both sides.
     pub unchanged: u64,
 }
 
-/// What stays as it is, there and here.
+/// Files that must not be touched, there and here.
 pub struct Rules<'a> {
-    /// Refuses names of files in the folder there that may be neither read nor written.
+    /// Rejects names of files in the folder there that may not be read or written.
     pub there: &'a dyn Fn(&[String]) -> Result<()>,
-    /// Whether a file here may be replaced by one that differs.
+    /// True if a file here may be replaced by a different one.
     pub replaces: &'a dyn Fn(&Path) -> bool,
 }
 
@@ -48,11 +49,12 @@ struct Ends<'a> {
     progress: &'a dyn Progress,
 }
 
-/// Brings `up` (files, folders, or names with `*`, relative to the project `root`) to the folder `remote_root` on the
-/// machine, then `down` from there to the same places here.
+/// Sends `up` (files, folders, or names with `*`, relative to the project `root`) to the folder
+/// `remote_root` on the machine, then fetches `down` from there.
 ///
 /// # Errors
-/// What leads out of the project, is refused by `rules` or does not fit is told before anything of its direction travels.
+/// Paths that leave the project, violations of `rules` and a full disk are reported before any
+/// transfer in that direction.
 pub fn sync(
     machine: &dyn Machine,
     root: &Path,
@@ -91,7 +93,7 @@ fn send(ends: &Ends, up: &[String], report: &mut SyncReport) -> Result<()> {
     let there = again(progress, || hashes(machine, remote_root, &files))?;
     let (mut small, mut large) = (Vec::new(), Vec::new());
     for name in files {
-        // What a link leads to is judged where it is opened.
+        // The target of a link is checked when it is opened.
         let path = to_send("sync", root, &name)?;
         let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
         let mut file = outside::open(&path).map_err(reading)?;
@@ -104,7 +106,7 @@ fn send(ends: &Ends, up: &[String], report: &mut SyncReport) -> Result<()> {
         report.bytes += size;
         if size >= LARGE { &mut large } else { &mut small }.push((path, name));
     }
-    // All of it, before any of it; what an earlier copying has left counts where it is continued.
+    // All files are checked before the first transfer. Partial copies that are resumed count.
     let begun = format!("find {} -type f -name '*.part' 2>/dev/null | head -n 1", quoted(remote_root));
     match room::check(machine, remote_root, report.bytes, &up.join(", ")) {
         Err(error) if error.kind == Kind::Io && output(machine, &begun)?.is_empty() => return Err(error),
@@ -117,7 +119,7 @@ fn send(ends: &Ends, up: &[String], report: &mut SyncReport) -> Result<()> {
     if small.is_empty() { Ok(()) } else { again(progress, || stream(machine, remote_root, &small)) }
 }
 
-/// One stream for all small files (where each is, and its name): written by a thread, read by the command.
+/// One stream for all small files (path and name): written by a thread, read by the command.
 fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)]) -> Result<()> {
     let (mut from, to) = std::os::unix::net::UnixStream::pair().map_err(|e| Error::io("sending files", &e))?;
     let unpack = format!("{ENGLISH}mkdir -p -- {0} && tar -xf - -C {0}", quoted(remote_root));
@@ -155,7 +157,7 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
     for path in down {
         inside("sync", path)?;
         accepted("sync", path)?;
-        // The shell there expands `*`. What stands before it is a name and no option.
+        // The shell there expands `*`. The part before it is a name and not an option.
         let pattern: String = path
             .split('*')
             .map(|text| if text.is_empty() { String::new() } else { verbatim(text) })
@@ -167,7 +169,7 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
         let mut any = false;
         for name in found.lines().map(|line| line.trim_start_matches("./")) {
             any = true;
-            // A machine causes nothing to be written that this call did not ask for.
+            // A machine cannot cause writes of files that were not requested.
             if !asked_for(path, name) {
                 let message = format!("{}: it lists {name:?}, which is not at \"{path}\"", machine.name());
                 return Err(Error::new(Kind::Service, message)
@@ -195,7 +197,7 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
             report.unchanged += 1;
             continue;
         }
-        // All of them, before any of them.
+        // All files are checked before the first one is written.
         if fs::symlink_metadata(&path).is_ok() && !(rules.replaces)(&path) {
             return Err(stays_as_it_is("sync", &name));
         }
@@ -209,7 +211,7 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
     Ok(())
 }
 
-/// The files that `path` names, relative to `root`.
+/// The files that match `path`, relative to `root`.
 fn collect_files(root: &Path, path: &str, files: &mut Vec<String>) -> Result<()> {
     let clean: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
     let mut candidates = vec![PathBuf::new()];
@@ -231,16 +233,16 @@ fn collect_files(root: &Path, path: &str, files: &mut Vec<String>) -> Result<()>
     candidates.into_iter().try_for_each(|found| walk(root, &project, &found, &mut Vec::new(), files))
 }
 
-/// Adds the files at or below `relative`; `above` are the folders that the walk is in, by where they really are.
+/// Adds the files at or below `relative`. `above` are the folders of the walk, by their real paths.
 fn walk(root: &Path, project: &Path, relative: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<String>) -> Result<()> {
     let path = root.join(relative);
-    // Nothing, or a link to nothing.
+    // It does not exist, or is a link without a target.
     if stays(relative) || !path.exists() {
         return Ok(());
     }
     let name = relative.display().to_string();
     let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
-    // A link may lead anywhere, and is what it leads to.
+    // A link is judged by its target.
     let real = fs::canonicalize(&path).map_err(reading)?;
     let within = real.strip_prefix(project).map_err(|_| leads_out("sync", &name))?;
     if stays(within) || above.contains(&real) {
@@ -258,7 +260,7 @@ fn walk(root: &Path, project: &Path, relative: &Path, above: &mut Vec<PathBuf>, 
     Ok(())
 }
 
-/// SHA-256 of those of `names` that exist below `remote_root`.
+/// SHA-256 of those of `names` that exist in `remote_root`.
 fn hashes(machine: &dyn Machine, remote_root: &str, names: &[String]) -> Result<HashMap<String, String>> {
     let list = names.join("\0");
     let command = format!("cd {} 2>/dev/null && xargs -0 sha256sum -- 2>/dev/null", quoted(remote_root));

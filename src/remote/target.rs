@@ -1,12 +1,12 @@
-//! Names of machines as people write them: `user@host:port`, `ssh://user@host:port`, IPv6 addresses with and without
-//! brackets, and names that only `~/.ssh/config` knows.
+//! Parses addresses of machines: `user@host:port`, `ssh://user@host:port`, IPv6 addresses with and
+//! without brackets, and aliases of `~/.ssh/config`.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::error::{Error, Result};
 
-/// A machine as its user names it. What is left out is as `~/.ssh/config` says, or as `ssh` has it.
+/// The address of a machine. Missing parts are those of `~/.ssh/config`, or ssh's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub user: Option<String>,
@@ -17,19 +17,19 @@ pub struct Target {
 
 const SCHEME: &str = "ssh://";
 
-/// A word of an address that no command takes for an option or for more than one word.
-pub fn is_plain(word: &str) -> bool {
+/// True for a word that no command takes for an option or for several words.
+pub(super) fn is_plain(word: &str) -> bool {
     !word.is_empty() && !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || "._-:%@+".contains(c))
 }
 
-/// Whether this is an IPv6 address, with or without the name of an interface behind it.
+/// True for an IPv6 address, with or without a zone.
 fn is_ipv6(text: &str) -> bool {
     text.split('%').next().unwrap_or_default().parse::<Ipv6Addr>().is_ok()
 }
 
 impl Target {
     /// # Errors
-    /// A text that is no address of a machine; the hint says how one is written.
+    /// An invalid address; the hint shows the form.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |hint: &str| Error::bad_argument(format!("\"{text}\" is not an SSH address")).hint(hint);
         let forms = "write host, user@host, user@host:port, ssh://user@host:port, or a name of ~/.ssh/config";
@@ -43,7 +43,7 @@ impl Target {
             Some((user, place)) => (Some(user.to_string()), place),
             None => (None, word),
         };
-        // No user has a colon in his name, and what stands behind it is for nobody's eyes.
+        // A user name has no colon, and the text after it may be a password.
         if user.as_deref().is_some_and(|user| user.contains(':')) {
             return Err(Error::bad_argument("an SSH address with a password in it")
                 .hint(format!("{forms}; it is logged in with a key, of an agent, of the usual files or under `key`")));

@@ -1,27 +1,29 @@
-//! This computer, as it is known from outside: its addresses, and what tells it from others that share a folder with it.
+//! Identity of this computer: its addresses, and the data that distinguishes it from others that
+//! share a folder with it.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-/// What `WHO` prints on this computer. Two machines that print the same have one kernel and see the same processes.
+/// Prints the identity of a computer. Two machines with the same output have one kernel and see the
+/// same processes.
 pub const WHO: &str = "cat /proc/sys/kernel/random/boot_id 2>/dev/null; readlink /proc/self/ns/pid 2>/dev/null";
-/// The process namespace in which a system starts, as opposed to that of a container.
+/// The initial process namespace of a system, in contrast to that of a container.
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Empty where the system does not tell.
+/// Empty fields are unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub host: String,
-    /// Of the installation.
+    /// The installation.
     pub machine: String,
-    /// Of the kernel, new with each start.
+    /// The running kernel, new with each boot.
     pub boot: String,
-    /// Of processes: each container has its own.
+    /// The process namespace, which each container has.
     pub namespace: String,
 }
 
-/// Who this computer, or this container on it, is.
+/// The identity of this computer, or of this container on it.
 pub fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
@@ -35,20 +37,20 @@ pub fn identity() -> &'static Identity {
 }
 
 impl Identity {
-    /// Whether processes of `other` can be seen, and told apart, here.
+    /// True if processes of `other` can be seen and distinguished here.
     pub fn sees(&self, other: &Self) -> bool {
         self == other && (!self.boot.is_empty() || cfg!(not(target_os = "linux")))
     }
 
-    /// Whether `other` is this computer before it was started anew: none of its processes is left. Containers are too
-    /// much alike to tell.
+    /// True if `other` is this computer before its last boot, so that none of its processes is
+    /// left. Containers cannot be distinguished.
     pub fn was(&self, other: &Self) -> bool {
         let host = |identity: &Self| (identity.host.clone(), identity.machine.clone(), identity.namespace.clone());
         let known = !self.machine.is_empty() && !self.host.is_empty() && !other.boot.is_empty();
         known && host(self) == host(other) && self.namespace == FIRST_NAMESPACE && self.boot != other.boot
     }
 
-    /// Whether a machine that answers `WHO` so is this one.
+    /// True if a machine with this output of `WHO` is this one.
     pub fn is(&self, said: &str) -> bool {
         let words: Vec<&str> = said.split_whitespace().collect();
         !self.boot.is_empty() && words == [&self.boot, &self.namespace]
@@ -57,14 +59,15 @@ impl Identity {
 
 fn host_name() -> String {
     let mut name = [0u8; 256];
-    // SAFETY: the buffer is as long as is announced, and its last byte stays 0.
+    // SAFETY: the buffer has this length, and its last byte stays 0.
     unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(0);
     String::from_utf8_lossy(&name[..end]).split_whitespace().collect::<Vec<_>>().join("-")
 }
 
-/// Whether something that listens at this address is on this computer: loopback, no address at all, or one of its own.
-pub fn is_own_address(address: IpAddr) -> bool {
+/// True if a listener at this address is on this computer: loopback, the unspecified address, or
+/// one of its own.
+pub(super) fn is_own_address(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || address.is_unspecified() || own_addresses().contains(&address)
 }
@@ -72,7 +75,8 @@ pub fn is_own_address(address: IpAddr) -> bool {
 /// Addresses of all interfaces.
 fn own_addresses() -> Vec<IpAddr> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: on success the list is valid until it is freed below; addresses have the type that their family says.
+    // SAFETY: on success the list is valid until it is freed below, and addresses have the type of
+    // their family.
     unsafe {
         if libc::getifaddrs(&raw mut first) != 0 {
             return Vec::new();

@@ -1,5 +1,5 @@
-//! Files to and from a machine, by nothing but a shell there: continued where an earlier attempt ended, verified, and
-//! under their name only when they are whole.
+//! File transfers to and from a machine with only a shell there: resumed after an interruption,
+//! verified, and renamed when complete.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,20 +17,21 @@ use crate::outside;
 use crate::progress::{Event, Progress, doze};
 
 const PIECE: usize = 1 << 20;
-/// A progress event per so many bytes.
+/// Bytes per progress event.
 const STEP: u64 = 8 << 20;
 
-/// Pauses before a copy that broke off is tried again.
+/// Pauses before an interrupted transfer is retried.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
-/// Bytes of an unfinished file that are copied before it is continued.
+/// Bytes of a partial file that are copied before it is resumed.
 const MOST_COPIED: u64 = 1 << 30;
-/// What earlier copies to the same place have left unfinished is removed after so many minutes, a day.
+/// Age in minutes (a day) at which partial files of earlier transfers to the same place are
+/// removed.
 const OLD_MINUTES: u32 = 24 * 60;
 
-/// Ahead of a command whose complaints are understood.
-pub const ENGLISH: &str = "LC_ALL=C; export LC_ALL; ";
+/// The prefix of commands whose messages are parsed.
+pub(super) const ENGLISH: &str = "LC_ALL=C; export LC_ALL; ";
 
-/// Does something again that can be done again, while what stops it may pass.
+/// Retries an operation after temporary errors.
 pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES {
         match work() {
@@ -47,12 +48,13 @@ pub fn again<T>(progress: &dyn Progress, mut work: impl FnMut() -> Result<T>) ->
     work()
 }
 
-/// Copies the file `from` to the path `to` on the machine (`~/` is its home folder), keeping whether it is executable.
+/// Copies the file `from` to the path `to` on the machine (`~/` is its home folder), with its
+/// executable bit.
 pub fn upload(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
     again(progress, || send(machine, from, to, progress))
 }
 
-/// Until it is whole a file has a name of its own: nobody else who sends the same gets in its way.
+/// The partial file has its own name, so that simultaneous senders do not disturb each other.
 fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -> Result<()> {
     let reading = |e: std::io::Error| Error::io(format!("reading {}", from.display()), &e);
     let mut file = outside::open(from).map_err(reading)?;
@@ -63,7 +65,8 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
     let place = if folder.is_empty() { "/" } else { folder };
     let folder = quoted(place);
     let (path, part) = (operand(to), operand(&format!("{to}.{}.part", sending.name)));
-    // What wrote the begin may be there still and hold the file open: a program could not be started then.
+    // The writer of the beginning may still have the file open, and then a program could not be
+    // started.
     let own = operand(&format!("{to}.{}.own.part", sending.name));
     let size = format!(
         "mkdir -p -- {folder} || exit; [ -f {part} ] || {{ echo 0; exit; }}; size=$(wc -c < {part}); \
@@ -96,7 +99,7 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
         "find {folder} -maxdepth 1 -type f -name {} -mmin +{OLD_MINUTES} -exec rm -f -- {{}} + 2>/dev/null",
         quoted(&format!("{}.*part", literal(name)))
     );
-    // What somebody else has brought there meanwhile, and may have started, stays: it is the same.
+    // An equal file that another sender has put there meanwhile, and may have started, stays.
     let verify = format!(
         "[ \"$(sha256sum < {part} | cut -d' ' -f1)\" = {whole} ] || {{ rm -f -- {part}; exit 9; }}; \
          chmod {mode} {part} && if [ ! -d {path} ] && {{ ln -- {part} {path} || cmp -s -- {part} {path}; }} 2>/dev/null; \
@@ -111,22 +114,22 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
     Ok(())
 }
 
-/// A path as a word of a command that cannot be taken for an option.
+/// A path as a word that cannot be taken for an option.
 fn operand(path: &str) -> String {
     let plain = path.starts_with('/') || path.starts_with("~/");
     quoted(&if plain { path.to_string() } else { format!("./{path}") })
 }
 
-/// A name as a pattern of `find` that stands for itself.
+/// A name as a pattern of `find` that matches itself.
 fn literal(name: &str) -> String {
     name.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }
 
-/// Copies the file `from` on the machine to `to`, whose folder is there. Without `replaces` a file that is there already and
-/// differs stays as it is.
+/// Copies the file `from` on the machine to `to`, whose folder exists. Unless `replaces`, an
+/// existing different file stays.
 ///
 /// # Errors
-/// `bad_argument` where a file would be replaced that may not be.
+/// `bad_argument` if an existing file may not be replaced.
 pub fn download(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress: &dyn Progress) -> Result<()> {
     again(progress, || fetch(machine, from, to, replaces, progress))
 }
@@ -150,7 +153,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
-    // Held until it has its name: no other run or thread writes the same unfinished file.
+    // Held until it is renamed, so that no other run or thread writes the same partial file.
     let Claim { mut file, path: part } = claim(beside(to)).map_err(writing)?;
     let have = file.metadata().map_err(writing)?.len().min(total);
     let same = have > 0 && {
@@ -159,7 +162,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
     };
     let have = if same { have } else { 0 };
     let folder = to.parent().unwrap_or(Path::new(""));
-    disk::check_room(folder, total - have, &to.display().to_string())
+    disk::check_free_space(folder, total - have, &to.display().to_string())
         .map_err(|e| e.hint("remove files here, or run in a folder on a larger disk"))?;
     file.set_len(have).and_then(|()| file.seek(SeekFrom::Start(have))).map_err(writing)?;
     progress.event(Event::Begin { what: format!("fetching {}", name_of(to)), total });
@@ -214,7 +217,7 @@ fn check(machine: &dyn Machine, path: &str, finished: Finished) -> Result<()> {
 }
 
 /// SHA-256 of the first `count` bytes, in hexadecimal.
-pub fn sha256(from: &mut impl Read, count: u64) -> std::io::Result<String> {
+pub(super) fn sha256(from: &mut impl Read, count: u64) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut from.take(count), &mut hash)?;
     Ok(format!("{:x}", hash.finalize()))

@@ -1,15 +1,16 @@
-//! Which host keys the user has vouched for. A script may say which key it expects, but none that it names is trusted for
-//! that: only those on the command line, in `OUTLIER_HOST_KEYS`, or in the user's `known_hosts`.
+//! Host keys that the user has accepted. A script may name the key that it expects, but that alone
+//! is not trusted: only keys on the command line, in `OUTLIER_HOST_KEYS`, or in the user's
+//! `known_hosts` are.
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
-/// Characters of a SHA-256 in base64.
+/// Number of characters of a SHA-256 in base64.
 const LENGTH: usize = 43;
 const BEGIN: &str = "SHA256:";
 
-/// A host key, for one host or for whoever proves to have it.
+/// A host key, for one host or for any host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// `host` or `host:port`.
@@ -17,12 +18,12 @@ pub struct Named {
     fingerprint: String,
 }
 
-/// Who speaks in this process, and which host keys the user has named to it.
+/// The host keys that the user has named to this process.
 static NAMED: OnceLock<Vec<Named>> = OnceLock::new();
-/// No script runs in this process: what the project's own records say was the user's word.
+/// Set if no script runs in this process, so that the project's own records are the user's word.
 static NO_SCRIPT: OnceLock<()> = OnceLock::new();
 
-/// `[HOST=]SHA256:…`, or the whole line that `ssh-keygen -lf` prints: `256 SHA256:… comment (ED25519)`.
+/// Parses `[HOST=]SHA256:…`, or a line of `ssh-keygen -lf`: `256 SHA256:… comment (ED25519)`.
 pub fn parse(word: &str) -> Option<Named> {
     let word = word.trim();
     let (before, rest) = word.split_once(BEGIN)?;
@@ -31,7 +32,7 @@ pub fn parse(word: &str) -> Option<Named> {
     if digest.len() != LENGTH || !digest.chars().all(plain) {
         return None;
     }
-    // The bits of the key stand before the fingerprint, its comment and its kind behind it.
+    // The key's bits precede the fingerprint, and its comment and type follow it.
     let bits = before.trim_end();
     let host = bits.trim_end_matches(|c: char| c.is_ascii_digit());
     let is_line = bits.len() < before.len() && host.len() < bits.len();
@@ -52,10 +53,10 @@ pub fn parse(word: &str) -> Option<Named> {
     Some(Named { host, fingerprint: format!("{BEGIN}{digest}") })
 }
 
-/// The fingerprint alone, of what a script or a user has written.
+/// The fingerprint in a text of a script or a user.
 ///
 /// # Errors
-/// A text that is no fingerprint.
+/// The text is not a fingerprint.
 pub fn fingerprint(text: &str) -> Result<String> {
     let named = parse(text).filter(|named| named.host.is_none());
     named.map(|named| named.fingerprint).ok_or_else(|| {
@@ -64,12 +65,12 @@ pub fn fingerprint(text: &str) -> Result<String> {
     })
 }
 
-/// The user has named these, once per process.
+/// Sets the keys that the user has named, once per process.
 pub fn trust(named: Vec<Named>) {
     let _ = NAMED.set(named);
 }
 
-/// Nothing in this process was written by a script.
+/// Declares that no script runs in this process.
 pub fn no_script() {
     let _ = NO_SCRIPT.set(());
 }
@@ -78,10 +79,10 @@ pub fn is_scripted() -> bool {
     NO_SCRIPT.get().is_none()
 }
 
-/// All that the user has named, in the environment and on the command line.
+/// All keys that the user has named, in the environment and on the command line.
 fn all() -> Vec<Named> {
     let environment = std::env::var("OUTLIER_HOST_KEYS").unwrap_or_default();
-    // A whole line of ssh-keygen is one word, blanks and all.
+    // A whole line of ssh-keygen is one word, with its spaces.
     let words = |part: &str| match parse(part) {
         Some(named) => vec![named],
         None => part.split_whitespace().filter_map(parse).collect(),
@@ -99,12 +100,12 @@ impl Named {
     }
 }
 
-/// Whether the user has named this host key, for all hosts or for this one, by one of the names that it has.
+/// True if the user has named this host key, for all hosts or for one of these names.
 pub fn is_named(hosts: &[&str], port: u16, fingerprint: &str) -> bool {
     all().into_iter().any(|named| named.fingerprint == fingerprint && named.is_of(hosts, port))
 }
 
-/// Whether the user has named any host key that this host could have.
+/// True if the user has named any host key that may apply to this host.
 pub fn names_any(hosts: &[&str], port: u16) -> bool {
     all().into_iter().any(|named| named.is_of(hosts, port))
 }

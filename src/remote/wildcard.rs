@@ -1,9 +1,9 @@
-//! Patterns as OpenSSH has them in `known_hosts` and `~/.ssh/config`.
+//! Patterns as in OpenSSH's `known_hosts` and `~/.ssh/config`.
 
-/// Whether `text` fits `pattern`, in which `*` stands for any characters and `?` for one.
+/// True if `text` matches `pattern`, in which `*` matches any characters and `?` one.
 fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // Where the last star was, and what it has been taken to stand for so far.
+    // The last star, and the characters that it matches so far.
     let (mut at, mut read, mut star) = (0, 0, None);
     while read < text.len() {
         match pattern.get(at) {
@@ -25,14 +25,14 @@ fn fits(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|c| *c == '*')
 }
 
-/// As `one_fits`, where capital letters and small ones are the same, as in names of hosts.
-pub fn one_fits_host<'a>(patterns: impl Iterator<Item = &'a str>, host: &str) -> bool {
+/// As `one_fits`, ignoring case, as in host names.
+pub(super) fn one_fits_host<'a>(patterns: impl Iterator<Item = &'a str>, host: &str) -> bool {
     let patterns: Vec<String> = patterns.map(str::to_lowercase).collect();
     one_fits(patterns.iter().map(String::as_str), &host.to_lowercase())
 }
 
-/// Whether one of `patterns` fits `text` and none that begins with `!` does.
-pub fn one_fits<'a>(patterns: impl Iterator<Item = &'a str>, text: &str) -> bool {
+/// True if one of `patterns` matches `text` and none that begins with `!` does.
+pub(super) fn one_fits<'a>(patterns: impl Iterator<Item = &'a str>, text: &str) -> bool {
     let mut any = false;
     for pattern in patterns.map(str::trim).filter(|pattern| !pattern.is_empty()) {
         match pattern.strip_prefix('!') {

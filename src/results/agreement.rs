@@ -1,7 +1,8 @@
-//! Whether what an analysis says is what its record gives. A new threshold needs no model, so an answer needs no trust: it is
-//! computed again from the record, when it is saved and when it is loaded.
+//! Checks whether the answers of an analysis are those that its record gives. A new threshold needs
+//! no model, so an answer need not be trusted: it is computed again from the record, when it is
+//! saved and when it is loaded.
 //!
-//! Numbers are compared but for the last digits, which reading decimal numbers may change.
+//! Numbers are compared except for the last digits, which reading decimal numbers may change.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,12 +13,12 @@ use crate::outside::json;
 use crate::record::{Activations, Answer, Bootstrap, Criterion, Detection, Scope, plain};
 use crate::stats;
 
-/// Two numbers so near to each other, in units of the larger, are one.
+/// Two numbers whose difference is less than this share of the larger are equal.
 const NEAR: f64 = 1e-9;
 
-/// One value that is not what it should be.
+/// One value that differs from the expected one.
 struct Difference {
-    /// Where it is: "features[0].max_magnitude".
+    /// The path of the value, such as "features[0].max_magnitude".
     path: String,
     given: String,
     expected: String,
@@ -44,7 +45,7 @@ fn difference(given: &Value, expected: &Value, path: &str) -> Option<Difference>
         (Value::Object(one), Value::Object(other)) => {
             let inside = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
             let keys = other.keys().chain(one.keys().filter(|key| !other.contains_key(*key)));
-            // An answer in numbers is told before the lists that it sums up.
+            // A number is reported before the lists that it summarises.
             let is_part = |key: &&String| other.get(*key).is_some_and(|value| value.is_array() || value.is_object());
             let (rest, scalars): (Vec<&String>, Vec<&String>) = keys.partition(is_part);
             scalars.into_iter().chain(rest).find_map(|key| {
@@ -57,7 +58,7 @@ fn difference(given: &Value, expected: &Value, path: &str) -> Option<Difference>
     }
 }
 
-/// The options in which two criteria differ: name, value in the one, value in the other.
+/// The options in which two criteria differ: the name and both values.
 fn options_that_differ(one: &Criterion, other: &Criterion) -> Vec<(String, Value, Value)> {
     let (Value::Object(one), Value::Object(other)) = (plain(one), plain(other)) else { return Vec::new() };
     one.into_iter()
@@ -66,10 +67,10 @@ fn options_that_differ(one: &Criterion, other: &Criterion) -> Vec<(String, Value
         .collect()
 }
 
-/// Whether findings and intervals answer one question.
+/// Checks that findings and intervals have the same criterion.
 ///
 /// # Errors
-/// Names the options of the criterion that differ, and what to write.
+/// The error names the options that differ, and the correction.
 pub fn check_criteria(found: &Detection, intervals: &Bootstrap) -> Result<()> {
     let options = options_that_differ(&found.criterion, &intervals.criterion);
     if options.is_empty() {
@@ -94,11 +95,11 @@ pub fn check_criteria(found: &Detection, intervals: &Bootstrap) -> Result<()> {
     Err(Error::bad_argument(format!("`found` and `intervals` are of two criteria: {}", said.join(", "))).hint(hint))
 }
 
-/// Whether findings and intervals are what these activations give, unchanged.
+/// Checks that these activations give the findings and intervals.
 ///
 /// # Errors
-/// Names what differs.
-pub fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
+/// The error names the first difference.
+pub(super) fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
     let Analysis { found, intervals, .. } = analysis;
     let refused = |key: &str, made_by: &str, Difference { path, given, expected }: Difference| {
         Error::bad_argument(format!(
@@ -119,33 +120,35 @@ pub fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
     }
 }
 
-/// SHA-256 of findings and intervals as they are read back: it tells whether somebody has changed them in their file.
-pub fn seal(found: &Detection, intervals: Option<&Bootstrap>) -> String {
+/// SHA-256 of findings and intervals as they are parsed. It shows whether they have been changed in
+/// their file.
+pub(super) fn seal(found: &Detection, intervals: Option<&Bootstrap>) -> String {
     let text = serde_json::to_vec(&(found, intervals)).expect("results are JSON");
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same of what is about to be written.
-pub fn seal_of_new(analysis: &Analysis) -> Result<String> {
+/// The same hash for an analysis that is about to be written.
+pub(super) fn seal_of_new(analysis: &Analysis) -> Result<String> {
     let text = serde_json::to_vec(&(plain(&analysis.found), &analysis.intervals)).expect("results are JSON");
     let (found, intervals): (Detection, Option<Bootstrap>) =
         serde_json::from_slice(&text).map_err(|e| Error::corrupt(format!("what is saved cannot be read: {e}")))?;
     Ok(seal(&found, intervals.as_ref()))
 }
 
-/// What a stored analysis says, where it is what its record gives; else what the record gives, and what was different.
-pub struct Settled {
+/// The answers of a stored analysis, if its record gives them, and otherwise those of the record.
+pub(super) struct Settled {
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
-    /// What has been changed in the file.
+    /// A description of the values that were changed in the file.
     pub changed: Option<String>,
 }
 
-/// `sealed`: whether the file's own seal says that nothing was changed; None where it has no seal.
+/// Checks a stored analysis against its record. `sealed`: whether the file's own hash matches; None
+/// if it has no hash.
 ///
 /// # Errors
-/// Where the criterion that is stored cannot be applied to the record.
-pub fn settle(
+/// The stored criterion cannot be applied to the record.
+pub(super) fn settle(
     acts: &Activations,
     found: Detection,
     intervals: Option<Bootstrap>,
@@ -167,7 +170,8 @@ pub fn settle(
         }
         (None, Some(true)) => Some(stored.clone()),
         (None, sealed) => {
-            // Its bounds cost a bootstrap; without a seal those values tell that need none.
+            // The bounds take a bootstrap to compute. Without a hash, only the values that need
+            // none are compared.
             let differs = match sealed {
                 None => point_values_differ(&found, &stored),
                 Some(_) => true,

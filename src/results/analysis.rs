@@ -1,7 +1,9 @@
-//! `final_analysis_results.json` and `batch_NNN_results.json`: the original project's keys, and ours beside them.
+//! `final_analysis_results.json` and `batch_NNN_results.json`: the keys of the original project,
+//! and additional ones.
 //!
-//! The original's `systematic_outliers` are lists per sequence, concatenated; Dettmers' list of unique dimensions is
-//! `pooled`. What differs between equal runs (times, memory) stands under `measurements` and nowhere else.
+//! The original's `systematic_outliers` are lists per sequence, concatenated. `pooled` is the list
+//! of unique dimensions as Dettmers et al. define it. Values that differ between equal runs (times,
+//! memory) stand under `measurements` only.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +15,21 @@ use crate::error::Result;
 use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};
 use crate::stats;
 
-/// Raised when a key changes its meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+/// This is raised when a key changes its meaning.
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
-/// What a script hands to `save_results`.
+/// The analysis that a script passes to `save_results`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Analysis {
     pub name: String,
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
-    /// The experiment's own settings and notes, written to config.json and repeated in the result.
+    /// The experiment's own settings and notes. They are written to config.json and repeated in the
+    /// result.
     pub settings: Map<String, Value>,
 }
 
-/// One sequence's outlier features in the original's form.
+/// One sequence's outlier features in the original project's format.
 fn original_feature(feature: &Feature) -> Value {
     json!({
         "feature_dim": feature.feature_dim,
@@ -35,13 +38,14 @@ fn original_feature(feature: &Feature) -> Value {
         "max_magnitude": plain(&feature.max_magnitude),
         "total_occurrences": feature.total_occurrences,
         "layers_affected": feature.layers_affected,
-        // The original shows the first five values; the fold keeps the extremes.
+        // The original gives the first five values. The fold keeps the extremes only.
         "example_values": plain(&[feature.max_value, feature.min_value]),
     })
 }
 
-/// The result files of one analysis, by name, but for the record itself, of which `record` gives length and hash.
-pub fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
+/// Returns the names and contents of an analysis's result files, except the record itself. `record`
+/// holds the length and hash of the latter.
+pub(super) fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..analysis.found.criterion.clone() };
     let per_sequence = stats::detect(acts, &criterion)?;
     let mut by_sequence: BTreeMap<usize, Vec<&Feature>> = BTreeMap::new();
@@ -65,10 +69,10 @@ pub fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<V
     Ok(files)
 }
 
-/// Hits and extremes per norm of one sequence.
+/// The hits and extremes per norm of one sequence.
 fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Value {
     let Some(fold) = acts.fold(criterion.skip_positions) else { return Value::Null };
-    // Between two rungs: the hits that are certain.
+    // For a threshold between two rungs, these are the hits that are certain.
     let rung = acts.rung_at_or_above(criterion.magnitude_threshold);
     let positions = acts.sequence_length - criterion.skip_positions;
     let layers = acts.norms.iter().zip(&fold.norms).map(|(norm, cells)| {
@@ -88,7 +92,7 @@ fn sequence_summary(acts: &Activations, criterion: &Criterion, s: usize) -> Valu
     json!({ "total_outlier_features": total, "layer_stats": layer_stats, "threshold": plain(&criterion.magnitude_threshold) })
 }
 
-/// Everything that was chosen, so that the run can be repeated.
+/// All choices that are needed to repeat the run.
 fn config(acts: &Activations, analysis: &Analysis) -> Value {
     json!({
         "schema_version": SCHEMA_VERSION,
@@ -129,7 +133,7 @@ fn final_results(
             "total_batches": acts.num_sequences,
             "total_sequences": acts.num_sequences,
             "total_systematic_outliers": per_sequence.features.len(),
-            // The same under a name that holds for every class.
+            // This is the same number under a name that holds for every class.
             "total_passing_features": per_sequence.features.len(),
             "classification": analysis.found.classification,
             "num_features": analysis.found.num_features,
@@ -169,13 +173,13 @@ fn final_results(
     })
 }
 
-/// Perplexity with intervals, where losses were measured on sequences enough.
+/// Perplexity with intervals, if losses were measured on enough sequences.
 fn perplexity(acts: &Activations, analysis: &Analysis) -> Value {
     let args = analysis.intervals.as_ref().map(|intervals| intervals.args.clone()).unwrap_or_default();
     stats::perplexity(acts, &args).map_or(Value::Null, |perplexity| plain(&perplexity))
 }
 
-/// RFC 3339, UTC, whole seconds.
+/// The current time as RFC 3339, in UTC and whole seconds.
 fn now() -> String {
     humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
 }

@@ -1,9 +1,10 @@
-//! `features.csv`: one line per passing feature, with intervals where there are any. Empty cells mean not computed.
+//! `features.csv`: one line per passing feature, with intervals if they were computed. An empty
+//! cell is a value that was not computed.
 
 use crate::error::{Error, Result};
 use crate::record::{Bootstrap, Detection, Feature, FeatureIntervals, Interval, plain};
 
-pub const FILE: &str = "features.csv";
+pub(super) const FILE: &str = "features.csv";
 
 const COLUMNS: [&str; 21] = [
     "feature_dim",
@@ -29,7 +30,7 @@ const COLUMNS: [&str; 21] = [
     "classification_held",
 ];
 
-pub fn encode(found: &Detection, intervals: Option<&Bootstrap>) -> Result<Vec<u8>> {
+pub(super) fn encode(found: &Detection, intervals: Option<&Bootstrap>) -> Result<Vec<u8>> {
     let failed = |e: csv::Error| Error::corrupt(format!("writing {FILE}: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(COLUMNS).map_err(failed)?;

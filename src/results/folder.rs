@@ -1,7 +1,7 @@
-//! A result folder: `results/<experiment>/`, written and replaced as a whole, and read back.
+//! A result folder, `results/<experiment>/`, is written, replaced and read as a whole.
 //!
-//! Where `final_analysis_results.json` exists, the analysis is complete, and its `record` says which `activations.stats` it was
-//! made from.
+//! If `final_analysis_results.json` exists, the analysis is complete, and its `record` identifies
+//! the `activations.stats` from which it was computed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,11 +24,13 @@ use crate::record::{Activations, Bootstrap, Detection, Measurements};
 use crate::secret::ledger_name;
 use crate::{stats, suggest};
 
-/// Longest name of an analysis: hidden files beside its folder have longer ones.
+/// The greatest length of the name of an analysis. The hidden files beside its folder have longer
+/// names.
 const MAX_NAME: usize = 160;
-/// Analyses that an error names.
+/// The number of analyses that an error lists.
 const MOST_NAMED: usize = 8;
-/// Most bytes of the final file: 100,000 sequences of a model of 48 layers.
+/// The largest accepted size of the final file, in bytes: enough for 100,000 sequences of a model
+/// of 48 layers.
 const MAX_FINAL: u64 = 1 << 30;
 
 /// A stored analysis.
@@ -39,11 +41,12 @@ pub struct Stored {
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
     pub settings: Map<String, Value>,
-    /// What of the answers in the file was not what the record gives: it has been changed, and is not what stands here.
+    /// If answers in the file differ from those that the record gives, this describes the
+    /// difference. The answers here are those of the record.
     pub changed: Option<String>,
 }
 
-/// A name that is one folder below `results/`, or a few.
+/// Checks that a name denotes one folder below `results/`, or a few nested ones.
 pub fn check_name(name: &str) -> Result<()> {
     let bad = name.is_empty()
         || name.len() > MAX_NAME
@@ -63,16 +66,19 @@ pub fn check_name(name: &str) -> Result<()> {
 /// An analysis that has been saved.
 pub struct Saved {
     pub folder: PathBuf,
-    /// When another run has saved an analysis of the same name while this one was at work, and when: it has been replaced.
+    /// If another run saved an analysis of the same name while this one was at work, the time at
+    /// which it did so. That analysis has been replaced.
     pub replaced: Option<SystemTime>,
 }
 
-/// Writes all files of an analysis below `root`. The earlier analysis of this name is there until the new one is; other files
-/// in its folder stay. Waits for a run that is saving the same name. `began`: when this run did.
+/// Writes all files of an analysis below `root`. The earlier analysis of this name stays until the
+/// new one is complete, and other files in its folder are kept. The call waits for any run that is
+/// saving the same name. `began` is the time at which this run started.
 ///
 /// # Errors
-/// `bad_argument` where findings or intervals are not what this record gives; `corrupt` where the record is not what its shape
-/// says, or what was written cannot be read back; `io` when something cannot be written. The earlier analysis is what it was then.
+/// `bad_argument` if the record does not give these findings or intervals; `corrupt` if the record
+/// contradicts its shape, or if the written files cannot be read back; `io` if writing fails. The
+/// earlier analysis is then unchanged.
 pub fn save(
     root: &Path,
     acts: &Activations,
@@ -101,7 +107,7 @@ pub fn save(
     for (name, data) in files {
         replacement.add(&name, &data)?;
     }
-    // What takes the place of an earlier analysis can be loaded.
+    // The new files are loaded once before they replace an earlier analysis.
     let staged = replacement.staged();
     let unlike = |problem: String| {
         let name = root.join(&analysis.name);
@@ -120,14 +126,14 @@ fn sha256(data: &[u8]) -> String {
     Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is asked of the final file first.
+/// The part of the final file that is read first.
 #[derive(Deserialize)]
 struct Version {
     #[serde(default)]
     schema_version: json::Part<{ json::SMALL }>,
 }
 
-/// What is read of the final file: the rest is passed over and takes no memory.
+/// The parts of the final file that are read. All others are skipped and take no memory.
 #[derive(Deserialize)]
 struct Final {
     #[serde(deserialize_with = "pooled")]
@@ -138,15 +144,15 @@ struct Final {
     settings: Map<String, Value>,
     #[serde(deserialize_with = "measurements")]
     measurements: Measurements,
-    /// Of the record; older programs have not written it.
+    /// The length and hash of the record. Older versions of the program did not write them.
     #[serde(default, deserialize_with = "record")]
     record: Option<Mark>,
 }
 
-/// Values of an experiment's own settings, which scripts have written.
+/// The largest number of bytes of an experiment's own settings, which scripts write.
 const SETTINGS: usize = 1 << 20;
 
-/// One part of the final file; what is wrong with it is told with its name.
+/// Parses one part of the final file. An error names the part.
 fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(key: &str, from: D) -> std::result::Result<T, D::Error> {
     T::deserialize(from).map_err(|e| D::Error::custom(format!("`{key}`: {}", complaint(e))))
 }
@@ -177,23 +183,26 @@ fn record<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Mark
 #[derive(Deserialize)]
 struct Mark {
     sha256: String,
-    /// Of findings and intervals; older programs have not written it.
+    /// The hash of findings and intervals. Older versions of the program did not write it.
     answers_sha256: Option<String>,
 }
 
-/// Looks again so often when an analysis is replaced while it is read.
+/// The number of attempts to read an analysis that is being replaced meanwhile.
 const LOOKS: usize = 50;
 
+/// Loads a stored analysis.
+///
 /// # Errors
-/// `not_found` where there is no finished analysis, `corrupt` where it is damaged, or where its files are of different runs.
-/// Answers that the record does not give are no error: `changed` tells of them.
+/// `not_found` if there is no finished analysis, `corrupt` if it is damaged or if its files belong
+/// to different runs. Answers that the record does not give are no error: `changed` describes them.
 pub fn load(folder: &Path) -> Result<Stored> {
     let mut text = read_final(folder)?;
     for _ in 0..LOOKS {
         match stored(folder, &text) {
             Ok(stored) => return Ok(stored),
             Err(error) => match read_final(folder) {
-                // The record that was read belongs to another final file, which came meanwhile.
+                // The record belongs to another final file, which was saved while this one was
+                // read.
                 Ok(again) if again != text => text = again,
                 _ => return Err(error),
             },
@@ -202,7 +211,8 @@ pub fn load(folder: &Path) -> Result<Stored> {
     stored(folder, &text)
 }
 
-/// What is told when `folder` is not one of the finished analyses below `root`: which of them may be meant.
+/// The error for a `folder` that is not a finished analysis below `root`. It suggests those that
+/// may be meant.
 pub fn missing(root: &Path, folder: &Path, error: Error) -> Error {
     if error.kind != Kind::NotFound || folder.join(FINAL).is_file() {
         return error;
@@ -219,7 +229,7 @@ pub fn missing(root: &Path, folder: &Path, error: Error) -> Error {
     error.hint(hint)
 }
 
-/// Whether a finished analysis is there.
+/// Returns whether a finished analysis is there.
 pub fn exists(folder: &Path) -> bool {
     let there = || folder.join(FINAL).is_file();
     there() || {
@@ -228,7 +238,8 @@ pub fn exists(folder: &Path) -> bool {
     }
 }
 
-/// A folder may be where a killed run has left it, or the folder that it is in.
+/// Repairs `folder` after a run that was killed. That run may have saved this folder, or one that
+/// contains it.
 fn recover(folder: &Path) {
     folder.ancestors().take(DEPTH).filter(|folder| folder.file_name().is_some()).for_each(replace::recover);
 }
@@ -244,8 +255,7 @@ fn read_final(folder: &Path) -> Result<Vec<u8>> {
 
 fn read_text(path: &Path) -> Result<Vec<u8>> {
     outside::read(path, MAX_FINAL).map(outside::without_bom).map_err(|e| {
-        Error::io(format!("reading {}", path.display()), &e)
-            .hint("give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
+        outside::unreadable(path, &e, "give the folder of a finished analysis, such as \"results/olmoe_1b_7b\"")
     })
 }
 
@@ -295,10 +305,11 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     })
 }
 
-/// Folders with results are looked for so deep below `results/`.
+/// The greatest depth below `results/` at which result folders are looked for.
 const DEPTH: usize = 3;
 
-/// Names of all finished analyses below `root`, sorted; whether they can be read is not asked.
+/// Returns the sorted names of all finished analyses below `root`. It does not check whether they
+/// can be read.
 pub fn list(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut folders = vec![(root.to_path_buf(), 0)];
@@ -309,12 +320,14 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
             other => other.map_err(|e| Error::io(format!("reading {}", folder.display()), &e))?,
         };
         for entry in entries.filter_map(|entry| entry.ok()) {
-            // A name of an analysis does not begin with a point; what is being written does.
+            // The name of an analysis does not begin with a point, but that of an unfinished one
+            // does.
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
             let path = entry.path();
-            // What a link names is listed by its own name where it is below `root`, and what is above has no name there.
+            // A link to a folder below `root` is skipped, because that folder is listed by its own
+            // name, and a folder above `root` has no name there.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             if is_link && path.canonicalize().is_ok_and(|to| to.starts_with(&home) || home.starts_with(to)) {
                 continue;

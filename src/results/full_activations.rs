@@ -1,8 +1,10 @@
-//! `activations.safetensors`: every norm output, written as it is made and never held in memory.
+//! `activations.safetensors`: every norm output, written as it is computed and never held in
+//! memory.
 //!
-//! All shapes are known beforehand, so the header comes first and each piece goes to its place. The file gets its name
-//! only when all tensors are complete. Of a run that can be resumed the unfinished file has a name that says whose it is,
-//! `.activations-MARK.partial`, so that the run that continues finds it and no other takes it. Who writes it holds its lock.
+//! All shapes are known beforehand, so the header is written first and each piece at its offset.
+//! The file gets its name only when all tensors are complete. The unfinished file of a run that can
+//! be resumed carries the run's fingerprint in its name, `.activations-MARK.partial`, so that the
+//! run that continues finds it and no other run uses it. The writer holds a lock of the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,12 +20,13 @@ use crate::outside;
 
 pub const FILE: &str = "activations.safetensors";
 
-/// How each begins, behind the length of its header: with the norm outputs of the first layer.
+/// Every such file begins with this, after the length of its header: the norm outputs of the first
+/// layer.
 const BEGIN: &[u8] = br#"{"__metadata__":{"format":"pt"},"layers.0."#;
-/// Bytes of that length.
+/// The size of that length in bytes.
 const LENGTH: u64 = 8;
 
-/// Whether a run has written this file. What cannot be read is none.
+/// Returns whether this program has written a file. An unreadable file counts as not written by it.
 pub fn is_full_activations(path: &Path) -> bool {
     let mut begin = [0; BEGIN.len()];
     let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
@@ -33,20 +36,20 @@ pub fn is_full_activations(path: &Path) -> bool {
 pub struct FullActivations {
     path: PathBuf,
     file: NamedTempFile,
-    /// Absolute offset and length of each tensor, bytes.
+    /// The absolute offset and the length of each tensor, in bytes.
     places: HashMap<String, (u64, u64)>,
     missing: u64,
 }
 
-/// The first bytes of the file and where everything goes.
+/// The first bytes of the file and the offsets of its tensors.
 struct Plan {
     head: Vec<u8>,
     places: HashMap<String, (u64, u64)>,
-    /// Bytes of all tensors.
+    /// The number of bytes of all tensors.
     data: u64,
 }
 
-/// `tensors`: name and shape of each f32 tensor, in file order.
+/// Computes the layout. `tensors`: name and shape of each f32 tensor, in file order.
 fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
@@ -76,23 +79,25 @@ fn partial(folder: &Path, mark: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{mark}{SUFFIX}"))
 }
 
-/// An unfinished file that no run is writing.
+/// Opens and locks an unfinished file, unless another run is writing it.
 fn free(path: &Path) -> Option<File> {
     let file =
         File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
-    (disk::is_ours(&file) && disk::is_at(&file, path)).then_some(file)
+    (disk::try_lock(&file) && disk::is_same_file(&file, path)).then_some(file)
 }
 
 impl FullActivations {
-    /// `tensors`: name and shape of each f32 tensor, in file order.
+    /// Creates the file. `tensors`: name and shape of each f32 tensor, in file order.
     pub fn create(folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let path = PathBuf::from(folder).join(FILE);
         let file = disk::create(&path)?;
         Self::begin(path, file, plan(tensors))
     }
 
-    /// The same for a run that may be resumed: `mark` is what such runs have in common. What runs with other marks have
-    /// left in the folder is removed, but for those that can still be resumed, `spared`. While another run of this mark is at work, the file is one that nobody resumes.
+    /// Creates the file for a run that may be resumed and has the fingerprint `mark`. Unfinished
+    /// files of runs with other fingerprints are removed from the folder, except those in `spared`,
+    /// which can still be resumed. While another run with this fingerprint is at work, the file
+    /// gets a name from which it cannot be resumed.
     pub fn create_for(mark: &str, spared: &[String], folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
@@ -115,15 +120,15 @@ impl FullActivations {
             }
             file => file.map_err(creating)?,
         };
-        if !disk::is_ours(&file) || !disk::is_at(&file, &unfinished) {
+        if !disk::try_lock(&file) || !disk::is_same_file(&file, &unfinished) {
             return Self::create(&folder.display().to_string(), tensors);
         }
         let file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(creating)?);
         Self::begin(folder.join(FILE), file, plan(tensors))
     }
 
-    /// The unfinished file of an earlier run with this mark, which has written all tensors named in `finished`; nothing
-    /// where there is none that can have them.
+    /// Opens the unfinished file of an earlier run with this fingerprint that has written all
+    /// tensors named in `finished`. Returns nothing if there is no such file.
     pub fn resume(
         mark: &str,
         folder: &str,
@@ -153,7 +158,7 @@ impl FullActivations {
         Ok(full)
     }
 
-    /// What has been written so far outlives this run, and the machine's power.
+    /// Flushes all data written so far to the disk.
     pub fn keep(&mut self) -> Result<()> {
         let writing = |e: std::io::Error| Error::io(format!("writing {}", self.path.display()), &e);
         self.file.as_file().sync_data().map_err(writing)?;
@@ -166,7 +171,7 @@ impl FullActivations {
         self.file.as_file().write_all_at(data, offset).map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))
     }
 
-    /// Writes `values` from element `start` of a tensor on.
+    /// Writes `values` into a tensor, beginning at element `start`.
     pub fn write(&mut self, tensor: &str, start: usize, values: &[f32]) -> Result<()> {
         let (offset, bytes) = *self.places.get(tensor).expect("announced at creation");
         let data: &[u8] = bytemuck::cast_slice(values);
@@ -176,7 +181,7 @@ impl FullActivations {
         Ok(())
     }
 
-    /// Gives the file its name. Every announced element must have been written.
+    /// Gives the file its name. The caller must have written every element before.
     pub fn finish(self) -> Result<()> {
         assert_eq!(self.missing, 0, "{} lacks values", self.path.display());
         disk::publish(self.file, &self.path)

@@ -1,4 +1,4 @@
-//! Result folders: what is written, as a whole, and read back.
+//! Result folders: written, replaced and read as a whole.
 
 mod agreement;
 mod analysis;

@@ -1,19 +1,19 @@
-//! What the files are called that saving an analysis writes.
+//! The names of the files that saving an analysis writes.
 
 use super::features_csv;
 
-pub const STATS: &str = "activations.stats";
-pub const CONFIG: &str = "config.json";
-pub const FINAL: &str = "final_analysis_results.json";
-/// What saving writes beside one file per sequence.
+pub(super) const STATS: &str = "activations.stats";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const FINAL: &str = "final_analysis_results.json";
+/// The files that saving writes, beside one per sequence.
 const FILES: [&str; 4] = [STATS, features_csv::FILE, CONFIG, FINAL];
 
-pub fn batch_file(sequence: usize) -> String {
+pub(super) fn batch_file(sequence: usize) -> String {
     format!("batch_{sequence:03}_results.json")
 }
 
-/// Whether a file in the folder of an analysis is made by saving one.
-pub fn is_own(name: &str) -> bool {
+/// Returns whether a file in the folder of an analysis is one that saving writes.
+pub(super) fn is_own(name: &str) -> bool {
     let batch = name.strip_prefix("batch_").and_then(|name| name.strip_suffix("_results.json"));
     let number = |text: &str| text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     FILES.contains(&name) || batch.is_some_and(number)

@@ -1,29 +1,32 @@
-//! The arrays of `activations.stats`, packed and unpacked: extremes by bytes, ladders by rungs, each a Zstandard frame.
+//! Packs and unpacks the arrays of `activations.stats`: extremes by bytes and ladders by rungs,
+//! each as a Zstandard frame.
 //!
-//! Nothing read is trusted: sizes are checked before memory is asked for, and what does not fit is an error.
+//! No input is trusted: sizes are checked before memory is allocated, and inconsistent data are an
+//! error.
 
 use std::io::Read;
 
 use crate::record::Ladders;
 
-/// Zstandard's own default: a higher level is slower and saves one percent on random mantissas.
+/// This is Zstandard's own default: a higher level is slower and saves one percent on random
+/// mantissas.
 const LEVEL: i32 = 3;
 
 type Unpacked<T> = Result<T, String>;
-/// Where the bytes of a tensor are.
+/// Looks up the bytes of a tensor by its name.
 type Tensor<'a> = dyn Fn(&str) -> Unpacked<&'a [u8]> + 'a;
 
-/// Rows of ladders over all positions, each beside the one without position 0.
-pub struct Rows<'a> {
+/// Rows of ladders over all positions, each paired with the one without position 0.
+pub(super) struct Rows<'a> {
     pub rows: Vec<(&'a Ladders, &'a Ladders)>,
     pub hidden: usize,
-    /// Of the ladder of thresholds.
+    /// The number of thresholds on the ladder.
     pub rungs: usize,
 }
 
-/// Named tensors on their way to a file.
+/// Named tensors that will be written to a file.
 #[derive(Default)]
-pub struct Packed(Vec<(String, Vec<u8>)>);
+pub(super) struct Packed(Vec<(String, Vec<u8>)>);
 
 impl Packed {
     fn add(&mut self, name: String, bytes: &[u8]) {
@@ -31,12 +34,12 @@ impl Packed {
         self.0.push((name, frame));
     }
 
-    pub fn finish(self) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn finish(self) -> Vec<(String, Vec<u8>)> {
         self.0
     }
 
-    /// Rows of values over all positions, each beside the one without position 0.
-    pub fn extremes<'a>(&mut self, name: &str, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
+    /// Adds rows of values over all positions, each paired with the row without position 0.
+    pub(super) fn extremes<'a>(&mut self, name: &str, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
         let (mut values, mut cells, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for (all, first) in rows {
             for (i, (a, f)) in all.iter().zip(first).enumerate() {
@@ -53,8 +56,9 @@ impl Packed {
         self.add(format!("first.{name}"), &[cells, changed].concat());
     }
 
-    /// False, where a row without position 0 is not the other with at most one hit less at each rung.
-    pub fn ladders(&mut self, name: &str, rows: &Rows) -> bool {
+    /// Adds ladders. Returns false if the counts without position 0 are not those over all
+    /// positions, less at most one hit at each rung.
+    pub(super) fn ladders(&mut self, name: &str, rows: &Rows) -> bool {
         let mut reached = vec![0u8; rows.rows.len() * rows.hidden];
         let mut first = reached.clone();
         let mut by_rung = vec![Vec::new(); rows.rungs];
@@ -93,7 +97,8 @@ impl Packed {
     }
 }
 
-/// Unsigned LEB128: seven bits a byte, lowest first, the high bit set on all but the last.
+/// Writes unsigned LEB128: seven bits per byte, lowest first, with the high bit set on all but the
+/// last byte.
 fn leb128(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -114,7 +119,7 @@ fn read_leb128(bytes: &mut std::slice::Iter<u8>) -> Option<u32> {
     None
 }
 
-/// At most `limit` bytes; memory grows with what there really is.
+/// Decompresses at most `limit` bytes. Memory grows with the data, not with the limit.
 fn unpack(frame: &[u8], name: &str, limit: usize) -> Unpacked<Vec<u8>> {
     let bad = |problem: &dyn std::fmt::Display| format!("`{name}`: {problem}");
     let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|e| bad(&e))?;
@@ -129,8 +134,8 @@ fn unpack_exactly(frame: &[u8], name: &str, size: Option<usize>) -> Unpacked<Vec
     if bytes.len() == size { Ok(bytes) } else { Err(format!("`{name}` has a wrong size")) }
 }
 
-/// The extremes of `cells` cells over all positions, and without position 0.
-pub fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec<f32>, Vec<f32>)> {
+/// Reads the extremes of `cells` cells over all positions, and without position 0.
+pub(super) fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec<f32>, Vec<f32>)> {
     let planes = unpack_exactly(tensor(name)?, name, cells.checked_mul(4))?;
     let all: Vec<f32> =
         (0..cells).map(|cell| f32::from_le_bytes([0, 1, 2, 3].map(|byte| planes[byte * cells + cell]))).collect();
@@ -149,18 +154,18 @@ pub fn read_extremes(tensor: &Tensor, name: &str, cells: usize) -> Unpacked<(Vec
     }
 }
 
-/// What is known of ladders before they are read.
-pub struct Shape {
+/// The sizes of ladders, which are known before they are read.
+pub(super) struct Shape {
     pub rows: usize,
     pub hidden: usize,
-    /// Of the ladder of thresholds.
+    /// The number of thresholds on the ladder.
     pub rungs: usize,
-    /// Most counts that can be there.
+    /// The largest number of counts that is accepted.
     pub most: usize,
 }
 
-/// Ladders over all positions, and without position 0.
-pub fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
+/// Reads the ladders over all positions, and those without position 0.
+pub(super) fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
     let Shape { rows, hidden, rungs, most } = shape;
     let inconsistent = || format!("`{name}` is not consistent");
     let part = |part: &str| format!("{name}.{part}");
@@ -175,15 +180,16 @@ pub fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<
     if total > most {
         return Err(format!("`{name}` claims {total} counts, more than a file of its size can have"));
     }
-    // Five bytes are the most of a u32.
+    // A u32 takes five bytes at most.
     let limit = total.checked_mul(5).ok_or_else(inconsistent)?;
     let bytes = unpack(tensor(&part("counts"))?, &part("counts"), limit)?;
-    // Every count has a byte at least.
+    // Every count takes one byte at least.
     if bytes.len() < total {
         return Err(inconsistent());
     }
     let mut bytes = bytes.iter();
-    // Where the counts of each cell begin, then rung by rung the cells that reach it.
+    // Computes where the counts of each cell begin, and then, rung by rung, the cells that reach
+    // it.
     let mut starts = Vec::with_capacity(reached.len());
     let mut next = 0;
     for &rungs in &reached {

@@ -1,14 +1,16 @@
 //! The folder of an analysis is replaced as a whole, in one step, by one run at a time.
 //!
-//! The new files are written into a hidden folder beside it, `.NAME.partial-COMPUTER-…`, flushed, and the two folders change
-//! places. So whoever looks finds all of one analysis or all of the other, and a run that fails or is killed leaves the
-//! earlier one as it was. What else is in the folder (notes, tables, figures, activations that a run is writing at the
-//! moment) belongs to neither and stays: files get a second name in the new folder before the change, and folders, which
-//! cannot have two, are moved right after it. A run that is killed in between leaves them in the hidden folder, from which
-//! the next one that saves or loads this name brings them back.
+//! The new files are written into a hidden folder beside it, `.NAME.partial-COMPUTER-…`, and
+//! flushed. Then the two folders are exchanged. A reader therefore finds either the whole earlier
+//! analysis or the whole new one, and a run that fails or is killed leaves the earlier one
+//! unchanged. Other contents of the folder (notes, tables, figures, activations that a run is
+//! writing at the moment) belong to neither and stay: files get a second name in the new folder
+//! before the exchange, and folders, which cannot have two names, are moved right after it. If a
+//! run is killed in between, they remain in the hidden folder, from which the next run that saves
+//! or loads this name restores them.
 //!
-//! Beside the folder lies the lock, `.NAME.lock`, while somebody saves; the names above are locked, too, for those who
-//! save there.
+//! While a run saves, it holds the lock `.NAME.lock` beside the folder. If the name is nested, it
+//! also holds shared locks of the names above it, which may be those of other analyses.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -21,23 +23,25 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::names::{FINAL, is_own};
-use crate::disk::{self, Hold, Lock};
+use crate::disk::{self, Lock, LockMode};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
-/// After so long a wait for another run the user is told, and after so long it is given up.
+/// After this time of waiting for another run the user is told, and after `PATIENCE` this run gives
+/// up.
 const TELL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// An analysis on its way into its folder. What is not finished is removed.
-pub struct Replacement {
+/// An analysis whose files are being written. If it is dropped before it is finished, its files are
+/// removed.
+pub(super) struct Replacement {
     folder: PathBuf,
-    /// Beside it, with the new files.
+    /// The hidden folder beside it, with the new files.
     staged: PathBuf,
     _locks: Vec<Lock>,
 }
 
-/// Where the folder is, its own name, and those two.
+/// The parent of the folder, and the folder's own name.
 fn parts(folder: &Path) -> (&Path, String) {
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     (parent, folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
@@ -49,20 +53,23 @@ fn lock_of(folder: &Path) -> PathBuf {
 }
 
 fn staged_prefix(name: &str) -> String {
-    disk::left_over(&format!(".{name}.partial"))
+    disk::temporary_prefix(&format!(".{name}.partial"))
 }
 
-/// Of an earlier analysis on a file system where folders cannot change places in one step.
+/// The prefix of an earlier analysis's name on a file system that cannot exchange two folders in
+/// one step.
 fn aside_prefix(name: &str) -> String {
-    disk::left_over(&format!(".{name}.earlier"))
+    disk::temporary_prefix(&format!(".{name}.earlier"))
 }
 
 impl Replacement {
-    /// Waits until no other run saves the analysis `name` below `root`, or one that contains it, and makes room for new files.
+    /// Waits until no other run saves the analysis `name` below `root`, or one that contains it,
+    /// and creates the folder for the new files.
     ///
     /// # Errors
-    /// `timeout` when another run holds the name for very long, `interrupted` when the user will not wait.
-    pub fn begin(root: &Path, name: &str, progress: &dyn Progress) -> Result<Self> {
+    /// `timeout` if another run holds the lock for too long, `interrupted` if the user stops
+    /// waiting.
+    pub(super) fn begin(root: &Path, name: &str, progress: &dyn Progress) -> Result<Self> {
         let mut folder = root.join(name);
         let creating = |folder: &Path, e: &std::io::Error| {
             Error::io(format!("creating {}", folder.display()), e).hint("is the folder writable?")
@@ -72,15 +79,15 @@ impl Replacement {
         let mut locks = Vec::new();
         let above = name.match_indices('/').map(|(at, _)| root.join(&name[..at]));
         for outer in above {
-            locks.push(take(&outer, Hold::Shared, progress)?);
+            locks.push(take(&outer, LockMode::Shared, progress)?);
         }
-        // A link is not what changes places, but what it leads to.
+        // If the folder is a symbolic link, its target is replaced, not the link.
         if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
             folder = folder.canonicalize().map_err(|e| creating(&folder, &e))?;
         }
-        locks.push(take(&folder, Hold::Alone, progress)?);
+        locks.push(take(&folder, LockMode::Exclusive, progress)?);
         bring_back(&folder);
-        disk::sweep(&folder);
+        disk::remove_left_over(&folder);
         let (parent, own) = parts(&folder);
         let staged = tempfile::Builder::new()
             .prefix(&staged_prefix(&own))
@@ -91,20 +98,21 @@ impl Replacement {
         Ok(Self { folder, staged, _locks: locks })
     }
 
-    /// When another run has finished an analysis of this name since `began`, while this one was at work.
-    pub fn saved_meanwhile(&self, began: SystemTime) -> Option<SystemTime> {
+    /// Returns the time at which another run finished an analysis of this name, if that was after
+    /// `began`.
+    pub(super) fn saved_meanwhile(&self, began: SystemTime) -> Option<SystemTime> {
         let last = self.folder.join(FINAL);
         let metadata = fs::metadata(&last).ok()?;
         let ours = saved().get(&last).is_some_and(|own| *own == id(&metadata));
         metadata.modified().ok().filter(|modified| *modified > began && !ours)
     }
 
-    /// The folder beside it where the new files are.
-    pub fn staged(&self) -> &Path {
+    /// The hidden folder beside it, with the new files.
+    pub(super) fn staged(&self) -> &Path {
         &self.staged
     }
 
-    pub fn add(&self, name: &str, data: &[u8]) -> Result<()> {
+    pub(super) fn add(&self, name: &str, data: &[u8]) -> Result<()> {
         let written = File::create_new(self.staged.join(name)).and_then(|mut file| file.write_all(data));
         written.map_err(|e| self.writing(name, &e))
     }
@@ -113,10 +121,11 @@ impl Replacement {
         Error::io(format!("writing {}", self.folder.join(name).display()), e).hint("is the disk full?")
     }
 
-    /// Puts the new files in the place of the earlier ones.
-    pub fn finish(self) -> Result<()> {
+    /// Replaces the earlier files by the new ones.
+    pub(super) fn finish(self) -> Result<()> {
         let names = || fs::read_dir(&self.staged).into_iter().flatten().flatten();
-        // All are written by now: the first flush takes most of the others with it.
+        // All files have been written before the first is flushed, since the first flush takes most
+        // of the others with it.
         for entry in names() {
             let synced = File::open(entry.path()).and_then(|file| file.sync_all());
             synced.map_err(|e| self.writing(&entry.file_name().to_string_lossy(), &e))?;
@@ -126,7 +135,8 @@ impl Replacement {
         }
         let mut linked = Vec::new();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            // Of a folder this fails; it is moved later. So are files where there are no second names.
+            // This fails for folders, which are moved later, and for all files if the file system
+            // has no hard links.
             let link = self.staged.join(entry.file_name());
             if !is_own(&entry.file_name().to_string_lossy()) && fs::hard_link(entry.path(), &link).is_ok() {
                 linked.push(entry.file_name());
@@ -149,13 +159,13 @@ impl Replacement {
         Ok(())
     }
 
-    /// Where the earlier folder is afterwards, if there was one.
+    /// Exchanges the folders. Returns the present path of the earlier folder, if there was one.
     fn change_places(&self) -> std::io::Result<Option<PathBuf>> {
         let (staged, folder) = (&self.staged, &self.folder);
         if !fs::exists(folder)? {
             match fs::rename(staged, folder) {
                 Ok(()) => return Ok(None),
-                // Somebody has begun to write there at this moment.
+                // Another program has begun to write there at this moment.
                 Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => (),
                 Err(e) => return Err(e),
             }
@@ -182,15 +192,16 @@ impl Replacement {
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        // Nothing is there once it has taken the folder's place.
+        // The hidden folder no longer exists once it has replaced the other one.
         settle(&self.staged, &self.folder);
     }
 }
 
-/// Which file of which time: device, inode, and the seconds and nanoseconds of its last change.
+/// Identifies one version of a file: device, inode, and the seconds and nanoseconds of its last
+/// change.
 type Version = (u64, u64, i64, i64);
 
-/// What this process has saved, and how the last file of each looked then.
+/// The final files that this process has saved, each with the version that it had then.
 fn saved() -> std::sync::MutexGuard<'static, HashMap<PathBuf, Version>> {
     static SAVED: LazyLock<Mutex<HashMap<PathBuf, Version>>> = LazyLock::new(Mutex::default);
     SAVED.lock().expect("no panic under this lock")
@@ -200,7 +211,7 @@ fn id(metadata: &Metadata) -> Version {
     (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-fn take(folder: &Path, hold: Hold, progress: &dyn Progress) -> Result<Lock> {
+fn take(folder: &Path, hold: LockMode, progress: &dyn Progress) -> Result<Lock> {
     let begin = Instant::now();
     let mut told = false;
     Lock::take(&lock_of(folder), hold, || {
@@ -224,7 +235,7 @@ fn take(folder: &Path, hold: Hold, progress: &dyn Progress) -> Result<Lock> {
 fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
     let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput);
     let (one, other) = (name(one)?, name(other)?);
-    // SAFETY: both are texts that end with a zero and outlive the call.
+    // SAFETY: both are strings that end with a zero byte and outlive the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_renameat2,
@@ -238,8 +249,9 @@ fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// A file had both names while the folders changed places. What was removed or renamed in the earlier folder just before is
-/// to be gone from the new one; what happens in the new one since is right as it is.
+/// Files had a name in both folders during the exchange. A file that was removed or renamed in the
+/// earlier folder just before it is removed from the new one, too. Changes in the new folder since
+/// then are left as they are.
 fn one_name(earlier: &Path, new: &Path) {
     let id = |path: &Path| fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
     match (id(earlier), id(new)) {
@@ -250,7 +262,7 @@ fn one_name(earlier: &Path, new: &Path) {
     }
 }
 
-/// Moves what is nobody's analysis from the folder `from` to its place, and removes the rest.
+/// Moves the files that belong to no analysis from the folder `from` to `to`, and removes the rest.
 fn settle(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).into_iter().flatten().flatten() {
         match is_own(&entry.file_name().to_string_lossy()) {
@@ -261,12 +273,12 @@ fn settle(from: &Path, to: &Path) {
     let _ = fs::remove_dir(from);
 }
 
-/// Where both are there, the newer file stays.
+/// Moves one file or folder. If both exist, the newer file is kept.
 fn merge(from: &Path, to: &Path) {
     let Ok(ours) = fs::symlink_metadata(from) else { return };
     let Ok(theirs) = fs::symlink_metadata(to) else {
         let _ = to.parent().map(fs::create_dir_all);
-        // Somebody may have made a folder of this name at this moment.
+        // Another program may have created a folder of this name at this moment.
         if fs::rename(from, to).is_err() && fs::symlink_metadata(to).is_ok() {
             merge(from, to);
         }
@@ -282,12 +294,12 @@ fn merge(from: &Path, to: &Path) {
         }
         (false, false) if !same && newer => fs::rename(from, to),
         (false, false) => fs::remove_file(from),
-        // A file and a folder of one name: nothing is lost by leaving them apart.
+        // A file and a folder of the same name stay apart, so that neither is lost.
         _ => Ok(()),
     };
 }
 
-/// What runs that were killed while they saved this analysis have left beside it.
+/// The folders that killed runs have left beside this one while they saved it.
 fn left(folder: &Path) -> Vec<PathBuf> {
     let (parent, name) = parts(folder);
     let prefixes = [aside_prefix(&name), staged_prefix(&name)];
@@ -297,12 +309,12 @@ fn left(folder: &Path) -> Vec<PathBuf> {
         prefixes.iter().any(|prefix| name.starts_with(prefix)) && entry.file_type().is_ok_and(|kind| kind.is_dir())
     };
     let mut left: Vec<PathBuf> = entries.filter(is_left).map(|entry| entry.path()).collect();
-    // Names of earlier ones come first, and an earlier one may have to be put back.
+    // Earlier folders come first, and one of them may have to be restored.
     left.sort();
     left
 }
 
-/// Undoes what was left half done. Only for those who hold the lock.
+/// Undoes a replacement that was interrupted. The caller holds the lock.
 fn bring_back(folder: &Path) {
     let (_, name) = parts(folder);
     for left in left(folder) {
@@ -314,10 +326,10 @@ fn bring_back(folder: &Path) {
     }
 }
 
-/// The same for those who only look, where there is something to do and nobody at work.
-pub fn recover(folder: &Path) {
+/// Does the same for a reader, if there is something to undo and no run is saving.
+pub(super) fn recover(folder: &Path) {
     if !left(folder).is_empty()
-        && let Ok(Some(_lock)) = Lock::attempt(&lock_of(folder), Hold::Alone)
+        && let Ok(Some(_lock)) = Lock::attempt(&lock_of(folder), LockMode::Exclusive)
     {
         bring_back(folder);
     }

@@ -1,10 +1,13 @@
-//! A file that can tell whether it is whole: a mark, a JSON header, any payload, and SHA-256 of both.
+//! A file that shows whether it is complete: a magic number, a JSON header, any payload, and
+//! SHA-256 of both.
 //!
 //! ```text
-//! mark (24 bytes) | header length u64 LE | header | SHA-256 of all before | payload | SHA-256 of all before
+//! magic (24 bytes) | header length u64 LE | header | SHA-256 of all before | payload | SHA-256 of
+//! all before
 //! ```
-//! Written beside its place under one fixed name, flushed, then renamed: however often writing is cut off, there is at most
-//! one unfinished file. Reading and writing stream; nothing is held but a buffer.
+//! It is written under one fixed name beside its path, flushed, and then renamed: however often
+//! writing is interrupted, there is at most one unfinished file. Reading and writing are streamed
+//! through a buffer.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Take, Write};
@@ -18,18 +21,18 @@ use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 
-/// Raised when the layout changes, of this file or of what its only user writes into it.
+/// This is raised when the layout changes, of this file or of the checkpoint that it holds.
 const MARK: &[u8; 24] = b"outlier checkpoint  v 3\n";
-/// What every version of the mark begins with.
+/// The beginning of the magic number in every version.
 const OURS: &[u8] = b"outlier checkpoint";
 const DIGEST: u64 = 32;
-/// A header that claims more is damage.
+/// A header that claims more is damaged.
 const MAX_HEADER: u64 = 16 << 20;
 const BUFFER: usize = 1 << 20;
-/// What an unfinished file is called: the name of the finished one with this behind it.
+/// The suffix of an unfinished file, behind the name of the finished one.
 const PARTIAL: &str = ".partial";
 
-/// Passes everything on and hashes it on the way.
+/// A reader or writer that hashes all bytes that pass through it.
 struct Hashing<T> {
     inner: T,
     digest: Sha256,
@@ -61,7 +64,8 @@ impl<T: Read> Read for Hashing<T> {
     }
 }
 
-/// Takes the payload as `std::io::Write`. What is not finished is removed.
+/// Writes the payload as `std::io::Write`. If it is dropped before it is finished, the file is
+/// removed.
 pub struct Writer {
     path: PathBuf,
     file: Option<BufWriter<Hashing<File>>>,
@@ -73,22 +77,22 @@ fn partial(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether an open file is what this program, in whatever version, has left of writing a checkpoint: a regular file that is
-/// empty, or begins as those do.
+/// Returns whether an open file is an unfinished checkpoint of any version of this program: a
+/// regular file that is empty or begins like one.
 fn is_unfinished(file: &File) -> std::io::Result<bool> {
     let mut begin = [0; OURS.len()];
     let count = if file.metadata()?.is_file() { file.read_at(&mut begin, 0)? } else { return Ok(false) };
     Ok(OURS.starts_with(&begin[..count]))
 }
 
-/// Opens what may have been left under the name of an unfinished file, without waiting for anybody.
+/// Opens a file that may exist under the name of an unfinished file. It never blocks.
 fn left(part: &Path, make: bool) -> std::io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     File::options().create(make).truncate(false).read(true).write(true).custom_flags(flags).open(part)
 }
 
 impl Writer {
-    /// Creates the folder of `path` if need be.
+    /// Creates the file, and the folder of `path` if needed.
     pub fn create(path: &Path, header: &Value) -> Result<Self> {
         let writing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), &e);
         if let Some(folder) = path.parent() {
@@ -104,13 +108,14 @@ impl Writer {
                 ))
                 .hint("it would be overwritten: name another file"));
             }
-            // Some network file systems have no locks; then nobody looks.
-            if !disk::is_ours(&file) {
+            // On network file systems without locks, this check always succeeds.
+            if !disk::try_lock(&file) {
                 let message = format!("writing {}: another run writes it at this moment", path.display());
                 return Err(Error::bad_argument(message).hint("give each run a checkpoint of its own"));
             }
-            // Whoever had it may have finished or removed it between opening and locking: then this is no longer its place.
-            if disk::is_at(&file, &part) {
+            // The previous holder of the lock may have finished or removed the file between opening
+            // and locking. The opened file is then no longer the one at this path.
+            if disk::is_same_file(&file, &part) {
                 break file;
             }
         };
@@ -143,7 +148,7 @@ impl Writer {
         file.flush()
     }
 
-    /// Seals the file and gives it its name.
+    /// Completes the file and gives it its name.
     pub fn finish(mut self) -> Result<()> {
         let sealed = self.seal().and_then(|()| {
             self.flush()?;
@@ -168,7 +173,7 @@ impl Write for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
-            // What is still buffered is of no use. The lock is held until the file is gone.
+            // The buffered bytes are discarded. The lock is held until the file has been removed.
             let (file, _) = file.into_parts();
             let _ = std::fs::remove_file(partial(&self.path));
             drop(file);
@@ -176,15 +181,18 @@ impl Drop for Writer {
     }
 }
 
-/// Gives the payload as `std::io::Read`. It may be believed once `finish` has agreed.
+/// Reads the payload as `std::io::Read`. The payload is valid only if `finish` succeeds.
 pub struct Reader {
     place: String,
     file: BufReader<Hashing<Take<File>>>,
 }
 
 impl Reader {
-    /// The header and what reads the payload, or nothing where there is no file. `Kind::Corrupt` where it is damaged,
-    /// `Kind::VersionMismatch` where another version of the program wrote it, `Kind::BadArgument` where it is something else altogether.
+    /// Returns the header and a reader of the payload, or nothing if there is no file.
+    ///
+    /// # Errors
+    /// `Kind::Corrupt` if the file is damaged, `Kind::VersionMismatch` if another version of the
+    /// program wrote it, `Kind::BadArgument` if it is no such file at all.
     pub fn open(path: &Path) -> Result<Option<(Value, Self)>> {
         let place = path.display().to_string();
         let other = || {
@@ -213,7 +221,7 @@ impl Reader {
         Ok(Some((header, Self { place, file: BufReader::with_capacity(BUFFER, reader) })))
     }
 
-    /// Checks that the payload has been read to its end and is what was written.
+    /// Checks that the payload has been read to its end and matches its hash.
     pub fn finish(mut self) -> Result<()> {
         let damaged = |problem: &str| Error::corrupt(format!("reading {}: {problem}", self.place));
         let rest = self.file.buffer().len() as u64 + self.file.get_ref().inner.limit();
@@ -257,17 +265,17 @@ impl Read for Reader {
     }
 }
 
-/// The header of the file, where it is whole.
+/// Returns the header of the file, if the file is valid.
 pub fn header_of(path: &Path) -> Option<Value> {
     Reader::open(path).ok().flatten().map(|(header, _)| header)
 }
 
-/// Removes the file and what a killed run has left of writing it. They need not be there.
+/// Removes the file and any unfinished one. Neither needs to exist.
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
     let part = partial(path);
     let unfinished =
-        |file: &File| is_unfinished(file).unwrap_or(false) && disk::is_ours(file) && disk::is_at(file, &part);
+        |file: &File| is_unfinished(file).unwrap_or(false) && disk::try_lock(file) && disk::is_same_file(file, &part);
     if left(&part, false).is_ok_and(|file| unfinished(&file)) {
         let _ = std::fs::remove_file(part);
     }
@@ -289,7 +297,7 @@ mod tests {
 
     fn read(path: &Path) -> Result<Option<(Value, Vec<u8>)>> {
         let Some((header, mut reader)) = Reader::open(path)? else { return Ok(None) };
-        // As users do: exactly what they expect.
+        // The payload is read as users read it, by its exact length.
         let mut payload = vec![0; 1000];
         let got = reader.read_exact(&mut payload).map_err(|e| Error::corrupt(e.to_string()));
         got.and_then(|()| reader.finish()).map(|()| Some((header, payload)))
@@ -314,7 +322,8 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x10;
             std::fs::write(&path, &flipped).unwrap();
-            // Damage to the mark cannot be told from a file of another kind or version, which is not to be overwritten.
+            // A damaged magic number cannot be told from a file of another kind or version, which
+            // must not be overwritten.
             let kind = match at {
                 _ if at < OURS.len() => Kind::BadArgument,
                 _ if at < MARK.len() => Kind::VersionMismatch,
@@ -349,7 +358,7 @@ mod tests {
         std::fs::write(&path, "years of work").unwrap();
         assert_eq!(Reader::open(&path).map(drop).unwrap_err().kind, Kind::BadArgument);
         assert_eq!(Reader::open(folder.path()).map(drop).unwrap_err().kind, Kind::BadArgument);
-        // Of the name that an unfinished file would have.
+        // This folder has the name that an unfinished file would have.
         let path = folder.path().join("c");
         std::fs::write(partial(&path), "years of work").unwrap();
         assert_eq!(Writer::create(&path, &Value::Null).map(drop).unwrap_err().kind, Kind::BadArgument);

@@ -1,17 +1,21 @@
-//! `activations.stats`: the record of one extraction as a safetensors file, so that any language can read it.
+//! `activations.stats`: the record of one extraction as a safetensors file, so that any language
+//! can read it.
 //!
-//! Every tensor is a list of bytes, compressed as one Zstandard frame; what it holds once unpacked, for N norms, S sequences
-//! and D features:
-//! - `max`, `min`: signed extremes over all positions, f32 [N, S, D] little-endian, transposed by bytes: first the lowest byte
-//!   of every value, then the next. `first.max`, `first.min`: those without position 0, where they differ: so many u32 cell
-//!   numbers (indices into [N, S, D]), then as many f32, little-endian.
-//! - `positive.*`, `negative.*` of the N*S*D cells, `any_norm.*` of the S*D cells: `rungs`, one u8 per cell, is the number of
-//!   rungs reached, and `counts` the counts at those rungs as LEB128: of all cells at rung 0, then of all that reach rung 1,
-//!   and so on. `first` is one u8 per cell: the number of rungs that the value at position 0 reaches. Without position 0,
-//!   each count at those rungs is one less.
+//! Every tensor is a list of bytes, compressed as one Zstandard frame; what it holds once unpacked,
+//! for N norms, S sequences and D features:
+//! - `max`, `min`: signed extremes over all positions, f32 [N, S, D] little-endian, transposed by
+//!   bytes: first the lowest byte of every value, then the next. `first.max`, `first.min`: those
+//!   without position 0, where they differ: so many u32 cell numbers (indices into [N, S, D]), then
+//!   as many f32, little-endian.
+//! - `positive.*`, `negative.*` of the N*S*D cells, `any_norm.*` of the S*D cells: `rungs`, one u8
+//!   per cell, is the number of rungs reached, and `counts` the counts at those rungs as LEB128: of
+//!   all cells at rung 0, then of all that reach rung 1, and so on. `first` is one u8 per cell: the
+//!   number of rungs that the value at position 0 reaches. Without position 0, each count at those
+//!   rungs is one less.
 //!
-//! Everything else (names, ladder, provenance) is JSON under the metadata key `outlier`. The layout is made for size: 48
-//! layers, 4096 features and 16 sequences are 6.3 million cells, each with two extremes and two ladders, and all that twice.
+//! Everything else (names, ladder, provenance) is JSON under the metadata key `outlier`. The layout
+//! is made for size: 48 layers, 4096 features and 16 sequences are 6.3 million cells, each with two
+//! extremes and two ladders, and all that twice.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,11 +29,12 @@ use crate::error::{Error, Result};
 use crate::outside::{self, complaint, json};
 use crate::record::{Activations, Fold, Ladders, NormFold};
 
-/// Raised when the layout changes.
-pub const VERSION: u32 = 2;
+/// This is raised when the layout changes.
+pub(super) const VERSION: u32 = 2;
 const KEY: &str = "outlier";
 
-/// Bytes of the file for a record. Measurements of the run are left out: equal runs give equal files.
+/// Encodes a record as the bytes of its file. Measurements of the run are left out, so that equal
+/// runs give equal files.
 pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
     let (all, first) = (&acts.all, &acts.without_first);
     let cells = || all.norms.iter().flatten().zip(first.norms.iter().flatten());
@@ -65,22 +70,23 @@ pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
     Ok(safetensors::serialize(views, Some(metadata)).expect("shapes and sizes agree"))
 }
 
-/// A longer file is no record: 400 million cells, or 1,000 sequences of a model of 48 layers and 4,096 features.
+/// A longer file is rejected. The limit is 400 million cells, or 1,000 sequences of a model of 48
+/// layers and 4,096 features.
 const MAX_FILE: u64 = 4 << 30;
 
 pub fn read(path: &Path) -> Result<Activations> {
     read_with_bytes(path).map(|(acts, _)| acts)
 }
 
-/// The record and all bytes of its file.
-pub fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
+/// Reads a record. Returns it with all bytes of its file.
+pub(super) fn read_with_bytes(path: &Path) -> Result<(Activations, Vec<u8>)> {
     let reading = format!("reading {}", path.display());
     let data = outside::read(path, MAX_FILE)
-        .map_err(|e| Error::io(&reading, &e).hint("was this analysis saved by save_results?"))?;
+        .map_err(|e| outside::unreadable(path, &e, "was this analysis saved by save_results?"))?;
     from_bytes(&data, &reading).map(|acts| (acts, data))
 }
 
-/// The record in the bytes that `encode` gave, from wherever `reading` says.
+/// Decodes the bytes that `encode` gave. `reading` describes their source in errors.
 pub fn from_bytes(data: &[u8], reading: &str) -> Result<Activations> {
     decode(data).map_err(|problem| {
         Error::corrupt(format!("{reading}: {problem}")).hint("the file is damaged, or written by another version")
@@ -89,7 +95,7 @@ pub fn from_bytes(data: &[u8], reading: &str) -> Result<Activations> {
 
 type Decoded<T> = std::result::Result<T, String>;
 
-/// What is asked of the header first.
+/// The part of the header that is read first.
 #[derive(Deserialize)]
 struct Version {
     #[serde(default)]
@@ -109,13 +115,14 @@ fn decode(data: &[u8]) -> Decoded<Activations> {
     Ok(acts)
 }
 
-/// Cells and counts that any record may have, and how many a byte of the file may stand for beyond that. A cell takes ten
-/// bytes, or four in models that compute little else than zeros; a header that claims more than this wants memory and has no
-/// numbers. A count takes a byte before it is compressed, and equal ones take nothing after.
+/// Limits of the number of cells and counts: a number that any record may have, and how many more
+/// each byte of the file may stand for. A cell takes ten bytes, or four in models that compute
+/// little else than zeros; a header that claims more would only exhaust the memory. A count takes
+/// one byte before it is compressed, and equal ones take almost nothing after.
 const CELLS: (usize, usize) = (1 << 20, 4);
 const COUNTS: (usize, usize) = (8 << 20, 64);
 
-/// The folds over all positions and without position 0, from a file of so many bytes.
+/// Decodes the folds over all positions and without position 0 from a file of `bytes` bytes.
 fn folds(file: &SafeTensors, acts: &Activations, bytes: usize) -> Decoded<(Fold, Fold)> {
     let (norms, sequences, hidden) = (acts.norms.len(), acts.num_sequences, acts.hidden_size);
     let cells = norms.checked_mul(sequences).and_then(|rows| rows.checked_mul(hidden)).filter(|cells| *cells > 0);
@@ -158,10 +165,12 @@ mod tests {
     use crate::stats::dense::{Dense, uniform};
     use crate::stats::normal_quantile;
 
-    /// Bytes of a record of 48 layers, 4096 features and 16 sequences, and its cells.
+    /// The size in bytes of a record of 48 layers, 4096 features and 16 sequences, and the number
+    /// of its cells.
     const REAL_SIZE: (f64, f64) = (64e6, 96.0 * 4096.0 * 16.0);
 
-    /// Standard normal values: every feature of every norm reaches 3.0 at some of 2,048 positions.
+    /// Standard normal values, so that every feature of every norm reaches 3.0 at some of 2,048
+    /// positions.
     fn normal(layers: usize, length: usize, hidden: usize) -> Dense {
         let mut next = uniform(5);
         Dense::drawn([layers, 2, length, hidden], |_| normal_quantile(next().max(1e-12)) as f32)
@@ -187,7 +196,7 @@ mod tests {
         let ladder = crate::record::DEFAULT_LADDER;
         let size = |dense: &Dense| encode(&dense.activations(&ladder)).unwrap().len() as f64;
         let cells = 4.0 * 2.0 * 64.0;
-        // What does not grow with the cells is the same without any.
+        // The parts that do not grow with the cells have the same size in a record of zeros.
         let nothing = size(&Dense::filled(2, 2, 2048, 64, 0.0));
         let (bytes, real_cells) = REAL_SIZE;
         let per_cell = (size(&dense) - nothing) / cells;

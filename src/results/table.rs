@@ -1,8 +1,9 @@
-//! A table as CSV or Parquet, so that other programs can go on with it.
+//! A table as CSV or Parquet, for other programs.
 //!
-//! Rows are JSON objects; a column is there when any row has it, in the order of first appearance, and has one type: whole
-//! numbers, numbers, booleans, or text. Lists and objects within a cell become JSON text. What a row lacks is null (Parquet) or
-//! empty (CSV). Knows nothing of what the columns mean.
+//! Rows are JSON objects. A column exists if any row has it, in the order of first appearance, and
+//! has one type: integers, floating-point numbers, booleans, or text. Lists and objects within a
+//! cell become JSON text. A value that a row lacks is null (Parquet) or empty (CSV). This file
+//! knows nothing of the meaning of columns.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ enum Kind {
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, Kind)>,
-    /// `[row][column]`, `Null` where there is nothing.
+    /// `[row][column]`, `Null` for a value that the row lacks.
     rows: Vec<Vec<Value>>,
 }
 
@@ -59,7 +60,7 @@ fn text(value: &Value) -> String {
 }
 
 impl Table {
-    /// `columns` chooses and orders; empty for all.
+    /// `columns` selects and orders the columns. If it is empty, all are used.
     pub fn new(columns: &[String], rows: &[Map<String, Value>]) -> Self {
         let mut found: Vec<(String, Option<Kind>)> = columns.iter().map(|name| (name.clone(), None)).collect();
         for (name, value) in rows.iter().flatten() {
@@ -92,7 +93,7 @@ impl Table {
         writer.into_inner().map_err(|e| failed(e.to_string()))
     }
 
-    /// One row group, every column optional, compressed with Zstandard.
+    /// Writes one row group with optional columns, compressed with Zstandard.
     pub fn parquet(&self) -> Result<Vec<u8>> {
         self.write_parquet().map_err(|e| Error::corrupt(format!("writing a table as Parquet: {e}")))
     }

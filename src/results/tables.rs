@@ -1,4 +1,4 @@
-//! Every table of a stored analysis: what `export_tables` writes.
+//! Every table of a stored analysis, for `export_tables`.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use crate::stats;
 
 type Row = Map<String, Value>;
 
-/// Names and rows of all tables that have any, with the criterion of the analysis.
+/// Returns the names and rows of all non-empty tables, for the criterion of the analysis.
 pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
     let acts = &*stored.activations;
     let criterion = &stored.found.criterion;
@@ -44,7 +44,7 @@ fn row(record: &impl serde::Serialize) -> Row {
     object(plain(record))
 }
 
-/// `norm: { layer, site }` as two columns.
+/// Flattens `norm: { layer, site }` into two columns.
 fn flat(row: &Row) -> Row {
     let mut flat = Map::new();
     for (key, value) in row {
@@ -58,7 +58,7 @@ fn flat(row: &Row) -> Row {
     flat
 }
 
-/// The row of a feature; its intervals as `…_low` and `…_high`.
+/// The row of a feature, with its intervals as `…_low` and `…_high`.
 fn with_intervals(stored: &Stored, feature: &Feature) -> Row {
     let mut row = row(feature);
     let quartiles = ["quartile_25", "quartile_50", "quartile_75"].into_iter().zip(feature.quartiles);

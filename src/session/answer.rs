@@ -1,5 +1,6 @@
-//! What a request can be answered with: how many bytes that may have, and whether a reply is one to it. A machine is trusted
-//! with the numbers that it computes, and with nothing else: who asked knows which kind of thing must come, and in which shape.
+//! Checks of replies: their size, and whether they answer the request. A machine is trusted with
+//! the numbers that it computes and with nothing else: the client knows the kind and the shape of
+//! the reply.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,35 +16,37 @@ use crate::progress::Event;
 use crate::record::{Activations, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo};
 use crate::stats;
 
-/// Bytes of every reply beside arrays: names, hashes of files, measurements.
+/// Bytes of a reply in addition to arrays: names, hashes of files, measurements.
 const BESIDE: u64 = 16 << 20;
-/// Of a number in a frame, its mark included.
+/// Bytes of a number in a frame, with its tag.
 const NUMBER: u64 = 5;
-/// Ids that a machine reads from a file of its own.
+/// Largest size in bytes of ids that a machine reads from a file of its own.
 const FILE_OF_IDS: u64 = 1 << 30;
-/// No model has more of these.
+/// The largest number of layers of any model.
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_HIDDEN: usize = 1 << 18;
 const MAX_VOCABULARY: usize = 1 << 28;
 /// Ways in which the weights of a model are stored; mixed releases have three or four.
 const MAX_FORMATS: usize = 1 << 10;
-/// Characters of a name or path that a machine gives.
+/// The largest number of characters in a name or path from a machine.
 const MAX_NAME: usize = 4096;
-/// Characters of a message, a hint or a warning.
+/// The largest number of characters in a message, a hint or a warning.
 const MAX_MESSAGE: usize = 16 << 10;
-/// Events of a call: so many at once (a call may have been at work for long when it is joined), and so many per second.
+/// Limits of the events of a call: at once (a call may have run for long when it is joined), and
+/// per second.
 const EVENTS: u64 = 1_000_000;
 const EVENTS_PER_SECOND: u64 = 20;
 /// Bytes of text in all events of a call.
 const EVENT_TEXT: usize = 16 << 20;
-/// Counts are exact in a float up to here, and sums of several of them do not overflow.
+/// Counts are exact in a float up to this number, and sums of several of them do not overflow.
 const MAX_COUNT: u64 = 1 << 53;
 
 fn product(factors: &[usize]) -> u64 {
     factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
 }
 
-/// Bytes that a record of `tokens` through a model of this shape has at most: every feature reaches every rung.
+/// The largest record in bytes of `tokens` with a model of this shape: every feature reaches every
+/// rung.
 fn record_bytes(info: &ModelInfo, tokens: &TokensInfo, rungs: usize) -> u64 {
     let rows = product(&[2, 2 * info.num_layers + 1, tokens.num_sequences]);
     let ladder = (2 + rungs as u64).saturating_mul(NUMBER);
@@ -53,7 +56,7 @@ fn record_bytes(info: &ModelInfo, tokens: &TokensInfo, rungs: usize) -> u64 {
     rows.saturating_mul(row).saturating_add(beside)
 }
 
-/// Bytes that `activations.safetensors` of `tokens` through a model has at most.
+/// The largest `activations.safetensors` in bytes of `tokens` with a model.
 pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
     let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
     let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
@@ -61,13 +64,13 @@ pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
     norms.saturating_add(logits).saturating_mul(4).saturating_add(BESIDE)
 }
 
-/// The rungs that a record must have; none where no pass would begin.
+/// The rungs that a record must have. Empty if the thresholds are invalid, so that no pass begins.
 fn ladder(args: &ExtractArgs) -> Vec<f32> {
     stats::ladder(&args.thresholds).unwrap_or_default()
 }
 
 impl Op {
-    /// Bytes that an answer to this may have. `known`: the model that is asked about, as its machine has described it.
+    /// The largest reply in bytes. `known` is the requested model, as its machine has described it.
     pub(super) fn answer_bytes(&self, known: Option<&ModelInfo>) -> usize {
         let ids =
             |sequences: usize, length: usize| product(&[sequences, length.saturating_add(1)]).saturating_mul(NUMBER);
@@ -83,22 +86,23 @@ impl Op {
         bytes.saturating_add(BESIDE).min(MAX_FRAME as u64) as usize
     }
 
-    /// Bytes that the checkpoint of this work may have; None where it has none.
+    /// The largest checkpoint of this work in bytes; None if it has none.
     pub(super) fn checkpoint_bytes(&self, known: Option<&ModelInfo>) -> Option<u64> {
         let (Op::Extract { tokens, args, .. }, Some(info)) = (self, known) else { return None };
         args.checkpoint.as_ref()?;
         let info_of = &tokens.info;
         let hidden = product(&[info_of.num_sequences, info_of.sequence_length, info.hidden_size]).saturating_mul(4);
-        // Folds at work are not yet as sparse as a record.
+        // Folds during a pass are not as sparse as those of a record.
         Some(record_bytes(info, info_of, ladder(args).len()).saturating_mul(2).saturating_add(hidden))
     }
 
-    /// Whether a checkpoint with this header can be of this work, as far as is known without the model.
+    /// Whether a checkpoint with this header can belong to this work, as far as it is known without
+    /// the model.
     pub(super) fn may_continue(&self, header: &Value) -> bool {
         matches!(self, Op::Extract { tokens, args, .. } if may_be_of(header, &tokens.info, args))
     }
 
-    /// The model that this is about.
+    /// The model of this request.
     pub(super) fn model(&self) -> Option<&LoadArgs> {
         match self {
             Op::Extract { model, .. } => Some(model),
@@ -106,7 +110,10 @@ impl Op {
         }
     }
 
-    /// An error unless `reply` is one to this request.
+    /// Checks that `reply` answers this request.
+    ///
+    /// # Errors
+    /// If it does not.
     pub(super) fn check(&self, reply: &Reply, known: Option<&ModelInfo>) -> Result<()> {
         let checked = match (self, reply) {
             (Op::Load(args), Reply::Model { info, folder }) => check_model(args, info, folder),
@@ -123,7 +130,10 @@ impl Op {
         checked.map_err(|what| untrue(format!("what came is no answer to what was asked: {what}")))
     }
 
-    /// An error unless this is a request that can be carried out: a client of a worker is believed no more than a worker.
+    /// Checks a request: the client of a worker is trusted no more than a worker.
+    ///
+    /// # Errors
+    /// If it cannot be carried out.
     pub(super) fn check_asked(&self) -> Result<()> {
         match self {
             Op::Extract { tokens, .. } => check_sequences(tokens).map_err(|what| {
@@ -163,7 +173,7 @@ fn name(what: &str, text: &str) -> Checked {
     at_most(&format!("characters of {what}"), text.len(), MAX_NAME)
 }
 
-/// A number that was measured or counted: neither infinite nor negative.
+/// Checks a measurement or count: it is finite and not negative.
 fn measured(what: &str, number: f64) -> Checked {
     holds(number.is_finite() && number >= 0.0, || format!("{what}: {number}"))
 }
@@ -182,7 +192,7 @@ fn check_model(args: &LoadArgs, info: &ModelInfo, folder: &str) -> Checked {
     name("its folder", folder).and_then(|()| names.try_for_each(|text| name("a name", text)))
 }
 
-/// Whether tokens are what their description says: sequences of one length, with something in them.
+/// Checks that tokens match their description: sequences of one length that are not empty.
 fn check_sequences(tokens: &Tokens) -> Checked {
     let Tokens { ids, info } = tokens;
     same("sequences", &ids.len(), &info.num_sequences)?;
@@ -197,7 +207,7 @@ fn check_tokens(source: &TokenSource, tokens: &Tokens) -> Checked {
     match source {
         TokenSource::Text(text) => {
             same("sequences", &ids.len(), &text.num_sequences)?;
-            // Windows that are turned into text and back can be shorter.
+            // Windows that are decoded and tokenised again may be shorter.
             at_most("tokens of a sequence", info.sequence_length, text.sequence_length)
         }
         TokenSource::Ids { ids: given } => holds(ids == given, || "other ids".to_string()),
@@ -248,8 +258,8 @@ fn cut(text: String, most: usize) -> String {
     }
 }
 
-/// An error as a machine tells it. What only this side can know is not taken from it.
-pub fn told(error: Error) -> Error {
+/// An error from a machine. Kinds that only this side can determine are not accepted.
+pub(super) fn told(error: Error) -> Error {
     let kind = match error.kind {
         Kind::OverBudget | Kind::NoFunds | Kind::NoCapacity => Kind::Service,
         kind => kind,
@@ -258,8 +268,8 @@ pub fn told(error: Error) -> Error {
     Error { kind, message, hint }
 }
 
-/// What a call has told on its way, on all its connections.
-pub struct Told {
+/// The events of a call so far, over all its connections.
+pub(super) struct Told {
     begin: Instant,
     events: u64,
     text: usize,
@@ -267,12 +277,12 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn new(op: &Op) -> Self {
+    pub(super) fn new(op: &Op) -> Self {
         Self { begin: Instant::now(), events: 0, text: 0, checkpoint: op.checkpoint().map(str::to_string) }
     }
 
-    /// The event as this call can have it; None where it can have none such.
-    pub fn admit(&mut self, event: Event) -> Result<Option<Event>> {
+    /// Returns the event if this call can have it, or None.
+    pub(super) fn admit(&mut self, event: Event) -> Result<Option<Event>> {
         self.events += 1;
         if self.events > EVENTS + EVENTS_PER_SECOND * self.begin.elapsed().as_secs() {
             return Err(untrue(format!("{} events of one call", self.events)));
@@ -293,7 +303,8 @@ impl Told {
                 Event::Step { done: count(done), bytes: count(bytes), tokens: count(tokens), seconds }
             }
             Event::End => Event::End,
-            // The file is the one that was asked for, or one that this work may have beside it, whatever the machine calls it.
+            // The file is the requested one, or one of this work next to it, under any name on the
+            // machine.
             Event::Checkpoint { path, layer } => {
                 let path = text(path, MAX_NAME)?;
                 let Some(asked) = checkpoint else { return Ok(None) };

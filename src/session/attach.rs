@@ -1,8 +1,8 @@
-//! What runs on the machine for each connection: makes sure that a worker serves, then passes bytes between it and the
-//! standard streams.
+//! Runs on the machine for each connection: it makes sure that a worker is running, then copies
+//! bytes between it and the standard streams.
 //!
-//! Where everything that a connection has started ends with it, a keeper starts the worker: whoever watches the folder
-//! (`Machine::keeper`).
+//! If all processes of a connection end with it, another process that watches the folder starts the
+//! worker (`Machine::keeper`).
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -18,18 +18,18 @@ use crate::error::{Error, Kind, Result};
 use crate::remote::quoted;
 use crate::threads;
 
-/// A worker that has been started listens within this time.
+/// A started worker listens within this time.
 const STARTUP: Duration = Duration::from_secs(50);
-/// Where the one that was started has ended, another one that was quicker listens within this time.
+/// If the started worker ended because another was quicker, that one listens within this time.
 const QUICKER: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Who starts the worker.
+/// The process that starts the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Starter {
-    /// The process that asks for it.
+    /// This process.
     Oneself,
-    /// Whoever watches the folder.
+    /// The process that watches the folder.
     Keeper,
 }
 
@@ -37,7 +37,8 @@ fn starting(error: std::io::Error) -> Error {
     Error::io("starting the worker", &error)
 }
 
-/// Starts `outlier worker serve` with `arguments` as a process of its own, unless one serves `folder` already.
+/// Starts `outlier worker serve` with `arguments` as a separate process, unless one serves `folder`
+/// already.
 pub fn start(folder: &Path, arguments: &[OsString], starter: Starter) -> Result<UnixStream> {
     let place = match starter {
         Starter::Oneself => Place::make(folder)?,
@@ -76,7 +77,7 @@ fn spawn(place: &Place, arguments: &[OsString]) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe().map_err(starting)?);
     command.args(["worker", "serve"]).args(arguments);
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(starting)?).stderr(log);
-    // SAFETY: setsid is async-signal-safe. In a session of its own the worker outlives the connection.
+    // SAFETY: setsid is async-signal-safe. In its own session the worker outlives the connection.
     unsafe {
         command.pre_exec(|| {
             libc::setsid();
@@ -86,9 +87,9 @@ fn spawn(place: &Place, arguments: &[OsString]) -> Result<Child> {
     command.spawn().map_err(starting)
 }
 
-/// Leaves the script of the worker where the keeper looks for it.
+/// Leaves the worker's script where the keeper looks for it.
 fn ask_keeper(place: &Place, arguments: &[OsString]) -> Result<()> {
-    // The keeper's shell opens the log by its name: it is there, and ours, before that.
+    // The keeper's shell opens the log by name, so the log must exist and belong to us before.
     drop(place.log()?);
     let here = std::env::current_dir().map_err(starting)?;
     let program = std::env::current_exe().map_err(starting)?;
@@ -106,13 +107,13 @@ fn ask_keeper(place: &Place, arguments: &[OsString]) -> Result<()> {
     })
 }
 
-/// Copies stdin to the worker and what it answers to stdout, until either ends.
+/// Copies stdin to the worker and its answers to stdout, until either ends.
 pub fn attach(worker: UnixStream) -> Result<()> {
     let mut answers = worker.try_clone().map_err(|e| Error::io("attaching to the worker", &e))?;
     let mut requests = worker;
     let sending = threads::start(move || {
         let _ = copy(&mut std::io::stdin().lock(), &mut requests);
-        // The client has gone: it would have waited for its answers.
+        // The client has disconnected without waiting for its answers.
         let _ = requests.shutdown(Shutdown::Both);
     });
     sending.map_err(|e| Error::no_thread("the connection to the worker", &e))?;
@@ -120,7 +121,8 @@ pub fn attach(worker: UnixStream) -> Result<()> {
     Ok(())
 }
 
-/// `std::io::copy` may hold data back in a buffered writer: here every piece goes on at once.
+/// Like `std::io::copy`, which may hold data back in a buffered writer. Here every piece is
+/// flushed.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {

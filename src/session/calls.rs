@@ -1,8 +1,8 @@
-//! The calls of a worker: what has happened in each, for every connection that asks, and their outcomes until somebody has
-//! fetched them.
+//! The calls of a worker: the events of each, for every connection that follows it, and their
+//! outcomes until they are fetched.
 //!
-//! The list has a lock, and what happened in a call has one. No thread holds two locks at once, and how far a call is can be
-//! read without any.
+//! The list has a lock, and the events of each call have one. No thread holds two locks, and the
+//! progress of a call can be read without a lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -14,23 +14,23 @@ use super::wire::{self, Answer};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 
-/// Outcomes that no client has fetched are kept up to this number and to this many bytes, the newest in any case; the oldest
-/// goes first.
+/// Limits of outcomes that no client has fetched, in number and bytes. The newest is always kept,
+/// and the oldest is dropped first.
 const KEPT_OUTCOMES: usize = 64;
 const KEPT_BYTES: usize = 1 << 30;
-/// Calls that are at work at the same time.
+/// The largest number of running calls.
 const MOST_AT_WORK: usize = 256;
-/// Of what has happened in a call the latest are kept.
+/// The largest number of events that are kept per call, the latest ones.
 const KEPT_EVENTS: usize = 10_000;
-/// Ids are hashes in hexadecimal.
+/// Ids are hexadecimal hashes.
 const LONGEST_ID: usize = 64;
-/// What no frame can hold cannot be sent.
+/// Larger outcomes do not fit into a frame.
 const LARGEST_OUTCOME: usize = 4 << 30;
-/// How often a thread that waits for news looks whether it is still asked.
+/// How often a waiting thread checks whether its client is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The content of a lock, whatever became of whoever held it last: everything behind these locks is whole at any moment.
-pub fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex even if it is poisoned: the data behind these locks is valid at every moment.
+pub(super) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -38,7 +38,7 @@ const AT_WORK: u8 = 0;
 const DONE: u8 = 1;
 const FAILED: u8 = 2;
 
-pub struct Call {
+pub(super) struct Call {
     id: String,
     state: AtomicU8,
     pub cancelled: AtomicBool,
@@ -49,9 +49,9 @@ pub struct Call {
 #[derive(Default)]
 struct Happened {
     events: VecDeque<Event>,
-    /// So many before them are kept no more.
+    /// Number of older events that were dropped.
     dropped: usize,
-    /// As it travels.
+    /// The encoded outcome.
     outcome: Option<Arc<Vec<u8>>>,
 }
 
@@ -61,23 +61,23 @@ impl Call {
         Arc::new(Self { id: id.to_string(), state, cancelled, happened: Mutex::default(), more: Condvar::new() })
     }
 
-    /// One that is not begun and stands in no list.
-    pub fn refused(id: &str, error: Error) -> Arc<Self> {
+    /// A call that is refused and is not in the list.
+    pub(super) fn refused(id: &str, error: Error) -> Arc<Self> {
         let call = Self::new(&id.chars().take(LONGEST_ID).collect::<String>());
         call.finish(Err(error));
         call
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.state.load(Ordering::SeqCst) != AT_WORK
     }
 
-    /// Whether whoever asks now would not get what was asked for.
+    /// True if a new client would not get a result.
     fn is_spoilt(&self) -> bool {
         self.state.load(Ordering::SeqCst) == FAILED || self.cancelled.load(Ordering::SeqCst)
     }
 
-    pub fn add(&self, event: Event) {
+    pub(super) fn add(&self, event: Event) {
         let mut happened = locked(&self.happened);
         happened.events.push_back(event);
         if happened.events.len() > KEPT_EVENTS {
@@ -88,7 +88,7 @@ impl Call {
         self.more.notify_all();
     }
 
-    pub fn finish(&self, outcome: std::result::Result<Reply, Error>) {
+    pub(super) fn finish(&self, outcome: std::result::Result<Reply, Error>) {
         let state = if outcome.is_ok() { DONE } else { FAILED };
         let id = self.id.clone();
         let frame = wire::frame(&Answer::Outcome { id: id.clone(), outcome });
@@ -106,19 +106,24 @@ impl Call {
         self.more.notify_all();
     }
 
-    /// Bytes that its outcome takes.
+    /// Size of its outcome in bytes.
     fn size(&self) -> usize {
         locked(&self.happened).outcome.as_ref().map_or(0, |outcome| outcome.len())
     }
 
-    /// Gives everything that happens after the first `seen` events to `send`, the outcome last; ends when `send` fails and
-    /// when it is asked no more.
-    pub fn tell(&self, seen: usize, asked: &AtomicBool, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Passes all events after the first `seen` to `send`, and finally the outcome. Ends if `send`
+    /// fails, or when `asked` becomes false.
+    pub(super) fn tell(
+        &self,
+        seen: usize,
+        asked: &AtomicBool,
+        mut send: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut next = seen;
         loop {
             let mut happened = locked(&self.happened);
             let (events, outcome) = loop {
-                // A client may have seen more: of a worker before this one.
+                // A client may have seen more events, from an earlier worker.
                 let from = next.saturating_sub(happened.dropped).min(happened.events.len());
                 if from < happened.events.len() || happened.outcome.is_some() {
                     next = happened.dropped + happened.events.len();
@@ -142,26 +147,27 @@ impl Call {
 }
 
 #[derive(Default)]
-pub struct Calls {
+pub(super) struct Calls {
     /// In the order in which they began.
     known: Mutex<Vec<Arc<Call>>>,
 }
 
-/// What `Calls::join` gives.
-pub enum Joined {
-    /// It is at work already, or done.
+/// The result of `Calls::join`.
+pub(super) enum Joined {
+    /// It is running, or done.
     Known(Arc<Call>),
-    /// The caller is to carry it out.
+    /// The caller must run it.
     New(Arc<Call>),
 }
 
 impl Calls {
-    pub fn find(&self, id: &str) -> Option<Arc<Call>> {
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Call>> {
         locked(&self.known).iter().find(|call| call.id == id).cloned()
     }
 
-    /// The call with this id. A `fresh` one joins none that has failed or is being stopped.
-    pub fn join(&self, id: &str, fresh: bool) -> Result<Joined> {
+    /// The call with this id. A `fresh` request does not join a call that has failed or is being
+    /// stopped.
+    pub(super) fn join(&self, id: &str, fresh: bool) -> Result<Joined> {
         if id.len() > LONGEST_ID {
             return Err(Error::bad_argument(format!("the id of a call has at most {LONGEST_ID} bytes")));
         }
@@ -186,13 +192,13 @@ impl Calls {
         Ok(Joined::New(call))
     }
 
-    /// Its outcome has been fetched. A call that is at work stays: it must be found when it is to stop.
-    pub fn forget(&self, id: &str) {
+    /// Drops an outcome that was fetched. A running call stays, so that it can be stopped.
+    pub(super) fn forget(&self, id: &str) {
         locked(&self.known).retain(|call| call.id != id || !call.is_done());
     }
 
-    /// Lets go of the oldest outcomes until the others are not too large together.
-    pub fn tidy(&self) {
+    /// Drops the oldest outcomes beyond the limits.
+    pub(super) fn tidy(&self) {
         let done: Vec<_> = locked(&self.known).iter().filter(|call| call.is_done()).cloned().collect();
         let mut total = 0;
         for (age, call) in done.iter().rev().enumerate() {
@@ -203,8 +209,8 @@ impl Calls {
         }
     }
 
-    /// Ids of those at work.
-    pub fn at_work(&self) -> Vec<String> {
+    /// Ids of the running calls.
+    pub(super) fn at_work(&self) -> Vec<String> {
         locked(&self.known).iter().filter(|call| !call.is_done()).map(|call| call.id.clone()).collect()
     }
 }

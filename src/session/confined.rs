@@ -1,11 +1,11 @@
-//! What a script names on a machine that is this computer: it reaches the project's folder there, and nothing outside of it,
-//! whatever links stand there and however the path is written.
+//! Confines a script to the project's folder on a machine that is this computer, for all links and
+//! spellings of paths.
 
 use crate::error::{Error, Result};
 use crate::remote::{self, Machine, quoted};
 
-/// Reads names, one a line, and says of the first that leads out of the folder it is started in: `out NAME`. Of a name that
-/// is not there yet the nearest folder above it counts.
+/// Reads names, one per line, and prints `out NAME` for the first that leaves the current folder.
+/// For a missing file its nearest existing ancestor counts.
 const JUDGE: &str = r#"root=$(pwd -P)
 while IFS= read -r name; do
     at="./$name"
@@ -17,8 +17,8 @@ done"#;
 /// Checks names relative to the folder `root` of the machine, for the primitive `what`.
 ///
 /// # Errors
-/// `bad_argument` for a name that is not relative to the folder or leads out of it; what the machine answers with otherwise.
-pub fn check(machine: &dyn Machine, root: &str, what: &str, names: &[String]) -> Result<()> {
+/// `bad_argument` for a name that is absolute or leaves the folder, and the errors of the machine.
+pub(super) fn check(machine: &dyn Machine, root: &str, what: &str, names: &[String]) -> Result<()> {
     for name in names {
         remote::inside(what, &format!("./{name}")).and_then(|()| match name.contains('\n') {
             true => {

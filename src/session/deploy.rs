@@ -1,4 +1,5 @@
-//! The program itself on another machine: sent once per build, found again by the hash of its content.
+//! Installs the program on another machine: it is sent once per build, and identified by the hash
+//! of its content.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -10,18 +11,19 @@ use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::remote::{self, Machine};
 
-/// Held while the program is brought to a home folder that several machines have.
+/// Held while the program is sent to a home folder that several machines share.
 static SHARED: Mutex<()> = Mutex::new(());
 
 /// The program on a machine.
 pub struct Deployed {
     pub path: String,
-    /// The machine is this computer.
+    /// True if the machine is this computer.
     pub here: bool,
 }
 
-/// Looks for a folder that programs may be started from: in the home folder, or else one that only its user may write to. Says
-/// for each whether the program is there, whether it could be, or that nothing can be started there; and who the machine is.
+/// Looks for a folder from which programs can be started: in the home folder, or one that only its
+/// user can write to. Prints for each whether it has the program, can have it, or cannot start
+/// programs, and the identity of the machine.
 const LOOK: &str = r#"
 try() {
     [ -x "$1/$build/outlier" ] && { echo "there $1"; return 0; }
@@ -39,14 +41,14 @@ try() {
     try "$folder" 2>/dev/null && break
 done
 "#;
-/// Where the program is kept in a home folder.
+/// The usual folder of the program in a home folder.
 const USUAL: &str = "~/.outlier/bin";
 
-/// Where the program is, or is to be, on a machine.
+/// The location of the program on a machine.
 struct Place {
     path: String,
     there: bool,
-    /// As `WHO` tells it.
+    /// The output of `WHO`.
     who: String,
 }
 
@@ -86,12 +88,12 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
     let mut file = outside::open(binary).map_err(reading)?;
     std::io::copy(&mut file, &mut hash).map_err(reading)?;
     let build = &format!("{:x}", hash.finalize())[..16];
-    // Jobs of a cluster have one home folder: one of them gets the program.
+    // Jobs of a cluster share a home folder, so that one of them sends the program.
     let shared = machine.keeper().is_some();
     let _one = shared.then(|| SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     let Place { path, there, who } = place(machine, build, progress)?;
     let here = machine.is_here() || remote::identity().is(&who);
-    // The name is given once the whole of it has arrived and been verified.
+    // The file is renamed after the whole of it has arrived and been verified.
     if !there {
         remote::upload(machine, binary, &path, progress)?;
     }

@@ -1,4 +1,4 @@
-//! All machines of one run: how they are had, and that none is left when the run ends.
+//! All machines of one run: they are obtained here, and none is left when the run ends.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -17,29 +17,29 @@ use crate::remote::key_pair;
 use crate::threads;
 use crate::words::counted;
 
-/// The name of the provider that hands jobs in: here, or on the login node that is named.
+/// The name of the provider that submits jobs: here, or on the given login node.
 fn cluster(asked: &Provision) -> Result<String> {
     asked.ssh.as_ref().map_or(Ok("slurm".to_string()), slurm::name_of)
 }
 
 pub struct Fleet {
-    /// `results/` of the project.
+    /// The project's `results/`.
     results: PathBuf,
     run: String,
     machines: Mutex<Vec<Arc<Lent>>>,
     /// Providers that this run has asked for machines.
     used: Mutex<Vec<Arc<dyn Provider>>>,
-    /// USD that all machines of this run together may cost.
+    /// The most that all machines of this run may cost together, in USD.
     cap: Mutex<Option<f64>>,
-    /// Held while the run's key pair is made.
+    /// Held while the run's key pair is created.
     key: Mutex<()>,
 }
 
-/// The state of things at the end of a run.
+/// The state at the end of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ending {
     pub lines: Vec<String>,
-    /// A machine is alive that should not be, or may be.
+    /// True if a machine is, or may be, alive that should not be.
     pub leaked: bool,
 }
 
@@ -56,13 +56,14 @@ impl Fleet {
         }
     }
 
-    /// All machines of this run together may cost so much, USD. Each gets what is left when it is asked for, and ends
-    /// itself when that is spent.
+    /// Limits the cost in USD of all machines of this run. Each gets the remaining amount when it
+    /// is requested, and ends itself when that is spent.
     pub fn limit_cost(&self, most: f64) {
         *self.cap.lock().expect("no panic under this lock") = Some(most);
     }
 
-    /// What the run may still spend: less what its machines have cost, and what those alive may yet cost.
+    /// The remaining amount: the limit less the cost of past machines and the possible cost of
+    /// running ones.
     fn left(&self, ledger: &Ledger) -> Result<Option<f64>> {
         let Some(cap) = *self.cap.lock().expect("no panic under this lock") else { return Ok(None) };
         let machines = self.machines.lock().expect("no panic under this lock");
@@ -80,7 +81,7 @@ impl Fleet {
         self.results.join("gpus.sqlite")
     }
 
-    /// A machine as asked for, with a worker on it.
+    /// A machine as requested, with a worker.
     pub fn provision(&self, asked: &Provision, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let lent = match asked.provider.as_str() {
             "ssh" => own::provision(asked, &self.run, &self.ledger_file(), progress)?,
@@ -104,7 +105,7 @@ impl Fleet {
         }
         let key_file = self.results.join(".keys").join(&self.run);
         let public_key = {
-            // One pair per run, made by whoever comes first.
+            // There is one key pair per run, created by the first thread.
             let _first = self.key.lock().expect("no panic under this lock");
             key_pair(&key_file)?
         };
@@ -139,7 +140,7 @@ impl Fleet {
         }
     }
 
-    /// A machine that a run which died left at work on the same task.
+    /// A machine that a dead run left running on the same task.
     fn taken_over(
         &self,
         asked: &Provision,
@@ -168,7 +169,7 @@ impl Fleet {
         Ok(None)
     }
 
-    /// A machine that is at work already, by its id or name: reached again, not given back by this run.
+    /// Connects to a running machine by id or name. This run does not terminate it.
     pub fn attach(&self, id: &str, terms: &Terms, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
         let unknown = || {
@@ -181,11 +182,11 @@ impl Fleet {
             return Err(Error::new(Kind::Lost, message).hint("`outlier gpus` tells how far it is"));
         }
         let provider = gpu::provider(&entry.provider)?;
-        // Whoever looks for leftovers passes it by.
+        // `reap` skips it from now on.
         ledger.keep(&entry.name)?;
         let entry = Entry { keep_running: true, ..entry };
         let (want, keep_running) = (Want::default(), true);
-        // A worker that is at work has its own time.
+        // A running worker has its own time limit.
         let left =
             entry.until.filter(|_| entry.is_own()).map(|until| Duration::from_secs_f64((until - now()).max(1.0)));
         let terms = Terms { lifetime: left.unwrap_or(terms.lifetime), ..terms.clone() };
@@ -207,16 +208,17 @@ impl Fleet {
         Ok(lent)
     }
 
-    /// The machines of this run are no affair of it any more.
+    /// Forgets the machines of this run.
     pub fn forget(&self) {
         self.machines.lock().expect("no panic under this lock").clear();
         self.used.lock().expect("no panic under this lock").clear();
     }
 
-    /// Leaves every machine of this run as it is; each as it was called, what it costs and how long it stays.
+    /// Leaves every machine of this run running. Returns a description of each, with its cost and
+    /// the time it stays.
     pub fn leave(&self) -> Vec<String> {
         let machines = self.machines.lock().expect("no panic under this lock").clone();
-        // Those that the user has are told of once.
+        // The user's own machines are reported once.
         self.machines.lock().expect("no panic under this lock").retain(|lent| !lent.label.is_own());
         let there = machines.iter().filter(|lent| !lent.has_ended());
         there
@@ -237,7 +239,7 @@ impl Fleet {
             .collect()
     }
 
-    /// The way to a machine that was ready before.
+    /// Reconnects to a machine that was ready before.
     fn again(
         &self,
         asked: &Provision,
@@ -275,7 +277,7 @@ impl Fleet {
         lend(label, machine, &asked.terms, give_back, progress).map(Arc::new)
     }
 
-    /// Before a run asks a provider for its first machine, it clears up after those that died.
+    /// Before a run requests its first machine from a provider, it terminates those of dead runs.
     fn first_use(&self, provider: &Arc<dyn Provider>, ledger: &Ledger, patience: &Patience, progress: &dyn Progress) {
         let mut used = self.used.lock().expect("no panic under this lock");
         if used.iter().any(|known| known.name() == provider.name()) {
@@ -288,7 +290,7 @@ impl Fleet {
         used.push(provider.clone());
     }
 
-    /// Gives back what runs that died have left at work on `task`: it is done.
+    /// Terminates the machines that dead runs left running on `task`, because it is done.
     pub fn give_back(&self, task: &str) -> Result<()> {
         if !self.ledger_file().exists() {
             return Ok(());
@@ -298,7 +300,7 @@ impl Fleet {
             for entry in ledger.left_over(&name, task)? {
                 let provider = gpu::provider(&name)?;
                 match rent::end(&*provider, &ledger, &provider.patience(), &entry.name) {
-                    // A machine of one's own may be switched off, and costs nothing: its row says so on.
+                    // A user's own machine may be switched off and costs nothing. Its row stays.
                     Err(_) if entry.is_own() => (),
                     ended => ended?,
                 }
@@ -307,7 +309,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives one machine back. One that the user has only loses its worker.
+    /// Terminates one machine. On a user's own machine only the worker ends.
     pub fn end(&self, lent: &Lent) -> Result<()> {
         let mut ended = lent.ended.lock().expect("no panic under this lock");
         if *ended {
@@ -315,7 +317,7 @@ impl Fleet {
         }
         let told = lent.end_worker();
         if lent.label.is_own() {
-            // One that nobody reaches ends itself, and its row stays until somebody has looked.
+            // A machine that cannot be reached ends itself, and its row stays until it is checked.
             let ledger = self.ledger();
             let _ =
                 ledger.and_then(
@@ -334,7 +336,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives everything back that is not to be kept, then asks the providers what is alive.
+    /// Terminates all machines that are not to be kept, then asks the providers what is alive.
     pub fn finish(&self) -> Ending {
         let mut ending = Ending::default();
         let machines = self.machines.lock().expect("no panic under this lock").clone();
@@ -343,7 +345,7 @@ impl Fleet {
             let ends: Vec<_> = given_back().map(|lent| threads::start_in(scope, move || self.end(lent))).collect();
             let ended = given_back().zip(ends).map(|(lent, end)| match end {
                 Ok(end) => end.join().expect("no panic in ending"),
-                // Without a thread of its own it is its turn now.
+                // If no thread can be started, it is done here.
                 Err(_) => self.end(lent),
             });
             ended.filter_map(Result::err).collect::<Vec<_>>()
@@ -366,7 +368,7 @@ impl Fleet {
     }
 
     fn look(&self, provider: &dyn Provider, ending: &mut Ending) {
-        // Behind it stands how one gets in there.
+        // The login follows.
         let name = provider.name().split(';').next().unwrap_or_default();
         let ledger = match self.ledger() {
             Ok(ledger) => ledger,
@@ -381,7 +383,7 @@ impl Fleet {
                 .filter(|alive| alive.entry.as_ref().is_some_and(|entry| entry.run == self.run))
                 .collect::<Vec<_>>(),
             Err(error) => {
-                // Where none was ever created, none can be alive.
+                // If no machine was ever created, none can be alive.
                 let open = ledger.open_entries();
                 if open.is_ok_and(|open| open.iter().all(|entry| entry.run != self.run)) {
                     return;

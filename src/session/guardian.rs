@@ -1,7 +1,7 @@
-//! The guardian of a machine: a small process that starts the worker, outlives whatever the worker does, and ends the machine
-//! when nobody wants it any more. It holds the socket, so that a client that comes while no worker runs is why the next one
-//! starts. It does almost nothing itself: nothing can kill it but a signal that is meant for it. If one does, the worker takes
-//! its place.
+//! The guardian of a machine: a small process that starts the worker, outlives it, and ends the
+//! machine when it is no longer needed. It owns the socket, so that a client that connects while no
+//! worker runs makes the next one start. It does little, so that only a signal meant for it ends
+//! it. In that case the worker takes its place.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,17 +17,18 @@ use super::pulse::{Limits, Page};
 use crate::error::{Error, Result};
 use crate::terminal;
 
-/// How often the limits are looked at.
-pub const TICK: Duration = Duration::from_millis(250);
-/// Calls get so long to stop at a safe point before the process ends.
-pub const GRACE: Duration = Duration::from_secs(20);
-/// Beyond that a worker that stops has so long to end.
+/// Interval of the checks of the limits.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+/// Time that calls have to stop at a safe point before the process ends.
+pub(super) const GRACE: Duration = Duration::from_secs(20);
+/// Additional time that a stopping worker has to end.
 const TIDYING: Duration = Duration::from_secs(5);
-/// A worker that stops and shows no beat for so long does not stop.
+/// A stopping worker without a heartbeat for this time is stuck.
 const STILL: Duration = Duration::from_secs(8);
-/// How often the lock's file shows that somebody looks after the machine.
+/// Interval of the updates of the lock file's time, which show that the machine is looked after.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// After the first, second, … death in a row the next worker is not started before; the last one for all that follow.
+/// Pause before the next worker after the first, second, … death in a row. The last one applies to
+/// all further ones.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_secs(1),
@@ -38,7 +39,7 @@ const PAUSES: [Duration; 5] = [
 const GIVE_BACK_TRIES: usize = 1000;
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(30);
 
-/// Signals that have told this process to stop.
+/// Number of signals that told this process to stop.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn tell(_: libc::c_int) {
@@ -46,15 +47,15 @@ extern "C" fn tell(_: libc::c_int) {
 }
 
 /// How often this process was told to stop.
-pub fn told() -> u32 {
+pub(super) fn told() -> u32 {
     TOLD.load(Ordering::SeqCst)
 }
 
-/// From here on signals that ask for an end are counted, whoever had set up something else before; a terminal that closes is
-/// none of them. The machine is given back however often it is said.
-pub fn take_signals() {
+/// Counts termination signals from now on, in place of earlier handlers, and ignores SIGHUP.
+/// Repeated signals do not keep the machine from being terminated.
+pub(super) fn take_signals() {
     let tell: extern "C" fn(libc::c_int) = tell;
-    // SAFETY: the handler only counts, which is allowed at any moment.
+    // SAFETY: the handler only counts, which is async-signal-safe.
     unsafe {
         libc::signal(libc::SIGTERM, tell as *const () as libc::sighandler_t);
         libc::signal(libc::SIGINT, tell as *const () as libc::sighandler_t);
@@ -62,21 +63,22 @@ pub fn take_signals() {
     }
 }
 
-/// A line for the log. A log that cannot be written is no reason to leave a machine.
-pub fn say(text: &str) {
+/// Writes a line to the log. Errors are ignored, because the machine must be ended in any case.
+pub(super) fn say(text: &str) {
     terminal::line(text);
 }
 
-/// What a worker is started with: descriptors of the lock, the socket and the page, and who its guardian is.
+/// The start parameters of a worker: descriptors of the lock, the socket and the page, and the
+/// guardian's process id.
 #[derive(Clone, Debug)]
 pub struct Inherited {
     pub descriptors: [i32; 3],
     pub guardian: u32,
-    /// How the worker before this one died.
+    /// How the previous worker died.
     pub died: Option<String>,
 }
 
-/// What `Inherited` names, as this process's own. Whatever it starts inherits nothing of it.
+/// The objects behind `Inherited`, owned by this process. Its child processes do not inherit them.
 pub struct Adopted {
     pub lock: Lock,
     pub listener: UnixListener,
@@ -87,9 +89,10 @@ impl Inherited {
     pub fn adopt(&self) -> Result<Adopted> {
         let [lock, listener, page] = self.descriptors;
         let own = |descriptor: RawFd| {
-            // SAFETY: it only asks and sets a flag; what is no descriptor is answered with an error.
+            // SAFETY: it only sets a flag. An invalid descriptor returns an error.
             let known = descriptor > 2 && unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-            // SAFETY: it is open, and this process has nothing else that owns it: it was told of each of them once.
+            // SAFETY: the descriptor is open, and nothing else in this process owns it, because
+            // each is passed once.
             let owned = known.then(|| unsafe { OwnedFd::from_raw_fd(descriptor) });
             let hint = "guardians start workers: `outlier worker serve`";
             owned.ok_or_else(|| Error::bad_argument(format!("descriptor {descriptor} was not inherited")).hint(hint))
@@ -102,19 +105,20 @@ impl Inherited {
     }
 }
 
-/// What becomes of the machine and of its folder at the end.
+/// What is done with the machine and its folder at the end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtEnd<'a> {
-    /// A shell command that gives the machine back.
+    /// A shell command that terminates the machine.
     pub command: Option<&'a str>,
-    /// Whether the folder is removed when somebody has said that it ends. When a limit was reached its log tells which.
+    /// True if the folder is removed after a requested end. After a limit was reached, its log
+    /// tells which.
     pub tidy: bool,
 }
 
-/// Serves `folder` until a limit is reached or somebody says so, then does what `at_end` says. `arguments` are those of
-/// `outlier worker serve`.
+/// Serves `folder` until a limit is reached or an end is requested, then acts on `at_end`.
+/// `arguments` are those of `outlier worker serve`.
 pub fn guard(folder: &Path, limits: &Limits, at_end: AtEnd, arguments: &[OsString]) -> Result<()> {
-    // SAFETY: it only sets the mask of new files, of which there is one for the process.
+    // SAFETY: it only sets the process's mask for new files.
     let mask = unsafe { libc::umask(0o077) };
     let place = Place::make(folder)?;
     let lock = place.lock()?;
@@ -135,7 +139,7 @@ struct Guardian<'a> {
     limits: &'a Limits,
     arguments: &'a [OsString],
     mask: libc::mode_t,
-    /// What the worker gets back of what the guardian has taken for itself.
+    /// The setting that the guardian changed for itself and the worker gets back.
     spared: Option<String>,
     lock: Lock,
     listener: UnixListener,
@@ -144,7 +148,7 @@ struct Guardian<'a> {
 }
 
 impl Guardian<'_> {
-    /// Until it is time to end: why. No worker runs then.
+    /// Runs until it is time to end, and returns the reason. No worker runs then.
     fn watch(&mut self) -> String {
         let mut worker: Option<Child> = None;
         let mut rests_until = Instant::now();
@@ -168,7 +172,8 @@ impl Guardian<'_> {
                     std::thread::sleep(TICK);
                     match running.try_wait() {
                         Ok(None) => None,
-                        // A worker that was told to stop has said so on the page: the next turn finds it.
+                        // A worker that was told to stop has noted that on the page, where the next
+                        // iteration finds it.
                         Ok(Some(_)) if self.page.is_ending() => None,
                         Ok(Some(status)) if is_told(status) => {
                             self.page.end_by_signal();
@@ -201,10 +206,10 @@ impl Guardian<'_> {
         }
     }
 
-    /// Whether a client comes within a tick.
+    /// True if a client connects within a tick.
     fn somebody_waits(&self) -> bool {
         let mut asked = libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one element, as is said.
+        // SAFETY: the array has one element, as the call says.
         unsafe { libc::poll(&raw mut asked, 1, TICK.as_millis() as libc::c_int) == 1 }
     }
 
@@ -221,7 +226,7 @@ impl Guardian<'_> {
         }
         let mask = self.mask;
         let score = self.spared.clone();
-        // SAFETY: only calls that are allowed between fork and exec, and no memory is asked for.
+        // SAFETY: only async-signal-safe calls, without memory allocation.
         unsafe {
             command.pre_exec(move || {
                 libc::umask(mask);
@@ -239,7 +244,7 @@ impl Guardian<'_> {
         command.spawn()
     }
 
-    /// The worker stops its calls and ends, or is ended.
+    /// Stops the worker: its calls end, then the worker ends, or is killed.
     fn stop(&self, mut worker: Child) {
         self.page.end_by_guardian();
         let begin = Instant::now();
@@ -256,13 +261,13 @@ impl Guardian<'_> {
     }
 }
 
-/// The program that runs, even where its file has been replaced or removed.
+/// The running program, even if its file has been replaced or removed.
 fn this_program() -> std::io::Result<PathBuf> {
     let link = Path::new("/proc/self/exe");
     if link.exists() { Ok(link.to_path_buf()) } else { std::env::current_exe() }
 }
 
-/// 128 and a signal is how shells and this program say that one ended it.
+/// Shells and this program report the end by a signal as 128 plus its number.
 fn is_told(status: ExitStatus) -> bool {
     matches!(status.signal(), Some(libc::SIGTERM | libc::SIGINT)) || matches!(status.code(), Some(130 | 143))
 }
@@ -278,16 +283,16 @@ fn manner(status: ExitStatus) -> String {
 
 const SCORE: &std::ffi::CStr = c"/proc/self/oom_score_adj";
 
-/// Has the system choose any other process when memory is short; gives what was set before. Where that is not allowed the
-/// worker, which is larger by far, is chosen all the same.
+/// Makes the system kill any other process first when memory is short. Returns the previous
+/// setting. If it is not permitted, the worker is killed first anyway, because it is far larger.
 fn spare_from_memory_killer() -> Option<String> {
     let path = SCORE.to_str().ok()?;
     let before = std::fs::read_to_string(path).ok()?;
     std::fs::write(path, "-1000").ok().map(|()| before.trim().to_string())
 }
 
-/// No worker runs any more, or this is it: the machine is given back.
-pub fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str, at_end: AtEnd) {
+/// Terminates the machine. No worker runs any more, or this is it.
+pub(super) fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str, at_end: AtEnd) {
     if let Some(place) = place {
         place.close();
     }
@@ -301,7 +306,7 @@ pub fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reason: &str
     }
 }
 
-/// Again and again: a machine that stays costs money.
+/// Retries for ever, because a machine that stays costs money.
 fn give_back(command: &str) {
     for _ in 0..GIVE_BACK_TRIES {
         match Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status() {

@@ -1,28 +1,28 @@
-//! What a machine is called, whose it is and what it costs.
+//! Identity and price of a machine.
 
-/// What a machine is called and what it costs.
+/// Identity and price of a machine.
 #[derive(Clone, Debug)]
 pub struct Label {
-    /// Unique; also names the folder of the worker.
+    /// Its unique name, which is also the name of the worker's folder.
     pub name: String,
-    /// The provider's id, or the name where the provider has none.
+    /// The provider's id, or the name if the provider has none.
     pub id: String,
     pub provider: String,
     pub gpu: String,
     /// USD per hour.
     pub price: f64,
-    /// USD that it may cost in all.
+    /// The most that it may cost in total, in USD.
     pub max_cost: Option<f64>,
     pub keep_running: bool,
-    /// Seconds since 1970, from when it is charged.
+    /// Start of the charges, in seconds since 1970.
     pub since: f64,
 }
 
-/// The provider of machines that the user has.
-pub const OWN: &str = "ssh";
+/// The provider of the user's own machines.
+pub(super) const OWN: &str = "ssh";
 
 impl Label {
-    /// Whether it is a machine that the user has, of which only the worker begins and ends.
+    /// True for a user's own machine, where only the worker begins and ends.
     pub fn is_own(&self) -> bool {
         self.provider == OWN
     }

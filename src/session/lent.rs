@@ -1,4 +1,4 @@
-//! A machine that this run works on: reached, with a worker on it, and given back at the end.
+//! A machine that this run uses: connected, with a worker, and terminated at the end.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,54 +22,54 @@ use crate::remote::{self, Machine, Rules, SyncReport, quoted};
 use crate::results::sealed;
 use crate::threads;
 
-/// How long a worker does without what, and what it does then.
+/// The time limits of a worker and of its calls.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// The worker ends when no client has shown interest for so long; None: it stays.
+    /// The worker ends if no client renews it for this time. None: it stays.
     pub lease: Option<Duration>,
-    /// … when a call makes no progress for so long.
+    /// The worker ends if a call makes no progress for this time.
     pub stall: Duration,
-    /// … in any case.
+    /// The worker ends after this time in any case.
     pub lifetime: Duration,
     /// How long a call tries to reach a silent machine.
     pub patience: Duration,
 }
 
-/// Bytes that a machine may answer to a question that has a short answer, a few hashes included.
+/// The largest short answer in bytes, including a few hashes.
 const SHORT: u64 = 1 << 20;
-/// Hashing a large file takes long, and nothing moves meanwhile.
+/// Hashing a large file takes long without visible progress.
 const SHORTEST_STALL: Duration = Duration::from_secs(600);
-/// A machine ends itself when its time is over; who waits for it waits so much longer.
+/// A machine ends itself when its time is over. Waits for it last this much longer.
 const OVERTIME: f64 = 120.0;
 /// Nothing panics while it holds one of the locks of a call.
 const UNHARMED: &str = "no panic under this lock";
-/// What a checkpoint is called here until it has its place: its name with this behind it.
+/// The suffix of a received checkpoint until it is moved to its place.
 const ARRIVING: &str = ".arriving";
-/// A checkpoint that is on its way when its call has ended gets so long to arrive.
+/// Time that a checkpoint in transfer has to arrive after the end of its call.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 
 pub struct Lent {
     pub label: Label,
     machine: Arc<dyn Machine>,
-    /// The same for work that a script asks for, which can be left.
+    /// The same for work of a script, which may be abandoned.
     watched: Watched<Box<GiveUp<'static>>>,
     remote: Remote,
-    /// It is this computer.
+    /// True if it is this computer.
     here: bool,
-    /// How long files that are fetched may stand still.
+    /// How long a file transfer may stall.
     stall: Duration,
     /// The project's folder on the machine.
     root: String,
-    /// When it ends itself at the latest, seconds since 1970.
+    /// The latest time of its end, in seconds since 1970.
     until: f64,
-    /// Held while its end is under way; true once it has ended.
+    /// Held while it is being ended; true once it has ended.
     pub(super) ended: Mutex<bool>,
     ending: AtomicBool,
 }
 
-/// Brings the program to the machine and connects to its worker there. `give_back` is asked for the command that gives the
-/// machine back from inside, by the program there, before anything is started.
-pub fn lend(
+/// Installs the program on the machine and connects to its worker. `give_back` gets the program's
+/// path there, and returns the command that terminates the machine from inside.
+pub(super) fn lend(
     label: Label,
     machine: Arc<dyn Machine>,
     terms: &Terms,
@@ -105,7 +105,7 @@ pub fn lend(
     }
     let until = now() + lifetime(&label, terms).as_secs_f64();
     let link = Link { machine: machine.clone(), attach, hub_token: hub::own_token() };
-    // The first word tells whether it works at all, before anything is entrusted to it.
+    // The first answer shows whether the machine works, before it gets any secrets.
     let status = status(&link, &|| progress.interrupted())?;
     if let Some(no_gpu) = status.no_gpu {
         no_gpu.on(&label, &machine.name(), progress)?;
@@ -117,7 +117,7 @@ pub fn lend(
         true => Some(Error::interrupted()),
         false => (now() > until + OVERTIME).then(|| Error::new(Kind::Lost, format!("{name}: its time is over"))),
     });
-    // What a script asks for itself can be as long as it likes, and silent.
+    // A script's own commands may take long and be silent.
     let watched = Watched::new(wanted, u64::MAX, None, give_up);
     Ok(Lent { label, machine, watched, remote, stall, here, root, until, ended, ending })
 }
@@ -133,7 +133,7 @@ fn lifetime(label: &Label, terms: &Terms) -> Duration {
     }
 }
 
-/// The folder of the project, by its name and where it is.
+/// The project's name, from its folder's name and path.
 pub(super) fn project_name() -> String {
     use sha2::Digest;
     let folder = std::env::current_dir().unwrap_or_default();
@@ -150,12 +150,12 @@ pub(super) fn project_name() -> String {
 }
 
 impl Lent {
-    /// USD so far.
+    /// Cost in USD so far.
     pub fn cost(&self) -> f64 {
         (now() - self.label.since) / 3600.0 * self.label.price
     }
 
-    /// USD that it may cost in all.
+    /// The most that it may cost in total, in USD.
     pub(super) fn most(&self) -> f64 {
         (self.until - self.label.since) / 3600.0 * self.label.price
     }
@@ -164,12 +164,12 @@ impl Lent {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Whether it is this computer, under whatever name or address.
+    /// True if it is this computer, under any name or address.
     pub fn is_here(&self) -> bool {
         self.here
     }
 
-    /// It ends every wait for it on Ctrl-C, and when its time is over.
+    /// Its waits end on Ctrl-C, and when its time is over.
     pub fn machine(&self) -> Result<&dyn Machine> {
         self.usable()?;
         Ok(&self.watched)
@@ -185,8 +185,8 @@ impl Lent {
         if path.starts_with('/') || path.starts_with("~/") { path.to_string() } else { format!("{}/{path}", self.root) }
     }
 
-    /// Syncs the project `root`. Of a machine that is this computer, `everywhere` says whether links there may lead anywhere;
-    /// `replaces`, which files here may be replaced.
+    /// Syncs the project `root`. On a machine that is this computer, `everywhere` says whether
+    /// links there may lead anywhere. `replaces` says which files here may be replaced.
     pub fn sync(
         &self,
         root: &Path,
@@ -203,7 +203,7 @@ impl Lent {
         remote::sync(machine, root, &self.root, paths, &Rules { there: &there, replaces }, progress)
     }
 
-    /// Until when it stays when nobody renews anything, in words.
+    /// In words, how long it stays if nobody renews it.
     pub fn stays(&self) -> String {
         match self.remote.status().map(|status| status.lease) {
             Ok(Some(seconds)) => format!("it ends itself {:.0} min from now if nobody attaches to it", seconds / 60.0),
@@ -215,7 +215,7 @@ impl Lent {
         }
     }
 
-    /// Of a machine that the user has: how long it stays at work, how it is taken up again and how it is ended.
+    /// For a user's own machine: how long the worker stays, how to use it again and how to end it.
     pub(super) fn left_at_work(&self) -> String {
         let Label { id, name, .. } = &self.label;
         format!(
@@ -242,12 +242,12 @@ impl Lent {
         })
     }
 
-    /// It should have ended itself by now.
+    /// True if it should have ended itself by now.
     fn over_time(&self) -> bool {
         now() > self.until + OVERTIME
     }
 
-    /// Nobody here wanted it to stop.
+    /// Marks an interruption that nobody here has requested.
     fn stopped(&self, error: Error) -> Error {
         if error.kind != Kind::Interrupted {
             return error;
@@ -257,7 +257,7 @@ impl Lent {
             .hint("its time was over, or somebody else ended it: run the script again, finished work is kept")
     }
 
-    /// Ends the worker; the machine is its provider's affair. False when it has not said that it ends.
+    /// Ends the worker. The provider ends the machine. False if the worker has not confirmed it.
     pub(super) fn end_worker(&self) -> bool {
         self.ending.swap(true, Ordering::Relaxed) || self.remote.end()
     }
@@ -280,12 +280,13 @@ impl Session for Lent {
             let watch =
                 Watch { lent: self, progress, checkpoint: sent, courier: &courier, over: &over, told: &told, scope };
             let outcome = self.remote.call(op, &watch);
-            // Of work that is done the last one is fetched below.
+            // After success the last checkpoint is fetched below.
             let grace = if outcome.is_ok() { Duration::ZERO } else { LAST_CHECKPOINT };
             *over.lock().expect(UNHARMED) = Some(Instant::now() + grace);
             outcome
         });
-        // The record is here twice then: in memory, and where the next run finds it should this one fail to save it.
+        // The record then exists twice: in memory, and where the next run finds it if this one
+        // fails to save it.
         if let (Ok(_), Some((asked, most)), Some(name)) = (&outcome, sent, told.into_inner().expect(UNHARMED)) {
             let give_up = || self.given_up(progress);
             if self.receive(&name, asked, most, &give_up).is_ok() {
@@ -330,9 +331,9 @@ impl Session for Lent {
 }
 
 impl Lent {
-    /// Sends the checkpoints that earlier runs of this work have left here, unless this machine has its own.
+    /// Sends the checkpoints of earlier runs of this work, unless this machine has its own.
     fn bring(&self, op: &Op, asked: &str, progress: &dyn Progress) -> Result<()> {
-        // What is none is said before anything is done.
+        // An invalid checkpoint is reported before anything is done.
         sealed::Reader::open(Path::new(asked)).map(drop).or_else(|error| match error.kind {
             Kind::BadArgument => Err(error),
             _ => Ok(()),
@@ -348,7 +349,7 @@ impl Lent {
                 continue;
             }
             let places = [asked, own.as_str()].map(|name| quoted(&self.path(name)));
-            // The mark is among the first words of a checkpoint.
+            // The fingerprint is in the first bytes of a checkpoint.
             let has =
                 places.iter().map(|place| format!("head -c 128 {place} 2>/dev/null | tr -cd a-z0-9 | grep -q {mark}"));
             if holds(has.collect::<Vec<_>>().join(" || "))? {
@@ -360,19 +361,19 @@ impl Lent {
         Ok(())
     }
 
-    /// Fetches the checkpoint that is called `name` there, to its place here.
+    /// Fetches the checkpoint called `name` there to its place here.
     fn receive<'a>(&self, name: &str, asked: &str, most: u64, give_up: &'a GiveUp<'a>) -> Result<()> {
         let arriving = format!("{asked}{ARRIVING}");
         remote::download(&self.within(most, give_up), &self.path(name), Path::new(&arriving), true, &Silent)?;
         engine::place_checkpoint(Path::new(&arriving), asked)
     }
 
-    /// It, when it may send `most` bytes beside short answers.
+    /// The machine with a limit of `most` bytes in addition to short answers.
     fn within<'a>(&self, most: u64, give_up: &'a GiveUp<'a>) -> Watched<&'a GiveUp<'a>> {
         Watched::new(self.machine.clone(), most.saturating_add(SHORT), Some(self.stall), give_up)
     }
 
-    /// Why whoever waits for it stops waiting, if he does.
+    /// The reason why a wait for it ends, if there is one.
     fn given_up(&self, progress: &dyn Progress) -> Option<Error> {
         match progress.interrupted() {
             true => Some(Error::interrupted()),
@@ -381,18 +382,18 @@ impl Lent {
     }
 }
 
-/// Stops a call when the money is spent, and has its checkpoints fetched, so that another machine can go on when this one
-/// is lost.
+/// Stops a call when the money is spent, and fetches its checkpoints, so that another machine can
+/// continue if this one is lost.
 struct Watch<'scope, 'env> {
     lent: &'env Lent,
     progress: &'env dyn Progress,
-    /// The file that was asked for, and the bytes it may have.
+    /// The requested file and its largest size in bytes.
     checkpoint: Option<(&'env str, u64)>,
-    /// One fetches at a time.
+    /// True while a fetch is running.
     courier: &'env AtomicBool,
-    /// When to stop fetching, once the call has ended.
+    /// When to stop fetching after the end of the call.
     over: &'env Mutex<Option<Instant>>,
-    /// What the latest checkpoint is called.
+    /// Name of the latest checkpoint.
     told: &'env Mutex<Option<String>>,
     scope: &'scope Scope<'scope, 'env>,
 }
@@ -406,9 +407,10 @@ impl Progress for Watch<'_, '_> {
             && !self.courier.swap(true, Ordering::Relaxed)
         {
             let (lent, courier, over, name) = (self.lent, self.courier, self.over, name.clone());
-            // Where there is no thread for it, it is not fetched.
+            // If no thread can be started, it is not fetched.
             let fetching = threads::start_in(self.scope, move || {
-                // One that is replaced meanwhile does not arrive whole, and so not at all: the next one may.
+                // A checkpoint that is replaced during the transfer is discarded. The next one may
+                // arrive.
                 let until = || *over.lock().expect(UNHARMED);
                 let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
                 let _ = lent.receive(&name, asked, most, &give_up);

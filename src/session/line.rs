@@ -1,5 +1,5 @@
-//! A connection to a worker on which nobody waits longer than he wants: whoever reads or writes looks several times a second
-//! whether his time is over or he is told to stop. What the other side does, or leaves undone, does not matter.
+//! A connection to a worker with bounded waits: reads and writes check several times per second
+//! whether to give up, independently of the other side.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,30 +10,31 @@ use serde::Serialize;
 use super::wire::{self, Answer, Request};
 use crate::error::{Error, Kind, Result};
 
-/// How often whoever waits looks whether he should go on.
-pub const TICK: Duration = Duration::from_millis(200);
-/// A request that nobody takes off this side's hands for so long is given up.
+/// Interval of these checks.
+pub(super) const TICK: Duration = Duration::from_millis(200);
+/// A request that the other side does not receive within this time is given up.
 const STUCK: Duration = Duration::from_secs(45);
-/// Bytes of an answer that says little: all but the outcomes and events of calls.
+/// The largest short answer in bytes: all but outcomes and events of calls.
 const SHORT: usize = 1 << 20;
-/// Bytes of a frame's length, little endian, in front of it.
+/// Bytes of a frame's length, little-endian, at its start.
 const HEADER: usize = 8;
 const PIECE: usize = 1 << 16;
 
-/// How long somebody waits for something in all, and what makes him give up before.
-pub struct Wait<'a> {
+/// The time limit of a wait, and a condition that ends it earlier.
+pub(super) struct Wait<'a> {
     begin: Instant,
     limit: Duration,
     stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Wait<'a> {
-    pub fn at_most(limit: Duration, stop: &'a dyn Fn() -> bool) -> Self {
+    pub(super) fn at_most(limit: Duration, stop: &'a dyn Fn() -> bool) -> Self {
         Self { begin: Instant::now(), limit, stop }
     }
 
-    /// An error once it is time to give up.
-    pub fn goes_on(&self) -> Result<()> {
+    /// # Errors
+    /// If it is time to give up.
+    pub(super) fn goes_on(&self) -> Result<()> {
         if (self.stop)() {
             return Err(Error::interrupted());
         }
@@ -57,24 +58,24 @@ fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-/// What a machine says that cannot be: asking again would not help.
-pub fn untrue(message: impl Into<String>) -> Error {
+/// The error for an impossible answer, for which a retry would not help.
+pub(super) fn untrue(message: impl Into<String>) -> Error {
     Error::corrupt(message)
         .hint("the machine does not run this program as it was sent there: end it and take another one")
 }
 
-pub struct Line {
+pub(super) struct Line {
     stream: UnixStream,
-    /// What has arrived of the next frame, its length in front.
+    /// The received part of the next frame, with its length.
     frame: Vec<u8>,
     piece: Vec<u8>,
-    /// When anything last arrived.
+    /// Time of the last received byte.
     heard: Instant,
 }
 
 impl Line {
     /// A connection on which both sides have greeted.
-    pub fn greeted(stream: UnixStream, wait: &Wait) -> Result<Self> {
+    pub(super) fn greeted(stream: UnixStream, wait: &Wait) -> Result<Self> {
         let connecting = |e: std::io::Error| Error::io("connecting to the worker", &e);
         stream.set_read_timeout(Some(TICK)).map_err(connecting)?;
         stream.set_write_timeout(Some(TICK)).map_err(connecting)?;
@@ -83,17 +84,23 @@ impl Line {
         Ok(Self { stream, frame: Vec::new(), piece: vec![0; PIECE], heard: Instant::now() })
     }
 
-    /// How long nothing has arrived.
-    pub fn silent(&self) -> Duration {
+    /// Time since the last received byte.
+    pub(super) fn silent(&self) -> Duration {
         self.heard.elapsed()
     }
 
-    /// Gives up when the other side takes nothing for `STUCK`, or at once when `stop` says so.
-    pub fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
+    /// Sends a request. Gives up if the other side receives nothing for `STUCK`, or at once when
+    /// `stop` returns true.
+    pub(super) fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
         self.send_within(request, STUCK, stop)
     }
 
-    pub fn send_within(&mut self, request: &impl Serialize, stuck: Duration, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn send_within(
+        &mut self,
+        request: &impl Serialize,
+        stuck: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let frame = wire::frame(request)?;
         let mut rest = &frame[..];
         let mut moved = Instant::now();
@@ -114,8 +121,9 @@ impl Line {
         Ok(())
     }
 
-    /// The next answer, which has at most `most` bytes; None where it has not arrived whole within about `TICK`.
-    pub fn next(&mut self, most: usize) -> Result<Option<Answer>> {
+    /// The next answer of at most `most` bytes; None if it has not arrived completely within about
+    /// `TICK`.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Answer>> {
         let begin = Instant::now();
         loop {
             let missing = self.missing(most)?;
@@ -140,7 +148,7 @@ impl Line {
         }
     }
 
-    /// Bytes of the frame that have not arrived.
+    /// Number of missing bytes of the frame.
     fn missing(&self, most: usize) -> Result<usize> {
         let Some(length) = self.frame.first_chunk::<HEADER>().copied().map(u64::from_le_bytes) else {
             return Ok(HEADER - self.frame.len());
@@ -151,8 +159,8 @@ impl Line {
         Ok(HEADER + length as usize - self.frame.len())
     }
 
-    /// One request that is answered at once.
-    pub fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
+    /// Sends one request that is answered at once.
+    pub(super) fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
         self.send_within(request, wait.limit, wait.stop)?;
         loop {
             if let Some(answer) = self.next(SHORT)? {
@@ -162,8 +170,8 @@ impl Line {
         }
     }
 
-    /// The same, of a request that is only acknowledged.
-    pub fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
+    /// The same for a request that is only acknowledged.
+    pub(super) fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
         match self.ask(request, wait)? {
             Answer::Done => Ok(()),
             other => Err(untrue(format!("{} where a request was to be acknowledged", other.kind()))),
@@ -177,7 +185,7 @@ impl Drop for Line {
     }
 }
 
-/// A stream that reads and writes as if it blocked, until the wait is over.
+/// A stream that reads and writes as if it were blocking, until the wait is over.
 struct Waiting<'a> {
     stream: &'a UnixStream,
     wait: &'a Wait<'a>,

@@ -1,4 +1,4 @@
-//! This machine: requests are carried out in this process, each `Op` in its own way.
+//! This machine: requests are carried out in this process.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::record::{LoadArgs, TokenSource};
 use crate::weights::{self, OpenModel};
 use crate::{engine, miniature, text};
 
-/// Keeps opened models (headers, not weights) by what they were opened with, in that order.
+/// Keeps opened models (headers, not weights) by their arguments, in the order of opening.
 #[derive(Default)]
 pub struct Local {
     models: Mutex<Vec<(LoadArgs, Arc<OpenModel>)>>,
@@ -36,7 +36,7 @@ impl Session for Local {
                 engine::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
             }
             Op::Estimate { model, args } => {
-                // Headers tell all that is asked: whatever the model's access, nothing is downloaded.
+                // Headers suffice, so that nothing is downloaded for any access.
                 let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
                 engine::estimate(files.source, &model, &args).map(Reply::Estimate)
             }
@@ -50,7 +50,7 @@ impl Session for Local {
     }
 }
 
-/// The files of a source as this machine's user names them: `~` is the home folder here.
+/// The files of a source on this machine, where `~` is the home folder.
 fn at_home(mut source: TokenSource) -> TokenSource {
     match &mut source {
         TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => {
@@ -65,7 +65,7 @@ fn at_home(mut source: TokenSource) -> TokenSource {
 }
 
 impl Op {
-    /// The file, relative to the project, from which the work goes on when it is cut off.
+    /// The checkpoint file, relative to the project.
     pub fn checkpoint(&self) -> Option<&str> {
         match self {
             Op::Extract { args, .. } => args.checkpoint.as_ref().map(|checkpoint| checkpoint.path.as_str()),
@@ -81,15 +81,15 @@ impl Local {
             return Ok(model.clone());
         }
         let loading = |e: Error| e.context(format!("loading model \"{}\"", plain(&args.id, 200)));
-        // First of all: nothing is fetched for a device that is not there.
+        // Nothing is fetched for a missing device.
         weights::check_device(&args.device).map_err(loading)?;
         let access = if args.stream { Access::Stream } else { Access::Download };
-        // Its headers say in time what cannot be read.
+        // The headers show in time what cannot be read.
         let check = |source| weights::check_headers(source).map_err(loading);
         let files = hub::open_checked(&args.id, args.revision.as_deref(), access, progress, &check)?;
         let model = weights::open(files, args).map_err(loading)?;
         let model = Arc::new(model);
-        // Another thread may have been quicker: then its model is the one.
+        // Another thread may have been quicker. Then its model is used.
         let mut models = models();
         if let Some((_, first)) = models.iter().find(|(known, _)| known == args) {
             return Ok(first.clone());

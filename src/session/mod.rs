@@ -1,4 +1,4 @@
-//! Where work runs: one plain request in, one plain reply out. Scripts never see which machine answered.
+//! Where work runs: one plain request, one plain reply. Scripts do not see which machine answered.
 
 mod answer;
 mod attach;
@@ -49,24 +49,25 @@ use crate::record::LoadArgs;
 pub trait Session: Send + Sync {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply>;
 
-    /// What `Op::Load` has opened here, by any client, in that order.
+    /// The models that clients have opened here by `Op::Load`, in that order.
     fn loaded(&self) -> Result<Vec<LoadArgs>> {
         Ok(Vec::new())
     }
 
-    /// Brings the file `path` that a call has written, relative to the project there, to the same place below `root`; it has
-    /// at most `most` bytes. Where calls run in this process it is there already.
+    /// Copies the file `path`, which a call has written relative to the project there, to the same
+    /// place in `root`. It has at most `most` bytes. If calls run in this process, it is there
+    /// already.
     fn fetch(&self, _root: &Path, _path: &str, _most: u64, _progress: &dyn Progress) -> Result<()> {
         Ok(())
     }
 
-    /// What the machine that calls run on is called; None for this one.
+    /// The name of the machine on which calls run; None for this one.
     fn machine(&self) -> Option<&str> {
         None
     }
 
-    /// Refuses a path, as a script writes it, that leads out of the project's folder there, for the primitive `what`, where the
-    /// machine is this computer under another name.
+    /// Rejects a path of a script that leaves the project's folder there, for the primitive `what`,
+    /// if the machine is this computer under another name.
     fn confined(&self, _what: &str, _path: &str) -> Result<()> {
         Ok(())
     }

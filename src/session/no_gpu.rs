@@ -1,5 +1,5 @@
-//! Whether a GPU computes where a worker is: the worker says it with its first words, and whoever rented the machine hears it before
-//! anything is entrusted to it.
+//! Whether a GPU computes on a worker's machine: the worker's first answer says it, before the
+//! machine gets any work.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,29 +9,29 @@ use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 
-/// Characters of what a machine says of its driver.
+/// The largest number of characters of a machine's message about its driver.
 const SAID: usize = 400;
 
-/// Why no GPU computes on a machine.
+/// The reason why no GPU computes on a machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NoGpu {
-    /// NVIDIA's driver is there all the same.
+    /// True if NVIDIA's driver is installed all the same.
     pub driver: bool,
     pub error: Error,
 }
 
 impl NoGpu {
-    /// Of this machine; None where a GPU computes.
+    /// The reason on this machine; None if a GPU computes.
     pub fn here() -> Option<Self> {
         let error = cuda::all().err()?;
         Some(Self { driver: cuda::has_driver(), error })
     }
 
-    /// What it means to whoever wants to work on the machine: device "auto" is its processor, which is told. A machine that costs
-    /// money, and whose driver is there, costs it for a GPU.
+    /// The consequence for work on the machine: device "auto" is its CPU, which is reported. A
+    /// machine with a driver that costs money is paid for its GPU.
     ///
     /// # Errors
-    /// `unsupported` where money would be spent on a GPU that does not compute.
+    /// `unsupported` if money would be spent on a GPU that does not compute.
     pub fn on(&self, label: &Label, machine: &str, progress: &dyn Progress) -> Result<()> {
         let problem = plain(&self.error.message, SAID);
         let hint = plain(self.error.hint.as_deref().unwrap_or("`outlier doctor` there says more"), SAID);

@@ -1,4 +1,4 @@
-//! The one enum of requests and the one enum of replies.
+//! The enum of requests and the enum of replies.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ pub enum Op {
         model: LoadArgs,
         args: EstimateArgs,
     },
-    /// Writes the miniature of a sweep model below `folder`.
+    /// Writes the miniature of a sweep model in `folder`.
     Miniature {
         folder: String,
         name: String,
@@ -30,7 +30,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Equal for equal requests.
+    /// A hash of the request.
     pub fn id(&self) -> String {
         let bytes = rmp_serde::to_vec(self).expect("requests can be sent");
         format!("{:x}", Sha256::digest(bytes))[..32].to_string()
@@ -39,7 +39,7 @@ impl Op {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// The model and the folder its files are in.
+    /// The model and the folder of its files.
     Model {
         info: ModelInfo,
         folder: String,
@@ -50,9 +50,12 @@ pub enum Reply {
     Miniature(Miniature),
 }
 
-/// What a reply holds, for whoever asked for it; an error when it holds something else.
+/// The contents of a reply.
+///
+/// # Errors
+/// If it is another kind of reply.
 impl Reply {
-    /// The model and the folder its files are in.
+    /// The model and the folder of its files.
     pub fn model(self) -> Result<(ModelInfo, String)> {
         match self {
             Reply::Model { info, folder } => Ok((info, folder)),

@@ -1,4 +1,5 @@
-//! Machines that the user has: reached over SSH, with a worker that begins and ends there, and a row in the ledger for it.
+//! The user's own machines: reached over SSH, with a worker that begins and ends there, and a row
+//! in the ledger.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use crate::gpu::{self, own};
 use crate::progress::{Event, Progress};
 use crate::remote::{HereGrouped, Machine, Ssh, check_room};
 
-/// A machine that does not answer for so long is not there.
+/// A machine that does not answer within this time is not available.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A machine that the user has, with a worker on it, for the run `run`; the ledger of its project is `ledger`.
-pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
+/// The user's own machine with a worker, for the run `run`; `ledger` is the ledger of its project.
+pub(super) fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
     let target = asked.ssh.as_ref().ok_or_else(|| {
         Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
     })?;
     let ssh = match target.host.as_str() {
-        // Everything as on another machine, but for the wire.
+        // As on another machine, but without a network.
         "localhost" => None,
         _ => {
             let login = target.login(CONNECT_TIMEOUT)?;
@@ -54,7 +55,7 @@ pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Pro
         name,
     };
     let name = label.name.clone();
-    // The machine has answered by then, and nothing runs there yet.
+    // The machine has answered, and nothing runs there yet.
     let written = |_: &str| match note(
         asked,
         run,
@@ -75,7 +76,7 @@ pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Pro
     if let Ok(ledger) = Ledger::open(ledger) {
         let _ = match &lent {
             Ok(_) => ledger.ready(&name, None, &[]),
-            // It may have been started all the same, and ends itself when nobody comes.
+            // It may have started all the same, and ends itself if nobody connects.
             Err(_) if !asked.keep_running => ledger.closed(&name),
             Err(_) => ledger.ending(&name),
         };
@@ -83,8 +84,8 @@ pub fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Pro
     lent.map(Arc::new)
 }
 
-/// Writes down a worker on a machine that the user has, before it is started; what runs that died have left at work there
-/// is ended first.
+/// Records a worker on the user's own machine before it is started, and ends the workers that dead
+/// runs left there.
 fn note(
     asked: &Provision,
     run: &str,

@@ -1,5 +1,5 @@
-//! The folder of a worker on its machine: socket, lock and log. It belongs to one user, and nobody else looks into it,
-//! whoever else works on that machine and whatever was left there before.
+//! The folder of a worker on its machine, with socket, lock and log. It belongs to one user and is
+//! closed to all others, whatever was left there before.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -14,29 +14,30 @@ use crate::home::own_user;
 
 const LOG: &str = "worker.log";
 const LOCK: &str = "worker.lock";
-/// The id of the process that holds the lock.
+/// The file with the id of the process that holds the lock.
 const PROCESS: &str = "pid";
-/// So much of the end of the log is looked at for what went wrong, bytes.
+/// Number of bytes at the end of the log that are searched for an error.
 const END_OF_LOG: u64 = 4096;
-/// What stands in the lock is a line.
+/// The lock file contains one line.
 const LONGEST_NOTE: u64 = 1000;
 
-pub struct Place {
+pub(super) struct Place {
     folder: PathBuf,
 }
 
 impl Place {
-    /// The folder, made where it is not there; refused where others could have put something into it.
-    pub fn make(folder: &Path) -> Result<Self> {
+    /// Opens the folder, which is created if it does not exist. Rejected if others could have
+    /// written to it.
+    pub(super) fn make(folder: &Path) -> Result<Self> {
         let making = |e: std::io::Error| Error::io(format!("creating {}", folder.display()), &e);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(making)?;
         Self::find(folder)
     }
 
-    /// The same, where somebody else makes the folder.
-    pub fn find(folder: &Path) -> Result<Self> {
+    /// The same if another process creates the folder.
+    pub(super) fn find(folder: &Path) -> Result<Self> {
         let looking = |e: std::io::Error| Error::io(format!("looking at {}", folder.display()), &e);
-        // Opened once and judged by what was opened: the name may lead elsewhere a moment later.
+        // The opened folder is checked, because its name may lead elsewhere a moment later.
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder);
         let opened = opened.map_err(|e| match e.raw_os_error() {
@@ -60,20 +61,21 @@ impl Place {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// The socket that clients connect to.
-    pub fn socket(&self) -> PathBuf {
+    /// The socket for clients.
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.join("worker.sock")
     }
 
-    /// A file of ours in the folder, made where it is not there; never one that a link leads to, nor another user's.
+    /// A file of ours in the folder, created if it does not exist; never through a link, nor
+    /// another user's.
     fn file(&self, name: &str, options: &mut OpenOptions) -> Result<File> {
         let path = self.folder.join(name);
         let opening = |e: std::io::Error| Error::io(format!("opening {}", path.display()), &e);
-        // Without waiting: what was put there may be a pipe.
+        // Non-blocking, because the file may be a pipe.
         let options = options.create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(&path).map_err(opening)?;
         let found = file.metadata().map_err(opening)?;
@@ -84,13 +86,13 @@ impl Place {
         }
     }
 
-    /// What the worker says goes to the end of this.
-    pub fn log(&self) -> Result<File> {
+    /// The worker's log, to be appended to.
+    pub(super) fn log(&self) -> Result<File> {
         self.file(LOG, OpenOptions::new().append(true))
     }
 
-    /// The last line of the log that says what happened.
-    pub fn last_word(&self) -> Option<String> {
+    /// The last line of the log with a message.
+    pub(super) fn last_word(&self) -> Option<String> {
         let mut log = self.file(LOG, OpenOptions::new().read(true).append(true)).ok()?;
         let length = log.metadata().ok()?.len();
         log.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG))).ok()?;
@@ -101,8 +103,8 @@ impl Place {
         told.map(|line| line.trim_start_matches("error: ").to_string())
     }
 
-    /// Holds a lock while one worker serves the folder, its end included.
-    pub fn lock(&self) -> Result<Lock> {
+    /// Takes the lock while one worker serves the folder, including its end.
+    pub(super) fn lock(&self) -> Result<Lock> {
         let mut file = self.file(LOCK, OpenOptions::new().read(true).write(true))?;
         match file.try_lock() {
             Ok(()) => (),
@@ -125,8 +127,9 @@ impl Place {
         Ok(lock)
     }
 
-    /// Listens. The folder lets nobody else in, so that nobody can connect before the socket's own mode is set.
-    pub fn listen(&self) -> Result<UnixListener> {
+    /// Listens. The folder is closed to others, so that nobody can connect before the socket's own
+    /// mode is set.
+    pub(super) fn listen(&self) -> Result<UnixListener> {
         let path = self.socket();
         let _ = fs::remove_file(&path);
         let listening = |e: std::io::Error| {
@@ -137,32 +140,33 @@ impl Place {
         Ok(listener)
     }
 
-    /// A connection to whoever serves the folder, when it is one of our own.
-    pub fn connect(&self) -> Option<UnixStream> {
+    /// Connects to the worker or guardian that serves the folder, if it belongs to the same user.
+    pub(super) fn connect(&self) -> Option<UnixStream> {
         UnixStream::connect(self.socket()).ok().filter(is_ours)
     }
 
-    /// A new file with this content, under its name only when it is whole.
-    pub fn leave(&self, name: &str, content: &str) -> std::io::Result<()> {
+    /// Writes a new file atomically.
+    pub(super) fn leave(&self, name: &str, content: &str) -> std::io::Result<()> {
         let draft = self.folder.join(format!("{name}.{:08x}", rand::random::<u32>()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(content.as_bytes())?;
         fs::rename(&draft, self.folder.join(name))
     }
 
-    /// Says which process looks after the machine, for whoever wants to end it without a connection to it.
-    pub fn name_process(&self) {
-        // It can be ended through the socket all the same.
+    /// Writes the id of the process that looks after the machine, so that it can be ended without a
+    /// connection.
+    pub(super) fn name_process(&self) {
+        // Without this file it can still be ended through the socket.
         let _ = self.leave(PROCESS, &format!("{}\n", std::process::id()));
     }
 
-    /// Nobody shall connect any more.
-    pub fn close(&self) {
+    /// Prevents further connections.
+    pub(super) fn close(&self) {
         let _ = fs::remove_file(self.socket());
     }
 
-    /// Nothing of it is wanted any more. What others have put into the folder stays, and the folder with it.
-    pub fn remove(&self) {
+    /// Removes the folder and our files in it. Files of others stay, and the folder with them.
+    pub(super) fn remove(&self) {
         self.close();
         for name in [LOG, LOCK, PROCESS] {
             let _ = fs::remove_file(self.folder.join(name));
@@ -180,14 +184,14 @@ fn belongs_to_us(path: &Path, found: &Metadata) -> Result<()> {
         .hint("a worker trusts only what its own user has made: remove it, or name another folder"))
 }
 
-/// Whether the process at the other end is of the same user, or of root. Where the system does not tell, the folder is the
-/// only guard.
-pub fn is_ours(stream: &UnixStream) -> bool {
+/// True if the process at the other end has the same user, or is root's. If the system does not
+/// report it, the folder is the only protection.
+pub(super) fn is_ours(stream: &UnixStream) -> bool {
     #[cfg(target_os = "linux")]
     {
         let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
         let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: a valid descriptor, and a pointer to as many bytes as `length` says.
+        // SAFETY: a valid descriptor, and a pointer to `length` bytes.
         let told = unsafe {
             let to = (&raw mut who).cast();
             libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, to, &raw mut length)
@@ -201,19 +205,20 @@ pub fn is_ours(stream: &UnixStream) -> bool {
     }
 }
 
-/// The lock of a place. Whoever holds its file, by inheritance too, holds the lock.
+/// The lock of a place. A process that has its file, even by inheritance, holds the lock.
 pub struct Lock(pub File);
 
 impl Lock {
-    /// What whoever finds the place locked is told.
+    /// Sets the message for processes that find the place locked.
     pub fn note(&self, text: &str) {
         let mut file = &self.0;
-        // Only words for people: a disk that is full takes none.
+        // The text is only for people, so that a full disk is ignored.
         let _ =
             file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(text.as_bytes()));
     }
 
-    /// The time of the file tells whoever watches the machine that a worker is looked after. It takes no room on the disk.
+    /// Updates the time of the file, which shows that the worker is looked after, without using
+    /// disk space.
     pub fn show_life(&self) {
         let _ = self.0.set_modified(SystemTime::now());
     }

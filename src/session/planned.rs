@@ -1,5 +1,5 @@
-//! A session that does nothing but read configs and headers: what would be asked is noted, and answered with values of the
-//! right shape that hold no measurement. The other place that takes requests apart is `local`.
+//! A session for dry runs: it reads only configs and headers, records requests, and answers with
+//! values of the right shape without measurements. `local` carries the same requests out.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,30 +17,30 @@ use crate::record::{
 };
 use crate::{engine, stats, weights};
 
-/// Values of the largest record: one for each norm, sequence and feature.
+/// The largest record as a number of values: one for each norm, sequence and feature.
 const MAX_VALUES: f64 = 2.0e9;
 
-/// One pass through a model that would be made.
+/// One pass through a model in a plan.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub model: LoadArgs,
     pub num_sequences: usize,
     pub sequence_length: usize,
     pub estimate: Estimate,
-    /// Whether the weights must be fetched first.
+    /// True if the weights must be downloaded first.
     pub download: bool,
-    /// `activations.safetensors`, when it would be written.
+    /// `activations.safetensors`, if it would be written.
     pub file: Option<PathBuf>,
 }
 
 pub struct Planned {
     local: Local,
-    /// It is a plan for another machine, whose devices are not known.
+    /// True for a plan for another machine, whose devices are not known.
     elsewhere: bool,
-    /// Where miniature models are made for the time of the plan, so that their headers can be read.
+    /// The folder of miniature models during the plan, whose headers can be read.
     scratch: tempfile::TempDir,
     steps: Mutex<Vec<Step>>,
-    /// What would go wrong although the plan goes on.
+    /// Problems that do not end the plan.
     wrong: Mutex<BTreeSet<String>>,
 }
 
@@ -62,22 +62,23 @@ impl Planned {
         Ok(Self { elsewhere: true, ..Self::new()? })
     }
 
-    /// What was asked since the last time.
+    /// The requests since the last call.
     pub fn take_steps(&self) -> Vec<Step> {
         std::mem::take(&mut *self.steps.lock().expect("no panic under this lock"))
     }
 
-    /// What would go wrong where the plan goes on.
+    /// Problems that do not end the plan.
     pub fn wrong(&self) -> BTreeSet<String> {
         self.wrong.lock().expect("no panic under this lock").clone()
     }
 
-    /// Whether a file, by its canonical path, was made for the plan, such as the text of a miniature model.
+    /// True if a file, by its canonical path, was made for the plan, such as the text of a
+    /// miniature model.
     pub fn made(&self, path: &Path) -> bool {
         self.scratch.path().canonicalize().is_ok_and(|scratch| path.starts_with(scratch))
     }
 
-    /// The folder of a miniature model, wherever it is, as scripts would name it.
+    /// The folder of a miniature model, as scripts would name it.
     pub fn shown(&self, id: &str) -> String {
         match Path::new(id).strip_prefix(self.scratch.path()) {
             Ok(name) => format!("miniature {}", name.display()),
@@ -128,10 +129,11 @@ impl Session for Planned {
                 let folder = files.source.place();
                 let loading = |error: Error| error.context(format!("loading model \"{}\"", plain(&args.id, 200)));
                 match files.source.files() {
-                    // As opening it would say. Configs alone are enough to plan for what is elsewhere.
+                    // Opening it would have this error. For another machine the config suffices.
                     Err(error) if files.revision.is_none() && !self.elsewhere => return Err(loading(error)),
                     Err(error) if error.kind == Kind::NotFound => {
-                        // A folder may have its weights on the machine, but a repository is the same everywhere.
+                        // A folder may have its weights on the machine, but a repository is the
+                        // same everywhere.
                         if files.revision.is_some() {
                             self.wrong.lock().expect("no panic under this lock").insert(loading(error).message);
                         }
@@ -144,7 +146,8 @@ impl Session for Planned {
                 Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {
-                // A file that is here and is none of texts, or has no such column, is told before anything runs.
+                // A local file that is not a text file, or lacks the column, is reported before
+                // anything runs.
                 if text.dataset.is_none() && Path::new(&text.path).exists() {
                     let documents = hub::Documents::open(&text)?;
                     if text.shuffle.is_none() {
@@ -163,19 +166,19 @@ impl Session for Planned {
             }
             Op::Extract { model, tokens, args } => self.extract(model, tokens, args, progress),
             Op::Estimate { model, args } => self.estimate(&model, &args, progress).map(Reply::Estimate),
-            // Made where nothing stays, unless it is there already.
+            // It is made in a temporary folder, unless it exists.
             Op::Miniature { folder, name } => {
                 let known = Path::new(&folder).join(&name).join("miniature.json").exists();
                 let folder = if known { folder } else { self.scratch.path().display().to_string() };
                 self.local.call(Op::Miniature { folder, name }, progress)
             }
-            // Ids are read from a file, or are there.
+            // Ids are given, or are read from a file.
             tokens => self.local.call(tokens, progress),
         }
     }
 }
 
-/// A model's files, of which only configs and headers are read: nothing is downloaded.
+/// A model's files, of which only configs and headers are read.
 fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
     hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)
 }
@@ -186,7 +189,7 @@ fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Prog
     Ok(info)
 }
 
-/// A record in which no value has reached anything.
+/// A record in which no value reaches the ladder.
 fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Result<Activations> {
     let ladder = stats::ladder(&args.thresholds)?;
     let norms: Vec<SiteId> = SiteId::norms(info.num_layers);

@@ -1,10 +1,10 @@
-//! What a script asks for when it wants a machine.
+//! A script's request for a machine.
 
 use super::lent::Terms;
 use crate::gpu::Want;
 use crate::remote::SshTarget;
 
-/// What `provision_gpu` asks for.
+/// The options of `provision_gpu`.
 #[derive(Clone, Debug)]
 pub struct Provision {
     pub provider: String,
@@ -12,8 +12,8 @@ pub struct Provision {
     pub ssh: Option<SshTarget>,
     pub terms: Terms,
     pub keep_running: bool,
-    /// What the machine is for: a later run that asks for the same takes it over where this one died.
+    /// The task of the machine: a later run of the same task takes it over if this one dies.
     pub task: Option<String>,
-    /// Bytes that must be free on a machine that the user has; what is rented is rented with its disk.
+    /// Bytes that must be free on a user's own machine. A rented one is rented with its disk.
     pub room: Option<u64>,
 }

@@ -1,6 +1,6 @@
-//! What a worker and its guardian both see: a page of memory in which single numbers say until when somebody wants the
-//! machine, and whether work goes on. It is read and written without a lock, so that nothing that happens to the one can
-//! hold up or harm the other.
+//! Memory that a worker and its guardian share: a page of single numbers, such as the end of the
+//! lease and the progress of work. It is accessed without a lock, so that neither process can block
+//! or harm the other.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -12,30 +12,30 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{Error, Result};
 
-/// Nobody means longer than this, and sums of it stay far inside of what the clock holds.
-pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+/// The longest duration: sums of it stay far within the range of the clock.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// When a worker ends by itself.
+/// Limits after which a worker ends by itself.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Without a word from a client that wants the machine.
+    /// Time without a client that renews the lease.
     pub lease: Option<Duration>,
-    /// While a call is at work, without any progress of it.
+    /// Time without progress while a call is running.
     pub stall: Option<Duration>,
-    /// In all.
+    /// Total time.
     pub lifetime: Option<Duration>,
 }
 
-/// A number of seconds from outside; None where it is none: negative, infinite, no number.
+/// A number of seconds from outside; None if it is negative or not finite.
 pub fn seconds(number: f64) -> Option<Duration> {
     let sound = number.is_finite() && number >= 0.0;
     sound.then(|| Duration::try_from_secs_f64(number).unwrap_or(LONGEST).min(LONGEST))
 }
 
-/// Milliseconds on a clock that all processes of a machine share and nobody can set; never 0.
-pub fn now() -> u64 {
+/// Milliseconds of a clock that all processes of a machine share and nobody can set; never 0.
+pub(super) fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a pointer to a time that is written to.
+    // SAFETY: a pointer to a structure that the call fills.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     (time.tv_sec as u64).saturating_mul(1000).saturating_add(time.tv_nsec as u64 / 1_000_000).max(1)
 }
@@ -44,27 +44,28 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Why a worker is to end.
+/// The reason why a worker must end.
 const BY_CLIENT: u64 = 1;
 const BY_SIGNAL: u64 = 2;
 const BY_GUARDIAN: u64 = 3;
 
-/// Times are on the clock of `now`, 0 for never.
+/// The shared numbers. Times are those of `now`, and 0 means never.
 #[repr(C)]
 pub struct Pulse {
     started: AtomicU64,
     leased_until: AtomicU64,
     progress: AtomicU64,
-    /// Of the worker's main thread, so that one which stands still altogether is told from one that tidies up.
+    /// Heartbeat of the worker's main thread, which distinguishes a stuck worker from one that is
+    /// cleaning up.
     beat: AtomicU64,
     at_work: AtomicU64,
-    /// Ends of workers that nobody wanted, since a call was begun for the first time or has ended.
+    /// Number of unexpected ends of workers since a call last began for the first time or ended.
     deaths: AtomicU64,
     wish: AtomicU64,
 }
 
 impl Pulse {
-    /// Why it is time to end, if it is.
+    /// The reason to end, if there is one.
     pub fn over(&self, limits: &Limits) -> Option<String> {
         if let Some(wish) = self.wish() {
             return Some(wish.to_string());
@@ -109,7 +110,7 @@ impl Pulse {
         self.wants(BY_GUARDIAN);
     }
 
-    /// Whether somebody has said that it is to end: no limit was reached.
+    /// True if an end was requested, without a limit being reached.
     pub fn was_told(&self) -> bool {
         matches!(self.wish.load(Ordering::SeqCst), BY_CLIENT | BY_SIGNAL)
     }
@@ -118,14 +119,14 @@ impl Pulse {
         self.wish().is_some()
     }
 
-    /// Somebody wants the machine for this time from now. A worker without a lease gets none by it.
+    /// Renews the lease for this time from now on. A worker without a lease does not get one.
     pub fn renew(&self, time: Duration) {
         if self.leased_until.load(Ordering::SeqCst) != 0 {
             self.leased_until.store(now().saturating_add(milliseconds(time)), Ordering::SeqCst);
         }
     }
 
-    /// Seconds until the lease runs out; none when there is none.
+    /// Seconds until the lease ends; None if there is none.
     pub fn lease(&self) -> Option<f64> {
         let until = self.leased_until.load(Ordering::SeqCst);
         (until != 0).then(|| until.saturating_sub(now()) as f64 / 1000.0)
@@ -135,12 +136,12 @@ impl Pulse {
         self.progress.store(now(), Ordering::SeqCst);
     }
 
-    /// Seconds.
+    /// Seconds since the last progress.
     pub fn since_progress(&self) -> f64 {
         now().saturating_sub(self.progress.load(Ordering::SeqCst)) as f64 / 1000.0
     }
 
-    /// Seconds since the guardian began, whatever has become of workers in between.
+    /// Seconds since the guardian began, independently of workers.
     pub fn age(&self) -> f64 {
         now().saturating_sub(self.started.load(Ordering::SeqCst)) as f64 / 1000.0
     }
@@ -167,7 +168,7 @@ impl Pulse {
         self.at_work.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// A worker begins: whatever the one before it was doing, it does no more.
+    /// Called when a worker begins: the calls of the previous one do not run any more.
     pub fn begins(&self) {
         self.at_work.store(0, Ordering::SeqCst);
         self.progressed();
@@ -178,7 +179,7 @@ impl Pulse {
         self.deaths.load(Ordering::SeqCst)
     }
 
-    /// Gives how many there are with this one.
+    /// Returns the number of deaths, including this one.
     pub fn died(&self) -> u64 {
         self.at_work.store(0, Ordering::SeqCst);
         self.deaths.fetch_add(1, Ordering::SeqCst) + 1
@@ -189,7 +190,7 @@ impl Pulse {
     }
 }
 
-/// The page, which belongs to whoever holds its descriptor.
+/// The page, which belongs to the holders of its descriptor.
 pub struct Page {
     file: File,
     memory: MmapRaw,
@@ -207,7 +208,7 @@ impl Page {
         Ok(page)
     }
 
-    /// The page of another process, by the file that was inherited from it.
+    /// The page of another process, by its inherited file.
     pub fn of(file: File) -> Result<Self> {
         let mapping = |e: std::io::Error| Error::io("looking at memory that a worker and its guardian share", &e);
         if file.metadata().map_err(mapping)?.len() < size_of::<Pulse>() as u64 {
@@ -227,17 +228,17 @@ impl Deref for Page {
     type Target = Pulse;
 
     fn deref(&self) -> &Pulse {
-        // SAFETY: as many bytes are mapped as a `Pulse` has, at the beginning of a page of memory; any bits are a value of
-        // it, and it is only changed through atomics, by whatever process.
+        // SAFETY: the mapping has the size of a `Pulse` and begins at a page. Every bit pattern is
+        // a valid value, and all processes change it only through atomics.
         unsafe { &*self.memory.as_ptr().cast() }
     }
 }
 
-/// Memory as a file that has no name.
+/// Memory as a file without a name.
 fn unnamed() -> std::io::Result<File> {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: a name that ends with a zero; the descriptor that is made belongs to nobody else.
+        // SAFETY: the name ends with NUL, and nobody else owns the new descriptor.
         let descriptor = unsafe { libc::memfd_create(c"outlier".as_ptr(), libc::MFD_CLOEXEC) };
         if descriptor < 0 {
             return Err(std::io::Error::last_os_error());

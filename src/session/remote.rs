@@ -1,5 +1,5 @@
-//! A session on another machine: each call has a connection of its own to the worker there, and takes up a new one when
-//! it breaks.
+//! A session on another machine: each call has its own connection to the worker there, and
+//! reconnects when it breaks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -18,40 +18,42 @@ use crate::remote::Machine;
 use crate::secret::Secret;
 use crate::threads;
 
-/// A worker that is there has greeted and answered within this time, its start included.
+/// An available worker has greeted and answered within this time, including its start.
 const GREETING: Duration = Duration::from_secs(90);
-/// A silent connection is asked for a sign of life after this time, and given up after twice as long again.
+/// After this time a silent connection is asked for a sign of life. After twice as long again it is
+/// given up.
 const SILENCE: Duration = Duration::from_secs(15);
 /// A cancelled call answers within this time, or is left to the worker.
 const CANCELLED: Duration = Duration::from_secs(20);
-/// A worker that is told to end has so long to say that it does; its machine has other ways to end.
+/// Time that a worker has to confirm its end. The machine has other ways to end.
 const ENDING: Duration = Duration::from_secs(20);
-/// What is said at the end of a call and need not arrive.
+/// Time limit of the last message of a call, which need not arrive.
 const PARTING: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Models that a worker may say it holds.
+/// The largest number of models that a worker may report.
 const MAX_LOADED: usize = 1000;
 
 fn never() -> bool {
     false
 }
 
-/// The way to one worker.
+/// The connection parameters of one worker.
 #[derive(Clone)]
 pub struct Link {
     pub machine: Arc<dyn Machine>,
-    /// The command that starts the worker if need be and attaches to it.
+    /// The command that starts the worker if needed and attaches to it.
     pub attach: String,
     pub hub_token: Option<Secret>,
 }
 
 impl Link {
-    /// A connection that has been greeted.
+    /// A new connection, after the greeting.
     fn connect(&self, wait: &Wait) -> Result<Line> {
         let (sender, opened) = channel();
         let (machine, attach) = (self.machine.clone(), self.attach.clone());
-        // A machine that lets nobody in must not hold whoever asks: a thread of its own waits for it, and is left to it.
+        // A machine that does not answer must not block this thread: a separate thread connects,
+        // and may be abandoned.
         threads::start(move || sender.send(machine.open(&attach)))
             .map_err(|e| Error::no_thread("a connection to a machine", &e))?;
         let stream = loop {
@@ -69,8 +71,11 @@ impl Link {
     }
 }
 
-/// What the worker says of itself; an error at once when `stop` says so.
-pub fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
+/// The worker's status.
+///
+/// # Errors
+/// At once when `stop` returns true.
+pub(super) fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
     let wait = Wait::at_most(GREETING, stop);
     match link.connect(&wait)?.ask(&Request::Status, &wait)? {
         Answer::Status(status) => Ok(status),
@@ -80,36 +85,37 @@ pub fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
 
 pub struct Remote {
     link: Link,
-    /// How long a call tries to reach a machine that has gone silent.
+    /// How long a call tries to reach a silent machine.
     patience: Duration,
-    /// What the worker has said of models that were loaded over this: it bounds what may come of them.
+    /// The worker's descriptions of the models that were loaded through this session. They bound
+    /// the sizes of replies.
     known: Mutex<Vec<(LoadArgs, ModelInfo)>>,
     _keeper: Option<Keeper>,
 }
 
 impl Remote {
-    /// With `lease`, a thread of its own renews the lease of the worker as long as this value lives.
+    /// With `lease`, a thread renews the worker's lease as long as this value lives.
     ///
     /// # Errors
-    /// `io` where the system starts no such thread.
+    /// `io` if the thread cannot be started.
     pub fn new(link: Link, patience: Duration, lease: Option<Duration>) -> Result<Self> {
         let keeper = lease.map(|lease| Keeper::start(link.clone(), lease)).transpose()?;
         Ok(Self { link, patience, known: Mutex::default(), _keeper: keeper })
     }
 
-    /// What the worker says of itself, also while the user wants to end everything.
+    /// The worker's status, even during an interruption.
     pub fn status(&self) -> Result<Status> {
         status(&self.link, &never)
     }
 
-    /// Ends the worker, which need not be there any more; false when nobody has said that it ends.
+    /// Ends the worker, which may be gone already. False if nobody has confirmed it.
     pub fn end(&self) -> bool {
         let wait = Wait::at_most(ENDING, &never);
         let told = self.link.connect(&wait).and_then(|mut line| line.tell(&Request::End, &wait));
         told.is_ok()
     }
 
-    /// The model that `op` is about, as it was described when it was loaded.
+    /// The description of the model of `op` from its loading.
     pub(super) fn known(&self, op: &Op) -> Option<ModelInfo> {
         let args = op.model()?;
         let known = self.known.lock().expect("no panic under this lock");
@@ -127,7 +133,8 @@ impl Remote {
 
 impl Session for Remote {
     fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
-        // The same work has the same id, so that a client which takes a machine over finds what goes on there.
+        // The same work has the same id, so that a client that takes a machine over finds its
+        // running calls.
         let mut call = Call { id: op.id(), seen: 0, told: Told::new(&op), known: self.known(&op), op };
         let mut lost_since: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
@@ -179,18 +186,18 @@ impl Session for Remote {
     }
 }
 
-/// A call on its way through one connection after the other.
+/// A call, over one connection after another.
 struct Call {
     id: String,
     op: Op,
-    /// Events that have arrived.
+    /// Number of received events.
     seen: usize,
     told: Told,
     known: Option<ModelInfo>,
 }
 
 impl Remote {
-    /// One connection's worth of a call: its outcome, or how the connection failed.
+    /// Follows a call on one connection: its outcome, or the error of the connection.
     fn attempt(&self, call: &mut Call, progress: &dyn Progress, again: bool) -> Result<Result<Reply>> {
         let stop = || progress.interrupted();
         let mut line = self.link.connect(&Wait::at_most(GREETING.min(self.patience.max(SILENCE)), &stop))?;
@@ -246,7 +253,7 @@ impl Remote {
     }
 }
 
-/// Tells the worker, four times per lease, that somebody wants it.
+/// Renews the worker's lease, four times per lease.
 struct Keeper {
     stop: Arc<(Mutex<bool>, Condvar)>,
     stopped: Arc<AtomicBool>,
@@ -263,7 +270,7 @@ impl Keeper {
             let renew = Request::Renew { seconds: lease.as_secs_f64() };
             let stopped = || flag.load(Ordering::Relaxed);
             while !stopped() {
-                // A connection that broke is made anew at the next turn.
+                // A broken connection is replaced in the next round.
                 kept = kept.or_else(|| link.connect(&Wait::at_most(GREETING, &stopped)).ok()).and_then(|mut line| {
                     line.tell(&renew, &Wait::at_most(lease / 4, &stopped)).is_ok().then_some(line)
                 });
@@ -285,7 +292,7 @@ impl Drop for Keeper {
         self.stopped.store(true, Ordering::Relaxed);
         *self.stop.0.lock().expect("no panic under this lock") = true;
         self.stop.1.notify_all();
-        // Not joined: it may be waiting for a machine that does not answer.
+        // It is not joined, because it may be waiting for a machine that does not answer.
         drop(self.thread.take());
     }
 }

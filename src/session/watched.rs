@@ -1,5 +1,5 @@
-//! A machine whose commands can be left: each runs in a thread of its own, and whoever waits for it looks several times a second
-//! whether he still wants to. What it sends is bounded.
+//! A machine whose commands can be abandoned: each runs in a separate thread, and its caller checks
+//! several times per second whether to give up. The output is bounded.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -14,19 +14,19 @@ use crate::error::{Error, Kind, Result};
 use crate::remote::{Listener, Machine, Output};
 use crate::threads;
 
-/// Pieces of output that wait to be taken.
+/// The largest number of queued pieces of output.
 const WAITING: usize = 16;
 const PIECE: usize = 1 << 17;
 
-/// Why whoever waits for a command stops waiting, once he does.
-pub type GiveUp<'a> = dyn Fn() -> Option<Error> + Send + Sync + 'a;
+/// Returns the reason to give up waiting for a command, if there is one.
+pub(super) type GiveUp<'a> = dyn Fn() -> Option<Error> + Send + Sync + 'a;
 
-pub struct Watched<F> {
+pub(super) struct Watched<F> {
     inner: Arc<dyn Machine>,
-    /// Bytes that all its commands together may write.
+    /// The most bytes of output of all commands together.
     most: u64,
     written: AtomicU64,
-    /// How long nothing may move; None where silence is no sign of anything.
+    /// How long a command may be silent; None for no limit.
     stall: Option<Duration>,
     give_up: F,
 }
@@ -38,11 +38,14 @@ enum Heard {
 }
 
 impl<F: Fn() -> Option<Error> + Send + Sync> Watched<F> {
-    pub fn new(inner: Arc<dyn Machine>, most: u64, stall: Option<Duration>, give_up: F) -> Self {
+    pub(super) fn new(inner: Arc<dyn Machine>, most: u64, stall: Option<Duration>, give_up: F) -> Self {
         Self { inner, most, written: AtomicU64::new(0), stall, give_up }
     }
 
-    /// Counts a piece; an error when it is too much.
+    /// Counts a piece.
+    ///
+    /// # Errors
+    /// If there is too much output.
     fn admit(&self, bytes: &[u8]) -> Result<()> {
         let length = bytes.len() as u64;
         match self.written.fetch_add(length, Ordering::Relaxed).saturating_add(length) > self.most {
@@ -71,7 +74,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                     true => Heard::Silence,
                     false => Heard::Piece(matches!(piece, Output::Out(_)), bytes.to_vec()),
                 };
-                // Whoever was waiting has left: the command is ended.
+                // The caller has given up, so the command is ended.
                 sender.send(piece).map_err(|_| Error::interrupted())
             });
             let _ = sender.send(Heard::Ended(code));
@@ -109,7 +112,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                 }
             };
             let outcome = listen();
-            // A command may end without having read all of its input.
+            // A command may end without reading all of its input.
             left.store(true, Ordering::Relaxed);
             let fed = feeding.join().unwrap_or(Ok(()));
             match (outcome, fed) {
@@ -136,7 +139,10 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
     }
 }
 
-/// Passes the input on; an error where it cannot be read. Ends when nobody takes it, or when it is left.
+/// Passes the input on, until nobody receives it or the command was abandoned.
+///
+/// # Errors
+/// If the input cannot be read.
 fn feed(
     input: &mut (dyn Read + Send),
     mut to: UnixStream,

@@ -1,5 +1,5 @@
-//! The protocol between a client and `outlier worker`: one line of greeting each way, then length-prefixed frames that
-//! hold one `Request` or one `Answer` in MessagePack.
+//! The protocol between a client and `outlier worker`: one line of greeting each way, then
+//! length-prefixed frames with one `Request` or one `Answer` in MessagePack.
 
 use std::io::{Read, Write};
 
@@ -12,16 +12,17 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::record::LoadArgs;
 
-/// Raised with every change of the enums below or of what they hold.
-pub const PROTOCOL: u32 = 6;
-/// A frame that claims more is not one.
-pub const MAX_FRAME: usize = 4 << 30;
+/// Incremented with every change of the enums below or of their contents.
+pub(super) const PROTOCOL: u32 = 6;
+/// The largest frame in bytes.
+pub(super) const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Request {
-    /// Starts `op` under its id. The same id again, on whatever connection, joins that call: what happened after the first
-    /// `seen` events, and its one outcome. A `fresh` call joins no call that has failed or is being stopped.
+pub(super) enum Request {
+    /// Starts `op` with this id. The same id on any connection joins that call: it gets the events
+    /// after the first `seen`, and the outcome. A `fresh` request does not join a call that has
+    /// failed or is being stopped.
     Call {
         id: String,
         op: Box<Op>,
@@ -32,11 +33,11 @@ pub enum Request {
     Cancel {
         id: String,
     },
-    /// The outcome has arrived and need not be kept.
+    /// The outcome has arrived and can be dropped.
     Forget {
         id: String,
     },
-    /// Somebody still wants this machine, for so many seconds from now.
+    /// Renews the lease for this many seconds from now on.
     Renew {
         seconds: f64,
     },
@@ -45,12 +46,12 @@ pub enum Request {
         token: String,
     },
     Status,
-    /// The worker ends; calls at work are cancelled.
+    /// The worker ends, and running calls are cancelled.
     End,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub(super) enum Answer {
     Event {
         id: String,
         event: Event,
@@ -60,13 +61,13 @@ pub enum Answer {
         outcome: std::result::Result<Reply, Error>,
     },
     Status(Status),
-    /// To every other request.
+    /// The answer to every other request.
     Done,
 }
 
 impl Answer {
-    /// For messages.
-    pub fn kind(&self) -> &'static str {
+    /// The name for messages.
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Answer::Event { .. } => "an event",
             Answer::Outcome { .. } => "an outcome",
@@ -76,22 +77,22 @@ impl Answer {
     }
 }
 
-/// What a worker says of itself.
+/// The status of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
     pub pid: u32,
     /// Seconds since it started.
     pub age: f64,
-    /// Seconds until the lease runs out; none when it has none.
+    /// Seconds until the lease ends; None if there is none.
     pub lease: Option<f64>,
-    /// Ids of calls that are at work.
+    /// Ids of running calls.
     pub at_work: Vec<String>,
     /// Seconds since a call last made progress.
     pub since_progress: f64,
-    /// What `Load` has opened, in that order.
+    /// The models opened by `Load`, in that order.
     pub models: Vec<LoadArgs>,
-    /// Why no GPU computes there; None where one does.
+    /// The reason why no GPU computes there; None if one does.
     pub no_gpu: Option<NoGpu>,
 }
 
@@ -99,8 +100,8 @@ fn greeting() -> String {
     format!("outlier worker protocol {PROTOCOL} version {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Says who we are and learns who the other side is.
-pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
+/// Sends our greeting and reads the other side's.
+pub(super) fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("greeting the worker: {e}"));
     stream.write_all(greeting().as_bytes()).and_then(|()| stream.flush()).map_err(lost)?;
     let mut line = Vec::new();
@@ -133,8 +134,8 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     }
 }
 
-/// A message as it travels: 8 bytes of its length, then itself.
-pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
+/// An encoded message: 8 bytes of length, then the message.
+pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     let mut frame = vec![0; 8];
     rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
@@ -143,13 +144,16 @@ pub fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// One frame, in one write.
-pub fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
+/// Sends one frame in one write.
+pub(super) fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
     stream.write_all(frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
 }
 
-/// The next frame; `Kind::Lost` when the other side has gone. A frame that claims more than `most` bytes is not one.
-pub fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
+/// The next frame of at most `most` bytes.
+///
+/// # Errors
+/// `Lost` if the other side has gone.
+pub(super) fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
     let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
     let mut length = [0; 8];
     stream.read_exact(&mut length).map_err(lost)?;
@@ -157,7 +161,7 @@ pub fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -
     if length > most {
         return Err(Error::new(Kind::Lost, format!("receiving: a frame of {length} bytes")));
     }
-    // Grows with what arrives, not with what is claimed.
+    // Memory grows with the received bytes, not with the announced length.
     let mut frame = Vec::new();
     stream.take(length as u64).read_to_end(&mut frame).map_err(lost)?;
     if frame.len() < length {

@@ -1,5 +1,6 @@
-//! The worker: the same requests as everywhere, on a machine that clients reach through a Unix socket. It outlives their
-//! connections. When it is to end is its guardian's affair, and its own where the guardian has gone.
+//! The worker: it carries out the same requests on a machine that clients reach through a Unix
+//! socket, and outlives their connections. The guardian decides when it ends, or the worker itself
+//! if the guardian has gone.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -22,25 +23,26 @@ use crate::progress::{Event, INTERRUPTED, Progress};
 use crate::secret::Secret;
 use crate::threads;
 
-/// Connections at the same time; beyond them the one that has been silent for longest is closed.
+/// The largest number of connections. Beyond it, the one that has been silent for longest is
+/// closed.
 const MOST_CONNECTIONS: usize = 128;
-/// Calls that one connection may follow at the same time.
+/// The largest number of calls that one connection may follow.
 const MOST_FOLLOWED: usize = 16;
-/// Whoever connects greets within this time, in all.
+/// A new client greets within this time.
 const GREETING: Duration = Duration::from_secs(30);
-/// A frame that has begun goes on arriving, and an answer goes on being taken, within this time.
+/// A started frame and a started answer must make progress within this time.
 const STANDSTILL: Duration = Duration::from_secs(120);
-/// The largest request, bytes: the tokens of an extraction, five bytes each at most.
+/// The largest request in bytes: the tokens of an extraction with five bytes each.
 const LARGEST_REQUEST: usize = 1 << 30;
-/// What all connections together are in the midst of sending, bytes.
+/// The most bytes of unfinished frames over all connections.
 const MOST_ARRIVING: usize = 2 << 30;
 /// Tokens of the hub are far shorter.
 const LONGEST_TOKEN: usize = 4096;
-/// After so many deaths of workers in a row, a call that was at work each time is not begun once more.
+/// A call that was running at this many deaths of workers in a row is not started again.
 const MOST_DEATHS: u64 = 3;
 
-/// Carries out requests until its guardian, a client or a signal ends it. Without its guardian it does what the guardian
-/// would have done.
+/// Carries out requests until its guardian, a client or a signal ends it. Without a guardian it
+/// takes over the guardian's duties.
 pub fn work(folder: &Path, limits: &Limits, at_end: AtEnd, inherited: &Inherited) -> Result<()> {
     let Adopted { lock, listener, page } = inherited.adopt()?;
     guardian::take_signals();
@@ -50,13 +52,13 @@ pub fn work(folder: &Path, limits: &Limits, at_end: AtEnd, inherited: &Inherited
         for stream in listener.incoming() {
             match stream {
                 Ok(stream) => accepting.admit(stream),
-                // Too many files are open, or the like: that passes.
+                // A temporary error, such as too many open files.
                 Err(_) => std::thread::sleep(TICK),
             }
         }
     });
     answering.map_err(|e| Error::no_thread("connections", &e))?;
-    // SAFETY: it only tells.
+    // SAFETY: it only returns a number.
     let is_alone = || unsafe { libc::getppid() } as u32 != inherited.guardian;
     let mut alone = false;
     let reason = loop {
@@ -73,7 +75,7 @@ pub fn work(folder: &Path, limits: &Limits, at_end: AtEnd, inherited: &Inherited
             alone = true;
             lock.show_life();
         }
-        // A guardian says on the page what it finds.
+        // A guardian writes its reason on the page.
         if (alone || worker.page.is_ending())
             && let Some(reason) = worker.page.over(limits)
         {
@@ -94,9 +96,9 @@ struct Worker {
     connections: Mutex<Vec<Arc<Connection>>>,
     /// Bytes of frames that have begun to arrive.
     arriving: AtomicUsize,
-    /// How the worker before this one died.
+    /// How the previous worker died.
     died: Option<String>,
-    /// Found out once: drivers take their time.
+    /// Determined once, because drivers are slow.
     no_gpu: OnceLock<Option<NoGpu>>,
 }
 
@@ -104,7 +106,7 @@ struct Connection {
     stream: UnixStream,
     /// One answer at a time.
     writer: Mutex<UnixStream>,
-    /// When its last request began to arrive.
+    /// The time when its last request began to arrive.
     heard: AtomicU64,
     open: AtomicBool,
     followed: AtomicUsize,
@@ -126,7 +128,7 @@ impl Connection {
     fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = wire::send_frame(&mut *locked(&self.writer), frame);
         if sent.is_err() {
-            // Half a frame may have gone: nothing that follows would be understood.
+            // Half a frame may have been sent, and nothing after it would be understood.
             self.close();
         }
         sent
@@ -147,11 +149,11 @@ impl Worker {
             self.page.beats();
             std::thread::sleep(TICK);
         }
-        // The last outcomes get on their way.
+        // Time for the last outcomes to be sent.
         std::thread::sleep(TICK);
     }
 
-    /// Answers a connection by a thread of its own, if it is one of our own user.
+    /// Serves a connection in a separate thread, if it is of the same user.
     fn admit(self: &Arc<Self>, stream: UnixStream) {
         let Some(connection) = is_ours(&stream).then(|| Connection::new(stream).ok()).flatten() else { return };
         let mut all = locked(&self.connections);
@@ -179,7 +181,7 @@ impl Worker {
         locked(&self.connections).retain(|known| !Arc::ptr_eq(known, connection));
     }
 
-    /// Answers one connection until it closes, or says what no client says.
+    /// Serves one connection until it closes, or sends an invalid request.
     fn serve(self: &Arc<Self>, connection: &Arc<Connection>) {
         if wire::greet(&mut Until { stream: &connection.stream, deadline: Instant::now() + GREETING }).is_err() {
             return;
@@ -217,7 +219,7 @@ impl Worker {
         wire::receive_up_to(&mut Arriving { worker: self, connection, count: 0 }, LARGEST_REQUEST)
     }
 
-    /// An error closes the connection: there is no answer that says it.
+    /// An error closes the connection, because no answer can express it.
     fn answer(&self, request: Request) -> Result<Answer> {
         let senseless = |what: &str| Err(Error::bad_argument(what));
         match request {
@@ -249,7 +251,7 @@ impl Worker {
         };
         let again = (!fresh).then(|| self.died.as_ref()).flatten();
         match again {
-            // Whoever asks has followed it at a worker before this one.
+            // The client has followed it at an earlier worker.
             Some(died) if self.page.deaths() >= MOST_DEATHS => {
                 call.finish(Err(given_up(self.page.deaths(), died)));
                 return Begun::Now(call);
@@ -263,7 +265,7 @@ impl Worker {
             self.page.forgive();
         }
         let (worker, started) = (self.clone(), call.clone());
-        // It is at work from here on, not from when its thread gets its turn.
+        // It counts as running from now on, not from the start of its thread.
         let at_work = AtWork::begin(self.clone());
         let thread = std::thread::Builder::new().spawn(move || {
             worker.carry_out(&started, op);
@@ -307,7 +309,8 @@ enum Begun {
 }
 
 fn given_up(deaths: u64, died: &str) -> Error {
-    // Another machine of the kind would be short of memory as well; anything else may have been this machine's own fault.
+    // Another machine of the same kind would also lack memory. Other causes may be this machine's
+    // fault.
     let short = died.contains("memory");
     let kind = if short { Kind::Oom } else { Kind::Lost };
     let hint = if short {
@@ -318,7 +321,7 @@ fn given_up(deaths: u64, died: &str) -> Error {
     Error::new(kind, format!("the worker died {deaths} times in a row at this: {died}")).hint(hint)
 }
 
-/// Counts a call as at work as long as it lives.
+/// Counts a call as running while this value lives.
 struct AtWork(Arc<Worker>);
 
 impl AtWork {
@@ -334,7 +337,7 @@ impl Drop for AtWork {
     }
 }
 
-/// The progress of one call, for its clients and for the limit on standing still.
+/// The progress of one call, for its clients and for the stall limit.
 struct Watcher<'a> {
     worker: &'a Worker,
     call: &'a Call,
@@ -351,7 +354,7 @@ impl Progress for Watcher<'_> {
     }
 }
 
-/// A stream that is read until a moment, however slowly it speaks.
+/// A stream that is read until a deadline.
 struct Until<'a> {
     stream: &'a UnixStream,
     deadline: Instant,
@@ -380,8 +383,8 @@ impl Write for Until<'_> {
     }
 }
 
-/// One request as it arrives: its first byte may take any time, all that follow may not, and all that arrives at the same time
-/// is bounded.
+/// A request as it arrives: its first byte may take any time, the following ones may not, and the
+/// bytes that arrive at the same time are bounded.
 struct Arriving<'a> {
     worker: &'a Worker,
     connection: &'a Connection,

@@ -1,5 +1,6 @@
-//! How the weights of a described model are stored: looked up, one by one, in the headers of the files, or expected from the settings
-//! where there is a config alone. Experts are described one by one or as a stack, as the files have them.
+//! How the weights of a described model are stored: looked up, one by one, in the headers of the
+//! files, or expected from the settings where there is a config alone. Experts are described one by
+//! one or as a stack, as the files have them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ const OWN: &[&str] = &[".weight", ".weight_packed", ".qweight"];
 /// The model with each weight as it is stored.
 ///
 /// # Errors
-/// Those of the formats: a weight in codes that is not read, or whose tensors do not fit each other or the settings.
-pub fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) -> Result<Model> {
+/// Those of the formats: a weight in codes that is not read, or whose tensors do not fit each other
+/// or the settings.
+pub(super) fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) -> Result<Model> {
     if let Some((headers, _)) = names.headers() {
         model.layers = model.layers.into_iter().map(|layer| follow(layer, headers)).collect();
     } else if settings.method().is_none() {
@@ -106,8 +108,9 @@ impl Resolver<'_> {
     }
 }
 
-/// The layer with its experts one by one, or as a stack, where the files have them otherwise than the architecture's release in
-/// bf16. Plain stacks of an architecture with experts of their own are taken apart where they are read.
+/// The layer with its experts one by one, or as a stack, where the files have them otherwise than
+/// the architecture's release in bf16. Plain stacks of an architecture with experts of their own
+/// are taken apart where they are read.
 fn follow(mut layer: Layer, headers: &dyn Headers) -> Layer {
     if let Some(Sublayer { body: Ffn::Moe(moe), .. }) = &mut layer.ffn
         && let Some(experts) = apart(moe, headers).or_else(|| together(moe, headers))
@@ -117,7 +120,8 @@ fn follow(mut layer: Layer, headers: &dyn Headers) -> Layer {
     layer
 }
 
-/// Experts of their own, `{prefix}experts.{e}.{gate,up,down}_proj`, in place of a stack of gates above ups.
+/// Experts of their own, `{prefix}experts.{e}.{gate,up,down}_proj`, in place of a stack of gates
+/// above ups.
 fn apart(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     let Experts::Stacked(stack) = &*moe.experts else { return None };
     let gate = stack.gate.as_ref()?;
@@ -147,7 +151,8 @@ fn down_sizes(down: &Linear) -> Option<[usize; 2]> {
     Some(if down.order == Order::OutIn { [first, second] } else { [second, first] })
 }
 
-/// Two stacks in codes, `experts.gate_up_proj` and `experts.down_proj`, in place of experts of their own.
+/// Two stacks in codes, `experts.gate_up_proj` and `experts.down_proj`, in place of experts of
+/// their own.
 fn together(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     let Experts::Separate(experts) = &*moe.experts else { return None };
     let first = experts.first()?;

@@ -1,7 +1,7 @@
 //! Reads a checkpoint's `config.json` key by key, and refuses what nobody read.
 //!
-//! A setting the engine ignores gives wrong numbers that look right, so every key is either read by the architecture,
-//! known to have no effect at its value (`keys.rs`), or an error that names it.
+//! A setting the engine ignores gives wrong numbers that look right, so every key is either read by
+//! the architecture, known to have no effect at its value (`keys.rs`), or an error that names it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,7 +15,8 @@ use crate::outside;
 use crate::progress::note;
 use crate::suggest;
 
-/// No setting of a model is a larger whole number: the largest are vocabularies and context lengths.
+/// No setting of a model is a larger whole number: the largest are vocabularies and context
+/// lengths.
 const MAX_NUMBER: usize = 1 << 28;
 /// Layers of a model; the deepest that are released have 126.
 const MAX_LAYERS: usize = 1 << 12;
@@ -24,7 +25,8 @@ pub const MAX_EXPERTS: usize = 1 << 17;
 /// Settings that one message names.
 const NAMED: usize = 8;
 
-/// Bytes of a config.json: with lists of settings for every layer the longest have some hundred thousand.
+/// Bytes of a config.json: with lists of settings for every layer the longest have some hundred
+/// thousand.
 const MAX_BYTES: usize = 4 << 20;
 
 /// What to do with a file that is no config.json.
@@ -61,8 +63,9 @@ impl Config {
             .hint(EDITED));
         }
         let read = |text: &[u8]| outside::json::from_slice(text, outside::json::SMALL);
-        // Python's `json`, and so transformers, reads floats that are no numbers. Here they stand as texts: no setting that is a
-        // number is read from one, and one that has no effect may have any value.
+        // Python's `json`, and so transformers, reads floats that are no numbers. Here they stand
+        // as texts: no setting that is a number is read from one, and one that has no effect may
+        // have any value.
         let value = read(text.as_bytes()).or_else(|error| {
             let quoted = outside::json::replaced_no_numbers(text.as_bytes(), |word| format!("\"{word}\""));
             quoted.map_or(Err(error), |text| read(&text))
@@ -81,8 +84,8 @@ impl Config {
         Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
     }
 
-    /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where the config says nothing, and what
-    /// is missing where it names the same method.
+    /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where
+    /// the config says nothing, and what is missing where it names the same method.
     pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
         values.entry("quant_method").or_insert_with(|| method.into());
         let Some(key) = keys::QUANTISED.into_iter().find(|key| self.peek(key).is_some()) else {
@@ -155,7 +158,8 @@ impl Config {
         value.ok_or_else(|| self.absent(key, "is this the config.json of the model, and complete?"))
     }
 
-    /// The error of a key that must be there; `hint` is for a file in which nothing is called nearly so.
+    /// The error of a key that must be there; `hint` is for a file in which nothing is called
+    /// nearly so.
     pub fn absent(&self, key: &str, hint: &str) -> Error {
         let missing = format!("{}: `{key}` is missing", self.place);
         let read = self.read.borrow();
@@ -182,7 +186,8 @@ impl Config {
         }
     }
 
-    /// The routed experts of a layer, of which a token visits `top_k`, in a model of so many layers.
+    /// The routed experts of a layer, of which a token visits `top_k`, in a model of so many
+    /// layers.
     pub fn experts(&self, keys: &[&str], top_k: usize, layers: usize) -> Result<usize> {
         let count = self.size_by(keys)?;
         if count.saturating_mul(layers) > MAX_EXPERTS {
@@ -248,6 +253,12 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
+    /// The same of a field whose class takes null, too: Python counts it as false, whatever the
+    /// default.
+    pub fn nullable_bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        self.bool_or(key, default && self.missing(key))
+    }
+
     pub fn opt_str(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", |v| v.as_str().map(str::to_string))
     }
@@ -273,8 +284,8 @@ impl Config {
         }
     }
 
-    /// The object under `key` as a config of its own, which says `model_type` where the object does not, and has those of `shared`
-    /// that only the whole says.
+    /// The object under `key` as a config of its own, which says `model_type` where the object does
+    /// not, and has those of `shared` that only the whole says.
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
@@ -284,6 +295,12 @@ impl Config {
             }
         }
         Ok(Some(inside))
+    }
+
+    /// The same config, which says `value` of `key`, whatever it said before.
+    pub fn saying(mut self, key: &str, value: Value) -> Self {
+        self.map.insert(key.to_string(), value);
+        self
     }
 
     /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
@@ -301,16 +318,19 @@ impl Config {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
     }
 
-    /// The user is told, once, if the config is accepted: `key` `says` something that has no effect.
+    /// The user is told, once, if the config is accepted: `key` `says` something that has no
+    /// effect.
     pub fn tell(&self, key: &str, says: &str) {
         self.notes.borrow_mut().push(format!("{}: `{key}` {says}", self.place));
     }
 
-    /// Call when an architecture of transformers' name `model_type` has read what it knows: what is left must be known to
-    /// have no effect. Whoever may wonder about a value that has none is told.
+    /// Call when an architecture of transformers' name `model_type` has read what it knows: what is
+    /// left must be known to have no effect. Whoever may wonder about a value that has none is
+    /// told.
     ///
     /// # Errors
-    /// Names the keys that would change the result, with what they ask for, or else those that nobody knows.
+    /// Names the keys that would change the result, with what they ask for, or else those that
+    /// nobody knows.
     pub fn finish(&self, model_type: &str) -> Result<()> {
         let mut unknown = Vec::new();
         for (key, value) in self.left() {
@@ -341,8 +361,9 @@ impl Config {
         self.none(&self.left().collect::<Vec<_>>())
     }
 
-    /// Keys that were not read and have a value. Names that begin with an underscore are private to the library that wrote
-    /// them; transformers sets them aside, and the few that it reads are read by their architecture.
+    /// Keys that were not read and have a value. Names that begin with an underscore are private to
+    /// the library that wrote them; transformers sets them aside, and the few that it reads are
+    /// read by their architecture.
     fn left(&self) -> impl Iterator<Item = (&String, &Value)> {
         let unread = |(key, value): &(&String, &Value)| {
             !value.is_null() && !key.starts_with('_') && !self.read.borrow().contains(*key)
@@ -370,7 +391,8 @@ impl Config {
     }
 }
 
-/// A note that this process has not given yet: a model is described, estimated and opened, with the same words.
+/// A note that this process has not given yet: a model is described, estimated and opened, with the
+/// same words.
 fn say_once(text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().expect("no panic under this lock").insert(text.to_string()) {

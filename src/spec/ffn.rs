@@ -9,12 +9,12 @@ use crate::vocabulary::Activation;
 
 #[derive(Clone, Debug)]
 pub struct Mlp<W = TensorSpec> {
-    /// Present in gated MLPs: down(act(gate x) * up x); else down(act(up x)).
+    /// Present in gated networks: down(act(gate x) * up x); otherwise down(act(up x)).
     pub gate: Option<Linear<W>>,
     pub up: Linear<W>,
     pub down: Linear<W>,
     pub activation: Activation,
-    /// Parameters of xIELU, which take the place of the activation.
+    /// Parameters of xIELU, which replace the activation.
     pub xielu: Option<XIelu<W>>,
 }
 
@@ -44,7 +44,7 @@ impl Mlp {
         }
     }
 
-    /// `{prefix}gate_up_proj`, the rows of the gate above those of the other, and `down_proj`, without biases.
+    /// `{prefix}gate_up_proj`, with the rows of the gate first, and `down_proj`, without biases.
     pub fn gate_up(prefix: &str, hidden: usize, intermediate: usize, activation: Activation) -> Self {
         let both = Linear::new(&format!("{prefix}gate_up_proj"), 2 * intermediate, hidden, false);
         let part = |first| Linear { weight: both.weight.rows(first, intermediate), ..both.clone() };
@@ -53,7 +53,7 @@ impl Mlp {
         mlp
     }
 
-    /// Two projections without a gate between them: `{prefix}{up}` and `{prefix}{down}`.
+    /// Two projections without a gate: `{prefix}{up}` and `{prefix}{down}`.
     pub fn plain(
         prefix: &str,
         [up, down]: [&str; 2],
@@ -67,17 +67,18 @@ impl Mlp {
     }
 }
 
-/// From router logits to (expert, weight) pairs: scores, those of them that choose, and weights of the chosen.
+/// The computation of (expert, weight) pairs from router logits: scores, selection, and weights of
+/// the chosen experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scoring {
     pub score: Score,
-    /// Experts are chosen within the best of these groups.
+    /// If present, experts are chosen within the best of these groups.
     pub groups: Option<Groups>,
-    /// What the weights of the chosen are divided by.
+    /// The divisor of the chosen experts' weights.
     pub divisor: Divisor,
-    /// What the weights are multiplied with in the end.
+    /// A final factor of the weights.
     pub factor: f32,
-    /// The weight multiplies what an expert reads, not what it writes (Llama 4).
+    /// True if the weight multiplies the input of an expert in place of its output (Llama 4).
     pub on_input: bool,
 }
 
@@ -86,32 +87,33 @@ pub enum Score {
     /// Softmax over all experts.
     Softmax,
     Sigmoid,
-    /// The logits choose; the softmax over the chosen weighs (gpt-oss, Granite).
+    /// The logits select, and the weights are the softmax over the selected ones (gpt-oss,
+    /// Granite).
     Chosen,
-    /// Two experts one after the other, each weighed among those whose logits are near its own (Phi-3.5-MoE); `jitter` is
-    /// `router_jitter_noise`.
+    /// Two experts in turn, each weighted among the logits close to its own (Phi-3.5-MoE). `jitter`
+    /// is `router_jitter_noise`.
     SparseMixer {
         jitter: f32,
     },
 }
 
-/// Groups of experts of one size, of which the best take part.
+/// Groups of experts of equal size, of which the best are used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Groups {
     pub count: usize,
     pub top: usize,
-    /// How many of its best experts are added up to judge a group.
+    /// The score of a group is the sum of this number of its best experts.
     pub judged_by: usize,
-    /// The score that experts of other groups get.
+    /// The score of experts in other groups.
     pub masked: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Divisor {
     One,
-    /// The sum of the weights and this.
+    /// The sum of the weights plus this.
     Sum(f32),
-    /// The sum of the weights, or this where it is larger (ERNIE 4.5).
+    /// The sum of the weights, or this if it is larger (ERNIE 4.5).
     AtLeast(f32),
 }
 
@@ -120,7 +122,7 @@ impl Scoring {
         Self { score, groups: None, divisor, factor: 1.0, on_input: false }
     }
 
-    /// Softmax over all experts, top k, divided by their sum or not.
+    /// Softmax over all experts, top k, optionally divided by their sum.
     pub fn softmax(renormalise: bool) -> Self {
         Self::new(Score::Softmax, if renormalise { Divisor::Sum(0.0) } else { Divisor::One })
     }
@@ -130,7 +132,7 @@ impl Scoring {
 pub struct Router<W = TensorSpec> {
     pub linear: Linear<W>,
     pub scoring: Scoring,
-    /// [experts], added to sigmoid scores when choosing.
+    /// [experts], added to sigmoid scores for the selection.
     pub correction_bias: Option<W>,
 }
 
@@ -138,7 +140,7 @@ pub struct Router<W = TensorSpec> {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // one per layer
 pub enum Experts {
-    /// One set of tensors per expert.
+    /// A set of tensors per expert.
     Separate(Vec<Mlp>),
     /// One set of tensors for all, each [experts, …].
     Stacked(Mlp),
@@ -154,11 +156,11 @@ impl Experts {
     }
 }
 
-/// An expert that every token passes through.
+/// An expert that processes every token.
 #[derive(Clone, Debug)]
 pub struct SharedExpert<W = TensorSpec> {
     pub mlp: Mlp<W>,
-    /// [1, hidden]: output times sigmoid(gate x).
+    /// [1, hidden]: the output is multiplied by sigmoid(gate x).
     pub gate: Option<Linear<W>>,
 }
 
@@ -169,7 +171,7 @@ pub struct Moe<W = TensorSpec> {
     pub router: Router<W>,
     pub experts: Arc<Experts>,
     pub shared: Option<SharedExpert<W>>,
-    /// Width of one expert's hidden layer.
+    /// Inner width of an expert.
     pub intermediate: usize,
 }
 
@@ -177,6 +179,6 @@ pub struct Moe<W = TensorSpec> {
 pub enum Ffn<W = TensorSpec> {
     Dense(Box<Mlp<W>>),
     Moe(Box<Moe<W>>),
-    /// Nothing needs what it adds to the residual stream.
+    /// Nothing needs its contribution to the residual stream.
     NotNeeded,
 }

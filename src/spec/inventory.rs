@@ -1,7 +1,7 @@
 //! Which tensors a model needs, in which portion of the stream, and what each is for.
 //!
-//! The reader follows these lists, the estimate adds up their bytes, and the miniature models are made from them, so
-//! what is read, what is announced and what is written cannot drift apart.
+//! The reader follows these lists, the estimate adds up their bytes, and the miniature models are
+//! made from them, so what is read, what is announced and what is written cannot drift apart.
 
 use std::collections::HashSet;
 
@@ -39,8 +39,9 @@ pub fn filled<L: Leaves<TensorSpec>, W>(of: &L, read: Vec<W>) -> L::With<W> {
     of.map(&mut |_, _| read.next().expect("the walk that asked for them"))
 }
 
-/// Norms, mixer, and the dense FFN or the router and shared expert: everything of a layer but its routed experts.
-/// Without `ffn`, only what the last layer of an analysis needs: both norms and the mixer.
+/// Norms, mixer, and the dense FFN or the router and shared expert: everything of a layer but its
+/// routed experts. Without `ffn`, only what the last layer of an analysis needs: both norms and the
+/// mixer.
 pub fn core(layer: &Layer, ffn: bool) -> Vec<Part> {
     parts(&layer.needed(ffn))
 }
@@ -55,7 +56,8 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
     parts(&experts.network(e))
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+/// What stands between the last layer and the head, and only the logits need (the head is read in
+/// blocks of rows).
 pub fn before_head(model: &Model) -> Vec<Part> {
     parts(&model.before_head())
 }
@@ -81,10 +83,12 @@ pub fn active_parameters(spec: &Model) -> u64 {
         let experts = layer.moe().map_or(0, |moe| moe.top_k as u64 * elements(&expert(&moe.experts, 0)));
         elements(&core(layer, true)) + experts
     };
-    spec.layers.iter().map(layer).sum()
+    let projected = spec.layer_embeddings.as_ref().map_or(0, |own| elements(&parts(own)));
+    projected + spec.layers.iter().map(layer).sum::<u64>()
 }
 
-/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised weights as the settings say.
+/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised
+/// weights as the settings say.
 pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
     let elements = tensor.shape.iter().product::<usize>() as u64;
     match (tensor.dtype, role) {
@@ -110,7 +114,8 @@ pub fn plausible(model: &Model) -> bool {
         let count = stored_experts(moe);
         core.checked_add(all(&expert(&moe.experts, 0))?.checked_mul(count as u64)?)
     };
-    let outside = [Some(&model.embedding), Some(&model.head), model.positions.as_ref().map(|p| &p.weight)];
+    let own = model.layer_embeddings.as_ref().map(|own| &own.table);
+    let outside = [Some(&model.embedding), Some(&model.head), model.positions.as_ref().map(|p| &p.weight), own];
     let ends = outside.into_iter().flatten().try_fold(0u64, |sum, tensor| sum.checked_add(elements(&tensor.shape)?));
     let projections = model
         .project_in
@@ -127,6 +132,7 @@ pub fn tensors(model: &Model) -> Vec<(StoredTensor, Option<Role>)> {
     let outside = |weight: &TensorSpec| weight.stored().into_iter().map(|tensor| (tensor, None));
     let mut all: Vec<_> = outside(&model.embedding).collect();
     all.extend(model.positions.iter().flat_map(|positions| outside(&positions.weight)));
+    all.extend(model.layer_embeddings.iter().flat_map(|own| outside(&own.table)));
     // Rows of one tensor may be several weights.
     let mut known: HashSet<String> = HashSet::new();
     let mut add = |parts: Vec<Part>| {
@@ -135,6 +141,7 @@ pub fn tensors(model: &Model) -> Vec<(StoredTensor, Option<Role>)> {
     };
     model.project_in.iter().for_each(|linear| add(projection(linear)));
     model.embedding_norm.iter().for_each(|norm| add(embedding_norm(norm)));
+    model.layer_embeddings.iter().for_each(|own| add(parts(own)));
     for layer in &model.layers {
         add(core(layer, true));
         if let Some(moe) = layer.moe() {

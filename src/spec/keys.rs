@@ -1,15 +1,16 @@
 //! Keys of `config.json` that change no number of a forward pass, at which values, and who says so.
 //!
-//! The table is the reason why a key may go unread: `config.rs` refuses every key that neither the architecture reads nor a
-//! row here covers, and a key of a row that has another value. Sources are the classes and files of transformers 5.23; that
-//! a key is "not read" means that no access to it happens while a model of this architecture is made and run, and that
-//! logits with and without it are equal to the bit. `docs/config_keys.md` holds the same table for readers.
+//! The table is the reason why a key may go unread: `config.rs` refuses every key that neither the
+//! architecture reads nor a row here covers, and a key of a row that has another value. Sources are
+//! the classes and files of transformers 5.23; that a key is "not read" means that no access to it
+//! happens while a model of this architecture is made and run, and that logits with and without it
+//! are equal to the bit. `docs/config_keys.md` holds the same table for readers.
 
 use serde_json::Value;
 
 /// The values of a key that change nothing.
 #[derive(Clone, Copy, Debug)]
-pub enum At {
+pub(super) enum At {
     /// Any value.
     Any,
     /// Any, but where it is more than false, 0 or nothing the user is told that it has no effect.
@@ -22,14 +23,15 @@ pub enum At {
     Text(&'static [&'static str]),
     /// A list that names full attention for every layer.
     AllFull,
-    /// The settings of bitsandbytes with nothing stored in 4 or 8 bits, as merged adapters keep them.
+    /// The settings of bitsandbytes with nothing stored in 4 or 8 bits, as merged adapters keep
+    /// them.
     NothingQuantised,
     /// No value: the key belongs to another kind of model.
     Never,
 }
 
 impl At {
-    pub fn accepts(self, value: &Value) -> bool {
+    pub(super) fn accepts(self, value: &Value) -> bool {
         match self {
             At::Any | At::Told => true,
             At::Off => off(value),
@@ -49,12 +51,12 @@ impl At {
     }
 
     /// Whether `value`, although it has no effect, is worth a word.
-    pub fn tells(self, value: &Value) -> bool {
+    pub(super) fn tells(self, value: &Value) -> bool {
         matches!(self, At::Told | At::NothingQuantised) && !off(value)
     }
 
     /// The values in words.
-    pub fn words(self) -> String {
+    pub(super) fn words(self) -> String {
         match self {
             At::Any | At::Told => "any".to_string(),
             At::Off => "false, 0, null or empty".to_string(),
@@ -79,12 +81,13 @@ fn off(value: &Value) -> bool {
     }
 }
 
-/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases, and of MLX.
-pub const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases,
+/// and of MLX.
+pub(super) const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// Keys that share their values and their reason.
 #[derive(Debug)]
-pub struct Row {
+pub(super) struct Row {
     pub keys: &'static [&'static str],
     /// The values of `model_type` for which the row holds; none for all.
     pub of: &'static [&'static str],
@@ -95,48 +98,46 @@ pub struct Row {
     pub otherwise: &'static str,
 }
 
-const DECODERS: &[&str] = &["glm4_moe", "gpt_oss", "llama", "mixtral", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
-const WITHOUT_SHARED: &[&str] = &["gpt2", "gpt_oss", "llama", "mixtral", "olmoe", "opt", "qwen3", "qwen3_moe"];
-const WITHOUT_QK_NORM: &[&str] = &[
-    "gemma",
-    "gemma2",
-    "glm4",
-    "gpt2",
-    "gpt_oss",
-    "granite",
-    "llama",
-    "mistral",
-    "mixtral",
-    "nemotron",
-    "opt",
-    "phi3",
-    "qwen2",
-    "seed_oss",
+#[rustfmt::skip]
+const DECODERS: &[&str] = &[
+    "apertus", "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe",
+    "gpt_oss", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "llama", "minimax_m2", "ministral3",
+    "mistral", "mixtral", "olmo2", "olmo3", "olmoe", "phi3", "qwen3", "qwen3_moe", "qwen3_next", "seed_oss",
     "smollm3",
-    "starcoder2",
 ];
-const WITH_QK_NORM: &[&str] = &["exaone4", "gemma3_text", "olmo3", "olmoe", "qwen3", "qwen3_moe", "qwen3_next"];
+#[rustfmt::skip]
+const WITHOUT_SHARED: &[&str] = &[
+    "apertus", "bloom", "cohere", "cohere2", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "gemma4_text",
+    "glm4", "gpt2", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "llama",
+    "minimax_m2", "ministral3", "mistral", "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "opt", "phi",
+    "phi3", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2",
+];
+#[rustfmt::skip]
+const WITHOUT_QK_NORM: &[&str] = &[
+    "bloom", "falcon", "gemma", "gemma2", "glm4", "gpt2", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite",
+    "granitemoe", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron", "opt", "phi3", "phimoe", "qwen2",
+    "qwen2_moe", "seed_oss", "smollm3", "starcoder2",
+];
+#[rustfmt::skip]
+const WITH_QK_NORM: &[&str] = &[
+    "afmoe", "dots1", "exaone4", "gemma3_text", "gemma4_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+];
+#[rustfmt::skip]
 const WITHOUT_LAYER_TYPES: &[&str] = &[
-    "apertus",
-    "gemma",
-    "glm4",
-    "glm4_moe",
-    "gpt2",
-    "granite",
-    "llama",
-    "mistral",
-    "mixtral",
-    "nemotron",
-    "olmoe",
-    "opt",
-    "phi3",
-    "qwen3_moe",
-    "seed_oss",
-    "starcoder2",
+    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
+    "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neo", "gpt_neox", "gptj", "granite", "granitemoe",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron",
+    "olmo2", "olmoe", "opt", "phi", "phi3", "phimoe", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
 ];
 /// Those whose modeling file has no sliding window.
-const WITHOUT_WINDOW: &[&str] =
-    &["apertus", "gemma", "glm4", "glm4_moe", "gpt2", "granite", "llama", "nemotron", "opt", "qwen3_next", "seed_oss"];
+#[rustfmt::skip]
+const WITHOUT_WINDOW: &[&str] = &[
+    "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
+    "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neox", "gptj", "granite", "granitemoe", "hunyuan_v1_dense",
+    "hunyuan_v1_moe", "kimi_k2", "llama", "mpt", "nemotron", "olmo2", "opt", "phi", "qwen3_next", "seed_oss",
+    "stablelm",
+];
 
 const fn any(keys: &'static [&'static str], because: &'static str) -> Row {
     Row { keys, of: &[], at: At::Any, because, otherwise: "" }
@@ -154,10 +155,11 @@ impl Row {
 
 /// The first row that has a key and an architecture is the one that counts.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     // Of any architecture, whatever the value.
     any(&["architectures", "transformers_version", "name_or_path", "unsloth_version", "unsloth_fixed", "internal_version",
-          "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license"],
+          "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license", "custom_pipelines",
+          "mergekit_version", "unsloth_training"],
         "what the file is and who wrote it; the class is chosen by `model_type` alone (AutoConfig)"),
     only(&["auto_map"], At::Told,
         "code of the repository's own, which transformers runs only with trust_remote_code; computed is the class of this `model_type`", ""),
@@ -174,17 +176,17 @@ pub const ROWS: &[Row] = &[
           "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
           "target_lookbehind", "cache_implementation"],
         "how to generate; GenerationConfig takes them out of the config before a model is made"),
-    any(&["use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "output_past",
+    any(&["use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "output_past",
           "tie_last_hidden_states", "keys_to_ignore_at_inference", "xla_device"],
         "what a forward pass returns beside the logits"),
     any(&["attn_implementation", "experts_implementation", "use_flash_attn", "use_flash_attention", "use_flash_attention_2",
           "use_flashattn", "use_grouped_mm", "chunk_size_feed_forward", "pretraining_tp", "reorder_and_upcast_attn", "gradient_checkpointing",
           "prefill_chunk_size", "context_window_size", "tensor_parallel_shards", "max_batch_size", "world_size", "use_fused_rope",
-          "use_fused_rms_norm"],
+          "use_fused_rms_norm", "flash_attn", "flash_rotary", "fused_dense"],
         "how the same sums are computed: kernels, pieces, devices; only rounding can differ"),
     any(&["initializer_range", "init_std", "initializer_factor", "attention_dropout", "hidden_dropout", "activation_dropout", "mlp_dropout",
           "attn_pdrop", "embd_pdrop", "resid_pdrop", "dropout", "layerdrop", "classifier_dropout", "router_aux_loss_coef",
-          "router_z_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "neftune_noise_alpha", "sequence_parallel_enabled",
+          "router_z_loss_coef", "router_jitter_noise", "expert_dropout", "aux_loss_alpha", "seq_aux", "neftune_noise_alpha", "sequence_parallel_enabled",
           "selective_checkpoint_enabled", "move_model_to_device", "tf_legacy_loss", "use_recompute", "virtual_pp_degree"],
         "of training: first values, dropout, losses, noise, sharding; modules in evaluation mode do not use them (torch.nn.Module.training)"),
     any(&["attention_probs_dropout_prob", "hidden_dropout_prob", "type_vocab_size"],
@@ -234,7 +236,7 @@ pub const ROWS: &[Row] = &[
         "it asks for projections that are stored as one"),
     // Of some architectures.
     any(&["max_position_embeddings"], "rotary positions have no table; where a scaling of the frequencies needs the number, it is read"),
-    any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; modeling_gpt2 does not read them").of(&["gpt2"]),
+    any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; the modeling files do not read them").of(&["gpt2", "gptj"]),
     only(&["hidden_act", "intermediate_size"], At::Told, "modeling_gpt2 reads `activation_function` and `n_inner`", "").of(&["gpt2"]),
     only(&["output_projection", "learned_embeddings"], At::True, "OPTForCausalLM has both", "it asks for a model without them").of(&["opt"]),
     any(&["embed_dim"], "transformers' own test models have it; OPTDecoder reads `word_embed_proj_dim`").of(&["opt"]),
@@ -247,13 +249,31 @@ pub const ROWS: &[Row] = &[
     any(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
         "layers for multi-token prediction are no part of a forward pass").of(&["qwen3_next"]),
     only(&["mamba_ssm_dtype"], At::Text(&["float32"]), "the delta rule is computed in f32", "it asks for another format of the delta rule's state").of(&["qwen3_next"]),
-    any(&["max_window_layers"], "only modeling_qwen2 and modeling_qwen3 know it")
-        .of(&["glm4_moe", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "seed_oss"]),
+    any(&["num_steps"], "how long it was trained; GPTNeoXConfig does not know it").of(&["gpt_neox"]),
+    only(&["num_heads", "norm_eps", "rope_pct", "rotary_emb_base"], At::Told,
+        "names of Stability AI's own code; StableLmConfig reads `num_attention_heads`, `layer_norm_eps`, `partial_rotary_factor`, `rope_theta`", "")
+        .of(&["stablelm"]),
+    only(&["rotary_scaling_factor"], At::Number(1.0), "a factor of 1, as without it", "it asks for scaled positions, which transformers spells `rope_scaling`")
+        .of(&["stablelm"]),
+    only(&["rope_percent"], At::Told, "NemotronConfig reads `partial_rotary_factor`", "").of(&["nemotron"]),
+    only(&["activation_function"], At::Told, "Starcoder2Config reads `hidden_act`", "").of(&["starcoder2"]),
+    only(&["dual_chunk_attention_config"], At::Told,
+        "how vLLM computes contexts longer than those of training; transformers does not read it, and every query sees all that came before", "")
+        .of(&["qwen2", "qwen3", "qwen3_moe"]),
+    any(&["max_window_layers"], "only modeling files of Qwen and dots know it")
+        .of(&["apertus", "bloom", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone4", "falcon",
+              "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt_neox", "gpt_oss", "gptj",
+              "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "minimax_m2", "ministral3", "mistral",
+              "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "phi", "phi3", "phimoe", "qwen3_moe", "qwen3_next", "seed_oss",
+              "smollm3", "stablelm"]),
     any(&["use_sliding_window"], "modeling_qwen3_next has no windows").of(&["qwen3_next"]),
     only(&["use_sliding_window"], At::Off, "it switches nothing on; those of them that have windows read `sliding_window` alone",
         "it asks for a sliding window by a switch that this architecture does not have")
-        .of(&["apertus", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "gpt2", "gpt_oss", "granite", "llama", "mistral", "mixtral",
-              "nemotron", "olmo3", "olmoe", "opt", "phi3", "seed_oss", "starcoder2"]),
+        .of(&["afmoe", "apertus", "bloom", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone4",
+              "falcon", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_neo",
+              "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama",
+              "ministral3", "mistral", "mixtral", "mpt", "nemotron", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3", "phimoe",
+              "seed_oss", "stablelm", "starcoder2"]),
     only(&["sliding_window"], At::Told, "the modeling file does not read it: every layer sees all that came before", "")
         .of(WITHOUT_WINDOW),
     only(&["sliding_window"], At::Off, "modeling_olmoe hands it to flash attention only, which then has no window",
@@ -267,10 +287,11 @@ pub const ROWS: &[Row] = &[
     only(&["qkv_bias", "use_bias", "use_qkv_bias", "bias", "lm_head_bias", "head_bias"], At::Off, "no such bias, as without it; `attention_bias` is another key",
         "it asks for biases by a key that no class of this architecture reads").of(DECODERS),
     only(&["attention_bias"], At::Off, "attention of these has no biases", "it asks for biases, which attention of this architecture does not have")
-        .of(&["exaone4", "mistral", "mixtral"]),
+        .of(&["exaone4", "minimax_m2", "ministral3", "mistral", "mixtral"]),
     only(&["mlp_bias"], At::Off, "MLPs and experts without biases", "it asks for biases in the MLPs, which this architecture does not have")
-        .of(&["exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "glm4_moe", "mistral", "mixtral", "olmo3", "olmoe", "qwen2", "qwen3",
-              "qwen3_moe", "qwen3_next"]),
+        .of(&["cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "granitemoe",
+              "hunyuan_v1_dense", "minimax_m2", "ministral3", "mistral", "mixtral", "olmo2", "olmo3", "olmoe", "phi3", "qwen2",
+              "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "seed_oss", "smollm3"]),
     only(&["shared_expert_intermediate_size", "n_shared_experts", "num_shared_experts"], At::Off, "no shared expert, as without it",
         "it asks for a shared expert, which this architecture does not have").of(WITHOUT_SHARED),
     only(&["first_k_dense_replace"], At::Off, "no dense layers before the mixtures", "it asks for dense layers, which `mlp_only_layers` names here")
@@ -294,12 +315,12 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// The row of `key` for this architecture.
-pub fn row(key: &str, model_type: &str) -> Option<&'static Row> {
+pub(super) fn row(key: &str, model_type: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.keys.contains(&key) && (row.of.is_empty() || row.of.contains(&model_type)))
 }
 
 /// All keys of the table.
-pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn names() -> impl Iterator<Item = &'static str> + Clone {
     ROWS.iter().flat_map(|row| row.keys.iter().copied())
 }
 

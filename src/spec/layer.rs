@@ -1,9 +1,10 @@
 //! A decoder layer: a token mixer and a feed-forward network on the residual stream.
 
 use super::ffn::{Ffn, Moe};
-use super::linear::Norm;
-use super::mixer::Mixer;
+use super::linear::{Linear, Norm};
+use super::mixer::{Mixer, Qkv};
 use super::weight::TensorSpec;
+use crate::vocabulary::Activation;
 
 /// A decoder layer, most often x += mixer(norm(x)); x += ffn(norm(x)).
 #[derive(Clone, Debug)]
@@ -11,13 +12,28 @@ pub struct Layer<W = TensorSpec> {
     /// Token mixer: attention or what stands in its place. Some hybrids have layers without.
     pub mixer: Option<Sublayer<Mixer<W>, W>>,
     pub ffn: Option<Sublayer<Ffn<W>, W>>,
-    /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x)) (GPT-J).
+    /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x))
+    /// (GPT-J).
     pub parallel: bool,
-    /// [1]: what the stream is multiplied with after both (Gemma 4).
+    /// What an embedding that each token has for this layer adds after both.
+    pub embedding_gate: Option<EmbeddingGate<W>>,
+    /// [1]: what the stream is multiplied with after all this (Gemma 4).
     pub scalar: Option<W>,
 }
 
-/// A mixer or a feed-forward network between the stream that it reads and the stream that it is added to.
+/// x += norm(up(activation(gate(x)) * e)), where e is the token's embedding for this layer
+/// (`LayerEmbeddings`).
+#[derive(Clone, Debug)]
+pub struct EmbeddingGate<W = TensorSpec> {
+    /// From the hidden size to the size of e.
+    pub gate: Linear<W>,
+    pub activation: Activation,
+    pub up: Linear<W>,
+    pub norm: Norm<W>,
+}
+
+/// A mixer or a feed-forward network between the stream that it reads and the stream that it is
+/// added to.
 #[derive(Clone, Debug)]
 pub struct Sublayer<B, W = TensorSpec> {
     pub reads: Reads<W>,
@@ -61,7 +77,25 @@ pub enum Reads<W = TensorSpec> {
     Stream,
 }
 
+impl<W> Layer<W> {
+    /// The earlier layer whose keys and values its attention uses, where it has none of its own.
+    pub fn borrows(&self) -> Option<usize> {
+        match &self.mixer.as_ref()?.body {
+            Mixer::Attention(attention) => match attention.qkv {
+                Qkv::Borrowed { from, .. } => Some(from),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl Layer {
+    /// x += mixer(what it reads); x += ffn(what it reads), with nothing behind them.
+    pub fn of(mixer: Option<Sublayer<Mixer>>, ffn: Option<Sublayer<Ffn>>) -> Self {
+        Self { mixer, ffn, parallel: false, embedding_gate: None, scalar: None }
+    }
+
     /// The same with what both sublayers add multiplied with `factor`.
     pub fn with_factor(mut self, factor: f64) -> Self {
         if let Some(mixer) = &mut self.mixer {
@@ -76,27 +110,37 @@ impl Layer {
     /// x += mixer(norm(x)); x += ffn(norm(x)), each with a norm of its own.
     pub fn of_two_norms([mixer_norm, ffn_norm]: [Norm; 2], mixer: Mixer, ffn: Ffn) -> Self {
         let (mixer, ffn) = (Sublayer::new(mixer_norm, mixer), Sublayer::new(ffn_norm, ffn));
-        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Self::of(Some(mixer), Some(ffn))
+    }
+
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms in the order in which
+    /// they are computed.
+    pub fn of_four_norms([before, mixed, between, fed]: [Norm; 4], mixer: Mixer, ffn: Ffn) -> Self {
+        let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
+        (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
+        Self::of(Some(mixer), Some(ffn))
     }
 
     /// x += mixer(norm(x)) + ffn(norm(x)), with the same norm.
     pub fn of_one_norm(norm: Norm, mixer: Mixer, ffn: Ffn) -> Self {
         let (mixer, ffn) = (Sublayer::new(norm, mixer), Sublayer::reading(Reads::AsMixer, ffn));
-        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+        Self { parallel: true, ..Self::of(Some(mixer), Some(ffn)) }
     }
 
     /// x = norm(x + mixer(x)); x = norm(x + ffn(x)).
     pub fn of_sum_norms([mixer_norm, ffn_norm]: [Norm; 2], mixer: Mixer, ffn: Ffn) -> Self {
         let (mut mixer, mut ffn) = (Sublayer::reading(Reads::Stream, mixer), Sublayer::reading(Reads::Stream, ffn));
         (mixer.sum_norm, ffn.sum_norm) = (Some(mixer_norm), Some(ffn_norm));
-        Self { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Self::of(Some(mixer), Some(ffn))
     }
 
-    /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network stays, since it is shown.
+    /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network
+    /// stays, since it is shown, and nothing behind it.
     pub fn needed(&self, ffn: bool) -> Self {
         let mut needed = self.clone();
         if let (Some(sublayer), false) = (&mut needed.ffn, ffn) {
             (sublayer.body, sublayer.write_norm, sublayer.sum_norm) = (Ffn::NotNeeded, None, None);
+            needed.embedding_gate = None;
         }
         needed
     }

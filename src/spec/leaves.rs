@@ -25,17 +25,21 @@ pub enum Role {
     ALog,
     DtBias,
     CorrectionBias,
+    /// A factor on the whole stream.
+    StreamFactor,
     /// A number, or a few, that some function is made with.
     Parameter,
 }
 
 impl Role {
-    /// Whether −∞ has a meaning: it enters as its exponential, 0, or is added to scores of which the largest are chosen.
+    /// Whether −∞ has a meaning: it enters as its exponential, 0, or is added to scores of which
+    /// the largest are chosen.
     pub fn may_be_minus_infinity(self) -> bool {
         matches!(self, Role::ALog | Role::DtBias | Role::Sinks | Role::CorrectionBias)
     }
 
-    /// Kept in f32 whatever the compute dtype: small, and either scale factors or decisive for routing.
+    /// Kept in f32 whatever the compute dtype: small, and either scale factors or decisive for
+    /// routing.
     pub fn in_f32(self) -> bool {
         !matches!(self, Role::FromAttnIn | Role::FromFfnIn | Role::Inner | Role::ToResidual)
     }
@@ -43,8 +47,9 @@ impl Role {
 
 /// A part of a model with weights `W`.
 ///
-/// What is read, what is counted and what synthetic models have is one walk over the description of a part; what was read takes
-/// its place in the loaded part by the same walk again. So nothing is looked up by its name.
+/// What is read, what is counted and what synthetic models have is one walk over the description of
+/// a part; what was read takes its place in the loaded part by the same walk again. So nothing is
+/// looked up by its name.
 pub trait Leaves<W> {
     /// The same part with other weights.
     type With<U>;

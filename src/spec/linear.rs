@@ -1,4 +1,5 @@
-//! Projections and norms, of which everything else is made. Shapes are [out, in] unless said otherwise.
+//! Projections and norms, the components of all other parts. Shapes are [out, in] unless stated
+//! otherwise.
 
 use super::weight::TensorSpec;
 use crate::vocabulary::{NormKind, Order};
@@ -49,7 +50,7 @@ impl Norm {
         }
     }
 
-    /// A LayerNorm with a weight alone (MPT, Cohere).
+    /// A LayerNorm with only a weight (MPT, Cohere).
     pub fn without_bias(self) -> Self {
         Self { bias: None, ..self }
     }

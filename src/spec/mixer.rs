@@ -18,17 +18,24 @@ pub enum Qkv<W = TensorSpec> {
         q: Linear<W>,
         k: Linear<W>,
     },
-    /// One projection whose outputs are, for each key head, its queries, its key and its value; with one key head that is all q,
-    /// then k, then v.
+    /// Queries on the keys and values of layer `from`, as that has them after norms and rotary
+    /// embedding (Gemma 4).
+    Borrowed {
+        q: Linear<W>,
+        from: usize,
+    },
+    /// One projection whose outputs are, for each key head, its queries, its key and its value;
+    /// with one key head that is all q, then k, then v.
     Grouped(Linear<W>),
     /// One projection whose outputs are all q, then all k, then all v.
     Fused(Linear<W>),
-    /// Queries, keys and values by way of vectors of a lower rank (DeepSeek-V2's multi-head latent attention).
+    /// Queries, keys and values by way of vectors of a lower rank (DeepSeek-V2's multi-head latent
+    /// attention).
     Latent(Box<Latent<W>>),
 }
 
-/// Multi-head latent attention, DeepSeek-AI 2024. A head of q and k is a part without positions and one that turns, which all
-/// heads of k share.
+/// Multi-head latent attention, DeepSeek-AI 2024. A head of q and k is a part without positions and
+/// one that turns, which all heads of k share.
 #[derive(Clone, Debug)]
 pub struct Latent<W = TensorSpec> {
     pub query: LatentQuery<W>,
@@ -52,7 +59,8 @@ pub enum LatentQuery<W = TensorSpec> {
 #[derive(Clone, Debug)]
 pub struct QkNorm<W = TensorSpec> {
     pub q: HeadNorm<W>,
-    pub k: HeadNorm<W>,
+    /// None where keys are borrowed.
+    pub k: Option<HeadNorm<W>>,
     /// Behind the rotary embedding, not before it (HunYuan, Llama 4).
     pub after_rope: bool,
 }
@@ -60,7 +68,8 @@ pub struct QkNorm<W = TensorSpec> {
 /// A norm of the heads of a projection.
 #[derive(Clone, Debug)]
 pub enum HeadNorm<W = TensorSpec> {
-    /// Over each head by itself, with the weight [head_dim] of all, or [heads, head_dim] with one of its own for each.
+    /// Over each head by itself, with the weight [head_dim] of all, or [heads, head_dim] with one
+    /// of its own for each.
     Each(Norm<W>),
     /// As `Each`, with the weight of each head [head_dim] in a tensor of its own (StableLM 2 12B).
     Own(Vec<Norm<W>>),
@@ -70,16 +79,19 @@ pub enum HeadNorm<W = TensorSpec> {
     Unweighted { eps: f64 },
 }
 
-/// Linear biases on scores instead of an embedding of positions (Press et al. 2022): slope * position of the key.
+/// Linear biases on scores instead of an embedding of positions (Press et al. 2022): slope *
+/// position of the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alibi {
     /// [heads], of the bias that is added to q·k times the factor.
     pub slopes: Vec<f32>,
-    /// Slopes, positions and their products are rounded to bf16, and then multiplied with this (Falcon).
+    /// Slopes, positions and their products are rounded to bf16, and then multiplied with this
+    /// (Falcon).
     pub rounded: Option<f32>,
 }
 
-/// Factor on queries that grows with their position: 1 + beta * ln(1 + floor((position + offset) / original)) (Llama 4).
+/// Factor on queries that grows with their position: 1 + beta * ln(1 + floor((position + offset) /
+/// original)) (Llama 4).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueryGrowth {
     pub beta: f64,
@@ -124,7 +136,8 @@ pub struct Attention<W = TensorSpec> {
 }
 
 impl Attention {
-    /// Grouped-query attention with nothing special: callers change the fields in which they differ.
+    /// Grouped-query attention with nothing special: callers change the fields in which they
+    /// differ.
     pub fn new((heads, kv_heads, head_dim): (usize, usize, usize), qkv: Qkv, out: Linear) -> Self {
         Self {
             heads,
@@ -182,7 +195,8 @@ pub enum DeltaInputs<W = TensorSpec> {
 /// A short convolution between two gates (LFM2).
 #[derive(Clone, Debug)]
 pub struct GatedConv<W = TensorSpec> {
-    /// To the gate before the convolution, the gate behind it, and what it reads, all of the hidden size.
+    /// To the gate before the convolution, the gate behind it, and what it reads, all of the hidden
+    /// size.
     pub input: Linear<W>,
     /// Depthwise and causal, [hidden, 1, kernel].
     pub conv: W,
@@ -190,7 +204,8 @@ pub struct GatedConv<W = TensorSpec> {
     pub out: Linear<W>,
 }
 
-/// Mamba-2, Dao and Gu 2024: a state [head_dim, state] per head that decays and is added to at every position.
+/// Mamba-2, Dao and Gu 2024: a state [head_dim, state] per head that decays and is added to at
+/// every position.
 #[derive(Clone, Debug)]
 pub struct Mamba2<W = TensorSpec> {
     pub heads: usize,

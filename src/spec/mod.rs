@@ -1,10 +1,11 @@
 //! A model as data: what each decoder layer computes, and from which tensors of the checkpoint.
 //!
-//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them. Names are those of the whole
-//! model in transformers, prefixes included, whatever a checkpoint calls them (`naming.rs`). Shapes are [out, in] for
-//! projections unless said otherwise.
+//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them.
+//! Names are those of the whole model in transformers, prefixes included, whatever a checkpoint
+//! calls them (`naming.rs`). Shapes are [out, in] for projections unless said otherwise.
 
 pub mod arch;
+pub mod catalogue;
 mod coded;
 pub mod config;
 mod ffn;
@@ -24,9 +25,11 @@ mod rope_spellings;
 mod walk;
 mod weight;
 
+use std::collections::BTreeSet;
+
 use crate::record::{Site, SiteId};
 pub use ffn::{Divisor, Experts, Ffn, Groups, Mlp, Moe, Router, Score, Scoring, SharedExpert, XIelu};
-pub use layer::{Layer, Reads, Sublayer};
+pub use layer::{EmbeddingGate, Layer, Reads, Sublayer};
 pub use leaves::{Leaves, Role};
 pub use linear::{Linear, Norm};
 pub use mixer::{
@@ -46,6 +49,21 @@ pub struct Positions {
     pub offset: usize,
 }
 
+/// Embeddings that each token has for each layer (Gemma 4's per-layer embeddings), [layers][size]
+/// behind one another: (table(token) * factor + norm(projection(token embedding) *
+/// projection_factor)) * sum_factor. The norm is over each layer's.
+#[derive(Clone, Debug)]
+pub struct LayerEmbeddings<W = TensorSpec> {
+    /// [vocab, layers * size], of which rows are read.
+    pub table: TensorSpec,
+    pub factor: f64,
+    /// From the hidden size.
+    pub projection: Linear<W>,
+    pub projection_factor: f64,
+    pub norm: Norm<W>,
+    pub sum_factor: f64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Model {
     pub model_type: String,
@@ -61,6 +79,7 @@ pub struct Model {
     pub project_in: Option<Linear>,
     pub project_out: Option<Linear>,
     pub positions: Option<Positions>,
+    pub layer_embeddings: Option<LayerEmbeddings>,
     pub layers: Vec<Layer>,
     /// Before the head; some OPT checkpoints have none.
     pub final_norm: Option<Norm>,
@@ -74,7 +93,8 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// Whether the config ties head and embedding.
     pub tied: bool,
-    /// Sequences longer than this cannot be computed: there are no more learned positions, or it would be another computation.
+    /// Sequences longer than this cannot be computed: there are no more learned positions, or it
+    /// would be another computation.
     pub max_positions: Option<MaxPositions>,
 }
 
@@ -100,7 +120,8 @@ impl MaxPositions {
     }
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in blocks of rows).
+/// What stands between the last layer and the head, and only the logits need (the head is read in
+/// blocks of rows).
 #[derive(Clone, Debug)]
 pub struct BeforeHead<W = TensorSpec> {
     pub final_norm: Option<Norm<W>>,
@@ -122,6 +143,7 @@ impl Model {
             project_in: None,
             project_out: None,
             positions: None,
+            layer_embeddings: None,
             layers,
             final_norm: Some(final_norm),
             head,
@@ -141,14 +163,28 @@ impl Model {
         }
     }
 
-    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds nothing but what lies beyond it,
-    /// such as the logits.
+    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds
+    /// nothing but what lies beyond it, such as the logits.
     pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
         beyond || layer + 1 < self.layers.len()
     }
 
-    /// What the sublayers read: the sites that a record has, in the order in which they are computed. A layer with one norm for
-    /// both sublayers has one.
+    /// Layers whose keys and values later ones use, of those that are done when `done` layers are.
+    pub fn lenders(&self, done: usize) -> Vec<usize> {
+        let borrowed: BTreeSet<usize> = self.layers.iter().skip(done).filter_map(Layer::borrows).collect();
+        borrowed.into_iter().filter(|from| *from < done).collect()
+    }
+
+    /// Widths of the keys and values of a layer with attention.
+    pub fn kv_widths(&self, layer: usize) -> Option<[usize; 2]> {
+        match &self.layers.get(layer)?.mixer.as_ref()?.body {
+            Mixer::Attention(of) => Some([of.kv_heads * of.head_dim, of.kv_heads * of.value_dim]),
+            _ => None,
+        }
+    }
+
+    /// What the sublayers read: the sites that a record has, in the order in which they are
+    /// computed. A layer with one norm for both sublayers has one.
     pub fn norm_sites(&self) -> Vec<SiteId> {
         self.read_sites(|reads| !matches!(reads, Reads::AsMixer))
     }

@@ -1,34 +1,38 @@
-//! Which weight of the whole model a tensor is, by the name that it has in a file.
+//! The whole model's name of a weight, derived from its name in a file.
 
 use std::cmp::Ordering;
 
-/// How the tensors of an architecture are called in files: in all of them the base model's may be with or without its prefix.
+/// The names of an architecture's tensors in files. The base model's names may have its prefix or
+/// not.
 #[derive(Clone, Copy)]
 pub struct Naming {
-    /// The base model inside the whole one, with the dot: "model.".
+    /// The prefix of the base model in the whole one, with the dot: "model.".
     pub base: &'static str,
-    /// What stood there in other releases.
+    /// The prefixes in older releases.
     pub older: &'static [&'static str],
-    /// The model is the language model in a larger one, for images or speech, whose names are around its own.
+    /// True if the model is the language model inside a larger one, for images or speech, which
+    /// adds prefixes.
     pub nested: bool,
 }
 
-/// What the names of the head begin with: GPT-NeoX has its own.
+/// The prefixes of the head's names; GPT-NeoX has its own.
 pub const HEADS: &[&str] = &["lm_head.", "embed_out."];
 
-/// What a language model's names begin with inside a larger model, and what they begin with alone: the base model, and its head.
+/// The prefixes of a language model inside a larger model: of the base model, and of the language
+/// model.
 pub const NESTED: [&str; 2] = ["model.language_model.", "language_model.model."];
 pub const NESTED_HEAD: &str = "language_model.lm_head.";
 
 impl Naming {
-    /// Which of two names of one tensor comes first: the alphabet decides, as in transformers, but older prefixes come last.
+    /// The order of two names of one tensor: alphabetical, as in transformers, with older prefixes
+    /// last.
     pub fn order(&self, one: &str, other: &str) -> Ordering {
         let older = |name: &str| self.older.iter().any(|prefix| name.starts_with(prefix));
         older(one).cmp(&older(other)).then_with(|| one.cmp(other))
     }
 
-    /// What transformers takes a stored name for: the prefix is added where it is missing, and taken off the head. The number of an
-    /// expert comes before its projection.
+    /// The name that transformers assigns to a stored name: a missing prefix is added, and the
+    /// head's is removed. The number of an expert comes before its projection.
     pub fn whole(&self, stored: &str) -> String {
         numbered(self.prefixed(stored))
     }
@@ -39,7 +43,8 @@ impl Naming {
             return match (inside, stored.strip_prefix(NESTED_HEAD)) {
                 (Some(rest), _) => format!("{}{rest}", self.base),
                 (_, Some(rest)) => format!("lm_head.{rest}"),
-                // What is beside the language model keeps its name, which no weight of it has.
+                // Tensors outside the language model keep their names, which none of its weights
+                // has.
                 _ => stored.to_string(),
             };
         }
@@ -47,7 +52,7 @@ impl Naming {
         let unprefixed = stored.strip_prefix(self.base);
         let older = self.older.iter().find_map(|prefix| stored.strip_prefix(prefix));
         match (unprefixed, older) {
-            // The head is beside the base model, not in it.
+            // The head is next to the base model, not in it.
             (Some(head), _) if is_head(head) => head.to_string(),
             (Some(_), _) => stored.to_string(),
             (_, Some(rest)) => format!("{}{rest}", self.base),
@@ -57,8 +62,8 @@ impl Naming {
     }
 }
 
-/// ModelOpt writes `experts.up_proj.3.` where the experts of a model are stacked in its release in bf16; all others
-/// `experts.3.up_proj.`.
+/// ModelOpt writes `experts.up_proj.3.` where the experts of a model are stacked in its release in
+/// bf16; all others `experts.3.up_proj.`.
 fn numbered(name: String) -> String {
     for projection in ["gate_proj", "up_proj", "down_proj"] {
         if let Some((before, rest)) = name.split_once(&format!(".experts.{projection}."))

@@ -1,5 +1,5 @@
-//! What a config and the names of tensors say of quantised weights. Formats that are read stand in `formats/`; others are refused in
-//! words that say what they are. Their files are good.
+//! What a config and the names of tensors say of quantised weights. Formats that are read stand in
+//! `formats/`; others are refused in words that say what they are. Their files are good.
 
 use serde_json::{Map, Value};
 
@@ -11,10 +11,12 @@ use crate::formats::{HINT, Settings};
 /// Keys that tell the bits of a weight.
 const BITS: [&str; 3] = ["bits", "num_bits", "w_bit"];
 
-/// What stands beside a quantised weight that is not read: endings that take the place of `.weight`, and the method that writes them.
+/// What stands beside a quantised weight that is not read: endings that take the place of
+/// `.weight`, and the method that writes them.
 const BESIDE: &[(&[&str], &str)] = &[(&[".W_q"], "HQQ"), (&[".scales"], "MLX")];
 
-/// The method by which the weight of this name is quantised, if it is one that is not read and the names of its neighbours say so.
+/// The method by which the weight of this name is quantised, if it is one that is not read and the
+/// names of its neighbours say so.
 pub fn method(tensor: &str, has: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let stem = tensor.strip_suffix(".weight")?;
     let row = BESIDE.iter().find(|(endings, _)| endings.iter().any(|ending| has(&format!("{stem}{ending}"))));
@@ -26,8 +28,8 @@ pub fn stored(what: &str, method: &str) -> Error {
     Error::unsupported(format!("{what}: the weight is quantised ({method})")).hint(HINT)
 }
 
-/// What a config says of quantised weights. What describes none is left to the table of keys: leftovers with nothing packed, and
-/// values that make no sense.
+/// What a config says of quantised weights. What describes none is left to the table of keys:
+/// leftovers with nothing packed, and values that make no sense.
 ///
 /// # Errors
 /// `unsupported` for what is not read.

@@ -1,19 +1,21 @@
-//! Rotary position embedding: which frequencies, and the tables of cosines and sines made from them.
+//! Rotary position embedding: the frequencies, and the tables of cosines and sines computed from
+//! them.
 //!
-//! Dimension j turns with j + dim/2, j < dim/2, or with its neighbour; dimensions from `dim` on pass through. The scaling kinds
-//! and their parameters are those of Hugging Face `rope_scaling` / `rope_parameters`; YaRN after Peng et al. 2023.
-//! Frequencies are computed in f64 and rounded once to f32, angles in f32 as the reference does.
+//! Dimension j is rotated with j + dim/2, j < dim/2, or with its neighbour. Dimensions from `dim`
+//! on are unchanged. The kinds of scaling and their parameters are those of Hugging Face's
+//! `rope_scaling` / `rope_parameters`; YaRN after Peng et al. 2023. Frequencies are computed in f64
+//! and rounded once to f32, angles are in f32 as in the reference.
 
 use crate::vocabulary::Pairs;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
     None,
-    /// Frequencies divided by `factor`.
+    /// Frequencies are divided by `factor`.
     Linear {
         factor: f64,
     },
-    /// Base grows with the sequence beyond `original` positions (NTK-aware).
+    /// The base grows with sequences beyond `original` positions (NTK-aware).
     Dynamic {
         factor: f64,
         original: f64,
@@ -24,7 +26,7 @@ pub enum Scaling {
         high_freq_factor: f64,
         original: f64,
     },
-    /// Only the first so many pairs turn, of all of the head (Gemma 4).
+    /// Only this number of leading pairs of the head is rotated (Gemma 4).
     Proportional {
         turning: usize,
     },
@@ -36,8 +38,8 @@ pub enum Scaling {
         truncate: bool,
         attention_factor: f64,
     },
-    /// Each frequency divided by a factor of its own, of one list for sequences up to `original` positions and of another for longer
-    /// ones (Ding et al. 2024).
+    /// Each frequency is divided by its own factor, from one list for sequences up to `original`
+    /// positions and from another for longer ones (Ding et al. 2024).
     LongRope {
         short: Vec<f64>,
         long: Vec<f64>,
@@ -49,7 +51,7 @@ pub enum Scaling {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     pub theta: f64,
-    /// How many leading dimensions of a head turn; even.
+    /// Number of leading dimensions of a head that are rotated; even.
     pub dim: usize,
     pub pairs: Pairs,
     pub scaling: Scaling,
@@ -62,7 +64,7 @@ pub struct Tables {
 }
 
 impl Rope {
-    /// Whether both give the same cosines and sines, however they are spelled.
+    /// True if both have the same cosines and sines, for any spelling.
     pub fn turns_like(&self, other: &Self) -> bool {
         let grows = |rope: &Self| matches!(rope.scaling, Scaling::Dynamic { .. } | Scaling::LongRope { .. });
         let tables = |rope: &Self| (rope.dim, rope.inverse_frequencies(1), rope.table_factor());
@@ -102,7 +104,7 @@ impl Rope {
                 }
             }
             &Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => {
-                // The dimension at which `rotations` full turns fit into the original context.
+                // The dimension with `rotations` full rotations in the original context.
                 let correction = |rotations: f64| {
                     dim * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln())
                 };
@@ -124,7 +126,8 @@ impl Rope {
         scaled.map(|frequency| frequency as f32).collect()
     }
 
-    /// Factor on cosines and sines (the attention temperature of YaRN and LongRoPE), 1 otherwise.
+    /// The factor of cosines and sines (the attention temperature of YaRN and LongRoPE), 1
+    /// otherwise.
     pub fn table_factor(&self) -> f32 {
         match self.scaling {
             Scaling::Yarn { attention_factor, .. } | Scaling::LongRope { attention_factor, .. } => {
@@ -143,7 +146,7 @@ impl Rope {
     }
 }
 
-/// YaRN's magnitude correction for a context stretched by `scale`.
+/// YaRN's magnitude correction for a context extended by `scale`.
 pub fn yarn_mscale(scale: f64, mscale: f64) -> f64 {
     if scale <= 1.0 { 1.0 } else { 0.1 * mscale * scale.ln() + 1.0 }
 }

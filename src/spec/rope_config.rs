@@ -1,29 +1,32 @@
-//! Reads rotary embeddings from a config: the old spelling (`rope_theta`, `rope_scaling`), that of transformers 5
-//! (`rope_parameters`), and both at once. Ropes are compared by what they compute, not by how they are spelled.
+//! Reads rotary embeddings from a config: the old spelling (`rope_theta`, `rope_scaling`), that of
+//! transformers 5 (`rope_parameters`), and both at once. Ropes are compared by what they compute,
+//! not by how they are spelled.
 
 use serde_json::{Map, Value};
 
 use super::config::{Config, shown};
 use super::rope::Rope;
-use super::rope_section::{Of, Section, object, section};
+use super::rope_section::{IMPLIED, Of, Section, object, section};
 use crate::error::Result;
 use crate::outside;
 
-pub use super::rope_section::{DEFAULTS, RopeDefaults};
+pub(super) use super::rope_section::{DEFAULTS, RopeDefaults};
 
 impl Rope {
-    /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`, which holds all three. Both
-    /// may be there where they come to the same.
+    /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`,
+    /// which holds all three. Both may be there where they come to the same.
     ///
     /// # Errors
-    /// When a key changes the frequencies in a way that is not computed, or two spellings contradict each other.
+    /// When a key changes the frequencies in a way that is not computed, or two spellings
+    /// contradict each other.
     pub fn from_config(c: &Config, head_dim: usize, defaults: &RopeDefaults) -> Result<Self> {
         // Marks the keys as read, which is all that some kinds of scaling do with them.
         for key in ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"] {
             c.get(key);
         }
         let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
-        // As in the reference, an empty `rope_scaling` is none, and any other comes before `rope_parameters`.
+        // As in the reference, an empty `rope_scaling` is none, and any other comes before
+        // `rope_parameters`.
         match (parameters, scaling.filter(|map| !map.is_empty())) {
             (Some(parameters), Some(scaling)) => {
                 let (one, other) = (
@@ -41,16 +44,16 @@ impl Rope {
             (None, Some(scaling)) => section(c, "rope_scaling", scaling).read(head_dim, defaults),
             (None, None) => {
                 let usual = usual(defaults);
-                section(c, "rope_scaling", &usual).read(head_dim, defaults)
+                section(c, IMPLIED, &usual).read(head_dim, defaults)
             }
         }
     }
 }
 
 impl Rope {
-    /// The rope of the layers of type `name`, where those of each type have their own: from the object of that name in
-    /// `rope_parameters`, or from the keys of the old spelling. Of these, `rope_theta` and `rope_scaling` are the rope of the `main`
-    /// type.
+    /// The rope of the layers of type `name`, where those of each type have their own: from the
+    /// object of that name in `rope_parameters`, or from the keys of the old spelling. Of these,
+    /// `rope_theta` and `rope_scaling` are the rope of the `main` type.
     ///
     /// # Errors
     /// As of `from_config`, and where `rope_parameters` are not objects by type of layer.
@@ -84,14 +87,23 @@ impl Rope {
 ///
 /// # Errors
 /// When it is missing or no number.
-pub fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+pub(super) fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
+    parameters(c, defaults, |section| section.required(name))
+}
+
+/// The same, where it may be missing.
+pub(super) fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<Option<f64>> {
+    parameters(c, defaults, |section| section.number(name))
+}
+
+fn parameters<T>(c: &Config, defaults: &RopeDefaults, read: impl Fn(&Section) -> Result<T>) -> Result<T> {
     let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
     match (parameters, scaling.filter(|map| !map.is_empty())) {
-        (_, Some(scaling)) => section(c, "rope_scaling", scaling).required(name),
-        (Some(parameters), None) => section(c, "rope_parameters", parameters).required(name),
+        (_, Some(scaling)) => read(&section(c, "rope_scaling", scaling)),
+        (Some(parameters), None) => read(&section(c, "rope_parameters", parameters)),
         (None, None) => {
             let usual = usual(defaults);
-            section(c, "rope_parameters", &usual).required(name)
+            read(&section(c, IMPLIED, &usual))
         }
     }
 }

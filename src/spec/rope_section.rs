@@ -8,12 +8,20 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::vocabulary::Pairs;
 
-/// YaRN's full turns within the original context, above which a frequency stays and below which it is divided.
+/// What both are called inside the object.
+const THETA: &str = "rope_theta";
+const SHARE: &str = "partial_rotary_factor";
+
+/// The object where a config has none, as it is called in messages.
+pub(super) const IMPLIED: &str = "rope_parameters (left out)";
+
+/// YaRN's full turns within the original context, above which a frequency stays and below which it
+/// is divided.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
 
-/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a warning for the others
-/// (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
+/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a
+/// warning for the others (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
 const ROPE_KEYS: &[&str] = &[
     "factor",
     "original_max_position_embeddings",
@@ -30,8 +38,9 @@ const ROPE_KEYS: &[&str] = &[
     "mrope_section",
 ];
 
-/// Keys that other programs write there and transformers ignores with a warning: for vLLM (`attn_factor`,
-/// `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and Qwen-VL families (`alpha`, `mrope_interleaved`).
+/// Keys that other programs write there and transformers ignores with a warning: for vLLM
+/// (`attn_factor`, `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and
+/// Qwen-VL families (`alpha`, `mrope_interleaved`).
 const FOREIGN_ROPE_KEYS: &[&str] = &["attn_factor", "extrapolation_factor", "finetuned", "alpha", "mrope_interleaved"];
 
 /// What transformers takes for the rope of an architecture where its config says nothing.
@@ -39,9 +48,12 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
     pub partial_rotary_factor: Option<f64>,
-    /// Other names that the config has for `rope_theta` and `partial_rotary_factor`, beside them.
-    pub theta_keys: &'static [&'static str],
-    pub share_keys: &'static [&'static str],
+    /// What the config calls `rope_theta` and `partial_rotary_factor` beside the object; other
+    /// names than these are read there, and these are not.
+    pub theta_key: &'static str,
+    pub share_key: &'static str,
+    /// `original_max_position_embeddings` beside the object, where the config leaves it out.
+    pub original: Option<f64>,
     pub pairs: Pairs,
     /// Types of layers, for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
@@ -56,11 +68,12 @@ pub struct RopeDefaults {
 }
 
 /// Llama's own, which most relatives keep.
-pub const DEFAULTS: RopeDefaults = RopeDefaults {
+pub(super) const DEFAULTS: RopeDefaults = RopeDefaults {
     theta: 10_000.0,
     partial_rotary_factor: None,
-    theta_keys: &[],
-    share_keys: &[],
+    theta_key: THETA,
+    share_key: SHARE,
+    original: None,
     pairs: Pairs::Halves,
     layer_types: &[],
     alpha: false,
@@ -70,7 +83,7 @@ pub const DEFAULTS: RopeDefaults = RopeDefaults {
 };
 
 /// The object under `key`, if there is one.
-pub fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+pub(super) fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Value>>> {
     match c.get(key) {
         None => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
@@ -78,21 +91,22 @@ pub fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<String, Val
     }
 }
 
-pub fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
+pub(super) fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
     Section { c, key, params, of: Of::Model }
 }
 
 /// The `rope_scaling` or `rope_parameters` object, with errors that name the key inside it.
-pub struct Section<'a> {
+pub(super) struct Section<'a> {
     pub c: &'a Config,
     pub key: &'static str,
     pub params: &'a Map<String, Value>,
     pub of: Of,
 }
 
-/// The layers that an object is read for: all of them, or those of one type that have a rope of their own.
+/// The layers that an object is read for: all of them, or those of one type that have a rope of
+/// their own.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Of {
+pub(super) enum Of {
     Model,
     /// Keys beside the object count for these layers.
     MainType,
@@ -101,7 +115,7 @@ pub enum Of {
 }
 
 impl Section<'_> {
-    fn number(&self, name: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
         match self.params.get(name).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
@@ -111,7 +125,7 @@ impl Section<'_> {
         }
     }
 
-    pub fn required(&self, name: &str) -> Result<f64> {
+    pub(super) fn required(&self, name: &str) -> Result<f64> {
         self.number(name)?.ok_or_else(|| self.wrong(name, "is missing"))
     }
 
@@ -123,30 +137,36 @@ impl Section<'_> {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
 
-    /// A number that stands inside the object or beside it. Inside counts, as in the reference.
-    fn inside_or_beside(&self, name: &str) -> Result<Option<f64>> {
-        let (inside, beside) = (self.number(name)?, self.c.opt_f64(name)?.filter(|_| self.of != Of::OtherType));
-        if let (Some(inside), Some(beside)) = (inside, beside)
+    /// A number that stands inside the object or beside it, where it is called `other`. Inside
+    /// counts, as in the reference.
+    fn inside_or_beside(&self, name: &str, other: &str) -> Result<Option<f64>> {
+        let beside =
+            |key: &str| Ok::<_, Error>(self.c.opt_f64(key)?.filter(|_| self.of != Of::OtherType || key != name));
+        let (inside, named) = (self.number(name)?, beside(other)?);
+        if let (Some(inside), Some(beside)) = (inside, named)
             && inside != beside
         {
-            let (c, key) = (self.c, self.key);
-            c.tell(
-                name,
+            let key = self.key;
+            self.c.tell(
+                other,
                 &format!("is {beside}, but `{key}.{name}` is {inside}; as in transformers, the latter counts"),
             );
         }
-        Ok(inside.or(beside))
+        let counts = inside.or(named);
+        if other != name
+            && let Some(unread) = beside(name)?.filter(|unread| Some(*unread) != counts)
+        {
+            self.c.tell(name, &format!("is {unread}, which has no effect: transformers reads `{other}`"));
+        }
+        Ok(counts)
     }
 
-    pub fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
+    pub(super) fn read(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         if self.params.values().any(Value::is_object) {
             return self.read_layers(head_dim, defaults);
         }
-        let beside = |keys: &[&str]| keys.iter().map(|key| self.c.opt_f64(key)).collect::<Result<Vec<_>>>();
-        let (thetas, shares) = (beside(defaults.theta_keys)?, beside(defaults.share_keys)?);
-        let theta = self.inside_or_beside("rope_theta")?.or(thetas.into_iter().flatten().next());
-        let theta = theta.unwrap_or(defaults.theta);
-        let share = self.inside_or_beside("partial_rotary_factor")?.or(shares.into_iter().flatten().next());
+        let theta = self.inside_or_beside(THETA, defaults.theta_key)?.unwrap_or(defaults.theta);
+        let share = self.inside_or_beside(SHARE, defaults.share_key)?;
         if defaults.partial_rotary_factor.is_none() && share.is_some_and(|share| share != 1.0) {
             return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
         }
@@ -164,7 +184,8 @@ impl Section<'_> {
         Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
 
-    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to the same.
+    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to
+    /// the same.
     fn read_layers(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         let mut first: Option<(&str, Rope)> = None;
         for (name, value) in self.params {
@@ -176,7 +197,7 @@ impl Section<'_> {
                 let name = outside::shown(name);
                 return Err(self.wrong(&name, "is the rope of a type of layer that this architecture does not have"));
             }
-            let rope = Section { params, ..*self }.read(head_dim, defaults)?;
+            let rope = Section { params, of: Of::MainType, ..*self }.read(head_dim, defaults)?;
             match &first {
                 Some((other, same)) if !same.turns_like(&rope) => {
                     let problem = format!("differs from `{other}`: layers with ropes of their own are not computed");
@@ -210,15 +231,17 @@ impl Section<'_> {
         }
     }
 
-    /// The context before it was stretched. A key beside the object comes first, as in the reference, and where there is
-    /// none the model's context is taken.
-    fn original(&self) -> Result<f64> {
+    /// The context before it was stretched. A key beside the object of a model comes first, as in
+    /// the reference, and where there is none the model's context is taken.
+    fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
         const NAME: &str = "original_max_position_embeddings";
-        match (self.c.opt_f64(NAME)?, self.number(NAME)?) {
+        let beside = self.c.opt_f64(NAME)?.or(defaults.original).filter(|_| self.of == Of::Model);
+        match (beside, self.number(NAME)?) {
             (Some(beside), Some(inside)) if inside != beside => {
+                let which = if self.c.has(NAME) { "beside it is" } else { "of the class is" };
                 self.tell(
                     NAME,
-                    &format!("is {inside}, but `{NAME}` beside it is {beside}; as in transformers, the latter counts"),
+                    &format!("is {inside}, but `{NAME}` {which} {beside}; as in transformers, the latter counts"),
                 );
                 Ok(beside)
             }
@@ -243,7 +266,8 @@ impl Section<'_> {
             "dynamic" => {
                 let scaling = Scaling::Dynamic {
                     factor: self.required("factor")?,
-                    // Not `original_max_position_embeddings`, which the reference does not read here.
+                    // Not `original_max_position_embeddings`, which the reference does not read
+                    // here.
                     original: self.c.f64("max_position_embeddings")?,
                 };
                 (scaling, &["factor"])
@@ -253,12 +277,12 @@ impl Section<'_> {
                     factor: self.required("factor")?,
                     low_freq_factor: self.required("low_freq_factor")?,
                     high_freq_factor: self.required("high_freq_factor")?,
-                    original: self.original()?,
+                    original: self.original(defaults)?,
                 };
                 (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
             }
             "yarn" => (
-                self.yarn(self.original()?)?,
+                self.yarn(self.original(defaults)?)?,
                 &[
                     "factor",
                     "original_max_position_embeddings",
@@ -271,7 +295,7 @@ impl Section<'_> {
                 ],
             ),
             "longrope" => (
-                self.longrope(dim)?,
+                self.longrope(dim, defaults)?,
                 &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
             ),
             other => {
@@ -288,8 +312,8 @@ impl Section<'_> {
         Ok(scaling)
     }
 
-    /// What this kind of scaling does not read: keys of other kinds and known additions of other programs have no effect in
-    /// the reference, which warns of them; others are an error.
+    /// What this kind of scaling does not read: keys of other kinds and known additions of other
+    /// programs have no effect in the reference, which warns of them; others are an error.
     fn unread(&self, kind: &str, read: &[&str]) -> Result<()> {
         let common = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
         for (name, value) in self.params {
@@ -310,8 +334,8 @@ impl Section<'_> {
         Ok(())
     }
 
-    fn longrope(&self, dim: usize) -> Result<Scaling> {
-        let original = self.original()?;
+    fn longrope(&self, dim: usize, defaults: &RopeDefaults) -> Result<Scaling> {
+        let original = self.original(defaults)?;
         let factors = |name: &str| {
             let numbers = self.params.get(name).and_then(Value::as_array).and_then(|list| {
                 list.iter().map(|number| number.as_f64().filter(|number| *number > 0.0)).collect::<Option<Vec<_>>>()

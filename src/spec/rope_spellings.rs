@@ -1,4 +1,4 @@
-//! Spellings of ropes: which come to the same, which contradict each other, and which are no spelling at all.
+//! Tests of spellings of ropes: equivalent, contradictory and invalid ones.
 
 use super::config::Config;
 use super::rope::Rope;
@@ -33,7 +33,7 @@ fn gpt_oss_yarn_temperature() {
     assert!((yarn.unwrap().table_factor() - 1.34657).abs() < 1e-5);
 }
 
-/// What transformers 5.23 gives for pairs of spellings: the same cosines and sines to the bit.
+/// Pairs of spellings with the same cosines and sines, to the bit, in transformers 5.23.
 #[test]
 fn spellings_that_transformers_takes_for_the_same_are_the_same() {
     for (one, other) in [
@@ -55,7 +55,7 @@ fn spellings_that_transformers_takes_for_the_same_are_the_same() {
             r#"{"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": true}"#,
             r#"{"rope_type": "default"}"#,
         ),
-        // Spelled otherwise.
+        // Another spelling.
         (r#"{"type": "linear", "rope_type": "default", "factor": 1.0}"#, "null"),
         (r#"{"type": "linear", "rope_type": null, "factor": 2.0}"#, r#"{"rope_type": "linear", "factor": 2}"#),
         ("{}", "null"),
@@ -80,23 +80,23 @@ fn ropes_spelled_twice_are_compared_after_reading() {
     let alone = rope(&format!("{{{parameters}}}")).unwrap();
     assert_eq!(with(r#""rope_theta": 1000000, "rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap(), alone);
     assert_eq!(with(r#""rope_theta": 1000000, "rope_scaling": {}"#).unwrap(), alone);
-    // Inside counts, and another value beside it is told.
+    // The inner value is used, and a different outer value is reported.
     assert_eq!(with(r#""rope_theta": 5e5"#).unwrap(), alone);
-    // Without a theta inside or beside it, the old spelling turns by another base.
+    // Without a theta inside or outside, the old spelling has another base.
     let error = with(r#""rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap_err();
     assert!(error.message.contains("both present and turn by different angles"), "{error}");
-    // By a factor of 1 nothing is scaled, whatever the kind is called.
+    // A factor of 1 scales nothing, for any kind.
     let plain = rope(
         r#"{"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 1}}"#,
     );
     assert_eq!(plain.unwrap().inverse_frequencies(1), rope(r#"{"rope_theta": 1e6}"#).unwrap().inverse_frequencies(1));
 }
 
-/// The rope of the layers of one type, of an architecture whose types have their own.
+/// The rope of the layers of one type, of an architecture whose types differ.
 fn of_type(text: &str, name: &str) -> Result<Rope> {
     const FULL: RopeDefaults =
         RopeDefaults { theta: 1e6, layer_types: &["full_attention", "sliding_attention"], ..DEFAULTS };
-    const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_keys: &["rope_local_base_freq"], ..FULL };
+    const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_key: "rope_local_base_freq", ..FULL };
     let main = name == "full_attention";
     let defaults = if main { FULL } else { SLIDING };
     Rope::of_type(&Config::parse(text, "config.json").unwrap(), 64, name, main, &defaults)
@@ -114,7 +114,7 @@ fn types_of_layers_have_ropes_of_their_own_in_both_spellings() {
     let (full, sliding) = (of_type(old, "full_attention").unwrap(), of_type(old, "sliding_attention").unwrap());
     assert_eq!((full.theta, sliding.theta), (5e5, 2e4));
     assert_ne!(full.scaling, sliding.scaling);
-    // What is left out is the default of each type; `rope_theta` is that of the main type alone.
+    // Missing values have the default of each type. `rope_theta` belongs to the main type alone.
     let bare = |text: &str, name: &str| of_type(text, name).unwrap().theta;
     assert_eq!((bare("{}", "full_attention"), bare("{}", "sliding_attention")), (1e6, 1e4));
     assert_eq!(bare(r#"{"rope_theta": 3e5}"#, "sliding_attention"), 1e4);
@@ -138,7 +138,7 @@ fn longrope_takes_its_factors_by_the_length_of_the_sequence() {
         let expected: Vec<f32> = plain.inverse_frequencies(1).iter().map(|frequency| frequency / factor).collect();
         assert_eq!(rope.inverse_frequencies(positions), expected, "{positions}");
     }
-    // sqrt(1 + ln 16 / ln 16), unless the config says another.
+    // sqrt(1 + ln 16 / ln 16), unless the config has another value.
     assert_eq!(rope.table_factor(), 2f32.sqrt());
     assert_eq!(with(2.0, 4.0, r#""factor": 1.0,"#).unwrap().table_factor(), 1.0);
     assert_eq!(with(2.0, 4.0, r#""attention_factor": 1.25,"#).unwrap().table_factor(), 1.25);
@@ -161,7 +161,7 @@ fn ropes_by_type_of_layer_are_read_where_all_are_equal() {
     assert!(error.message.contains("is the rope of a type of layer that this architecture does not have"), "{error}");
 }
 
-/// As HunYuanDenseV1RotaryEmbedding does: base * alpha^(d / (d - 2)), however long the sequence is.
+/// As in HunYuanDenseV1RotaryEmbedding: base * alpha^(d / (d - 2)), for all lengths.
 #[test]
 fn alpha_stretches_the_base_where_dynamic_means_that() {
     let of = |scaling: &str| {
@@ -177,7 +177,7 @@ fn alpha_stretches_the_base_where_dynamic_means_that() {
     assert_eq!(of("null").unwrap().theta, 100.0);
 }
 
-/// As `standardize_rope_params` does.
+/// As in `standardize_rope_params`.
 #[test]
 fn an_original_context_beside_the_object_comes_first() {
     let of = |more: &str, original: u32| {

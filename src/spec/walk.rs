@@ -1,8 +1,9 @@
 //! The walk over the weights of each part of a model, in the order in which they are read.
 
 use super::{
-    Attention, BeforeHead, DeltaInputs, DeltaNet, Ffn, Gate, GatedConv, HeadNorm, Latent, LatentQuery, Layer, Leaves,
-    Linear, Mamba2, Mixer, Mlp, Moe, Norm, QkNorm, Qkv, Reads, Role, Router, SharedExpert, Sublayer, XIelu,
+    Attention, BeforeHead, DeltaInputs, DeltaNet, EmbeddingGate, Ffn, Gate, GatedConv, HeadNorm, Latent, LatentQuery,
+    Layer, LayerEmbeddings, Leaves, Linear, Mamba2, Mixer, Mlp, Moe, Norm, QkNorm, Qkv, Reads, Role, Router,
+    SharedExpert, Sublayer, XIelu,
 };
 
 impl<W> Norm<W> {
@@ -68,6 +69,7 @@ impl<W> Qkv<W> {
             Qkv::KeyIsValue { q, k } => {
                 Qkv::KeyIsValue { q: q.map(Role::FromAttnIn, f), k: k.map(Role::FromAttnIn, f) }
             }
+            Qkv::Borrowed { q, from } => Qkv::Borrowed { q: q.map(Role::FromAttnIn, f), from: *from },
             Qkv::Grouped(linear) => Qkv::Grouped(linear.map(Role::FromAttnIn, f)),
             Qkv::Fused(linear) => Qkv::Fused(linear.map(Role::FromAttnIn, f)),
             Qkv::Latent(latent) => Qkv::Latent(Box::new(latent.map(f))),
@@ -86,7 +88,7 @@ impl<W> Leaves<W> for Attention<W> {
         });
         let qk_norm = self.qk_norm.as_ref().map(|norms| QkNorm {
             q: norms.q.map(f),
-            k: norms.k.map(f),
+            k: norms.k.as_ref().map(|norm| norm.map(f)),
             after_rope: norms.after_rope,
         });
         let sinks = self.sinks.as_ref().map(|sinks| f(sinks, Role::Sinks));
@@ -216,7 +218,8 @@ impl<W> Leaves<W> for SharedExpert<W> {
     }
 }
 
-/// Router and shared expert: routed experts come one by one, as the `Mlp` that `Experts::network` describes.
+/// Router and shared expert: routed experts come one by one, as the `Mlp` that `Experts::network`
+/// describes.
 impl<W> Leaves<W> for Moe<W> {
     type With<U> = Moe<U>;
 
@@ -266,6 +269,32 @@ impl<B: Leaves<W>, W> Sublayer<B, W> {
     }
 }
 
+impl<W> EmbeddingGate<W> {
+    fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> EmbeddingGate<U> {
+        EmbeddingGate {
+            gate: self.gate.map(Role::Inner, f),
+            activation: self.activation,
+            up: self.up.map(Role::ToResidual, f),
+            norm: self.norm.map(Role::OtherNorm, f),
+        }
+    }
+}
+
+impl<W> Leaves<W> for LayerEmbeddings<W> {
+    type With<U> = LayerEmbeddings<U>;
+
+    fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> LayerEmbeddings<U> {
+        LayerEmbeddings {
+            table: self.table.clone(),
+            factor: self.factor,
+            projection: self.projection.map(Role::Inner, f),
+            projection_factor: self.projection_factor,
+            norm: self.norm.map(Role::OtherNorm, f),
+            sum_factor: self.sum_factor,
+        }
+    }
+}
+
 /// Everything but the routed experts.
 impl<W> Leaves<W> for Layer<W> {
     type With<U> = Layer<U>;
@@ -275,7 +304,8 @@ impl<W> Leaves<W> for Layer<W> {
             mixer: self.mixer.as_ref().map(|mixer| mixer.map(Role::AttnNorm, f)),
             ffn: self.ffn.as_ref().map(|ffn| ffn.map(Role::FfnNorm, f)),
             parallel: self.parallel,
-            scalar: self.scalar.as_ref().map(|scalar| f(scalar, Role::Parameter)),
+            embedding_gate: self.embedding_gate.as_ref().map(|gate| gate.map(f)),
+            scalar: self.scalar.as_ref().map(|scalar| f(scalar, Role::StreamFactor)),
         }
     }
 }

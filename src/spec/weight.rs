@@ -17,7 +17,8 @@ pub struct TensorSpec {
     pub coding: Option<Arc<dyn Coding>>,
     /// Of a tensor that stacks one matrix for each expert, the one that is meant.
     pub slice: Option<usize>,
-    /// Of a matrix, or of each in a stack, the rows that are meant, where several weights lie one below the other.
+    /// Of a matrix, or of each in a stack, the rows that are meant, where several weights lie one
+    /// below the other.
     pub rows: Option<Rows>,
 }
 
@@ -97,7 +98,8 @@ impl TensorSpec {
         self.coding.as_ref().map_or(own.clone(), |coding| formats::window(coding.pieces(), &own, self.height()))
     }
 
-    /// Which of `bytes` bytes of `tensor`, one of those that hold it, are read for it; those are in one piece.
+    /// Which of `bytes` bytes of `tensor`, one of those that hold it, are read for it; those are in
+    /// one piece.
     pub fn own_bytes(&self, tensor: &StoredTensor, bytes: u64) -> Range<u64> {
         let (slice, experts) = self.slice.map_or((0, 1), |slice| (slice, self.shape[0]));
         tensor.along.own_bytes(bytes, (slice, experts), &self.window(), self.height())

@@ -1,9 +1,11 @@
-//! How far a finding depends on the sequences that were drawn: intervals, and how often each class held.
+//! Bootstrap intervals of a detection, and the share of resamples in which each class is the same.
 //!
-//! The sequences are resampled as a whole and the pooled criterion is applied to every resample. What is summed over
-//! features are integers, so that the result does not depend on the threads. The means over features are over those that
-//! pass in the full sample, a fixed set. Layers and extremes are unions over sequences, and a resample holds fewer
-//! different sequences: such a quantity can only fall, and its interval may end at or below the value itself.
+//! Whole sequences are resampled, and the pooled criterion is applied to every resample. The sums
+//! over features are integers, so that the result does not depend on the number of threads. The
+//! means over features are over the features that pass in the full sample, which is a fixed set.
+//!
+//! Layers hit and extremes are unions over sequences, and a resample has fewer distinct sequences.
+//! Such a quantity can only fall, so that its interval may end at or below the observed value.
 
 use rayon::prelude::*;
 
@@ -12,36 +14,38 @@ use crate::record::{
     Activations, Bootstrap, BootstrapArgs, Classification, Criterion, FeatureIntervals, Interval, Scope,
 };
 
-use super::criterion::{Applied, classify_model, share};
+use super::criterion::{BoundCriterion, classify_model, share};
 use super::draws::Draws;
+use super::hit_table::HitTable;
 use super::interval;
 use super::outcome::{Outcome, can_pass, outcomes};
-use super::reach::Reach;
 use crate::threads;
 
-/// Beyond this a resample more changes no digit anyone reads, and each takes a few hundred bytes per thread.
+/// The largest number of resamples. More would change no relevant digit, and each takes a few
+/// hundred bytes per thread.
 const MAX_RESAMPLES: usize = 1_000_000;
-/// Features that one task works on, between which it sums: enough to make the summing cheap.
+/// Number of features per task. A task sums over its features, which makes adding up the tasks
+/// cheap.
 const FEATURES_PER_TASK: usize = 16;
 
-/// Intervals for the findings of `detect` with the same criterion, which must be pooled.
+/// Intervals for the result of `detect` with the same criterion, which must be pooled.
 pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<Bootstrap> {
     check(acts, criterion, args)?;
-    let applied = Applied::new(acts, criterion)?;
-    let reach = Reach::new(&applied);
+    let applied = BoundCriterion::new(acts, criterion)?;
+    let hits = HitTable::new(&applied);
     let run = Run {
         draws: Draws::new(acts.num_sequences, args.n_resamples, args.seed),
         applied: &applied,
-        reach: &reach,
+        hits: &hits,
         args,
     };
-    let hit: Vec<usize> = reach.hit(0..acts.num_sequences).collect();
-    let tasks = hit.par_chunks(FEATURES_PER_TASK).map(|features| run.part(features));
-    let part = tasks.reduce_with(Part::join).unwrap_or_else(|| run.part(&[]));
-    Ok(run.finish(part))
+    let hit: Vec<usize> = hits.hit(0..acts.num_sequences).collect();
+    let tasks = hit.par_chunks(FEATURES_PER_TASK).map(|features| run.partial(features));
+    let partial = tasks.reduce_with(Partial::join).unwrap_or_else(|| run.partial(&[]));
+    Ok(run.finish(partial))
 }
 
-pub fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
+pub(super) fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<()> {
     if criterion.scope == Scope::PerSequence {
         return Err(Error::bad_argument("a bootstrap over sequences cannot have `scope: \"per_sequence\"`")
             .hint("use `scope: \"pooled\"`: the sequences are what is resampled"));
@@ -49,11 +53,14 @@ pub fn check(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) ->
     check_args(acts.num_sequences, args)
 }
 
-/// Draws of a sequence that are kept at once, of 4 bytes each.
+/// The largest number of drawn sequences over all resamples. Each takes 4 bytes.
 const MAX_DRAWS: usize = 1 << 28;
 
-/// Whether so many sequences can be resampled in this way.
-pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
+/// Checks that this number of sequences can be resampled with these options.
+///
+/// # Errors
+/// `bad_argument` with the option that is out of range, and an error if no thread can be started.
+pub(super) fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
     let BootstrapArgs { n_resamples, confidence_level, .. } = *args;
     if n_resamples == 0 || n_resamples > MAX_RESAMPLES {
         return Err(Error::bad_argument(format!("`n_resamples` is {n_resamples}, outside 1 to {MAX_RESAMPLES}"))
@@ -76,34 +83,34 @@ pub fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<()> {
     threads::pool().map_err(|e| Error::no_thread("statistics", &e))
 }
 
-/// What all tasks share.
+/// The inputs of all tasks.
 struct Run<'a> {
-    applied: &'a Applied<'a>,
-    reach: &'a Reach,
+    applied: &'a BoundCriterion<'a>,
+    hits: &'a HitTable,
     draws: Draws,
     args: &'a BootstrapArgs,
 }
 
-/// The findings of one task, and their sums over features.
-struct Part {
-    /// One per sample of the draws.
+/// The result of one task: feature intervals, and sums over its features.
+struct Partial {
+    /// One per sample.
     sums: Vec<Sums>,
-    /// Of the features that pass in the full sample.
+    /// The features that pass in the full sample.
     features: Vec<FeatureIntervals>,
 }
 
-/// One sample, summed over features.
+/// Sums over features for one sample.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     passing: usize,
     systematic: usize,
-    /// Layers and positions hit, over the features that pass in the full sample.
+    /// Number of layers and of positions hit, over the features that pass in the full sample.
     layers_hit: u64,
     positions_hit: u64,
 }
 
-impl Part {
-    fn join(mut self, other: Part) -> Part {
+impl Partial {
+    fn join(mut self, other: Partial) -> Partial {
         for (sum, other) in self.sums.iter_mut().zip(&other.sums) {
             sum.passing += other.passing;
             sum.systematic += other.systematic;
@@ -116,12 +123,12 @@ impl Part {
 }
 
 impl Run<'_> {
-    fn part(&self, features: &[usize]) -> Part {
-        let mut part = Part { sums: vec![Sums::default(); self.draws.num_samples()], features: vec![] };
-        for &feature in features.iter().filter(|&&feature| can_pass(self.applied, self.reach, feature)) {
-            let outcomes = outcomes(self.applied, self.reach, &self.draws, feature);
+    fn partial(&self, features: &[usize]) -> Partial {
+        let mut partial = Partial { sums: vec![Sums::default(); self.draws.num_samples()], features: vec![] };
+        for &feature in features.iter().filter(|&&feature| can_pass(self.applied, self.hits, feature)) {
+            let outcomes = outcomes(self.applied, self.hits, &self.draws, feature);
             let in_full_sample = outcomes[0].class != Classification::None;
-            for (sum, outcome) in part.sums.iter_mut().zip(&outcomes) {
+            for (sum, outcome) in partial.sums.iter_mut().zip(&outcomes) {
                 sum.passing += usize::from(outcome.class != Classification::None);
                 sum.systematic += usize::from(outcome.class == Classification::Systematic);
                 if in_full_sample {
@@ -130,20 +137,20 @@ impl Run<'_> {
                 }
             }
             if in_full_sample {
-                part.features.push(self.feature_intervals(feature, &outcomes));
+                partial.features.push(self.feature_intervals(feature, &outcomes));
             }
         }
-        part
+        partial
     }
 
     fn interval(&self, values: Vec<f64>) -> Interval {
         interval(&self.draws.replicates(values), self.args.confidence_level, self.args.method)
     }
 
-    /// Share of resamples whose value is such.
-    fn held<T>(&self, values: &[T], such: impl Fn(&T) -> bool) -> f64 {
+    /// Share of the resamples whose value satisfies `predicate`.
+    fn share_of_resamples<T>(&self, values: &[T], predicate: impl Fn(&T) -> bool) -> f64 {
         let resampled = self.draws.resampled(values);
-        share(resampled.iter().filter(|value| such(value)).count() as u64, resampled.len() as u64)
+        share(resampled.iter().filter(|value| predicate(value)).count() as u64, resampled.len() as u64)
     }
 
     fn feature_intervals(&self, feature: usize, outcomes: &[Outcome]) -> FeatureIntervals {
@@ -151,31 +158,31 @@ impl Run<'_> {
         let classification = outcomes[0].class;
         FeatureIntervals {
             feature_dim: feature,
-            layer_percentage: of(|on| share(on.counts.layers_hit as u64, on.counts.num_layers as u64)),
-            seq_percentage: of(|on| share(on.counts.positions_hit, on.counts.num_positions)),
-            max_magnitude: of(|on| f64::from(on.magnitude)),
-            passed: self.held(outcomes, |on| on.class != Classification::None),
-            classification_held: self.held(outcomes, |on| on.class == classification),
+            layer_percentage: of(|outcome| share(outcome.counts.layers_hit as u64, outcome.counts.num_layers as u64)),
+            seq_percentage: of(|outcome| share(outcome.counts.positions_hit, outcome.counts.num_positions)),
+            max_magnitude: of(|outcome| f64::from(outcome.magnitude)),
+            passed: self.share_of_resamples(outcomes, |outcome| outcome.class != Classification::None),
+            classification_held: self.share_of_resamples(outcomes, |outcome| outcome.class == classification),
             classification,
         }
     }
 
-    fn finish(&self, part: Part) -> Bootstrap {
-        let Part { sums, mut features } = part;
-        // As in a detection: largest magnitude first, ties by feature.
+    fn finish(&self, partial: Partial) -> Bootstrap {
+        let Partial { sums, mut features } = partial;
+        // In the order of a detection: largest magnitude first, then by feature.
         features.sort_by(|a, b| {
             b.max_magnitude.value.total_cmp(&a.max_magnitude.value).then(a.feature_dim.cmp(&b.feature_dim))
         });
         let passing = features.len() as u64;
         let class = |sum: &Sums| classify_model(sum.passing, sum.systematic);
         let classification = class(&sums[0]);
-        let layers = self.reach.layers(self.applied.criterion.layer_unit);
+        let layers = self.hits.layers(self.applied.criterion.layer_unit);
         let num_layers = passing * layers.num_layers as u64;
         let mean_layers = sums.iter().map(|sum| share(sum.layers_hit, num_layers));
         let samples = sums.iter().zip(self.draws.samples());
         let num_positions = |sample: &[u32]| passing * self.applied.positions * sample.len() as u64;
         let mean_positions = samples.map(|(sum, sample)| share(sum.positions_hit, num_positions(sample)));
-        let magnitudes = self.reach.max_magnitudes();
+        let magnitudes = self.hits.max_magnitudes();
         let largest = |sample: &[u32]| sample.iter().fold(0.0, |largest: f32, &s| largest.max(magnitudes[s as usize]));
         Bootstrap {
             args: self.args.clone(),
@@ -186,7 +193,7 @@ impl Run<'_> {
             mean_seq_percentage: (passing > 0).then(|| self.interval(mean_positions.collect())),
             max_magnitude: self.interval(self.draws.samples().map(|sample| f64::from(largest(sample))).collect()),
             classification,
-            classification_held: self.held(&sums, |sum| class(sum) == classification),
+            classification_held: self.share_of_resamples(&sums, |sum| class(sum) == classification),
             features,
         }
     }
@@ -199,7 +206,7 @@ mod tests {
     use crate::error::Kind;
     use crate::record::Method;
 
-    /// 8 sequences, 3 layers, 40 features of which some reach 6 often, some seldom.
+    /// 8 sequences, 3 layers, 40 features, of which some reach 6 often and some rarely.
     fn record() -> Activations {
         let mut next = uniform(11);
         let dense = Dense::drawn([3, 8, 20, 40], |[_, _, _, d]| (next() * (5.9 + d as f64 / 20.0)) as f32);

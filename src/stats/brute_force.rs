@@ -1,7 +1,9 @@
-//! Tests against the plainest possible program: loops over a dense X[n][s][t][d], straight from the definitions.
+//! Tests against a brute-force implementation: loops over a dense X[n][s][t][d], directly from the
+//! definitions.
 //!
-//! Nothing here shares code with what it checks, except the record types. Small random arrays, a few hundred criteria:
-//! values often lie exactly on a rung, shares exactly on a limit, and some values are not finite.
+//! It shares no code with the implementation except the record types. The arrays are small and
+//! random, with a few hundred criteria. Values often equal a rung, shares often equal a limit, and
+//! some values are not finite.
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -19,7 +21,7 @@ const LADDER: [f32; 5] = [2.0, 3.0, 4.5, 6.0, 8.0];
 
 fn random_dense(random: &mut ChaCha8Rng, sequences: usize) -> Dense {
     let shape = [random.random_range(1..5), sequences, random.random_range(2..9), random.random_range(1..7)];
-    // Features differ in how far they reach, so that some pass and some do not.
+    // Features have different scales, so that some pass and some do not.
     let scale: Vec<f32> = (0..shape[3]).map(|_| random.random_range(0.5..8.0)).collect();
     Dense::drawn(shape, |[_, _, _, d]| match random.random_range(0..40) {
         0 => f32::NAN,
@@ -43,7 +45,7 @@ fn random_criterion(random: &mut ChaCha8Rng) -> Criterion {
     }
 }
 
-/// All features that pass over the sequences `chosen`, sorted as documented.
+/// All features that pass over the sequences `chosen`, in the documented order.
 fn naive_features(x: &Dense, criterion: &Criterion, sequence: Option<usize>, chosen: &[usize]) -> Vec<Feature> {
     let skip = criterion.skip_positions;
     let hit = |n, s, t, d| x[[n, s, t, d]].is_finite() && x[[n, s, t, d]].abs() >= criterion.magnitude_threshold;
@@ -111,14 +113,14 @@ fn naive_features(x: &Dense, criterion: &Criterion, sequence: Option<usize>, cho
     features
 }
 
-/// NumPy's linear quantile of sorted values.
+/// The linear quantile of sorted values, as NumPy defines it.
 fn naive_quantile(sorted: &[f32], p: f64) -> f64 {
     let at = (sorted.len() - 1) as f64 * p;
     let (low, high) = (f64::from(sorted[at.floor() as usize]), f64::from(sorted[at.ceil() as usize]));
     low + (high - low) * at.fract()
 }
 
-/// Equal but for the quartiles, which may be off by the bin a value lies in.
+/// Asserts equality. Quartiles may differ by the width of their bin.
 fn assert_same(got: &[Feature], want: &[Feature]) {
     let without_quartiles = |features: &[Feature]| -> Vec<Feature> {
         features.iter().map(|feature| Feature { quartiles: [0.0; 3], ..feature.clone() }).collect()
@@ -136,7 +138,8 @@ fn detection(x: &Dense, criterion: &Criterion) -> Detection {
     detect(&x.activations(&LADDER), criterion).expect("a sound criterion and record")
 }
 
-/// At rungs and between them, one index answers every criterion as a fresh detection does, or says that it is undecided.
+/// At rungs and between them, the index agrees with a new detection for every criterion, or returns
+/// an error because the answer is undecided.
 #[test]
 fn the_index_passes_what_detection_passes() {
     let (mut found, mut undecided) = (0, 0);
@@ -254,7 +257,7 @@ fn layer_stats_and_totals_are_those_of_the_definitions() {
     }
 }
 
-/// One bootstrap by detection on every resampled array.
+/// Compares with a bootstrap that runs a detection on every resampled array.
 #[test]
 fn bootstrap_is_detection_on_every_resample() {
     let mut found = 0;
@@ -287,7 +290,8 @@ fn bootstrap_is_detection_on_every_resample() {
         assert_eq!(got.mean_layer_percentage.is_some(), !full.features.is_empty());
         assert_eq!(got.features.len(), full.num_features);
 
-        // Shares of a feature that does not pass in a resample are in no list: detect again with nothing but a hit asked.
+        // A feature that fails in a resample is not in its result. This second detection lists
+        // every feature with a hit.
         let lenient = Criterion { min_layer_percentage: 0.0, min_seq_percentage: 0.0, ..criterion.clone() };
         let every: Vec<Detection> = draws.samples().map(|one| detection(&x.resampled(one), &lenient)).collect();
         for (got, want) in got.features.iter().zip(&full.features) {
@@ -324,7 +328,8 @@ fn bootstrap_is_detection_on_every_resample() {
         {
             let Some(got) = got else { continue };
             assert!((got.value - want.value).abs() < 1e-12);
-            // BCa counts ties, and a mean of rounded shares is not the rounded mean: compare where that is no matter.
+            // BCa counts ties, and the mean of rounded shares may differ from the rounded mean.
+            // Only percentile intervals are compared exactly.
             let exact = method == Method::Percentile;
             assert!(!exact || (got.low - want.low).abs() + (got.high - want.high).abs() < 1e-12);
         }

@@ -1,11 +1,12 @@
-//! p-values of several tests, corrected for their number.
+//! Correction of the p-values of several tests.
 //!
-//! Holm 1979 (Scand. J. Statist. 6) and Benjamini & Hochberg 1995 (JRSS B 57), as adjusted p-values.
+//! Adjusted p-values after Holm 1979 (Scand. J. Statist. 6) and Benjamini & Hochberg 1995 (JRSS B
+//! 57).
 
 use crate::error::{Error, Result};
 use crate::record::Correction;
 
-/// One adjusted value per p-value, in their order.
+/// The adjusted p-values, in the order of `p_values`.
 pub fn adjust(p_values: &[f64], correction: Correction) -> Result<Vec<f64>> {
     if let Some(bad) = p_values.iter().find(|p| !(0.0..=1.0).contains(*p)) {
         return Err(Error::bad_argument(format!("{bad:?} is not a p-value")).hint("p-values are between 0 and 1"));
@@ -37,7 +38,7 @@ pub fn adjust(p_values: &[f64], correction: Correction) -> Result<Vec<f64>> {
 mod tests {
     use super::*;
 
-    // from statsmodels.stats.multitest import multipletests                 # statsmodels 0.15.0
+    // from statsmodels.stats.multitest import multipletests               # statsmodels 0.15.0
     // p = [0.01, 0.04, 0.03, 0.005, 0.2, 0.6]
     // for m in "holm", "fdr_bh": print(multipletests(p, method=m)[1].tolist())
     #[test]

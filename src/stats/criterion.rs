@@ -1,7 +1,9 @@
-//! A criterion applied to a record: is it well formed, can this record answer it, and what does it say of given counts.
+//! A criterion bound to a record: checks that it is valid and that the record can answer it, and
+//! applies it to counts.
 //!
-//! The criterion is that of LLM.int8(), section 4.1 (Dettmers et al. 2022). Every share in a result is computed by
-//! `share` and compared as reported, inclusively, so that no feature passes with a printed share below the limit.
+//! The criterion is that of LLM.int8(), section 4.1 (Dettmers et al. 2022). Every share in a result
+//! is computed by `share`, and comparisons use the reported value and are inclusive. No feature
+//! passes with a printed share below the limit.
 
 use crate::error::{Error, Result};
 use crate::record::{Activations, Classification, Criterion, Fold};
@@ -9,49 +11,54 @@ use crate::words::counted;
 
 use super::check_record;
 
-/// Rungs named one by one in an error message; of a longer ladder only the ends and the nearest ones are.
+/// The largest number of rungs that an error message lists. Of a longer ladder it gives the ends
+/// and the nearest rungs.
 const RUNGS_LISTED: usize = 16;
 
-/// A valid criterion together with the part of a sound record that it is about.
-pub struct Applied<'a> {
+/// A valid criterion with a checked record and the statistics to use.
+pub(super) struct BoundCriterion<'a> {
     pub acts: &'a Activations,
     pub criterion: &'a Criterion,
-    /// Over the positions that count.
+    /// The statistics over the positions that the criterion uses.
     pub fold: &'a Fold,
-    /// The rung whose counts stand for the threshold; behind the last one they are 0.
+    /// The rung whose counts are used for the threshold. Beyond the last rung counts are 0.
     pub rung: usize,
-    /// The threshold is below the ladder, and any position may have a hit.
-    pub anywhere: bool,
-    /// Positions that count in one sequence.
+    /// True if the threshold is below the ladder, so that any position may have a hit.
+    pub below_ladder: bool,
+    /// Number of positions per sequence that the criterion uses.
     pub positions: u64,
 }
 
-/// What is known of a feature on some sequences; layers in the unit of the criterion.
+/// Counts of a feature over some sequences. Layers are in the unit of the criterion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub(super) struct Counts {
     pub layers_hit: usize,
     pub num_layers: usize,
     pub positions_hit: u64,
     pub num_positions: u64,
 }
 
-impl<'a> Applied<'a> {
-    /// Exactly as asked: the threshold must be a rung.
-    pub fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
-        let applied = Self::least(acts, criterion)?;
+impl<'a> BoundCriterion<'a> {
+    /// Binds a criterion whose threshold is a rung of the record's ladder.
+    ///
+    /// # Errors
+    /// `bad_argument` if it is not.
+    pub(super) fn new(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+        let applied = Self::with_lower_counts(acts, criterion)?;
         match applied.is_exact() {
             true => Ok(applied),
             false => Err(no_rung(acts, criterion)),
         }
     }
 
-    /// Whether the threshold is a rung, so that every count is known.
-    pub fn is_exact(&self) -> bool {
+    /// True if the threshold is a rung, so that every count is exact.
+    pub(super) fn is_exact(&self) -> bool {
         self.acts.rung(self.criterion.magnitude_threshold).is_some()
     }
 
-    /// With any threshold. Where it is not a rung, positions and hits are counted at the rung above: the least they can be.
-    pub fn least(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
+    /// Binds a criterion with any threshold. If it is not a rung, the counts of positions and hits
+    /// are those of the rung above, which are lower bounds.
+    pub(super) fn with_lower_counts(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
         check_numbers(criterion)?;
         let skip = criterion.skip_positions;
         let fold = acts.fold(skip).ok_or_else(|| {
@@ -69,23 +76,25 @@ impl<'a> Applied<'a> {
             .hint("extract again with more or longer sequences"));
         }
         let rung = acts.rung_at_or_above(criterion.magnitude_threshold);
-        Ok(Self { acts, criterion, fold, rung, anywhere: false, positions })
+        Ok(Self { acts, criterion, fold, rung, below_ladder: false, positions })
     }
 
-    /// The same with the most that positions and hits can be: those at the rung below. `None` where all is exact.
-    pub fn most(&self) -> Option<Self> {
+    /// The same with the counts of the rung below, which are upper bounds. None if the threshold is
+    /// a rung.
+    pub(super) fn with_upper_counts(&self) -> Option<Self> {
         let below = self.rung.checked_sub(1);
-        let most = Self { rung: below.unwrap_or(0), anywhere: below.is_none(), ..*self };
-        (!self.is_exact()).then_some(most)
+        let upper = Self { rung: below.unwrap_or(0), below_ladder: below.is_none(), ..*self };
+        (!self.is_exact()).then_some(upper)
     }
 
-    /// Positions that count in all sequences together.
-    pub fn num_positions(&self) -> u64 {
+    /// Number of positions that the criterion uses, over all sequences.
+    pub(super) fn num_positions(&self) -> u64 {
         self.positions * self.acts.num_sequences as u64
     }
 
-    /// The class of a feature; `None` when it does not pass. A feature without a hit never passes, whatever the limits.
-    pub fn classify(&self, counts: &Counts) -> Classification {
+    /// The class of a feature. It is `None` if the feature does not pass. A feature without a hit
+    /// never passes, even if the limits are 0.
+    pub(super) fn classify(&self, counts: &Counts) -> Classification {
         let layer_percentage = share(counts.layers_hit as u64, counts.num_layers as u64);
         let seq_percentage = share(counts.positions_hit, counts.num_positions);
         let passes = counts.layers_hit > 0
@@ -99,13 +108,14 @@ impl<'a> Applied<'a> {
     }
 }
 
-/// The one expression for every share, compared and reported; 0 of 0 is 0.
-pub fn share(part: u64, whole: u64) -> f64 {
+/// The share `part / whole`; 0 of 0 is 0. All shares that are compared or reported are computed
+/// here.
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// The class of a model with so many passing features, so many of them systematic.
-pub fn classify_model(passing: usize, systematic: usize) -> Classification {
+/// The class of a model with `passing` features, of which `systematic` are systematic.
+pub(super) fn classify_model(passing: usize, systematic: usize) -> Classification {
     match (passing, systematic) {
         (0, _) => Classification::None,
         (_, 0) => Classification::Probabilistic,
@@ -113,8 +123,8 @@ pub fn classify_model(passing: usize, systematic: usize) -> Classification {
     }
 }
 
-/// Whether limits and threshold are numbers that make sense.
-pub fn check_numbers(criterion: &Criterion) -> Result<()> {
+/// Checks that limits and threshold are in range.
+pub(super) fn check_numbers(criterion: &Criterion) -> Result<()> {
     let threshold = criterion.magnitude_threshold;
     if !(threshold.is_finite() && threshold > 0.0) {
         return Err(Error::bad_argument(format!("`magnitude_threshold` is {threshold:?}"))
@@ -157,14 +167,14 @@ mod tests {
 
     fn error(ladder: &[f32], criterion: Criterion) -> Error {
         let acts = Dense::filled(1, 2, 3, 4, 0.0).activations(ladder);
-        Applied::new(&acts, &criterion).err().expect("this criterion must be refused")
+        BoundCriterion::new(&acts, &criterion).err().expect("this criterion must be refused")
     }
 
     #[test]
     fn shares_are_compared_inclusively() {
         let acts = Dense::filled(1, 1, 1, 1, 0.0).activations(&[6.0]);
         let criterion = Criterion { systematic_layers: 0.75, ..Criterion::default() };
-        let applied = Applied::new(&acts, &criterion).unwrap();
+        let applied = BoundCriterion::new(&acts, &criterion).unwrap();
         let class = |layers_hit, positions_hit| {
             applied.classify(&Counts { layers_hit, num_layers: 4, positions_hit, num_positions: 100 })
         };
@@ -179,7 +189,7 @@ mod tests {
         let acts = Dense::filled(1, 1, 1, 1, 0.0).activations(&[6.0]);
         let criterion = Criterion { min_layer_percentage: 0.0, min_seq_percentage: 0.0, ..Criterion::default() };
         let none = Counts { layers_hit: 0, num_layers: 4, positions_hit: 0, num_positions: 100 };
-        assert_eq!(Applied::new(&acts, &criterion).unwrap().classify(&none), Classification::None);
+        assert_eq!(BoundCriterion::new(&acts, &criterion).unwrap().classify(&none), Classification::None);
     }
 
     #[test]
@@ -238,7 +248,7 @@ mod tests {
     fn a_record_without_positions_is_refused() {
         let acts = Dense::filled(1, 2, 1, 4, 7.0).activations(&[6.0]);
         let criterion = Criterion { skip_positions: 1, ..Criterion::default() };
-        let refused = Applied::new(&acts, &criterion).err().expect("nothing is left without position 0");
+        let refused = BoundCriterion::new(&acts, &criterion).err().expect("nothing is left without position 0");
         assert_eq!(refused.kind, Kind::BadArgument);
     }
 }

@@ -1,6 +1,6 @@
-//! Test helper: a small dense X[n][s][t][d] and the record a tap would keep of it, folded in the plainest way.
+//! Test helper: a small dense array X[n][s][t][d], and its record, computed in the most direct way.
 //!
-//! Extremes and ladders are over finite values; NaN and infinity are counted in `non_finite` only.
+//! Extremes and ladders are over finite values. NaN and infinity are counted in `non_finite` only.
 
 use std::ops::{Index, IndexMut};
 
@@ -8,9 +8,9 @@ use crate::record::{
     Activations, ComputeDtype, Fold, Ladders, Measurements, ModelInfo, NonFinite, NormFold, SiteId, TokensInfo,
 };
 
-/// Two norms per layer, in the order of computation.
+/// A dense array with two norms per layer, in the order of computation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dense {
+pub(crate) struct Dense {
     pub layers: usize,
     pub sequences: usize,
     pub length: usize,
@@ -18,8 +18,8 @@ pub struct Dense {
     values: Vec<f32>,
 }
 
-/// Uniform numbers in 0..1 from Knuth's MMIX generator, so that a Python snippet can make the same.
-pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
+/// Uniform numbers in 0..1 from Knuth's MMIX generator, which a Python snippet can reproduce.
+pub(crate) fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -44,13 +44,16 @@ impl IndexMut<[usize; 4]> for Dense {
 }
 
 impl Dense {
-    pub fn filled(layers: usize, sequences: usize, length: usize, hidden: usize, value: f32) -> Self {
+    pub(crate) fn filled(layers: usize, sequences: usize, length: usize, hidden: usize, value: f32) -> Self {
         let values = vec![value; 2 * layers * sequences * length * hidden];
         Self { layers, sequences, length, hidden, values }
     }
 
-    /// Every value from `draw`, in the order norm, sequence, position, feature.
-    pub fn drawn([layers, sequences, length, hidden]: [usize; 4], mut draw: impl FnMut([usize; 4]) -> f32) -> Self {
+    /// An array whose values are drawn in the order norm, sequence, position, feature.
+    pub(crate) fn drawn(
+        [layers, sequences, length, hidden]: [usize; 4],
+        mut draw: impl FnMut([usize; 4]) -> f32,
+    ) -> Self {
         let mut dense = Self::filled(layers, sequences, length, hidden, 0.0);
         for n in 0..2 * layers {
             for s in 0..sequences {
@@ -64,17 +67,17 @@ impl Dense {
         dense
     }
 
-    /// The sequences `chosen`, which may repeat, in this order.
-    pub fn resampled(&self, chosen: &[u32]) -> Self {
+    /// The array of the sequences `chosen`, which may repeat, in this order.
+    pub(crate) fn resampled(&self, chosen: &[u32]) -> Self {
         let shape = [self.layers, chosen.len(), self.length, self.hidden];
         Self::drawn(shape, |[n, s, t, d]| self[[n, chosen[s] as usize, t, d]])
     }
 
-    pub fn norms(&self) -> Vec<SiteId> {
+    pub(crate) fn norms(&self) -> Vec<SiteId> {
         SiteId::norms(self.layers)
     }
 
-    pub fn activations(&self, ladder: &[f32]) -> Activations {
+    pub(crate) fn activations(&self, ladder: &[f32]) -> Activations {
         Activations {
             model: ModelInfo {
                 id: "dense".into(),

@@ -1,8 +1,9 @@
-//! Which features pass a criterion, with everything a result file says about them.
+//! Detection of the features that pass a criterion, with all their statistics.
 //!
-//! Definitions: LLM.int8(), section 4.1 and Table 4, and the original project's `analyze_activations.py`, whose choices
-//! are those of `LayerUnit::Norm` with `Scope::PerSequence`. Layer shares come from the signed extremes and are exact at any
-//! threshold; position counts and hits come from the ladders, and between two rungs there are bounds for them (`bracket`).
+//! Definitions: LLM.int8(), section 4.1 and Table 4, and the original project's
+//! `analyze_activations.py`, which uses `LayerUnit::Norm` and `Scope::PerSequence`. Layer shares
+//! are computed from the signed extremes and are exact at any threshold. Counts of positions and
+//! hits are computed from the ladders, and between two rungs there are bounds for them (`bracket`).
 
 use std::cmp::Reverse;
 
@@ -12,18 +13,20 @@ use crate::record::{
 };
 
 use super::bracket::bracket;
-use super::criterion::{Applied, classify_model, share};
+use super::criterion::{BoundCriterion, classify_model, share};
 use super::group::{Group, counts};
+use super::hit_table::{HitTable, magnitude, signs_hit};
 use super::layer_stats::layer_stats;
-use super::reach::{Reach, magnitude, signs_hit};
 use super::signed_ladder::SignedLadder;
 
-/// Applies `criterion` to every feature of the record. `num_features_hit` counts feature dimensions, and
-/// `num_non_finite` counts over all positions, whatever the scope and `skip_positions`. With a threshold that is not a rung,
-/// `features` are those that pass for certain, with the least number of positions and hits they can have.
+/// Applies `criterion` to every feature of the record.
+///
+/// `num_features_hit` and `num_non_finite` are over all sequences, and `num_non_finite` is over all
+/// positions, for every scope and `skip_positions`. If the threshold is not a rung, `features` are
+/// those that pass in any case, with lower bounds of positions and hits.
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
-    let applied = Applied::least(acts, criterion)?;
-    let reach = Reach::new(&applied);
+    let applied = BoundCriterion::with_lower_counts(acts, criterion)?;
+    let hits = HitTable::new(&applied);
     let everything = 0..acts.num_sequences;
     let groups: Vec<Group> = match criterion.scope {
         Scope::Pooled => vec![Group { sequence: None, sequences: everything.clone() }],
@@ -31,19 +34,19 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
             everything.clone().map(|one| Group { sequence: Some(one), sequences: one..one + 1 }).collect()
         }
     };
-    let features: Vec<Feature> = groups.iter().flat_map(|group| passing(&applied, &reach, group)).collect();
+    let features: Vec<Feature> = groups.iter().flat_map(|group| passing(&applied, &hits, group)).collect();
     let systematic = features.iter().filter(|feature| feature.classification == Classification::Systematic).count();
     Ok(Detection {
         criterion: criterion.clone(),
         answer: if applied.is_exact() { Answer::Exact } else { Answer::Bracketed },
-        bracket: applied.most().map(|most| bracket(&most, &reach, &groups, &features)),
+        bracket: applied.with_upper_counts().map(|upper| bracket(&upper, &hits, &groups, &features)),
         classification: classify_model(features.len(), systematic),
         num_features: features.len(),
         features,
-        max_magnitude: reach.max_magnitudes().into_iter().fold(0.0, f32::max),
-        num_features_hit: reach.hit(everything).count(),
-        num_norms: reach.layers(LayerUnit::Norm).num_layers,
-        num_blocks: reach.layers(LayerUnit::Block).num_layers,
+        max_magnitude: hits.max_magnitudes().into_iter().fold(0.0, f32::max),
+        num_features_hit: hits.hit(everything).count(),
+        num_norms: hits.layers(LayerUnit::Norm).num_layers,
+        num_blocks: hits.layers(LayerUnit::Block).num_layers,
         num_positions: applied.num_positions(),
         num_non_finite: acts.non_finite.iter().map(|NonFinite { nan, infinite, .. }| nan + infinite).sum(),
         layer_stats: layer_stats(&applied),
@@ -51,27 +54,27 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
 }
 
 /// The features that pass over the group, largest magnitude first.
-fn passing(applied: &Applied, reach: &Reach, group: &Group) -> Vec<Feature> {
-    let hit = reach.hit(group.sequences.clone());
-    let mut features: Vec<Feature> = hit.filter_map(|feature| describe(applied, reach, group, feature)).collect();
-    // Magnitudes of hits are positive and finite, and the bits of such floats sort as the floats do.
+fn passing(applied: &BoundCriterion, hits: &HitTable, group: &Group) -> Vec<Feature> {
+    let hit = hits.hit(group.sequences.clone());
+    let mut features: Vec<Feature> = hit.filter_map(|feature| describe(applied, hits, group, feature)).collect();
+    // Magnitudes of hits are positive and finite, so that their bits sort as they do.
     features.sort_by_key(|feature| (Reverse(feature.max_magnitude.to_bits()), feature.feature_dim));
     features
 }
 
-/// The feature's row in the result, if it passes over the group.
-fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Option<Feature> {
-    let counts = counts(applied, reach, group, feature);
+/// The statistics of a feature, if it passes over the group.
+fn describe(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: usize) -> Option<Feature> {
+    let counts = counts(applied, hits, group, feature);
     let classification = applied.classify(&counts);
     if classification == Classification::None {
         return None;
     }
     let sequences = group.sequences.clone();
-    let Applied { acts, criterion, fold, rung, .. } = *applied;
-    let (norms, blocks) = (reach.layers(LayerUnit::Norm), reach.layers(LayerUnit::Block));
+    let BoundCriterion { acts, criterion, fold, rung, .. } = *applied;
+    let (norms, blocks) = (hits.layers(LayerUnit::Norm), hits.layers(LayerUnit::Block));
     let norms_hit = norms.union(feature, sequences.clone());
     let blocks_hit = blocks.union(feature, sequences.clone()).len();
-    let (max, min) = reach.extremes(feature, sequences.clone());
+    let (max, min) = hits.extremes(feature, sequences.clone());
     let signed = SignedLadder::new(fold, feature, sequences, acts.ladder.len());
     Some(Feature {
         feature_dim: feature,
@@ -90,7 +93,7 @@ fn describe(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> 
             (true, false) => Sidedness::Positive,
             _ => Sidedness::Negative,
         },
-        // Between rungs: one hit at least in every norm that has any.
+        // Between rungs, every norm with a hit has at least one.
         total_occurrences: signed.hits(rung).max(norms_hit.len() as u64),
         quartiles: signed.quartiles(&acts.ladder, rung, max, min),
         layers_affected: norms_hit.into_iter().map(|norm| acts.norms[norm].name()).collect(),
@@ -105,7 +108,8 @@ mod tests {
 
     const LADDER: [f32; 3] = [3.0, 6.0, 12.0];
 
-    /// Two layers, one sequence of 50 positions; feature 1 has `hits` values of `value` in norm 0.
+    /// Two layers and one sequence of 50 positions. Feature 1 has `hits` values of `value` in norm
+    /// 0.
     fn one_feature(hits: usize, value: f32) -> Dense {
         let mut dense = Dense::filled(2, 1, 50, 3, 0.5);
         (0..hits).for_each(|t| dense[[0, 0, t, 1]] = value);
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_unit_chooses_the_share_that_is_judged() {
-        // One norm in each of two blocks: 50 % of norms, 100 % of blocks.
+        // One norm in each of two blocks: 50 % of the norms, 100 % of the blocks.
         let mut dense = one_feature(10, 8.0);
         (0..10).for_each(|t| dense[[3, 0, t, 1]] = 8.0);
         let norms = found(&dense, &Criterion::default());
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_record_of_some_norms_counts_those_only() {
-        // Of layers 3 and 10, without the second norm of layer 3.
+        // A record of layers 3 and 10, without the second norm of layer 3.
         let mut dense = one_feature(3, 6.0);
         dense[[2, 0, 0, 1]] = 6.0;
         let mut acts = dense.activations(&LADDER);

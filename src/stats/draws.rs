@@ -1,15 +1,17 @@
-//! Which sequences each sample of a bootstrap is made of: the sample as it is, each sequence left out, the resamples.
+//! The samples of a bootstrap as lists of sequences: the full sample, the jackknife (each sequence
+//! left out once), and the resamples.
 //!
-//! Sequences are drawn with replacement, never tokens: those of one text depend on each other. All draws are made up
-//! front from one seeded stream, so that nothing later depends on the order or the number of threads.
+//! Sequences are drawn with replacement. Tokens are not, because the tokens of one text depend on
+//! each other. All draws are made in advance from one seeded generator, so that results do not
+//! depend on the threads.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Replicates;
 
-/// Samples as lists of sequence numbers.
-pub struct Draws {
+/// Samples as lists of sequence indices.
+pub(super) struct Draws {
     num_sequences: usize,
     everything: Vec<u32>,
     /// `[num_sequences][num_sequences - 1]`
@@ -19,8 +21,8 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// Needs at least two sequences.
-    pub fn new(num_sequences: usize, n_resamples: usize, seed: u64) -> Self {
+    /// Draws the samples. At least two sequences are needed.
+    pub(super) fn new(num_sequences: usize, n_resamples: usize, seed: u64) -> Self {
         let last = num_sequences as u32;
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         Self {
@@ -31,23 +33,23 @@ impl Draws {
         }
     }
 
-    /// First the sample as it is, then those of the jackknife, then the resamples.
-    pub fn samples(&self) -> impl Iterator<Item = &[u32]> {
+    /// All samples: the full one, the jackknife, then the resamples.
+    pub(super) fn samples(&self) -> impl Iterator<Item = &[u32]> {
         let jackknife = self.leave_one_out.chunks_exact(self.num_sequences - 1);
         std::iter::once(&self.everything[..]).chain(jackknife).chain(self.resamples.chunks_exact(self.num_sequences))
     }
 
-    pub fn num_samples(&self) -> usize {
+    pub(super) fn num_samples(&self) -> usize {
         1 + self.num_sequences + self.resamples.len() / self.num_sequences
     }
 
-    /// Of one value per sample those of the resamples.
-    pub fn resampled<'a, T>(&self, values: &'a [T]) -> &'a [T] {
+    /// The values of the resamples, of one value per sample.
+    pub(super) fn resampled<'a, T>(&self, values: &'a [T]) -> &'a [T] {
         &values[1 + self.num_sequences..]
     }
 
-    /// A statistic with one value per sample, sorted into its parts.
-    pub fn replicates(&self, values: Vec<f64>) -> Replicates {
+    /// Splits a statistic with one value per sample into its parts.
+    pub(super) fn replicates(&self, values: Vec<f64>) -> Replicates {
         Replicates {
             observed: values[0],
             jackknife: values[1..=self.num_sequences].to_vec(),
@@ -77,7 +79,8 @@ mod tests {
         let drawn = |seed| Draws::new(16, 50, seed).resamples;
         assert_eq!(drawn(1), drawn(1));
         assert_ne!(drawn(1), drawn(2));
-        // Fixed for good: results name their seed, and a new version must draw the same.
+        // These numbers must never change: results contain their seed, and a new version must draw
+        // the same.
         assert_eq!(drawn(0)[..8], [10, 11, 11, 7, 8, 11, 8, 0]);
     }
 
@@ -85,7 +88,7 @@ mod tests {
     fn every_sequence_is_drawn_equally_often() {
         let mut times = [0u32; 16];
         Draws::new(16, 10_000, 3).resamples.iter().for_each(|&sequence| times[sequence as usize] += 1);
-        // 10,000 expected, standard deviation 97.
+        // The expected value is 10,000 and the standard deviation 97.
         assert!(times.iter().all(|&n| n.abs_diff(10_000) < 500), "{times:?}");
     }
 }

@@ -1,25 +1,25 @@
-//! The sequences over which features are judged together, and what is counted of a feature there.
+//! Groups of sequences over which features are judged, and the counts of a feature over a group.
 
 use std::ops::Range;
 
-use super::criterion::{Applied, Counts};
-use super::reach::Reach;
+use super::criterion::{BoundCriterion, Counts};
+use super::hit_table::HitTable;
 
-/// The sequences one list of features is about.
-pub struct Group {
-    /// Its number, when it is one sequence by itself.
+/// The sequences of one list of features.
+pub(super) struct Group {
+    /// The index of the sequence, if the group is a single sequence.
     pub sequence: Option<usize>,
     pub sequences: Range<usize>,
 }
 
-/// What is known of a feature over the group.
-pub fn counts(applied: &Applied, reach: &Reach, group: &Group, feature: usize) -> Counts {
+/// The counts of a feature over the group.
+pub(super) fn counts(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: usize) -> Counts {
     let sequences = group.sequences.clone();
-    let layers = reach.layers(applied.criterion.layer_unit);
+    let layers = hits.layers(applied.criterion.layer_unit);
     Counts {
         layers_hit: layers.union(feature, sequences.clone()).len(),
         num_layers: layers.num_layers,
-        positions_hit: sequences.clone().map(|s| u64::from(reach.positions(feature, s))).sum(),
+        positions_hit: sequences.clone().map(|s| u64::from(hits.positions(feature, s))).sum(),
         num_positions: applied.positions * sequences.len() as u64,
     }
 }

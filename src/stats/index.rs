@@ -1,47 +1,53 @@
-//! A record arranged for being asked many times: what passes at one more criterion takes microseconds.
+//! An index of a record for many queries: the features that pass one more criterion are found in
+//! microseconds.
 //!
-//! What a criterion asks of a feature is whether its k-th largest layer reaches the threshold, k being the fewest layers
-//! that are a sufficient share, and only then at how many positions. So every feature keeps the magnitudes of its layers in
-//! descending order, and features are kept in the order of their largest.
+//! A criterion tests whether the k-th largest layer of a feature reaches the threshold, where k is
+//! the smallest number of layers with a sufficient share, and then at how many positions it does.
+//! Every feature therefore has the magnitudes of its layers in descending order, and features are
+//! sorted by their largest magnitude.
 //!
-//! Between two rungs the number of positions has bounds only, as in `bracket`. Where they decide every feature alike there is an
-//! answer; elsewhere there is none, and no number.
+//! Between two rungs the number of positions has only bounds, as in `bracket`. If both bounds
+//! decide every feature in the same way there is an answer, otherwise an error.
 
 use crate::error::{Error, Result};
 use crate::record::{Activations, Criterion, LayerUnit, Scope};
 use crate::words::counted;
 
-use super::criterion::{Applied, check_numbers, share};
+use super::criterion::{BoundCriterion, check_numbers, share};
 
 /// One feature over one group of sequences.
 struct Entry {
     feature: usize,
     sequences: std::ops::Range<usize>,
-    /// Largest |x| of every layer, descending; 0 where there is no value.
+    /// Largest |x| in every layer, descending; 0 if there is no value.
     layers: Vec<f32>,
 }
 
-/// Layer unit, scope and skipped positions are fixed; the three numbers of the criterion are free.
+/// An index for fixed layer unit, scope and skipped positions. The three numbers of the criterion
+/// are arguments of the query.
 pub struct ThresholdIndex {
     base: Criterion,
     num_layers: usize,
     num_features: usize,
-    /// Positions that count in one sequence.
+    /// Number of positions per sequence that count.
     positions: u64,
     ladder: Vec<f32>,
     /// Largest |x| over layers, `[sequence][feature]`.
     largest: Vec<f32>,
-    /// Positions at or beyond a rung in any norm, `[rung][sequence][feature]`.
+    /// Number of positions at or beyond a rung in any norm, `[rung][sequence][feature]`.
     counts: Vec<u32>,
     num_sequences: usize,
-    /// Descending by the largest magnitude.
+    /// Sorted by the largest magnitude, descending.
     entries: Vec<Entry>,
 }
 
 impl ThresholdIndex {
-    /// `layer_unit`, `scope` and `skip_positions` of `base` hold for all that is asked. Errors: as of `detect`.
+    /// Builds the index for the `layer_unit`, `scope` and `skip_positions` of `base`.
+    ///
+    /// # Errors
+    /// As `detect`.
     pub fn new(acts: &Activations, base: &Criterion) -> Result<Self> {
-        let applied = Applied::least(acts, base)?;
+        let applied = BoundCriterion::with_lower_counts(acts, base)?;
         let (num_sequences, num_features) = (acts.num_sequences, acts.hidden_size);
         let layer = layers(acts, base.layer_unit);
         let num_layers = layer.iter().max().map_or(0, |last| last + 1);
@@ -103,9 +109,12 @@ impl ThresholdIndex {
         })
     }
 
-    /// Features that pass, largest magnitude first: those that `detect` lists. Errors: a threshold that is not positive, shares
-    /// outside 0 to 1; a threshold between two rungs, where what passes with the positions of the rung above does not with those of
-    /// the rung below.
+    /// The features that pass, largest magnitude first, as `detect` lists them.
+    ///
+    /// # Errors
+    /// `bad_argument` for a threshold that is not positive, for shares outside 0 to 1, and for a
+    /// threshold between two rungs if the counts of the rung above and of the rung below decide a
+    /// feature differently.
     pub fn passing(
         &self,
         magnitude_threshold: f32,
@@ -115,36 +124,38 @@ impl ThresholdIndex {
         check_numbers(&Criterion { magnitude_threshold, min_layer_percentage, min_seq_percentage, ..self.base })?;
         let enough = |layers: &usize| share(*layers as u64, self.num_layers as u64) >= min_layer_percentage;
         // A feature without a hit never passes.
-        let fewest = (1..=self.num_layers).find(enough).unwrap_or(usize::MAX);
+        let min_layers = (1..=self.num_layers).find(enough).unwrap_or(usize::MAX);
         let rung = self.ladder.partition_point(|&rung| rung < magnitude_threshold);
         let reaches = move |entry: &&Entry| entry.layers.first().is_some_and(|&most| most >= magnitude_threshold);
-        // Passes with so many positions.
-        let passes = move |entry: &Entry, counted: Counted| {
-            entry.layers.get(fewest - 1).is_some_and(|&kth| kth >= magnitude_threshold)
+        // True if the feature passes with this bound of the positions.
+        let passes = move |entry: &Entry, counted: PositionBound| {
+            entry.layers.get(min_layers - 1).is_some_and(|&kth| kth >= magnitude_threshold)
                 && self.positions_share(entry, magnitude_threshold, counted) >= min_seq_percentage
         };
         if self.ladder.get(rung) != Some(&magnitude_threshold) {
-            let most = rung.checked_sub(1).map_or(Counted::Anywhere, Counted::At);
+            let most = rung.checked_sub(1).map_or(PositionBound::All, PositionBound::Rung);
             let possible = || self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, most));
-            if possible().any(|entry| !passes(entry, Counted::At(rung))) {
-                let certain = possible().filter(|&entry| passes(entry, Counted::At(rung))).count();
+            if possible().any(|entry| !passes(entry, PositionBound::Rung(rung))) {
+                let certain = possible().filter(|&entry| passes(entry, PositionBound::Rung(rung))).count();
                 return Err(self.undecided(magnitude_threshold, rung, (certain, possible().count())));
             }
         }
-        let passing = self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, Counted::At(rung)));
+        let passing =
+            self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, PositionBound::Rung(rung)));
         Ok(passing.map(|entry| entry.feature))
     }
 
-    /// The share of positions of a feature, by what is `counted`; one position at least where there is a hit.
-    fn positions_share(&self, entry: &Entry, threshold: f32, counted: Counted) -> f64 {
+    /// The share of positions of a feature, with the bound `counted`. It is at least one position
+    /// in a sequence with a hit.
+    fn positions_share(&self, entry: &Entry, threshold: f32, counted: PositionBound) -> f64 {
         let of = |sequence: usize| {
             let at = sequence * self.num_features + entry.feature;
             if self.largest[at] < threshold {
                 return 0;
             }
             match counted {
-                Counted::Anywhere => self.positions,
-                Counted::At(rung) => {
+                PositionBound::All => self.positions,
+                PositionBound::Rung(rung) => {
                     let at = rung * self.num_sequences * self.num_features + at;
                     u64::from(self.counts.get(at).copied().unwrap_or(0).max(1))
                 }
@@ -153,7 +164,8 @@ impl ThresholdIndex {
         share(entry.sequences.clone().map(of).sum(), self.positions * entry.sequences.len() as u64)
     }
 
-    /// The error of a threshold before `rung` at which `certain` features pass whatever the positions are, and `possible` may.
+    /// The error for a threshold below `rung` at which `certain` features pass in any case and
+    /// `possible` may pass.
     fn undecided(&self, threshold: f32, rung: usize, (certain, possible): (usize, usize)) -> Error {
         let below = rung.checked_sub(1).map(|below| self.ladder[below]);
         let (lies, near) = match (below, self.ladder.get(rung)) {
@@ -173,16 +185,16 @@ impl ThresholdIndex {
     }
 }
 
-/// Which positions of a feature count.
+/// The bound for the number of a feature's positions.
 #[derive(Clone, Copy)]
-enum Counted {
-    /// Those at or beyond a rung.
-    At(usize),
-    /// All of the sequences that have a hit: the threshold is below the ladder.
-    Anywhere,
+enum PositionBound {
+    /// The count at a rung.
+    Rung(usize),
+    /// All positions of sequences with a hit, because the threshold is below the ladder.
+    All,
 }
 
-/// For every norm the layer that it counts for.
+/// The layer of every norm, in the unit `unit`.
 fn layers(acts: &Activations, unit: LayerUnit) -> Vec<usize> {
     match unit {
         LayerUnit::Norm => (0..acts.norms.len()).collect(),

@@ -1,6 +1,7 @@
-//! Is an activations record what its shape says? Asked before any statistic, since a record may come from a file.
+//! Checks that the parts of a record fit each other. They run before any statistic, because a
+//! record may come from a file.
 //!
-//! A damaged record is an error of kind `corrupt` that names the place; nothing here repairs one.
+//! A damaged record is an error of kind `corrupt` that names the damaged part.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
-/// Checks lengths, order and ranges of `fold`, which is one of the two of `acts`.
+/// Checks lengths, order and ranges of `fold`, one of the two of `acts`.
 pub fn check_record(acts: &Activations, fold: &Fold) -> Result<()> {
     check(acts, fold).map_err(|error| error.context(checking(acts)).hint(DAMAGED))
 }
@@ -18,7 +19,7 @@ fn checking(acts: &Activations) -> String {
     format!("checking the activations of {}", acts.model.id)
 }
 
-/// Checks a record from outside whole: its shape, both folds, and what is beside them.
+/// Checks a whole record from a file or a machine: its shape, both folds, and all other parts.
 pub fn check_whole(acts: &Activations) -> Result<()> {
     let shape = [acts.norms.len(), acts.num_sequences, acts.hidden_size, acts.sequence_length];
     if shape.contains(&0) {
@@ -34,15 +35,15 @@ pub fn check_whole(acts: &Activations) -> Result<()> {
     check_metadata(acts)
 }
 
-/// Checks what a record says beside its folds: norms, places of values that are not finite, and experts are the model's own,
-/// each named once, with counts that its positions allow.
+/// Checks the parts of a record other than its folds: norms, values that are not finite, and
+/// experts belong to the model, occur once, and have counts that its positions allow.
 pub fn check_metadata(acts: &Activations) -> Result<()> {
     metadata(acts).map_err(|error| error.context(checking(acts)).hint(DAMAGED))
 }
 
 fn metadata(acts: &Activations) -> Result<()> {
     let norms: HashSet<SiteId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
-    expect("norms of the model, each named once,", norms.len(), acts.norms.len())?;
+    check_count("norms of the model, each named once,", norms.len(), acts.norms.len())?;
     let mut places = HashSet::new();
     for place in &acts.non_finite {
         let values = (acts.sequence_length as u64).saturating_mul(acts.hidden_size as u64);
@@ -56,7 +57,7 @@ fn metadata(acts: &Activations) -> Result<()> {
     let tokens = (acts.num_sequences as u64).saturating_mul(acts.sequence_length as u64);
     for ExpertCoverage { layer, tokens_per_expert } in &acts.expert_coverage {
         let experts = tokens_per_expert.len();
-        // A token goes to an expert at most once.
+        // A token is routed to an expert at most once.
         let counted = tokens_per_expert.iter().all(|&of_expert| of_expert <= tokens);
         if *layer >= acts.num_layers || experts > acts.model.num_experts || !counted || !layers.insert(*layer) {
             return Err(Error::corrupt(format!("tokens of {experts} experts in layer {layer}")));
@@ -70,18 +71,18 @@ fn check(acts: &Activations, fold: &Fold) -> Result<()> {
     if !rungs_climb || !acts.ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0) {
         return Err(Error::corrupt(format!("the ladder {:?} is not positive and ascending", acts.ladder)));
     }
-    expect("norms", fold.norms.len(), acts.norms.len())?;
+    check_count("norms", fold.norms.len(), acts.norms.len())?;
     if let Some(losses) = &acts.mean_nll {
-        expect("losses", losses.len(), acts.num_sequences)?;
+        check_count("losses", losses.len(), acts.num_sequences)?;
     }
     for (norm, sequences) in acts.norms.iter().zip(&fold.norms) {
         let name = norm.name();
-        expect(&format!("sequences of {name}"), sequences.len(), acts.num_sequences)?;
+        check_count(&format!("sequences of {name}"), sequences.len(), acts.num_sequences)?;
         for (sequence, cell) in sequences.iter().enumerate() {
             check_cell(acts, cell).map_err(|error| error.context(format!("{name}, sequence {sequence}")))?;
         }
     }
-    expect("sequences of the union over norms", fold.any_norm.len(), acts.num_sequences)?;
+    check_count("sequences of the union over norms", fold.any_norm.len(), acts.num_sequences)?;
     for (sequence, ladders) in fold.any_norm.iter().enumerate() {
         let place = |error: Error| error.context(format!("union over norms, sequence {sequence}"));
         check_ladders(acts, ladders).map_err(place)?;
@@ -90,8 +91,8 @@ fn check(acts: &Activations, fold: &Fold) -> Result<()> {
 }
 
 fn check_cell(acts: &Activations, cell: &NormFold) -> Result<()> {
-    expect("maxima", cell.max.len(), acts.hidden_size)?;
-    expect("minima", cell.min.len(), acts.hidden_size)?;
+    check_count("maxima", cell.max.len(), acts.hidden_size)?;
+    check_count("minima", cell.min.len(), acts.hidden_size)?;
     check_ladders(acts, &cell.positive)?;
     check_ladders(acts, &cell.negative)
 }
@@ -114,7 +115,7 @@ fn check_ladders(acts: &Activations, ladders: &Ladders) -> Result<()> {
     Ok(())
 }
 
-fn expect(what: &str, found: usize, expected: usize) -> Result<()> {
+fn check_count(what: &str, found: usize, expected: usize) -> Result<()> {
     match found == expected {
         true => Ok(()),
         false => Err(Error::corrupt(format!("{found} {what}, expected {expected}"))),

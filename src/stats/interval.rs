@@ -1,13 +1,15 @@
-//! Confidence intervals from bootstrap replicates: percentile and BCa, with the arithmetic of `scipy.stats.bootstrap`.
+//! Confidence intervals from bootstrap replicates: percentile and BCa, with the arithmetic of
+//! `scipy.stats.bootstrap`.
 //!
-//! BCa ("bias-corrected and accelerated"): Efron 1987, JASA 82; Efron & Tibshirani, An Introduction to the Bootstrap,
-//! sections 14.3 and 15.4, equation 15.36. Knows nothing of what the numbers measure.
+//! BCa ("bias-corrected and accelerated"): Efron 1987, JASA 82; Efron & Tibshirani, An Introduction
+//! to the Bootstrap, sections 14.3 and 15.4, equation 15.36.
 
 use crate::record::{Interval, Method};
 
 use super::{linear_quantile, normal_cdf, normal_quantile};
 
-/// One statistic on the sample as it is, on its resamples, and on the sample with each element left out in turn.
+/// A statistic on the full sample, on the resamples, and on the jackknife samples, which leave out
+/// one element each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replicates {
     pub observed: f64,
@@ -15,7 +17,8 @@ pub struct Replicates {
     pub jackknife: Vec<f64>,
 }
 
-/// The two-sided interval at `confidence_level` (0 … 1), by `method`, or by percentile where BCa is undefined.
+/// The two-sided interval at `confidence_level` (0 … 1) by `method`, or by percentile if BCa is
+/// undefined.
 pub fn interval(replicates: &Replicates, confidence_level: f64, method: Method) -> Interval {
     let mut sorted = replicates.resampled.clone();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -32,8 +35,9 @@ pub fn interval(replicates: &Replicates, confidence_level: f64, method: Method) 
     Interval { value: replicates.observed, low: quantile(lower), high: quantile(upper), method }
 }
 
-/// The probabilities at which BCa reads the bootstrap distribution. `None` where SciPy answers NaN (all replicates on one
-/// side of the observed value; a jackknife that does not vary), and where the acceleration would turn the scale around.
+/// The probabilities at which BCa evaluates the quantiles of the bootstrap distribution. None where
+/// SciPy returns NaN (all replicates on one side of the observed value, or a constant jackknife),
+/// and where the acceleration would reverse the order of the bounds.
 fn bca_probabilities(sorted: &[f64], replicates: &Replicates, alpha: f64) -> Option<(f64, f64)> {
     let bias = normal_quantile(mean_percentile(sorted, replicates.observed));
     let acceleration = acceleration(&replicates.jackknife)?;
@@ -45,7 +49,7 @@ fn bca_probabilities(sorted: &[f64], replicates: &Replicates, alpha: f64) -> Opt
     Some((corrected(alpha)?, corrected(1.0 - alpha)?))
 }
 
-/// Share of values below `score`, those equal to it counted half: `percentileofscore(kind="mean")`.
+/// The share of values below `score`, counting equal values half: `percentileofscore(kind="mean")`.
 fn mean_percentile(sorted: &[f64], score: f64) -> f64 {
     let below = sorted.partition_point(|&value| value < score);
     let not_above = sorted.partition_point(|&value| value <= score);
@@ -54,7 +58,8 @@ fn mean_percentile(sorted: &[f64], score: f64) -> f64 {
 
 /// a = 1/6 sum U^3 / (sum U^2)^(3/2) over the jackknife influences U.
 fn acceleration(jackknife: &[f64]) -> Option<f64> {
-    // Compared exactly: the rounded mean of equal values can differ from them, and a would be made of rounding errors.
+    // An exact comparison: the rounded mean of equal values may differ from them, and the
+    // acceleration would be made of rounding errors.
     if jackknife.iter().all(|&value| value == jackknife[0]) {
         return None;
     }
@@ -72,7 +77,7 @@ mod tests {
     use super::super::dense::uniform;
     use super::*;
 
-    /// A statistic on `n` values shaped from uniform ones, and 999 resamples of it, all from one generator.
+    /// A statistic of `n` transformed uniform numbers with 999 resamples, all from one generator.
     fn replicates(seed: u64, n: usize, statistic: fn(&[f64]) -> f64, shape: fn(f64) -> f64) -> Replicates {
         let mut next = uniform(seed);
         let sample: Vec<f64> = (0..n).map(|_| shape(next())).collect();
@@ -99,11 +104,11 @@ mod tests {
         assert!((got.low - low).abs() < 1e-13 && (got.high - high).abs() < 1e-13, "{got:?} is not {low} … {high}");
     }
 
-    // import numpy as np                                                    # NumPy 2.4.6, SciPy 1.17.1
+    // import numpy as np  # NumPy 2.4.6, SciPy 1.17.1
     // from scipy import stats
     // from scipy.stats._resampling import BootstrapResult
     //
-    // def lcg(state):                                                       # = dense::uniform
+    // def lcg(state):  # = dense::uniform
     //     while True:
     //         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
     //         yield (state >> 11) / 2**53
@@ -111,11 +116,12 @@ mod tests {
     // def case(seed, n, statistic, level, shape):
     //     u = lcg(seed)
     //     x = np.array([shape(next(u)) for _ in range(n)])
-    //     theta = np.array([statistic(x[[int(next(u) * n) for _ in range(n)]], axis=-1) for _ in range(999)])
-    //     done = BootstrapResult(None, theta, None)                         # SciPy reads only the distribution
+    //     pick = lambda: x[[int(next(u) * n) for _ in range(n)]]
+    //     theta = np.array([statistic(pick(), axis=-1) for _ in range(999)])
+    //     done = BootstrapResult(None, theta, None)  # SciPy reads only the distribution
     //     for method in ("percentile", "bca"):
-    //         ci = stats.bootstrap((x,), statistic, n_resamples=0, confidence_level=level, method=method,
-    //                              bootstrap_result=done).confidence_interval
+    //         ci = stats.bootstrap((x,), statistic, n_resamples=0, confidence_level=level,
+    //                              method=method, bootstrap_result=done).confidence_interval
     //         print(method, repr(float(ci.low)), repr(float(ci.high)))
     //
     // case(1, 16, np.mean, 0.95, lambda u: u**3)
@@ -153,7 +159,8 @@ mod tests {
 
     #[test]
     fn bca_that_would_turn_the_scale_around_is_percentile() {
-        // Bias and level so large that 1 - a (z0 + z) < 0: SciPy returns bounds that do not belong together.
+        // Bias and level are so large that 1 - a (z0 + z) < 0. SciPy returns bounds in the wrong
+        // order here.
         let mut resampled = vec![0.0; 100_000];
         resampled.extend([2.0, 3.0]);
         let jackknife = [vec![0.0], vec![1.0; 999]].concat();

@@ -1,15 +1,16 @@
-//! The ladder: the thresholds at which a pass counts.
+//! The ladder: the thresholds at which a pass counts hits.
 
 use crate::error::{Error, Result};
 use crate::record::DEFAULT_LADDER;
 
-/// Most rungs a ladder can have: a pass keeps the highest rung that a value has reached in a byte, 0 meaning below the lowest.
+/// The largest number of rungs. A pass stores the highest rung that a value has reached in a byte,
+/// in which 0 means below the lowest rung.
 const MAX_RUNGS: usize = 254;
 
-/// Ascending union of the default rungs and those asked for.
+/// The ascending union of the default rungs and `thresholds`.
 ///
 /// # Errors
-/// `bad_argument` for a threshold that is no positive number, and for too many.
+/// `bad_argument` for a threshold that is not positive and finite, and for too many of them.
 pub fn ladder(thresholds: &[f32]) -> Result<Vec<f32>> {
     if let Some(bad) = thresholds.iter().find(|t| !t.is_finite() || **t <= 0.0) {
         return Err(Error::bad_argument(format!("thresholds: {bad} is not a positive number"))

@@ -1,19 +1,20 @@
-//! Per-norm statistics: the `layer_stats` of the original project's results.
+//! Statistics per norm: the `layer_stats` of the original project's results.
 //!
-//! Over all features and sequences, whatever the scope; without position 0 where the criterion leaves it out.
+//! They are over all features and sequences for every scope, without position 0 if the criterion
+//! skips it.
 
 use crate::record::{LayerStats, NormFold, SiteId};
 
-use super::criterion::{Applied, share};
-use super::reach::{magnitude, signs_hit};
+use super::criterion::{BoundCriterion, share};
+use super::hit_table::{magnitude, signs_hit};
 
-/// One entry per norm, in the order of computation; always over all sequences, whatever the scope.
-pub fn layer_stats(applied: &Applied) -> Vec<LayerStats> {
+/// One entry per norm, in the order of computation.
+pub(super) fn layer_stats(applied: &BoundCriterion) -> Vec<LayerStats> {
     let norms = applied.acts.norms.iter().zip(&applied.fold.norms);
     norms.map(|(&norm, cells)| one_norm(applied, norm, cells)).collect()
 }
 
-fn one_norm(applied: &Applied, norm: SiteId, cells: &[NormFold]) -> LayerStats {
+fn one_norm(applied: &BoundCriterion, norm: SiteId, cells: &[NormFold]) -> LayerStats {
     let hidden_size = applied.acts.hidden_size;
     let mut hit = vec![false; hidden_size];
     let mut max_magnitude: f32 = 0.0;

@@ -1,9 +1,11 @@
-//! Statistics of activation records: which features are outliers, and how sure that is.
+//! Statistics of activation records: outlier features, and their uncertainty.
 //!
-//! Pure: records go in, records come out. No tensors, no files, no clock; every random step takes a seed. Definitions
-//! stand beside the fields in `record/`, their sources at the functions here. Reading order: `criterion` (what is
-//! asked), `reach` (what the record says per feature), `detect`, then `draws`, `outcome`, `interval` and `bootstrap`; tests of
-//! claims over models are in `permutation` and `correction`.
+//! These functions are pure: they map records to records, without tensors, files or a clock, and
+//! every random step takes a seed. Definitions are documented at the fields in `record/`, and their
+//! sources at the functions here.
+//!
+//! Reading order: `criterion`, `hit_table` (the hits of each feature), `detect`, then `draws`,
+//! `outcome`, `interval` and `bootstrap`. Significance tests are in `permutation` and `correction`.
 
 mod bootstrap;
 mod bracket;
@@ -12,6 +14,7 @@ mod criterion;
 mod detect;
 mod draws;
 mod group;
+mod hit_table;
 mod index;
 mod integrity;
 mod interval;
@@ -23,7 +26,6 @@ mod permutation;
 mod perplexity;
 mod profile;
 mod quantile;
-mod reach;
 mod sequences;
 mod signed_ladder;
 mod sweep;

@@ -1,14 +1,16 @@
-//! The standard normal distribution to double precision: what the BCa interval needs of it.
+//! The standard normal distribution in double precision, for the BCa interval.
 //!
-//! Quantile: Wichura 1988, "Algorithm AS 241: The Percentage Points of the Normal Distribution", Applied Statistics
-//! 37(3), routine PPND16 (relative accuracy about 1e-16). Distribution function: by `erfc`, which keeps the lower tail.
+//! Quantile: Wichura 1988, "Algorithm AS 241: The Percentage Points of the Normal Distribution",
+//! Applied Statistics 37(3), routine PPND16 (relative accuracy about 1e-16). Distribution function:
+//! by `erfc`, which is accurate in the lower tail.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
-/// PPND16 uses one rational function of q = p - 1/2 up to this |q|, two of sqrt(-ln tail) beyond it.
+/// PPND16 uses one rational function of q = p - 1/2 up to this |q|, and two of sqrt(-ln tail)
+/// beyond it.
 const CENTRAL: f64 = 0.425;
 const CENTRAL_SQUARED: f64 = 0.180625;
-/// Where the second of the tail's rational functions takes over, and the origins of both.
+/// The boundary between the two rational functions of the tail, and the origins of both.
 const FAR_TAIL: f64 = 5.0;
 const NEAR_TAIL_ORIGIN: f64 = 1.6;
 
@@ -121,7 +123,7 @@ pub fn normal_quantile(p: f64) -> f64 {
 mod tests {
     use super::*;
 
-    // from scipy.special import ndtr, ndtri                                       # SciPy 1.17.1
+    // from scipy.special import ndtr, ndtri                                     # SciPy 1.17.1
     // for x in (-37.0, -9.5, …, 8.2): print(f"({x!r}, {float(ndtr(x))!r}),")
     // for p in (1e-300, 1e-20, …, 1 - 2**-53): print(f"({p!r}, {float(ndtri(p))!r}),")
     const NDTR: [(f64, f64); 10] = [
@@ -159,7 +161,8 @@ mod tests {
     #[test]
     fn cdf_is_that_of_scipy() {
         for (x, want) in NDTR {
-            // The rounding of x/sqrt(2) alone moves the lower tail by x^2 * 1e-16, relatively; here as in SciPy.
+            // The rounding of x/sqrt(2) alone changes the lower tail by x^2 * 1e-16, relatively,
+            // here and in SciPy.
             assert_close(normal_cdf(x), want, 4e-16 * (1.0 + x * x));
         }
     }
@@ -176,7 +179,7 @@ mod tests {
         for step in -600..=600 {
             let x = f64::from(step) / 100.0;
             let back = normal_quantile(normal_cdf(x));
-            // Near 1 the probability itself has lost the digits: dx = eps / density.
+            // Near 1 the probability itself has lost digits: dx = eps / density.
             let lost = f64::EPSILON / ((-x * x / 2.0).exp() * 0.3989);
             assert!((back - x).abs() <= 4e-15 * (1.0 + x.abs()) + lost, "{x}: {back}");
         }

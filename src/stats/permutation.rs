@@ -1,9 +1,10 @@
-//! Permutation tests with effect sizes: paired samples, groups, and correlation, with the arithmetic of
-//! `scipy.stats.permutation_test`.
+//! Permutation tests with effect sizes for paired samples, groups and correlation, with the
+//! arithmetic of `scipy.stats.permutation_test`.
 //!
-//! Fisher 1935; Ernst 2004, Statistical Science 19. Where all permutations are no more than `n_resamples`, each is taken once
-//! and the p-value is exact; else random ones are drawn and the data as they are count as one of them (Phipson & Smyth
-//! 2010). What is permuted must be exchangeable under the null hypothesis: sequences, or models, never tokens.
+//! Fisher 1935; Ernst 2004, Statistical Science 19. If there are no more than `n_resamples`
+//! permutations, each is used once and the p-value is exact. Otherwise random permutations are
+//! drawn, and the observed data counts as one of them (Phipson & Smyth 2010). The permuted units
+//! must be exchangeable under the null hypothesis: sequences or models, never tokens.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -13,12 +14,13 @@ use crate::error::{Error, Result};
 use crate::record::{Alternative, TestArgs, TestResult};
 use crate::words::counted;
 
-/// Values this close, relative to the observed one, are ties: sums in another order are rounded in another way.
+/// Values that differ by less than this, relative to the observed one, are ties: sums in another
+/// order are rounded differently.
 const TIE: f64 = 1e-12;
-/// A permutation more changes no digit anyone reads.
+/// The largest number of permutations. More would change no relevant digit.
 const MAX_RESAMPLES: usize = 10_000_000;
 
-/// Counts of permuted statistics on either side of the observed one.
+/// The null distribution: counts of permuted statistics on either side of the observed one.
 struct Null {
     observed: f64,
     at_most: u64,
@@ -31,7 +33,7 @@ impl Null {
         Self { observed, at_most: 0, at_least: 0, count: 0 }
     }
 
-    fn see(&mut self, statistic: f64) {
+    fn add(&mut self, statistic: f64) {
         let tie = TIE * self.observed.abs().max(TIE);
         self.at_most += u64::from(statistic <= self.observed + tie);
         self.at_least += u64::from(statistic >= self.observed - tie);
@@ -77,8 +79,9 @@ fn check(name: &str, groups: &[&[f64]], args: &TestArgs) -> Result<()> {
     Ok(())
 }
 
-/// Whether two lists with a value for each of the same sequences (or models) differ: the signs of the differences are
-/// exchangeable under the null hypothesis. The statistic is the mean of a - b, the effect Cohen's d_z.
+/// Tests whether two lists with one value for each of the same sequences (or models) differ. Under
+/// the null hypothesis the signs of the differences are exchangeable. The statistic is the mean of
+/// a - b, and the effect is Cohen's d_z.
 pub fn paired_test(a: &[f64], b: &[f64], args: &TestArgs) -> Result<TestResult> {
     check("paired_test", &[a, b], args)?;
     if a.len() != b.len() {
@@ -89,22 +92,23 @@ pub fn paired_test(a: &[f64], b: &[f64], args: &TestArgs) -> Result<TestResult> 
     let n = differences.len();
     let mut null = Null::new(mean(&differences));
     let exact = n < 32 && 1u64 << n <= args.n_resamples as u64;
-    let mut see = |flipped: &mut dyn FnMut(usize) -> bool| {
+    let mut add = |flipped: &mut dyn FnMut(usize) -> bool| {
         let sum: f64 = differences.iter().enumerate().map(|(i, d)| if flipped(i) { -d } else { *d }).sum();
-        null.see(sum / n as f64);
+        null.add(sum / n as f64);
     };
     if exact {
-        (0..1u64 << n).for_each(|signs| see(&mut |i| signs >> i & 1 == 1));
+        (0..1u64 << n).for_each(|signs| add(&mut |i| signs >> i & 1 == 1));
     } else {
         let mut random = ChaCha8Rng::seed_from_u64(args.seed);
-        (0..args.n_resamples).for_each(|_| see(&mut |_| random.random()));
+        (0..args.n_resamples).for_each(|_| add(&mut |_| random.random()));
     }
     let effect = ("cohen_dz", mean(&differences) / variance(&differences).sqrt());
     Ok(null.result("paired difference of means", exact, args, effect, vec![n, n]))
 }
 
-/// Whether groups differ in their mean. Two groups: the statistic is the difference of means, the effect Hedges' g. More:
-/// the share of variance between groups (eta squared, a monotone function of F), where only large values count.
+/// Tests whether groups differ in their mean. For two groups the statistic is the difference of
+/// means, and the effect is Hedges' g. For more groups it is the share of variance between groups
+/// (eta squared, a monotone function of F), and only large values count.
 pub fn group_test(groups: &[Vec<f64>], args: &TestArgs) -> Result<TestResult> {
     let slices: Vec<&[f64]> = groups.iter().map(Vec::as_slice).collect();
     check("group_test", &slices, args)?;
@@ -127,12 +131,12 @@ pub fn group_test(groups: &[Vec<f64>], args: &TestArgs) -> Result<TestResult> {
     let exact = arrangements(&sizes).is_some_and(|count| count <= args.n_resamples as u64);
     if exact {
         let mut left = sizes.clone();
-        every_arrangement(&mut labels, 0, &mut left, &mut |labels| null.see(statistic(labels)));
+        for_each_arrangement(&mut labels, 0, &mut left, &mut |labels| null.add(statistic(labels)));
     } else {
         let mut random = ChaCha8Rng::seed_from_u64(args.seed);
         for _ in 0..args.n_resamples {
             labels.shuffle(&mut random);
-            null.see(statistic(&labels));
+            null.add(statistic(&labels));
         }
     }
     let effect = if two { ("hedges_g", hedges_g(&groups[0], &groups[1])) } else { ("eta_squared", observed) };
@@ -140,8 +144,8 @@ pub fn group_test(groups: &[Vec<f64>], args: &TestArgs) -> Result<TestResult> {
     Ok(null.result(test, exact, &args, effect, sizes))
 }
 
-/// Whether x and y go together: the pairing is exchangeable under the null hypothesis. The statistic, and the effect, is
-/// Pearson's r, or Spearman's rho with `ranks`.
+/// Tests whether x and y are correlated. Under the null hypothesis the pairing is exchangeable. The
+/// statistic, and the effect, is Pearson's r, or Spearman's rho with `ranks`.
 pub fn correlation_test(x: &[f64], y: &[f64], ranks: bool, args: &TestArgs) -> Result<TestResult> {
     check("correlation_test", &[x, y], args)?;
     if x.len() != y.len() || x.len() < 3 {
@@ -160,12 +164,12 @@ pub fn correlation_test(x: &[f64], y: &[f64], ranks: bool, args: &TestArgs) -> R
     let exact = exact.is_some_and(|count| count <= args.n_resamples as u64);
     let mut permuted = x.clone();
     if exact {
-        every_order(&mut permuted, n, &mut |x| null.see(pearson(x, &y)));
+        for_each_permutation(&mut permuted, n, &mut |x| null.add(pearson(x, &y)));
     } else {
         let mut random = ChaCha8Rng::seed_from_u64(args.seed);
         for _ in 0..args.n_resamples {
             permuted.shuffle(&mut random);
-            null.see(pearson(&permuted, &y));
+            null.add(pearson(&permuted, &y));
         }
     }
     let effect = if ranks { "spearman_rho" } else { "pearson_r" };
@@ -176,7 +180,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Unbiased; NaN for one value.
+/// The unbiased variance; NaN for one value.
 fn variance(values: &[f64]) -> f64 {
     let mean = mean(values);
     values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)
@@ -205,7 +209,7 @@ fn pearson(x: &[f64], y: &[f64]) -> f64 {
     products / (squares(x, mean_x) * squares(y, mean_y)).sqrt()
 }
 
-/// Ranks from 1, the mean of them for equal values.
+/// Ranks from 1. Equal values have the mean of their ranks.
 fn ranked(values: &[f64]) -> Vec<f64> {
     let rank = |value: &f64| {
         let below = values.iter().filter(|other| *other < value).count();
@@ -215,7 +219,7 @@ fn ranked(values: &[f64]) -> Vec<f64> {
     values.iter().map(rank).collect()
 }
 
-/// In how many ways labels of these numbers can be given out, if that is not too many to say.
+/// Number of distinct arrangements of the labels, or None if it exceeds 64 bits.
 fn arrangements(sizes: &[usize]) -> Option<u64> {
     let (mut count, mut n) = (1u64, 0u64);
     for &size in sizes {
@@ -227,27 +231,27 @@ fn arrangements(sizes: &[usize]) -> Option<u64> {
     Some(count)
 }
 
-fn every_arrangement(labels: &mut [usize], at: usize, left: &mut [usize], see: &mut dyn FnMut(&[usize])) {
+fn for_each_arrangement(labels: &mut [usize], at: usize, left: &mut [usize], visit: &mut dyn FnMut(&[usize])) {
     if at == labels.len() {
-        return see(labels);
+        return visit(labels);
     }
     for label in 0..left.len() {
         if left[label] > 0 {
             left[label] -= 1;
             labels[at] = label;
-            every_arrangement(labels, at + 1, left, see);
+            for_each_arrangement(labels, at + 1, left, visit);
             left[label] += 1;
         }
     }
 }
 
-/// Heap's algorithm: every order of the first `n` values once.
-fn every_order(values: &mut [f64], n: usize, see: &mut dyn FnMut(&[f64])) {
+/// Heap's algorithm: visits every permutation of the first `n` values once.
+fn for_each_permutation(values: &mut [f64], n: usize, visit: &mut dyn FnMut(&[f64])) {
     if n <= 1 {
-        return see(values);
+        return visit(values);
     }
     for i in 0..n {
-        every_order(values, n - 1, see);
+        for_each_permutation(values, n - 1, visit);
         if i + 1 < n {
             values.swap(if n.is_multiple_of(2) { i } else { 0 }, n - 1);
         }
@@ -258,15 +262,18 @@ fn every_order(values: &mut [f64], n: usize, see: &mut dyn FnMut(&[f64])) {
 mod tests {
     use super::*;
 
-    // import numpy as np; from scipy import stats                           # NumPy 2.4.6, SciPy 1.17.1
-    // a = np.array([12, 15, 9, 14, 11, 18, 13, 16.]); b = np.array([10, 14, 9.5, 11, 12, 13, 12.5, 11])
+    // import numpy as np; from scipy import stats  # NumPy 2.4.6, SciPy 1.17.1
+    // a = np.array([12, 15, 9, 14, 11, 18, 13, 16.])
+    // b = np.array([10, 14, 9.5, 11, 12, 13, 12.5, 11])
     // d = lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis)
     // for alt in "two-sided", "less", "greater":
     //     for kind in "samples", "independent":
-    //         print(stats.permutation_test((a, b), d, permutation_type=kind, n_resamples=np.inf, alternative=alt).pvalue)
-    // dz = (a - b).mean() / (a - b).std(ddof=1)                             # 0.811446126402432
+    //         print(stats.permutation_test((a, b), d, permutation_type=kind, n_resamples=np.inf,
+    //                                      alternative=alt).pvalue)
+    // dz = (a - b).mean() / (a - b).std(ddof=1)                           # 0.811446126402432
     // s = np.sqrt((7 * a.var(ddof=1) + 7 * b.var(ddof=1)) / 14); n = 14
-    // g = np.exp(lgamma(n/2) - lgamma((n-1)/2)) / np.sqrt(n/2) * (a.mean() - b.mean()) / s  # 0.768981374583319
+    // g = np.exp(lgamma(n/2) - lgamma((n-1)/2)) / np.sqrt(n/2) * (a.mean() - b.mean()) / s
+    // # 0.768981374583319
     const A: [f64; 8] = [12.0, 15.0, 9.0, 14.0, 11.0, 18.0, 13.0, 16.0];
     const B: [f64; 8] = [10.0, 14.0, 9.5, 11.0, 12.0, 13.0, 12.5, 11.0];
     const SCIPY: [(Alternative, f64, f64); 3] = [
@@ -293,8 +300,10 @@ mod tests {
     }
 
     // g = [np.array([3, 4, 5.]), np.array([6, 7, 9.]), np.array([2, 3.5, 4])]
-    // stats.permutation_test(g, lambda *g, axis: stats.f_oneway(*g, axis=axis).statistic, permutation_type="independent",
-    //                        n_resamples=np.inf, alternative="greater").pvalue   # 0.017857142857142856
+    // stats.permutation_test(g, lambda *g, axis: stats.f_oneway(*g, axis=axis).statistic,
+    //                        permutation_type="independent", n_resamples=np.inf,
+    //                        alternative="greater").pvalue
+    // # 0.017857142857142856
     #[test]
     fn more_groups_are_compared_by_the_variance_between_them() {
         let groups = [vec![3.0, 4.0, 5.0], vec![6.0, 7.0, 9.0], vec![2.0, 3.5, 4.0]];
@@ -303,9 +312,11 @@ mod tests {
         assert!(close(got.statistic, 0.7675438596491228) && got.alternative == Alternative::Greater);
     }
 
-    // x = np.array([1.3, 3.6, 3.3, 12.9, 3.0, 12.0, 5.1]); y = np.array([29.5, 38.1, 35.5, 50.2, 57.5, 63.3, 33.1])
+    // x = np.array([1.3, 3.6, 3.3, 12.9, 3.0, 12.0, 5.1])
+    // y = np.array([29.5, 38.1, 35.5, 50.2, 57.5, 63.3, 33.1])
     // for f in stats.pearsonr, stats.spearmanr:
-    //     r = stats.permutation_test((x,), lambda x: f(x, y).statistic, permutation_type="pairings", n_resamples=np.inf)
+    //     r = stats.permutation_test((x,), lambda x: f(x, y).statistic,
+    //                                permutation_type="pairings", n_resamples=np.inf)
     #[test]
     fn correlations_are_those_of_scipy() {
         let x = [1.3, 3.6, 3.3, 12.9, 3.0, 12.0, 5.1];
@@ -343,7 +354,7 @@ mod tests {
         assert!(group_test(&[A.to_vec(), vec![]], &args).unwrap_err().message.contains("no values"));
         assert!(paired_test(&[f64::NAN], &[1.0], &args).unwrap_err().message.contains("NaN"));
         assert!(correlation_test(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0], true, &args).is_err());
-        // Nothing varies: a difference without a size.
+        // Nothing varies: there is a difference, but no effect size.
         assert_eq!(paired_test(&[1.0, 1.0], &[1.0, 1.0], &args).unwrap().effect_size, None);
     }
 }

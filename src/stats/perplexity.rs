@@ -1,7 +1,8 @@
 //! Perplexity with intervals, from the mean next-token loss of every sequence.
 //!
-//! exp of the mean negative log-likelihood per token (Jelinek et al. 1977). All sequences are equally long, so the mean over
-//! tokens is the mean over sequences, and sequences are what is resampled: losses within a text depend on each other.
+//! exp of the mean negative log-likelihood per token (Jelinek et al. 1977). All sequences have the
+//! same length, so that the mean over tokens is the mean over sequences. Sequences are resampled,
+//! because losses within a text depend on each other.
 
 use crate::error::{Error, Result};
 use crate::record::{Activations, BootstrapArgs, Interval, Perplexity};
@@ -11,7 +12,7 @@ use super::draws::Draws;
 use super::integrity::check_record;
 use super::interval;
 
-/// Whether sequences of this number and length have a perplexity with intervals, whatever a model says of them.
+/// Checks that sequences of this number and length have a perplexity with intervals, for any model.
 pub fn check_perplexity(num_sequences: usize, sequence_length: usize, args: &BootstrapArgs) -> Result<()> {
     if sequence_length < 2 {
         return Err(Error::bad_argument(format!(
@@ -22,7 +23,7 @@ pub fn check_perplexity(num_sequences: usize, sequence_length: usize, args: &Boo
     check_args(num_sequences, args)
 }
 
-/// Needs a record with losses (`logits: true`) and two sequences.
+/// The perplexity of a record with losses (`logits: true`) of at least two sequences.
 pub fn perplexity(acts: &Activations, args: &BootstrapArgs) -> Result<Perplexity> {
     let losses = acts.mean_nll.as_deref().filter(|losses| !losses.is_empty()).ok_or_else(|| {
         Error::bad_argument("this record has no losses")
@@ -80,15 +81,17 @@ mod tests {
         assert_eq!((got.mean_nll.value, got.num_tokens), (2.125, 16));
         assert_eq!(got.perplexity.value, 2.125f64.exp());
         assert_eq!(got.per_sequence[1], 2f64.exp());
-        // The exponential is monotone: the same resample bounds both.
+        // The exponential is monotone, so that the same resample gives both bounds.
         assert!((got.perplexity.low.ln() - got.mean_nll.low).abs() < 0.01);
         assert!(got.perplexity.low < got.perplexity.value && got.perplexity.value < got.perplexity.high);
     }
 
-    // import numpy as np; from scipy import stats                           # NumPy 2.4.6, SciPy 1.17.1
-    // x = np.array([3.1, 2.7, 3.4, 2.9, 3.3, 3.0, 2.2, 3.8, 3.05, 2.95, 3.6, 2.5, 3.15, 2.85, 3.25, 3.45])
+    // import numpy as np; from scipy import stats  # NumPy 2.4.6, SciPy 1.17.1
+    // x = np.array([3.1, 2.7, 3.4, 2.9, 3.3, 3.0, 2.2, 3.8, 3.05, 2.95,
+    //               3.6, 2.5, 3.15, 2.85, 3.25, 3.45])
     // for m in "percentile", "BCa":
-    //     print(stats.bootstrap((x,), np.mean, n_resamples=200000, method=m, rng=np.random.default_rng(0)).confidence_interval)
+    //     print(stats.bootstrap((x,), np.mean, n_resamples=200000, method=m,
+    //                           rng=np.random.default_rng(0)).confidence_interval)
     const SCIPY: [(Method, f64, f64); 2] = [(Method::Percentile, 2.878125, 3.2625), (Method::Bca, 2.871875, 3.25625)];
 
     #[test]

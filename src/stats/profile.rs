@@ -1,14 +1,16 @@
-//! What figures show: magnitudes by norm and feature, how they are distributed, and every sequence by itself.
+//! Data for figures: magnitudes by norm and feature, their distribution, and statistics of every
+//! sequence.
 //!
-//! All from the record alone, over all sequences unless said otherwise; `skip_positions` as in a criterion.
+//! All are computed from the record, over all sequences unless stated otherwise, with
+//! `skip_positions` as in a criterion.
 
 use crate::error::{Error, Result};
 use crate::record::{
     Activations, Criterion, Detection, Fold, HeatMap, LayerProfile, MagnitudeBin, NormFold, Scope, SequenceValues,
 };
 
-use super::criterion::Applied;
-use super::reach::magnitude;
+use super::criterion::BoundCriterion;
+use super::hit_table::magnitude;
 use super::{check_record, detect};
 
 fn fold(acts: &Activations, skip_positions: usize) -> Result<&Fold> {
@@ -19,7 +21,7 @@ fn fold(acts: &Activations, skip_positions: usize) -> Result<&Fold> {
     Ok(fold)
 }
 
-/// |x| of a cell; 0 where it has no finite value.
+/// Largest |x| of a cell; 0 if it has no finite value.
 fn at(cell: &NormFold, feature: usize) -> f32 {
     let finite = |value: f32, none: f32| if value.is_finite() { value } else { none };
     magnitude(finite(cell.max[feature], f32::NEG_INFINITY), finite(cell.min[feature], f32::INFINITY))
@@ -30,7 +32,7 @@ fn magnitudes(cells: &[NormFold], hidden: usize) -> Vec<f32> {
     (0..hidden).map(|feature| cells.iter().fold(0.0, |largest, cell| at(cell, feature).max(largest))).collect()
 }
 
-/// With at most `columns` columns.
+/// A heat map with at most `columns` columns.
 pub fn heat_map(acts: &Activations, columns: usize, skip_positions: usize) -> Result<HeatMap> {
     let fold = fold(acts, skip_positions)?;
     if columns == 0 {
@@ -50,7 +52,7 @@ pub fn heat_map(acts: &Activations, columns: usize, skip_positions: usize) -> Re
     Ok(HeatMap { norms, hidden_size: acts.hidden_size, features_per_column, values, feature_dims })
 }
 
-/// One per feature asked for, in that order.
+/// One profile per feature, in the order of `features`.
 pub fn layer_profile(acts: &Activations, features: &[usize], skip_positions: usize) -> Result<Vec<LayerProfile>> {
     let fold = fold(acts, skip_positions)?;
     let one = |&feature: &usize| {
@@ -65,7 +67,8 @@ pub fn layer_profile(acts: &Activations, features: &[usize], skip_positions: usi
     features.iter().map(one).collect()
 }
 
-/// Values of all norms, sequences, positions and features between the rungs of the ladder.
+/// Number of values between the rungs of the ladder, over all norms, sequences, positions and
+/// features.
 pub fn magnitude_histogram(acts: &Activations, skip_positions: usize) -> Result<Vec<MagnitudeBin>> {
     let fold = fold(acts, skip_positions)?;
     let rungs = acts.ladder.len();
@@ -86,7 +89,8 @@ pub fn magnitude_histogram(acts: &Activations, skip_positions: usize) -> Result<
         to: acts.ladder.first().copied(),
         positive: 0,
         negative: 0,
-        // Where non-finite values were is known by sequence only: those at position 0 are taken off as well.
+        // The record has non-finite values per sequence, not per position, so those at position 0
+        // are subtracted as well.
         count: all.saturating_sub(reached + not_finite),
     }];
     for (rung, &from) in acts.ladder.iter().enumerate() {
@@ -102,11 +106,11 @@ pub fn magnitude_histogram(acts: &Activations, skip_positions: usize) -> Result<
     Ok(bins)
 }
 
-/// The criterion within every sequence.
+/// Applies the criterion to every sequence separately.
 pub fn per_sequence(acts: &Activations, criterion: &Criterion) -> Result<Vec<SequenceValues>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..criterion.clone() };
     let found = detect(acts, &criterion)?;
-    let applied = Applied::least(acts, &criterion)?;
+    let applied = BoundCriterion::with_lower_counts(acts, &criterion)?;
     let one = |sequence: usize| {
         let features: Vec<_> = found.features.iter().filter(|f| f.sequence == Some(sequence)).collect();
         let mean = |of: fn(&crate::record::Feature) -> f64| {
@@ -129,8 +133,8 @@ pub fn per_sequence(acts: &Activations, criterion: &Criterion) -> Result<Vec<Seq
     Ok((0..acts.num_sequences).map(one).collect())
 }
 
-/// How far the passing features are hit in the same norms: the mean over pairs of shared norms / norms of either (Jaccard).
-/// `None` for fewer than two features.
+/// Agreement of the norms in which the passing features have hits: the mean Jaccard index over
+/// pairs of features. None for fewer than two features.
 pub fn layer_agreement(found: &Detection) -> Option<f64> {
     let lists: Vec<std::collections::BTreeSet<&str>> =
         found.features.iter().map(|feature| feature.layers_affected.iter().map(String::as_str).collect()).collect();
@@ -150,7 +154,7 @@ mod tests {
     use super::super::dense::Dense;
     use super::*;
 
-    /// Two layers, two sequences of 10 positions, 5 features; some values stand out.
+    /// Two layers, two sequences of 10 positions and 5 features, with some large values.
     fn record() -> Activations {
         let mut dense = Dense::filled(2, 2, 10, 5, 0.5);
         dense[[0, 0, 0, 4]] = -20.0; // position 0
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn agreement_is_the_mean_share_of_common_norms() {
         let criterion = Criterion { min_seq_percentage: 0.0, ..Criterion::default() };
-        // Features 4 (norms 0 and 1) and 1 (norm 2) have none in common.
+        // Features 4 (norms 0 and 1) and 1 (norm 2) have no norm in common.
         let found = detect(&record(), &criterion).unwrap();
         assert_eq!((found.num_features, layer_agreement(&found)), (2, Some(0.0)));
         let mut same = found.clone();

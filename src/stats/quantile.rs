@@ -1,11 +1,12 @@
 //! Sample quantiles: Hyndman & Fan 1996, definition 7, the "linear" method of NumPy and SciPy.
 //!
-//! The sample is given as a function from rank to value, so that values known only as counts in bins need no array.
+//! The sample is given as a function from rank to value, so that values in bins need no array.
 
-/// The `p`-quantile of `n` ordered values, `value(0) <= value(1) <= …`: linear between the ranks around (n - 1) p.
+/// The `p`-quantile of `n` ordered values, `value(0) <= value(1) <= …`, interpolated linearly
+/// between the ranks around (n - 1) p. NaN if `n` is 0.
 ///
-/// The arithmetic is that of `scipy.stats.quantile`, except that between two equal values it returns that very value
-/// (as NumPy does), not one rounded away from it. NaN when `n` is 0.
+/// The arithmetic is that of `scipy.stats.quantile`. Between two equal values, however, it returns
+/// exactly that value, as NumPy does.
 pub fn linear_quantile(n: u64, p: f64, value: impl Fn(u64) -> f64) -> f64 {
     if n == 0 {
         return f64::NAN;
@@ -22,9 +23,10 @@ pub fn linear_quantile(n: u64, p: f64, value: impl Fn(u64) -> f64) -> f64 {
 mod tests {
     use super::*;
 
-    // import numpy as np; from scipy import stats                           # NumPy 2.4.6, SciPy 1.17.1
+    // import numpy as np; from scipy import stats  # NumPy 2.4.6, SciPy 1.17.1
     // x = np.array([-3.0, -1.5, 0.25, 0.25, 2.0, 7.0, 11.0])
-    // for p in (0., 0.025, 0.25, 0.4, 0.5, 0.75, 0.975, 1.): print(p, float(stats.quantile(x, p)))  # == np.quantile
+    // for p in (0., 0.025, 0.25, 0.4, 0.5, 0.75, 0.975, 1.):
+    //     print(p, float(stats.quantile(x, p)))  # == np.quantile
     #[test]
     fn is_that_of_scipy() {
         let values = [-3.0, -1.5, 0.25, 0.25, 2.0, 7.0, 11.0];

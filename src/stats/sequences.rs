@@ -1,9 +1,9 @@
-//! How many sequences a classification takes: how it held on fewer of those that are there, and how many more would tell a
-//! position share from its limit.
+//! The number of sequences that a classification needs: its agreement on subsets of the sequences,
+//! and the number that would separate a position share from its limit.
 //!
-//! The first is a fact about the record: sequences are drawn without replacement. The second is advice: a normal
-//! approximation with the spread between sequences as it was seen. Layer shares are unions that only grow with more
-//! sequences, so nothing is promised about those.
+//! The agreement is a fact about the record: subsets are drawn without replacement. The number is
+//! an estimate: a normal approximation with the observed spread between sequences. Layer shares are
+//! unions that only grow with more sequences, so there is no estimate for them.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -15,23 +15,23 @@ use crate::record::{
     Activations, Agreement, BootstrapArgs, Classification, Criterion, SequencesNeeded, UndecidedFeature,
 };
 
-use super::criterion::{Applied, Counts, classify_model, share};
+use super::criterion::{BoundCriterion, Counts, classify_model, share};
+use super::hit_table::HitTable;
 use super::normal_quantile;
 use super::outcome::{can_pass, outcomes_on};
-use super::reach::Reach;
 
-/// Of `args`, `n_resamples` is the number of draws of each size.
+/// `n_resamples` of `args` is the number of draws of each size.
 pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<SequencesNeeded> {
     super::bootstrap::check(acts, criterion, args)?;
-    let applied = Applied::new(acts, criterion)?;
-    let reach = Reach::new(&applied);
+    let applied = BoundCriterion::new(acts, criterion)?;
+    let hits = HitTable::new(&applied);
     let n = acts.num_sequences;
-    let candidates: Vec<usize> = reach.hit(0..n).filter(|&feature| can_pass(&applied, &reach, feature)).collect();
+    let candidates: Vec<usize> = hits.hit(0..n).filter(|&feature| can_pass(&applied, &hits, feature)).collect();
     let samples = prefixes(n, args);
     let zero = || vec![(0usize, 0usize); samples.len()];
     let add = |mut sums: Vec<(usize, usize)>, &feature: &usize| {
         for (sum, outcome) in
-            sums.iter_mut().zip(outcomes_on(&applied, &reach, samples.iter().map(Vec::as_slice), feature))
+            sums.iter_mut().zip(outcomes_on(&applied, &hits, samples.iter().map(Vec::as_slice), feature))
         {
             sum.0 += usize::from(outcome.class != Classification::None);
             sum.1 += usize::from(outcome.class == Classification::Systematic);
@@ -44,7 +44,7 @@ pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &Bootst
     };
     let sums = candidates.par_iter().fold(zero, add).reduce(zero, join);
     let class = |sum: &(usize, usize)| classify_model(sum.0, sum.1);
-    // The last sample of every order is all sequences.
+    // The last sample of every permutation has all sequences.
     let classification = class(&sums[n - 1]);
     let of_size = |size: usize| sums.iter().skip(size - 1).step_by(n);
     let agreement: Vec<Agreement> = (1..=n)
@@ -56,7 +56,7 @@ pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &Bootst
         })
         .collect();
     let fails = agreement.iter().rposition(|a| a.same_classification < args.confidence_level);
-    let shares: Vec<Shares> = candidates.iter().map(|&feature| Shares::new(&applied, &reach, feature, args)).collect();
+    let shares: Vec<Shares> = candidates.iter().map(|&feature| Shares::new(&applied, &hits, feature, args)).collect();
     let mut undecided: Vec<UndecidedFeature> =
         shares.iter().filter(|s| s.needed.is_none_or(|needed| needed > n)).map(Shares::undecided).collect();
     undecided.sort_by_key(|feature| (feature.needed.is_none(), feature.needed, feature.feature_dim));
@@ -64,7 +64,7 @@ pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &Bootst
         num_sequences: n,
         classification,
         confidence_level: args.confidence_level,
-        // Not met by all of them cannot be: those are the classification.
+        // The full sample always agrees with itself, so the last size never fails.
         sufficient: fails.map_or(Some(1), |size| agreement.get(size + 1).map(|a| a.num_sequences)),
         agreement,
         decides: decides(&shares, classification, n),
@@ -72,7 +72,7 @@ pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &Bootst
     })
 }
 
-/// The first 1, 2, … sequences of every random order.
+/// The first 1, 2, … sequences of every random permutation.
 fn prefixes(n: usize, args: &BootstrapArgs) -> Vec<Vec<u32>> {
     let mut random = ChaCha8Rng::seed_from_u64(args.seed);
     let mut order: Vec<u32> = (0..n as u32).collect();
@@ -84,7 +84,7 @@ fn prefixes(n: usize, args: &BootstrapArgs) -> Vec<Vec<u32>> {
     samples
 }
 
-/// The position share of one feature that has layers enough.
+/// The position share of one feature with a sufficient layer share.
 struct Shares {
     feature: usize,
     class: Classification,
@@ -95,11 +95,11 @@ struct Shares {
 }
 
 impl Shares {
-    fn new(applied: &Applied, reach: &Reach, feature: usize, args: &BootstrapArgs) -> Self {
+    fn new(applied: &BoundCriterion, hits: &HitTable, feature: usize, args: &BootstrapArgs) -> Self {
         let sequences = 0..applied.acts.num_sequences;
         let n = sequences.len() as f64;
-        let positions: Vec<u64> = sequences.clone().map(|s| u64::from(reach.positions(feature, s))).collect();
-        let layers = reach.layers(applied.criterion.layer_unit);
+        let positions: Vec<u64> = sequences.clone().map(|s| u64::from(hits.positions(feature, s))).collect();
+        let layers = hits.layers(applied.criterion.layer_unit);
         let counts = Counts {
             layers_hit: layers.union(feature, sequences).len(),
             num_layers: layers.num_layers,
@@ -118,7 +118,7 @@ impl Shares {
             layer_percentage: share(counts.layers_hit as u64, counts.num_layers as u64),
             mean,
             standard_error: deviation / n.sqrt(),
-            // Two at least: one sequence has no spread.
+            // At least two, because one sequence has no spread.
             needed: (needed.is_finite() && needed < 1e9).then_some((needed as usize).max(2)),
         }
     }
@@ -134,7 +134,8 @@ impl Shares {
     }
 }
 
-/// A class is decided by one feature of it that is told from the limit; none, by all that might pass being so.
+/// The number of sequences that decides the class. One feature that is separated from the limit
+/// decides a class that it has; the class none needs all features that might pass to be separated.
 fn decides(shares: &[Shares], classification: Classification, n: usize) -> Option<usize> {
     match classification {
         Classification::None if shares.is_empty() => Some(n.min(2)),
@@ -152,7 +153,7 @@ mod tests {
         BootstrapArgs { n_resamples: 200, ..BootstrapArgs::default() }
     }
 
-    /// One feature hit in every layer, at so many of 100 positions of each sequence.
+    /// A feature with hits in every layer, at `hits` of 100 positions of each sequence.
     fn needed(hits: &[usize]) -> SequencesNeeded {
         let shape = [1, hits.len(), 100, 2];
         let dense = Dense::drawn(shape, |[_, s, t, d]| if d == 1 && t < hits[s] { 7.0 } else { 0.0 });

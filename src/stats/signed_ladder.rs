@@ -1,9 +1,11 @@
-//! The signed hits of one feature, known as counts between the rungs of the ladder: how many, and their quartiles.
+//! The signed hits of one feature as counts between the rungs of the ladder: their number and their
+//! quartiles.
 //!
-//! LLM.int8(), Table 4, gives quartiles of the signed outlier values. Here the values themselves are gone; what is left
-//! says how many lie between neighbouring rungs, and the extremes exactly. So the values of a bin are taken to be spread
-//! evenly over it, after the bin is cut off at the extremes, which are values themselves and stay exact. A quartile is
-//! thus off by at most the width of the widest bin next to it.
+//! LLM.int8(), Table 4, reports quartiles of the signed outlier values. The record does not have
+//! the values themselves, but their number between neighbouring rungs and the exact extremes. The
+//! values of a bin are therefore assumed to be evenly spaced over it, after the bin is clipped to
+//! the extremes, which are exact values. The error of a quartile is at most the width of the widest
+//! neighbouring bin.
 
 use std::ops::Range;
 
@@ -15,12 +17,12 @@ use super::linear_quantile;
 const QUARTILES: [f64; 3] = [0.25, 0.5, 0.75];
 
 /// Counts of one feature at every rung, summed over norms and sequences, for both signs.
-pub struct SignedLadder {
+pub(super) struct SignedLadder {
     positive: Vec<u64>,
     negative: Vec<u64>,
 }
 
-/// Values between two edges; an attained edge is the value at that end.
+/// Values between two edges. If an edge is attained, it is itself a value.
 struct Bin {
     low: f64,
     high: f64,
@@ -30,7 +32,7 @@ struct Bin {
 }
 
 impl SignedLadder {
-    pub fn new(fold: &Fold, feature: usize, sequences: Range<usize>, num_rungs: usize) -> Self {
+    pub(super) fn new(fold: &Fold, feature: usize, sequences: Range<usize>, num_rungs: usize) -> Self {
         let mut sums = Self { positive: vec![0; num_rungs], negative: vec![0; num_rungs] };
         for cell in fold.norms.iter().flat_map(|norm| &norm[sequences.clone()]) {
             add(&mut sums.positive, &cell.positive, feature);
@@ -39,15 +41,15 @@ impl SignedLadder {
         sums
     }
 
-    /// Values at or beyond `rung`, of both signs; none behind the last rung.
-    pub fn hits(&self, rung: usize) -> u64 {
+    /// Number of values at or beyond `rung`, of both signs; 0 beyond the last rung.
+    pub(super) fn hits(&self, rung: usize) -> u64 {
         let at = |counts: &[u64]| counts.get(rung).copied().unwrap_or(0);
         at(&self.positive) + at(&self.negative)
     }
 
-    /// Quartiles of the signed values at or beyond `rung`; `max` and `min` are the signed extremes of the feature. Where
-    /// none is that far, the one that is known: the larger extreme.
-    pub fn quartiles(&self, ladder: &[f32], rung: usize, max: f32, min: f32) -> [f64; 3] {
+    /// Quartiles of the signed values at or beyond `rung`, where `max` and `min` are the signed
+    /// extremes of the feature. If no value is at or beyond the rung, they are the larger extreme.
+    pub(super) fn quartiles(&self, ladder: &[f32], rung: usize, max: f32, min: f32) -> [f64; 3] {
         if self.hits(rung) == 0 {
             return [f64::from(if max >= -min { max } else { min }); 3];
         }
@@ -77,7 +79,7 @@ fn add(sums: &mut [u64], ladders: &Ladders, feature: usize) {
     }
 }
 
-/// The value of this rank (from 0) among those of all bins, which are in ascending order.
+/// The value of this rank (from 0) in all bins, which are in ascending order.
 fn value_at(bins: &[Bin], rank: u64) -> f64 {
     let mut before = 0;
     for bin in bins {
@@ -90,7 +92,7 @@ fn value_at(bins: &[Bin], rank: u64) -> f64 {
 }
 
 impl Bin {
-    /// Even steps, with half a step of room at an edge that is not attained.
+    /// Evenly spaced values, with half a step of distance to an edge that is not attained.
     fn value_at(&self, rank: u64) -> f64 {
         let room = |attained: bool| if attained { 0.0 } else { 0.5 };
         let (below, above) = (room(self.low_attained), room(self.high_attained));
@@ -113,13 +115,14 @@ mod tests {
         (sums.hits(rung), sums.quartiles(ladder, rung, max, min))
     }
 
-    // import numpy as np                                                    # NumPy 2.4.6
-    // def lcg(state):                                                       # = dense::uniform
+    // import numpy as np  # NumPy 2.4.6
+    // def lcg(state):  # = dense::uniform
     //     while True:
     //         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
     //         yield (state >> 11) / 2**53
     // u = lcg(7)
-    // x = np.array([(-1 if next(u) < 0.3 else 1) * (5 + 15 * next(u) ** 2) for _ in range(400)], dtype=np.float32)
+    // x = np.array([(-1 if next(u) < 0.3 else 1) * (5 + 15 * next(u) ** 2) for _ in range(400)],
+    //              dtype=np.float32)
     // hits = x[np.abs(x) >= 6].astype(float)
     // print(len(hits), np.quantile(hits, [0.25, 0.5, 0.75]).tolist())
     #[test]
@@ -154,7 +157,8 @@ mod tests {
 
     #[test]
     fn values_are_spread_evenly_between_rungs() {
-        // Four of five values between 6 and 10, the fifth is the largest: 6.5, 7.5, 8.5, 9.5, 12.
+        // Four of five values lie between 6 and 10, and the fifth is the maximum: 6.5, 7.5, 8.5,
+        // 9.5, 12.
         assert_eq!(quartiles(&[1.0, 6.1, 6.1, 6.1, 9.9, 12.0], &[6.0, 10.0], 0), (5, [7.5, 8.5, 9.5]));
         assert_eq!(quartiles(&[-1.0, -6.1, -6.1, -6.1, -9.9, -12.0], &[6.0, 10.0], 0), (5, [-9.5, -8.5, -7.5]));
     }

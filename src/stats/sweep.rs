@@ -1,8 +1,9 @@
-//! Many criteria at once, each with its bootstrap: what is the same for several of them is computed once.
+//! Many criteria with a bootstrap for each, computed together.
 //!
-//! Criteria that differ only in their limits share the layers and positions hit on every resample. A share is monotone in
-//! its count, so a limit becomes the smallest count that meets it, and a criterion costs two comparisons per feature and
-//! resample. Everything summed is an integer: the result does not depend on the threads.
+//! Criteria that differ only in their limits share the counts of layers and positions on every
+//! resample. A share is monotone in its count, so that a limit becomes the smallest count that
+//! meets it, and a criterion costs two comparisons per feature and resample. All sums are integers,
+//! so that the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -10,20 +11,21 @@ use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
 use crate::record::{Activations, BootstrapArgs, Classification, Criterion, SweepRow};
 
-use super::criterion::{Applied, Counts, check_numbers, classify_model, share};
+use super::criterion::{BoundCriterion, Counts, check_numbers, classify_model, share};
 use super::draws::Draws;
+use super::hit_table::HitTable;
 use super::interval;
 use super::outcome::{can_pass, outcomes};
-use super::reach::Reach;
 
-/// Features that one task works on.
+/// Number of features per task.
 const FEATURES_PER_TASK: usize = 32;
-/// More would be a mistake: each takes 8 bytes per resample and thread.
+/// The largest number of criteria. Each takes 8 bytes per resample and thread.
 pub const MAX_CRITERIA: usize = 100_000;
-/// Criteria times samples that are counted at once: 8 bytes each, a few times over.
+/// The largest number of criteria times samples that are counted at the same time. Each takes 8
+/// bytes, several times.
 const AT_ONCE: usize = 1 << 22;
 
-/// One row per criterion, in their order. All must be pooled and have rungs as thresholds.
+/// One row per criterion, in their order. All criteria must be pooled and have rungs as thresholds.
 pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -> Result<Vec<SweepRow>> {
     if criteria.is_empty() || criteria.len() > MAX_CRITERIA {
         return Err(Error::bad_argument(format!("a sweep over {} criteria", criteria.len()))
@@ -65,13 +67,12 @@ pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -
 struct Limits {
     layers: usize,
     systematic: usize,
-    /// For samples of all sequences, and with one left out.
+    /// For samples of all sequences, and for samples with one left out.
     positions: [u64; 2],
 }
 
-/// Smallest count of `whole` whose share meets `limit`; `whole + 1` where none does. One at least: no feature passes
-/// without a hit.
-fn smallest(limit: f64, whole: u64) -> u64 {
+/// The smallest count of `whole` whose share meets `limit`, or `whole + 1` if there is none.
+fn min_count(limit: f64, whole: u64) -> u64 {
     let (mut low, mut high) = (0, whole + 1);
     while low < high {
         let middle = (low + high) / 2;
@@ -82,12 +83,12 @@ fn smallest(limit: f64, whole: u64) -> u64 {
 
 impl Limits {
     fn new(criterion: &Criterion, num_layers: usize, positions: u64, sequences: usize) -> Self {
-        let layers = |limit| smallest(limit, num_layers as u64).max(1) as usize;
+        let layers = |limit| min_count(limit, num_layers as u64).max(1) as usize;
         let whole = [sequences, sequences - 1].map(|sequences| positions * sequences as u64);
         Self {
             layers: layers(criterion.min_layer_percentage),
             systematic: layers(criterion.systematic_layers),
-            positions: whole.map(|whole| smallest(criterion.min_seq_percentage, whole)),
+            positions: whole.map(|whole| min_count(criterion.min_seq_percentage, whole)),
         }
     }
 
@@ -102,7 +103,8 @@ impl Limits {
     }
 }
 
-/// Of one criterion: passing and systematic features per sample, and the shares of the full sample.
+/// For one criterion: passing and systematic features per sample, and the shares of the full
+/// sample.
 #[derive(Clone)]
 struct Sums {
     passing: Vec<u32>,
@@ -112,17 +114,18 @@ struct Sums {
 }
 
 fn one_group(acts: &Activations, asked: &[&Criterion], draws: &Draws, args: &BootstrapArgs) -> Result<Vec<SweepRow>> {
-    // Whatever the limits, the counts are the same; what fails the loosest limits fails all of them.
+    // The counts are the same for all limits. A feature that fails the loosest limits fails all of
+    // them.
     let loosest = |limit: fn(&Criterion) -> f64| asked.iter().map(|criterion| limit(criterion)).fold(1.0, f64::min);
     let loosest = Criterion {
         min_layer_percentage: loosest(|criterion| criterion.min_layer_percentage),
         min_seq_percentage: loosest(|criterion| criterion.min_seq_percentage),
         ..asked[0].clone()
     };
-    let applied = Applied::new(acts, &loosest)?;
-    let reach = Reach::new(&applied);
+    let applied = BoundCriterion::new(acts, &loosest)?;
+    let hits = HitTable::new(&applied);
     let sequences = acts.num_sequences;
-    let num_layers = reach.layers(applied.criterion.layer_unit).num_layers;
+    let num_layers = hits.layers(applied.criterion.layer_unit).num_layers;
     let limits: Vec<Limits> =
         asked.iter().map(|criterion| Limits::new(criterion, num_layers, applied.positions, sequences)).collect();
     let samples = draws.num_samples();
@@ -130,10 +133,10 @@ fn one_group(acts: &Activations, asked: &[&Criterion], draws: &Draws, args: &Boo
         let none = Sums { passing: vec![0; samples], systematic: vec![0; samples], layers_hit: 0, positions_hit: 0 };
         vec![none; asked.len()]
     };
-    let hit: Vec<usize> = reach.hit(0..sequences).filter(|&feature| can_pass(&applied, &reach, feature)).collect();
+    let hit: Vec<usize> = hits.hit(0..sequences).filter(|&feature| can_pass(&applied, &hits, feature)).collect();
     let part = |mut sums: Vec<Sums>, features: &[usize]| {
         for &feature in features {
-            let outcomes = outcomes(&applied, &reach, draws, feature);
+            let outcomes = outcomes(&applied, &hits, draws, feature);
             let most = |of: fn(&Counts) -> u64| outcomes.iter().map(|outcome| of(&outcome.counts)).max().unwrap_or(0);
             let (layers, positions) = (most(|c| c.layers_hit as u64), most(|c| c.positions_hit));
             for (sums, limits) in sums.iter_mut().zip(&limits) {
@@ -199,9 +202,9 @@ mod tests {
 
     fn record() -> Activations {
         let mut next = uniform(3);
-        // Far out in the first norm, less so in the others.
-        let reach = |n: usize, d: usize| 2.5 + d as f64 / if n == 0 { 2.5 } else { 8.0 };
-        Dense::drawn([3, 6, 12, 20], |[n, _, _, d]| (next() * reach(n, d)) as f32).activations(&LADDER)
+        // Large values in the first norm, smaller ones in the others.
+        let hits = |n: usize, d: usize| 2.5 + d as f64 / if n == 0 { 2.5 } else { 8.0 };
+        Dense::drawn([3, 6, 12, 20], |[n, _, _, d]| (next() * hits(n, d)) as f32).activations(&LADDER)
     }
 
     fn criteria() -> Vec<Criterion> {
@@ -260,7 +263,7 @@ mod tests {
     #[test]
     fn limits_are_the_smallest_counts_that_meet_them() {
         for (limit, whole, want) in [(0.25, 96, 24), (0.06, 100, 6), (0.0, 10, 0), (1.0, 7, 7), (0.9, 96, 87)] {
-            assert_eq!(smallest(limit, whole), want);
+            assert_eq!(min_count(limit, whole), want);
             assert!(share(want, whole) >= limit && (want == 0 || share(want - 1, whole) < limit));
         }
     }

@@ -17,7 +17,8 @@ pub struct InCodes {
 }
 
 impl InCodes {
-    /// `kept` is what the rows of `coding` have made of the pieces; the matrix [out, in] lies `above` rows below its beginning.
+    /// `kept` is what the rows of `coding` have made of the pieces; the matrix [out, in] lies
+    /// `above` rows below its beginning.
     pub fn new(coding: Arc<dyn Coding>, kept: Vec<Vec<u8>>, above: usize, dims: [usize; 2]) -> Self {
         Self { coding, kept: Arc::new(kept), above, dims }
     }

@@ -1,14 +1,14 @@
-//! The values behind tensors in the memory of the CPU.
+//! Access to the values of tensors in CPU memory.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, StorageRef, WithDType};
 
-use super::errors::ours;
+use super::errors::convert_error;
 use crate::error::{Result, fault};
 
-/// A contiguous tensor, readable for as long as this lives.
+/// A read-only view of a contiguous tensor's values.
 pub struct View<'a> {
     storage: StorageRef<'a>,
     range: Range<usize>,
@@ -16,7 +16,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// # Errors
-    /// `internal` when the tensor is not contiguous.
+    /// `internal` if the tensor is not contiguous.
     pub fn of(x: &'a candle_core::Tensor) -> Result<Self> {
         let (storage, layout) = x.storage_and_layout();
         match layout.contiguous_offsets() {
@@ -25,24 +25,25 @@ impl<'a> View<'a> {
         }
     }
 
-    /// All values, in order.
+    /// All values in row-major order.
     ///
     /// # Errors
-    /// `internal` when they are of another type.
+    /// `internal` if they are of another type.
     pub fn values<T: WithDType>(&self) -> Result<&[T]> {
         match &*self.storage {
-            Storage::Cpu(storage) => Ok(&ours(storage.as_slice::<T>())?[self.range.clone()]),
+            Storage::Cpu(storage) => Ok(&convert_error(storage.as_slice::<T>())?[self.range.clone()]),
             _ => fault!("an operand is not in the memory of the CPU"),
         }
     }
 }
 
-/// Calls `f` on the values of a contiguous tensor, which it may change in place: all tensors that share this memory see it.
+/// Calls `f` on the values of a contiguous f32 tensor, which it may modify in place. All tensors
+/// that share this memory see the change.
 ///
 /// # Errors
-/// `internal` when the tensor is not contiguous or not in f32, and those of `f`.
-pub fn change(x: &candle_core::Tensor, f: impl FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
-    /// The function to call, and what came of it.
+/// `internal` if the tensor is not contiguous or not f32, and the errors of `f`.
+pub fn modify_in_place(x: &candle_core::Tensor, f: impl FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
+    /// The function to call, and its result.
     struct Change<F>(RefCell<F>, RefCell<Result<()>>);
 
     impl<F: FnMut(&mut [f32]) -> Result<()>> InplaceOp1 for Change<F> {
@@ -61,7 +62,7 @@ pub fn change(x: &candle_core::Tensor, f: impl FnMut(&mut [f32]) -> Result<()>) 
         }
     }
 
-    let change = Change(RefCell::new(f), RefCell::new(Ok(())));
-    ours(x.inplace_op1(&change))?;
-    change.1.into_inner()
+    let modify_in_place = Change(RefCell::new(f), RefCell::new(Ok(())));
+    convert_error(x.inplace_op1(&modify_in_place))?;
+    modify_in_place.1.into_inner()
 }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// Errors of the tensor library say too little by themselves, and no input of a user leads to one: they are faults of the
-/// program.
-pub fn ours<T>(outcome: candle_core::Result<T>) -> Result<T> {
+/// Converts an error of the tensor library into an internal error: no input of a user leads to one,
+/// so it is a fault of the program.
+pub(super) fn convert_error<T>(outcome: candle_core::Result<T>) -> Result<T> {
     outcome.map_err(|error| Error::internal(format!("a tensor operation failed: {error}")))
 }

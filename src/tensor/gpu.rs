@@ -1,9 +1,9 @@
-//! Copies of a tensor in the memory of a GPU, changed on the way.
+//! Tensor operations on a GPU that return a modified copy.
 
 use crate::cuda::{Array, Element, table};
 use crate::error::Result;
 
-pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
+pub(super) fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     let from = x.dims2().1;
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("at least one dimension") = width;
@@ -12,8 +12,8 @@ pub fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     Ok(out)
 }
 
-pub fn clamp(x: &Array, limit: f32) -> Result<Array> {
-    let out = x.like()?;
+pub(super) fn clamp(x: &Array, limit: f32) -> Result<Array> {
+    let out = x.uninit_like()?;
     table::Clamp { out: &out, x, count: x.len(), limit }.launch()?;
     Ok(out)
 }

@@ -1,6 +1,7 @@
-//! Tensors where the model computes: in the memory of the CPU, held by candle, or in that of a GPU.
+//! Tensors on the device that computes: in CPU memory, held by candle, or in GPU memory.
 //!
-//! Clones and rows share memory; operations of `ops` that work in place change what all of them see.
+//! Clones and row views share memory. In-place operations of `ops` change all tensors that share
+//! it.
 
 mod codes;
 mod cpu;
@@ -14,12 +15,12 @@ use candle_core::{CpuStorage, DType, Shape, WithDType};
 use crate::cuda::{Array, Context, Element};
 use crate::error::{Result, fault};
 
-use errors::ours;
+use errors::convert_error;
 
 pub use codes::InCodes;
-pub use cpu::{View, change};
+pub use cpu::{View, modify_in_place};
 
-/// Where tensors are and operations run.
+/// The device of tensors and of the operations on them.
 #[derive(Clone)]
 pub enum Device {
     Cpu,
@@ -34,38 +35,38 @@ impl Device {
         }
     }
 
-    /// A step is complete as far as this thread is concerned: a device that lags behind may do so by one step.
-    pub fn pace(&self) -> Result<()> {
-        self.context().map_or(Ok(()), |context| context.pace())
+    /// Ends a step of this thread: waits until the GPU is at most one step behind.
+    pub fn throttle(&self) -> Result<()> {
+        self.context().map_or(Ok(()), |context| context.throttle())
     }
 
-    /// Keeps `bytes` of a GPU's memory for weights, however much of it the rest wants.
+    /// Keeps `bytes` of GPU memory for weights, even while other allocations are refused.
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         self.context().map_or(Ok(()), |context| context.reserve(bytes))
     }
 
-    /// The most bytes of a GPU's memory that were in use at once; 0 on a CPU.
+    /// The peak of GPU memory in use, in bytes; 0 on a CPU.
     pub fn peak(&self) -> u64 {
         self.context().map_or(0, |context| context.peak() as u64)
     }
 
-    /// Whether a GPU has refused memory since the last call.
-    pub fn was_full(&self) -> bool {
-        self.context().is_some_and(|context| context.was_full())
+    /// True if a GPU has refused memory since the last call.
+    pub fn take_oom_flag(&self) -> bool {
+        self.context().is_some_and(|context| context.take_oom_flag())
     }
 
-    /// Marks where a layer begins, for a timeline.
-    pub fn begins(&self, layer: usize) -> Result<()> {
-        self.context().map_or(Ok(()), |context| context.begins(layer))
+    /// Marks the beginning of a layer in the timeline.
+    pub fn mark_layer(&self, layer: usize) -> Result<()> {
+        self.context().map_or(Ok(()), |context| context.mark_layer(layer))
     }
 }
 
-/// The GPUs that `devices` are; none where they are the CPU.
+/// The GPUs of `devices`, or None if one of them is the CPU.
 pub fn gpus(devices: &[Device]) -> Option<Vec<&Arc<Context>>> {
     devices.iter().map(Device::context).collect()
 }
 
-/// Writes down when GPUs did what, where somebody wants to know.
+/// Writes the timeline of the GPUs' work if one was requested.
 pub fn write_timeline(devices: &[Device]) -> Result<()> {
     gpus(devices).map_or(Ok(()), |gpus| crate::cuda::write_timeline(&gpus))
 }
@@ -80,12 +81,12 @@ pub enum Tensor {
 
 impl Tensor {
     /// # Errors
-    /// When `shape` holds another number of elements than `values`, or memory is short.
+    /// If the number of elements in `shape` is not that of `values`, or memory is full.
     pub fn from_vec<T: WithDType>(values: Vec<T>, shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         let shape = shape.into();
         match device {
             Device::Cpu => {
-                Ok(Self::Cpu(ours(candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu))?))
+                Ok(Self::Cpu(convert_error(candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu))?))
             }
             Device::Cuda(context) => {
                 let (bytes, element) = bytes_of(T::to_cpu_storage_owned(values))?;
@@ -97,20 +98,20 @@ impl Tensor {
         }
     }
 
-    /// Zeros in f32.
+    /// A tensor of f32 zeros.
     pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => {
-                Ok(Self::Cpu(ours(candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu))?))
+                Ok(Self::Cpu(convert_error(candle_core::Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu))?))
             }
             Device::Cuda(context) => Array::zeros(context, shape.into().dims(), Element::F32).map(Self::Cuda),
         }
     }
 
-    /// What candle holds in the memory of the CPU.
+    /// The candle tensor in CPU memory.
     ///
     /// # Errors
-    /// When the tensor is on another device.
+    /// If the tensor is on another device.
     pub fn cpu(&self) -> Result<&candle_core::Tensor> {
         match self {
             Self::Cpu(x) => Ok(x),
@@ -119,10 +120,10 @@ impl Tensor {
         }
     }
 
-    /// What is in the memory of a GPU.
+    /// The array in GPU memory.
     ///
     /// # Errors
-    /// When the tensor is not there.
+    /// If the tensor is on the CPU.
     pub fn cuda(&self) -> Result<&Array> {
         match self {
             Self::Cuda(x) => Ok(x),
@@ -130,10 +131,10 @@ impl Tensor {
         }
     }
 
-    /// All f32 values, in order.
+    /// All f32 values in row-major order, copied to CPU memory.
     pub fn values(&self) -> Result<Vec<f32>> {
         match self {
-            Self::Cpu(x) => ours(x.flatten_all().and_then(|x| x.to_vec1())),
+            Self::Cpu(x) => convert_error(x.flatten_all().and_then(|x| x.to_vec1())),
             Self::Cuda(x) => {
                 let mut values = vec![0f32; x.len()];
                 if x.element() != Element::F32 {
@@ -146,11 +147,11 @@ impl Tensor {
         }
     }
 
-    /// All values of a tensor in the memory of the CPU, widened to f32.
-    pub fn wide(&self) -> Result<Vec<f32>> {
+    /// All values of a tensor in CPU memory, converted to f32.
+    pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         match self {
             Self::Codes(x) => Ok(x.values()),
-            _ => Self::Cpu(ours(self.cpu()?.to_dtype(DType::F32))?).values(),
+            _ => Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values(),
         }
     }
 
@@ -163,7 +164,7 @@ impl Tensor {
     }
 
     /// # Errors
-    /// When there are not two dimensions.
+    /// If the tensor does not have two dimensions.
     pub fn dims2(&self) -> Result<(usize, usize)> {
         match self.dims() {
             [rows, columns] => Ok((*rows, *columns)),
@@ -171,66 +172,67 @@ impl Tensor {
         }
     }
 
-    /// The same elements in another shape; rows in one piece are not copied.
+    /// The same elements in another shape. Contiguous memory is not copied.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         match self {
-            Self::Cpu(x) => Ok(Self::Cpu(ours(x.reshape(shape.into()))?)),
+            Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.reshape(shape.into()))?)),
             _ => self.cuda()?.reshaped(shape.into().dims()).map(Self::Cuda),
         }
     }
 
-    /// `count` rows from row `first` on, in the same memory.
+    /// A view of `count` rows from row `first` on.
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
-            Self::Cpu(x) => Ok(Self::Cpu(ours(x.narrow(0, first, count))?)),
+            Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.narrow(0, first, count))?)),
             _ => self.cuda()?.rows(first, count).map(Self::Cuda),
         }
     }
 
-    /// A copy of `count` elements from element `first` on of the last dimension.
+    /// A copy of the last dimension's elements from `first` to `first + count`.
     pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
         match self {
-            Self::Cpu(x) => {
-                Ok(Self::Cpu(ours(x.narrow(candle_core::D::Minus1, first, count).and_then(|x| x.contiguous()))?))
-            }
+            Self::Cpu(x) => Ok(Self::Cpu(convert_error(
+                x.narrow(candle_core::D::Minus1, first, count).and_then(|x| x.contiguous()),
+            )?)),
             _ => gpu::columns(self.cuda()?, first, count).map(Self::Cuda),
         }
     }
 
-    /// [.., m] and [.., n] to [.., m + n], the elements of `other` behind those of `self` in each row.
-    pub fn beside(&self, other: &Self) -> Result<Self> {
+    /// Concatenates [.., m] and [.., n] to [.., m + n].
+    pub fn concat_columns(&self, other: &Self) -> Result<Self> {
         match (self, other) {
             (Self::Cpu(x), Self::Cpu(y)) => {
-                Ok(Self::Cpu(ours(candle_core::Tensor::cat(&[x, y], candle_core::D::Minus1))?))
+                Ok(Self::Cpu(convert_error(candle_core::Tensor::cat(&[x, y], candle_core::D::Minus1))?))
             }
-            _ => self.by_the_cpu(|x| x.beside(&other.on_cpu()?)),
+            _ => self.via_cpu(|x| x.concat_columns(&other.on_cpu()?)),
         }
     }
 
-    /// [rows, n] to [rows, heads, n], the same for each head.
-    pub fn for_each_head(&self, heads: usize) -> Result<Self> {
+    /// Repeats each row for every head: [rows, n] to [rows, heads, n].
+    pub fn repeat_for_heads(&self, heads: usize) -> Result<Self> {
         let (rows, size) = self.dims2()?;
         match self {
             Self::Cpu(x) => {
                 let all = x.reshape((rows, 1, size)).and_then(|x| x.expand((rows, heads, size)));
-                Ok(Self::Cpu(ours(all.and_then(|x| x.contiguous()))?))
+                Ok(Self::Cpu(convert_error(all.and_then(|x| x.contiguous()))?))
             }
-            _ => self.by_the_cpu(|x| x.for_each_head(heads)),
+            _ => self.via_cpu(|x| x.repeat_for_heads(heads)),
         }
     }
 
-    /// A copy in the memory of the CPU.
+    /// A copy in CPU memory.
     fn on_cpu(&self) -> Result<Self> {
         Self::from_vec(self.values()?, self.dims(), &Device::Cpu)
     }
 
-    /// What `f` makes of a copy in the memory of the CPU, on the device of this tensor: for what is rare and has no kernel.
-    fn by_the_cpu(&self, f: impl FnOnce(Self) -> Result<Self>) -> Result<Self> {
+    /// Applies `f` to a copy in CPU memory and returns the result on the device of this tensor. It
+    /// serves rare operations without a kernel.
+    fn via_cpu(&self, f: impl FnOnce(Self) -> Result<Self>) -> Result<Self> {
         let made = f(self.on_cpu()?)?;
         Self::from_vec(made.values()?, made.dims(), &self.device())
     }
 
-    /// Where it is.
+    /// The device of this tensor.
     pub fn device(&self) -> Device {
         match self {
             Self::Cpu(_) | Self::Codes(_) => Device::Cpu,
@@ -238,18 +240,18 @@ impl Tensor {
         }
     }
 
-    /// Copies `rows` to where row `first` begins.
+    /// Copies `rows` over the rows from `first` on.
     pub fn set_rows(&self, rows: &Self, first: usize) -> Result<()> {
         match self {
-            Self::Cpu(x) => ours(x.slice_set(rows.cpu()?, 0, first)),
+            Self::Cpu(x) => convert_error(x.slice_set(rows.cpu()?, 0, first)),
             _ => self.cuda()?.set_rows(rows.cuda()?, first),
         }
     }
 
-    /// A copy with no value outside -limit..limit.
+    /// A copy with all values clamped to -limit..limit.
     pub fn clamp(&self, limit: f64) -> Result<Self> {
         match self {
-            Self::Cpu(x) => Ok(Self::Cpu(ours(x.clamp(-limit, limit))?)),
+            Self::Cpu(x) => Ok(Self::Cpu(convert_error(x.clamp(-limit, limit))?)),
             _ => gpu::clamp(self.cuda()?, limit as f32).map(Self::Cuda),
         }
     }
@@ -261,7 +263,7 @@ impl From<candle_core::Tensor> for Tensor {
     }
 }
 
-/// The bytes of values on their way to a GPU.
+/// The bytes and the type of values for an upload to a GPU.
 fn bytes_of(values: CpuStorage) -> Result<(Vec<u8>, Element)> {
     Ok(match values {
         CpuStorage::F32(values) => (bytemuck::cast_slice(&values).to_vec(), Element::F32),

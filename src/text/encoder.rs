@@ -1,11 +1,12 @@
-//! Text to token ids and back, by a model's own tokenizer.json, piece by piece: a text of any length costs the memory of a
-//! piece, and no more of it is read than gives the ids that are needed.
+//! Conversion between text and token ids by a model's own tokenizer.json, piece by piece: a text of
+//! any length needs the memory of one piece, and it is read only as far as the requested ids need.
 //!
-//! A tokenizer sees a text as a whole, so a cut may change ids. A piece overlaps the next one, and it is cut in the overlap at
-//! a place where both sides, each without the other, give the ids that they give together. The ids are then those of the
-//! whole text, unless a tokenizer looks farther than the overlap; where no such place is found, the piece grows.
+//! A tokenizer works on a whole text, so that cutting it may change ids. Pieces therefore overlap,
+//! and a text is cut at a position in the overlap where both sides, tokenised separately, have the
+//! ids that they have together. The ids are then those of the whole text, unless a tokenizer
+//! depends on more text than the overlap. If there is no such position, the piece grows.
 //!
-//! The only file that calls the library `tokenizers`, which panics on damaged files.
+//! This is the only file that calls the library `tokenizers`, which panics on damaged files.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -16,31 +17,32 @@ use crate::hub;
 use crate::outside::{complaint, guarded, json, syntax};
 use crate::progress::Progress;
 
-/// Bytes of text that are tokenised at once.
-pub const PIECE: usize = 64 << 10;
-/// Bytes that two pieces share: far more than any word.
+/// Bytes of text that are tokenised at a time.
+pub(super) const PIECE: usize = 64 << 10;
+/// Bytes that two consecutive pieces share: far more than any word.
 const OVERLAP: usize = 4 << 10;
-/// Places that are tried in an overlap before the piece grows.
+/// Number of cut positions that are tried in an overlap before the piece grows.
 const TRIES: usize = 6;
-/// Bytes of a tokenizer.json, several times those of the largest vocabularies.
+/// The largest tokenizer.json in bytes, several times the size of the largest vocabularies.
 const MAX_TOKENIZER: usize = 128 << 20;
 
-/// How many times longer a tokenizer may make a text; those at hand replace single characters by single ones.
+/// The largest factor by which a tokenizer may lengthen a text. Real ones replace single characters
+/// by single characters.
 const MAX_GROWTH: f64 = 1000.0;
 
-/// A tokenizer and the special tokens it puts round a sequence.
-pub struct Encoder {
+/// A tokenizer, and the special tokens that it adds before and after a sequence.
+pub(super) struct Encoder {
     tokenizer: Tokenizer,
     before: Vec<u32>,
     after: Vec<u32>,
 }
 
 impl Encoder {
-    /// The tokenizer of the model in `folder`; without `special`, its special tokens are left out.
+    /// Opens the tokenizer of the model in `folder`. Without `special`, it adds no special tokens.
     ///
     /// # Errors
-    /// `not_found` where there is none, `corrupt` where it is damaged.
-    pub fn open(folder: &str, special: bool) -> Result<Self> {
+    /// `not_found` if there is no tokenizer, `corrupt` if it is damaged.
+    pub(super) fn open(folder: &str, special: bool) -> Result<Self> {
         let path = format!("{folder}/tokenizer.json");
         let data = hub::at(folder)?.small("tokenizer.json")?.ok_or_else(|| {
             Error::not_found(format!("{path}: no such file"))
@@ -66,19 +68,19 @@ impl Encoder {
             let sample = special.then(|| tokenizer.encode("a", true)).transpose()?;
             Ok((tokenizer, sample))
         };
-        // Of a text that is no JSON its place and its fault are told.
+        // For a text that is not JSON, the message says where and why.
         let syntax = || syntax::wrong(&data, &serde_json::from_slice::<IgnoredAny>(&data).err()?);
-        let (tokenizer, sample) =
-            called(open).map_err(|said| corrupt(syntax().map_or(said, |what| format!("not valid JSON: {what}"))))?;
-        let (before, after) = sample.as_ref().map(frame).unwrap_or_default();
+        let (tokenizer, sample) = guarded_call(open)
+            .map_err(|said| corrupt(syntax().map_or(said, |what| format!("not valid JSON: {what}"))))?;
+        let (before, after) = sample.as_ref().map(special_tokens).unwrap_or_default();
         Ok(Self { tokenizer, before, after })
     }
 
-    /// Ids of a text, special tokens left out.
+    /// The ids of a text, without special tokens.
     ///
     /// # Errors
-    /// `interrupted` between two pieces; `bad_argument` where the tokenizer refuses the text.
-    pub fn ids(&self, text: &str, progress: &dyn Progress) -> Result<Vec<u32>> {
+    /// `interrupted` between two pieces, and `bad_argument` if the tokenizer fails on the text.
+    pub(super) fn ids(&self, text: &str, progress: &dyn Progress) -> Result<Vec<u32>> {
         self.first(text, usize::MAX, progress)
     }
 
@@ -86,13 +88,13 @@ impl Encoder {
     ///
     /// # Errors
     /// As `ids`.
-    pub fn first(&self, text: &str, count: usize, progress: &dyn Progress) -> Result<Vec<u32>> {
+    pub(super) fn first(&self, text: &str, count: usize, progress: &dyn Progress) -> Result<Vec<u32>> {
         let mut stream = Stream::new(self, progress);
         let mut rest = text;
         while stream.ids.len() < count && !(rest.is_empty() && stream.text.is_empty()) {
-            // Whole characters, so that as much is there as is wanted.
-            let missing = stream.wanted().saturating_sub(stream.text.len());
-            let (now, later) = rest.split_at(floor(rest, if missing > 0 { missing + 3 } else { 0 }));
+            // Whole characters are moved, and at least as many bytes as are missing.
+            let missing = stream.bytes_needed().saturating_sub(stream.text.len());
+            let (now, later) = rest.split_at(floor_char_boundary(rest, if missing > 0 { missing + 3 } else { 0 }));
             stream.text.push_str(now);
             rest = later;
             stream.advance(rest.is_empty())?;
@@ -100,37 +102,37 @@ impl Encoder {
         Ok(stream.ids)
     }
 
-    /// Ids of a text that is tokenised as a whole.
+    /// The ids of a text that is tokenised in one piece.
     fn whole(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = called(|| self.tokenizer.encode_fast(text, false));
+        let encoding = guarded_call(|| self.tokenizer.encode_fast(text, false));
         encoding.map(|e| e.get_ids().to_vec()).map_err(refused)
     }
 
-    /// Tokens of text in a sequence of `length`.
+    /// Number of text tokens in a sequence of `length` tokens.
     ///
     /// # Errors
-    /// `bad_argument` where special tokens leave no room.
-    pub fn content(&self, length: usize) -> Result<usize> {
+    /// `bad_argument` if the special tokens leave no space.
+    pub(super) fn text_tokens(&self, length: usize) -> Result<usize> {
         let special = self.before.len() + self.after.len();
-        length.checked_sub(special).filter(|content| *content > 0).ok_or_else(|| {
+        length.checked_sub(special).filter(|text_tokens| *text_tokens > 0).ok_or_else(|| {
             Error::bad_argument(format!("sequence_length is {length}, of which special tokens take {special}"))
                 .hint("use longer sequences, or add_special_tokens: false")
         })
     }
 
-    /// Text that gives these ids, special tokens left out.
-    pub fn text(&self, ids: &[u32]) -> Result<String> {
-        let text = called(|| self.tokenizer.decode(ids, true));
+    /// Decodes ids to text, without special tokens.
+    pub(super) fn text(&self, ids: &[u32]) -> Result<String> {
+        let text = guarded_call(|| self.tokenizer.decode(ids, true));
         text.map_err(|said| Error::bad_argument(format!("turning tokens back into text: {said}")))
     }
 
-    pub fn framed(&self, ids: &[u32]) -> Vec<u32> {
+    pub(super) fn with_special_tokens(&self, ids: &[u32]) -> Vec<u32> {
         [&self.before, ids, &self.after].concat()
     }
 }
 
-/// The last boundary between characters up to byte `at`.
-fn floor(text: &str, at: usize) -> usize {
+/// The last character boundary at or before byte `at`.
+fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|byte| text.is_char_boundary(*byte)).unwrap_or(0)
 }
 
@@ -138,12 +140,13 @@ fn refused(said: String) -> Error {
     Error::bad_argument(format!("tokenising: {said}"))
 }
 
-/// Asks the library; what it says, or panics with, is cut short.
-fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+/// Calls the library. Its error or panic message is shortened.
+fn guarded_call<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     guarded(call)?.map_err(complaint)
 }
 
-/// How many times longer the replacements of a normalizer or decoder, one after the other, can make a text.
+/// The largest factor by which the replacements of a normalizer or decoder, applied in turn, can
+/// lengthen a text.
 fn growth(part: &Value) -> f64 {
     let own = |key: &str| part[key].as_str().map_or(1.0, |text| text.chars().count().max(1) as f64);
     let inner: f64 = match part {
@@ -155,67 +158,69 @@ fn growth(part: &Value) -> f64 {
 }
 
 /// The special tokens before and after the text of a sample.
-fn frame(sample: &Encoding) -> (Vec<u32>, Vec<u32>) {
+fn special_tokens(sample: &Encoding) -> (Vec<u32>, Vec<u32>) {
     let (ids, mask) = (sample.get_ids(), sample.get_special_tokens_mask());
     let leading = mask.iter().take_while(|m| **m == 1).count();
     let trailing = mask.iter().skip(leading).filter(|m| **m == 1).count();
     (ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec())
 }
 
-/// A text that comes bit by bit, and its ids so far.
-pub struct Stream<'a> {
+/// Tokenises a text that arrives in parts.
+pub(super) struct Stream<'a> {
     encoder: &'a Encoder,
     progress: &'a dyn Progress,
-    /// What has come and is not tokenised yet.
+    /// Text that is not tokenised yet.
     pub text: String,
-    /// Final, whatever follows.
+    /// The ids so far. They do not depend on the following text.
     pub ids: Vec<u32>,
-    /// Bytes to be tokenised at once.
+    /// Number of bytes to tokenise at a time.
     piece: usize,
-    /// Whether a piece begins behind the blank at which the text was cut: some tokenizers put one in front of every text.
+    /// True if a piece begins after the space at which the text was cut, because some tokenizers
+    /// prepend a space to every text.
     drop_blank: bool,
 }
 
-/// A place where a text can be cut.
+/// A position at which the text can be cut.
 #[derive(Clone, Copy)]
 struct Cut {
-    /// Ids before it.
+    /// Number of ids before it.
     ids: usize,
-    /// Byte at which the left side ends.
+    /// The byte at which the left side ends.
     byte: usize,
 }
 
 impl<'a> Stream<'a> {
-    pub fn new(encoder: &'a Encoder, progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(encoder: &'a Encoder, progress: &'a dyn Progress) -> Self {
         Self { encoder, progress, text: String::new(), ids: Vec::new(), piece: PIECE, drop_blank: false }
     }
 
-    /// Bytes that `text` should have before it is tokenised.
-    pub fn wanted(&self) -> usize {
+    /// Number of bytes that `text` should have before `advance` is called.
+    pub(super) fn bytes_needed(&self) -> usize {
         self.piece + OVERLAP
     }
 
-    /// Tokenises one piece of what has come, and all of it where it is the `last` and short enough.
+    /// Tokenises one piece of the text, or all of the text if it is the `last` part and short
+    /// enough.
     ///
     /// # Errors
-    /// `interrupted`, and where the tokenizer refuses the text.
-    pub fn advance(&mut self, last: bool) -> Result<()> {
+    /// `interrupted`, and `bad_argument` if the tokenizer fails on the text.
+    pub(super) fn advance(&mut self, last: bool) -> Result<()> {
         if self.progress.interrupted() {
             return Err(Error::interrupted());
         }
-        if self.text.len() <= self.wanted() {
+        if self.text.len() <= self.bytes_needed() {
             if last {
                 let ids = self.encoder.whole(&self.text)?;
                 self.ids.extend(ids);
                 self.text.clear();
                 return Ok(());
             }
-            if self.text.len() < self.wanted() {
+            if self.text.len() < self.bytes_needed() {
                 return Ok(());
             }
         }
-        let end = floor(&self.text, self.wanted());
-        let encoding = called(|| self.encoder.tokenizer.encode(&self.text[..end], false)).map_err(refused)?;
+        let end = floor_char_boundary(&self.text, self.bytes_needed());
+        let encoding = guarded_call(|| self.encoder.tokenizer.encode(&self.text[..end], false)).map_err(refused)?;
         match self.cut(&encoding, end)? {
             Some(cut) => {
                 self.ids.extend(&encoding.get_ids()[..cut.ids]);
@@ -227,12 +232,12 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Where the text behind a cut begins.
+    /// The byte at which the text after a cut begins.
     fn after(&self, byte: usize) -> usize {
         byte + usize::from(self.drop_blank && self.text.as_bytes()[byte] == b' ')
     }
 
-    /// A place in the overlap at which the text up to `end` can be cut.
+    /// Finds a position in the overlap at which the text up to `end` can be cut.
     fn cut(&mut self, encoding: &Encoding, end: usize) -> Result<Option<Cut>> {
         let begin = end - OVERLAP;
         let early = self.places(encoding, begin..begin + OVERLAP / 4);
@@ -248,8 +253,8 @@ impl<'a> Stream<'a> {
         Ok(None)
     }
 
-    /// Whether the text between `left` and `right`, and that between `right` and `end`, give each by itself the ids that they
-    /// give in the whole.
+    /// True if the text between `left` and `right`, and the text between `right` and `end`, have
+    /// the same ids separately as in the whole.
     fn independent(&self, ids: &[u32], left: Cut, right: Cut, end: usize) -> Result<bool> {
         let same = |from: usize, to: usize, ids: &[u32]| Ok(self.encoder.whole(&self.text[from..to])? == ids);
         let (first, second) = (self.after(left.byte), self.after(right.byte));
@@ -258,7 +263,8 @@ impl<'a> Stream<'a> {
             && same(first, end, &ids[left.ids..])?)
     }
 
-    /// Places between tokens, the best first: between words, then beside other blanks, then anywhere.
+    /// Positions between tokens, the best first: between words, then next to other whitespace, then
+    /// anywhere.
     fn places(&self, encoding: &Encoding, range: std::ops::Range<usize>) -> Vec<Cut> {
         let (bytes, offsets) = (self.text.as_bytes(), encoding.get_offsets());
         let rank = |byte: usize| {
@@ -272,7 +278,7 @@ impl<'a> Stream<'a> {
             }
         };
         let cut = |byte: usize| {
-            // Offsets may leave out the blank in front of a word.
+            // Offsets may leave out the space before a word.
             let ids = offsets.partition_point(|(_, end)| *end <= byte);
             let fits = offsets.get(ids).is_some_and(|(start, _)| *start >= byte);
             (self.text.is_char_boundary(byte) && fits && ids > 0).then_some((rank(byte), Cut { ids, byte }))

@@ -1,6 +1,8 @@
-//! Token ids in a JSON file: an array of arrays, one per sequence. What is there instead is called by its name, with what to do.
+//! Reads token ids from a JSON file: an array of arrays, one per sequence. If the file contains
+//! something else, the error names it and says what to do.
 //!
-//! The file may be any, so a message shows numbers and names of keys that people give to ids, and nothing else that is in it.
+//! The file may be any file of the user, so a message contains only numbers and the usual key names
+//! of ids from it.
 
 use std::path::Path;
 
@@ -13,37 +15,38 @@ use crate::hub;
 use crate::outside::{self, json, syntax};
 use crate::words::counted;
 
-/// Bytes of a JSON file of token ids.
+/// The largest JSON file of token ids, in bytes.
 const MAX_JSON: u64 = 512 << 20;
 
 const EXPECTED: &str = "expected an array of arrays of token ids, such as [[1, 2], [3, 4]]";
-/// What people call ids where they give them a name.
+/// The usual names of ids in JSON objects.
 const KEYS: [&str; 6] = ["input_ids", "ids", "token_ids", "tokens", "data", "sequences"];
-/// What to do with ids in a file of another program.
-pub const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
+/// Advice for ids in a file of another program.
+pub(super) const CONVERT: &str = "write them as JSON, json.dump(array.tolist(), file) in Python, or as safetensors, save_file({\"input_ids\": array}, name)";
+
+/// Where paths of ids begin.
+pub(super) const PATHS: &str = "paths given to load_tokens start from the folder the program runs in";
 
 /// Sequences in the file, up to the first that is empty or of another length than those before.
 ///
 /// # Errors
-/// Those of reading the file; `corrupt` where it holds something else, with what.
-pub fn read(path: &str) -> Result<Vec<Vec<u32>>> {
-    let text = outside::read(Path::new(path), MAX_JSON).map_err(|e| {
-        Error::io(format!("reading {path}"), &e)
-            .hint("paths given to load_tokens start from the folder the program runs in")
-    })?;
+/// The errors of reading the file, and `corrupt` with a description of other contents.
+pub(super) fn read(path: &str) -> Result<Vec<Vec<u32>>> {
+    let text = outside::read(Path::new(path), MAX_JSON);
+    let text = text.map_err(|e| outside::unreadable(Path::new(path), &e, PATHS))?;
     if let Some(error) = hub::pointer(path, &text) {
         return Err(error);
     }
     let text = outside::without_bom(text);
     serde_json::from_slice(&text).map(|Rows(rows)| rows).map_err(|error| {
-        let (what, advice) = instead(path, &text, &error);
+        let (what, advice) = describe_contents(path, &text, &error);
         let advice = if advice.is_empty() { EXPECTED.to_string() } else { format!("{advice}; {EXPECTED}") };
         Error::corrupt(format!("reading {path}: {what}")).hint(advice)
     })
 }
 
-/// What is in a file that holds no sequences, and what to do about it.
-fn instead(path: &str, text: &[u8], error: &serde_json::Error) -> (String, String) {
+/// Describes the contents of a file without sequences, with advice.
+fn describe_contents(path: &str, text: &[u8], error: &serde_json::Error) -> (String, String) {
     if text.get(8) == Some(&b'{') && text[..8].ends_with(&[0; 4]) {
         let advice = "`tensor: \"input_ids\"` says which of its tensors holds the ids";
         return ("this is a safetensors file, and no JSON".to_string(), advice.to_string());
@@ -55,7 +58,7 @@ fn instead(path: &str, text: &[u8], error: &serde_json::Error) -> (String, Strin
         Ok(value) => value,
         Err(damage) => {
             let lines = || serde_json::Deserializer::from_slice(text).into_iter::<serde::de::IgnoredAny>();
-            // The first value of several is whole.
+            // The first of several JSON values is complete.
             if lines().next().is_some_and(|first| first.is_ok()) && lines().nth(1).is_some_and(|second| second.is_ok())
             {
                 let advice = "one array must hold all of them: `jq -s . FILE > ids.json` makes one of arrays in lines";
@@ -72,7 +75,7 @@ fn instead(path: &str, text: &[u8], error: &serde_json::Error) -> (String, Strin
     no_sequences(&value).unwrap_or_else(|| ("no array of arrays of token ids".to_string(), String::new()))
 }
 
-/// Why a value is no array of arrays of token ids, and what to do about it; nothing where it is one.
+/// The reason why a value is not an array of arrays of token ids, with advice; None if it is one.
 pub fn no_sequences(value: &Value) -> Option<(String, String)> {
     let told = |what: String, advice: &str| Some((what, advice.to_string()));
     let rows = match value {
@@ -96,7 +99,7 @@ pub fn no_sequences(value: &Value) -> Option<(String, String)> {
         return told("a flat list of numbers".to_string(), "one sequence is a list in the list, [[1, 2, 3]]");
     }
     rows.iter().enumerate().find_map(|(s, row)| match row {
-        Value::Array(ids) => ids.iter().enumerate().find_map(|(t, id)| no_id(id, s, t)),
+        Value::Array(ids) => ids.iter().enumerate().find_map(|(t, id)| not_an_id(id, s, t)),
         Value::Object(map) => match KEYS.iter().find(|key| map.get(**key).is_some_and(Value::is_array)) {
             Some(key) => told(
                 format!("sequence {s} is an object, with the list under `{key}`"),
@@ -108,8 +111,8 @@ pub fn no_sequences(value: &Value) -> Option<(String, String)> {
     })
 }
 
-/// Why the value at position `t` of sequence `s` is no token id.
-fn no_id(value: &Value, s: usize, t: usize) -> Option<(String, String)> {
+/// The reason why the value at position `t` of sequence `s` is not a token id.
+fn not_an_id(value: &Value, s: usize, t: usize) -> Option<(String, String)> {
     let place = format!("(sequence {s}, position {t})");
     let told = |what: String, advice: &str| Some((what, advice.to_string()));
     match value {
@@ -146,7 +149,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Sequences up to the first that is empty or of another length than those before: behind it nothing can be used.
+/// Sequences up to and including the first that is empty or differs in length. Those after it
+/// cannot be used.
 struct Rows(Vec<Vec<u32>>);
 
 impl<'de> Deserialize<'de> for Rows {

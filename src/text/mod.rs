@@ -1,4 +1,5 @@
-//! Texts to tokens: tokenizing, windows of one length, ids that are there already. Knows no tensors.
+//! From texts to token sequences: tokenisation, windows of equal length, and existing ids. This
+//! room does not use tensors.
 
 mod encoder;
 mod ids_json;

@@ -1,7 +1,8 @@
 //! From documents to sequences of token ids, by the model's own tokenizer.json.
 //!
-//! Documents are one stream, cut into windows that may overlap, or each of them gives its first tokens. In a stream each
-//! document stands behind a space; a file that is one text is taken as it is.
+//! All documents form one stream, which is cut into windows that may overlap, or each document
+//! gives its first tokens. In a stream a space precedes each document. A file that is one text is
+//! used unchanged.
 
 use super::encoder::{Encoder, PIECE, Stream};
 use crate::error::{Error, Result};
@@ -10,16 +11,18 @@ use crate::progress::Progress;
 use crate::record::{TextArgs, Windows};
 use crate::words::counted;
 
-/// Characters that a token may stand for, to guess how much text is needed.
+/// An upper estimate of the characters per token, which determines how much text is read.
 const CHARS_PER_TOKEN: usize = 6;
-/// Tokens that must be left of the beginning of a text behind a window: the last ones may depend on what follows.
+/// Number of tokens that must remain after a window when only the beginning of a text was read: the
+/// last ones may depend on the following text.
 const MARGIN: usize = 1024;
 
-/// `num_sequences` sequences of `sequence_length` ids.
+/// Makes `num_sequences` sequences of `sequence_length` ids.
 ///
 /// # Errors
-/// `bad_argument` when a number makes no sense, `not_found` when the text is too short, and what reading text or tokenizer fails with.
-pub fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+/// `bad_argument` if a number is out of range, `not_found` if the text is too short, and the errors
+/// of reading the text and the tokenizer.
+pub(super) fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
     for (name, value) in [("num_sequences", args.num_sequences), ("sequence_length", args.sequence_length)] {
         if value == 0 {
             return Err(Error::bad_argument(format!("{name} is 0")).hint("it must be at least 1"));
@@ -29,10 +32,10 @@ pub fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Prog
         return Err(Error::bad_argument(format!("overlap is {}, expected 0 to below 1", args.overlap))
             .hint("0.5 repeats half of each window in the next one"));
     }
-    // Text that is not there is told before a tokenizer that is not.
+    // A missing text is reported before a missing tokenizer.
     let mut source = Source { first: documents.next_document()?, documents, straight_quotes: args.straight_quotes };
     let encoder = Encoder::open(&args.tokenizer, args.add_special_tokens)?;
-    let content = encoder.content(args.sequence_length)?;
+    let content = encoder.text_tokens(args.sequence_length)?;
     let step = ((content as f64 * (1.0 - args.overlap)).round() as usize).max(1);
     let count = args.skip_sequences.checked_add(args.num_sequences);
     let needed = count.and_then(|count| (count - 1).checked_mul(step)?.checked_add(content));
@@ -40,16 +43,16 @@ pub fn from_text(documents: &mut Documents, args: &TextArgs, progress: &dyn Prog
         return Err(Error::bad_argument("more tokens are asked for than can be counted")
             .hint("use smaller num_sequences, skip_sequences and sequence_length"));
     };
-    let cut = Cut { encoder: &encoder, progress, args, content, step, count, needed };
+    let slicer = Slicer { encoder: &encoder, progress, args, content, step, count, needed };
     let sequences = match args.windows {
-        Windows::Documents => cut.one_per_document(&mut source)?,
-        Windows::Tokens => cut.windows(&mut source)?,
-        Windows::Text => cut.text_windows(&mut source)?,
+        Windows::Documents => slicer.first_tokens_of_documents(&mut source)?,
+        Windows::Tokens => slicer.windows(&mut source)?,
+        Windows::Text => slicer.text_windows(&mut source)?,
     };
-    Ok(sequences.into_iter().map(|ids| encoder.framed(&ids)).collect())
+    Ok(sequences.into_iter().map(|ids| encoder.with_special_tokens(&ids)).collect())
 }
 
-/// Documents, prepared.
+/// The documents, with straight quotes if requested.
 struct Source<'a> {
     first: Option<String>,
     documents: &'a mut Documents,
@@ -67,7 +70,8 @@ impl Source<'_> {
         Ok(if self.straight_quotes { document.map(straight) } else { document })
     }
 
-    /// Adds documents to `text` until it has `length` bytes; false when there are no more.
+    /// Appends documents to `text` until it has `length` bytes. False if there are no more
+    /// documents.
     fn fill(&mut self, text: &mut String, length: usize) -> Result<bool> {
         while text.len() < length {
             let Some(document) = self.next()? else { return Ok(false) };
@@ -80,25 +84,25 @@ impl Source<'_> {
     }
 }
 
-/// How sequences are cut, and by what.
-struct Cut<'a> {
+/// The parameters of the sequences.
+struct Slicer<'a> {
     encoder: &'a Encoder,
     progress: &'a dyn Progress,
     args: &'a TextArgs,
-    /// Tokens of text in a sequence.
+    /// Number of text tokens in a sequence.
     content: usize,
-    /// From the start of one window to that of the next.
+    /// Distance between the starts of consecutive windows, in tokens.
     step: usize,
-    /// Sequences, with those that are passed over.
+    /// Number of sequences, including skipped ones.
     count: usize,
-    /// Tokens that `count` windows take.
+    /// Number of tokens in `count` windows.
     needed: usize,
 }
 
-impl Cut<'_> {
-    /// The first `content` tokens of each document. Of a text file every document must have them; of a corpus those that are
-    /// too short are passed over.
-    fn one_per_document(&self, source: &mut Source) -> Result<Vec<Vec<u32>>> {
+impl Slicer<'_> {
+    /// The first `content` tokens of each document. In a text file every document must have that
+    /// many. In a corpus, shorter documents are skipped.
+    fn first_tokens_of_documents(&self, source: &mut Source) -> Result<Vec<Vec<u32>>> {
         let args = self.args;
         let mut sequences = Vec::new();
         let (mut used, mut passed_over) = (0, 0);
@@ -146,7 +150,7 @@ impl Cut<'_> {
         Ok(sequences)
     }
 
-    /// The first ids of the next document: enough for a sequence, or all.
+    /// The first ids of the next document: at least `content`, or all.
     fn document(&self, source: &mut Source) -> Result<Option<Vec<u32>>> {
         let Some(document) = source.next()? else { return Ok(None) };
         if !source.documents.one_text {
@@ -156,11 +160,11 @@ impl Cut<'_> {
         stream.text = document;
         let mut more = true;
         while stream.ids.len() < self.content && (more || !stream.text.is_empty()) {
-            let wanted = stream.wanted();
+            let wanted = stream.bytes_needed();
             more = source.fill(&mut stream.text, wanted)?;
             stream.advance(!more)?;
         }
-        // There is no other document.
+        // There is no further document.
         source.documents.end();
         Ok(Some(stream.ids))
     }
@@ -174,7 +178,7 @@ impl Cut<'_> {
             if !more && stream.text.is_empty() {
                 return Err(self.too_short(passed_over + stream.ids.len()));
             }
-            let wanted = stream.wanted();
+            let wanted = stream.bytes_needed();
             more = source.fill(&mut stream.text, wanted)?;
             stream.advance(!more)?;
             let unused = stream.ids.len().min(first - passed_over);
@@ -204,13 +208,14 @@ impl Cut<'_> {
         .hint(hint)
     }
 
-    /// As `windows`, but window and rest are turned into text and tokenised again, as when texts and not ids are passed on.
-    /// Where that changes the number of tokens, all sequences are cut to the shortest.
+    /// As `windows`, but the window and the rest of the text are decoded and tokenised again, as if
+    /// texts were passed on in place of ids. If this changes the number of tokens, all sequences
+    /// are cut to the shortest.
     fn text_windows(&self, source: &mut Source) -> Result<Vec<Vec<u32>>> {
         let mut sequences = if source.documents.one_text {
             self.windows_of_beginning(source)?
         } else {
-            // Document by document: the text at hand ends where a document does.
+            // Document by document: the available text ends at the end of a document.
             let mut more = |text: &mut String| source.fill(text, text.len() + 1);
             self.windows_of_texts(&mut more, 0)?.unwrap_or_default()
         };
@@ -219,7 +224,8 @@ impl Cut<'_> {
         Ok(sequences)
     }
 
-    /// One text may be far longer than is needed: of its beginning, windows that end well before its end are the same.
+    /// A single text may be far longer than needed, so only its beginning is read. Windows that end
+    /// well before the end of the beginning are those of the whole text.
     fn windows_of_beginning(&self, source: &mut Source) -> Result<Vec<Vec<u32>>> {
         let mut beginning = String::new();
         let mut length = self.needed.saturating_mul(2 * CHARS_PER_TOKEN).saturating_add(PIECE);
@@ -238,8 +244,8 @@ impl Cut<'_> {
         }
     }
 
-    /// Windows of the texts that `more` adds until it says that there are none. `None` where fewer than `margin` tokens are
-    /// left behind a window, without a margin an error.
+    /// Windows of the texts that `more` appends until it returns false. None if fewer than `margin`
+    /// tokens remain after a window; without a margin this is an error.
     fn windows_of_texts(
         &self,
         more: &mut dyn FnMut(&mut String) -> Result<bool>,

@@ -1,16 +1,17 @@
-//! Masks that stand beside token ids and say where no tokens are: what a tokenizer gives with ids that it has padded.
+//! Masks next to token ids: tokenizers save them with padded ids.
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-/// Of masks whose 0 stands for padding even where no position has another value.
+/// In masks with this name 0 means padding, even if all values are equal.
 const OF_ATTENTION: &str = "attention_mask";
-/// What tensors of masks are called, the longest name first.
+/// The names of mask tensors, the longest first.
 const MASKS: &[&str] = &[OF_ATTENTION, "padding_mask", "pad_mask", "mask"];
 
-/// The masks of the tensor of ids called `tensor`, which has `shape`, by name. Some are of other ids in the same file: only those
-/// count whose names have most in common with that of the ids, as `decoder_attention_mask` has with `decoder_input_ids`.
-pub fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(String, &'a TensorInfo)> {
+/// The masks for the tensor of ids called `tensor`, which has `shape`, sorted by name. A file may
+/// contain masks of other ids as well. Only masks whose names have the most letters in common with
+/// the name of the ids are used, as `decoder_attention_mask` has with `decoder_input_ids`.
+pub(super) fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(String, &'a TensorInfo)> {
     let sizes = |shape: &[usize]| shape.iter().copied().filter(|size| *size != 1).collect::<Vec<_>>();
     let is_mask = |name: &str, info: &TensorInfo| {
         name != tensor && sizes(&info.shape) == sizes(shape) && info.dtype.bitsize().is_multiple_of(8)
@@ -24,7 +25,8 @@ pub fn of<'a>(metadata: &'a Metadata, tensor: &str, shape: &[usize]) -> Vec<(Str
     masks
 }
 
-/// Letters that a mask's name shares with that of the tensor it is for; nothing where it is no mask, or one of another tensor.
+/// Number of letters that a mask's name has in common with the name of its tensor. None if it is
+/// not a mask, or belongs to another tensor.
 fn in_common(name: &str, tensor: &str) -> Option<usize> {
     MASKS.iter().find_map(|word| {
         let (before, after) = name.split_once(word)?;
@@ -32,15 +34,16 @@ fn in_common(name: &str, tensor: &str) -> Option<usize> {
     })
 }
 
-/// The first sequence of `positions` tokens, of which a mask with these values, `data`, leaves something out. What the values
-/// stand for differs (1 or 0 for tokens, minus infinity for padding), but all are alike where there is no padding.
-pub fn padded(name: &str, dtype: Dtype, data: &[u8], positions: usize) -> Option<usize> {
+/// The first sequence of `positions` tokens in which a mask with the values `data` marks padding.
+/// Masks differ in their values (1 or 0 for tokens, minus infinity for padding), but all values are
+/// equal if there is no padding.
+pub(super) fn padded(name: &str, dtype: Dtype, data: &[u8], positions: usize) -> Option<usize> {
     let width = dtype.bitsize() / 8;
     let is_zero = |value: &[u8]| value.iter().all(|byte| *byte == 0);
     let whole = !matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);
     let zero_is_padding = whole && name.contains(OF_ATTENTION);
     let first = data.get(..width)?;
-    // Other whole numbers than 0 tell documents in one sequence apart, which attention sees all the same.
+    // Non-zero integers number the documents in one sequence, and none of them means padding.
     let left_out = |value: &[u8]| if zero_is_padding { is_zero(value) } else { is_zero(value) != is_zero(first) };
     data.chunks_exact(width).position(left_out).map(|at| at / positions)
 }

@@ -1,4 +1,4 @@
-//! Token sequences: given as ids here, or cut from text by `sequences`. All have the same length.
+//! Token sequences of equal length, from given ids or, by `sequences`, from text.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -29,10 +29,10 @@ pub fn load_tokens(source: &TokenSource, progress: &dyn Progress) -> Result<Toke
     }
 }
 
-/// Checks that `ids` are sequences of one length and names them.
+/// Checks that all sequences in `ids` have the same length, and adds their origin and hash.
 fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<Tokens> {
     let length = ids.first().map_or(0, Vec::len);
-    // A script has written them itself, or named a file that does not hold what it should.
+    // Ids in a script are a wrong argument. Ids in a file make the file corrupt.
     let wrong = |message: String| {
         if source == Tokens::SCRIPT { Error::bad_argument(message) } else { Error::corrupt(message) }
     };
@@ -57,7 +57,7 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
     Ok(Tokens { ids, info })
 }
 
-/// SHA-256 of all ids, each as four bytes, little endian.
+/// SHA-256 of all ids, each as four little-endian bytes.
 pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
     let mut hash = Sha256::new();
     ids.iter().flatten().for_each(|id| hash.update(id.to_le_bytes()));
@@ -65,8 +65,7 @@ pub fn hash_of_ids(ids: &[Vec<u32>]) -> String {
 }
 
 fn unreadable(path: &str, error: &std::io::Error) -> Error {
-    Error::io(format!("reading {path}"), error)
-        .hint("paths given to load_tokens start from the folder the program runs in")
+    outside::unreadable(Path::new(path), error, ids_json::PATHS)
 }
 
 fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
@@ -76,7 +75,7 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     };
     let file = outside::open(Path::new(path)).map_err(|e| unreadable(path, &e))?;
     let length = file.metadata().map_err(|e| unreadable(path, &e))?.len();
-    // The file may hold gigabytes of activations beside the ids: they are not read.
+    // The file may also contain gigabytes of activations, so only the ids are read.
     let read = |offset: u64, bytes: u64| {
         let mut data = vec![0; bytes as usize];
         file.read_exact_at(&mut data, offset).map_err(|e| damaged(e.to_string()))?;
@@ -84,7 +83,8 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     };
     let header = read(0, LENGTH)?.try_into().map(u64::from_le_bytes).expect("eight bytes were read");
     if header > MAX_HEADER || LENGTH + header > length {
-        if let Some(error) = hub::no_safetensors(path, &read(0, length.min(hub::TELLING))?, ids_json::CONVERT) {
+        let begin = read(0, length.min(hub::TELLING))?;
+        if let Some(error) = hub::no_safetensors(path, &begin, ids_json::CONVERT, ids_json::CONVERT) {
             return Err(error);
         }
         return Err(damaged(format!("a header of {header} bytes does not fit a file of {length} bytes")));
@@ -139,10 +139,10 @@ fn ids_safetensors(path: &str, tensor: &str) -> Result<Vec<Vec<u32>>> {
     Ok(ids.chunks_exact(positions).map(<[u32]>::to_vec).collect())
 }
 
-/// Reads an id from its bytes, where it is from 0 to 2^32 - 1.
+/// Parses an id from its bytes, if it is from 0 to 2^32 - 1.
 type ReadId = fn(&[u8]) -> Option<u32>;
 
-/// Of a type of integers: bytes of one, and how it is read. Nothing for other types.
+/// For an integer type: its size in bytes, and its parser. None for other types.
 fn integers(dtype: Dtype) -> Option<(usize, ReadId)> {
     Some(match dtype {
         Dtype::I64 => (8, |bytes| i64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()),

@@ -1,9 +1,9 @@
-//! A checkpoint, on disk or on the hub: config.json and one or more safetensors or PyTorch files, read tensor by tensor at
-//! given offsets.
+//! A checkpoint, on disk or on the hub: config.json and one or more safetensors or PyTorch files,
+//! read tensor by tensor at given offsets.
 //!
-//! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened (missing shards,
-//! truncated files, headers that do not fit). Which of several tensors of one name is the model's is decided as transformers
-//! does, and noted.
+//! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened
+//! (missing shards, truncated files, headers that do not fit). Which of several tensors of one name
+//! is the model's is decided as transformers does, and noted.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -35,7 +35,8 @@ use crate::words::hex;
 const SHOWN_SIZES: usize = 8;
 /// Files up to this size are hashed whole for provenance; of larger ones only the header is.
 const HASH_WHOLE: u64 = 64 << 20;
-/// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly everywhere.
+/// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly
+/// everywhere.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
 /// To see whether two tensors are the same, so many pieces of so many bytes are read of each.
@@ -62,7 +63,8 @@ impl Entry {
         FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
     }
 
-    /// Where in a page of the file byte `offset` of the tensor's data lies: memory that lies alike can be read into directly.
+    /// Where in a page of the file byte `offset` of the tensor's data lies: memory that lies alike
+    /// can be read into directly.
     pub fn phase(&self, offset: u64) -> usize {
         ((self.begin + offset) % PAGE as u64) as usize
     }
@@ -168,8 +170,9 @@ impl Checkpoint {
         }
     }
 
-    /// From now on tensors have the names that the whole model has for them, whatever they are called in the files. Where one is
-    /// there under two names, the first in alphabetical order counts, as in transformers.
+    /// From now on tensors have the names that the whole model has for them, whatever they are
+    /// called in the files. Where one is there under two names, the first in alphabetical order
+    /// counts, as in transformers.
     pub fn rename(&mut self, naming: Naming) {
         self.naming = Some(naming);
         let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
@@ -195,7 +198,8 @@ impl Checkpoint {
         }
     }
 
-    /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of it.
+    /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of
+    /// it.
     pub fn divide(&mut self, fused: &str, parts: &[&TensorSpec]) {
         let Some(whole) = self.entries.remove(fused) else { return };
         let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
@@ -388,7 +392,8 @@ impl Checkpoint {
         part.stored().iter().map(range).collect()
     }
 
-    /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or cannot be read.
+    /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or
+    /// cannot be read.
     pub fn look_alike(&self, one: &TensorSpec, other: &TensorSpec) -> bool {
         let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
         if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
@@ -417,8 +422,8 @@ impl Checkpoint {
         self.source.listing().is_some_and(|names| names.iter().any(|name| name == hub::ADAPTER))
     }
 
-    /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody announces: tells other
-    /// weights of the same shapes.
+    /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody
+    /// announces: tells other weights of the same shapes.
     pub fn sample(&self) -> Result<String> {
         let mut digest = Sha256::new();
         let mut piece = [0; SAMPLE_BYTES as usize];

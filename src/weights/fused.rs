@@ -1,23 +1,24 @@
-//! Experts that a checkpoint holds fused, one tensor for all of a layer, as transformers 5 keeps them in memory and writes them
-//! with `save_original_format=False`: they are read as the experts of their own that an architecture names.
+//! Fused experts: a checkpoint may store one tensor for all experts of a layer, as transformers 5
+//! keeps them in memory and writes them with `save_original_format=False`. They are split into the
+//! separate experts that an architecture names.
 //!
-//! `experts.gate_up_proj` is [experts, 2 × intermediate, hidden], in each expert the gate's rows first, and
-//! `experts.down_proj` is [experts, hidden, intermediate]: every expert's matrices lie in one piece in the file. Facts:
-//! transformers 5 `conversion_mapping.py`.
+//! `experts.gate_up_proj` is [experts, 2 × intermediate, hidden], with the gate's rows first in
+//! each expert, and `experts.down_proj` is [experts, hidden, intermediate]. Every expert's matrices
+//! are contiguous in the file. Facts: transformers 5 `conversion_mapping.py`.
 
 use super::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::spec::{Experts, Layer, Mlp, Model, Moe, TensorSpec};
 
-/// Mixtral's releases call a mixture so, and transformers 5 as all others.
+/// The name of a mixture in Mixtral's releases. transformers 5 uses the general one.
 const OWN_BLOCK: &str = "block_sparse_moe.";
 const BLOCK: &str = "mlp.";
 
-/// Gives the experts' matrices the names that the model has for them, where the files hold them fused.
+/// Splits fused experts in the files and gives their matrices the model's names.
 ///
 /// # Errors
-/// `corrupt` where a fused tensor has another shape than the config says.
-pub fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
+/// `corrupt` if a fused tensor does not have the config's shape.
+pub(super) fn separate(checkpoint: &mut Checkpoint, model: &Model) -> Result<()> {
     model.layers.iter().filter_map(Layer::moe).try_for_each(|moe| layer_of(checkpoint, moe))
 }
 
@@ -44,7 +45,7 @@ fn layer_of(checkpoint: &mut Checkpoint, moe: &Moe) -> Result<()> {
     Ok(())
 }
 
-/// Cuts a fused tensor into the matrices of `experts`, one below the other in this order.
+/// Splits a fused tensor into the matrices of `experts`, which follow each other in this order.
 fn divide<'a>(
     checkpoint: &mut Checkpoint,
     fused: &str,

@@ -1,15 +1,18 @@
-//! Whether the weights of a pass can be read, judged by the headers of their files: before anything is read or paid for.
+//! Whether the weights of a pass can be read, judged by the headers of their files: before anything
+//! is read or paid for.
 
 use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Model, TensorSpec};
 
-/// Checks that each weight is there, of the shape that the config says, and of a type that is read. With `logits` all weights
-/// are needed; without, all but the head, what stands before it, and the FFN of the last layer.
+/// Checks that each weight is there, of the shape that the config says, and of a type that is read.
+/// With `logits` all weights are needed; without, all but the head, what stands before it, and the
+/// FFN of the last layer.
 ///
 /// # Errors
-/// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type that is not read.
+/// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type
+/// that is not read.
 pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()> {
     let rows =
         |weight: &TensorSpec| weight.stored().iter().try_for_each(|tensor| checkpoint.readable(tensor).map(drop));
@@ -18,8 +21,9 @@ pub fn check(checkpoint: &Checkpoint, model: &Model, logits: bool) -> Result<()>
     model.positions.iter().try_for_each(|positions| rows(&positions.weight))?;
     model.project_in.iter().try_for_each(|linear| all(&inventory::projection(linear)))?;
     model.embedding_norm.iter().try_for_each(|norm| all(&inventory::embedding_norm(norm)))?;
+    model.layer_embeddings.iter().try_for_each(|own| rows(&own.table).and_then(|()| all(&inventory::parts(own))))?;
     for (i, layer) in model.layers.iter().enumerate() {
-        let ffn = logits || i + 1 < model.layers.len();
+        let ffn = model.needs_ffn(i, logits);
         all(&inventory::core(layer, ffn))?;
         if let (Some(moe), true) = (layer.moe(), ffn) {
             let count = inventory::stored_experts(moe);

@@ -1,5 +1,5 @@
-//! From stored bytes to weights: checkpoints, their headers, what is read ahead and how it becomes tensors. Knows nothing of the
-//! pass that uses them.
+//! From stored bytes to weights: checkpoints, their headers, prefetching, and conversion to
+//! tensors. This room does not depend on the pass.
 
 pub mod checkpoint;
 mod fused;

@@ -1,4 +1,5 @@
-//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are read.
+//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are
+//! read.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -98,7 +99,7 @@ impl Headers for Checkpoint {
 }
 
 /// Reads and parses `config.json`.
-pub fn read_config(source: &dyn ByteSource) -> Result<Config> {
+pub(super) fn read_config(source: &dyn ByteSource) -> Result<Config> {
     let path = format!("{}/config.json", source.place());
     let missing = || {
         Error::not_found(format!("reading {path}: No such file or directory"))
@@ -141,7 +142,7 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
             cuda::check_name(name)?;
             let indices = cuda::indices(name).unwrap_or_default();
             for index in &indices {
-                cuda::usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
+                cuda::check_usable(*index).map_err(|error| error.context(format!("device \"{name}\"")))?;
             }
             Ok(indices)
         }
@@ -239,8 +240,9 @@ pub fn check_device(name: &str) -> Result<()> {
     if name == "auto" { Ok(()) } else { gpus(name).map(drop) }
 }
 
-/// What a model is, from its config and headers alone: for a plan; and what the user should know of it. Sizes are those of the
-/// released checkpoints. What devices there are `elsewhere` is not known here.
+/// What a model is, from its config and headers alone: for a plan; and what the user should know of
+/// it. Sizes are those of the released checkpoints. What devices there are `elsewhere` is not known
+/// here.
 ///
 /// # Errors
 /// Those of the config, and of headers: a weight that every pass needs and that cannot be read.
@@ -330,11 +332,12 @@ fn info(
     })
 }
 
-/// Opens a model whose weights, but for those that only logits need, have been looked at in the headers.
+/// Opens a model whose weights, but for those that only logits need, have been looked at in the
+/// headers.
 ///
 /// # Errors
-/// `not_found` where files or weights are missing, `unsupported` where the engine does not compute the model or read its weights,
-/// `corrupt` where files are damaged or do not belong together.
+/// `not_found` where files or weights are missing, `unsupported` where the engine does not compute
+/// the model or read its weights, `corrupt` where files are damaged or do not belong together.
 pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let gpus = gpus(&args.device)?;
     let described = Described::open(files.source.clone())?;

@@ -1,9 +1,10 @@
-//! What a run will read, announced to the source of the bytes: one that is far away needs to know early, and fetches in the
-//! order of use.
+//! Announces the reads of a run to the source of the bytes: a remote source fetches in the order of
+//! use, and needs to know early.
 //!
-//! Where it can be foreseen, all of a run is announced at its beginning. Experts are, before the router has chosen them, if
-//! so many tokens choose that hardly any expert stays without; what is not chosen after all is taken back. A run whose
-//! experts cannot be foreseen announces each portion when it asks for it: what comes later must not take their place.
+//! If the reads of a run can be predicted, all are announced at its start. Experts are announced
+//! before the router has chosen them if there are so many tokens that nearly every expert is used.
+//! Announcements of unused experts are discarded. If experts cannot be predicted, each portion is
+//! announced when it is requested, because later ones must not take its place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use crate::record::Tokens;
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Layer, Model, Moe};
 
-/// Choices per expert, on average, from which on all experts of a layer are expected to be chosen.
+/// Average number of choices per expert from which on all experts of a layer are expected to be
+/// used.
 const CROWDED: usize = 8;
 
-/// Dropped after the reader, which may still read.
+/// Dropped after the reader, which may still be reading.
 pub struct Plan {
     checkpoint: Arc<Checkpoint>,
     ahead: Ahead,
@@ -28,7 +30,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Announces the layers from `first` on, where all that they need is foreseen.
+    /// Announces the layers from `first` on, if all their reads can be predicted.
     pub fn new(model: &OpenModel, tokens: &Tokens, logits: bool, first: usize) -> Result<Self> {
         let checkpoint = model.checkpoint.clone();
         let mut plan = Self { ahead: checkpoint.ahead(), checkpoint, announced: HashMap::new() };
@@ -54,7 +56,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Says that a portion will be asked for, unless that has been said.
+    /// Announces that a portion will be requested, unless it was announced already.
     pub fn announce(&mut self, portion: Portion, parts: &[Part]) -> Result<()> {
         if !self.announced.contains_key(&portion) {
             let mut ranges = Vec::new();
@@ -67,7 +69,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Of this layer no experts but those that were asked for will be.
+    /// Discards the announcements of all experts of this layer that are not in `asked`.
     pub fn skip_other_experts(&mut self, layer: usize, num_experts: usize, asked: &[usize]) {
         for expert in (0..num_experts).filter(|expert| !asked.contains(expert)) {
             if let Some(tag) = self.announced.remove(&Portion::Expert { layer, expert }) {
@@ -77,7 +79,7 @@ impl Plan {
     }
 }
 
-/// Grows in the order in which a run needs its weights.
+/// Ascending in the order in which a run uses its weights.
 fn order(portion: Portion) -> u64 {
     match portion {
         Portion::Core(layer) => 2 * layer as u64,

@@ -1,8 +1,8 @@
-//! The threads that read ahead: portions of weights are asked for by name, read in that order with several tensors in flight,
-//! and wait in a queue that is bounded in bytes.
+//! Prefetching of weights: portions are requested by name, several threads read their tensors in
+//! the order of the requests, and a queue bounded in bytes holds them.
 //!
-//! What has been read and not yet taken never exceeds the budget, except that one portion may always wait and that a portion
-//! somebody waits for is read whatever else is in the queue.
+//! Weights in the queue never exceed the budget, with two exceptions: one portion is always
+//! allowed, and a portion that the pass waits for is read in any case.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -17,13 +17,14 @@ use crate::spec::inventory::Part;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 
-/// Tensors in flight: enough for a disk or a network link to be busy while one of them is being checked.
+/// Number of tensors that are read at the same time: enough to keep a disk or network link busy
+/// while one of them is being checked.
 pub const THREADS: usize = 4;
 
-/// Names a portion of the stream.
+/// The name of a portion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Portion {
-    /// Everything of a layer but its routed experts.
+    /// All weights of a layer but those of the routed experts.
     Core(usize),
     Expert {
         layer: usize,
@@ -32,41 +33,41 @@ pub enum Portion {
     FinalNorm,
 }
 
-/// How the time of a run divides, seen from the forward pass and from the threads that read.
+/// Times of a run, seen from the forward pass and from the reading threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// The forward pass stood still for weights.
+    /// The forward pass waited for weights.
     pub waited_for_weights: Duration,
     /// At least one read (or conversion) was in flight.
     pub reading: Duration,
-    /// Something was asked for and nothing could be read, because the queue was full: reading was ahead of computing.
+    /// There were requests and nothing could be read, because the queue was full.
     pub waited_for_room: Duration,
 }
 
-/// A portion that was asked for and not yet taken.
+/// A portion that is requested and not taken yet.
 struct Pending {
     bytes: usize,
     unfinished: usize,
-    /// Of each part, one tensor for each device.
+    /// For each weight, one tensor per device.
     tensors: Vec<Vec<Tensor>>,
     failure: Option<Error>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Parts not yet begun, in order, with their places in their portions.
+    /// Weights that are not started, in order, with their positions in their portions.
     queue: VecDeque<(Portion, usize, Part)>,
     portions: HashMap<Portion, Pending>,
-    /// Bytes begun or read and not yet taken.
+    /// Bytes of weights that are started or read, and not taken yet.
     waiting: usize,
-    /// Parts being read.
+    /// Number of weights being read.
     in_flight: usize,
-    /// The portion whose parts may be begun, because there was room for all of it.
+    /// The portion whose weights may be started, because the queue has space for all of it.
     admitted: Option<Portion>,
-    /// The portion that somebody waits for.
+    /// The portion that the pass waits for.
     wanted: Option<Portion>,
     closed: bool,
-    /// What went on since `since`.
+    /// The state since `since`.
     phase: Phase,
     since: Option<Instant>,
     reading: Duration,
@@ -84,9 +85,9 @@ enum Phase {
 
 struct Shared {
     state: Mutex<State>,
-    /// Something was asked for or taken.
+    /// Signalled when a portion is requested or taken.
     work: Condvar,
-    /// A portion is complete.
+    /// Signalled when a portion is complete.
     complete: Condvar,
     budget: usize,
 }
@@ -98,7 +99,7 @@ impl Shared {
 }
 
 impl State {
-    /// The next part, if there is one and room for its portion.
+    /// The next weight, if there is one and the queue has space for its portion.
     fn begin(&mut self, budget: usize) -> Option<(Portion, usize, Part)> {
         let portion = self.queue.front()?.0;
         if self.admitted != Some(portion) {
@@ -115,7 +116,7 @@ impl State {
         self.queue.pop_front()
     }
 
-    /// Books the time since the last change to what went on then.
+    /// Adds the time since the last change to the counter of the state.
     fn book(&mut self) {
         let now = Instant::now();
         let elapsed = self.since.map_or(Duration::ZERO, |since| now - since);
@@ -142,10 +143,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// `budget`: bytes of loaded weights that may wait to be taken, on each of `devices`.
+    /// Starts the reading threads. `budget` is the largest number of bytes of loaded weights in the
+    /// queue, on each of `devices`.
     ///
     /// # Errors
-    /// `io` where the system starts no thread that reads; fewer than usual will do.
+    /// `io` if not even one thread can be started.
     pub fn start(checkpoint: Arc<Checkpoint>, devices: Arc<[Device]>, budget: usize) -> Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, work: Condvar::new(), complete: Condvar::new(), budget });
@@ -168,7 +170,8 @@ impl Reader {
         }
     }
 
-    /// Asks for a portion; it will be read after all that were asked for before. Nothing happens if it is already there.
+    /// Requests a portion, to be read after all earlier requests. Nothing happens if it was
+    /// requested already.
     pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
         let loader = Loader { checkpoint: &self.checkpoint, devices: &self.devices };
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
@@ -182,7 +185,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits for a portion that was asked for; gives the tensors of its parts, in their order, for each device, in theirs.
+    /// Waits for a requested portion and returns its weights in their order, for each device.
     pub fn take(&mut self, wanted: Portion) -> Result<Vec<Vec<Tensor>>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
@@ -213,7 +216,7 @@ impl Reader {
         }
     }
 
-    /// Waits until everything that was asked for has been read.
+    /// Waits until all requested portions have been read.
     pub fn settle(&self) {
         let mut state = self.shared.lock();
         while state.portions.values().any(|pending| pending.unfinished > 0) {
@@ -229,7 +232,7 @@ impl Reader {
     }
 }
 
-/// What each thread does until the reader is dropped.
+/// The loop of a reading thread, until the reader is dropped.
 fn read(shared: &Shared, loader: &Loader) {
     let mut state = shared.lock();
     while !state.closed {
@@ -251,7 +254,7 @@ fn read(shared: &Shared, loader: &Loader) {
             }
             if pending.unfinished == 0 {
                 shared.complete.notify_all();
-                // Whoever waits may have to be served from behind a full queue.
+                // A portion that the pass waits for may be behind a full queue.
                 shared.work.notify_all();
             }
         }
@@ -277,7 +280,8 @@ mod tests {
     const VALUES: usize = 1000;
     const BYTES: usize = 4 * VALUES;
 
-    /// A checkpoint of f32 tensors `t0`, `t1`, …, each full of its number; the last one of NaN.
+    /// A checkpoint of f32 tensors `t0`, `t1`, …, each filled with its number, and the last one
+    /// with NaN.
     fn checkpoint(folder: &std::path::Path, count: usize) -> Arc<Checkpoint> {
         let value = |i: usize| if i + 1 == count { f32::NAN } else { i as f32 };
         let data: Vec<Vec<u8>> = (0..count).map(|i| value(i).to_le_bytes().repeat(VALUES)).collect();
@@ -301,13 +305,13 @@ mod tests {
     fn portions_arrive_whatever_the_budget_and_the_order() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = checkpoint(folder.path(), 21);
-        // Room for nothing, for one portion of three tensors, for all.
+        // Space for nothing, for one portion of three tensors, and for all.
         for budget in [1, 3 * BYTES, usize::MAX] {
             let mut reader = Reader::start(checkpoint.clone(), [Device::Cpu].into(), budget).unwrap();
             for portion in 0..6 {
                 reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
             }
-            // The last before the others: it lies behind a queue that may be full.
+            // The last one first: it is behind a queue that may be full.
             for portion in [5, 0, 1, 2, 3, 4] {
                 let tensors = reader.take(Portion::Core(portion)).unwrap().remove(0);
                 let expected: Vec<f32> = (3 * portion..3 * portion + 3).map(|i| i as f32).collect();

@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange, SourceFile};
 use crate::outside::safetensors::{LENGTH, MAX_HEADER};
 
-/// Reads the header of every file, whole.
+/// Reads the header of every file.
 ///
 /// # Errors
-/// `corrupt` where one does not fit its file or all of them are larger than those of any model; `unsupported` where a file begins
-/// like another format.
-pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Vec<u8>>> {
+/// `corrupt` if one does not fit its file or all together are too large; `unsupported` if a file
+/// begins like another format.
+pub(super) fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Vec<u8>>> {
     let files = source.files()?;
     let sizes: Vec<u64> = headers(source, files, |_| 0..LENGTH)?
         .into_iter()
@@ -48,6 +48,7 @@ fn headers(
     for (file, described) in files.iter().enumerate() {
         let range = range(file);
         if range.end > described.bytes {
+            refuse_other_content(&**source, file)?;
             let problem = format!("{} bytes are too few for safetensors", described.bytes);
             return Err(damaged(&**source, described, problem));
         }
@@ -61,16 +62,17 @@ fn headers(
     (0..files.len()).map(read).collect()
 }
 
-/// Refuses a file whose first eight bytes are no header's length, but the beginning of something else.
+/// Rejects a file whose first eight bytes are the beginning of another format in place of a
+/// header's length.
 fn refuse_other_content(source: &dyn ByteSource, index: usize) -> Result<()> {
     let file = &source.files()?[index];
     let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];
     source.read(index, 0, &mut begin)?;
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
-    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice).map_or(Ok(()), Err)
+    hub::no_safetensors(&format!("{}/{}", source.place(), file.name), &begin, advice, hub::REFUSED).map_or(Ok(()), Err)
 }
 
-pub fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
+pub(super) fn damaged(source: &dyn ByteSource, file: &SourceFile, problem: String) -> Error {
     Error::corrupt(format!("reading {}/{}: {problem}", source.place(), file.name))
         .hint("the file is damaged or incomplete; download it again")
 }

@@ -1,7 +1,9 @@
-//! Weights in the files that no part of the model uses: told when a model is loaded, since a model without them is another one.
+//! Weights in the files that no part of the model uses: told when a model is loaded, since a model
+//! without them is another one.
 //!
-//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops biases or norms so, and a config with
-//! too few layers the last ones: what is computed then looks like numbers of the model that was trained, and is not.
+//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops
+//! biases or norms so, and a config with too few layers the last ones: what is computed then looks
+//! like numbers of the model that was trained, and is not.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -27,15 +29,21 @@ const MASKS: &[&str] = &[
     "attn.attention.bias",
     "attn.attention.masked_bias",
 ];
-/// Heads of classifiers, reward models and models for question answering: they read what the decoder gives.
+/// Heads of classifiers, reward models and models for question answering: they read what the
+/// decoder gives.
 const HEADS: &[&str] =
     &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
-/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection that joins them, its head.
+/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection
+/// that joins them, its head.
 const PREDICTION: &[&str] = &["eh_proj.", "enorm.", "hnorm.", "shared_head."];
 /// What else predicts further tokens, beside the layers.
 const PREDICTING: &[&str] = &["mtp.", "mtp_"];
 /// Choosers of keys, in a layer: sequences for which they would have a choice are refused.
 const INDEXER: &str = "self_attn.indexer.";
+
+/// Keys and values that a layer has in the files and does not use: those of an earlier layer are
+/// used in their place.
+const KEYS: &[&str] = &["self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.", "self_attn.v_norm."];
 
 /// One tensor that nothing uses.
 struct Unused<'a> {
@@ -47,8 +55,9 @@ struct Unused<'a> {
     beside: bool,
 }
 
-/// What the user should know of weights that are left out; nothing where those that are have no effect.
-pub fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
+/// What the user should know of weights that are left out; nothing where those that are have no
+/// effect.
+pub(super) fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
     let used: HashSet<String> = inventory::tensors(model).into_iter().map(|(tensor, _)| tensor.name).collect();
     let names = Names::new(checkpoint, model, naming);
     let mut unused: Vec<Unused> = checkpoint
@@ -94,6 +103,8 @@ struct Names {
     prefixed: bool,
     /// Layers that predict further tokens, behind those of the decoder.
     prediction: BTreeSet<usize>,
+    /// Layers that use the keys and values of others.
+    borrowing: BTreeSet<usize>,
 }
 
 impl Names {
@@ -102,7 +113,9 @@ impl Names {
         let first = &first.map_or_else(String::new, |part| part.weight.name);
         let layers = first.split_once("0.").map_or(&first[..], |(before, _)| before).to_string();
         let prefixed = checkpoint.entry(first).is_some_and(|entry| entry.name.starts_with(naming.base));
-        let mut names = Self { naming, layers, prefixed, prediction: BTreeSet::new() };
+        let borrowing = model.layers.iter().enumerate().filter(|(_, layer)| layer.borrows().is_some());
+        let borrowing = borrowing.map(|(i, _)| i).collect();
+        let mut names = Self { naming, layers, prefixed, prediction: BTreeSet::new(), borrowing };
         let predicts = |whole: &str| {
             let (layer, rest) = names.in_layer(whole)?;
             (layer >= model.layers.len() && PREDICTION.iter().any(|own| rest.starts_with(own))).then_some(layer)
@@ -133,6 +146,9 @@ impl Names {
             || PREDICTING.iter().any(|prefix| bare.starts_with(prefix))
             || self.in_layer(whole).is_some_and(|(_, rest)| rest.starts_with(INDEXER))
             || self.layer(whole).is_some_and(|layer| self.prediction.contains(&layer))
+            || self.in_layer(whole).is_some_and(|(layer, rest)| {
+                self.borrowing.contains(&layer) && KEYS.iter().any(|part| rest.starts_with(part))
+            })
     }
 
     /// Whether what is called so cannot be part of the decoder or of its head.

@@ -1,31 +1,32 @@
-//! Names of tensors as a wrapper around a model leaves them: DataParallel, torch.compile, FSDP and peft put names of their own into
-//! those of the model, and what is saved without taking the wrapper off keeps them.
+//! Names of tensors with additions of wrappers: DataParallel, torch.compile, FSDP and peft add
+//! prefixes to the model's names, and a model that is saved without unwrapping keeps them.
 
 use crate::spec::naming::Naming;
 
-/// Parts of names that wrappers put anywhere.
+/// Parts that wrappers add anywhere in names.
 const PARTS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// Parts of the names of what peft has put beside weights.
+/// Parts of the names of weights that peft adds.
 const ADAPTED: [&str; 3] = ["lora_", ".base_layer.", ".modules_to_save."];
 
-/// How the names of a file differ from those of a model.
+/// The difference between the names of a file and those of a model.
 #[derive(Debug, PartialEq)]
-pub struct Wrapped<'a> {
-    /// What its name has too much.
+pub(super) struct Wrapped<'a> {
+    /// The additional part of its name.
     too_much: TooMuch<'a>,
     adapted: bool,
 }
 
 #[derive(Debug, PartialEq)]
 enum TooMuch<'a> {
-    /// In front of all names.
+    /// A prefix of all names.
     Prefix(&'a str),
-    /// A part of names, wherever it stands.
+    /// A part anywhere in names.
     Part(&'static str),
 }
 
-/// The tensor that is missing as `missing` among those `stored`, under a name that a wrapper has changed.
-pub fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wrapped<'a>> {
+/// The tensor that corresponds to the missing `missing` among `stored`, under a name that a wrapper
+/// has changed.
+pub(super) fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wrapped<'a>> {
     let is_it = |name: &str| naming.whole(name) == missing;
     let adapted = stored.iter().any(|name| ADAPTED.iter().any(|part| name.contains(part)));
     let first = *stored.first()?;
@@ -46,16 +47,16 @@ pub fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wra
 }
 
 impl Wrapped<'_> {
-    /// What is wrong with the names, for a message.
-    pub fn problem(&self) -> String {
+    /// A description of the names, for a message.
+    pub(super) fn problem(&self) -> String {
         match self.too_much {
             TooMuch::Prefix(prefix) => format!("all names in the files begin with `{}`", crate::outside::shown(prefix)),
             TooMuch::Part(part) => format!("names in the files have `{part}.` in them"),
         }
     }
 
-    /// What to do about it.
-    pub fn advice(&self) -> String {
+    /// The advice.
+    pub(super) fn advice(&self) -> String {
         if self.adapted {
             return "an adapter is still around the model: save it merged in Python, with peft: \
                     model.merge_and_unload().save_pretrained(FOLDER)"
@@ -92,7 +93,7 @@ mod tests {
         let norm = "model.layers.0.input_layernorm.weight";
         let inside = "model.layers.0._checkpoint_wrapped_module.input_layernorm.weight";
         assert_eq!(of(norm, &[embedding, inside]), Some(TooMuch::Part("_checkpoint_wrapped_module")));
-        // A norm of a layer is not the last norm.
+        // The norm of a layer is not the final norm.
         assert_eq!(of("model.norm.weight", &[embedding, "model.layers.0.norm.weight"]), None);
         assert_eq!(of(embedding, &[]), None);
     }

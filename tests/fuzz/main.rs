@@ -4,6 +4,9 @@
 //! `make fuzz MINUTES=5 [SEED=1] [ONLY=config,tokenizer]`, and `make fuzz SEED=1 CASE=config:1234` for one case again. Without these
 //! variables a short one, as part of `cargo test`. A case depends on its seed, target and number only. docs/fuzzing.md.
 
+// What modules of a test show to each other is public to nobody else.
+#![allow(unreachable_pub)]
+
 mod chance;
 mod commands;
 mod detection;

@@ -1,9 +1,11 @@
-// Attention between its two products: which rows the products meet, and the softmax of the scores.
+// Attention around its two matrix products: the addresses of each head's matrices, and the softmax
+// of the scores.
 
 #include "common.cuh"
 
-/// Addresses for a batch of products, one per head: queries, keys, values, scores and results of `heads` heads, one list
-/// after the other. Distances between heads are in numbers of f32.
+/// Addresses for a batch of matrix products, one per head: five lists, one after the other, of
+/// queries, keys, values, scores and outputs of `heads` heads. Distances between heads are in f32
+/// elements.
 extern "C" __global__ void addresses(
     float** lists, float* q, float* k, float* v, float* scores, float* out, u32 heads, u32 group, u32 head_dim, u64 per_head) {
     EACH(head, heads) {
@@ -16,8 +18,10 @@ extern "C" __global__ void addresses(
     }
 }
 
-/// Scores [heads, queries, keys] of queries from `first_query` and keys from `first_key` on: softmax of scale * score over the
-/// keys that a query sees, 0 elsewhere. `window` 0: all keys up to its own. `sinks` [heads] or null. One block per row.
+/// In-place softmax of scores [heads, queries, keys], whose first query is `first_query` and whose
+/// first key is `first_key`: the softmax of scale * score over the keys that a query attends to, 0
+/// elsewhere. If `window` is 0, a query attends to all keys up to its own position. `sinks` [heads]
+/// may be null. One block per row.
 extern "C" __global__ void softmax(
     float* scores, const float* sinks, u32 queries, u32 keys, u32 first_query, u32 first_key, u32 window, float scale) {
     __shared__ float room[THREADS];

@@ -1,6 +1,7 @@
-// What the kernels share: bf16 as bits, positions of threads, sums over a block.
+// Definitions that the kernels share: bf16 as bits, thread indices, reductions over a block.
 //
-// Only plain CUDA C++: no headers, no shuffles, no intrinsics, so that a C++ compiler can run the same text.
+// This is plain CUDA C++ without headers, shuffles and intrinsics, so that a C++ compiler can
+// compile the same text for the emulated GPU.
 
 #pragma once
 
@@ -9,7 +10,7 @@ typedef unsigned short bf16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-/// Threads of a block in every kernel that sums.
+/// Threads per block in every kernel with a reduction.
 #define THREADS 256
 
 #define EACH(i, count) \
@@ -31,7 +32,7 @@ __device__ inline float widen(bf16 x) {
     return from_bits((u32)x << 16);
 }
 
-/// To the nearest bf16, ties to even; NaN stays NaN.
+/// Rounds to the nearest bf16, ties to even; NaN stays NaN.
 __device__ inline bf16 narrow(float x) {
     u32 bits = to_bits(x);
     if ((bits & 0x7fffffff) > 0x7f800000) {
@@ -56,7 +57,8 @@ struct Largest {
     }
 };
 
-/// What F makes of one number per thread, for all of them. `room` holds THREADS numbers.
+/// Reduces one number per thread by F; every thread gets the result. `room` is scratch memory for
+/// THREADS numbers.
 template <class F> __device__ inline float block_fold(float x, float* room) {
     __syncthreads();
     room[threadIdx.x] = x;

@@ -1,12 +1,14 @@
-// Gated DeltaNet: the short convolution before it, and its state, which stays in registers.
+// Gated DeltaNet: the short convolution, and the delta rule, whose state stays in registers.
 
 #include "common.cuh"
 
-/// Most channels of a key.
+/// The largest number of channels of a key.
 #define MOST_CHANNELS 256
 
-/// x [sequences * positions, columns], taps [channels, kernel], to [sequences, heads, positions, width]; one block per head and
-/// position. `sources` [heads, 2]: first column of a head in x, first channel in taps. `length` 0: not brought to a length.
+/// Causal convolution of x [sequences * positions, columns] with taps [channels, kernel], to out
+/// [sequences, heads, positions, width]; one block per head and position. `sources` [heads, 2]: the
+/// first column of a head in x, and its first channel in taps. The outputs are scaled to norm
+/// `length`, unless it is 0.
 extern "C" __global__ void short_conv(
     float* out, const float* x, const float* taps, const u32* sources, u32 heads, u32 positions, u32 columns, u32 width,
     u32 kernel, float length) {
@@ -34,7 +36,8 @@ extern "C" __global__ void short_conv(
     }
 }
 
-/// One head of one sequence per block, one column of its state per thread, KEYS channels of a key (0: `dk` of them).
+/// The delta rule for one head of one sequence per block, with one column of the state per thread,
+/// and KEYS channels of a key (`dk` channels if KEYS is 0).
 template <u32 KEYS>
 __device__ void delta_rule_of(
     float* out, const float* q, const float* k, const float* v, const float* gates, const float* a_log,
@@ -83,8 +86,8 @@ __device__ void delta_rule_of(
         delta_rule_of<channels>(out, q, k, v, gates, a_log, dt_bias, heads, group, positions, dk, dv);                   \
     }
 
-/// q, k [sequences, heads, positions, dk], v [sequences, heads, positions, dv], gates [sequences * positions, 2 * heads], to
-/// [sequences * positions, heads, dv]. At least dv threads.
+/// q, k [sequences, heads, positions, dk], v [sequences, heads, positions, dv], gates [sequences *
+/// positions, 2 * heads], out [sequences * positions, heads, dv]. It needs at least dv threads.
 DELTA_RULE(delta_rule, 0)
 DELTA_RULE(delta_rule_64, 64)
 DELTA_RULE(delta_rule_128, 128)

@@ -1,4 +1,4 @@
-// Operations that meet every number once.
+// Elementwise operations.
 
 #include "common.cuh"
 
@@ -8,7 +8,7 @@
 #define GELU_ERF 3
 
 __device__ inline float swiglu_of(float gate, float up, float limit) {
-    // Comparisons that keep NaN.
+    // These comparisons keep NaN.
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : up;
     up = up < -limit ? -limit : up;
@@ -56,21 +56,22 @@ extern "C" __global__ void gate(float* x, const float* gates, u64 count, u32 kin
     }
 }
 
-/// x *= sigmoid(gate), one gate for `per_gate` numbers in a row
+/// x *= sigmoid(gate), with one gate for every `per_gate` consecutive elements.
 extern "C" __global__ void sigmoid_gate(float* x, const float* gates, u64 count, u64 per_gate) {
     EACH(i, count) {
         x[i] *= sigmoid(gates[i / per_gate]);
     }
 }
 
-/// Pairs of gate and up in `x` to one number each.
+/// Turns each pair of gate and up in `x` into one element.
 extern "C" __global__ void interleaved_swiglu(float* out, const float* x, u64 count, float limit) {
     EACH(i, count) {
         out[i] = swiglu_of(x[2 * i], x[2 * i + 1], limit);
     }
 }
 
-/// Turns x [tokens, heads, head_dim] by tables [positions, half]; `count` = tokens * heads * half.
+/// Rotates x [tokens, heads, head_dim] by the angles of the tables [positions, half]; `count` =
+/// tokens * heads * half.
 extern "C" __global__ void rotate(
     float* x, const float* cosines, const float* sines, u64 count, u32 positions, u32 heads, u32 head_dim, u32 half) {
     EACH(i, count) {
@@ -84,14 +85,14 @@ extern "C" __global__ void rotate(
     }
 }
 
-/// `width` of the `from` columns of x, from `first` on; `count` numbers in all.
+/// Columns `first` to `first + width` of x, which has `from` columns; `count` elements in all.
 extern "C" __global__ void columns(float* out, const float* x, u64 count, u32 from, u32 first, u32 width) {
     EACH(i, count) {
         out[i] = x[i / width * from + first + i % width];
     }
 }
 
-/// No number outside -limit..limit; NaN stays.
+/// Clamps to -limit..limit; NaN stays NaN.
 extern "C" __global__ void clamp(float* out, const float* x, u64 count, float limit) {
     EACH(i, count) {
         float value = x[i];
@@ -112,14 +113,14 @@ extern "C" __global__ void widen_bf16(float* out, const bf16* x, u64 count) {
     }
 }
 
-/// IEEE half precision to f32.
+/// f16 to f32.
 extern "C" __global__ void widen_f16(float* out, const unsigned short* x, u64 count) {
     EACH(i, count) {
         u32 sign = (u32)(x[i] & 0x8000) << 16, exponent = x[i] >> 10 & 31, mantissa = x[i] & 0x3ff;
         if (exponent == 31) {
             out[i] = from_bits(sign | 0x7f800000 | mantissa << 13);
         } else if (exponent == 0) {
-            // Multiples of 2^-24, exact in f32.
+            // Subnormal numbers are multiples of 2^-24, and exact in f32.
             float magnitude = mantissa * 5.9604644775390625e-8f;
             out[i] = sign ? -magnitude : magnitude;
         } else {
@@ -128,8 +129,8 @@ extern "C" __global__ void widen_f16(float* out, const unsigned short* x, u64 co
     }
 }
 
-/// The smallest index of a number that is not finite, if below `first`. `words` are halves of 16 bits; all bits of
-/// `exponent` set mean infinity or NaN.
+/// Lowers `first` to the smallest index of an element that is not finite. `words` are 16-bit
+/// floats, which are infinite or NaN if all bits of `exponent` are set.
 extern "C" __global__ void finite_16(const unsigned short* words, u64 count, u32 exponent, u64* first) {
     EACH(i, count) {
         if ((words[i] & exponent) == exponent) {
@@ -146,12 +147,14 @@ extern "C" __global__ void finite_32(const u32* words, u64 count, u64* first) {
     }
 }
 
-/// Blocks of 32 four-bit floats with one scale each to bf16, one thread per code byte.
+/// Dequantises MXFP4, blocks of 32 four-bit floats with one scale each, to bf16. One thread per
+/// byte of codes.
 extern "C" __global__ void mxfp4(bf16* out, const u8* codes, const u8* scales, u64 bytes) {
     const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
     EACH(i, bytes) {
         u32 scale = scales[i / 16];
-        // 2^(scale - 127), or half of it where f32 does not reach: the last factor is 2 there.
+        // The factor is 2^(scale - 127). Where that exceeds f32 it is half of that, and `last` is
+        // 2.
         float factor = from_bits(scale == 0 ? 0x00400000 : scale == 255 ? 254u << 23 : scale << 23);
         float last = scale == 255 ? 2.0f : 1.0f;
         for (u32 half = 0; half < 2; half++) {

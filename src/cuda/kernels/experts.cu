@@ -1,8 +1,8 @@
-// Rows of tokens to an expert, and its results back into the residual stream.
+// Gathers the rows of an expert's tokens, and adds its outputs to the residual stream.
 
 #include "common.cuh"
 
-/// out[i] = x[rows[i]]; `count` numbers in rows of `hidden`.
+/// out[i] = x[rows[i]]; `count` elements in rows of `hidden`.
 extern "C" __global__ void gather(float* out, const float* x, const u32* rows, u64 count, u32 hidden) {
     EACH(i, count) {
         out[i] = x[rows[i / hidden] * (u64)hidden + i % hidden];

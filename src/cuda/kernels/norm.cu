@@ -1,4 +1,4 @@
-// Norms of rows: one block per row.
+// Norms of rows, with one block per row.
 
 #include "common.cuh"
 
@@ -6,7 +6,7 @@
 #define RMS_ZERO_CENTRED 1
 #define LAYER 2
 
-/// `x` and `out` [rows, size]; `bias` only where `kind` is LAYER, and may be null there.
+/// `x` and `out` [rows, size]; `bias` is used only if `kind` is LAYER, and may be null then.
 extern "C" __global__ void row_norm(
     float* out, const float* x, const float* weight, const float* bias, u32 size, float eps, u32 kind) {
     __shared__ float room[THREADS];

@@ -1,18 +1,22 @@
-// The fold over a norm output: extremes, ladder counts and the highest rung of each feature at each position.
+// Streaming statistics of a norm output: extremes, counts on the ladder of thresholds, and the
+// highest rung of each feature at each position.
 
 #include "common.cuh"
 
-/// Features and positions that a block folds at once.
+/// Features and positions that a block processes at once.
 #define FEATURES 32
 #define LANES (THREADS / FEATURES)
-/// Features whose levels lie together.
+/// Number of features whose levels are stored together.
 #define LEVEL_BLOCK 512
 
-/// x [sequences, positions, hidden]; a block per FEATURES features and sequence. All but `levels` leave position 0 out.
-/// - `extremes` [sequences, 2, hidden]: largest and smallest finite number
-/// - `counts` [sequences, hidden, 2, rungs]: numbers whose highest rung this is, positive and negative
-/// - `odd` [sequences, 2]: numbers of NaN and of infinities
-/// - `levels` [sequences, blocks of 512 features, positions, features]: 1 + highest rung reached so far, 0 for none
+/// x [sequences, positions, hidden]; one block per sequence and FEATURES features. All outputs but
+/// `levels` leave out position 0.
+/// - `extremes` [sequences, 2, hidden]: the largest and the smallest finite value
+/// - `counts` [sequences, hidden, 2, rungs]: the number of values whose highest rung this is,
+///   positive and negative
+/// - `odd` [sequences, 2]: the numbers of NaNs and of infinities
+/// - `levels` [sequences, blocks of 512 features, positions, features]: 1 + the highest rung
+///   reached so far, 0 for none
 extern "C" __global__ void tap(
     const float* x, const float* ladder, float* extremes, u32* counts, u32* odd, u8* levels, u32 rungs, u32 positions,
     u32 hidden) {

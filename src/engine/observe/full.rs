@@ -1,4 +1,4 @@
-//! Writes every norm output to `activations.safetensors` while it exists.
+//! Writes every norm output to `activations.safetensors` during the pass.
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -9,10 +9,10 @@ use crate::record::{Site, SiteId};
 use crate::results::FullActivations;
 use crate::tensor::Tensor;
 
-/// The file is what this observer keeps: a checkpoint needs nothing of it but that it is on the disk.
+/// An observer whose state is the file itself: for a checkpoint it only flushes the file.
 pub struct FullWriter {
     pub file: FullActivations,
-    /// Values of one sequence at a site.
+    /// Number of values of one sequence at a site.
     pub per_sequence: usize,
 }
 
@@ -21,7 +21,7 @@ impl Observer for FullWriter {
         Site::NORMS.contains(&site.site)
     }
 
-    fn see(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
+    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         self.file.write(&site.name(), sequences.start * self.per_sequence, &x.values()?)
     }
 
@@ -33,5 +33,5 @@ impl Observer for FullWriter {
         Ok(())
     }
 
-    fn begin_again(&mut self) {}
+    fn reset(&mut self) {}
 }

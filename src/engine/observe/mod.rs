@@ -1,7 +1,7 @@
-//! What looks on while a model computes: the pass shows tensors at sites, observers keep what they are for.
+//! Observers: during a pass they receive the tensors at sites and compute results from them.
 //!
-//! A site that no observer wants costs nothing. To measure something new, write an observer; to show a new site, show it
-//! where it is computed (`pass/layer.rs`).
+//! A site that no observer wants costs nothing. To measure something new, write an observer. To
+//! make a new site available, pass its tensor to `show` where it is computed (`pass/layer.rs`).
 
 mod full;
 mod ladder;

@@ -1,4 +1,4 @@
-//! The interface between the pass and what it is made for.
+//! The interface between the pass and its observers.
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -8,42 +8,43 @@ use crate::error::Result;
 use crate::record::{ExpertCoverage, SiteId};
 use crate::tensor::{Device, Tensor};
 
-/// Sees tensors of a pass while they exist, and keeps what it wants of them.
+/// Receives tensors of a pass and computes a result from them.
 ///
-/// Sequences come in batches, in any order and from several devices, one call at a time. What an observer has at the end must not
-/// depend on that. A batch may be shown once more, where a device had no room for what follows: the later one replaces the
-/// earlier.
+/// Sequences come in batches, in any order and from several devices, with one call at a time. The
+/// result must not depend on the order. A batch may be observed a second time, if a device ran out
+/// of memory in a later step: the later tensor replaces the earlier one.
 pub trait Observer: Send {
-    /// Whether this site of this layer is to be shown.
+    /// True if the observer wants the tensors of this site in this layer.
     fn wants(&self, site: SiteId) -> bool;
 
-    /// Says, before anything is shown, which sequences will come from `device`.
-    fn place(&mut self, _device: &Device, _sequences: Range<usize>) -> Result<()> {
+    /// Announces, before the first tensor, the sequences that `device` computes.
+    fn assign_sequences(&mut self, _device: &Device, _sequences: Range<usize>) -> Result<()> {
         Ok(())
     }
 
-    /// Takes `x` [sequences * positions, width] in f32, on the device that computes these sequences.
-    fn see(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()>;
+    /// Receives `x` [sequences * positions, width] in f32, on the device that computes these
+    /// sequences.
+    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()>;
 
-    /// Brings home what is still on devices: called before `save` and at the end.
-    fn settle(&mut self) -> Result<()> {
+    /// Fetches results that are still on devices. It is called before `save` and at the end.
+    fn fetch(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Writes what it keeps of the first `layers` layers, for a run that goes on from there.
+    /// Writes the state after the first `layers` layers to a checkpoint.
     fn save(&mut self, layers: usize, checkpoint: &mut dyn Write) -> Result<()>;
 
-    /// Goes on where `save` was after `layers` layers.
+    /// Reads the state that `save` wrote after `layers` layers.
     ///
     /// # Errors
-    /// `corrupt` where that was another observer's, or one of another shape.
+    /// `corrupt` if it was written by another observer or has another shape.
     fn resume(&mut self, layers: usize, checkpoint: &mut dyn Read) -> Result<()>;
 
-    /// Forgets what `resume` brought: the run starts at the first layer after all.
-    fn begin_again(&mut self);
+    /// Discards the state from `resume`, because the run starts at the first layer after all.
+    fn reset(&mut self);
 }
 
-/// The observers of one pass, which all of its devices call.
+/// The observers of one pass. All devices call them.
 pub struct Observers<'a>(Vec<Mutex<&'a mut dyn Observer>>);
 
 impl<'a> Observers<'a> {
@@ -55,37 +56,40 @@ impl<'a> Observers<'a> {
         self.0.iter().map(|observer| observer.lock().expect("no panic under this lock"))
     }
 
-    /// Whether any observer wants this site.
+    /// True if any observer wants this site.
     pub fn want(&self, site: SiteId) -> bool {
         self.each().any(|observer| observer.wants(site))
     }
 
-    pub fn place(&self, device: &Device, sequences: &Range<usize>) -> Result<()> {
-        self.each().try_for_each(|mut observer| observer.place(device, sequences.clone()))
+    pub fn assign_sequences(&self, device: &Device, sequences: &Range<usize>) -> Result<()> {
+        self.each().try_for_each(|mut observer| observer.assign_sequences(device, sequences.clone()))
     }
 
-    /// Shows `x` [sequences * positions, width] to those that want it.
+    /// Passes `x` [sequences * positions, width] to the observers that want it.
     pub fn show(&self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         let wanting = self.each().filter(|observer| observer.wants(site));
-        wanting.into_iter().try_for_each(|mut observer| observer.see(site, sequences.clone(), x))
+        wanting.into_iter().try_for_each(|mut observer| observer.observe(site, sequences.clone(), x))
     }
 
-    pub fn settle(&self) -> Result<()> {
-        self.each().try_for_each(|mut observer| observer.settle())
+    pub fn fetch(&self) -> Result<()> {
+        self.each().try_for_each(|mut observer| observer.fetch())
     }
 
-    /// Writes what all of them keep, one after another.
+    /// Writes the states of all observers, one after another.
     pub fn save(&self, layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
         self.each().try_for_each(|mut observer| observer.save(layers, checkpoint))
     }
 }
 
-/// What one layer leaves to the next.
+/// The state of a pass between two layers.
 pub struct State<'a, 'o> {
-    /// Layers done.
+    /// Number of completed layers.
     pub layers: usize,
-    /// The residual stream [tokens, hidden] of each share of the sequences, f32.
+    /// The residual stream [tokens, hidden] of each shard in f32.
     pub hidden: Vec<&'a Tensor>,
+    /// Keys and values that later layers borrow, share by share, of the layers that
+    /// `Model::lenders` says.
+    pub lent: Vec<&'a Tensor>,
     pub observers: &'a Observers<'o>,
     pub coverage: &'a [ExpertCoverage],
     /// Bytes of tensor data that this run has read.

@@ -1,4 +1,5 @@
-//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the sequences of one device.
+//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the
+//! sequences of one device.
 //!
 //! What it has at a site is shown to the observers that want it.
 
@@ -8,6 +9,7 @@ use super::shard::{Mixture, Shard};
 use super::work::Work;
 use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
+use crate::engine::layer_embeddings::LayerEmbeddings;
 use crate::engine::routing::Assignment;
 use crate::engine::{deltanet, linear, mamba, moe};
 use crate::error::{Result, fault};
@@ -18,15 +20,17 @@ use crate::tensor::Tensor;
 
 /// A layer at work: as it is loaded for each shard.
 #[derive(Clone, Copy)]
-pub struct LayerAtWork<'a, 'o> {
+pub(super) struct LayerAtWork<'a, 'o> {
     pub work: &'a Work<'o>,
     pub i: usize,
     pub loaded: &'a [Layer<Tensor>],
+    /// Where the model has embeddings for each layer.
+    pub embeddings: Option<&'a LayerEmbeddings>,
 }
 
 impl LayerAtWork<'_, '_> {
     /// A layer whose feed-forward network is the same for all tokens.
-    pub fn dense(&self, shard: &Shard) -> Result<()> {
+    pub(super) fn dense(&self, shard: &Shard) -> Result<()> {
         if self.of(shard).parallel {
             return shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.parallel(shard, batch));
         }
@@ -39,16 +43,31 @@ impl LayerAtWork<'_, '_> {
                 })
             })?;
         }
-        self.scale(shard)
+        self.end(shard)
     }
 
-    /// Multiplies the stream with the layer's factor, where it has one.
-    fn scale(&self, shard: &Shard) -> Result<()> {
+    /// What comes behind both sublayers: the token's embedding for this layer, and the layer's
+    /// factor, where it has them.
+    fn end(&self, shard: &Shard) -> Result<()> {
+        if let (Some(gate), Some(embeddings)) = (&self.of(shard).embedding_gate, self.embeddings) {
+            shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+                split_on_oom(batch, &mut |rows| {
+                    let (stream, first) = (shard.residual(&rows)?, shard.sequences.start);
+                    let tokens = (first + rows.start) * shard.positions..(first + rows.end) * shard.positions;
+                    let embedded = embeddings.of(self.i, tokens, &shard.device)?;
+                    let gating = linear::linear(&gate.gate, &stream, self.work.rounded())?;
+                    ops::gate(gate.activation, &gating, &embedded)?;
+                    let up = linear::linear(&gate.up, &embedded, self.work.rounded())?;
+                    Ok(Changed(ops::add(&stream, &linear::norm(&gate.norm, &up)?)))
+                })
+            })?;
+        }
         let Some(scalar) = &self.of(shard).scalar else { return Ok(()) };
         ops::scale(&shard.hidden, scalar.values()?.first().copied().unwrap_or(1.0))
     }
 
-    /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the device.
+    /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the
+    /// device.
     fn mix(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
         let Some(mixer) = &self.of(shard).mixer else { return Ok(()) };
         split_on_oom(batch, &mut |rows| {
@@ -81,7 +100,18 @@ impl LayerAtWork<'_, '_> {
     /// What the mixer makes of `x`, which it reads of some sequences.
     fn mixed(&self, shard: &Shard, mixer: &Mixer<Tensor>, x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
         let rounded = self.work.rounded();
-        let batch = Batch { sequences: rows.len(), positions: shard.positions, rounded, rotary: &shard.rotary };
+        let borrowed = match self.of(shard).borrows() {
+            Some(from) => shard.keys_and_values(from, rows)?,
+            None => None,
+        };
+        let batch = Batch {
+            sequences: rows.len(),
+            positions: shard.positions,
+            rounded,
+            rotary: &shard.rotary,
+            borrowed,
+            lends: shard.keys_and_values(self.i, rows)?,
+        };
         match mixer {
             Mixer::Attention(attention) => attention::attention(attention, x, &batch),
             Mixer::DeltaNet(net) => deltanet::delta_net(net, x, &batch),
@@ -106,8 +136,9 @@ impl LayerAtWork<'_, '_> {
         })
     }
 
-    /// One round of a mixture: through the mixer, then to the router. The experts follow when their weights are there.
-    pub fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
+    /// One round of a mixture: through the mixer, then to the router. The experts follow when their
+    /// weights are there.
+    pub(super) fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
         let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
         for batch in shard.batches(round, self.work.cut.sequences) {
             self.mix(shard, batch.clone())?;
@@ -117,7 +148,8 @@ impl LayerAtWork<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared expert, where there is one.
+    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared
+    /// expert, where there is one.
     fn route(&self, shard: &Shard, mixture: &mut Mixture, rows: Range<usize>) -> Result<Changed> {
         let Some(Sublayer { reads, body: Ffn::Moe(moe), .. }) = &self.of(shard).ffn else {
             fault!("a layer without experts was routed")
@@ -138,8 +170,9 @@ impl LayerAtWork<'_, '_> {
         Ok(Changed(rest()))
     }
 
-    /// Makes room for what the experts will read, and for what they write where that is not simply added to the stream.
-    pub fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
+    /// Makes room for what the experts will read, and for what they write where that is not simply
+    /// added to the stream.
+    pub(super) fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
         let layer = self.of(shard);
         let Some(ffn) = &layer.ffn else { return Ok(()) };
         let Ffn::Moe(moe) = &ffn.body else { return Ok(()) };
@@ -150,15 +183,15 @@ impl LayerAtWork<'_, '_> {
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
         let sum = if ffn.is_plain() { shard.hidden.clone() } else { zeros()? };
         let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::Room::default() });
+        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, correction, room: ops::ExpertScratch::default() });
         Ok(())
     }
 
     /// Adds what the experts have written to the stream, where that is more than a sum.
-    pub fn end_mixture(&self, shard: &Shard) -> Result<()> {
+    pub(super) fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if ffn.is_plain() {
-            return self.scale(shard);
+            return self.end(shard);
         }
         shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
@@ -166,7 +199,7 @@ impl LayerAtWork<'_, '_> {
                 write(ffn, &shard.residual(&rows)?, sum)
             })
         })?;
-        self.scale(shard)
+        self.end(shard)
     }
 
     /// The layer as it is loaded for the shard.
@@ -193,8 +226,8 @@ impl LayerAtWork<'_, '_> {
     }
 }
 
-/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is short for that, nothing has
-/// changed.
+/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is
+/// short for that, nothing has changed.
 fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Result<Changed> {
     let y = match &sublayer.write_norm {
         Some(norm) => linear::norm(norm, &y)?,

@@ -1,7 +1,8 @@
 //! The layer-streamed forward pass: the only loop over layers in the program.
 //!
-//! All sequences go through a layer before the next is touched, so each weight is read once. In memory are the residual
-//! stream of all sequences (f32), the weights of the layer at work, what the reader has ahead, and a bounded workspace.
+//! All sequences go through a layer before the next is touched, so each weight is read once. In
+//! memory are the residual stream of all sequences (f32), the weights of the layer at work, what
+//! the reader has ahead, and a bounded workspace.
 
 mod layer;
 mod shard;
@@ -10,12 +11,14 @@ mod work;
 
 use std::time::Instant;
 
-pub use shard::ROUNDS;
-pub use stream::{ReadAhead, WeightStream};
-pub use work::Work;
+pub(super) use shard::{Lent, ROUNDS};
+pub(super) use stream::{ReadAhead, WeightStream};
+pub(super) use work::Work;
 
+use super::embed::{self, TokenRows};
+use super::layer_embeddings::LayerEmbeddings;
 use super::observe::State;
-use super::{embed, head, moe};
+use super::{head, moe};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
@@ -27,16 +30,19 @@ use layer::LayerAtWork;
 use shard::{Mixture, Shard, each};
 
 /// Where a pass begins.
-pub struct Start {
+pub(super) struct Start {
     /// The first layer that is computed.
     pub layer: usize,
-    /// The residual stream of each share before that layer; none where the tokens are to be embedded.
+    /// The residual stream of each share before that layer; none where the tokens are to be
+    /// embedded.
     pub hidden: Option<Vec<Tensor>>,
+    /// What earlier layers have left for later ones, of each share.
+    pub lent: Vec<Lent>,
     pub coverage: Vec<ExpertCoverage>,
 }
 
 /// What is called between two layers.
-pub trait Between {
+pub(super) trait Between {
     /// A layer is complete, and the next has not begun.
     fn layer_done(&mut self, state: &State);
 
@@ -45,9 +51,10 @@ pub trait Between {
 }
 
 /// One pass of all tokens through all layers.
-pub struct Pass<'a> {
+pub(super) struct Pass<'a> {
     work: Work<'a>,
     tokens: &'a Tokens,
+    embeddings: Option<LayerEmbeddings>,
     shards: Vec<Shard>,
     stream: WeightStream<'a>,
     coverage: Vec<ExpertCoverage>,
@@ -61,7 +68,7 @@ pub struct Pass<'a> {
 }
 
 /// What a pass leaves beside what its observers keep.
-pub struct Outcome {
+pub(super) struct Outcome {
     pub coverage: Vec<ExpertCoverage>,
     /// Bytes of tensor data that were needed.
     pub needed: u64,
@@ -74,7 +81,7 @@ pub struct Outcome {
 
 impl<'a> Pass<'a> {
     /// `already_read`: bytes the checkpoint had given before this run.
-    pub fn new(
+    pub(super) fn new(
         work: Work<'a>,
         shares: Vec<Share>,
         tokens: &'a Tokens,
@@ -83,29 +90,51 @@ impl<'a> Pass<'a> {
         (already_read, progress): (u64, &'a dyn Progress),
     ) -> Result<Self> {
         for share in &shares {
-            work.observers.place(&share.device, &share.sequences)?;
+            work.observers.assign_sequences(&share.device, &share.sequences)?;
         }
+        let model = work.model;
+        let (mut embeddings, mut lent) = (None, start.lent);
         let hidden = match start.hidden {
-            Some(hidden) => hidden,
-            None => embedded(work.model, &shares, tokens, &mut stream.needed)?,
+            // What is left is the head, or layers that ask for no more than the stream.
+            Some(hidden) if start.layer == model.spec.layers.len() || model.spec.layer_embeddings.is_none() => hidden,
+            resumed => {
+                let rows = TokenRows::read(model, tokens, &mut stream.needed)?;
+                embeddings = LayerEmbeddings::read(model, tokens, &rows, &mut stream.needed)?;
+                match resumed {
+                    Some(hidden) => hidden,
+                    None => embedded(model, &shares, tokens, &rows, &mut stream.needed)?,
+                }
+            }
         };
+        lent.resize_with(shares.len(), Lent::new);
         let positions = tokens.info.sequence_length;
-        let shards = shares.into_iter().enumerate().zip(hidden);
+        let shards = shares.into_iter().enumerate().zip(hidden.into_iter().zip(lent));
         let shards = shards.map(|(share, hidden)| Shard::new(share, positions, hidden)).collect();
         let (coverage, first) = (start.coverage, start.layer);
-        Ok(Self { work, tokens, shards, stream, coverage, first, already_read, cut_further: false, progress })
+        Ok(Self {
+            work,
+            tokens,
+            embeddings,
+            shards,
+            stream,
+            coverage,
+            first,
+            already_read,
+            cut_further: false,
+            progress,
+        })
     }
 
     /// Reads all weights before the first layer begins.
-    pub fn preload(&mut self) -> Result<()> {
+    pub(super) fn preload(&mut self) -> Result<()> {
         self.stream.preload(|layer| self.work.needs_ffn(layer))
     }
 
     /// Computes all layers, and the head where it is wanted.
-    pub fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
+    pub(super) fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
         self.layers(between)?;
         let head = if self.work.logits { Some(self.head(between)?) } else { None };
-        self.work.observers.settle()?;
+        self.work.observers.fetch()?;
         let mut needed = self.stream.needed;
         if self.work.logits {
             needed += self.work.model.head_bytes()?;
@@ -143,14 +172,17 @@ impl<'a> Pass<'a> {
     }
 
     fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
-        for Shard { rotary, device, positions, .. } in &mut self.shards {
-            device.begins(i)?;
+        for shard in &mut self.shards {
+            shard.prepare_lent(&self.work.model.spec, i)?;
+            let Shard { rotary, device, positions, .. } = shard;
+            device.mark_layer(i)?;
             rotary.prepare(layer, *positions, device)?;
         }
         match layer.moe() {
             Some(moe) if self.work.needs_ffn(i) => self.mixture(i, moe, loaded)?,
             _ => {
-                let at = LayerAtWork { work: &self.work, i, loaded: &loaded };
+                let embeddings = self.embeddings.as_ref();
+                let at = LayerAtWork { work: &self.work, i, loaded: &loaded, embeddings };
                 each(&mut self.shards, |shard| at.dense(shard))?;
                 // Before others are asked for.
                 drop(loaded);
@@ -160,14 +192,15 @@ impl<'a> Pass<'a> {
             let site = SiteId { layer: i, site: Site::ResidPost };
             self.work.observers.show(site, shard.sequences.clone(), &shard.hidden)?;
         }
-        self.shards.iter().try_for_each(|shard| shard.device.pace())
+        self.shards.iter().try_for_each(|shard| shard.device.throttle())
     }
 
-    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights read once.
+    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights
+    /// read once.
     fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
         let mut asked: Vec<usize> = Vec::new();
-        let at = LayerAtWork { work, i, loaded: &loaded };
+        let at = LayerAtWork { work, i, loaded: &loaded, embeddings: self.embeddings.as_ref() };
         each(shards, |shard| at.begin_mixture(shard))?;
         for round in 0..ROUNDS {
             each(shards, |shard| at.mix_and_route(shard, round))?;
@@ -190,7 +223,7 @@ impl<'a> Pass<'a> {
                 moe::routed_expert(network, &chosen, x, sum)?;
             }
             drop(networks);
-            shards.iter().try_for_each(|shard| shard.device.pace())?;
+            shards.iter().try_for_each(|shard| shard.device.throttle())?;
         }
         each(shards, |shard| at.end_mixture(shard))?;
         let mut tokens_per_expert = vec![0; moe.num_experts];
@@ -205,7 +238,7 @@ impl<'a> Pass<'a> {
     /// Tells the user that layer `i` is done, and once if a device was full.
     fn tell(&mut self, i: usize, begin: Instant) {
         // All are asked, since the answer is given once.
-        let full = self.shards.iter().fold(false, |full, shard| shard.device.was_full() | full);
+        let full = self.shards.iter().fold(false, |full, shard| shard.device.take_oom_flag() | full);
         if full && !std::mem::replace(&mut self.cut_further, true) {
             let what = "the GPU's memory is full: work is cut into smaller pieces";
             self.progress.event(Event::Warning(what.to_string()));
@@ -223,10 +256,18 @@ impl<'a> Pass<'a> {
         State {
             layers,
             hidden: self.shards.iter().map(|shard| &shard.hidden).collect(),
+            lent: self.lent(layers),
             observers: &self.work.observers,
             coverage: &self.coverage,
             bytes_read: self.bytes_read(),
         }
+    }
+
+    /// What layers behind the first `layers` use of them, share by share.
+    fn lent(&self, layers: usize) -> Vec<&Tensor> {
+        let lenders = self.work.model.spec.lenders(layers);
+        let of = |shard| lenders.iter().filter_map(|from| Shard::lent(shard, *from)).flatten().collect::<Vec<_>>();
+        self.shards.iter().flat_map(of).collect()
     }
 
     fn head(&mut self, between: &mut dyn Between) -> Result<head::HeadOutput> {
@@ -246,8 +287,14 @@ impl<'a> Pass<'a> {
 }
 
 /// The residual stream of each share before the first layer.
-fn embedded(model: &OpenModel, shares: &[Share], tokens: &Tokens, needed: &mut u64) -> Result<Vec<Tensor>> {
-    let mut embedded = embed::embed(model, tokens, needed)?;
+fn embedded(
+    model: &OpenModel,
+    shares: &[Share],
+    tokens: &Tokens,
+    rows: &TokenRows,
+    needed: &mut u64,
+) -> Result<Vec<Tensor>> {
+    let mut embedded = embed::embed(model, tokens, rows, needed)?;
     let width = model.spec.hidden_size;
     let of = |share: &Share| {
         let rows = share.sequences.len() * tokens.info.sequence_length;

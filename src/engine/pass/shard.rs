@@ -1,21 +1,23 @@
-//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion of weights, which is read once
-//! for all.
+//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion
+//! of weights, which is read once for all.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
 use crate::engine::rotary::Rotary;
 use crate::engine::routing::Assignment;
 use crate::error::{Error, Result};
-use crate::ops::Room;
+use crate::ops::ExpertScratch;
+use crate::spec::Model;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
 use crate::weights::Share;
 
 /// Parts of the sequences after each of which the experts they chose are asked for.
-pub const ROUNDS: usize = 4;
+pub(crate) const ROUNDS: usize = 4;
 
-pub struct Shard {
+pub(super) struct Shard {
     /// Which one it is: the place of its weights in a portion.
     pub index: usize,
     pub device: Device,
@@ -25,36 +27,67 @@ pub struct Shard {
     /// The residual stream [sequences * positions, hidden], f32.
     pub hidden: Tensor,
     pub rotary: Rotary,
+    pub lent: Lent,
     /// While a layer's tokens go to experts.
     pub mixture: Option<Mixture>,
 }
 
+/// Keys and values that later layers use, by the layer that made them.
+pub(crate) type Lent = BTreeMap<usize, [Tensor; 2]>;
+
 /// What a shard's experts read, and who goes to them.
-pub struct Mixture {
+pub(super) struct Mixture {
     /// [sequences * positions, hidden]
     pub x: Tensor,
-    /// What the experts add to: the residual stream itself, or a sum that is added to it when all experts are through.
+    /// What the experts add to: the residual stream itself, or a sum that is added to it when all
+    /// experts are through.
     pub sum: Tensor,
     pub assignment: Assignment,
     /// Added to the router's scores in choosing, [experts].
     pub correction: Option<Vec<f32>>,
-    pub room: Room,
+    pub room: ExpertScratch,
 }
 
 impl Shard {
-    pub fn new((index, share): (usize, Share), positions: usize, hidden: Tensor) -> Self {
+    pub(super) fn new((index, share): (usize, Share), positions: usize, (hidden, lent): (Tensor, Lent)) -> Self {
         let Share { device, sequences } = share;
-        Self { index, device, sequences, positions, hidden, rotary: Rotary::default(), mixture: None }
+        Self { index, device, sequences, positions, hidden, lent, rotary: Rotary::default(), mixture: None }
+    }
+
+    /// Before layer `i`: lets go what it and later ones do not use, and makes room where it is used
+    /// itself.
+    pub(super) fn prepare_lent(&mut self, model: &Model, i: usize) -> Result<()> {
+        let before = model.lenders(i);
+        self.lent.retain(|layer, _| before.contains(layer));
+        if let (true, Some(widths)) = (model.lenders(i + 1).contains(&i), model.kv_widths(i)) {
+            let rows = self.sequences.len() * self.positions;
+            let [keys, values] = widths.map(|width| Tensor::zeros((rows, width), &self.device));
+            self.lent.insert(i, [keys?, values?]);
+        }
+        Ok(())
+    }
+
+    /// The keys and values that layer `i` has left.
+    pub(super) fn lent(&self, i: usize) -> Option<&[Tensor; 2]> {
+        self.lent.get(&i)
+    }
+
+    /// The keys and values of layer `i` of some of its sequences.
+    pub(super) fn keys_and_values(&self, i: usize, sequences: &Range<usize>) -> Result<Option<[Tensor; 2]>> {
+        let Some([keys, values]) = self.lent(i) else { return Ok(None) };
+        let of = |all: &Tensor| all.rows(sequences.start * self.positions, sequences.len() * self.positions);
+        Ok(Some([of(keys)?, of(values)?]))
     }
 
     /// The rows of the residual stream that belong to some of its sequences.
-    pub fn residual(&self, sequences: &Range<usize>) -> Result<Tensor> {
+    pub(super) fn residual(&self, sequences: &Range<usize>) -> Result<Tensor> {
         self.hidden.rows(sequences.start * self.positions, sequences.len() * self.positions)
     }
 
-    /// The batches of one round, of at most `most` of its sequences, after which the experts they chose are asked for: those are
-    /// read while others pass the mixer. Rounds are the same however the work is cut, and so the order of the experts, too.
-    pub fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    /// The batches of one round, of at most `most` of its sequences, after which the experts they
+    /// chose are asked for: those are read while others pass the mixer. Rounds are the same however
+    /// the work is cut, and so the order of the experts, too.
+    pub(super) fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let all = self.sequences.len();
         let size = all.div_ceil(ROUNDS);
         let (start, end) = ((round * size).min(all), ((round + 1) * size).min(all));
@@ -63,7 +96,7 @@ impl Shard {
     }
 
     /// The batches of all rounds.
-    pub fn all_batches(&self, most: usize) -> impl Iterator<Item = Range<usize>> {
+    pub(super) fn all_batches(&self, most: usize) -> impl Iterator<Item = Range<usize>> {
         (0..ROUNDS).flat_map(move |round| self.batches(round, most))
     }
 }
@@ -72,7 +105,7 @@ impl Shard {
 ///
 /// # Errors
 /// Of the first shard that fails, once all are done.
-pub fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()> + Sync) -> Result<()> {
     if let [shard] = shards {
         return work(shard);
     }

@@ -1,4 +1,5 @@
-//! The weights on their way to the layers: what is asked for is announced to where the bytes are, read ahead, and counted.
+//! The stream of weights to the layers: requested weights are announced to their source, read
+//! ahead, and counted.
 
 use std::sync::Arc;
 
@@ -13,26 +14,26 @@ use crate::weights::plan::Plan;
 use crate::weights::reader::{Portion, Reader, Times};
 use crate::weights::{OpenModel, Share};
 
-/// How many bytes of weights may wait to be used.
+/// The amount of weights that are read ahead.
 #[derive(Clone, Copy, PartialEq)]
-pub enum ReadAhead {
-    /// Some layers and experts, as the estimate counts them.
+pub(crate) enum ReadAhead {
+    /// Some layers and experts, as in the estimate.
     Bounded,
-    /// All of a model, which has been read before the first layer begins: for benchmarks.
+    /// The whole model, which is read before the first layer begins, for benchmarks.
     Everything,
 }
 
-pub struct WeightStream<'a> {
+pub(crate) struct WeightStream<'a> {
     model: &'a OpenModel,
     reader: Reader,
     plan: Plan,
-    /// Bytes of tensor data that this pass has asked for.
+    /// Bytes of tensor data that this pass has requested.
     pub needed: u64,
 }
 
 impl<'a> WeightStream<'a> {
-    /// For layers from `first` on, on the devices of `shares`.
-    pub fn start(
+    /// Starts the stream for layers from `first` on, on the devices of `shares`.
+    pub(crate) fn start(
         model: &'a OpenModel,
         shares: &[Share],
         tokens: &Tokens,
@@ -41,7 +42,7 @@ impl<'a> WeightStream<'a> {
     ) -> Result<Self> {
         let devices: Arc<[Device]> = shares.iter().map(|share| share.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
-        // Whatever is not there is not needed.
+        // A missing weight is not needed.
         let size = |part: &Part| Ok(loader.resident_bytes(part).unwrap_or(0));
         let (budget, reserved) = match ahead {
             ReadAhead::Bounded => {
@@ -63,26 +64,27 @@ impl<'a> WeightStream<'a> {
         self.reader.ask(portion, parts)
     }
 
-    /// Asks for everything of a layer but its routed experts; without `ffn`, for both norms and the mixer. Nothing happens behind
-    /// the last layer.
-    pub fn ask_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
+    /// Requests the core of a layer: all weights but those of the routed experts. Without `ffn`,
+    /// only the mixer and the norms that `Layer::needed` keeps. After the last layer it does
+    /// nothing.
+    pub(crate) fn ask_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
         match self.model.spec.layers.get(layer) {
             Some(spec) => self.ask(Portion::Core(layer), inventory::core(spec, ffn)),
             None => Ok(()),
         }
     }
 
-    pub fn ask_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
+    pub(crate) fn ask_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
         self.ask(Portion::Expert { layer, expert }, inventory::expert(&moe.experts, expert))
     }
 
-    /// Of this layer, no experts but those that were asked for will be.
-    pub fn skip_other_experts(&mut self, layer: usize, moe: &Moe, asked: &[usize]) {
+    /// Discards the announcements of all experts of this layer that are not in `asked`.
+    pub(crate) fn skip_other_experts(&mut self, layer: usize, moe: &Moe, asked: &[usize]) {
         self.plan.skip_other_experts(layer, moe.num_experts, asked);
     }
 
-    /// Reads everything that a pass can need, for as long as it lasts.
-    pub fn preload(&mut self, needs_ffn: impl Fn(usize) -> bool) -> Result<()> {
+    /// Requests all weights that a pass can need, and waits for them.
+    pub(crate) fn preload(&mut self, needs_ffn: impl Fn(usize) -> bool) -> Result<()> {
         let model = self.model;
         for (i, layer) in model.spec.layers.iter().enumerate() {
             self.ask_core(i, needs_ffn(i))?;
@@ -94,29 +96,30 @@ impl<'a> WeightStream<'a> {
         Ok(())
     }
 
-    /// Waits for everything of a layer but its routed experts, as it was asked for: one for each device.
-    pub fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
+    /// Waits for the core of a layer, requested with the same `ffn`. One copy for each device.
+    pub(crate) fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
         let needed = self.model.spec.layers[layer].needed(ffn);
         let read = self.reader.take(Portion::Core(layer))?;
         Ok(read.into_iter().map(|read| inventory::filled(&needed, read)).collect())
     }
 
-    /// Waits for an expert that was asked for: one for each device.
-    pub fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
+    /// Waits for a requested expert. One copy for each device.
+    pub(crate) fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
         let network = moe.experts.network(expert);
         let read = self.reader.take(Portion::Expert { layer, expert })?;
         Ok(read.into_iter().map(|read| inventory::filled(&network, read)).collect())
     }
 
-    /// What the head reads first: the final norm, and a projection in OPT. Asked for and waited for at once.
-    pub fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
+    /// Requests the weights between the last layer and the head (the final norm, and OPT's
+    /// projection) and waits for them.
+    pub(crate) fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
         let before = self.model.spec.before_head();
         self.reader.ask(Portion::FinalNorm, inventory::parts(&before))?;
         let read = self.reader.take(Portion::FinalNorm)?;
         Ok(read.into_iter().map(|read| inventory::filled(&before, read)).collect())
     }
 
-    pub fn times(&self) -> Times {
+    pub(crate) fn times(&self) -> Times {
         self.reader.times()
     }
 }

@@ -1,5 +1,5 @@
-//! What RunPod's answers say, each word of them checked: ids become parts of addresses, of file names and of commands, names
-//! and reasons reach a terminal, prices are added up.
+//! Checks of RunPod's answers: ids become parts of addresses, file names and commands, names and
+//! reasons are shown on a terminal, and prices are added.
 
 use serde_json::Value;
 
@@ -7,32 +7,32 @@ use crate::error::{Error, Kind, Result};
 use crate::gpu::provider::{Description, SshAddress, State};
 use crate::plain::plain;
 
-/// Letters of an id, of a host or user, and of text that is only shown.
+/// Largest number of characters of an id, of a host or user, and of displayed text.
 const ID: usize = 64;
 const HOST: usize = 253;
 const SHOWN: usize = 100;
-/// USD per hour: beyond it a price is a mistake.
+/// A larger price in USD per hour is a mistake.
 const DEAREST: f64 = 10_000.0;
-/// Host keys that one machine may have.
+/// The largest number of host keys of a machine.
 const HOST_KEYS: usize = 16;
-/// Letters of a SHA-256 in base64.
+/// Number of characters of a SHA-256 in base64.
 const FINGERPRINT: usize = 43;
 
-/// An answer that is not of the form that is documented.
-pub fn unexpected(what: &str, answer: &Value) -> Error {
-    // The answer itself may hold what must not be shown.
+/// The error for an answer that does not have the documented form.
+pub(super) fn unexpected(what: &str, answer: &Value) -> Error {
+    // The answer itself may contain secrets.
     let keys = answer.as_object().into_iter().flatten().map(|(key, _)| plain(key, 40)).take(20);
     let keys = keys.collect::<Vec<_>>().join(", ");
     Error::new(Kind::Service, format!("RunPod: {what} has an unexpected form (keys: {keys})"))
 }
 
-/// The id of a pod: letters and digits, in a part of an address and a word of a command alike.
-pub fn is_id(text: &str) -> bool {
+/// Checks the id of a pod: letters and digits, safe in addresses and commands.
+pub(super) fn is_id(text: &str) -> bool {
     (1..=ID).contains(&text.len()) && of(text, "_-") && !text.starts_with('-')
 }
 
-/// A place in a listing, as the service gives it out.
-pub fn is_cursor(text: &str) -> bool {
+/// Checks the cursor of a listing.
+pub(super) fn is_cursor(text: &str) -> bool {
     (1..=512).contains(&text.len()) && of(text, "_-=.+/:")
 }
 
@@ -41,16 +41,16 @@ fn of(text: &str, more: &str) -> bool {
 }
 
 /// A price in USD per hour.
-pub fn price(value: &Value) -> Option<f64> {
+pub(super) fn price(value: &Value) -> Option<f64> {
     value.as_f64().filter(|price| (0.0..=DEAREST).contains(price))
 }
 
-/// Text of the service's own, for people.
-pub fn shown(value: &Value) -> Option<String> {
+/// Text of the service for people.
+pub(super) fn shown(value: &Value) -> Option<String> {
     value.as_str().map(|text| plain(text, SHOWN))
 }
 
-/// The address of a pod's sshd; None while there is none.
+/// The address of a pod's sshd; None if there is none yet.
 fn address(direct: &Value) -> Option<std::result::Result<SshAddress, ()>> {
     let (host, port) = direct["host"].as_str().zip(direct["port"].as_u64())?;
     let user = direct["username"].as_str().unwrap_or("root");
@@ -60,11 +60,11 @@ fn address(direct: &Value) -> Option<std::result::Result<SshAddress, ()>> {
     Some(port.map(|port| SshAddress { user: user.to_string(), host: host.to_string(), port }).ok_or(()))
 }
 
-/// A pod, as an answer describes it.
+/// A pod in an answer.
 ///
 /// # Errors
-/// `service` when a part that is needed is missing or cannot be what it should.
-pub fn description(pod: &Value) -> Result<Description> {
+/// `service` if a needed part is missing or invalid.
+pub(super) fn description(pod: &Value) -> Result<Description> {
     let id = pod["id"].as_str().filter(|id| is_id(id));
     let price = if pod["cost"].is_null() { Some(0.0) } else { price(&pod["cost"]) };
     let ssh = address(&pod["ssh"]["direct"]).transpose();
@@ -90,7 +90,7 @@ pub fn description(pod: &Value) -> Result<Description> {
     })
 }
 
-/// The fingerprints of host keys in the log of a container: lines as `ssh-keygen -lf` prints them.
+/// The fingerprints of host keys in the log of a container, which has lines of `ssh-keygen -lf`.
 pub fn fingerprints(log: &str) -> Vec<String> {
     let is_hash = |text: &str| text.len() == FINGERPRINT && of(text, "+/");
     let word = |line: &str| {

@@ -1,5 +1,6 @@
-//! The wire to RunPod's REST API v2 (`https://api.runpod.io/v2`): one exchange per call, errors by what they mean. The key goes
-//! over https, or to this computer, and follows no redirect; every answer is bounded in bytes and in time.
+//! Client of RunPod's REST API v2 (`https://api.runpod.io/v2`): one exchange per call, with errors
+//! by their meaning. The key is sent over https or to this computer, and never to a redirect. Every
+//! answer is bounded in bytes and time.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -17,35 +18,36 @@ use crate::threads;
 
 const BASE: &str = "https://api.runpod.io";
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Reading a log ends after this time: the stream itself never does.
+/// Reading a log ends after this time, because the stream never ends.
 const LOG_TIME: Duration = Duration::from_secs(3);
-/// Attempts of an exchange that may be repeated, and the longest pause between them.
+/// Attempts of a repeatable exchange, and the longest pause between them.
 const ATTEMPTS: u32 = 6;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A pause of this length or longer is told.
+/// A pause of at least this length is reported.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// Bytes of an answer, of one that tells an error, and of a log.
+/// Largest size in bytes of an answer, of an error, and of a log.
 const ANSWER: u64 = 32 << 20;
 const FAILURE: u64 = 64 << 10;
 const LOG: u64 = 16 << 20;
-/// JSON values of an answer (a page of a thousand machines), and of a line of a log.
+/// Largest number of JSON values in an answer (a page of a thousand machines), and in a line of a
+/// log.
 const VALUES: usize = 200_000;
 const LINE_VALUES: usize = 1000;
-/// Characters of the service's own words, and of a line of a log, that are shown.
+/// Largest number of shown characters of the service's messages, and of a line of a log.
 const WORDS: usize = 400;
 const LINE: usize = 2000;
-/// Generic agents are turned away at the door.
-pub const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
+/// The service rejects generic user agents.
+pub(super) const AGENT: &str = concat!("outlier/", env!("CARGO_PKG_VERSION"));
 
-pub struct Client {
+pub(super) struct Client {
     base: String,
     key: Secret,
     http: Http,
 }
 
 impl Client {
-    pub fn new(key: Secret) -> Result<Self> {
+    pub(super) fn new(key: Secret) -> Result<Self> {
         let base = base();
         if !secret::may_travel(&base) {
             let message = format!("{ELSEWHERE} is \"{}\": the key does not travel there", plain(&base, 200));
@@ -53,7 +55,7 @@ impl Client {
                 "give an address that begins with https://, or one of this computer; unset it to ask RunPod itself",
             ));
         }
-        // Two of its own: the library panics where it cannot start them.
+        // The library panics if it cannot start its two threads.
         threads::spare(2).map_err(|e| Error::no_thread("RunPod", &e))?;
         tls::prepare();
         let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
@@ -66,22 +68,22 @@ impl Client {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose())
     }
 
-    /// A question without effect: repeated when the service is out of breath.
-    pub fn get(&self, path: &str) -> Result<Value> {
+    /// A query without effects. It is repeated if the service is overloaded.
+    pub(super) fn get(&self, path: &str) -> Result<Value> {
         let response = self.patiently(true, || self.request(reqwest::Method::GET, path))?;
         parsed(response)
     }
 
-    /// As `get`; None where there is no such thing.
-    pub fn find(&self, path: &str) -> Result<Option<Value>> {
+    /// As `get`; None if the object does not exist.
+    pub(super) fn find(&self, path: &str) -> Result<Option<Value>> {
         match self.get(path) {
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             other => other.map(Some),
         }
     }
 
-    /// Changes something, and so is never repeated but when the service says that it did nothing (429).
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    /// A change. It is repeated only if the service reports that nothing was done (429).
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         for attempt in 0.. {
             let response = sent(self.request(reqwest::Method::POST, path).json(body))?.map_err(unreachable)?;
             match response.status() {
@@ -93,8 +95,8 @@ impl Client {
         unreachable!("the loop returns")
     }
 
-    /// Asks for the end of something; what is gone already is no error.
-    pub fn delete(&self, path: &str) -> Result<()> {
+    /// Requests a deletion. A missing object is not an error.
+    pub(super) fn delete(&self, path: &str) -> Result<()> {
         match self.patiently(false, || self.request(reqwest::Method::DELETE, path)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::NotFound => Ok(()),
@@ -102,14 +104,14 @@ impl Client {
         }
     }
 
-    /// The lines of a stream of server-sent events that are there by now.
-    pub fn lines(&self, path: &str) -> Result<Vec<String>> {
+    /// The available lines of a stream of server-sent events.
+    pub(super) fn lines(&self, path: &str) -> Result<Vec<String>> {
         let response = sent(self.request(reqwest::Method::GET, path).timeout(LOG_TIME))?.map_err(unreachable)?;
         if !response.status().is_success() {
             return Err(failure(response));
         }
         let mut bytes = Vec::new();
-        // The stream is over when the time is.
+        // Reading ends at the time limit.
         let _ = response.take(LOG).read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
         let line =
@@ -117,7 +119,7 @@ impl Client {
         Ok(text.lines().filter_map(|frame| frame.strip_prefix("data:")).filter_map(|data| line(data.trim())).collect())
     }
 
-    /// `may_stop`: the user's wish to stop ends the waiting, and not only the pause.
+    /// If `may_stop`, an interruption by the user ends the request, and not only a pause.
     fn patiently(&self, may_stop: bool, request: impl Fn() -> RequestBuilder) -> Result<Response> {
         for attempt in 0.. {
             let last = attempt + 1 >= ATTEMPTS;
@@ -133,10 +135,10 @@ impl Client {
     }
 }
 
-/// The variable that names another place that speaks RunPod's language.
+/// The variable with the address of another service with RunPod's API.
 const ELSEWHERE: &str = "OUTLIER_RUNPOD_URL";
 
-/// Where RunPod is.
+/// The address of RunPod.
 pub fn base() -> String {
     let other = std::env::var(ELSEWHERE).ok().filter(|url| !url.is_empty());
     other.map_or_else(|| BASE.to_string(), |url| url.trim_end_matches('/').to_string())
@@ -150,7 +152,7 @@ fn backoff(attempt: u32) -> Duration {
     (Duration::from_millis(500) * 2u32.pow(attempt.min(10))).min(LONGEST_PAUSE)
 }
 
-/// How long is waited before the next attempt, and why, for people.
+/// The wait before the next attempt, and its reason for people.
 struct Pause {
     time: Duration,
     why: &'static str,
@@ -160,18 +162,18 @@ const ASKED: &str = "RunPod asks to wait";
 const SILENT: &str = "RunPod does not answer: it is asked again in";
 const BUSY: &str = "RunPod is busy: it is asked again in";
 
-/// What the service asks for, or longer each time.
+/// The wait that the service asks for, or one that grows with each attempt.
 fn pause(response: &Response, attempt: u32) -> Pause {
     let asked = response.headers().get("Retry-After").and_then(|value| value.to_str().ok()?.parse().ok());
     let (time, why) = asked.map_or_else(|| (backoff(attempt), BUSY), |seconds| (Duration::from_secs(seconds), ASKED));
     Pause { time: time.min(LONGEST_PAUSE), why }
 }
 
-/// Waits, but not past a wish to stop that comes meanwhile; an earlier one does not count: who ends machines afterwards is to
-/// be as patient as ever.
+/// Waits, unless the user interrupts meanwhile. Earlier interruptions do not count, so that
+/// terminating machines afterwards still has time.
 ///
 /// # Errors
-/// `interrupted` in that case, if the work may be stopped.
+/// `interrupted` in that case, if `may_stop`.
 fn sleep(pause: &Pause, may_stop: bool) -> Result<()> {
     let Pause { time, why } = *pause;
     let (begin, before) = (Instant::now(), interrupt_requested());
@@ -187,14 +189,14 @@ fn sleep(pause: &Pause, may_stop: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sends a request. The library panics where it needs a thread and the system has none.
+/// Sends a request. The library panics if it needs a thread and the system has none.
 fn sent(request: RequestBuilder) -> Result<reqwest::Result<Response>> {
     outside::guarded(|| request.send()).map_err(|said| Error::no_thread("RunPod", &std::io::Error::other(said)))
 }
 
 fn unreachable(error: reqwest::Error) -> Error {
     let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Lost };
-    // The address may stand in the message, the key never does: it travels in a header.
+    // The message may contain the address, but never the key, which is in a header.
     Error::new(kind, format!("RunPod does not answer: {}", root(&error)))
         .hint("is the network reachable? try again in a minute")
 }
@@ -203,7 +205,7 @@ fn root(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), root)
 }
 
-/// The first bytes of a body; an answer that breaks off is an error.
+/// The first bytes of a body. An interrupted answer is an error.
 fn bytes(response: Response, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     response.take(most).read_to_end(&mut bytes).map_err(|e| {
@@ -227,7 +229,7 @@ fn parsed(response: Response) -> Result<Value> {
     })
 }
 
-/// Wordings for "no such machine is free", in lower case.
+/// Messages for "no such machine is available", in lower case.
 const NO_CAPACITY: &[&str] = &[
     "no longer any instances",
     "no instances currently",
@@ -236,7 +238,7 @@ const NO_CAPACITY: &[&str] = &[
     "unable to find a machine",
 ];
 
-/// What an answer other than success means.
+/// The meaning of an answer other than success.
 fn failure(response: Response) -> Error {
     let status = response.status();
     let problem = response
@@ -266,7 +268,7 @@ fn failure(response: Response) -> Error {
             "the account cannot pay for this",
             "add funds to the RunPod account; an hour's price must be there",
         ),
-        // A door in front of the service, not the service.
+        // A firewall in front of the service answers so, not the service.
         403 if !problem => {
             error(Kind::Service, "the request was turned away before it arrived", "try again in a minute")
         }

@@ -1,4 +1,4 @@
-//! Where a user's RunPod key is.
+//! The location of the user's RunPod key.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use crate::outside;
 use crate::secret::{self, Secret};
 
 const VARIABLE: &str = "RUNPOD_API_KEY";
-/// Bytes of a settings file.
+/// The largest settings file in bytes.
 const SETTINGS: u64 = 64 << 10;
 
 /// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.
-pub fn find() -> Result<Secret> {
+pub(super) fn find() -> Result<Secret> {
     let file = std::env::home_dir().map(|home| home.join(".runpod/config.toml"));
     let key = secret::named(VARIABLE).or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
         let file = file.map_or_else(String::new, |file| format!(" and {}", file.display()));

@@ -23,38 +23,38 @@ use answer::{description, is_cursor, is_id, price, shown, unexpected};
 pub use client::base;
 use client::{AGENT, Client};
 
-/// CUDA 12.8 with an sshd that starts when the environment holds a public key.
+/// CUDA 12.8, with an sshd that starts if the environment contains a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
 const CUDA: &str = "12.8";
-/// A pod that no worker's guardian has shown life on for this time ends itself: its client died before it could bring one, or
-/// all that ran there was killed.
+/// A pod without a sign of life from a worker's guardian for this time ends itself: its client died
+/// before it started one, or everything in it was killed.
 const GUARD_SECONDS: u64 = 40 * 60;
 const BANNER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Machines per page of a listing, and its pages.
+/// Machines per page of a listing, and its largest number of pages.
 const PAGE: usize = 1000;
 const MAX_PAGES: usize = 1000;
-/// Machines of an account.
+/// The largest number of machines of an account.
 const MOST_PODS: usize = 100_000;
-/// Addresses of one host that are tried.
+/// The largest number of addresses of a host that are tried.
 const ADDRESSES: usize = 4;
 
 pub struct RunPod {
     client: Client,
 }
 
-/// Whether this user has a key for RunPod.
+/// True if this user has a key for RunPod.
 pub fn has_key() -> bool {
     key::find().is_ok()
 }
 
 impl RunPod {
-    /// With the key that this user has for RunPod.
+    /// Opens RunPod with the user's key.
     pub fn new() -> Result<Self> {
         Ok(Self { client: Client::new(key::find()?)? })
     }
 
-    /// What `read` keeps of every pod; only that is held while the pages are read.
+    /// The result of `read` for every pod. Only that is kept while pages are read.
     fn pods<T>(&self, read: impl Fn(&Value) -> Option<Result<T>>) -> Result<Vec<T>> {
         let (mut pods, mut cursor, mut seen) = (Vec::new(), String::new(), HashSet::new());
         while seen.len() < MAX_PAGES && pods.len() < MOST_PODS && seen.insert(cursor.clone()) {
@@ -75,7 +75,7 @@ impl RunPod {
         Err(Error::new(Kind::Service, "RunPod: the list of pods has no end").hint("try again in a minute"))
     }
 
-    /// The address of a pod, whose id may have stood in a ledger.
+    /// The address of a pod. Its id may come from a ledger.
     fn pod(&self, id: &str) -> Result<String> {
         match is_id(id) {
             true => Ok(format!("/v2/pods/{id}")),
@@ -91,7 +91,8 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Whether a GPU is one that was asked for: every word of the name stands in the id or the name of the type.
+/// True if a GPU has the requested name: every word of the name occurs in the id or name of its
+/// type.
 fn is_named(gpu: &Value, name: &str) -> bool {
     let full = format!("{} {}", gpu["id"].as_str().unwrap_or(""), gpu["name"].as_str().unwrap_or("")).to_lowercase();
     let words: Vec<&str> = full.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -159,7 +160,7 @@ impl Provider for RunPod {
             "startSsh": true,
             "env": { "PUBLIC_KEY": public_key, "SSH_PUBLIC_KEY": public_key },
         });
-        // Of another image it is not known what it starts.
+        // It is not known whether another image starts an sshd.
         if want.image.is_none() {
             body["cmd"] = json!(["bash", "-c", guard(GUARD_SECONDS)]);
         }
@@ -172,7 +173,7 @@ impl Provider for RunPod {
     }
 
     fn list(&self) -> Result<Vec<Description>> {
-        // A pod of other work that makes no sense to us must not hide ours.
+        // An invalid pod of other work must not hide ours.
         let ours = |pod: &Value| pod["name"].as_str().is_some_and(|name| name.starts_with(PREFIX));
         self.pods(|pod| match description(pod) {
             _ if pod["status"] == "TERMINATED" => None,
@@ -191,7 +192,7 @@ impl Provider for RunPod {
         Ok(lines.join("\n"))
     }
 
-    /// sshd answers later than the port is known, and the host key is known from what the container has logged.
+    /// sshd answers some time after its port is known. The host key is in the container's log.
     fn reach(&self, machine: &Description, key: &Path) -> Result<Option<Reached>> {
         let Some(address) = machine.ssh.clone().filter(has_banner) else { return Ok(None) };
         let lines = self.client.lines(&format!("{}/logs?source=container&tail=5000", self.pod(&machine.id)?))?;
@@ -207,18 +208,18 @@ impl Provider for RunPod {
         ssh(address, key, fingerprints, CONNECT_TIMEOUT)
     }
 
-    /// Inside a pod its id and a key for itself stand in the environment.
+    /// Inside a pod the environment contains its id and a key for itself.
     fn give_back_command(&self, worker: &str) -> Option<String> {
         Some(format!("{worker} worker end-pod"))
     }
 }
 
-/// The start of our pods: first what ends them when nobody looks after them, then what the image would have started. A worker's
-/// guardian sets the time of its lock again and again; where the times are the same after `seconds`, there is none (any more),
-/// whatever has ended it.
+/// The start of our pods: a process that ends the pod if nobody looks after it, then the image's
+/// own start. A worker's guardian updates the time of its lock regularly. If no time changes in
+/// `seconds`, there is no guardian (any more).
 fn guard(seconds: u64) -> String {
     let api = "${OUTLIER_RUNPOD_URL:-https://api.runpod.io}";
-    // The key travels through a pipe: arguments are seen by everybody in the pod.
+    // The key is passed through a pipe, because everybody in the pod sees arguments.
     let delete = format!(
         "printf 'Authorization: Bearer %s' \"$RUNPOD_API_KEY\" | \
          curl -fsS -A {AGENT} -X DELETE -H @- \"{api}/v2/pods/$RUNPOD_POD_ID\""
@@ -243,7 +244,10 @@ fn has_banner(address: &SshAddress) -> bool {
     addresses.into_iter().any(|address| answers(address).unwrap_or(false))
 }
 
-/// Ends the pod that this process runs in, by whichever way works. Errors when none did.
+/// Ends the pod of this process, by whichever way works.
+///
+/// # Errors
+/// If no way works.
 pub fn end_self() -> Result<()> {
     let variable =
         |name: &str| std::env::var(name).ok().or_else(|| of_first_process(name)).filter(|text| !text.is_empty());
@@ -254,7 +258,7 @@ pub fn end_self() -> Result<()> {
         .ok_or_else(|| Error::new(Kind::Auth, "the pod has no key for itself"))
         .and_then(|key| Client::new(key)?.delete(&format!("/v2/pods/{id}")));
     let Err(error) = by_api else { return Ok(()) };
-    // The tool of the image, by its newer and its older grammar.
+    // The image's tool, with its newer and its older syntax.
     for words in [["pod", "delete"], ["remove", "pod"]] {
         let status = std::process::Command::new("runpodctl").args(words).arg(&id).status();
         if status.is_ok_and(|status| status.success()) {
@@ -264,7 +268,7 @@ pub fn end_self() -> Result<()> {
     Err(error)
 }
 
-/// Sessions of sshd do not get the environment that the container was started with.
+/// Sessions of sshd do not have the environment of the container's first process.
 fn of_first_process(name: &str) -> Option<String> {
     let environment = std::fs::read("/proc/1/environ").ok()?;
     let entries = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
@@ -290,7 +294,7 @@ mod tests {
         }
     }
 
-    /// The start of a pod, as the pod runs it, but without the image's own; time passes there when it is told to.
+    /// The start of a pod without the image's own, with simulated time.
     struct Start {
         home: tempfile::TempDir,
         service: std::net::TcpListener,
@@ -318,7 +322,7 @@ mod tests {
             Self { home, service, process }
         }
 
-        /// Waits until it sleeps for the `count`th time, and gives for how many seconds.
+        /// Waits until it sleeps for the `count`th time, and returns the seconds.
         fn sleeps(&self, count: usize) -> u64 {
             loop {
                 let slept = std::fs::read_to_string(self.home.path().join("slept")).unwrap_or_default();
@@ -347,10 +351,10 @@ mod tests {
         }
     }
 
-    /// Nothing of it is left afterwards.
+    /// It ends with the test.
     impl Drop for Start {
         fn drop(&mut self) {
-            // SAFETY: the process group that was made for it.
+            // SAFETY: this is the process group that was created for it.
             unsafe { libc::kill(-(self.process.id() as libc::pid_t), libc::SIGKILL) };
             let _ = self.process.wait();
         }
@@ -368,7 +372,8 @@ mod tests {
         assert_eq!(pod.sleeps(2), 30, "it tries again as long as it is there");
     }
 
-    /// Guardian and worker have gone together, as when everything in a container is killed but its first process.
+    /// Guardian and worker end together if everything in a container but its first process is
+    /// killed.
     #[test]
     fn a_pod_that_nobody_looks_after_any_more_ends_itself() {
         let pod = Start::new();

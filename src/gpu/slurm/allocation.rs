@@ -1,5 +1,5 @@
-//! A job that runs, as a machine: every command is a step of it. Steps end with their connection, so what must last is
-//! left to the job's own script (`job.sh`).
+//! A running job as a machine: every command is a step of the job. Steps end with their connection,
+//! so that long-lived processes are started by the job's own script (`job.sh`).
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -9,13 +9,15 @@ use super::job;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{Listener, Machine, Output, quoted};
 
-/// srun tells its own failures and those of the command by one number. So the command's goes this way, on stderr.
+/// srun returns the same exit codes for its own failures and for the command's, so that the
+/// command's code is sent on stderr.
 const MARK: &str = "outlier-exit-code:";
 
-/// Bytes of a line on stderr that are kept until it ends; what is longer is passed on in pieces.
+/// The largest number of bytes of a stderr line that are buffered. Longer lines are passed on in
+/// pieces.
 const LONGEST_LINE: usize = 1 << 20;
 
-pub struct Allocation {
+pub(super) struct Allocation {
     cluster: Cluster,
     id: String,
     /// The job's name.
@@ -23,11 +25,11 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    pub fn new(cluster: Cluster, id: &str, name: &str) -> Self {
+    pub(super) fn new(cluster: Cluster, id: &str, name: &str) -> Self {
         Self { cluster, id: id.to_string(), name: name.to_string() }
     }
 
-    /// `--overlap`: beside all other steps, on the same resources.
+    /// `--overlap`: in parallel with all other steps, on the same resources.
     fn step(&self, options: &str, command: &str) -> String {
         let srun = format!("srun --quiet --jobid={} --overlap --nodes=1 --ntasks=1 --mpi=none", quoted(&self.id));
         self.cluster.line(&format!("exec {OWN_SESSION} {srun} {options} /bin/sh -c {}", quoted(command)))
@@ -70,7 +72,7 @@ impl Machine for Allocation {
     }
 }
 
-/// Takes the exit code out of what a step writes to stderr.
+/// Extracts the exit code from the stderr of a step.
 #[derive(Default)]
 struct Errors {
     line: Vec<u8>,
@@ -84,7 +86,7 @@ impl Errors {
         self.line.extend_from_slice(bytes);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
-            // The command's own last line may lack its end.
+            // The command's last line may lack its end.
             let mark = line.windows(MARK.len()).position(|window| window == MARK.as_bytes());
             let told = mark.and_then(|mark| {
                 let number = String::from_utf8_lossy(&line[mark + MARK.len()..]).trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! The commands of Slurm, run on a machine that has them: this one, or a login node over SSH.
+//! Slurm's commands, run on this machine or on a login node over SSH.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{self, Finished, Machine};
 
-/// Ahead of every command. What a job around this process has set would be taken for options, and what is secret has no
-/// place in the environment of a job.
+/// The prefix of every command. Variables of a surrounding job would be taken for options, and
+/// secrets do not belong into the environment of a job.
 const CLEAN: &str = r#"for v in $(env | sed -n 's/^\(SLURM_[A-Za-z0-9_]*\)=.*/\1/p'); do
 case $v in SLURM_CONF*|SLURM_JWT|SLURM_CLUSTERS) ;; *) unset "$v" ;; esac; done
 unset HF_TOKEN HUGGING_FACE_HUB_TOKEN RUNPOD_API_KEY
 "#;
-/// Ctrl-C at the terminal reaches every process of its session; how these end is decided here.
-pub const OWN_SESSION: &str = "setsid -w";
-/// What is needed of Slurm.
+/// Ctrl-C at a terminal reaches all processes of its session. This program decides how these end.
+pub(super) const OWN_SESSION: &str = "setsid -w";
+/// The needed commands of Slurm.
 const COMMANDS: [&str; 5] = ["sbatch", "squeue", "scontrol", "scancel", "srun"];
-/// The controller does not answer now, which says nothing about the request.
+/// Messages of a controller that does not answer now, which says nothing about the request.
 const BUSY: &[&str] = &[
     "Unable to contact slurm controller",
     "Socket timed out",
@@ -28,23 +28,32 @@ const BUSY: &[&str] = &[
     "Zero Bytes were transmitted",
     "Unexpected message received",
 ];
-/// A question is asked so often before the controller counts as gone.
+/// Number of queries after which the controller counts as unavailable.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(2);
-/// A command of Slurm that has not ended after so long is given up. Those of a busy controller give up themselves before.
+/// Time limit of a command of Slurm. With a busy controller it gives up earlier by itself.
 const COMMAND: Duration = Duration::from_secs(180);
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
-pub struct Cluster {
+pub(super) struct Cluster {
     commands: Arc<dyn Machine>,
 }
 
-/// What became of `command` on `machine`; an error of kind `Timeout` where it takes longer than `limit`. `what` is for that.
-pub fn within(limit: Duration, machine: &Arc<dyn Machine>, command: &str, input: &str, what: &str) -> Result<Finished> {
+/// Runs `command` on `machine`.
+///
+/// # Errors
+/// `Timeout` if it takes longer than `limit`; the message names it by `what`.
+pub(super) fn within(
+    limit: Duration,
+    machine: &Arc<dyn Machine>,
+    command: &str,
+    input: &str,
+    what: &str,
+) -> Result<Finished> {
     let (sender, ended) = channel();
     let (commands, command, input) = (machine.clone(), command.to_string(), input.to_string());
-    // A thread of its own waits for it, and is left to it.
+    // A separate thread waits for it, and may be abandoned.
     std::thread::spawn(move || sender.send(remote::collect(&*commands, &command, &mut input.as_bytes())));
     ended.recv_timeout(limit).unwrap_or_else(|_| {
         let message = format!("{}: {what} has not ended within {} s", machine.name(), limit.as_secs());
@@ -53,8 +62,11 @@ pub fn within(limit: Duration, machine: &Arc<dyn Machine>, command: &str, input:
 }
 
 impl Cluster {
-    /// Errors when `commands` runs no commands as they are written, or lacks one of Slurm. Nothing is asked of the cluster.
-    pub fn new(commands: Arc<dyn Machine>) -> Result<Self> {
+    /// Opens the cluster whose commands `commands` runs. The cluster is not contacted.
+    ///
+    /// # Errors
+    /// If it does not run commands as they are, or lacks one of Slurm's.
+    pub(super) fn new(commands: Arc<dyn Machine>) -> Result<Self> {
         let cluster = Self { commands };
         let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
         let missing = cluster.run(&test, "", "a look for the commands of Slurm")?.out;
@@ -68,12 +80,12 @@ impl Cluster {
         ))
     }
 
-    pub fn machine(&self) -> &Arc<dyn Machine> {
+    pub(super) fn machine(&self) -> &Arc<dyn Machine> {
         &self.commands
     }
 
     /// A line for the shell there.
-    pub fn line(&self, command: &str) -> String {
+    pub(super) fn line(&self, command: &str) -> String {
         format!("{CLEAN}{command}")
     }
 
@@ -81,8 +93,8 @@ impl Cluster {
         within(COMMAND, &self.commands, &self.line(command), input, what)
     }
 
-    /// Asks something that can be asked again when the controller is busy.
-    pub fn ask(&self, command: &str) -> Result<Finished> {
+    /// Runs a query, which is repeated if the controller is busy.
+    pub(super) fn ask(&self, command: &str) -> Result<Finished> {
         let mut tries = 1;
         loop {
             let name = command.split_whitespace().next().unwrap_or_default();
@@ -99,8 +111,8 @@ impl Cluster {
         }
     }
 
-    /// Hands a job in, once. Gives its id.
-    pub fn submit(&self, options: &str, script: &str) -> Result<String> {
+    /// Submits a job once, and returns its id.
+    pub(super) fn submit(&self, options: &str, script: &str) -> Result<String> {
         let command = format!(
             "mkdir -p \"$HOME\"/.outlier/jobs && cd && exec {OWN_SESSION} sbatch --parsable \
              --output=\"$HOME\"/.outlier/jobs/%j.log {options}"
@@ -121,12 +133,12 @@ impl Cluster {
     }
 }
 
-pub fn is_busy(said: &str) -> bool {
+pub(super) fn is_busy(said: &str) -> bool {
     BUSY.iter().any(|busy| said.contains(busy))
 }
 
-/// What the command complained about, in one line, without its own name.
-pub fn complaint(finished: &Finished) -> String {
+/// The error message of the command in one line, without its own name.
+pub(super) fn complaint(finished: &Finished) -> String {
     let plain = |line: &str| {
         let line = line.trim();
         let said = line.split_once(": error: ").or_else(|| line.split_once(": fatal: ")).map_or(line, |(_, said)| said);
@@ -137,7 +149,7 @@ pub fn complaint(finished: &Finished) -> String {
     if lines.is_empty() { format!("exit code {}", finished.code) } else { lines.join("; ") }
 }
 
-/// What sbatch says when it refuses (part of its message), what kind of refusal it is, and what to do.
+/// sbatch's refusals: part of the message, the kind of error, and a hint.
 const REFUSALS: &[(&str, Kind, &str)] = &[
     (
         "stablish a configuration source",
@@ -178,7 +190,7 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
     ),
 ];
 
-/// An error of kind `Service` leaves open whether the job was taken.
+/// An error of kind `Service` means that the job may have been accepted.
 fn refused(finished: &Finished) -> Error {
     let message = format!("sbatch: {}", complaint(finished));
     if is_busy(&finished.err) || !finished.err.contains("sbatch: ") {

@@ -1,4 +1,4 @@
-//! One job: how it is asked for, what its script is, what the queue says of it, and how it ended.
+//! A job: its options, its script, its state in the queue, and its end.
 
 use super::cluster::{Cluster, complaint};
 use crate::error::{Error, Kind, Result};
@@ -6,16 +6,17 @@ use crate::gpu::provider::{Description, Offer, State, Want};
 use crate::remote::quoted;
 
 const SCRIPT: &str = include_str!("job.sh");
-/// A job that nobody asks for anything for so long gives itself back, seconds. Sending the program takes part of it.
+/// A job that is not used for this many seconds ends itself. Sending the program takes part of it.
 const IDLE_SECONDS: u32 = 1800;
-/// Where the folder of a job is on its node; a local disk, since sockets and locks may not work on a shared one.
+/// The folder of a job on its node, on a local disk, because sockets and locks may not work on a
+/// shared one.
 const FOLDER_VARIABLE: &str = "OUTLIER_SLURM_FOLDER";
 const FOLDER: &str = "/tmp";
 
-/// What squeue is to tell, the name last: it may hold anything.
-pub const COLUMNS: &str = "%i|%T|%r|%b|%V|%j";
+/// The columns of squeue. The name is the last one, because it may contain anything.
+pub(super) const COLUMNS: &str = "%i|%T|%r|%b|%V|%j";
 
-/// Reasons for which a job that waits will wait for ever, and what to do.
+/// Reasons for which a job waits for ever, with hints.
 const HOPELESS: &[(&str, &str)] = &[
     ("PartitionConfig", "no node of the partition has all that is asked for: lower `cpus`, `memory_gb` or `gpu_count`"),
     ("PartitionNodeLimit", "no node of the partition may have all that is asked for"),
@@ -33,22 +34,22 @@ const HOPELESS: &[(&str, &str)] = &[
     ("DependencyNeverSatisfied", "it depends on a job that failed"),
 ];
 
-/// The folder of a job on its node: socket, lock and log of the worker.
-pub fn folder(name: &str) -> String {
+/// The folder of a job on its node, with the worker's socket, lock and log.
+pub(super) fn folder(name: &str) -> String {
     let base = std::env::var(FOLDER_VARIABLE).ok().filter(|folder| folder.starts_with('/'));
     format!("{}/{name}", base.as_deref().unwrap_or(FOLDER).trim_end_matches('/'))
 }
 
 /// The script of the job `name`.
-pub fn script(name: &str) -> String {
+pub(super) fn script(name: &str) -> String {
     let folder = quoted(&folder(name));
     let set =
         format!("folder={folder}\nmarker=\"$HOME/.outlier/jobs/$SLURM_JOB_ID.exit\"\nidle_seconds={IDLE_SECONDS}");
     format!("#!/bin/sh\n{set}\n{SCRIPT}")
 }
 
-/// GPUs as sbatch takes them; none when 0 are wanted.
-pub fn gres(want: &Want, gpu: &str) -> Option<String> {
+/// GPUs in sbatch's syntax; none if 0 are requested.
+pub(super) fn gres(want: &Want, gpu: &str) -> Option<String> {
     match (&want.gres, want.gpu_count, gpu) {
         (Some(gres), ..) => Some(gres.clone()),
         (None, 0, _) => None,
@@ -57,8 +58,8 @@ pub fn gres(want: &Want, gpu: &str) -> Option<String> {
     }
 }
 
-/// The options of sbatch. One node: the worker is one process.
-pub fn options(name: &str, offer: &Offer, want: &Want) -> String {
+/// The options of sbatch. There is one node, because the worker is one process.
+pub(super) fn options(name: &str, offer: &Offer, want: &Want) -> String {
     let minutes = (60.0 * want.max_hours).ceil().max(1.0);
     let mut options = format!("--job-name={} --time={minutes:.0} --nodes=1 --ntasks=1 --no-requeue", quoted(name));
     let named = [
@@ -77,8 +78,8 @@ pub fn options(name: &str, offer: &Offer, want: &Want) -> String {
     options
 }
 
-/// A line of squeue in the form of `COLUMNS`.
-pub fn description(line: &str) -> Result<Description> {
+/// Parses a line of squeue with `COLUMNS`.
+pub(super) fn description(line: &str) -> Result<Description> {
     let parts: Vec<&str> = line.trim_end().splitn(6, '|').collect();
     let [id, status, reason, gres, created, name] = parts[..] else {
         return Err(Error::new(Kind::Service, format!("squeue answered {line:?}, which is not what was asked for")));
@@ -104,8 +105,8 @@ pub fn description(line: &str) -> Result<Description> {
     })
 }
 
-/// The job in the queue; None when it has left it, or never was there.
-pub fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
+/// The job in the queue; None if it has left it, or never was in it.
+pub(super) fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
     let finished = cluster.ask(&format!("squeue --noheader --jobs={} --format='{COLUMNS}'", quoted(id)))?;
     match finished.code {
         0 => finished.out.lines().find(|line| !line.trim().is_empty()).map(description).transpose(),
@@ -114,12 +115,12 @@ pub fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
     }
 }
 
-/// How the job ended; None while it is in the queue or not to be asked for.
-pub fn end(cluster: &Cluster, id: &str) -> Option<String> {
+/// How the job ended; None if it is in the queue or unknown.
+pub(super) fn end(cluster: &Cluster, id: &str) -> Option<String> {
     if !matches!(find(cluster, id), Ok(None)) {
         return None;
     }
-    // The controller remembers a while; then only what the script has written at its end is left.
+    // The controller forgets a job after a while. Then only the output of the script is left.
     let shown = cluster.ask(&format!("scontrol --oneliner show job {}", quoted(id))).ok();
     let field = |name: &str| {
         let text = &shown.as_ref().filter(|shown| shown.code == 0)?.out;

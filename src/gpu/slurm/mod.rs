@@ -1,7 +1,8 @@
-//! Slurm: a machine is a job on a cluster that one has an account on, reached by the cluster's own commands, `sbatch`,
-//! `squeue`, `scontrol`, `scancel` and `srun` (20.11 or later), here or on a login node over SSH.
+//! Slurm: a machine is a job on a cluster where the user has an account, managed by the cluster's
+//! own commands `sbatch`, `squeue`, `scontrol`, `scancel` and `srun` (20.11 or later), here or on a
+//! login node over SSH.
 //!
-//! What the queue shows is alive, what it shows no more is gone. Nothing is charged that we know of.
+//! A job in the queue is alive, and any other job has ended. Costs are not known.
 
 mod allocation;
 mod cluster;
@@ -24,39 +25,41 @@ use cluster::{Cluster, complaint};
 
 const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A step of a job that is ready has started and ended within this time.
+/// A step of a ready job starts and ends within this time.
 const STEP: Duration = Duration::from_secs(60);
-/// The queue's first word on a new job may be another than its last: one that is hopeless counts when it has stood for so
-/// many looks.
+/// The first reason of a new job may change: a hopeless reason counts after this many queries.
 const LOOKS: u32 = 12;
 
 pub struct Slurm {
     name: String,
     cluster: Cluster,
-    /// Jobs that can never start, by the reason they have, since when.
+    /// Jobs that can never start, with their reason and the time since when.
     hopeless: Mutex<HashMap<String, (String, Instant)>>,
 }
 
-/// What a cluster is called in the ledger: `slurm`, or `slurm:user@host:port` and how one gets in there.
+/// The cluster's name in the ledger: `slurm`, or `slurm:user@host:port` and the login.
 ///
 /// # Errors
-/// An address that is none.
+/// An invalid address.
 pub fn name_of(target: &SshTarget) -> Result<String> {
     way::name_of(NAME, target)
 }
 
-/// The login node of the cluster of this name; None where that is this machine.
+/// The login node of the cluster of this name; None for this machine.
 pub fn login_node(name: &str) -> Result<Option<Login>> {
     name.strip_prefix("slurm:").map(|way| way::target(way)?.login(CONNECT_TIMEOUT)).transpose()
 }
 
 impl Slurm {
-    /// The cluster of this name, as `name_of` makes it. Errors when it is not there.
+    /// Opens the cluster of this name, as `name_of` makes it.
+    ///
+    /// # Errors
+    /// If it is not available.
     pub fn new(name: &str) -> Result<Self> {
         let cluster = match login_node(name)? {
             None => Cluster::new(Arc::new(Here))?,
             Some(login) => match Cluster::new(Arc::new(Ssh::new(login.clone()))) {
-                // Sites put Slurm on the path in the profile, which only a login reads.
+                // Some sites put Slurm on the path in the profile, which only a login shell reads.
                 Err(missing) if missing.kind == Kind::NotFound => {
                     Cluster::new(Arc::new(Ssh::new(login).with_profile())).map_err(|_| missing)?
                 }
@@ -66,7 +69,7 @@ impl Slurm {
         Ok(Self { name: name.to_string(), cluster, hopeless: Mutex::default() })
     }
 
-    /// Whether a job has been hopeless for this reason long enough.
+    /// True if a job has been hopeless for this reason long enough.
     fn is_final(&self, id: &str, why: &str) -> bool {
         let mut hopeless = self.hopeless.lock().expect("no panic under this lock");
         let new = || (why.to_string(), Instant::now());
@@ -78,7 +81,7 @@ impl Slurm {
     }
 }
 
-/// An offer of GPUs, as sbatch takes them.
+/// An offer of GPUs in sbatch's syntax.
 fn offer(provider: &str) -> Offer {
     Offer {
         provider: provider.to_string(),
@@ -96,14 +99,14 @@ impl Provider for Slurm {
         &self.name
     }
 
-    /// A job may wait for days, and that is nobody's fault.
+    /// A job may wait for days.
     fn patience(&self) -> Patience {
-        // The cluster has chosen, and whoever ended a job meant it.
+        // The cluster has chosen the host, and a job that was ended was ended on purpose.
         Patience { start: Duration::MAX, hosts: 1, ..Patience::from_environment() }
     }
 
-    /// One for each GPU type that is named, as it is written and in small letters, as types mostly are. What the cluster
-    /// has of them, sbatch tells.
+    /// One offer for each requested GPU type, as it is written and in lower case, which is usual.
+    /// sbatch reports whether the cluster has it.
     fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
         let mut kinds: Vec<String> = want.gpus.iter().flat_map(|kind| [kind.clone(), kind.to_lowercase()]).collect();
         if kinds.is_empty() {
@@ -141,7 +144,7 @@ impl Provider for Slurm {
         Ok(found)
     }
 
-    /// Of this user only: a cluster has thousands of others.
+    /// The jobs of this user only, because a cluster has thousands of others.
     fn list(&self) -> Result<Vec<Description>> {
         let finished =
             self.cluster.ask(&format!("squeue --noheader --user=\"$(id -u)\" --format='{}'", job::COLUMNS))?;
@@ -160,7 +163,7 @@ impl Provider for Slurm {
         }
     }
 
-    /// What the job has written, and the log of its worker, which joins the job's at the end.
+    /// The output of the job, and the log of its worker, which is added to it at the end.
     fn logs(&self, id: &str) -> Result<String> {
         let path = format!("\"$HOME\"/.outlier/jobs/{}.log", quoted(id));
         let mut text = remote::output(&**self.cluster.machine(), &format!("cat {path}"))?;
@@ -172,7 +175,7 @@ impl Provider for Slurm {
         Ok(text)
     }
 
-    /// The first step may have to wait for the node to be made ready, and for the job's script.
+    /// The first step may wait for the node and for the job's script.
     fn reach(&self, machine: &Description, _: &Path) -> Result<Option<Reached>> {
         let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), &machine.id, &machine.name));
         let ready = format!("test -d {}", quoted(&job::folder(&machine.name)));
@@ -186,7 +189,8 @@ impl Provider for Slurm {
         }
     }
 
-    /// Nothing is noted of a job but its id, and `reach` is asked; an address leads to the machine at it.
+    /// Only the id of a job is recorded, and `reach` is used. An address leads to the machine
+    /// there.
     fn again(&self, address: &SshAddress, key: &Path, fingerprints: &[String]) -> Result<Arc<dyn Machine>> {
         ssh(address, key, fingerprints, CONNECT_TIMEOUT)
     }

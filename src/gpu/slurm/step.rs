@@ -1,12 +1,12 @@
-//! A step of a job for a person: a shell, or a command.
+//! A step of a job for the user: a shell, or a command.
 
 use std::process::Command;
 
 use crate::remote::encoded;
 
-/// Variables of Slurm that say where the cluster is; others belong to a job around this process.
+/// Slurm's variables that describe the cluster. Others belong to a surrounding job.
 const OF_THE_CLUSTER: [&str; 3] = ["SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"];
-/// What has no place in the environment of a job.
+/// Variables that do not belong into the environment of a job.
 const SECRET: [&str; 3] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RUNPOD_API_KEY"];
 
 fn options(job: &str) -> [String; 6] {
@@ -15,7 +15,7 @@ fn options(job: &str) -> [String; 6] {
     [quiet, format!("--jobid={job}"), overlap, nodes, tasks, mpi]
 }
 
-/// The step, started on this machine: the user's shell where no command is given.
+/// The step, started on this machine: the user's shell if no command is given.
 pub fn here(job: &str, command: &[String]) -> Command {
     let mut step = Command::new("srun");
     step.args(options(job));
@@ -31,7 +31,7 @@ pub fn here(job: &str, command: &[String]) -> Command {
     step
 }
 
-/// The same as a line for the login shell of a login node, whichever that is.
+/// The same as a line for any login shell of a login node.
 pub fn there(job: &str, command: &[String]) -> String {
     let step = format!("exec srun {}", options(job).join(" "));
     match command.is_empty() {

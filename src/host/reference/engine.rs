@@ -26,7 +26,7 @@ const MEMORY_BUDGET: Opt =
 const LOGITS: Opt =
     opt("logits", "bool", "false", "also compute the loss per sequence, which reads the head's weights");
 
-pub const AREA: Area = Area {
+pub(super) const AREA: Area = Area {
     title: "Models, tokens, activations",
     about: "Opening a model, reading a text, and the one pass through the model. With a machine in front they run there.",
     primitives: &[
@@ -80,7 +80,7 @@ print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_expe
                 opt("file", "string", "", "file of the dataset, in place of config and split"),
                 opt(
                     "format",
-                    "\"text\" | \"json\" | \"csv\" | \"tsv\" | \"parquet\"",
+                    "\"text\" | \"json\" | \"csv\" | \"tsv\" | \"unquoted\" | \"parquet\"",
                     "",
                     "what the file is, where its name and its first bytes do not tell",
                 ),
@@ -166,7 +166,10 @@ print(`reads ${format_bytes(e.read_bytes)}, needs ${format_bytes(e.total_bytes)}
             name: "miniature_model",
             signatures: &["miniature_model(name: string) -> map", "miniature_model(gpu: gpu, name: string) -> map"],
             summary: "Makes a small synthetic model with planted outlier features and gives its path, a text it can read, and the right \
-                      answer. Names: olmoe, gpt_oss, qwen3_moe, mixtral, qwen3_next, glm4_moe, gpt_oss_large.",
+                      answer. Names: olmoe, gpt_oss, qwen3_moe, mixtral, qwen3_next, glm4_moe, gpt_oss_large; and for other kinds of layers \
+                      deepseek_v3 (latent attention), gemma2 (norms around sublayers, capped scores), gemma4 (embeddings per layer, \
+                      shared keys), phi (attention beside the feed-forward network), bloom (linear biases), nemotron_h (Mamba-2), \
+                      lfm2 (short convolutions).",
             options: &[],
             example: r#"let made = miniature_model("olmoe");
 print(`${made.path}: ${made.expected_classification} at ${made.expected_dims}`);"#,

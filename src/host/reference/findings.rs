@@ -1,13 +1,14 @@
-//! Primitives that look further into records: sweeps of criteria, tests of claims, figures, tables and files.
+//! Primitives for further analysis of records: sweeps of criteria, significance tests, figures,
+//! tables and files.
 
 use super::primitive::{Area, Opt, Primitive, opt};
 use super::results::{CRITERION, RESAMPLES};
 
 const TEST_RESAMPLES: Opt =
     opt("n_resamples", "int", "100000", "permutations drawn; where there are no more in all, each is taken once");
-/// Of a curve or of many criteria, which need fewer than the intervals of a result.
+/// For a curve or for many criteria, which need fewer resamples than the intervals of a result.
 const FEWER: Opt = opt("n_resamples", "int", "1000", "number of resamples");
-/// As `BOOTSTRAP`, of the sizes of a sample.
+/// As `BOOTSTRAP`, for the sizes of a sample.
 const OF_SIZES: &[Opt] = &[
     CRITERION[0],
     CRITERION[1],
@@ -35,10 +36,10 @@ const UNITS: Opt = opt("layer_unit", "string | array", "\"norm\"", "\"norm\", \"
 const SKIPS: Opt = opt("skip_positions", "int | array", "0", "0, 1 or both");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float | array", "0.9", "one value or several");
 
-/// What an index holds fixed: layer unit, scope, skipped positions.
+/// The fixed options of an index: layer unit, scope, skipped positions.
 const FIXED: &[Opt] = &[CRITERION[3], CRITERION[4], CRITERION[5]];
 
-/// A record to look into.
+/// The record parameter.
 macro_rules! acts {
     ($rest:literal) => {
         concat!(
@@ -60,7 +61,7 @@ const fn row(
     Primitive { name, signatures, summary, options, example }
 }
 
-pub const LOOKING: Area = Area {
+pub(super) const LOOKING: Area = Area {
     title: "Looking further",
     about: "More questions to one record, without another pass.",
     primitives: &[
@@ -156,7 +157,7 @@ for threshold in acts.ladder {
     ],
 };
 
-pub const CLAIMS: Area = Area {
+pub(super) const CLAIMS: Area = Area {
     title: "Tests of claims",
     about: "Permutation tests on lists of numbers, with effect sizes.",
     primitives: &[
@@ -191,7 +192,7 @@ pub const CLAIMS: Area = Area {
     ],
 };
 
-pub const FIGURES: Area = Area {
+pub(super) const FIGURES: Area = Area {
     title: "Figures",
     about: "The numbers that figures show, and the figures: maps with kind \"lines\", \"points\", \"bars\", \"intervals\" or \"heat_map\".",
     primitives: &[
@@ -263,7 +264,7 @@ pub const FIGURES: Area = Area {
     ],
 };
 
-pub const FILES: Area = Area {
+pub(super) const FILES: Area = Area {
     title: "Tables and files",
     about: "Files are written below results/ and logs/, whole or not at all.",
     primitives: &[

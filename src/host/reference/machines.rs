@@ -2,7 +2,7 @@
 
 use super::primitive::{Area, Primitive, opt};
 
-pub const AREA: Area = Area {
+pub(super) const AREA: Area = Area {
     title: "Machines",
     about: "Machines are had, worked on and given back. Whatever a run still has when it ends is given back then.",
     primitives: &[

@@ -1,7 +1,8 @@
-//! What scripts can call: the one source of the documentation in the terminal, of docs/reference.md, of the definitions
-//! for editors, of completion, of suggestions, and of the option names that the primitives themselves accept.
+//! The descriptions of all primitives: the source of the documentation in the terminal, of
+//! docs/reference.md, of the definitions for editors, of completion, of suggestions, and of the
+//! option names that primitives accept.
 //!
-//! One file per area, a table of values of one shape. Every example runs as a test.
+//! There is one file per area, with a table. Every example runs as a test.
 
 mod engine;
 mod findings;
@@ -42,7 +43,7 @@ pub fn find(name: &str) -> Option<&'static Primitive> {
     all().find(|primitive| primitive.name == name)
 }
 
-/// The options of a function; none where it is not known.
+/// The options of a function; empty if it is unknown.
 pub fn options(function: &str) -> &'static [Opt] {
     find(function).map_or(&[], |primitive| primitive.options)
 }
@@ -53,7 +54,7 @@ pub fn language() -> &'static [(String, usize)] {
     NAMES.get_or_init(|| names::of(&rhai::Engine::new()))
 }
 
-/// Names that can be called: ours first.
+/// All callable names, with the primitives first.
 pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     let word = |name: &&str| name.starts_with(|c: char| c.is_ascii_alphabetic());
     all().map(|primitive| primitive.name).chain(language().iter().map(|(name, _)| name.as_str()).filter(word))

@@ -1,23 +1,23 @@
-//! What is written down of a function that scripts can call: how it is called, what it does, its options.
+//! The description of a function that scripts can call: its signatures, its meaning, its options.
 
-/// One key of an option map.
+/// A key of an option map.
 #[derive(Clone, Copy, Debug)]
 pub struct Opt {
     pub key: &'static str,
-    /// A type, or the words that can be chosen from: `"f32" | "bf16"`.
+    /// A type, or the possible words: `"f32" | "bf16"`.
     pub kind: &'static str,
-    /// What holds when it is left out; "" where it must be given, or where nothing holds.
+    /// The default; "" if the option is required, or has none.
     pub default: &'static str,
     pub meaning: &'static str,
 }
 
-/// `key`, `kind`, `default`, `meaning` of an option.
-pub const fn opt(key: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Opt {
+/// An option with `key`, `kind`, `default` and `meaning`.
+pub(super) const fn opt(key: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Opt {
     Opt { key, kind, default, meaning }
 }
 
 impl Opt {
-    /// The words that can be chosen from, where that is all there is.
+    /// The possible words, if the option has no other values.
     pub fn choices(&self) -> Vec<&'static str> {
         let words: Option<Vec<_>> =
             self.kind.split(" | ").map(|word| word.strip_prefix('"')?.strip_suffix('"')).collect();
@@ -29,11 +29,12 @@ impl Opt {
 #[derive(Clone, Copy, Debug)]
 pub struct Primitive {
     pub name: &'static str,
-    /// `name(parameter: type, parameter?: type) -> type`; a first parameter also reads as a method's owner.
+    /// `name(parameter: type, parameter?: type) -> type`. A first parameter may also be the owner
+    /// of a method.
     pub signatures: &'static [&'static str],
     pub summary: &'static str,
     pub options: &'static [Opt],
-    /// A script that runs as it stands, in a folder that holds `examples/`.
+    /// A script that runs as it is, in a folder with `examples/`.
     pub example: &'static str,
 }
 
@@ -43,7 +44,7 @@ impl Primitive {
         self.options.iter().map(|option| option.key)
     }
 
-    /// Numbers of arguments that it can be called with, the owner of a method counted, ascending.
+    /// Possible numbers of arguments, including the owner of a method, ascending.
     pub fn arities(&self) -> Vec<usize> {
         let mut arities: Vec<usize> = self.signatures.iter().flat_map(|signature| arities(signature)).collect();
         arities.sort_unstable();
@@ -52,8 +53,8 @@ impl Primitive {
     }
 }
 
-/// Parameters of a signature: name, type, and whether it can be left out.
-pub fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
+/// Parameters of a signature: name, type, and whether it is optional.
+pub(super) fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
     let inner = signature.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(inner, _)| inner);
     fn parameter(text: &str) -> (&str, &str, bool) {
         let (name, kind) = text.split_once(": ").unwrap_or((text, "any"));
@@ -62,8 +63,8 @@ pub fn parameters(signature: &str) -> Vec<(&str, &str, bool)> {
     inner.split(", ").filter(|text| !text.is_empty()).map(parameter).collect()
 }
 
-/// Numbers of arguments that a signature can be called with.
-pub fn arities(signature: &str) -> std::ops::RangeInclusive<usize> {
+/// Possible numbers of arguments of a signature.
+pub(super) fn arities(signature: &str) -> std::ops::RangeInclusive<usize> {
     let all = parameters(signature);
     let optional = all.iter().filter(|(.., optional)| *optional).count();
     all.len() - optional..=all.len()

@@ -19,17 +19,17 @@ const SCOPE: Opt = opt(
 const SKIP: Opt = opt("skip_positions", "int", "0", "1 leaves the first position of each sequence out");
 const SYSTEMATIC: Opt = opt("systematic_layers", "float", "0.9", "layer share from which a feature is SYSTEMATIC");
 
-/// Of a criterion.
-pub const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
-/// Of resampling.
-pub const RESAMPLES: [Opt; 4] = [
+/// Options of a criterion.
+pub(super) const CRITERION: &[Opt] = &[MAGNITUDE, LAYERS, POSITIONS, UNIT, SCOPE, SKIP, SYSTEMATIC];
+/// Options of resampling.
+pub(super) const RESAMPLES: [Opt; 4] = [
     opt("n_resamples", "int", "10000", "number of resamples"),
     opt("confidence_level", "float", "0.95", "between 0 and 1"),
     opt("method", "\"percentile\" | \"bca\"", "\"bca\"", "percentile is used where BCa is undefined"),
     opt("seed", "int", "a fixed one", "equal seeds give equal intervals"),
 ];
-/// Of both.
-pub const BOOTSTRAP: &[Opt] = &[
+/// Options of both.
+pub(super) const BOOTSTRAP: &[Opt] = &[
     MAGNITUDE,
     LAYERS,
     POSITIONS,
@@ -43,8 +43,8 @@ pub const BOOTSTRAP: &[Opt] = &[
     RESAMPLES[3],
 ];
 
-/// Before something stored can be read, it is stored.
-pub const STORED: Area = Area {
+/// Saving comes before loading.
+pub(super) const STORED: Area = Area {
     title: "Results",
     about: "Folders below results/: one per analysis.",
     primitives: &[
@@ -88,7 +88,7 @@ print(stored.detect_outliers(#{ magnitude_threshold: 3.0 }).num_features);"#,
     ],
 };
 
-pub const STATISTICS: Area = Area {
+pub(super) const STATISTICS: Area = Area {
     title: "Statistics",
     about: "On fresh and on stored activations. A new threshold needs no model.",
     primitives: &[

@@ -1,8 +1,8 @@
-//! Primitives that steer a script and show what it found, as scripts see them.
+//! Primitives for control flow and output, as scripts see them.
 
 use super::primitive::{Area, Primitive, opt};
 
-pub const FLOW: Area = Area {
+pub(super) const FLOW: Area = Area {
     title: "Flags, side by side, logs",
     about: "What the user asked for, work on threads, and one log per piece of work.",
     primitives: &[
@@ -69,7 +69,7 @@ print(last_logged("first").text);"#,
     ],
 };
 
-pub const SHOW: Area = Area {
+pub(super) const SHOW: Area = Area {
     title: "Showing",
     about: "Data goes to stdout, notes to stderr. print and debug are the language's own.",
     primitives: &[

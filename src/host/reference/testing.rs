@@ -1,8 +1,9 @@
-//! Primitives of tests, as scripts see them. The fake world exists under `outlier test` only.
+//! Primitives of tests, as scripts see them. The simulated environment exists only under `outlier
+//! test`.
 
 use super::primitive::{Area, Primitive};
 
-pub const AREA: Area = Area {
+pub(super) const AREA: Area = Area {
     title: "Tests",
     about: "For files *_test.rhai, run by `outlier test`. Under it machines are played by this one, cost nothing, and time is a number.",
     primitives: &[

@@ -1,4 +1,4 @@
-//! The reference as text: for the terminal, as Markdown, as definitions for editors.
+//! The reference as text: for the terminal, as Markdown, and as definitions for editors.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::suggest;
 use crate::terminal;
 use crate::words::{in_lines, listed};
 
-/// Columns of a line, where a terminal has no fewer.
+/// Columns of a line, unless a terminal has fewer.
 const WIDTH: usize = 100;
 
 /// A function of a module for scripts, from its doc comment.
@@ -50,7 +50,7 @@ fn module_texts() -> Vec<ModuleText> {
     stdlib::texts().filter_map(text).collect()
 }
 
-/// Everything in short, or one primitive, area or module in full.
+/// A summary of everything, or the full text of one primitive, area or module.
 pub fn for_reading(name: Option<&str>) -> Result<String> {
     let Some(name) = name else { return Ok(overview()) };
     let name = name.trim_start_matches('?').trim_end_matches("()").trim();
@@ -100,10 +100,10 @@ fn overview() -> String {
     text + "\n`outlier doc NAME` tells more about one of them.\n"
 }
 
-/// Shortened words behind which no sentence ends.
+/// Abbreviations that do not end a sentence.
 const SHORTENED: &[&str] =
     &["e.g.", "i.e.", "cf.", "vs.", "approx.", "ca.", "Fig.", "Sec.", "Eq.", "No.", "resp.", "Dr."];
-/// Those behind which one may end.
+/// Abbreviations that may end a sentence.
 const SHORTENED_LAST: &[&str] = &["al.", "etc."];
 
 /// The first sentence of a text.
@@ -152,12 +152,12 @@ fn module_function(module: &str, function: &Described) -> String {
     format!("{module}::{}({parameters})\n{}\n\n", function.name, listed("", 2, &function.comment, columns()))
 }
 
-/// A line of a list, and those that continue it.
+/// A line of a list with its continuation lines.
 fn entry(name: &str, column: usize, said: &str) -> String {
     listed(&format!("  {name}"), column, said, columns())
 }
 
-/// How wide lines for a reader may be.
+/// The width of lines for a reader.
 fn columns() -> Option<usize> {
     Some(terminal::width().map_or(WIDTH, |width| width.min(WIDTH)))
 }
@@ -220,7 +220,7 @@ pub fn definitions() -> Vec<(String, String)> {
     files
 }
 
-/// `signature` with its first `count` parameters that must be given or come first.
+/// `signature` with its required parameters and the first optional ones, `count` in all.
 fn definition(primitive: &Primitive, signature: &str, count: usize) -> String {
     let all = parameters(signature);
     let mut leave_out = all.len() - count;

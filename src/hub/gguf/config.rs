@@ -14,7 +14,7 @@ use crate::outside::shown;
 
 /// The architectures that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(super) enum Family {
     Llama,
     Qwen2,
     Qwen3,
@@ -49,7 +49,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 const GEMMA3_27B: u64 = 62;
 
 /// The tensor that has the divisors of the frequencies of a rope, and its name.
-pub const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Metadata of one file, and which of it has been read.
 struct Reader<'a> {
@@ -63,7 +63,7 @@ struct Reader<'a> {
 ///
 /// # Errors
 /// `unsupported` where it is of another, is a part of a model, or no language model.
-pub fn family(place: &str, metadata: &HashMap<String, Value>) -> Result<Family> {
+pub(super) fn family(place: &str, metadata: &HashMap<String, Value>) -> Result<Family> {
     if metadata.get("split.count").and_then(Value::as_u64).is_some_and(|count| count > 1) {
         let error = unsupported(place, "one part of a model that is split into several GGUF files");
         return Err(error.hint("put them together first: llama-gguf-split --merge FIRST_PART WHOLE, of llama.cpp"));
@@ -222,7 +222,7 @@ impl Reader<'_> {
 ///
 /// # Errors
 /// `corrupt` where what it needs is missing, `unsupported` where a key is not known or says what is not computed.
-pub fn config(place: &str, header: &Header, factors: Option<Vec<f32>>) -> Result<Map<String, Value>> {
+pub(super) fn config(place: &str, header: &Header, factors: Option<Vec<f32>>) -> Result<Map<String, Value>> {
     let family = family(place, &header.metadata)?;
     let arch = architecture(place, &header.metadata)?;
     let reader = Reader { place, metadata: &header.metadata, arch, read: RefCell::default() };

@@ -13,7 +13,7 @@ use crate::hub::source::ByteSource;
 use crate::outside::shown;
 
 /// What a file begins with.
-pub const MAGIC: &[u8] = b"GGUF";
+pub(super) const MAGIC: &[u8] = b"GGUF";
 
 /// Bytes of a header: vocabularies of the largest models have a tenth of it.
 const MAX_HEADER: u64 = 128 << 20;
@@ -31,11 +31,11 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 const PIECE: u64 = 1 << 20;
 
 const AGAIN: &str = "the file is damaged or incomplete; download it again";
-pub const ELSEWHERE: &str =
+pub(super) const ELSEWHERE: &str =
     "use the model that the file was made from, in safetensors; docs/quantised.md lists what is read of GGUF";
 
 /// A tensor as the file has it.
-pub struct Tensor {
+pub(super) struct Tensor {
     pub name: String,
     /// The rows' length last, as everywhere else.
     pub shape: Vec<usize>,
@@ -45,7 +45,7 @@ pub struct Tensor {
     pub bytes: u64,
 }
 
-pub struct Header {
+pub(super) struct Header {
     pub metadata: HashMap<String, Value>,
     pub tensors: Vec<Tensor>,
     /// Bytes before the data of tensors.
@@ -53,11 +53,11 @@ pub struct Header {
 }
 
 /// Names the file in messages.
-pub fn damaged(place: &str, what: impl std::fmt::Display) -> Error {
+pub(super) fn damaged(place: &str, what: impl std::fmt::Display) -> Error {
     Error::corrupt(format!("reading {place}: {what}")).hint(AGAIN)
 }
 
-pub fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
+pub(super) fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
     Error::unsupported(format!("reading {place}: {what}")).hint(ELSEWHERE)
 }
 
@@ -77,7 +77,7 @@ struct Input<'a> {
 ///
 /// # Errors
 /// `corrupt` where it is damaged, `unsupported` where it is of a version or has a type that is not read.
-pub fn read(source: &dyn ByteSource) -> Result<Header> {
+pub(super) fn read(source: &dyn ByteSource) -> Result<Header> {
     let bytes = source.files()?[0].bytes;
     let mut input = Input { place: source.place(), source, bytes, data: Vec::new(), at: 0, values: 0 };
     input.header()

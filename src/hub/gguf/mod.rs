@@ -38,7 +38,7 @@ const MAX_EXPERTS: usize = 1 << 20;
 const F32_BYTES: u64 = 4;
 
 /// Whether a file begins as a GGUF file does.
-pub fn is_gguf(path: &Path) -> bool {
+pub(super) fn is_gguf(path: &Path) -> bool {
     outside::beginning(path, MAGIC.len() as u64).is_ok_and(|head| head == MAGIC)
 }
 
@@ -46,7 +46,7 @@ pub fn is_gguf(path: &Path) -> bool {
 ///
 /// # Errors
 /// `unsupported` where there are several.
-pub fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
+pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
     let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
     let mut files: Vec<PathBuf> = entries.unwrap_or_default();
     files.retain(|path| {
@@ -63,7 +63,7 @@ pub fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-pub struct Gguf {
+pub(super) struct Gguf {
     file: Folder,
     place: String,
     opened: OnceLock<Opened>,
@@ -94,7 +94,7 @@ enum Recipe {
 }
 
 impl Gguf {
-    pub fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self { file: Folder::of_file(folder, name), place: path.display().to_string(), opened: OnceLock::new() }

@@ -6,7 +6,7 @@ use super::config::Family;
 
 /// What llama.cpp's converter has done to a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     None,
     /// Rows of queries or keys are in pairs that are turned together, and not in halves.
     Paired,
@@ -100,7 +100,7 @@ const GPT_OSS: &[Row] = &[
 ];
 
 /// The name in transformers, and what was done to the tensor; none where there is no such tensor in models of this family.
-pub fn mapped(family: Family, name: &str) -> Option<(String, Change)> {
+pub(super) fn mapped(family: Family, name: &str) -> Option<(String, Change)> {
     let norms = if family == Family::Gemma3 { PlusOne } else { AsIs };
     match name {
         "token_embd.weight" => return Some(("model.embed_tokens.weight".to_string(), AsIs)),

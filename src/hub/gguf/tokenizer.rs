@@ -64,7 +64,7 @@ const CUTS: &[Cut] = &[
 ///
 /// # Errors
 /// `corrupt` where its parts do not fit each other, `unsupported` where it is of a kind that is not read.
-pub fn json(place: &str, metadata: &HashMap<String, Value>) -> Result<Option<Vec<u8>>> {
+pub(super) fn json(place: &str, metadata: &HashMap<String, Value>) -> Result<Option<Vec<u8>>> {
     let Some(model) = metadata.get("tokenizer.ggml.model") else { return Ok(None) };
     let file = File { place, metadata };
     let model = model.as_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How long a hub may ask to wait, and that waits are spread.
+//! Tests of the limits of waits and of their random spread.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn how_long_a_server_asks_to_wait() {
     let window = ("RateLimit", "\"resolvers\";r=0;t=55");
     assert_eq!(rate_wait(&headers(&[window])), Duration::from_secs(56));
     assert_eq!(rate_wait(&headers(&[window, ("Retry-After", "3")])), Duration::from_secs(3));
-    // Some other limit than the one the header tells about.
+    // The header describes another limit.
     assert_eq!(rate_wait(&headers(&[("RateLimit", "\"api\";r=12;t=200")])), LONGEST_WAIT);
     assert_eq!(rate_wait(&headers(&[("Retry-After", "100000")])), LONGEST_RATE_WAIT);
     assert_eq!(rate_wait(&headers(&[])), LONGEST_WAIT);

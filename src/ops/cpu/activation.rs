@@ -1,4 +1,5 @@
-//! Activation functions of feed-forward networks, alone and fused with the product of a gate. All f32, in one pass.
+//! Activation functions of feed-forward networks, alone and fused with the product with a gate. All
+//! are f32 and need one pass over memory.
 
 use rayon::prelude::*;
 
@@ -6,19 +7,19 @@ use super::pieces::PIECE;
 use crate::vector::{exp, sigmoid, vectorised};
 use crate::vocabulary::Activation;
 
-/// gpt-oss: slope of the sigmoid in its SwiGLU (transformers `GptOssExperts.alpha`).
+/// Slope of the sigmoid in gpt-oss's SwiGLU (transformers `GptOssExperts.alpha`).
 const GPT_OSS_ALPHA: f32 = 1.702;
 
-/// tanh by way of the exponential function; within 1e-7 of it.
+/// tanh(x) by the exponential function, with an error of at most 1e-7.
 #[inline(always)]
 fn tanh(x: f32) -> f32 {
-    // For large |x| the exponential ends at e^-87 or e^88: the quotient is then 1.
+    // The exponential is clamped to e^-87..e^88, so that the result is 1 or -1 for large |x|.
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
 #[inline(always)]
 fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
-    // Comparisons that keep NaN.
+    // These comparisons keep NaN.
     let gate = if gate > limit { limit } else { gate };
     let up = if up > limit { limit } else { up };
     let up = if up < -limit { -limit } else { up };
@@ -37,9 +38,9 @@ fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) 
     }
 }
 
-/// values = f(gate) * values, or f(values) without a gate. Where rows of `width` values hold gate and up, the result is in the
-/// first half of each row.
-pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
+/// values = f(gate) * values, or f(values) without a gate. If rows of `width` values contain both
+/// gate and up, the result is written to the first half of each row.
+pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32], width: usize) {
     match activation {
         Activation::Silu => map(values, gate, |x| x * sigmoid(x)),
         Activation::Relu => map(values, gate, |x| if x < 0.0 { 0.0 } else { x }),
@@ -69,7 +70,8 @@ pub fn activate(activation: Activation, gate: Option<&[f32]>, values: &mut [f32]
     }
 }
 
-/// Gate and up in the halves of rows of `width` values: silu(gate) * up, in the first half.
+/// silu(gate) * up for rows of `width` values with gate in the first half and up in the second. The
+/// result is written to the first half.
 fn halves(values: &mut [f32], width: usize) {
     values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
         let (gate, up) = row.split_at_mut(width / 2);
@@ -77,8 +79,8 @@ fn halves(values: &mut [f32], width: usize) {
     });
 }
 
-/// x = x * sigmoid(gate); the gate has as many values as x, or one per row.
-pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
+/// x = x * sigmoid(gate). The gate has as many values as x, or one per row.
+pub(crate) fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
     let per_gate = x.len() / gate.len().max(1);
     if per_gate == 1 {
         map(x, Some(gate), sigmoid);
@@ -90,8 +92,8 @@ pub fn sigmoid_gate(x: &mut [f32], gate: &[f32]) {
     }
 }
 
-/// Rows [gate | up] of `width` values to silu(gate) * up, half as many values.
-pub fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
+/// Maps rows [gate | up] of `width` values to silu(gate) * up, with half as many values.
+pub(crate) fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_exact_mut(width / 2).zip(x.par_chunks_exact(width)).for_each(|(out, row)| {
         let (gate, up) = row.split_at(width / 2);
@@ -104,8 +106,9 @@ pub fn swiglu_halves(x: &[f32], width: usize) -> Vec<f32> {
     out
 }
 
-/// Pairs of gate and up to (up + 1) * gate * sigmoid(1.702 gate) within `limit`, half as many values.
-pub fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
+/// Maps interleaved pairs of gate and up to (up + 1) * gate * sigmoid(1.702 gate), clamped by
+/// `limit`, with half as many values.
+pub(crate) fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
         let pairs = x.as_chunks::<2>().0;

@@ -1,33 +1,35 @@
-//! Attention of whole sequences: scores, causal and sliding-window mask, optional sinks, softmax and the weighted sum of
-//! values, for one chunk of queries of one key head at a time.
+//! Causal attention within sequences: scores, causal and sliding-window mask, optional sinks,
+//! softmax, and the weighted sum of values. A task computes one chunk of queries for one key head.
 //!
-//! Keys and values are read where the projections left them, and serve all query heads of their group. A chunk multiplies only
-//! with the keys it can see: those up to its last query, and with a window only those from its first query's window on.
+//! Keys and values are read from the outputs of the projections, once for all query heads of their
+//! group. A chunk multiplies only with the keys that its queries attend to: those up to its last
+//! query and, with a window, from its first query's window on.
 
 use std::cell::Cell;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
+use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thread};
 use crate::memory;
 use crate::ops::operands::Attend;
 use crate::vector::{exp, sum, vectorised};
 use crate::vocabulary::Order;
 
-/// Rows of scores per chunk, all heads of a group together. Chunks begin at fixed queries, so that sums do not depend on how
-/// the work is cut.
+/// Rows of scores per chunk, for all heads of a group together. Chunks begin at fixed queries, so
+/// that sums do not depend on the partition of the work.
 const CHUNK_ROWS: usize = 96;
-/// Fewest queries per chunk, however large the group.
+/// The smallest number of queries per chunk.
 const MIN_QUERIES: usize = 16;
 
-/// Queries per chunk for a group of this many heads.
-pub fn chunk_queries(group: usize) -> usize {
+/// Number of queries per chunk for a group of this many heads.
+pub(crate) fn chunk_queries(group: usize) -> usize {
     (CHUNK_ROWS / group).max(MIN_QUERIES)
 }
 
-/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`; `sinks` [heads].
-pub fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
+/// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`;
+/// `sinks` [heads].
+pub(crate) fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
     Chunked { op, sinks }.run(q, k, v)
 }
 
@@ -35,14 +37,15 @@ thread_local! {
     static SCORES: Cell<[Scratch; 2]> = Cell::default();
 }
 
-/// One chunk: its sequence, key head, and first query.
+/// One chunk: its sequence, its key head and its first query.
 struct Task {
     sequence: usize,
     kv_head: usize,
     first: usize,
 }
 
-/// The operation with one logit per head that takes part in the sum and is then dropped.
+/// The attention with its sinks: one logit per head, which adds to the softmax's denominator and
+/// has no value.
 struct Chunked<'a> {
     op: &'a Attend<'a>,
     sinks: Option<&'a [f32]>,
@@ -53,13 +56,13 @@ impl Chunked<'_> {
         let (positions, queries) = (self.op.positions, chunk_queries(self.op.heads / self.op.kv_heads));
         let rows = q.len() / (self.op.heads * self.op.head_dim);
         let sequences = rows / positions;
-        // The longest first.
+        // The longest chunks come first.
         let chunks = (0..positions).step_by(queries).rev();
         let tasks: Vec<Task> = chunks
             .flat_map(|first| (0..sequences).map(move |sequence| (first, sequence)))
             .flat_map(|(first, sequence)| (0..self.op.kv_heads).map(move |kv_head| Task { sequence, kv_head, first }))
             .collect();
-        let mut out: Vec<f32> = memory::unset(rows * self.op.heads * self.op.value_dim);
+        let mut out: Vec<f32> = memory::uninit_vec(rows * self.op.heads * self.op.value_dim);
         let to = Shared::of(&mut out);
         tasks.into_par_iter().with_max_len(1).for_each(|task| {
             let mut buffers = SCORES.take();
@@ -83,7 +86,8 @@ impl Chunked<'_> {
         let first_key = span.first_key(task.first);
         let keys = task.first + queries - first_key;
         let first_row = task.sequence * self.op.positions;
-        // Rows of scores are ordered by head within the group, then query; each is a row of [tokens * heads, head_dim].
+        // Rows of scores are ordered by head within the group, then by query. Each index is that of
+        // a row in [tokens * heads, head_dim].
         let head_rows: Vec<u32> = (0..group)
             .flat_map(|head| (0..queries).map(move |query| (head, query)))
             .map(|(head, query)| ((first_row + task.first + query) * heads + task.kv_head * group + head) as u32)
@@ -97,12 +101,12 @@ impl Chunked<'_> {
         let scores = scores.reserve(head_rows.len() * keys);
         let kind = Kind::best(self.op.rounded);
         let rows =
-            Rows { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, chosen: Some(&head_rows) };
+            Lhs { values: q, stride: head_dim, rows: head_rows.len(), columns: head_dim, indices: Some(&head_rows) };
         let stride = kv_heads * head_dim;
-        let w = Weight { values: of_head(k, head_dim), stride, order: Order::OutIn, input: head_dim, out: keys };
-        multiply_here(kind, &rows, &w, Out { values: scores, stride: keys });
-        let mut factors = vec![0f32; head_rows.len()];
-        for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut factors).enumerate() {
+        let w = Rhs { values: of_head(k, head_dim), stride, order: Order::OutIn, input: head_dim, out: keys };
+        gemm_on_this_thread(kind, &rows, &w, Dst { values: scores, stride: keys });
+        let mut scales = vec![0f32; head_rows.len()];
+        for (row, (scores, factor)) in scores.chunks_exact_mut(keys).zip(&mut scales).enumerate() {
             let query = task.first + row % queries;
             let (begin, end) = (span.first_key(query) - first_key, query + 1 - first_key);
             let head = task.kv_head * group + row / queries;
@@ -116,12 +120,12 @@ impl Chunked<'_> {
             };
             *factor = vectorised(|| softmax(scores, begin, end, scale, sink));
         }
-        let rows = Rows { values: scores, stride: keys, rows: head_rows.len(), columns: keys, chosen: None };
+        let rows = Lhs { values: scores, stride: keys, rows: head_rows.len(), columns: keys, indices: None };
         let stride = kv_heads * value_dim;
-        let w = Weight { values: of_head(v, value_dim), stride, order: Order::InOut, input: keys, out: value_dim };
+        let w = Rhs { values: of_head(v, value_dim), stride, order: Order::InOut, input: keys, out: value_dim };
         let sums = sums.reserve(head_rows.len() * value_dim);
-        multiply_here(kind, &rows, &w, Out { values: sums, stride: value_dim });
-        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(factors) {
+        gemm_on_this_thread(kind, &rows, &w, Dst { values: sums, stride: value_dim });
+        for ((row, sums), factor) in head_rows.iter().zip(sums.chunks_exact(value_dim)).zip(scales) {
             // SAFETY: a row belongs to one head of one query, and so to this task alone.
             let out = unsafe { to.part(*row as usize * value_dim, value_dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
@@ -130,7 +134,8 @@ impl Chunked<'_> {
 }
 
 impl Chunked<'_> {
-    /// Scales the scores of one query of `head` with the keys from `first` on, caps them, and adds linear biases.
+    /// Scales the scores of one query of `head` with the keys from `first` on, applies the softcap,
+    /// and adds the linear biases.
     fn shape(&self, scores: &mut [f32], head: usize, first: usize) {
         scores.iter_mut().for_each(|score| *score *= self.op.scale);
         if let Some(cap) = self.op.softcap {
@@ -147,12 +152,13 @@ impl Chunked<'_> {
     }
 }
 
-/// To the nearest bf16.
+/// Rounds to the nearest bf16.
 fn round(value: f32) -> f32 {
     bf16::from_f32(value).to_f32()
 }
 
-/// Replaces scores by exp(scale * score - largest) for the keys `begin..end` and by 0 elsewhere; gives one over their sum.
+/// Replaces the scores of the keys `begin..end` by exp(scale * score - max) and all others by 0.
+/// Returns one over their sum.
 #[inline(always)]
 fn softmax(scores: &mut [f32], begin: usize, end: usize, scale: f32, sink: Option<f32>) -> f32 {
     scores[..begin].fill(0.0);
@@ -186,8 +192,8 @@ mod tests {
     const HEADS: usize = 4;
     const HEAD_DIM: usize = 6;
 
-    /// The definition, one number at a time.
-    fn plainly(op: &Attend, sinks: Option<&[f32]>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+    /// The definition of attention, computed one number at a time.
+    fn attend_reference(op: &Attend, sinks: Option<&[f32]>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
         let (group, kv) = (op.heads / op.kv_heads, op.kv_heads * op.head_dim);
         let mut out = vec![0f64; q.len() / op.head_dim * op.value_dim];
         for (row, head) in (0..q.len() / (op.heads * op.head_dim)).flat_map(|row| (0..op.heads).map(move |h| (row, h)))
@@ -213,7 +219,8 @@ mod tests {
         out
     }
 
-    /// As modeling_falcon does: 2^-2.5 rounds to 0.1767578125, position 257 to 256 and 259 to 260, and so do their products.
+    /// As modeling_falcon computes them: 2^-2.5 rounds to 0.1767578125, position 257 to 256 and 259
+    /// to 260, and their products are rounded as well.
     #[test]
     fn rounded_biases_are_made_of_rounded_slopes_and_positions() {
         let slopes = [(-2.5f32).exp2()];
@@ -266,9 +273,10 @@ mod tests {
                 |width| -> Vec<f32> { (0..2 * POSITIONS * width).map(|_| rng.random_range(-1.0..1.0)).collect() };
             let (q, k, v) = (random(HEADS * HEAD_DIM), random(kv_heads * HEAD_DIM), random(kv_heads * value_dim));
             let y = attend(&q, &k, &v, sinks.as_deref(), &op);
-            let expected = plainly(&op, sinks.as_deref(), &q, &k, &v);
+            let expected = attend_reference(&op, sinks.as_deref(), &q, &k, &v);
             let worst = y.iter().zip(&expected).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max);
-            // Biases of hundreds are added before the largest score is taken away.
+            // Biases of some hundreds are added before the maximum is subtracted, which costs
+            // precision.
             let most = if alibi.is_some() { 1e-5 } else { 1e-6 };
             assert!(worst < most, "{kv_heads} key heads, {span:?}, cap {softcap:?}: {worst:e}");
         }

@@ -1,22 +1,22 @@
-//! The gated delta rule in chunks of positions: within a chunk everything is a product of matrices, only from chunk to chunk
-//! is the order sequential (the WY form of Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule"). One
-//! head of one sequence per task, f32.
+//! The gated delta rule in chunks of positions. Within a chunk everything is a matrix product, and
+//! only the chunks are sequential (the WY form of Yang et al. 2024, "Parallelizing Linear
+//! Transformers with the Delta Rule"). A task computes one head of one sequence in f32.
 
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
 use super::gates::Gates;
-use crate::gemm::{Kind, Out, Rows, Scratch, Shared, Values, Weight, multiply_here};
+use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thread};
 use crate::vector::{exp, vectorised};
 use crate::vocabulary::Order;
 
-pub use super::gates::CHUNK;
+pub(crate) use super::gates::CHUNK;
 
-/// How heads lie in the operands of a delta rule.
+/// Sizes of the operands of a delta rule.
 #[derive(Clone, Copy)]
-pub struct Heads {
-    /// Heads of one sequence.
+pub(crate) struct Heads {
+    /// Number of heads in a sequence.
     pub heads: usize,
     pub positions: usize,
     pub key_dim: usize,
@@ -24,7 +24,7 @@ pub struct Heads {
 }
 
 thread_local! {
-    static ROOM: Cell<Scratch> = Cell::default();
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 /// One head of one sequence.
@@ -38,41 +38,43 @@ struct Head<'a> {
     value_dim: usize,
 }
 
-/// y = x · w on this thread; `x` rows of `columns` values, `stride` apart.
-fn times(
+/// y = x · w on this thread. `x` has rows of `columns` values that are `stride` apart.
+fn matmul(
     x: &[f32],
     (rows, columns, stride): (usize, usize, usize),
     w: &[f32],
     (order, out): (Order, usize),
     y: &mut [f32],
 ) {
-    let x = Rows { values: x, stride, rows, columns, chosen: None };
+    let x = Lhs { values: x, stride, rows, columns, indices: None };
     let row = if order == Order::OutIn { columns } else { out };
-    let w = Weight { values: Values::F32(w), stride: row, order, input: columns, out };
-    multiply_here(Kind::best(false), &x, &w, Out { values: y, stride: out });
+    let w = Rhs { values: Values::F32(w), stride: row, order, input: columns, out };
+    gemm_on_this_thread(Kind::best(false), &x, &w, Dst { values: y, stride: out });
 }
 
-/// Takes the first `count` values off a buffer.
-fn part<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
-    let (part, after) = std::mem::take(rest).split_at_mut(count);
+/// Splits the first `count` values off a buffer.
+fn split_front<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
+    let (front, after) = std::mem::take(rest).split_at_mut(count);
     *rest = after;
-    part
+    front
 }
 
 impl Head<'_> {
-    /// Calls `emit` with every position and its result [value_dim].
-    fn run(&self, room: &mut Scratch, mut emit: impl FnMut(usize, &[f32])) {
+    /// Calls `emit` for every position with its output [value_dim].
+    fn run(&self, scratch: &mut Scratch, mut emit: impl FnMut(usize, &[f32])) {
         let (dk, dv) = (self.key_dim, self.value_dim);
         let both = dv + dk;
         let size = 2 * dk * dv + CHUNK * (3 * CHUNK + 3 * dk + 4 * dv + both);
-        let mut rest = room.reserve(size);
+        let mut rest = scratch.reserve(size);
         let rest = &mut rest;
-        let (state, added) = (part(rest, dk * dv), part(rest, dk * dv));
-        let (between, system, scores) =
-            (part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK), part(rest, CHUNK * CHUNK));
-        let (k_beta, q_decayed, k_turned) = (part(rest, CHUNK * dk), part(rest, CHUNK * dk), part(rest, CHUNK * dk));
-        let (corrections, values, read) = (part(rest, CHUNK * both), part(rest, CHUNK * dv), part(rest, CHUNK * dv));
-        let (y, old) = (part(rest, CHUNK * dv), part(rest, CHUNK * dv));
+        let (state, added) = (split_front(rest, dk * dv), split_front(rest, dk * dv));
+        let (pairwise_decay, system, scores) =
+            (split_front(rest, CHUNK * CHUNK), split_front(rest, CHUNK * CHUNK), split_front(rest, CHUNK * CHUNK));
+        let (k_beta, q_decayed, k_transposed) =
+            (split_front(rest, CHUNK * dk), split_front(rest, CHUNK * dk), split_front(rest, CHUNK * dk));
+        let (corrections, values, read) =
+            (split_front(rest, CHUNK * both), split_front(rest, CHUNK * dv), split_front(rest, CHUNK * dv));
+        let (y, old) = (split_front(rest, CHUNK * dv), split_front(rest, CHUNK * dv));
         state.fill(0.0);
         for first in (0..self.log_decay.len()).step_by(CHUNK) {
             let length = CHUNK.min(self.log_decay.len() - first);
@@ -80,8 +82,9 @@ impl Head<'_> {
             let v = &self.v[first * dv..][..length * dv];
             let (log, beta) = (&self.log_decay[first..][..length], &self.beta[first..][..length]);
             let last = log[length - 1];
-            // Each correction takes off what those before it in the chunk have added: a triangular system, solved for the
-            // new values and for the keys that read the old state.
+            // Each correction subtracts the contributions of earlier positions in the chunk. This
+            // is a triangular system, solved for the new values and for the keys that read the old
+            // state.
             vectorised(|| {
                 for i in 0..length {
                     let since_start = exp(log[i]);
@@ -94,46 +97,46 @@ impl Head<'_> {
                         k_beta[i * dk + d] = k * beta[i];
                         row_k[d] = k * beta[i] * since_start;
                         q_decayed[i * dk + d] = q * since_start;
-                        k_turned[d * length + i] = k * until_end;
+                        k_transposed[d * length + i] = k * until_end;
                     }
                     for j in 0..=i {
-                        between[i * length + j] = exp(log[i] - log[j]);
+                        pairwise_decay[i * length + j] = exp(log[i] - log[j]);
                     }
                 }
             });
-            times(k_beta, (length, dk, dk), k, (Order::OutIn, length), system);
-            times(q, (length, dk, dk), k, (Order::OutIn, length), scores);
+            matmul(k_beta, (length, dk, dk), k, (Order::OutIn, length), system);
+            matmul(q, (length, dk, dk), k, (Order::OutIn, length), scores);
             vectorised(|| {
                 for i in 0..length {
-                    let (row, decay) = (i * length, &between[i * length..][..=i]);
+                    let (row, decay) = (i * length, &pairwise_decay[i * length..][..=i]);
                     system[row..][..=i].iter_mut().zip(decay).for_each(|(to, decay)| *to *= decay);
                     scores[row..][..=i].iter_mut().zip(decay).for_each(|(to, decay)| *to *= decay);
                     scores[row + i + 1..row + length].fill(0.0);
                 }
                 solve_unit_lower(system, corrections, length, both);
             });
-            times(&corrections[dv..], (length, dk, both), state, (Order::InOut, dv), read);
-            times(q_decayed, (length, dk, dk), state, (Order::InOut, dv), old);
+            matmul(&corrections[dv..], (length, dk, both), state, (Order::InOut, dv), read);
+            matmul(q_decayed, (length, dk, dk), state, (Order::InOut, dv), old);
             vectorised(|| {
                 for i in 0..length {
                     let corrected = corrections[i * both..].iter().zip(&read[i * dv..][..dv]);
                     values[i * dv..][..dv].iter_mut().zip(corrected).for_each(|(to, (new, read))| *to = new - read);
                 }
             });
-            times(scores, (length, length, length), values, (Order::InOut, dv), y);
+            matmul(scores, (length, length, length), values, (Order::InOut, dv), y);
             vectorised(|| y.iter_mut().zip(old.iter()).for_each(|(y, old)| *y += old));
             for (i, y) in y.chunks_exact(dv).enumerate().take(length) {
                 emit(first + i, y);
             }
-            times(k_turned, (dk, length, length), values, (Order::InOut, dv), added);
+            matmul(k_transposed, (dk, length, length), values, (Order::InOut, dv), added);
             let kept = exp(last);
             vectorised(|| state.iter_mut().zip(added.iter()).for_each(|(state, added)| *state = *state * kept + added));
         }
     }
 }
 
-/// Solves (1 + L) y = `rhs` in place, L being the part of `system` [length, length] below its diagonal, `rhs`
-/// [length, width].
+/// Solves (1 + L) y = `rhs` in place, where L is the strictly lower triangle of `system` [length,
+/// length] and `rhs` is [length, width].
 #[inline(always)]
 fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize) {
     for i in 1..length {
@@ -145,9 +148,9 @@ fn solve_unit_lower(system: &[f32], rhs: &mut [f32], length: usize, width: usize
     }
 }
 
-/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim], to
-/// [sequences * positions, heads, value_dim].
-pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
+/// `q`, `k` [sequences * heads, positions, key_dim], `v` [sequences * heads, positions, value_dim],
+/// to [sequences * positions, heads, value_dim].
+pub(crate) fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) -> Vec<f32> {
     let Heads { heads, positions, key_dim, value_dim } = sizes;
     let mut out = vec![0f32; v.len()];
     let to = Shared::of(&mut out);
@@ -159,14 +162,14 @@ pub fn delta_rule(q: &[f32], k: &[f32], v: &[f32], sizes: Heads, gates: &Gates) 
         let (log_decay, beta) = (of(&gates.log_decay, 1), of(&gates.beta, 1));
         let head =
             Head { q: of(q, key_dim), k: of(k, key_dim), v: of(v, value_dim), log_decay, beta, key_dim, value_dim };
-        let mut room = ROOM.take();
-        head.run(&mut room, |t, y| {
+        let mut scratch = SCRATCH.take();
+        head.run(&mut scratch, |t, y| {
             let row = (i / heads * positions + t) * heads + i % heads;
             // SAFETY: a row belongs to one head of one sequence, and so to this task alone.
             let row = unsafe { to.part(row * value_dim, value_dim) };
             row.copy_from_slice(y);
         });
-        ROOM.set(room);
+        SCRATCH.set(scratch);
     });
     out
 }
@@ -186,7 +189,8 @@ mod tests {
         (0..count).map(|_| rng.random_range(low..high)).collect()
     }
 
-    /// The definition: S = exp(g) S; S += k (beta (v - S^T k))^T; y = S^T q; [positions, heads, value_dim].
+    /// The definition: S = exp(g) S; S += k (beta (v - S^T k))^T; y = S^T q; [positions, heads,
+    /// value_dim].
     fn token_by_token(q: &[f32], k: &[f32], v: &[f32], decay: &[f32], beta: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; HEADS * POSITIONS * VALUE_DIM];
         for head in 0..HEADS {
@@ -212,7 +216,7 @@ mod tests {
         let rows = HEADS * POSITIONS;
         let (q, k) = (random(rng, rows * KEY_DIM, -0.5, 0.5), random(rng, rows * KEY_DIM, -0.5, 0.5));
         let v = random(rng, rows * VALUE_DIM, -1.0, 1.0);
-        // Some heads forget at once, some hardly ever.
+        // The heads forget slowly, faster, and at once.
         let decay: Vec<f32> =
             (0..rows).map(|row| -[0.001, 0.3, 8.0][row / POSITIONS] * rng.random_range(0.1..1.0f32)).collect();
         let beta = random(rng, rows, 0.0, 1.0);

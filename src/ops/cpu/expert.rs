@@ -1,4 +1,5 @@
-//! A feed-forward network on chosen rows, added into the residual stream, in memory that is kept from call to call.
+//! A feed-forward network on some of the rows, added to the residual stream, with scratch memory
+//! that is reused between calls.
 
 use rayon::prelude::*;
 
@@ -6,13 +7,14 @@ use super::activation::activate;
 use super::pieces::PIECE;
 use super::project::multiply;
 use crate::error::Result;
-use crate::gemm::{Rows, Scratch};
+use crate::gemm::{Lhs, Scratch};
 use crate::ops::operands::FeedForward;
 use crate::vector::vectorised;
 
-/// residual[rows[i]] += weights[i] * network(x[rows[i]]), or with `on_input` network(weights[i] * x[rows[i]]), both [tokens, hidden]. The caller has checked that `rows` lie in
-/// both and ascend, each with its weight.
-pub fn add_expert(
+/// residual[rows[i]] += weights[i] * network(x[rows[i]]), or network(weights[i] * x[rows[i]]) if
+/// `on_input`. Both tensors are [tokens, hidden]. The caller has checked that `rows` are ascending
+/// and within bounds, and that each has a weight.
+pub(crate) fn add_expert(
     residual: &mut [f32],
     x: &[f32],
     hidden: usize,
@@ -29,9 +31,9 @@ pub fn add_expert(
     let x = if *on_input {
         let each = rows.iter().zip(weights);
         weighed = each.flat_map(|(row, w)| x[*row as usize * hidden..][..hidden].iter().map(move |x| x * w)).collect();
-        Rows { values: &weighed, stride: hidden, rows: count, columns: hidden, chosen: None }
+        Lhs { values: &weighed, stride: hidden, rows: count, columns: hidden, indices: None }
     } else {
-        Rows { values: x, stride: hidden, rows: count, columns: hidden, chosen: Some(rows) }
+        Lhs { values: x, stride: hidden, rows: count, columns: hidden, indices: Some(rows) }
     };
     match gate {
         Some(gate) => {
@@ -44,10 +46,10 @@ pub fn add_expert(
             activate(*activation, None, inner, up_width);
         }
     }
-    // A pair of gate and up in one projection has left its result in the first half of each row.
-    let inner = Rows { values: inner, stride: up_width, rows: count, columns: width, chosen: None };
+    // If one projection computes both gate and up, the activation is in the first half of each row.
+    let inner = Lhs { values: inner, stride: up_width, rows: count, columns: width, indices: None };
     multiply(&inner, &[*down], *rounded, &mut [result])?;
-    // Rows ascend: each is cut from what lies behind the last.
+    // Rows are ascending: each is split off the part after the previous one.
     let mut to = Vec::with_capacity(count);
     let (mut behind, mut cut) = (residual, 0);
     for row in rows {

@@ -1,21 +1,31 @@
-//! Gates of the delta rule: how much of the state each position keeps, and how far it moves.
+//! Gates of the delta rule: the decay of the state at each position, and the step size of its
+//! update.
 
-/// Positions per chunk of a delta rule (the reference's `chunk_size`).
-pub const CHUNK: usize = 64;
+/// Positions per chunk of the delta rule (the reference's `chunk_size`).
+pub(crate) const CHUNK: usize = 64;
 
-/// Above this ln(1 + exp(x)) is x in f32 (the reference's `softplus`).
+/// Above this threshold ln(1 + exp(x)) equals x in f32 (the reference's `softplus`).
 const SOFTPLUS_LINEAR: f32 = 20.0;
 
-pub struct Gates {
-    /// Sum of the log decays since the start of the chunk, [sequences, heads, positions].
+pub(crate) struct Gates {
+    /// Cumulative sum of the log decays since the start of the chunk, [sequences, heads,
+    /// positions].
     pub log_decay: Vec<f32>,
-    /// How far the state moves towards the new value, [sequences, heads, positions].
+    /// Step size of the update of the state, [sequences, heads, positions].
     pub beta: Vec<f32>,
 }
 
 impl Gates {
-    /// `ba` [sequences * positions, key_heads * (b of the group | a of the group)], `a_log` and `dt_bias` [heads].
-    pub fn new(heads: usize, group: usize, positions: usize, ba: &[f32], a_log: &[f32], dt_bias: &[f32]) -> Self {
+    /// `ba` [sequences * positions, key_heads * (b of the group | a of the group)], `a_log` and
+    /// `dt_bias` [heads].
+    pub(crate) fn new(
+        heads: usize,
+        group: usize,
+        positions: usize,
+        ba: &[f32],
+        a_log: &[f32],
+        dt_bias: &[f32],
+    ) -> Self {
         let sequences = ba.len() / (2 * heads * positions);
         let (mut log_decay, mut beta) = (Vec::with_capacity(ba.len() / 2), Vec::with_capacity(ba.len() / 2));
         for (s, head) in (0..sequences).flat_map(|s| (0..heads).map(move |head| (s, head))) {

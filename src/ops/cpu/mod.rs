@@ -1,4 +1,5 @@
-//! The operations of `ops`, which says what they do, in the memory of the CPU: on slices of contiguous rows and on all cores.
+//! CPU implementations of the operations of `ops`, which documents them. They work on slices of
+//! contiguous rows and on all cores.
 
 mod activation;
 mod attend;
@@ -13,14 +14,16 @@ mod rows;
 mod scan;
 mod short_conv;
 
-pub use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};
-pub use attend::{attend, chunk_queries};
-pub use delta_rule::{CHUNK as DELTA_CHUNK, Heads, delta_rule};
-pub use expert::add_expert;
-pub use gates::Gates;
-pub use norm::norm;
-pub use project::project;
-pub use rope::rotate;
-pub use rows::{add, multiply, scale, scale_rows};
-pub use scan::{PerHead, causal_conv, selective_scan};
-pub use short_conv::short_conv;
+pub(super) use activation::{activate, interleaved_swiglu, sigmoid_gate, swiglu_halves};
+pub(super) use attend::attend;
+pub(crate) use attend::chunk_queries;
+pub(crate) use delta_rule::CHUNK as DELTA_CHUNK;
+pub(super) use delta_rule::{Heads, delta_rule};
+pub(super) use expert::add_expert;
+pub(super) use gates::Gates;
+pub(super) use norm::norm;
+pub(super) use project::project;
+pub(super) use rope::rotate;
+pub(super) use rows::{add, multiply, scale, scale_rows};
+pub(super) use scan::{PerHead, causal_conv, selective_scan};
+pub(super) use short_conv::short_conv;

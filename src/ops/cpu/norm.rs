@@ -7,7 +7,7 @@ use crate::memory;
 use crate::vector::{sum, vectorised};
 use crate::vocabulary::NormKind;
 
-/// Values that are summed at once; sums of those are added pairwise.
+/// Number of values that are summed in one block. The sums of blocks are added pairwise.
 const BLOCK: usize = 256;
 
 struct Norm {
@@ -15,12 +15,14 @@ struct Norm {
     eps: f32,
 }
 
-/// `x` [rows, size], `weight` and `bias` [size], to [rows, size]. Only a LayerNorm has a bias. A `weight` of several times `size`
-/// holds those of so many rows, one after the other, again and again.
-pub fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+/// `x` [rows, size], `weight` and `bias` [size], to [rows, size]. Only a LayerNorm has a bias.
+///
+/// A `weight` with several times `size` elements has a weight for each of that many rows, which
+/// repeat (for example one per head).
+pub(crate) fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let op = Norm { kind, eps: eps as f32 };
     let weights = weight.len() / size;
-    let mut out: Vec<f32> = memory::unset(x.len());
+    let mut out: Vec<f32> = memory::uninit_vec(x.len());
     let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
     rows.with_min_len(PIECE / size + 1).for_each(|(row, (out, x))| {
         let of_row = row % weights * size..(row % weights + 1) * size;
@@ -55,7 +57,7 @@ impl Norm {
             }
             kind => {
                 let scale = 1.0 / (pairwise(x, &|v| v * v) / size + self.eps).sqrt();
-                // Gemma's and Qwen3-Next's weights count from one.
+                // The weights of Gemma and Qwen3-Next are stored minus one.
                 let more = if kind == NormKind::RmsZeroCentred { 1.0 } else { 0.0 };
                 for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
                     *out = (more + w) * (x * scale);
@@ -65,7 +67,7 @@ impl Norm {
     }
 }
 
-/// Sum in lanes and blocks: the error grows with the logarithm of the length, as in the reference.
+/// Pairwise sum: the error grows with the logarithm of the length, as in the reference.
 #[inline(always)]
 fn pairwise(x: &[f32], f: &impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0f32; 128];

@@ -1,4 +1,5 @@
-//! How work is divided among threads.
+//! The granularity at which work is divided among threads.
 
-/// Values per parallel piece: small enough to balance, large enough not to notice.
-pub const PIECE: usize = 1 << 15;
+/// Number of values in one piece of parallel work: small enough to balance the load, large enough
+/// to hide the overhead.
+pub(super) const PIECE: usize = 1 << 15;

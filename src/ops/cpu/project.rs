@@ -1,14 +1,15 @@
-//! Projections on the CPU: rows of f32 times weights in f32 or bf16, several weights at once where they read the same rows.
+//! Linear projections on the CPU: rows of f32 times weights in f32 or bf16. Weights that multiply
+//! the same rows are computed together.
 
 use candle_core::DType;
 
 use crate::error::{Result, fault};
-use crate::gemm::{self, Factor, Out, Rows, Values, Weight};
+use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::{InCodes, Tensor, View};
 
-/// The operands of one projection.
+/// The values of a projection's weight and bias.
 struct Views<'a> {
     weight: Stored<'a>,
     bias: Option<View<'a>>,
@@ -31,10 +32,10 @@ impl<'a> Views<'a> {
     }
 }
 
-/// Products of `x` with each weight, into `outs` [rows, out].
-pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+/// The products of `x` with each weight, written to `outs` [rows, out].
+pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
     let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
-    let mut factors = Vec::new();
+    let mut gemms = Vec::new();
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
         let values = match weight {
             Stored::Codes(codes) => Values::Codes(*codes),
@@ -45,20 +46,21 @@ pub fn multiply(x: &Rows, projections: &[Projection], rounded: bool, outs: &mut 
             },
         };
         let (input, out) = p.sizes()?;
-        let w = Weight { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
+        let w = Rhs { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
         let bias = bias.as_ref().map(View::values).transpose()?;
-        factors.push(Factor { w, bias, y: Out { values: y, stride: out } });
+        gemms.push(Gemm { w, bias, y: Dst { values: y, stride: out } });
     }
-    // Weights that are read together are stored alike. Where x may be rounded, what codes stand for may be as well.
-    let narrow = factors.iter().all(|f| matches!(f.w.values, Values::Bf16(_) | Values::Codes(_)));
-    gemm::multiply(gemm::Kind::best(rounded && narrow), x, &mut factors);
+    // Weights that multiply the same rows have the same type. If x may be rounded, so may the
+    // decoded values of codes.
+    let narrow = gemms.iter().all(|f| matches!(f.w.values, Values::Bf16(_) | Values::Codes(_)));
+    gemm::gemm_all(gemm::Kind::best(rounded && narrow), x, &mut gemms);
     Ok(())
 }
 
 /// `x` [rows, input] through each projection, [rows, out] each.
-pub fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
-    let x = Rows::all(x, input);
-    let out = |p: &Projection| Ok(memory::unset::<f32>(x.rows * p.sizes()?.1));
+pub(crate) fn project(x: &[f32], input: usize, projections: &[Projection], rounded: bool) -> Result<Vec<Vec<f32>>> {
+    let x = Lhs::all(x, input);
+    let out = |p: &Projection| Ok(memory::uninit_vec::<f32>(x.rows * p.sizes()?.1));
     let mut outs = projections.iter().map(out).collect::<Result<Vec<_>>>()?;
     let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
     multiply(&x, projections, rounded, &mut slices)?;

@@ -1,4 +1,4 @@
-//! Rotary embedding in place: see `spec::rope`.
+//! Rotary position embedding in place. `spec::rope` describes it.
 
 use rayon::prelude::*;
 
@@ -6,8 +6,9 @@ use super::pieces::PIECE;
 use crate::vector::vectorised;
 use crate::vocabulary::Pairs;
 
-/// Turns `x` [sequences, positions, heads, head_dim] by tables [positions, dim / 2].
-pub fn rotate(
+/// Rotates `x` [sequences, positions, heads, head_dim] by the angles of the tables [positions, dim
+/// / 2].
+pub(crate) fn rotate(
     x: &mut [f32],
     cos: &[f32],
     sin: &[f32],

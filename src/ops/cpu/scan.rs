@@ -1,14 +1,22 @@
-//! The recurrence of Mamba-2, one head of one sequence at a time, and the convolution before it. Always f32.
+//! The selective scan of Mamba-2, one head of one sequence at a time, and the causal convolution
+//! before it. Both are f32.
 
 use rayon::prelude::*;
 
 use crate::ops::operands::{CausalConv, Scan};
 use crate::vector::{exp, sum, vectorised};
 
-/// `x` [sequences * positions, channels], `weight` [channels, kernel], `bias` [channels], to the shape of `x`.
-pub fn causal_conv(op: CausalConv, x: &[f32], channels: usize, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+/// `x` [sequences * positions, channels], `weight` [channels, kernel], `bias` [channels], to the
+/// shape of `x`.
+pub(crate) fn causal_conv(
+    op: CausalConv,
+    x: &[f32],
+    channels: usize,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let kernel = weight.len() / channels;
-    // [kernel, channels], the last tap on the position itself
+    // [kernel, channels]; the last tap multiplies the position itself
     let taps: Vec<f32> = (0..kernel).flat_map(|j| weight.iter().skip(j).step_by(kernel)).copied().collect();
     let mut out = vec![0f32; x.len()];
     out.par_chunks_exact_mut(channels).enumerate().for_each(|(row, out)| {
@@ -29,17 +37,18 @@ pub fn causal_conv(op: CausalConv, x: &[f32], channels: usize, weight: &[f32], b
     out
 }
 
-/// What each head has of its own, [heads] each.
-pub struct PerHead {
+/// The parameters of each head, [heads] each.
+pub(crate) struct PerHead {
     pub dt_bias: Vec<f32>,
     pub a_log: Vec<f32>,
     pub d: Vec<f32>,
 }
 
-/// `mixed` [rows, heads * head_dim + 2 * groups * state] holds x, B and C, `steps` [rows, heads]; to [rows, heads * head_dim].
+/// `mixed` [rows, heads * head_dim + 2 * groups * state] holds x, B and C, `steps` [rows, heads];
+/// to [rows, heads * head_dim].
 ///
 /// S = exp(dt A) S + dt x B^T, y = S C + D x, with A = -exp(a_log) and dt = softplus(step + bias).
-pub fn selective_scan(op: &Scan, mixed: &[f32], steps: &[f32], of: &PerHead) -> Vec<f32> {
+pub(crate) fn selective_scan(op: &Scan, mixed: &[f32], steps: &[f32], of: &PerHead) -> Vec<f32> {
     let Scan { positions, heads, head_dim, groups, state, min_step } = *op;
     let (inner, rows) = (heads * head_dim, steps.len() / heads);
     let columns = inner + 2 * groups * state;
@@ -93,7 +102,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn softplus(x: f32) -> f32 {
-    // Beyond 20 it is x, as in the reference.
+    // Above 20 this equals x in f32, as in the reference.
     if x > 20.0 { x } else { x.exp().ln_1p() }
 }
 
@@ -104,7 +113,7 @@ mod tests {
     #[test]
     fn a_state_decays_and_begins_anew_with_each_sequence() {
         let op = Scan { positions: 2, heads: 1, head_dim: 1, groups: 1, state: 1, min_step: 0.0 };
-        // Two sequences; x, B and C of each position.
+        // Two sequences with x, B and C at each position.
         let mixed = [1.0, 2.0, 3.0, 4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0];
         let steps = [0.0f32; 4];
         let of = PerHead { dt_bias: vec![0.0], a_log: vec![0.0], d: vec![0.5] };

@@ -1,12 +1,12 @@
-//! The name of an activation function in `config.json`.
+//! Activation functions by their names in `config.json`.
 
 use crate::error::Result;
 use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::vocabulary::Activation;
 
-/// `hidden_act` by its name in transformers.
-pub fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
+/// The activation function of a key such as `hidden_act`, by its name in transformers.
+pub(super) fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
     let name = c.opt_str(key)?.unwrap_or_else(|| default.to_string());
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),

@@ -1,7 +1,8 @@
 //! Trinity (`model_type` "afmoe"). Facts: transformers `modeling_afmoe`; Arcee AI 2025.
 //!
-//! Norms before and behind attention and feed-forward network. Attention passes a gate that it has a projection for; only layers
-//! with a sliding window have positions. Experts are chosen by sigmoid scores plus a bias; shared ones are added.
+//! Norms before and behind attention and feed-forward network. Attention passes a gate that it has
+//! a projection for; only layers with a sliding window have positions. Experts are chosen by
+//! sigmoid scores plus a bias; shared ones are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::experts::{self, SUM_EPS, Sizes};
@@ -15,12 +16,13 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, head_dim: Some(128), .
 // What transformers takes for keys that are left out.
 const SLIDING_WINDOW: usize = 1024;
 const FULL_EVERY: usize = 4;
+const SHARED_EXPERTS: usize = 2;
 /// The norms of a layer in the order in which they are computed.
 const NORMS: [&str; 4] = ["input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
-    let hidden = decoder.hidden;
+    let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     let window = sliding_window(c)?.or(Some(SLIDING_WINDOW).filter(|_| c.missing("sliding_window")));
     let every = c.opt_usize("global_attn_every_n_layers")?.unwrap_or(FULL_EVERY);
     if every == 0 {
@@ -35,13 +37,13 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["load_balance_coeff"]);
     let sizes =
         Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;
-    let divisor = if c.bool_or("route_norm", true)? { Divisor::Sum(SUM_EPS) } else { Divisor::One };
-    let mut scoring = Scoring::new(Score::Sigmoid, divisor);
+    experts::summed_anyway(c, "route_norm", true)?;
+    let mut scoring = Scoring::new(Score::Sigmoid, Divisor::Sum(SUM_EPS));
     scoring.factor = c.opt_f64("route_scale")?.unwrap_or(1.0) as f32;
-    let shared = c.opt_usize("num_shared_experts")?.unwrap_or(0) * sizes.intermediate;
+    let shared = c.opt_usize("num_shared_experts")?.unwrap_or(SHARED_EXPERTS) * sizes.intermediate;
     let (dense, dense_layers) = (c.size("intermediate_size")?, c.opt_usize("num_dense_layers")?.unwrap_or(1));
     let layers = (0..decoder.layers).map(|i| {
-        let mut attention = decoder.attention(i, false);
+        let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         attention.span = windows[i];
         attention.rope = attention.rope.filter(|_| windows[i] != Span::All);

@@ -1,14 +1,17 @@
-//! Slopes of linear biases on scores (Press et al. 2022): powers of two where the heads are a power of two.
+//! Slopes of linear biases on scores (ALiBi, Press et al. 2022): powers of two if the number of
+//! heads is one.
 
-/// As BLOOM and Falcon have them: those of the largest power of two within `heads`, then every other one of twice as many heads.
-pub fn slopes(heads: usize) -> Vec<f32> {
+/// The slopes of BLOOM and Falcon: those of the largest power of two within `heads`, then every
+/// other slope of twice as many heads.
+pub(super) fn slopes(heads: usize) -> Vec<f32> {
     let whole = 1 << heads.ilog2();
     let rest = geometric(2 * whole).step_by(2);
     geometric(whole).chain(rest).take(heads).collect()
 }
 
-/// As MPT has them: of the next power of two that holds `heads`, every other one from the second, then those between.
-pub fn mpt_slopes(heads: usize) -> Vec<f32> {
+/// The slopes of MPT, from the next power of two: every other one from the second on, then those
+/// between.
+pub(super) fn mpt_slopes(heads: usize) -> Vec<f32> {
     let whole = heads.next_power_of_two();
     if whole == heads {
         return geometric(heads).collect();
@@ -25,7 +28,8 @@ fn geometric(heads: usize) -> impl Iterator<Item = f32> {
 mod tests {
     use super::*;
 
-    /// Values of `build_alibi_tensor` of modeling_bloom and `build_mpt_alibi_tensor` of modeling_mpt.
+    /// The expected values are those of `build_alibi_tensor` of modeling_bloom and of
+    /// `build_mpt_alibi_tensor` of modeling_mpt.
     #[test]
     fn heads_beyond_a_power_of_two_have_slopes_between() {
         let eighth = |power: f64| (-power).exp2() as f32;

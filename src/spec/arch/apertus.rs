@@ -1,27 +1,28 @@
-//! Apertus (`model_type` "apertus"). Facts: transformers `modeling_apertus`; Apertus Project 2025; Huang and Schlag 2025 (xIELU).
+//! Apertus (`model_type` "apertus"). Facts: transformers `modeling_apertus`; Apertus Project 2025;
+//! Huang and Schlag 2025 (xIELU).
 //!
-//! The feed-forward network has no gate, and an activation with four numbers of its own in each layer. Query and key norms run
-//! over each head.
+//! The feed-forward network has no gate, and an activation with four numbers of its own in each
+//! layer. Query and key norms run over each head.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Ffn, Layer, Mixer, Mlp, Model, Norm, Sublayer, TensorSpec, XIelu};
+use crate::spec::{Ffn, Layer, Mixer, Mlp, Model, Norm, TensorSpec, XIelu};
 use crate::vocabulary::{Activation, NormKind};
 
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 12e6,
     parameters: Some(
-        r#"{"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
+        r#"{"rope_type": "llama3", "rope_theta": 12e6, "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0}"#,
     ),
     ..rope_config::DEFAULTS
 };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, intermediate) = (decoder.hidden, c.size("intermediate_size")?);
     let bias = c.bool_or("attention_bias", false)?;
@@ -43,12 +44,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             eps: parameter("eps", &[]),
         });
         let norm = |part: &str| Norm::new(decoder.norm, &name(part), hidden, decoder.eps);
-        Layer {
-            mixer: Some(Sublayer::new(norm("attention_layernorm"), Mixer::Attention(Box::new(attention)))),
-            ffn: Some(Sublayer::new(norm("feedforward_layernorm"), Ffn::Dense(Box::new(mlp)))),
-            parallel: false,
-            scalar: None,
-        }
+        let norms = [norm("attention_layernorm"), norm("feedforward_layernorm")];
+        Layer::of_two_norms(norms, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });
     Ok(decoder.model("apertus", layers.collect()))
 }

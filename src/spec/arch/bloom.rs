@@ -1,7 +1,7 @@
 //! BLOOM (`model_type` "bloom"). Facts: transformers `modeling_bloom`; BigScience Workshop 2022.
 //!
-//! LayerNorms, one behind the embeddings too; one projection holds the query, key and value of each head; linear biases on scores
-//! in place of positions.
+//! It has LayerNorms, also after the embeddings, one projection with the query, key and value of
+//! each head, and linear biases on scores in place of positions.
 
 use super::alibi;
 use super::decoder::head_size;
@@ -11,7 +11,7 @@ use crate::spec::config::Config;
 use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["hidden_size", "n_embed"])?);
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_head", "num_attention_heads"])?;
@@ -19,7 +19,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
     let tied = c.bool_or("tie_word_embeddings", true)?;
     c.only("apply_residual_connection_post_layernorm", false.into())?;
-    // How Megatron computed the same sums, and the width of the MLP, which is four times the hidden size whatever the key says.
+    // Megatron's variants of the same sums, and the width of the MLP, which is always four times
+    // the hidden size.
     c.without_effect(&[
         "attention_softmax_in_fp32",
         "bias_dropout_fusion",

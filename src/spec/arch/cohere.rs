@@ -1,7 +1,9 @@
-//! Cohere's Command R and R+ (`model_type` "cohere"). Facts: transformers `modeling_cohere`; no paper.
+//! Cohere's Command R and R+ (`model_type` "cohere"). Facts: transformers `modeling_cohere`; no
+//! paper.
 //!
-//! Attention and MLP read the same LayerNorm, which has no bias, and are added together; neighbouring dimensions turn together;
-//! logits have a factor. R+ has LayerNorms of queries and keys with weights of its own for each head.
+//! Attention and MLP read the same LayerNorm, which has no bias, and are added together;
+//! neighbouring dimensions turn together; logits have a factor. R+ has LayerNorms of queries and
+//! keys with weights of its own for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -14,10 +16,10 @@ use crate::vocabulary::{NormKind, Pairs};
 
 const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 /// Of both generations, but for the rope.
-pub const DEFAULTS: Defaults =
+pub(super) const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, tied: true, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let defaults = Defaults { rope: RopeDefaults { theta: 500_000.0, ..ROPE }, ..DEFAULTS };
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &defaults)?;
     let with_norms = c.bool_or("use_qk_norm", false)?;
@@ -30,14 +32,14 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: norm("q_norm", decoder.heads.heads),
-            k: norm("k_norm", decoder.heads.kv_heads),
+            k: Some(norm("k_norm", decoder.heads.kv_heads)),
             after_rope: false,
         });
     })
 }
 
 /// A model of layers on one norm, with attention as `change` makes it in each.
-pub fn parallel(
+pub(super) fn parallel(
     c: &Config,
     model_type: &str,
     decoder: &Decoder,

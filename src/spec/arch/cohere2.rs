@@ -1,7 +1,8 @@
-//! Cohere's Command R7B, Command A and Aya (`model_type` "cohere2"). Facts: transformers `modeling_cohere2`; Cohere 2025, "Command
-//! A".
+//! Cohere's Command R7B, Command A and Aya (`model_type` "cohere2"). Facts: transformers
+//! `modeling_cohere2`; Cohere 2025, "Command A".
 //!
-//! As Cohere's first generation, with windows in three layers of four; those turn, the others have no positions.
+//! As the first generation, with sliding windows in three layers of four. Those have a rotary
+//! embedding, and the others have no positions.
 
 use super::cohere::{DEFAULTS, parallel};
 use super::decoder::{Decoder, layer_windows, sliding_window};
@@ -11,12 +12,12 @@ use crate::spec::Model;
 use crate::spec::config::Config;
 use crate::vocabulary::{NormKind, Span};
 
-/// Of `sliding_window`.
+/// The default of `sliding_window`.
 const WINDOW: usize = 4096;
-/// Of `sliding_window_pattern`: the last of so many layers sees everything.
+/// The default of `sliding_window_pattern`: every layer with this number attends to all keys.
 const PATTERN: usize = 4;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let pattern = match c.opt_usize("sliding_window_pattern")?.unwrap_or(PATTERN) {
         0 => return Err(c.wrong("sliding_window_pattern", "is 0")),
@@ -24,7 +25,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     };
     let window = sliding_window(c)?.or(Some(WINDOW).filter(|_| c.missing("sliding_window")));
     let spans = layer_windows(c, decoder.layers, window, |i| (i + 1) % pattern != 0)?;
-    // Of Cohere's own code; the modeling file has these values built in.
+    // Keys of Cohere's own code, whose values are fixed in the modeling file.
     c.only("use_qk_norm", false.into())?;
     c.only("use_gated_activation", true.into())?;
     c.only("use_parallel_block", true.into())?;

@@ -1,13 +1,16 @@
-//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture: accepted, or refused for the
-//! reason that is written there; and what a key of `keys.rs` says changes nothing of the model.
+//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture:
+//! accepted, or refused for the reason that is written there; and what a key of `keys.rs` says
+//! changes nothing of the model.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::spec::Mixer;
 use crate::spec::keys::{self, At};
+use crate::spec::rope::Scaling;
+use crate::spec::{Layer, Mixer};
+use crate::vocabulary::Span;
 
 const RELEASES: &str = include_str!("../../../tests/configs/releases.json");
 const ROPES: &str = include_str!("../../../tests/configs/ropes.json");
@@ -96,7 +99,8 @@ fn keys_without_effect_leave_the_model_of_every_release_as_it_is() {
     }
 }
 
-/// Every row of the table in every architecture that it holds for: a value that changes nothing, and one that would.
+/// Every row of the table in every architecture that it holds for: a value that changes nothing,
+/// and one that would.
 #[test]
 fn every_row_of_the_table_holds() {
     for model_type in supported() {
@@ -178,7 +182,8 @@ fn ropes_of_releases_turn_by_the_angles_of_transformers() {
     assert!(compared > 80, "{compared}");
 }
 
-/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same model.
+/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same
+/// model.
 #[test]
 fn what_is_left_out_is_the_default_of_the_class() {
     let llama = json!({"rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e4, "tie_word_embeddings": false});
@@ -222,5 +227,110 @@ fn what_is_left_out_is_the_default_of_the_class() {
         let mut whole = bare.clone();
         whole.extend(spelled);
         assert_eq!(spec(&bare), spec(&whole), "{model_type}");
+    }
+}
+
+#[test]
+fn ministral3_ties_its_head_only_inside_a_model_that_sees() {
+    let mut alone = fixture("ministral3");
+    alone.remove("tie_word_embeddings");
+    let plain = read(&alone).unwrap();
+    assert!(!plain.tied && plain.head != plain.embedding);
+    let around = json!({"model_type": "mistral3", "text_config": alone});
+    let config = Config::parse(&around.to_string(), "config.json").unwrap();
+    let (inside, nested) = language_model(config).unwrap();
+    assert!(nested && model(&inside, &Released).unwrap().tied);
+}
+
+#[test]
+fn windows_of_exaone_by_letters_or_by_a_number() {
+    let windows = |pattern: Value| {
+        let mut config = fixture("exaone4");
+        config.remove("layer_types");
+        config.insert("num_hidden_layers".to_string(), json!(6));
+        config.insert("sliding_window".to_string(), json!(8));
+        config.insert("sliding_window_pattern".to_string(), pattern);
+        let global = |layer: &Layer| match &layer.mixer.as_ref().unwrap().body {
+            Mixer::Attention(attention) => attention.span == Span::All && attention.rope.is_none(),
+            _ => false,
+        };
+        let spec = read(&config)?;
+        Ok::<_, Error>(spec.layers.iter().map(|layer| if global(layer) { 'G' } else { 'L' }).collect::<String>())
+    };
+    assert_eq!(windows(json!("LLLG")).unwrap(), "LLLGLG", "and the last one");
+    assert_eq!(windows(json!("LG")).unwrap(), "LGLGLG");
+    assert_eq!(windows(json!(3)).unwrap(), "LLGLLG");
+    assert_eq!(windows(json!(4)).unwrap(), "LLLGLL");
+    assert!(windows(json!("LLX")).unwrap_err().message.contains("known are the letters L and G"));
+}
+
+#[test]
+fn gemma_2_reads_its_window_under_one_name() {
+    let mut config = fixture("gemma2");
+    let plain = spec(&config);
+    config.insert("sliding_window_size".to_string(), json!(4096));
+    assert_eq!(spec(&config), plain);
+}
+
+#[test]
+fn phi_3_5_moe_turns_by_the_usual_magnitude_where_none_is_given() {
+    let mut config = fixture("phimoe");
+    let scaling = config.get_mut("rope_scaling").unwrap().as_object_mut().unwrap();
+    scaling.remove("short_mscale");
+    scaling.remove("long_mscale");
+    let model = read(&config).unwrap();
+    let Mixer::Attention(attention) = &model.layers[0].mixer.as_ref().unwrap().body else { unreachable!() };
+    let Scaling::LongRope { attention_factor, .. } = attention.rope.as_ref().unwrap().scaling else { unreachable!() };
+    assert!(attention_factor > 1.0 && attention_factor < 2.0, "{attention_factor}");
+    assert_eq!(model.max_positions, None, "both magnitudes are the same");
+}
+
+#[test]
+fn layers_that_borrow_keys_take_those_of_the_last_of_their_kind() {
+    let text = include_str!("../../../tests/fixtures/gemma4_e/config.json");
+    let (config, _) = language_model(Config::parse(text, "config.json").unwrap()).unwrap();
+    let spec = model(&config, &Released).unwrap();
+    let borrowed: Vec<_> = spec.layers.iter().map(Layer::borrows).collect();
+    // Windows in layers 0, 2 and 4.
+    assert_eq!(borrowed, [None, None, None, Some(1), Some(2), Some(1)]);
+    assert_eq!([2, 3, 5, 6].map(|done| spec.lenders(done)), [vec![1], vec![1, 2], vec![1], vec![]]);
+    let mut all = fixture("gemma4_text");
+    all.insert("num_kv_shared_layers".to_string(), all["num_hidden_layers"].clone());
+    assert!(read(&all).unwrap_err().message.contains("`num_kv_shared_layers` is "));
+}
+
+/// Found by random variants: transformers does not read these keys, whatever the original code did
+/// with them.
+#[test]
+fn weights_of_experts_that_transformers_sums_anyway() {
+    for (model_type, key, odd) in [
+        ("afmoe", "route_norm", json!(false)),
+        ("hy_v3", "route_norm", json!(false)),
+        ("deepseek_v2", "norm_topk_prob", json!(true)),
+    ] {
+        let mut config = fixture(model_type);
+        let plain = spec(&config);
+        config.insert(key.to_string(), odd);
+        assert_eq!(spec(&config), plain, "{model_type}");
+    }
+}
+
+/// Found by random variants: sizes of layers that are not there were "not understood", and biases
+/// and shared experts read that transformers does not have.
+#[test]
+fn nemotron_h_reads_what_its_layers_need_and_no_more() {
+    let mut config = fixture("nemotron_h");
+    let plain = spec(&config);
+    for (key, value) in
+        [("attention_bias", json!(true)), ("mamba_proj_bias", json!(true)), ("n_shared_experts", json!(3))]
+    {
+        let mut odd = config.clone();
+        odd.insert(key.to_string(), value);
+        assert_eq!(spec(&odd), plain, "{key}");
+    }
+    for pattern in ["MMMM", "****", "----", "EEEE"] {
+        config.insert("hybrid_override_pattern".to_string(), json!(pattern));
+        config.insert("num_hidden_layers".to_string(), json!(4));
+        assert_eq!(read(&config).unwrap().layers.len(), 4, "{pattern}");
     }
 }

@@ -1,4 +1,5 @@
-//! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those of transformers modules.
+//! The parts that Llama-like decoders share: sizes, embeddings, norms, attention. Names are those
+//! of transformers modules.
 
 use super::names::Names;
 use crate::error::Result;
@@ -12,12 +13,14 @@ use crate::spec::{
 use crate::vocabulary::{NormKind, Span};
 
 /// What transformers takes for a key that a config.json leaves out.
-pub struct Defaults {
+pub(super) struct Defaults {
     pub rms_norm_eps: f64,
     /// How the config calls it.
     pub eps_key: &'static str,
     /// Whether head and embedding are tied where the config does not say.
     pub tied: bool,
+    /// What says so.
+    pub tied_key: &'static str,
     /// `None`: the config must say.
     pub vocab_size: Option<usize>,
     pub num_attention_heads: Option<usize>,
@@ -26,15 +29,17 @@ pub struct Defaults {
     /// `None`: hidden size / heads.
     pub head_dim: Option<usize>,
     pub rope: RopeDefaults,
-    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and `Decoder::rope` will be.
+    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and
+    /// `Decoder::rope` will be.
     pub rope_of: Option<&'static str>,
 }
 
 /// Llama's own, which most relatives keep.
-pub const LLAMA: Defaults = Defaults {
+pub(super) const LLAMA: Defaults = Defaults {
     rms_norm_eps: 1e-6,
     eps_key: "rms_norm_eps",
     tied: false,
+    tied_key: "tie_word_embeddings",
     vocab_size: None,
     num_attention_heads: None,
     num_key_value_heads: None,
@@ -46,21 +51,22 @@ pub const LLAMA: Defaults = Defaults {
 /// Heads of a layer; the most that are released have some hundreds.
 const MAX_HEADS: usize = 1 << 14;
 
-/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo 2).
-pub const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
+/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo
+/// 2).
+pub(super) const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
 
 /// Names of the norms around both (Gemma 2).
-pub const GEMMA_NORMS: [&str; 4] =
+pub(super) const GEMMA_NORMS: [&str; 4] =
     ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
 
 /// Of `max_window_layers` in the Qwen family.
-pub const MAX_WINDOW_LAYERS: usize = 28;
+pub(super) const MAX_WINDOW_LAYERS: usize = 28;
 /// Of `sliding_window` there.
 const QWEN_SLIDING_WINDOW: usize = 4096;
 
 /// Head counts and sizes of grouped-query attention.
 #[derive(Clone, Copy)]
-pub struct Heads {
+pub(super) struct Heads {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
@@ -69,7 +75,8 @@ pub struct Heads {
 impl Heads {
     fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
         let heads = c.size_or("num_attention_heads", defaults.num_attention_heads)?;
-        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size / heads".
+        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size /
+        // heads".
         let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
         let kv_heads = match c.opt_usize("num_key_value_heads")? {
             Some(count) => count,
@@ -82,9 +89,7 @@ impl Heads {
                 None => c.size("hidden_size")? / heads,
             },
         };
-        if kv_heads == 0 || heads % kv_heads != 0 {
-            return Err(c.wrong("num_key_value_heads", &format!("is {kv_heads}, which does not divide {heads} heads")));
-        }
+        head_count(c, "num_key_value_heads", kv_heads, heads)?;
         if head_dim == 0 {
             return Err(c.wrong("head_dim", "is 0"));
         }
@@ -92,13 +97,13 @@ impl Heads {
     }
 }
 
-/// Query heads, key heads, and their size, as Llama has them where the config does not say.
-pub fn head_sizes(c: &Config) -> Result<(usize, usize, usize)> {
-    Heads::from_config(c, &LLAMA).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
+/// Query heads, key heads, and their size.
+pub(super) fn head_sizes(c: &Config, defaults: &Defaults) -> Result<(usize, usize, usize)> {
+    Heads::from_config(c, defaults).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
 }
 
 /// The norms, heads and sizes of a decoder whose tensors are `{prefix}layers.{i}.…`.
-pub struct Decoder {
+pub(super) struct Decoder {
     pub prefix: String,
     pub hidden: usize,
     pub layers: usize,
@@ -110,7 +115,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
+    pub(super) fn from_config(c: &Config, names: &dyn Names, norm: NormKind, defaults: &Defaults) -> Result<Self> {
         let heads = Heads::from_config(c, defaults)?;
         let rope = match defaults.rope_of {
             Some(name) => Rope::of_type(c, heads.head_dim, name, true, &defaults.rope)?,
@@ -120,7 +125,7 @@ impl Decoder {
     }
 
     /// As `from_config`, with heads and a rope that are read otherwise.
-    pub fn with_heads(
+    pub(super) fn with_heads(
         c: &Config,
         names: &dyn Names,
         norm: NormKind,
@@ -128,7 +133,7 @@ impl Decoder {
         (heads, rope): (Heads, Rope),
     ) -> Result<Self> {
         let prefix = "model.".to_string();
-        let tied = c.bool_or("tie_word_embeddings", defaults.tied)?;
+        let tied = c.bool_or(defaults.tied_key, defaults.tied)?;
         let (vocab, hidden) = (c.size_or("vocab_size", defaults.vocab_size)?, c.size("hidden_size")?);
         let embedding = TensorSpec::new(format!("{prefix}embed_tokens.weight"), [vocab, hidden]);
         Ok(Self {
@@ -144,47 +149,41 @@ impl Decoder {
     }
 
     /// `{prefix}layers.{i}.`
-    pub fn layer(&self, i: usize) -> String {
+    pub(super) fn layer(&self, i: usize) -> String {
         format!("{}layers.{i}.", self.prefix)
     }
 
     /// The two norms under their usual names, with `mixer` and `ffn` between.
-    pub fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
+    pub(super) fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
-        Layer {
-            mixer: Some(Sublayer::new(norm("input_layernorm"), mixer)),
-            ffn: Some(Sublayer::new(norm("post_attention_layernorm"), ffn)),
-            parallel: false,
-            scalar: None,
-        }
+        Layer::of_two_norms([norm("input_layernorm"), norm("post_attention_layernorm")], mixer, ffn)
     }
 
     /// x += norm(mixer(x)); x += norm(ffn(x)), with the norms under these names.
-    pub fn post_norm_block(&self, i: usize, names: [&str; 2], mixer: Mixer, ffn: Ffn) -> Layer {
+    pub(super) fn post_norm_block(&self, i: usize, names: [&str; 2], mixer: Mixer, ffn: Ffn) -> Layer {
         let [mixed, fed] =
             names.map(|name| Some(Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps)));
         let mut mixer = Sublayer::reading(Reads::Stream, mixer);
         let mut ffn = Sublayer::reading(Reads::Stream, ffn);
         (mixer.write_norm, ffn.write_norm) = (mixed, fed);
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Layer::of(Some(mixer), Some(ffn))
     }
 
-    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in this order.
-    pub fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
-        let [before, mixed, between, fed] =
-            names.map(|name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps));
-        let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
-        (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms under these names, in
+    /// this order.
+    pub(super) fn sandwich_block(&self, i: usize, names: [&str; 4], mixer: Mixer, ffn: Ffn) -> Layer {
+        let norm = |name| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
+        Layer::of_four_norms(names.map(norm), mixer, ffn)
     }
 
-    pub fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
+    pub(super) fn model(&self, model_type: &str, layers: Vec<Layer>) -> Model {
         let final_norm = Norm::new(self.norm, &format!("{}norm", self.prefix), self.hidden, self.eps);
         Model::new(model_type, self.hidden, self.ends.clone(), layers, final_norm)
     }
 
-    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they differ.
-    pub fn attention(&self, i: usize, bias: bool) -> Attention {
+    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they
+    /// differ.
+    pub(super) fn attention(&self, i: usize, bias: bool) -> Attention {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
         let qkv = Qkv::Separate {
@@ -199,22 +198,34 @@ impl Decoder {
     }
 
     /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
-    pub fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
+    pub(super) fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
         let heads = self.heads;
         let norm = |name: &str, count: usize| {
             let size = if per_head { heads.head_dim } else { count * heads.head_dim };
             let norm = Norm::new(self.norm, &format!("{}self_attn.{name}", self.layer(i)), size, self.eps);
             if per_head { HeadNorm::Each(norm) } else { HeadNorm::Together(norm) }
         };
-        QkNorm { q: norm("q_norm", heads.heads), k: norm("k_norm", heads.kv_heads), after_rope: false }
+        QkNorm { q: norm("q_norm", heads.heads), k: Some(norm("k_norm", heads.kv_heads)), after_rope: false }
     }
 }
 
-/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their number.
+/// `count` key heads, which the config has under `key`, for `heads` query heads.
+///
+/// # Errors
+/// Where they do not divide those.
+pub(super) fn head_count(c: &Config, key: &str, count: usize, heads: usize) -> Result<usize> {
+    match count == 0 || !heads.is_multiple_of(count) {
+        true => Err(c.wrong(key, &format!("is {count}, which does not divide {heads} heads"))),
+        false => Ok(count),
+    }
+}
+
+/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their
+/// number.
 ///
 /// # Errors
 /// `unsupported` where that is no whole number, or there are more heads than any model has.
-pub fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
+pub(super) fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
     if heads > MAX_HEADS {
         return Err(c.wrong(key, &format!("is {heads}, more heads than any model has")));
     }
@@ -225,7 +236,7 @@ pub fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<u
 }
 
 /// `sliding_window`: how many keys a query sees, itself included.
-pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
+pub(super) fn sliding_window(c: &Config) -> Result<Option<usize>> {
     match c.opt_usize("sliding_window")? {
         Some(0) => Err(c.wrong("sliding_window", "is 0")),
         window => Ok(window),
@@ -233,23 +244,30 @@ pub fn sliding_window(c: &Config) -> Result<Option<usize>> {
 }
 
 /// The same, `default` where the config does not have the key.
-pub fn window_or(c: &Config, default: usize) -> Result<Option<usize>> {
+pub(super) fn window_or(c: &Config, default: usize) -> Result<Option<usize>> {
     Ok(sliding_window(c)?.or(Some(default).filter(|_| c.missing("sliding_window"))))
 }
 
 /// What a query sees with such a window, or without.
-pub fn span(window: Option<usize>) -> Span {
+pub(super) fn span(window: Option<usize>) -> Span {
     window.map_or(Span::All, Span::Window)
 }
 
-/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by default.
-pub fn switched_window(c: &Config) -> Result<Option<usize>> {
+/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by
+/// default.
+pub(super) fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
     Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
 }
 
-/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else `pattern` decides.
-pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else
+/// `pattern` decides.
+pub(super) fn full_attention(
+    c: &Config,
+    layers: usize,
+    other: &str,
+    pattern: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
     let Some(types) = c.opt_list_str("layer_types")? else {
         return Ok((0..layers).map(pattern).collect());
     };
@@ -267,8 +285,9 @@ pub fn full_attention(c: &Config, layers: usize, other: &str, pattern: impl Fn(u
     types.iter().map(full).collect()
 }
 
-/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where `pattern` is true).
-pub fn layer_windows(
+/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where
+/// `pattern` is true).
+pub(super) fn layer_windows(
     c: &Config,
     layers: usize,
     window: Option<usize>,

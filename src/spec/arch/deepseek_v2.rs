@@ -1,7 +1,9 @@
-//! DeepSeek-V2 and its Lite and Coder (`model_type` "deepseek_v2"). Facts: transformers `modeling_deepseek_v2`; DeepSeek-AI 2024.
+//! DeepSeek-V2 and its Lite and Coder (`model_type` "deepseek_v2"). Facts: transformers
+//! `modeling_deepseek_v2`; DeepSeek-AI 2024.
 //!
-//! Multi-head latent attention. Experts are chosen by softmax scores, which weigh them as they are; `group_limited_greedy`
-//! chooses within the groups whose best expert is best. Shared experts are added.
+//! Multi-head latent attention. Experts are chosen by softmax scores, which weigh them as they are;
+//! `group_limited_greedy` chooses within the groups whose best expert is best. Shared experts are
+//! added.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};
@@ -17,13 +19,14 @@ use crate::vocabulary::{NormKind, Pairs};
 const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("rope_interleave", true.into())?;
     let (heads, turning) = LatentHeads::from_config(c, &DEFAULTS.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &DEFAULTS, turning)?;
     c.without_effect(&["ep_size"]);
+    c.only("mlp_bias", false.into())?;
     c.only("scoring_func", "softmax".into())?;
-    c.only("norm_topk_prob", false.into())?;
+    experts::summed_anyway(c, "norm_topk_prob", false)?;
     c.only("moe_layer_freq", 1.into())?;
     let sizes =
         Sizes::from_config(c, decoder.layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;

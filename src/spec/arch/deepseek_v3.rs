@@ -1,7 +1,9 @@
-//! DeepSeek-V3 and R1 (`model_type` "deepseek_v3"). Facts: transformers `modeling_deepseek_v3`; DeepSeek-AI 2024.
+//! DeepSeek-V3 and R1 (`model_type` "deepseek_v3"). Facts: transformers `modeling_deepseek_v3`;
+//! DeepSeek-AI 2024.
 //!
-//! Multi-head latent attention; the first layers are dense, the others have experts that are chosen by sigmoid scores plus a
-//! correction bias within the best groups, and shared ones. Layers for multi-token prediction are no part of a forward pass.
+//! Multi-head latent attention. The first layers are dense. The others have experts, chosen by
+//! sigmoid scores plus a correction bias within the best groups, and shared experts. Layers for
+//! multi-token prediction are not part of a forward pass.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Corrected, Grouped, ONE_GROUP};
@@ -14,23 +16,32 @@ use crate::spec::{Mixer, Model};
 use crate::vocabulary::NormKind;
 
 const ROUTER: Grouped = Grouped { groups: 8, top_groups: 4, factor: 2.5, ..ONE_GROUP };
-/// Layers before the mixtures.
+/// Number of dense layers at the start.
 const DENSE: usize = 3;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let dense = c.opt_usize("first_k_dense_replace")?.unwrap_or(DENSE);
-    family(c, names, "deepseek_v3", dense, &ROUTER)
+    family(c, names, "deepseek_v3", dense, &ROUTER, LLAMA)
 }
 
-/// A model of this structure whose first `dense` layers are no mixtures unless `mlp_layer_types` says otherwise.
+/// A model of this structure, with the defaults of its class except for the rope. Its first `dense`
+/// layers are dense unless `mlp_layer_types` says otherwise.
 ///
 /// # Errors
-/// When the config asks for something else.
-pub fn family(c: &Config, names: &dyn Names, model_type: &str, dense: usize, router: &Grouped) -> Result<Model> {
-    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..LLAMA };
+/// If the config has unsupported values.
+pub(super) fn family(
+    c: &Config,
+    names: &dyn Names,
+    model_type: &str,
+    dense: usize,
+    router: &Grouped,
+    usual: Defaults,
+) -> Result<Model> {
+    let defaults = Defaults { rope: RopeDefaults { pairs: latent::pairs(c)?, ..rope_config::DEFAULTS }, ..usual };
     let (heads, turning) = LatentHeads::from_config(c, &defaults.rope)?;
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &defaults, turning)?;
-    c.without_effect(&["ep_size", "num_nextn_predict_layers"]);
+    c.without_effect(&["ep_size", "num_nextn_predict_layers", "num_mtp_layers"]);
+    c.only("mlp_bias", false.into())?;
     c.only("scoring_func", "sigmoid".into())?;
     c.only("topk_method", "noaux_tc".into())?;
     c.only("moe_layer_freq", 1.into())?;

@@ -1,8 +1,9 @@
 //! dots.llm1 (`model_type` "dots1"). Facts: transformers `modeling_dots1`; Huo et al. 2025.
 //!
-//! Qwen3's attention with DeepSeek-V3's mixtures. A sliding window, where there is one, holds from `max_window_layers` on.
+//! Qwen3's attention with DeepSeek-V3's mixtures of experts. A sliding window, if there is one,
+//! applies from layer `max_window_layers` on.
 
-use super::decoder::{Decoder, LLAMA, layer_windows, sliding_window};
+use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::experts::{self, Corrected, Grouped, ONE_GROUP};
 use super::names::Names;
 use crate::error::Result;
@@ -10,15 +11,17 @@ use crate::spec::config::Config;
 use crate::spec::{Mixer, Model};
 use crate::vocabulary::NormKind;
 
+const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), ..LLAMA };
 const ROUTER: Grouped = Grouped { renormalised: false, ..ONE_GROUP };
-// What transformers takes for `sliding_window` and `max_window_layers` where they are left out.
+// The defaults of `sliding_window` and `max_window_layers` in transformers.
 const SLIDING_WINDOW: usize = 4096;
 const WINDOW_LAYERS: usize = 62;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::Rms, &LLAMA)?;
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
-    // Releases say "noaux_tc" for the score, which is a sigmoid; what switches a window on elsewhere is not read.
+    // Releases have "noaux_tc" for the score, which is a sigmoid. The switch of the window is not
+    // read.
     c.without_effect(&["scoring_func", "use_sliding_window"]);
     c.only("topk_method", "noaux_tc".into())?;
     c.only("moe_layer_freq", 1.into())?;

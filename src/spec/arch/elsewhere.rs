@@ -1,9 +1,9 @@
-//! Names that `model_type` has in transformers 5.23 for models that are not computed here: that such a model exists is no mistake
-//! of whoever names it, and another name in its place gives wrong numbers.
+//! Values of `model_type` in transformers 5.23 that this program does not support. Such a name is
+//! not a misspelling, and another name in its place would give wrong numbers.
 
 /// Sorted by name.
 #[rustfmt::skip]
-pub const NAMES: &[&str] = &[
+pub(super) const NAMES: &[&str] = &[
     "albert", "arcee", "aria", "aria_text", "axk1", "axk2", "aya_vision", "bailing_hybrid", "bamba", "bart", "bert", "bert-generation",
     "big_bird", "bigbird_pegasus", "biogpt", "bitnet", "blenderbot", "blenderbot-small", "blt", "camembert", "chameleon", "chatglm",
     "clip", "codegen", "cohere2_moe", "cohere2_vision", "cpmant", "ctrl", "cwm", "dbrx", "deberta", "deberta-v2", "deepseek_v4",

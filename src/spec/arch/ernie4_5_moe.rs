@@ -1,7 +1,9 @@
-//! ERNIE 4.5 with experts (`model_type` "ernie4_5_moe"). Facts: transformers `modeling_ernie4_5_moe`; Baidu 2025.
+//! ERNIE 4.5 with experts (`model_type` "ernie4_5_moe"). Facts: transformers
+//! `modeling_ernie4_5_moe`; Baidu 2025.
 //!
-//! Neighbouring dimensions of a head turn together. Experts are chosen by softmax scores plus a correction bias, and their weights
-//! are divided by their sum where that is not too small; shared experts are added.
+//! The rotary embedding rotates adjacent dimensions of a head. Experts are chosen by softmax scores
+//! plus a correction bias, and their weights are divided by their sum, if it is not too small.
+//! Shared experts are added.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -16,10 +18,10 @@ use crate::vocabulary::{NormKind, Pairs};
 const ROPE: RopeDefaults = RopeDefaults { theta: 500_000.0, pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1e-5, tied: true, num_key_value_heads: Some(4), rope: ROPE, ..LLAMA };
-/// Of `moe_norm_min`.
+/// The default of `moe_norm_min`.
 const LEAST_SUM: f64 = 1e-12;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let hidden = decoder.hidden;
     c.only("use_bias", false.into())?;
@@ -55,7 +57,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("ernie4_5_moe", layers.collect()))
 }
 
-/// Every `moe_layer_interval`-th from `moe_layer_start_index` to `moe_layer_end_index`, of which -1 is the last.
+/// Every `moe_layer_interval`-th layer from `moe_layer_start_index` to `moe_layer_end_index`, where
+/// -1 is the last.
 fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let interval = c.opt_usize("moe_layer_interval")?.unwrap_or(1);
     if interval == 0 {

@@ -1,12 +1,17 @@
-//! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research 2025.
+//! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research
+//! 2025.
 //!
-//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms over each head. Where there is
-//! a sliding window, the layers without one have no rotary embedding.
+//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms
+//! over each head. Where there is a sliding window, the layers without one have no rotary
+//! embedding.
+
+use serde_json::Value;
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS, layer_windows, window_or};
 use super::names::Names;
 use crate::error::Result;
+use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Mlp, Model};
 use crate::vocabulary::{NormKind, Span};
@@ -15,13 +20,19 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: S
 const SLIDING_WINDOW: usize = 4096;
 const PATTERN: &str = "sliding_window_pattern";
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
-    // Releases write "LLLG" beside the list that counts.
+    let pattern = if c.has("layer_types") || window.is_none() { Vec::new() } else { pattern(c)? };
+    // Beside the list that counts.
     c.without_effect(&[PATTERN]);
-    let every = if c.has("layer_types") || window.is_none() { 1 } else { c.opt_usize(PATTERN)?.unwrap_or(4).max(1) };
-    let spans = layer_windows(c, decoder.layers, window, |i| (i + 1) % every != 0)?;
+    let by_letters = c.get(PATTERN).is_some_and(Value::is_string);
+    let sliding = |i: usize| match pattern.is_empty() {
+        true => false,
+        // The last layer sees everything where letters say what the others are.
+        false => pattern[i % pattern.len()] && !(by_letters && i + 1 == decoder.layers),
+    };
+    let spans = layer_windows(c, decoder.layers, window, sliding)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
     let layers = (0..decoder.layers).map(|i| {
@@ -35,4 +46,19 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         decoder.post_norm_block(i, POST_NORMS, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });
     Ok(decoder.model("exaone4", layers.collect()))
+}
+
+/// Which layers have a window, over and over: a number says that every so many have none, letters
+/// say it of each ("LLLG": three local ones, then a global one).
+fn pattern(c: &Config) -> Result<Vec<bool>> {
+    let Some(Value::String(letters)) = c.get(PATTERN) else {
+        let every = c.opt_usize(PATTERN)?.unwrap_or(4).max(1);
+        return Ok((1..=every).map(|i| i != every).collect());
+    };
+    let sliding = |letter| match letter {
+        'L' => Ok(true),
+        'G' => Ok(false),
+        _ => Err(c.wrong(PATTERN, &format!("is \"{}\"; known are the letters L and G", shown(letters)))),
+    };
+    letters.chars().map(sliding).collect()
 }

@@ -1,4 +1,5 @@
-//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which layers have one.
+//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which
+//! layers have one.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use crate::spec::config::Config;
 use crate::spec::{Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::{Activation, Order};
 
-/// Added to the sum of the weights before they are divided by it (transformers `DeepseekV3TopkRouter` and its relatives).
-pub const SUM_EPS: f32 = 1e-20;
+/// Added to the sum of the weights before they are divided by it (transformers
+/// `DeepseekV3TopkRouter` and its relatives).
+pub(super) const SUM_EPS: f32 = 1e-20;
 
 #[derive(Clone, Copy)]
-pub struct Sizes {
+pub(super) struct Sizes {
     pub num_experts: usize,
     pub top_k: usize,
     /// Width of one expert's hidden layer.
@@ -23,7 +25,7 @@ pub struct Sizes {
 
 impl Sizes {
     /// From `num_experts_per_tok`, `hidden_act`, and what the config calls the other two.
-    pub fn from_config(c: &Config, layers: usize, num_experts: &[&str], intermediate: &[&str]) -> Result<Self> {
+    pub(super) fn from_config(c: &Config, layers: usize, num_experts: &[&str], intermediate: &[&str]) -> Result<Self> {
         let top_k = c.size("num_experts_per_tok")?;
         Ok(Self {
             num_experts: c.experts(num_experts, top_k, layers)?,
@@ -34,8 +36,22 @@ impl Sizes {
     }
 }
 
-/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in `mlp_only_layers`.
-pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
+/// `key` asks for weights of the chosen experts that sum to 1, or not: transformers does not read
+/// it, and makes them `summed`.
+pub(super) fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
+    if c.bool_or(key, summed)? != summed {
+        let says = if summed { "sum to 1" } else { "are the scores themselves" };
+        c.tell(
+            key,
+            &format!("is {}, which has no effect: in transformers the experts' weights always {says}", !summed),
+        );
+    }
+    Ok(())
+}
+
+/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in
+/// `mlp_only_layers`.
+pub(super) fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();
     let step = c.opt_usize("decoder_sparse_step")?.unwrap_or(1);
     if step == 0 {
@@ -45,7 +61,7 @@ pub fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
 }
 
 /// A router `{prefix}gate` and experts `{prefix}experts.{e}.{gate,up,down}_proj`.
-pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
+pub(super) fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
     let expert = |e| {
         let prefix = format!("{prefix}experts.{e}.");
         Mlp::gated(&prefix, hidden, sizes.intermediate, sizes.activation, false)
@@ -64,15 +80,16 @@ pub fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> 
     }
 }
 
-/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and `shared_expert_gate`.
-pub fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
+/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and
+/// `shared_expert_gate`.
+pub(super) fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
     let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
     let gate = Some(Linear::new(&format!("{prefix}shared_expert_gate"), 1, hidden, false));
     Moe { shared: Some(SharedExpert { mlp, gate }), ..moe }
 }
 
 /// The gated MLPs of experts under other names for gate, up and down: `{prefix}experts.{e}.{name}`.
-pub fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
+pub(super) fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let expert = |e| {
         let name = |part: &str| format!("{prefix}experts.{e}.{part}");
         Mlp {
@@ -86,9 +103,9 @@ pub fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: S
     Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()))
 }
 
-/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and down [experts, hidden,
-/// intermediate].
-pub fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
+/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and
+/// down [experts, hidden, intermediate].
+pub(super) fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let Sizes { num_experts, intermediate, activation, .. } = sizes;
     let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
     let both = TensorSpec::new(gate_up, [num_experts, 2 * intermediate, hidden]);
@@ -101,14 +118,16 @@ pub fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Ex
     }))
 }
 
-/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width 0.
-pub fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
+/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width
+/// 0.
+pub(super) fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
     let mlp = || Mlp::gated(prefix, hidden, width, activation, false);
     (width > 0).then(|| SharedExpert { mlp: mlp(), gate: None })
 }
 
-/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the first `dense`.
-pub fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>> {
+/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the
+/// first `dense`.
+pub(super) fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>> {
     let Some(types) = c.opt_list_str("mlp_layer_types")? else {
         return Ok((0..layers).map(|i| i >= dense).collect());
     };
@@ -124,7 +143,7 @@ pub fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>
 }
 
 /// What transformers takes for the keys of a router with groups that a config.json leaves out.
-pub struct Grouped {
+pub(super) struct Grouped {
     pub score: Score,
     pub groups: usize,
     pub top_groups: usize,
@@ -135,7 +154,7 @@ pub struct Grouped {
 }
 
 /// The router of DeepSeek-V3 in a model with one group.
-pub const ONE_GROUP: Grouped = Grouped {
+pub(super) const ONE_GROUP: Grouped = Grouped {
     score: Score::Sigmoid,
     groups: 1,
     top_groups: 1,
@@ -145,8 +164,9 @@ pub const ONE_GROUP: Grouped = Grouped {
 };
 
 impl Grouped {
-    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their scores.
-    pub fn scoring(&self, c: &Config, sizes: Sizes) -> Result<Scoring> {
+    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their
+    /// scores.
+    pub(super) fn scoring(&self, c: &Config, sizes: Sizes) -> Result<Scoring> {
         let groups = c.opt_usize("n_group")?.unwrap_or(self.groups);
         let top_groups = c.opt_usize("topk_group")?.unwrap_or(self.top_groups);
         if groups == 0 || !sizes.num_experts.is_multiple_of(groups) || sizes.num_experts / groups < 2 {
@@ -159,7 +179,7 @@ impl Grouped {
                 format!("is {top_groups}: too few or too many of {groups} groups for {} experts", sizes.top_k);
             return Err(c.wrong("topk_group", &problem));
         }
-        let renormalised = c.bool_or("norm_topk_prob", self.renormalised)?;
+        let renormalised = c.nullable_bool_or("norm_topk_prob", self.renormalised)?;
         let divisor = if renormalised { Divisor::Sum(SUM_EPS) } else { Divisor::One };
         let mut scoring = Scoring::new(self.score, divisor);
         scoring.groups = Some(Groups { count: groups, top: top_groups, judged_by: 2, masked: self.masked });
@@ -168,9 +188,9 @@ impl Grouped {
     }
 }
 
-/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a router `gate` with a correction
-/// bias, experts, and shared experts `shared_experts`.
-pub struct Corrected {
+/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a
+/// router `gate` with a correction bias, experts, and shared experts `shared_experts`.
+pub(super) struct Corrected {
     hidden: usize,
     sizes: Sizes,
     scoring: Scoring,
@@ -179,7 +199,7 @@ pub struct Corrected {
 }
 
 impl Corrected {
-    pub fn from_config(c: &Config, (hidden, layers): (usize, usize), usual: &Grouped) -> Result<Self> {
+    pub(super) fn from_config(c: &Config, (hidden, layers): (usize, usize), usual: &Grouped) -> Result<Self> {
         let sizes =
             Sizes::from_config(c, layers, &["n_routed_experts", "num_local_experts"], &["moe_intermediate_size"])?;
         let scoring = usual.scoring(c, sizes)?;
@@ -187,7 +207,7 @@ impl Corrected {
         Ok(Self { hidden, sizes, scoring, shared, dense: c.size("intermediate_size")? })
     }
 
-    pub fn ffn(&self, prefix: &str, sparse: bool) -> Ffn {
+    pub(super) fn ffn(&self, prefix: &str, sparse: bool) -> Ffn {
         let Self { hidden, sizes, shared: width, .. } = *self;
         if !sparse {
             return Ffn::Dense(Box::new(Mlp::gated(prefix, hidden, self.dense, sizes.activation, false)));

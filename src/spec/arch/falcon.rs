@@ -1,8 +1,9 @@
 //! Falcon (`model_type` "falcon"). Facts: transformers `modeling_falcon`; Almazrouei et al. 2023.
 //!
-//! Three kinds of layers: attention and MLP beside each other, on one LayerNorm (7B, 11B) or on one each (40B, 180B), or one after
-//! the other (RW). One projection holds, for each key head, its queries, its key and its value. RW has linear biases on scores,
-//! rounded to bf16, in place of rotary embeddings.
+//! Three kinds of layers: attention and MLP beside each other, on one LayerNorm (7B, 11B) or on one
+//! each (40B, 180B), or one after the other (RW). One projection holds, for each key head, its
+//! queries, its key and its value. RW has linear biases on scores, rounded to bf16, in place of
+//! rotary embeddings.
 
 use super::activation::activation;
 use super::alibi;
@@ -15,7 +16,7 @@ use crate::spec::rope_config::DEFAULTS;
 use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, Sublayer, TensorSpec};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["hidden_size", "n_embed"])?);
     let heads = c.size("num_attention_heads")?;
     let head_dim = head_size(c, "num_attention_heads", heads, hidden)?;
@@ -54,7 +55,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             Kind::OnOneNorm => Layer::of_one_norm(norm("input_layernorm"), mixer, ffn),
             Kind::OnTwoNorms => {
                 let (mixer, ffn) = (Sublayer::new(norm("ln_attn"), mixer), Sublayer::new(norm("ln_mlp"), ffn));
-                Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+                Layer { parallel: true, ..Layer::of(Some(mixer), Some(ffn)) }
             }
         }
     };
@@ -77,7 +78,7 @@ impl Kind {
     fn from_config(c: &Config) -> Result<Self> {
         let new = c.bool_or("new_decoder_architecture", false)?;
         let norms = c.opt_usize("num_ln_in_parallel_attn")?;
-        match (new, c.bool_or("parallel_attn", true)?, norms) {
+        match (new, c.nullable_bool_or("parallel_attn", true)?, norms) {
             (true, false, _) => Err(c.wrong(
                 "parallel_attn",
                 "is false, which transformers does not compute for `new_decoder_architecture`",
@@ -95,7 +96,7 @@ impl Kind {
 
 /// One key head where the older kind asks for `multi_query`, else `num_kv_heads`.
 fn kv_heads(c: &Config, heads: usize) -> Result<usize> {
-    let (new, multi_query) = (c.bool_or("new_decoder_architecture", false)?, c.bool_or("multi_query", true)?);
+    let (new, multi_query) = (c.bool_or("new_decoder_architecture", false)?, c.nullable_bool_or("multi_query", true)?);
     let count = c.opt_usize("num_kv_heads")?.unwrap_or(heads);
     let wrong = |problem: &str| Err(c.wrong("num_kv_heads", &format!("is {count}, {problem}")));
     match (new, multi_query) {

@@ -1,6 +1,8 @@
-//! Gemma of the first generation and CodeGemma (`model_type` "gemma"). Facts: transformers `modeling_gemma`; Gemma Team 2024.
+//! The first generation of Gemma, and CodeGemma (`model_type` "gemma"). Facts: transformers
+//! `modeling_gemma`; Gemma Team 2024.
 //!
-//! Norms multiply by 1 + weight, embeddings are multiplied with the root of their width, and head and embedding are tied.
+//! Norms multiply by 1 + weight, embeddings are multiplied by the root of their width, and head and
+//! embedding are tied.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -12,10 +14,11 @@ use crate::vocabulary::{Activation, NormKind};
 
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(16), head_dim: Some(256), ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
-    // Releases that say "gelu" mean the form with tanh, and GemmaConfig takes it so. Some say it again under another key.
+    // Releases with "gelu" mean the form with tanh, as GemmaConfig does. Some repeat it under
+    // another key.
     let act = match activation(c, "hidden_act", "gelu_pytorch_tanh")? {
         Activation::GeluErf => Activation::GeluTanh,
         other => other,

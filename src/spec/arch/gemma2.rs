@@ -1,7 +1,8 @@
-//! Gemma 2 (`model_type` "gemma2"). Facts: transformers `modeling_gemma2`; Gemma Team 2024, "Gemma 2".
+//! Gemma 2 (`model_type` "gemma2"). Facts: transformers `modeling_gemma2`; Gemma Team 2024, "Gemma
+//! 2".
 //!
-//! Norms stand before and behind attention and feed-forward network. Scores and logits are capped, and every other layer,
-//! beginning with the first, has a sliding window.
+//! Norms stand before and behind attention and feed-forward network. Scores and logits are capped,
+//! and every other layer, beginning with the first, has a sliding window.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};
@@ -14,9 +15,16 @@ use crate::vocabulary::NormKind;
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(4), head_dim: Some(256), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
-    let spans = layer_windows(c, decoder.layers, window_or(c, SLIDING_WINDOW)?, |i| i % 2 == 0)?;
+    let window = window_or(c, SLIDING_WINDOW)?;
+    // The name of the first weeks, which only the original code reads.
+    if let Some(size) = c.opt_usize("sliding_window_size")?.filter(|size| window.is_some_and(|window| window != *size))
+    {
+        let says = format!("is {size}, which has no effect: transformers reads `sliding_window`");
+        c.tell("sliding_window_size", &says);
+    }
+    let spans = layer_windows(c, decoder.layers, window, |i| i % 2 == 0)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     c.without_effect(&["hidden_act"]);

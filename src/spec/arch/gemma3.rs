@@ -1,8 +1,9 @@
-//! Gemma 3 (`model_type` "gemma3_text", and "gemma3" around it). Facts: transformers `modeling_gemma3`; Gemma Team 2025.
+//! Gemma 3 (`model_type` "gemma3_text", and "gemma3" around it). Facts: transformers
+//! `modeling_gemma3`; Gemma Team 2025.
 //!
-//! As Gemma 2, with norms of queries and keys in place of caps. Layers with a sliding window turn by `rope_local_base_freq`, and
-//! every sixth layer sees everything and turns by `rope_theta`, scaled. Text is read forwards only, in the models that see, too.
-//! The config of these leaves out most sizes.
+//! As Gemma 2, with norms of queries and keys in place of softcaps. Layers with a sliding window
+//! use `rope_local_base_freq`. Every sixth layer attends to all keys and uses `rope_theta`, scaled.
+//! Attention is causal, also in multimodal models, whose config leaves out most sizes.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};
@@ -16,7 +17,7 @@ use crate::vocabulary::{NormKind, Span};
 
 const FULL: RopeDefaults =
     RopeDefaults { theta: 1e6, layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
-const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_keys: &["rope_local_base_freq"], ..FULL };
+const SLIDING: RopeDefaults = RopeDefaults { theta: 1e4, theta_key: "rope_local_base_freq", ..FULL };
 const DEFAULTS: Defaults = Defaults {
     tied: true,
     vocab_size: Some(262_208),
@@ -29,7 +30,7 @@ const DEFAULTS: Defaults = Defaults {
 };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let local = Rope::of_type(c, decoder.heads.head_dim, "sliding_attention", false, &SLIDING)?;
     let every = c.opt_usize("sliding_window_pattern")?.unwrap_or(6).max(1);

@@ -1,7 +1,8 @@
-//! GLM-4-0414 and GLM-Z1 (`model_type` "glm4"), dense. Facts: transformers `modeling_glm4`; Team GLM 2024.
+//! GLM-4-0414 and GLM-Z1 (`model_type` "glm4"), dense. Facts: transformers `modeling_glm4`; Team
+//! GLM 2024.
 //!
-//! Norms stand before and behind attention and feed-forward network. The first half of each head turns, in neighbouring pairs.
-//! `attention_bias` never concerns the output projection.
+//! Norms precede and follow attention and feed-forward network. The first half of each head has a
+//! rotary embedding of adjacent pairs. `attention_bias` does not apply to the output projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -19,11 +20,11 @@ const DEFAULTS: Defaults =
 const NORMS: [&str; 4] =
     ["input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
-    let bias = c.bool_or("attention_bias", false)?;
+    let bias = c.bool_or("attention_bias", true)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
         attention.out.bias = None;

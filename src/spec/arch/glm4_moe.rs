@@ -1,8 +1,10 @@
-//! GLM-4.5 (`model_type` "glm4_moe"). Facts: transformers `modeling_glm4_moe`; GLM-4.5 technical report 2025.
+//! GLM-4.5 (`model_type` "glm4_moe"). Facts: transformers `modeling_glm4_moe`; GLM-4.5 technical
+//! report 2025.
 //!
-//! The first layers are dense. Experts are chosen by sigmoid scores plus a correction bias, within the best groups of
-//! experts, and weighted by the scores alone; shared experts are added. `attention_bias` never concerns the output
-//! projection. The extra layer for multi-token prediction that checkpoints hold is not part of a forward pass.
+//! The first layers are dense. Experts are chosen by sigmoid scores plus a correction bias, within
+//! the best groups of experts, and weighted by the scores alone. Shared experts are added.
+//! `attention_bias` does not apply to the output projection. The additional layer for multi-token
+//! prediction in checkpoints is not part of a forward pass.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Corrected, ONE_GROUP};
@@ -16,7 +18,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let qk_norm = c.bool_or("use_qk_norm", false)?;

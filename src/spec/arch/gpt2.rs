@@ -1,7 +1,8 @@
 //! GPT-2 (`model_type` "gpt2"). Facts: transformers `modeling_gpt2`; Radford et al. 2019.
 //!
-//! LayerNorms, learned positions, one fused projection for q, k and v, weights stored [in, out]. Checkpoints have their
-//! names with or without `transformer.`; `attn.bias` in them is a causal mask, not a bias.
+//! LayerNorms, learned positions, one fused projection for q, k and v, weights stored [in, out].
+//! Checkpoints have their names with or without `transformer.`; `attn.bias` in them is a causal
+//! mask, not a bias.
 
 use super::activation::activation;
 use super::names::Names;
@@ -14,7 +15,7 @@ use crate::vocabulary::NormKind;
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let prefix = "transformer.";
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
@@ -47,7 +48,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         let mixer = Sublayer::new(norm(name("ln_1")), Mixer::Attention(Box::new(attention)));
         let ffn = Sublayer::new(norm(name("ln_2")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: false, scalar: None }
+        Layer::of(Some(mixer), Some(ffn))
     };
     let ends = names.ends(tied, TensorSpec::new(format!("{prefix}wte.weight"), [vocab, hidden]));
     let layers = (0..layers).map(layer).collect();

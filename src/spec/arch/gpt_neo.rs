@@ -1,7 +1,7 @@
 //! GPT-Neo (`model_type` "gpt_neo"). Facts: transformers `modeling_gpt_neo`; Black et al. 2021.
 //!
-//! LayerNorms, learned positions, layers with and without a window; scores are not divided by the root of the head size.
-//! `attn.attention.bias` and `masked_bias` in files are a causal mask.
+//! LayerNorms, learned positions, and layers with and without a window. Scores are not divided by
+//! the root of the head size. `attn.attention.bias` and `masked_bias` in files are a causal mask.
 
 use serde_json::Value;
 
@@ -14,10 +14,10 @@ use crate::spec::config::Config;
 use crate::spec::{Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, TensorSpec};
 use crate::vocabulary::{NormKind, Span};
 
-/// Of `window_size`.
+/// The default of `window_size`.
 const WINDOW: usize = 256;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let layers = c.layers(&["num_layers", "num_hidden_layers"])?;
     let heads = c.size_by(&["num_heads", "num_attention_heads"])?;
@@ -50,8 +50,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// What the layers see: "global" or "local", from `attention_layers`, or from `attention_types`, pairs of a list of kinds and
-/// how often it comes.
+/// The spans of the layers: "global" or "local", from `attention_layers`, or from
+/// `attention_types`, pairs of a list of kinds and its number of repetitions.
 fn spans(c: &Config, layers: usize) -> Result<Vec<Span>> {
     let window = c.opt_usize("window_size")?.unwrap_or(WINDOW);
     if window == 0 {
@@ -81,7 +81,7 @@ fn alternating(layers: usize) -> Vec<String> {
     ["global", "local"].into_iter().cycle().take(layers).map(str::to_string).collect()
 }
 
-/// The kinds of all layers, of which there may be one more than `layers` at the most.
+/// The kinds of all layers, of which there may be at most one more than `layers`.
 fn expanded(types: &Value, layers: usize) -> Option<Vec<String>> {
     let mut kinds = Vec::new();
     for pair in types.as_array()? {

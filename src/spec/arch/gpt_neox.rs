@@ -1,7 +1,9 @@
-//! GPT-NeoX and Pythia (`model_type` "gpt_neox"). Facts: transformers `modeling_gpt_neox`; Black et al. 2022, Biderman et al. 2023.
+//! GPT-NeoX and Pythia (`model_type` "gpt_neox"). Facts: transformers `modeling_gpt_neox`; Black et
+//! al. 2022, Biderman et al. 2023.
 //!
-//! Attention and feed-forward network each read a LayerNorm of the same stream and are added together; one projection holds the
-//! query, key and value of each head; the first dimensions of a head turn.
+//! Attention and feed-forward network each read a LayerNorm of the same stream and are added
+//! together; one projection holds the query, key and value of each head; the first dimensions of a
+//! head turn.
 
 use super::activation::activation;
 use super::names::Names;
@@ -14,12 +16,12 @@ use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults = RopeDefaults {
     partial_rotary_factor: Some(0.25),
-    theta_keys: &["rotary_emb_base"],
-    share_keys: &["rotary_pct"],
+    theta_key: "rotary_emb_base",
+    share_key: "rotary_pct",
     ..rope_config::DEFAULTS
 };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let (heads, intermediate) = (c.size("num_attention_heads")?, c.size("intermediate_size")?);
     if hidden % heads != 0 {
@@ -49,7 +51,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let attention = Mixer::Attention(Box::new(attention));
         let mixer = Sublayer::new(norm(&format!("layers.{i}.input_layernorm")), attention);
         let ffn = Sublayer::new(norm(&format!("layers.{i}.post_attention_layernorm")), Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel, scalar: None }
+        Layer { parallel, ..Layer::of(Some(mixer), Some(ffn)) }
     };
     let layers = (0..c.layers(&["num_hidden_layers"])?).map(layer).collect();
     let embedding = TensorSpec::new("gpt_neox.embed_in.weight", [vocab, hidden]);

@@ -1,7 +1,9 @@
-//! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card 2025.
+//! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card
+//! 2025.
 //!
-//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone unpacked them. Which of
-//! the two is told by the tensor names, and by `quantization_config` when there is no checkpoint yet.
+//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone
+//! unpacked them. Which of the two is told by the tensor names, and by `quantization_config` when
+//! there is no checkpoint yet.
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ const DEFAULTS: Defaults =
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
     c.only("swiglu_alpha", 1.702.into())?;
     let bias = c.bool_or("attention_bias", true)?;

@@ -1,7 +1,8 @@
 //! GPT-J (`model_type` "gptj"). Facts: transformers `modeling_gptj`; Wang and Komatsuzaki 2021.
 //!
-//! Attention and feed-forward network read the same LayerNorm and are added together; the first `rotary_dim` dimensions of a head
-//! turn with their neighbours; the head has a bias. `attn.bias` and `attn.masked_bias` in files are a causal mask.
+//! Attention and feed-forward network have the same LayerNorm as input, and their outputs are added
+//! together. The first `rotary_dim` dimensions of a head have a rotary embedding of adjacent pairs.
+//! The head has a bias. `attn.bias` and `attn.masked_bias` in files are a causal mask.
 
 use super::activation::activation;
 use super::decoder::head_size;
@@ -12,12 +13,12 @@ use crate::spec::rope::{Rope, Scaling};
 use crate::spec::{Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Qkv, TensorSpec};
 use crate::vocabulary::{NormKind, Pairs};
 
-/// Base of the angles; not a setting.
+/// The base of the frequencies, which is fixed.
 const THETA: f64 = 10_000.0;
-/// Of `rotary_dim`.
+/// The default of `rotary_dim`.
 const ROTARY_DIM: usize = 64;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let hidden = c.size_by(&["n_embd", "hidden_size"])?;
     let layers = c.layers(&["n_layer", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_head", "num_attention_heads"])?;

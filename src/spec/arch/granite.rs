@@ -1,7 +1,8 @@
-//! Granite 3 (`model_type` "granite"), dense. Facts: transformers `modeling_granite`; IBM 2024, "Granite 3.0 Language Models".
+//! Granite 3 (`model_type` "granite"), dense. Facts: transformers `modeling_granite`; IBM 2024,
+//! "Granite 3.0 Language Models".
 //!
-//! Llama with four factors: on embeddings, on scores in place of the root of the head's width, on what is added to the residual
-//! stream, and on logits.
+//! Llama with four factors: of embeddings, of scores in place of the root of the head's width, of
+//! contributions to the residual stream, and of logits.
 
 use super::activation::activation;
 use super::decoder::{Decoder, LLAMA};
@@ -11,7 +12,7 @@ use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Mlp, Model};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &LLAMA)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

@@ -1,7 +1,8 @@
-//! Granite 3.x with experts (`model_type` "granitemoe"). Facts: transformers `modeling_granitemoe`; IBM 2024.
+//! Granite 3.x with experts (`model_type` "granitemoe"). Facts: transformers `modeling_granitemoe`;
+//! IBM 2024.
 //!
-//! Embeddings, what each block adds, scores and logits have factors of their own. Experts are stacked in one tensor, and the
-//! softmax runs over the logits of the chosen ones.
+//! Embeddings, outputs of sublayers, scores and logits have factors. Experts are stacked in one
+//! tensor, and the softmax is over the logits of the chosen ones.
 
 use super::decoder::{Decoder, LLAMA};
 use super::experts::{self, Sizes};
@@ -11,7 +12,7 @@ use crate::spec::config::Config;
 use crate::spec::{Divisor, Ffn, Linear, Mixer, Model, Score, Scoring};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &LLAMA)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     let factor = |key: &str| Ok::<_, crate::error::Error>(c.opt_f64(key)?.unwrap_or(1.0));

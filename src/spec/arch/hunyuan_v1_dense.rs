@@ -1,4 +1,5 @@
-//! Hunyuan 0.5B to 7B (`model_type` "hunyuan_v1_dense"). Facts: transformers `modeling_hunyuan_v1_dense`; Tencent 2025.
+//! Hunyuan 0.5B to 7B (`model_type` "hunyuan_v1_dense"). Facts: transformers
+//! `modeling_hunyuan_v1_dense`; Tencent 2025.
 //!
 //! Llama with norms of queries and keys behind the rotary embedding, whose base `alpha` stretches.
 
@@ -14,7 +15,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { alpha: true, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
@@ -26,8 +27,10 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("use_rotary_pos_emb", true.into())?;
     c.only("norm_type", "rms".into())?;
     c.only("num_experts", 1.into())?;
+    c.only("use_mla", false.into())?;
     c.only("add_classification_head", false.into())?;
-    // Tokens, sizes said twice, and settings of models for images and classification, which this one is not.
+    // Tokens, sizes said twice, and settings of models for images and classification, which this
+    // one is not.
     c.without_effect(&["attention_head_dim", "cla_share_factor", "org_vocab_size", "pad_id", "eod_token_id"]);
     c.without_effect(&["im_start_id", "im_end_id", "im_newline_id", "image_token_id", "text_start_id", "text_end_id"]);
     c.without_effect(&[
@@ -37,6 +40,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         "pool_type",
         "enable_lm_head_fp32",
         "num_media_embeds",
+        "moe_topk",
+        "skip_cls_token",
     ]);
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
@@ -45,7 +50,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             HeadNorm::Each(Norm::new(NormKind::Rms, &name, decoder.heads.head_dim, decoder.eps))
         };
         let (q, k) = (norm("query_layernorm"), norm("key_layernorm"));
-        attention.qk_norm = Some(QkNorm { q, k, after_rope: true });
+        attention.qk_norm = Some(QkNorm { q, k: Some(k), after_rope: true });
         let mlp = Mlp::gated(&format!("{}mlp.", decoder.layer(i)), decoder.hidden, intermediate, act, false);
         decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(mlp)))
     });

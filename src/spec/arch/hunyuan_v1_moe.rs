@@ -1,7 +1,9 @@
-//! Hunyuan-A13B (`model_type` "hunyuan_v1_moe"). Facts: transformers `modeling_hunyuan_v1_moe`; Tencent 2025.
+//! Hunyuan-A13B (`model_type` "hunyuan_v1_moe"). Facts: transformers `modeling_hunyuan_v1_moe`;
+//! Tencent 2025.
 //!
-//! Norms of queries and keys are behind the rotary embedding, whose base `alpha` stretches once and for all. Every layer is a
-//! mixture; softmax weights are divided by their sum, and a shared expert is added. Counts may be lists with one for each layer.
+//! Norms of queries and keys are behind the rotary embedding, whose base `alpha` stretches once and
+//! for all. Every layer is a mixture; softmax weights are divided by their sum, and a shared expert
+//! is added. Counts may be lists with one for each layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -27,7 +29,7 @@ const UNREAD: &[&str] = &[
     "topk_group", "use_mixed_mlp_moe", "v_head_dim", "video_end_id", "video_start_id", "vit_path",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(UNREAD);
@@ -59,7 +61,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             let name = format!("{}self_attn.{part}", decoder.layer(i));
             HeadNorm::Each(Norm::new(NormKind::Rms, &name, decoder.heads.head_dim, decoder.eps))
         };
-        attention.qk_norm = Some(QkNorm { q: norm("query_layernorm"), k: norm("key_layernorm"), after_rope: true });
+        attention.qk_norm =
+            Some(QkNorm { q: norm("query_layernorm"), k: Some(norm("key_layernorm")), after_rope: true });
         let prefix = format!("{}mlp.", decoder.layer(i));
         let mut moe = experts::separate(&prefix, hidden, sizes, Scoring::softmax(true));
         moe.router.linear = Linear::new(&format!("{prefix}gate.wg"), sizes.num_experts, hidden, false);

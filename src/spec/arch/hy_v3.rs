@@ -1,7 +1,7 @@
 //! Hy3 (`model_type` "hy_v3"). Facts: transformers `modeling_hy_v3`; Tencent 2026.
 //!
-//! Qwen3's attention. Experts are chosen by sigmoid scores plus a bias; shared ones are added. Which layers are dense is said by
-//! `mlp_layer_types` alone, else it is the first.
+//! Qwen3's attention. Experts are chosen by sigmoid scores plus a bias; shared ones are added.
+//! Which layers are dense is said by `mlp_layer_types` alone, else it is the first.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, SUM_EPS, Sizes};
@@ -18,25 +18,31 @@ const DEFAULTS: Defaults =
 /// Of `router_scaling_factor`.
 const FACTOR: f64 = 2.826;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
-    let hidden = decoder.hidden;
+    let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
+    c.only("mlp_bias", false.into())?;
     c.only("qk_norm", true.into())?;
     c.only("moe_router_use_sigmoid", true.into())?;
     c.only("moe_router_enable_expert_bias", true.into())?;
-    c.only("route_norm", true.into())?;
-    // Formats in which single sums are kept, layers for multi-token prediction, and a key of which only the default counts.
+    experts::summed_anyway(c, "route_norm", true)?;
+    // Formats in which single sums are kept, layers for multi-token prediction, and a key of which
+    // only the default counts.
     c.without_effect(&["enable_attention_fp32_softmax", "enable_lm_head_fp32", "enable_moe_fp32_combine"]);
     c.without_effect(&["num_nextn_predict_layers", "first_k_dense_replace"]);
-    let widths = ["moe_intermediate_size", "expert_hidden_dim"];
-    let sizes = Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &widths)?;
+    let sizes =
+        Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;
+    if let Some(width) = c.opt_usize("expert_hidden_dim")?.filter(|width| *width != sizes.intermediate) {
+        let says = format!("is {width}, which has no effect: transformers reads `moe_intermediate_size`");
+        c.tell("expert_hidden_dim", &says);
+    }
     let mut scoring = Scoring::new(Score::Sigmoid, Divisor::Sum(SUM_EPS));
     scoring.factor = c.opt_f64("router_scaling_factor")?.unwrap_or(FACTOR) as f32;
     let shared = c.opt_usize("num_shared_experts")?.unwrap_or(1) * sizes.intermediate;
     let dense = c.size("intermediate_size")?;
     let sparse = experts::behind_dense(c, decoder.layers, 1)?;
     let layers = (0..decoder.layers).map(|i| {
-        let mut attention = decoder.attention(i, false);
+        let mut attention = decoder.attention(i, bias);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         let prefix = format!("{}mlp.", decoder.layer(i));
         let ffn = if sparse[i] {

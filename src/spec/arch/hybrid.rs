@@ -1,4 +1,5 @@
-//! Token mixers of the hybrid Qwen models: three of four layers are Gated DeltaNet, the fourth is attention with an output gate.
+//! Token mixers of the hybrid Qwen models: three of four layers are Gated DeltaNet, and the fourth
+//! is attention with an output gate.
 
 use super::activation::activation;
 use super::decoder::{Decoder, full_attention};
@@ -11,8 +12,8 @@ const FULL_ATTENTION_INTERVAL: usize = 4;
 const CONV_KERNEL: usize = 4;
 
 /// The mixers of all layers.
-pub struct Hybrid {
-    /// Of the feed-forward networks.
+pub(super) struct Hybrid {
+    /// The activation of the feed-forward networks.
     pub activation: Activation,
     full: Vec<bool>,
     bias: bool,
@@ -20,8 +21,9 @@ pub struct Hybrid {
 }
 
 impl Hybrid {
-    /// `separate`: the projections of a DeltaNet are stored one by one, not grouped per key head.
-    pub fn from_config(c: &Config, decoder: &Decoder, separate: bool) -> Result<Self> {
+    /// If `separate`, the projections of a DeltaNet are stored separately, not grouped per key
+    /// head.
+    pub(super) fn from_config(c: &Config, decoder: &Decoder, separate: bool) -> Result<Self> {
         let bias = c.bool_or("attention_bias", false)?;
         let activation = activation(c, "hidden_act", "silu")?;
         if activation != Activation::Silu {
@@ -35,7 +37,7 @@ impl Hybrid {
         Ok(Self { activation, full, bias, linear: LinearAttention::from_config(c, separate)? })
     }
 
-    pub fn mixer(&self, decoder: &Decoder, i: usize) -> Mixer {
+    pub(super) fn mixer(&self, decoder: &Decoder, i: usize) -> Mixer {
         if !self.full[i] {
             return Mixer::DeltaNet(Box::new(self.linear.delta_net(decoder, i)));
         }
@@ -43,7 +45,7 @@ impl Hybrid {
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         attention.gate = Some(Gate::InQuery);
         if let Qkv::Separate { q, .. } = &mut attention.qkv {
-            // Per head the query and then its gate.
+            // For each head the query, then its gate.
             let name = format!("{}self_attn.q_proj", decoder.layer(i));
             *q = Linear::new(&name, 2 * attention.heads * attention.head_dim, decoder.hidden, self.bias);
         }
@@ -51,7 +53,7 @@ impl Hybrid {
     }
 }
 
-/// The `linear_…` settings: heads and sizes of Gated DeltaNet.
+/// The settings `linear_…`: heads and sizes of Gated DeltaNet.
 struct LinearAttention {
     separate: bool,
     key_heads: usize,

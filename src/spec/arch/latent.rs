@@ -1,24 +1,24 @@
-//! Multi-head latent attention as DeepSeek and its relatives have it in `config.json`. DeepSeek-AI 2024, "DeepSeek-V2"; facts:
-//! transformers `modeling_deepseek_v3`.
+//! Multi-head latent attention in the `config.json` of DeepSeek and similar models. DeepSeek-AI
+//! 2024, "DeepSeek-V2"; facts: transformers `modeling_deepseek_v3`.
 //!
-//! All heads have a key; a head of q and k is a part without positions and one that turns. The norms between the low-rank
-//! projections have an epsilon of their own, whatever the config says.
+//! A head of q and k has a part without positions and a rotary part, and all heads share the rotary
+//! part of k. The norms between the low-rank projections have a fixed epsilon.
 
 use super::decoder::{Decoder, Heads};
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::rope::{Rope, Scaling, yarn_mscale};
-use crate::spec::rope_config::RopeDefaults;
+use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Attention, Latent, LatentQuery, Linear, Norm, Qkv};
 use crate::vocabulary::{NormKind, Pairs};
 
-/// Of the norms between the low-rank projections.
+/// The epsilon of the norms between the low-rank projections.
 const INNER_EPS: f64 = 1e-6;
 
-/// Sizes of the heads, and what scores are multiplied with.
-pub struct LatentHeads {
+/// Sizes of the heads, and the factor of the scores.
+pub(super) struct LatentHeads {
     heads: usize,
-    /// Sizes of the parts of a head: that without positions and the one that turns.
+    /// Sizes of the parts of a head: without positions, and with the rotary embedding.
     nope: usize,
     turning: usize,
     value: usize,
@@ -28,21 +28,21 @@ pub struct LatentHeads {
     scale: f64,
 }
 
-/// Which dimensions turn together: `rope_interleave`, as a rule neighbours.
-pub fn pairs(c: &Config) -> Result<Pairs> {
-    Ok(if c.bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
+/// The pairs of the rotary embedding, by `rope_interleave`: usually adjacent dimensions.
+pub(super) fn pairs(c: &Config) -> Result<Pairs> {
+    Ok(if c.nullable_bool_or("rope_interleave", true)? { Pairs::Adjacent } else { Pairs::Halves })
 }
 
 impl LatentHeads {
-    /// With the decoder's own heads and rope: those of the part that turns.
-    pub fn from_config(c: &Config, defaults: &RopeDefaults) -> Result<(Self, (Heads, Rope))> {
+    /// Also returns the decoder's heads and the rope of the rotary part.
+    pub(super) fn from_config(c: &Config, defaults: &RopeDefaults) -> Result<(Self, (Heads, Rope))> {
         let heads = c.size("num_attention_heads")?;
         c.only("num_key_value_heads", heads.into())?;
         let (nope, turning) = (c.size("qk_nope_head_dim")?, c.size("qk_rope_head_dim")?);
         c.only("qk_head_dim", (nope + turning).into())?;
         // transformers overwrites it.
         c.without_effect(&["head_dim"]);
-        // The share that turns is one of the whole head where the config may give it.
+        // If the config may set the rotary share, it is a share of the whole head.
         let whole = if defaults.partial_rotary_factor.is_some() { nope + turning } else { turning };
         let rope = Rope::from_config(c, whole, defaults)?;
         if rope.dim != turning {
@@ -60,13 +60,14 @@ impl LatentHeads {
             query_rank: c.opt_usize("q_lora_rank")?,
             rank: c.size("kv_lora_rank")?,
             bias: c.bool_or("attention_bias", false)?,
-            scale: ((nope + turning) as f64).powf(-0.5) * temperature(c, &rope)?.powi(2),
+            scale: ((nope + turning) as f64).powf(-0.5) * temperature(c, &rope, defaults)?.powi(2),
         };
         Ok((own, (Heads { heads, kv_heads: heads, head_dim: turning }, rope)))
     }
 
-    /// Under `self_attn.`; biases, where there are any, are those of the projections to and from the stream.
-    pub fn attention(&self, decoder: &Decoder, i: usize) -> Attention {
+    /// The attention with names in `self_attn.`. Biases, if there are any, belong to the
+    /// projections from and to the residual stream.
+    pub(super) fn attention(&self, decoder: &Decoder, i: usize) -> Attention {
         let Self { heads, nope, turning, value, rank, bias, .. } = *self;
         let (hidden, head_dim) = (decoder.hidden, nope + turning);
         let name = |part: &str| format!("{}self_attn.{part}", decoder.layer(i));
@@ -95,10 +96,9 @@ impl LatentHeads {
     }
 }
 
-/// YaRN's temperature of the scores, which `mscale_all_dim` asks for; scores have it twice.
-fn temperature(c: &Config, rope: &Rope) -> Result<f64> {
-    let all = |key| c.section(key)?.map(|section| section.opt_f64("mscale_all_dim")).transpose();
-    let all = all("rope_scaling")?.or(all("rope_parameters")?).flatten().unwrap_or(0.0);
+/// YaRN's attention temperature by `mscale_all_dim`, which scores contain twice.
+fn temperature(c: &Config, rope: &Rope, defaults: &RopeDefaults) -> Result<f64> {
+    let all = rope_config::opt_parameter(c, defaults, "mscale_all_dim")?.unwrap_or(0.0);
     Ok(match rope.scaling {
         Scaling::None | Scaling::LongRope { .. } | Scaling::Proportional { .. } => 1.0,
         Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => yarn_mscale(factor, all),

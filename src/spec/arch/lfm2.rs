@@ -1,6 +1,7 @@
 //! LFM2 (`model_type` "lfm2"). Facts: transformers `modeling_lfm2`; Liquid AI 2025.
 //!
-//! Most layers have a short convolution between two gates in place of attention. The final norm is called `embedding_norm`.
+//! Most layers have a short convolution between two gates in place of attention. The final norm is
+//! called `embedding_norm`.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::names::Names;
@@ -8,7 +9,7 @@ use crate::error::Result;
 use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::spec::rope_config::{self, RopeDefaults};
-use crate::spec::{Ffn, GatedConv, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, Sublayer, TensorSpec};
+use crate::spec::{Ffn, GatedConv, HeadNorm, Layer, Linear, Mixer, Mlp, Model, Norm, QkNorm, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
 const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
@@ -29,8 +30,11 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_pos_enc",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+    let decoder = Decoder::from_config(c, names, NormKind::Rms, &Defaults { tied_key: tied_key(c)?, ..DEFAULTS })?;
+    if let Some(theta) = c.opt_f64("theta")?.filter(|theta| *theta != decoder.rope.theta) {
+        c.tell("theta", &format!("is {theta}, which has no effect: transformers reads `rope_theta`"));
+    }
     let (hidden, bias) = (decoder.hidden, c.bool_or("conv_bias", false)?);
     let kernel = c.opt_usize("conv_L_cache")?.unwrap_or(3);
     let inner = inner(c)?;
@@ -45,7 +49,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
                 Linear::new(&name("self_attn.out_proj"), hidden, attention.heads * attention.head_dim, false);
             let of = |part: &str| HeadNorm::Each(norm(part, decoder.heads.head_dim));
             let (q, k) = (of("self_attn.q_layernorm"), of("self_attn.k_layernorm"));
-            attention.qk_norm = Some(QkNorm { q, k, after_rope: false });
+            attention.qk_norm = Some(QkNorm { q, k: Some(k), after_rope: false });
             Mixer::Attention(Box::new(attention))
         } else {
             Mixer::GatedConv(Box::new(GatedConv {
@@ -63,21 +67,36 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             activation: Activation::Silu,
             xielu: None,
         };
-        Layer {
-            mixer: Some(Sublayer::new(norm("operator_norm", hidden), mixer)),
-            ffn: Some(Sublayer::new(norm("ffn_norm", hidden), Ffn::Dense(Box::new(mlp)))),
-            parallel: false,
-            scalar: None,
-        }
+        let norms = [norm("operator_norm", hidden), norm("ffn_norm", hidden)];
+        Layer::of_two_norms(norms, mixer, Ffn::Dense(Box::new(mlp)))
     });
     let mut model = decoder.model("lfm2", layers.collect());
     model.final_norm = Some(Norm::new(NormKind::Rms, "model.embedding_norm", hidden, decoder.eps));
     Ok(model)
 }
 
-/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples, unless it says not to.
+/// The key that ties head and embedding: the older name counts, as in Lfm2Config.
+fn tied_key(c: &Config) -> Result<&'static str> {
+    if !c.has("tie_embedding") {
+        return Ok("tie_word_embeddings");
+    }
+    let tied = c.bool_or("tie_embedding", true)?;
+    if c.bool_or("tie_word_embeddings", tied)? != tied {
+        let says = format!("is {}, but `tie_embedding` is {tied}; as in transformers, the latter counts", !tied);
+        c.tell("tie_word_embeddings", &says);
+    }
+    Ok("tie_embedding")
+}
+
+/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples,
+/// unless it says not to.
 fn inner(c: &Config) -> Result<usize> {
-    let width = c.size_by(&["block_ff_dim", "intermediate_size"])?;
+    // The older name counts, as in Lfm2Config.
+    let width = c.size(if c.has("block_ff_dim") { "block_ff_dim" } else { "intermediate_size" })?;
+    if let Some(other) = c.opt_usize("intermediate_size")?.filter(|other| *other != width) {
+        let says = format!("is {other}, but `block_ff_dim` is {width}; as in transformers, the latter counts");
+        c.tell("intermediate_size", &says);
+    }
     let multiple = c.opt_usize("block_multiple_of")?.unwrap_or(256).max(1);
     let factor = c.opt_f64("block_ffn_dim_multiplier")?.unwrap_or(1.0);
     if !c.bool_or("block_auto_adjust_ff_dim", true)? {

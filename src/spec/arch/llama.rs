@@ -8,7 +8,7 @@ use crate::spec::config::Config;
 use crate::spec::{Ffn, Mixer, Mlp, Model};
 use crate::vocabulary::NormKind;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &LLAMA)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

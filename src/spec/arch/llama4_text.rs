@@ -1,8 +1,10 @@
-//! Llama 4 (`model_type` "llama4_text", also inside "llama4"). Facts: transformers `modeling_llama4`; Meta 2025.
+//! Llama 4 (`model_type` "llama4_text", also inside "llama4"). Facts: transformers
+//! `modeling_llama4`; Meta 2025.
 //!
-//! Layers with positions attend within chunks, and normalise queries and keys without a weight behind the rotary embedding, of
-//! neighbouring dimensions; layers without see everything, and their queries grow with the position. Experts are stacked, [in, out],
-//! and the sigmoid of a router logit multiplies what its expert reads; a shared expert is added.
+//! Layers with positions attend within chunks, and normalise queries and keys without a weight
+//! behind the rotary embedding, of neighbouring dimensions; layers without see everything, and
+//! their queries grow with the position. Experts are stacked, [in, out], and the sigmoid of a
+//! router logit multiplies what its expert reads; a shared expert is added.
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ const CHUNK: usize = 8192;
 const WITHOUT_ROPE_EVERY: usize = 4;
 const GROWTH: (f64, f64) = (0.1, 8192.0);
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(&["for_llm_compressor"]);
@@ -59,7 +61,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         attention.span = chunk.filter(|_| !full[i]).map_or(Span::All, Span::Chunk);
         if turning[i] {
             let norm = || HeadNorm::Unweighted { eps: decoder.eps };
-            attention.qk_norm = normed.then(|| QkNorm { q: norm(), k: norm(), after_rope: true });
+            attention.qk_norm = normed.then(|| QkNorm { q: norm(), k: Some(norm()), after_rope: true });
         } else {
             (attention.rope, attention.growth) = (None, growth);
         }
@@ -74,7 +76,8 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("llama4_text", layers.collect()))
 }
 
-/// Layers with a rotary embedding: `no_rope_layers` says 1 for each, else all but every `no_rope_layer_interval`-th.
+/// Layers with a rotary embedding: `no_rope_layers` says 1 for each, else all but every
+/// `no_rope_layer_interval`-th.
 fn turning_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let every = c.opt_usize("no_rope_layer_interval")?.unwrap_or(WITHOUT_ROPE_EVERY);
     match c.opt_list_usize("no_rope_layers")?.filter(|list| !list.is_empty()) {

@@ -1,7 +1,8 @@
 //! MiniMax-M2 (`model_type` "minimax_m2"). Facts: transformers `modeling_minimax_m2`; MiniMax 2025.
 //!
-//! Query and key norms run over the whole projection. Experts, called as those of Mixtral, are chosen by sigmoid scores plus a
-//! correction bias. `rotary_dim` dimensions of a head turn.
+//! Query and key norms are over the whole projection. Experts, named as Mixtral's, are chosen by
+//! sigmoid scores plus a correction bias. `rotary_dim` dimensions of a head have a rotary
+//! embedding.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};
@@ -24,10 +25,10 @@ const UNREAD: &[&str] = &[
     "shared_moe_mode",
     "use_mtp",
 ];
-/// Size of a head where the config does not say.
+/// The default size of a head.
 const HEAD_DIM: usize = 128;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(UNREAD);
     c.only("qk_norm_type", "per_layer".into())?;
     c.only("use_qk_norm", true.into())?;

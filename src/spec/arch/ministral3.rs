@@ -1,5 +1,5 @@
-//! Ministral 3 and Devstral 2 (`model_type` "ministral3", inside "mistral3"). Facts: transformers `modeling_ministral3`; Mistral AI
-//! 2025.
+//! Ministral 3 and Devstral 2 (`model_type` "ministral3", inside "mistral3"). Facts: transformers
+//! `modeling_ministral3`; Mistral AI 2025.
 //!
 //! Llama with YaRN and queries that grow with their position (`llama_4_scaling_beta`).
 
@@ -20,11 +20,10 @@ const ROPE: RopeDefaults = RopeDefaults {
     ),
     ..rope_config::DEFAULTS
 };
-/// Models for images and text tie their head unless the files have one.
 const DEFAULTS: Defaults =
-    Defaults { rms_norm_eps: 1e-5, tied: true, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
+    Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

@@ -1,6 +1,7 @@
-//! Mistral (`model_type` "mistral"): Mistral 7B, Nemo, Small. Facts: transformers `modeling_mistral`; Jiang et al. 2023.
+//! Mistral (`model_type` "mistral"): Mistral 7B, Nemo, Small. Facts: transformers
+//! `modeling_mistral`; Jiang et al. 2023.
 //!
-//! A sliding window, where there is one, holds for every layer.
+//! A sliding window, if there is one, applies to every layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, span, window_or};
@@ -13,7 +14,7 @@ use crate::vocabulary::NormKind;
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let span = span(window_or(c, SLIDING_WINDOW)?);
     let intermediate = c.size("intermediate_size")?;

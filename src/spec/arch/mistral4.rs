@@ -1,7 +1,8 @@
-//! Mistral Small 4 (`model_type` "mistral4", also inside "mistral3"). Facts: transformers `modeling_mistral4`.
+//! Mistral Small 4 (`model_type` "mistral4", also inside "mistral3"). Facts: transformers
+//! `modeling_mistral4`.
 //!
-//! DeepSeek-V3's latent attention, with queries that grow with their position; experts are stacked in one tensor, chosen by
-//! softmax scores within the best groups, and shared ones are added.
+//! DeepSeek-V3's latent attention, with queries that grow with their position. Experts are stacked
+//! in one tensor and chosen by softmax scores within the best groups. Shared experts are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Grouped, ONE_GROUP, Sizes};
@@ -15,12 +16,16 @@ use crate::vocabulary::NormKind;
 
 const ROUTER: Grouped = Grouped { score: Score::Softmax, masked: 0.0, ..ONE_GROUP };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (nope, turning) = (c.size("qk_nope_head_dim")?, c.size("qk_rope_head_dim")?);
     let rope = RopeDefaults {
         pairs: latent::pairs(c)?,
         partial_rotary_factor: Some(turning as f64 / (nope + turning) as f64),
         read_elsewhere: &["llama_4_scaling_beta", "max_position_embeddings"],
+        parameters: Some(
+            r#"{"rope_type": "yarn", "rope_theta": 1e4, "factor": 128, "original_max_position_embeddings": 8192, "beta_fast": 32,
+                "beta_slow": 1, "mscale": 1, "mscale_all_dim": 1, "llama_4_scaling_beta": 0.1}"#,
+        ),
         ..rope_config::DEFAULTS
     };
     let defaults = Defaults { rope, ..LLAMA };

@@ -1,6 +1,6 @@
 //! Mixtral (`model_type` "mixtral"). Facts: transformers `modeling_mixtral`; Jiang et al. 2024.
 //!
-//! Experts are named w1 (gate), w3 (up), w2 (down); their weights are always renormalised.
+//! Experts are named w1 (gate), w3 (up), w2 (down). Their weights are always renormalised.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
@@ -15,7 +15,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = sliding_window(c)?;
     let top_k = c.size("num_experts_per_tok")?;

@@ -1,12 +1,15 @@
 //! The table of architectures: one file each, which turns a `config.json` into a `spec::Model`.
 //!
-//! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to `ARCHITECTURES`.
+//! To add one: write `arch/<model_type>.rs` like its nearest sibling and add a row to
+//! `ARCHITECTURES`.
 
 mod activation;
 mod afmoe;
 mod alibi;
 mod apertus;
 mod bloom;
+#[cfg(test)]
+mod class_fields;
 mod cohere;
 mod cohere2;
 #[cfg(test)]
@@ -45,6 +48,7 @@ mod latent;
 mod lfm2;
 mod llama;
 mod llama4_text;
+mod mamba;
 mod minimax_m2;
 mod ministral3;
 mod mistral;
@@ -58,6 +62,7 @@ mod olmo2;
 mod olmo3;
 mod olmoe;
 mod opt;
+mod per_layer;
 mod phi;
 mod phi3;
 mod phimoe;
@@ -73,6 +78,8 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+#[cfg(test)]
+mod which_counts;
 
 pub use names::{Names, Released};
 
@@ -92,7 +99,8 @@ const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false }
 const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
-/// A supported `model_type` as config.json spells it, how its tensors are called, and the function that reads the rest.
+/// A supported `model_type` as config.json spells it, how its tensors are called, and the function
+/// that reads the rest.
 pub struct Kind(&'static str, Naming, Build);
 
 impl Kind {
@@ -124,7 +132,6 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("glm4_moe", USUAL, glm4_moe::model),
     Kind("glm4_moe_lite", USUAL, glm4_moe_lite::model),
     Kind("glm_moe_dsa", USUAL, glm_moe_dsa::model),
-    Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt2", TRANSFORMER, gpt2::model),
     Kind("gpt_neo", TRANSFORMER, gpt_neo::model),
     Kind("gpt_neox", GPT_NEOX, gpt_neox::model),
@@ -167,20 +174,28 @@ const ARCHITECTURES: &[Kind] = &[
     Kind("starcoder2", USUAL, starcoder2::model),
 ];
 
-/// Larger models, for images or speech, around a language model that is computed; and the `model_type` of that where its config
-/// does not say.
-const AROUND: &[(&str, &str)] = &[
-    ("gemma3", "gemma3_text"),
-    ("gemma4", "gemma4_text"),
-    ("kimi_k25", "kimi_k2"),
-    ("llama4", "llama4_text"),
-    ("mistral3", "mistral"),
-    ("qwen3_5", "qwen3_5_text"),
-    ("qwen3_5_moe", "qwen3_5_moe_text"),
+/// A larger model, for images or speech, around a language model that is computed; the `model_type`
+/// of that where its config does not say; and whether head and embedding are tied where its own
+/// config does not say.
+///
+/// transformers' AutoModelForCausalLM makes the larger model of some of them, and with it the
+/// config of the whole says whether head and embedding are tied, whatever the other says. Of the
+/// rest it takes the language model alone, which says so itself: `None`.
+struct Around(&'static str, &'static str, Option<bool>);
+
+const AROUND: &[Around] = &[
+    Around("gemma3", "gemma3_text", Some(true)),
+    Around("gemma4", "gemma4_text", Some(true)),
+    Around("kimi_k25", "kimi_k2", Some(true)),
+    Around("llama4", "llama4_text", None),
+    Around("mistral3", "mistral", Some(true)),
+    Around("qwen3_5", "qwen3_5_text", None),
+    Around("qwen3_5_moe", "qwen3_5_moe_text", None),
 ];
 
-/// What they say of the whole that counts for the language model.
-const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config", "compression_config"];
+/// Keys of the whole model that apply to the language model if its own config does not have them.
+const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config"];
+const TIED: &str = "tie_word_embeddings";
 
 /// The config of the language model in a larger one; or the config as it is, and false.
 ///
@@ -188,23 +203,35 @@ const SHARED: &[&str] = &["tie_word_embeddings", "quantization_config", "compres
 /// `unsupported` where `text_config` is no object.
 pub fn language_model(config: Config) -> Result<(Config, bool)> {
     let model_type = config.peek("model_type").and_then(|value| value.as_str());
-    let Some((_, inside)) = AROUND.iter().find(|(around, _)| Some(*around) == model_type) else {
+    let Some(Around(_, inside, tied)) = AROUND.iter().find(|Around(around, ..)| Some(*around) == model_type) else {
         return Ok((config, false));
     };
-    Ok(match config.inside("text_config", inside, SHARED)? {
-        Some(text) => (text, true),
-        None => (config, false),
-    })
+    let Some(text) = config.inside("text_config", inside, SHARED)? else { return Ok((config, false)) };
+    let Some(usual) = tied else { return Ok((text, true)) };
+    let tied = config.bool_or(TIED, *usual)?;
+    if text.peek(TIED).is_some_and(|own| *own != tied) {
+        text.tell(
+            TIED,
+            &format!("is {}, but the whole model's is {tied}; as in transformers, the latter counts", !tied),
+        );
+    }
+    Ok((text.saying(TIED, tied.into()), true))
 }
 
 pub fn supported() -> impl Iterator<Item = &'static str> + Clone {
     ARCHITECTURES.iter().map(|Kind(name, ..)| *name)
 }
 
+/// Larger models that are known by the language model inside them.
+pub fn around() -> impl Iterator<Item = &'static str> {
+    AROUND.iter().map(|Around(name, ..)| *name)
+}
+
 /// The architecture that `config` names.
 ///
 /// # Errors
-/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way that is not read.
+/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way
+/// that is not read.
 pub fn kind(config: &Config) -> Result<&'static Kind> {
     let model_type = config
         .opt_str("model_type")?
@@ -216,7 +243,8 @@ pub fn kind(config: &Config) -> Result<&'static Kind> {
     Ok(kind)
 }
 
-/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that nobody has heard of.
+/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that
+/// nobody has heard of.
 fn unknown(place: &str, model_type: &str) -> Error {
     let all = supported().collect::<Vec<_>>().join(", ");
     if elsewhere::NAMES.contains(&model_type) {
@@ -234,7 +262,8 @@ fn unknown(place: &str, model_type: &str) -> Error {
     })
 }
 
-/// The spec of the model that `config` describes. Every key of the config is understood or an error names it.
+/// The spec of the model that `config` describes. Every key of the config is understood or an error
+/// names it.
 pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
     let Kind(_, _, build) = kind(config)?;
     let model = build(config, names)?;

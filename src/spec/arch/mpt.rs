@@ -1,6 +1,7 @@
 //! MPT (`model_type` "mpt"). Facts: transformers `modeling_mpt`; MosaicML 2023.
 //!
-//! LayerNorms without biases, one projection for q, k and v, linear biases on scores in place of positions.
+//! LayerNorms without biases, one projection for q, k and v, and linear biases on scores in place
+//! of positions.
 
 use super::alibi;
 use super::decoder::head_size;
@@ -10,7 +11,7 @@ use crate::spec::config::Config;
 use crate::spec::{Alibi, Attention, Ffn, Layer, Linear, Mixer, Mlp, Model, Norm, Qkv, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size_by(&["d_model", "hidden_size"])?);
     let layers = c.layers(&["n_layers", "num_hidden_layers"])?;
     let heads = c.size_by(&["n_heads", "num_attention_heads"])?;
@@ -18,14 +19,15 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
     let tied = c.bool_or("tie_word_embeddings", true)?;
     let (clip, scale) = attention_settings(c)?;
-    // What transformers computes whatever these say.
+    // transformers has fixed values for these.
     c.only("expansion_ratio", 4.into())?;
     c.only("no_bias", true.into())?;
     if c.opt_str("norm_type")?.is_some_and(|kind| !["layernorm", "low_precision_layernorm"].contains(&kind.as_str())) {
         return Err(c.wrong("norm_type", "is not \"layernorm\" or \"low_precision_layernorm\""));
     }
     c.get("logit_scale").map_or(Ok(()), |_| Err(c.wrong("logit_scale", "asks for a factor that is not applied")))?;
-    // Learned positions are not there beside linear biases; the rest is of training and of tokenizers.
+    // There are no learned positions with linear biases. The other keys are of training and of
+    // tokenizers.
     c.without_effect(&["learned_pos_emb", "max_seq_len", "emb_pdrop", "embedding_fraction", "fc_type", "loss_fn"]);
     c.without_effect(&["init_config", "init_device", "tokenizer_name", "verbose", "use_pad_tok_in_ffn"]);
 

@@ -3,16 +3,19 @@
 use crate::formats::Headers;
 use crate::spec::{Ends, HEAD, TensorSpec};
 
-/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under their names in the whole model.
+/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under
+/// their names in the whole model.
 pub trait Names {
     /// Whether the checkpoint holds a tensor of this name.
     fn has(&self, tensor: &str) -> bool;
 
-    /// What headers of files say of the tensors, and where the files are; none where there is a config alone.
+    /// What headers of files say of the tensors, and where the files are; none where there is a
+    /// config alone.
     fn headers(&self) -> Option<(&dyn Headers, &str)>;
 
-    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and serves as the embedding where
-    /// that is missing: transformers ties what is not in the files, and only that.
+    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and
+    /// serves as the embedding where that is missing: transformers ties what is not in the files,
+    /// and only that.
     fn ends(&self, tied: bool, embedding: TensorSpec) -> Ends {
         self.ends_called(tied, embedding, HEAD)
     }
@@ -29,7 +32,8 @@ pub trait Names {
     }
 }
 
-/// Names as released, for plans made from `config.json` alone. No release has a head beside the embedding it is tied to.
+/// Names as released, for plans made from `config.json` alone. No release has a head beside the
+/// embedding it is tied to.
 pub struct Released;
 
 impl Names for Released {

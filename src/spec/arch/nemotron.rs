@@ -1,7 +1,8 @@
-//! Nemotron-3 and -4 and Minitron (`model_type` "nemotron"). Facts: transformers `modeling_nemotron`; Parmar et al. 2024.
+//! Nemotron-3 and -4 and Minitron (`model_type` "nemotron"). Facts: transformers
+//! `modeling_nemotron`; Parmar et al. 2024.
 //!
-//! LayerNorms that multiply by 1 + weight, a feed-forward network without a gate whose activation is squared, and heads of which
-//! half turns.
+//! LayerNorms multiply by 1 + weight, the feed-forward network has no gate and a squared
+//! activation, and half of each head has a rotary embedding.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -15,7 +16,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { eps_key: "norm_eps", rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::LayerZeroCentred, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "relu2")?;

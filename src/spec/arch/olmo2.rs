@@ -1,7 +1,8 @@
-//! OLMo 2 (`model_type` "olmo2"). Facts: transformers `modeling_olmo2`; OLMo et al. 2024, "2 OLMo 2 Furious".
+//! OLMo 2 (`model_type` "olmo2"). Facts: transformers `modeling_olmo2`; OLMo et al. 2024, "2 OLMo 2
+//! Furious".
 //!
-//! Norms are behind attention and feed-forward network instead of before them, on what these add to the residual stream; both
-//! read the stream itself. Query and key norms run over the whole projection.
+//! The input of attention and feed-forward network is the residual stream itself. Norms follow them
+//! and are applied to their outputs. Query and key norms are over the whole projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS};
@@ -13,7 +14,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

@@ -1,7 +1,7 @@
 //! OLMo 3 (`model_type` "olmo3"). Facts: transformers `modeling_olmo3`; Team Olmo 2025, "Olmo 3".
 //!
-//! As OLMo 2; three of four layers have a sliding window and turn by plain frequencies, the others see everything and turn by
-//! scaled ones.
+//! As OLMo 2. Three of four layers have a sliding window and unscaled rotary frequencies. The
+//! others attend to all keys with scaled ones.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, POST_NORMS, layer_windows, window_or};
@@ -18,9 +18,10 @@ const ROPE: RopeDefaults =
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, rope_of: Some("full_attention"), ..LLAMA };
 const SLIDING_WINDOW: usize = 4096;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsRoundedOnce, &DEFAULTS)?;
-    // Olmo3Config gives `rope_theta` to the other layers only; releases have the same base for all.
+    // Olmo3Config applies `rope_theta` only to the other layers. Releases have the same base for
+    // all.
     let local = Rope::of_type(c, decoder.heads.head_dim, "sliding_attention", false, &ROPE)?;
     let spans = layer_windows(c, decoder.layers, window_or(c, SLIDING_WINDOW)?, |i| (i + 1) % 4 != 0)?;
     let intermediate = c.size("intermediate_size")?;

@@ -1,6 +1,7 @@
 //! OLMoE (`model_type` "olmoe"). Facts: transformers `modeling_olmoe`; Muennighoff et al. 2024.
 //!
-//! Query and key norms run over the whole projection, and the chosen experts' weights are not renormalised by default.
+//! Query and key norms are over the whole projection, and the chosen experts' weights are not
+//! renormalised by default.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -13,7 +14,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let clip = c.opt_f64("clip_qkv")?;

@@ -1,8 +1,8 @@
 //! OPT (`model_type` "opt"). Facts: transformers `modeling_opt`; Zhang et al. 2022.
 //!
-//! LayerNorms, learned positions whose table starts with two unused rows, ReLU; embeddings may be narrower than the
-//! hidden states. OPT-350m has no norms before attention and MLP: its norms take the sum with the residual stream, which they
-//! replace.
+//! LayerNorms, learned positions whose table starts with two unused rows, and ReLU. Embeddings may
+//! be narrower than the residual stream. OPT-350m has no norms before attention and MLP: its norms
+//! are applied to the sum with the residual stream, which they replace.
 
 use super::activation::activation;
 use super::names::Names;
@@ -11,12 +11,12 @@ use crate::spec::config::Config;
 use crate::spec::{Attention, Ffn, Layer, Linear, MaxPositions, Mixer, Mlp, Model, Norm, Positions, Qkv, TensorSpec};
 use crate::vocabulary::NormKind;
 
-/// Of `torch.nn.LayerNorm`; not a setting.
+/// The epsilon of `torch.nn.LayerNorm`, which is fixed.
 const LAYER_NORM_EPS: f64 = 1e-5;
 /// Row of position 0 in the table of positions.
 const POSITION_OFFSET: usize = 2;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let prefix = "model.decoder.";
     let hidden = c.size("hidden_size")?;
     let heads = c.size("num_attention_heads")?;
@@ -48,7 +48,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let (up, down) =
             (Linear::new(&name("fc1"), inner, hidden, bias), Linear::new(&name("fc2"), hidden, inner, bias));
         let (mixer, ffn) = (Mixer::Attention(Box::new(attention)), Ffn::Dense(Box::new(Mlp::ungated(up, down, act))));
-        // The decoder's own final norm has the name of the layer's second one, without the layer.
+        // The name of the decoder's final norm is that of a layer's second norm, without the layer.
         let norms = ["self_attn_layer_norm", "final_layer_norm"].map(|part| norm(name(part)));
         if before { Layer::of_two_norms(norms, mixer, ffn) } else { Layer::of_sum_norms(norms, mixer, ffn) }
     };

@@ -1,6 +1,8 @@
-//! Phi-1, Phi-1.5 and Phi-2 (`model_type` "phi"). Facts: transformers `modeling_phi`; Gunasekar et al. 2023.
+//! Phi-1, Phi-1.5 and Phi-2 (`model_type` "phi"). Facts: transformers `modeling_phi`; Gunasekar et
+//! al. 2023.
 //!
-//! Attention and feed-forward network read the same LayerNorm and are added together; everything has a bias, the head too.
+//! Attention and feed-forward network read the same LayerNorm and are added together; everything
+//! has a bias, the head too.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -14,7 +16,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.5), ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let (hidden, intermediate) = (decoder.hidden, c.size("intermediate_size")?);
     let act = activation(c, "hidden_act", "gelu_new")?;
@@ -27,7 +29,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
             |part: &str| HeadNorm::Each(Norm::new(NormKind::Layer, &name(part), decoder.heads.head_dim, decoder.eps));
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: norm("self_attn.q_layernorm"),
-            k: norm("self_attn.k_layernorm"),
+            k: Some(norm("self_attn.k_layernorm")),
             after_rope: false,
         });
         let mlp = Mlp {
@@ -40,7 +42,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let norm = Norm::new(NormKind::Layer, &name("input_layernorm"), hidden, decoder.eps);
         let mixer = Sublayer::new(norm, Mixer::Attention(Box::new(attention)));
         let ffn = Sublayer::reading(Reads::AsMixer, Ffn::Dense(Box::new(mlp)));
-        Layer { mixer: Some(mixer), ffn: Some(ffn), parallel: true, scalar: None }
+        Layer { parallel: true, ..Layer::of(Some(mixer), Some(ffn)) }
     });
     let mut model = decoder.model("phi", layers.collect());
     model.final_norm = Some(Norm::new(NormKind::Layer, "model.final_layernorm", hidden, decoder.eps));

@@ -1,7 +1,9 @@
-//! Phi-3, Phi-3.5 and Phi-4 (`model_type` "phi3"). Facts: transformers `modeling_phi3`; Abdin et al. 2024.
+//! Phi-3, Phi-3.5 and Phi-4 (`model_type` "phi3"). Facts: transformers `modeling_phi3`; Abdin et
+//! al. 2024.
 //!
-//! Llama with projections that are stored as one: queries, keys and values, and gate and up. A sliding window, where there is
-//! one, holds for every layer. Longer contexts come by LongRoPE, which older configs call "su" or "yarn".
+//! Llama with joint projections: queries, keys and values, and gate and up. A sliding window, if
+//! there is one, applies to every layer. Long contexts use LongRoPE, which older configs call "su"
+//! or "yarn".
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
@@ -12,13 +14,17 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Ffn, Linear, Mixer, Mlp, Model, Qkv};
 use crate::vocabulary::NormKind;
 
-const ROPE: RopeDefaults =
-    RopeDefaults { partial_rotary_factor: Some(1.0), longrope: &["su", "yarn"], ..rope_config::DEFAULTS };
+const ROPE: RopeDefaults = RopeDefaults {
+    partial_rotary_factor: Some(1.0),
+    original: Some(4096.0),
+    longrope: &["su", "yarn"],
+    ..rope_config::DEFAULTS
+};
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
-/// Of configs for code of Microsoft's own; `modeling_phi3` reads none of them.
+/// Keys for Microsoft's own code, which `modeling_phi3` does not read.
 const UNREAD: &[&str] = &["attention_bias", "mlp_bias", "lm_head_bias", "full_attn_mod", "interpolate_factor"];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

@@ -1,12 +1,12 @@
 //! Phi-3.5-MoE (`model_type` "phimoe"). Facts: transformers `modeling_phimoe`; Abdin et al. 2024.
 //!
-//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral, are chosen one after the other,
-//! each weighed among those whose logits are near its own.
+//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral,
+//! are chosen one after the other, each weighed among those whose logits are near its own.
 
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
 use super::experts::{self, Sizes};
 use super::names::Names;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::config::Config;
 use crate::spec::rope::{Rope, Scaling};
 use crate::spec::rope_config::{self, RopeDefaults};
@@ -23,7 +23,7 @@ const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: S
 /// Of `router_jitter_noise`.
 const JITTER: f64 = 0.01;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let mut decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let max_positions = magnitudes(c, &mut decoder.rope)?;
     let (bias, head_bias) = (c.bool_or("attention_bias", false)?, c.bool_or("lm_head_bias", false)?);
@@ -50,12 +50,15 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are those of short sequences for long
-/// ones too, which transformers computes with `long_mscale`. Where that is another factor, longer sequences are refused.
+/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are
+/// those of short sequences for long ones too, which transformers computes with `long_mscale`.
+/// Where that is another factor, longer sequences are refused. The usual factor of LongRoPE stands
+/// for one that is missing.
 fn magnitudes(c: &Config, rope: &mut Rope) -> Result<Option<MaxPositions>> {
     let Scaling::LongRope { short, long, original, attention_factor } = &mut rope.scaling else { return Ok(None) };
-    let parameter = |name| rope_config::parameter(c, &DEFAULTS.rope, name);
-    let (of_short, of_long) = (parameter("short_mscale")?, parameter("long_mscale")?);
+    let usual = *attention_factor;
+    let magnitude = |name| Ok::<f64, Error>(rope_config::opt_parameter(c, &DEFAULTS.rope, name)?.unwrap_or(usual));
+    let (of_short, of_long) = (magnitude("short_mscale")?, magnitude("long_mscale")?);
     (*long, *attention_factor) = (short.clone(), of_short);
     let why = "longer ones turn by cosines and sines of another magnitude, which is not computed";
     Ok((of_short != of_long).then_some(MaxPositions { positions: *original as usize, why }))

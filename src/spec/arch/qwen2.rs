@@ -1,7 +1,8 @@
-//! Qwen2, Qwen2.5 and QwQ (`model_type` "qwen2"), dense. Facts: transformers `modeling_qwen2`; Qwen2 technical report 2024.
+//! Qwen2, Qwen2.5 and QwQ (`model_type` "qwen2"), dense. Facts: transformers `modeling_qwen2`;
+//! Qwen2 technical report 2024.
 //!
-//! Queries, keys and values have biases, and nothing else. A sliding window holds as in Qwen3: for the layers that `layer_types`
-//! names or, without that list, from layer `max_window_layers` on.
+//! Only queries, keys and values have biases. A sliding window applies as in Qwen3: to the layers
+//! that `layer_types` names or, without that list, from layer `max_window_layers` on.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, MAX_WINDOW_LAYERS, layer_windows, switched_window};
@@ -16,7 +17,7 @@ const ROPE: RopeDefaults =
     RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = switched_window(c)?;
     let first = c.opt_usize("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS);

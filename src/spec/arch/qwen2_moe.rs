@@ -1,7 +1,8 @@
-//! Qwen1.5-MoE and Qwen2-57B-A14B (`model_type` "qwen2_moe"). Facts: transformers `modeling_qwen2_moe`; Qwen2 technical report 2024.
+//! Qwen1.5-MoE and Qwen2-57B-A14B (`model_type` "qwen2_moe"). Facts: transformers
+//! `modeling_qwen2_moe`; Qwen2 technical report 2024.
 //!
-//! Queries, keys and values have biases. A shared expert passes a gate. A sliding window, where one is switched on, holds for
-//! every second of the layers below `max_window_layers`.
+//! Queries, keys and values have biases. A shared expert has a gate. A sliding window, if it is
+//! enabled, applies to every second layer below `max_window_layers`.
 
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, switched_window};
 use super::experts::{self, Sizes};
@@ -12,10 +13,10 @@ use crate::spec::{Ffn, Linear, Mixer, Mlp, Model, Scoring, SharedExpert};
 use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(16), ..LLAMA };
-/// Of `max_window_layers`.
+/// The default of `max_window_layers`.
 const WINDOW_LAYERS: usize = 28;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("qkv_bias", true)?);
     let window = switched_window(c)?;

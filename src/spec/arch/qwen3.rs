@@ -1,7 +1,8 @@
-//! Qwen3 (`model_type` "qwen3"), dense. Facts: transformers `modeling_qwen3`; Qwen3 technical report 2025.
+//! Qwen3 (`model_type` "qwen3"), dense. Facts: transformers `modeling_qwen3`; Qwen3 technical
+//! report 2025.
 //!
-//! Query and key norms run over each head. A sliding window holds for the layers that `layer_types` names or, without
-//! that list, from layer `max_window_layers` on.
+//! Query and key norms are per head. A sliding window applies to the layers that `layer_types`
+//! names or, without that list, from layer `max_window_layers` on.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, MAX_WINDOW_LAYERS, layer_windows, switched_window};
@@ -16,7 +17,7 @@ const ROPE: RopeDefaults =
     RopeDefaults { layer_types: &["full_attention", "sliding_attention"], ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(32), head_dim: Some(128), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let window = switched_window(c)?;

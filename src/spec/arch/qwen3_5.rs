@@ -1,9 +1,10 @@
-//! Qwen3.5 (`model_type` "qwen3_5_text" and "qwen3_5_moe_text", inside "qwen3_5" and "qwen3_5_moe"). Facts: transformers
-//! `modeling_qwen3_5`, `modeling_qwen3_5_moe`.
+//! Qwen3.5 (`model_type` "qwen3_5_text" and "qwen3_5_moe_text", inside "qwen3_5" and
+//! "qwen3_5_moe"). Facts: transformers `modeling_qwen3_5`, `modeling_qwen3_5_moe`.
 //!
-//! Qwen3-Next with the projections of a DeltaNet stored one by one, every layer dense or every layer a mixture.
+//! Qwen3-Next with separate projections of a DeltaNet. Either all layers are dense, or all have
+//! experts.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Defaults};
 use super::experts::{self, Sizes};
 use super::hybrid::Hybrid;
 use super::names::Names;
@@ -13,8 +14,8 @@ use crate::spec::config::Config;
 use crate::spec::{Ffn, Mlp, Model, Scoring};
 use crate::vocabulary::NormKind;
 
-/// Layers for multi-token prediction are no part of a forward pass; with text alone all positions of a token are the same; and
-/// the rest is how transformers always computes.
+/// Layers for multi-token prediction are not part of a forward pass, for text all positions of a
+/// token are equal, and transformers has fixed values for the others.
 const WITHOUT_EFFECT: &[&str] = &[
     "mtp_num_hidden_layers",
     "mtp_use_dedicated_embeddings",
@@ -24,8 +25,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "mlp_only_layers",
 ];
 
-pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
-    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
+pub(super) fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
+    let defaults = Defaults { num_key_value_heads: Some(4), ..DEFAULTS };
+    let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &defaults)?;
     let hybrid = hybrid(c, &decoder)?;
     let intermediate = c.size("intermediate_size")?;
     let layers = (0..decoder.layers).map(|i| {
@@ -36,7 +38,7 @@ pub fn dense(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("qwen3_5_text", layers.collect()))
 }
 
-pub fn mixture(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn mixture(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let hybrid = hybrid(c, &decoder)?;
     let top_k = c.size("num_experts_per_tok")?;

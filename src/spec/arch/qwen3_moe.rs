@@ -1,7 +1,9 @@
-//! Qwen3-MoE (`model_type` "qwen3_moe"). Facts: transformers `modeling_qwen3_moe`; Qwen3 technical report 2025.
+//! Qwen3-MoE (`model_type` "qwen3_moe"). Facts: transformers `modeling_qwen3_moe`; Qwen3 technical
+//! report 2025.
 //!
-//! Query and key norms run over each head. Some layers may be dense. A sliding window, where one is switched on, holds for
-//! every layer: `max_window_layers` is written into these configs but not read by the reference.
+//! Query and key norms are per head. Some layers may be dense. A sliding window, if it is enabled,
+//! applies to every layer: these configs have `max_window_layers`, but the reference does not read
+//! it.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, span, switched_window};
@@ -14,7 +16,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(4), ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let bias = c.bool_or("attention_bias", false)?;
     let window = switched_window(c)?;

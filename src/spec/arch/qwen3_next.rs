@@ -1,7 +1,9 @@
-//! Qwen3-Next (`model_type` "qwen3_next"). Facts: transformers `modeling_qwen3_next`; Qwen3-Next release notes 2025.
+//! Qwen3-Next (`model_type` "qwen3_next"). Facts: transformers `modeling_qwen3_next`; Qwen3-Next
+//! release notes 2025.
 //!
-//! Three of four layers are Gated DeltaNet, the fourth is attention with an output gate. All norms but the one inside
-//! DeltaNet are zero-centred. The `mtp.` tensors of checkpoints are not part of a forward pass.
+//! Three of four layers are Gated DeltaNet, and the fourth is attention with an output gate. All
+//! norms but the one inside DeltaNet are zero-centred. The `mtp.` tensors of checkpoints are not
+//! part of a forward pass.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};
@@ -15,9 +17,10 @@ use crate::vocabulary::NormKind;
 
 const ROPE: RopeDefaults =
     RopeDefaults { partial_rotary_factor: Some(0.25), layer_types: &["full_attention"], ..rope_config::DEFAULTS };
-pub const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
+pub(super) const DEFAULTS: Defaults =
+    Defaults { num_key_value_heads: Some(2), head_dim: Some(256), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let hybrid = Hybrid::from_config(c, &decoder, false)?;
     let act = hybrid.activation;

@@ -1,8 +1,9 @@
-//! The released models of the sweep, re-typed from their config.json without what does not matter: their sizes must come
-//! out to the byte, and whatever a config holds beyond must be refused by name.
+//! The released models of the sweep, re-typed from their config.json without what does not matter:
+//! their sizes must come out to the byte, and whatever a config holds beyond must be refused by
+//! name.
 //!
-//! Byte counts are the `total_size` of the hub's index (Qwen3-30B-A3B, Mixtral, gpt-oss-20b) or sums over transformers'
-//! parameters (the others); layers for multi-token prediction are left out.
+//! Byte counts are the `total_size` of the hub's index (Qwen3-30B-A3B, Mixtral, gpt-oss-20b) or
+//! sums over transformers' parameters (the others); layers for multi-token prediction are left out.
 
 use super::*;
 use crate::spec::inventory;
@@ -145,7 +146,8 @@ fn bytes_of_quantised_releases_follow_from_their_configs() {
     let mixture = 257 * mlp(2048) + 2 * 256 * 7168 + 4 * 256;
     let ends = 2 * 2 * 129_280 * 7168 + 2 * 7168;
     assert_eq!(bytes(DEEPSEEK_V3), 61 * (attention + norms) + 3 * mlp(18432) + 58 * mixture + ends);
-    // The same with attention and routers left plain, and the rest in NVFP4: half a byte, one of each 16, and a number.
+    // The same with attention and routers left plain, and the rest in NVFP4: half a byte, one of
+    // each 16, and a number.
     let nvfp4 = |out: u64, input: u64| out * input / 2 + out * input / 16 + 4;
     let plain = 2 * (1536 * 7168 + 24576 * 1536 + 576 * 7168 + 32768 * 512 + 7168 * 16384);
     let mlp = |width: u64| 2 * nvfp4(width, 7168) + nvfp4(7168, width);

@@ -1,6 +1,8 @@
-//! Seed-OSS (`model_type` "seed_oss"). Facts: transformers `modeling_seed_oss`; ByteDance Seed 2025.
+//! Seed-OSS (`model_type` "seed_oss"). Facts: transformers `modeling_seed_oss`; ByteDance Seed
+//! 2025.
 //!
-//! Llama with heads that are wider than the hidden size says, and a key of its own for the bias of each kind of projection.
+//! Llama with heads whose total width differs from the hidden size, and a separate key for the bias
+//! of each kind of projection.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -12,7 +14,7 @@ use crate::vocabulary::NormKind;
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), head_dim: Some(128), ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;

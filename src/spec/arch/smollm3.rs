@@ -1,6 +1,7 @@
-//! SmolLM3 (`model_type` "smollm3"). Facts: transformers `modeling_smollm3`; Yang et al. 2025, "RoPE to NoPE and back again".
+//! SmolLM3 (`model_type` "smollm3"). Facts: transformers `modeling_smollm3`; Yang et al. 2025,
+//! "RoPE to NoPE and back again".
 //!
-//! Llama; every fourth layer has no rotary embedding: those that are 0 in `no_rope_layers`.
+//! Llama in which every fourth layer has no rotary embedding: those with 0 in `no_rope_layers`.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
@@ -14,7 +15,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { theta: 2e6, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { tied: true, num_key_value_heads: Some(4), rope: ROPE, ..LLAMA };
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let rotates = rotates(c, decoder.layers)?;
     let used = c.bool_or("use_sliding_window", false)?;
@@ -34,7 +35,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("smollm3", layers.collect()))
 }
 
-/// Which layers have a rotary embedding: those with another number than 0 in `no_rope_layers`.
+/// Whether each layer has a rotary embedding: its number in `no_rope_layers` is not 0.
 fn rotates(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let every = c.opt_usize("no_rope_layer_interval")?.unwrap_or(4).max(1);
     match c.opt_list_usize("no_rope_layers")? {

@@ -1,7 +1,8 @@
-//! StableLM 3B and 2 (`model_type` "stablelm"). Facts: transformers `modeling_stablelm`; Bellagente et al. 2024.
+//! StableLM 3B and 2 (`model_type` "stablelm"). Facts: transformers `modeling_stablelm`; Bellagente
+//! et al. 2024.
 //!
-//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP beside each other on one norm, and norms of
-//! queries and keys with a tensor of its own for each head.
+//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP beside each
+//! other on one norm, and norms of queries and keys with a tensor of its own for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -19,7 +20,7 @@ const DEFAULTS: Defaults =
 /// Norms of the queries of all layers; the 12B has 1,280.
 const MAX_NORMS: usize = 1 << 17;
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     // Its rotary embedding would have this size, its projections would not.
     c.only("head_dim", (c.size("hidden_size")? / c.size("num_attention_heads")?).into())?;
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
@@ -42,7 +43,7 @@ pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         };
         attention.qk_norm = with_norms.then(|| QkNorm {
             q: own("q_layernorm", heads.heads),
-            k: own("k_layernorm", heads.kv_heads),
+            k: Some(own("k_layernorm", heads.kv_heads)),
             after_rope: false,
         });
         let mlp = Mlp::gated(&name("mlp."), decoder.hidden, intermediate, act, false);

@@ -1,6 +1,8 @@
-//! StarCoder2 (`model_type` "starcoder2"). Facts: transformers `modeling_starcoder2`; Lozhkov et al. 2024.
+//! StarCoder2 (`model_type` "starcoder2"). Facts: transformers `modeling_starcoder2`; Lozhkov et
+//! al. 2024.
 //!
-//! LayerNorms, biases everywhere (`use_bias`), a feed-forward network without a gate, and a sliding window on every layer.
+//! LayerNorms, biases everywhere (`use_bias`), a feed-forward network without a gate, and a sliding
+//! window in every layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
@@ -21,7 +23,7 @@ const UNREAD: &[&str] = &[
     "residual_dropout",
 ];
 
-pub fn model(c: &Config, names: &dyn Names) -> Result<Model> {
+pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "gelu_pytorch_tanh")?;

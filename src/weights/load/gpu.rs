@@ -1,4 +1,5 @@
-//! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and dequantised there.
+//! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and
+//! dequantised there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ const BF16_EXPONENT: usize = 0x7f80;
 const F16_EXPONENT: usize = 0x7c00;
 
 impl Loader<'_> {
-    /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the index of one that is not finite.
+    /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the
+    /// index of one that is not finite.
     pub(super) fn to_gpus(
         &self,
         contexts: &[&Arc<Context>],
@@ -56,7 +58,7 @@ impl Loader<'_> {
         let unpacked = (0..contexts.len()).map(|gpu| match kernel {
             Kernel::Mxfp4 => {
                 let (codes, scales) = (&pieces[0][gpu], &pieces[1][gpu]);
-                let out = codes.beside(shape, Element::Bf16)?;
+                let out = codes.uninit_on_same_stream(shape, Element::Bf16)?;
                 table::Mxfp4 { out: &out, codes, scales, bytes: codes.len() }.launch()?;
                 Ok(out)
             }
@@ -74,13 +76,13 @@ impl Loader<'_> {
         element: Element,
     ) -> Result<Vec<Array>> {
         let read = |start, piece: &mut [u8]| self.checkpoint.read_into(entry, offset + start as u64, piece);
-        Array::received(contexts, shape, element, entry.phase(offset), read)
+        Array::broadcast(contexts, shape, element, entry.phase(offset), read)
     }
 }
 
 /// The index of the first of the stored numbers that is NaN or infinite.
 fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
-    let first = stored.filled_beside(0xff, &[1], Element::U64)?;
+    let first = stored.filled_on_same_stream(0xff, &[1], Element::U64)?;
     let (words, count, first_there) = (stored, stored.len(), &first);
     match stored.element() {
         Element::F32 => table::Finite32 { words, count, first: first_there }.launch()?,
@@ -97,12 +99,12 @@ fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
 
 /// What the computing streams may use, once all GPUs are at work on it.
 fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
-    arrays?.into_iter().map(Array::complete).collect()
+    arrays?.into_iter().map(Array::hand_to_compute_stream).collect()
 }
 
 /// The same numbers as `to`.
 fn widened(stored: Array, to: Element) -> Result<Array> {
-    let wide = |stored: &Array| stored.beside(stored.dims(), Element::F32);
+    let wide = |stored: &Array| stored.uninit_on_same_stream(stored.dims(), Element::F32);
     Ok(match (stored.element(), to) {
         (Element::F32, _) | (Element::Bf16, Element::Bf16) => stored,
         (Element::Bf16, _) => {

@@ -1,5 +1,5 @@
-//! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and refusing NaN. Runs on the
-//! threads that read.
+//! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and
+//! refusing NaN. Runs on the threads that read.
 
 mod coded;
 mod gpu;
@@ -34,20 +34,23 @@ pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
     part.elements() * resident_dtype(part, stored).size_in_bytes()
 }
 
-/// Whether a part stays in codes in the memory of the CPU: products make numbers of them where they use them.
+/// Whether a part stays in codes in the memory of the CPU: products make numbers of them where they
+/// use them.
 fn stays_in_codes(part: &Part) -> bool {
     !part.role.in_f32() && part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some())
 }
 
-/// The dtype in which a part stays in memory: bf16 stays bf16 (products widen it, exactly), codes become bf16 where that holds all
-/// their values, all else is f32. No weight is ever narrowed: a model with rounded weights is another model, whose router may
-/// choose other experts. `stored` is the type of plain floats.
+/// The dtype in which a part stays in memory: bf16 stays bf16 (products widen it, exactly), codes
+/// become bf16 where that holds all their values, all else is f32. No weight is ever narrowed: a
+/// model with rounded weights is another model, whose router may choose other experts. `stored` is
+/// the type of plain floats.
 fn resident_dtype(part: &Part, stored: Dtype) -> DType {
     let narrow = part.weight.coding.as_ref().map_or(stored == Dtype::BF16, |coding| coding.exact_in_bf16());
     if narrow && !part.role.in_f32() { DType::BF16 } else { DType::F32 }
 }
 
-/// Source and devices of everything that is loaded: it is read once, and comes as one tensor for each device, in their order.
+/// Source and devices of everything that is loaded: it is read once, and comes as one tensor for
+/// each device, in their order.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub devices: &'a [Device],
@@ -76,7 +79,8 @@ impl Loader<'_> {
         Ok(resident_bytes(part, entry.dtype, gpus(self.devices).is_some()))
     }
 
-    /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with `F32`, widened.
+    /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with
+    /// `F32`, widened.
     pub fn rows(&self, tensor: &TensorSpec, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
         let part = Part { weight: tensor.rows(first, count), role: Role::ToResidual };
         if let Some(coding) = &tensor.coding {
@@ -91,7 +95,7 @@ impl Loader<'_> {
 
     /// `count` numbers from byte `offset` of a tensor on.
     fn stored<T: Pod>(&self, entry: &Entry, offset: u64, count: usize) -> Result<Vec<T>> {
-        let mut stored = memory::unset_at(count, entry.phase(offset));
+        let mut stored = memory::uninit_vec_at(count, entry.phase(offset));
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
         Ok(stored)
     }

@@ -1,21 +1,24 @@
-//! The archive around a pickle and its storages: a zip whose entries lie in it as they are, so that each is a range of the file.
+//! The archive around a pickle and its storages: a zip with uncompressed entries, so that each is a
+//! range of the file.
 //!
-//! Only the directory at its end is read, and the header in front of an entry that is needed, which says how much padding
-//! `torch.save` has put between itself and the data. Facts: PKWARE's APPNOTE, and `caffe2/serialize` of PyTorch.
+//! Only the directory at its end is read, and the header before each needed entry, which has the
+//! amount of padding that `torch.save` has added. Facts: PKWARE's APPNOTE, and `caffe2/serialize`
+//! of PyTorch.
 
 use std::ops::Range;
 
 use super::problem::{Outcome, damaged, unsupported};
 use crate::outside::shown;
 
-/// Bytes at the end of a file that are read first: the end of the directory with the longest comment, and mostly all of it.
-pub const TAIL: u64 = 128 << 10;
-/// Bytes of a directory.
-pub const MAX_DIRECTORY: u64 = 32 << 20;
-/// Bytes in front of an entry's name, there and in the directory.
-pub const LOCAL: u64 = 30;
+/// Number of bytes at the end of a file that are read first: the end of the directory with the
+/// longest comment, and usually all of it.
+pub(super) const TAIL: u64 = 128 << 10;
+/// The largest directory in bytes.
+pub(super) const MAX_DIRECTORY: u64 = 32 << 20;
+/// Size of the fixed part of an entry's header before its name.
+pub(super) const LOCAL: u64 = 30;
 const CENTRAL: usize = 46;
-/// Bytes of the names and of what else stands between a header and its data.
+/// The largest size of the names and extra fields between a header and its data.
 const MAX_NAMES: u64 = 2 * u16::MAX as u64;
 
 const END: &[u8] = b"PK\x05\x06";
@@ -26,7 +29,7 @@ const LOCATOR: &[u8] = b"PK\x06\x07";
 const LOCATOR_BYTES: usize = 20;
 const ENTRY: &[u8] = b"PK\x01\x02";
 const HEADER: &[u8] = b"PK\x03\x04";
-/// The field of an entry that has its sizes in 64 bits.
+/// The number of the extra field with 64-bit sizes.
 const SIZES_64: u16 = 1;
 const ENCRYPTED: u16 = 1;
 const AS_IT_IS: u16 = 0;
@@ -43,15 +46,16 @@ fn u64_at(data: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(data[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Where the directory is.
+/// The location of the directory.
 #[derive(Debug, PartialEq)]
-pub struct Place {
+pub(super) struct Place {
     pub range: Range<u64>,
     entries: u64,
 }
 
-/// The directory's place by the last bytes of a file of `bytes`; None where no archive ends there.
-pub fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
+/// The location of the directory, from the last bytes of a file of `bytes` bytes; None if no
+/// archive ends there.
+pub(super) fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
     let whole =
         |at: &usize| tail[*at..].starts_with(END) && at + END_BYTES + u16_at(tail, at + 20) as usize == tail.len();
     let Some(at) =
@@ -86,32 +90,32 @@ pub fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
     Ok(Some(Place { range, entries }))
 }
 
-/// What the directory says of one entry.
+/// An entry of the directory.
 struct Entry {
-    /// In the directory.
+    /// The range in the directory.
     name: Range<usize>,
     flags: u16,
     method: u16,
     packed: u64,
     bytes: u64,
-    /// Of its header, in the file.
+    /// The offset of its header in the file.
     begin: u64,
-    /// The byte before which it must end: where the next one begins, or the directory.
+    /// The offset before which it must end: that of the next entry or of the directory.
     limit: u64,
 }
 
-pub struct Directory {
+pub(super) struct Directory {
     pub data: Vec<u8>,
-    /// In the order of their names.
+    /// Sorted by name.
     entries: Vec<Entry>,
-    /// In front of all names that count, with its stroke.
+    /// The common prefix of all names, with its slash.
     prefix: String,
 }
 
 impl Directory {
     /// # Errors
-    /// Entries that are cut off, overlap each other or leave the file, and names that are there twice.
-    pub fn read(data: Vec<u8>, place: &Place) -> Outcome<Self> {
+    /// Entries that are truncated, overlap or leave the file, and duplicate names.
+    pub(super) fn read(data: Vec<u8>, place: &Place) -> Outcome<Self> {
         let mut entries: Vec<Entry> = Vec::with_capacity(place.entries as usize);
         let mut at = 0;
         for number in 0..place.entries {
@@ -152,11 +156,11 @@ impl Directory {
         Ok(Self { data, entries, prefix })
     }
 
-    /// An entry by its name behind the prefix; None where there is none.
+    /// An entry by its name without the prefix; None if it does not exist.
     ///
     /// # Errors
-    /// It is packed or encrypted.
-    pub fn find(&self, name: &str) -> Outcome<Option<Found>> {
+    /// It is compressed or encrypted.
+    pub(super) fn find(&self, name: &str) -> Outcome<Option<Found>> {
         let name = format!("{}{name}", self.prefix);
         let of = |entry: &Entry| &self.data[entry.name.clone()];
         let Ok(index) = self.entries.binary_search_by(|entry| of(entry).cmp(name.as_bytes())) else { return Ok(None) };
@@ -176,7 +180,7 @@ impl Directory {
     }
 }
 
-/// The entry at `at`, and where the next one begins; None where there is none.
+/// The entry at `at`, and the offset of the next one; None if there is none.
 fn entry(data: &[u8], at: usize) -> Outcome<Option<(Entry, usize)>> {
     let rest = &data[at..];
     if rest.len() < CENTRAL || !rest.starts_with(ENTRY) {
@@ -188,7 +192,7 @@ fn entry(data: &[u8], at: usize) -> Outcome<Option<(Entry, usize)>> {
         return Ok(None);
     }
     let [mut packed, mut bytes, mut begin] = [20, 24, 42].map(|at| u64::from(u32_at(rest, at)));
-    // Those that do not fit stand, in this order, in a field of their own.
+    // Sizes that do not fit are, in this order, in an extra field.
     let wide = field(&rest[CENTRAL + name..CENTRAL + name + extra], SIZES_64);
     let mut wide = wide.map_or(&[][..], |field| field).chunks_exact(8);
     for value in [&mut bytes, &mut packed, &mut begin] {
@@ -203,7 +207,7 @@ fn entry(data: &[u8], at: usize) -> Outcome<Option<(Entry, usize)>> {
     Ok(Some((Entry { name, flags, method, packed, bytes, begin, limit: 0 }, at + end)))
 }
 
-/// The field with this number of those that follow a name.
+/// The extra field with this number.
 fn field(mut extra: &[u8], number: u16) -> Option<&[u8]> {
     while extra.len() >= 4 {
         let bytes = u16_at(extra, 2) as usize;
@@ -216,10 +220,10 @@ fn field(mut extra: &[u8], number: u16) -> Option<&[u8]> {
     None
 }
 
-/// An entry that is needed.
+/// A needed entry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// For messages.
+pub(super) struct Found {
+    /// The name for messages.
     name: String,
     name_bytes: u64,
     pub bytes: u64,
@@ -228,18 +232,18 @@ pub struct Found {
 }
 
 impl Found {
-    /// The header in front of it, without the name.
-    pub fn header(&self) -> Range<u64> {
+    /// The header before it, without the name.
+    pub(super) fn header(&self) -> Range<u64> {
         self.begin..self.begin + LOCAL
     }
 
-    /// Header and data, whatever stands between them.
-    pub fn all(&self) -> Range<u64> {
+    /// Header and data, with all bytes between them.
+    pub(super) fn all(&self) -> Range<u64> {
         self.begin..self.limit.min((self.begin + LOCAL + MAX_NAMES).saturating_add(self.bytes))
     }
 
-    /// Where in the file its data is, by its header.
-    pub fn data(&self, header: &[u8]) -> Outcome<Range<u64>> {
+    /// The range of its data in the file, by its header.
+    pub(super) fn data(&self, header: &[u8]) -> Outcome<Range<u64>> {
         let is_header = header.len() as u64 >= LOCAL && header.starts_with(HEADER);
         if !is_header || u64::from(u16_at(header, 26)) != self.name_bytes || u16_at(header, 8) != AS_IT_IS {
             return damaged(format!("`{}` in it is not where its directory says", self.name));
@@ -251,8 +255,8 @@ impl Found {
         }
     }
 
-    /// Its data in what was read of `all`.
-    pub fn content<'a>(&self, all: &'a [u8]) -> Outcome<&'a [u8]> {
+    /// Its data in the bytes of `all`.
+    pub(super) fn content<'a>(&self, all: &'a [u8]) -> Outcome<&'a [u8]> {
         let range = self.data(all)?;
         let [begin, end] = [range.start, range.end].map(|at| (at - self.begin) as usize);
         all.get(begin..end).map_or_else(|| damaged(format!("`{}` in it is cut off", self.name)), Ok)

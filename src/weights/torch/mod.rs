@@ -1,9 +1,10 @@
-//! PyTorch files of weights (`pytorch_model.bin`), as `torch.save` writes them: an archive of the numbers, and a pickle that says
-//! which tensor is where.
+//! PyTorch weight files (`pytorch_model.bin`) of `torch.save`: an archive with the numbers, and a
+//! pickle that describes the tensors.
 //!
-//! A pickle can have Python run anything. Here it is read by a machine that knows tensors and nothing else, and an archive that is
-//! not as `torch.save` makes one is refused, so that whatever a file says, no more happens than that its tensors are read. Nothing
-//! but directories, pickles and headers is read here, for all files of a model at once.
+//! A pickle can make Python run any code. Here it is interpreted by a machine that knows only
+//! tensors, and an archive that is not as `torch.save` writes it is rejected, so that a file can
+//! cause nothing but reads of its tensors. Only directories, pickles and headers are read here, for
+//! all files of a model at once.
 
 mod archive;
 mod input;
@@ -29,47 +30,47 @@ use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
 use crate::outside::safetensors::MAX_HEADER;
 use crate::outside::shown;
 
-/// Headers of entries that lie so near are fetched together.
+/// Headers of entries within this distance are fetched together.
 const GAP: u64 = 64 << 10;
-/// The pickle, in the archive.
+/// The pickle in the archive.
 const PICKLE: &str = "data.pkl";
-/// What an archive has that holds a program beside its tensors.
+/// An entry of archives that contain a program in addition to tensors.
 const PROGRAM: &str = "constants.pkl";
 const BYTE_ORDER: &str = "byteorder";
-/// Bytes of a word that says it.
+/// The largest size of the entry with the byte order.
 const MAX_ORDER: u64 = 64;
 
 /// A tensor in a file.
-pub struct Tensor {
+pub(super) struct Tensor {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// In elements, where its numbers do not lie one behind the other.
+    /// In elements, if its numbers are not contiguous.
     pub strides: Option<Vec<usize>>,
-    /// Of its data, in the file.
+    /// Offset of its data in the file.
     pub begin: u64,
     pub bytes: u64,
 }
 
-/// What one file says of itself.
-pub struct Described {
+/// The description of one file.
+pub(super) struct Described {
     pub tensors: Vec<Tensor>,
     /// Directory and pickle.
     pub header: Vec<u8>,
 }
 
-/// One file on the way.
+/// A file that is being read.
 struct Opened {
     directory: Directory,
     pickle: Found,
     byte_order: Option<Found>,
 }
 
-/// Whether the weights of a model are in files of this kind.
+/// True if the weights of a model are in PyTorch files.
 ///
 /// # Errors
-/// `unsupported` where some are and some are not.
-pub fn holds(source: &dyn ByteSource) -> Result<bool> {
+/// `unsupported` if only some of them are.
+pub(super) fn holds(source: &dyn ByteSource) -> Result<bool> {
     let files = source.files()?;
     let count = files.iter().filter(|file| hub::is_pytorch(&file.name)).count();
     match count {
@@ -83,11 +84,12 @@ pub fn holds(source: &dyn ByteSource) -> Result<bool> {
     }
 }
 
-/// Reads what all files say of themselves.
+/// Reads the descriptions of all files.
 ///
 /// # Errors
-/// `unsupported` where a pickle asks for something that no tensor needs, and for files of other formats; `corrupt` for damage.
-pub fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
+/// `unsupported` if a pickle needs anything but tensors, and for files of other formats; `corrupt`
+/// for damage.
+pub(super) fn read(source: &Arc<dyn ByteSource>) -> Result<Vec<Described>> {
     let converted = |error: &Error| if error.kind == Kind::Unsupported { source.converted() } else { None };
     described(source).map_err(|error| match converted(&error) {
         Some(revision) => {
@@ -145,7 +147,7 @@ fn open_all(source: &Arc<dyn ByteSource>) -> Result<Vec<Opened>> {
         let Some(place) = archive::place(&tail, bytes).map_err(|problem| told(source, file, problem))? else {
             return Err(no_archive(source, file)?);
         };
-        // Mostly all of the directory has been read.
+        // Usually all of the directory has been read.
         let inside = |at: u64| at.checked_sub(bytes - tail.len() as u64).map(|at| at as usize);
         let directory = inside(place.range.start).zip(inside(place.range.end));
         Ok((place, directory.map(|(begin, end)| tail[begin..end].to_vec())))
@@ -187,7 +189,7 @@ fn check_order(order: &[u8]) -> Outcome<()> {
     }
 }
 
-/// The tensors of one file and the storages that they are in.
+/// The tensors of one file with their storages.
 struct State<'a> {
     pickle: &'a [u8],
     tensors: Vec<Stored<'a>>,
@@ -221,7 +223,7 @@ impl<'a> State<'a> {
         Ok(Self { pickle, tensors, storages })
     }
 
-    /// The tensors by their places in the file; `headers` are those of the storages.
+    /// The tensors sorted by offset in the file; `headers` are those of the storages.
     fn placed(self, headers: &mut impl Iterator<Item = Vec<u8>>) -> Outcome<Vec<Tensor>> {
         let mut begins = BTreeMap::new();
         for (key, found) in &self.storages {
@@ -235,7 +237,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// What becomes of ranges of files, asked for at once and read one after the other.
+/// Applies `f` to ranges of files, which are announced together and read in turn.
 fn each<T>(
     source: &Arc<dyn ByteSource>,
     ranges: Vec<(usize, Range<u64>)>,
@@ -252,7 +254,7 @@ fn each<T>(
     ranges.into_iter().map(read).collect()
 }
 
-/// Refuses more to be read than the files of any model need.
+/// Rejects more reads than the files of any model need.
 fn limited(source: &Arc<dyn ByteSource>, ranges: impl Iterator<Item = Range<u64>>) -> Result<()> {
     let all: u64 = ranges.map(|range| range.end - range.start).sum();
     if all <= MAX_HEADER {
@@ -262,7 +264,7 @@ fn limited(source: &Arc<dyn ByteSource>, ranges: impl Iterator<Item = Range<u64>
     Err(Error::corrupt(message).hint("the largest models have a few million; download the files again"))
 }
 
-/// The error of a file at whose end no archive ends: another format, or one that is cut off.
+/// The error of a file that is not an archive: another format, or a truncated one.
 fn no_archive(source: &Arc<dyn ByteSource>, index: usize) -> Result<Error> {
     let file = &source.files()?[index];
     let mut begin = vec![0; file.bytes.min(hub::TELLING) as usize];

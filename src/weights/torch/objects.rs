@@ -1,50 +1,51 @@
-//! What a pickle of weights can make: plain values, storages and tensors, and names of the few functions that make those. Values
-//! refer to each other by number, so neither depth nor circles cost anything.
+//! The objects that a pickle of weights can create: simple values, storages and tensors, and the
+//! few functions that make those. Values refer to each other by index, so that depth and cycles are
+//! harmless.
 
 use safetensors::Dtype;
 
 use super::problem::{Outcome, damaged, foreign};
 use crate::outside::shown;
 
-/// Sizes of a tensor.
+/// The largest number of dimensions of a tensor.
 const MAX_RANK: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// None, a bool, a float, bytes: nothing that a tensor depends on.
+pub(super) enum Value {
+    /// None, a bool, a float, or bytes, on which no tensor depends.
     Plain,
     Int(i64),
-    /// First byte and the one behind the last, in the pickle.
+    /// Start and end in the pickle.
     Text(u32, u32),
-    /// Numbers in `lists`.
+    /// An index in `lists`.
     Tuple(u32),
     List(u32),
-    /// A number in `maps`.
+    /// An index in `maps`.
     Map(u32),
-    /// A number in `storages`.
+    /// An index in `storages`.
     Storage(u32),
-    /// A number in `tensors`.
+    /// An index in `tensors`.
     Tensor(u32),
     Known(Known),
 }
 
-/// What may be asked for by name.
+/// The known names.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Known {
+pub(super) enum Known {
     OrderedDict,
     Size,
-    /// A tensor of a storage that knows its type.
+    /// A tensor of a typed storage.
     Rebuild,
     /// The same, with a type of its own.
     RebuildTyped,
-    /// A tensor that is trained: the same tensor.
+    /// A trainable tensor: the same tensor.
     Parameter,
-    /// The type of a storage; none for bytes.
+    /// The type of a storage; None for bytes.
     Storage(Option<Dtype>),
     Dtype(Dtype),
 }
 
-/// `torch.float32` and its like.
+/// `torch.float32` and similar names.
 const DTYPES: [(&str, Dtype); 19] = [
     ("float32", Dtype::F32),
     ("float16", Dtype::F16),
@@ -83,11 +84,11 @@ const STORAGES: [(&str, Option<Dtype>); 12] = [
 ];
 
 impl Known {
-    /// What a pickle asks for under this name.
+    /// The object with this name.
     ///
     /// # Errors
-    /// It is none of those that tensors need.
-    pub fn named(module: &str, name: &str) -> Outcome<Self> {
+    /// Tensors do not need it.
+    pub(super) fn named(module: &str, name: &str) -> Outcome<Self> {
         let dtype = || DTYPES.iter().find(|(dtype, _)| *dtype == name).map(|(_, dtype)| Self::Dtype(*dtype));
         let storage = || STORAGES.iter().find(|(storage, _)| *storage == name).map(|(_, dtype)| Self::Storage(*dtype));
         let found = match (module, name) {
@@ -103,7 +104,7 @@ impl Known {
         found.map_or_else(|| foreign(format!("`{}`", shown(&format!("{module}.{name}")))), Ok)
     }
 
-    /// What it is, where something is done with it that cannot be.
+    /// Its description for an error.
     fn told(self) -> &'static str {
         match self {
             Self::OrderedDict => "a dictionary of something else",
@@ -117,28 +118,28 @@ impl Known {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Storage {
-    /// Of its entry in the archive: first byte and the one behind the last, in the pickle.
+pub(super) struct Storage {
+    /// Start and end in the pickle of its entry's name in the archive.
     pub key: (u32, u32),
     pub dtype: Option<Dtype>,
-    /// Or bytes, where it has no type.
+    /// Or bytes, if it has no type.
     pub elements: u64,
 }
 
 /// A view of a storage.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View {
+pub(super) struct View {
     pub storage: u32,
     pub dtype: Dtype,
-    /// Elements in front of it.
+    /// Number of elements before it.
     pub offset: u64,
-    /// Numbers in `lists`.
+    /// An index in `lists`.
     sizes: u32,
     strides: u32,
 }
 
 #[derive(Default)]
-pub struct Objects<'a> {
+pub(super) struct Objects<'a> {
     pub pickle: &'a [u8],
     pub lists: Vec<Vec<Value>>,
     pub maps: Vec<Vec<(Value, Value)>>,
@@ -146,31 +147,31 @@ pub struct Objects<'a> {
     pub tensors: Vec<View>,
 }
 
-/// Puts `item` behind the others, and returns its number.
+/// Appends `item` and returns its index.
 fn put<T>(items: &mut Vec<T>, item: T) -> u32 {
     items.push(item);
     (items.len() - 1) as u32
 }
 
 impl<'a> Objects<'a> {
-    pub fn tuple(&mut self, values: Vec<Value>) -> Value {
+    pub(super) fn tuple(&mut self, values: Vec<Value>) -> Value {
         Value::Tuple(put(&mut self.lists, values))
     }
 
-    pub fn list(&mut self, values: Vec<Value>) -> Value {
+    pub(super) fn list(&mut self, values: Vec<Value>) -> Value {
         Value::List(put(&mut self.lists, values))
     }
 
-    pub fn map(&mut self, pairs: Vec<(Value, Value)>) -> Value {
+    pub(super) fn map(&mut self, pairs: Vec<(Value, Value)>) -> Value {
         Value::Map(put(&mut self.maps, pairs))
     }
 
-    pub fn text(&self, (begin, end): (u32, u32)) -> &'a str {
+    pub(super) fn text(&self, (begin, end): (u32, u32)) -> &'a str {
         std::str::from_utf8(&self.pickle[begin as usize..end as usize]).expect("it was looked at when it was met")
     }
 
-    /// The storage that a persistent id names: `("storage", type, key, device, elements)`.
-    pub fn storage(&mut self, id: Value) -> Outcome<Value> {
+    /// The storage of a persistent id: `("storage", type, key, device, elements)`.
+    pub(super) fn storage(&mut self, id: Value) -> Outcome<Value> {
         let found = match id {
             Value::Tuple(id) => match self.lists[id as usize][..] {
                 [
@@ -192,8 +193,8 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// What one of the known functions makes of its arguments.
-    pub fn call(&mut self, function: Value, arguments: Value) -> Outcome<Value> {
+    /// The result of a known function for its arguments.
+    pub(super) fn call(&mut self, function: Value, arguments: Value) -> Outcome<Value> {
         let (Value::Known(known), Value::Tuple(arguments)) = (function, arguments) else {
             return foreign("a call of what is no function");
         };
@@ -201,7 +202,8 @@ impl<'a> Objects<'a> {
         match (known, &arguments[..]) {
             (Known::OrderedDict, []) => Ok(self.map(Vec::new())),
             (Known::Size, [sizes @ Value::Tuple(_)]) => Ok(*sizes),
-            // What is behind the hooks says that its numbers are others than those stored, negated for instance.
+            // The metadata after the hooks means that the numbers differ from the stored ones, for
+            // example negated.
             (Known::Rebuild, [_, _, _, _, _, _, Value::Map(map)])
             | (Known::RebuildTyped, [_, _, _, _, _, _, _, Value::Map(map)])
                 if !self.maps[*map as usize].is_empty() =>
@@ -238,7 +240,7 @@ impl<'a> Objects<'a> {
     }
 
     /// Sizes and strides of a tensor, in elements.
-    pub fn shape(&self, view: &View) -> Outcome<(Vec<usize>, Vec<usize>)> {
+    pub(super) fn shape(&self, view: &View) -> Outcome<(Vec<usize>, Vec<usize>)> {
         let numbers = |list: u32| {
             let number = |value: &Value| match value {
                 Value::Int(number) => usize::try_from(*number).ok(),

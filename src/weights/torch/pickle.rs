@@ -1,5 +1,6 @@
-//! A pickle is a program for a machine with a stack. This one knows the instructions that put values together, of protocols 2 to 5,
-//! and runs nothing that the pickle names: it takes names for what `objects.rs` knows, and is at its end where one is another.
+//! An interpreter for pickles. A pickle is a program for a stack machine. This machine knows the
+//! instructions of protocols 2 to 5 that create values, and calls nothing: a name must be one of
+//! those in `objects.rs`, or the pickle is rejected.
 //!
 //! Facts: CPython's `pickletools`, and `torch/serialization.py`.
 
@@ -10,11 +11,12 @@ use super::objects::{Known, Objects, Value};
 use super::problem::{Outcome, damaged, foreign, unsupported};
 use crate::outside::shown;
 
-/// Bytes of a pickle: 80,000 tensors need half of it.
-pub const MAX_PICKLE: u64 = 32 << 20;
-/// Values that may be put on the stack, and marks; a tensor needs about 25. What they take in memory stays below a quarter of a GB.
+/// The largest pickle in bytes. 80,000 tensors need half of it.
+pub(super) const MAX_PICKLE: u64 = 32 << 20;
+/// The largest number of values and marks that are pushed; a tensor needs about 25. They take less
+/// than a quarter of a GB of memory.
 const MAX_VALUES: usize = 2_000_000;
-/// Places of values that are met again.
+/// The largest index of a memorised value.
 const MAX_MEMO: usize = 1_000_000;
 const NEWEST: u8 = 5;
 
@@ -22,18 +24,18 @@ struct Machine<'a> {
     input: Input<'a>,
     objects: Objects<'a>,
     stack: Vec<Value>,
-    /// Heights of the stack at which something was begun that takes all above.
+    /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
-    /// Values and marks so far.
+    /// Number of values and marks so far.
     made: usize,
 }
 
-/// What the pickle makes: everything, and the value that it is for.
+/// Interprets a pickle and returns its objects and its result.
 ///
 /// # Errors
-/// It asks for something that no tensor needs, is cut off, or makes more than any file of weights.
-pub fn run(pickle: &[u8]) -> Outcome<(Objects<'_>, Value)> {
+/// It needs something other than tensors, is truncated, or creates too many values.
+pub(super) fn run(pickle: &[u8]) -> Outcome<(Objects<'_>, Value)> {
     let objects = Objects { pickle, ..Objects::default() };
     let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
     let input = Input { pickle, at: 0 };
@@ -101,7 +103,7 @@ impl<'a> Machine<'a> {
             _ => {
                 let digits = self.input.following(if instruction == 0x8a { 1 } else { 4 })?;
                 if digits.len() > 8 {
-                    // Seeds of random numbers, for instance: no size of a tensor.
+                    // Large integers, such as random seeds, are not sizes of tensors.
                     return self.push(Value::Plain);
                 }
                 let negative = digits.last().is_some_and(|last| last & 0x80 != 0);
@@ -195,7 +197,7 @@ impl<'a> Machine<'a> {
         if self.memo.len() > MAX_MEMO { damaged(too_much()) } else { Ok(()) }
     }
 
-    /// What asks for something by its name, or makes something of it.
+    /// Instructions that import a name or call it.
     fn object(&mut self, instruction: u8) -> Outcome<()> {
         match instruction {
             // GLOBAL, STACK_GLOBAL
@@ -222,7 +224,7 @@ impl<'a> Machine<'a> {
                 let made = self.objects.call(function, arguments)?;
                 self.push(made)
             }
-            // BUILD: what a dictionary has beside its items, such as the versions of a model's parts.
+            // BUILD: attributes of a dictionary, such as the versions of a model's parts.
             b'b' => match (self.pop()?, self.top()?) {
                 (Value::Map(_), Value::Map(_)) => Ok(()),
                 _ => foreign("the state of an object to be set"),
@@ -288,11 +290,11 @@ impl<'a> Machine<'a> {
         Ok(top)
     }
 
-    /// What is above the last mark, which is taken away.
+    /// Pops the values above the last mark, and the mark.
     fn marked(&mut self) -> Outcome<Vec<Value>> {
         match self.marks.pop() {
             Some(height) => {
-                // Not more memory than that: the stack may have been much higher.
+                // A new vector, because the stack may have a large capacity.
                 let values = self.stack[height..].to_vec();
                 self.stack.truncate(height);
                 Ok(values)
@@ -380,7 +382,7 @@ mod tests {
         assert_eq!(problem(&memo), Problem::Damaged(too_much()));
     }
 
-    /// Neither the depth of values nor circles of them need a stack of the program.
+    /// Neither depth nor cycles of values use the program's stack.
     #[test]
     fn depth_and_circles_cost_nothing() {
         for (begin, end) in [(&b"]"[..], &b"a"[..]), (b"", b"\x85")] {

@@ -1,18 +1,18 @@
-//! Why a PyTorch file is not read.
+//! The reasons why a PyTorch file is rejected.
 
 use crate::error::Error;
 
 #[derive(Debug, PartialEq)]
-pub enum Problem {
-    /// It is not what `torch.save` writes: cut off, changed, or made to do harm.
+pub(super) enum Problem {
+    /// It is not the output of `torch.save`: truncated, changed, or malicious.
     Damaged(String),
-    /// The pickle asks for something that no tensor needs, such as a function to call.
+    /// The pickle needs something other than tensors, such as a function call.
     Foreign(String),
-    /// A good file of a kind that is not read.
+    /// A valid file of an unsupported kind.
     Unsupported(String),
 }
 
-pub type Outcome<T> = std::result::Result<T, Problem>;
+pub(super) type Outcome<T> = std::result::Result<T, Problem>;
 
 const AGAIN: &str = "the file is damaged or incomplete; download it again";
 const TENSORS_ONLY: &str = "load no such file in Python unless you trust whoever made it; a file of weights needs tensors only: look for \
@@ -23,7 +23,7 @@ const CONVERT: &str = "convert it in Python, with AutoModelForCausalLM.from_pret
 
 impl Problem {
     /// The error of the file at `path`.
-    pub fn of(self, path: &str) -> Error {
+    pub(super) fn of(self, path: &str) -> Error {
         match self {
             Self::Damaged(what) => Error::corrupt(format!("reading {path}: {what}")).hint(AGAIN),
             Self::Foreign(what) => Error::unsupported(format!(
@@ -35,14 +35,14 @@ impl Problem {
     }
 }
 
-pub fn damaged<T>(what: impl Into<String>) -> Outcome<T> {
+pub(super) fn damaged<T>(what: impl Into<String>) -> Outcome<T> {
     Err(Problem::Damaged(what.into()))
 }
 
-pub fn foreign<T>(what: impl Into<String>) -> Outcome<T> {
+pub(super) fn foreign<T>(what: impl Into<String>) -> Outcome<T> {
     Err(Problem::Foreign(what.into()))
 }
 
-pub fn unsupported<T>(what: impl Into<String>) -> Outcome<T> {
+pub(super) fn unsupported<T>(what: impl Into<String>) -> Outcome<T> {
     Err(Problem::Unsupported(what.into()))
 }

@@ -1,4 +1,5 @@
-//! The tensors in what a pickle has made: a dictionary of them, or one around it.
+//! The tensors in the result of a pickle: a dictionary of tensors, or one that contains such a
+//! dictionary.
 
 use safetensors::Dtype;
 
@@ -6,35 +7,36 @@ use super::objects::{Objects, Value, View};
 use super::problem::{Outcome, damaged, unsupported};
 use crate::outside::shown;
 
-/// Tensors of one file.
+/// The largest number of tensors in a file.
 const MAX_TENSORS: usize = 1 << 17;
-/// Bytes of the name of a tensor, or of a storage. A long one could stand in a pickle once and be used many times.
+/// The longest name of a tensor or storage in bytes. A long one could be stored once and used many
+/// times.
 const MAX_NAME: usize = 1024;
-/// Under which of its keys a trainer keeps the model.
+/// Keys under which trainers store the model.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
-/// Keys that a message shows.
+/// The largest number of keys in a message.
 const NAMED: usize = 3;
 
-/// A tensor by its place in a storage.
-pub struct Stored<'a> {
+/// A tensor with its position in a storage.
+pub(super) struct Stored<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// In elements, where its numbers do not lie one behind the other.
+    /// In elements, if its numbers are not contiguous.
     pub strides: Option<Vec<usize>>,
-    /// The name of the storage's entry below `data/`.
+    /// The name of the storage's entry in `data/`.
     pub key: &'a str,
     pub storage_bytes: u64,
-    /// Of its data, in the storage.
+    /// Offset of its data in the storage.
     pub begin: u64,
     pub bytes: u64,
 }
 
-/// All tensors of the dictionary that `root` is; of those with one name the last.
+/// All tensors of the dictionary `root`; of duplicate names the last.
 ///
 /// # Errors
 /// There is no such dictionary, or a tensor does not fit its storage.
-pub fn tensors<'a>(objects: &Objects<'a>, root: Value) -> Outcome<Vec<Stored<'a>>> {
+pub(super) fn tensors<'a>(objects: &Objects<'a>, root: Value) -> Outcome<Vec<Stored<'a>>> {
     let pairs = dictionary(objects, root)?;
     let named = pairs.iter().filter_map(|pair| match pair {
         (Value::Text(begin, end), Value::Tensor(tensor)) => Some((objects.text((*begin, *end)), *tensor)),
@@ -93,7 +95,7 @@ fn stored<'a>(objects: &Objects<'a>, name: &'a str, view: &View) -> Outcome<Stor
         let storage_bytes = storage.elements.checked_mul(storage.dtype.map_or(1, width))?;
         let begin = view.offset.checked_mul(width(view.dtype))?;
         let bytes = elements.checked_mul(width(view.dtype))?;
-        // Elements up to the last one that it has.
+        // One more than the index of its last element.
         let reach = match elements {
             0 => 0,
             _ => shape.iter().zip(&strides).try_fold(1u64, |sum, (size, stride)| {
@@ -109,7 +111,7 @@ fn stored<'a>(objects: &Objects<'a>, name: &'a str, view: &View) -> Outcome<Stor
     Ok(Stored { name, dtype: view.dtype, shape, strides, key, storage_bytes, begin, bytes })
 }
 
-/// Whether a tensor's numbers lie one behind the other, the last dimension's first.
+/// True if a tensor's numbers are contiguous in row-major order.
 fn lies_together(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().filter(|(size, _)| **size != 1).all(|(size, stride)| {

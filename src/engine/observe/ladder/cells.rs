@@ -1,14 +1,14 @@
-//! The fold of rows of values: extremes and counts per rung, feature by feature.
+//! Statistics of rows of values: extremes and counts per rung for each feature.
 
 use crate::record::{Ladders, NormFold};
 use crate::vector::vectorised;
 
-/// Features per parallel piece; a piece of a row stays in the first-level cache between its passes.
-pub const BLOCK: usize = 512;
-/// Features of a group: a block has one for each bit of a word.
+/// Number of features in one parallel task. A row's part of this size stays in the L1 cache.
+pub(super) const BLOCK: usize = 512;
+/// Number of features in a group. The groups of a block are the bits of a word.
 const GROUP: usize = BLOCK / u64::BITS as usize;
 
-pub fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
+pub(super) fn concat_blocks<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
     let mut whole = NormFold::default();
     for part in parts {
         whole.max.extend(&part.max);
@@ -19,25 +19,25 @@ pub fn joined<'a>(parts: impl Iterator<Item = &'a NormFold>) -> NormFold {
     whole
 }
 
-/// Hits per feature and highest rung reached.
-pub struct Histogram {
+/// Number of hits per feature and highest rung reached.
+pub(super) struct Histogram {
     pub rungs: usize,
     pub counts: Vec<u32>,
     pub touched: Vec<bool>,
 }
 
 impl Histogram {
-    pub fn new(features: usize, rungs: usize) -> Self {
+    pub(super) fn new(features: usize, rungs: usize) -> Self {
         Self { rungs, counts: vec![0; features * rungs], touched: vec![false; features] }
     }
 
-    pub fn hit(&mut self, feature: usize, rung: usize) {
+    pub(super) fn hit(&mut self, feature: usize, rung: usize) {
         self.counts[feature * self.rungs + rung] += 1;
         self.touched[feature] = true;
     }
 
-    /// Counts at or beyond each rung, for features with any; features number from `first`.
-    pub fn ladders(&self, first: usize) -> Ladders {
+    /// Counts at or beyond each rung, for features with hits. Feature numbers begin at `first`.
+    pub(super) fn ladders(&self, first: usize) -> Ladders {
         let mut ladders = Ladders::default();
         let mut counts = vec![0; self.rungs];
         for (feature, _) in self.touched.iter().enumerate().filter(|(_, touched)| **touched) {
@@ -52,8 +52,8 @@ impl Histogram {
     }
 }
 
-/// The fold of one block of features of one sequence.
-pub struct Piece {
+/// Statistics of one block of features of one sequence.
+pub(super) struct Piece {
     pub all: NormFold,
     pub without_first: NormFold,
     pub nan: u64,
@@ -61,7 +61,14 @@ pub struct Piece {
 }
 
 impl Piece {
-    pub fn fold(x: &[f32], hidden: usize, first: usize, levels: &mut [u8], positions: usize, ladder: &[f32]) -> Self {
+    pub(super) fn fold(
+        x: &[f32],
+        hidden: usize,
+        first: usize,
+        levels: &mut [u8],
+        positions: usize,
+        ladder: &[f32],
+    ) -> Self {
         let width = levels.len() / positions;
         let mut running = Running {
             max: vec![f32::NEG_INFINITY; width],
@@ -85,7 +92,7 @@ impl Piece {
     }
 }
 
-pub struct Running<'a> {
+pub(super) struct Running<'a> {
     pub max: Vec<f32>,
     pub min: Vec<f32>,
     pub positive: Histogram,
@@ -96,7 +103,7 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    pub fn row(&mut self, row: &[f32], levels: &mut [u8]) {
+    pub(super) fn row(&mut self, row: &[f32], levels: &mut [u8]) {
         let largest = f32::from_bits(vectorised(|| largest_bits(row)));
         if !largest.is_finite() {
             for (feature, x) in row.iter().enumerate() {
@@ -115,7 +122,7 @@ impl Running<'_> {
         }
     }
 
-    pub fn value(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
+    pub(super) fn value(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
         if !x.is_finite() {
             *(if x.is_nan() { &mut self.nan } else { &mut self.infinite }) += 1;
             return;
@@ -125,8 +132,8 @@ impl Running<'_> {
         self.count(feature, x, levels);
     }
 
-    /// Counts a finite value where it is on the ladder.
-    pub fn count(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
+    /// Counts a finite value that reaches the lowest rung.
+    pub(super) fn count(&mut self, feature: usize, x: f32, levels: &mut [u8]) {
         if x.abs() >= self.ladder[0] {
             let rung = self.ladder.partition_point(|rung| *rung <= x.abs()) - 1;
             let side = if x > 0.0 { &mut self.positive } else { &mut self.negative };
@@ -135,7 +142,7 @@ impl Running<'_> {
         }
     }
 
-    pub fn norm_fold(&self, first: usize) -> NormFold {
+    pub(super) fn norm_fold(&self, first: usize) -> NormFold {
         NormFold {
             max: self.max.clone(),
             min: self.min.clone(),
@@ -145,13 +152,13 @@ impl Running<'_> {
     }
 }
 
-/// The bits of the largest |x|. They order like |x| itself, with infinity and NaN on top.
+/// The bits of the largest |x|. They have the order of |x|, with infinity and NaN at the top.
 #[inline(always)]
 fn largest_bits(row: &[f32]) -> u32 {
     row.iter().fold(0u32, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
 }
 
-/// The groups of features in which an |x| is at or beyond `threshold`, a bit each.
+/// A bit for each group of features in which some |x| reaches `threshold`.
 #[inline(always)]
 fn beyond(row: &[f32], threshold: f32) -> u64 {
     let any = |group: &[f32]| group.iter().fold(false, |any, x| any | (x.abs() >= threshold));

@@ -1,4 +1,5 @@
-//! The fold of norm outputs on GPUs: a kernel per norm output leaves a small record there, which is fetched some norms later.
+//! Statistics of norm outputs on GPUs: a kernel per norm output writes a small record, which is
+//! fetched some norms later.
 
 use std::sync::Arc;
 
@@ -9,39 +10,39 @@ use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
 use crate::record::NormFold;
 
-/// Bytes of records that may wait on a GPU.
+/// The most bytes of unfetched records on a GPU.
 pub const PENDING_BYTES: usize = 64 << 20;
 
-/// Numbers of four bytes in what a GPU records of a norm over some sequences: extremes, the row of position 0, counts of what
-/// is not finite, ladder counts.
+/// Number of 4-byte words in the parts of a record of one norm over some sequences: extremes, the
+/// row of position 0, counts of non-finite values, ladder counts.
 fn sizes(sequences: usize, hidden: usize, rungs: usize) -> [usize; 4] {
     [2 * hidden, hidden, 2, 2 * hidden * rungs].map(|size| size * sequences)
 }
 
-/// Its bytes.
+/// Size of such a record in bytes.
 pub fn record_bytes(sequences: usize, hidden: usize, rungs: usize) -> usize {
     4 * sizes(sequences, hidden, rungs).iter().sum::<usize>()
 }
 
 #[derive(Clone, Copy)]
-pub struct Shape {
+pub(super) struct Shape {
     pub hidden: usize,
     pub positions: usize,
     pub rungs: usize,
 }
 
-/// What the fold keeps on a GPU that computes some of the sequences.
-pub struct OnGpu {
+/// The state of the statistics on one GPU.
+pub(super) struct GpuFold {
     ladder: Vec<f32>,
-    ladder_there: Array,
+    ladder_on_gpu: Array,
     pub first_sequence: usize,
-    /// As `LadderFold::levels`, of its sequences.
+    /// As `LadderFold::levels`, for the sequences of this GPU.
     levels: Array,
     pending: Vec<Pending>,
     shape: Shape,
 }
 
-/// The record of one norm over some sequences: extremes, the row of position 0, counts of what is not finite, ladder counts.
+/// The unfetched record of one norm over some sequences.
 struct Pending {
     norm: usize,
     first_sequence: usize,
@@ -49,41 +50,42 @@ struct Pending {
     record: Array,
 }
 
-/// One norm over one sequence.
-pub struct Folded {
+/// The statistics of one norm over one sequence.
+pub(super) struct Folded {
     pub norm: usize,
     pub sequence: usize,
     pub all: NormFold,
     pub without_first: NormFold,
-    /// How many values were NaN and infinite.
+    /// Numbers of NaN and of infinite values.
     pub non_finite: (u64, u64),
 }
 
-impl OnGpu {
-    /// Its sequences are one piece that begins with `first_sequence`; `seen` are their levels so far.
-    pub fn new(
+impl GpuFold {
+    /// The GPU computes consecutive sequences from `first_sequence` on, whose levels so far are
+    /// `levels_so_far`.
+    pub(super) fn new(
         context: &Arc<Context>,
         first_sequence: usize,
-        seen: &[u8],
+        levels_so_far: &[u8],
         ladder: &[f32],
         shape: Shape,
     ) -> Result<Self> {
-        let ladder_there = Array::uploaded(context, bytemuck::cast_slice(ladder), &[ladder.len()], Element::F32)?;
-        // A run that goes on has seen something already.
-        let levels = match seen.iter().any(|level| *level > 0) {
-            true => Array::uploaded(context, seen, &[seen.len()], Element::U8)?,
-            false => Array::zeros(context, &[seen.len()], Element::U8)?,
+        let ladder_on_gpu = Array::uploaded(context, bytemuck::cast_slice(ladder), &[ladder.len()], Element::F32)?;
+        // A resumed run has levels already.
+        let levels = match levels_so_far.iter().any(|level| *level > 0) {
+            true => Array::uploaded(context, levels_so_far, &[levels_so_far.len()], Element::U8)?,
+            false => Array::zeros(context, &[levels_so_far.len()], Element::U8)?,
         };
-        Ok(Self { ladder: ladder.to_vec(), ladder_there, first_sequence, levels, pending: Vec::new(), shape })
+        Ok(Self { ladder: ladder.to_vec(), ladder_on_gpu, first_sequence, levels, pending: Vec::new(), shape })
     }
 
-    /// Whether `x` is in the memory of this GPU.
-    pub fn has(&self, x: &Array) -> bool {
+    /// True if `x` is in the memory of this GPU.
+    pub(super) fn is_on(&self, x: &Array) -> bool {
         Arc::ptr_eq(self.levels.context(), x.context())
     }
 
-    /// Takes `x` [sequences * positions, hidden] of a norm. Nothing here waits for the GPU.
-    pub fn see(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
+    /// Adds `x` [sequences * positions, hidden] of a norm, without waiting for the GPU.
+    pub(super) fn observe(&mut self, norm: usize, first_sequence: usize, x: &Array) -> Result<()> {
         let Shape { hidden, positions, rungs } = self.shape;
         let sequences = x.len() / (positions * hidden);
         let parts = sizes(sequences, hidden, rungs);
@@ -95,7 +97,7 @@ impl OnGpu {
         table::Tap {
             sequences,
             x,
-            ladder: &self.ladder_there,
+            ladder: &self.ladder_on_gpu,
             extremes: &part(0)?,
             counts: &part(3)?,
             odd: &part(2)?,
@@ -112,18 +114,18 @@ impl OnGpu {
         Ok(())
     }
 
-    /// Whether as much waits to be fetched as may.
-    pub fn is_full(&self) -> bool {
+    /// True if the unfetched records exceed their limit.
+    pub(super) fn must_fetch(&self) -> bool {
         self.pending.iter().map(|pending| 4 * pending.record.len()).sum::<usize>() > PENDING_BYTES
     }
 
-    /// Brings the levels of its sequences, which `to` begins with.
-    pub fn levels(&self, to: &mut [u8]) -> Result<()> {
+    /// Downloads the levels of this GPU's sequences to the beginning of `to`.
+    pub(super) fn levels(&self, to: &mut [u8]) -> Result<()> {
         self.levels.download(to)
     }
 
-    /// Brings all that waits.
-    pub fn fetch(&mut self) -> Result<Vec<Folded>> {
+    /// Fetches all records.
+    pub(super) fn fetch(&mut self) -> Result<Vec<Folded>> {
         let mut fetched = Vec::new();
         for Pending { norm, first_sequence, sequences, record } in std::mem::take(&mut self.pending) {
             let mut words = vec![0u32; record.len()];
@@ -138,7 +140,8 @@ impl OnGpu {
         Ok(fetched)
     }
 
-    /// The folds of sequence `s` of a record, with and without position 0, and how many values are NaN and infinite.
+    /// The statistics of sequence `s` of a record, with and without position 0, and the numbers of
+    /// NaN and infinite values.
     fn folded(&self, words: &[u32], s: usize, sequences: usize) -> (NormFold, NormFold, (u64, u64)) {
         let Shape { hidden, rungs, .. } = self.shape;
         let parts = sizes(sequences, hidden, rungs);
@@ -169,7 +172,7 @@ impl OnGpu {
             infinite: odd[1] as u64,
         };
         let without_first = running.norm_fold(0);
-        // Its levels are on the GPU already.
+        // The kernel has already updated the levels of position 0.
         running.row(&floats(part(1)), &mut vec![0; hidden]);
         (running.norm_fold(0), without_first, (running.nan, running.infinite))
     }

@@ -1,6 +1,7 @@
-//! Folds every norm output where it is made: extremes, ladder counts and position unions, in one pass.
+//! The ladder fold: it reduces every norm output to extremes, ladder counts and the union of
+//! positions over norms, in one pass over the values.
 //!
-//! The fold is over `record::Fold`'s definitions. Values that are not finite are counted and otherwise left out.
+//! `record::Fold` defines these statistics. Values that are not finite are only counted.
 
 mod cells;
 mod gpu;
@@ -17,32 +18,34 @@ use super::observer::Observer;
 use crate::error::{Error, Kind, Result, fault};
 use crate::record::{Fold, Ladders, NonFinite, NormFold, SiteId};
 use crate::tensor::{Device, Tensor, View};
-use cells::{BLOCK, Histogram, Piece, joined};
-use gpu::{Folded, OnGpu, Shape};
+use cells::{BLOCK, Histogram, Piece, concat_blocks};
+use gpu::{Folded, GpuFold, Shape};
 
 pub use gpu::{PENDING_BYTES, record_bytes};
 
-/// Bytes of what a checkpoint has beside folds: where values were not finite.
-const BESIDE_FOLDS: u64 = 64 << 20;
+/// The largest size in bytes of the parts of a checkpoint other than folds: the list of non-finite
+/// values.
+const MAX_NON_FINITE_BYTES: u64 = 64 << 20;
 
 pub struct LadderFold {
     ladder: Vec<f32>,
     norms: Vec<SiteId>,
-    /// Where each norm stands in `norms`.
+    /// Index of each norm in `norms`.
     index: HashMap<SiteId, usize>,
     sequences: usize,
     positions: usize,
     hidden: usize,
-    /// Highest rung any norm reached, plus one: [sequences][blocks of features][positions][features of the block].
+    /// One plus the highest rung that any norm reached, 0 for none: [sequences][blocks of
+    /// features][positions][features of the block].
     levels: Vec<u8>,
     /// [norms][sequences]
     all: Vec<Vec<NormFold>>,
     without_first: Vec<Vec<NormFold>>,
     non_finite: Vec<NonFinite>,
-    gpus: Vec<OnGpu>,
+    gpus: Vec<GpuFold>,
 }
 
-/// What has been folded of the first norms, to be continued by another run; its levels go with it.
+/// The statistics of the first norms, for a checkpoint. The levels are stored separately.
 #[derive(Serialize, Deserialize)]
 struct Folds<'a> {
     all: Cow<'a, [Vec<NormFold>]>,
@@ -51,7 +54,7 @@ struct Folds<'a> {
 }
 
 impl LadderFold {
-    /// `ladder` as `stats::ladder` gives it; every norm will be seen once per sequence.
+    /// A fold for a `ladder` of `stats::ladder`. Every norm is observed once per sequence.
     pub fn new(ladder: &[f32], norms: &[SiteId], sequences: usize, positions: usize, hidden: usize) -> Self {
         let empty = || vec![vec![NormFold::default(); sequences]; norms.len()];
         Self {
@@ -88,9 +91,9 @@ impl LadderFold {
         let blocks = hidden.div_ceil(BLOCK);
         for (s, pieces) in (first_sequence..).zip(folded.chunks_exact(blocks)) {
             let (nan, infinite) = pieces.iter().fold((0, 0), |sum, piece| (sum.0 + piece.nan, sum.1 + piece.infinite));
-            let all = joined(pieces.iter().map(|piece| &piece.all));
-            let without_first = joined(pieces.iter().map(|piece| &piece.without_first));
-            self.keep(n, s, all, without_first, (nan, infinite));
+            let all = concat_blocks(pieces.iter().map(|piece| &piece.all));
+            let without_first = concat_blocks(pieces.iter().map(|piece| &piece.without_first));
+            self.store(n, s, all, without_first, (nan, infinite));
         }
     }
 
@@ -98,14 +101,15 @@ impl LadderFold {
         Shape { hidden: self.hidden, positions: self.positions, rungs: self.ladder.len() }
     }
 
-    fn keep_all(&mut self, folded: Vec<Folded>) {
+    fn store_all(&mut self, folded: Vec<Folded>) {
         for Folded { norm, sequence, all, without_first, non_finite } in folded {
-            self.keep(norm, sequence, all, without_first, non_finite);
+            self.store(norm, sequence, all, without_first, non_finite);
         }
     }
 
-    /// What norm `n` is over sequence `s`, and how many values were NaN and infinite. Seen once more, it replaces what it was.
-    fn keep(&mut self, n: usize, s: usize, all: NormFold, without_first: NormFold, (nan, infinite): (u64, u64)) {
+    /// Stores the statistics of norm `n` over sequence `s` and its numbers of NaN and infinite
+    /// values. They replace earlier ones of the same norm and sequence.
+    fn store(&mut self, n: usize, s: usize, all: NormFold, without_first: NormFold, (nan, infinite): (u64, u64)) {
         if nan + infinite > 0 {
             self.non_finite.retain(|entry| (entry.norm, entry.sequence) != (self.norms[n], s));
             self.non_finite.push(NonFinite { norm: self.norms[n], sequence: s, nan, infinite });
@@ -114,21 +118,23 @@ impl LadderFold {
         self.without_first[n][s] = without_first;
     }
 
-    /// How many of the norms belong to the first `layers` layers.
+    /// Number of norms in the first `layers` layers.
     fn norms_of(&self, layers: usize) -> usize {
         self.norms.partition_point(|norm| norm.layer < layers)
     }
 
-    /// Bytes that folds of all norms take at most, stored as numbers of five bytes each: of a cell two extremes, and for both
-    /// signs a feature, an end and a count per rung; all that twice.
-    fn most_stored(&self) -> u64 {
+    /// The largest stored size of the folds of all norms in bytes. A number takes up to five bytes.
+    /// A cell has two extremes and, for both signs, a feature, an end and a count per rung; there
+    /// are two folds.
+    fn max_stored_bytes(&self) -> u64 {
         let rows = (self.norms.len() * self.sequences) as u64;
         let numbers = 2 + 2 * (2 + self.ladder.len() as u64);
         2 * rows * (self.hidden as u64 * numbers * 5 + 256)
     }
 
-    /// Takes over the folds of the first `norms` norms; false, and nothing is changed, if they are of something else.
-    fn take_over(&mut self, norms: usize, folds: Folds<'static>) -> bool {
+    /// Restores the statistics of the first `norms` norms. Returns false, without a change, if
+    /// their shape does not fit.
+    fn restore(&mut self, norms: usize, folds: Folds<'static>) -> bool {
         let fits = |folds: &[Vec<NormFold>]| {
             let whole = |fold: &NormFold| fold.max.len() == self.hidden && fold.min.len() == self.hidden;
             folds.len() == norms && folds.iter().all(|row| row.len() == self.sequences && row.iter().all(whole))
@@ -136,14 +142,14 @@ impl LadderFold {
         if norms > self.norms.len() || !fits(&folds.all) || !fits(&folds.without_first) {
             return false;
         }
-        for (mine, theirs) in [(&mut self.all, folds.all), (&mut self.without_first, folds.without_first)] {
-            mine.iter_mut().zip(theirs.into_owned()).for_each(|(mine, theirs)| *mine = theirs);
+        for (own, stored) in [(&mut self.all, folds.all), (&mut self.without_first, folds.without_first)] {
+            own.iter_mut().zip(stored.into_owned()).for_each(|(own, stored)| *own = stored);
         }
         self.non_finite = folds.non_finite.into_owned();
         true
     }
 
-    /// The finished folds over all positions and without position 0, and where values were not finite.
+    /// The statistics over all positions and without position 0, and the list of non-finite values.
     pub fn finish(self) -> (Fold, Fold, Vec<NonFinite>) {
         let unions: Vec<(Ladders, Ladders)> =
             self.levels.par_chunks_exact(self.positions * self.hidden).map(|levels| self.union(levels)).collect();
@@ -156,7 +162,7 @@ impl LadderFold {
         (all, without_first, non_finite)
     }
 
-    /// Positions of one sequence per feature and rung, from the levels of all norms.
+    /// Number of positions of one sequence per feature and rung, from the levels over all norms.
     fn union(&self, levels: &[u8]) -> (Ladders, Ladders) {
         let (mut all, mut without_first) = (Ladders::default(), Ladders::default());
         for (block, levels) in levels.chunks(self.positions * BLOCK).enumerate() {
@@ -185,44 +191,44 @@ impl Observer for LadderFold {
         self.index.contains_key(&site)
     }
 
-    fn place(&mut self, device: &Device, sequences: Range<usize>) -> Result<()> {
+    fn assign_sequences(&mut self, device: &Device, sequences: Range<usize>) -> Result<()> {
         debug_assert!(sequences.end <= self.sequences);
         match device {
             Device::Cpu => Ok(()),
             Device::Cuda(context) => {
                 let of_sequence = self.positions * self.hidden;
                 let seen = &self.levels[sequences.start * of_sequence..sequences.end * of_sequence];
-                self.gpus.push(OnGpu::new(context, sequences.start, seen, &self.ladder, self.shape())?);
+                self.gpus.push(GpuFold::new(context, sequences.start, seen, &self.ladder, self.shape())?);
                 Ok(())
             }
         }
     }
 
-    fn see(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
+    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         let norm = self.index[&site];
         match x {
             Tensor::Cpu(x) => self.fold(norm, sequences.start, View::of(x)?.values()?),
             _ => {
                 let x = x.cuda()?;
-                let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.has(x)) else {
+                let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.is_on(x)) else {
                     fault!("the fold was not told of this GPU")
                 };
-                gpu.see(norm, sequences.start, x)?;
-                if gpu.is_full() {
+                gpu.observe(norm, sequences.start, x)?;
+                if gpu.must_fetch() {
                     let folded = gpu.fetch()?;
-                    self.keep_all(folded);
+                    self.store_all(folded);
                 }
             }
         }
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<()> {
+    fn fetch(&mut self) -> Result<()> {
         let of_sequence = self.positions * self.hidden;
         let mut gpus = std::mem::take(&mut self.gpus);
         let fetched = gpus.iter_mut().try_for_each(|gpu| {
             gpu.levels(&mut self.levels[gpu.first_sequence * of_sequence..])?;
-            self.keep_all(gpu.fetch()?);
+            self.store_all(gpu.fetch()?);
             Ok(())
         });
         self.gpus = gpus;
@@ -245,17 +251,18 @@ impl Observer for LadderFold {
     fn resume(&mut self, layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
         let reading = |e: String| Error::corrupt(format!("reading it: {e}"));
         checkpoint.read_exact(&mut self.levels).map_err(|e| reading(e.to_string()))?;
-        // No more than folds of this shape, and a few numbers beside them, can take.
-        let most = self.most_stored() + BESIDE_FOLDS;
+        // The limit is the largest size of folds of this shape, with their list of non-finite
+        // values.
+        let most = self.max_stored_bytes() + MAX_NON_FINITE_BYTES;
         let folds = rmp_serde::from_read(checkpoint.take(most)).map_err(|e| reading(e.to_string()))?;
-        match self.take_over(self.norms_of(layers), folds) {
+        match self.restore(self.norms_of(layers), folds) {
             true => Ok(()),
             false => Err(Error::corrupt("its parts do not fit")),
         }
     }
 
-    /// Of what has been seen, only folds stay, which are replaced when their norms are seen again.
-    fn begin_again(&mut self) {
+    /// Only the statistics per norm stay. They are replaced when their norms are observed again.
+    fn reset(&mut self) {
         self.levels.fill(0);
         self.non_finite.clear();
     }
@@ -271,8 +278,8 @@ mod tests {
         let norm = SiteId { layer: 0, site: Site::AttnIn };
         let mut fold = LadderFold::new(&[3.0], &[norm], 1, 2, 3);
         let x = Tensor::from_vec(vec![f32::NAN, 1.0, 4.0, 5.0, f32::INFINITY, 0.0], (2, 3), &Device::Cpu).unwrap();
-        fold.see(norm, 0..1, &x).unwrap();
-        fold.see(norm, 0..1, &x).unwrap();
+        fold.observe(norm, 0..1, &x).unwrap();
+        fold.observe(norm, 0..1, &x).unwrap();
         let (all, _, non_finite) = fold.finish();
         assert_eq!(non_finite, [NonFinite { norm, sequence: 0, nan: 1, infinite: 1 }]);
         assert_eq!(all.norms[0][0].max, [5.0, 1.0, 4.0]);

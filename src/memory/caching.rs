@@ -1,10 +1,12 @@
-//! The allocator of large blocks, which weights and activations are: mapped in huge pages where the system has them and, while
-//! a run keeps them, ready for what is asked for next once freed. What is smaller is left to the system's allocator.
+//! A caching allocator for large blocks, such as weights and activations. It maps them in huge
+//! pages where the system has them. During a run it retains freed blocks and serves later requests
+//! from them. Small requests go to the system's allocator.
 //!
-//! A run frees and takes such blocks thousands of times. To map 1 GB anew in small pages takes a third of a second of
-//! processor time, as long as reading it from a fast disk. What lies idle and what is in use are together never more than
-//! was in use at once, so that keeping blocks does not raise the peak of a run. Idle neighbours become one: weights of
-//! many sizes make room for activations of others, and they for weights, without a new page.
+//! A run frees and allocates such blocks thousands of times. Mapping 1 GB anew in small pages takes
+//! a third of a second of processor time, as long as reading it from a fast disk. Free and used
+//! bytes together never exceed the peak of the used bytes, so that caching does not raise the peak
+//! of a run. Adjacent free blocks are merged, so that the memory of weights serves activations of
+//! other sizes, and the reverse, without a new page.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
@@ -12,17 +14,16 @@ use std::sync::{Mutex, PoisonError};
 
 use super::page::{LARGE, PAGE};
 
-/// Stretches that lie idle at most.
+/// The largest number of free blocks that are retained.
 const MAX_IDLE: usize = 1024;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// An allocator of large blocks.
-pub struct Blocks {
+pub(super) struct CachingAllocator {
     idle: Mutex<Idle>,
 }
 
-/// Whole pages, mapped.
+/// A range of whole mapped pages.
 #[derive(Clone, Copy)]
 struct Block {
     address: usize,
@@ -30,7 +31,7 @@ struct Block {
 }
 
 impl Block {
-    /// Those in which so many bytes were given out here.
+    /// The block whose pages contain `size` bytes at `values`, which this allocator has handed out.
     fn around(values: *mut u8, size: usize) -> Self {
         let phase = values as usize % PAGE;
         Self { address: values as usize - phase, bytes: pages(phase + size) }
@@ -41,40 +42,41 @@ impl Block {
     }
 }
 
-/// What was freed, by address; none ends where another begins.
+/// The free blocks, sorted by address. Adjacent blocks are always merged.
 struct Idle {
     blocks: [Block; MAX_IDLE],
     count: usize,
     bytes: usize,
-    /// Bytes that are not idle.
+    /// Bytes that are handed out.
     used: usize,
-    /// The most of them at once since runs began.
-    most: usize,
-    /// Runs at work: without any, nothing is kept.
+    /// The maximum of `used` since the first of the current runs began.
+    peak: usize,
+    /// Number of current runs. Without any, nothing is retained.
     runs: usize,
 }
 
 impl Idle {
     fn limit(&self) -> usize {
-        if self.runs > 0 { self.most.saturating_sub(self.used) } else { 0 }
+        if self.runs > 0 { self.peak.saturating_sub(self.used) } else { 0 }
     }
 
     fn uses(&mut self, more: usize, less: usize) {
         self.used = self.used + more - less;
-        self.most = self.most.max(self.used);
+        self.peak = self.peak.max(self.used);
     }
 
-    /// The smallest block that is large enough; what is left of it stays.
+    /// Takes `bytes` from the smallest free block that is large enough. The rest of that block
+    /// stays free.
     fn take(&mut self, bytes: usize) -> Option<Block> {
         let idle = self.blocks[..self.count].iter().enumerate();
         let (at, _) = idle.filter(|(_, block)| block.bytes >= bytes).min_by_key(|(_, block)| block.bytes)?;
-        let taken = self.cut(at, bytes);
+        let taken = self.split_front(at, bytes);
         self.uses(bytes, 0);
         Some(taken)
     }
 
-    /// The first `bytes` of a block.
-    fn cut(&mut self, at: usize, bytes: usize) -> Block {
+    /// Removes the first `bytes` of the block at index `at` and returns them.
+    fn split_front(&mut self, at: usize, bytes: usize) -> Block {
         let block = &mut self.blocks[at];
         let first = Block { address: block.address, bytes };
         *block = Block { address: first.end(), bytes: block.bytes - bytes };
@@ -86,8 +88,8 @@ impl Idle {
         first
     }
 
-    /// Keeps a freed block with its neighbours, or gives what has to go at once.
-    fn put(&mut self, block: Block) -> Option<Block> {
+    /// Adds a freed block and merges it with its neighbours. Returns a block to unmap now, if any.
+    fn insert(&mut self, block: Block) -> Option<Block> {
         self.uses(0, block.bytes);
         let at = self.blocks[..self.count].partition_point(|other| other.address < block.address);
         let before = at > 0 && self.blocks[at - 1].end() == block.address;
@@ -110,47 +112,48 @@ impl Idle {
             }
         }
         self.bytes += block.bytes;
-        self.surplus()
+        self.take_surplus()
     }
 
-    /// What has to go next, while there is more than may be kept: of the smallest block, which is the least likely to be asked for.
-    fn surplus(&mut self) -> Option<Block> {
+    /// Removes and returns a block to unmap while the cache is larger than its limit. It comes from
+    /// the smallest free block, which is the least likely to be requested.
+    fn take_surplus(&mut self) -> Option<Block> {
         let more = self.bytes.checked_sub(self.limit()).filter(|more| *more > 0)?;
         let (at, smallest) = self.blocks[..self.count].iter().enumerate().min_by_key(|(_, block)| block.bytes)?;
         let bytes = smallest.bytes.min(more);
-        Some(self.cut(at, bytes))
+        Some(self.split_front(at, bytes))
     }
 }
 
-impl Blocks {
-    pub const fn new() -> Self {
+impl CachingAllocator {
+    pub(super) const fn new() -> Self {
         let blocks = [Block { address: 0, bytes: 0 }; MAX_IDLE];
-        Self { idle: Mutex::new(Idle { blocks, count: 0, bytes: 0, used: 0, most: 0, runs: 0 }) }
+        Self { idle: Mutex::new(Idle { blocks, count: 0, bytes: 0, used: 0, peak: 0, runs: 0 }) }
     }
 
-    /// Keeps what is freed, until `end`.
-    pub fn begin(&self) {
+    /// Begins a run: freed blocks are retained until `end`.
+    pub(super) fn begin(&self) {
         self.with_idle(|idle| {
             if idle.runs == 0 {
-                idle.most = idle.used;
+                idle.peak = idle.used;
             }
             idle.runs += 1;
         });
     }
 
-    /// Gives back what lies idle, unless others keep it.
-    pub fn end(&self) {
+    /// Ends a run: free blocks are unmapped unless another run retains them.
+    pub(super) fn end(&self) {
         self.with_idle(|idle| idle.runs -= 1);
         self.evict(None);
     }
 
-    /// Memory for a request that is large, from byte `phase` of its first page on, and whether it is new: then it holds zeros,
-    /// else what was there before.
-    pub fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
+    /// Allocates memory for a large request that begins at byte `phase` of its first page. The flag
+    /// is true for newly mapped memory, which is zero; reused memory has its old contents.
+    pub(super) fn block(&self, layout: Layout, phase: usize) -> Option<(NonNull<u8>, bool)> {
         let bytes = pages(phase + layout.size());
-        let kept = self.with_idle(|idle| idle.take(bytes));
-        let block = kept.or_else(|| self.map(bytes))?;
-        NonNull::new((block.address + phase) as *mut u8).map(|values| (values, kept.is_none()))
+        let cached = self.with_idle(|idle| idle.take(bytes));
+        let block = cached.or_else(|| self.map(bytes))?;
+        NonNull::new((block.address + phase) as *mut u8).map(|values| (values, cached.is_none()))
     }
 
     fn with_idle<T>(&self, act: impl FnOnce(&mut Idle) -> T) -> T {
@@ -165,58 +168,59 @@ impl Blocks {
     }
 
     /// # Safety
-    /// The block was given out here, and nobody uses it any more.
+    /// The block was allocated here, and nobody uses it any more.
     unsafe fn free(&self, block: Block) {
-        let gone = self.with_idle(|idle| idle.put(block));
+        let gone = self.with_idle(|idle| idle.insert(block));
         self.evict(gone);
     }
 
-    /// Unmaps a block that was taken from those that lie idle, and others that there is no longer room for. Outside the lock: to
-    /// unmap takes as long as to map.
+    /// Unmaps `gone`, which is no longer in the cache, and then all blocks beyond the cache's
+    /// limit. The lock is not held meanwhile: unmapping takes as long as mapping.
     fn evict(&self, mut gone: Option<Block>) {
-        while let Some(block) = gone.or_else(|| self.with_idle(Idle::surplus)) {
-            // SAFETY: whoever had it has freed it, and it is no longer among those that lie idle and may be given out.
+        while let Some(block) = gone.or_else(|| self.with_idle(Idle::take_surplus)) {
+            // SAFETY: the owner has freed this block, and it has been removed from the cache.
             unsafe { unmap(block) };
             gone = None;
         }
     }
 
-    /// Freed bytes that are still resident.
+    /// Freed bytes that are still mapped.
     #[cfg(test)]
     fn idle_bytes(&self) -> usize {
         self.with_idle(|idle| idle.bytes)
     }
 }
 
-/// Whether this allocator serves such a request.
-pub fn is_large(size: usize, align: usize) -> bool {
+/// True for requests that this allocator serves by itself.
+pub(super) fn is_large(size: usize, align: usize) -> bool {
     size >= LARGE && align <= PAGE
 }
 
-/// Bytes of the pages that hold so many.
+/// The size rounded up to whole pages, in bytes.
 fn pages(size: usize) -> usize {
     size.next_multiple_of(PAGE)
 }
 
-/// Maps a block of zeros; from the size of a huge page on it begins where one can.
+/// Maps a zeroed block. If it is at least as large as a huge page, it begins on a boundary of huge
+/// pages.
 fn map(bytes: usize) -> Option<Block> {
     let more = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
     let whole = bytes.checked_add(more)?;
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: the system chooses where the new mapping is, so that it covers nothing that is in use.
+    // SAFETY: the system chooses an address at which nothing is mapped.
     let begin = unsafe { libc::mmap(null_mut(), whole, access, kind, -1, 0) };
     if begin == libc::MAP_FAILED {
         return None;
     }
     let begin = begin as usize;
     let block = Block { address: if more > 0 { begin.next_multiple_of(HUGE_PAGE) } else { begin }, bytes };
-    // SAFETY: what lies before and behind the block is of the new mapping, and nobody knows of it yet.
+    // SAFETY: the bytes before and after the block are of the new mapping, and not in use yet.
     unsafe {
         unmap(Block { address: begin, bytes: block.address - begin });
         unmap(Block { address: block.end(), bytes: begin + whole - block.end() });
     }
     if more > 0 {
-        // SAFETY: it is advice on how to map the block, whose content stays.
+        // SAFETY: this advises how to map the block, and its contents stay the same.
         unsafe { libc::madvise(block.address as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE) };
     }
     Some(block)
@@ -231,10 +235,10 @@ unsafe fn unmap(block: Block) {
     }
 }
 
-// SAFETY: a block is one mapping of at least the size asked for, that nobody else has until it is freed. Whether a request is
-// large depends on its layout alone, and the block on that and on where in a page its bytes begin, so that it is freed as what
-// it was mapped as.
-unsafe impl GlobalAlloc for Blocks {
+// SAFETY: every block is a mapping of at least the requested size and has one owner until it is
+// freed. The layout alone says whether a request is large, and with the offset of the address in
+// its page it gives the block. Every block is therefore freed as it was mapped.
+unsafe impl GlobalAlloc for CachingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout.size(), layout.align()) {
             // SAFETY: the caller keeps the rules of this function.
@@ -250,7 +254,7 @@ unsafe impl GlobalAlloc for Blocks {
         }
         let Some((values, new)) = self.block(layout, 0) else { return null_mut() };
         if !new {
-            // SAFETY: the block was just given out, and has as many bytes.
+            // SAFETY: the block was just allocated and has at least this size.
             unsafe { values.write_bytes(0, layout.size()) };
         }
         values.as_ptr()
@@ -258,28 +262,31 @@ unsafe impl GlobalAlloc for Blocks {
 
     unsafe fn dealloc(&self, values: *mut u8, layout: Layout) {
         if !is_large(layout.size(), layout.align()) {
-            // SAFETY: what is small was allocated by the system's allocator.
+            // SAFETY: small requests are served by the system's allocator.
             return unsafe { System.dealloc(values, layout) };
         }
-        // SAFETY: the caller gives back what has this layout, and what is large was given out here.
+        // SAFETY: the caller frees memory with this layout, and large requests are served here.
         unsafe { self.free(Block::around(values, layout.size())) };
     }
 
     unsafe fn realloc(&self, values: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let (was, is) = (is_large(layout.size(), layout.align()), is_large(size, layout.align()));
         match (was, is) {
-            // SAFETY: what is small was allocated by the system's allocator, and stays so.
+            // SAFETY: the request was and stays small, and small requests are served by the
+            // system's allocator.
             (false, false) => unsafe { System.realloc(values, layout, size) },
             (true, true) if size <= layout.size() => {
                 let (whole, kept) = (Block::around(values, layout.size()), Block::around(values, size));
                 if kept.bytes < whole.bytes {
-                    // SAFETY: these are pages of a block that was given out here, behind those that the caller keeps.
+                    // SAFETY: these pages belong to a block that was allocated here, and the caller
+                    // keeps only the pages before them.
                     unsafe { self.free(Block { address: kept.end(), bytes: whole.bytes - kept.bytes }) };
                 }
                 values
             }
-            // SAFETY: the caller promises that `size` is one of a layout with this alignment, and that `values` has `layout`:
-            // of that are the bytes that are copied to the new block, and then freed.
+            // SAFETY: the caller promises that `size` is valid with this alignment and that
+            // `values` has `layout`. At most that many bytes are copied to the new block before the
+            // old one is freed.
             _ => unsafe {
                 let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
                 if let Some(new) = NonNull::new(new) {
@@ -304,16 +311,16 @@ mod tests {
         Layout::from_size_align(bytes, 64).unwrap()
     }
 
-    /// Memory that a test has until this is dropped.
+    /// Memory that belongs to a test until this is dropped.
     struct Taken<'a> {
-        blocks: &'a Blocks,
+        blocks: &'a CachingAllocator,
         values: NonNull<u8>,
         size: usize,
         new: bool,
     }
 
     impl<'a> Taken<'a> {
-        fn at(blocks: &'a Blocks, size: usize, phase: usize) -> Self {
+        fn at(blocks: &'a CachingAllocator, size: usize, phase: usize) -> Self {
             let (values, new) = blocks.block(layout(size), phase).unwrap();
             Self { blocks, values, size, new }
         }
@@ -323,35 +330,36 @@ mod tests {
         }
 
         fn bytes(&mut self) -> &mut [u8] {
-            // SAFETY: the block has so many bytes, is this test's alone, and mapped memory always holds something.
+            // SAFETY: the block has this size and belongs to this test, and mapped memory is
+            // initialised.
             unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.size) }
         }
     }
 
     impl Drop for Taken<'_> {
         fn drop(&mut self) {
-            // SAFETY: `at` has taken it for this layout, whose size is that of a large block.
+            // SAFETY: `at` allocated the block with this layout, which is large.
             unsafe { self.blocks.dealloc(self.values.as_ptr(), layout(self.size)) };
         }
     }
 
     #[test]
     fn a_freed_block_is_taken_again_and_zero_again() {
-        let blocks = Blocks::new();
+        let blocks = CachingAllocator::new();
         blocks.begin();
         let mut first = Taken::at(&blocks, 3 * MIB, 0);
         let begin = first.address();
         first.bytes().fill(7);
         drop(first);
         assert_eq!(blocks.idle_bytes(), 3 * MIB);
-        // SAFETY: the layout has a size.
+        // SAFETY: the size of the layout is not zero.
         let values = NonNull::new(unsafe { blocks.alloc_zeroed(layout(2 * MIB - 5000)) }).unwrap();
         let mut second = Taken { blocks: &blocks, values, size: 2 * MIB - 5000, new: false };
         assert_eq!((second.address(), blocks.idle_bytes()), (begin, MIB + PAGE));
         assert!(second.bytes().iter().all(|&byte| byte == 0));
         second.bytes().fill(8);
         drop(second);
-        // What was left of it is behind it again.
+        // The rest of the block was merged with it again.
         let mut third = Taken::at(&blocks, 3 * MIB - 100, 64);
         assert_eq!((third.address(), third.new), (begin + 64, false));
         let (written, left) = third.bytes().split_at(2 * MIB - 64);
@@ -364,19 +372,19 @@ mod tests {
 
     #[test]
     fn idle_and_used_are_never_more_than_was_used_at_once() {
-        let blocks = Blocks::new();
+        let blocks = CachingAllocator::new();
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(4);
         drop(Taken::at(&blocks, 64 * MIB, 0));
         assert_eq!(blocks.idle_bytes(), 0, "nothing is kept before a run");
         blocks.begin();
-        let (mut taken, mut used, mut most, mut kept, mut again) = (Vec::new(), 0, 0, 0, 0);
+        let (mut taken, mut used, mut peak, mut cached, mut again) = (Vec::new(), 0, 0, 0, 0);
         for number in 0..4000_u64 {
             if taken.is_empty() || taken.len() < 40 && rng.random_bool(0.5) {
                 let (size, phase) = (rng.random_range(MIB..12 * MIB), 64 * rng.random_range(0..64));
                 let mut block = Taken::at(&blocks, size, phase);
                 assert_eq!(block.address() % PAGE, phase);
                 again += usize::from(!block.new);
-                // Whoever else had a part of it would find this.
+                // A block that overlapped this one would contain this number.
                 for at in (0..size - 8).step_by(MIB / 2).chain([size - 8]) {
                     block.bytes()[at..at + 8].copy_from_slice(&number.to_ne_bytes());
                 }
@@ -390,11 +398,11 @@ mod tests {
                 }
                 used -= pages(block.address() % PAGE + size);
             }
-            most = most.max(used);
-            kept = kept.max(blocks.idle_bytes());
-            assert!(used + blocks.idle_bytes() <= most);
+            peak = peak.max(used);
+            cached = cached.max(blocks.idle_bytes());
+            assert!(used + blocks.idle_bytes() <= peak);
         }
-        assert!(kept > 0 && again > 1000, "{again} of some 2000 blocks were there before");
+        assert!(cached > 0 && again > 1000, "{again} of some 2000 blocks were there before");
         drop(taken);
         blocks.end();
         assert_eq!(blocks.idle_bytes(), 0);
@@ -402,7 +410,7 @@ mod tests {
 
     #[test]
     fn more_blocks_than_are_kept_are_given_back() {
-        let blocks = Blocks::new();
+        let blocks = CachingAllocator::new();
         blocks.begin();
         let mut all: Vec<Taken> = (0..2 * MAX_IDLE + 6).map(|_| Taken::at(&blocks, MIB, 0)).collect();
         all.sort_by_key(Taken::address);
@@ -416,8 +424,8 @@ mod tests {
 
     #[test]
     fn growing_and_shrinking_keep_what_is_there() {
-        let blocks = Blocks::new();
-        // SAFETY: the block is this test's alone, and is always given back with the layout that it has by then.
+        let blocks = CachingAllocator::new();
+        // SAFETY: the block belongs to this test and is always passed with its current layout.
         unsafe {
             let mut size = 1000;
             let mut values = blocks.alloc(layout(size));
@@ -434,9 +442,9 @@ mod tests {
 
     #[test]
     fn more_than_there_is_is_refused() {
-        let blocks = Blocks::new();
+        let blocks = CachingAllocator::new();
         let size = isize::MAX as usize - 63;
-        // SAFETY: the layout has a size.
+        // SAFETY: the size of the layout is not zero.
         assert!(unsafe { blocks.alloc_zeroed(layout(size)) }.is_null());
     }
 }

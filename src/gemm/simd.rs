@@ -1,51 +1,52 @@
-//! What a tile of a product needs of a CPU: a vector register, its multiply-add, and how many of them there are.
+//! The SIMD abstraction of micro-kernels: a vector register, its multiply-add, and its width.
 //!
-//! Words are 32 bits: an f32, or two bf16 for CPUs that multiply those in pairs. All kinds that work on f32 round each
-//! multiply-add once and in the same order, so that they agree bit for bit; only `Portable` rounds twice.
+//! Words have 32 bits: an f32, or two bf16 on CPUs that multiply bf16 in pairs. All f32 kinds round
+//! each multiply-add once and in the same order, so that their results agree bit for bit. Only
+//! `Portable` rounds twice.
 
-/// One kind of vector register.
-pub trait Lanes: Copy + 'static {
+/// A kind of vector register.
+pub(super) trait Simd: Copy + 'static {
     type Vector: Copy;
-    /// f32 per register.
+    /// f32 numbers per register.
     const WIDTH: usize;
-    /// A word holds two bf16, and a multiply-add takes both.
+    /// True if a word holds two bf16 numbers, and a multiply-add uses both.
     const PAIRS: bool = false;
-    /// AVX2 is there to transpose with.
+    /// True if AVX2 is available for transposing.
     const TRANSPOSES: bool = true;
 
-    /// Whether this CPU has such registers.
+    /// True if this CPU has such registers.
     fn available() -> bool;
     /// # Safety
     /// `available` is true.
     unsafe fn zero() -> Self::Vector;
     /// # Safety
-    /// `available` is true, and `from` leads to `WIDTH` words.
+    /// `available` is true, and `from` points to `WIDTH` words.
     unsafe fn load(from: *const f32) -> Self::Vector;
     /// # Safety
-    /// `available` is true, and `from` leads to a word.
+    /// `available` is true, and `from` points to a word.
     unsafe fn splat(from: *const f32) -> Self::Vector;
     /// # Safety
-    /// `available` is true, and `to` leads to room for `WIDTH` words.
+    /// `available` is true, and `to` points to `WIDTH` words.
     unsafe fn store(to: *mut f32, vector: Self::Vector);
     /// # Safety
     /// `available` is true.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Asks for what is at `from`, which will soon be read.
+    /// Prefetches the memory at `from`.
     #[inline(always)]
     fn prefetch(_from: *const f32) {}
-    /// sum + a * b; with `PAIRS`, the sum of both products.
+    /// sum + a * b; with `PAIRS`, sum plus both products.
     ///
     /// # Safety
     /// `available` is true.
     unsafe fn multiply_add(sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 }
 
-/// Plain Rust, for any CPU. With `PAIRS` a word holds two bf16: for tests of how they are laid out on CPUs that cannot multiply
-/// them.
+/// Portable Rust for any CPU. With `PAIRS` a word holds two bf16 numbers, to test the packing on
+/// CPUs without bf16 instructions.
 #[derive(Clone, Copy)]
-pub struct Portable<const PAIRS: bool>;
+pub(super) struct Portable<const PAIRS: bool>;
 
-impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
+impl<const PAIRS: bool> Simd for Portable<PAIRS> {
     type Vector = [f32; 8];
     const WIDTH: usize = 8;
     const PAIRS: bool = PAIRS;
@@ -70,7 +71,7 @@ impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, vector: [f32; 8]) {
-        // SAFETY: the caller promises room for eight words.
+        // SAFETY: the caller promises eight words.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
     }
     #[inline(always)]

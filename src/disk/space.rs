@@ -1,4 +1,4 @@
-//! Whether something fits on a disk of this computer, before the first byte of it is written.
+//! Free space on the disks of this computer, checked before anything is written.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -6,20 +6,21 @@ use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
 
-/// Looks whether `bytes` more fit into `folder`; the nearest folder above it counts where it is not there yet. A file system
-/// that does not tell is believed to have room.
+/// Checks that the file system of `folder` has `bytes` of free space. If the folder does not exist
+/// yet, its nearest existing ancestor counts. A file system that does not report its free space is
+/// assumed to have enough.
 ///
 /// # Errors
-/// Less is free; `what` is for the message.
-pub fn check_room(folder: &Path, bytes: u64, what: &str) -> Result<()> {
+/// `io` if less is free. The message names the data by `what`.
+pub fn check_free_space(folder: &Path, bytes: u64, what: &str) -> Result<()> {
     match free(folder) {
         Some(free) if free < bytes => Err(Error::new(
             Kind::Io,
             format!(
                 "{}: the disk is full, {what} does not fit: it takes {}, {} are free",
                 folder.display(),
-                size(bytes),
-                size(free)
+                human_size(bytes),
+                human_size(free)
             ),
         )),
         _ => Ok(()),
@@ -29,19 +30,19 @@ pub fn check_room(folder: &Path, bytes: u64, what: &str) -> Result<()> {
 fn free(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let path = CString::new(there.as_os_str().as_bytes()).ok()?;
-    // SAFETY: the path ends with 0, and the structure is filled where the call succeeds.
+    // SAFETY: the path ends with NUL, and the call fills the structure if it succeeds.
     let told = unsafe {
         let mut told: libc::statvfs = std::mem::zeroed();
         (libc::statvfs(path.as_ptr(), &raw mut told) == 0).then_some(told)
     }?;
-    #[allow(clippy::unnecessary_cast)] // narrower on other systems
+    #[allow(clippy::unnecessary_cast)] // these fields are narrower on other systems
     let (blocks, bytes) = (told.f_bavail as u64, told.f_frsize as u64);
-    // Some file systems have no count of their blocks.
+    // Some file systems do not count their blocks.
     (told.f_blocks > 0).then(|| blocks.saturating_mul(bytes))
 }
 
-/// Bytes in decimal units, for people.
-pub fn size(bytes: u64) -> String {
+/// A size in bytes as text for people, in decimal units.
+pub fn human_size(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
@@ -55,10 +56,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told_before_it_is_written() {
-        let error = check_room(Path::new("no/such/folder"), u64::MAX, "x").unwrap_err();
+        let error = check_free_space(Path::new("no/such/folder"), u64::MAX, "x").unwrap_err();
         assert!(error.message.contains("x does not fit: it takes"), "{}", error.message);
-        check_room(Path::new(""), 1, "x").unwrap();
+        check_free_space(Path::new(""), 1, "x").unwrap();
         assert!(free(Path::new(".")).unwrap() > 0);
-        assert_eq!([size(62_000), size(62_300_000), size(1_540_000_000)], ["62 kB", "62 MB", "1.5 GB"]);
+        assert_eq!(
+            [human_size(62_000), human_size(62_300_000), human_size(1_540_000_000)],
+            ["62 kB", "62 MB", "1.5 GB"]
+        );
     }
 }
