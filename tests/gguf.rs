@@ -92,7 +92,7 @@ fn gguf_name(arch: &str, name: &str) -> String {
 }
 
 /// What llama.cpp's converter makes of a folder of transformers; matrices in F32 or as they are.
-fn converted(arch: &str, config: &Value, arrays: &Arrays, wide: bool) -> Gguf {
+pub fn converted(arch: &str, config: &Value, arrays: &Arrays, wide: bool) -> Gguf {
     let mut file = Gguf::of(arch);
     let key = |name: &str| format!("{arch}.{name}");
     let heads = config["num_attention_heads"].as_u64().unwrap();
@@ -225,7 +225,7 @@ fn mxfp4(file: &mut Gguf, layer: &str, rest: &str, arrays: &Arrays, array: &Arra
 }
 
 /// Config and tensors of a fixture.
-fn fixture(name: &str) -> (Value, Arrays) {
+pub fn fixture(name: &str) -> (Value, Arrays) {
     let folder = repository().join("tests/fixtures").join(name);
     let config = serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
     let mut arrays = Arrays::new();
@@ -240,7 +240,7 @@ fn fixture(name: &str) -> (Value, Arrays) {
 }
 
 /// A folder with the reference of a fixture, and a model.
-fn project(name: &str) -> Project {
+pub fn project(name: &str) -> Project {
     let project = Project::new();
     for file in ["config.json", "expected.json", "reference.safetensors"] {
         project.copy(&format!("tests/fixtures/{name}/{file}"), &format!("model/{file}"));
@@ -248,7 +248,7 @@ fn project(name: &str) -> Project {
     project
 }
 
-fn small() -> Gguf {
+pub fn small() -> Gguf {
     let (config, arrays) = fixture("llama");
     converted("llama", &config, &arrays, false)
 }
@@ -409,7 +409,7 @@ fn a_gguf_file_is_found_by_its_name_and_in_its_folder() {
         assert_eq!(project.script(&script).ok(), "llama\n4\nsmall.gguf\n");
     }
     project.file("lone/other.gguf", small().bytes());
-    project.refuses("load_model(\"lone\");", 3, "lone: 2 GGUF files", "name the one that is meant");
+    project.refuses("load_model(\"lone\");", 3, "lone: it has 2 models in GGUF files", "name the one that is meant");
 }
 
 /// What is told of a file that is not read.
@@ -432,7 +432,7 @@ fn what_is_not_read_of_gguf_is_refused_by_name() {
     };
     told(&with("general.architecture", json!("mamba")), "of the architecture \"mamba\"; read are llama, qwen2");
     told(&with("general.type", json!("adapter")), "its type is \"adapter\"");
-    told(&with("split.count", json!(3)), "one part of a model that is split");
+    told(&with("split.count", json!(3)), "it is one of 3 parts of a model, and by its name one of 1");
     told(&with("llama.logit_scale", json!(0.5)), "`llama.logit_scale` in its metadata is not known");
     told(&with("llama.expert_count", json!(8)), "`llama.expert_count` in its metadata is 8");
     told(&with("llama.attention.value_length", json!(8)), "`llama.attention.value_length` is 8 beside heads of 16");

@@ -48,6 +48,7 @@ mod which_weights;
 
 /// Models in PyTorch and GGUF files, and files that mean ill.
 mod gguf;
+mod gguf_places;
 mod pytorch_files;
 
 /// Texts far longer than what is made of them.

@@ -13,6 +13,8 @@ use super::float::{E2M1, e8m0};
 use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
 use super::piece::Piece;
+#[cfg(test)]
+use super::piece::Along;
 use crate::error::Result;
 
 /// One tensor of bytes, `P.weight.ggml_{type}` [.., out, bytes of a row], under the name that the reader of GGUF files gives it.
@@ -48,11 +50,13 @@ pub static TYPES: &[Type] = &[
     Type { name: "Q5_0", number: 6, columns: SMALL, bytes: 22, scales: &[0], decode: q5_0 },
     Type { name: "Q5_1", number: 7, columns: SMALL, bytes: 24, scales: &[0, 2], decode: q5_1 },
     Type { name: "Q8_0", number: 8, columns: SMALL, bytes: 34, scales: &[0], decode: q8_0 },
+    Type { name: "Q8_1", number: 9, columns: SMALL, bytes: 36, scales: &[0, 2], decode: q8_1 },
     Type { name: "Q2_K", number: 10, columns: LARGE, bytes: 84, scales: &[80, 82], decode: q2_k },
     Type { name: "Q3_K", number: 11, columns: LARGE, bytes: 110, scales: &[108], decode: q3_k },
     Type { name: "Q4_K", number: 12, columns: LARGE, bytes: 144, scales: &[0, 2], decode: q4_k },
     Type { name: "Q5_K", number: 13, columns: LARGE, bytes: 176, scales: &[0, 2], decode: q5_k },
     Type { name: "Q6_K", number: 14, columns: LARGE, bytes: 210, scales: &[208], decode: q6_k },
+    Type { name: "Q8_K", number: 15, columns: LARGE, bytes: 292, scales: &[], decode: q8_k },
     Type { name: "MXFP4", number: 39, columns: SMALL, bytes: 17, scales: &[], decode: mxfp4 },
 ];
 
@@ -153,6 +157,7 @@ impl Rows for Ggml {
                     (self.kind.decode)(block, &mut values);
                     values[0].is_finite()
                 }
+                _ if *name == "Q8_K" => (single(block) * f32::from(i8::MIN)).is_finite(),
                 _ if *name == "MXFP4" => (E2M1[7] * e8m0(block[0])).is_finite(),
                 _ => scales.iter().all(|at| number(block, *at).is_finite()),
             };
@@ -192,8 +197,14 @@ fn number(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
+/// The f32 at the beginning.
+#[inline(always)]
+fn single(block: &[u8]) -> f32 {
+    f32::from_le_bytes([block[0], block[1], block[2], block[3]])
+}
+
 fn plain_f32(block: &[u8], to: &mut [f32]) {
-    to[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+    to[0] = single(block);
 }
 
 fn plain_f16(block: &[u8], to: &mut [f32]) {
@@ -244,6 +255,18 @@ fn q5_1(block: &[u8], to: &mut [f32]) {
 fn q8_0(block: &[u8], to: &mut [f32]) {
     let d = number(block, 0);
     to.iter_mut().zip(&block[2..]).for_each(|(value, code)| *value = f32::from(*code as i8) * d);
+}
+
+/// As `q8_0`, with the sum of the codes, which nothing here needs.
+fn q8_1(block: &[u8], to: &mut [f32]) {
+    let d = number(block, 0);
+    to.iter_mut().zip(&block[4..]).for_each(|(value, code)| *value = f32::from(*code as i8) * d);
+}
+
+/// A scale in f32, codes, and sums of codes, which nothing here needs.
+fn q8_k(block: &[u8], to: &mut [f32]) {
+    let d = single(block);
+    to.iter_mut().zip(&block[4..]).for_each(|(value, code)| *value = f32::from(*code as i8) * d);
 }
 
 fn mxfp4(block: &[u8], to: &mut [f32]) {
@@ -328,6 +351,57 @@ fn q6_k(block: &[u8], to: &mut [f32]) {
             let nibble = low[64 * half + 32 * (round % 2) + begin + j] >> (round / 2 * 4) & 15;
             let pair = high[32 * half + begin + j] >> (2 * round) & 3;
             *value = by * (i32::from(nibble | pair << 4) - 32) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    /// `tests/fixtures_ggml`, whose numbers were found from the layouts alone.
+    const BLOCKS: &[u8] = include_bytes!("../../tests/fixtures_ggml/blocks.safetensors");
+
+    #[test]
+    fn every_type_is_decoded_to_the_bit_at_any_columns() {
+        let file = SafeTensors::deserialize(BLOCKS).unwrap();
+        for kind in TYPES {
+            let blocks = file.tensor(&format!("{}.blocks", kind.name)).unwrap();
+            let values = file.tensor(&format!("{}.values", kind.name)).unwrap();
+            let input = values.shape()[1];
+            let expected: Vec<u32> =
+                values.data().as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+            let piece = Piece {
+                name: kind.name.to_string(),
+                dtype: Dtype::U8,
+                shape: blocks.shape().to_vec(),
+                along: Along::rows(false, 1),
+            };
+            let coding = Ggml { kind, pieces: [piece], input };
+            let kept = coding.kept(vec![blocks.data().to_vec()], values.shape()[0]).unwrap();
+            for (row, expected) in expected.chunks_exact(input).enumerate() {
+                for (from, count) in [(0, input), (0, 1), (31, 2), (33, 300), (255, 257), (input - 1, 1)] {
+                    let mut found = vec![0.0; count];
+                    Rows::decode(&coding, &kept, row, from, &mut found);
+                    let found: Vec<u32> = found.into_iter().map(f32::to_bits).collect();
+                    assert_eq!(found, expected[from..from + count], "{}, row {row}, column {from}", kind.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scales_that_are_no_numbers_are_refused() {
+        for kind in TYPES {
+            // Nothing but ones: a scale of f16 or f32 is NaN, and one of E8M0, too.
+            let piece =
+                Piece { name: kind.name.to_string(), dtype: Dtype::U8, shape: vec![2, kind.bytes], along: Along::WHOLE };
+            let coding = Ggml { kind, pieces: [piece], input: kind.columns };
+            let bytes = [vec![0; kind.bytes], vec![0xff; kind.bytes]].concat();
+            let wrong = coding.kept(vec![bytes], 2).unwrap_err();
+            assert!(wrong.what.starts_with("row 1, column 0"), "{}: {}", kind.name, wrong.what);
         }
     }
 }

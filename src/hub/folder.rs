@@ -25,8 +25,8 @@ pub(super) struct Folder {
     /// None if there are no weights.
     opened: OnceLock<Option<Opened>>,
     note: OnceLock<String>,
-    /// The file that has all weights, where it was named.
-    only: Option<String>,
+    /// The weight files, if they were named.
+    only: Option<Vec<String>>,
 }
 
 struct Opened {
@@ -42,9 +42,9 @@ impl Folder {
         Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new(), only: None }
     }
 
-    /// A folder whose weights are in this one file.
-    pub(super) fn of_file(path: &Path, name: String) -> Self {
-        Self { only: Some(name), ..Self::new(path) }
+    /// A folder whose weights are in these files.
+    pub(super) fn of_files(path: &Path, names: Vec<String>) -> Self {
+        Self { only: Some(names), ..Self::new(path) }
     }
 
     /// Adds a note for the user about the origin of the files.
@@ -56,8 +56,8 @@ impl Folder {
     /// The files that transformers would read: safetensors before PyTorch files, and a single file
     /// before the files of an index.
     fn names(&self) -> Result<Option<Vec<String>>> {
-        if let Some(only) = &self.only {
-            return Ok(Some(vec![only.clone()]));
+        if self.only.is_some() {
+            return Ok(self.only.clone());
         }
         for layout in &LAYOUTS {
             if let Some(names) = self.names_of(layout)? {

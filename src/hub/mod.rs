@@ -1,4 +1,4 @@
-//! From a user's input (`a/folder`, `owner/name` or `gpt2`) to the bytes of a model's files: from a
+//! From a user's input (`a/folder`, `a/file.gguf`, `owner/name`, `owner/name:Q8_0` or `gpt2`) to the bytes of a model's files: from a
 //! folder, from the Hugging Face cache, or from the hub by ranges; and to the documents of a text
 //! file or of a dataset on the hub.
 //!
@@ -21,6 +21,7 @@ mod folders;
 mod foreign;
 mod formats;
 mod gguf;
+mod gguf_files;
 mod hash;
 mod http;
 mod json;
@@ -62,6 +63,7 @@ use crate::outside;
 use crate::plain::plain;
 use crate::progress::Progress;
 use folder::Folder;
+use gguf::remote::Named;
 use ranges::Limits;
 use resolve::{Address, MODEL_IDS, RepositoryKind};
 use shards::LAYOUTS;
@@ -109,6 +111,14 @@ pub fn open_checked(
     if folder.is_file() {
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
         return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
+    }
+    if let Some(named) = Named::parse(id) {
+        let opened = match access == Access::Stream && !environment::offline() {
+            true => named.stream(revision),
+            false => named.download(revision, progress, check),
+        };
+        let (model, commit) = opened.map_err(|error| folders::told(id, error))?;
+        return Ok(Opened { source: Arc::new(model), revision: Some(commit) });
     }
     let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
@@ -159,16 +169,17 @@ pub fn text_bytes(path: &str) -> Result<u64> {
 
 /// The files of a model at the place that an opened source has returned.
 pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
-    match Streamed::at(place) {
-        Some(model) => Ok(Arc::new(model?)),
-        None => here(Path::new(place)),
+    match (Streamed::at(place), gguf::remote::at(place)) {
+        (Some(model), _) => Ok(Arc::new(model?)),
+        (None, Some(model)) => Ok(Arc::new(model?)),
+        (None, None) => here(Path::new(place)),
     }
 }
 
 /// The files of a model in a folder of this machine, or in a GGUF file.
 ///
 /// # Errors
-/// `unsupported` where a folder has several GGUF files, and no other weights.
+/// `bad_argument` if a folder has several models in GGUF files, and no other weights.
 fn here(path: &Path) -> Result<Arc<dyn ByteSource>> {
     let others = || LAYOUTS.iter().any(|layout| [layout.single, layout.index].iter().any(|name| is_there(path, name)));
     let file = match gguf::is_gguf(path) {

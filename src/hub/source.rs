@@ -29,10 +29,12 @@ pub struct SourceFile {
     pub announced_sha256: Option<String>,
 }
 
-/// A tensor of a source that says itself which there are, in its only file.
+/// A tensor of a source that itself knows its tensors.
 pub struct SourceTensor {
     /// In the whole model.
     pub name: String,
+    /// The index of its weight file.
+    pub file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub begin: u64,
@@ -41,8 +43,8 @@ pub struct SourceTensor {
 
 pub struct SourceTensors {
     pub tensors: Vec<SourceTensor>,
-    /// Bytes at the beginning of the file that describe them.
-    pub header: u64,
+    /// Bytes at the beginning of each file that describe them.
+    pub headers: Vec<u64>,
 }
 
 /// Bytes `range` of the weight file with this index.
@@ -65,8 +67,14 @@ pub struct Announcement {
 }
 
 pub trait ByteSource: Send + Sync {
-    /// The folder, or `hf://owner/name@commit`.
+    /// The folder, or `hf://owner/name@commit`; of GGUF files the first, in that folder or behind
+    /// that address.
     fn place(&self) -> String;
+
+    /// Where one of its files is, for messages.
+    fn place_of(&self, file: &str) -> String {
+        format!("{}/{file}", self.place())
+    }
 
     /// The contents of a small file; None if it does not exist.
     ///

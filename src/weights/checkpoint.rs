@@ -108,16 +108,18 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Of a source that says itself which tensors there are, all of it in one file.
+    /// Of a source that itself knows its tensors.
     fn of_source(source: Arc<dyn ByteSource>, tensors: &hub::SourceTensors) -> Result<Self> {
         let mut checkpoint = Self::empty(source.clone(), Vec::new());
-        for hub::SourceTensor { name, dtype, shape, begin, bytes } in &tensors.tensors {
-            let (name, shape) = (name.clone(), shape.clone());
-            checkpoint.add(Entry { name, file: 0, dtype: *dtype, shape, strides: None, begin: *begin, bytes: *bytes });
+        for hub::SourceTensor { name, file, dtype, shape, begin, bytes } in &tensors.tensors {
+            let (name, file, shape) = (name.clone(), *file, shape.clone());
+            checkpoint.add(Entry { name, file, dtype: *dtype, shape, strides: None, begin: *begin, bytes: *bytes });
         }
-        let mut header = vec![0; tensors.header as usize];
-        source.read(0, 0, &mut header)?;
-        checkpoint.add_hash(0, || header)?;
+        for (file, bytes) in tensors.headers.iter().enumerate() {
+            let mut header = vec![0; *bytes as usize];
+            source.read(file, 0, &mut header)?;
+            checkpoint.add_hash(file, || header)?;
+        }
         Ok(checkpoint)
     }
 
@@ -366,9 +368,7 @@ impl Checkpoint {
 
     /// Where a tensor lives, for messages: folder and file.
     pub fn place(&self, entry: &Entry) -> String {
-        let name = self.file_name(entry);
-        // The place of a file that is a model by itself is that file.
-        if self.place.ends_with(name) { self.place.clone() } else { format!("{}/{name}", self.place) }
+        self.source.place_of(self.file_name(entry))
     }
 
     /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.

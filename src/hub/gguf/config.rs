@@ -62,12 +62,8 @@ struct Reader<'a> {
 /// The family of the model in a file.
 ///
 /// # Errors
-/// `unsupported` where it is of another, is a part of a model, or no language model.
+/// `unsupported` where it is of another, or no language model.
 pub(super) fn family(place: &str, metadata: &HashMap<String, Value>) -> Result<Family> {
-    if metadata.get("split.count").and_then(Value::as_u64).is_some_and(|count| count > 1) {
-        let error = unsupported(place, "one part of a model that is split into several GGUF files");
-        return Err(error.hint("put them together first: llama-gguf-split --merge FIRST_PART WHOLE, of llama.cpp"));
-    }
     let kind = metadata.get("general.type").and_then(Value::as_str).unwrap_or("model");
     if kind != "model" {
         return Err(unsupported(place, format!("a GGUF file that holds no model: its type is \"{}\"", shown(kind))));

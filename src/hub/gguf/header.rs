@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::formats::ggml::Type;
-use crate::hub::source::ByteSource;
+use crate::hub::foreign;
+use crate::hub::source::{ByteSource, SourceFile};
 use crate::outside::shown;
 
 /// What a file begins with.
@@ -19,7 +20,7 @@ pub(super) const MAGIC: &[u8] = b"GGUF";
 const MAX_HEADER: u64 = 128 << 20;
 /// Entries of metadata, values in all of its arrays together, tensors, and bytes of a name.
 const MAX_ENTRIES: u64 = 1 << 14;
-const MAX_VALUES: u64 = 1 << 22;
+const MAX_VALUES: u64 = 1 << 21;
 const MAX_TENSORS: u64 = 1 << 16;
 const MAX_NAME: u64 = 1024;
 /// Dimensions of a tensor.
@@ -40,16 +41,30 @@ pub(super) struct Tensor {
     /// The rows' length last, as everywhere else.
     pub shape: Vec<usize>,
     pub kind: &'static Type,
-    /// In the file.
-    pub begin: u64,
+    pub place: Place,
     pub bytes: u64,
 }
 
+/// A byte of a part of the model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub file: usize,
+    pub begin: u64,
+}
+
+impl Place {
+    pub(super) fn behind(self, bytes: u64) -> Self {
+        Self { begin: self.begin + bytes, ..self }
+    }
+}
+
+/// What all parts of a model say.
 pub(super) struct Header {
+    /// Of the first part.
     pub metadata: HashMap<String, Value>,
     pub tensors: Vec<Tensor>,
-    /// Bytes before the data of tensors.
-    pub bytes: u64,
+    /// Bytes before the data of tensors, of each part.
+    pub bytes: Vec<u64>,
 }
 
 /// Names the file in messages.
@@ -65,7 +80,11 @@ pub(super) fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
 struct Input<'a> {
     place: String,
     source: &'a dyn ByteSource,
+    /// The index of the file in the source, and its length.
+    file: usize,
     bytes: u64,
+    /// Bytes that its header may have.
+    most: u64,
     /// What was read, from the beginning of the file on.
     data: Vec<u8>,
     at: usize,
@@ -73,14 +92,61 @@ struct Input<'a> {
     values: u64,
 }
 
-/// The header of the only file of a source.
+/// The headers of all files of a source, which are the parts of one model; `places` are their names
+/// in messages.
 ///
 /// # Errors
-/// `corrupt` where it is damaged, `unsupported` where it is of a version or has a type that is not read.
-pub(super) fn read(source: &dyn ByteSource) -> Result<Header> {
-    let bytes = source.files()?[0].bytes;
-    let mut input = Input { place: source.place(), source, bytes, data: Vec::new(), at: 0, values: 0 };
-    input.header()
+/// `corrupt` where one is damaged or they do not belong together, `unsupported` where one is of a
+/// version or has a type that is not read.
+pub(super) fn read(source: &dyn ByteSource, places: &[String]) -> Result<Header> {
+    let mut whole = Header { metadata: HashMap::new(), tensors: Vec::new(), bytes: Vec::new() };
+    let files = source.files()?;
+    for (file, (place, SourceFile { bytes, .. })) in places.iter().zip(files).enumerate() {
+        let most = MAX_HEADER - whole.bytes.iter().sum::<u64>();
+        let (place, bytes) = (place.clone(), *bytes);
+        let mut input = Input { place, source, file, bytes, most, data: Vec::new(), at: 0, values: 0 };
+        let (metadata, tensors, header) = input.header()?;
+        belongs(&input.place, &metadata, file, files.len())?;
+        if file == 0 {
+            whole.metadata = metadata;
+        }
+        whole.tensors.extend(tensors);
+        whole.bytes.push(header);
+        if whole.tensors.len() as u64 > MAX_TENSORS {
+            return input.damaged(format!("the parts of the model have more than {MAX_TENSORS} tensors"));
+        }
+    }
+    let mut names = HashSet::new();
+    if let Some(tensor) = whole.tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+        let place = &places[tensor.place.file];
+        return Err(damaged(place, format!("tensor `{}` is in the model twice", shown(&tensor.name))));
+    }
+    let told = whole.metadata.get("split.tensors.count").and_then(Value::as_u64);
+    match told.filter(|told| *told != whole.tensors.len() as u64) {
+        Some(told) => {
+            let found = whole.tensors.len();
+            Err(damaged(&places[0], format!("the model has {told} tensors, and its parts have {found}")))
+        }
+        None => Ok(whole),
+    }
+}
+
+/// Refuses a file that is not part `file` of `count`.
+fn belongs(place: &str, metadata: &HashMap<String, Value>, file: usize, count: usize) -> Result<()> {
+    let number = |key: &str| metadata.get(key).and_then(Value::as_u64);
+    let parts = number("split.count").unwrap_or(1).max(1);
+    if parts != count as u64 {
+        let what = format!("it is one of {parts} parts of a model, and by its name one of {count}");
+        let hint = "parts lie in one folder and are called NAME-00001-of-00002.gguf, NAME-00002-of-00002.gguf and so on, as they came";
+        return Err(unsupported(place, what).hint(hint));
+    }
+    match number("split.no").filter(|number| count > 1 && *number != file as u64) {
+        Some(number) => {
+            let what = format!("by what it says it is part {} of a model, and by its name part {}", number.saturating_add(1), file + 1);
+            Err(damaged(place, what))
+        }
+        None => Ok(()),
+    }
 }
 
 impl Input<'_> {
@@ -94,14 +160,14 @@ impl Input<'_> {
             let file = self.bytes;
             return self.damaged(format!("it ends within its header: more than its {file} bytes are needed"));
         }
-        if end > MAX_HEADER {
+        if end > self.most {
             return self.damaged(format!("its header is longer than the {} MB of any model", MAX_HEADER >> 20));
         }
         while (self.data.len() as u64) < end {
             let begin = self.data.len();
             let piece = PIECE.min(self.bytes - begin as u64) as usize;
             self.data.resize(begin + piece, 0);
-            self.source.read(0, begin as u64, &mut self.data[begin..])?;
+            self.source.read(self.file, begin as u64, &mut self.data[begin..])?;
         }
         let begin = std::mem::replace(&mut self.at, end as usize);
         Ok(&self.data[begin..end as usize])
@@ -133,10 +199,15 @@ impl Input<'_> {
         Ok(name)
     }
 
-    fn header(&mut self) -> Result<Header> {
-        if self.take(4)? != MAGIC {
-            return self.damaged("it does not begin as a GGUF file");
+    /// Metadata, tensors, and bytes before the data of tensors.
+    fn header(&mut self) -> Result<(HashMap<String, Value>, Vec<Tensor>, u64)> {
+        let mut head = vec![0; foreign::TELLING.min(self.bytes) as usize];
+        self.source.read(self.file, 0, &mut head)?;
+        if !head.starts_with(MAGIC) {
+            let pointer = foreign::pointer(&self.place, &head);
+            return Err(pointer.unwrap_or_else(|| damaged(&self.place, "it does not begin as a GGUF file")));
         }
+        self.take(MAGIC.len() as u64)?;
         match self.u32()? {
             2 | 3 => {}
             version if version.swap_bytes() < 1 << 16 => {
@@ -170,7 +241,7 @@ impl Input<'_> {
         }
         let begin = (self.at as u64).next_multiple_of(alignment);
         self.placed(&mut found, begin)?;
-        Ok(Header { metadata, tensors: found, bytes: begin.min(self.bytes) })
+        Ok((metadata, found, begin.min(self.bytes)))
     }
 
     fn value(&mut self, kind: u32) -> Result<Value> {
@@ -235,24 +306,21 @@ impl Input<'_> {
             return self.damaged(format!("tensor `{told}` in it does not begin at a multiple of {alignment} bytes"));
         }
         let shape = shape.into_iter().map(|size| size as usize).collect();
-        Ok(Tensor { name, shape, kind, begin, bytes })
+        Ok(Tensor { name, shape, kind, place: Place { file: self.file, begin }, bytes })
     }
 
     /// The tensors at their places in the file.
     fn placed(&self, tensors: &mut [Tensor], data: u64) -> Result<()> {
-        let mut names = HashSet::new();
         for tensor in &mut *tensors {
             let told = shown(&tensor.name);
-            if !names.insert(tensor.name.clone()) {
-                return self.damaged(format!("tensor `{told}` is in it twice"));
-            }
-            let end = tensor.begin.checked_add(data).and_then(|begin| begin.checked_add(tensor.bytes));
-            if end.is_none_or(|end| end > self.bytes) {
+            let begin = tensor.place.begin.checked_add(data);
+            let Some(begin) = begin.filter(|begin| begin.checked_add(tensor.bytes).is_some_and(|end| end <= self.bytes))
+            else {
                 return self.damaged(format!("tensor `{told}` in it ends behind the {} bytes of the file", self.bytes));
-            }
-            tensor.begin += data;
+            };
+            tensor.place.begin = begin;
         }
-        let mut places: Vec<(u64, u64)> = tensors.iter().map(|t| (t.begin, t.begin + t.bytes)).collect();
+        let mut places: Vec<(u64, u64)> = tensors.iter().map(|t| (t.place.begin, t.place.begin + t.bytes)).collect();
         places.sort_unstable();
         match places.windows(2).any(|pair| pair[0].1 > pair[1].0) {
             true => self.damaged("tensors in it overlap"),

@@ -220,9 +220,10 @@ impl<'a> File<'a> {
             joined(id).then_some(id)
         };
         let mut merges: Vec<(f64, usize, usize)> = Vec::new();
-        for (whole, token) in tokens.iter().enumerate().filter(|(whole, _)| joined(*whole)) {
-            if token.len() > LONGEST {
-                return Err(self.wrong("tokens", "has a token that is longer than any"));
+        // Of a token that is there twice the first counts.
+        for (whole, token) in tokens.iter().enumerate().filter(|(whole, token)| id(token) == Some(*whole)) {
+            if token.len() > LONGEST || merges.len() > MAX_MERGES {
+                return Err(self.wrong("tokens", "has longer tokens, or more pairs that make one, than any model"));
             }
             let mut pairs: Vec<(f64, usize, usize)> = token
                 .char_indices()
@@ -262,5 +263,6 @@ impl<'a> File<'a> {
     }
 }
 
-/// Bytes of a token, of which every cut is looked at.
-const LONGEST: usize = 4096;
+/// Bytes of a token, of which every cut is looked at, and pairs that make a token.
+const LONGEST: usize = 256;
+const MAX_MERGES: usize = 1 << 21;
