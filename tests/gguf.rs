@@ -563,6 +563,7 @@ fn the_tokenizer_of_a_gguf_file_is_that_of_its_pairs() {
         ("qwen2", &[256, 32, 49, 50, 257]),
         ("llama-bpe", &[259, 256, 32, 258, 257]),
         ("gpt-4o", &[256, 32, 258, 257]),
+        ("tekken", &[259, 256, 32, 49, 50, 257]),
     ] {
         let mut file = small();
         tokenizer(&mut file);

@@ -58,11 +58,15 @@ fn parts_that_do_not_belong_together_are_refused() {
     let second = part_name(2, 2);
     refuses(&|project, _| std::fs::remove_file(project.path(&second)).unwrap(), &second);
     refuses(
-        &|project, parts| drop(project.file(&second, parts[0].bytes())),
+        &|project, parts| {
+            project.file(&second, parts[0].bytes());
+        },
         "by what it says it is part 1 of a model, and by its name part 2",
     );
     refuses(
-        &|project, mut parts| drop(project.file(&second, parts[1].set("split.count", json!(3)).bytes())),
+        &|project, mut parts| {
+            project.file(&second, parts[1].set("split.count", json!(3)).bytes());
+        },
         "it is one of 3 parts of a model, and by its name one of 2",
     );
     refuses(
@@ -104,7 +108,12 @@ fn a_pointer_in_place_of_a_gguf_file_is_told() {
     project.file("m/small.gguf", pointer);
     for place in ["m", "m/small.gguf"] {
         let script = format!("load_model(\"{place}\");");
-        project.refuses(&script, FAILED, "m/small.gguf: a Git LFS pointer to the file of 98362432 bytes", "git lfs pull");
+        project.refuses(
+            &script,
+            FAILED,
+            "m/small.gguf: a Git LFS pointer to the file of 98362432 bytes",
+            "git lfs pull",
+        );
     }
 }
 

@@ -151,11 +151,7 @@ fn weights_in_other_formats() {
         (&["model.pt"][..], "model.pt, a PyTorch file", "called pytorch_model.bin"),
         (&["a.ckpt", "b.ckpt", "optimizer.pt"], "a.ckpt and 1 more, each a PyTorch file", "save_pretrained(FOLDER)"),
         (&["consolidated.00.pth", "params.json"], "consolidated.00.pth, a PyTorch file", "save_pretrained"),
-        (
-            &["llama-7b.ggml"],
-            "llama-7b.ggml, a GGUF file of llama.cpp",
-            "the model it was made from",
-        ),
+        (&["llama-7b.ggml"], "llama-7b.ggml, a GGUF file of llama.cpp", "the model it was made from"),
         (
             &["flax_model.msgpack"],
             "flax_model.msgpack, a MessagePack file, as Flax writes weights",

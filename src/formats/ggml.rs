@@ -12,9 +12,9 @@ use safetensors::Dtype;
 use super::float::{E2M1, e8m0};
 use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
 use super::look::Look;
-use super::piece::Piece;
 #[cfg(test)]
 use super::piece::Along;
+use super::piece::Piece;
 use crate::error::Result;
 
 /// One tensor of bytes, `P.weight.ggml_{type}` [.., out, bytes of a row], under the name that the reader of GGUF files gives it.
@@ -396,8 +396,12 @@ mod tests {
     fn scales_that_are_no_numbers_are_refused() {
         for kind in TYPES {
             // Nothing but ones: a scale of f16 or f32 is NaN, and one of E8M0, too.
-            let piece =
-                Piece { name: kind.name.to_string(), dtype: Dtype::U8, shape: vec![2, kind.bytes], along: Along::WHOLE };
+            let piece = Piece {
+                name: kind.name.to_string(),
+                dtype: Dtype::U8,
+                shape: vec![2, kind.bytes],
+                along: Along::WHOLE,
+            };
             let coding = Ggml { kind, pieces: [piece], input: kind.columns };
             let bytes = [vec![0; kind.bytes], vec![0xff; kind.bytes]].concat();
             let wrong = coding.kept(vec![bytes], 2).unwrap_err();

@@ -52,12 +52,8 @@ impl<'a> Place<'a> {
         let here = home::expanded(id).exists();
         let error = error.context(format!("on {machine}"));
         match remote::inside("sync", id) {
-            Ok(()) if here => {
-                error.hint(format!("it is here, and not there: gpu.sync(#{{ up: {id:?} }}) sends it"))
-            }
-            _ if here => {
-                error.hint("it is here, and not there: gpu.sync(#{ up: … }) sends folders of the project")
-            }
+            Ok(()) if here => error.hint(format!("it is here, and not there: gpu.sync(#{{ up: {id:?} }}) sends it")),
+            _ if here => error.hint("it is here, and not there: gpu.sync(#{ up: … }) sends folders of the project"),
             _ => error,
         }
     }

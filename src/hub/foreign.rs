@@ -41,7 +41,8 @@ const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_mo
                             safetensors; or look for a copy of this model that has them";
 const RELEASE: &str =
     "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
-const GGUF: &str = "name a GGUF file of version 2 or 3 by its path, load_model(\"FILE.gguf\"); or the model it was made from";
+const GGUF: &str =
+    "name a GGUF file of version 2 or 3 by its path, load_model(\"FILE.gguf\"); or the model it was made from";
 const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
 
 /// Number of first bytes that suffice to recognise every format, and to read a whole pointer.

@@ -81,7 +81,7 @@ fn is_wanted(name: &str, wanted: &str) -> bool {
 /// The model that `wanted` names among these, with all of its parts.
 ///
 /// # Errors
-/// `not_found` if there is none, `bad_argument` if there are several.
+/// `not_found` if there is none, or if there are several.
 pub(super) fn chosen(told: &str, models: &[String], wanted: &str) -> Result<Vec<String>> {
     // A part of a model means the model.
     let first = parts(wanted).swap_remove(0);
@@ -97,7 +97,7 @@ pub(super) fn chosen(told: &str, models: &[String], wanted: &str) -> Result<Vec<
         (None, _) => {
             let (count, wanted) = (found.len(), shown(wanted));
             let found: Vec<String> = found.into_iter().cloned().collect();
-            Err(Error::bad_argument(format!("{told}: {count} of its GGUF files are called \"{wanted}\""))
+            Err(Error::not_found(format!("{told}: {count} of its GGUF files are called \"{wanted}\""))
                 .hint(listed(&found)))
         }
     }
@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn parts_of_a_model_are_those_of_its_name() {
         assert_eq!(parts("a/m-00002-of-00002.gguf"), ["a/m-00001-of-00002.gguf", "a/m-00002-of-00002.gguf"]);
-        for single in ["m.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "m-00000-of-00002.gguf", "m-99999-of-99999.gguf"] {
+        for single in
+            ["m.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "m-00000-of-00002.gguf", "m-99999-of-99999.gguf"]
+        {
             assert_eq!(parts(single), [single]);
         }
     }

@@ -179,7 +179,7 @@ pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
 /// The files of a model in a folder of this machine, or in a GGUF file.
 ///
 /// # Errors
-/// `bad_argument` if a folder has several models in GGUF files, and no other weights.
+/// `not_found` if a folder has several models in GGUF files, and no other weights.
 fn here(path: &Path) -> Result<Arc<dyn ByteSource>> {
     let others = || LAYOUTS.iter().any(|layout| [layout.single, layout.index].iter().any(|name| is_there(path, name)));
     let file = match gguf::is_gguf(path) {

@@ -102,7 +102,7 @@ pub(super) fn read(source: &dyn ByteSource, places: &[String]) -> Result<Header>
     let mut whole = Header { metadata: HashMap::new(), tensors: Vec::new(), bytes: Vec::new() };
     let files = source.files()?;
     for (file, (place, SourceFile { bytes, .. })) in places.iter().zip(files).enumerate() {
-        let most = MAX_HEADER - whole.bytes.iter().sum::<u64>();
+        let most = MAX_HEADER.saturating_sub(whole.bytes.iter().sum());
         let (place, bytes) = (place.clone(), *bytes);
         let mut input = Input { place, source, file, bytes, most, data: Vec::new(), at: 0, values: 0 };
         let (metadata, tensors, header) = input.header()?;
@@ -142,7 +142,11 @@ fn belongs(place: &str, metadata: &HashMap<String, Value>, file: usize, count: u
     }
     match number("split.no").filter(|number| count > 1 && *number != file as u64) {
         Some(number) => {
-            let what = format!("by what it says it is part {} of a model, and by its name part {}", number.saturating_add(1), file + 1);
+            let what = format!(
+                "by what it says it is part {} of a model, and by its name part {}",
+                number.saturating_add(1),
+                file + 1
+            );
             Err(damaged(place, what))
         }
         None => Ok(()),
@@ -201,8 +205,8 @@ impl Input<'_> {
 
     /// Metadata, tensors, and bytes before the data of tensors.
     fn header(&mut self) -> Result<(HashMap<String, Value>, Vec<Tensor>, u64)> {
-        let mut head = vec![0; foreign::TELLING.min(self.bytes) as usize];
-        self.source.read(self.file, 0, &mut head)?;
+        let head = self.take(foreign::TELLING.min(self.bytes))?.to_vec();
+        self.at = 0;
         if !head.starts_with(MAGIC) {
             let pointer = foreign::pointer(&self.place, &head);
             return Err(pointer.unwrap_or_else(|| damaged(&self.place, "it does not begin as a GGUF file")));
@@ -314,7 +318,8 @@ impl Input<'_> {
         for tensor in &mut *tensors {
             let told = shown(&tensor.name);
             let begin = tensor.place.begin.checked_add(data);
-            let Some(begin) = begin.filter(|begin| begin.checked_add(tensor.bytes).is_some_and(|end| end <= self.bytes))
+            let Some(begin) =
+                begin.filter(|begin| begin.checked_add(tensor.bytes).is_some_and(|end| end <= self.bytes))
             else {
                 return self.damaged(format!("tensor `{told}` in it ends behind the {} bytes of the file", self.bytes));
             };

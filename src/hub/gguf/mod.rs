@@ -1,8 +1,9 @@
-//! GGUF files, which llama.cpp runs: one file, or several parts, with weights, config and tokenizer. Here it looks like a folder of transformers: what
-//! other rooms ask for is made of what the file says, and tensors have the names and the order that they have there.
+//! GGUF files, which llama.cpp runs: one file, or several parts, with weights, config and tokenizer.
+//! Here it looks like a folder of transformers: other rooms get what is made of what the file says,
+//! and tensors have the names and the order that they have in transformers.
 //!
-//! A tensor that llama.cpp's converter has changed lies behind the end of the first file, as far as readers know: what is read there is
-//! made, as it is read, of the bytes that the file has of it.
+//! A tensor that llama.cpp's converter has changed lies behind the end of the first file, as far as
+//! readers know: what is read there is made, as it is read, of the bytes that the file has of it.
 
 mod config;
 mod header;
@@ -54,7 +55,7 @@ fn begins(path: &Path) -> bool {
 /// none.
 ///
 /// # Errors
-/// `bad_argument` if there are several models.
+/// `not_found` if there are several models.
 pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter(|entry| entry.path().is_file());
@@ -65,7 +66,7 @@ pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
         [first, ..] => {
             let first = shown(&folder.join(first).display().to_string());
             let told = format!("{}: it has {} models in GGUF files", folder.display(), models.len());
-            Err(Error::bad_argument(told).hint(format!("{}: load_model(\"{first}\")", gguf_files::listed(&models))))
+            Err(Error::not_found(told).hint(format!("{}: load_model(\"{first}\")", gguf_files::listed(&models))))
         }
     }
 }
@@ -391,9 +392,7 @@ impl ByteSource for Gguf {
                     let head = row * rows;
                     vec![part(from, first / head * head..last.next_multiple_of(head))]
                 }
-                Recipe::Alternating { from, .. } => {
-                    from.map(|from| part(from, first / 2..last.div_ceil(2))).to_vec()
-                }
+                Recipe::Alternating { from, .. } => from.map(|from| part(from, first / 2..last.div_ceil(2))).to_vec(),
             }
         });
         self.files.expect(tag, Announcement { ranges: ranges.collect(), ..announcement });

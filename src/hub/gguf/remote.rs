@@ -27,7 +27,7 @@ type Files = (Vec<Arc<RemoteFile>>, Option<Arc<RemoteFile>>);
 
 /// A model in one of the GGUF files of a repository.
 pub(in crate::hub) struct Named {
-    pub address: Arc<Address>,
+    address: Arc<Address>,
     /// The path of a file, or a part of its name such as its type.
     wanted: String,
 }
@@ -53,8 +53,8 @@ impl Named {
     /// The model, read from the hub by ranges, and its commit.
     ///
     /// # Errors
-    /// `not_found` if there is no such repository, revision or file, `bad_argument` if several files
-    /// have this name, `io` if the hub does not answer.
+    /// `not_found` if there is no such repository, revision or file, or if several files have this
+    /// name, `io` if the hub does not answer.
     pub(in crate::hub) fn stream(&self, revision: Option<&str>) -> Result<(Gguf, String)> {
         let http = Arc::new(Http::new()?);
         let (files, _) = self.ask(&http, revision.unwrap_or("main"), Patience::default)?;
@@ -97,7 +97,8 @@ impl Named {
             (answer, _) => answer?,
         };
         let snapshot = cache.snapshot(&files[0].commit);
-        let missing: Vec<_> = files.iter().chain(&tokenizer).filter(|file| !snapshot.has(&file.name)).cloned().collect();
+        let missing: Vec<_> =
+            files.iter().chain(&tokenizer).filter(|file| !snapshot.has(&file.name)).cloned().collect();
         if !missing.is_empty() {
             cache.sweep();
             fits(&missing, &snapshot, &self.address.id)?;
@@ -134,7 +135,8 @@ impl Named {
         // All of one commit, even if a branch moves meanwhile.
         let first = ask_all(http, &self.address, revision, [&*names[0]].into_iter(), patience)?.remove(0)?;
         let others = names[1..].iter().map(String::as_str).chain(has_tokenizer.then_some(TOKENIZER));
-        let others: Result<Vec<_>> = ask_all(http, &self.address, &first.commit, others, patience)?.into_iter().collect();
+        let others: Result<Vec<_>> =
+            ask_all(http, &self.address, &first.commit, others, patience)?.into_iter().collect();
         let mut files = [vec![first], others?].concat();
         let tokenizer = files.pop_if(|last| last.name == TOKENIZER);
         Ok((files, tokenizer))

@@ -43,6 +43,11 @@ const GPT_4O: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 const GPT_2: Cut =
     Cut { names: &["gpt-2"], expression: None, digits: false, composed: false, whole_words: false, begins: false };
@@ -56,7 +61,8 @@ const CUTS: &[Cut] = &[
         begins: true,
         ..GPT_2
     },
-    Cut { names: &["qwen2"], expression: Some(QWEN_2), composed: true, ..GPT_2 },
+    Cut { names: &["tekken"], expression: Some(TEKKEN), whole_words: true, begins: true, ..GPT_2 },
+    Cut { names: &["qwen2", "deepseek-r1-qwen"], expression: Some(QWEN_2), composed: true, ..GPT_2 },
     Cut { names: &["gpt-4o"], expression: Some(GPT_4O), ..GPT_2 },
 ];
 
