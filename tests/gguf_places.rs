@@ -163,7 +163,7 @@ fn a_gguf_file_of_the_hub_gives_what_it_gives_here() {
         )
     };
     let project = Project::new();
-    project.file("text.txt", "ab 12 ab cd ab ef ab 12 ab").file("here.gguf", origin.bytes("gguf/small-BF16.gguf"));
+    project.file("text.txt", "the cat sat on the mat").file("here.gguf", origin.bytes("gguf/small-BF16.gguf"));
     hub.run(&project, &analysis("here.gguf", "", "results/here"), None).ok();
     let here = project.bytes(&format!("results/here/{FULL}"));
     let parts: Vec<String> = (1..=2).map(|number| format!("Q8_0/small-Q8_0-0000{number}-of-00002.gguf")).collect();

@@ -1,8 +1,9 @@
-//! The block types of ggml, in which GGUF files hold weights: each row is cut into blocks of so many columns, and a block has its scales
-//! and its codes in so many bytes.
+//! The block types of ggml, in which GGUF files hold weights: each row is cut into blocks of so
+//! many columns, and a block has its scales and its codes in so many bytes.
 //!
-//! Facts: `ggml-common.h` and `ggml-quants.c` of llama.cpp. In products of a scale and a code nothing is rounded before the last step,
-//! and the order of operations is that of `dequantize_row_*` there.
+//! Facts: `ggml-common.h` and `ggml-quants.c` of llama.cpp. In products of a scale and a code
+//! nothing is rounded before the last step, and the order of operations is that of
+//! `dequantize_row_*` there.
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use super::piece::Along;
 use super::piece::Piece;
 use crate::error::Result;
 
-/// One tensor of bytes, `P.weight.ggml_{type}` [.., out, bytes of a row], under the name that the reader of GGUF files gives it.
+/// One tensor of bytes, `P.weight.ggml_{type}` [.., out, bytes of a row], under the name that the
+/// reader of GGUF files gives it.
 pub static GGML: Format = Format { name: "GGUF", detect, announced: |_| None };
 
 /// A type of ggml.
@@ -274,13 +276,15 @@ fn mxfp4(block: &[u8], to: &mut [f32]) {
     halves(&block[1..], to, |_, code| E2M1[code as usize] * scale);
 }
 
-/// 16 scales of 16 columns each, a nibble for the scale and one for the minimum; then codes of two bits.
+/// 16 scales of 16 columns each, a nibble for the scale and one for the minimum; then codes of two
+/// bits.
 fn q2_k(block: &[u8], to: &mut [f32]) {
     let (scales, codes) = (&block[..16], &block[16..80]);
     let (d, min) = (number(block, 80), number(block, 82));
     for (part, to) in to.chunks_exact_mut(16).enumerate() {
         let (scale, least) = (d * f32::from(scales[part] & 15), min * f32::from(scales[part] >> 4));
-        // Each half of the block has 32 bytes, which have its four rounds of 32 columns in their pairs of bits.
+        // Each half of the block has 32 bytes, which have its four rounds of 32 columns in their
+        // pairs of bits.
         let (half, shift) = (part / 8, part % 8 / 2 * 2);
         let codes = &codes[32 * half + 16 * (part % 2)..];
         to.iter_mut().zip(codes).for_each(|(value, code)| *value = scale * f32::from(code >> shift & 3) - least);
@@ -326,7 +330,8 @@ fn q5_k(block: &[u8], to: &mut [f32]) {
     fours(block, &block[48..], to, |part, j| (fifths[j] >> part & 1) << 4);
 }
 
-/// Two scales, the packed scales of eight parts, and codes whose low nibbles are a part and whose high nibbles are the next.
+/// Two scales, the packed scales of eight parts, and codes whose low nibbles are a part and whose
+/// high nibbles are the next.
 #[inline(always)]
 fn fours(block: &[u8], codes: &[u8], to: &mut [f32], above: impl Fn(usize, usize) -> u8) {
     let (d, min) = (number(block, 0), number(block, 2));

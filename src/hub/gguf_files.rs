@@ -31,7 +31,7 @@ fn stem(name: &str) -> (&str, Option<(usize, usize)>) {
         let (rest, count) = stem.rsplit_once("-of-")?;
         let (whole, number) = rest.rsplit_once('-')?;
         let is_number = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
-        let [number, count] = [number, count].map(|text| text.parse().ok().filter(|_| is_number(text)));
+        let [number, count] = [number, count].map(|text| text.parse::<usize>().ok().filter(|_| is_number(text)));
         let (number, count) = (number?, count?);
         ((1..=count).contains(&number) && count <= MAX_PARTS).then_some((whole, (number, count)))
     };
@@ -96,7 +96,7 @@ pub(super) fn chosen(told: &str, models: &[String], wanted: &str) -> Result<Vec<
         }
         (None, _) => {
             let (count, wanted) = (found.len(), shown(wanted));
-            let found: Vec<String> = found.into_iter().cloned().collect();
+            let found: Vec<String> = found.iter().map(|name| name.to_string()).collect();
             Err(Error::not_found(format!("{told}: {count} of its GGUF files are called \"{wanted}\""))
                 .hint(listed(&found)))
         }

@@ -1,6 +1,6 @@
-//! From a user's input (`a/folder`, `a/file.gguf`, `owner/name`, `owner/name:Q8_0` or `gpt2`) to the bytes of a model's files: from a
-//! folder, from the Hugging Face cache, or from the hub by ranges; and to the documents of a text
-//! file or of a dataset on the hub.
+//! From a user's input (`a/folder`, `a/file.gguf`, `owner/name`, `owner/name:Q8_0` or `gpt2`) to
+//! the bytes of a model's files: from a folder, from the Hugging Face cache, or from the hub by
+//! ranges; and to the documents of a text file or of a dataset on the hub.
 //!
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`,
 //! `HF_HOME`, `HF_HUB_OFFLINE`).

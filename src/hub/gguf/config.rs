@@ -1,7 +1,8 @@
-//! The config.json that transformers would have for the model in a GGUF file, from the metadata of the file.
+//! The config.json that transformers would have for the model in a GGUF file, from the metadata of
+//! the file.
 //!
-//! Every key of the architecture is understood, or an error names it. Facts: `gguf-py/gguf/constants.py`, `src/llama-model.cpp` and
-//! `convert_hf_to_gguf.py` of llama.cpp.
+//! Every key of the architecture is understood, or an error names it. Facts:
+//! `gguf-py/gguf/constants.py`, `src/llama-model.cpp` and `convert_hf_to_gguf.py` of llama.cpp.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -217,7 +218,8 @@ impl Reader<'_> {
 /// The config of the model in a file with this header; `factors` are those of its rope.
 ///
 /// # Errors
-/// `corrupt` where what it needs is missing, `unsupported` where a key is not known or says what is not computed.
+/// `corrupt` where what it needs is missing, `unsupported` where a key is not known or says what is
+/// not computed.
 pub(super) fn config(place: &str, header: &Header, factors: Option<Vec<f32>>) -> Result<Map<String, Value>> {
     let family = family(place, &header.metadata)?;
     let arch = architecture(place, &header.metadata)?;

@@ -1,5 +1,6 @@
-//! What a GGUF file says of itself: metadata, and where its tensors are. Nothing that it says of counts and lengths is believed further
-//! than the file goes, and none of them makes this program use more memory than a header may have bytes.
+//! What a GGUF file says of itself: metadata, and where its tensors are. Nothing that it says of
+//! counts and lengths is believed further than the file goes, and none of them makes this program
+//! use more memory than a header may have bytes.
 //!
 //! Facts: the specification of GGUF among the documents of ggml. Numbers are little endian.
 

@@ -1,6 +1,6 @@
-//! GGUF files, which llama.cpp runs: one file, or several parts, with weights, config and tokenizer.
-//! Here it looks like a folder of transformers: other rooms get what is made of what the file says,
-//! and tensors have the names and the order that they have in transformers.
+//! GGUF files, which llama.cpp runs: one file, or several parts, with weights, config and
+//! tokenizer. Here it looks like a folder of transformers: other rooms get what is made of what the
+//! file says, and tensors have the names and the order that they have in transformers.
 //!
 //! A tensor that llama.cpp's converter has changed lies behind the end of the first file, as far as
 //! readers know: what is read there is made, as it is read, of the bytes that the file has of it.
@@ -300,7 +300,8 @@ impl<'a> Shelf<'a> {
     }
 
     fn add(&mut self, name: String, kind: &'static Type, mut shape: Vec<usize>, place: Place, bytes: u64) {
-        // Stacks of experts are rows of outputs here and of inputs in plain releases: such bytes are never taken for those.
+        // Stacks of experts are rows of outputs here and of inputs in plain releases: such bytes
+        // are never taken for those.
         let stack = shape.len() == 3;
         let (name, dtype) = match kind.plain() {
             Some(dtype) if !stack => (name, dtype),

@@ -99,7 +99,8 @@ const GPT_OSS: &[Row] = &[
     ("ffn_down_exps.bias", "mlp.experts.down_proj_bias", AsIs),
 ];
 
-/// The name in transformers, and what was done to the tensor; none where there is no such tensor in models of this family.
+/// The name in transformers, and what was done to the tensor; none where there is no such tensor in
+/// models of this family.
 pub(super) fn mapped(family: Family, name: &str) -> Option<(String, Change)> {
     let norms = if family == Family::Gemma3 { PlusOne } else { AsIs };
     match name {

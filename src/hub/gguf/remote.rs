@@ -1,5 +1,5 @@
-//! GGUF files of repositories on the hub. Such repositories have a file for each type, and mostly no
-//! config.json, so that a model is named by its repository and one of them.
+//! GGUF files of repositories on the hub. Such repositories have a file for each type, and mostly
+//! no config.json, so that a model is named by its repository and one of them.
 
 use std::path::Path;
 use std::sync::Arc;

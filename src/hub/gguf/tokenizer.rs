@@ -1,7 +1,8 @@
 //! The tokenizer.json that transformers would have for the tokenizer in a GGUF file.
 //!
-//! Facts: `src/llama-vocab.cpp` of llama.cpp for the expressions by which texts are cut, and the tokenizer.json files of the models that
-//! have them; `convert_slow_tokenizer.py` of transformers for SentencePiece.
+//! Facts: `src/llama-vocab.cpp` of llama.cpp for the expressions by which texts are cut, and the
+//! tokenizer.json files of the models that have them; `convert_slow_tokenizer.py` of transformers
+//! for SentencePiece.
 
 use std::collections::HashMap;
 
@@ -69,7 +70,8 @@ const CUTS: &[Cut] = &[
 /// The tokenizer of a file with this metadata; none where the file has none.
 ///
 /// # Errors
-/// `corrupt` where its parts do not fit each other, `unsupported` where it is of a kind that is not read.
+/// `corrupt` where its parts do not fit each other, `unsupported` where it is of a kind that is not
+/// read.
 pub(super) fn json(place: &str, metadata: &HashMap<String, Value>) -> Result<Option<Vec<u8>>> {
     let Some(model) = metadata.get("tokenizer.ggml.model") else { return Ok(None) };
     let file = File { place, metadata };
@@ -212,7 +214,8 @@ impl<'a> File<'a> {
         }))
     }
 
-    /// SentencePiece with a score for each token: what is joined is the pair whose token has the highest.
+    /// SentencePiece with a score for each token: what is joined is the pair whose token has the
+    /// highest.
     fn pieces(&self, tokens: &[&str]) -> Result<Value> {
         let kinds = self.kinds(tokens.len())?;
         let scores: Vec<f64> = self.list("scores")?.iter().filter_map(Value::as_f64).collect();
