@@ -1,7 +1,7 @@
 //! Models in GGUF files: read as their safetensors form is, whatever llama.cpp's converter has done to them; each type of ggml to the bit;
 //! tokenizers; and files that are damaged, or hold what is not read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -284,7 +284,7 @@ fn gemma_3_gives_what_its_safetensors_give() {
 fn same(one: &Path, other: &Path, most: f64) {
     let [one, other] = [one, other]
         .map(|folder| run_with(folder, &load_args(folder, ComputeDtype::F32), ExtractArgs::default()).unwrap().1);
-    assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+    assert_eq!(one.keys().collect::<BTreeSet<_>>(), other.keys().collect::<BTreeSet<_>>());
     for (name, values) in &one {
         let error = relative_error(values, &other[name]);
         println!("{name}: {error:.2e}");
@@ -481,7 +481,7 @@ fn what_a_damaged_gguf_file_says_is_not_believed() {
     let mut file = good.clone();
     let twice = file.tensors[1].clone();
     file.tensors.push(twice);
-    told(&file.bytes(), "is in it twice");
+    told(&file.bytes(), "is in the model twice");
     let mut file = good.clone();
     file.tensors[1].1 = vec![usize::MAX / 2, 4, 4];
     told(&file.bytes(), "has sizes that no");
