@@ -26,7 +26,7 @@ use crate::words::counted;
 type Files = (Vec<Arc<RemoteFile>>, Option<Arc<RemoteFile>>);
 
 /// A model in one of the GGUF files of a repository.
-pub(in crate::hub) struct Named {
+pub(crate) struct Named {
     address: Arc<Address>,
     /// The path of a file, or a part of its name such as its type.
     wanted: String,
@@ -34,7 +34,7 @@ pub(in crate::hub) struct Named {
 
 impl Named {
     /// `owner/name:Q8_0`, or `owner/name/FILE.gguf`; None for other ids.
-    pub(in crate::hub) fn parse(id: &str) -> Option<Self> {
+    pub(crate) fn parse(id: &str) -> Option<Self> {
         let (repository, wanted) = match id.split_once(':') {
             Some(parts) => parts,
             None => {
@@ -55,7 +55,7 @@ impl Named {
     /// # Errors
     /// `not_found` if there is no such repository, revision or file, or if several files have this
     /// name, `io` if the hub does not answer.
-    pub(in crate::hub) fn stream(&self, revision: Option<&str>) -> Result<(Gguf, String)> {
+    pub(crate) fn stream(&self, revision: Option<&str>) -> Result<(Gguf, String)> {
         let http = Arc::new(Http::new()?);
         let (files, _) = self.ask(&http, revision.unwrap_or("main"), Patience::default)?;
         let commit = files[0].commit.clone();
@@ -68,7 +68,7 @@ impl Named {
     /// # Errors
     /// As `stream`, `corrupt` if received data is not what the hub announces, and the errors of
     /// `check`. If the hub does not answer, the cache is used.
-    pub(in crate::hub) fn download(
+    pub(crate) fn download(
         &self,
         revision: Option<&str>,
         progress: &dyn Progress,
@@ -159,7 +159,7 @@ impl Named {
 }
 
 /// The model at a place that `Gguf` has returned; None for places of other sources.
-pub(in crate::hub) fn at(place: &str) -> Option<Result<Gguf>> {
+pub(crate) fn at(place: &str) -> Option<Result<Gguf>> {
     let (id, behind) = place.split_once('@')?;
     let (commit, file) = behind.split_once('/').filter(|(_, file)| gguf_files::is_gguf(file) && is_file_path(file))?;
     let source = Streamed::at(&format!("{id}@{commit}"))?;
