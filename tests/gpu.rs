@@ -55,19 +55,19 @@ fn the_memory_budget_does_not_change_the_result() {
 
 #[test]
 fn every_layer_can_be_the_last() {
-    pass("cuda:0", &["resume::every_layer_of_every_architecture_can_be_the_last"]);
+    pass("cuda:0", &["resume::every_layer_of_every_kind_can_be_the_last"]);
 }
 
 #[test]
 fn several_gpus_agree_with_transformers_too() {
-    pass("cuda:2,0", &["oracle::every_architecture_agrees_with_transformers"]);
+    pass("cuda:2,0", &["oracle::every_kind_agrees_with_transformers"]);
     // More of them than most fixtures have sequences.
-    pass("cuda", &["oracle::every_architecture_agrees_with_transformers"]);
+    pass("cuda", &["oracle::every_kind_agrees_with_transformers"]);
 }
 
 #[test]
 fn several_gpus_go_on_where_they_were_cut_off() {
-    pass("cuda:0,1", &["resume::every_layer_of_every_architecture_can_be_the_last"]);
+    pass("cuda:0,1", &["resume::every_layer_of_every_kind_can_be_the_last"]);
 }
 
 /// One layer at a time: what has been read ahead at the peak would be a matter of luck.

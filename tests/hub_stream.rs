@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::fake_hub::cdn::{Network, Sent, counted};
 use crate::fake_hub::{COMMIT, FAILED, Hub, Model, Mood, TOKEN};
+use crate::oracle;
 use crate::project::{FULL, Outcome, Project};
 use crate::streaming::Shape;
 
@@ -100,30 +101,11 @@ fn streamed_results_are_those_of_files_on_disk() {
     }
 }
 
-/// One of each kind of layer: rows of embeddings per layer and borrowed keys, rows of fused and of stacked tensors, packed weights,
-/// latent attention, layers of one sublayer, narrow embeddings, norms behind, linear biases, a model inside a larger one.
-const KINDS: [&str; 14] = [
-    "gemma4_e",
-    "phi3",
-    "llama4",
-    "gpt_oss",
-    "deepseek_v3",
-    "nemotron_h",
-    "lfm2",
-    "qwen3_next",
-    "opt_350m",
-    "olmo2",
-    "bloom",
-    "gpt2",
-    "kimi_k25",
-    "stablelm_12b",
-];
-
 #[test]
 fn every_kind_of_layer_is_streamed_as_it_is_read_from_disk() {
-    for kind in KINDS {
+    for kind in oracle::kinds() {
         let project = Project::new();
-        project.copy(&format!("tests/fixtures/{kind}"), "model");
+        project.copy(&format!("tests/fixtures/{}", kind.file_name().unwrap().display()), "model");
         // References are no part of a repository.
         for file in ["reference.safetensors", "expected.json"] {
             std::fs::remove_file(project.path(&format!("model/{file}"))).unwrap();

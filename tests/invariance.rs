@@ -6,7 +6,7 @@ use outlier::error::{Error, Kind};
 use outlier::record::{Activations, ComputeDtype, Criterion, ExtractArgs, LoadArgs};
 use outlier::stats;
 
-use crate::oracle::{Outcome, fixtures, load_args, references, relative_error, run_with};
+use crate::oracle::{Outcome, kinds, load_args, relative_error, run_with};
 
 /// ‖a − b‖ / ‖b‖ per norm output: sums may be taken in another order, nothing else changes.
 const TOLERANCE: f64 = 1e-6;
@@ -48,7 +48,7 @@ fn least_budget(folder: &Path) -> u64 {
 
 #[test]
 fn the_memory_budget_does_not_change_the_result() {
-    for folder in references(&fixtures()) {
+    for folder in kinds() {
         let name = folder.display().to_string();
         let ample = with_budget(&folder, 1 << 30).unwrap();
         let least = least_budget(&folder);
@@ -61,7 +61,7 @@ fn the_memory_budget_does_not_change_the_result() {
 
 #[test]
 fn layers_in_memory_do_not_change_the_result() {
-    for folder in references(&fixtures()) {
+    for folder in kinds() {
         let run = |chunk_layers| {
             let load = LoadArgs { chunk_layers, ..load_args(&folder, ComputeDtype::F32) };
             run_with(&folder, &load, ExtractArgs::default()).unwrap()
@@ -75,7 +75,7 @@ fn layers_in_memory_do_not_change_the_result() {
 
 #[test]
 fn threads_do_not_change_the_result() {
-    for folder in references(&fixtures()) {
+    for folder in kinds() {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| with_budget(&folder, 1 << 30)).unwrap()

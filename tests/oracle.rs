@@ -152,6 +152,39 @@ pub const SWEEP: [&str; 12] = [
     "qwen3_next",
 ];
 
+/// One fixture of each structural kind, for what holds for all models if it holds for these: fused, stacked, split and packed
+/// weights; every mixer and feed-forward network, with one norm, two, norms behind and none; positions of each sort; multipliers
+/// and caps; embeddings per layer and borrowed keys; a model inside a larger one.
+const KINDS: [&str; 22] = [
+    "apertus",
+    "bloom",
+    "cohere2",
+    "deepseek_v3",
+    "gemma2",
+    "gemma4_e",
+    "glm4_moe",
+    "gpt2",
+    "gpt_neox",
+    "gpt_oss",
+    "granitemoe",
+    "kimi_k25",
+    "lfm2",
+    "llama4",
+    "llama_longrope",
+    "mixtral",
+    "nemotron_h",
+    "olmo2",
+    "opt_350m",
+    "phi3",
+    "qwen3_next",
+    "stablelm_12b",
+];
+
+/// The folders of one fixture of each structural kind.
+pub fn kinds() -> impl Iterator<Item = PathBuf> {
+    KINDS.iter().map(|name| fixtures().join(name))
+}
+
 /// Folders with a reference run, sorted.
 pub fn references(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
@@ -165,7 +198,10 @@ pub fn references(root: &Path) -> Vec<PathBuf> {
 /// Runs a check on all fixtures, or those whose name contains `only`, and fails with the names of those that fail.
 pub fn check_all(root: &Path, only: Option<&str>, check: fn(&Path)) {
     let folders = references(root).into_iter();
-    let folders = folders.filter(|folder| only.is_none_or(|only| name(folder).contains(only)));
+    check_each(folders.filter(|folder| only.is_none_or(|only| name(folder).contains(only))), check);
+}
+
+fn check_each(folders: impl Iterator<Item = PathBuf>, check: fn(&Path)) {
     let wrong: Vec<_> = folders.filter(|folder| std::panic::catch_unwind(|| check(folder)).is_err()).collect();
     assert!(wrong.is_empty(), "fixtures that differ: {wrong:?}");
 }
@@ -228,6 +264,12 @@ fn every_architecture_computes_what_its_description_says() {
 #[test]
 fn every_architecture_agrees_with_transformers() {
     check_all(&fixtures(), None, check);
+}
+
+/// On the CPU the test above contains it. On GPUs it is for what depends on the structure only, as their number.
+#[test]
+fn every_kind_agrees_with_transformers() {
+    check_each(kinds(), check);
 }
 
 /// Not part of the suite's own data: more variants, or other seeds.
